@@ -1,0 +1,43 @@
+# One command per chore; CI runs the same ones.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: run test check format serve benchmark clean
+
+run: $(VENV)/.installed            ## set everything up and run the pipeline on the default data
+	assay run
+
+test: $(VENV)/.installed-test      ## run the whole test suite
+	pytest
+
+check: $(VENV)/.installed-test     ## lint and strict types
+	ruff format --check .
+	ruff check .
+	mypy
+
+format: $(VENV)/.installed-test
+	ruff format .
+	ruff check --fix .
+
+serve: $(VENV)/.installed          ## serve the champion over HTTP
+	assay serve
+
+benchmark: $(VENV)/.installed-test ## measure detection and speed; needs the public sets (see docs/benchmarks.md)
+	python benchmarks/detection.py
+	python benchmarks/speed.py
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@
+
+clean:                             ## remove the environment and local state; data, work and DVC's cache stay
+	rm -rf $(VENV) .prefect .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,85 @@
+"""Score adapters: what is done to a detector's score before it is calibrated."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from assay.calibration.cadet import Cadet
+from assay.errors import ConfigError, ScorerError
+from assay.parts import Part
+
+Floats = NDArray[np.floating[Any]]
+
+
+class ScoreAdapter(Protocol):
+    """Maps a row's score and hardness to an adapted score; higher = more anomalous."""
+
+    def fit(self, scores: Floats, hardness: Floats) -> Self:
+        """Fit on the adapt rows' scores and hardness, shape (n,) each."""
+        ...
+
+    def transform(self, scores: Floats, hardness: Floats) -> NDArray[np.float64]:
+        """Return adapted scores, shape (n,)."""
+        ...
+
+    def to_part(self) -> Part:
+        """Return the fitted adapter as a part."""
+        ...
+
+    @classmethod
+    def from_part(cls, part: Part) -> Self:
+        """Return the adapter that `to_part` described."""
+        ...
+
+
+class Identity:
+    """Leaves scores as they are."""
+
+    def fit(self, scores: Floats, hardness: Floats) -> Self:
+        """Learn nothing."""
+        return self
+
+    def transform(self, scores: Floats, hardness: Floats) -> NDArray[np.float64]:
+        """Return the scores in float64, shape (n,)."""
+        return np.array(scores, dtype=np.float64)
+
+    def to_part(self) -> Part:
+        """Return a part without settings and arrays."""
+        return Part("none")
+
+    @classmethod
+    def from_part(cls, part: Part) -> Self:
+        """Return an identity adapter."""
+        return cls()
+
+
+ADAPTERS: dict[str, type[Identity] | type[Cadet]] = {"none": Identity, "cadet": Cadet}
+
+
+def make_adapter(name: str, params: Mapping[str, Any]) -> ScoreAdapter:
+    """Return an unfitted adapter.
+
+    Raises
+    ------
+    ConfigError
+        The name or a parameter is unknown, or a parameter is out of range.
+    """
+    if name not in ADAPTERS:
+        raise ConfigError(f"adapter {name!r} is unknown; choose one of {sorted(ADAPTERS)}")
+    allowed = list(inspect.signature(ADAPTERS[name]).parameters)
+    unknown = sorted(set(params) - set(allowed))
+    if unknown:
+        raise ConfigError(f"adapter {name!r} has no parameter {unknown[0]!r}; it takes {allowed or 'none'}")
+    return ADAPTERS[name](**params)
+
+
+def load_adapter(part: Part) -> ScoreAdapter:
+    """Return the adapter that a part describes; an unknown kind raises `ScorerError`."""
+    if part.kind not in ADAPTERS:
+        raise ScorerError(f"adapter {part.kind!r} is unknown; this version loads {sorted(ADAPTERS)}")
+    return ADAPTERS[part.kind].from_part(part)

@@ -1,0 +1,255 @@
+"""The command ``assay``. Everything heavy is imported inside the commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from assay import __version__
+from assay.errors import AssayError
+
+if TYPE_CHECKING:
+    from assay.project import Project
+    from assay.runs import Result
+
+
+class Commands(click.Group):
+    """Shows errors that Assay raises on purpose as one line, with the exit code of their class."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; see the class."""
+        try:
+            return super().invoke(ctx)
+        except AssayError as error:
+            click.echo(f"assay: {error}", err=True)
+            ctx.exit(error.exit_code)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Train, calibrate, audit and deploy anomaly scorers on data that nobody can promise is clean."""
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON to standard output and nothing else.")
+
+
+def find_project() -> Project:
+    """Find the project around the current folder and set the frameworks' environment for it."""
+    from assay.environment import set_environment
+    from assay.project import Project
+
+    project = Project.find()
+    set_environment(project.root)
+    return project
+
+
+@main.command()
+@click.option("--dataset", metavar="NAME", help="Dataset to run on; it is written to params.yaml.")
+@as_json
+def run(dataset: str | None, as_json: bool) -> None:
+    """Run the pipeline: everything that is not fresh, then publish and compare with the champion."""
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    project = find_project()
+    from assay import runs
+    from assay.errors import NoValidCandidateError
+
+    try:
+        result = _run(project, dataset)
+    except NoValidCandidateError:
+        if not as_json:
+            runs.show(runs.summarise(project, "no valid candidate, nothing ships"))
+        raise
+    if as_json:
+        click.echo(json.dumps(result.to_json(), indent=2))
+    else:
+        runs.show(result)
+
+
+def _run(project: Project, dataset: str | None) -> Result:
+    """Ask the records and DVC first; Prefect is imported only when there is something to do."""
+    from assay import runs
+
+    with project.lock():
+        if dataset is not None:
+            project.use_dataset(dataset)
+        runs.prepare(project)
+        if not runs.stale_stages(project):
+            return runs.refresh(project)
+    return runs.Result(**load_flow(project).retrain())
+
+
+def load_flow(project: Project) -> Any:
+    """Import flows/retrain.py of a project."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("retrain", project.root / "flows" / "retrain.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["retrain"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@main.command()
+@click.argument("name", metavar="STAGE")
+def stage(name: str) -> None:
+    """Run one stage of dvc.yaml unless it is fresh; this is what `dvc repro` calls."""
+    project = find_project()
+    from assay import runs
+    from assay.errors import ConfigError
+    from assay.project import STAGES
+
+    if name not in STAGES:
+        raise ConfigError(f"there is no stage {name!r}; there are {', '.join(STAGES)}")
+    with project.lock():
+        runs.execute(project, name)
+        if name == "package":
+            runs.show(runs.deliver(project))
+
+
+@main.command()
+@click.argument("source", metavar="FILE_OR_NAME")
+@click.option("--name", help="Name of the dataset, for a file of your own.")
+@click.option("--label", metavar="COLUMN", help="Column of labels: 0 normal, 1 anomaly, empty or -1 unknown.")
+@click.option("--id", "id_column", metavar="COLUMN", help="Column of unique row ids.")
+@click.option("--group", metavar="COLUMN", help="Column of groups whose rows must not be parted.")
+@click.option("--time", metavar="COLUMN", help="Column to split by time.")
+def ingest(source: str, **options: str | None) -> None:
+    """Bring a CSV or Parquet file, or a public dataset by name, into data/ and track it with DVC."""
+    project = find_project()
+    from assay.data.ingest import ingest as bring_in
+    from assay.data.ingest import load_source
+
+    with project.lock():
+        dataset = load_source(project, source, **options)
+        folder = bring_in(project, dataset)
+    labels = dataset.data.labels
+    click.echo(
+        f"{folder.relative_to(project.root)}: {len(labels)} rows x {len(dataset.card.columns)} columns, "
+        f"{int((labels == 1).sum())} labelled anomalies, {int((labels == -1).sum())} unlabelled\n"
+        f"next: assay run --dataset {dataset.card.name}"
+    )
+
+
+@main.command()
+def restore() -> None:
+    """Bring data/ back as data.dvc names it: from DVC's cache or remote, or the bundled sets."""
+    project = find_project()
+    from assay.data.ingest import restore as bring_back
+
+    with project.lock():
+        bring_back(project)
+
+
+@main.command()
+@click.option("--cron", metavar="EXPRESSION", help='When to run, for instance "0 2 * * *".')
+@click.option("--interval", type=click.FloatRange(min=1), metavar="SECONDS", help="Seconds between runs.")
+@click.option("--dataset", metavar="NAME", help="Dataset to run on; default: the one in params.yaml.")
+def schedule(cron: str | None, interval: float | None, dataset: str | None) -> None:
+    """Serve the flow on a schedule through Prefect until interrupted."""
+    if (cron is None) == (interval is None):
+        raise click.UsageError('give either --cron "0 2 * * *" or --interval SECONDS')
+    project = find_project()
+    from assay.scheduling import serve_schedule
+
+    serve_schedule(project, cron=cron, interval=interval, dataset=dataset)
+
+
+@main.command()
+@click.argument("tag", required=False)
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535))
+def serve(tag: str | None, host: str, port: int) -> None:
+    """Serve a scorer over HTTP; without TAG, the champion of the dataset in params.yaml."""
+    project = find_project()
+    from assay.serving.packaging import serve as serve_bento
+
+    sys.exit(serve_bento(tag or project.dataset, root=project.root, host=host, port=port))
+
+
+@main.command()
+@as_json
+def scorers(as_json: bool) -> None:
+    """List the packaged scorers of this project."""
+    project = find_project()
+    from assay.serving.packaging import list_scorers
+
+    rows = list_scorers(project.root)
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        mark = "champion" if row["champion"] else ""
+        click.echo(
+            f"{row['tag']:<32}{row.get('detector') or '-'}+{row.get('adapter') or '-'}  {row.get('broken') or mark}"
+        )
+    if not rows:
+        click.echo("none yet; `assay run` makes one", err=True)
+
+
+@main.command()
+@as_json
+def detectors(as_json: bool) -> None:
+    """List the detectors that params.yaml may name, with their parameters and defaults."""
+    from assay.detectors.registry import describe_detectors
+
+    found = describe_detectors()
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    for row in found:
+        params = ", ".join(f"{name}={value!r}" for name, value in row["params"].items())
+        click.echo(f"{row['name']:<18}{row['summary']}\n{'':<18}{params}")
+
+
+@main.command()
+@click.argument("tag")
+@click.option("--why", required=True, help="The reason, kept on record.")
+def promote(tag: str, why: str) -> None:
+    """Make a scorer the champion by hand, for instance to roll back."""
+    project = find_project()
+    from assay.serving.deployment import promote as make_champion
+    from assay.serving.packaging import publish
+    from assay.serving.scorer import find_scorer, load_scorer
+
+    with project.lock():
+        folder = find_scorer(tag, project.root)
+        scorer = load_scorer(folder)
+        published = publish(folder, root=project.root, chain_head=project.events.head)
+        make_champion(
+            project.root,
+            scorer.name,
+            scorer.version,
+            bento=published.bento_tag,
+            reason=why,
+            events=project.events,
+        )
+    click.echo(f"{scorer.tag} is the champion; a running service keeps the old one until it is restarted")
+
+
+@main.group()
+def audit() -> None:
+    """Ask what stands behind a scorer."""
+
+
+@audit.command()
+@click.argument("tag")
+@as_json
+def verify(tag: str, as_json: bool) -> None:
+    """Re-hash a scorer and every stage record behind it; name what differs; exit code 1 if anything does."""
+    project = find_project()
+    from assay.lineage.audit import verify_scorer
+
+    findings = verify_scorer(project, tag)
+    if as_json:
+        click.echo(json.dumps(findings.to_json(), indent=2))
+    else:
+        for line in findings.lines():
+            click.echo(line)
+    sys.exit(0 if findings.intact else 1)

@@ -1,0 +1,242 @@
+"""Contamination levels: rows added to train, each on record; and probe anomalies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from assay.data.dataset import ANOMALY, RowSet, fingerprints
+from assay.data.recipes import RECIPES, synthesize
+from assay.data.splitting import uniform_hashes
+from assay.errors import ConfigError, DataError, PoolTooSmallError
+
+POOL, AUTO = "pool", "auto"
+RECORD_COLUMNS = ("row_id", "label", "group", "time", "fingerprint", "source_row", "recipe", "seed")
+_MAX_TRIES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One contamination level.
+
+    Attributes
+    ----------
+    rho : float
+        Wanted share n_injected / (n_train + n_injected).
+    injected : RowSet
+        The rows to add, with the columns `RECORD_COLUMNS`.
+    n_train : int
+        Rows of train before anything is added.
+    """
+
+    rho: float
+    injected: RowSet
+    n_train: int
+
+
+def inject(
+    train: RowSet,
+    pool: RowSet,
+    *,
+    levels: Sequence[float],
+    source: str,
+    seed: int,
+    image_shape: tuple[int, int] | None,
+    columns: tuple[str, ...],
+) -> list[Level]:
+    """Choose or make the rows that each contamination level adds to `train`.
+
+    A level adds round(rho / (1 - rho) * n_train) rows. Levels are nested: the rows of a level are the first
+    rows of every higher one, and they do not depend on which other levels are asked for.
+
+    Parameters
+    ----------
+    train, pool : RowSet
+        As `assay.data.splitting.split_rows` returns them (with the column ``fingerprint``).
+    levels : sequence of float
+        Strictly increasing shares in [0, 0.5), starting with 0, which adds nothing.
+    source : str
+        "pool": labelled anomalies of the pool, without replacement, in the order of a hash of their
+        content and the seed; a key of `RECIPES`: synthetic rows fitted on train; "auto": "pool" if
+        the pool has anomalies, else "cluster".
+    seed : int
+    image_shape : tuple of int or None
+    columns : tuple of str
+
+    Returns
+    -------
+    list of Level
+        One for each of `levels`.
+
+    Raises
+    ------
+    ConfigError
+        Levels or source are not allowed, or the recipe cannot make enough new rows.
+    PoolTooSmallError
+        The pool holds fewer anomalies than the highest level needs.
+    DataError
+        Train has no rows, or rows that a recipe cannot be fitted on.
+    """
+    _check_levels(levels)
+    if source not in (AUTO, POOL, *RECIPES):
+        raise ConfigError(f"source {source!r} is not allowed; use {', '.join((AUTO, POOL, *RECIPES))}")
+    if len(train) == 0:
+        raise DataError("train has no rows; a share of nothing cannot be injected")
+    anomalies = pool.take(pool.labels == ANOMALY)
+    if source == AUTO:
+        source = POOL if len(anomalies) else "cluster"
+    counts = [round(rho / (1 - rho) * len(train)) for rho in levels]
+    if source == POOL:
+        _check_pool(len(anomalies), len(train), levels[-1], counts[-1])
+        rows = _from_pool(anomalies, counts[-1], seed)
+    else:
+        taken = {*train.rows["fingerprint"], *pool.rows["fingerprint"]}
+        rows = _synthetic(source, train, counts[-1], seed, columns, image_shape, taken)
+    return [
+        Level(float(rho), rows.take(np.arange(n)), len(train)) for rho, n in zip(levels, counts, strict=True)
+    ]
+
+
+def make_probes(
+    normals: RowSet,
+    *,
+    recipes: Sequence[str],
+    n: int,
+    seed: int,
+    columns: tuple[str, ...],
+    image_shape: tuple[int, int] | None,
+) -> RowSet:
+    """Make probe anomalies from normal rows, where labelled anomalies are too few to judge by.
+
+    The caller passes recipes and a seed other than those of the rows injected into train.
+
+    Parameters
+    ----------
+    normals : RowSet
+        Rows with the column ``fingerprint``.
+    recipes : sequence of str
+        Keys of `RECIPES`; each makes an equal share (the first ones one row more where `n` is no multiple).
+    n : int
+        Number of probes in all.
+    seed : int
+    columns : tuple of str
+    image_shape : tuple of int or None
+
+    Returns
+    -------
+    RowSet of n rows
+        With the columns `RECORD_COLUMNS`.
+
+    Raises
+    ------
+    ConfigError
+        A recipe is unknown or cannot make enough new rows, or `n` is smaller than the number of recipes.
+    DataError
+        The normals are rows that a recipe cannot be fitted on.
+    """
+    unknown = [recipe for recipe in recipes if recipe not in RECIPES]
+    if unknown or not recipes or len(set(recipes)) < len(recipes):
+        raise ConfigError(
+            f"recipes {list(recipes)} are not allowed; use different ones of {', '.join(RECIPES)}"
+        )
+    if n < len(recipes):
+        raise ConfigError(
+            f"{n} probes cannot be shared by {len(recipes)} recipes; ask for at least one of each"
+        )
+    taken = set(normals.rows["fingerprint"])
+    parts = []
+    for i, recipe in enumerate(recipes):
+        share = n // len(recipes) + (i < n % len(recipes))
+        parts.append(_synthetic(recipe, normals, share, seed, columns, image_shape, taken))
+        taken.update(parts[-1].rows["fingerprint"])
+    features = np.concatenate([part.features for part in parts])
+    return RowSet(features, pd.concat([part.rows for part in parts], ignore_index=True))
+
+
+def _check_levels(levels: Sequence[float]) -> None:
+    fine = len(levels) > 0 and levels[0] == 0 and all(0 <= rho < 0.5 for rho in levels)
+    if not fine or any(a >= b for a, b in pairwise(levels)):
+        raise ConfigError(
+            f"levels {list(levels)} are not allowed; start with 0 and go up strictly, all below 0.5, "
+            "for example [0, 0.01, 0.05]"
+        )
+
+
+def _check_pool(held: int, n_train: int, rho: float, wanted: int) -> None:
+    if wanted > held:
+        largest = min(1000 * held // (n_train + held), 499) / 1000
+        raise PoolTooSmallError(
+            f"level {rho} of {n_train} training rows needs {wanted} anomalies but the pool has {held}; "
+            f"the largest rho possible is {largest:.3f}: lower the levels, "
+            f"or set the source to one of {', '.join(RECIPES)}"
+        )
+
+
+def _from_pool(anomalies: RowSet, n: int, seed: int) -> RowSet:
+    """Return the first `n` anomalies in seeded order; rows of equal content by their id."""
+    place = uniform_hashes(anomalies.rows["fingerprint"], f"inject:{seed}")
+    row_id = anomalies.rows["row_id"]
+    order = np.lexsort(
+        (row_id.to_numpy(dtype=object), anomalies.rows["fingerprint"].to_numpy(dtype=object), place)
+    )
+    picked = anomalies.take(order[:n])
+    record = picked.rows.assign(source_row=picked.rows["row_id"], recipe=POOL, seed=seed)
+    return RowSet(picked.features, record[list(RECORD_COLUMNS)])
+
+
+def _synthetic(
+    recipe: str,
+    fitted: RowSet,
+    n: int,
+    seed: int,
+    columns: tuple[str, ...],
+    image_shape: tuple[int, int] | None,
+    taken: set[str],
+) -> RowSet:
+    """Return `n` rows by a recipe, all of different content and none of it `taken`."""
+    if n == 0:
+        features, source = np.empty((0, len(columns)), dtype=np.float32), np.empty(0, dtype=np.intp)
+        return _record(recipe, fitted, features, source, np.empty(0, dtype="U32"), seed)
+    for attempt in range(_MAX_TRIES):
+        asked = n * 2**attempt
+        features, source = synthesize(
+            recipe, fitted.features, asked, seed=seed, image=image_shape is not None
+        )
+        prints = fingerprints(features, columns)
+        content = pd.Series(prints)
+        new = np.flatnonzero(~content.duplicated().to_numpy() & ~content.isin(taken).to_numpy())[:n]
+        if len(new) == n:
+            return _record(recipe, fitted, features[new], source[new], prints[new], seed)
+    raise ConfigError(
+        f"recipe {recipe!r} made only {len(new)} of {n} rows that differ from all others "
+        f"({asked} tries); the data have too few distinct values for it: use another of {', '.join(RECIPES)}"
+    )
+
+
+def _record(
+    recipe: str,
+    fitted: RowSet,
+    features: NDArray[np.float32],
+    source: NDArray[np.intp],
+    prints: NDArray[np.str_],
+    seed: int,
+) -> RowSet:
+    ids = fitted.rows["row_id"].to_numpy(dtype=object)
+    rows = pd.DataFrame(
+        {
+            "row_id": [f"synthetic-{recipe}-{seed}-{i}" for i in range(len(features))],
+            "label": np.full(len(features), ANOMALY, dtype=np.int8),
+            "group": "",
+            "time": "",
+            "fingerprint": prints.astype(object),
+            "source_row": np.where(source < 0, "", ids[source]),
+            "recipe": recipe,
+            "seed": seed,
+        }
+    )
+    return RowSet(features, rows)

@@ -1,0 +1,186 @@
+"""Row sets and datasets: features beside what is known of each row, as files with stable bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from assay.errors import DataError, TamperedError
+from assay.lineage.records import hash_file
+from assay.parts import read_json, write_bytes, write_json
+
+NORMAL, ANOMALY, UNKNOWN = 0, 1, -1
+ROW_COLUMNS = ("row_id", "label", "group", "time")
+MODALITIES = ("tabular", "image")
+SEALED = ("features.npy", "rows.csv")
+
+
+@dataclass(frozen=True, slots=True)
+class RowSet:
+    """Some rows of a dataset.
+
+    Attributes
+    ----------
+    features : ndarray of float32, shape (n, d)
+    rows : DataFrame of n rows
+        At least ``row_id`` (str) and ``label`` (int8; 0 normal, 1 anomaly, -1 unknown); ``group`` and
+        ``time`` (str, "" where there is none) and whatever else a step puts on record.
+    """
+
+    features: NDArray[np.float32]
+    rows: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def labels(self) -> NDArray[np.int8]:
+        """Labels of shape (n,): 0 normal, 1 anomaly, -1 unknown."""
+        return self.rows["label"].to_numpy(dtype=np.int8)
+
+    def take(self, mask: NDArray[Any]) -> RowSet:
+        """Return the rows that a boolean mask or an index array picks, in order."""
+        picked = np.flatnonzero(mask) if mask.dtype == np.bool_ else mask
+        return RowSet(self.features[picked], self.rows.iloc[picked].reset_index(drop=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a dataset is; written as ``card.json``.
+
+    Attributes
+    ----------
+    name : str
+    modality : {"tabular", "image"}
+    columns : tuple of str
+        Feature names, in the order of the feature array's columns.
+    image_shape : tuple of int or None
+        (height, width) of images, whose pixels are the columns in row-major order.
+    source : str
+        Where the data come from, for people.
+    """
+
+    name: str
+    modality: str
+    columns: tuple[str, ...]
+    image_shape: tuple[int, int] | None
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A named set of rows with its card."""
+
+    card: Card
+    data: RowSet
+
+
+def write_rows(folder: Path, data: RowSet) -> None:
+    """Write ``features.npy`` (little-endian float32, C order) and ``rows.csv`` (UTF-8, LF)."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(data.features, dtype="<f4"), allow_pickle=False)
+    write_bytes(folder / "features.npy", buffer.getvalue())
+    write_bytes(folder / "rows.csv", data.rows.to_csv(index=False, lineterminator="\n").encode())
+
+
+def read_rows(folder: Path) -> RowSet:
+    """Read what `write_rows` wrote.
+
+    Raises
+    ------
+    DataError
+        A file is missing, or features and rows differ in length.
+    """
+    for name in ("features.npy", "rows.csv"):
+        if not (folder / name).is_file():
+            raise DataError(f"{folder / name} is missing; run the step that makes it (see dvc.yaml), or `dvc pull`")
+    features = np.load(folder / "features.npy", allow_pickle=False)
+    text = {"row_id": str, "group": str, "time": str}
+    rows = pd.read_csv(folder / "rows.csv", dtype=text | {"label": np.int8}, keep_default_na=False)
+    if features.ndim != 2 or len(features) != len(rows):
+        raise DataError(
+            f"{folder}: features.npy has shape {features.shape}, rows.csv has {len(rows)} rows; they must match"
+        )
+    return RowSet(features.astype(np.float32, copy=False), rows)
+
+
+def write_dataset(folder: Path, dataset: Dataset) -> None:
+    """Write a dataset folder: ``features.npy``, ``rows.csv`` and ``card.json``, which seals the other two."""
+    write_rows(folder, dataset.data)
+    seal = {name: hash_file(folder / name) for name in SEALED}
+    write_json(folder / "card.json", {**asdict(dataset.card), "sha256": seal})
+
+
+def broken_seals(folder: Path) -> list[Path]:
+    """Return the files of a dataset folder that are not the ones its card was written for."""
+    if not (folder / "card.json").is_file():
+        return []
+    seal = read_json(folder / "card.json")["sha256"]
+    return [folder / name for name in SEALED if not (folder / name).is_file() or hash_file(folder / name) != seal[name]]
+
+
+def read_card(folder: Path) -> Card:
+    """Read ``card.json`` of a dataset folder."""
+    if not (folder / "card.json").is_file():
+        raise DataError(f"there is no dataset in {folder}; run `assay ingest {folder.name}` first")
+    fields = read_json(folder / "card.json")
+    shape = fields["image_shape"]
+    return Card(
+        name=fields["name"],
+        modality=fields["modality"],
+        columns=tuple(fields["columns"]),
+        image_shape=None if shape is None else (int(shape[0]), int(shape[1])),
+        source=fields["source"],
+    )
+
+
+def read_dataset(folder: Path) -> Dataset:
+    """Read a dataset folder written by `write_dataset`.
+
+    Raises
+    ------
+    DataError
+        There is no dataset in the folder.
+    TamperedError
+        A file is not the one that the card was written for.
+    """
+    if read_card(folder) and (broken := broken_seals(folder)):
+        raise TamperedError(
+            f"{broken[0]} was changed after it was ingested; restore it (`dvc checkout data.dvc`) or ingest it again"
+        )
+    return Dataset(read_card(folder), read_rows(folder))
+
+
+def fingerprints(features: NDArray[np.float32], columns: tuple[str, ...]) -> NDArray[np.str_]:
+    """Return each row's content fingerprint.
+
+    The 128-bit BLAKE2b hash, in hex, of the (column name, value) pairs sorted by name, after casting to
+    float32, with -0.0 taken as 0.0 and every NaN as one NaN, before any scaling: equal rows have equal
+    fingerprints whatever the order of their columns.
+
+    Parameters
+    ----------
+    features : ndarray of float32, shape (n, d)
+    columns : tuple of str, length d
+
+    Returns
+    -------
+    ndarray of str, shape (n,)
+    """
+    order = sorted(range(len(columns)), key=columns.__getitem__)
+    values = np.ascontiguousarray(features[:, order], dtype="<f4") + np.float32(0.0)
+    values[np.isnan(values)] = np.float32(np.nan)
+    start = hashlib.blake2b("\x1f".join(columns[i] for i in order).encode(), digest_size=16)
+    found = []
+    for row in values:
+        digest = start.copy()
+        digest.update(row.tobytes())
+        found.append(digest.hexdigest())
+    return np.array(found, dtype="U32")

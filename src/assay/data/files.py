@@ -1,0 +1,284 @@
+"""A user's own CSV or Parquet file as a dataset."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from decimal import ROUND_FLOOR, Decimal, InvalidOperation, localcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Card, Dataset, RowSet
+from assay.errors import DataError
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_MISSING = ["", "NA", "N/A", "<NA>", "NaN", "nan", "null", "NULL", "None"]
+_LABELS = {
+    **dict.fromkeys(("0", "0.0", "false"), NORMAL),
+    **dict.fromkeys(("1", "1.0", "true"), ANOMALY),
+    **dict.fromkeys(("-1", "-1.0", "", "nan"), UNKNOWN),
+}
+_TIME_DIGITS, _TIME_DECIMALS = 20, 60
+
+Texts = NDArray[np.object_]
+
+
+def read_table(
+    path: Path,
+    *,
+    name: str,
+    label: str | None = None,
+    id_column: str | None = None,
+    group: str | None = None,
+    time: str | None = None,
+) -> Dataset:
+    """Read a CSV (UTF-8, comma, one header line) or Parquet file as a tabular dataset.
+
+    Every column that is not named by an option is a feature: numbers (or booleans, as 0 and 1) that
+    become float32. Missing and infinite features are kept; validation reports them.
+
+    Parameters
+    ----------
+    path : Path
+        Ends in ``.csv`` or ``.parquet``.
+    name : str
+        Name of the dataset: lower-case letters, digits, "_" and "-".
+    label : str, optional
+        Column of 0 or false (normal), 1 or true (anomaly), -1 or missing (unknown). Default: all unknown.
+    id_column : str, optional
+        Column of unique row ids. Default: "<name>-<row number>", from 0, at least seven digits.
+    group : str, optional
+        Column of group ids; rows of a group keep together. Missing: a row of its own.
+    time : str, optional
+        Column of ISO 8601 timestamps or of numbers, never missing. It is stored as text whose
+        alphabetical order is the order in time: timestamps in UTC with nine decimals of a second (one
+        without a zone is taken as UTC); numbers, exactly as decimals, with 20 digits before the point,
+        those below zero as "-" and the complement to 10**20 (-1.25 is "-99999999999999999998.75").
+
+    Returns
+    -------
+    Dataset
+        Modality "tabular"; the card's source is the file's name without its folder.
+
+    Raises
+    ------
+    DataError
+        The file, a column or a value cannot be used; the message names it. Rows are counted from 0.
+    """
+    if not _NAME.fullmatch(name):
+        raise DataError(f"dataset name {name!r} is not allowed; use lower-case letters, digits, '_' and '-'")
+    roles = {"label": label, "id_column": id_column, "group": group, "time": time}
+    special = [column for column in roles.values() if column is not None]
+    if len(set(special)) < len(special):
+        raise DataError(f"one column is named for two purposes in {roles}; give each its own column")
+    frame = _read(path, special)
+    columns = tuple(str(column) for column in frame.columns if column not in special)
+    if not columns:
+        raise DataError(f"{path.name} has no feature column besides {special}")
+    texts = {role: _texts(frame[column]) for role, column in roles.items() if column is not None}
+    blank = np.full(len(frame), "", dtype=object)
+    rows = pd.DataFrame(
+        {
+            "row_id": _ids(texts["id_column"])
+            if id_column
+            else [f"{name}-{i:07d}" for i in range(len(frame))],
+            "label": _labels(texts["label"]) if label else np.full(len(frame), UNKNOWN, dtype=np.int8),
+            "group": _printable("group", texts["group"]) if group else blank,
+            "time": sortable_times(texts["time"]) if time else blank,
+        }
+    ).astype({"row_id": "str", "group": "str", "time": "str"})
+    features = np.empty((len(frame), len(columns)), dtype=np.float32)
+    for i, column in enumerate(columns):
+        features[:, i] = _float32(column, frame[column])
+    return Dataset(Card(name, "tabular", columns, None, path.name), RowSet(features, rows))
+
+
+def sortable_times(texts: Texts) -> Texts:
+    """Return times as texts whose alphabetical order is the order in time (see `read_table`).
+
+    Raises
+    ------
+    DataError
+        A time is missing, or is not of the kind (number, timestamp) of the first one.
+    """
+    codes, unique = pd.factorize(texts)
+    if _is_number(unique[0]):
+        bad = [not _is_number(text) for text in unique]
+        kind, allowed = (
+            "number",
+            f"all must be numbers under 1e{_TIME_DIGITS} with at most {_TIME_DECIMALS} decimals",
+        )
+    else:
+        stamps = pd.Series(pd.to_datetime(pd.Series(unique), utc=True, format="ISO8601", errors="coerce"))
+        bad = stamps.isna().tolist()
+        kind, allowed = "timestamp", "all must be ISO 8601 timestamps (or all numbers)"
+    if any(bad):
+        row = int(np.flatnonzero(np.array(bad)[codes])[0])
+        raise DataError(f"row {row} has the time {texts[row]!r}; {allowed}")
+    keys = [_number_key(text) for text in unique] if kind == "number" else _stamp_keys(stamps)
+    return np.array(keys, dtype=object)[codes]
+
+
+def _read(path: Path, special: Sequence[str]) -> pd.DataFrame:
+    """Read a file, its `special` columns as they are written."""
+    readers = {".csv": _read_csv, ".parquet": _read_parquet}
+    if path.suffix not in readers:
+        raise DataError(f"{path.name} is neither .csv nor .parquet; convert it to one of them")
+    if not path.is_file():
+        raise DataError(f"there is no file {path}; check the path")
+    try:
+        frame = readers[path.suffix](path, special)
+    except DataError:
+        raise
+    except (ValueError, OSError) as error:  # pandas' and pyarrow's parsing errors are ValueErrors
+        raise DataError(f"{path.name} cannot be read: {error}; is it a proper {path.suffix} file?") from error
+    if frame.empty:
+        raise DataError(f"{path.name} has no rows")
+    return frame
+
+
+def _read_csv(path: Path, special: Sequence[str]) -> pd.DataFrame:
+    header = pd.read_csv(path, header=None, nrows=1, dtype=str, na_filter=False, encoding="utf-8-sig")
+    names = [str(name) for name in header.iloc[0]]
+    _check_names(path, names, special)
+    frame = pd.read_csv(
+        path,
+        dtype=dict.fromkeys(special, str),
+        keep_default_na=False,
+        na_values={column: _MISSING for column in names if column not in special},
+        encoding="utf-8-sig",
+        low_memory=False,
+    )
+    if not isinstance(frame.index, pd.RangeIndex):
+        raise DataError(f"{path.name} has rows with more fields than its header; give every column a name")
+    return frame
+
+
+def _read_parquet(path: Path, special: Sequence[str]) -> pd.DataFrame:
+    from pyarrow.parquet import ParquetFile
+
+    with ParquetFile(path) as file:
+        frame: pd.DataFrame = file.read().to_pandas()
+    frame = frame if frame.index.names == [None] else frame.reset_index()
+    _check_names(path, [str(column) for column in frame.columns], special)
+    return frame
+
+
+def _check_names(path: Path, names: Sequence[str], special: Sequence[str]) -> None:
+    """Raise `DataError` for a header that cannot be used."""
+    twice = sorted({column for column in names if names.count(column) > 1})
+    if twice:
+        raise DataError(
+            f"{path.name} has more than one column named {twice[0]!r}; rename or remove the copies"
+        )
+    if "" in names:
+        raise DataError(
+            f"column {names.index('')} of {path.name} has no name; name it, or remove it (an index?)"
+        )
+    for column in special:
+        if column not in names:
+            raise DataError(f"{path.name} has no column {column!r}; its columns are {', '.join(names)}")
+
+
+def _texts(column: pd.Series[Any]) -> Texts:
+    """Return a column as texts, missing values as "" and whole numbers without a point."""
+    texts = column.convert_dtypes().astype("str").to_numpy(dtype=object, copy=True)
+    texts[column.isna().to_numpy(dtype=bool)] = ""
+    return texts
+
+
+def _printable(what: str, texts: Texts) -> Texts:
+    """Return `texts` unless one holds a control character, which a CSV file would not give back."""
+    for row, text in enumerate(texts):
+        if _CONTROL.search(text):
+            raise DataError(
+                f"row {row} has the {what} {text!r}; line breaks and control characters are not allowed"
+            )
+    return texts
+
+
+def _ids(texts: Texts) -> Texts:
+    """Return row ids, checked."""
+    empty = np.flatnonzero(texts == "")
+    if len(empty):
+        raise DataError(f"row {empty[0]} has no row id; every row needs one of its own")
+    again = np.flatnonzero(pd.Series(texts).duplicated().to_numpy())
+    if len(again):
+        raise DataError(
+            f"row {again[0]} has the row id {texts[again[0]]!r} of an earlier row; ids must be unique"
+        )
+    return _printable("row id", texts)
+
+
+def _labels(texts: Texts) -> NDArray[np.int8]:
+    """Return labels as 0, 1 and -1."""
+    codes, unique = pd.factorize(texts)
+    found = np.array([_LABELS.get(text.strip().lower(), 2) for text in unique], dtype=np.int8)[codes]
+    bad = np.flatnonzero(found == 2)
+    if len(bad):
+        raise DataError(
+            f"row {bad[0]} has the label {texts[bad[0]]!r}; allowed are 0 or false (normal), "
+            "1 or true (anomaly), -1 or nothing (unknown)"
+        )
+    return found
+
+
+def _float32(name: str, column: pd.Series[Any]) -> NDArray[np.float32]:
+    """Return a feature column as float32; text that reads as a number counts as one."""
+    if column.dtype == object or isinstance(column.dtype, pd.StringDtype):
+        numbers = pd.to_numeric(column.astype("str"), errors="coerce")
+        bad = np.flatnonzero((numbers.isna() & column.notna()).to_numpy())
+    elif pd.api.types.is_numeric_dtype(column.dtype):
+        numbers, bad = column, np.array([], dtype=np.intp)
+    else:
+        numbers, bad = column, np.array([0])
+    if len(bad):
+        raise DataError(
+            f"column {name!r} is not numeric: row {bad[0]} has {column.iloc[bad[0]]!r}; "
+            "turn it into numbers, remove it, or name it as label, id, group or time"
+        )
+    exact = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
+    with np.errstate(over="ignore"):
+        cast = exact.astype(np.float32)
+    beyond = np.flatnonzero(np.isinf(cast) & np.isfinite(exact))
+    if len(beyond):
+        raise DataError(
+            f"column {name!r}, row {beyond[0]}: {exact[beyond[0]]} is beyond float32 (3.4e38); "
+            "rescale the column"
+        )
+    return cast
+
+
+def _is_number(text: str) -> bool:
+    """Tell whether `_number_key` can write a text."""
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        return False
+    exponent = value.as_tuple().exponent
+    return isinstance(exponent, int) and exponent >= -_TIME_DECIMALS and abs(value) < 10**_TIME_DIGITS
+
+
+def _number_key(text: str) -> str:
+    """Return a number as text that sorts by its value (see `read_table`)."""
+    with localcontext(prec=_TIME_DIGITS + _TIME_DECIMALS + 1):
+        value = Decimal(text)
+        whole = value.to_integral_value(ROUND_FLOOR)
+        fraction = value - whole
+    digits = f"{fraction:f}".partition(".")[2].rstrip("0")
+    sign, shown = ("", int(whole)) if whole >= 0 else ("-", 10**_TIME_DIGITS + int(whole))
+    return f"{sign}{shown:0{_TIME_DIGITS}d}{'.' if digits else ''}{digits}"
+
+
+def _stamp_keys(stamps: pd.Series[Any]) -> list[str]:
+    """Return timestamps in UTC as ISO 8601 of fixed width."""
+    try:
+        exact = stamps.dt.tz_localize(None).dt.as_unit("ns").to_numpy()
+    except pd.errors.OutOfBoundsDatetime as error:
+        raise DataError(f"a time is outside the years 1678 to 2261: {error}") from error
+    return [f"{text}Z" for text in np.datetime_as_string(exact, unit="ns")]

@@ -1,0 +1,199 @@
+"""Scalers: fitted on the training rows of one level, kept as float64 statistics."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from assay.errors import ConfigError, DataError, ScorerError
+from assay.parts import Part
+
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+class Scaler(Protocol):
+    """What every scaler can do."""
+
+    def fit(self, X: NDArray[Any]) -> Self:
+        """Learn the statistics from rows of shape (n, d)."""
+
+    def transform(self, X: NDArray[Any]) -> NDArray[np.float32]:
+        """Return scaled rows of shape (n, d)."""
+
+    def to_part(self) -> Part:
+        """Return what `load_scaler` needs."""
+
+    @classmethod
+    def from_part(cls, part: Part) -> Self:
+        """Rebuild the scaler from its part."""
+
+
+def check_finite(X: NDArray[Any]) -> None:
+    """Raise `DataError` unless `X` is a 2-D array of finite numbers.
+
+    The message names the first bad row and column, counted from 0.
+    """
+    if X.ndim != 2:
+        raise DataError(f"rows have shape {X.shape}; a 2-D array (rows, columns) is needed")
+    bad = ~np.isfinite(X)
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        raise DataError(
+            f"row {row}, column {column} is {X[row, column]}; all values must be finite: "
+            "fill or remove the row (rows and columns are counted from 0)"
+        )
+
+
+def _check_fit(X: NDArray[Any]) -> None:
+    check_finite(X)
+    if X.size == 0:
+        raise DataError(
+            f"a scaler cannot be fitted on rows of shape {X.shape}; give at least one row and column"
+        )
+
+
+def _float32(values: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Cast to float32; what lies beyond its range becomes its largest value, never infinity."""
+    return np.clip(values, -FLOAT32_MAX, FLOAT32_MAX).astype(np.float32)
+
+
+class Standard:
+    """Per column: subtract the mean, divide by the standard deviation (of the population, ddof 0).
+
+    A constant column is only centred.
+
+    Attributes
+    ----------
+    mean_, scale_ : ndarray of float64, shape (d,)
+    """
+
+    mean_: NDArray[np.float64]
+    scale_: NDArray[np.float64]
+
+    def fit(self, X: NDArray[Any]) -> Self:
+        """Learn mean and standard deviation of each column.
+
+        Parameters
+        ----------
+        X : ndarray, shape (n, d)
+
+        Raises
+        ------
+        DataError
+            A value is not finite, or there is no row.
+        """
+        _check_fit(X)
+        # Compared, because rounding in the mean of equal values would leave a tiny scale.
+        constant = X.min(axis=0) == X.max(axis=0)
+        self.mean_ = np.where(constant, X[0], X.mean(axis=0, dtype=np.float64)).astype(np.float64)
+        self.scale_ = np.where(constant, 1.0, X.std(axis=0, dtype=np.float64))
+        return self
+
+    def transform(self, X: NDArray[Any]) -> NDArray[np.float32]:
+        """Return (X - mean) / scale, computed in float64.
+
+        Raises
+        ------
+        DataError
+            A value is not finite, or the number of columns is not the fitted one.
+        """
+        check_finite(X)
+        if X.shape[1] != len(self.mean_):
+            raise DataError(f"rows have {X.shape[1]} columns; the scaler was fitted on {len(self.mean_)}")
+        return _float32((X.astype(np.float64) - self.mean_) / self.scale_)
+
+    def to_part(self) -> Part:
+        """Return the fitted statistics."""
+        return Part("standard", arrays={"mean": self.mean_, "scale": self.scale_})
+
+    @classmethod
+    def from_part(cls, part: Part) -> Self:
+        """Rebuild the scaler from its part."""
+        scaler = cls()
+        scaler.mean_, scaler.scale_ = part.arrays["mean"], part.arrays["scale"]
+        return scaler
+
+
+class MinMax:
+    """For images: subtract the smallest pixel of all training images, divide by the range of all.
+
+    One minimum and one range for all pixels keep an image an image. Constant images are only shifted.
+
+    Attributes
+    ----------
+    minimum_, range_ : ndarray of float64, shape (1,)
+    """
+
+    minimum_: NDArray[np.float64]
+    range_: NDArray[np.float64]
+
+    def fit(self, X: NDArray[Any]) -> Self:
+        """Learn the minimum and the range of all pixels.
+
+        Parameters
+        ----------
+        X : ndarray, shape (n, d)
+
+        Raises
+        ------
+        DataError
+            A value is not finite, or there is no row.
+        """
+        _check_fit(X)
+        low, high = float(X.min()), float(X.max())
+        self.minimum_ = np.array([low])
+        self.range_ = np.array([high - low if high > low else 1.0])
+        return self
+
+    def transform(self, X: NDArray[Any]) -> NDArray[np.float32]:
+        """Return (X - minimum) / range, computed in float64; not clipped to [0, 1].
+
+        Raises
+        ------
+        DataError
+            A value is not finite.
+        """
+        check_finite(X)
+        return _float32((X.astype(np.float64) - self.minimum_) / self.range_)
+
+    def to_part(self) -> Part:
+        """Return the fitted statistics."""
+        return Part("minmax", arrays={"minimum": self.minimum_, "range": self.range_})
+
+    @classmethod
+    def from_part(cls, part: Part) -> Self:
+        """Rebuild the scaler from its part."""
+        scaler = cls()
+        scaler.minimum_, scaler.range_ = part.arrays["minimum"], part.arrays["range"]
+        return scaler
+
+
+SCALERS: dict[str, type[Standard] | type[MinMax]] = {"standard": Standard, "minmax": MinMax}
+_BY_MODALITY: dict[str, str] = {"tabular": "standard", "image": "minmax"}
+
+
+def scaler_for(modality: str) -> Scaler:
+    """Return an unfitted scaler for a modality: `Standard` for tabular rows, `MinMax` for images."""
+    if modality not in _BY_MODALITY:
+        raise ConfigError(f"no scaler for modality {modality!r}; allowed: {', '.join(_BY_MODALITY)}")
+    return SCALERS[_BY_MODALITY[modality]]()
+
+
+def load_scaler(part: Part) -> Scaler:
+    """Rebuild a fitted scaler from its part.
+
+    Raises
+    ------
+    ScorerError
+        The kind is unknown or an array is missing.
+    """
+    if part.kind not in SCALERS:
+        raise ScorerError(f"unknown scaler {part.kind!r}; known: {', '.join(SCALERS)}")
+    try:
+        return SCALERS[part.kind].from_part(part)
+    except KeyError as error:
+        raise ScorerError(
+            f"scaler {part.kind!r} lacks its array {error}; the scorer folder is damaged"
+        ) from error

@@ -1,0 +1,146 @@
+"""Roles of rows: which rows may train, calibrate, choose and judge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import blake2b
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from assay.data.dataset import ANOMALY, RowSet, fingerprints
+from assay.errors import DataError
+
+ROLES = ("train", "pool", "adapt", "calibration", "selection", "test")
+EXCLUDED = "excluded"
+MIN_LABELLED = 5
+
+_TRAIN, _POOL, _ADAPT, _CALIBRATION, _SELECTION, _TEST = range(len(ROLES))
+_NORMAL_CUTS = np.array([0.40, 0.55, 0.70, 0.85])
+_NORMAL_ROLES = np.array([_TRAIN, _ADAPT, _CALIBRATION, _SELECTION, _TEST])
+_ANOMALY_CUTS = np.array([0.50, 0.75])
+_ANOMALY_ROLES = np.array([_POOL, _SELECTION, _TEST])
+
+
+def uniform_hashes(keys: Iterable[str], salt: str) -> NDArray[np.float64]:
+    """Return a number in [0, 1) for each key: the first 53 bits of a BLAKE2b hash of salt and key.
+
+    Equal keys get equal numbers, everywhere and always; another salt gives independent numbers.
+
+    Parameters
+    ----------
+    keys : iterable of str, n of them
+    salt : str
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+    """
+    start = blake2b(salt.encode() + b"\x1f", digest_size=8)
+    digests = []
+    for key in keys:
+        digest = start.copy()
+        digest.update(key.encode())
+        digests.append(digest.digest())
+    bits = np.frombuffer(b"".join(digests), dtype="<u8") >> np.uint64(11)
+    return bits.astype(np.float64) / 2.0**53
+
+
+def split_rows(data: RowSet, columns: tuple[str, ...], *, seed: int) -> dict[str, RowSet]:
+    """Give every row one role, independent of all other rows as far as that is possible.
+
+    Without times, the role is a function of the label and of hash(seed, group id, or else the row's
+    fingerprint): it stays when rows are added, reordered or relabelled and when columns change places,
+    and duplicates and groups keep together. Normals and unknown rows: train .40, adapt .15,
+    calibration .15, selection .15, test .15. Labelled anomalies: pool .50, selection .25, test .25; in
+    a group whose normals are in selection or test, they are there too.
+
+    With times, normals are cut at the same fractions in time order and anomalies in their own time
+    order; times are compared as text (`assay.data.files.read_table` writes them so that this is right).
+    Equal times get one role. Time order comes before groups: a group may then span several roles,
+    and roles move when rows are added.
+
+    Last, content (fingerprint) found in several roles stays in the first of them in the order of
+    `ROLES`; the other copies are excluded. That happens to rows with contradictory labels and to
+    duplicates in different groups or at different times.
+
+    Parameters
+    ----------
+    data : RowSet, features of shape (n, d)
+    columns : tuple of str, length d
+    seed : int
+
+    Returns
+    -------
+    dict of str to RowSet
+        One for each of `ROLES` and "excluded", any of them possibly empty; together they hold every
+        row once, in the original order, with the column ``fingerprint`` added.
+
+    Raises
+    ------
+    DataError
+        Some rows have a time and others have none.
+    """
+    marked = RowSet(data.features, data.rows.assign(fingerprint=fingerprints(data.features, columns)))
+    timed = (data.rows["time"] != "").to_numpy(dtype=bool)
+    if timed.any() and not timed.all():
+        row = int(np.flatnonzero(~timed)[0])
+        raise DataError(
+            f"row {data.rows['row_id'].iloc[row]!r} has no time but others have one; "
+            "give every row a time, or none of them"
+        )
+    roles = _roles_by_time(marked) if timed.any() else _roles_by_hash(marked.rows, seed)
+    excluded = _is_later_copy(marked.rows["fingerprint"], roles)
+    parts = {name: marked.take((roles == i) & ~excluded) for i, name in enumerate(ROLES)}
+    return parts | {EXCLUDED: marked.take(excluded)}
+
+
+def evidence(parts: dict[str, RowSet]) -> str:
+    """Return "labels" if selection and test both hold `MIN_LABELLED` labelled anomalies, else "probes"."""
+    counts = [int((parts[role].labels == ANOMALY).sum()) for role in ("selection", "test")]
+    return "labels" if min(counts) >= MIN_LABELLED else "probes"
+
+
+def _roles_by_hash(rows: pd.DataFrame, seed: int) -> NDArray[np.int64]:
+    """Return the index in `ROLES` of each row of data without times."""
+    group = rows["group"].to_numpy(dtype=object)
+    keys = np.where(group != "", "group:" + group, "row:" + rows["fingerprint"].to_numpy(dtype=object))
+    codes, unique = pd.factorize(keys)
+    place = uniform_hashes(unique, f"role:{seed}")[codes]
+    coin = uniform_hashes(unique, f"coin:{seed}")[codes] < 0.5
+    roles = _NORMAL_ROLES[np.searchsorted(_NORMAL_CUTS, place, side="right")]
+    spare = (place < 0.70) & (place >= 0.50)  # where normals adapt or calibrate, which anomalies never do
+    for_anomalies = np.where(place < 0.50, _POOL, np.where(spare, np.where(coin, _SELECTION, _TEST), roles))
+    return np.where((rows["label"] == ANOMALY).to_numpy(), for_anomalies, roles)
+
+
+def _roles_by_time(data: RowSet) -> NDArray[np.int64]:
+    """Return the index in `ROLES` of each row of time-ordered data."""
+    roles = np.empty(len(data), dtype=np.int64)
+    anomalous = data.labels == ANOMALY
+    for mask, cuts, names in (
+        (~anomalous, _NORMAL_CUTS, _NORMAL_ROLES),
+        (anomalous, _ANOMALY_CUTS, _ANOMALY_ROLES),
+    ):
+        if mask.any():
+            roles[mask] = names[
+                np.searchsorted(cuts, _share_before(data.rows.loc[mask, "time"]), side="right")
+            ]
+    return roles
+
+
+def _share_before(times: pd.Series[str]) -> NDArray[np.float64]:
+    """Return, for each row, the share of rows with an earlier time; equal for equal times."""
+    codes, _ = pd.factorize(times.to_numpy(dtype=object), sort=True)
+    counts = np.bincount(codes)
+    before = np.cumsum(counts) - counts
+    return before[codes] / len(codes)
+
+
+def _is_later_copy(prints: pd.Series[str], roles: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return the mask of rows whose content also has an earlier role."""
+    codes, unique = pd.factorize(prints.to_numpy(dtype=object))
+    first = np.full(len(unique), len(ROLES))
+    np.minimum.at(first, codes, roles)
+    return roles > first[codes]

@@ -1,0 +1,363 @@
+"""Validation: run a suite on the source and on every level, and show which rows fail it."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from assay.data.dataset import Dataset, RowSet, fingerprints
+from assay.data.expectations import (
+    FINGERPRINT,
+    INJECTED,
+    LABEL,
+    ROW_ID,
+    great_expectations,
+    parse_expectations,
+    parse_suite,
+    table_columns,
+)
+from assay.errors import DataError, ValidationFailedError
+
+SITE = "assay"
+ROWS_IN_SUMMARY, ROWS_IN_DOCS, FAILURES_IN_MESSAGE = 5, 20, 3
+
+
+@dataclass(frozen=True, slots=True)
+class LevelRows:
+    """The training rows of one contamination level, and what was planned.
+
+    Attributes
+    ----------
+    rho : float
+    train : RowSet
+        Training rows with the injected ones appended; ``rows`` has a column ``injected`` (0 or 1).
+    n_injected, n_total : int
+        Rows planned to be injected, and rows planned in all.
+    """
+
+    rho: float
+    train: RowSet
+    n_injected: int
+    n_total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """The outcome of one expectation on one batch.
+
+    Attributes
+    ----------
+    expectation : str
+        Its type, as Great Expectations calls it.
+    column : str or None
+    success : bool
+    expected : str
+        Its other arguments, shortened.
+    observed : str or None
+        The value observed, or the first unexpected values; None where nothing is to be told.
+    n_unexpected : int or None
+        Number of rows that fail it; None for expectations about the whole table or column.
+    row_ids : tuple of str
+        Of a failed one, the ids of the first failing rows.
+    """
+
+    expectation: str
+    column: str | None
+    success: bool
+    expected: str
+    observed: str | None
+    n_unexpected: int | None
+    row_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What validation found: the suite's name and, per batch, every check."""
+
+    suite: str
+    batches: dict[str, tuple[Check, ...]]
+
+    @property
+    def success(self) -> bool:
+        """Whether every check of every batch succeeded."""
+        return not any(self.failures())
+
+    def failures(self) -> Iterator[tuple[str, Check]]:
+        """Yield (batch, check) of every failed check."""
+        for batch, checks in self.batches.items():
+            yield from ((batch, check) for check in checks if not check.success)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-able dict that depends on data and suite alone: no times, no run ids."""
+        batches = {name: [asdict(check) for check in checks] for name, checks in self.batches.items()}
+        return {"suite": self.suite, "success": self.success, "batches": batches}
+
+
+def validate(
+    suite: dict[str, Any], source: Dataset, roles: dict[str, RowSet], levels: list[LevelRows], *, docs: Path
+) -> Summary:
+    """Run a suite on the source and on every level, and check that roles share no row.
+
+    Fingerprints are computed from the features, never read. On a level, the number of rows and of
+    injected rows must be those planned. For the roles, the rows injected at the largest level
+    belong to train, and their originals no longer to the pool.
+
+    Parameters
+    ----------
+    suite : dict
+        From `assay.data.expectations.learn_suite` or ``load_suite``.
+    source : Dataset
+        The whole dataset; its card names the columns of `roles` and `levels` too.
+    roles : dict of str to RowSet
+        Rows by role, among them ``train`` (without injected rows) and ``pool``.
+    levels : list of LevelRows
+    docs : Path
+        Folder of the Data Docs (HTML, ``index.html``); pages of an earlier run are replaced.
+
+    Returns
+    -------
+    Summary
+        Batches "source", "level-<rho>" and "roles".
+
+    Raises
+    ------
+    ConfigError
+        The suite cannot be understood.
+    DataError
+        Features are not as many as the card's columns, or a name is not allowed.
+    """
+    columns = source.card.columns
+    name, expectations = parse_suite(suite)
+    shared = [one for one in expectations if (one.meta or {}).get("only") != "source"]
+    runner = _Runner(name, docs)
+    runner.run("source", _table(source.data, columns), expectations)
+    for level in levels:
+        runner.run(f"level-{level.rho:g}", _table(level.train, columns), shared + _planned(level))
+    unique = [{"type": "expect_column_values_to_be_unique", "kwargs": {"column": FINGERPRINT}}]
+    runner.run("roles", _roles_table(roles, levels, columns), parse_expectations(unique))
+    runner.write_docs()
+    return Summary(name, runner.found)
+
+
+def raise_if_failed(summary: Summary) -> None:
+    """Raise `ValidationFailedError`, naming the first failures, unless `summary` is a success."""
+    failures = list(summary.failures())
+    if not failures:
+        return
+    told = [_sentence(batch, check) for batch, check in failures[:FAILURES_IN_MESSAGE]]
+    if len(failures) > FAILURES_IN_MESSAGE:
+        told.append(f"and {len(failures) - FAILURES_IN_MESSAGE} more in the summary")
+    count = f"{len(failures)} expectation{'s' * (len(failures) > 1)}"
+    raise ValidationFailedError(
+        f"{count} of {summary.suite!r} failed: {'; '.join(told)}. Fix the rows or edit "
+        f"expectations/{summary.suite}.json (where roles or counts of injected rows fail, run split and "
+        "contaminate again)"
+    )
+
+
+class _Runner:
+    """Runs expectations on tables inside one in-memory context, and keeps the results for the docs."""
+
+    def __init__(self, name: str, docs: Path) -> None:
+        gx = great_expectations()
+        from great_expectations.data_context.types.base import (
+            DataContextConfig,
+            InMemoryStoreBackendDefaults,
+            ProgressBarsConfig,
+        )
+
+        backend = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs.absolute())}
+        site = {
+            "class_name": "SiteBuilder",
+            "show_how_to_buttons": False,
+            "store_backend": backend,
+            "site_section_builders": {"expectations": "none", "profiling": "none"},
+        }
+        config = DataContextConfig(
+            store_backend_defaults=InMemoryStoreBackendDefaults(),
+            data_docs_sites={SITE: site},
+            analytics_enabled=False,
+            progress_bars=ProgressBarsConfig(globally=False),
+        )
+        self.name = name
+        self.found: dict[str, tuple[Check, ...]] = {}
+        self._gx = gx
+        self._context = gx.get_context(project_config=config, mode="ephemeral")
+        self._source = self._context.data_sources.add_pandas(SITE)
+        self._time = datetime.datetime.now(datetime.UTC)
+
+    def run(self, name: str, table: pd.DataFrame, expectations: list[Any]) -> None:
+        """Run all expectations fast, then the failed ones again with their row ids."""
+        asset = self._source.add_dataframe_asset(name)
+        batch = asset.add_batch_definition_whole_dataframe(name).get_batch({"dataframe": table})
+        result = batch.validate(self._suite(expectations), result_format="BASIC")
+        by_row = [one for one in result.results if _fails_by_row(one)]
+        if by_row:
+            detail = {
+                "result_format": "SUMMARY",
+                "unexpected_index_column_names": [ROW_ID],
+                "partial_unexpected_count": ROWS_IN_DOCS,
+            }
+            suite = self._suite([one.expectation_config.to_domain_obj() for one in by_row])
+            again = batch.validate(suite, result_format=detail).results
+            others = [one for one in result.results if not _fails_by_row(one)]
+            result.results = others + [_with_rows_for_docs(one) for one in again]
+        self.found[name] = tuple(sorted((_check(one) for one in result.results), key=_order))
+        self._keep(name, result)
+
+    def write_docs(self) -> None:
+        """Write the Data Docs; pages of earlier runs go, other files in the folder stay."""
+        self._context.build_data_docs(site_names=[SITE])
+
+    def _suite(self, expectations: list[Any]) -> Any:
+        return self._gx.ExpectationSuite(name=self.name, expectations=expectations)
+
+    def _keep(self, name: str, result: Any) -> None:
+        from great_expectations.core.run_identifier import RunIdentifier
+        from great_expectations.data_context.types.resource_identifiers import (
+            ExpectationSuiteIdentifier,
+            ValidationResultIdentifier,
+        )
+
+        run = RunIdentifier(run_name=name, run_time=self._time)
+        suite = ExpectationSuiteIdentifier(name=self.name)
+        result.meta |= {"run_id": run, "validation_time": self._time}
+        key = ValidationResultIdentifier(
+            batch_identifier=result.batch_id, expectation_suite_identifier=suite, run_id=run
+        )
+        self._context.validation_results_store.store_validation_results(result, key, suite)
+
+
+def _table(data: RowSet, columns: tuple[str, ...]) -> pd.DataFrame:
+    """Return the table that expectations are about; features as float64, which is exact and fast there."""
+    if data.features.shape[1] != len(columns):
+        raise DataError(
+            f"there are {data.features.shape[1]} features but {len(columns)} column names on the card; "
+            "ingest the dataset again"
+        )
+    names = table_columns(columns)
+    features = pd.DataFrame(data.features.astype(np.float64), columns=list(columns))
+    return pd.concat([_bookkeeping(data, columns), features], axis=1)[names]
+
+
+def _bookkeeping(data: RowSet, columns: tuple[str, ...]) -> pd.DataFrame:
+    known = {
+        ROW_ID: _text(data.rows["row_id"]),
+        LABEL: data.labels,
+        FINGERPRINT: fingerprints(data.features, columns),
+        INJECTED: data.rows["injected"].to_numpy(dtype=np.int64) if "injected" in data.rows else 0,
+    }
+    return pd.DataFrame(known)
+
+
+def _text(ids: pd.Series[Any]) -> list[str | None]:
+    """Return row ids as text, with None for empty ones: a missing id is "" in rows.csv."""
+    return [str(one) if one is not None and str(one) else None for one in ids]
+
+
+def _planned(level: LevelRows) -> list[Any]:
+    n_injected = {"column": INJECTED, "min_value": level.n_injected, "max_value": level.n_injected}
+    return parse_expectations(
+        [
+            {"type": "expect_table_row_count_to_equal", "kwargs": {"value": level.n_total}},
+            {"type": "expect_column_sum_to_be_between", "kwargs": n_injected},
+        ]
+    )
+
+
+def _roles_table(roles: dict[str, RowSet], levels: list[LevelRows], columns: tuple[str, ...]) -> pd.DataFrame:
+    """Return the distinct (fingerprint, role) pairs, each with the role and id of its first row."""
+    tables = {role: _bookkeeping(data, columns) for role, data in roles.items()}
+    if levels:
+        largest = _bookkeeping(max(levels, key=lambda level: level.rho).train, columns)
+        injected = largest[largest[INJECTED] == 1]
+        moved = set(injected[FINGERPRINT]) - set(tables["train"][FINGERPRINT])
+        tables["train"] = pd.concat([tables["train"], injected])
+        tables["pool"] = tables["pool"][~tables["pool"][FINGERPRINT].isin(moved)]
+    pairs = [
+        table.assign(**{ROW_ID: [f"{role}/{row_id}" for row_id in table[ROW_ID]], "role": role})
+        for role, table in tables.items()
+    ]
+    found = pd.concat(pairs, ignore_index=True)[[ROW_ID, FINGERPRINT, "role"]]
+    return found.drop_duplicates([FINGERPRINT, "role"], ignore_index=True)
+
+
+def _fails_by_row(one: Any) -> bool:
+    return not one.success and bool(one.result.get("unexpected_count"))
+
+
+def _with_rows_for_docs(one: Any) -> Any:
+    """Let the docs show the first failing rows: they read a key that only whole lists are put under."""
+    if "partial_unexpected_index_list" in one.result:
+        one.result["unexpected_index_list"] = one.result["partial_unexpected_index_list"]
+        one.result["unexpected_list"] = one.result["partial_unexpected_list"]
+    return one
+
+
+def _check(one: Any) -> Check:
+    config, result = one.expectation_config, one.result
+    kwargs = {key: value for key, value in config.kwargs.items() if key not in ("column", "batch_id")}
+    failing = result.get("partial_unexpected_index_list") or []
+    return Check(
+        expectation=config.type,
+        column=config.kwargs.get("column"),
+        success=bool(one.success),
+        expected=", ".join(f"{key} {_short(value)}" for key, value in kwargs.items()),
+        observed=_observed(one),
+        n_unexpected=result.get("unexpected_count"),
+        row_ids=() if one.success else tuple(str(row[ROW_ID]) for row in failing[:ROWS_IN_SUMMARY]),
+    )
+
+
+def _observed(one: Any) -> str | None:
+    result = one.result
+    if not one.success and not result:
+        return _exception(one.exception_info)
+    if "mismatched" in (result.get("details") or {}):
+        wrong = result["details"]["mismatched"]
+        told = [f"{m['Found']} in place of {m['Expected']} at {m['Expected Column Position']}" for m in wrong]
+        return _short(told)
+    if result.get("observed_value") is not None:
+        return _short(result["observed_value"])
+    unexpected = result.get("partial_unexpected_list")
+    return ", ".join(dict.fromkeys(map(_short, unexpected[:ROWS_IN_SUMMARY]))) if unexpected else None
+
+
+def _exception(info: dict[str, Any]) -> str:
+    """Return the message of an expectation that could not be evaluated (its column is missing, say)."""
+    told = info if "exception_message" in info else next(iter(info.values()), {})
+    return " ".join(str(told.get("exception_message")).split())
+
+
+def _short(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    if isinstance(value, (list, tuple, set)):
+        items = [_short(item) for item in value]
+        return ", ".join(items if len(items) <= 8 else [*items[:4], "...", items[-1]])
+    return str(value)
+
+
+def _order(check: Check) -> tuple[str, str, str]:
+    return check.column or "", check.expectation, check.expected
+
+
+def _sentence(batch: str, check: Check) -> str:
+    told = f"{batch}: {check.expectation}"
+    if check.column:
+        told += f" of column {check.column!r}"
+    if check.expected:
+        told += f" ({check.expected})"
+    if check.observed:
+        told += f" found {check.observed}"
+    if check.n_unexpected:
+        told += f" in {check.n_unexpected} row{'s' * (check.n_unexpected > 1)}"
+    if check.row_ids:
+        told += f", first row ids {', '.join(check.row_ids)}"
+    return told

@@ -1,0 +1,200 @@
+"""What a detector is, and what all detectors share: checks of rows, checks of parameters, row-wise scoring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, Protocol, Self, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import NotFittedError
+
+from assay.errors import ConfigError, InputError, TrainingError
+from assay.parts import Part
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Progress = Callable[[int, int, float], None]
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """An anomaly detector in scikit-learn's manners (`get_params`, `set_params`, `clone`).
+
+    It gets rows that are already scaled. Scores are computed in float64 row by row and rounded once, so that
+    a row has the same score alone, in any batch, and after saving and loading.
+    """
+
+    kind: str
+    n_features_in_: int
+
+    def fit(self, X: Floats, y: NDArray[Any] | None = None, *, progress: Progress | None = None) -> Self:
+        """Fit on rows of shape (n, d); `progress(epoch, epochs, loss)` is called after every epoch, if any."""
+        ...
+
+    def decision_function(self, X: Floats) -> Floats:
+        """Return scores of shape (n,); higher = more anomalous."""
+        ...
+
+    def to_part(self) -> Part:
+        """Return what `assay.detectors.registry.load_detector` needs to rebuild the fitted detector."""
+        ...
+
+
+@runtime_checkable
+class Reconstructs(Protocol):
+    """A detector that reconstructs rows."""
+
+    def reconstruct(self, X: Floats) -> Floats:
+        """Return the reconstructions of rows (n, d) by each of the S members, of shape (S, n, d)."""
+        ...
+
+
+@runtime_checkable
+class Embeds(Protocol):
+    """A detector that maps rows to a latent space."""
+
+    def embed(self, X: Floats) -> Floats:
+        """Return the latent codes of rows (n, d) by each of the S members, of shape (S, n, k)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """The values that a constructor argument may take, and how to say so."""
+
+    text: str
+    accepts: Callable[[Any], bool]
+
+
+def whole(least: int) -> Allowed:
+    """Allow integers from `least` on."""
+    return Allowed(f"an integer >= {least}", lambda value: _is_whole(value, least))
+
+
+def wholes(least: int) -> Allowed:
+    """Allow lists (or tuples) of integers from `least` on; an empty one too."""
+    return Allowed(
+        f"a list of integers >= {least}",
+        lambda value: isinstance(value, list | tuple) and all(_is_whole(item, least) for item in value),
+    )
+
+
+def real(least: float, *, above: bool = False) -> Allowed:
+    """Allow finite numbers from `least` on, or only those above it."""
+    return Allowed(
+        f"a finite number {'>' if above else '>='} {least}",
+        lambda value: isinstance(value, Real)
+        and not isinstance(value, bool)
+        and np.isfinite(float(value))
+        and (value > least or (value == least and not above)),
+    )
+
+
+def one_of(*names: str) -> Allowed:
+    """Allow the given strings."""
+    return Allowed("one of " + ", ".join(map(repr, names)), lambda value: value in names)
+
+
+def _is_whole(value: object, least: int) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
+def check_parameters(kind: str, params: Mapping[str, Any], allowed: Mapping[str, Allowed]) -> None:
+    """Check the constructor arguments of a detector.
+
+    Raises
+    ------
+    ConfigError
+        An argument is unknown, or its value is not allowed.
+    """
+    for name, value in params.items():
+        if name not in allowed:
+            raise ConfigError(
+                f"detector {kind!r} has no parameter {name!r}; it has {', '.join(sorted(allowed)) or 'none'}"
+            )
+        if not allowed[name].accepts(value):
+            raise ConfigError(f"detector {kind!r}: {name} is {value!r}; it must be {allowed[name].text}")
+
+
+def check_rows(X: object, n_features: int | None = None) -> Floats:
+    """Return rows as a C-ordered float32 array of shape (n, d).
+
+    Parameters
+    ----------
+    X : array_like
+    n_features : int, optional
+        The width that the rows must have; None while fitting.
+
+    Raises
+    ------
+    InputError
+        Not numbers, not two-dimensional, of the wrong width, or not finite in float32.
+    """
+    try:
+        with np.errstate(over="ignore"):
+            rows = np.ascontiguousarray(X, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"rows must be numbers in an array of shape (n, d): {error}") from error
+    shape = np.shape(X)
+    if len(shape) != 2:
+        raise InputError(f"rows have shape {shape}; they must have shape (n, d): reshape one row to (1, d)")
+    if n_features is not None and shape[1] != n_features:
+        raise InputError(f"rows have {shape[1]} columns; the detector was fitted on {n_features}: give the same")
+    if not np.isfinite(rows).all():
+        row, column = np.argwhere(~np.isfinite(rows))[0]
+        raise InputError(
+            f"row {row}, column {column} is {np.asarray(X)[row, column]}; "
+            "every value must be finite in float32: drop or fill it"
+        )
+    return rows
+
+
+def require_fitted(detector: object, attribute: str) -> None:
+    """Raise scikit-learn's `NotFittedError` unless the detector has the fitted attribute."""
+    if not hasattr(detector, attribute):
+        raise NotFittedError(f"this {type(detector).__name__} is not fitted yet; call fit first")
+
+
+def score_rows(score: Callable[[Floats], Doubles], rows: Floats, *, chunk: int) -> Floats:
+    """Score rows in chunks, so that memory stays bounded, and round the float64 scores once to float32."""
+    scores = np.empty(len(rows), dtype=np.float32)
+    for start in range(0, len(rows), chunk):
+        scores[start : start + chunk] = score(rows[start : start + chunk])
+    return scores
+
+
+def require_varied(kind: str, scores: Floats) -> None:
+    """Refuse a detector whose scores of the training rows are not finite, or all the same.
+
+    Raises
+    ------
+    TrainingError
+        Such a detector would pass every later step and detect nothing.
+    """
+    if not np.isfinite(scores).all():
+        raise TrainingError(f"detector {kind!r} gives scores that are not finite to training rows; scale the features")
+    if len(scores) > 1 and scores.min() == scores.max():
+        raise TrainingError(
+            f"detector {kind!r} gives the score {scores[0]:g} to every training row; "
+            "check that the training rows differ, or change its parameters"
+        )
+
+
+def n_stored_floats(part: Part) -> int:
+    """Return the number of array elements that a part stores; the smaller of two equals is preferred."""
+    return sum(array.size for array in part.arrays.values())
+
+
+__all__ = [
+    "Allowed",
+    "Detector",
+    "Doubles",
+    "Embeds",
+    "Floats",
+    "Progress",
+    "Reconstructs",
+    "Sequence",
+]

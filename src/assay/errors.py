@@ -1,0 +1,82 @@
+"""Every exception that Assay raises on purpose.
+
+A message gives the bad value, what is allowed, and what to do. The command line shows it as one
+line and exits with the class's ``exit_code``; only bugs show a traceback.
+
+* AssayError
+    + ConfigError (also a ValueError): params.yaml or an argument is wrong
+        - PoolTooSmallError: more anomalies asked for than there are
+    + DataError (also a ValueError): a dataset or a user's file cannot be used
+    + InputError (also a ValueError): rows handed to a scorer do not fit it
+    + ValidationFailedError: a Great Expectations suite failed
+    + TrainingError: a detector could not be trained
+    + NoValidCandidateError: selection found nothing that may ship
+    + TamperedError: bytes on disk are not the recorded ones
+    + ScorerError: a scorer folder or tag cannot be loaded
+    + StageError: a stage's inputs are missing or another run holds the project
+    + ToolError: a framework's command failed
+"""
+
+from __future__ import annotations
+
+
+class AssayError(Exception):
+    """Base of all errors raised on purpose."""
+
+    exit_code = 1
+
+
+class ConfigError(AssayError, ValueError):
+    """A value in params.yaml or an argument is not allowed."""
+
+    exit_code = 2
+
+
+class PoolTooSmallError(ConfigError):
+    """A contamination level needs more anomalies than the injection pool holds."""
+
+
+class DataError(AssayError, ValueError):
+    """A dataset or a user's file cannot be used as it is."""
+
+    exit_code = 2
+
+
+class InputError(AssayError, ValueError):
+    """Rows handed to a scorer do not fit it (shape, dtype, column names, NaN)."""
+
+    exit_code = 2
+
+
+class ValidationFailedError(AssayError):
+    """A Great Expectations suite failed, so nothing was trained."""
+
+    exit_code = 3
+
+
+class TrainingError(AssayError):
+    """A detector could not be trained to a usable state."""
+
+
+class NoValidCandidateError(AssayError):
+    """Selection found no candidate that may ship."""
+
+    exit_code = 4
+
+
+class TamperedError(AssayError):
+    """Bytes on disk are not those that were recorded."""
+
+    exit_code = 5
+
+
+class ScorerError(AssayError):
+    """A scorer folder or tag cannot be loaded."""
+
+
+class StageError(AssayError):
+    """A stage cannot run: its inputs are missing, or another run holds the project."""
+
+
+class ToolError(AssayError):
+    """A command of DVC, BentoML or Prefect failed."""

@@ -1,0 +1,115 @@
+"""Numbers that judge a scorer: ranking, flag rates, and how likely a false-positive rate is by chance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from assay.calibration.conformal import check_eps, largest_rank
+from assay.errors import DataError
+
+Floats = NDArray[np.floating[Any]]
+
+
+def auroc(labels: NDArray[np.integer[Any]], scores: Floats) -> float:
+    """Return the area under the ROC curve.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (n,)
+        0 normal, 1 anomaly.
+    scores : ndarray of float, shape (n,)
+        Higher = more anomalous; infinities are allowed.
+
+    Raises
+    ------
+    DataError
+        A class is missing, or a score is NaN.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(labels, _ranks(labels, scores)))
+
+
+def auprc(labels: NDArray[np.integer[Any]], scores: Floats) -> float:
+    """Return the average precision, the area under the precision-recall curve as a step function.
+
+    Parameters and errors are those of `auroc`.
+    """
+    from sklearn.metrics import average_precision_score
+
+    return float(average_precision_score(labels, _ranks(labels, scores)))
+
+
+def false_positive_rate(p_normals: Floats, eps: float) -> float:
+    """Return the share of the normals' p-values, shape (n,), that are <= `eps`."""
+    return _flag_rate(p_normals, eps)
+
+
+def power(p_anomalies: Floats, eps: float) -> float:
+    """Return the share of the anomalies' p-values, shape (a,), that are <= `eps`."""
+    return _flag_rate(p_anomalies, eps)
+
+
+def stratum_rates(flags: NDArray[np.bool_], strata: NDArray[np.integer[Any]]) -> dict[int, float]:
+    """Return the flag rate inside each stratum that holds a row (CADET fig. 5).
+
+    Parameters
+    ----------
+    flags : ndarray of bool, shape (n,)
+    strata : ndarray of int, shape (n,)
+
+    Raises
+    ------
+    DataError
+        The arrays differ in length or are empty.
+    """
+    if flags.shape != strata.shape or flags.size == 0:
+        raise DataError(
+            f"{flags.shape} flags and {strata.shape} strata; give one of each for at least one row"
+        )
+    return {int(stratum): float(flags[strata == stratum].mean()) for stratum in np.unique(strata)}
+
+
+def fpr_upper_tail(k: int, n: int, m: int, eps: float) -> float:
+    """Return P(at least k of n normals are flagged), the threshold coming from m calibration scores.
+
+    Given the calibration set the rate is ``Beta(l, m+1-l)`` with ``l = floor((m+1) eps)`` for continuous
+    scores, so the count is beta-binomial; a plain binomial would call the luck of the calibration draw a
+    broken guarantee. Ties make it conservative.
+
+    Parameters
+    ----------
+    k : int
+        False positives seen.
+    n : int
+        Normals judged, exchangeable with the calibration rows.
+    m : int
+        Calibration scores.
+    eps : float
+        Target false-positive rate.
+    """
+    from scipy.stats import betabinom
+
+    rank = largest_rank(m, eps)
+    if k <= 0 or rank == 0:
+        return float(k <= 0)
+    return float(betabinom.sf(k - 1, n, rank, m + 1 - rank))
+
+
+def _flag_rate(p_values: Floats, eps: float) -> float:
+    if p_values.size == 0:
+        raise DataError("there are no p-values to take a rate of; give at least one row")
+    return float(np.mean(p_values <= check_eps(eps)))
+
+
+def _ranks(labels: NDArray[np.integer[Any]], scores: Floats) -> NDArray[np.int64]:
+    """Check labels and scores; return ranks in place of scores, so that infinities are no trouble."""
+    found = set(np.unique(labels).tolist())
+    if found != {0, 1} or np.isnan(scores).any():
+        raise DataError(
+            f"labels {sorted(found)}, {np.isnan(scores).sum()} NaN scores; give both 0 and 1, and no NaN"
+        )
+    return np.unique(scores, return_inverse=True)[1].astype(np.int64)

@@ -1,0 +1,434 @@
+"""Selection: which candidate ships, decided on selection rows alone."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from assay.calibration.conformal import ConformalCalibrator, rows_needed
+from assay.errors import ConfigError, DataError
+from assay.evaluation.metrics import fpr_upper_tail, stratum_rates
+
+Scores = NDArray[np.floating[Any]]
+SIGNIFICANCE = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class SelectionScores:
+    """One scorer's adapted scores of the selection rows.
+
+    Attributes
+    ----------
+    normals : ndarray of float, shape (n,)
+    anomalies : ndarray of float, shape (a,)
+    """
+
+    normals: Scores
+    anomalies: Scores
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A detector with an adapter, and what selection may know of it.
+
+    Attributes
+    ----------
+    detector, adapter : str
+        Names, for the record.
+    position : int
+        Place in params.yaml; the last tie-break.
+    n_stored_floats : int
+        Numbers that its folder holds.
+    scores : mapping of float to SelectionScores
+        By contamination level (rho); the same rows, in the same order, at every level.
+    unpackageable : str
+        Why it cannot be packaged; empty where it can.
+    """
+
+    detector: str
+    adapter: str
+    position: int
+    n_stored_floats: int
+    scores: Mapping[float, SelectionScores]
+    unpackageable: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LevelResult:
+    """Two-fold rates of a candidate at one contamination level."""
+
+    level: float
+    power: float
+    fpr: float
+    worst_stratum_fpr: float
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateResult:
+    """What selection found of one candidate.
+
+    Attributes
+    ----------
+    valid : bool
+    reason : str
+        Why it is not valid; empty where it is.
+    tied : bool
+        Valid, and within one paired standard error of the highest mean power.
+    power, fpr, worst_stratum_fpr : float or None
+        Means over the levels; None where the scores could not be judged.
+    levels : tuple of LevelResult
+    """
+
+    detector: str
+    adapter: str
+    position: int
+    n_stored_floats: int
+    valid: bool
+    reason: str
+    tied: bool
+    power: float | None
+    fpr: float | None
+    worst_stratum_fpr: float | None
+    levels: tuple[LevelResult, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The outcome of `select`.
+
+    Attributes
+    ----------
+    winner : int or None
+        Index of the winner among the candidates given; None where none is valid.
+    eps : float
+    ships_at : float
+        Contamination level of the model that ships.
+    n_normals, n_anomalies : int
+        Selection rows.
+    candidates : tuple of CandidateResult
+        In the order given.
+    """
+
+    winner: int | None
+    eps: float
+    ships_at: float
+    n_normals: int
+    n_anomalies: int
+    candidates: tuple[CandidateResult, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the selection as plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class PowerComparison:
+    """Two scorers' two-fold power on the same rows.
+
+    Attributes
+    ----------
+    new_power, old_power : float
+    standard_error : float
+        Of the paired difference over the anomalies; 1, the largest there is, where there is one anomaly.
+    n_normals, n_anomalies : int
+    """
+
+    new_power: float
+    old_power: float
+    standard_error: float
+    n_normals: int
+    n_anomalies: int
+
+
+@dataclass(frozen=True, slots=True)
+class _TwoFold:
+    """Normals' flags, shape (n,), each by the other half; anomalies' detections, shape (a,), 0, 1 or 2."""
+
+    flags: NDArray[np.bool_]
+    detections: NDArray[np.int64]
+
+
+def split_folds(fingerprints: NDArray[np.str_], *, seed: int) -> NDArray[np.bool_]:
+    """Return which normals, shape (n,), are in the second half.
+
+    The halves are those of the order of a hash of seed and fingerprint: they do not depend on the order of
+    the rows, and differ in size by one at most.
+    """
+    keys = [
+        hashlib.blake2b(f"fold:{seed}:{mark}".encode(), digest_size=16).hexdigest() for mark in fingerprints
+    ]
+    second = np.zeros(len(keys), dtype=np.bool_)
+    second[np.argsort(np.array(keys, dtype="U32"), kind="stable")[len(keys) // 2 :]] = True
+    return second
+
+
+def select(
+    candidates: Sequence[Candidate],
+    *,
+    fingerprints: NDArray[np.str_],
+    strata: Mapping[float, NDArray[np.integer[Any]]],
+    eps: float,
+    seed: int,
+    ships_at: float = 0.0,
+) -> Selection:
+    """Choose the candidate that ships, from selection rows only.
+
+    Inside the selection rows, the threshold comes from one half of the normals, false-positive rate and
+    power from the other half and all anomalies; both directions are averaged. Of the valid candidates the
+    one with the highest mean power over the levels wins. Those within one paired standard error of it
+    (over anomalies) tie: the smaller worst-stratum false-positive rate wins, then fewer stored floats,
+    then the position. The winner is calibrated on other rows, so that its guarantee does not pay for the
+    choice.
+
+    A candidate is valid if it can be packaged; its scores are finite and not all equal; each half of the
+    normals is large enough for `eps`; at the level that ships, no half's false positives are too many for
+    `eps` (beta-binomial, one-sided, .01 shared by all candidates and halves) and its power is above its
+    false-positive rate.
+
+    Parameters
+    ----------
+    candidates : sequence of Candidate
+        All with the same levels and rows.
+    fingerprints : ndarray of str, shape (n,)
+        Of the selection normals; with `seed` they decide the halves, the same for all candidates.
+    strata : mapping of float to ndarray of int, shape (n,)
+        Hardness strata of the normals by level; the same for all candidates.
+    eps : float
+        Target false-positive rate.
+    seed : int
+        Seed of the halves.
+    ships_at : float
+        Contamination level whose model ships.
+
+    Returns
+    -------
+    Selection
+        Without a winner where no candidate is valid; every invalid candidate says why.
+
+    Raises
+    ------
+    ConfigError
+        `eps` is not between 0 and 1, or `ships_at` is not among the levels.
+    DataError
+        Candidates, strata and fingerprints differ in levels or numbers of rows.
+    """
+    levels = sorted(strata)
+    if ships_at not in strata:
+        raise ConfigError(f"the level that ships is {ships_at!r}; choose one of {levels}")
+    n_normals, n_anomalies = len(fingerprints), _check_shapes(candidates, strata, len(fingerprints))
+    rows_fault = _rows_fault(n_normals, n_anomalies, eps)
+    second = split_folds(fingerprints, seed=seed)
+    alpha = SIGNIFICANCE / (2 * max(len(candidates), 1))
+    results, detections = [], []
+    for candidate in candidates:
+        reasons = [candidate.unpackageable, rows_fault or _scores_fault(candidate)]
+        folds = (
+            {} if reasons[1] else {level: _two_fold(candidate.scores[level], second, eps) for level in levels}
+        )
+        if folds:
+            reasons.append(_decision_fault(folds[ships_at], second, eps, alpha))
+        results.append(_describe(candidate, "; ".join(filter(None, reasons)), folds, strata, second))
+        detections.append(
+            sum((fold.detections for fold in folds.values()), np.zeros(n_anomalies, dtype=np.int64))
+        )
+    results = _mark_ties(results, detections)
+    tied = [index for index, result in enumerate(results) if result.tied]
+    winner = min(tied, key=lambda index: _tie_break(results[index]), default=None)
+    return Selection(winner, eps, ships_at, n_normals, n_anomalies, tuple(results))
+
+
+def compare_power(
+    new_scores: SelectionScores,
+    old_scores: SelectionScores,
+    *,
+    fingerprints: NDArray[np.str_],
+    eps: float,
+    seed: int,
+) -> PowerComparison:
+    """Compare a challenger's two-fold power with the champion's, as `select` measures it.
+
+    Parameters
+    ----------
+    new_scores, old_scores : SelectionScores
+        Of the same rows, in the same order.
+    fingerprints : ndarray of str, shape (n,)
+        Of the normals.
+    eps : float
+        Target false-positive rate.
+    seed : int
+        Seed of the halves.
+
+    Raises
+    ------
+    ConfigError
+        `eps` is not between 0 and 1.
+    DataError
+        The rows differ, are too few for `eps`, or a score is NaN.
+    """
+    n_normals, n_anomalies = len(fingerprints), len(new_scores.anomalies)
+    for scores in (new_scores, old_scores):
+        _check_rows(scores, n_normals, n_anomalies)
+    fault = _rows_fault(n_normals, n_anomalies, eps)
+    if fault:
+        raise DataError(fault)
+    second = split_folds(fingerprints, seed=seed)
+    new, old = (_two_fold(scores, second, eps).detections / 2 for scores in (new_scores, old_scores))
+    error = _standard_error(new - old)
+    return PowerComparison(float(new.mean()), float(old.mean()), error, n_normals, n_anomalies)
+
+
+def _check_shapes(
+    candidates: Sequence[Candidate], strata: Mapping[float, NDArray[np.integer[Any]]], n_normals: int
+) -> int:
+    """Return the number of anomalies; raise `DataError` where rows or levels differ."""
+    for level, assigned in strata.items():
+        if assigned.shape != (n_normals,):
+            raise DataError(
+                f"strata of level {level:g} have shape {assigned.shape}; there are {n_normals} fingerprints"
+            )
+    n_anomalies = None
+    for candidate in candidates:
+        if set(candidate.scores) != set(strata):
+            raise DataError(
+                f"{candidate.detector}+{candidate.adapter} has levels {sorted(candidate.scores)}, "
+                f"the strata have {sorted(strata)}; score every level"
+            )
+        for scores in candidate.scores.values():
+            n_anomalies = len(scores.anomalies) if n_anomalies is None else n_anomalies
+            _check_rows(scores, n_normals, n_anomalies)
+    return n_anomalies or 0
+
+
+def _check_rows(scores: SelectionScores, n_normals: int, n_anomalies: int) -> None:
+    if scores.normals.shape != (n_normals,) or scores.anomalies.shape != (n_anomalies,):
+        raise DataError(
+            f"scores of {scores.normals.shape} normals and {scores.anomalies.shape} anomalies; "
+            f"all scorers must score the same ({n_normals},) and ({n_anomalies},)"
+        )
+
+
+def _rows_fault(n_normals: int, n_anomalies: int, eps: float) -> str:
+    """Return why power at `eps` cannot be measured on so many rows, or ""."""
+    needed, half = 2 * rows_needed(eps), n_normals // 2
+    if n_normals < needed:
+        return (
+            f"eps {eps:g} needs at least {needed} selection normals, there are {n_normals}; "
+            f"the smallest eps possible with these is {1 / (half + 1):.4g}"
+        )
+    return "" if n_anomalies else "there are no selection anomalies, so power cannot be measured"
+
+
+def _scores_fault(candidate: Candidate) -> str:
+    """Return why a candidate's scores cannot be judged, or ""."""
+    for level, scores in sorted(candidate.scores.items()):
+        pooled = np.concatenate([scores.normals, scores.anomalies])
+        wrong = np.count_nonzero(~np.isfinite(pooled))
+        if wrong:
+            return f"{wrong} of {pooled.size} scores are not finite at level {level:g}"
+        if pooled.min() == pooled.max():
+            return f"all scores are equal at level {level:g}"
+    return ""
+
+
+def _two_fold(scores: SelectionScores, second: NDArray[np.bool_], eps: float) -> _TwoFold:
+    flags = np.zeros(scores.normals.size, dtype=np.bool_)
+    detections = np.zeros(scores.anomalies.size, dtype=np.int64)
+    for judged in (second, ~second):
+        reference = ConformalCalibrator().fit(scores.normals[~judged])
+        flags[judged] = reference.predict(scores.normals[judged], eps)
+        detections += reference.predict(scores.anomalies, eps)
+    return _TwoFold(flags, detections)
+
+
+def _fpr(flags: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+    return float(flags[second].mean() + flags[~second].mean()) / 2
+
+
+def _decision_fault(shipped: _TwoFold, second: NDArray[np.bool_], eps: float, alpha: float) -> str:
+    """Return why the decisions of the model that ships are not acceptable, or ""."""
+    for judged in (second, ~second):
+        n, k = int(judged.sum()), int(shipped.flags[judged].sum())
+        chance = fpr_upper_tail(k, n, second.size - n, eps)
+        if chance < alpha:
+            return (
+                f"{k} of {n} normals flagged at eps {eps:g}: too many (p = {chance:.1g}, limit {alpha:.1g})"
+            )
+    power, fpr = shipped.detections.mean() / 2, _fpr(shipped.flags, second)
+    if power <= fpr:
+        return f"flags anomalies ({power:.3g}) no more often than normals ({fpr:.3g})"
+    return ""
+
+
+def _describe(
+    candidate: Candidate,
+    reason: str,
+    folds: Mapping[float, _TwoFold],
+    strata: Mapping[float, NDArray[np.integer[Any]]],
+    second: NDArray[np.bool_],
+) -> CandidateResult:
+    levels = tuple(
+        LevelResult(
+            level=level,
+            power=float(fold.detections.mean()) / 2,
+            fpr=_fpr(fold.flags, second),
+            worst_stratum_fpr=max(stratum_rates(fold.flags, strata[level]).values()),
+        )
+        for level, fold in folds.items()
+    )
+    return CandidateResult(
+        detector=candidate.detector,
+        adapter=candidate.adapter,
+        position=candidate.position,
+        n_stored_floats=candidate.n_stored_floats,
+        valid=not reason,
+        reason=reason,
+        tied=False,
+        power=_mean([result.power for result in levels]),
+        fpr=_mean([result.fpr for result in levels]),
+        worst_stratum_fpr=_mean([result.worst_stratum_fpr for result in levels]),
+        levels=levels,
+    )
+
+
+def _mean(values: list[float]) -> float | None:
+    """Return the mean, the same for every order of the values; None where there are none."""
+    return math.fsum(values) / len(values) if values else None
+
+
+def _mark_ties(
+    results: Sequence[CandidateResult], detections: Sequence[NDArray[np.int64]]
+) -> list[CandidateResult]:
+    """Mark the valid candidates within one paired standard error of one with the highest mean power."""
+    valid = [counts for result, counts in zip(results, detections, strict=True) if result.valid]
+    highest = max((counts.sum() for counts in valid), default=0)
+    leaders = [counts for counts in valid if counts.sum() == highest]
+    return [
+        replace(result, tied=result.valid and any(_within_error(leader - counts) for leader in leaders))
+        for result, counts in zip(results, detections, strict=True)
+    ]
+
+
+def _within_error(differences: NDArray[np.int64]) -> bool:
+    """Say whether the mean, which is >= 0, is at most its standard error.
+
+    With ``sd**2 = (sum(d**2) - sum(d)**2 / a) / (a - 1)`` that is ``sum(d)**2 <= sum(d**2)``, exact in
+    integers. It holds with equality where a single anomaly tells two candidates apart, and always for a = 1.
+    """
+    return int(differences.sum()) ** 2 <= int((differences**2).sum())
+
+
+def _standard_error(differences: NDArray[np.float64]) -> float:
+    if differences.size == 1:
+        return 1.0
+    return float(differences.std(ddof=1)) / math.sqrt(differences.size)
+
+
+def _tie_break(result: CandidateResult) -> tuple[float, int, int]:
+    worst = result.worst_stratum_fpr
+    return (math.inf if worst is None else worst, result.n_stored_floats, result.position)

@@ -1,0 +1,78 @@
+"""Stage records: content hashes of what a stage read, by which parameters and code, and what it wrote."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from assay.parts import canonical_json
+
+RECORD = "record.json"
+SCHEMA = 1
+IGNORED = ("__pycache__", ".gitignore")
+
+
+def hash_bytes(content: bytes) -> str:
+    """Return the SHA-256 of `content` in hex."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def hash_json(value: object) -> str:
+    """Return the SHA-256 of the canonical JSON of `value`."""
+    return hash_bytes(canonical_json(value).encode())
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return `path` itself if it is a file, else all files under it, sorted; caches are passed over."""
+    if path.is_file():
+        return [path]
+    return sorted(p for p in path.rglob("*") if p.is_file() and not any(part in IGNORED for part in p.parts))
+
+
+def hash_paths(root: Path, paths: Iterable[str]) -> dict[str, str]:
+    """Hash every file at or under `paths` (relative to `root`), by its path relative to `root`."""
+    return {
+        file.relative_to(root).as_posix(): hash_file(file) for path in sorted(paths) for file in files_of(root / path)
+    }
+
+
+def hash_tree(folder: Path) -> dict[str, str]:
+    """Hash every file of a stage folder but its record, by its path relative to the folder."""
+    found = {file.relative_to(folder).as_posix(): hash_file(file) for file in files_of(folder)}
+    found.pop(RECORD, None)
+    return found
+
+
+def dvc_directory_md5(folder: Path) -> str:
+    """Return the hash by which DVC names a folder: the data version of ``data/<name>``.
+
+    The MD5 of the JSON list of every file's MD5 and path, sorted by path, with ``.dir`` at its end;
+    a test holds it equal to what DVC writes.
+    """
+    entries = []
+    for file in files_of(folder):
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        entries.append({"md5": digest, "relpath": file.relative_to(folder).as_posix()})
+    entries.sort(key=lambda entry: entry["relpath"])
+    text = json.dumps(entries, sort_keys=True)
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def stage_key(record: dict[str, Any]) -> str:
+    """Return the hash of what determines a stage's outputs: its inputs, parameters and code."""
+    return hash_json({name: record[name] for name in ("stage", "dataset", "inputs", "params", "code")})
+
+
+def lineage_root(records: dict[str, str]) -> str:
+    """Return the hash of the record hashes (stage name -> SHA-256 of record.json) behind a scorer."""
+    return hash_json(records)

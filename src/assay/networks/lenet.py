@@ -1,0 +1,96 @@
+"""A small convolutional autoencoder for grey images, several members at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from assay.networks.mlp import stacked_mlp
+
+CHANNELS = (8, 16)
+
+
+class StackedConv(nn.Module):
+    """S convolutions with 3x3 kernels side by side: (S, n, c_in, h, w) -> (S, n, c_out, h/stride, w/stride)."""
+
+    def __init__(self, members: int, c_in: int, c_out: int, stride: int) -> None:
+        super().__init__()
+        self.fan_in = c_in * 9
+        self.stride = stride
+        self.weight = nn.Parameter(torch.zeros(members, c_out, c_in, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(members, c_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve all members at once: each is a group of channels."""
+        members = len(self.weight)
+        maps = functional.conv2d(
+            x.transpose(0, 1).flatten(1, 2),
+            self.weight.flatten(0, 1),
+            self.bias.flatten(),
+            stride=self.stride,
+            padding=1,
+            groups=members,
+        )
+        return maps.unflatten(1, (members, -1)).transpose(0, 1)
+
+
+class LeNetAutoencoder(nn.Module):
+    """LeNet-type autoencoder of flattened grey images: two convolutions, dense code, and the mirrored decoder.
+
+    Differs from the networks of Ruff (2021), appendix B: strided 3x3 convolutions in place of 5x5 ones with
+    pooling, and no batch normalisation; smaller, so that it trains on a CPU.
+
+    Parameters
+    ----------
+    members : int
+        S, the number of networks side by side.
+    image_shape : (int, int)
+        Height and width, multiples of 4.
+    hidden : sequence of int
+        Widths of dense layers between the convolutions and the code; may be empty.
+    latent_dim : int
+        Width of the code.
+    """
+
+    def __init__(
+        self, members: int, image_shape: tuple[int, int], hidden: Sequence[int], latent_dim: int
+    ) -> None:
+        super().__init__()
+        self.image_shape = image_shape
+        first, second = CHANNELS
+        self.small = (second, image_shape[0] // 4, image_shape[1] // 4)
+        widths = [second * self.small[1] * self.small[2], *hidden, latent_dim]
+        self.down = nn.Sequential(
+            StackedConv(members, 1, first, stride=2),
+            nn.LeakyReLU(),
+            StackedConv(members, first, second, stride=2),
+            nn.LeakyReLU(),
+        )
+        self.encoder = stacked_mlp(members, widths)
+        self.decoder = stacked_mlp(members, widths[::-1])
+        self.up = nn.Sequential(
+            nn.LeakyReLU(),
+            StackedConv(members, second, first * 4, stride=1),
+            nn.PixelShuffle(2),
+            nn.LeakyReLU(),
+            StackedConv(members, first, 4, stride=1),
+            nn.PixelShuffle(2),
+        )
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return codes of shape (S, n, latent_dim) for rows of shape (S, n, height * width)."""
+        images = x.unflatten(2, (1, *self.image_shape))
+        return cast(Tensor, self.encoder(self.down(images).flatten(2)))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return rows of shape (S, n, height * width) for codes of shape (S, n, latent_dim)."""
+        maps = self.decoder(z).unflatten(2, self.small)
+        return cast(Tensor, self.up(maps).flatten(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the reconstruction of `x`, of its shape."""
+        return self.decode(self.encode(x))

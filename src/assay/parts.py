@@ -1,0 +1,113 @@
+"""Fitted parts (scalers, detectors, adapters, references) as JSON and safetensors.
+
+A *part* is anything fitted that a scorer needs: a registered ``kind``, a JSON ``config`` and named
+arrays. Parts never name an import path, and reading one never runs code from the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from assay.errors import ScorerError
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What is left of a fitted object when its code is taken away.
+
+    Attributes
+    ----------
+    kind : str
+        Name in the registry of its family (detectors, adapters, scalers, ...).
+    config : dict
+        JSON-able settings, enough to rebuild the object together with ``arrays``.
+    arrays : dict of str to ndarray
+        Fitted arrays; little-endian, C order.
+    """
+
+    kind: str
+    config: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, Array] = field(default_factory=dict)
+
+
+def canonical_json(value: object) -> str:
+    """Return `value` as JSON with sorted keys, two-space indent, LF and no NaN.
+
+    The same value gives the same bytes on every machine.
+    """
+    return json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path` under a temporary name, then rename it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` as canonical JSON (see `canonical_json`)."""
+    write_bytes(path, canonical_json(value).encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; a missing or broken one raises `ScorerError` naming it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ScorerError(f"{path} is missing") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ScorerError(f"{path} is not valid JSON: {error}") from error
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Write named arrays to one safetensors file."""
+    from safetensors.numpy import save
+
+    plain = {name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}
+    write_bytes(path, save(plain))
+
+
+def read_arrays(path: Path) -> dict[str, Array]:
+    """Read a safetensors file; a missing or broken one raises `ScorerError` naming it."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return dict(load_file(path))
+    except FileNotFoundError as error:
+        raise ScorerError(f"{path} is missing") from error
+    except SafetensorError as error:
+        raise ScorerError(f"{path} is not a safetensors file: {error}") from error
+
+
+def write_part(folder: Path, name: str, part: Part) -> None:
+    """Write `part` as ``<name>.json`` and ``<name>.safetensors`` in `folder`."""
+    write_arrays(folder / f"{name}.safetensors", part.arrays)
+    write_json(folder / f"{name}.json", {"kind": part.kind, "config": part.config})
+
+
+def read_part(folder: Path, name: str) -> Part:
+    """Read what `write_part` wrote."""
+    head = read_json(folder / f"{name}.json")
+    return Part(head["kind"], head["config"], read_arrays(folder / f"{name}.safetensors"))

@@ -1,0 +1,315 @@
+"""The scorer: everything between raw rows and decisions, as one folder of JSON and safetensors."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from assay.calibration.adapters import ScoreAdapter, load_adapter
+from assay.calibration.conformal import ConformalCalibrator
+from assay.calibration.hardness import NullModel, Strata, load_null_model
+from assay.data.scaling import Scaler, load_scaler
+from assay.detectors.base import Detector
+from assay.detectors.registry import load_detector
+from assay.errors import InputError, ScorerError, TamperedError
+from assay.lineage.records import hash_file
+from assay.parts import Part, read_arrays, read_json, write_arrays, write_bytes, write_json
+
+SCHEMA = 1
+HEAD = "scorer.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreFunction:
+    """Scaling, detector and score adapter in a row: raw features to anomaly scores.
+
+    It holds no reference scores, so whoever has only this cannot decide by calibration rows.
+    """
+
+    scaler: Scaler
+    detector: Detector
+    null_model: NullModel
+    adapter: ScoreAdapter
+
+    def __call__(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Score rows of shape (n, d); returns float32 (n,), higher = more anomalous."""
+        scaled = self.scaler.transform(features)
+        scores = self.detector.decision_function(scaled)
+        return np.asarray(self.adapter.transform(scores, self.null_model.hardness(scaled)), dtype=np.float32)
+
+    def hardness(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Hardness H(x) of rows of shape (n, d); returns float64 (n,)."""
+        return self.null_model.hardness(self.scaler.transform(features))
+
+
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """A packaged anomaly scorer.
+
+    Attributes
+    ----------
+    head : dict
+        Content of ``scorer.json``: columns, candidate, default eps, lineage.
+    version : str
+        First 12 hex digits of the SHA-256 of ``scorer.json``, which lists the hash of every other file.
+    function : ScoreFunction
+    strata : Strata
+        Hardness strata, with edges from the adapt rows.
+    calibrator : ConformalCalibrator
+        Reference scores of the calibration rows.
+    """
+
+    head: dict[str, Any]
+    version: str
+    function: ScoreFunction
+    strata: Strata
+    calibrator: ConformalCalibrator
+
+    @property
+    def name(self) -> str:
+        """Name of the dataset that the scorer is for."""
+        return str(self.head["name"])
+
+    @property
+    def tag(self) -> str:
+        """``name:version``."""
+        return f"{self.name}:{self.version}"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the features, in the order of the columns of X."""
+        return tuple(self.head["columns"])
+
+    def decision_function(self, X: Any) -> NDArray[np.float32]:
+        """Return anomaly scores.
+
+        Parameters
+        ----------
+        X : array-like of numbers, shape (n, d), or DataFrame with the scorer's columns in any order
+
+        Returns
+        -------
+        ndarray of float32, shape (n,)
+            Higher = more anomalous.
+
+        Raises
+        ------
+        InputError
+            Wrong width, unknown or missing columns, values that are not finite numbers.
+        """
+        return self.function(self._features(X))
+
+    def p_values(self, X: Any) -> NDArray[np.float64]:
+        """Return split-conformal p-values, float64 of shape (n,), in [1 / (m + 1), 1]."""
+        return self.calibrator.p_values(self.decision_function(X))
+
+    def predict(self, X: Any, eps: float | None = None) -> NDArray[np.bool_]:
+        """Flag rows: True where p <= eps, so that at most eps of new normal rows are flagged on average.
+
+        Parameters
+        ----------
+        X : array-like, shape (n, d), or DataFrame
+        eps : float, optional
+            Target false-positive rate; the scorer's default where it is left out.
+        """
+        return self.calibrator.predict(self.decision_function(X), self.head["eps"] if eps is None else eps)
+
+    def _features(self, X: Any) -> NDArray[np.float32]:
+        if hasattr(X, "columns") and hasattr(X, "to_numpy"):
+            X = X.to_numpy()[:, column_order(self.columns, [str(c) for c in X.columns])]
+        return as_features(X, self.columns)
+
+
+def column_order(expected: Sequence[str], given: Sequence[str]) -> list[int]:
+    """Return where each expected column stands among the given ones.
+
+    Raises
+    ------
+    InputError
+        A column is unknown, missing or given twice.
+    """
+    if unknown := [name for name in given if name not in set(expected)]:
+        raise InputError(f"unknown column {unknown[0]!r}; this scorer takes {_listed(expected)}")
+    if missing := [name for name in expected if name not in set(given)]:
+        raise InputError(f"column {missing[0]!r} is missing; this scorer takes {_listed(expected)}")
+    if len(given) != len(expected):
+        twice = next(name for name in given if list(given).count(name) > 1)
+        raise InputError(f"column {twice!r} is given twice; give each column once")
+    return [list(given).index(name) for name in expected]
+
+
+def as_features(X: Any, columns: Sequence[str]) -> NDArray[np.float32]:
+    """Check raw rows and return them as float32 of shape (n, d); see `Scorer.decision_function`."""
+    try:
+        values = np.asarray(X)
+    except ValueError as error:
+        raise InputError(
+            f"rows differ in length; every row needs {len(columns)} values ({_listed(columns)})"
+        ) from error
+    if values.dtype.kind not in "fiu":
+        raise InputError(f"rows must hold numbers, not {values.dtype}; every row needs {len(columns)} numbers")
+    if values.ndim != 2 or values.shape[1] != len(columns):
+        raise InputError(f"rows have shape {values.shape}; expected (n, {len(columns)}): {_listed(columns)}")
+    with np.errstate(over="ignore"):
+        features = values.astype(np.float32)
+    if not np.isfinite(features).all():
+        row, column = np.argwhere(~np.isfinite(features))[0]
+        raise InputError(
+            f"row {row}, column {columns[column]!r} is {values[row, column]}; values must be finite and fit float32"
+        )
+    return features
+
+
+def _listed(columns: Sequence[str], most: int = 6) -> str:
+    shown = ", ".join(columns[:most])
+    return f"{len(columns)} columns: {shown}" + (", ..." if len(columns) > most else "")
+
+
+PART_FILES = ("scaler", "detector", "null_model", "strata", "adapter", "calibrator")
+
+
+def write_scorer(folder: Path, head: dict[str, Any], parts: dict[str, Part], extra: dict[str, Any]) -> str:
+    """Write a scorer folder inside `folder` and return its version.
+
+    Parameters
+    ----------
+    folder : Path
+        The scorer becomes ``folder/<version>``.
+    head : dict
+        Name, columns, candidate, eps and lineage; ``schema``, ``parts`` and ``files`` are added.
+    parts : dict of str to Part
+        One for each of scaler, detector, null_model, strata, adapter and calibrator.
+    extra : dict of str to (dict of arrays, or bytes)
+        Further files by relative name: arrays go to safetensors, bytes as they are.
+    """
+    staging = folder / ".scorer"
+    for name, part in parts.items():
+        write_arrays(staging / f"{name}.safetensors", part.arrays)
+    for name, content in extra.items():
+        if isinstance(content, bytes):
+            write_bytes(staging / name, content)
+        else:
+            write_arrays(staging / name, content)
+    files = {p.relative_to(staging).as_posix(): hash_file(p) for p in sorted(staging.rglob("*")) if p.is_file()}
+    described = {name: {"kind": part.kind, "config": part.config} for name, part in parts.items()}
+    write_json(staging / HEAD, {**head, "schema": SCHEMA, "parts": described, "files": files})
+    version = hash_file(staging / HEAD)[:12]
+    staging.rename(folder / version)
+    return version
+
+
+def check_files(folder: Path) -> list[str]:
+    """Name every file of a scorer folder that is missing or not the one that scorer.json lists."""
+    head = _read_head(folder)
+    words = []
+    for name, digest in sorted(head["files"].items()):
+        path = folder / name
+        if not path.is_file():
+            words.append(f"{path} is missing")
+        elif hash_file(path) != digest:
+            words.append(f"{path} was changed")
+    return words
+
+
+def load_scorer(folder: Path) -> Scorer:
+    """Load a scorer folder onto the CPU, checking every file against its hash first.
+
+    Raises
+    ------
+    ScorerError
+        The folder is no scorer, or was written by a newer version of Assay.
+    TamperedError
+        A file is missing or was changed.
+    """
+    head = _read_head(folder)
+    version = hash_file(folder / HEAD)[:12]
+    if re.fullmatch(r"[0-9a-f]{12}", folder.name) and folder.name != version:
+        raise TamperedError(
+            f"{folder / HEAD} was changed: its hash begins with {version}, not with {folder.name}; nothing was loaded"
+        )
+    if found := check_files(folder):
+        raise TamperedError(f"{found[0]}; the scorer is not the one that was packaged, and nothing was loaded")
+    try:
+        parts = {
+            name: Part(
+                head["parts"][name]["kind"],
+                head["parts"][name]["config"],
+                read_arrays(folder / f"{name}.safetensors"),
+            )
+            for name in PART_FILES
+        }
+    except KeyError as error:
+        raise ScorerError(f"{folder / HEAD} has no part {error}; it needs {', '.join(PART_FILES)}") from error
+    return Scorer(
+        head=head,
+        version=version,
+        function=ScoreFunction(
+            load_scaler(parts["scaler"]),
+            load_detector(parts["detector"]),
+            load_null_model(parts["null_model"]),
+            load_adapter(parts["adapter"]),
+        ),
+        strata=Strata.from_part(parts["strata"]),
+        calibrator=ConformalCalibrator.from_part(parts["calibrator"]),
+    )
+
+
+def _read_head(folder: Path) -> dict[str, Any]:
+    if not (folder / HEAD).is_file():
+        raise ScorerError(f"{folder} is not a scorer folder: it has no {HEAD}; see `assay scorers`")
+    head: dict[str, Any] = read_json(folder / HEAD)
+    if head.get("schema") != SCHEMA:
+        raise ScorerError(
+            f"{folder / HEAD} has schema {head.get('schema')!r}; this Assay reads {SCHEMA}; install a newer one"
+        )
+    return head
+
+
+def find_scorer(tag: str | Path, root: Path | None = None) -> Path:
+    """Return the folder of a scorer.
+
+    Parameters
+    ----------
+    tag : str or Path
+        A scorer folder, ``name:version`` (a prefix of the version will do), or ``name`` alone for the
+        champion of that name.
+    root : Path, optional
+        Project folder; the current folder where it is left out. ``BENTOML_HOME`` is obeyed.
+
+    Raises
+    ------
+    ScorerError
+        There is no such scorer, or a prefix fits several.
+    """
+    if (folder := Path(tag)).is_dir() and (folder / HEAD).is_file():
+        return folder
+    root = root or Path.cwd()
+    name, _, version = str(tag).partition(":")
+    if not version:
+        deployment = root / ".assay" / "deployments" / f"{name}.json"
+        if not deployment.is_file():
+            raise ScorerError(
+                f"{tag!r} is no scorer folder, and there is no champion of that name in {root}; see `assay scorers`"
+            )
+        version = json.loads(deployment.read_bytes())["version"]
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*:[0-9a-f]{1,12}", f"{name}:{version}"):
+        raise ScorerError(
+            f"{str(tag)!r} is neither a scorer folder nor name:version (12 hex digits, or their beginning)"
+        )
+    stores = (
+        root / "work" / "scorers" / name,
+        Path(os.environ.get("BENTOML_HOME", root / ".bentoml")) / "models" / name,
+    )
+    found = {p.name: p for store in reversed(stores) for p in store.glob(f"{version}*") if (p / HEAD).is_file()}
+    if len(found) != 1:
+        words = "there is no scorer" if not found else f"{len(found)} scorers are called"
+        raise ScorerError(f"{words} {tag!r} in {root}; `assay scorers` lists what there is")
+    return next(iter(found.values()))

@@ -1,0 +1,117 @@
+"""Which files of a project each verb gets: the one binding that every driver goes through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from assay import pipeline
+from assay.lineage.freshness import Outcome, run_stage
+from assay.lineage.records import RECORD
+from assay.pipeline import Progress, silent
+from assay.project import Project
+
+LEARNED_FROM = ("train", "adapt", "calibration")
+BEHIND = ("split", "contaminate", "validate", "train", "calibrate")
+
+
+def _split(project: Project, out: Path, progress: Progress) -> dict[str, Any]:
+    sections = project.config.sections
+    return pipeline.split(project.data, out, seed=sections["split"]["seed"], source=sections["contaminate"]["source"])
+
+
+def _contaminate(project: Project, out: Path, progress: Progress) -> dict[str, Any]:
+    settings, roles = project.config.sections["contaminate"], project.folder("split")
+    return pipeline.contaminate(project.data, roles / "train", roles / "pool", out, **settings)
+
+
+def _validate(project: Project, out: Path, progress: Progress) -> dict[str, Any]:
+    return pipeline.validate(
+        project.data,
+        project.suite,
+        project.folder("split"),
+        project.folder("contaminate"),
+        out,
+        docs=project.state / "data_docs" / project.dataset,
+    )
+
+
+def _train(project: Project, out: Path, progress: Progress) -> dict[str, Any]:
+    return pipeline.train(
+        project.data,
+        project.folder("split") / "train",
+        project.folder("contaminate"),
+        out,
+        detectors=project.config.detectors,
+        progress=progress,
+        **project.config.sections["train"],
+    )
+
+
+def _calibrate(project: Project, out: Path, progress: Progress) -> dict[str, Any]:
+    roles = project.folder("split")
+    return pipeline.calibrate(
+        roles / "adapt",
+        roles / "calibration",
+        project.folder("train"),
+        out,
+        detectors=project.config.detectors,
+        adapters=project.config.adapters,
+        progress=progress,
+    )
+
+
+def _select(project: Project, out: Path, progress: Progress) -> dict[str, Any]:
+    return pipeline.select(
+        project.folder("split") / "selection",
+        project.folder("train"),
+        project.folder("calibrate") / "adapters",
+        out,
+        detectors=project.config.detectors,
+        adapters=project.config.adapters,
+        eps=project.config.eps,
+        seed=project.config.sections["select"]["seed"],
+    )
+
+
+def _evaluate(project: Project, out: Path, progress: Progress) -> dict[str, Any]:
+    return pipeline.evaluate(
+        project.folder("split") / "test",
+        project.folder("train"),
+        project.folder("calibrate"),
+        out,
+        detectors=project.config.detectors,
+        adapters=project.config.adapters,
+        eps=project.config.eps,
+    )
+
+
+def _package(project: Project, out: Path, progress: Progress) -> dict[str, Any]:
+    return pipeline.package(
+        project.data,
+        {role: project.folder("split") / role for role in LEARNED_FROM},
+        {stage: project.folder(stage) / RECORD for stage in (*BEHIND, "select")},
+        project.folder("train"),
+        project.folder("calibrate"),
+        project.folder("select"),
+        out,
+        eps=project.config.eps,
+    )
+
+
+VERBS: dict[str, Callable[[Project, Path, Progress], dict[str, Any]]] = {
+    "split": _split,
+    "contaminate": _contaminate,
+    "validate": _validate,
+    "train": _train,
+    "calibrate": _calibrate,
+    "select": _select,
+    "evaluate": _evaluate,
+    "package": _package,
+}
+
+
+def run(project: Project, stage: str, progress: Progress = silent) -> Outcome:
+    """Run one stage of a project unless it is fresh; see `assay.lineage.freshness.run_stage`."""
+    return run_stage(project, stage, lambda its_project, out: VERBS[stage](its_project, out, progress))

@@ -1,0 +1,79 @@
+"""DVC from the outside: every call is a process of its own, and no two run at once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from assay.errors import TamperedError, ToolError
+
+DATA = "data.dvc"
+
+
+def dvc(root: Path, *arguments: str) -> str:
+    """Run a DVC command in `root` and return what it printed; `ToolError` says why it failed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments], cwd=root, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        words = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        raise ToolError(f"`dvc {' '.join(arguments)}` failed: {words[-1] if words else f'exit code {done.returncode}'}")
+    return done.stdout
+
+
+def status(root: Path, *targets: str) -> dict[str, Any]:
+    """Return what ``dvc status`` finds changed, by stage or .dvc file; empty when all is clean."""
+    found: dict[str, Any] = json.loads(dvc(root, "status", "--json", *targets) or "{}")
+    return found
+
+
+def require_clean_data(root: Path) -> None:
+    """Raise `TamperedError` unless ``data/`` is exactly what ``data.dvc`` names."""
+    if status(root, DATA):
+        names = ", ".join(changed_datasets(root)) or "data/"
+        raise TamperedError(
+            f"{names} differs from what {DATA} names; nothing was run. "
+            f"`dvc checkout {DATA}` restores it; to bring in new data, restore first and then use `assay ingest`"
+        )
+
+
+def changed_datasets(root: Path) -> list[str]:
+    """Name the dataset folders whose files differ from their own card, as far as that shows."""
+    from assay.data.dataset import broken_seals
+
+    return [str(p.relative_to(root)) for folder in sorted((root / "data").glob("*")) for p in broken_seals(folder)]
+
+
+def commit(root: Path, stages: Sequence[str]) -> None:
+    """Record the present outputs of the named stages in dvc.lock, and of no others."""
+    if stages:
+        dvc(root, "commit", "-f", "-q", *stages)
+
+
+def track_data(root: Path) -> None:
+    """Write data.dvc for ``data/`` as it stands."""
+    dvc(root, "add", "-q", "data")
+
+
+def tracked_version(root: Path) -> str | None:
+    """MD5 of the ``data`` folder that data.dvc names, None where nothing is tracked yet."""
+    import yaml
+
+    if not (root / DATA).is_file():
+        return None
+    return str(yaml.safe_load((root / DATA).read_text(encoding="utf-8"))["outs"][0]["md5"])
+
+
+def has_remote(root: Path) -> bool:
+    """Tell whether a DVC remote is configured."""
+    return bool(dvc(root, "remote", "list").strip())
+
+
+def head_commit(root: Path) -> str:
+    """Return the git commit that is checked out, "" where there is none."""
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""

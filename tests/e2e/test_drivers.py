@@ -1,0 +1,87 @@
+"""`dvc repro` and the Prefect flow leave the same bytes, and DVC finds nothing to do after either."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.conftest import QUICK, Checkout, make_checkout
+
+from assay.lineage.records import files_of, hash_file
+
+WITH_NETWORK = QUICK.replace("  - knn\n", "  - autoencoder: {epochs: 3, members: 2}\n  - knn\n")
+
+
+def outputs(root: Path) -> dict[str, str]:
+    return {path.relative_to(root).as_posix(): hash_file(path) for path in files_of(root / "work")}
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> tuple[Checkout, Checkout, dict[str, object]]:
+    by_dvc = make_checkout(tmp_path_factory.mktemp("dvc") / "project")
+    by_flow = make_checkout(tmp_path_factory.mktemp("flow") / "project")
+    for project in (by_dvc, by_flow):
+        project.params(WITH_NETWORK)
+    by_dvc.assay("restore")
+    done = by_dvc.call("dvc", "repro", "-q")
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(by_flow.assay("run", "--json", PREFECT_API_URL=prefect_api).stdout)
+    return by_dvc, by_flow, result
+
+
+def test_both_drivers_leave_the_same_bytes(both: tuple[Checkout, Checkout, dict[str, object]]) -> None:
+    by_dvc, by_flow, _ = both
+    assert outputs(by_dvc.root) == outputs(by_flow.root)
+    assert (by_dvc.root / "dvc.lock").read_bytes() == (by_flow.root / "dvc.lock").read_bytes()
+
+
+def test_dvc_finds_nothing_to_do_after_either(both: tuple[Checkout, Checkout, dict[str, object]]) -> None:
+    for project in both[:2]:
+        assert json.loads(project.call("dvc", "status", "--json").stdout) == {}
+
+
+def test_a_second_run_changes_nothing_and_needs_no_prefect(
+    both: tuple[Checkout, Checkout, dict[str, object]],
+) -> None:
+    _, by_flow, first = both
+    before = outputs(by_flow.root)
+    again = json.loads(by_flow.assay("run", "--json", PREFECT_API_URL="http://127.0.0.1:9/api").stdout)
+    assert outputs(by_flow.root) == before
+    assert again["candidates"] == first["candidates"]
+    assert again["scorer"] == first["scorer"] == again["champion"]
+
+
+def test_the_result_says_where_everything_is(both: tuple[Checkout, Checkout, dict[str, object]]) -> None:
+    _, by_flow, result = both
+    for name in ("report", "record", "folder"):
+        assert (by_flow.root / str(result[name])).exists()
+    told = by_flow.assay("run").stdout
+    for word in (
+        "autoencoder",
+        "cadet",
+        "isolation_forest",
+        "mcd",
+        "knn",
+        "AUPRC",
+        "worst stratum FPR",
+        str(result["scorer"]),
+        "assay serve",
+    ):
+        assert word in told
+
+
+def test_data_version_is_the_one_that_dvc_names(both: tuple[Checkout, Checkout, dict[str, object]]) -> None:
+    import yaml
+
+    by_dvc, _, result = both
+    lock = yaml.safe_load((by_dvc.root / "dvc.lock").read_text())
+    named = next(d["md5"] for d in lock["stages"]["split"]["deps"] if d["path"] == "data/breast_cancer")
+    head = json.loads((by_dvc.root / str(result["folder"]) / "scorer.json").read_text())
+    assert head["lineage"]["data_version"] == named
+
+
+def test_data_dvc_is_the_same_on_every_machine(both: tuple[Checkout, Checkout, dict[str, object]]) -> None:
+    by_dvc, _, _ = both
+    assert (by_dvc.root / "data.dvc").read_bytes() == (Path(__file__).parents[2] / "data.dvc").read_bytes()
+    assert json.loads(by_dvc.call("dvc", "status", "--json", "data.dvc").stdout) == {}
