@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from assay.pipeline import Progress as Callback
 
 screen = Console(stderr=True, highlight=False)
-paper = Console(highlight=False, soft_wrap=True)
+paper = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 @contextmanager
@@ -59,7 +60,7 @@ def candidates_table(rows: list[dict[str, Any]], *, eps: float, evidence: str, t
         Without labels the columns say what the numbers really are.
     """
     probes = evidence == "probes"
-    table = Table(title=title, title_justify="left", caption_justify="left")
+    table = Table(title=title, title_justify="left")
     table.add_column("detector")
     table.add_column("adapter")
     names = ["AUROC", "AUPRC", f"FPR at {eps:g}", "worst stratum FPR", "power", "fit s"]
@@ -80,5 +81,5 @@ def candidates_table(rows: list[dict[str, Any]], *, eps: float, evidence: str, t
         shown = ["-" if number is None else f"{number:.3f}" for number in numbers]
         fit = "-" if row["fit_seconds"] is None else f"{row['fit_seconds']:.2f}"
         style = "bold" if row["chosen"] else None
-        table.add_row(row["detector"], row["adapter"], *shown, fit, row["remark"], style=style)
+        table.add_row(row["detector"], row["adapter"], *shown, fit, row["state"], style=style)
     return table

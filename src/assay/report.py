@@ -13,7 +13,7 @@ from assay.pipeline import candidate_name, candidate_pairs, levels_of, read_eval
 from assay.project import Project
 
 NUMBERS = ("auroc", "auprc", "fpr", "worst_stratum_fpr", "power")
-COLUMNS = ("detector", "adapter", *NUMBERS, "selection_power", "fit_seconds", "remark")
+COLUMNS = ("detector", "adapter", *NUMBERS, "selection_power", "fit_seconds", "state", "reason")
 EVIDENCE = {
     "labels": "labelled test rows",
     "probes": "synthetic probes against presumed normal rows, since there are too few labels",
@@ -35,6 +35,7 @@ def leaderboard(project: Project) -> list[dict[str, Any]]:
     selection = read_json(project.folder("select") / "selection.json")
     chosen = None if selection["winner"] is None else selection["candidates"][selection["winner"]]
     selected = {(r["detector"], r["adapter"]): r for r in selection["candidates"]}
+    untrained = selection["untrained"]
     seconds = fit_seconds(project)
     rows = []
     for detector, adapter in candidate_pairs(project.config.detectors, project.config.adapters):
@@ -49,7 +50,8 @@ def leaderboard(project: Project) -> list[dict[str, Any]]:
                 "fit_seconds": seconds.get(detector.label, {}).get(level),
                 "selection_power": choice.get("power"),
                 "chosen": won,
-                "remark": "chosen" if won else choice.get("reason", "could not be trained"),
+                "state": "chosen" if won else "" if choice.get("valid") else "not valid",
+                "reason": choice.get("reason", "; ".join(dict.fromkeys(untrained.get(detector.label, {}).values()))),
             }
         )
     return rows

@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx
 import numpy as np
-import psutil
+import psutil  # type: ignore[import-untyped]
 import pytest
 import yaml
 from sklearn.datasets import load_breast_cancer
@@ -56,7 +56,7 @@ def fit_scorer(folder: Path, name: str) -> Path:
     hardness = null_model.hardness(scaled)
     adapter = make_adapter("cadet", {}).fit(detector.decision_function(scaled), hardness)
     score = ScoreFunction(scaler, detector, null_model, adapter)
-    parts = {
+    parts: dict[str, Any] = {
         "scaler": scaler,
         "detector": detector,
         "null_model": null_model,
@@ -458,7 +458,7 @@ def test_a_scorer_cannot_name_files_of_others(folder: Path, tmp_path: Path) -> N
     head = json.loads((changed / "scorer.json").read_bytes())
     head["files"]["../key"] = hashlib.sha256(b"secret").hexdigest()
     (changed / "scorer.json").write_text(json.dumps(head))
-    with pytest.raises(ScorerError, match="'../key', which is not in its folder"):
+    with pytest.raises(ScorerError, match=r"'\.\./key', which is not in its folder"):
         publish(changed, root=tmp_path, chain_head=CHAIN_HEAD)
 
 

@@ -102,7 +102,7 @@ def read_rows(folder: Path) -> RowSet:
         if not (folder / name).is_file():
             raise DataError(f"{folder / name} is missing; run the step that makes it (see dvc.yaml), or `dvc pull`")
     features = np.load(folder / "features.npy", allow_pickle=False)
-    text = {"row_id": str, "group": str, "time": str}
+    text = dict.fromkeys(("row_id", "group", "time", "fingerprint", "source_row", "recipe"), str)
     rows = pd.read_csv(folder / "rows.csv", dtype=text | {"label": np.int8}, keep_default_na=False)
     if features.ndim != 2 or len(features) != len(rows):
         raise DataError(

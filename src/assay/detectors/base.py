@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Protocol, Self, runtime_checkable
@@ -84,22 +86,46 @@ def wholes(least: int) -> Allowed:
 
 def real(least: float, *, above: bool = False) -> Allowed:
     """Allow finite numbers from `least` on, or only those above it."""
-    return Allowed(
-        f"a finite number {'>' if above else '>='} {least}",
-        lambda value: isinstance(value, Real)
-        and not isinstance(value, bool)
-        and np.isfinite(float(value))
-        and (value > least or (value == least and not above)),
-    )
+
+    def accepts(value: Any) -> bool:
+        if not isinstance(value, Real) or isinstance(value, bool):
+            return False
+        number = float(value)
+        return math.isfinite(number) and (number > least or (number == least and not above))
+
+    return Allowed(f"a finite number {'>' if above else '>='} {least:g}", accepts)
 
 
 def one_of(*names: str) -> Allowed:
     """Allow the given strings."""
-    return Allowed("one of " + ", ".join(map(repr, names)), lambda value: value in names)
+    return Allowed(
+        "one of " + ", ".join(map(repr, names)), lambda value: isinstance(value, str) and value in names
+    )
 
 
 def _is_whole(value: object, least: int) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
+def image_shape() -> Allowed:
+    """Allow None and (height, width) of multiples of 4."""
+    return Allowed(
+        "null, or [height, width] with multiples of 4",
+        lambda value: (
+            value is None
+            or (
+                isinstance(value, list | tuple)
+                and len(value) == 2
+                and all(_is_whole(side, 4) and side % 4 == 0 for side in value)
+            )
+        ),
+    )
+
+
+def plain_parameters(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return constructor arguments as JSON values: tuples become lists, NumPy numbers plain ones."""
+    plain: dict[str, Any] = json.loads(json.dumps(params, default=lambda value: value.item()))
+    return plain
 
 
 def check_parameters(kind: str, params: Mapping[str, Any], allowed: Mapping[str, Allowed]) -> None:
@@ -119,7 +145,7 @@ def check_parameters(kind: str, params: Mapping[str, Any], allowed: Mapping[str,
             raise ConfigError(f"detector {kind!r}: {name} is {value!r}; it must be {allowed[name].text}")
 
 
-def check_rows(X: object, n_features: int | None = None) -> Floats:
+def check_rows(X: Any, n_features: int | None = None) -> Floats:
     """Return rows as a C-ordered float32 array of shape (n, d).
 
     Parameters
@@ -131,22 +157,28 @@ def check_rows(X: object, n_features: int | None = None) -> Floats:
     Raises
     ------
     InputError
-        Not numbers, not two-dimensional, of the wrong width, or not finite in float32.
+        Not numbers, not two-dimensional, of no or the wrong width, or not finite in float32.
     """
     try:
-        with np.errstate(over="ignore"):
-            rows = np.ascontiguousarray(X, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"rows must be numbers in an array of shape (n, d): {error}") from error
-    shape = np.shape(X)
-    if len(shape) != 2:
-        raise InputError(f"rows have shape {shape}; they must have shape (n, d): reshape one row to (1, d)")
-    if n_features is not None and shape[1] != n_features:
-        raise InputError(f"rows have {shape[1]} columns; the detector was fitted on {n_features}: give the same")
+        array = np.asarray(X)
+    except ValueError as error:
+        raise InputError(f"rows must be an array of shape (n, d): {error}") from error
+    if array.dtype.kind not in "fiub":
+        raise InputError(
+            f"rows have dtype {array.dtype}; they must be real numbers: encode or drop the others"
+        )
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise InputError(f"rows have shape {array.shape}; it must be (n, d): reshape a single row to (1, d)")
+    if n_features is not None and array.shape[1] != n_features:
+        raise InputError(
+            f"rows have {array.shape[1]} columns; the detector was fitted on {n_features}: give those"
+        )
+    with np.errstate(over="ignore"):
+        rows = np.ascontiguousarray(array, dtype=np.float32)
     if not np.isfinite(rows).all():
         row, column = np.argwhere(~np.isfinite(rows))[0]
         raise InputError(
-            f"row {row}, column {column} is {np.asarray(X)[row, column]}; "
+            f"row {row}, column {column} is {array[row, column]}; "
             "every value must be finite in float32: drop or fill it"
         )
     return rows
@@ -159,7 +191,7 @@ def require_fitted(detector: object, attribute: str) -> None:
 
 
 def score_rows(score: Callable[[Floats], Doubles], rows: Floats, *, chunk: int) -> Floats:
-    """Score rows in chunks, so that memory stays bounded, and round the float64 scores once to float32."""
+    """Score rows chunk by chunk, so that memory stays bounded; round the float64 scores once, to float32."""
     scores = np.empty(len(rows), dtype=np.float32)
     for start in range(0, len(rows), chunk):
         scores[start : start + chunk] = score(rows[start : start + chunk])
@@ -175,7 +207,9 @@ def require_varied(kind: str, scores: Floats) -> None:
         Such a detector would pass every later step and detect nothing.
     """
     if not np.isfinite(scores).all():
-        raise TrainingError(f"detector {kind!r} gives scores that are not finite to training rows; scale the features")
+        raise TrainingError(
+            f"detector {kind!r} gives scores that are not finite to training rows; scale the features"
+        )
     if len(scores) > 1 and scores.min() == scores.max():
         raise TrainingError(
             f"detector {kind!r} gives the score {scores[0]:g} to every training row; "
@@ -186,15 +220,3 @@ def require_varied(kind: str, scores: Floats) -> None:
 def n_stored_floats(part: Part) -> int:
     """Return the number of array elements that a part stores; the smaller of two equals is preferred."""
     return sum(array.size for array in part.arrays.values())
-
-
-__all__ = [
-    "Allowed",
-    "Detector",
-    "Doubles",
-    "Embeds",
-    "Floats",
-    "Progress",
-    "Reconstructs",
-    "Sequence",
-]

@@ -11,9 +11,11 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from assay.detectors.base import Progress
@@ -24,6 +26,7 @@ PATIENCE = 20
 EVALUATION_ROWS = 1024
 
 Loss = Callable[..., Tensor]
+Losses = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +81,15 @@ def pick_device(name: str) -> torch.device:
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device: 'cuda' asked for, but there is no GPU here; use 'auto' or 'cpu'")
-    return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else name.replace("auto", "cpu"))
+    return torch.device(
+        "cuda" if name == "auto" and torch.cuda.is_available() else name.replace("auto", "cpu")
+    )
 
 
 def train(
     network: nn.Module,
     loss: Loss,
-    data: Sequence[np.ndarray],
+    data: Sequence[NDArray[Any]],
     schedule: Schedule,
     streams: Sequence[np.random.Generator],
     *,
@@ -134,14 +139,14 @@ class _Run:
         self,
         network: nn.Module,
         loss: Loss,
-        data: Sequence[np.ndarray],
+        data: Sequence[NDArray[Any]],
         schedule: Schedule,
         streams: Sequence[np.random.Generator],
         device: torch.device,
     ) -> None:
         self.network, self.loss, self.schedule, self.streams = network, loss, schedule, streams
         self.device = device
-        self.data = [torch.from_numpy(array).to(device) for array in data]
+        self.data = [torch.tensor(array, device=device) for array in data]
         self.parameters = dict(network.named_parameters())
         self.optimiser = torch.optim.Adam(
             self.parameters.values(),
@@ -179,37 +184,42 @@ class _Run:
         """Return the losses, of shape (S, batch), of the rows that an index of that shape picks."""
         return self.loss(*(array[index] for array in self.data))
 
-    def _epoch(self, epoch: int) -> np.ndarray:
+    def _epoch(self, epoch: int) -> Losses:
         """Take one pass over each member's rows; return the mean losses, of shape (S,)."""
-        orders = np.stack([stream.permutation(rows) for stream, rows in zip(self.streams, self.kept, strict=True)])
+        orders = np.stack(
+            [stream.permutation(rows) for stream, rows in zip(self.streams, self.kept, strict=True)]
+        )
         n_steps = math.ceil(orders.shape[1] / self.schedule.batch_size)
         total = torch.zeros(len(self.streams), device=self.device)
         self.network.train()
         for step, index in enumerate(torch.from_numpy(orders).to(self.device).tensor_split(n_steps, dim=1)):
             losses = self._losses(index).mean(dim=1)
             self.optimiser.zero_grad(set_to_none=True)
-            losses.sum().backward()
+            losses.sum().backward()  # type: ignore[no-untyped-call]
             if epoch == step == 0:
                 self._require_gradient()
             self.optimiser.step()
             total += losses.detach()
-        return (total / n_steps).cpu().numpy()
+        mean: Losses = (total / n_steps).cpu().numpy()
+        return mean
 
-    def _held_out_loss(self) -> np.ndarray:
+    def _held_out_loss(self) -> Losses:
         """Return the mean loss of each member on its held-out rows, of shape (S,)."""
+        n_chunks = math.ceil(self.held.shape[1] / EVALUATION_ROWS)
         self.network.eval()
         with torch.no_grad():
-            parts = [self._losses(index).sum(dim=1) for index in self.held.split(EVALUATION_ROWS, dim=1)]
-        return (torch.stack(parts).sum(dim=0) / self.held.shape[1]).cpu().numpy()
+            parts = [self._losses(index).sum(dim=1) for index in self.held.tensor_split(n_chunks, dim=1)]
+        mean: Losses = (torch.stack(parts).sum(dim=0) / self.held.shape[1]).cpu().numpy()
+        return mean
 
-    def _keep_best(self, held: np.ndarray, epoch: int) -> None:
+    def _keep_best(self, held: Losses, epoch: int) -> None:
         better = self.active & (held < self.best_loss)
         self.best_loss[better], self.best_epoch[better] = held[better], epoch
         for member in np.flatnonzero(better):
             for name, value in self.parameters.items():
                 self.best[name][member] = value.detach()[member]
 
-    def _require_finite(self, losses: np.ndarray, epoch: int) -> None:
+    def _require_finite(self, losses: Losses, epoch: int) -> None:
         bad = np.flatnonzero(self.active & ~np.isfinite(losses))
         if bad.size:
             raise TrainingError(

@@ -35,7 +35,7 @@ class StackedConv(nn.Module):
             padding=1,
             groups=members,
         )
-        return maps.unflatten(1, (members, -1)).transpose(0, 1)
+        return maps.reshape(len(maps), members, -1, *maps.shape[2:]).transpose(0, 1)
 
 
 class LeNetAutoencoder(nn.Module):
@@ -83,12 +83,12 @@ class LeNetAutoencoder(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """Return codes of shape (S, n, latent_dim) for rows of shape (S, n, height * width)."""
-        images = x.unflatten(2, (1, *self.image_shape))
+        images = x.reshape(*x.shape[:2], 1, *self.image_shape)
         return cast(Tensor, self.encoder(self.down(images).flatten(2)))
 
     def decode(self, z: Tensor) -> Tensor:
         """Return rows of shape (S, n, height * width) for codes of shape (S, n, latent_dim)."""
-        maps = self.decoder(z).unflatten(2, self.small)
+        maps = self.decoder(z).reshape(*z.shape[:2], *self.small)
         return cast(Tensor, self.up(maps).flatten(2))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,0 +1,114 @@
+"""A new scorer serves only if it is not worse than the champion, on rows that neither has learned from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from assay.data.dataset import RowSet, read_rows, write_rows
+from assay.evaluation.champion import judge
+from assay.serving.scorer import load_scorer
+from tests.conftest import Checkout
+
+
+@pytest.fixture
+def scorer(finished: Checkout) -> Path:
+    (folder,) = (p for p in (finished.root / "work/scorers/breast_cancer").iterdir() if p.is_dir())
+    return folder
+
+
+@pytest.fixture
+def selection(finished: Checkout) -> Path:
+    return finished.root / "work/breast_cancer/split/selection"
+
+
+def blunted(scorer: Path, into: Path) -> Path:
+    """A valid scorer whose features are all but drowned by a wrong scale: much weaker, honestly packaged."""
+    from assay.lineage.records import hash_file
+    from assay.parts import read_arrays, read_json, write_arrays, write_json
+
+    folder = into / "blunted"
+    shutil.copytree(scorer, folder)
+    arrays = read_arrays(folder / "scaler.safetensors")
+    scale = next(name for name in arrays if "scale" in name)
+    arrays[scale] = arrays[scale] * np.logspace(0, 9, arrays[scale].size).reshape(arrays[scale].shape)
+    (folder / "scaler.safetensors").unlink()
+    write_arrays(folder / "scaler.safetensors", arrays)
+    head = read_json(folder / "scorer.json")
+    head["files"]["scaler.safetensors"] = hash_file(folder / "scaler.safetensors")
+    (folder / "scorer.json").unlink()
+    write_json(folder / "scorer.json", head)
+    return folder.rename(into / hash_file(folder / "scorer.json")[:12])
+
+
+def test_equal_power_is_enough(scorer: Path, selection: Path) -> None:
+    verdict = judge(scorer, scorer, selection, eps=0.05, seed=0)
+    assert verdict.promote
+    assert "not below" in verdict.reason
+
+
+def test_a_worse_scorer_does_not_replace_the_champion(scorer: Path, selection: Path, tmp_path: Path) -> None:
+    worse = blunted(scorer, tmp_path)
+    verdict = judge(worse, scorer, selection, eps=0.05, seed=0)
+    assert not verdict.promote
+    assert "below the champion" in verdict.reason
+    assert judge(scorer, worse, selection, eps=0.05, seed=0).promote
+
+
+def test_rows_that_either_has_learned_from_do_not_count(scorer: Path, selection: Path) -> None:
+    train = read_rows(selection.parent / "train")
+    rows = read_rows(selection)
+    anomalies = rows.take(rows.labels == 1)
+    mixed = RowSet(
+        np.concatenate([train.features, anomalies.features]),
+        __import__("pandas").concat([train.rows, anomalies.rows], ignore_index=True),
+    )
+    write_rows(selection, mixed)
+    verdict = judge(scorer, scorer, selection, eps=0.05, seed=0)
+    assert not verdict.promote
+    assert "too few selection rows that neither scorer has learned from: 0 normals" in verdict.reason
+
+
+def test_a_champion_with_other_columns_stays(scorer: Path, selection: Path, tmp_path: Path) -> None:
+    from assay.lineage.records import hash_file
+    from assay.parts import read_json, write_json
+
+    other = tmp_path / "other"
+    shutil.copytree(scorer, other)
+    head = read_json(other / "scorer.json")
+    head["columns"][0] = "renamed"
+    (other / "scorer.json").unlink()
+    write_json(other / "scorer.json", head)
+    other = other.rename(tmp_path / hash_file(other / "scorer.json")[:12])
+    verdict = judge(scorer, other, selection, eps=0.05, seed=0)
+    assert not verdict.promote
+    assert "other columns" in verdict.reason
+
+
+def test_a_run_records_why_the_champion_stays(finished: Checkout, scorer: Path, prefect_api: str) -> None:
+    """Fewer trees on 4 % of the rows' columns would be arbitrary; instead the selection rows become too few."""
+    before = json.loads((finished.root / ".assay/deployments/breast_cancer.json").read_text())
+    params = finished.root / "params.yaml"
+    params.write_text(params.read_text().replace("eps: 0.05", "eps: 0.03"))
+    told = finished.assay("run", PREFECT_API_URL=prefect_api)
+    after = json.loads((finished.root / ".assay/deployments/breast_cancer.json").read_text())
+    events = [json.loads(line) for line in (finished.root / ".assay/events.jsonl").read_text().splitlines()]
+    kept = [event for event in events if event["event"] == "champion-kept"]
+    promoted = [event for event in events if event["event"] == "promoted"]
+    assert (after["version"] == before["version"]) == bool(kept)
+    assert len(promoted) + len(kept) == 2
+    assert (kept or promoted)[-1]["reason"] in told.stdout
+
+
+def test_promote_by_hand_and_roll_back(finished: Checkout, scorer: Path) -> None:
+    tag = f"breast_cancer:{scorer.name}"
+    finished.assay("promote", tag, code=2)
+    finished.assay("promote", tag, "--why", "checked by hand")
+    record = json.loads((finished.root / ".assay/deployments/breast_cancer.json").read_text())
+    assert record["reason"] == "checked by hand"
+    assert load_scorer(scorer).version == record["version"]
+    assert "there is no scorer" in finished.assay("promote", "breast_cancer:000000000000", "--why", "x", code=1).stderr

@@ -1,0 +1,118 @@
+"""Which rows a step may read: what happens to the others changes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from assay import pipeline
+from assay.data.dataset import RowSet, read_rows, write_rows
+from assay.lineage.records import hash_tree
+from assay.project import Project
+from assay.stages import run
+from tests.conftest import Checkout
+
+
+@pytest.fixture
+def project(finished: Checkout) -> Project:
+    return Project(finished.root)
+
+
+def calibrate_again(project: Project, out: Path) -> dict[str, str]:
+    roles = project.folder("split")
+    pipeline.calibrate(
+        roles / "adapt",
+        roles / "calibration",
+        project.folder("train"),
+        out,
+        detectors=project.config.detectors,
+        adapters=project.config.adapters,
+    )
+    return hash_tree(out)
+
+
+def select_again(project: Project, calibrated: Path, out: Path) -> dict[str, str]:
+    pipeline.select(
+        project.folder("split") / "selection",
+        project.folder("train"),
+        calibrated / "adapters",
+        out,
+        detectors=project.config.detectors,
+        adapters=project.config.adapters,
+        eps=project.config.eps,
+        seed=0,
+    )
+    return hash_tree(out)
+
+
+def test_calibration_rows_change_the_reference_scores_and_nothing_else(project: Project, tmp_path: Path) -> None:
+    before = calibrate_again(project, tmp_path / "before")
+    folder = project.folder("split") / "calibration"
+    rows = read_rows(folder)
+    noise = np.random.default_rng(0).normal(1, 0.2, rows.features.shape).astype(np.float32)
+    write_rows(folder, RowSet(rows.features * noise, rows.rows))
+    after = calibrate_again(project, tmp_path / "after")
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed
+    assert all(name.startswith("reference/") for name in changed)
+    assert len([n for n in before if n.startswith("reference/") and n.endswith(".safetensors")]) == len(changed)
+
+
+def test_the_order_of_calibration_rows_changes_nothing(project: Project, tmp_path: Path) -> None:
+    before = calibrate_again(project, tmp_path / "before")
+    folder = project.folder("split") / "calibration"
+    rows = read_rows(folder)
+    write_rows(folder, rows.take(np.random.default_rng(0).permutation(len(rows))))
+    assert calibrate_again(project, tmp_path / "after") == before
+
+
+def test_adapt_rows_do_change_what_is_fitted(project: Project, tmp_path: Path) -> None:
+    before = calibrate_again(project, tmp_path / "before")
+    folder = project.folder("split") / "adapt"
+    rows = read_rows(folder)
+    write_rows(folder, rows.take(np.arange(len(rows) // 2)))
+    after = calibrate_again(project, tmp_path / "after")
+    assert any(before[name] != after[name] for name in before if name.startswith("adapters/"))
+
+
+def test_selection_sees_neither_test_labels_nor_calibration_rows(project: Project, tmp_path: Path) -> None:
+    before = select_again(project, project.folder("calibrate"), tmp_path / "before")
+    draw = np.random.default_rng(1)
+    for role in ("test", "calibration"):
+        folder = project.folder("split") / role
+        rows = read_rows(folder)
+        features = draw.normal(size=rows.features.shape).astype(np.float32)
+        write_rows(folder, RowSet(features, rows.rows.assign(label=draw.integers(0, 2, len(rows)))))
+    calibrate_again(project, tmp_path / "calibrated")
+    assert select_again(project, tmp_path / "calibrated", tmp_path / "after") == before
+
+
+def test_selection_needs_neither_test_nor_reference_files(project: Project, tmp_path: Path) -> None:
+    import shutil
+
+    before = select_again(project, project.folder("calibrate"), tmp_path / "before")
+    for role in ("test", "calibration", "train", "adapt", "pool"):
+        shutil.rmtree(project.folder("split") / role)
+    shutil.rmtree(project.folder("calibrate") / "reference")
+    assert select_again(project, project.folder("calibrate"), tmp_path / "after") == before
+
+
+def test_what_ships_does_not_depend_on_test_rows(finished: Checkout) -> None:
+    """The package stage's record names no test file and no evaluation."""
+    import json
+
+    record = json.loads((finished.root / "work/scorers/breast_cancer/record.json").read_text())
+    assert not [name for name in record["inputs"] if "/test/" in name or "/evaluate/" in name]
+
+
+def test_a_missing_input_is_named(project: Project) -> None:
+    import shutil
+
+    from assay.errors import StageError
+
+    shutil.rmtree(project.folder("train"))
+    shutil.rmtree(project.folder("select"))
+    with pytest.raises(StageError, match="stage select needs work/breast_cancer/train, which is missing"):
+        run(project, "select")

@@ -1,0 +1,126 @@
+"""A user's own files, from `assay ingest` to the end of a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.datasets import load_breast_cancer
+
+from tests.conftest import QUICK, Checkout
+
+
+def table(labels: str | None) -> pd.DataFrame:
+    bunch = load_breast_cancer(as_frame=True)
+    frame = bunch.frame.drop(columns="target")
+    frame.insert(0, "sample", [f"s{i}" for i in range(len(frame))])
+    if labels:
+        frame[labels] = 1 - bunch.target
+        return frame
+    return frame[bunch.target == 1].reset_index(drop=True)
+
+
+def test_labelled_csv(checkout: Checkout, prefect_api: str) -> None:
+    table("malignant").to_csv(checkout.root / "clinic.csv", index=False)
+    told = checkout.assay("ingest", "clinic.csv", "--name", "clinic", "--label", "malignant", "--id", "sample").stdout
+    assert "569 rows x 30 columns, 212 labelled anomalies" in told
+    result = json.loads(checkout.assay("run", "--dataset", "clinic", "--json", PREFECT_API_URL=prefect_api).stdout)
+    assert result["evidence"] == "labels"
+    assert result["scorer"].startswith("clinic:")
+    assert min(row["auroc"] for row in result["candidates"] if row["adapter"] == "none") > 0.8
+    assert (checkout.root / "params.yaml").read_text().startswith("dataset: clinic\n")
+    assert checkout.call("dvc", "status", "-q").returncode == 0
+    listed = json.loads(checkout.assay("scorers", "--json").stdout)
+    assert [row["tag"] for row in listed] == [result["scorer"]]
+
+
+def test_unlabelled_parquet_is_judged_by_probes_and_says_so(checkout: Checkout, prefect_api: str) -> None:
+    table(None).to_parquet(checkout.root / "plain.parquet")
+    checkout.assay("ingest", "plain.parquet", "--name", "plain", "--id", "sample")
+    told = checkout.assay("run", "--dataset", "plain", PREFECT_API_URL=prefect_api).stdout
+    words = " ".join(told.split())
+    for phrase in ("probes", "presumed", "synthetic"):
+        assert phrase in words
+    assert "AUROC" not in words.replace("AUROC on", "")
+    injected = pd.read_csv(checkout.root / "work/plain/contaminate/level-0.1/rows.csv")
+    probes = pd.read_csv(checkout.root / "work/plain/split/selection/probes/rows.csv")
+    assert set(injected["recipe"]).isdisjoint(probes["recipe"])
+    assert set(injected["seed"]).isdisjoint(probes["seed"])
+
+
+def test_a_failed_suite_stops_the_run_before_training(checkout: Checkout, prefect_api: str) -> None:
+    frame = table("malignant")
+    frame.to_csv(checkout.root / "clinic.csv", index=False)
+    options = ("--name", "clinic", "--label", "malignant", "--id", "sample")
+    checkout.assay("ingest", "clinic.csv", *options)
+    frame.loc[[7, 9], "mean area"] = [np.inf, -5e9]
+    frame.loc[11, "mean texture"] = np.nan
+    frame.to_csv(checkout.root / "clinic.csv", index=False)
+    checkout.assay("ingest", "clinic.csv", *options)
+    error = checkout.assay("run", "--dataset", "clinic", code=3, PREFECT_API_URL=prefect_api).stderr
+    last = error.strip().splitlines()[-1]
+    for word in ("mean area", "mean texture", "s7", "s11", "expect_column_values_to_be_between", "expectations/clinic.json"):
+        assert word in last
+    assert "Traceback" not in error
+    assert not (checkout.root / "work/clinic/train").exists()
+    assert not (checkout.root / "work/clinic/validate").exists()
+
+
+def test_too_few_anomalies_for_a_level_stop_the_run(checkout: Checkout, prefect_api: str) -> None:
+    checkout.params(QUICK.replace("[0, 0.1]", "[0, 0.49]"))
+    error = checkout.assay("run", code=2, PREFECT_API_URL=prefect_api).stderr
+    assert "largest" in error
+    largest = float(next(word for word in error.replace(",", " ").replace(";", " ").split() if word.startswith("0.4")))
+    checkout.params(QUICK.replace("[0, 0.1]", f"[0, {largest}]"))
+    checkout.assay("stage", "contaminate")
+
+
+def test_no_valid_candidate_ships_nothing(checkout: Checkout, prefect_api: str) -> None:
+    checkout.params(QUICK.replace("eps: 0.05", "eps: 0.001"))
+    done = checkout.assay("run", code=4, PREFECT_API_URL=prefect_api)
+    assert "no valid candidate" in done.stderr
+    assert "isolation_forest" in done.stdout
+    assert not (checkout.root / "work/scorers/breast_cancer").exists()
+    assert not (checkout.root / ".bentoml/models").exists()
+    assert checkout.call("dvc", "status", "-q", "evaluate").returncode == 0
+
+
+def test_time_ordered_data_are_split_by_time(checkout: Checkout, prefect_api: str, tmp_path: Path) -> None:
+    frame = table("malignant")
+    frame["when"] = pd.date_range("2026-01-01", periods=len(frame), freq="h").astype(str)
+    frame.to_csv(checkout.root / "clinic.csv", index=False)
+    options = ("--name", "clinic", "--label", "malignant", "--id", "sample", "--time", "when")
+    checkout.assay("ingest", "clinic.csv", *options)
+    checkout.params(QUICK.replace("breast_cancer", "clinic"))
+    checkout.assay("stage", "split")
+    ends = {}
+    for role in ("train", "adapt", "calibration", "selection", "test"):
+        rows = pd.read_csv(checkout.root / "work/clinic/split" / role / "rows.csv")
+        ends[role] = rows.loc[rows["label"] == 0, "time"]
+    order = list(ends.values())
+    assert all(earlier.max() < later.min() for earlier, later in zip(order, order[1:], strict=False))
+
+
+@pytest.mark.parametrize(
+    ("params", "word"),
+    [
+        ("dataset: nowhere\n", "nowhere"),
+        ("dataset: breast_cancer\neps: 2\n", "eps"),
+        ("dataset: breast_cancer\ndetector: [knn]\n", "'detector'"),
+        ("dataset: breast_cancer\ndetectors: [knn, knn]\n", "stands twice"),
+        ("dataset: breast_cancer\ndetectors: [no_such]\n", "no_such"),
+        ("dataset: breast_cancer\ndetectors: [{knn: {neighbours: 3}}]\n", "neighbours"),
+        ("dataset: breast_cancer\nadapters: [cadets]\n", "cadets"),
+        ("dataset: [\n", "not valid YAML"),
+    ],
+)
+def test_bad_settings_are_named_before_anything_runs(checkout: Checkout, params: str, word: str) -> None:
+    checkout.params(params)
+    done = checkout.call("assay", "run")
+    assert done.returncode in (1, 2)
+    assert word in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (checkout.root / "work").exists()

@@ -1,0 +1,236 @@
+"""What every registered detector must do. A new detector is covered as soon as it is in the registry."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+
+from assay.detectors.base import Detector, n_stored_floats
+from assay.detectors.registry import DETECTORS, detector_class, load_detector, make_detector
+from assay.errors import ConfigError, InputError, ScorerError, TrainingError
+from assay.parts import Part, read_part, write_part
+
+QUICK = {"autoencoder": {"epochs": 20, "members": 2, "hidden": [16], "latent_dim": 2, "device": "cpu"}}
+WITHOUT_SEED = {"knn"}
+NAMES = sorted(DETECTORS)
+STOCHASTIC = sorted(set(DETECTORS) - WITHOUT_SEED)
+
+Floats = NDArray[np.float32]
+
+
+def rows(n: int, seed: int) -> Floats:
+    """Rows near a plane in five dimensions, with one constant column."""
+    rng = np.random.default_rng(seed)
+    plane = rng.normal(size=(n, 2)) @ np.array([[1.0, 0.5, -0.5, 0.2, 0.0], [0.0, 1.0, 0.5, -0.7, 0.0]])
+    return (plane + 0.1 * rng.normal(size=(n, 5)) * [1, 1, 1, 1, 0]).astype(np.float32)
+
+
+def new(name: str, seed: int = 0) -> Detector:
+    return make_detector(name, QUICK.get(name, {}), seed=seed)
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def fitted(request: pytest.FixtureRequest) -> Detector:
+    return new(request.param).fit(rows(300, seed=0))
+
+
+def saved_bytes(detector: Detector, folder: Path) -> bytes:
+    write_part(folder, "detector", detector.to_part())
+    return (folder / "detector.json").read_bytes() + (folder / "detector.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_registry_and_the_class_agree(name: str) -> None:
+    cls = detector_class(name)
+    assert cls.kind == name
+    assert set(cls().get_params()) == set(cls.allowed)
+    assert isinstance(new(name).fit(rows(50, seed=0)), Detector)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_keeps_constructor_arguments(name: str) -> None:
+    detector = new(name)
+    before = detector.get_params()
+    copy = clone(detector)
+    assert copy.get_params() == before
+    copy.set_params(**before)
+    assert detector.fit(rows(50, seed=0)) is detector
+    assert detector.get_params() == before
+    for key, value in QUICK.get(name, {}).items():
+        assert before[key] is value
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_needs_fitting_first(name: str) -> None:
+    with pytest.raises(NotFittedError):
+        new(name).decision_function(rows(3, seed=1))
+    with pytest.raises(NotFittedError):
+        new(name).to_part()
+
+
+def test_knows_its_width(fitted: Detector) -> None:
+    assert fitted.n_features_in_ == 5
+
+
+def test_an_outlier_scores_high(fitted: Detector) -> None:
+    usual = fitted.decision_function(rows(300, seed=0))
+    outliers = np.array([[6, -6, 6, 6, 0], [-3, 3, 3, -3, 0]], dtype=np.float32)
+    assert (fitted.decision_function(outliers) > np.quantile(usual, 0.95)).all()
+
+
+def test_scores_are_float32_and_none_for_no_rows(fitted: Detector) -> None:
+    scores = fitted.decision_function(rows(4, seed=1))
+    assert (scores.dtype, scores.shape) == (np.float32, (4,))
+    empty = fitted.decision_function(np.empty((0, 5), dtype=np.float32))
+    assert (empty.dtype, empty.shape) == (np.float32, (0,))
+
+
+def test_a_row_scores_the_same_in_any_company(fitted: Detector) -> None:
+    many = np.concatenate([rows(4000, seed=1), 20 * rows(1000, seed=2)])
+    scores = fitted.decision_function(many)
+    order = np.random.default_rng(3).permutation(len(many))
+    np.testing.assert_array_equal(fitted.decision_function(many[order]), scores[order])
+    some = order[:1500]
+    alone = np.concatenate([fitted.decision_function(many[i : i + 1]) for i in some])
+    np.testing.assert_array_equal(alone, scores[some])
+
+
+def test_scores_survive_saving_exactly(fitted: Detector, tmp_path: Path) -> None:
+    many = np.concatenate([rows(1000, seed=1), 20 * rows(200, seed=2)])
+    write_part(tmp_path, "detector", fitted.to_part())
+    loaded = load_detector(read_part(tmp_path, "detector"))
+    assert loaded.n_features_in_ == fitted.n_features_in_
+    np.testing.assert_array_equal(loaded.decision_function(many), fitted.decision_function(many))
+    assert saved_bytes(loaded, tmp_path / "a") == saved_bytes(fitted, tmp_path / "b")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_seed_decides_the_bytes(name: str, tmp_path: Path) -> None:
+    def trained(seed: int, folder: str) -> bytes:
+        arrays = new(name, seed).fit(rows(300, seed=0)).to_part().arrays
+        return saved_bytes_of(arrays, tmp_path / folder)
+
+    first = trained(0, "a")
+    assert trained(0, "b") == first
+    if name in STOCHASTIC and name != "mcd":
+        assert trained(1, "c") != first
+
+
+def saved_bytes_of(arrays: dict[str, NDArray[np.generic]], folder: Path) -> bytes:
+    write_part(folder, "x", Part("x", {}, arrays))
+    return (folder / "x.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        np.zeros((2, 4)),
+        np.zeros((2, 6)),
+        np.zeros(5),
+        np.zeros((1, 2, 5)),
+        np.full((2, 5), np.nan),
+        np.full((2, 5), -np.inf),
+        np.full((2, 5), 1e300),
+        np.full((2, 5), "1"),
+        [[1.0, 2.0], [3.0]],
+    ],
+    ids=["narrow", "wide", "1-D", "3-D", "NaN", "infinite", "beyond float32", "text", "ragged"],
+)
+def test_refuses_rows_that_do_not_fit(fitted: Detector, bad: object) -> None:
+    with pytest.raises(InputError):
+        fitted.decision_function(bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_refuses_training_rows_that_teach_nothing(name: str) -> None:
+    with pytest.raises(InputError, match="row 1, column 2"):
+        new(name).fit(np.array([[1, 2, 3], [4, 5, np.nan], [7, 8, 9]], dtype=np.float32))
+    with pytest.raises(TrainingError):
+        new(name).fit(rows(1, seed=0))
+    with pytest.raises(TrainingError):
+        new(name).fit(np.ones((60, 3), dtype=np.float32))
+
+
+def test_reads_only_memory_and_leaves_rows_alone(fitted: Detector) -> None:
+    given = rows(50, seed=1)
+    given.setflags(write=False)
+    clone(fitted).fit(given).decision_function(given)
+    np.testing.assert_array_equal(given, rows(50, seed=1))
+
+
+def test_counts_what_it_stores(fitted: Detector) -> None:
+    part = fitted.to_part()
+    assert n_stored_floats(part) == sum(array.size for array in part.arrays.values()) > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_damaged_part_is_refused(name: str) -> None:
+    part = new(name).fit(rows(50, seed=0)).to_part()
+    arrays = dict(part.arrays)
+    arrays.pop(sorted(arrays)[0])
+    with pytest.raises(ScorerError, match="damaged"):
+        load_detector(Part(part.kind, part.config, arrays))
+    with pytest.raises(ScorerError, match="damaged"):
+        load_detector(Part(part.kind, {}, part.arrays))
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(ScorerError, match="autoencoder"):
+        load_detector(Part("os.system", {}, {}))
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "words"),
+    [
+        ("forest", {}, ["forest", "isolation_forest", "knn"]),
+        ("knn", {"neighbours": 3}, ["neighbours", "n_neighbors"]),
+        ("knn", {"n_neighbors": 0}, ["n_neighbors", "0", "integer >= 1"]),
+        ("knn", {"n_neighbors": True}, ["True", "integer >= 1"]),
+        ("isolation_forest", {"n_estimators": "many"}, ["'many'", "integer >= 1"]),
+        ("isolation_forest", {"seed": 1}, ["seed", "n_estimators"]),
+        ("autoencoder", {"hidden": 64}, ["hidden", "list of integers"]),
+        ("autoencoder", {"learning_rate": float("nan")}, ["learning_rate", "nan", "> 0"]),
+        ("autoencoder", {"device": "tpu"}, ["'tpu'", "'cpu'"]),
+        ("mcd", {"n_estimators": 3}, ["mcd", "none"]),
+    ],
+)
+def test_wrong_parameters_are_refused_by_name(name: str, params: dict[str, object], words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_detector(name, params, seed=0)
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_wrong_parameters_are_refused_when_fitting() -> None:
+    with pytest.raises(ConfigError, match="epochs is 0"):
+        detector_class("autoencoder")(epochs=0).fit(rows(50, seed=0))
+
+
+def test_seed_and_image_shape_reach_those_that_take_them() -> None:
+    image = make_detector("autoencoder", {}, seed=7, image_shape=(8, 8))
+    assert image.get_params()["seed"] == 7
+    assert image.get_params()["image_shape"] == (8, 8)
+    assert "seed" not in make_detector("knn", {}, seed=7, image_shape=(8, 8)).get_params()
+    with pytest.raises(ConfigError, match="seed is -1"):
+        make_detector("mcd", {}, seed=-1)
+
+
+def test_the_names_are_known_without_torch() -> None:
+    code = "import sys; from assay.detectors.registry import DETECTORS; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_trained_on_a_gpu_it_scores_on_a_cpu(tmp_path: Path) -> None:
+    detector = make_detector("autoencoder", QUICK["autoencoder"] | {"device": "cuda"}, seed=0)
+    detector.fit(rows(300, seed=0))
+    write_part(tmp_path, "detector", detector.to_part())
+    loaded = load_detector(read_part(tmp_path, "detector"))
+    np.testing.assert_array_equal(
+        loaded.decision_function(rows(50, seed=1)), detector.decision_function(rows(50, seed=1))
+    )
