@@ -40,7 +40,7 @@ class Checkout:
         own = {"PREFECT_HOME": str(self.root / ".prefect"), "BENTOML_HOME": str(self.root / ".bentoml")}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "BENTOML_"))}
-        return {**kept, **SWITCHES, **own, "PATH": path, **extra}
+        return {**kept, **own, "PATH": path, **extra}
 
     def start(self, *command: str, **extra: str) -> subprocess.Popen[str]:
         """Start a command in a process group of its own."""

@@ -392,8 +392,11 @@ def package(
 
     selection = read_json(selected / "selection.json")
     if selection["winner"] is None:
-        reasons = "; ".join(f"{c['detector']}+{c['adapter']}: {c['reason']}" for c in selection["candidates"])
-        raise NoValidCandidateError(f"no valid candidate, nothing ships ({reasons})")
+        reasons: dict[str, list[str]] = {}
+        for row in selection["candidates"]:
+            reasons.setdefault(row["reason"], []).append(candidate_name(row["detector"], row["adapter"]))
+        told = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
+        raise NoValidCandidateError(f"no valid candidate, nothing ships ({told})")
     winner = selection["candidates"][selection["winner"]]
     card: Card = read_card(data)
     level = levels_of(trained)[0]

@@ -149,6 +149,9 @@ def show(result: Result) -> None:
     console.paper.print(
         console.candidates_table(result.candidates, eps=result.eps, evidence=result.evidence, title=title)
     )
+    for row in result.candidates:
+        if row["reason"]:
+            console.paper.print(f"not valid: {row['detector']}+{row['adapter']}: {row['reason']}", markup=False)
     lines = [
         ("scorer", result.scorer or "none"),
         ("champion", result.champion or "none"),

@@ -56,7 +56,7 @@ class Autoencoder(BaseEstimator):  # type: ignore[misc]
     members : int
         S, the number of autoencoders, which differ by their random streams.
     image_shape : (int, int), optional
-        Height and width (multiples of 4) of flattened images; makes the outer layers convolutions.
+        Height and width of flattened images; makes the outer layers convolutions.
     device : {"auto", "cpu", "cuda"}
         Where to train; "auto" takes a GPU if there is one.
     seed : int
@@ -153,9 +153,11 @@ class Autoencoder(BaseEstimator):  # type: ignore[misc]
         return self._mapped(self.network_.encode, X)
 
     def to_part(self) -> Part:
-        """Return the parameters of all members."""
+        """Return the parameters of all members; where they were trained is left out."""
         require_fitted(self, "network_")
-        config = {"params": plain_parameters(self.get_params(deep=False)), "n_features": self.n_features_in_}
+        params = plain_parameters(self.get_params(deep=False))
+        del params["device"]
+        config = {"params": params, "n_features": self.n_features_in_}
         state = self.network_.state_dict()
         return Part(self.kind, config, {name: value.float().numpy() for name, value in state.items()})
 

@@ -108,15 +108,15 @@ def _is_whole(value: object, least: int) -> bool:
 
 
 def image_shape() -> Allowed:
-    """Allow None and (height, width) of multiples of 4."""
+    """Allow None and (height, width)."""
     return Allowed(
-        "null, or [height, width] with multiples of 4",
+        "null or [height, width]",
         lambda value: (
             value is None
             or (
                 isinstance(value, list | tuple)
                 and len(value) == 2
-                and all(_is_whole(side, 4) and side % 4 == 0 for side in value)
+                and all(_is_whole(side, 1) for side in value)
             )
         ),
     )

@@ -76,7 +76,9 @@ def describe_detectors() -> list[dict[str, Any]]:
     for name in DETECTORS:
         cls = detector_class(name)
         defaults = {key: value for key, value in cls().get_params().items() if key not in SET_BY_THE_RUN}
-        found.append({"name": name, "summary": (cls.__doc__ or "").strip().splitlines()[0], "params": defaults})
+        found.append(
+            {"name": name, "summary": (cls.__doc__ or "").strip().splitlines()[0], "params": defaults}
+        )
     return found
 
 

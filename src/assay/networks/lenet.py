@@ -49,7 +49,7 @@ class LeNetAutoencoder(nn.Module):
     members : int
         S, the number of networks side by side.
     image_shape : (int, int)
-        Height and width, multiples of 4.
+        Height and width; padded with zeros to multiples of 4 inside the network.
     hidden : sequence of int
         Widths of dense layers between the convolutions and the code; may be empty.
     latent_dim : int
@@ -62,7 +62,7 @@ class LeNetAutoencoder(nn.Module):
         super().__init__()
         self.image_shape = image_shape
         first, second = CHANNELS
-        self.small = (second, image_shape[0] // 4, image_shape[1] // 4)
+        self.small = (second, -(-image_shape[0] // 4), -(-image_shape[1] // 4))
         widths = [second * self.small[1] * self.small[2], *hidden, latent_dim]
         self.down = nn.Sequential(
             StackedConv(members, 1, first, stride=2),
@@ -83,13 +83,16 @@ class LeNetAutoencoder(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """Return codes of shape (S, n, latent_dim) for rows of shape (S, n, height * width)."""
-        images = x.reshape(*x.shape[:2], 1, *self.image_shape)
+        height, width = self.image_shape
+        images = x.reshape(*x.shape[:2], 1, height, width)
+        images = functional.pad(images, (0, -width % 4, 0, -height % 4))
         return cast(Tensor, self.encoder(self.down(images).flatten(2)))
 
     def decode(self, z: Tensor) -> Tensor:
         """Return rows of shape (S, n, height * width) for codes of shape (S, n, latent_dim)."""
         maps = self.decoder(z).reshape(*z.shape[:2], *self.small)
-        return cast(Tensor, self.up(maps).flatten(2))
+        height, width = self.image_shape
+        return cast(Tensor, self.up(maps)[..., :height, :width].flatten(2))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the reconstruction of `x`, of its shape."""

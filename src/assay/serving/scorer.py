@@ -136,14 +136,15 @@ def column_order(expected: Sequence[str], given: Sequence[str]) -> list[int]:
     InputError
         A column is unknown, missing or given twice.
     """
-    if unknown := [name for name in given if name not in set(expected)]:
+    known, where = set(expected), {name: place for place, name in enumerate(given)}
+    if unknown := [name for name in given if name not in known]:
         raise InputError(f"unknown column {unknown[0]!r}; this scorer takes {_listed(expected)}")
-    if missing := [name for name in expected if name not in set(given)]:
+    if missing := [name for name in expected if name not in where]:
         raise InputError(f"column {missing[0]!r} is missing; this scorer takes {_listed(expected)}")
-    if len(given) != len(expected):
-        twice = next(name for name in given if list(given).count(name) > 1)
+    if len(given) != len(where):
+        twice = next(name for place, name in enumerate(given) if where[name] != place)
         raise InputError(f"column {twice!r} is given twice; give each column once")
-    return [list(given).index(name) for name in expected]
+    return [where[name] for name in expected]
 
 
 def as_features(X: Any, columns: Sequence[str]) -> NDArray[np.float32]:
