@@ -48,6 +48,7 @@ def retrain(dataset: str | None = None) -> dict[str, Any]:
 def run_stages(project: Project) -> runs.Result:
     """Run the tasks in order; DVC hears of those that finished, whatever becomes of the rest."""
     runs.prepare(project)
+    runs.check_choices(project)
     run, done, problem = runs.open_run(project, "prefect"), [], None
     try:
         for stage in STAGES:

@@ -80,6 +80,7 @@ def _run(project: Project, dataset: str | None) -> Result:
         runs.prepare(project)
         if not runs.stale_stages(project):
             return runs.refresh(project)
+        runs.check_choices(project)
     return runs.Result(**load_flow(project).retrain())
 
 

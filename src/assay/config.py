@@ -9,13 +9,15 @@ from typing import Any
 
 from assay.errors import ConfigError
 
+DEVICES = ("auto", "cpu", "cuda")
 ALWAYS = ("knn", "isolation_forest", "mcd")
-SECTIONS: dict[str, dict[str, Any]] = {
-    "split": {"seed": 0},
-    "contaminate": {"source": "auto", "levels": [0, 0.05, 0.1], "seed": 1},
-    "train": {"seed": 0, "device": "auto"},
-    "select": {"seed": 0},
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "split": ("seed",),
+    "contaminate": ("levels", "source", "seed"),
+    "train": ("seed", "device"),
+    "select": ("seed",),
 }
+KNOWN = ("dataset", "eps", *SECTIONS, "detectors", "adapters")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything that params.yaml says.
+    """Everything that params.yaml says; every setting has to stand there, since DVC watches them there.
 
     Attributes
     ----------
@@ -38,7 +40,7 @@ class Config:
     eps : float
         Target false-positive rate of the decisions that candidates are compared by.
     sections : dict
-        ``split``, ``contaminate``, ``train`` and ``select``, with defaults filled in.
+        ``split``, ``contaminate``, ``train`` and ``select``.
     detectors, adapters : tuple of Choice
         In the order of the file; kNN, Isolation Forest and MCD are appended where they are missing.
     """
@@ -50,13 +52,13 @@ class Config:
     adapters: tuple[Choice, ...]
 
 
-def read_config(path: Path) -> Config:
-    """Read and check params.yaml.
+def read_params(path: Path) -> dict[str, Any]:
+    """Read params.yaml, check it as `parse_config` does, and return it as it stands.
 
     Raises
     ------
     ConfigError
-        The file is missing or broken, or holds an unknown key or a value that is not allowed.
+        The file is missing or broken, lacks a setting, or holds an unknown one or a value that is not allowed.
     """
     import yaml
 
@@ -66,40 +68,48 @@ def read_config(path: Path) -> Config:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
-    return parse_config(raw, where=path.name)
+    parse_config(raw, where=path.name)
+    return dict(raw)
 
 
 def parse_config(raw: Any, *, where: str = "params.yaml") -> Config:
-    """Check the content of params.yaml; see `read_config`."""
+    """Check the content of params.yaml; see `read_params`."""
     if not isinstance(raw, Mapping):
         raise ConfigError(f"{where} must be a mapping of settings, not {type(raw).__name__}")
-    known = {"dataset", "eps", "detectors", "adapters", *SECTIONS}
-    if unknown := sorted(set(raw) - known):
-        raise ConfigError(f"{where}: unknown setting {unknown[0]!r}; allowed are {', '.join(sorted(known))}")
-    dataset, eps = raw.get("dataset"), raw.get("eps", 0.05)
+    _check_names(raw, KNOWN, where)
+    dataset, eps = raw["dataset"], raw["eps"]
     if not isinstance(dataset, str) or not dataset:
         raise ConfigError(f"{where}: dataset is {dataset!r}; give the name of a dataset, for instance digits")
     if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 < eps < 1:
         raise ConfigError(f"{where}: eps is {eps!r}; it must be a number between 0 and 1, for instance 0.05")
-    detectors = _choices(raw.get("detectors", ["autoencoder"]), f"{where}: detectors")
+    detectors = _choices(raw["detectors"], f"{where}: detectors")
     named = {choice.name for choice in detectors}
     detectors += tuple(Choice(name, name) for name in ALWAYS if name not in named)
+    sections = {name: _section(raw, name, where) for name in SECTIONS}
+    if sections["train"]["device"] not in DEVICES:
+        raise ConfigError(f"{where}: train.device is {sections['train']['device']!r}; use one of {', '.join(DEVICES)}")
     return Config(
         dataset=dataset,
         eps=float(eps),
-        sections={name: _section(raw, name, where) for name in SECTIONS},
+        sections=sections,
         detectors=detectors,
-        adapters=_choices(raw.get("adapters", ["none", "cadet"]), f"{where}: adapters"),
+        adapters=_choices(raw["adapters"], f"{where}: adapters"),
     )
 
 
+def _check_names(given: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+    if unknown := sorted(set(given) - set(known), key=str):
+        raise ConfigError(f"{where}: unknown setting {unknown[0]!r}; there are {', '.join(known)}")
+    if missing := [name for name in known if name not in given]:
+        raise ConfigError(f"{where} lacks the setting {missing[0]!r}; it needs {', '.join(known)}")
+
+
 def _section(raw: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
-    given = raw.get(name) or {}
+    given = raw[name]
     if not isinstance(given, Mapping):
-        raise ConfigError(f"{where}: {name} must be a mapping, not {given!r}")
-    if unknown := sorted(set(given) - set(SECTIONS[name])):
-        raise ConfigError(f"{where}: unknown setting {name}.{unknown[0]}; allowed are {', '.join(SECTIONS[name])}")
-    section = {**SECTIONS[name], **given}
+        raise ConfigError(f"{where}: {name} must be a mapping with {', '.join(SECTIONS[name])}, not {given!r}")
+    _check_names(given, SECTIONS[name], f"{where}: {name}")
+    section = dict(given)
     seed = section["seed"]
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ConfigError(f"{where}: {name}.seed is {seed!r}; it must be a whole number >= 0")

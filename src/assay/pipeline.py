@@ -208,8 +208,13 @@ def train(
             detector = make_detector(
                 choice.name, choice.params, seed=seed, image_shape=about.image_shape, device=device
             )
+
+            def move(epoch: int, epochs: int, _loss: float, at: float = share, what: str = choice.label) -> None:
+                steps = len(names) * len(detectors) * epochs
+                progress(f"{what} at {level}, epoch {epoch} of {epochs}", at + epoch / steps)  # noqa: B023
+
             try:
-                detector.fit(scaled)
+                detector.fit(scaled, progress=move)
             except TrainingError as error:
                 failures.setdefault(choice.label, {})[level] = str(error)
                 continue

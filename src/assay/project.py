@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from assay.config import Config, parse_config, read_config
+from assay.config import Config, parse_config, read_params
 from assay.errors import ConfigError, StageError
 from assay.lineage.events import EventLog
 
@@ -64,12 +64,8 @@ class Project:
 
     @cached_property
     def raw_params(self) -> dict[str, Any]:
-        """params.yaml as it stands."""
-        import yaml
-
-        read_config(self.root / "params.yaml")
-        params: dict[str, Any] = yaml.safe_load((self.root / "params.yaml").read_text(encoding="utf-8"))
-        return params
+        """params.yaml as it stands, once it has been checked."""
+        return read_params(self.root / "params.yaml")
 
     @cached_property
     def config(self) -> Config:
@@ -127,12 +123,12 @@ class Project:
         )
 
     def params_of(self, stage: Stage) -> dict[str, Any]:
-        """Values in params.yaml that a stage depends on, None where the file leaves one out."""
+        """Values in params.yaml that a stage depends on."""
         values: dict[str, Any] = {}
         for name in stage.params:
             value: Any = self.raw_params
             for key in name.split("."):
-                value = value.get(key) if isinstance(value, dict) else None
+                value = value[key]
             values[name] = value
         return values
 

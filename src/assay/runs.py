@@ -8,7 +8,7 @@ from typing import Any
 
 from assay import console, stages, versioning
 from assay.data.ingest import restore
-from assay.errors import StageError
+from assay.errors import StageError, ToolError
 from assay.lineage.freshness import Outcome, is_fresh
 from assay.project import STAGES, Project
 from assay.report import leaderboard, write_report
@@ -40,11 +40,14 @@ def prepare(project: Project) -> None:
 
     Raises
     ------
+    ConfigError
+        params.yaml cannot be used.
     TamperedError
         ``data/`` differs from data.dvc, or a stage's outputs from their record, or the event log is broken.
     StageError
         The dataset has not been ingested.
     """
+    project.config  # noqa: B018  (read first: DVC says less of a broken file)
     restore(project)
     if not project.data.is_dir():
         have = ", ".join(sorted(p.name for p in (project.root / "data").glob("*"))) or "none"
@@ -52,6 +55,18 @@ def prepare(project: Project) -> None:
             f"there is no dataset {project.dataset!r} in data/ (there are: {have}); bring it in with `assay ingest`"
         )
     project.events.check()
+
+
+def check_choices(project: Project) -> None:
+    """Raise `ConfigError` at once for a detector or adapter that would only be refused when its turn comes."""
+    from assay.calibration.adapters import make_adapter
+    from assay.detectors.registry import make_detector
+
+    train = project.config.sections["train"]
+    for detector in project.config.detectors:
+        make_detector(detector.name, detector.params, seed=train["seed"], device=train["device"])
+    for adapter in project.config.adapters:
+        make_adapter(adapter.name, adapter.params)
 
 
 def stale_stages(project: Project) -> list[str]:
@@ -86,7 +101,12 @@ def open_run(project: Project, driver: str) -> str:
 
 def close_run(project: Project, run: str, done: list[str], error: BaseException | None) -> None:
     """Tell DVC of the stages that ran or were fresh, and log how the run ended."""
-    versioning.commit(project.root, done)
+    try:
+        versioning.commit(project.root, done)
+    except ToolError as failed:
+        if error is None:
+            raise
+        console.say(f"dvc.lock was not brought up to date: {failed}")
     state = "completed" if error is None else "failed"
     project.events.append("run-ended", run=run, state=state, reason="" if error is None else str(error), stages=done)
 

@@ -20,8 +20,8 @@ def dvc(root: Path, *arguments: str) -> str:
         [sys.executable, "-m", "dvc", *arguments], cwd=root, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        words = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        raise ToolError(f"`dvc {' '.join(arguments)}` failed: {words[-1] if words else f'exit code {done.returncode}'}")
+        words = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr.strip()]
+        raise ToolError(f"`dvc {' '.join(arguments)}` failed with exit code {done.returncode}: {words[0]}")
     return done.stdout
 
 
@@ -51,12 +51,12 @@ def changed_datasets(root: Path) -> list[str]:
 def commit(root: Path, stages: Sequence[str]) -> None:
     """Record the present outputs of the named stages in dvc.lock, and of no others."""
     if stages:
-        dvc(root, "commit", "-f", "-q", *stages)
+        dvc(root, "commit", "-f", *stages)
 
 
 def track_data(root: Path) -> None:
     """Write data.dvc for ``data/`` as it stands."""
-    dvc(root, "add", "-q", "data")
+    dvc(root, "add", "data")
 
 
 def tracked_version(root: Path) -> str | None:

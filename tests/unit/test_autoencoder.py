@@ -61,11 +61,13 @@ def test_the_score_is_the_mean_squared_error_of_all_members(image_shape: tuple[i
     train, test, _ = digits()
     detector = Autoencoder(epochs=5, members=3, image_shape=image_shape, device="cpu").fit(train)
     found = detector.reconstruct(test[:700])
-    assert (found.shape, found.dtype) == ((3, 700, 64), np.float32)
+    assert found.shape == (3, 700, 64)
+    assert found.dtype == np.float32
     expected = np.square(found.astype(np.float64) - test[:700]).mean(axis=(0, 2))
-    np.testing.assert_allclose(detector.decision_function(test[:700]), expected, rtol=1e-5)
+    np.testing.assert_allclose(detector.decision_function(test[:700]), expected, rtol=1e-4)
     codes = detector.embed(test[:700])
-    assert (codes.shape, codes.dtype) == ((3, 700, 8), np.float32)
+    assert codes.shape == (3, 700, 8)
+    assert codes.dtype == np.float32
     assert isinstance(detector, Reconstructs)
     assert isinstance(detector, Embeds)
     assert detector.reconstruct(test[:0]).shape == (3, 0, 64)
@@ -75,7 +77,7 @@ def test_the_score_is_the_mean_squared_error_of_all_members(image_shape: tuple[i
 def test_images_score_the_same_alone_and_in_a_batch() -> None:
     train, test, _ = digits()
     detector = Autoencoder(epochs=3, members=2, image_shape=(8, 8), device="cpu").fit(train)
-    rows = np.concatenate([test, test[::-1] * 3])
+    rows = np.concatenate([test[:400], test[-200:] * 3])
     alone = np.concatenate([detector.decision_function(rows[i : i + 1]) for i in range(len(rows))])
     np.testing.assert_array_equal(detector.decision_function(rows), alone)
     loaded = Autoencoder.from_part(detector.to_part())

@@ -125,7 +125,7 @@ def _checked_out(project: Project) -> bool:
     """Try the DVC cache, then the remote; tell whether ``data/`` came back."""
     command = ("pull",) if versioning.has_remote(project.root) else ("checkout",)
     try:
-        versioning.dvc(project.root, *command, "-q", versioning.DATA)
+        versioning.dvc(project.root, *command, versioning.DATA)
     except ToolError:
         return False
     return True

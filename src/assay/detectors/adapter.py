@@ -30,7 +30,7 @@ from assay.parts import Part
 CHUNK = 2048
 PROBE_ROWS = 32
 PROBE_TOLERANCE = 1e-6
-MOST_MCD_ROWS = 20_000
+MOST_MCD_ROWS = 10_000
 MOST_MCD_COLUMNS = 256
 
 
@@ -101,7 +101,8 @@ class SklearnDetector(BaseEstimator):  # type: ignore[misc]
                 raise TrainingError(f"detector {self.kind!r} cannot be fitted: {error}") from error
             require_steady(self.kind, form, rows[:: max(1, len(rows) // PROBE_ROWS)])
         self.form_, self.n_features_in_ = form, rows.shape[1]
-        require_varied(self.kind, self.decision_function(rows))
+        between = rows / 2 + np.roll(rows, 1, axis=0) / 2  # a row is its own neighbour; these are not
+        require_varied(self.kind, self.decision_function(np.concatenate([rows, between])))
         return self
 
     def decision_function(self, X: Floats) -> Floats:
@@ -230,7 +231,7 @@ class MinimumCovarianceDeterminant(SklearnDetector):
 
     Columns that are constant in training are not used. A singular covariance stays usable (see
     `assay.detectors.exporters.Mahalanobis`), so scikit-learn's warnings about one are silenced. The time of
-    a fit grows with the cube of the columns, so that there may be at most 256, and no more than 20,000
+    a fit grows with the cube of the columns, so that there may be at most 256, and no more than 10,000
     rows, drawn by the seed, are used.
 
     Parameters

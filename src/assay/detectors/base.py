@@ -40,6 +40,10 @@ class Detector(Protocol):
         """Return scores of shape (n,); higher = more anomalous."""
         ...
 
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the constructor arguments by name."""
+        ...
+
     def to_part(self) -> Part:
         """Return what `assay.detectors.registry.load_detector` needs to rebuild the fitted detector."""
         ...
@@ -212,7 +216,7 @@ def require_varied(kind: str, scores: Floats) -> None:
         )
     if len(scores) > 1 and scores.min() == scores.max():
         raise TrainingError(
-            f"detector {kind!r} gives the score {scores[0]:g} to every training row; "
+            f"detector {kind!r} gives every training row the score {scores[0] + 0.0:g}; "
             "check that the training rows differ, or change its parameters"
         )
 

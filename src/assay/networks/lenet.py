@@ -26,7 +26,7 @@ class StackedConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve all members at once: each is a group of channels."""
-        members = len(self.weight)
+        members, c_out = self.weight.shape[:2]
         maps = functional.conv2d(
             x.transpose(0, 1).flatten(1, 2),
             self.weight.flatten(0, 1),
@@ -35,7 +35,7 @@ class StackedConv(nn.Module):
             padding=1,
             groups=members,
         )
-        return maps.reshape(len(maps), members, -1, *maps.shape[2:]).transpose(0, 1)
+        return maps.reshape(len(maps), members, c_out, *maps.shape[2:]).transpose(0, 1)
 
 
 class LeNetAutoencoder(nn.Module):
