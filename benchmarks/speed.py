@@ -60,16 +60,24 @@ def measure() -> list[tuple[str, float, str]]:
             ("`assay run`, first, fresh copy", first, "target: under 90"),
             ("`assay run`, nothing changed", median(["assay", "run"], project), "target: under 10"),
             ("`assay --help`", median(["assay", "--help"], project), "target: under 0.5"),
-            ("`import assay`", median([python, "-c", "import assay"], project), "target: under 0.3, interpreter included"),
+            (
+                "`import assay`",
+                median([python, "-c", "import assay"], project),
+                "target: under 0.3, interpreter included",
+            ),
             ("`python -c pass`", median([python, "-c", "pass"], project), "for comparison"),
         ]
         rows += [(f"verb {name}", spent, "its own work, in the first run") for name, spent in stages.items()]
         rows.append(("frameworks in the first run", first - sum(stages.values()), "Prefect, DVC, BentoML, imports"))
-        rows.append(("`dvc status`", median(["dvc", "status"], project, 3), "once before a run, once after an unchanged one"))
+        rows.append(
+            ("`dvc status`", median(["dvc", "status"], project, 3), "once before a run, once after an unchanged one")
+        )
         rows.append(("`dvc commit -f`, all stages", median(["dvc", "commit", "-f", "-q"], project, 3), "once a run"))
         shutil.rmtree(project / "work")
         rows.append(("`dvc checkout`", seconds(["dvc", "checkout"], project), "all outputs back from the cache"))
-        rows.append(("`dvc repro --force`", seconds(["dvc", "repro", "--force"], project), "the other driver, every stage"))
+        rows.append(
+            ("`dvc repro --force`", seconds(["dvc", "repro", "--force"], project), "the other driver, every stage")
+        )
     return rows
 
 
@@ -78,10 +86,14 @@ def main() -> None:
     lines = ["| what | seconds | |", "|---|---|---|"]
     lines += [f"| {what} | {spent:.2f} | {remark} |" for what, spent, remark in measure()]
     protocol = (__doc__ or "").split("Usage:")[0].strip()
-    machine = f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, medians of {REPEATS} where a command is repeated."
+    machine = (
+        f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, medians of {REPEATS} where a command is repeated."
+    )
     text = "\n".join(lines) + "\n"
     OUT.parent.mkdir(parents=True, exist_ok=True)
-    OUT.write_text(f"# Speed\n\n{protocol}\n\n{machine} Made by `python benchmarks/speed.py`.\n\n{text}", encoding="utf-8")
+    OUT.write_text(
+        f"# Speed\n\n{protocol}\n\n{machine} Made by `python benchmarks/speed.py`.\n\n{text}", encoding="utf-8"
+    )
     print(text)
 
 

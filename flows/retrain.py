@@ -14,7 +14,7 @@ from prefect import flow, task  # noqa: E402  (its switches are set above)
 from prefect.client.schemas.objects import State, TaskRun  # noqa: E402
 from prefect.tasks import Task  # noqa: E402
 
-from assay import runs  # noqa: E402
+from assay import console, runs  # noqa: E402
 from assay.errors import AssayError  # noqa: E402
 
 
@@ -54,7 +54,9 @@ def run_stages(project: Project) -> runs.Result:
         for stage in STAGES:
             verb.with_options(name=stage)(str(project.root), stage)
             done.append(stage)
-        return runs.deliver(project)
+        result = runs.deliver(project)
+        console.say(f"{result.scorer}: {result.verdict}")
+        return result
     except BaseException as error:
         problem = error
         raise

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from assay.lineage.freshness import Outcome
     from assay.pipeline import Progress as Callback
 
-screen = Console(stderr=True, highlight=False)
+screen = Console(stderr=True, highlight=False, soft_wrap=True)
 paper = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 

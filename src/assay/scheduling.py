@@ -47,9 +47,10 @@ def serve_schedule(project: Project, *, cron: str | None, interval: float | None
         _check_cron(cron)
     clock: dict[str, Any] = {"cron": cron} if cron is not None else {"interval": timedelta(seconds=interval or 0)}
     with prefect_server(project):
-        from assay.cli import load_flow
+        from prefect import Flow
 
-        flow = load_flow(project).retrain
+        # By address, so that the process of each run can import it again.
+        flow: Any = Flow.from_source(source=str(project.root), entrypoint="flows/retrain.py:retrain")
         what = f"cron {cron} (UTC)" if cron is not None else f"every {interval:g} s"
         name = dataset or project.dataset
         console.say(f"retraining {name}: {what}; Prefect at {os.environ['PREFECT_API_URL']}; stop with Ctrl-C")

@@ -62,7 +62,14 @@ def test_a_failed_suite_stops_the_run_before_training(checkout: Checkout, prefec
     checkout.assay("ingest", "clinic.csv", *options)
     error = checkout.assay("run", "--dataset", "clinic", code=3, PREFECT_API_URL=prefect_api).stderr
     last = error.strip().splitlines()[-1]
-    for word in ("mean area", "mean texture", "s7", "s11", "expect_column_values_to_be_between", "expectations/clinic.json"):
+    for word in (
+        "mean area",
+        "mean texture",
+        "s7",
+        "s11",
+        "expect_column_values_to_be_between",
+        "expectations/clinic.json",
+    ):
         assert word in last
     assert "Traceback" not in error
     assert not (checkout.root / "work/clinic/train").exists()

@@ -333,9 +333,7 @@ def test_bad_input_is_explained(client: httpx.Client, log: Path, name: str) -> N
     assert "Traceback" not in log.read_text()
 
 
-@pytest.mark.parametrize(
-    "kind", ["multipart/form-data; boundary=x", "text/plain", "application/x-www-form-urlencoded"]
-)
+@pytest.mark.parametrize("kind", ["multipart/form-data; boundary=x", "text/plain", "application/x-www-form-urlencoded"])
 def test_content_type_does_not_matter(client: httpx.Client, log: Path, kind: str) -> None:
     assert client.post("/score", content=body(), headers={"content-type": kind}).status_code == 200
     assert client.post("/score", content=b"--x", headers={"content-type": kind}).status_code == 400
@@ -355,9 +353,7 @@ sys.meta_path.insert(0, Missing())
 """
 
 
-def test_bento_carries_all_that_it_needs(
-    root: Path, published: Published, scorer: Scorer, tmp_path: Path
-) -> None:
+def test_bento_carries_all_that_it_needs(root: Path, published: Published, scorer: Scorer, tmp_path: Path) -> None:
     """Unpacked elsewhere with its model, as in a container: no checkout, no store, no pipeline packages."""
     home = root / ".bentoml"
     unpacked = tmp_path / "bento"
@@ -386,12 +382,8 @@ def test_what_is_published_is_left_alone(root: Path, folder: Path, published: Pu
 
 def test_labels_bind_bento_and_model(root: Path, folder: Path, published: Published, scorer: Scorer) -> None:
     home = root / ".bentoml"
-    bento = yaml.safe_load(
-        (home / "bentos" / published.bento_tag.replace(":", "/") / "bento.yaml").read_text()
-    )
-    model = yaml.safe_load(
-        (home / "models" / published.model_tag.replace(":", "/") / "model.yaml").read_text()
-    )
+    bento = yaml.safe_load((home / "bentos" / published.bento_tag.replace(":", "/") / "bento.yaml").read_text())
+    model = yaml.safe_load((home / "models" / published.model_tag.replace(":", "/") / "model.yaml").read_text())
     assert published.model_tag == scorer.tag
     assert bento["labels"]["chain_head"] == CHAIN_HEAD
     assert bento["services"][0]["models"][0]["tag"] == scorer.tag

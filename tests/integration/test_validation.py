@@ -68,9 +68,7 @@ def data_of(source: Dataset) -> Data:
         n = round(rho / (1 - rho) * len(train))
         injected = roles["pool"].take(np.arange(n))
         rows = pd.concat([train.rows.assign(injected=0), injected.rows.assign(injected=1)], ignore_index=True)
-        levels.append(
-            LevelRows(rho, RowSet(np.vstack([train.features, injected.features]), rows), n, len(rows))
-        )
+        levels.append(LevelRows(rho, RowSet(np.vstack([train.features, injected.features]), rows), n, len(rows)))
     return Data(learn_suite(source), source, roles, levels)
 
 
@@ -85,9 +83,7 @@ def digits() -> Data:
 def small() -> Data:
     """Four numbers of each digit, two of them under the names of row columns."""
     X, y = load_digits(return_X_y=True)
-    few = np.column_stack(
-        [X[:, 1:33].sum(axis=1), X[:, 33:].sum(axis=1), (X > 8).sum(axis=1), X.mean(axis=1)]
-    )
+    few = np.column_stack([X[:, 1:33].sum(axis=1), X[:, 33:].sum(axis=1), (X > 8).sum(axis=1), X.mean(axis=1)])
     few += np.arange(len(few))[:, None] / len(few)
     return data_of(dataset(few, y == 0, COLUMNS))
 
@@ -139,9 +135,7 @@ def test_bounds_come_from_finite_values_and_stay_finite() -> None:
 def test_cells_out_of_order_are_named_with_column_row_and_docs(digits: Data, tmp_path: Path) -> None:
     bad = digits.with_cells({(3, 2): np.nan, (5, 4): np.inf, (8, 6): 1e6, (9, 6): 1e6, (10, 6): -17.0})
     summary = bad.validate(tmp_path)
-    found = {
-        (check.expectation, check.column): check for batch, check in summary.failures() if batch == "source"
-    }
+    found = {(check.expectation, check.column): check for batch, check in summary.failures() if batch == "source"}
     assert set(found) == {(NOT_NULL, "pixel_2"), (BETWEEN, "pixel_4"), (BETWEEN, "pixel_6")}
     assert found[NOT_NULL, "pixel_2"].row_ids == ("r3",)
     assert found[BETWEEN, "pixel_4"].row_ids == ("r5",)
@@ -150,9 +144,7 @@ def test_cells_out_of_order_are_named_with_column_row_and_docs(digits: Data, tmp
     assert found[BETWEEN, "pixel_6"].n_unexpected == 3
     assert all(batch == "source" for batch, _ in summary.failures())
     canonical_json(summary.to_json())
-    with pytest.raises(
-        ValidationFailedError, match=r"'pixel_2'.*r3.*'pixel_4'.*r5.*expectations/digits\.json"
-    ):
+    with pytest.raises(ValidationFailedError, match=r"'pixel_2'.*r3.*'pixel_4'.*r5.*expectations/digits\.json"):
         raise_if_failed(summary)
     page = pages(tmp_path)
     assert "pixel_6" in page
@@ -177,16 +169,12 @@ def test_only_the_first_failures_and_rows_are_told(small: Data, tmp_path: Path) 
     ],
     ids=["missing", "extra", "reordered"],
 )
-def test_other_columns_fail_the_schema(
-    small: Data, columns: tuple[str, ...], order: list[int], tmp_path: Path
-) -> None:
+def test_other_columns_fail_the_schema(small: Data, columns: tuple[str, ...], order: list[int], tmp_path: Path) -> None:
     summary = small.with_columns(columns, small.source.data.features[:, order]).validate(tmp_path)
     failed = {(check.expectation, check.column): check for _, check in summary.failures()}
     assert (SCHEMA, None) in failed
     assert "mean" in columns or (NOT_NULL, "mean") in failed
-    named = {3: "None in place of mean", 5: "new in place of None"}.get(
-        len(columns), "row_id in place of label"
-    )
+    named = {3: "None in place of mean", 5: "new in place of None"}.get(len(columns), "row_id in place of label")
     assert named in str(failed[SCHEMA, None].observed)
 
 
@@ -258,9 +246,7 @@ def test_an_injected_row_that_is_also_tested_fails_the_roles(small: Data, tmp_pa
     assert {one.partition("/")[0] for one in check.row_ids} == {"train", "test"}
 
 
-def test_a_normal_training_row_in_the_pool_fails_even_when_it_is_injected(
-    small: Data, tmp_path: Path
-) -> None:
+def test_a_normal_training_row_in_the_pool_fails_even_when_it_is_injected(small: Data, tmp_path: Path) -> None:
     pool, train = small.roles["pool"], small.roles["train"]
     level = small.levels[1]
     features = level.train.features.copy()

@@ -72,9 +72,7 @@ def test_unit_and_origin_of_the_score_do_not_matter(factor, shift):
     fitted = Cadet(prior_weight=0.5).fit(scores, hardness)
     moved = Cadet(prior_weight=0.5).fit(factor * scores + shift, hardness)
     expected = fitted.transform(scores, hardness)
-    np.testing.assert_allclose(
-        moved.transform(factor * scores + shift, hardness), expected, rtol=1e-6, atol=1e-6
-    )
+    np.testing.assert_allclose(moved.transform(factor * scores + shift, hardness), expected, rtol=1e-6, atol=1e-6)
     restretched = Cadet(prior_weight=0.5).fit(scores, 10 * hardness).transform(scores, 10 * hardness)
     np.testing.assert_allclose(restretched, expected, rtol=1e-6, atol=1e-6)
 
@@ -151,9 +149,7 @@ def test_mostly_tied_scores_still_have_a_spread():
 def test_almost_constant_hardness_is_no_crash():
     rng = np.random.default_rng(8)
     hardness = 1 + 1e-16 * rng.standard_normal(200)
-    assert np.isfinite(
-        Cadet().fit(rng.standard_normal(200), hardness).transform(np.ones(3), hardness[:3])
-    ).all()
+    assert np.isfinite(Cadet().fit(rng.standard_normal(200), hardness).transform(np.ones(3), hardness[:3])).all()
 
 
 def test_large_sets_are_sampled_by_the_seed():
@@ -194,9 +190,7 @@ def test_loading_needs_neither_scikit_learn_nor_scipy(tmp_path):
         "load_adapter(read_part(pathlib.Path(sys.argv[1]), 'a')).transform(np.ones(2), np.ones(2))\n"
         "sys.exit(str([m for m in ('sklearn', 'scipy', 'torch') if m in sys.modules] or ''))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.stderr.strip() == ""
 
 

@@ -46,11 +46,7 @@ def test_infinite_scores_are_scores():
 
 def test_both_sides_are_compared_in_float32():
     calibrator = ConformalCalibrator().fit(np.array([0.1], dtype=np.float32))
-    assert (
-        calibrator.p_values(np.array([0.1]))[0]
-        == calibrator.p_values(np.array([0.1], dtype=np.float32))[0]
-        == 1
-    )
+    assert calibrator.p_values(np.array([0.1]))[0] == calibrator.p_values(np.array([0.1], dtype=np.float32))[0] == 1
     assert calibrator.to_part().arrays["scores"].dtype == np.float32
 
 

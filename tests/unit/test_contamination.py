@@ -43,9 +43,7 @@ def make(n: int, *, label: int = 0, seed: int = 0, d: int = 3) -> RowSet:
     return rows_of(rng.normal(size=(n, d)).astype(np.float32), label, f"{label}-")
 
 
-def run(
-    train: RowSet, pool: RowSet, *, levels: tuple[float, ...] = LEVELS, source: str, seed: int = 0
-) -> list[Level]:
+def run(train: RowSet, pool: RowSet, *, levels: tuple[float, ...] = LEVELS, source: str, seed: int = 0) -> list[Level]:
     columns = tuple(f"x{i}" for i in range(train.features.shape[1]))
     return inject(train, pool, levels=levels, source=source, seed=seed, image_shape=None, columns=columns)
 
@@ -162,9 +160,7 @@ def test_unknown_sources_and_recipes_are_named() -> None:
         with pytest.raises(ConfigError, match="recipes"):
             make_probes(make(50), recipes=recipes, n=10, seed=0, columns=("x0", "x1", "x2"), image_shape=None)
     with pytest.raises(ConfigError, match="1 probes"):
-        make_probes(
-            make(50), recipes=["local", "global"], n=1, seed=0, columns=("x0", "x1", "x2"), image_shape=None
-        )
+        make_probes(make(50), recipes=["local", "global"], n=1, seed=0, columns=("x0", "x1", "x2"), image_shape=None)
 
 
 def test_rows_that_no_recipe_can_be_fitted_on_are_refused() -> None:
@@ -209,9 +205,7 @@ def test_synthetic_rows_stay_in_bounds(recipe: str, dataset: Dataset, parts: dic
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_one_column_a_constant_one_and_huge_values_are_no_obstacle(recipe: str) -> None:
     rng = np.random.default_rng(0)
-    X = np.stack([rng.normal(size=60), np.full(60, 4.0), rng.normal(size=60) * 1e38], axis=1).astype(
-        np.float32
-    )
+    X = np.stack([rng.normal(size=60), np.full(60, 4.0), rng.normal(size=60) * 1e38], axis=1).astype(np.float32)
     made, _ = synthesize(recipe, X, 50, seed=0, image=False)
     assert np.isfinite(made).all()
     assert (made[:, 1] == 4).all()

@@ -35,9 +35,7 @@ def table() -> tuple[Floats, Floats]:
 @pytest.mark.parametrize("k", [1, 5, 17])
 def test_neighbours_agree_with_scikit_learn(k: int) -> None:
     train, rows = table()
-    theirs = (
-        NearestNeighbors(n_neighbors=k, algorithm="brute").fit(train.astype(np.float64)).kneighbors(rows)[0]
-    )
+    theirs = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(train.astype(np.float64)).kneighbors(rows)[0]
     ours = KNearestNeighbors(n_neighbors=k).fit(train).decision_function(rows)
     np.testing.assert_allclose(ours, theirs[:, -1], rtol=1e-6, atol=1e-6)
 
@@ -126,9 +124,7 @@ def test_mcd_drops_constant_columns() -> None:
     train, rows = table()
     padded = [np.insert(part, [0, 15], 2.5, axis=1) for part in (train, rows)]
     plain = MinimumCovarianceDeterminant().fit(train).decision_function(rows)
-    np.testing.assert_array_equal(
-        MinimumCovarianceDeterminant().fit(padded[0]).decision_function(padded[1]), plain
-    )
+    np.testing.assert_array_equal(MinimumCovarianceDeterminant().fit(padded[0]).decision_function(padded[1]), plain)
 
 
 def test_mcd_says_what_it_cannot_do() -> None:

@@ -36,9 +36,7 @@ def test_a_csv_becomes_a_dataset(tmp_path: Path) -> None:
     assert found.data.rows["row_id"].tolist() == ["007", "008", "009"]
     assert found.data.labels.tolist() == [0, 1, -1]
     assert found.data.rows["group"].tolist() == ["a", "", "NA"]
-    np.testing.assert_array_equal(
-        found.data.features, np.array([[1.5, 2], [np.nan, np.inf], [-1, 3]], np.float32)
-    )
+    np.testing.assert_array_equal(found.data.features, np.array([[1.5, 2], [np.nan, np.inf], [-1, 3]], np.float32))
 
 
 def test_what_is_read_can_be_written_and_read_again(tmp_path: Path) -> None:
@@ -64,13 +62,9 @@ def test_parquet_and_csv_give_the_same_rows(tmp_path: Path) -> None:
     )
     frame.to_parquet(tmp_path / "mine.parquet")
     frame.set_index("key").to_parquet(tmp_path / "keyed.parquet")
-    frame.assign(flag=frame["flag"].astype(int), who=["1", "", "2"]).to_csv(
-        tmp_path / "mine.csv", index=False
-    )
+    frame.assign(flag=frame["flag"].astype(int), who=["1", "", "2"]).to_csv(tmp_path / "mine.csv", index=False)
     options = {"name": "m", "label": "ill", "id_column": "key", "group": "who", "time": "when"}
-    one, *others = [
-        read_table(tmp_path / f, **options) for f in ("mine.csv", "mine.parquet", "keyed.parquet")
-    ]
+    one, *others = [read_table(tmp_path / f, **options) for f in ("mine.csv", "mine.parquet", "keyed.parquet")]
     for other in others:
         pd.testing.assert_frame_equal(other.data.rows, one.data.rows)
         np.testing.assert_array_equal(other.data.features, one.data.features)
@@ -124,9 +118,7 @@ def test_any_other_label_is_named_with_its_row(label: str, tmp_path: Path) -> No
         ("x,t\n1,1500-01-01\n", "outside the years", {"time": "t"}),
     ],
 )
-def test_what_cannot_be_used_is_named(
-    text: str, message: str, options: dict[str, str], tmp_path: Path
-) -> None:
+def test_what_cannot_be_used_is_named(text: str, message: str, options: dict[str, str], tmp_path: Path) -> None:
     refuse(tmp_path, text, message, **options)
 
 

@@ -142,9 +142,7 @@ def test_names() -> None:
     assert dataset_names() == ("digits", "breast_cancer", *SHAPES)
 
 
-@pytest.mark.skipif(
-    "ASSAY_DATA_MIRROR" not in os.environ, reason="ASSAY_DATA_MIRROR names no folder of public files"
-)
+@pytest.mark.skipif("ASSAY_DATA_MIRROR" not in os.environ, reason="ASSAY_DATA_MIRROR names no folder of public files")
 @pytest.mark.parametrize("name", SHAPES)
 def test_public_sets_are_the_published_ones(name: str, tmp_path: Path) -> None:
     found = load_named(name, mirror=Path(os.environ["ASSAY_DATA_MIRROR"]), cache=tmp_path / "cache")

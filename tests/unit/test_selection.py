@@ -149,8 +149,7 @@ def test_row_order_does_not_matter():
     pool = [candidate(i, 2.0, noise=0.4) for i in range(3)]
     order = np.random.default_rng(1).permutation(N)
     shuffled = [
-        replace(one, scores={k: replace(v, normals=v.normals[order]) for k, v in one.scores.items()})
-        for one in pool
+        replace(one, scores={k: replace(v, normals=v.normals[order]) for k, v in one.scores.items()}) for one in pool
     ]
     strata = {level: (np.arange(N) % 4)[order] for level in (0.0, 0.1)}
     again = select(shuffled, fingerprints=marks(N)[order], strata=strata, eps=EPS, seed=0)

@@ -30,9 +30,7 @@ def make(
     rng = np.random.default_rng(seed)
     drawn = (rng.random(n) < share).astype(np.int8)
     rows = pd.DataFrame({"row_id": [f"r{seed}-{i}" for i in range(n)]})
-    rows = rows.assign(
-        label=drawn if labels is None else np.broadcast_to(labels, n), group=groups, time=times
-    )
+    rows = rows.assign(label=drawn if labels is None else np.broadcast_to(labels, n), group=groups, time=times)
     return RowSet(rng.normal(size=(n, 3)).astype(np.float32), rows.astype({"label": np.int8}))
 
 
@@ -189,9 +187,7 @@ def test_no_rows_are_no_error() -> None:
         (99, MIN_LABELLED - 1, "probes"),
     ],
 )
-def test_evidence_needs_enough_labelled_anomalies_on_both_sides(
-    selection: int, test: int, expected: str
-) -> None:
+def test_evidence_needs_enough_labelled_anomalies_on_both_sides(selection: int, test: int, expected: str) -> None:
     parts = {
         "selection": join(make(selection, labels=1), make(50, labels=0)),
         "test": join(make(test, labels=1), make(50, labels=-1)),

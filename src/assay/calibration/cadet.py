@@ -162,9 +162,7 @@ class Cadet:
         self, scores: NDArray[np.float64], hardness: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         if scores.shape != hardness.shape:
-            raise DataError(
-                f"{scores.shape} scores but {hardness.shape} hardness values; give one of each for a row"
-            )
+            raise DataError(f"{scores.shape} scores but {hardness.shape} hardness values; give one of each for a row")
         if scores.size <= self.max_rows:
             return scores, hardness
         picked = np.random.default_rng(self.seed).choice(scores.size, self.max_rows, replace=False)
@@ -173,9 +171,7 @@ class Cadet:
 
 def _check(values: Floats) -> NDArray[np.float64]:
     if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
-        raise DataError(
-            f"cadet cannot be fitted on values of shape {values.shape}; give (n,), n >= 1, all finite"
-        )
+        raise DataError(f"cadet cannot be fitted on values of shape {values.shape}; give (n,), n >= 1, all finite")
     return np.asarray(values, dtype=np.float64)
 
 

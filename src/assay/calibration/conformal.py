@@ -40,13 +40,9 @@ class ConformalCalibrator:
             There are no scores, or one is NaN.
         """
         if scores.ndim != 1 or scores.size == 0:
-            raise DataError(
-                f"calibration scores have shape {scores.shape}; give one score for each of m >= 1 rows"
-            )
+            raise DataError(f"calibration scores have shape {scores.shape}; give one score for each of m >= 1 rows")
         if np.isnan(scores).any():
-            raise DataError(
-                f"{np.isnan(scores).sum()} of {scores.size} calibration scores are NaN; none may be"
-            )
+            raise DataError(f"{np.isnan(scores).sum()} of {scores.size} calibration scores are NaN; none may be")
         self.scores_ = np.sort(_round(scores))
         return self
 
@@ -64,9 +60,7 @@ class ConformalCalibrator:
             A score is NaN.
         """
         if np.isnan(scores).any():
-            raise InputError(
-                f"{np.isnan(scores).sum()} of {scores.size} scores are NaN; a p-value needs a score"
-            )
+            raise InputError(f"{np.isnan(scores).sum()} of {scores.size} scores are NaN; a p-value needs a score")
         m = self.scores_.size
         at_least = m - np.searchsorted(self.scores_, _round(scores), side="left")
         return np.asarray((1 + at_least) / (m + 1), dtype=np.float64)
@@ -106,9 +100,7 @@ class ConformalCalibrator:
         scores = part.arrays.get("scores", np.empty(0, dtype=np.float32))
         intact = scores.size and not np.isnan(scores[-1]) and np.all(scores[:-1] <= scores[1:])
         if part.kind != "conformal" or not intact:
-            raise ScorerError(
-                f"part of kind {part.kind!r} holds no sorted calibration scores; calibrate again"
-            )
+            raise ScorerError(f"part of kind {part.kind!r} holds no sorted calibration scores; calibrate again")
         return cls().fit(scores)
 
 

@@ -174,9 +174,7 @@ class Strata:
         """
         values = np.asarray(hardness, dtype=np.float64)
         if values.size == 0 or not np.isfinite(values).all():
-            raise DataError(
-                f"strata cannot be fitted on {values.size} hardness values; give at least one, all finite"
-            )
+            raise DataError(f"strata cannot be fitted on {values.size} hardness values; give at least one, all finite")
         edges = np.unique(np.quantile(values, QUARTILES, method="inverted_cdf"))
         return cls(edges[edges < values.max()])
 

@@ -97,9 +97,7 @@ def inject(
     else:
         taken = {*train.rows["fingerprint"], *pool.rows["fingerprint"]}
         rows = _synthetic(source, train, counts[-1], seed, columns, image_shape, taken)
-    return [
-        Level(float(rho), rows.take(np.arange(n)), len(train)) for rho, n in zip(levels, counts, strict=True)
-    ]
+    return [Level(float(rho), rows.take(np.arange(n)), len(train)) for rho, n in zip(levels, counts, strict=True)]
 
 
 def make_probes(
@@ -141,13 +139,9 @@ def make_probes(
     """
     unknown = [recipe for recipe in recipes if recipe not in RECIPES]
     if unknown or not recipes or len(set(recipes)) < len(recipes):
-        raise ConfigError(
-            f"recipes {list(recipes)} are not allowed; use different ones of {', '.join(RECIPES)}"
-        )
+        raise ConfigError(f"recipes {list(recipes)} are not allowed; use different ones of {', '.join(RECIPES)}")
     if n < len(recipes):
-        raise ConfigError(
-            f"{n} probes cannot be shared by {len(recipes)} recipes; ask for at least one of each"
-        )
+        raise ConfigError(f"{n} probes cannot be shared by {len(recipes)} recipes; ask for at least one of each")
     taken = set(normals.rows["fingerprint"])
     parts = []
     for i, recipe in enumerate(recipes):
@@ -181,9 +175,7 @@ def _from_pool(anomalies: RowSet, n: int, seed: int) -> RowSet:
     """Return the first `n` anomalies in seeded order; rows of equal content by their id."""
     place = uniform_hashes(anomalies.rows["fingerprint"], f"inject:{seed}")
     row_id = anomalies.rows["row_id"]
-    order = np.lexsort(
-        (row_id.to_numpy(dtype=object), anomalies.rows["fingerprint"].to_numpy(dtype=object), place)
-    )
+    order = np.lexsort((row_id.to_numpy(dtype=object), anomalies.rows["fingerprint"].to_numpy(dtype=object), place))
     picked = anomalies.take(order[:n])
     record = picked.rows.assign(source_row=picked.rows["row_id"], recipe=POOL, seed=seed)
     return RowSet(picked.features, record[list(RECORD_COLUMNS)])
@@ -204,9 +196,7 @@ def _synthetic(
         return _record(recipe, fitted, features, source, np.empty(0, dtype="U32"), seed)
     for attempt in range(_MAX_TRIES):
         asked = n * 2**attempt
-        features, source = synthesize(
-            recipe, fitted.features, asked, seed=seed, image=image_shape is not None
-        )
+        features, source = synthesize(recipe, fitted.features, asked, seed=seed, image=image_shape is not None)
         prints = fingerprints(features, columns)
         content = pd.Series(prints)
         new = np.flatnonzero(~content.duplicated().to_numpy() & ~content.isin(taken).to_numpy())[:n]

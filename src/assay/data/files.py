@@ -84,9 +84,7 @@ def read_table(
     blank = np.full(len(frame), "", dtype=object)
     rows = pd.DataFrame(
         {
-            "row_id": _ids(texts["id_column"])
-            if id_column
-            else [f"{name}-{i:07d}" for i in range(len(frame))],
+            "row_id": _ids(texts["id_column"]) if id_column else [f"{name}-{i:07d}" for i in range(len(frame))],
             "label": _labels(texts["label"]) if label else np.full(len(frame), UNKNOWN, dtype=np.int8),
             "group": _printable("group", texts["group"]) if group else blank,
             "time": sortable_times(texts["time"]) if time else blank,
@@ -173,13 +171,9 @@ def _check_names(path: Path, names: Sequence[str], special: Sequence[str]) -> No
     """Raise `DataError` for a header that cannot be used."""
     twice = sorted({column for column in names if names.count(column) > 1})
     if twice:
-        raise DataError(
-            f"{path.name} has more than one column named {twice[0]!r}; rename or remove the copies"
-        )
+        raise DataError(f"{path.name} has more than one column named {twice[0]!r}; rename or remove the copies")
     if "" in names:
-        raise DataError(
-            f"column {names.index('')} of {path.name} has no name; name it, or remove it (an index?)"
-        )
+        raise DataError(f"column {names.index('')} of {path.name} has no name; name it, or remove it (an index?)")
     for column in special:
         if column not in names:
             raise DataError(f"{path.name} has no column {column!r}; its columns are {', '.join(names)}")
@@ -196,9 +190,7 @@ def _printable(what: str, texts: Texts) -> Texts:
     """Return `texts` unless one holds a control character, which a CSV file would not give back."""
     for row, text in enumerate(texts):
         if _CONTROL.search(text):
-            raise DataError(
-                f"row {row} has the {what} {text!r}; line breaks and control characters are not allowed"
-            )
+            raise DataError(f"row {row} has the {what} {text!r}; line breaks and control characters are not allowed")
     return texts
 
 
@@ -209,9 +201,7 @@ def _ids(texts: Texts) -> Texts:
         raise DataError(f"row {empty[0]} has no row id; every row needs one of its own")
     again = np.flatnonzero(pd.Series(texts).duplicated().to_numpy())
     if len(again):
-        raise DataError(
-            f"row {again[0]} has the row id {texts[again[0]]!r} of an earlier row; ids must be unique"
-        )
+        raise DataError(f"row {again[0]} has the row id {texts[again[0]]!r} of an earlier row; ids must be unique")
     return _printable("row id", texts)
 
 
@@ -248,8 +238,7 @@ def _float32(name: str, column: pd.Series[Any]) -> NDArray[np.float32]:
     beyond = np.flatnonzero(np.isinf(cast) & np.isfinite(exact))
     if len(beyond):
         raise DataError(
-            f"column {name!r}, row {beyond[0]}: {exact[beyond[0]]} is beyond float32 (3.4e38); "
-            "rescale the column"
+            f"column {name!r}, row {beyond[0]}: {exact[beyond[0]]} is beyond float32 (3.4e38); rescale the column"
         )
     return cast
 

@@ -168,9 +168,7 @@ def _neighbours(Z: Rows, anchors: NDArray[np.intp]) -> NDArray[np.intp]:
 
     k = min(len(Z), max(_MIN_NEIGHBOURS, min(2 * Z.shape[1], _MAX_NEIGHBOURS)))
     unique, codes = np.unique(anchors, return_inverse=True)
-    found = (
-        NearestNeighbors(n_neighbors=k, algorithm="brute").fit(Z).kneighbors(Z[unique], return_distance=False)
-    )
+    found = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(Z).kneighbors(Z[unique], return_distance=False)
     return np.asarray(found, dtype=np.intp)[codes]
 
 

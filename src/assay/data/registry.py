@@ -16,8 +16,7 @@ from assay.data.dataset import Card, Dataset, RowSet
 from assay.errors import DataError
 
 ADDRESS = (
-    "https://github.com/Minqi824/ADBench/raw/3dac8221081e190f157d78e93bfa8867f90d0965"
-    "/adbench/datasets/Classical/{file}"
+    "https://github.com/Minqi824/ADBench/raw/3dac8221081e190f157d78e93bfa8867f90d0965/adbench/datasets/Classical/{file}"
 )
 
 
@@ -36,31 +35,17 @@ class PublicFile:
 
 
 PUBLIC: dict[str, PublicFile] = {
-    "satellite": PublicFile(
-        "30_satellite.npz", "1f048f5686f1b8c16a227fdfa3c81a62cd9a92715714a6b24c69b1c5ad96b46e"
-    ),
+    "satellite": PublicFile("30_satellite.npz", "1f048f5686f1b8c16a227fdfa3c81a62cd9a92715714a6b24c69b1c5ad96b46e"),
     "cardio": PublicFile("6_cardio.npz", "bc5009bde6930b4d298b594f31b34485a9a17210cff0e8fb00a8c3068b885a2d"),
-    "thyroid": PublicFile(
-        "38_thyroid.npz", "8de161b3f235b7647bb0b39a836d983ff61d67bf234edac461da2d71e889cb87"
-    ),
-    "satimage-2": PublicFile(
-        "31_satimage-2.npz", "1b056e357f801b8b20c3f380a30224a3c4088d7ed764ec5a24828dc9b1918d6f"
-    ),
-    "shuttle": PublicFile(
-        "32_shuttle.npz", "26900b0f6be45d9ddb7a402c9b2f956ceda42d23a8ca4cf4406b8bc1352823d1"
-    ),
-    "mammography": PublicFile(
-        "23_mammography.npz", "a0308ac9712d78321073b1c2dc98dc37665c0f35c1cc33019416fe8f8d7de7ea"
-    ),
+    "thyroid": PublicFile("38_thyroid.npz", "8de161b3f235b7647bb0b39a836d983ff61d67bf234edac461da2d71e889cb87"),
+    "satimage-2": PublicFile("31_satimage-2.npz", "1b056e357f801b8b20c3f380a30224a3c4088d7ed764ec5a24828dc9b1918d6f"),
+    "shuttle": PublicFile("32_shuttle.npz", "26900b0f6be45d9ddb7a402c9b2f956ceda42d23a8ca4cf4406b8bc1352823d1"),
+    "mammography": PublicFile("23_mammography.npz", "a0308ac9712d78321073b1c2dc98dc37665c0f35c1cc33019416fe8f8d7de7ea"),
     "optdigits": PublicFile(
         "26_optdigits.npz", "60de17a375a278ba220a7849727d998aa02b5e2f9fd17732a004bba28de4656e", (8, 8)
     ),
-    "pendigits": PublicFile(
-        "28_pendigits.npz", "c4936b89dcdad59d303020e492f763a0f54170080d787c77497609acbb9c2d79"
-    ),
-    "vertebral": PublicFile(
-        "39_vertebral.npz", "0816286f92b96fe6867664a41a031ac7228dcfbf1a5feefe50ca3883b2e9073d"
-    ),
+    "pendigits": PublicFile("28_pendigits.npz", "c4936b89dcdad59d303020e492f763a0f54170080d787c77497609acbb9c2d79"),
+    "vertebral": PublicFile("39_vertebral.npz", "0816286f92b96fe6867664a41a031ac7228dcfbf1a5feefe50ca3883b2e9073d"),
 }
 
 

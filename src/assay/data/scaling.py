@@ -49,9 +49,7 @@ def check_finite(X: NDArray[Any]) -> None:
 def _check_fit(X: NDArray[Any]) -> None:
     check_finite(X)
     if X.size == 0:
-        raise DataError(
-            f"a scaler cannot be fitted on rows of shape {X.shape}; give at least one row and column"
-        )
+        raise DataError(f"a scaler cannot be fitted on rows of shape {X.shape}; give at least one row and column")
 
 
 def _float32(values: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -194,6 +192,4 @@ def load_scaler(part: Part) -> Scaler:
     try:
         return SCALERS[part.kind].from_part(part)
     except KeyError as error:
-        raise ScorerError(
-            f"scaler {part.kind!r} lacks its array {error}; the scorer folder is damaged"
-        ) from error
+        raise ScorerError(f"scaler {part.kind!r} lacks its array {error}; the scorer folder is damaged") from error

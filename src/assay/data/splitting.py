@@ -124,9 +124,7 @@ def _roles_by_time(data: RowSet) -> NDArray[np.int64]:
         (anomalous, _ANOMALY_CUTS, _ANOMALY_ROLES),
     ):
         if mask.any():
-            roles[mask] = names[
-                np.searchsorted(cuts, _share_before(data.rows.loc[mask, "time"]), side="right")
-            ]
+            roles[mask] = names[np.searchsorted(cuts, _share_before(data.rows.loc[mask, "time"]), side="right")]
     return roles
 
 

@@ -91,9 +91,7 @@ class SklearnDetector(BaseEstimator):  # type: ignore[misc]
         check_parameters(self.kind, self.get_params(deep=False), self.allowed)
         rows = check_rows(X)
         if len(rows) < 2:
-            raise TrainingError(
-                f"{len(rows)} training rows; detector {self.kind!r} needs at least 2: give more"
-            )
+            raise TrainingError(f"{len(rows)} training rows; detector {self.kind!r} needs at least 2: give more")
         with threadpool_limits(limits=1):
             try:
                 form = self._fitted_form(rows)
@@ -163,9 +161,7 @@ def require_steady(kind: str, form: Scores, rows: Floats) -> None:
     if not np.isfinite(batch).all():
         raise TrainingError(f"detector {kind!r} gives scores that are not finite; scale the features")
     if not np.array_equal(batch, again):
-        raise TrainingError(
-            f"detector {kind!r} gives the same rows other scores when asked again; fix its seed"
-        )
+        raise TrainingError(f"detector {kind!r} gives the same rows other scores when asked again; fix its seed")
     alone = np.concatenate([form.score(rows[i : i + 1]) for i in range(len(rows))])
     if not np.allclose(batch, alone, rtol=PROBE_TOLERANCE, atol=0.0):
         raise TrainingError(
@@ -196,9 +192,7 @@ class KNearestNeighbors(SklearnDetector):
         from sklearn.neighbors import NearestNeighbors
 
         if self.n_neighbors > len(rows):
-            raise TrainingError(
-                f"n_neighbors is {self.n_neighbors}, but there are {len(rows)} training rows; lower it"
-            )
+            raise TrainingError(f"n_neighbors is {self.n_neighbors}, but there are {len(rows)} training rows; lower it")
         return NeighbourDistances.export(NearestNeighbors(n_neighbors=self.n_neighbors).fit(rows))
 
 

@@ -102,9 +102,7 @@ def real(least: float, *, above: bool = False) -> Allowed:
 
 def one_of(*names: str) -> Allowed:
     """Allow the given strings."""
-    return Allowed(
-        "one of " + ", ".join(map(repr, names)), lambda value: isinstance(value, str) and value in names
-    )
+    return Allowed("one of " + ", ".join(map(repr, names)), lambda value: isinstance(value, str) and value in names)
 
 
 def _is_whole(value: object, least: int) -> bool:
@@ -117,11 +115,7 @@ def image_shape() -> Allowed:
         "null or [height, width]",
         lambda value: (
             value is None
-            or (
-                isinstance(value, list | tuple)
-                and len(value) == 2
-                and all(_is_whole(side, 1) for side in value)
-            )
+            or (isinstance(value, list | tuple) and len(value) == 2 and all(_is_whole(side, 1) for side in value))
         ),
     )
 
@@ -168,15 +162,11 @@ def check_rows(X: Any, n_features: int | None = None) -> Floats:
     except ValueError as error:
         raise InputError(f"rows must be an array of shape (n, d): {error}") from error
     if array.dtype.kind not in "fiub":
-        raise InputError(
-            f"rows have dtype {array.dtype}; they must be real numbers: encode or drop the others"
-        )
+        raise InputError(f"rows have dtype {array.dtype}; they must be real numbers: encode or drop the others")
     if array.ndim != 2 or array.shape[1] == 0:
         raise InputError(f"rows have shape {array.shape}; it must be (n, d): reshape a single row to (1, d)")
     if n_features is not None and array.shape[1] != n_features:
-        raise InputError(
-            f"rows have {array.shape[1]} columns; the detector was fitted on {n_features}: give those"
-        )
+        raise InputError(f"rows have {array.shape[1]} columns; the detector was fitted on {n_features}: give those")
     with np.errstate(over="ignore"):
         rows = np.ascontiguousarray(array, dtype=np.float32)
     if not np.isfinite(rows).all():
@@ -211,9 +201,7 @@ def require_varied(kind: str, scores: Floats) -> None:
         Such a detector would pass every later step and detect nothing.
     """
     if not np.isfinite(scores).all():
-        raise TrainingError(
-            f"detector {kind!r} gives scores that are not finite to training rows; scale the features"
-        )
+        raise TrainingError(f"detector {kind!r} gives scores that are not finite to training rows; scale the features")
     if len(scores) > 1 and scores.min() == scores.max():
         raise TrainingError(
             f"detector {kind!r} gives every training row the score {scores[0] + 0.0:g}; "

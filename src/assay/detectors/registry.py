@@ -76,9 +76,7 @@ def describe_detectors() -> list[dict[str, Any]]:
     for name in DETECTORS:
         cls = detector_class(name)
         defaults = {key: value for key, value in cls().get_params().items() if key not in SET_BY_THE_RUN}
-        found.append(
-            {"name": name, "summary": (cls.__doc__ or "").strip().splitlines()[0], "params": defaults}
-        )
+        found.append({"name": name, "summary": (cls.__doc__ or "").strip().splitlines()[0], "params": defaults})
     return found
 
 
@@ -91,9 +89,7 @@ def load_detector(part: Part) -> Detector:
         The part is of no registered kind, or its config and arrays do not fit together.
     """
     if part.kind not in DETECTORS:
-        raise ScorerError(
-            f"part of kind {part.kind!r} is no detector; there are {', '.join(sorted(DETECTORS))}"
-        )
+        raise ScorerError(f"part of kind {part.kind!r} is no detector; there are {', '.join(sorted(DETECTORS))}")
     try:
         return cast(Detector, detector_class(part.kind).from_part(part))
     except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:

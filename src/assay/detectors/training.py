@@ -81,9 +81,7 @@ def pick_device(name: str) -> torch.device:
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device: 'cuda' asked for, but there is no GPU here; use 'auto' or 'cpu'")
-    return torch.device(
-        "cuda" if name == "auto" and torch.cuda.is_available() else name.replace("auto", "cpu")
-    )
+    return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else name.replace("auto", "cpu"))
 
 
 def train(
@@ -186,9 +184,7 @@ class _Run:
 
     def _epoch(self, epoch: int) -> Losses:
         """Take one pass over each member's rows; return the mean losses, of shape (S,)."""
-        orders = np.stack(
-            [stream.permutation(rows) for stream, rows in zip(self.streams, self.kept, strict=True)]
-        )
+        orders = np.stack([stream.permutation(rows) for stream, rows in zip(self.streams, self.kept, strict=True)])
         n_steps = math.ceil(orders.shape[1] / self.schedule.batch_size)
         total = torch.zeros(len(self.streams), device=self.device)
         self.network.train()

@@ -67,9 +67,7 @@ def stratum_rates(flags: NDArray[np.bool_], strata: NDArray[np.integer[Any]]) ->
         The arrays differ in length or are empty.
     """
     if flags.shape != strata.shape or flags.size == 0:
-        raise DataError(
-            f"{flags.shape} flags and {strata.shape} strata; give one of each for at least one row"
-        )
+        raise DataError(f"{flags.shape} flags and {strata.shape} strata; give one of each for at least one row")
     return {int(stratum): float(flags[strata == stratum].mean()) for stratum in np.unique(strata)}
 
 
@@ -109,7 +107,5 @@ def _ranks(labels: NDArray[np.integer[Any]], scores: Floats) -> NDArray[np.int64
     """Check labels and scores; return ranks in place of scores, so that infinities are no trouble."""
     found = set(np.unique(labels).tolist())
     if found != {0, 1} or np.isnan(scores).any():
-        raise DataError(
-            f"labels {sorted(found)}, {np.isnan(scores).sum()} NaN scores; give both 0 and 1, and no NaN"
-        )
+        raise DataError(f"labels {sorted(found)}, {np.isnan(scores).sum()} NaN scores; give both 0 and 1, and no NaN")
     return np.unique(scores, return_inverse=True)[1].astype(np.int64)

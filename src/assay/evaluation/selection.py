@@ -160,9 +160,7 @@ def split_folds(fingerprints: NDArray[np.str_], *, seed: int) -> NDArray[np.bool
     The halves are those of the order of a hash of seed and fingerprint: they do not depend on the order of
     the rows, and differ in size by one at most.
     """
-    keys = [
-        hashlib.blake2b(f"fold:{seed}:{mark}".encode(), digest_size=16).hexdigest() for mark in fingerprints
-    ]
+    keys = [hashlib.blake2b(f"fold:{seed}:{mark}".encode(), digest_size=16).hexdigest() for mark in fingerprints]
     second = np.zeros(len(keys), dtype=np.bool_)
     second[np.argsort(np.array(keys, dtype="U32"), kind="stable")[len(keys) // 2 :]] = True
     return second
@@ -228,15 +226,11 @@ def select(
     results, detections = [], []
     for candidate in candidates:
         reasons = [candidate.unpackageable, rows_fault or _scores_fault(candidate)]
-        folds = (
-            {} if reasons[1] else {level: _two_fold(candidate.scores[level], second, eps) for level in levels}
-        )
+        folds = {} if reasons[1] else {level: _two_fold(candidate.scores[level], second, eps) for level in levels}
         if folds:
             reasons.append(_decision_fault(folds[ships_at], second, eps, alpha))
         results.append(_describe(candidate, "; ".join(filter(None, reasons)), folds, strata, second))
-        detections.append(
-            sum((fold.detections for fold in folds.values()), np.zeros(n_anomalies, dtype=np.int64))
-        )
+        detections.append(sum((fold.detections for fold in folds.values()), np.zeros(n_anomalies, dtype=np.int64)))
     results = _mark_ties(results, detections)
     tied = [index for index, result in enumerate(results) if result.tied]
     winner = min(tied, key=lambda index: _tie_break(results[index]), default=None)
@@ -356,9 +350,7 @@ def _decision_fault(shipped: _TwoFold, second: NDArray[np.bool_], eps: float, al
         n, k = int(judged.sum()), int(shipped.flags[judged].sum())
         chance = fpr_upper_tail(k, n, second.size - n, eps)
         if chance < alpha:
-            return (
-                f"{k} of {n} normals flagged at eps {eps:g}: too many (p = {chance:.1g}, limit {alpha:.1g})"
-            )
+            return f"{k} of {n} normals flagged at eps {eps:g}: too many (p = {chance:.1g}, limit {alpha:.1g})"
     power, fpr = shipped.detections.mean() / 2, _fpr(shipped.flags, second)
     if power <= fpr:
         return f"flags anomalies ({power:.3g}) no more often than normals ({fpr:.3g})"
@@ -401,9 +393,7 @@ def _mean(values: list[float]) -> float | None:
     return math.fsum(values) / len(values) if values else None
 
 
-def _mark_ties(
-    results: Sequence[CandidateResult], detections: Sequence[NDArray[np.int64]]
-) -> list[CandidateResult]:
+def _mark_ties(results: Sequence[CandidateResult], detections: Sequence[NDArray[np.int64]]) -> list[CandidateResult]:
     """Mark the valid candidates within one paired standard error of one with the highest mean power."""
     valid = [counts for result, counts in zip(results, detections, strict=True) if result.valid]
     highest = max((counts.sum() for counts in valid), default=0)

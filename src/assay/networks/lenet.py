@@ -56,9 +56,7 @@ class LeNetAutoencoder(nn.Module):
         Width of the code.
     """
 
-    def __init__(
-        self, members: int, image_shape: tuple[int, int], hidden: Sequence[int], latent_dim: int
-    ) -> None:
+    def __init__(self, members: int, image_shape: tuple[int, int], hidden: Sequence[int], latent_dim: int) -> None:
         super().__init__()
         self.image_shape = image_shape
         first, second = CHANNELS

@@ -30,9 +30,7 @@ class StackedLinear(nn.Module):
         return torch.baddbmm(self.bias, x, self.weight)
 
 
-def stacked_mlp(
-    members: int, widths: Sequence[int], activation: Callable[[], nn.Module] = nn.Tanh
-) -> nn.Sequential:
+def stacked_mlp(members: int, widths: Sequence[int], activation: Callable[[], nn.Module] = nn.Tanh) -> nn.Sequential:
     """Return linear maps from each width to the next, with activations between them and none at the end.
 
     The bounded tanh is the default because a network of ReLUs goes on linearly outside the training rows and

@@ -114,9 +114,7 @@ def _run_build(folder: Path, root: Path, chain_head: str, staging: Path) -> None
     """Build in a child whose BENTOML_HOME is `staging`, from a copy of the package that is running."""
     bentofile = root / "bentofile.yaml"
     if not bentofile.is_file():
-        raise ToolError(
-            f"{bentofile} is missing; it says what goes into a Bento: copy it from Assay's own folder"
-        )
+        raise ToolError(f"{bentofile} is missing; it says what goes into a Bento: copy it from Assay's own folder")
     context = staging / "context"
     package = Path(assay.__file__).parent
     shutil.copytree(package, context / "src" / "assay", ignore=shutil.ignore_patterns("__pycache__"))
@@ -151,9 +149,7 @@ def build(folder: Path, chain_head: str) -> None:
         module="assay",
         signatures={},
         labels={**lineage, "scorer_hash": hash_file(folder / HEAD)},
-        context=bentoml.models.ModelContext(
-            framework_name="assay", framework_versions={"assay": assay.__version__}
-        ),
+        context=bentoml.models.ModelContext(framework_name="assay", framework_versions={"assay": assay.__version__}),
     ) as model:
         for file in [HEAD, *head["files"]]:
             Path(model.path_of(file)).parent.mkdir(parents=True, exist_ok=True)
@@ -185,9 +181,7 @@ def list_scorers(root: Path) -> list[dict[str, Any]]:
     for record in (root / ".assay" / "deployments").glob("*.json"):
         if (deployment := read_deployment(root, record.stem)) is not None:
             champions[deployment.name] = deployment.version
-            found.setdefault(
-                (deployment.name, deployment.version), stores[1] / deployment.name / deployment.version
-            )
+            found.setdefault((deployment.name, deployment.version), stores[1] / deployment.name / deployment.version)
     return [
         {
             "name": name,
@@ -195,9 +189,7 @@ def list_scorers(root: Path) -> list[dict[str, Any]]:
             "tag": f"{name}:{version}",
             "champion": champions.get(name) == version,
             "folder": str(folder),
-            "bento": f"assay-{name}:{version}"
-            if _is_intact(home / "bentos" / f"assay-{name}" / version)
-            else None,
+            "bento": f"assay-{name}:{version}" if _is_intact(home / "bentos" / f"assay-{name}" / version) else None,
             **_describe(folder),
         }
         for (name, version), folder in sorted(found.items())
@@ -263,8 +255,7 @@ def _run_server(command: list[str], environment: dict[str, str]) -> int:
     """Run a command, handing on the signals that end it."""
     with subprocess.Popen(command, env=environment) as child:
         before = {
-            n: signal.signal(n, lambda number, _: child.send_signal(number))
-            for n in (signal.SIGINT, signal.SIGTERM)
+            n: signal.signal(n, lambda number, _: child.send_signal(number)) for n in (signal.SIGINT, signal.SIGTERM)
         }
         try:
             return child.wait()
@@ -276,9 +267,9 @@ def _run_server(command: list[str], environment: dict[str, str]) -> int:
 def _free_address(host: str, port: int) -> str:
     """Return the address of `host`, having made sure that `port` can be listened on."""
     try:
-        family, kind, _, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+            0
+        ]
         with socket.socket(family, kind) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
@@ -294,9 +285,7 @@ def _identify(folder: Path) -> tuple[str, str]:
     found = check_files(folder)
     head = read_json(folder / HEAD)
     if outside := [name for name in head["files"] if ".." in Path(name).parts or Path(name).is_absolute()]:
-        raise ScorerError(
-            f"{folder / HEAD} lists {outside[0]!r}, which is not in its folder; do not use this scorer"
-        )
+        raise ScorerError(f"{folder / HEAD} lists {outside[0]!r}, which is not in its folder; do not use this scorer")
     version = hash_file(folder / HEAD)[:12]
     if re.fullmatch(VERSION, folder.name) and folder.name != version:
         found = [f"{folder / HEAD} was changed"]

@@ -59,9 +59,7 @@ class ScoreRequest(RawBody):
     """Rows to be scored. The fields serve the API documentation; `read_body` and `read_rows` check them."""
 
     columns: list[str] = Field(description="every column of the scorer once, in any order")
-    rows: list[list[float]] = Field(
-        description="one list of finite numbers for each row, in the order of `columns`"
-    )
+    rows: list[list[float]] = Field(description="one list of finite numbers for each row, in the order of `columns`")
     eps: float | None = Field(
         default=None,
         gt=0,
@@ -73,9 +71,7 @@ class ScoreRequest(RawBody):
 class Result(BaseModel):
     """What is said of one row."""
 
-    score: float | None = Field(
-        description="higher = more anomalous; float32; null where it is beyond float32"
-    )
+    score: float | None = Field(description="higher = more anomalous; float32; null where it is beyond float32")
     p_value: float = Field(description="conformal p-value; the row is flagged where p_value <= eps")
     flagged: bool
 
@@ -178,9 +174,7 @@ def note(scorer: Scorer, eps: float) -> dict[str, str]:
     """Return a note where nothing can be flagged at `eps`, else nothing."""
     if eps >= (smallest := scorer.calibrator.smallest_eps):
         return {}
-    return {
-        "note": f"eps is {eps}: no row can be flagged below eps = {smallest}, the smallest of this scorer"
-    }
+    return {"note": f"eps is {eps}: no row can be flagged below eps = {smallest}, the smallest of this scorer"}
 
 
 def read_body(body: bytes) -> dict[str, Any]:
@@ -255,6 +249,4 @@ def check_numbers(rows: list[list[Any]], columns: list[str]) -> None:
         for name, value in zip(columns, row, strict=True):
             if not isinstance(value, float):
                 what = JSON_WORDS[type(value)]
-                raise InputError(
-                    f"row {number}, column {name!r} is {what}; every value must be a finite number"
-                )
+                raise InputError(f"row {number}, column {name!r} is {what}; every value must be a finite number")
