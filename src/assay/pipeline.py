@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from assay.config import Choice
 from assay.data.dataset import (
@@ -186,46 +187,49 @@ def train(
     A detector that cannot be trained is put on record in ``failures.json`` and left out; where none can,
     the stage stops.
     """
-    from assay.calibration.hardness import make_null_model
-    from assay.data.scaling import scaler_for
     from assay.detectors.registry import make_detector
 
     about = read_card(card)
     names = levels_of(contaminated)
     failures: dict[str, dict[str, str]] = {}
     seconds: dict[str, dict[str, float]] = {}
-    for number, level in enumerate(names):
-        rows = level_rows(train, contaminated, level)
-        scaler = scaler_for(about.modality).fit(rows.features)
-        scaled = scaler.transform(rows.features)
-        null_model = make_null_model(about.modality, about.image_shape).fit(scaled)
-        write_part(out / level, "scaler", scaler.to_part())
-        write_part(out / level, "null_model", null_model.to_part())
-        for position, choice in enumerate(detectors):
-            share = (number * len(detectors) + position) / (len(names) * len(detectors))
-            progress(f"{choice.label} at {level}", share)
-            started = time.perf_counter()
-            detector = make_detector(
-                choice.name, choice.params, seed=seed, image_shape=about.image_shape, device=device
-            )
-
-            def move(epoch: int, epochs: int, _loss: float, at: float = share, what: str = choice.label) -> None:
-                steps = len(names) * len(detectors) * epochs
-                progress(f"{what} at {level}, epoch {epoch} of {epochs}", at + epoch / steps)  # noqa: B023
-
-            try:
-                detector.fit(scaled, progress=move)
-            except TrainingError as error:
-                failures.setdefault(choice.label, {})[level] = str(error)
-                continue
-            seconds.setdefault(choice.label, {})[level] = round(time.perf_counter() - started, 3)
-            write_part(out / level, choice.label, detector.to_part())
+    jobs = [(level, choice) for level in names for choice in detectors]
+    for number, (level, choice) in enumerate(jobs):
+        if choice is detectors[0]:
+            scaled = _scale_level(about, level_rows(train, contaminated, level), out / level)
+        detector = make_detector(choice.name, choice.params, seed=seed, image_shape=about.image_shape, device=device)
+        started = time.perf_counter()
+        try:
+            detector.fit(scaled, progress=_epochs(progress, f"{choice.label} at {level}", number, len(jobs)))
+        except TrainingError as error:
+            failures.setdefault(choice.label, {})[level] = str(error)
+            continue
+        seconds.setdefault(choice.label, {})[level] = round(time.perf_counter() - started, 3)
+        write_part(out / level, choice.label, detector.to_part())
     if len(failures) == len(detectors):
         raise TrainingError(
             "no detector could be trained: " + "; ".join(next(iter(levels.values())) for levels in failures.values())
         )
     write_json(out / "failures.json", failures)
     return {"fit_seconds": seconds}
+
+
+def _scale_level(about: Card, rows: RowSet, out: Path) -> NDArray[np.float32]:
+    """Fit and write the scaler and the null model of a level; return its rows, scaled."""
+    from assay.calibration.hardness import make_null_model
+    from assay.data.scaling import scaler_for
+
+    scaler = scaler_for(about.modality).fit(rows.features)
+    scaled = scaler.transform(rows.features)
+    write_part(out, "scaler", scaler.to_part())
+    write_part(out, "null_model", make_null_model(about.modality, about.image_shape).fit(scaled).to_part())
+    return scaled
+
+
+def _epochs(progress: Progress, what: str, number: int, jobs: int) -> Callable[[int, int, float], None]:
+    """Return the callback by which a detector's epochs move the bar of the whole stage."""
+    progress(what, number / jobs)
+    return lambda epoch, epochs, _: progress(f"{what}, epoch {epoch} of {epochs}", (number + epoch / epochs) / jobs)
 
 
 def calibrate(

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from tests.conftest import Checkout
 
 from assay.data.dataset import RowSet, read_rows, write_rows
 from assay.evaluation.champion import judge
 from assay.serving.scorer import load_scorer
-from tests.conftest import Checkout
 
 
 @pytest.fixture

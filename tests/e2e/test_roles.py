@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.conftest import Checkout
 
 from assay import pipeline
 from assay.data.dataset import RowSet, read_rows, write_rows
 from assay.lineage.records import hash_tree
 from assay.project import Project
 from assay.stages import run
-from tests.conftest import Checkout
 
 
 @pytest.fixture

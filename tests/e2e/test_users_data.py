@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 
@@ -9,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.datasets import load_breast_cancer
-
 from tests.conftest import QUICK, Checkout
 
 
@@ -108,7 +108,7 @@ def test_time_ordered_data_are_split_by_time(checkout: Checkout, prefect_api: st
         rows = pd.read_csv(checkout.root / "work/clinic/split" / role / "rows.csv")
         ends[role] = rows.loc[rows["label"] == 0, "time"]
     order = list(ends.values())
-    assert all(earlier.max() < later.min() for earlier, later in zip(order, order[1:], strict=False))
+    assert all(earlier.max() < later.min() for earlier, later in itertools.pairwise(order))
 
 
 @pytest.mark.parametrize(

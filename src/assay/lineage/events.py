@@ -34,7 +34,8 @@ class EventLog:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for line in self._lines():
-            yield json.loads(line)
+            event: dict[str, Any] = json.loads(line)
+            yield event
 
     @property
     def head(self) -> str:
@@ -75,11 +76,12 @@ class EventLog:
 
     def last(self, event: str, **fields: Any) -> dict[str, Any] | None:
         """Return the newest event of that name whose entries equal `fields`, or None."""
-        entries: list[dict[str, Any]] = list(self)
-        for entry in reversed(entries):
-            if entry["event"] == event and all(entry.get(k) == v for k, v in fields.items()):
-                return entry
-        return None
+        wanted = {"event": event, **fields}
+        found = None
+        for entry in self:
+            if all(entry.get(name) == value for name, value in wanted.items()):
+                found = entry
+        return found
 
     def _lines(self) -> list[bytes]:
         """All complete lines: a last line cut short by a crash was never acknowledged and is dropped."""
