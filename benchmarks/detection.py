@@ -44,12 +44,12 @@ LEVELS = {
 ADAPTERS: dict[str, tuple[str, dict[str, Any]]] = {
     "none": ("none", {}),
     "cadet": ("cadet", {}),
-    "cadet-prior": ("cadet", {"prior_weight": 0.74}),
+    "cadet-no-prior": ("cadet", {"prior_weight": 0}),
 }
 CANDIDATES = (
     ("autoencoder", "none"),
     ("autoencoder", "cadet"),
-    ("autoencoder", "cadet-prior"),
+    ("autoencoder", "cadet-no-prior"),
     ("knn", "none"),
     ("isolation_forest", "none"),
 )

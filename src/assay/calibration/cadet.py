@@ -34,9 +34,11 @@ class Cadet:
       anomalies are.
     - Quantiles that cross at a knot are put in order (Chernozhukov, Fernandez-Val, Galichon 2010), and the
       spread never falls below a tenth of the interquartile range of all scores.
-    - `prior_weight` (the paper's lambda) is 0 by default. The paper names no value, and chooses it by test
-      labels; its ablation calls the prior auxiliary; and |z(H)| gives back the hardness dependence that
-      the first term removes. 1 / 1.349 would weigh one standard deviation of H like one of Err.
+    - `prior_weight` (the paper's lambda) is .74, which is 1 / 1.349 and weighs one standard deviation of H
+      like one of a normal Err. The paper names no value, and chooses it by test labels. At 0 the strata's
+      false-positive rates are the most equal; but where hardness itself tells anomalies, as on most
+      tabular sets, the first term alone removes what is to be found: on the development sets cardio and
+      thyroid it ranked worse than chance.
 
     Parameters
     ----------
@@ -77,7 +79,7 @@ class Cadet:
     fallback_: str
 
     def __init__(
-        self, *, quantile: float = 0.95, prior_weight: float = 0.0, max_rows: int = 5000, seed: int = 0
+        self, *, quantile: float = 0.95, prior_weight: float = 0.74, max_rows: int = 5000, seed: int = 0
     ) -> None:
         if not 0 < quantile < 1:
             raise ConfigError(f"cadet: quantile is {quantile!r}; it must lie between 0 and 1, both excluded")

@@ -1,0 +1,180 @@
+"""Parts on disk: the same bytes everywhere, whole or not at all, and files that cannot be read are named."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from assay.errors import ScorerError
+from assay.parts import (
+    Part,
+    canonical_json,
+    read_arrays,
+    read_json,
+    read_part,
+    write_arrays,
+    write_bytes,
+    write_json,
+    write_part,
+)
+
+ARRAYS: dict[str, np.ndarray[Any, Any]] = {
+    "single": np.array([[0.1, -0.0, 1e-45], [np.nan, np.inf, -np.inf]], dtype=np.float32),
+    "double": np.array([0.1, 1 / 3, 5e-324]),
+    "columns first": np.arange(6, dtype=np.int64).reshape(2, 3, order="F"),
+    "strided": np.arange(10, dtype=np.int32)[::3],
+    "none": np.empty((0, 3), dtype=np.float32),
+    "bytes": np.arange(4, dtype=np.uint8),
+    "flags": np.array([True, False]),
+}
+
+
+def test_canonical_json_has_one_form() -> None:
+    one = canonical_json({"b": [1, 2.5, None], "ä": {"y": True, "x": "ß\n"}, "a": 1e-9})
+    other = canonical_json({"a": 1e-9, "ä": {"x": "ß\n", "y": True}, "b": [1, 2.5, None]})
+    assert one == other
+    assert one == (
+        '{\n  "a": 1e-09,\n  "b": [\n    1,\n    2.5,\n    null\n  ],\n'
+        '  "ä": {\n    "x": "ß\\n",\n    "y": true\n  }\n}\n'
+    )
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_json_without_nan_and_nothing_is_written(tmp_path: Path, number: float) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "head.json", {"eps": [number]})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_comes_back(tmp_path: Path) -> None:
+    value = {"columns": ["größe", "a\tb"], "eps": 0.1, "shape": None, "n": 2**60}
+    write_json(tmp_path / "deep" / "er" / "head.json", value)
+    assert read_json(tmp_path / "deep" / "er" / "head.json") == value
+
+
+def test_writing_replaces_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    for content in (b"a longer first text", b"short", b""):
+        write_bytes(path, content)
+        assert path.read_bytes() == content
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def without_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every byte written beyond the first 100 of a file fails, as on a full disk."""
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
+
+
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(KeyboardInterrupt()))
+
+
+@pytest.mark.parametrize(("trouble", "error"), [(without_space, OSError), (interrupted, KeyboardInterrupt)])
+@pytest.mark.parametrize("before", [None, b"before"])
+def test_a_failed_write_leaves_what_was_there(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    trouble: Callable[[pytest.MonkeyPatch], None],
+    error: type[BaseException],
+    before: bytes | None,
+) -> None:
+    path = tmp_path / "file"
+    if before is not None:
+        path.write_bytes(before)
+    with monkeypatch.context() as patch:
+        trouble(patch)
+        with pytest.raises(error):
+            write_bytes(path, b"after" * 1000)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == ({} if before is None else {"file": before})
+
+
+def test_a_full_disk_leaves_no_half_written_file(tmp_path: Path) -> None:
+    """In a process that may write no file above 64 KiB, as the kernel would have it on a full disk."""
+    script = (
+        "import resource, signal, sys; from pathlib import Path; from assay.parts import write_bytes\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, (65536, {resource.RLIM_INFINITY}))\n"
+        "write_bytes(Path(sys.argv[1]), b'x' * 1_000_000)\n"
+    )
+    path = tmp_path / "file"
+    path.write_bytes(b"before")
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False)
+    assert "File too large" in done.stderr
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"file": b"before"}
+
+
+def test_a_part_comes_back_as_it_was(tmp_path: Path) -> None:
+    part = Part("knn", {"n_neighbors": 5, "of": ["a", None, 0.1]}, ARRAYS)
+    write_part(tmp_path, "detector", part)
+    again = read_part(tmp_path, "detector")
+    assert (again.kind, again.config) == (part.kind, part.config)
+    assert again.arrays.keys() == ARRAYS.keys()
+    for name, array in ARRAYS.items():
+        assert again.arrays[name].dtype == array.dtype
+        np.testing.assert_array_equal(again.arrays[name], array)
+        assert again.arrays[name].tobytes() == array.tobytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["detector.json", "detector.safetensors"]
+
+
+def test_a_part_without_arrays_comes_back(tmp_path: Path) -> None:
+    write_part(tmp_path, "adapter", Part("none"))
+    assert read_part(tmp_path, "adapter") == Part("none", {}, {})
+
+
+def test_the_order_of_arrays_and_their_layout_change_no_byte(tmp_path: Path) -> None:
+    write_arrays(tmp_path / "one", ARRAYS)
+    write_arrays(tmp_path / "two", {name: np.array(ARRAYS[name], order="C") for name in reversed(ARRAYS)})
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_numbers_are_stored_little_endian(tmp_path: Path) -> None:
+    write_arrays(tmp_path / "big", {"x": np.arange(3, dtype=">f4")})
+    write_arrays(tmp_path / "little", {"x": np.arange(3, dtype="<f4")})
+    assert (tmp_path / "big").read_bytes() == (tmp_path / "little").read_bytes()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"a": }', b"\xff\xfe\x00", b"not json"])
+def test_broken_json_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "scorer.json"
+    path.write_bytes(content)
+    with pytest.raises(ScorerError, match=r"scorer\.json is not valid JSON"):
+        read_json(path)
+
+
+def test_broken_arrays_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "detector.safetensors"
+    write_arrays(path, ARRAYS)
+    whole = path.read_bytes()
+    for content in (b"", whole[:4], whole[:40], whole[:-1], b"\xff" * 100, whole + b"x"):
+        path.write_bytes(content)
+        with pytest.raises(ScorerError, match=r"detector\.safetensors is not a safetensors file"):
+            read_arrays(path)
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ScorerError, match=r"head\.json is missing"):
+        read_json(tmp_path / "head.json")
+    with pytest.raises(ScorerError, match=r"x\.safetensors is missing"):
+        read_arrays(tmp_path / "x.safetensors")
+    write_json(tmp_path / "half.json", {"kind": "knn", "config": {}})
+    with pytest.raises(ScorerError, match=r"half\.safetensors is missing"):
+        read_part(tmp_path, "half")
+
+
+def test_nothing_pickled_is_ever_read(tmp_path: Path) -> None:
+    import pickle
+
+    path = tmp_path / "detector.safetensors"
+    path.write_bytes(pickle.dumps(np.arange(3)))
+    with pytest.raises(ScorerError):
+        read_arrays(path)
