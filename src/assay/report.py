@@ -14,6 +14,13 @@ from assay.project import Project
 
 NUMBERS = ("auroc", "auprc", "fpr", "worst_stratum_fpr", "power")
 COLUMNS = ("detector", "adapter", *NUMBERS, "selection_power", "fit_seconds", "state", "reason")
+HEADINGS = {
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "fpr": "FPR",
+    "worst_stratum_fpr": "worst stratum FPR",
+    "fit_seconds": "fit s",
+}
 EVIDENCE = {
     "labels": "labelled test rows",
     "probes": "synthetic probes against presumed normal rows, since there are too few labels",
@@ -74,11 +81,11 @@ def write_report(project: Project) -> Path:
     name = candidate_name(shown["detector"], shown["adapter"])
     figures = [
         (
-            f"p-values of {name} on test rows: normals should be flat",
-            _p_values(project, name, evaluation["eps"]),
+            f"Share of test rows flagged by {name} at each eps: normals should follow the diagonal",
+            _shares(project, name),
         ),
-        ("False-positive rate by hardness stratum, level 0", _strata(evaluation)),
-        ("Power on test anomalies by injected contamination", _levels(evaluation)),
+        (f"False-positive rate of {shown['detector']} by hardness", _strata(evaluation, shown["detector"])),
+        ("Power on test anomalies by injected contamination of the training rows", _levels(evaluation)),
     ]
     write_bytes(path, _page(project, evaluation, rows, figures).encode())
     return path
@@ -90,7 +97,7 @@ def _page(
     from jinja2 import Environment, PackageLoader
 
     environment = Environment(loader=PackageLoader("assay", "templates"), autoescape=True)
-    environment.filters["cell"] = _cell
+    environment.filters.update(cell=_cell, heading=lambda name: HEADINGS.get(name, name.replace("_", " ")))
     about = {name: evaluation[name] for name in ("eps", "n_normals", "n_anomalies")}
     return environment.get_template("report.html").render(
         dataset=project.dataset,
@@ -124,55 +131,44 @@ def _source(figure: Any) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _p_values(project: Project, name: str, eps: float) -> str:
+def _shares(project: Project, name: str) -> str:
     level = levels_of(project.folder("train"))[0]
     arrays = read_arrays(project.folder("evaluate") / "p_values" / f"{level}.safetensors")
     figure, axes = _figure()
-    for kind, colour in (("normals", "#4477aa"), ("anomalies", "#cc6677")):
+    for kind, colour in (("anomalies", "#cc6677"), ("normals", "#4477aa")):
         if f"{name}.{kind}" in arrays:
-            axes.hist(
-                arrays[f"{name}.{kind}"],
-                bins=20,
-                range=(0, 1),
-                density=True,
-                alpha=0.6,
-                color=colour,
-                label=kind,
-            )
-    axes.axhline(1, color="grey", linewidth=1)
-    axes.axvline(eps, color="black", linewidth=1, linestyle="--", label=f"eps = {eps:g}")
-    axes.set(xlabel="p-value", ylabel="density")
-    axes.legend()
+            axes.ecdf(arrays[f"{name}.{kind}"], color=colour, label=kind)
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle="--")
+    axes.set(xlabel="eps", ylabel="share with p <= eps", xlim=(0, 1), ylim=(0, 1.02))
+    axes.legend(loc="lower right")
     return _source(figure)
 
 
-def _strata(evaluation: dict[str, Any]) -> str:
+def _strata(evaluation: dict[str, Any], detector: str) -> str:
     figure, axes = _figure()
-    first = evaluation["candidates"][0]["level"] if evaluation["candidates"] else ""
-    rows = [row for row in evaluation["candidates"] if row["level"] == first]
+    rows = [row for row in evaluation["candidates"] if row["detector"] == detector]
+    rows = [row for row in rows if row["level"] == rows[0]["level"]]
     for number, row in enumerate(rows):
         strata = sorted(row["stratum_fpr"].items())
-        places = [int(stratum) + 1 + (number - len(rows) / 2) * 0.8 / len(rows) for stratum, _ in strata]
-        axes.bar(
-            places,
-            [rate for _, rate in strata],
-            width=0.8 / len(rows),
-            label=candidate_name(row["detector"], row["adapter"]),
-        )
-    axes.axhline(evaluation["eps"], color="black", linewidth=1, linestyle="--")
+        places = [int(stratum) + 1 + (number - (len(rows) - 1) / 2) * 0.8 / len(rows) for stratum, _ in strata]
+        axes.bar(places, [rate for _, rate in strata], width=0.8 / len(rows), label=row["adapter"])
+    axes.axhline(evaluation["eps"], color="black", linewidth=1, linestyle="--", label=f"eps = {evaluation['eps']:g}")
     axes.set(xlabel="hardness quartile (1 = easiest)", ylabel="FPR", xticks=[1, 2, 3, 4])
-    axes.legend(fontsize=7, ncols=2)
+    axes.legend(title="adapter", loc="upper left", bbox_to_anchor=(1, 1))
     return _source(figure)
 
 
 def _levels(evaluation: dict[str, Any]) -> str:
     figure, axes = _figure()
-    lines: dict[str, list[tuple[float, float]]] = {}
+    lines: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for row in evaluation["candidates"]:
         rho = float(row["level"].removeprefix("level-"))
-        lines.setdefault(candidate_name(row["detector"], row["adapter"]), []).append((rho, row["power"]))
-    for label, points in lines.items():
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
-    axes.set(xlabel="injected rho", ylabel="power", ylim=(0, 1.02))
-    axes.legend(fontsize=7, ncols=2)
+        lines.setdefault((row["detector"], row["adapter"]), []).append((rho, row["power"]))
+    detectors, adapters = (list(dict.fromkeys(names)) for names in zip(*lines, strict=True))
+    for (detector, adapter), points in lines.items():
+        colour, style = f"C{detectors.index(detector)}", ("-", "--", ":", "-.")[adapters.index(adapter) % 4]
+        label = candidate_name(detector, adapter)
+        axes.plot(*zip(*points, strict=True), style, color=colour, marker="o", markersize=3, label=label)
+    axes.set(xlabel="injected rho", ylabel="power", ylim=(-0.02, 1.02))
+    axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     return _source(figure)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import resource
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,47 +69,45 @@ def test_writing_replaces_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o644
 
 
-def without_space(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every byte written beyond the first 100 of a file fails, as on a full disk."""
-    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
-
-
-def interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(KeyboardInterrupt()))
-
-
-@pytest.mark.parametrize(("trouble", "error"), [(without_space, OSError), (interrupted, KeyboardInterrupt)])
 @pytest.mark.parametrize("before", [None, b"before"])
-def test_a_failed_write_leaves_what_was_there(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    trouble: Callable[[pytest.MonkeyPatch], None],
-    error: type[BaseException],
-    before: bytes | None,
+def test_an_interrupted_write_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bytes | None
 ) -> None:
+    def interrupt(_handle: int) -> None:
+        raise KeyboardInterrupt
+
     path = tmp_path / "file"
     if before is not None:
         path.write_bytes(before)
     with monkeypatch.context() as patch:
-        trouble(patch)
-        with pytest.raises(error):
-            write_bytes(path, b"after" * 1000)
+        patch.setattr(os, "fsync", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            write_bytes(path, b"after")
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == ({} if before is None else {"file": before})
 
 
-def test_a_full_disk_leaves_no_half_written_file(tmp_path: Path) -> None:
-    """In a process that may write no file above 64 KiB, as the kernel would have it on a full disk."""
-    script = (
-        "import resource, signal, sys; from pathlib import Path; from assay.parts import write_bytes\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        f"resource.setrlimit(resource.RLIMIT_FSIZE, (65536, {resource.RLIM_INFINITY}))\n"
-        "write_bytes(Path(sys.argv[1]), b'x' * 1_000_000)\n"
-    )
+FULL_DISK = f"""
+import resource, signal, sys
+from pathlib import Path
+from assay.parts import write_bytes
+signal.signal(signal.SIGXFSZ, getattr(signal, sys.argv[2]))
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+resource.setrlimit(resource.RLIMIT_FSIZE, (65536, {resource.RLIM_INFINITY}))
+write_bytes(Path(sys.argv[1]), b"x" * 1_000_000)
+"""
+
+
+@pytest.mark.parametrize(("upon_limit", "left"), [("SIG_IGN", 0), ("SIG_DFL", 1)])
+def test_no_file_is_ever_half_written(tmp_path: Path, upon_limit: str, left: int) -> None:
+    """The kernel refuses all beyond 64 KiB, as a full disk does, and then kills the process outright."""
     path = tmp_path / "file"
     path.write_bytes(b"before")
-    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False)
-    assert "File too large" in done.stderr
-    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"file": b"before"}
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, path, upon_limit], capture_output=True, check=False)
+    assert b"File too large" in done.stderr if upon_limit == "SIG_IGN" else done.returncode == -signal.SIGXFSZ
+    assert path.read_bytes() == b"before"
+    others = [p.name for p in tmp_path.iterdir() if p != path]
+    assert len(others) == left
+    assert all(name.startswith(".") for name in others)
 
 
 def test_a_part_comes_back_as_it_was(tmp_path: Path) -> None:
