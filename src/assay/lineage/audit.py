@@ -10,7 +10,7 @@ from typing import Any
 from assay.errors import TamperedError
 from assay.lineage.freshness import differences
 from assay.lineage.records import RECORD, dvc_directory_md5, hash_bytes, hash_file, hash_paths, lineage_root
-from assay.project import Project
+from assay.project import STAGES, Project
 from assay.serving.scorer import HEAD, check_files, find_scorer
 
 
@@ -103,7 +103,8 @@ def _lineage(project: Project, folder: Path, lineage: dict[str, Any], name: str)
         found.append(
             Finding(f"data/{name}", state, f"now {version}, the scorer learned from {lineage['data_version']}")
         )
-    return found + [_stage(project, folder, name, stage, digest) for stage, digest in lineage["records"].items()]
+    order = [stage for stage in STAGES if stage in lineage["records"]]
+    return found + [_stage(project, folder, name, stage, lineage["records"][stage]) for stage in order]
 
 
 def _stage(project: Project, folder: Path, name: str, stage: str, digest: str) -> Finding:
