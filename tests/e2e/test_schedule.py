@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 
 from tests.conftest import Checkout
@@ -27,7 +28,7 @@ def test_an_interval_schedule_fires(finished: Checkout, prefect_api: str) -> Non
         os.killpg(clock.pid, signal.SIGINT)
         try:
             told = clock.communicate(timeout=20)[0]
-        except TimeoutError:
+        except subprocess.TimeoutExpired:
             os.killpg(clock.pid, signal.SIGKILL)
             told = clock.communicate()[0]
     assert len(ended) >= 2, told

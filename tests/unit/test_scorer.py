@@ -192,7 +192,8 @@ def test_many_columns_are_not_all_listed() -> None:
 
 
 def test_a_frame_that_does_not_fit_is_refused(scorer: Scorer) -> None:
-    table = frame()
+    table, hole = frame(), frame()
+    hole.loc[2, "mean area"] = np.nan
     with pytest.raises(InputError, match="column 'mean radius' is missing"):
         scorer.decision_function(table.drop(columns="mean radius"))
     with pytest.raises(InputError, match="unknown column 'target'"):
@@ -202,7 +203,7 @@ def test_a_frame_that_does_not_fit_is_refused(scorer: Scorer) -> None:
     with pytest.raises(InputError, match="column 'mean area' is given twice"):
         scorer.decision_function(pd.concat([table, table[["mean area"]]], axis=1))
     with pytest.raises(InputError, match="row 2, column 'mean area' is nan"):
-        scorer.decision_function(table[table.columns[::-1]].mask(table["mean area"] == table["mean area"].iloc[2]))
+        scorer.decision_function(hole[hole.columns[::-1]])
     with pytest.raises(InputError, match="must hold numbers"):
         scorer.decision_function(table.assign(**{"mean area": "large"}))
 
@@ -221,7 +222,7 @@ def test_a_changed_file_is_named_and_nothing_is_loaded(
 def test_no_byte_of_the_head_can_change(folder: Path) -> None:
     path = folder / "scorer.json"
     whole = path.read_bytes()
-    for place in range(0, len(whole), 7):
+    for place in range(0, len(whole), 41):
         flip(path, place)
         with pytest.raises(AssayError, match=r"scorer\.json"):
             load_scorer(folder)
@@ -334,7 +335,7 @@ def test_bentoml_s_own_home_is_obeyed(root: Path, monkeypatch: pytest.MonkeyPatc
         ("clinic:90f", "there is no scorer"),
         ("digits:27aa", "there is no scorer"),
         ("digits", "there is no champion of that name"),
-        ("", "there is no champion|is no scorer"),
+        ("", "'' is no scorer folder, and there is no champion"),
         (f"clinic:{VERSIONS[0]}0", "neither a scorer folder nor name:version"),
         ("clinic:latest", "neither a scorer folder nor name:version"),
         ("clinic:27AA", "neither a scorer folder nor name:version"),
