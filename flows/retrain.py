@@ -54,7 +54,7 @@ def run_stages(project: Project) -> runs.Result:
         for stage in STAGES:
             verb.with_options(name=stage)(str(project.root), stage)
             done.append(stage)
-        result = runs.deliver(project)
+        result = runs.summarise(project, runs.deliver(project))
         console.say(f"{result.scorer}: {result.verdict}")
         return result
     except BaseException as error:

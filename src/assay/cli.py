@@ -62,7 +62,7 @@ def run(dataset: str | None, as_json: bool) -> None:
         result = _run(project, dataset)
     except NoValidCandidateError:
         if not as_json:
-            runs.show(runs.summarise(project, "no valid candidate, nothing ships"))
+            runs.show(runs.summarise(project, "no valid candidate, nothing ships", shipped=False))
         raise
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=2))
@@ -103,15 +103,18 @@ def stage(name: str) -> None:
     """Run one stage of dvc.yaml unless it is fresh; this is what `dvc repro` calls."""
     project = find_project()
     from assay import runs
+    from assay.data.ingest import require_known_data
     from assay.errors import ConfigError
     from assay.project import STAGES
 
     if name not in STAGES:
         raise ConfigError(f"there is no stage {name!r}; there are {', '.join(STAGES)}")
     with project.lock():
+        require_known_data(project)
+        runs.require_own_code(project)
         runs.execute(project, name)
         if name == "package":
-            runs.show(runs.deliver(project))
+            click.echo(f"{project.dataset}:{runs.scorer_folders(project)[0].name}: {runs.deliver(project)}")
 
 
 @main.command()
@@ -119,8 +122,8 @@ def stage(name: str) -> None:
 @click.option("--name", help="Name of the dataset, for a file of your own.")
 @click.option("--label", metavar="COLUMN", help="Column of labels: 0 normal, 1 anomaly, empty or -1 unknown.")
 @click.option("--id", "id_column", metavar="COLUMN", help="Column of unique row ids.")
-@click.option("--group", metavar="COLUMN", help="Column of groups whose rows must not be parted.")
-@click.option("--time", metavar="COLUMN", help="Column to split by time.")
+@click.option("--group", metavar="COLUMN", help="Column of groups; a group's normal rows get one role.")
+@click.option("--time", metavar="COLUMN", help="Column to split by time; not with --group.")
 def ingest(source: str, **options: str | None) -> None:
     """Bring a CSV or Parquet file, or a public dataset by name, into data/ and track it with DVC."""
     project = find_project()
@@ -157,6 +160,8 @@ def schedule(cron: str | None, interval: float | None, dataset: str | None) -> N
     if (cron is None) == (interval is None):
         raise click.UsageError('give either --cron "0 2 * * *" or --interval SECONDS')
     project = find_project()
+    if dataset is not None:
+        project.require_dataset(dataset)
     from assay.scheduling import serve_schedule
 
     serve_schedule(project, cron=cron, interval=interval, dataset=dataset)
@@ -216,13 +221,14 @@ def promote(tag: str, why: str) -> None:
     """Make a scorer the champion by hand, for instance to roll back."""
     project = find_project()
     from assay.serving.deployment import promote as make_champion
-    from assay.serving.packaging import publish
+    from assay.serving.packaging import bind, publish
     from assay.serving.scorer import find_scorer, load_scorer
 
     with project.lock():
         folder = find_scorer(tag, project.root)
         scorer = load_scorer(folder)
         published = publish(folder, root=project.root, chain_head=project.events.head)
+        bind(published, project.events)
         make_champion(
             project.root,
             scorer.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,10 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "train": ("seed", "device"),
     "select": ("seed",),
 }
+NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,58}[a-z0-9])?")
+LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+RESERVED_LABELS = ("scaler", "null_model", "failures", "strata")
+RESERVED_NAMES = ("scorers",)
 KNOWN = ("dataset", "eps", *SECTIONS, "detectors", "adapters")
 
 
@@ -78,13 +83,10 @@ def parse_config(raw: Any, *, where: str = "params.yaml") -> Config:
         raise ConfigError(f"{where} must be a mapping of settings, not {type(raw).__name__}")
     _check_names(raw, KNOWN, where)
     dataset, eps = raw["dataset"], raw["eps"]
-    if not isinstance(dataset, str) or not dataset:
-        raise ConfigError(f"{where}: dataset is {dataset!r}; give the name of a dataset, for instance digits")
+    check_name(dataset, f"{where}: dataset")
     if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 < eps < 1:
         raise ConfigError(f"{where}: eps is {eps!r}; it must be a number between 0 and 1, for instance 0.05")
-    detectors = _choices(raw["detectors"], f"{where}: detectors")
-    named = {choice.name for choice in detectors}
-    detectors += tuple(Choice(name, name) for name in ALWAYS if name not in named)
+    detectors = _choices(raw["detectors"], f"{where}: detectors", always=ALWAYS)
     sections = {name: _section(raw, name, where) for name in SECTIONS}
     if sections["train"]["device"] not in DEVICES:
         raise ConfigError(f"{where}: train.device is {sections['train']['device']!r}; use one of {', '.join(DEVICES)}")
@@ -104,28 +106,51 @@ def _check_names(given: Mapping[str, Any], known: tuple[str, ...], where: str) -
         raise ConfigError(f"{where} lacks the setting {missing[0]!r}; it needs {', '.join(known)}")
 
 
+def check_name(name: Any, what: str) -> None:
+    """Raise `ConfigError` unless `name` can name a dataset, its folders, and what BentoML stores of it."""
+    if not isinstance(name, str) or not NAME.fullmatch(name) or name in RESERVED_NAMES:
+        raise ConfigError(
+            f"{what} is {name!r}; use up to 60 lower-case letters, digits, '-' and '_', with a letter or digit at "
+            f"both ends, and not {', '.join(RESERVED_NAMES)}"
+        )
+
+
+def _check_levels(levels: Any, where: str) -> None:
+    numbers = isinstance(levels, list) and all(
+        isinstance(rho, int | float) and not isinstance(rho, bool) for rho in levels
+    )
+    if not numbers or len({f"{rho:g}" for rho in levels}) < len(levels):
+        raise ConfigError(f"{where} is {levels!r}; give a list of different numbers, for instance [0, 0.05, 0.1]")
+
+
 def _section(raw: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
     given = raw[name]
     if not isinstance(given, Mapping):
         raise ConfigError(f"{where}: {name} must be a mapping with {', '.join(SECTIONS[name])}, not {given!r}")
     _check_names(given, SECTIONS[name], f"{where}: {name}")
     section = dict(given)
+    if name == "contaminate":
+        _check_levels(section["levels"], f"{where}: {name}.levels")
     seed = section["seed"]
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ConfigError(f"{where}: {name}.seed is {seed!r}; it must be a whole number >= 0")
     return section
 
 
-def _choices(raw: Any, where: str) -> tuple[Choice, ...]:
+def _choices(raw: Any, where: str, always: tuple[str, ...] = ()) -> tuple[Choice, ...]:
     if not isinstance(raw, list) or not raw:
         raise ConfigError(f"{where} must be a list of names, for instance [{', '.join(ALWAYS)}]; got {raw!r}")
     choices = tuple(_choice(entry, where) for entry in raw)
+    choices += tuple(Choice(name, name) for name in always if name not in {choice.name for choice in choices})
     labels = [choice.label for choice in choices]
     for label in labels:
         if labels.count(label) > 1:
             raise ConfigError(f"{where}: {label!r} stands twice; give one of them a label of its own (label: NAME)")
-        if not label.replace("_", "").replace("-", "").isalnum():
-            raise ConfigError(f"{where}: label {label!r} may hold letters, digits, - and _ only")
+        if not LABEL.fullmatch(label) or label in RESERVED_LABELS:
+            raise ConfigError(
+                f"{where}: label {label!r} is not allowed; use letters, digits, '-' and '_', and none of "
+                f"{', '.join(RESERVED_LABELS)}"
+            )
     return choices
 
 

@@ -56,23 +56,18 @@ def candidates_table(rows: list[dict[str, Any]], *, eps: float, evidence: str, t
     rows : list of dict
         Rows of `assay.report.leaderboard`.
     eps : float
-    evidence : {"labels", "probes"}
-        Without labels the columns say what the numbers really are.
+    evidence : {"labels", "anomalies", "probes"}
+        Where labels are missing the columns say what the numbers really are.
     """
-    probes = evidence == "probes"
     table = Table(title=title, title_justify="left")
     table.add_column("detector")
     table.add_column("adapter")
-    names = ["AUROC", "AUPRC", f"FPR at {eps:g}", "worst stratum FPR", "power", "fit s"]
-    if probes:
-        names = [
-            "AUROC on probes",
-            "AUPRC on probes",
-            f"flag rate on presumed normals at {eps:g}",
-            "worst stratum flag rate",
-            "power on synthetic probes",
-            "fit s",
-        ]
+    rates = [f"FPR at {eps:g}", "worst stratum FPR"]
+    if evidence != "labels":
+        rates = [f"flag rate on presumed normals at {eps:g}", "worst stratum flag rate"]
+    names = ["AUROC", "AUPRC", *rates, "power", "fit s"]
+    if evidence == "probes":
+        names = ["AUROC on probes", "AUPRC on probes", *rates, "power on synthetic probes", "fit s"]
     for name in names:
         table.add_column(name, justify="right")
     table.add_column("")

@@ -66,18 +66,21 @@ def split(data: Path, out: Path, *, seed: int, source: str) -> dict[str, Any]:
     card = dataset.card
     parts = split_rows(dataset.data, card.columns, seed=seed)
     kind = evidence(parts)
+    contents = len({mark for part in parts.values() for mark in part.rows["fingerprint"]})
     for role, rows in parts.items():
         write_rows(out / role, rows)
     for role in ("train", "adapt", "calibration", "selection", "test"):
         if not (parts[role].labels != ANOMALY).any():
             raise StageError(
-                f"dataset {card.name}: no normal row fell to role {role}; {len(dataset.data)} rows are too few to split"
+                f"dataset {card.name}: no normal row fell to role {role}; its {len(dataset.data)} rows, "
+                f"{contents} different ones, are too few to split"
             )
     if kind == "probes":
         injected = "cluster" if source == "auto" else source
         recipes = [name for name in RECIPES if name != injected]
         for offset, role in enumerate(("selection", "test"), start=1):
-            normals = parts[role].take(parts[role].labels != ANOMALY)
+            # Rows that are not finite are left to validation, which names them.
+            normals = parts[role].take((parts[role].labels != ANOMALY) & np.isfinite(parts[role].features).all(axis=1))
             probes = make_probes(
                 normals,
                 recipes=recipes,
@@ -87,10 +90,14 @@ def split(data: Path, out: Path, *, seed: int, source: str) -> dict[str, Any]:
                 image_shape=card.image_shape,
             )
             write_rows(out / role / "probes", probes)
+    unit = "time" if (dataset.data.rows["time"] != "").any() else "row"
+    unit = "group" if (dataset.data.rows["group"] != "").any() else unit
     counts = {
         role: {"rows": len(rows), "anomalies": int((rows.labels == ANOMALY).sum())} for role, rows in parts.items()
     }
-    write_json(out / "split.json", {"evidence": kind, "seed": seed, "roles": counts, "order": list(ROLES)})
+    write_json(
+        out / "split.json", {"evidence": kind, "seed": seed, "roles": counts, "order": list(ROLES), "unit": unit}
+    )
     return {}
 
 
@@ -373,6 +380,7 @@ def evaluate(
 
 def package(
     data: Path,
+    split: Path,
     roles: dict[str, Path],
     records: dict[str, Path],
     trained: Path,
@@ -386,6 +394,8 @@ def package(
 
     Parameters
     ----------
+    split : Path
+        ``split.json``.
     roles : dict of str to Path
         Folders of the rows it learned from (train, adapt, calibration); their fingerprints go along.
     records : dict of str to Path
@@ -426,6 +436,7 @@ def package(
         "columns": list(card.columns),
         "image_shape": None if card.image_shape is None else list(card.image_shape),
         "eps": eps,
+        "unit": read_json(split)["unit"],
         "candidate": {"detector": winner["detector"], "adapter": winner["adapter"], "level": level},
         "lineage": {"root": lineage_root(behind), "data_version": dvc_directory_md5(data), "records": hashes},
     }
@@ -443,15 +454,15 @@ def presumed_normals(data: RowSet) -> RowSet:
 def evidence_rows(folder: Path) -> tuple[RowSet, RowSet, str]:
     """Return normals, anomalies and the kind of evidence of the selection or test rows.
 
-    With labels: the labelled normals (all presumed normals where none is labelled) and the labelled
-    anomalies. Without: the presumed normals and the probes.
+    "labels": labelled normals and labelled anomalies. "anomalies": no row is labelled normal, so that all
+    others are presumed to be, against the labelled anomalies. "probes": presumed normals, and probes.
     """
     data = read_rows(folder)
     if (folder / "probes").is_dir():
         return presumed_normals(data), read_rows(folder / "probes"), "probes"
     known = data.labels == NORMAL
-    normals = data.take(known) if known.any() else presumed_normals(data)
-    return normals, data.take(data.labels == ANOMALY), "labels"
+    anomalies = data.take(data.labels == ANOMALY)
+    return (data.take(known), anomalies, "labels") if known.any() else (presumed_normals(data), anomalies, "anomalies")
 
 
 def candidate_name(detector: str, adapter: str) -> str:

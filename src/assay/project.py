@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from assay.config import Config, parse_config, read_params
+from assay.config import Config, check_name, parse_config, read_params
 from assay.errors import ConfigError, StageError
 from assay.lineage.events import EventLog
+from assay.parts import write_bytes
 
 STAGES = ("split", "contaminate", "validate", "train", "calibrate", "select", "evaluate", "package")
 
@@ -89,7 +91,7 @@ class Project:
 
     @property
     def state(self) -> Path:
-        """Folder of local state: events, deployments, downloads, reports, the lock."""
+        """Folder of local state: events, downloads, reports, the lock."""
         return self.root / ".assay"
 
     @property
@@ -133,26 +135,32 @@ class Project:
         return values
 
     def use_dataset(self, name: str) -> None:
-        """Write ``dataset: name`` into params.yaml, keeping its comments, so that DVC sees the same run."""
-        import io
+        """Write ``dataset: name`` into params.yaml, so that DVC sees the same run.
 
-        from ruamel.yaml import YAML
-
-        from assay.parts import write_bytes
-
-        if name == self.dataset:
-            return
-        yaml = YAML()
-        yaml.preserve_quotes = True
-        yaml.width = 4096
+        Raises
+        ------
+        ConfigError
+            The name is not allowed, or params.yaml has not one line that begins with ``dataset:``.
+        StageError
+            There is no such dataset.
+        """
+        check_name(name, "--dataset")
+        self.require_dataset(name)
         path = self.root / "params.yaml"
-        content = yaml.load(path.read_text(encoding="utf-8"))
-        content["dataset"] = name
-        buffer = io.BytesIO()
-        yaml.dump(content, buffer)
-        write_bytes(path, buffer.getvalue())
+        text, found = re.subn(r"(?m)^dataset:.*$", f"dataset: {name}", path.read_text(encoding="utf-8"))
+        if found != 1:
+            raise ConfigError(f"{path} has {found} lines that begin with 'dataset:'; it needs one")
+        write_bytes(path, text.encode())
         for cached in ("raw_params", "config", "stages"):
             self.__dict__.pop(cached, None)
+
+    def require_dataset(self, name: str) -> None:
+        """Raise `StageError` unless the dataset has been ingested."""
+        if not (self.root / "data" / name).is_dir():
+            have = ", ".join(sorted(p.name for p in (self.root / "data").glob("*"))) or "none"
+            raise StageError(
+                f"there is no dataset {name!r} in data/ (there are: {have}); bring it in with `assay ingest`"
+            )
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

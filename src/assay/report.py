@@ -23,6 +23,7 @@ HEADINGS = {
 }
 EVIDENCE = {
     "labels": "labelled test rows",
+    "anomalies": "labelled anomalies against presumed normal rows, since no row is labelled normal",
     "probes": "synthetic probes against presumed normal rows, since there are too few labels",
 }
 

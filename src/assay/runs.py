@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from assay import console, stages, versioning
 from assay.data.ingest import restore
-from assay.errors import StageError, ToolError
+from assay.errors import ScorerError, StageError, ToolError
 from assay.lineage.freshness import Outcome, is_fresh
+from assay.lineage.records import RECORD, hash_tree
+from assay.parts import read_json
 from assay.project import STAGES, Project
 from assay.report import leaderboard, write_report
-from assay.serving.deployment import keep, promote, read_deployment
+from assay.serving.deployment import Deployment, keep, promote, read_deployment
+
+if TYPE_CHECKING:
+    from assay.evaluation.champion import Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +28,7 @@ class Result:
     dataset: str
     eps: float
     evidence: str
+    unit: str
     candidates: list[dict[str, Any]]
     scorer: str | None
     champion: str | None
@@ -49,12 +56,21 @@ def prepare(project: Project) -> None:
     """
     project.config  # noqa: B018  (read first: DVC says less of a broken file)
     restore(project)
-    if not project.data.is_dir():
-        have = ", ".join(sorted(p.name for p in (project.root / "data").glob("*"))) or "none"
-        raise StageError(
-            f"there is no dataset {project.dataset!r} in data/ (there are: {have}); bring it in with `assay ingest`"
-        )
+    project.require_dataset(project.dataset)
+    require_own_code(project)
     project.events.check()
+
+
+def require_own_code(project: Project) -> None:
+    """Raise `StageError` if the code that runs is not the code in ``src/``, whose hash goes on record."""
+    import assay
+
+    running, own = Path(assay.__file__).parent, project.root / "src" / "assay"
+    if own.is_dir() and running.resolve() != own.resolve() and hash_tree(running) != hash_tree(own):
+        raise StageError(
+            f"the assay that runs, {running}, differs from {own}, whose hashes would go on record; "
+            f"use the environment of this project (`make run`), or install it: pip install -e {project.root}"
+        )
 
 
 def check_choices(project: Project) -> None:
@@ -111,54 +127,63 @@ def close_run(project: Project, run: str, done: list[str], error: BaseException 
     project.events.append("run-ended", run=run, state=state, reason="" if error is None else str(error), stages=done)
 
 
-def deliver(project: Project) -> Result:
-    """Publish the scorer, decide who is champion, write the report, and say where everything is."""
-    from assay.evaluation.champion import judge
-    from assay.serving.packaging import publish
+def deliver(project: Project) -> str:
+    """Publish the scorer and decide who is champion; returns the verdict in words."""
+    from assay.serving.packaging import bind, publish
 
-    (folder,) = (p for p in project.folder("package").iterdir() if p.is_dir())
+    (folder,) = scorer_folders(project)
     published = publish(folder, root=project.root, chain_head=project.events.head)
-    current = read_deployment(project.root, project.dataset)
+    bind(published, project.events)
+    name, current = project.dataset, read_deployment(project.root, project.dataset)
     if current is not None and current.version == folder.name:
-        verdict = f"{current.tag} is the champion already"
+        return f"{current.tag} is the champion already"
+    found = _challenge(project, folder, current)
+    if found.promote:
+        promote(project.root, name, folder.name, bento=published.bento_tag, reason=found.reason, events=project.events)
     else:
-        selection = project.folder("split") / "selection"
-        seed = project.config.sections["select"]["seed"]
-        if current is None:
-            wins, verdict = True, "the first valid scorer of this dataset"
-        else:
-            from assay.serving.scorer import find_scorer
-
-            found = judge(folder, find_scorer(current.tag, project.root), selection, eps=project.config.eps, seed=seed)
-            wins, verdict = found.promote, found.reason
-        name, bento = project.dataset, published.bento_tag
-        if wins:
-            promote(project.root, name, folder.name, bento=bento, reason=verdict, events=project.events)
-        else:
-            keep(project.root, name, folder.name, reason=verdict, events=project.events)
-    return summarise(project, verdict)
+        keep(project.root, name, folder.name, reason=found.reason, events=project.events)
+    return found.reason
 
 
-def summarise(project: Project, verdict: str) -> Result:
-    """Collect what a finished run says, and draw its report."""
+def _challenge(project: Project, folder: Path, current: Deployment | None) -> Verdict:
+    from assay.evaluation.champion import Verdict, judge
+    from assay.serving.scorer import find_scorer
+
+    if current is None:
+        return Verdict(True, "the first scorer of this dataset that is deployed")
+    try:
+        champion = find_scorer(current.tag, project.root)
+    except ScorerError as error:
+        tag = f"{project.dataset}:{folder.name}"
+        return Verdict(False, f"the champion cannot be compared: {error}; to replace it: assay promote {tag} --why WHY")
+    selection, seed = project.folder("split") / "selection", project.config.sections["select"]["seed"]
+    return judge(folder, champion, selection, eps=project.config.eps, seed=seed)
+
+
+def scorer_folders(project: Project) -> list[Path]:
+    """Return the folder of the scorer that the newest run packaged; an empty list where there is none."""
+    return [path for path in project.folder("package").glob("*") if path.is_dir()]
+
+
+def summarise(project: Project, verdict: str, *, shipped: bool = True) -> Result:
+    """Collect what a finished run says, and draw its report; ``shipped`` tells whether it ended in a scorer."""
     from assay.pipeline import read_evaluation
 
-    folders = [p for p in project.folder("package").glob("*") if p.is_dir()]
+    folders = scorer_folders(project) if shipped else []
     deployment = read_deployment(project.root, project.dataset)
     evaluation = read_evaluation(project.folder("evaluate"))
+    record = project.folder("package" if shipped else "select") / RECORD
     return Result(
         dataset=project.dataset,
         eps=project.config.eps,
         evidence=evaluation["evidence"],
+        unit=read_json(project.folder("split") / "split.json")["unit"],
         candidates=leaderboard(project),
         scorer=f"{project.dataset}:{folders[0].name}" if folders else None,
         champion=None if deployment is None else deployment.tag,
         verdict=verdict,
         report=str(write_report(project).relative_to(project.root)),
-        record=str(
-            (project.folder("package") if folders else project.folder("select")).relative_to(project.root)
-            / "record.json"
-        ),
+        record=str(record.relative_to(project.root)),
         folder=str(folders[0].relative_to(project.root)) if folders else None,
     )
 
@@ -169,6 +194,12 @@ def show(result: Result) -> None:
     console.paper.print(
         console.candidates_table(result.candidates, eps=result.eps, evidence=result.evidence, title=title)
     )
+    if result.unit != "row":
+        console.paper.print(
+            f"roles were given by {result.unit}: rows of a new {result.unit} are not exchangeable with the calibration "
+            f"rows, so that their false-positive rate is not guaranteed to stay below eps",
+            markup=False,
+        )
     for row in result.candidates:
         if row["reason"]:
             console.paper.print(f"not valid: {row['detector']}+{row['adapter']}: {row['reason']}", markup=False)
@@ -189,4 +220,4 @@ def refresh(project: Project) -> Result:
     if set(versioning.status(project.root)) - {versioning.DATA}:
         versioning.commit(project.root, STAGES)
     console.say("nothing changed: every stage is fresh")
-    return deliver(project)
+    return summarise(project, deliver(project))

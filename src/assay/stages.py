@@ -90,6 +90,7 @@ def _evaluate(project: Project, out: Path, progress: Progress) -> dict[str, Any]
 def _package(project: Project, out: Path, progress: Progress) -> dict[str, Any]:
     return pipeline.package(
         project.data,
+        project.folder("split") / "split.json",
         {role: project.folder("split") / role for role in LEARNED_FROM},
         {stage: project.folder(stage) / RECORD for stage in (*BEHIND, "select")},
         project.folder("train"),

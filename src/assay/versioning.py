@@ -37,7 +37,7 @@ def require_clean_data(root: Path) -> None:
         names = ", ".join(changed_datasets(root)) or "data/"
         raise TamperedError(
             f"{names} differs from what {DATA} names; nothing was run. "
-            f"`dvc checkout {DATA}` restores it; to bring in new data, restore first and then use `assay ingest`"
+            f"`dvc checkout --force {DATA}` restores it; new data come in by `assay ingest`, after that"
         )
 
 
@@ -61,11 +61,31 @@ def track_data(root: Path) -> None:
 
 def tracked_version(root: Path) -> str | None:
     """MD5 of the ``data`` folder that data.dvc names, None where nothing is tracked yet."""
-    import yaml
-
     if not (root / DATA).is_file():
         return None
-    return str(yaml.safe_load((root / DATA).read_text(encoding="utf-8"))["outs"][0]["md5"])
+    return _version((root / DATA).read_text(encoding="utf-8"))
+
+
+def committed_version(root: Path) -> str | None:
+    """MD5 of the ``data`` folder that data.dvc names in the Git commit that is checked out, if any."""
+    done = subprocess.run(["git", "show", f"HEAD:./{DATA}"], cwd=root, capture_output=True, text=True, check=False)
+    return _version(done.stdout) if done.returncode == 0 else None
+
+
+def _version(text: str) -> str:
+    import yaml
+
+    return str(yaml.safe_load(text)["outs"][0]["md5"])
+
+
+def locked_version(root: Path, folder: str) -> str | None:
+    """MD5 that dvc.lock names for an output folder, None where it names none."""
+    import yaml
+
+    path = root / "dvc.lock"
+    stages = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"] if path.is_file() else {}
+    outs = [out for stage in stages.values() for out in stage.get("outs", ()) if out["path"] == folder]
+    return str(outs[0]["md5"]) if outs else None
 
 
 def has_remote(root: Path) -> bool:

@@ -92,11 +92,11 @@ def test_a_champion_with_other_columns_stays(scorer: Path, selection: Path, tmp_
 
 def test_a_run_prints_and_records_why_the_champion_stays(finished: Checkout, prefect_api: str) -> None:
     """Split anew, most selection rows are rows that the champion has learned from."""
-    before = json.loads((finished.root / ".assay/deployments/breast_cancer.json").read_text())
+    before = json.loads((finished.root / "deployments/breast_cancer.json").read_text())
     params = finished.root / "params.yaml"
     params.write_text(params.read_text().replace("split: {seed: 0}", "split: {seed: 1}"))
     told = finished.assay("run", PREFECT_API_URL=prefect_api)
-    after = json.loads((finished.root / ".assay/deployments/breast_cancer.json").read_text())
+    after = json.loads((finished.root / "deployments/breast_cancer.json").read_text())
     events = [json.loads(line) for line in (finished.root / ".assay/events.jsonl").read_text().splitlines()]
     (kept,) = [event for event in events if event["event"] == "champion-kept"]
     assert after == before
@@ -109,7 +109,7 @@ def test_promote_by_hand_and_roll_back(finished: Checkout, scorer: Path) -> None
     tag = f"breast_cancer:{scorer.name}"
     finished.assay("promote", tag, code=2)
     finished.assay("promote", tag, "--why", "checked by hand")
-    record = json.loads((finished.root / ".assay/deployments/breast_cancer.json").read_text())
+    record = json.loads((finished.root / "deployments/breast_cancer.json").read_text())
     assert record["reason"] == "checked by hand"
     assert load_scorer(scorer).version == record["version"]
     assert "there is no scorer" in finished.assay("promote", "breast_cancer:000000000000", "--why", "x", code=1).stderr

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.conftest import Checkout
 
 from assay import stages
 from assay.lineage.audit import Findings, verify_scorer
 from assay.lineage.events import EventLog
 from assay.lineage.records import files_of
 from assay.project import Project
-from tests.conftest import Checkout
 
 BEHIND = ("split", "contaminate", "validate", "train", "calibrate", "select")
 WHAT = [

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from tests.conftest import QUICK, Checkout
 
 import assay
 from assay.cli import main
 from assay.environment import SWITCHES
-from tests.conftest import QUICK, Checkout
 
 NO_SERVER = "http://127.0.0.1:9/api"
 COMMANDS = ("audit", "detectors", "ingest", "promote", "restore", "run", "schedule", "scorers", "serve", "stage")
@@ -40,6 +40,15 @@ def refusal(stdout: str, stderr: str) -> str:
 def refuse(project: Checkout, *arguments: str, code: int) -> str:
     done = call(project, *arguments, code=code)
     return refusal(done.stdout, done.stderr)
+
+
+@pytest.fixture
+def clone(checkout: Checkout) -> Checkout:
+    """A fresh project as Git gives it to anyone: all is committed, nothing was run, and data/ is not there."""
+    who = ("-c", "user.name=tests", "-c", "user.email=tests@example.org")
+    for command in (("add", "--all"), ("commit", "--quiet", "--message", "all")):
+        assert checkout.call("git", *who, *command).returncode == 0
+    return checkout
 
 
 def test_help_names_every_command(checkout: Checkout) -> None:
@@ -116,17 +125,17 @@ def test_anywhere_inside_a_project(checkout: Checkout) -> None:
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_what_is_refused_is_one_line_and_a_code(
-    checkout: Checkout, arguments: tuple[str, ...], code: int, words: str
+    clone: Checkout, arguments: tuple[str, ...], code: int, words: str
 ) -> None:
-    assert words in refuse(checkout, *arguments, code=code)
-    assert not (checkout.root / "work").exists()
-    assert not (checkout.root / "data").exists()
+    assert words in refuse(clone, *arguments, code=code)
+    assert not (clone.root / "work").exists()
+    assert not (clone.root / "data").exists()
 
 
-def test_wrong_settings_are_one_line_and_a_code(checkout: Checkout) -> None:
-    checkout.params(QUICK.replace("eps: 0.05", "eps: 5"))
+def test_wrong_settings_are_one_line_and_a_code(clone: Checkout) -> None:
+    clone.params(QUICK.replace("eps: 0.05", "eps: 5"))
     for arguments in (("run",), ("stage", "train"), ("serve",)):
-        assert "params.yaml: eps is 5" in refuse(checkout, *arguments, code=2)
+        assert "params.yaml: eps is 5" in refuse(clone, *arguments, code=2)
 
 
 def test_changed_outputs_are_one_line_and_a_code(finished: Checkout) -> None:

@@ -188,7 +188,6 @@ def test_a_wrong_value_is_named(path: str, value: object, words: str) -> None:
         ([{"knn": {"label": ".."}}], "label '..'"),
         ([{"knn": {"label": "a b"}}], "label 'a b'"),
         ([{"knn": {"label": ""}}], "label ''"),
-        ([{"knn": {"label": "--"}}], "label '--'"),
     ],
 )
 def test_a_wrong_choice_is_named_with_its_section(section: str, value: object, words: str) -> None:

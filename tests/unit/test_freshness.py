@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import Checkout, make_checkout
 
 from assay.errors import StageError, TamperedError
 from assay.lineage.freshness import Outcome, Work, check_outputs, is_fresh, read_record, run_stage
 from assay.lineage.records import hash_file, hash_tree, stage_key
 from assay.project import Project
-from tests.conftest import Checkout, make_checkout
 
 STAGE = "split"
 INPUT = "data/breast_cancer/rows.csv"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -14,8 +13,10 @@ import pandas as pd
 import pytest
 
 from assay.errors import AssayError, ConfigError, InputError, ScorerError, TamperedError
+from assay.lineage.events import EventLog
 from assay.lineage.records import hash_file
 from assay.parts import read_json, write_json
+from assay.serving.deployment import promote
 from assay.serving.scorer import Scorer, as_features, column_order, find_scorer, load_scorer
 
 FROZEN = Path(__file__).parents[1] / "frozen" / "scorer-1"
@@ -292,7 +293,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_json(tmp_path / ".bentoml/models/clinic" / VERSIONS[0] / "scorer.json", {})
     (tmp_path / "work/scorers/clinic/90ffffffffff").mkdir()
     (tmp_path / ".bentoml/models/clinic/latest").write_text(VERSIONS[1])
-    write_json(tmp_path / ".assay/deployments/clinic.json", {"version": VERSIONS[1]})
+    write_json(tmp_path / "deployments/clinic.json", {"version": VERSIONS[1]})
     return tmp_path
 
 
@@ -307,7 +308,7 @@ def test_a_tag_finds_its_scorer(root: Path) -> None:
 
 def test_a_name_alone_is_its_champion(root: Path) -> None:
     assert find_scorer("clinic", root).name == VERSIONS[1]
-    write_json(root / ".assay/deployments/clinic.json", {"version": VERSIONS[2]})
+    write_json(root / "deployments/clinic.json", {"version": VERSIONS[2]})
     assert find_scorer("clinic", root).name == VERSIONS[2]
 
 
@@ -351,7 +352,7 @@ def test_bentoml_s_own_home_is_obeyed(root: Path, monkeypatch: pytest.MonkeyPatc
         ("clinic:9:1", "neither a scorer folder nor name:version"),
         ("clinic:9\n", "neither a scorer folder nor name:version"),
         ("Clinic:9", "neither a scorer folder nor name:version"),
-        ("../deployments/clinic", "neither a scorer folder nor name:version"),
+        ("../deployments/clinic", "is no scorer folder|neither a scorer folder"),
         ("work/scorers/clinic", "there is no champion of that name"),
     ],
 )

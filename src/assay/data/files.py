@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from assay.config import check_name
 from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Card, Dataset, RowSet
 from assay.errors import DataError
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _MISSING = ["", "NA", "N/A", "<NA>", "NaN", "nan", "null", "NULL", "None"]
 _LABELS = {
@@ -70,8 +70,7 @@ def read_table(
     DataError
         The file, a column or a value cannot be used; the message names it. Rows are counted from 0.
     """
-    if not _NAME.fullmatch(name):
-        raise DataError(f"dataset name {name!r} is not allowed; use lower-case letters, digits, '_' and '-'")
+    check_name(name, "the dataset's name")
     roles = {"label": label, "id_column": id_column, "group": group, "time": time}
     special = [column for column in roles.values() if column is not None]
     if len(set(special)) < len(special):

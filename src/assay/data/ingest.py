@@ -9,11 +9,12 @@ from pathlib import Path
 
 from assay import versioning
 from assay.data.dataset import Dataset, write_dataset
-from assay.errors import DataError, ToolError
-from assay.lineage.records import dvc_directory_md5
+from assay.errors import DataError, TamperedError, ToolError
+from assay.lineage.records import dvc_directory_md5, dvc_md5, files_of
 from assay.parts import write_json
 from assay.project import Project
 
+STAGING = ".data."
 BUNDLED = ("breast_cancer", "digits")
 
 
@@ -52,6 +53,10 @@ def load_source(
             raise DataError(f"{given[0]} is for files of your own; {source} is a public dataset and needs no options")
         mirror = os.environ.get("ASSAY_DATA_MIRROR")
         return load_named(source, mirror=Path(mirror) if mirror else None, cache=project.state / "downloads")
+    if name is not None and name in dataset_names():
+        raise DataError(f"--name {name} is the name of a public dataset; give your own another one")
+    if group is not None and time is not None:
+        raise DataError("--group and --time cannot both decide the roles of rows; give the one that matters more")
     path = Path(source)
     if not path.is_file():
         raise DataError(f"{source!r} is neither a file nor a known dataset; known are {', '.join(dataset_names())}")
@@ -64,7 +69,7 @@ def ingest(project: Project, dataset: Dataset) -> Path:
     """Put a dataset into ``data/<name>/`` and track it; learn its suite if it has none yet.
 
     The datasets that are there already must be what data.dvc names, so that tracking the new one blesses
-    nothing else. Call it under the project's lock.
+    nothing else. What is killed on the way is finished by the next command. Call it under the project's lock.
 
     Returns
     -------
@@ -74,14 +79,27 @@ def ingest(project: Project, dataset: Dataset) -> Path:
     from assay.data.expectations import learn_suite
 
     restore(project)
-    folder = project.root / "data" / dataset.card.name
-    _place(dataset, folder)
-    suite = project.root / "expectations" / f"{dataset.card.name}.json"
-    if not suite.is_file():
-        write_json(suite, learn_suite(dataset))
-    versioning.track_data(project.root)
-    project.events.append("ingested", dataset=dataset.card.name, data_version=dvc_directory_md5(folder))
-    return folder
+    name, data = dataset.card.name, project.root / "data"
+    suite = project.root / "expectations" / f"{name}.json"
+    learned = None if suite.is_file() else learn_suite(dataset)
+    _sweep(project)
+    staging = Path(tempfile.mkdtemp(dir=project.root, prefix=STAGING))
+    try:
+        write_dataset(staging / name, dataset)
+        others = {p.relative_to(data).as_posix(): p for p in files_of(data) if p.relative_to(data).parts[0] != name}
+        own = {p.relative_to(staging).as_posix(): p for p in files_of(staging)}
+        tracked = dvc_md5({**others, **own})
+        if learned is not None:
+            write_json(suite, learned)
+        project.events.append("ingest-started", dataset=name, tracked=tracked)
+        data.mkdir(exist_ok=True)
+        if (data / name).exists():
+            (data / name).rename(staging / "replaced")
+        (staging / name).rename(data / name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    _track(project, name)
+    return data / name
 
 
 def restore(project: Project) -> None:
@@ -90,7 +108,7 @@ def restore(project: Project) -> None:
     Raises
     ------
     TamperedError
-        ``data/`` is there and differs.
+        ``data/`` is there and differs, or data.dvc was rewritten by neither `ingest` nor a Git commit.
     DataError
         ``data/`` is not there and nothing that it could come from is.
     """
@@ -98,12 +116,12 @@ def restore(project: Project) -> None:
     data = project.root / "data"
     if data.exists() and any(data.iterdir()):
         if tracked is not None:
-            versioning.require_clean_data(project.root)
+            _check(project, data)
         return
     if tracked is None or _checked_out(project):
         return
-    _sweep(data)
-    staging = Path(tempfile.mkdtemp(dir=project.root, prefix=".data."))
+    _sweep(project)
+    staging = Path(tempfile.mkdtemp(dir=project.root, prefix=STAGING))
     try:
         staging.chmod(0o755)
         for name in BUNDLED:
@@ -119,6 +137,41 @@ def restore(project: Project) -> None:
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     versioning.track_data(project.root)
+    project.events.append("restored", tracked=tracked)
+
+
+def require_known_data(project: Project) -> None:
+    """Raise `TamperedError` if data.dvc names data that were neither ingested here nor committed to Git.
+
+    ``dvc repro`` tracks changed files by itself, before any stage could refuse them.
+    """
+    tracked = versioning.tracked_version(project.root)
+    logged = {event["tracked"] for event in project.events if event["event"] in ("ingested", "restored")}
+    if tracked is not None and tracked not in logged and tracked != versioning.committed_version(project.root):
+        raise TamperedError(
+            "data.dvc names data that were neither brought in by `assay ingest` nor committed to Git, so files in "
+            "data/ were changed and `dvc` tracked them; restore both with `git checkout data.dvc` and "
+            "`dvc checkout --force data.dvc`, or commit data.dvc if the change is yours"
+        )
+
+
+def _check(project: Project, data: Path) -> None:
+    """Hold ``data/`` to data.dvc; finish an ingest that was killed between placing and tracking."""
+    try:
+        versioning.require_clean_data(project.root)
+    except TamperedError:
+        started = project.events.last("ingest-started")
+        if started is None or started["tracked"] != dvc_directory_md5(data):
+            raise
+        _track(project, started["dataset"])
+    require_known_data(project)
+
+
+def _track(project: Project, name: str) -> None:
+    versioning.track_data(project.root)
+    version = dvc_directory_md5(project.root / "data" / name)
+    tracked = versioning.tracked_version(project.root)
+    project.events.append("ingested", dataset=name, data_version=version, tracked=tracked)
 
 
 def _checked_out(project: Project) -> bool:
@@ -131,18 +184,7 @@ def _checked_out(project: Project) -> bool:
     return True
 
 
-def _place(dataset: Dataset, folder: Path) -> None:
-    folder.parent.mkdir(exist_ok=True)
-    _sweep(folder)
-    with tempfile.TemporaryDirectory(dir=folder.parent.parent, prefix=f".{folder.name}.") as temporary:
-        incoming, outgoing = Path(temporary) / "new", Path(temporary) / "old"
-        write_dataset(incoming, dataset)
-        if folder.exists():
-            folder.rename(outgoing)
-        incoming.rename(folder)
-
-
-def _sweep(folder: Path) -> None:
-    for left in folder.parent.glob(f".{folder.name}.*"):
-        if left.is_dir():
-            shutil.rmtree(left)
+def _sweep(project: Project) -> None:
+    """Remove what a killed command left under temporary names."""
+    for left in project.root.glob(f"{STAGING}*"):
+        shutil.rmtree(left)

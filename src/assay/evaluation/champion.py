@@ -75,7 +75,7 @@ def judge(challenger: Path, champion: Path, selection: Path, *, eps: float, seed
         seed=seed,
     )
     what = f"power {found.new_power:.3f} against {found.old_power:.3f} on {found.n_anomalies} " + (
-        "anomalies" if evidence == "labels" else "synthetic probes"
+        "synthetic probes" if evidence == "probes" else "anomalies"
     )
     if found.new_power >= found.old_power:
         return Verdict(True, f"{what}: not below the champion {old.tag}")

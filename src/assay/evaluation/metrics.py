@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.calibration.conformal import check_eps, largest_rank
+from assay.calibration.conformal import largest_rank
 from assay.errors import DataError
 
 Floats = NDArray[np.floating[Any]]
@@ -41,16 +41,6 @@ def auprc(labels: NDArray[np.integer[Any]], scores: Floats) -> float:
     from sklearn.metrics import average_precision_score
 
     return float(average_precision_score(labels, _ranks(labels, scores)))
-
-
-def false_positive_rate(p_normals: Floats, eps: float) -> float:
-    """Return the share of the normals' p-values, shape (n,), that are <= `eps`."""
-    return _flag_rate(p_normals, eps)
-
-
-def power(p_anomalies: Floats, eps: float) -> float:
-    """Return the share of the anomalies' p-values, shape (a,), that are <= `eps`."""
-    return _flag_rate(p_anomalies, eps)
 
 
 def stratum_rates(flags: NDArray[np.bool_], strata: NDArray[np.integer[Any]]) -> dict[int, float]:
@@ -95,12 +85,6 @@ def fpr_upper_tail(k: int, n: int, m: int, eps: float) -> float:
     if k <= 0 or rank == 0:
         return float(k <= 0)
     return float(betabinom.sf(k - 1, n, rank, m + 1 - rank))
-
-
-def _flag_rate(p_values: Floats, eps: float) -> float:
-    if p_values.size == 0:
-        raise DataError("there are no p-values to take a rate of; give at least one row")
-    return float(np.mean(p_values <= check_eps(eps)))
 
 
 def _ranks(labels: NDArray[np.integer[Any]], scores: Floats) -> NDArray[np.int64]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from assay.errors import TamperedError
 from assay.lineage.freshness import differences
-from assay.lineage.records import RECORD, dvc_directory_md5, hash_bytes, hash_file, hash_paths, lineage_root
+from assay.lineage.records import RECORD, dvc_directory_md5, hash_bytes, hash_file, hash_json, hash_paths, lineage_root
 from assay.project import STAGES, Project
 from assay.serving.scorer import HEAD, check_files, find_scorer
 
@@ -70,17 +70,59 @@ def verify_scorer(project: Project, tag: str) -> Findings:
     try:
         head = json.loads((folder / HEAD).read_bytes())
         lineage, name = head["lineage"], head["name"]
-        found += _lineage(project, folder, lineage, name)
+        found += [_parts(folder, head), *_lineage(project, folder, lineage, name)]
     except (ValueError, KeyError, TypeError) as error:
         found.append(Finding(str(folder / HEAD), "differs", f"cannot be read: {error!r}"))
         name = folder.parent.name
-    return Findings(f"{name}:{head_hash[:12]}", tuple(found))
+    tag = f"{name}:{head_hash[:12]}"
+    return Findings(tag, (*found, _bento(project, tag)))
 
 
 def _scorer_files(folder: Path, head_hash: str) -> Finding:
     words = [] if folder.name in (head_hash[:12], "") or len(folder.name) != 12 else [f"{folder / HEAD} was changed"]
     words = words or check_files(folder)
     return Finding("scorer folder", "differs" if words else "ok", "; ".join(words))
+
+
+def _parts(folder: Path, head: dict[str, Any]) -> Finding:
+    """Hold every part of a scorer to the outputs that the stage records behind it list."""
+    outputs = {}
+    for stage in ("train", "calibrate"):
+        for name, digest in json.loads((folder / "lineage" / f"{stage}.json").read_bytes())["outputs"].items():
+            outputs[f"{stage}/{name}"] = digest
+    candidate, words = head["candidate"], []
+    level, detector = candidate["level"], candidate["detector"]
+    adapter = f"{detector}+{candidate['adapter']}"
+    sources = {
+        "scaler": f"train/{level}/scaler",
+        "null_model": f"train/{level}/null_model",
+        "detector": f"train/{level}/{detector}",
+        "strata": f"calibrate/adapters/{level}/strata",
+        "adapter": f"calibrate/adapters/{level}/{adapter}",
+        "calibrator": f"calibrate/reference/{level}/{adapter}",
+    }
+    for part, source in sources.items():
+        if hash_file(folder / f"{part}.safetensors") != outputs.get(f"{source}.safetensors"):
+            words.append(f"{folder / part}.safetensors is not the recorded {source}.safetensors")
+        if hash_json(head["parts"][part]) != outputs.get(f"{source}.json"):
+            words.append(f"{part} in {folder / HEAD} is not the recorded {source}.json")
+    return Finding("parts against the records", "differs" if words else "ok", "; ".join(words))
+
+
+def _bento(project: Project, tag: str) -> Finding:
+    """Hold the scorer's Bento, where there is one, to what was logged when it was built."""
+    from assay.serving.packaging import published_hash
+
+    logged = project.events.last("published", scorer=tag)
+    if logged is None:
+        return Finding("Bento", "ok", "none was published here")
+    now = published_hash(project.root, tag)
+    if now is None:
+        return Finding("Bento", "superseded", f"{logged['bento']} is gone from BentoML's store, or incomplete")
+    same = now == logged["bento_hash"]
+    return Finding(
+        "Bento", "ok" if same else "differs", "" if same else f"{logged['bento']} is not the one that was built"
+    )
 
 
 def _lineage(project: Project, folder: Path, lineage: dict[str, Any], name: str) -> list[Finding]:
@@ -121,9 +163,9 @@ def _stage(project: Project, folder: Path, name: str, stage: str, digest: str) -
         )
     content = (here / RECORD).read_bytes()
     if hash_bytes(content) != digest:
-        known = project.events.last("stage", stage=stage, record=hash_bytes(content))
-        if known is None:
-            return Finding(what, "differs", f"{here / RECORD} is neither the scorer's record nor one that was logged")
+        for record_hash, whose in ((hash_bytes(content), str(here / RECORD)), (digest, str(carried))):
+            if project.events.last("stage", stage=stage, record=record_hash) is None:
+                return Finding(what, "differs", f"{whose} is not a record that was logged here")
         return Finding(what, "superseded", f"{here} now holds a later run's outputs; the record itself is intact")
     record = json.loads(content)
     words = differences(here, record)

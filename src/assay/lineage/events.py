@@ -55,6 +55,7 @@ class EventLog:
         line = json.dumps(entry, sort_keys=True, ensure_ascii=False).encode()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab") as stream:
+            stream.truncate(sum(len(whole) + 1 for whole in self._lines()))
             stream.write(line + b"\n")
             stream.flush()
             os.fsync(stream.fileno())
@@ -88,4 +89,4 @@ class EventLog:
         if not self.path.is_file():
             return []
         content = self.path.read_bytes()
-        return content[: content.rfind(b"\n") + 1].splitlines()
+        return content[: content.rfind(b"\n") + 1].split(b"\n")[:-1]

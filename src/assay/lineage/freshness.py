@@ -12,9 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import StageError, TamperedError
-from assay.lineage.records import RECORD, SCHEMA, hash_bytes, hash_file, hash_paths, hash_tree, stage_key
+from assay.lineage.records import (
+    RECORD,
+    SCHEMA,
+    dvc_directory_md5,
+    hash_bytes,
+    hash_file,
+    hash_paths,
+    hash_tree,
+    stage_key,
+)
 from assay.parts import canonical_json, write_bytes
 from assay.project import Project
+from assay.versioning import locked_version
 
 Work = Callable[[Project, Path], dict[str, Any]]
 
@@ -82,7 +92,8 @@ def check_outputs(project: Project, stage_name: str) -> dict[str, Any] | None:
     Raises
     ------
     TamperedError
-        An output differs from the record, or the record from the event log.
+        An output differs from the record, or the record from both the event log and dvc.lock (which may
+        name what was computed on another machine and pulled).
     """
     folder = project.folder(stage_name)
     record = read_record(folder)
@@ -95,7 +106,8 @@ def check_outputs(project: Project, stage_name: str) -> dict[str, Any] | None:
             f"nothing was run. Find out why, then remove {folder} to compute it again, or restore it (`dvc checkout`)"
         )
     event = project.events.last("stage", key=stage_key(record))
-    if event is not None and event["record"] != hash_file(folder / RECORD):
+    logged = event is None or event["record"] == hash_file(folder / RECORD)
+    if not logged and locked_version(project.root, project.stages[stage_name].folder) != dvc_directory_md5(folder):
         raise TamperedError(
             f"stage {stage_name}: {folder / RECORD} is not the record that was logged for these inputs; "
             f"nothing was run. Find out why, then remove {folder} to compute it again"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +58,16 @@ def dvc_directory_md5(folder: Path) -> str:
     The MD5 of the JSON list of every file's MD5 and path, sorted by path, with ``.dir`` at its end;
     a test holds it equal to what DVC writes.
     """
+    return dvc_md5({file.relative_to(folder).as_posix(): file for file in files_of(folder)})
+
+
+def dvc_md5(files: Mapping[str, Path]) -> str:
+    """Return DVC's hash of a folder that would hold these files, by their relative paths."""
     entries = []
-    for file in files_of(folder):
+    for name, file in sorted(files.items()):
         with file.open("rb") as stream:
             digest = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-        entries.append({"md5": digest, "relpath": file.relative_to(folder).as_posix()})
-    entries.sort(key=lambda entry: entry["relpath"])
+        entries.append({"md5": digest, "relpath": name})
     text = json.dumps(entries, sort_keys=True)
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
 

@@ -1,4 +1,4 @@
-"""Deployments: which scorer of a dataset is its champion, since when and why."""
+"""Deployments: which scorer of a dataset is its champion, since when and why; small files for Git."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Deployment:
 
 def deployment_path(root: Path, name: str) -> Path:
     """Return where the deployment record of a dataset lies in a project."""
-    return root / ".assay" / "deployments" / f"{name}.json"
+    return root / "deployments" / f"{name}.json"
 
 
 def read_deployment(root: Path, name: str) -> Deployment | None:
@@ -56,14 +56,14 @@ def read_deployment(root: Path, name: str) -> Deployment | None:
         return None
     try:
         return Deployment(**read_json(path))
-    except TypeError as error:
+    except (TypeError, ScorerError) as error:
         raise ScorerError(
             f"{path} is not a deployment record: {error}; name the champion again with `assay promote`"
         ) from error
 
 
 def promote(root: Path, name: str, version: str, *, bento: str, reason: str, events: EventLog) -> Deployment:
-    """Make a scorer the champion: write the record, then log it. Call it under the project's lock.
+    """Make a scorer the champion: log it, then write the record. Call it under the project's lock.
 
     A repeated promotion of the same version keeps the version before it on record.
     """
@@ -80,8 +80,8 @@ def promote(root: Path, name: str, version: str, *, bento: str, reason: str, eve
         since=datetime.now(UTC).isoformat(timespec="seconds"),
         previous=previous,
     )
-    write_json(deployment_path(root, name), asdict(deployment))
     events.append("promoted", name=name, version=version, bento=bento, reason=reason, replaces=previous)
+    write_json(deployment_path(root, name), asdict(deployment))
     return deployment
 
 

@@ -40,11 +40,14 @@ class Published:
         ``name:version`` and ``assay-name:version``.
     bento_hash : str
         SHA-256 of the list of the Bento's files and their hashes.
+    built : bool
+        Whether the Bento was built just now.
     """
 
     model_tag: str
     bento_tag: str
     bento_hash: str
+    built: bool
 
 
 def publish(folder: Path, *, root: Path, chain_head: str) -> Published:
@@ -82,11 +85,40 @@ def publish(folder: Path, *, root: Path, chain_head: str) -> Published:
         )
     home = _home(root)
     targets = [home / "models" / name / version, home / "bentos" / f"assay-{name}" / version]
-    if not all(map(_is_intact, targets)):
+    missing = [target for target in targets if not _is_intact(target)]
+    if missing:
         home.mkdir(parents=True, exist_ok=True)
         with FileLock(home / ".publish.lock"):
             _publish(folder, root, chain_head, [target for target in targets if not _is_intact(target)])
-    return Published(f"{name}:{version}", f"assay-{name}:{version}", hash_file(targets[1] / MANIFEST))
+    digest = hash_file(targets[1] / MANIFEST)
+    return Published(f"{name}:{version}", f"assay-{name}:{version}", digest, targets[1] in missing)
+
+
+def published_hash(root: Path, tag: str) -> str | None:
+    """Return the hash of an intact Bento of a scorer (see `Published`), None where there is none."""
+    name, _, version = tag.partition(":")
+    folder = _home(root) / "bentos" / f"assay-{name}" / version
+    return hash_file(folder / MANIFEST) if _is_intact(folder) else None
+
+
+def bind(published: Published, events: EventLog) -> None:
+    """Log a Bento's content the first time; afterwards hold it to what was logged.
+
+    Raises
+    ------
+    TamperedError
+        The Bento is not the one that was built.
+    """
+    logged = events.last("published", bento=published.bento_tag)
+    if logged is None or published.built:
+        events.append(
+            "published", scorer=published.model_tag, bento=published.bento_tag, bento_hash=published.bento_hash
+        )
+    elif logged["bento_hash"] != published.bento_hash:
+        raise TamperedError(
+            f"the Bento {published.bento_tag} is not the one that was built; find out why, then remove its folder "
+            f"in BentoML's store to have it built again"
+        )
 
 
 def _publish(folder: Path, root: Path, chain_head: str, targets: list[Path]) -> None:
@@ -178,7 +210,7 @@ def list_scorers(root: Path) -> list[dict[str, Any]]:
     stores = (home / "models", root / "work" / "scorers")
     found = {(path.parent.name, path.name): path for store in stores for path in store.glob(f"*/{VERSION}")}
     champions = {}
-    for record in (root / ".assay" / "deployments").glob("*.json"):
+    for record in (root / "deployments").glob("*.json"):
         if (deployment := read_deployment(root, record.stem)) is not None:
             champions[deployment.name] = deployment.version
             found.setdefault((deployment.name, deployment.version), stores[1] / deployment.name / deployment.version)
@@ -230,13 +262,14 @@ def serve(tag: str, *, root: Path, host: str, port: int) -> int:
     Raises
     ------
     ScorerError, TamperedError
-        There is no such scorer, or it was changed.
+        There is no such scorer, or it or its Bento was changed.
     ToolError
         Host and port cannot be listened on, or the Bento cannot be built.
     """
     address = _free_address(host, port)
-    chain_head = EventLog(root / ".assay" / "events.jsonl").head
-    published = publish(find_scorer(tag, root), root=root, chain_head=chain_head)
+    events = EventLog(root / ".assay" / "events.jsonl")
+    published = publish(find_scorer(tag, root), root=root, chain_head=events.head)
+    bind(published, events)
     command = [
         sys.executable,
         "-m",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -16,12 +15,14 @@ from numpy.typing import NDArray
 from assay.calibration.adapters import ScoreAdapter, load_adapter
 from assay.calibration.conformal import ConformalCalibrator
 from assay.calibration.hardness import NullModel, Strata, load_null_model
+from assay.config import NAME
 from assay.data.scaling import Scaler, load_scaler
 from assay.detectors.base import Detector
 from assay.detectors.registry import load_detector
 from assay.errors import InputError, ScorerError, TamperedError
 from assay.lineage.records import hash_file
 from assay.parts import Part, read_arrays, read_json, write_arrays, write_bytes, write_json
+from assay.serving.deployment import read_deployment
 
 SCHEMA = 1
 HEAD = "scorer.json"
@@ -112,7 +113,11 @@ class Scorer:
         return self.calibrator.p_values(self.decision_function(X))
 
     def predict(self, X: Any, eps: float | None = None) -> NDArray[np.bool_]:
-        """Flag rows: True where p <= eps, so that at most eps of new normal rows are flagged on average.
+        """Flag rows: True where p <= eps.
+
+        At most eps of new normal rows are flagged on average over calibration sets, if they are exchangeable with
+        the calibration rows (split conformal prediction; CADET eq 11). Rows of new groups and rows of later times
+        are not; ``head["unit"]`` tells which of "row", "group" or "time" roles were given by.
 
         Parameters
         ----------
@@ -274,6 +279,11 @@ def _read_head(folder: Path) -> dict[str, Any]:
     return head
 
 
+def _project_root() -> Path:
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").is_file()), here)
+
+
 def find_scorer(tag: str | Path, root: Path | None = None) -> Path:
     """Return the folder of a scorer.
 
@@ -283,7 +293,7 @@ def find_scorer(tag: str | Path, root: Path | None = None) -> Path:
         A scorer folder, ``name:version`` (a prefix of the version will do), or ``name`` alone for the
         champion of that name.
     root : Path, optional
-        Project folder; the current folder where it is left out. ``BENTOML_HOME`` is obeyed.
+        Project folder; the one around the current folder where it is left out. ``BENTOML_HOME`` is obeyed.
 
     Raises
     ------
@@ -292,16 +302,16 @@ def find_scorer(tag: str | Path, root: Path | None = None) -> Path:
     """
     if (folder := Path(tag)).is_dir() and (folder / HEAD).is_file():
         return folder
-    root = root or Path.cwd()
+    root = root or _project_root()
     name, _, version = str(tag).partition(":")
     if not version:
-        deployment = root / ".assay" / "deployments" / f"{name}.json"
-        if not deployment.is_file():
+        deployment = read_deployment(root, name) if NAME.fullmatch(name) else None
+        if deployment is None:
             raise ScorerError(
                 f"{tag!r} is no scorer folder, and there is no champion of that name in {root}; see `assay scorers`"
             )
-        version = json.loads(deployment.read_bytes())["version"]
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*:[0-9a-f]{1,12}", f"{name}:{version}"):
+        version = deployment.version
+    if not NAME.fullmatch(name) or not re.fullmatch(r"[0-9a-f]{1,12}", version):
         raise ScorerError(
             f"{str(tag)!r} is neither a scorer folder nor name:version (12 hex digits, or their beginning)"
         )
