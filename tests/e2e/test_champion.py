@@ -105,6 +105,16 @@ def test_a_run_prints_and_records_why_the_champion_stays(finished: Checkout, pre
     assert kept["challenger"] != before["version"]
 
 
+def test_a_champion_that_is_gone_stays_on_record_and_the_run_ends_well(finished: Checkout) -> None:
+    path = finished.root / "deployments/breast_cancer.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "version": "0" * 12, "tag": "breast_cancer:" + "0" * 12}))
+    told = " ".join(finished.assay("run").stdout.split())
+    assert "the champion cannot be compared" in told
+    assert "assay promote breast_cancer:" in told
+    assert json.loads(path.read_text())["version"] == "0" * 12
+
+
 def test_promote_by_hand_and_roll_back(finished: Checkout, scorer: Path) -> None:
     tag = f"breast_cancer:{scorer.name}"
     finished.assay("promote", tag, code=2)

@@ -26,7 +26,7 @@ def test_a_changed_raw_file_stops_the_run(finished: Checkout, name: str) -> None
     flip(finished.root / "data" / "breast_cancer" / name)
     done = finished.assay("run", code=5)
     assert "differs from what data.dvc names" in done.stderr
-    assert "dvc checkout data.dvc" in done.stderr
+    assert "dvc checkout --force data.dvc" in done.stderr
     assert lock_and_data(finished) == before
 
 
@@ -37,11 +37,28 @@ def test_the_advice_for_a_changed_raw_file_works(finished: Checkout) -> None:
     finished.assay("run")
 
 
-def test_dvc_repro_refuses_a_changed_raw_file_too(finished: Checkout) -> None:
-    flip(finished.root / "data" / "breast_cancer" / "features.npy")
+@pytest.mark.parametrize("name", ["features.npy", "card.json"])
+def test_dvc_repro_refuses_a_changed_raw_file_too_and_its_advice_works(finished: Checkout, name: str) -> None:
+    """DVC tracks the changed file before any stage runs; the stage refuses what nobody brought in."""
+    finished.call("git", "add", "data.dvc")
+    assert finished.call("git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "data").returncode == 0
+    flip(finished.root / "data" / "breast_cancer" / name)
     done = finished.call("dvc", "repro")
     assert done.returncode != 0
-    assert "features.npy was changed after it was ingested" in done.stdout + done.stderr
+    assert "neither brought in by `assay ingest` nor committed" in done.stderr
+    finished.assay("run", code=5)
+    assert finished.call("git", "checkout", "data.dvc").returncode == 0
+    assert finished.call("dvc", "checkout", "--force", "data.dvc").returncode == 0
+    finished.assay("run")
+
+
+def test_a_changed_file_is_refused_even_when_dvc_already_tracks_it(finished: Checkout) -> None:
+    from assay.data.dataset import read_dataset
+    from assay.errors import TamperedError
+
+    flip(finished.root / "data" / "breast_cancer" / "features.npy")
+    with pytest.raises(TamperedError, match=r"features\.npy was changed after it was ingested"):
+        read_dataset(finished.root / "data" / "breast_cancer")
 
 
 def test_ingest_does_not_bless_a_changed_neighbour(finished: Checkout) -> None:

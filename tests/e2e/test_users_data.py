@@ -95,6 +95,43 @@ def test_no_valid_candidate_ships_nothing(checkout: Checkout, prefect_api: str) 
     assert checkout.call("dvc", "status", "-q", "evaluate").returncode == 0
 
 
+def test_only_anomalies_labelled_says_that_normals_are_presumed(checkout: Checkout, prefect_api: str) -> None:
+    frame = table("malignant")
+    frame["malignant"] = frame["malignant"].where(frame["malignant"] == 1)
+    frame.to_csv(checkout.root / "clinic.csv", index=False)
+    checkout.assay("ingest", "clinic.csv", "--name", "clinic", "--label", "malignant", "--id", "sample")
+    told = " ".join(checkout.assay("run", "--dataset", "clinic", PREFECT_API_URL=prefect_api).stdout.split())
+    assert "presumed" in told
+    assert "FPR" not in told
+
+
+def test_a_dataset_that_is_not_there_leaves_the_settings_alone(checkout: Checkout) -> None:
+    checkout.assay("restore")
+    before = (checkout.root / "params.yaml").read_bytes()
+    for name, code in (("nowhere", 1), ("", 2), ("../digits", 2)):
+        checkout.assay("run", "--dataset", name, code=code)
+        assert (checkout.root / "params.yaml").read_bytes() == before
+
+
+def test_groups_keep_their_normal_rows_together_and_the_promise_is_qualified(
+    checkout: Checkout, prefect_api: str
+) -> None:
+    frame = table("malignant")
+    frame["ward"] = [f"w{i % 60}" for i in range(len(frame))]
+    frame.to_csv(checkout.root / "clinic.csv", index=False)
+    options = ("--name", "clinic", "--label", "malignant", "--id", "sample", "--group", "ward")
+    checkout.assay("ingest", "clinic.csv", *options)
+    checkout.params(QUICK.replace("eps: 0.05", "eps: 0.2"))
+    told = " ".join(checkout.assay("run", "--dataset", "clinic", PREFECT_API_URL=prefect_api).stdout.split())
+    assert "rows of a new group are not exchangeable" in told
+    seen: dict[str, str] = {}
+    for role in ("train", "adapt", "calibration", "selection", "test"):
+        rows = pd.read_csv(checkout.root / "work/clinic/split" / role / "rows.csv")
+        for ward in rows.loc[rows["label"] == 0, "group"].unique():
+            assert seen.setdefault(ward, role) == role
+    assert "cannot both decide" in checkout.assay("ingest", "clinic.csv", *options, "--time", "sample", code=2).stderr
+
+
 def test_time_ordered_data_are_split_by_time(checkout: Checkout, prefect_api: str) -> None:
     frame = table("malignant")
     frame["when"] = pd.date_range("2026-01-01", periods=len(frame), freq="h").astype(str)

@@ -121,6 +121,17 @@ def test_an_entry_cut_short_by_a_crash_is_dropped(log: EventLog) -> None:
         assert log.head == hashlib.sha256(lines(log)[-1]).hexdigest()
 
 
+def test_the_next_entry_heals_a_log_that_was_cut_short(log: EventLog) -> None:
+    whole = log.path.read_bytes()
+    for missing in (1, 2, len(lines(log)[-1]) // 2, len(whole) - 3):
+        log.path.write_bytes(whole[:-missing])
+        kept = len(lines(log))
+        log.append("after the crash")
+        log.check()
+        assert events(log) == [*NAMES[:kept], "after the crash"]
+        assert log.path.read_bytes().endswith(b"}\n")
+
+
 def test_the_newest_event_that_fits_is_found(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "events.jsonl")
     for stage, record in (("split", "a"), ("train", "b"), ("split", "c"), ("train", "d")):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from assay.data.dataset import read_dataset, write_dataset
 from assay.data.files import read_table, sortable_times
-from assay.errors import DataError
+from assay.errors import ConfigError, DataError
 
 
 def csv(folder: Path, text: str) -> Path:
@@ -122,9 +122,11 @@ def test_what_cannot_be_used_is_named(text: str, message: str, options: dict[str
     refuse(tmp_path, text, message, **options)
 
 
-@pytest.mark.parametrize("name", ["Mine", "", "-a", "a b", "a/b", "../a", "a\n"])
+@pytest.mark.parametrize("name", ["Mine", "", "-a", "a-", "a b", "a/b", "../a", "a\n", "a" * 61, "scorers"])
 def test_names_that_make_no_folder_are_refused(name: str, tmp_path: Path) -> None:
-    refuse(tmp_path, "x\n1\n", "dataset name", name=name)
+    (tmp_path / "mine.csv").write_text("x\n1\n")
+    with pytest.raises(ConfigError, match="the dataset's name is"):
+        read_table(tmp_path / "mine.csv", name=name)
 
 
 def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:

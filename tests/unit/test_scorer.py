@@ -293,8 +293,12 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_json(tmp_path / ".bentoml/models/clinic" / VERSIONS[0] / "scorer.json", {})
     (tmp_path / "work/scorers/clinic/90ffffffffff").mkdir()
     (tmp_path / ".bentoml/models/clinic/latest").write_text(VERSIONS[1])
-    write_json(tmp_path / "deployments/clinic.json", {"version": VERSIONS[1]})
+    make_champion(tmp_path, VERSIONS[1])
     return tmp_path
+
+
+def make_champion(root: Path, version: str) -> None:
+    promote(root, "clinic", version, bento="", reason="", events=EventLog(root / ".assay/events.jsonl"))
 
 
 def test_a_tag_finds_its_scorer(root: Path) -> None:
@@ -308,7 +312,7 @@ def test_a_tag_finds_its_scorer(root: Path) -> None:
 
 def test_a_name_alone_is_its_champion(root: Path) -> None:
     assert find_scorer("clinic", root).name == VERSIONS[1]
-    write_json(root / "deployments/clinic.json", {"version": VERSIONS[2]})
+    make_champion(root, VERSIONS[2])
     assert find_scorer("clinic", root).name == VERSIONS[2]
 
 

@@ -58,7 +58,7 @@ def read_deployment(root: Path, name: str) -> Deployment | None:
         return Deployment(**read_json(path))
     except (TypeError, ScorerError) as error:
         raise ScorerError(
-            f"{path} is not a deployment record: {error}; name the champion again with `assay promote`"
+            f"{path} is not a deployment record: {error}; remove it and name the champion again with `assay promote`"
         ) from error
 
 
