@@ -12,16 +12,19 @@ from tests.conftest import Checkout
 from assay import stages
 from assay.lineage.audit import Findings, verify_scorer
 from assay.lineage.events import EventLog
-from assay.lineage.records import files_of
+from assay.lineage.records import files_of, hash_file
+from assay.parts import read_arrays, read_json, write_arrays, write_json
 from assay.project import Project
 
 BEHIND = ("split", "contaminate", "validate", "train", "calibrate", "select")
 WHAT = [
     "scorer folder",
     "event log",
+    "parts against the records",
     "lineage root",
     "data/breast_cancer",
     *(f"stage {stage}" for stage in BEHIND),
+    "Bento",
 ]
 
 
@@ -97,10 +100,6 @@ def test_every_file_of_the_scorer_is_checked(finished: Checkout) -> None:
         before = spoil(path)
         found = wrong(verify(finished, f"breast_cancer:{folder.name}"))
         assert f"{path} was changed" in found["scorer folder"]
-        path.unlink()
-        if path.name != "scorer.json":
-            found = wrong(verify(finished))
-            assert f"{path} is missing" in found["scorer folder"]
         path.write_bytes(before)
     assert verify(finished).intact
 
@@ -148,6 +147,42 @@ def test_the_event_log_is_checked(finished: Checkout) -> None:
         assert str(path) in found["event log"]
 
 
+@pytest.mark.parametrize("part", ["scaler", "detector", "null_model", "strata", "calibrator"])
+def test_a_part_that_no_stage_made_is_named(finished: Checkout, part: str) -> None:
+    """Packaged anew, a scorer is all of one piece; the records still say what each part was."""
+    folder = scorer_folder(finished)
+    path = folder / f"{part}.safetensors"
+    arrays = read_arrays(path)
+    name = next(name for name, array in arrays.items() if array.size and array.dtype.kind == "f")
+    write_arrays(path, {**arrays, name: arrays[name] * 2})
+    head = read_json(folder / "scorer.json")
+    write_json(folder / "scorer.json", {**head, "files": {**head["files"], path.name: hash_file(path)}})
+    forged = folder.rename(folder.parent / hash_file(folder / "scorer.json")[:12])
+    found = wrong(verify(finished, f"breast_cancer:{forged.name}"))
+    assert set(found) == {"parts against the records"}
+    assert f"{forged / part}.safetensors is not the recorded" in found["parts against the records"]
+
+
+def test_settings_of_a_part_are_held_to_the_records(finished: Checkout) -> None:
+    folder = scorer_folder(finished)
+    head = read_json(folder / "scorer.json")
+    head["parts"]["detector"]["config"]["extra"] = 1
+    write_json(folder / "scorer.json", head)
+    forged = folder.rename(folder.parent / hash_file(folder / "scorer.json")[:12])
+    found = wrong(verify(finished, f"breast_cancer:{forged.name}"))
+    assert "detector in" in found["parts against the records"]
+
+
+def test_a_changed_bento_is_named(finished: Checkout) -> None:
+    version = scorer_folder(finished).name
+    bento = finished.root / ".bentoml/bentos/assay-breast_cancer" / version
+    listed = bento / "files.json"
+    spoil(bento / "src/assay/cli.py")
+    files = {**read_json(listed), "src/assay/cli.py": hash_file(bento / "src/assay/cli.py")}
+    write_json(listed, files)
+    assert "is not the one that was built" in wrong(verify(finished))["Bento"]
+
+
 def test_data_of_another_dataset_do_not_matter(finished: Checkout) -> None:
     spoil(finished.root / "data/digits/features.npy")
     assert verify(finished).intact
@@ -181,7 +216,7 @@ def test_a_run_with_other_settings_supersedes_and_spoils_nothing(finished: Check
     record = finished.root / "work/breast_cancer/select/record.json"
     spoil(record)
     for tag in (f"breast_cancer:{old}", f"breast_cancer:{new}"):
-        assert f"{record} is neither" in wrong(verify(finished, tag))["stage select"]
+        assert f"{record} is not a record that was logged" in wrong(verify(finished, tag))["stage select"]
 
 
 def test_a_later_run_that_nobody_logged_is_no_later_run(finished: Checkout) -> None:
@@ -193,4 +228,4 @@ def test_a_later_run_that_nobody_logged_is_no_later_run(finished: Checkout) -> N
     stages.run(Project(finished.root), "select")
     assert {f.what: f.state for f in verify(finished).found}["stage select"] == "superseded"
     log.path.write_bytes(before)
-    assert "is neither the scorer's record nor one that was logged" in wrong(verify(finished))["stage select"]
+    assert "is not a record that was logged here" in wrong(verify(finished))["stage select"]
