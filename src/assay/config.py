@@ -71,8 +71,8 @@ def read_params(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is missing; run assay inside a project (a folder with params.yaml and dvc.yaml)")
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     parse_config(raw, where=path.name)
     return dict(raw)
 

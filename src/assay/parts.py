@@ -84,7 +84,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
     """Write named arrays to one safetensors file."""
     from safetensors.numpy import save
 
-    plain = {name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}
+    plain = {name: np.asarray(array, order="C") for name, array in sorted(arrays.items())}
     write_bytes(path, save(plain))
 
 
@@ -97,7 +97,7 @@ def read_arrays(path: Path) -> dict[str, Array]:
         return dict(load_file(path))
     except FileNotFoundError as error:
         raise ScorerError(f"{path} is missing") from error
-    except SafetensorError as error:
+    except (SafetensorError, OSError, TypeError, AttributeError) as error:
         raise ScorerError(f"{path} is not a safetensors file: {error}") from error
 
 
@@ -110,4 +110,6 @@ def write_part(folder: Path, name: str, part: Part) -> None:
 def read_part(folder: Path, name: str) -> Part:
     """Read what `write_part` wrote."""
     head = read_json(folder / f"{name}.json")
+    if not isinstance(head, dict) or set(head) != {"kind", "config"}:
+        raise ScorerError(f"{folder / name}.json is not the head of a part: it needs kind and config")
     return Part(head["kind"], head["config"], read_arrays(folder / f"{name}.safetensors"))

@@ -153,7 +153,7 @@ def read_dataset(folder: Path) -> Dataset:
     """
     if read_card(folder) and (broken := broken_seals(folder)):
         raise TamperedError(
-            f"{broken[0]} was changed after it was ingested; restore it (`dvc checkout data.dvc`) or ingest it again"
+            f"{broken[0]} was changed after it was ingested; restore it: `dvc checkout --force data.dvc`"
         )
     return Dataset(read_card(folder), read_rows(folder))
 

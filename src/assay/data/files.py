@@ -133,7 +133,9 @@ def _read(path: Path, special: Sequence[str]) -> pd.DataFrame:
     except DataError:
         raise
     except (ValueError, OSError) as error:  # pandas' and pyarrow's parsing errors are ValueErrors
-        raise DataError(f"{path.name} cannot be read: {error}; is it a proper {path.suffix} file?") from error
+        raise DataError(
+            f"{path.name} cannot be read: {' '.join(str(error).split())}; is it a proper {path.suffix} file?"
+        ) from error
     if frame.empty:
         raise DataError(f"{path.name} has no rows")
     return frame

@@ -33,8 +33,12 @@ class EventLog:
         self.path = path
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for line in self._lines():
-            event: dict[str, Any] = json.loads(line)
+        """Yield the events, oldest first; raise `TamperedError` at one that cannot be read."""
+        for number, line in enumerate(self._lines(), start=1):
+            try:
+                event: dict[str, Any] = json.loads(line)
+            except ValueError as error:
+                raise TamperedError(f"{self.path}: entry {number} cannot be read; the log was changed") from error
             yield event
 
     @property
@@ -67,7 +71,7 @@ class EventLog:
         for number, line in enumerate(self._lines(), start=1):
             try:
                 stated = json.loads(line)["previous"]
-            except (json.JSONDecodeError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError):
                 stated = None
             if stated != previous:
                 raise TamperedError(

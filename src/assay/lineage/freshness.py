@@ -103,7 +103,7 @@ def check_outputs(project: Project, stage_name: str) -> dict[str, Any] | None:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise TamperedError(
             f"stage {stage_name}: {found[0]}{more} since it was recorded; "
-            f"nothing was run. Find out why, then remove {folder} to compute it again, or restore it (`dvc checkout`)"
+            f"nothing was run. Find out why, then remove {folder} to compute it again, or `dvc checkout --force`"
         )
     event = project.events.last("stage", key=stage_key(record))
     logged = event is None or event["record"] == hash_file(folder / RECORD)

@@ -95,10 +95,12 @@ def publish(folder: Path, *, root: Path, chain_head: str) -> Published:
 
 
 def published_hash(root: Path, tag: str) -> str | None:
-    """Return the hash of an intact Bento of a scorer (see `Published`), None where there is none."""
+    """Return the hash of a scorer's Bento (see `Published`): None where there is none, "" where it was changed."""
     name, _, version = tag.partition(":")
     folder = _home(root) / "bentos" / f"assay-{name}" / version
-    return hash_file(folder / MANIFEST) if _is_intact(folder) else None
+    if not folder.is_dir():
+        return None
+    return hash_file(folder / MANIFEST) if _is_intact(folder) else ""
 
 
 def bind(published: Published, events: EventLog) -> None:

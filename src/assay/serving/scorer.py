@@ -129,8 +129,16 @@ class Scorer:
 
     def _features(self, X: Any) -> NDArray[np.float32]:
         if hasattr(X, "columns") and hasattr(X, "to_numpy"):
-            X = X.to_numpy()[:, column_order(self.columns, [str(c) for c in X.columns])]
+            X = _numbers(X).iloc[:, column_order(self.columns, [str(c) for c in X.columns])].to_numpy()
         return as_features(X, self.columns)
+
+
+def _numbers(frame: Any) -> Any:
+    """Return a DataFrame of float64 where its columns are all numbers or booleans, else the frame as it is."""
+    from pandas.api.types import is_bool_dtype, is_numeric_dtype
+
+    plain = all(is_numeric_dtype(dtype) or is_bool_dtype(dtype) for dtype in frame.dtypes)
+    return frame.astype("float64") if plain else frame
 
 
 def column_order(expected: Sequence[str], given: Sequence[str]) -> list[int]:
@@ -236,6 +244,7 @@ def load_scorer(folder: Path) -> Scorer:
         A file is missing or was changed.
     """
     head = _read_head(folder)
+    folder = folder.resolve()
     version = hash_file(folder / HEAD)[:12]
     if re.fullmatch(r"[0-9a-f]{12}", folder.name) and folder.name != version:
         raise TamperedError(
@@ -272,7 +281,9 @@ def _read_head(folder: Path) -> dict[str, Any]:
     if not (folder / HEAD).is_file():
         raise ScorerError(f"{folder} is not a scorer folder: it has no {HEAD}; see `assay scorers`")
     head: dict[str, Any] = read_json(folder / HEAD)
-    if head.get("schema") != SCHEMA:
+    if not isinstance(head, dict) or not isinstance(head.get("files", {}), dict):
+        raise ScorerError(f"{folder / HEAD} is not what Assay writes")
+    if head.get("schema") != SCHEMA or "files" not in head:
         raise ScorerError(
             f"{folder / HEAD} has schema {head.get('schema')!r}; this Assay reads {SCHEMA}; install a newer one"
         )

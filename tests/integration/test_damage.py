@@ -1,0 +1,194 @@
+"""Damaged files and odd input are named in one line, and hide nothing else."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from tests.conftest import Checkout
+
+from assay.config import read_params
+from assay.errors import AssayError, ConfigError, ScorerError, TamperedError
+from assay.lineage.audit import verify_scorer
+from assay.lineage.events import EventLog
+from assay.parts import Part, read_arrays, read_json, read_part, write_json, write_part
+from assay.project import Project
+from assay.serving.scorer import load_scorer
+
+FROZEN = Path(__file__).parents[1] / "frozen" / "scorer-1"
+(PACKED,) = (path.parent for path in FROZEN.glob("*/scorer.json"))
+ROWS = np.array(read_json(FROZEN / "expected.json")["features"], dtype=np.float32)
+
+
+def three(tmp_path: Path) -> EventLog:
+    log = EventLog(tmp_path / "events.jsonl")
+    for name in "abc":
+        log.append(name)
+    return log
+
+
+@pytest.fixture(autouse=True)
+def own_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BENTOML_HOME", raising=False)
+
+
+# events.py -----------------------------------------------------------------------------------------------
+
+
+def test_a_byte_that_is_no_utf8_is_tampering(tmp_path: Path) -> None:
+    log = three(tmp_path)
+    content = bytearray(log.path.read_bytes())
+    content[30] ^= 0x80
+    log.path.write_bytes(bytes(content))
+    with pytest.raises(TamperedError):
+        log.check()
+
+
+def broken_log(project: Checkout) -> None:
+    """Flip one bit of the first entry so that it is no JSON any more."""
+    path = project.root / ".assay/events.jsonl"
+    content = bytearray(path.read_bytes())
+    content[content.index(b'"key"')] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def test_a_broken_entry_stops_a_stage_without_a_traceback(finished: Checkout) -> None:
+    broken_log(finished)
+    done = finished.assay("stage", "split", code=5)
+    assert "Traceback" not in done.stderr
+
+
+def test_a_broken_entry_is_named_by_the_audit(finished: Checkout) -> None:
+    broken_log(finished)
+    done = finished.assay("audit", "verify", "breast_cancer", code=1)
+    assert "Traceback" not in done.stderr
+    assert "differs    event log" in done.stdout
+
+
+# audit.py ------------------------------------------------------------------------------------------------
+
+
+def scorer_folder(project: Checkout) -> Path:
+    (folder,) = (path for path in (project.root / "work/scorers/breast_cancer").iterdir() if path.is_dir())
+    return folder
+
+
+@pytest.mark.parametrize("name", ["detector.safetensors", "lineage/train.json"])
+def test_a_missing_file_of_the_scorer_is_named(finished: Checkout, name: str) -> None:
+    (scorer_folder(finished) / name).unlink()
+    found = {f.what: f for f in verify_scorer(Project(finished.root), "breast_cancer").found}
+    assert f"{name} is missing" in found["scorer folder"].detail
+
+
+def test_a_broken_carried_record_hides_no_other_finding(finished: Checkout) -> None:
+    path = scorer_folder(finished) / "lineage/train.json"
+    path.write_bytes(b"{")
+    found = {f.what: f.state for f in verify_scorer(Project(finished.root), "breast_cancer").found}
+    assert found["stage split"] == "ok"
+    assert found["stage train"] == "differs"
+
+
+def test_newer_data_alone_do_not_make_the_champion_tampered(finished: Checkout) -> None:
+    """data/ and the stages whose inputs moved on by logged steps are superseded, as the docstring says."""
+    finished.params((finished.root / "params.yaml").read_text().replace("train: {seed: 0", "train: {seed: 7"))
+    finished.assay("stage", "train")
+    finished.assay("audit", "verify", "breast_cancer")
+
+
+def test_a_flipped_byte_in_the_bento_is_told(finished: Checkout) -> None:
+    version = scorer_folder(finished).name
+    path = finished.root / ".bentoml/bentos/assay-breast_cancer" / version / "src/assay/cli.py"
+    path.write_bytes(path.read_bytes() + b"\n")
+    finished.assay("audit", "verify", "breast_cancer", code=1)
+
+
+def test_the_package_record_is_checked(finished: Checkout) -> None:
+    path = finished.root / "work/scorers/breast_cancer/record.json"
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content.replace(b'"schema": 1', b'"schema": 3'))
+    finished.assay("audit", "verify", "breast_cancer", code=1)
+
+
+# scorer.py, parts.py -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["bool", "Int64", "Float64", "boolean"])
+def test_columns_that_ingest_takes_can_be_scored(dtype: str) -> None:
+    """`assay ingest` takes booleans as 0 and 1, and nullable numbers; a frame with one such column is refused."""
+    scorer = load_scorer(PACKED)
+    table = pd.DataFrame(np.round(ROWS), columns=list(scorer.columns))
+    column = table.columns[0]
+    expected = scorer.decision_function(table.assign(**{column: 1.0}))
+    table[column] = pd.array([1] * len(table), dtype=dtype)
+    np.testing.assert_array_equal(scorer.decision_function(table), expected)
+
+
+@pytest.mark.parametrize("content", ["[]", '{"schema": 1}', '{"schema": 1, "files": []}'])
+def test_a_head_of_another_shape_is_a_scorer_error(tmp_path: Path, content: str) -> None:
+    (tmp_path / "scorer.json").write_text(content)
+    with pytest.raises(AssayError, match=r"scorer\.json"):
+        load_scorer(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"kind": "knn"}'])
+def test_a_part_of_another_shape_is_a_scorer_error(tmp_path: Path, content: str) -> None:
+    write_part(tmp_path, "p", Part("knn"))
+    (tmp_path / "p.json").write_text(content)
+    with pytest.raises(ScorerError, match=r"p\.json"):
+        read_part(tmp_path, "p")
+
+
+def test_a_changed_head_is_seen_from_inside_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(shutil.copytree(PACKED, tmp_path / PACKED.name))
+    head = read_json(folder / "scorer.json")
+    write_json(folder / "scorer.json", {**head, "eps": 0.5})
+    monkeypatch.chdir(folder)
+    with pytest.raises(TamperedError):
+        load_scorer(Path())
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F8_E4M3"])
+def test_a_dtype_that_numpy_lacks_is_a_scorer_error(tmp_path: Path, dtype: str) -> None:
+    head = json.dumps({"a": {"dtype": dtype, "shape": [2], "data_offsets": [0, 4 if dtype == "BF16" else 2]}}).encode()
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(len(head).to_bytes(8, "little") + head + bytes(4 if dtype == "BF16" else 2))
+    with pytest.raises(ScorerError, match=r"x\.safetensors"):
+        read_arrays(path)
+
+
+def test_an_array_without_axes_keeps_its_shape(tmp_path: Path) -> None:
+    write_part(tmp_path, "p", Part("k", {}, {"x": np.array(3.0)}))
+    assert read_part(tmp_path, "p").arrays["x"].shape == ()
+
+
+# messages ------------------------------------------------------------------------------------------------
+
+
+def test_params_that_are_no_utf8_are_a_config_error(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_bytes("dataset: x # café\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"params\.yaml"):
+        read_params(tmp_path / "params.yaml")
+
+
+def test_broken_yaml_is_told_on_one_line(checkout: Checkout) -> None:
+    checkout.params("dataset: [\n")
+    assert len(checkout.assay("run", code=2).stderr.splitlines()) == 1
+
+
+def test_a_ragged_csv_is_told_on_one_line(finished: Checkout) -> None:
+    (finished.root / "r.csv").write_text("a,b\n1,2\n3,4,5,6\n")
+    assert len(finished.assay("ingest", "r.csv", "--name", "r", code=2).stderr.splitlines()) == 1
+
+
+def test_the_advice_for_a_changed_output_works_as_printed(finished: Checkout) -> None:
+    path = finished.root / "work/breast_cancer/select/selection.json"
+    path.write_bytes(path.read_bytes() + b"\n")
+    told = finished.assay("stage", "select", code=5).stderr
+    advice = next(part for part in told.split("`") if part.startswith("dvc checkout"))
+    assert finished.call(*advice.split()).returncode == 0
+    finished.assay("stage", "select")
