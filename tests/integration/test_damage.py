@@ -96,14 +96,19 @@ def test_newer_data_alone_do_not_make_the_champion_tampered(finished: Checkout) 
     """data/ and the stages whose inputs moved on by logged steps are superseded, as the docstring says."""
     finished.params((finished.root / "params.yaml").read_text().replace("train: {seed: 0", "train: {seed: 7"))
     finished.assay("stage", "train")
-    finished.assay("audit", "verify", "breast_cancer")
+    told = finished.assay("audit", "verify", "breast_cancer").stdout
+    states = {line[11:].partition(":")[0]: line.split()[0] for line in told.splitlines()}
+    moved = ["stage train", "stage calibrate", "stage select"]
+    assert [what for what, state in states.items() if state == "superseded"] == moved
 
 
 def test_a_flipped_byte_in_the_bento_is_told(finished: Checkout) -> None:
     version = scorer_folder(finished).name
     path = finished.root / ".bentoml/bentos/assay-breast_cancer" / version / "src/assay/cli.py"
     path.write_bytes(path.read_bytes() + b"\n")
-    finished.assay("audit", "verify", "breast_cancer", code=1)
+    told = finished.assay("audit", "verify", "breast_cancer", code=1).stdout
+    assert "differs    Bento" in told
+    assert "1 differ" in told
 
 
 def test_the_package_record_is_checked(finished: Checkout) -> None:
@@ -111,7 +116,9 @@ def test_the_package_record_is_checked(finished: Checkout) -> None:
     content = path.read_bytes()
     path.unlink()
     path.write_bytes(content.replace(b'"schema": 1', b'"schema": 3'))
-    finished.assay("audit", "verify", "breast_cancer", code=1)
+    told = finished.assay("audit", "verify", "breast_cancer", code=1).stdout
+    assert f"differs    stage package: {path}" in told
+    assert "1 differ" in told
 
 
 # scorer.py, parts.py -------------------------------------------------------------------------------------
