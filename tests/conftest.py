@@ -19,7 +19,7 @@ QUICK = """\
 dataset: breast_cancer
 eps: 0.05
 split: {seed: 0}
-contaminate: {levels: [0, 0.1], source: auto, seed: 1}
+contaminate: {levels: [0, 0.1], source: auto, labelled: 0, seed: 1}
 train: {seed: 0, device: cpu}
 detectors:
   - knn

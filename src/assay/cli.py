@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from assay import __version__
+from assay.cli_audit import audit
+from assay.cli_common import as_json, find_project
 from assay.errors import AssayError
 
 if TYPE_CHECKING:
@@ -33,19 +35,6 @@ class Commands(click.Group):
 @click.version_option(__version__)
 def main() -> None:
     """Train, calibrate, audit and deploy anomaly scorers on data that nobody can promise is clean."""
-
-
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON to standard output and nothing else.")
-
-
-def find_project() -> Project:
-    """Find the project around the current folder and set the frameworks' environment for it."""
-    from assay.environment import set_environment
-    from assay.project import Project
-
-    project = Project.find()
-    set_environment(project.root)
-    return project
 
 
 @main.command()
@@ -191,9 +180,11 @@ def scorers(as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=2))
         return
     for row in rows:
-        mark = "champion" if row["champion"] else ""
+        barred = ", ".join(f"{use} {n}" for use, n in row["quarantined"].items())
+        marks = ("champion" if row["champion"] else "", f"learned from quarantined rows ({barred})" if barred else "")
         click.echo(
-            f"{row['tag']:<32}{row.get('detector') or '-'}+{row.get('adapter') or '-'}  {row.get('broken') or mark}"
+            f"{row['tag']:<32}{row.get('detector') or '-'}+{row.get('adapter') or '-'}  "
+            f"{row.get('broken') or '; '.join(filter(None, marks))}"
         )
     if not rows:
         click.echo("none yet; `assay run` makes one", err=True)
@@ -211,7 +202,10 @@ def detectors(as_json: bool) -> None:
         return
     for row in found:
         params = ", ".join(f"{name}={value!r}" for name, value in row["params"].items())
-        click.echo(f"{row['name']:<18}{row['summary']}\n{'':<18}{params}")
+        labels = " Learns from labelled anomalies." if row["uses_labels"] else ""
+        click.echo(f"{row['name']:<23}{row['summary']}{labels}\n{'':<23}{params}")
+    click.echo("\nBesides, any outlier or density detector of scikit-learn or PyOD by its path, for instance")
+    click.echo("sklearn.svm.OneClassSVM: {nu: 0.1}; such a one is compared and calibrated, not packaged.")
 
 
 @main.command()
@@ -240,23 +234,4 @@ def promote(tag: str, why: str) -> None:
     click.echo(f"{scorer.tag} is the champion; a running service keeps the old one until it is restarted")
 
 
-@main.group()
-def audit() -> None:
-    """Ask what stands behind a scorer."""
-
-
-@audit.command()
-@click.argument("tag")
-@as_json
-def verify(tag: str, as_json: bool) -> None:
-    """Re-hash a scorer and every stage record behind it; name what differs; exit code 1 if anything does."""
-    project = find_project()
-    from assay.lineage.audit import verify_scorer
-
-    findings = verify_scorer(project, tag)
-    if as_json:
-        click.echo(json.dumps(findings.to_json(), indent=2))
-    else:
-        for line in findings.lines():
-            click.echo(line)
-    sys.exit(0 if findings.intact else 1)
+main.add_command(audit)

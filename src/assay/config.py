@@ -14,7 +14,7 @@ DEVICES = ("auto", "cpu", "cuda")
 ALWAYS = ("knn", "isolation_forest", "mcd")
 SECTIONS: dict[str, tuple[str, ...]] = {
     "split": ("seed",),
-    "contaminate": ("levels", "source", "seed"),
+    "contaminate": ("levels", "source", "labelled", "seed"),
     "train": ("seed", "device"),
     "select": ("seed",),
 }
@@ -131,6 +131,9 @@ def _section(raw: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
     section = dict(given)
     if name == "contaminate":
         _check_levels(section["levels"], f"{where}: {name}.levels")
+        share = section["labelled"]
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 0.5:
+            raise ConfigError(f"{where}: {name}.labelled is {share!r}; it must be a number from 0 to below 0.5")
     seed = section["seed"]
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ConfigError(f"{where}: {name}.seed is {seed!r}; it must be a whole number >= 0")
@@ -154,14 +157,19 @@ def _choices(raw: Any, where: str, always: tuple[str, ...] = ()) -> tuple[Choice
     return choices
 
 
+def _label(name: str) -> str:
+    """Return the label of an entry that gives none: its name, or the last part of a path."""
+    return name.rpartition(".")[2]
+
+
 def _choice(entry: Any, where: str) -> Choice:
     if isinstance(entry, str):
-        return Choice(entry, entry)
+        return Choice(entry, _label(entry))
     if isinstance(entry, Mapping) and len(entry) == 1:
         ((name, params),) = entry.items()
         if isinstance(name, str) and (params is None or isinstance(params, Mapping)):
             params = dict(params or {})
-            label = params.pop("label", name)
+            label = params.pop("label", _label(name))
             if isinstance(label, str):
                 return Choice(name, label, params)
     raise ConfigError(f"{where}: {entry!r} must be a name, or `name: {{parameter: value}}`")

@@ -13,7 +13,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from assay.lineage.freshness import Outcome
-    from assay.pipeline import Progress as Callback
+    from assay.pipeline.progress import Progress as Callback
 
 screen = Console(stderr=True, highlight=False, soft_wrap=True)
 paper = Console(highlight=False, width=None if sys.stdout.isatty() else 120)

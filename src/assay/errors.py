@@ -15,6 +15,7 @@ line and exits with the class's ``exit_code``; only bugs show a traceback.
     + ScorerError: a scorer folder or tag cannot be loaded
     + StageError: a stage's inputs are missing or another run holds the project
     + ToolError: a framework's command failed
+    + LedgerError: the ledger or the rows kept for it cannot be used
 """
 
 from __future__ import annotations
@@ -80,3 +81,7 @@ class StageError(AssayError):
 
 class ToolError(AssayError):
     """A command of DVC, BentoML or Prefect failed."""
+
+
+class LedgerError(AssayError):
+    """The ledger, or the rows kept for it, cannot be used, for instance since a newer version wrote them."""

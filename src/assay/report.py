@@ -9,7 +9,9 @@ from typing import Any
 
 from assay.lineage.records import RECORD, hash_file
 from assay.parts import read_arrays, read_json, write_bytes
-from assay.pipeline import candidate_name, candidate_pairs, levels_of, read_evaluation
+from assay.pipeline.candidates import candidate_name, candidate_pairs
+from assay.pipeline.evaluating import read_evaluation
+from assay.pipeline.rows import levels_of
 from assay.project import Project
 
 NUMBERS = ("auroc", "auprc", "fpr", "worst_stratum_fpr", "power")

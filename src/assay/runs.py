@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 from assay import console, stages, versioning
 from assay.data.ingest import restore
 from assay.errors import ScorerError, StageError, ToolError
-from assay.lineage.freshness import Outcome, is_fresh
+from assay.lineage import openlineage
+from assay.lineage.freshness import Outcome, is_fresh, run_stage
 from assay.lineage.records import RECORD, hash_tree
+from assay.lineage.rows import keep_rows
 from assay.parts import read_json
 from assay.project import STAGES, Project
 from assay.report import leaderboard, write_report
@@ -95,16 +96,23 @@ def stale_stages(project: Project) -> list[str]:
 
 
 def execute(project: Project, stage: str) -> Outcome:
-    """Run one stage with its progress on screen."""
-    with console.stage_progress(stage) as progress:
-        outcome = stages.run(project, stage, progress)
+    """Run one stage with its progress on screen; first keep which rows it is going to read."""
+    if stage not in ("split", "contaminate"):
+        keep_rows(project.root, project.events, project.dataset)
+    with console.stage_progress(stage) as progress, openlineage.telling(project, stage) as begin:
+
+        def work(its_project: Project, out: Path) -> dict[str, Any]:
+            begin()
+            return stages.VERBS[stage](its_project, out, progress)
+
+        outcome = run_stage(project, stage, work)
     console.say(console.stage_line(outcome))
     return outcome
 
 
 def open_run(project: Project, driver: str) -> str:
     """Log that a run begins; returns its id."""
-    run = uuid.uuid4().hex
+    run = openlineage.new_run_id()
     project.events.append(
         "run-started",
         run=run,
@@ -112,6 +120,7 @@ def open_run(project: Project, driver: str) -> str:
         dataset=project.dataset,
         commit=versioning.head_commit(project.root),
     )
+    openlineage.tell_run_started(project, run)
     return run
 
 
@@ -121,10 +130,12 @@ def close_run(project: Project, run: str, done: list[str], error: BaseException 
         versioning.commit(project.root, done)
     except ToolError as failed:
         if error is None:
+            openlineage.tell_run_ended(project, run, failed)
             raise
         console.say(f"dvc.lock was not brought up to date: {failed}")
     state = "completed" if error is None else "failed"
     project.events.append("run-ended", run=run, state=state, reason="" if error is None else str(error), stages=done)
+    openlineage.tell_run_ended(project, run, error)
 
 
 def deliver(project: Project) -> str:
@@ -167,7 +178,7 @@ def scorer_folders(project: Project) -> list[Path]:
 
 def summarise(project: Project, verdict: str, *, shipped: bool = True) -> Result:
     """Collect what a finished run says, and draw its report; ``shipped`` tells whether it ended in a scorer."""
-    from assay.pipeline import read_evaluation
+    from assay.pipeline.evaluating import read_evaluation
 
     folders = scorer_folders(project) if shipped else []
     deployment = read_deployment(project.root, project.dataset)

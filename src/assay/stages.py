@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from assay import pipeline
+from assay.data.quarantine import quarantine_path
 from assay.lineage.freshness import Outcome, run_stage
 from assay.lineage.records import RECORD
-from assay.pipeline import Progress, silent
+from assay.pipeline.progress import Progress, silent
 from assay.project import Project
 
 LEARNED_FROM = ("train", "adapt", "calibration")
@@ -18,7 +19,13 @@ BEHIND = ("split", "contaminate", "validate", "train", "calibrate")
 
 def _split(project: Project, out: Path, progress: Progress) -> dict[str, Any]:
     sections = project.config.sections
-    return pipeline.split(project.data, out, seed=sections["split"]["seed"], source=sections["contaminate"]["source"])
+    return pipeline.split(
+        project.data,
+        quarantine_path(project.root, project.dataset),
+        out,
+        seed=sections["split"]["seed"],
+        source=sections["contaminate"]["source"],
+    )
 
 
 def _contaminate(project: Project, out: Path, progress: Progress) -> dict[str, Any]:
@@ -44,6 +51,7 @@ def _train(project: Project, out: Path, progress: Progress) -> dict[str, Any]:
         project.folder("contaminate"),
         out,
         detectors=project.config.detectors,
+        checkpoints=project.state / "checkpoints" / project.dataset,
         progress=progress,
         **project.config.sections["train"],
     )
@@ -88,10 +96,11 @@ def _evaluate(project: Project, out: Path, progress: Progress) -> dict[str, Any]
 
 
 def _package(project: Project, out: Path, progress: Progress) -> dict[str, Any]:
-    return pipeline.package(
+    pipeline.package(
         project.data,
         project.folder("split") / "split.json",
         {role: project.folder("split") / role for role in LEARNED_FROM},
+        project.folder("contaminate") / "labelled",
         {stage: project.folder(stage) / RECORD for stage in (*BEHIND, "select")},
         project.folder("train"),
         project.folder("calibrate"),
@@ -99,6 +108,8 @@ def _package(project: Project, out: Path, progress: Progress) -> dict[str, Any]:
         out,
         eps=project.config.eps,
     )
+    (scorer,) = (path.name for path in out.iterdir() if path.is_dir())
+    return {"scorer": f"{project.dataset}:{scorer}"}
 
 
 VERBS: dict[str, Callable[[Project, Path, Progress], dict[str, Any]]] = {

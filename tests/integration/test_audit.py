@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import pytest
 from tests.conftest import Checkout
 
 from assay import stages
-from assay.lineage.audit import Findings, verify_scorer
+from assay.lineage.audit import verify_scorer
+from assay.lineage.chain import read_chain
 from assay.lineage.events import EventLog
+from assay.lineage.findings import LIMITS, Findings
 from assay.lineage.records import files_of, hash_file
 from assay.parts import read_arrays, read_json, write_arrays, write_json
 from assay.project import Project
@@ -23,16 +26,34 @@ WHAT = [
     "parts against the records",
     "lineage root",
     "data/breast_cancer",
-    *(f"stage {stage}" for stage in BEHIND),
+    "data.dvc",
+    "expectations/breast_cancer.json",
+    "quarantine/breast_cancer.csv",
+    "code",
+    *(f"stage {stage}" for stage in (*BEHIND, "evaluate")),
     "stage package",
+    "rows of the run",
+    "BentoML model",
     "Bento",
+    "deployment",
 ]
+NAME = "breast_cancer"
+WORK = f"work/{NAME}"
+GIT = ("git", "-c", "user.name=tests", "-c", "user.email=tests@example.org")
 
 
 @pytest.fixture(autouse=True)
 def own_stores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scorers are looked for in the project's own store, whatever this machine has."""
     monkeypatch.delenv("BENTOML_HOME", raising=False)
+
+
+@pytest.fixture(scope="module")
+def spoilt(finished_once: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A copy of the finished run whose files are changed and put back."""
+    root = tmp_path_factory.mktemp("spoilt") / "project"
+    shutil.copytree(finished_once.root, root, symlinks=True)
+    return Checkout(root)
 
 
 def scorer_folder(project: Checkout) -> Path:
@@ -64,8 +85,9 @@ def spoil(path: Path, change: Callable[[bytes], bytes] = flipped) -> bytes:
 def test_an_intact_scorer(finished: Checkout) -> None:
     tag = f"breast_cancer:{scorer_folder(finished).name}"
     told = finished.assay("audit", "verify", "breast_cancer").stdout.splitlines()
-    assert [line.split(maxsplit=1)[0] for line in told] == ["ok"] * len(WHAT) + [f"{tag}:"]
-    assert [line[11:].partition(":")[0] for line in told[:-1]] == WHAT
+    assert [line.split(maxsplit=1)[0] for line in told[: len(WHAT)]] == ["ok"] * len(WHAT)
+    assert [line[11:].partition(":")[0] for line in told[: len(WHAT)]] == WHAT
+    assert told[len(WHAT) : -1] == list(LIMITS)
     assert told[-1] == f"{tag}: intact"
 
 
@@ -105,7 +127,7 @@ def test_every_file_of_the_scorer_is_checked(finished: Checkout) -> None:
     assert verify(finished).intact
 
 
-@pytest.mark.parametrize("stage", BEHIND)
+@pytest.mark.parametrize("stage", [*BEHIND, "evaluate"])
 def test_every_output_and_record_behind_the_scorer_is_checked(finished: Checkout, stage: str) -> None:
     folder = finished.root / "work/breast_cancer" / stage
     files = files_of(folder)
@@ -114,6 +136,9 @@ def test_every_output_and_record_behind_the_scorer_is_checked(finished: Checkout
     for path in files:
         before = spoil(path)
         assert str(path) in wrong(verify(finished))[f"stage {stage}"]
+        path.write_bytes(before)
+    for path in (files[0], folder / "record.json"):
+        before = path.read_bytes()
         path.unlink()
         assert f"{path} is missing" in wrong(verify(finished))[f"stage {stage}"]
         path.write_bytes(before)
@@ -184,41 +209,172 @@ def test_a_changed_bento_is_named(finished: Checkout) -> None:
     assert "is not the one that was built" in wrong(verify(finished))["Bento"]
 
 
+KINDS = {
+    "raw features": "data/breast_cancer/features.npy",
+    "raw rows": "data/breast_cancer/rows.csv",
+    "card": "data/breast_cancer/card.json",
+    "expectation suite": "expectations/breast_cancer.json",
+    "quarantine": "quarantine/breast_cancer.csv",
+    "lock": "constraints.txt",
+    "counts per role": f"{WORK}/split/split.json",
+    "rows of a role": f"{WORK}/split/calibration/rows.csv",
+    "features of a role": f"{WORK}/split/train/features.npy",
+    "plan": f"{WORK}/contaminate/plan.json",
+    "injected rows": f"{WORK}/contaminate/level-0.1/rows.csv",
+    "validation": f"{WORK}/validate/summary.json",
+    "weights": f"{WORK}/train/level-0/mcd.safetensors",
+    "weights at a stress level": f"{WORK}/train/level-0.1/knn.safetensors",
+    "adapter": f"{WORK}/calibrate/adapters/level-0/mcd+cadet.json",
+    "calibration scores": f"{WORK}/calibrate/reference/level-0/mcd+cadet.safetensors",
+    "selection": f"{WORK}/select/selection.json",
+    "metrics": f"{WORK}/evaluate/evaluation.json",
+    "test p-values": f"{WORK}/evaluate/p_values/level-0.safetensors",
+    **{f"record of {stage}": f"{WORK}/{stage}/record.json" for stage in (*BEHIND, "evaluate")},
+    "record of package": "work/scorers/breast_cancer/record.json",
+    "head of the scorer": "work/scorers/breast_cancer/VERSION/scorer.json",
+    "shipped weights": "work/scorers/breast_cancer/VERSION/detector.safetensors",
+    "shipped calibration scores": "work/scorers/breast_cancer/VERSION/calibrator.safetensors",
+    "carried record": "work/scorers/breast_cancer/VERSION/lineage/train.json",
+    "carried rows": "work/scorers/breast_cancer/VERSION/rows.safetensors",
+    "event": ".assay/events.jsonl",
+    "BentoML's copy": ".bentoml/models/breast_cancer/VERSION/calibrator.safetensors",
+    "BentoML's head": ".bentoml/models/breast_cancer/VERSION/model.yaml",
+    "Bento": ".bentoml/bentos/assay-breast_cancer/VERSION/bento.yaml",
+    "code in the Bento": ".bentoml/bentos/assay-breast_cancer/VERSION/src/assay/serving/scorer.py",
+    "deployment": "deployments/breast_cancer.json",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_flipped_byte_in_any_kind_of_file_is_told_by_its_name(spoilt: Checkout, kind: str) -> None:
+    version = scorer_folder(spoilt).name
+    path = spoilt.root / KINDS[kind].replace("VERSION", version)
+    for change in (flipped, lambda content: bytes([content[0] ^ 1]) + content[1:]):
+        before = spoil(path, change)
+        told = wrong(verify(spoilt, f"{NAME}:{version}"))
+        assert any(path.name in detail or path.name in what for what, detail in told.items()), told
+        path.write_bytes(before)
+    assert verify(spoilt).intact
+
+
+def test_rows_kept_for_the_ledger_are_checked(spoilt: Checkout) -> None:
+    (path,) = (spoilt.root / ".assay/rows").iterdir()
+    before = spoil(path)
+    assert f"{path} was changed" in wrong(verify(spoilt))["rows of the run"]
+    path.write_bytes(before)
+
+
+def test_a_log_cut_before_its_newest_deployed_label_is_told(finished: Checkout) -> None:
+    path = finished.root / ".assay/events.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    events = [json.loads(line)["event"] for line in lines]
+    path.write_bytes(b"".join(lines[: events.index("published") - 1]))
+    found = wrong(verify(finished))
+    assert "the log was cut" in found["event log"]
+    assert str(path) in found["event log"]
+    assert "bento" in found["event log"]
+
+
+def test_a_log_cut_before_the_promotion_is_told(finished: Checkout) -> None:
+    path = finished.root / ".assay/events.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:-1]))
+    assert "deployments/breast_cancer.json" in wrong(verify(finished))["deployment"]
+    path.write_bytes(b"".join(lines[:-2]))
+    assert "the log does not know that it was published" in wrong(verify(finished))["Bento"]
+
+
+def test_a_cut_after_the_newest_deployed_label_is_not_seen_and_the_output_says_so(finished: Checkout) -> None:
+    log = EventLog(finished.root / ".assay/events.jsonl")
+    before = log.path.read_bytes()
+    log.append("run-ended", run="0", state="completed", reason="", stages=[])
+    assert verify(finished).intact
+    log.path.write_bytes(before)
+    told = finished.assay("audit", "verify", NAME).stdout
+    assert "a cut of entries after its newest deployed label" in told
+
+
+def test_an_edited_suite_moved_on_only_if_git_knows_the_recorded_one(finished: Checkout) -> None:
+    path = finished.root / "expectations/breast_cancer.json"
+    assert finished.call("git", "add", "expectations").returncode == 0
+    before = spoil(path)
+    told = wrong(verify(finished))
+    assert set(told) == {"expectations/breast_cancer.json"}
+    assert "no Git commit holds the recorded one" in told["expectations/breast_cancer.json"]
+    path.write_bytes(before)
+    assert finished.call(*GIT, "commit", "-qm", "suite", "--", "expectations").returncode == 0
+    spoil(path)
+    found = {finding.what: finding for finding in verify(finished).found}
+    assert found["expectations/breast_cancer.json"].state == "superseded"
+    assert "was edited since; commit " in found["expectations/breast_cancer.json"].detail
+
+
+def test_a_logged_quarantine_is_no_tampering(finished: Checkout) -> None:
+    path = finished.root / "quarantine/breast_cancer.csv"
+    path.write_bytes(path.read_bytes() + b"0" * 32 + b",,why,2026-01-01\n")
+    assert set(wrong(verify(finished))) == {"quarantine/breast_cancer.csv"}
+    log = EventLog(finished.root / ".assay/events.jsonl")
+    log.append("quarantined", dataset=NAME, rows=1, why="why", file=hash_file(path))
+    assert verify(finished).intact
+
+
+def test_code_that_went_on_is_no_tampering_while_the_recorded_one_is_kept(finished: Checkout) -> None:
+    path = finished.root / "src/assay/stages.py"
+    path.write_text(path.read_text() + "# more\n")
+    found = {finding.what: finding for finding in verify(finished).found}
+    assert found["code"].state == "superseded"
+    assert "src/assay/stages.py" in found["code"].detail
+    (
+        finished.root
+        / ".bentoml/bentos/assay-breast_cancer"
+        / scorer_folder(finished).name
+        / path.relative_to(finished.root)
+    ).unlink()
+    assert "src/assay/stages.py" in wrong(verify(finished))["code"]
+
+
 def test_data_of_another_dataset_do_not_matter(finished: Checkout) -> None:
     spoil(finished.root / "data/digits/features.npy")
     assert verify(finished).intact
 
 
-def test_a_run_with_other_settings_supersedes_and_spoils_nothing(finished: Checkout) -> None:
+def test_a_run_with_other_settings_supersedes_and_spoils_nothing(moved_on: tuple[Checkout, str, str]) -> None:
     """The old scorer is kept by BentoML; its stages' folders now hold what the new one was made of."""
-    old = scorer_folder(finished).name
-    params = finished.root / "params.yaml"
-    params.write_text(params.read_text().replace("train: {seed: 0", "train: {seed: 7").replace("0.05", "0.1"))
-    for stage in ("train", "calibrate", "select", "evaluate"):
-        assert stages.run(Project(finished.root), stage).ran
-    finished.assay("stage", "package")
-    new = scorer_folder(finished).name
-    assert new != old
-    done = finished.assay("audit", "verify", f"breast_cancer:{old}")
-    states = {line[11:].partition(":")[0]: line.split()[0] for line in done.stdout.splitlines()[:-1]}
-    assert [what for what, state in states.items() if state == "superseded"] == [
-        "stage train",
-        "stage calibrate",
-        "stage select",
-        "stage package",
-    ]
+    project, old, new = moved_on
+    done = project.assay("audit", "verify", f"{NAME}:{old}")
+    states = {line[11:].partition(":")[0]: line.split()[0] for line in done.stdout.splitlines()[: len(WHAT)]}
+    later = ["stage train", "stage calibrate", "stage select", "stage evaluate", "stage package"]
+    assert [what for what, state in states.items() if state == "superseded"] == later
     assert {states[what] for what in WHAT if states[what] != "superseded"} == {"ok"}
-    assert done.stdout.splitlines()[-1] == f"breast_cancer:{old}: intact"
-    assert {finding.state for finding in verify(finished, f"breast_cancer:{new}").found} == {"ok"}
-    kept = finished.root / ".bentoml/models/breast_cancer" / old
+    assert done.stdout.splitlines()[-1] == f"{NAME}:{old}: intact"
+    assert "DVC's cache holds the recorded ones, intact" in done.stdout
+    assert {finding.state for finding in verify(project, f"{NAME}:{new}").found} == {"ok"}
+    kept = project.root / ".bentoml/models/breast_cancer" / old
     for path in (kept / "detector.safetensors", kept / "lineage/train.json"):
         before = spoil(path)
-        assert f"{path} was changed" in wrong(verify(finished, f"breast_cancer:{old}"))["scorer folder"]
+        assert f"{path} was changed" in wrong(verify(project, f"{NAME}:{old}"))["scorer folder"]
         path.write_bytes(before)
-    record = finished.root / "work/breast_cancer/select/record.json"
-    spoil(record)
-    for tag in (f"breast_cancer:{old}", f"breast_cancer:{new}"):
-        assert f"{record} is not a record that was logged" in wrong(verify(finished, tag))["stage select"]
+    record = project.root / f"{WORK}/select/record.json"
+    before = spoil(record)
+    for tag in (f"{NAME}:{old}", f"{NAME}:{new}"):
+        assert f"{record} is not a record that was logged" in wrong(verify(project, tag))["stage select"]
+    record.write_bytes(before)
+
+
+def test_what_moved_on_is_re_hashed_in_the_cache_of_dvc(moved_on: tuple[Checkout, str, str]) -> None:
+    project, old, _ = moved_on
+    chain = read_chain(Project(project.root), f"{NAME}:{old}")
+    path = chain.find("train", "level-0/mcd.safetensors")
+    assert path is not None
+    assert ".dvc/cache" in path.as_posix()
+    path.chmod(0o644)
+    before = spoil(path)
+    told = wrong(verify(project, f"{NAME}:{old}"))["stage train"]
+    assert f"{path} (train/level-0/mcd.safetensors) was changed" in told
+    path.unlink()
+    found = {finding.what: finding for finding in verify(project, f"{NAME}:{old}").found}
+    assert (found["stage train"].state, found["stage train"].detail[-9:]) == ("superseded", "but for 1")
+    path.write_bytes(before)
 
 
 def test_a_later_run_that_nobody_logged_is_no_later_run(finished: Checkout) -> None:

@@ -182,6 +182,7 @@ def test_scorers_in_json(finished: Checkout) -> None:
         "champion": True,
         "folder": str(finished.root / "work/scorers/breast_cancer" / row["version"]),
         "bento": f"assay-breast_cancer:{row['version']}",
+        "quarantined": {},
         "broken": None,
         "detector": head["candidate"]["detector"],
         "adapter": head["candidate"]["adapter"],

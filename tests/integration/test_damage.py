@@ -98,7 +98,7 @@ def test_newer_data_alone_do_not_make_the_champion_tampered(finished: Checkout) 
     finished.assay("stage", "train")
     told = finished.assay("audit", "verify", "breast_cancer").stdout
     states = {line[11:].partition(":")[0]: line.split()[0] for line in told.splitlines()}
-    moved = ["stage train", "stage calibrate", "stage select"]
+    moved = ["stage train", "stage calibrate", "stage select", "stage evaluate"]
     assert [what for what, state in states.items() if state == "superseded"] == moved
 
 

@@ -117,11 +117,13 @@ def test_every_member_stream_is_its_own() -> None:
         np.testing.assert_allclose(three.to_part().arrays[name][:2], array, atol=1e-5)
 
 
-def test_labels_are_not_read() -> None:
+def test_labelled_anomalies_are_refused_not_ignored() -> None:
     train, test, _ = digits()
     plain = Autoencoder(epochs=3, members=1, device="cpu").fit(train)
-    labelled = Autoencoder(epochs=3, members=1, device="cpu").fit(train, np.ones(len(train)))
-    np.testing.assert_array_equal(plain.decision_function(test), labelled.decision_function(test))
+    normal = Autoencoder(epochs=3, members=1, device="cpu").fit(train, np.zeros(len(train)))
+    np.testing.assert_array_equal(plain.decision_function(test), normal.decision_function(test))
+    with pytest.raises(InputError, match="cannot use labelled anomalies, and 1 rows"):
+        Autoencoder(epochs=3, members=1, device="cpu").fit(train, np.eye(1, len(train))[0])
 
 
 def test_unscaled_rows_are_reported_when_they_break_training() -> None:

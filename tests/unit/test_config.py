@@ -18,7 +18,7 @@ GOOD: dict[str, Any] = {
     "dataset": "clinic",
     "eps": 0.05,
     "split": {"seed": 0},
-    "contaminate": {"levels": [0, 0.1], "source": "auto", "seed": 1},
+    "contaminate": {"levels": [0, 0.1], "source": "auto", "labelled": 0, "seed": 1},
     "train": {"seed": 2, "device": "cpu"},
     "detectors": ["knn", "isolation_forest", "mcd"],
     "adapters": ["none", "cadet"],
@@ -106,7 +106,15 @@ def test_eps_between_nought_and_one(eps: float) -> None:
 
 
 SETTINGS = ("dataset", "eps", "split", "contaminate", "train", "detectors", "adapters", "select")
-INNER = ("split.seed", "contaminate.levels", "contaminate.source", "contaminate.seed", "train.seed", "train.device")
+INNER = (
+    "split.seed",
+    "contaminate.levels",
+    "contaminate.source",
+    "contaminate.labelled",
+    "contaminate.seed",
+    "train.seed",
+    "train.device",
+)
 
 
 @pytest.mark.parametrize("path", [*SETTINGS, *INNER, "select.seed"])

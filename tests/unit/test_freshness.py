@@ -69,7 +69,8 @@ def test_a_stage_s_folder_holds_its_outputs_and_their_record(root: Path) -> None
     assert beside(root) == [STAGE]
     assert set(outputs(root)) == {"train/rows.csv", "split.json", "record.json"}
     record = json.loads(record_of(root).read_bytes())
-    assert record["inputs"] == {path: hash_file(root / path) for path in (INPUT, "data/breast_cancer/card.json")}
+    inputs = (INPUT, "data/breast_cancer/card.json", "quarantine/breast_cancer.csv")
+    assert record["inputs"] == {path: hash_file(root / path) for path in inputs}
     assert record["outputs"] == hash_tree(root / "work/breast_cancer/split")
     assert record["code"][CODE] == hash_file(root / CODE)
     assert record["params"] == {"split": {"seed": 0}, "contaminate.source": "auto"}

@@ -1,5 +1,6 @@
 """The one training loop: members that do not know of each other, early stopping, and loud failures."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from assay.detectors.training import Schedule, member_streams, pick_device, pinned_threads, train
+from assay.detectors import checkpoints
+from assay.detectors.training import Compute, Schedule, Step, member_streams, pick_device, pinned_threads, train
 from assay.errors import ConfigError, TrainingError
 from assay.networks.lenet import LeNetAutoencoder
 from assay.networks.mlp import MLPAutoencoder, initialise
@@ -43,7 +45,7 @@ def trained(
 ) -> dict[str, Tensor]:
     network = build(len(streams), images=how.pop("images", False))
     initialise(network, streams)
-    train(network, errors_of(network), [data], schedule, streams, device=CPU, **how)
+    train(network, errors_of(network), [data], schedule, streams, compute=Compute(CPU), **how)
     return network.state_dict()
 
 
@@ -115,7 +117,7 @@ def test_a_member_keeps_its_best_epoch_and_does_not_touch_the_others() -> None:
         [rows()],
         long,
         streams,
-        device=CPU,
+        compute=Compute(CPU),
         progress=lambda epoch, _, __: seen.append(epoch),
     )
     unspoilt = trained(member_streams(0, 2), rows(), long)
@@ -144,7 +146,7 @@ def test_it_stops_when_no_member_gets_better() -> None:
         [rows()],
         Schedule(200, 32, 1e-3, 0.0),
         streams,
-        device=CPU,
+        compute=Compute(CPU),
         progress=lambda epoch, _, __: seen.append(epoch),
     )
     assert len(seen) == 21
@@ -169,7 +171,7 @@ def test_data_stay_aligned() -> None:
         assert len(torch.unique(number[0])) == number.shape[1]
         return errors(network, batch)
 
-    train(network, loss, [data, np.arange(len(data))], Schedule(2, 50, 1e-3, 0.0), streams, device=CPU)
+    train(network, loss, [data, np.arange(len(data))], Schedule(2, 50, 1e-3, 0.0), streams, compute=Compute(CPU))
 
 
 @pytest.mark.parametrize("n", [2, 3, 11])
@@ -198,7 +200,7 @@ def test_a_loss_that_is_not_finite_names_epoch_and_member() -> None:
         return errors(network, batch) * factor
 
     with pytest.raises(TrainingError, match=r"epoch 3: the loss of member 1 is nan.*learning_rate"):
-        train(network, loss, [rows()], SCHEDULE, streams, device=CPU)
+        train(network, loss, [rows()], SCHEDULE, streams, compute=Compute(CPU))
 
 
 def test_a_huge_learning_rate_is_reported_not_returned() -> None:
@@ -217,12 +219,12 @@ def test_a_member_without_gradient_is_reported() -> None:
         return errors(network, batch) * heard
 
     with pytest.raises(TrainingError, match="no gradient reaches member 2"):
-        train(network, deaf, [rows()], SCHEDULE, streams, device=CPU)
+        train(network, deaf, [rows()], SCHEDULE, streams, compute=Compute(CPU))
 
 
 def test_the_learning_rate_falls_from_full_to_nothing() -> None:
-    rates = [SCHEDULE.rate(epoch) for epoch in range(15)]
-    assert rates[0] == SCHEDULE.learning_rate
+    rates = [SCHEDULE.share(epoch) for epoch in range(15)]
+    assert rates[0] == 1
     assert rates == sorted(rates, reverse=True)
     assert 0 < rates[-1] < 0.05 * rates[0]
 
@@ -245,3 +247,105 @@ def test_a_gpu_starts_from_the_same_parameters_and_gets_as_far() -> None:
         train(network, errors_of(network), [rows()], SCHEDULE, streams, device=torch.device(device))
         states[device] = network.state_dict()
     np.testing.assert_allclose(loss_of(states["cuda"], rows()), loss_of(states["cpu"], rows()), rtol=0.05)
+
+
+class StopError(Exception):
+    """An interruption."""
+
+
+def stop_at(epoch: int, seen: list[int]) -> Any:
+    def progress(now: int, _: int, __: float) -> None:
+        seen.append(now)
+        if now == epoch:
+            raise StopError
+
+    return progress
+
+
+@pytest.mark.parametrize("patience", [20, 3, None])
+def test_an_interrupted_training_goes_on_with_the_same_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: int | None
+) -> None:
+    monkeypatch.setattr(checkpoints, "SECONDS_BETWEEN", 0.0)
+    schedule = Schedule(epochs=15, batch_size=32, learning_rate=1e-2, weight_decay=1e-6, patience=patience)
+    whole = trained(member_streams(0, 2), rows(), schedule)
+    file, seen = tmp_path / "state.safetensors", list[int]()
+    with pytest.raises(StopError):
+        trained(member_streams(0, 2), rows(), schedule, checkpoint=file, progress=stop_at(7, seen))
+    resumed = trained(member_streams(0, 2), rows(), schedule, checkpoint=file, progress=stop_at(99, seen))
+    assert seen[:9] == [1, 2, 3, 4, 5, 6, 7, 7, 8]  # the seventh was told, and not saved any more
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    finished = trained(member_streams(0, 2), rows(), schedule, checkpoint=file, progress=stop_at(1, []))
+    assert all(torch.equal(whole[name], finished[name]) for name in whole)
+
+
+@pytest.mark.parametrize("what", ["rows", "seed", "schedule", "damaged"])
+def test_a_state_of_another_training_is_passed_over(tmp_path: Path, what: str) -> None:
+    file = tmp_path / "state.safetensors"
+    trained(member_streams(0, 2), rows(), checkpoint=file)
+    data = rows() + 1 if what == "rows" else rows()
+    streams = member_streams(1 if what == "seed" else 0, 2)
+    schedule = Schedule(15, 32, 5e-3, 1e-6) if what == "schedule" else SCHEDULE
+    if what == "damaged":
+        file.write_bytes(file.read_bytes()[:-100])
+    seen: list[int] = []
+    trained(streams, data, schedule, checkpoint=file, progress=stop_at(99, seen))
+    assert seen[0] == 1
+
+
+def test_members_may_have_rates_of_their_own() -> None:
+    rates, decays = (1e-2, 3e-3, 1e-3), (0.0, 1e-2, 1e-1)
+    together = trained(member_streams(0, 3), rows(), Schedule(15, 32, rates, decays))
+    for member in range(3):
+        schedule = Schedule(15, 32, rates[member], decays[member])
+        alone = trained(member_streams(0, 3)[member : member + 1], rows(), schedule)
+        for name, value in alone.items():
+            torch.testing.assert_close(together[name][member], value[0], rtol=1e-3, atol=1e-4)
+
+
+def observe(n_rows: int, **how: Any) -> list[tuple[Tensor, Tensor]]:
+    """Train a little with noise of width 3; return the batches of both passes of two members: row numbers, noise."""
+    network, seen = build(2), list[tuple[Tensor, Tensor]]()
+    streams = member_streams(0, 2)
+    initialise(network, streams)
+
+    def loss(x: Tensor, number: Tensor, noise: Tensor) -> Tensor:
+        seen.append((number.clone(), noise.clone()))
+        return errors(network, x)
+
+    schedule = Schedule(2, 32, 1e-3, 0.0, patience=None)
+    numbers = np.arange(n_rows)
+    train(network, loss, [rows(n_rows), numbers], schedule, streams, compute=Compute(CPU), noise=3, **how)
+    return seen
+
+
+def test_companions_join_every_batch_and_leave_the_passes() -> None:
+    marked = np.arange(100) % 20 == 7
+    seen = observe(100, companions=(marked, 4))
+    for number, noise in seen:
+        assert np.isin(number[:, -4:], np.flatnonzero(marked)).all()
+        assert noise.shape == (*number.shape, 3)
+    one_pass = torch.cat([number[:, :-4] for number, _ in seen[: len(seen) // 2]], dim=1)
+    for member in one_pass:
+        assert sorted(member.tolist()) == np.flatnonzero(~marked).tolist()
+    companions = torch.cat([number[0, -4:] for number, _ in seen]).tolist()
+    assert set(companions) == set(np.flatnonzero(marked).tolist())
+
+
+def test_noise_is_fresh_in_every_batch_and_each_members_own() -> None:
+    noise = torch.cat([drawn for _, drawn in observe(500)], dim=1)
+    assert noise.mean().abs() < 0.1
+    assert (noise.std() - 1).abs() < 0.1
+    assert len(noise.flatten().unique()) > 0.99 * noise.numel()
+
+
+def test_each_step_updates_its_own_parameters() -> None:
+    network = build(1)
+    streams = member_streams(0, 1)
+    initialise(network, streams)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    loss = errors_of(network)
+    steps = [Step(loss, list(network.decoder.parameters())), Step(loss, [network.encoder[0].weight])]
+    train(network, steps, [rows()], SCHEDULE, streams, compute=Compute(CPU))
+    changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {name for name in before if name.startswith("decoder")} | {"encoder.0.weight"}

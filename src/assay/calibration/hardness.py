@@ -39,7 +39,9 @@ class NullModel(Protocol):
 
 
 class MeanNull:
-    """Null model of tabular rows: the mean of the training rows (CADET eq 5).
+    """Null model of tabular rows, and of series: the mean of the training rows (CADET eq 5).
+
+    Differs from the paper: series have no autoregressive null model (CADET eq 4) here.
 
     Attributes
     ----------
@@ -125,17 +127,17 @@ NULL_MODELS: dict[str, type[MeanNull] | type[NeighbourNull]] = {"mean": MeanNull
 
 
 def make_null_model(modality: str, image_shape: tuple[int, int] | None = None) -> NullModel:
-    """Return the unfitted null model of a modality ("tabular" or "image").
+    """Return the unfitted null model of a modality ("tabular", "image" or "series").
 
     Raises
     ------
     ConfigError
         The modality is unknown, or an image dataset gives no image shape.
     """
-    if modality == "tabular":
+    if modality in ("tabular", "series"):
         return MeanNull()
     if modality != "image":
-        raise ConfigError(f"modality {modality!r} has no null model; use 'tabular' or 'image'")
+        raise ConfigError(f"modality {modality!r} has no null model; use 'tabular', 'image' or 'series'")
     if image_shape is None:
         raise ConfigError("image_shape is missing; give (height, width) in the dataset's card")
     return NeighbourNull(image_shape)

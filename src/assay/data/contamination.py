@@ -100,6 +100,43 @@ def inject(
     return [Level(float(rho), rows.take(np.arange(n)), len(train)) for rho, n in zip(levels, counts, strict=True)]
 
 
+def choose_labelled(pool: RowSet, *, share: float, n_train: int, seed: int) -> tuple[RowSet, RowSet]:
+    """Set aside the pool's anomalies whose label training may know.
+
+    Parameters
+    ----------
+    pool : RowSet
+        As `assay.data.splitting.split_rows` returns it.
+    share : float
+        round(share * n_train) rows are set aside, in the order of a hash of their content and the seed.
+    n_train : int
+        Rows of train before anything is added.
+    seed : int
+
+    Returns
+    -------
+    labelled, rest : RowSet
+        No content is in both.
+
+    Raises
+    ------
+    PoolTooSmallError
+        The pool holds fewer anomalies.
+    """
+    anomalies = pool.take(pool.labels == ANOMALY)
+    wanted = round(share * n_train)
+    if wanted > len(anomalies):
+        raise PoolTooSmallError(
+            f"contaminate.labelled is {share:g}: {wanted} labelled anomalies for {n_train} training rows, and the "
+            f"injection pool holds {len(anomalies)}; the largest share possible is {len(anomalies) / n_train:.4g}"
+        )
+    prints = anomalies.rows["fingerprint"].to_numpy(dtype=object)
+    order = np.argsort(uniform_hashes(prints, f"labelled:{seed}"), kind="stable")
+    labelled = anomalies.take(np.sort(order[:wanted]))
+    taken = pool.rows["fingerprint"].isin(labelled.rows["fingerprint"]).to_numpy()
+    return labelled, pool.take(~taken)
+
+
 def make_probes(
     normals: RowSet,
     *,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from assay.parts import read_json, write_bytes, write_json
 
 NORMAL, ANOMALY, UNKNOWN = 0, 1, -1
 ROW_COLUMNS = ("row_id", "label", "group", "time")
-MODALITIES = ("tabular", "image")
+MODALITIES = ("tabular", "image", "series")
+OPTIONAL = ("id_column", "series_shape")
 SEALED = ("features.npy", "rows.csv")
 
 
@@ -58,13 +60,18 @@ class Card:
     Attributes
     ----------
     name : str
-    modality : {"tabular", "image"}
+    modality : {"tabular", "image", "series"}
     columns : tuple of str
         Feature names, in the order of the feature array's columns.
     image_shape : tuple of int or None
         (height, width) of images, whose pixels are the columns in row-major order.
     source : str
         Where the data come from, for people.
+    id_column : str or None
+        Name of the column of row ids in the user's file, where there was one.
+    series_shape : tuple of int or None
+        (length, channels) of the windows of series, whose columns are the channels of the first step, then those
+        of the second, and so on.
     """
 
     name: str
@@ -72,6 +79,8 @@ class Card:
     columns: tuple[str, ...]
     image_shape: tuple[int, int] | None
     source: str
+    id_column: str | None = None
+    series_shape: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +124,8 @@ def write_dataset(folder: Path, dataset: Dataset) -> None:
     """Write a dataset folder: ``features.npy``, ``rows.csv`` and ``card.json``, which seals the other two."""
     write_rows(folder, dataset.data)
     seal = {name: hash_file(folder / name) for name in SEALED}
-    write_json(folder / "card.json", {**asdict(dataset.card), "sha256": seal})
+    card = {name: value for name, value in asdict(dataset.card).items() if name not in OPTIONAL or value is not None}
+    write_json(folder / "card.json", {**card, "sha256": seal})
 
 
 def broken_seals(folder: Path) -> list[Path]:
@@ -131,14 +141,19 @@ def read_card(folder: Path) -> Card:
     if not (folder / "card.json").is_file():
         raise DataError(f"there is no dataset in {folder}; run `assay ingest {folder.name}` first")
     fields = read_json(folder / "card.json")
-    shape = fields["image_shape"]
     return Card(
         name=fields["name"],
         modality=fields["modality"],
         columns=tuple(fields["columns"]),
-        image_shape=None if shape is None else (int(shape[0]), int(shape[1])),
+        image_shape=_pair(fields["image_shape"]),
         source=fields["source"],
+        id_column=fields.get("id_column"),
+        series_shape=_pair(fields.get("series_shape")),
     )
+
+
+def _pair(shape: Sequence[int] | None) -> tuple[int, int] | None:
+    return None if shape is None else (int(shape[0]), int(shape[1]))
 
 
 def read_dataset(folder: Path) -> Dataset:

@@ -23,6 +23,9 @@ from assay.errors import ConfigError, DataError
 
 ROW_ID, LABEL, FINGERPRINT, INJECTED = "row.id", "row.label", "row.fingerprint", "row.injected"
 BOOKKEEPING = (ROW_ID, LABEL, FINGERPRINT, INJECTED)
+MINIMUM, MAXIMUM = "row.minimum", "row.maximum"
+EXTREMES = (MINIMUM, MAXIMUM)
+MANY_PIXELS = 256
 UNIQUE_SLACK = 0.1
 
 
@@ -35,20 +38,21 @@ def great_expectations() -> Any:
     return gx
 
 
-def table_columns(columns: tuple[str, ...]) -> list[str]:
-    """Return the columns of a table: the bookkeeping ones, then the features.
+def table_columns(columns: tuple[str, ...], *, extremes: bool = False) -> list[str]:
+    """Return the columns of a table: the bookkeeping ones, a row's extremes if wanted, then the features.
 
     Raises
     ------
     DataError
         A feature has the name of a bookkeeping column, or two features have the same name.
     """
+    taken = (*BOOKKEEPING, *EXTREMES)
     for name in columns:
-        if name in BOOKKEEPING:
-            raise DataError(f"a feature is called {name!r}; {', '.join(BOOKKEEPING)} are taken: rename it")
+        if name in taken:
+            raise DataError(f"a feature is called {name!r}; {', '.join(taken)} are taken: rename it")
         if columns.count(name) > 1:
             raise DataError(f"two features are called {name!r}; names must be unique: rename one")
-    return [*BOOKKEEPING, *columns]
+    return [*BOOKKEEPING, *(EXTREMES if extremes else ()), *columns]
 
 
 def learn_suite(dataset: Dataset) -> dict[str, Any]:
@@ -59,6 +63,10 @@ def learn_suite(dataset: Dataset) -> dict[str, Any]:
     (which also catches infinities); and, of the source alone, a proportion of distinct rows at
     most 0.1 below that of the reference. (Duplicates share a role, so the proportion in a part of the data
     can lie far from that of the whole.)
+
+    Images of more than `MANY_PIXELS` pixels, which share a scale, are judged as a whole: the null and range
+    expectations are about each row's smallest and largest pixel, columns ``row.minimum`` and
+    ``row.maximum`` of the table. (An expectation takes milliseconds, and there are two per column.)
 
     Parameters
     ----------
@@ -76,7 +84,8 @@ def learn_suite(dataset: Dataset) -> dict[str, Any]:
         There are no rows, or a feature's name is not allowed (see `table_columns`).
     """
     columns, features = dataset.card.columns, dataset.data.features
-    names = table_columns(columns)
+    whole = dataset.card.modality == "image" and len(columns) > MANY_PIXELS
+    names = table_columns(columns, extremes=whole)
     if not len(features):
         raise DataError(f"{dataset.card.name} has no rows; at least one is needed to learn expectations")
     distinct = len(np.unique(fingerprints(features, columns))) / len(features)
@@ -93,8 +102,10 @@ def learn_suite(dataset: Dataset) -> dict[str, Any]:
             "meta": {"only": "source"},
         },
     ]
-    for name, values in zip(columns, features.T, strict=True):
-        learned += _feature_entries(name, values)
+    if whole:
+        learned += [entry for name in EXTREMES for entry in _feature_entries(name, features)]
+    else:
+        learned += [e for name, values in zip(columns, features.T, strict=True) for e in _feature_entries(name, values)]
     notes = (
         f"Learned from the first version ingested, {len(features)} rows; yours to edit. The training rows "
         'of every level must meet it too, except what has {"only": "source"} as its meta.'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from decimal import ROUND_FLOOR, Decimal, InvalidOperation, localcontext
 from pathlib import Path
 from typing import Any
@@ -75,11 +75,11 @@ def read_table(
     special = [column for column in roles.values() if column is not None]
     if len(set(special)) < len(special):
         raise DataError(f"one column is named for two purposes in {roles}; give each its own column")
-    frame = _read(path, special)
+    frame = read_frame(path, special)
     columns = tuple(str(column) for column in frame.columns if column not in special)
     if not columns:
         raise DataError(f"{path.name} has no feature column besides {special}")
-    texts = {role: _texts(frame[column]) for role, column in roles.items() if column is not None}
+    texts = {role: texts_of(frame[column]) for role, column in roles.items() if column is not None}
     blank = np.full(len(frame), "", dtype=object)
     rows = pd.DataFrame(
         {
@@ -89,10 +89,8 @@ def read_table(
             "time": sortable_times(texts["time"]) if time else blank,
         }
     ).astype({"row_id": "str", "group": "str", "time": "str"})
-    features = np.empty((len(frame), len(columns)), dtype=np.float32)
-    for i, column in enumerate(columns):
-        features[:, i] = _float32(column, frame[column])
-    return Dataset(Card(name, "tabular", columns, None, path.name), RowSet(features, rows))
+    card = Card(name, "tabular", columns, None, path.name, id_column)
+    return Dataset(card, RowSet(features_of(frame, columns), rows))
 
 
 def sortable_times(texts: Texts) -> Texts:
@@ -121,15 +119,21 @@ def sortable_times(texts: Texts) -> Texts:
     return np.array(keys, dtype=object)[codes]
 
 
-def _read(path: Path, special: Sequence[str]) -> pd.DataFrame:
-    """Read a file, its `special` columns as they are written."""
+def read_frame(path: Path, special: Sequence[str], *, texts: Collection[str] = ()) -> pd.DataFrame:
+    """Read a CSV or Parquet file: its `special` columns, and those of `texts` that it has, as they are written.
+
+    Raises
+    ------
+    DataError
+        The file cannot be used, has no rows, or lacks a special column.
+    """
     readers = {".csv": _read_csv, ".parquet": _read_parquet}
     if path.suffix not in readers:
         raise DataError(f"{path.name} is neither .csv nor .parquet; convert it to one of them")
     if not path.is_file():
         raise DataError(f"there is no file {path}; check the path")
     try:
-        frame = readers[path.suffix](path, special)
+        frame = readers[path.suffix](path, special, texts)
     except DataError:
         raise
     except (ValueError, OSError) as error:  # pandas' and pyarrow's parsing errors are ValueErrors
@@ -141,15 +145,16 @@ def _read(path: Path, special: Sequence[str]) -> pd.DataFrame:
     return frame
 
 
-def _read_csv(path: Path, special: Sequence[str]) -> pd.DataFrame:
+def _read_csv(path: Path, special: Sequence[str], texts: Collection[str]) -> pd.DataFrame:
     header = pd.read_csv(path, header=None, nrows=1, dtype=str, na_filter=False, encoding="utf-8-sig")
     names = [str(name) for name in header.iloc[0]]
     _check_names(path, names, special)
+    written = [name for name in names if name in special or name in texts]
     frame = pd.read_csv(
         path,
-        dtype=dict.fromkeys(special, str),
+        dtype=dict.fromkeys(written, str),
         keep_default_na=False,
-        na_values={column: _MISSING for column in names if column not in special},
+        na_values={column: _MISSING for column in names if column not in written},
         encoding="utf-8-sig",
         low_memory=False,
     )
@@ -158,7 +163,7 @@ def _read_csv(path: Path, special: Sequence[str]) -> pd.DataFrame:
     return frame
 
 
-def _read_parquet(path: Path, special: Sequence[str]) -> pd.DataFrame:
+def _read_parquet(path: Path, special: Sequence[str], texts: Collection[str]) -> pd.DataFrame:
     from pyarrow.parquet import ParquetFile
 
     with ParquetFile(path) as file:
@@ -180,7 +185,15 @@ def _check_names(path: Path, names: Sequence[str], special: Sequence[str]) -> No
             raise DataError(f"{path.name} has no column {column!r}; its columns are {', '.join(names)}")
 
 
-def _texts(column: pd.Series[Any]) -> Texts:
+def features_of(frame: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.float32]:
+    """Return columns of a frame from `read_frame` as features of shape (n, d), cast to float32."""
+    features = np.empty((len(frame), len(columns)), dtype=np.float32)
+    for i, column in enumerate(columns):
+        features[:, i] = _float32(column, frame[column])
+    return features
+
+
+def texts_of(column: pd.Series[Any]) -> Texts:
     """Return a column as texts, missing values as "" and whole numbers without a point."""
     texts = column.convert_dtypes().astype("str").to_numpy(dtype=object, copy=True)
     texts[column.isna().to_numpy(dtype=bool)] = ""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from assay import versioning
 from assay.data.dataset import Dataset, write_dataset
+from assay.data.quarantine import ensure_quarantine
 from assay.errors import DataError, TamperedError, ToolError
 from assay.lineage.records import dvc_directory_md5, dvc_md5, files_of
 from assay.parts import write_json
@@ -91,6 +92,7 @@ def ingest(project: Project, dataset: Dataset) -> Path:
         tracked = dvc_md5({**others, **own})
         if learned is not None:
             write_json(suite, learned)
+        ensure_quarantine(project.root, name)
         project.events.append("ingest-started", dataset=name, tracked=tracked)
         data.mkdir(exist_ok=True)
         if (data / name).exists():
@@ -105,6 +107,8 @@ def ingest(project: Project, dataset: Dataset) -> Path:
 def restore(project: Project) -> None:
     """Make ``data/`` what data.dvc names: from the DVC cache, a remote, or the bundled sets.
 
+    Datasets without a quarantine file get an empty one.
+
     Raises
     ------
     TamperedError
@@ -112,6 +116,12 @@ def restore(project: Project) -> None:
     DataError
         ``data/`` is not there and nothing that it could come from is.
     """
+    _bring_back(project)
+    for card in (project.root / "data").glob("*/card.json"):
+        ensure_quarantine(project.root, card.parent.name)
+
+
+def _bring_back(project: Project) -> None:
     tracked = versioning.tracked_version(project.root)
     data = project.root / "data"
     if data.exists() and any(data.iterdir()):
@@ -146,7 +156,7 @@ def require_known_data(project: Project) -> None:
     ``dvc repro`` tracks changed files by itself, before any stage could refuse them.
     """
     tracked = versioning.tracked_version(project.root)
-    logged = {event["tracked"] for event in project.events if event["event"] in ("ingested", "restored")}
+    logged = {event.get("tracked") for event in project.events if event["event"] in ("ingested", "restored")}
     if tracked is not None and tracked not in logged and tracked != versioning.committed_version(project.root):
         raise TamperedError(
             "data.dvc names data that were neither brought in by `assay ingest` nor committed to Git, so files in "
@@ -161,7 +171,7 @@ def _check(project: Project, data: Path) -> None:
         versioning.require_clean_data(project.root)
     except TamperedError:
         started = project.events.last("ingest-started")
-        if started is None or started["tracked"] != dvc_directory_md5(data):
+        if started is None or started.get("tracked") != dvc_directory_md5(data):
             raise
         _track(project, started["dataset"])
     require_known_data(project)

@@ -1,10 +1,11 @@
-"""Datasets by name: two that come with scikit-learn, and public ones with a pinned address and hash."""
+"""Datasets by name: two that come with scikit-learn, and public ones with a pinned hash and, mostly, address."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from assay.data.dataset import Card, Dataset, RowSet
+from assay.data.images import IMAGE_SETS, one_class
+from assay.data.series import ecg5000
 from assay.errors import DataError
 
 ADDRESS = (
@@ -51,7 +54,7 @@ PUBLIC: dict[str, PublicFile] = {
 
 def dataset_names() -> tuple[str, ...]:
     """Return the names that `load_named` knows, the bundled ones first."""
-    return (*_BUNDLED, *PUBLIC)
+    return (*_BUNDLED, *PUBLIC, *MIRRORED)
 
 
 def load_named(name: str, *, mirror: Path | None, cache: Path) -> Dataset:
@@ -62,7 +65,8 @@ def load_named(name: str, *, mirror: Path | None, cache: Path) -> Dataset:
     name : str
         One of `dataset_names`.
     mirror : Path or None
-        Folder with copies of the public files as ``adbench/<file>``; None downloads them.
+        Folder with copies of the public files as ``adbench/<file>``, which None downloads, and with those of
+        `MIRRORED`, which are at no public address.
     cache : Path
         Folder where checked copies of the public files are kept.
 
@@ -75,6 +79,8 @@ def load_named(name: str, *, mirror: Path | None, cache: Path) -> Dataset:
         return _BUNDLED[name]()
     if name in PUBLIC:
         return _load_public(name, PUBLIC[name], mirror, cache)
+    if name in MIRRORED:
+        return _dataset(*MIRRORED[name](mirror))
     raise DataError(f"unknown dataset {name!r}; known: {', '.join(dataset_names())}")
 
 
@@ -151,3 +157,7 @@ def _dataset(card: Card, X: NDArray[Any], anomalous: NDArray[np.bool_]) -> Datas
 
 
 _BUNDLED: dict[str, Callable[[], Dataset]] = {"digits": _digits, "breast_cancer": _breast_cancer}
+MIRRORED: dict[str, Callable[[Path | None], tuple[Card, NDArray[Any], NDArray[np.bool_]]]] = {
+    "ecg5000": ecg5000,
+    **{name: partial(one_class, name) for name in IMAGE_SETS},
+}

@@ -62,6 +62,12 @@ class Standard:
 
     A constant column is only centred.
 
+    Parameters
+    ----------
+    channels : int, optional
+        For windows of series of so many channels: one mean and one deviation for all steps of a channel, which
+        keep a series a series.
+
     Attributes
     ----------
     mean_, scale_ : ndarray of float64, shape (d,)
@@ -69,6 +75,9 @@ class Standard:
 
     mean_: NDArray[np.float64]
     scale_: NDArray[np.float64]
+
+    def __init__(self, channels: int | None = None) -> None:
+        self.channels = channels
 
     def fit(self, X: NDArray[Any]) -> Self:
         """Learn mean and standard deviation of each column.
@@ -80,13 +89,18 @@ class Standard:
         Raises
         ------
         DataError
-            A value is not finite, or there is no row.
+            A value is not finite, there is no row, or the columns are no whole number of steps.
         """
         _check_fit(X)
+        width = X.shape[1] if self.channels is None else self.channels
+        if X.shape[1] % width:
+            raise DataError(f"rows have {X.shape[1]} columns; windows of {width} channels have a multiple of that")
+        values, steps = X.reshape(-1, width), X.shape[1] // width
         # Compared, because rounding in the mean of equal values would leave a tiny scale.
-        constant = X.min(axis=0) == X.max(axis=0)
-        self.mean_ = np.where(constant, X[0], X.mean(axis=0, dtype=np.float64)).astype(np.float64)
-        self.scale_ = np.where(constant, 1.0, X.std(axis=0, dtype=np.float64))
+        constant = values.min(axis=0) == values.max(axis=0)
+        mean = np.where(constant, values[0], values.mean(axis=0, dtype=np.float64)).astype(np.float64)
+        self.mean_ = np.tile(mean, steps)
+        self.scale_ = np.tile(np.where(constant, 1.0, values.std(axis=0, dtype=np.float64)), steps)
         return self
 
     def transform(self, X: NDArray[Any]) -> NDArray[np.float32]:
@@ -169,13 +183,18 @@ class MinMax:
 
 
 SCALERS: dict[str, type[Standard] | type[MinMax]] = {"standard": Standard, "minmax": MinMax}
-_BY_MODALITY: dict[str, str] = {"tabular": "standard", "image": "minmax"}
+_BY_MODALITY: dict[str, str] = {"tabular": "standard", "image": "minmax", "series": "standard"}
 
 
-def scaler_for(modality: str) -> Scaler:
-    """Return an unfitted scaler for a modality: `Standard` for tabular rows, `MinMax` for images."""
+def scaler_for(modality: str, series_shape: tuple[int, int] | None = None) -> Scaler:
+    """Return an unfitted scaler for a modality: `Standard` for rows and series, `MinMax` for images.
+
+    Series are scaled channel by channel if their shape (length, channels) is given, else column by column.
+    """
     if modality not in _BY_MODALITY:
         raise ConfigError(f"no scaler for modality {modality!r}; allowed: {', '.join(_BY_MODALITY)}")
+    if series_shape is not None:
+        return Standard(channels=series_shape[1])
     return SCALERS[_BY_MODALITY[modality]]()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from hashlib import blake2b
 
 import numpy as np
@@ -14,6 +14,7 @@ from assay.errors import DataError
 
 ROLES = ("train", "pool", "adapt", "calibration", "selection", "test")
 EXCLUDED = "excluded"
+QUARANTINED = "quarantined"
 MIN_LABELLED = 5
 
 _TRAIN, _POOL, _ADAPT, _CALIBRATION, _SELECTION, _TEST = range(len(ROLES))
@@ -47,7 +48,9 @@ def uniform_hashes(keys: Iterable[str], salt: str) -> NDArray[np.float64]:
     return bits.astype(np.float64) / 2.0**53
 
 
-def split_rows(data: RowSet, columns: tuple[str, ...], *, seed: int) -> dict[str, RowSet]:
+def split_rows(
+    data: RowSet, columns: tuple[str, ...], *, seed: int, quarantined: Collection[str] = ()
+) -> dict[str, RowSet]:
     """Give every row one role, independent of all other rows as far as that is possible.
 
     Without times, the role is a function of the label and of hash(seed, group id, or else the row's
@@ -65,11 +68,16 @@ def split_rows(data: RowSet, columns: tuple[str, ...], *, seed: int) -> dict[str
     `ROLES`; the other copies are excluded. That happens to rows with contradictory labels and to
     duplicates in different groups or at different times.
 
+    Quarantined content is excluded in every copy; no other row's role depends on it. Where any is listed, the
+    excluded rows gain a column ``reason``: "quarantined" or "copy".
+
     Parameters
     ----------
     data : RowSet, features of shape (n, d)
     columns : tuple of str, length d
     seed : int
+    quarantined : collection of str
+        Fingerprints of rows that must not be used.
 
     Returns
     -------
@@ -91,9 +99,14 @@ def split_rows(data: RowSet, columns: tuple[str, ...], *, seed: int) -> dict[str
             "give every row a time, or none of them"
         )
     roles = _roles_by_time(marked) if timed.any() else _roles_by_hash(marked.rows, seed)
-    excluded = _is_later_copy(marked.rows["fingerprint"], roles)
+    barred = marked.rows["fingerprint"].isin(quarantined).to_numpy(dtype=bool)
+    excluded = _is_later_copy(marked.rows["fingerprint"], roles) | barred
     parts = {name: marked.take((roles == i) & ~excluded) for i, name in enumerate(ROLES)}
-    return parts | {EXCLUDED: marked.take(excluded)}
+    left_out = marked.take(excluded)
+    if len(quarantined):
+        reasons = np.where(barred[excluded], QUARANTINED, "copy")
+        left_out = RowSet(left_out.features, left_out.rows.assign(reason=reasons))
+    return parts | {EXCLUDED: left_out}
 
 
 def evidence(parts: dict[str, RowSet]) -> str:

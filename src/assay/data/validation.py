@@ -13,9 +13,12 @@ import pandas as pd
 
 from assay.data.dataset import Dataset, RowSet, fingerprints
 from assay.data.expectations import (
+    EXTREMES,
     FINGERPRINT,
     INJECTED,
     LABEL,
+    MAXIMUM,
+    MINIMUM,
     ROW_ID,
     great_expectations,
     parse_expectations,
@@ -135,10 +138,11 @@ def validate(
     columns = source.card.columns
     name, expectations = parse_suite(suite)
     shared = [one for one in expectations if (one.meta or {}).get("only") != "source"]
+    extremes = any(getattr(one, "column", None) in EXTREMES for one in expectations)
     runner = _Runner(name, docs)
-    runner.run("source", _table(source.data, columns), expectations)
+    runner.run("source", _table(source.data, columns, extremes), expectations)
     for level in levels:
-        runner.run(f"level-{level.rho:g}", _table(level.train, columns), shared + _planned(level))
+        runner.run(f"level-{level.rho:g}", _table(level.train, columns, extremes), shared + _planned(level))
     unique = [{"type": "expect_column_values_to_be_unique", "kwargs": {"column": FINGERPRINT}}]
     runner.run("roles", _roles_table(roles, levels, columns), parse_expectations(unique))
     runner.write_docs()
@@ -234,16 +238,18 @@ class _Runner:
         self._context.validation_results_store.store_validation_results(result, key, suite)
 
 
-def _table(data: RowSet, columns: tuple[str, ...]) -> pd.DataFrame:
+def _table(data: RowSet, columns: tuple[str, ...], extremes: bool) -> pd.DataFrame:
     """Return the table that expectations are about; features as float64, which is exact and fast there."""
     if data.features.shape[1] != len(columns):
         raise DataError(
             f"there are {data.features.shape[1]} features but {len(columns)} column names on the card; "
             "ingest the dataset again"
         )
-    names = table_columns(columns)
-    features = pd.DataFrame(data.features.astype(np.float64), columns=list(columns))
-    return pd.concat([_bookkeeping(data, columns), features], axis=1)[names]
+    names = table_columns(columns, extremes=extremes)
+    values = data.features.astype(np.float64)
+    features = pd.DataFrame(values, columns=list(columns))
+    ends = pd.DataFrame({MINIMUM: values.min(axis=1), MAXIMUM: values.max(axis=1)})
+    return pd.concat([_bookkeeping(data, columns), ends, features], axis=1)[names]
 
 
 def _bookkeeping(data: RowSet, columns: tuple[str, ...]) -> pd.DataFrame:

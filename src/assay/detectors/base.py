@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -17,6 +18,7 @@ from assay.errors import ConfigError, InputError, TrainingError
 from assay.parts import Part
 
 Floats = NDArray[np.float32]
+Labels = NDArray[np.int8]
 Doubles = NDArray[np.float64]
 Progress = Callable[[int, int, float], None]
 
@@ -30,10 +32,15 @@ class Detector(Protocol):
     """
 
     kind: str
+    uses_labels: bool
     n_features_in_: int
 
     def fit(self, X: Floats, y: NDArray[Any] | None = None, *, progress: Progress | None = None) -> Self:
-        """Fit on rows of shape (n, d); `progress(epoch, epochs, loss)` is called after every epoch, if any."""
+        """Fit on rows of shape (n, d); `progress(epoch, epochs, loss)` is called after every epoch, if any.
+
+        Labels `y` of shape (n,) are 0 (normal), 1 (anomaly) or -1 (unknown, presumed normal); None = all -1.
+        A detector with `uses_labels` learns from the anomalies among them; any other refuses rows with label 1.
+        """
         ...
 
     def decision_function(self, X: Floats) -> Floats:
@@ -65,6 +72,40 @@ class Embeds(Protocol):
     def embed(self, X: Floats) -> Floats:
         """Return the latent codes of rows (n, d) by each of the S members, of shape (S, n, k)."""
         ...
+
+
+@runtime_checkable
+class Suspects(Protocol):
+    """A detector that suspects some of its training rows to be anomalies, in the order of those rows.
+
+    Attributes
+    ----------
+    suspicion_ : ndarray of float32, shape (n,)
+        Higher = more suspect.
+    suspects_ : ndarray of bool, shape (n,)
+        The rows that it took for anomalies in the end.
+    """
+
+    suspicion_: Floats
+    suspects_: NDArray[np.bool_]
+
+
+@runtime_checkable
+class Resumes(Protocol):
+    """A detector whose interrupted training can go on where it stopped."""
+
+    def fit(
+        self,
+        X: Floats,
+        y: NDArray[Any] | None = None,
+        *,
+        progress: Progress | None = None,
+        checkpoint: Path | None = None,
+    ) -> Self:
+        """Fit as `Detector.fit` does; `checkpoint` is where the state of the training is kept meanwhile."""
+        ...
+
+    resumes: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +141,30 @@ def real(least: float, *, above: bool = False) -> Allowed:
     return Allowed(f"a finite number {'>' if above else '>='} {least:g}", accepts)
 
 
+def rate(*, above: bool = False) -> Allowed:
+    """Allow a finite number >= 0 (or > 0), or a list of such numbers, one for each member."""
+    one = real(0.0, above=above)
+    return Allowed(
+        f"{one.text}, or a list of them, one for each member",
+        lambda value: (
+            (bool(value) and all(map(one.accepts, value))) if isinstance(value, list | tuple) else one.accepts(value)
+        ),
+    )
+
+
+def share(least: float, most: float) -> Allowed:
+    """Allow numbers between two others, both of them excluded."""
+    inside = real(least, above=True)
+    return Allowed(
+        f"a number between {least:g} and {most:g}", lambda value: inside.accepts(value) and float(value) < most
+    )
+
+
+def flag() -> Allowed:
+    """Allow true and false."""
+    return Allowed("true or false", lambda value: isinstance(value, bool))
+
+
 def one_of(*names: str) -> Allowed:
     """Allow the given strings."""
     return Allowed("one of " + ", ".join(map(repr, names)), lambda value: isinstance(value, str) and value in names)
@@ -111,8 +176,17 @@ def _is_whole(value: object, least: int) -> bool:
 
 def image_shape() -> Allowed:
     """Allow None and (height, width)."""
+    return _two_sides("null or [height, width]")
+
+
+def series_shape() -> Allowed:
+    """Allow None and (length, channels)."""
+    return _two_sides("null or [length, channels]")
+
+
+def _two_sides(text: str) -> Allowed:
     return Allowed(
-        "null or [height, width]",
+        text,
         lambda value: (
             value is None
             or (isinstance(value, list | tuple) and len(value) == 2 and all(_is_whole(side, 1) for side in value))
@@ -176,6 +250,33 @@ def check_rows(X: Any, n_features: int | None = None) -> Floats:
             "every value must be finite in float32: drop or fill it"
         )
     return rows
+
+
+def check_labels(kind: str, y: Any, n_rows: int, *, uses_labels: bool) -> Labels:
+    """Return labels as int8 of shape (n,); None means that none is known.
+
+    Raises
+    ------
+    InputError
+        They are not n values out of 0, 1 and -1, or hold anomalies that the detector cannot use.
+    """
+    if y is None:
+        return np.full(n_rows, -1, dtype=np.int8)
+    labels = np.asarray(y)
+    if labels.shape != (n_rows,):
+        raise InputError(f"labels have shape {labels.shape}; there are {n_rows} rows: give one label for each")
+    if not np.isin(labels, (-1, 0, 1)).all():
+        odd = labels[~np.isin(labels, (-1, 0, 1))][0]
+        raise InputError(f"a label is {odd!r}; labels are 0 (normal), 1 (anomaly) or -1 (unknown)")
+    n_anomalies = int((labels == 1).sum())
+    if n_anomalies and not uses_labels:
+        raise InputError(
+            f"detector {kind!r} cannot use labelled anomalies, and {n_anomalies} rows have label 1: leave those out, "
+            "or use a detector that learns from them, for instance deep_sad"
+        )
+    if n_anomalies == n_rows:
+        raise InputError("all rows have label 1; a detector needs normal or unlabelled rows as well: give some")
+    return labels.astype(np.int8)
 
 
 def require_fitted(detector: object, attribute: str) -> None:

@@ -1,8 +1,8 @@
 """Array forms of fitted scikit-learn estimators: what is stored of them, and how it scores.
 
 scikit-learn fits, the array form scores, from the moment of fitting on: what is served is what was
-measured, and no pickle is needed. Every form gives the scores of its estimator up to rounding, and a row's
-score never depends on its batch.
+measured, and no pickle is needed. Every form gives the scores of its estimator up to rounding (or says how it
+differs), and a row's score never depends on its batch.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
 
 from assay.detectors.base import Doubles, Floats
 from assay.parts import Array
 
 EULER_GAMMA = float(np.euler_gamma)
 SMALLEST_VARIANCE = 1e-6
+SMALLEST_REACH = 1e-10  # as scikit-learn's, so that duplicates have a finite density
+BLOCK_DISTANCES = 2**20
 
 
 class ArrayForm(Protocol):
@@ -215,3 +218,156 @@ class Mahalanobis:
     def from_arrays(cls, arrays: dict[str, Array]) -> Self:
         """Rebuild the form."""
         return cls(**arrays)
+
+
+@dataclass(frozen=True, slots=True)
+class GaussianKernels:
+    """Negative log of a Gaussian kernel density (Rosenblatt 1956, Parzen 1962), exact.
+
+    A row so far away that every kernel underflows still has a finite score: the largest exponent is taken out
+    of the sum first. Differs from scikit-learn: its trees add and subtract bounds, which loses digits where the
+    density is low; one leaf that holds all rows gives the scores of this form.
+
+    Attributes
+    ----------
+    rows : ndarray of float32, shape (m, d)
+    bandwidth : float
+        Standard deviation of the kernels.
+    centres : ndarray of float64, shape (m, d)
+        The rows.
+    """
+
+    rows: Floats
+    bandwidth: float
+    centres: Doubles = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "centres", self.rows.astype(np.float64))
+
+    @classmethod
+    def export(cls, estimator: Any, rows: Floats) -> Self:
+        """Take over a `sklearn.neighbors.KernelDensity` fitted on the rows."""
+        return cls(rows, float(estimator.bandwidth_))
+
+    def score(self, rows: Floats) -> Doubles:
+        """Return the negative log densities."""
+        n_centres, width = self.centres.shape
+        normaliser = np.log(n_centres) + width * (np.log(self.bandwidth) + np.log(2.0 * np.pi) / 2.0)
+        scores = np.empty(len(rows))
+        block = max(1, BLOCK_DISTANCES // n_centres)
+        for start in range(0, len(rows), block):
+            exponents = cdist(rows[start : start + block].astype(np.float64), self.centres, "sqeuclidean")
+            exponents /= -2.0 * self.bandwidth**2
+            largest = exponents.max(axis=1)
+            total = np.exp(exponents - largest[:, None]).sum(axis=1)
+            scores[start : start + block] = normaliser - largest - np.log(total)
+        return scores
+
+    def arrays(self) -> dict[str, Array]:
+        """Return the stored rows and the bandwidth."""
+        return {"rows": self.rows, "bandwidth": np.array([self.bandwidth])}
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, Array]) -> Self:
+        """Rebuild the form."""
+        return cls(arrays["rows"], float(arrays["bandwidth"][0]))
+
+
+@dataclass(frozen=True, slots=True)
+class PrincipalResiduals:
+    """Squared reconstruction error outside the leading principal components, over the noise variance.
+
+    That is the Q statistic of Jackson and Mudholkar (1979), divided by the maximum-likelihood noise variance
+    of probabilistic PCA (Tipping and Bishop 1999, eq 8): the mean variance of the directions left out.
+
+    Attributes
+    ----------
+    mean : ndarray of float64, shape (d,)
+    components : ndarray of float64, shape (q, d)
+        Orthonormal.
+    noise_variance : ndarray of float64, shape (1,)
+    """
+
+    mean: Doubles
+    components: Doubles
+    noise_variance: Doubles
+
+    @classmethod
+    def export(cls, estimator: Any, n_components: int, n_varying: int) -> Self:
+        """Take over the leading components of a fitted `sklearn.decomposition.PCA` that has all of them.
+
+        The noise variance is at least a millionth of the mean variance of the columns that vary, so that
+        scores stay finite where the components left out have no variance at all.
+        """
+        variances = estimator.explained_variance_
+        noise = variances[n_components:].sum() / (n_varying - n_components)
+        noise = max(noise, SMALLEST_VARIANCE * variances.sum() / n_varying)
+        components = np.ascontiguousarray(estimator.components_[:n_components])
+        return cls(estimator.mean_, components, np.array([noise]))
+
+    def score(self, rows: Floats) -> Doubles:
+        """Return the standardised squared errors; row by row, so that no product depends on the batch."""
+        centred = rows.astype(np.float64) - self.mean
+        codes = self.components @ centred[:, :, None]
+        errors = centred - (self.components.T @ codes)[:, :, 0]
+        return np.asarray(np.square(errors).sum(axis=1) / self.noise_variance[0], dtype=np.float64)
+
+    def arrays(self) -> dict[str, Array]:
+        """Return the attributes by name."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, Array]) -> Self:
+        """Rebuild the form."""
+        return cls(**arrays)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalOutlierFactors:
+    """Local outlier factor (Breunig, Kriegel, Ng and Sander 2000) of new rows, exact.
+
+    Attributes
+    ----------
+    rows : ndarray of float32, shape (m, d)
+    reach : ndarray of float64, shape (m,)
+        Distance of each stored row to its k-th nearest other one (definition 3).
+    density : ndarray of float64, shape (m,)
+        Local reachability density of each stored row (definition 6).
+    n_neighbors : int
+        k.
+    tree : cKDTree
+        Made from the rows.
+    """
+
+    rows: Floats
+    reach: Doubles
+    density: Doubles
+    n_neighbors: int
+    tree: Any = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tree", cKDTree(self.rows.astype(np.float64)))
+
+    @classmethod
+    def export(cls, estimator: Any) -> Self:
+        """Take over a fitted `sklearn.neighbors.LocalOutlierFactor`."""
+        k = estimator.n_neighbors_
+        reach = np.ascontiguousarray(estimator._distances_fit_X_[:, k - 1], dtype=np.float64)
+        return cls(np.array(estimator._fit_X, dtype=np.float32), reach, estimator._lrd, k)
+
+    def score(self, rows: Floats) -> Doubles:
+        """Return the mean density of the neighbours over the row's own (definition 7)."""
+        distances, neighbours = self.tree.query(rows.astype(np.float64), k=np.arange(1, self.n_neighbors + 1))
+        reachability = np.maximum(distances, self.reach[neighbours]).mean(axis=1)
+        own = 1.0 / (reachability + SMALLEST_REACH)
+        return np.asarray((self.density[neighbours] / own[:, None]).mean(axis=1), dtype=np.float64)
+
+    def arrays(self) -> dict[str, Array]:
+        """Return the stored rows, what is known of each, and k."""
+        k = np.array([self.n_neighbors], dtype=np.int32)
+        return {"rows": self.rows, "reach": self.reach, "density": self.density, "n_neighbors": k}
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, Array]) -> Self:
+        """Rebuild the form, and its tree."""
+        return cls(arrays["rows"], arrays["reach"], arrays["density"], int(arrays["n_neighbors"][0]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Any, cast
 
@@ -12,11 +12,31 @@ from assay.parts import Part
 
 DETECTORS: dict[str, str] = {
     "autoencoder": "assay.detectors.autoencoder:Autoencoder",
-    "knn": "assay.detectors.adapter:KNearestNeighbors",
-    "isolation_forest": "assay.detectors.adapter:IsolationForest",
-    "mcd": "assay.detectors.adapter:MinimumCovarianceDeterminant",
+    "knn": "assay.detectors.baselines:KNearestNeighbors",
+    "isolation_forest": "assay.detectors.baselines:IsolationForest",
+    "mcd": "assay.detectors.baselines:MinimumCovarianceDeterminant",
+    "kde": "assay.detectors.baselines:KernelDensity",
+    "pca": "assay.detectors.baselines:PrincipalComponents",
+    "lof": "assay.detectors.baselines:LocalOutlierFactor",
+    "denoising_autoencoder": "assay.detectors.denoising:DenoisingAutoencoder",
+    "vae": "assay.detectors.vae:VariationalAutoencoder",
+    "rapp": "assay.detectors.rapp:RaPP",
+    "realnvp": "assay.detectors.realnvp:RealNVP",
+    "dagmm": "assay.detectors.dagmm:DAGMM",
+    "rescaled": "assay.detectors.rescaled:Rescaled",
+    "subsampled": "assay.detectors.subsampled:Subsampled",
+    "trimmed": "assay.detectors.trimmed:Trimmed",
+    "ncae": "assay.detectors.ncae:NormalityCalibratedAutoencoder",
+    "deep_svdd": "assay.detectors.deep_svdd:DeepSVDD",
+    "deep_sad": "assay.detectors.deep_sad:DeepSAD",
+    "hsc": "assay.detectors.hsc:HSC",
+    "devnet": "assay.detectors.devnet:DevNet",
+    "loe": "assay.detectors.loe:LatentOutlierExposure",
+    "lstm_predictor": "assay.detectors.predictor:LSTMPredictor",
+    "contradicting": "assay.detectors.contradicting:Contradicting",
 }
-SET_BY_THE_RUN = ("seed", "image_shape", "device")
+SET_BY_THE_RUN = ("seed", "image_shape", "series_shape", "device")
+EXTERNAL = "external"
 
 
 def detector_class(name: str) -> Any:
@@ -28,7 +48,10 @@ def detector_class(name: str) -> Any:
         There is no detector of that name.
     """
     if name not in DETECTORS:
-        raise ConfigError(f"there is no detector {name!r}; there are {', '.join(sorted(DETECTORS))}")
+        raise ConfigError(
+            f"there is no detector {name!r}; there are {', '.join(sorted(DETECTORS))}, and the classes of scikit-learn "
+            "and PyOD by their paths, for instance sklearn.svm.OneClassSVM"
+        )
     module, _, attribute = DETECTORS[name].partition(":")
     return getattr(import_module(module), attribute)
 
@@ -39,6 +62,7 @@ def make_detector(
     *,
     seed: int,
     image_shape: tuple[int, int] | None = None,
+    series_shape: tuple[int, int] | None = None,
     device: str = "auto",
 ) -> Detector:
     """Return an unfitted detector.
@@ -46,13 +70,15 @@ def make_detector(
     Parameters
     ----------
     name : str
-        A key of `DETECTORS`.
+        A key of `DETECTORS`, or the path of a class of scikit-learn or PyOD (see `assay.detectors.adapter`).
     params : mapping
         Its constructor arguments, without those below; the ones left out take their defaults.
     seed : int
         Given to the detectors that draw random numbers.
     image_shape : (int, int), optional
         Given to the detectors that know images.
+    series_shape : (int, int), optional
+        Length and channels of windows of series, given to the detectors that know them.
     device : {"auto", "cpu", "cuda"}
         Given to the detectors that train networks.
 
@@ -61,36 +87,63 @@ def make_detector(
     ConfigError
         The name or a parameter is unknown, or a value is not allowed.
     """
+    if "." in name:
+        return cast(Detector, _external()(name, dict(params), seed=seed).check())
     cls = detector_class(name)
     choices = {key: rule for key, rule in cls.allowed.items() if key not in SET_BY_THE_RUN}
     check_parameters(name, params, choices)
-    by_run = {"seed": seed, "image_shape": image_shape, "device": device}
+    by_run = {"seed": seed, "image_shape": image_shape, "series_shape": series_shape, "device": device}
     given = {key: by_run[key] for key in SET_BY_THE_RUN if key in cls.allowed}
     check_parameters(name, given, cls.allowed)
     return cast(Detector, cls(**params, **given))
 
 
 def describe_detectors() -> list[dict[str, Any]]:
-    """Return name, one-line summary and parameters with defaults of every detector, for people and scripts."""
+    """Return name, one-line summary, use of labels and parameters with defaults of every detector."""
     found = []
     for name in DETECTORS:
         cls = detector_class(name)
         defaults = {key: value for key, value in cls().get_params().items() if key not in SET_BY_THE_RUN}
-        found.append({"name": name, "summary": (cls.__doc__ or "").strip().splitlines()[0], "params": defaults})
+        summary = (cls.__doc__ or "").strip().splitlines()[0]
+        found.append({"name": name, "summary": summary, "uses_labels": cls.uses_labels, "params": defaults})
     return found
+
+
+def unpackageable(part: Part) -> str:
+    """Return why a detector's part may not be packaged, nor loaded from a scorer; "" where it may."""
+    for config in _nested({"kind": part.kind, "config": part.config}):
+        if config.get("kind") == EXTERNAL:
+            path = config["config"].get("path", "it") if isinstance(config.get("config"), Mapping) else "it"
+            return f"{str(path).rpartition('.')[2]} has no array form; it is compared and calibrated, not packaged"
+    return ""
+
+
+def _nested(config: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield every mapping in a configuration, that of a wrapped detector too."""
+    if isinstance(config, Mapping):
+        yield config
+    for inner in config.values() if isinstance(config, Mapping) else config if isinstance(config, list) else ():
+        yield from _nested(inner)
+
+
+def _external() -> Any:
+    return import_module("assay.detectors.adapter").External
 
 
 def load_detector(part: Part) -> Detector:
     """Rebuild a fitted detector from what its `to_part` returned.
+
+    Whoever loads a scorer asks `unpackageable` first: what names a class is never loaded from one.
 
     Raises
     ------
     ScorerError
         The part is of no registered kind, or its config and arrays do not fit together.
     """
-    if part.kind not in DETECTORS:
+    if part.kind not in (*DETECTORS, EXTERNAL):
         raise ScorerError(f"part of kind {part.kind!r} is no detector; there are {', '.join(sorted(DETECTORS))}")
     try:
-        return cast(Detector, detector_class(part.kind).from_part(part))
+        cls = _external() if part.kind == EXTERNAL else detector_class(part.kind)
+        return cast(Detector, cls.from_part(part))
     except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
         raise ScorerError(f"part of detector {part.kind!r} is damaged: {error}") from error

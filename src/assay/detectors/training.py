@@ -1,8 +1,9 @@
 """The one training loop of the neural detectors.
 
 S members train as one stacked network (see `assay.networks.mlp`): each has its own stream of random numbers
-for its initial parameters, its held-out rows and its batches, its own early stopping and its own best
-parameters. So each equals the member that would have been trained alone, up to rounding.
+for its initial parameters, its held-out rows, its batches and its noise, its own early stopping and its own
+best parameters. So each equals the member that would have been trained alone, up to rounding. The data lie on
+the device as a whole; batches are picked from them by index.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from assay.detectors.base import Progress
+from assay.detectors.checkpoints import Checkpoint, fingerprint
 from assay.errors import ConfigError, TrainingError
 
 HELD_OUT = 0.1
@@ -27,6 +30,7 @@ EVALUATION_ROWS = 1024
 
 Loss = Callable[..., Tensor]
 Losses = NDArray[np.float32]
+Rate = float | Sequence[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +43,58 @@ class Schedule:
         At most so many passes over the training rows; early stopping may end sooner.
     batch_size : int
         Rows of one step, for each member; a larger one than there are rows means all of them.
-    learning_rate : float
+    learning_rate : float, or one for each member
         Of Adam at the first epoch; it falls to zero along half a cosine.
-    weight_decay : float
+    weight_decay : float, or one for each member
         Coefficient of Adam's L2 penalty.
+    patience : int or None
+        Epochs without a better held-out loss after which a member stops. None: no rows are held out, and
+        the parameters of the last epoch are kept.
     """
 
     epochs: int
     batch_size: int
-    learning_rate: float
-    weight_decay: float
+    learning_rate: Rate
+    weight_decay: Rate
+    patience: int | None = PATIENCE
 
-    def rate(self, epoch: int) -> float:
-        """Return the learning rate of an epoch, counted from 0."""
-        return self.learning_rate * 0.5 * (1.0 + math.cos(math.pi * epoch / self.epochs))
+    def share(self, epoch: int) -> float:
+        """Return the share of the learning rate that is left in an epoch, counted from 0."""
+        return 0.5 * (1.0 + math.cos(math.pi * epoch / self.epochs))
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """Where and how to compute.
+
+    Attributes
+    ----------
+    device : torch.device
+    mixed_precision : bool
+        Let a GPU compute losses in bfloat16 where that is safe; a CPU does not.
+    compiled : bool
+        Let a GPU compile the losses; a CPU does not.
+    """
+
+    device: torch.device
+    mixed_precision: bool = False
+    compiled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One update within each batch: some parameters, by their loss.
+
+    Attributes
+    ----------
+    loss : callable
+        As for `train`.
+    parameters : sequence of Parameter
+        Those of the network that this loss updates, with moments of their own.
+    """
+
+    loss: Loss
+    parameters: Sequence[nn.Parameter]
 
 
 @contextmanager
@@ -86,48 +128,187 @@ def pick_device(name: str) -> torch.device:
 
 def train(
     network: nn.Module,
-    loss: Loss,
+    loss: Loss | Sequence[Step],
     data: Sequence[NDArray[Any]],
     schedule: Schedule,
     streams: Sequence[np.random.Generator],
     *,
-    device: torch.device,
+    compute: Compute,
+    held_out_loss: Loss | None = None,
+    noise: int = 0,
+    companions: tuple[NDArray[np.bool_], int] | None = None,
+    after_epoch: Callable[[int], None] | None = None,
     progress: Progress | None = None,
+    checkpoint: Path | None = None,
 ) -> None:
     """Train a stacked network in place; it ends on the CPU with every member's best parameters.
 
     A seeded tenth of the rows is held out for each member. After every epoch its loss there decides whether
-    the member's parameters are kept; 20 epochs without a better one stop the member, and the
+    the member's parameters are kept; `Schedule.patience` epochs without a better one stop the member, and the
     loop ends with the last member.
 
     Parameters
     ----------
     network : Module
-        Parameters of shape (S, ...), initialised.
-    loss : callable
-        Gets a batch of each array of `data`, of shape (S, batch, ...); returns losses of shape (S, batch).
+        Parameters (and buffers, which training may change) of shape (S, ...), initialised.
+    loss : callable, or sequence of Step
+        Gets a batch of each array of `data`, of shape (S, batch, ...), and the noise if there is any;
+        returns losses of shape (S, batch), of which a member's loss is the mean. Several steps are taken
+        in order on each batch.
     data : sequence of ndarray
         Arrays of n rows each, aligned with each other.
     schedule : Schedule
     streams : sequence of Generator
         One for each of the S members.
-    device : torch.device
+    compute : Compute
+    held_out_loss : callable, optional
+        What early stopping watches; the loss (of the last step) if not given.
+    noise : int
+        Width of standard normal noise that comes with every batch as its last array, (S, batch, noise).
+        The noise of the held-out rows is the same in every epoch.
+    companions : (ndarray of bool of shape (n,), int), optional
+        Marks rows that do not take part in the passes: so many of them join every batch, at its end, in an
+        order of their own, for instance labelled anomalies. They are never held out.
+    after_epoch : callable, optional
+        Called without gradients as ``after_epoch(epoch)``, counted from 0, before the held-out loss.
     progress : callable, optional
         Called as ``progress(epoch, epochs, loss)`` after every epoch, counted from 1, with the mean
         training loss of the members that still train.
+    checkpoint : Path, optional
+        File that keeps the state of the training meanwhile. If it holds a state of this very training (data,
+        schedule and initial state are the same), it goes on from there, with the same result.
 
     Raises
     ------
     TrainingError
         There are fewer than 2 rows; a member's loss is not finite; or no gradient reaches a member.
     """
-    n_rows = len(data[0])
-    if n_rows < 2:
-        raise TrainingError(f"{n_rows} training rows; at least 2 are needed: give more rows")
+    if len(data[0]) < 2:
+        raise TrainingError(f"{len(data[0])} training rows; at least 2 are needed: give more rows")
     with pinned_threads():
-        network.to(device)
-        _Run(network, loss, data, schedule, streams, device).epochs(progress)
+        network.to(compute.device)
+        steps = [Step(loss, list(network.parameters()))] if callable(loss) else list(loss)
+        batches = _Batches(data, schedule, streams, noise, companions, compute.device)
+        run = _Run(network, steps, held_out_loss or steps[-1].loss, batches, schedule, compute)
+        run.epochs(after_epoch, progress, _checkpoint(checkpoint, network, data, schedule, streams))
         network.to("cpu")
+
+
+def _checkpoint(
+    path: Path | None,
+    network: nn.Module,
+    data: Sequence[NDArray[Any]],
+    schedule: Schedule,
+    streams: Sequence[np.random.Generator],
+) -> Checkpoint | None:
+    if path is None:
+        return None
+    state = [value.detach().cpu().numpy() for value in network.state_dict().values()]
+    return Checkpoint(path, fingerprint([*data, *state], [str(schedule), *map(_stream_state, streams)]))
+
+
+def _stream_state(stream: np.random.Generator) -> str:
+    return str(stream.bit_generator.state)
+
+
+class _Batches:
+    """The rows of each member, on the device: those held out, and those of every batch of an epoch."""
+
+    def __init__(
+        self,
+        data: Sequence[NDArray[Any]],
+        schedule: Schedule,
+        streams: Sequence[np.random.Generator],
+        noise: int,
+        companions: tuple[NDArray[np.bool_], int] | None,
+        device: torch.device,
+    ) -> None:
+        self.data = [torch.tensor(array, device=device) for array in data]
+        self.streams, self.device, self.noise = list(streams), device, noise
+        marked, self.n_companions = companions or (np.zeros(len(data[0]), dtype=np.bool_), 0)
+        ordinary, self.companions = np.flatnonzero(~marked), np.flatnonzero(marked)
+        n_held = 0 if schedule.patience is None else max(1, int(HELD_OUT * len(ordinary)))
+        orders = np.stack([stream.permutation(ordinary) for stream in streams])
+        self.held, self.kept = torch.from_numpy(orders[:, :n_held]).to(device), orders[:, n_held:]
+        self.held_noise = self._draw_noise(n_held)
+        self.n_steps = math.ceil(self.kept.shape[1] / schedule.batch_size)
+
+    def _draw_noise(self, n_rows: int) -> Tensor:
+        drawn = [stream.standard_normal((n_rows, self.noise), dtype=np.float32) for stream in self.streams]
+        return torch.from_numpy(np.stack(drawn)).to(self.device)
+
+    def _draw_companions(self) -> NDArray[np.int64]:
+        """Return which companions join each batch of an epoch, of shape (S, batches * companions of one)."""
+        wanted = self.n_steps * self.n_companions
+        rounds = math.ceil(wanted / len(self.companions))
+        drawn = [
+            np.concatenate([stream.permutation(self.companions) for _ in range(rounds)])[:wanted]
+            for stream in self.streams
+        ]
+        return np.stack(drawn)
+
+    def epoch(self) -> Iterator[list[Tensor]]:
+        """Yield the batches of one pass over each member's rows."""
+        orders = np.stack([stream.permutation(rows) for stream, rows in zip(self.streams, self.kept, strict=True)])
+        index = torch.from_numpy(orders).to(self.device).tensor_split(self.n_steps, dim=1)
+        if self.n_companions:
+            joined = torch.from_numpy(self._draw_companions()).to(self.device).tensor_split(self.n_steps, dim=1)
+            index = tuple(torch.cat(pair, dim=1) for pair in zip(index, joined, strict=True))
+        noise: Sequence[Tensor | None] = [None] * self.n_steps
+        if self.noise:
+            sizes = [part.shape[1] for part in index]
+            noise = self._draw_noise(sum(sizes)).tensor_split(np.cumsum(sizes)[:-1].tolist(), dim=1)
+        for rows, drawn in zip(index, noise, strict=True):
+            yield self._pick(rows, drawn)
+
+    def held_out(self) -> Iterator[list[Tensor]]:
+        """Yield the held-out rows in chunks."""
+        n_chunks = math.ceil(self.held.shape[1] / EVALUATION_ROWS)
+        chunks = self.held_noise.tensor_split(n_chunks, dim=1)
+        for rows, drawn in zip(self.held.tensor_split(n_chunks, dim=1), chunks, strict=True):
+            yield self._pick(rows, drawn if self.noise else None)
+
+    def _pick(self, rows: Tensor, noise: Tensor | None) -> list[Tensor]:
+        picked = [array[rows] for array in self.data]
+        return picked if noise is None else [*picked, noise]
+
+
+class _Update:
+    """One step with its optimiser; members may have their own learning rate and weight decay.
+
+    Adam's step is proportional to the learning rate, so that a member with a share of the highest rate goes
+    that share of the way.
+    """
+
+    def __init__(self, step: Step, schedule: Schedule, members: int, device: torch.device) -> None:
+        self.parameters = list(step.parameters)
+        rates = np.broadcast_to(np.asarray(schedule.learning_rate, dtype=np.float64), (members,))
+        decays = np.broadcast_to(np.asarray(schedule.weight_decay, dtype=np.float64), (members,))
+        self.highest = float(rates.max())
+        self.shares = None if (rates == rates[0]).all() else torch.tensor(rates / self.highest).to(device)
+        self.decays = None if (decays == decays[0]).all() else torch.tensor(decays).to(device)
+        common = float(decays[0]) if self.decays is None else 0.0
+        self.optimiser = torch.optim.Adam(self.parameters, lr=self.highest, weight_decay=common, fused=True)
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Take the step by the gradients at hand."""
+        for parameter in self.parameters if self.decays is not None else ():
+            if parameter.grad is not None:
+                parameter.grad += _spread(self.decays, parameter) * parameter
+        if self.shares is None:
+            self.optimiser.step()
+            return
+        before = [parameter.clone() for parameter in self.parameters]
+        self.optimiser.step()
+        for parameter, old in zip(self.parameters, before, strict=True):
+            parameter.copy_(old + _spread(self.shares, parameter) * (parameter - old))
+
+
+def _spread(values: Tensor | None, parameter: Tensor) -> Tensor:
+    """Give values of shape (S,) the number of dimensions and the type of a parameter."""
+    assert values is not None
+    return values.to(parameter.dtype).reshape(-1, *[1] * (parameter.dim() - 1))
 
 
 class _Run:
@@ -136,84 +317,101 @@ class _Run:
     def __init__(
         self,
         network: nn.Module,
-        loss: Loss,
-        data: Sequence[NDArray[Any]],
+        steps: Sequence[Step],
+        held_out_loss: Loss,
+        batches: _Batches,
         schedule: Schedule,
-        streams: Sequence[np.random.Generator],
-        device: torch.device,
+        compute: Compute,
     ) -> None:
-        self.network, self.loss, self.schedule, self.streams = network, loss, schedule, streams
-        self.device = device
-        self.data = [torch.tensor(array, device=device) for array in data]
-        self.parameters = dict(network.named_parameters())
-        self.optimiser = torch.optim.Adam(
-            self.parameters.values(),
-            lr=schedule.learning_rate,
-            weight_decay=schedule.weight_decay,
-            fused=True,
-        )
-        n_rows = len(data[0])
-        n_held = max(1, int(HELD_OUT * n_rows))
-        orders = np.stack([stream.permutation(n_rows) for stream in streams])
-        self.held, self.kept = torch.from_numpy(orders[:, :n_held]).to(device), orders[:, n_held:]
-        self.best = {name: value.detach().clone() for name, value in self.parameters.items()}
-        self.best_loss = np.full(len(streams), np.inf)
-        self.best_epoch = np.zeros(len(streams), dtype=int)
-        self.active = np.ones(len(streams), dtype=bool)
+        self.network, self.batches, self.schedule, self.compute = network, batches, schedule, compute
+        self.on_gpu = compute.device.type == "cuda"
+        losses = [*(step.loss for step in steps), held_out_loss]
+        if compute.compiled and self.on_gpu:
+            losses = [torch.compile(loss) for loss in losses]
+        self.losses, self.held_out_loss = losses[:-1], losses[-1]
+        members = len(batches.streams)
+        self.updates = [_Update(step, schedule, members, compute.device) for step in steps]
+        self.state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+        self.best = {name: value.detach().clone() for name, value in self.state.items()}
+        self.best_loss = np.full(members, np.inf)
+        self.best_epoch = np.zeros(members, dtype=int)
+        self.active = np.ones(members, dtype=bool)
+        self.first_step = True
 
-    def epochs(self, progress: Progress | None) -> None:
+    def epochs(
+        self, after_epoch: Callable[[int], None] | None, progress: Progress | None, checkpoint: Checkpoint | None
+    ) -> None:
         """Train until the last epoch or until every member has stopped, then restore the best parameters."""
-        for epoch in range(self.schedule.epochs):
-            self.optimiser.param_groups[0]["lr"] = self.schedule.rate(epoch)
-            fitted = self._epoch(epoch)
-            held = self._held_out_loss()
-            self._require_finite(fitted + held, epoch)
-            self._keep_best(held, epoch)
-            if progress is not None:
-                progress(epoch + 1, self.schedule.epochs, float(fitted[self.active].mean()))
-            self.active &= epoch - self.best_epoch < PATIENCE
+        done = checkpoint.load(self) if checkpoint is not None else 0
+        for epoch in range(done, self.schedule.epochs):
             if not self.active.any():
                 break
-        with torch.no_grad():
-            for name, value in self.parameters.items():
-                value.copy_(self.best[name])
+            for update in self.updates:
+                update.optimiser.param_groups[0]["lr"] = update.highest * self.schedule.share(epoch)
+            fitted = self._epoch()
+            if after_epoch is not None:
+                with torch.no_grad():
+                    after_epoch(epoch)
+            held = fitted if self.schedule.patience is None else self._held_out()
+            self._require_finite(fitted + held, epoch)
+            if self.schedule.patience is not None:
+                self._keep_best(held, epoch, self.schedule.patience)
+            if progress is not None:
+                progress(epoch + 1, self.schedule.epochs, float(fitted[self.active].mean()) if self.active.any() else 0)
+            if checkpoint is not None:
+                checkpoint.save(self, epoch + 1, last=epoch + 1 == self.schedule.epochs or not self.active.any())
+        if self.schedule.patience is not None:
+            self.restore_best()
 
-    def _losses(self, index: Tensor) -> Tensor:
-        """Return the losses, of shape (S, batch), of the rows that an index of that shape picks."""
-        return self.loss(*(array[index] for array in self.data))
+    @torch.no_grad()
+    def restore_best(self) -> None:
+        """Take back every member's best parameters."""
+        for name, value in self.state.items():
+            value.copy_(self.best[name])
 
-    def _epoch(self, epoch: int) -> Losses:
-        """Take one pass over each member's rows; return the mean losses, of shape (S,)."""
-        orders = np.stack([stream.permutation(rows) for stream, rows in zip(self.streams, self.kept, strict=True)])
-        n_steps = math.ceil(orders.shape[1] / self.schedule.batch_size)
-        total = torch.zeros(len(self.streams), device=self.device)
+    def _losses(self, loss: Loss, batch: list[Tensor]) -> Tensor:
+        """Return the losses, of shape (S, batch)."""
+        if not (self.compute.mixed_precision and self.on_gpu):
+            return loss(*batch)
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            return loss(*batch).float()
+
+    def _epoch(self) -> Losses:
+        """Take one pass over each member's rows; return the mean losses of the last step, of shape (S,)."""
+        total = torch.zeros(len(self.active), device=self.compute.device)
         self.network.train()
-        for step, index in enumerate(torch.from_numpy(orders).to(self.device).tensor_split(n_steps, dim=1)):
-            losses = self._losses(index).mean(dim=1)
-            self.optimiser.zero_grad(set_to_none=True)
-            losses.sum().backward()  # type: ignore[no-untyped-call]
-            if epoch == step == 0:
-                self._require_gradient()
-            self.optimiser.step()
+        for batch in self.batches.epoch():
+            for loss, update in zip(self.losses, self.updates, strict=True):
+                losses = self._losses(loss, batch).mean(dim=1)
+                update.optimiser.zero_grad(set_to_none=True)
+                losses.sum().backward(inputs=update.parameters)  # type: ignore[no-untyped-call]
+                if self.first_step:
+                    self._require_gradient(update.parameters)
+                update.apply()
+            self.first_step = False
             total += losses.detach()
-        mean: Losses = (total / n_steps).cpu().numpy()
+        mean: Losses = (total / self.batches.n_steps).cpu().numpy()
         return mean
 
-    def _held_out_loss(self) -> Losses:
+    def _held_out(self) -> Losses:
         """Return the mean loss of each member on its held-out rows, of shape (S,)."""
-        n_chunks = math.ceil(self.held.shape[1] / EVALUATION_ROWS)
         self.network.eval()
         with torch.no_grad():
-            parts = [self._losses(index).sum(dim=1) for index in self.held.tensor_split(n_chunks, dim=1)]
-        mean: Losses = (torch.stack(parts).sum(dim=0) / self.held.shape[1]).cpu().numpy()
+            parts = [self._losses(self.held_out_loss, batch).sum(dim=1) for batch in self.batches.held_out()]
+        mean: Losses = (torch.stack(parts).sum(dim=0) / self.batches.held.shape[1]).cpu().numpy()
         return mean
 
-    def _keep_best(self, held: Losses, epoch: int) -> None:
+    @torch.no_grad()
+    def _keep_best(self, held: Losses, epoch: int, patience: int) -> None:
         better = self.active & (held < self.best_loss)
         self.best_loss[better], self.best_epoch[better] = held[better], epoch
-        for member in np.flatnonzero(better):
-            for name, value in self.parameters.items():
-                self.best[name][member] = value.detach()[member]
+        for name, value in self.state.items():
+            if better.all():
+                self.best[name].copy_(value)
+            else:
+                for member in np.flatnonzero(better):
+                    self.best[name][member] = value[member]
+        self.active &= epoch - self.best_epoch < patience
 
     def _require_finite(self, losses: Losses, epoch: int) -> None:
         bad = np.flatnonzero(self.active & ~np.isfinite(losses))
@@ -223,9 +421,9 @@ class _Run:
                 f"lower learning_rate (now {self.schedule.learning_rate}) or scale the features"
             )
 
-    def _require_gradient(self) -> None:
-        gradients = [value.grad.flatten(1) for value in self.parameters.values() if value.grad is not None]
-        silent = [s for s in range(len(self.streams)) if not any(bool(grad[s].any()) for grad in gradients)]
+    def _require_gradient(self, parameters: Sequence[nn.Parameter]) -> None:
+        gradients = [value.grad.flatten(1) for value in parameters if value.grad is not None]
+        silent = [s for s in range(len(self.active)) if not any(bool(grad[s].any()) for grad in gradients)]
         if silent:
             raise TrainingError(
                 f"no gradient reaches member {silent[0]}, so it cannot learn; "

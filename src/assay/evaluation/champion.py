@@ -14,7 +14,7 @@ from assay.data.splitting import MIN_LABELLED
 from assay.errors import AssayError
 from assay.evaluation.selection import SelectionScores, compare_power
 from assay.parts import read_arrays
-from assay.pipeline import evidence_rows
+from assay.pipeline.rows import evidence_rows
 from assay.serving.scorer import Scorer, load_scorer
 
 

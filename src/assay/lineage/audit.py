@@ -1,60 +1,42 @@
-"""Verifying a scorer: its folder, and every stage record behind it."""
+"""Verifying a scorer: its folder, the records behind it, what they name, and what was made of it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from assay.errors import AssayError
+from assay.lineage.chain import Chain, event_of, read_chain, work_folder
+from assay.lineage.commits import commit_with
+from assay.lineage.delivery import bento_folder, check_bento, check_deployment, check_log, check_model
+from assay.lineage.findings import INTACT, Finding, Findings, Outcome, differ, look
 from assay.lineage.freshness import differences
-from assay.lineage.records import RECORD, dvc_directory_md5, hash_bytes, hash_file, hash_json, hash_paths, lineage_root
+from assay.lineage.records import (
+    RECORD,
+    dvc_directory_md5,
+    hash_bytes,
+    hash_file,
+    hash_json,
+    hash_paths,
+    lineage_root,
+)
+from assay.lineage.rows import rows_folder
 from assay.project import STAGES, Project
 from assay.serving.scorer import HEAD, check_files, find_scorer
-from assay.versioning import locked_version
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at: what it is, "ok", "differs" or "superseded", and the details."""
-
-    what: str
-    state: str
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """All findings on one scorer."""
-
-    tag: str
-    found: tuple[Finding, ...]
-
-    @property
-    def intact(self) -> bool:
-        """True if nothing differs."""
-        return all(finding.state != "differs" for finding in self.found)
-
-    def lines(self) -> list[str]:
-        """One line for each finding and one that sums them up."""
-        words = [f"{f.state:<11}{f.what}" + (f": {f.detail}" if f.detail else "") for f in self.found]
-        wrong = sum(f.state == "differs" for f in self.found)
-        return [*words, f"{self.tag}: {'intact' if self.intact else f'{wrong} differ'}"]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the findings as plain JSON values."""
-        found = [{"what": f.what, "state": f.state, "detail": f.detail} for f in self.found]
-        return {"scorer": self.tag, "intact": self.intact, "findings": found}
+from assay.versioning import DATA, committed_version, locked_version, tracked_version
 
 
 def verify_scorer(project: Project, tag: str) -> Findings:
-    """Re-hash a scorer's folder, the records that it carries, and the stage outputs and inputs they name.
+    """Re-hash a scorer's folder, the records that it carries, the files they name, and what was made of it.
 
-    What a later run or ingest took over, and the event log knows, is "superseded": the record is checked, the
-    bytes are no longer there to be hashed. Anything else that is not as recorded "differs".
+    What a later run or ingest took over, and the event log knows, is "superseded": the record is checked, and so
+    are the bytes where DVC's cache still holds them. So is a suite or a file of code that was edited since, while
+    Git (or, for code, the Bento) holds the recorded one. Anything else that is not as recorded "differs".
+
+    The event log's entries are chained, and every deployed Bento's label names the head of the chain when it was
+    built: a change or a cut before the newest such label shows. A cut after it, a change of the last entry, and a
+    chain forged as a whole do not.
 
     Raises
     ------
@@ -64,56 +46,37 @@ def verify_scorer(project: Project, tag: str) -> Findings:
     folder = find_scorer(tag, project.root).resolve()
     version = hash_file(folder / HEAD)[:12]
     found = [
-        _look("scorer folder", lambda: _scorer_files(folder, version)),
-        _look("event log", lambda: _events(project)),
-        _look("parts against the records", lambda: _parts(folder)),
+        look("scorer folder", lambda: _scorer_files(folder, version)),
+        look("event log", lambda: check_log(project, tag)),
+        look("parts against the records", lambda: _parts(folder)),
     ]
     try:
-        head = json.loads((folder / HEAD).read_bytes())
-        name, lineage, records = head["name"], head["lineage"], head["lineage"]["records"]
-        order = [stage for stage in STAGES if stage in records]
-    except (ValueError, KeyError, TypeError) as error:
-        return Findings(tag, (*found, Finding(str(folder / HEAD), "differs", f"cannot be read: {error!r}")))
-    found.append(_look("lineage root", lambda: _root(lineage)))
-    found.append(_look(f"data/{name}", lambda: _data(project, name, lineage["data_version"])))
-    moved = {"expectations/"} | ({f"data/{name}/"} if found[-1].state == "superseded" else set())
-    for stage in order:
-        found.append(_look(f"stage {stage}", partial(_stage, project, folder, name, stage, records[stage], moved)))
+        chain = read_chain(project, str(folder))
+        found.append(look("lineage root", lambda: _root(chain)))
+        order = [stage for stage in STAGES if stage in chain.head["lineage"]["records"]]
+    except (AssayError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return Findings(tag, (*found, Finding(str(folder / HEAD), "differs", f"cannot be read: {error}")))
+    found.append(look(f"data/{chain.name}", lambda: _data(chain)))
+    moved = set(chain.settings) | ({f"data/{chain.name}/"} if found[-1].state == "superseded" else set())
+    found.append(look(DATA, lambda: _tracked(chain)))
+    found += [look(path, partial(_setting, chain, path)) for path in chain.settings]
+    found.append(look("code", lambda: _code(chain)))
+    for stage in (*order, "evaluate"):
+        check = partial(_evaluation if stage == "evaluate" else _stage, chain, stage, moved)
+        found.append(look(f"stage {stage}", check))
         if found[-1].state == "superseded":
-            moved.add(f"work/{name}/{stage}/")
-    found.append(_look("stage package", lambda: _package(project, name, version)))
-    found.append(_look("Bento", lambda: _bento(project, f"{name}:{version}")))
-    return Findings(f"{name}:{version}", tuple(found))
-
-
-Outcome = tuple[str, str]
-INTACT: Outcome = ("ok", "")
-
-
-def _look(what: str, check: Callable[[], Outcome]) -> Finding:
-    """Make a finding of a check; what cannot even be read differs, and hides no other finding."""
-    try:
-        state, detail = check()
-    except (AssayError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        state, detail = (
-            "differs",
-            str(error) if isinstance(error, AssayError | OSError) else f"cannot be read: {error!r}",
-        )
-    return Finding(what, state, detail)
-
-
-def _differs(words: list[str]) -> Outcome:
-    return ("differs", "; ".join(words)) if words else INTACT
+            moved.add(f"work/{chain.name}/{stage}/")
+    found.append(look("stage package", lambda: _package(chain)))
+    found.append(look("rows of the run", lambda: _rows(chain)))
+    found.append(look("BentoML model", lambda: check_model(chain)))
+    found.append(look("Bento", lambda: check_bento(chain)))
+    found.append(look("deployment", lambda: check_deployment(chain)))
+    return Findings(chain.tag, tuple(found))
 
 
 def _scorer_files(folder: Path, version: str) -> Outcome:
     changed = len(folder.name) == len(version) and folder.name != version
-    return _differs([f"{folder / HEAD} was changed"] if changed else check_files(folder))
-
-
-def _events(project: Project) -> Outcome:
-    project.events.check()
-    return INTACT
+    return differ([f"{folder / HEAD} was changed"] if changed else check_files(folder))
 
 
 def _parts(folder: Path) -> Outcome:
@@ -138,64 +101,166 @@ def _parts(folder: Path) -> Outcome:
             words.append(f"{folder / part}.safetensors is not the recorded {source}.safetensors")
         if hash_json(head["parts"][part]) != outputs.get(f"{source}.json"):
             words.append(f"{part} in {folder / HEAD} is not the recorded {source}.json")
-    return _differs(words)
+    return differ(words)
 
 
-def _root(lineage: dict[str, Any]) -> Outcome:
+def _root(chain: Chain) -> Outcome:
+    lineage = chain.head["lineage"]
     behind = {stage: digest for stage, digest in lineage["records"].items() if stage != "select"}
     same = lineage_root(behind) == lineage["root"]
     return INTACT if same else ("differs", "is not the hash of the records that scorer.json names")
 
 
-def _data(project: Project, name: str, learned: str) -> Outcome:
-    data = project.root / "data" / name
+def _data(chain: Chain) -> Outcome:
+    data = chain.project.root / "data" / chain.name
     version = dvc_directory_md5(data) if data.is_dir() else "missing"
-    if version == learned:
+    if version == chain.data_version:
         return "ok", version
-    known = project.events.last("ingested", dataset=name, data_version=version) is not None
-    return "superseded" if known else "differs", f"now {version}, the scorer learned from {learned}"
+    told = f"now {version}, the scorer learned from {chain.data_version}"
+    changed = _changed(chain, chain.data)
+    if event_of(chain, "ingested", dataset=chain.name, data_version=version) is None:
+        return "differs", f"{told}: {', '.join(changed) or 'a file was added'}"
+    lost = [path for path in chain.data if chain.find_data(path) is None]
+    kept = f"{', '.join(lost)} is lost from DVC's cache" if lost else "DVC's cache holds the recorded bytes, intact"
+    return "superseded", f"{told}; {kept}"
 
 
-def _stage(project: Project, folder: Path, name: str, stage: str, digest: str, moved: set[str]) -> Outcome:
-    carried, here = folder / "lineage" / f"{stage}.json", project.root / "work" / name / stage
+def _tracked(chain: Chain) -> Outcome:
+    """Hold data.dvc to the log or Git, and to the data version if DVC's cache has what it names."""
+    tracked = tracked_version(chain.project.root)
+    if tracked is None:
+        return "differs", "is missing"
+    logged = {event.get("tracked") for event in chain.events if event.get("event") in ("ingested", "restored")}
+    if tracked not in logged and tracked != committed_version(chain.project.root):
+        return "differs", f"{DATA} names {tracked}, which was neither ingested here nor committed to Git"
+    if tracked not in chain.archive.folders:
+        return "ok", f"names {tracked}"
+    version = chain.archive.version_in(tracked, chain.name)
+    if version == chain.data_version:
+        return "ok", f"names {tracked}, and in it the recorded data version"
+    return "superseded", f"names {tracked}, and in it {version} for data/{chain.name}"
+
+
+def _setting(chain: Chain, path: str) -> Outcome:
+    """A suite or a quarantine is the user's to edit; while Git or the log knows the edit, it is no tampering."""
+    here = chain.project.root / path
+    if not _changed(chain, {path: chain.settings[path]}):
+        return INTACT
+    what = f"{path} was edited since" if here.is_file() else f"{path} is missing"
+    commit = commit_with(chain.project.root, path, chain.settings[path])
+    if commit is not None:
+        return "superseded", f"{what}; commit {commit[:12]} holds the recorded one"
+    if here.is_file() and any(hash_file(here) in event.values() for event in chain.events):
+        return "superseded", f"{what}, as was logged; no Git commit holds the recorded one"
+    return "differs", f"{what}, and no Git commit holds the recorded one"
+
+
+def _changed(chain: Chain, recorded: dict[str, str]) -> list[str]:
+    """Name the files of the project that are not the recorded ones now."""
+    root = chain.project.root
+    now = hash_paths(root, [path for path in recorded if (root / path).is_file()])
+    return [path for path, digest in sorted(recorded.items()) if now.get(path) != digest]
+
+
+def _code(chain: Chain) -> Outcome:
+    """Code goes on being written; while the Bento or Git holds the recorded file, a change is no tampering."""
+    changed = _changed(chain, chain.code)
+    if not changed:
+        return "ok", f"{len(chain.code)} files, constraints.txt among them"
+    lost = [path for path in changed if not _kept(chain, path)]
+    if lost:
+        return "differs", f"{', '.join(lost)}: changed since, and neither the Bento nor Git holds the recorded one"
+    return "superseded", f"{', '.join(changed)}: changed since; the Bento or Git holds the recorded one"
+
+
+def _kept(chain: Chain, path: str) -> bool:
+    copy, digest = bento_folder(chain.project, chain.name, chain.version) / path, chain.code[path]
+    return (copy.is_file() and hash_file(copy) == digest) or commit_with(chain.project.root, path, digest) is not None
+
+
+def _stage(chain: Chain, stage: str, moved: set[str]) -> Outcome:
+    """Hold a stage that is behind the scorer to the record that the scorer names."""
+    carried, here, digest = chain.folder / "lineage" / f"{stage}.json", chain.work(stage), chain.named(stage)
     if not carried.is_file() or hash_file(carried) != digest:
         return "differs", f"{carried} is not the record that the scorer names"
     if not (here / RECORD).is_file():
         return "differs", f"{here / RECORD} is missing; `dvc checkout` brings it back if the run was the last one"
     content = (here / RECORD).read_bytes()
-    if hash_bytes(content) != digest:
-        for record_hash, whose in ((hash_bytes(content), here / RECORD), (digest, carried)):
-            if project.events.last("stage", stage=stage, record=record_hash) is None:
-                return "differs", f"{whose} is not a record that was logged here"
-        return "superseded", f"{here} now holds a later run's outputs; the record itself is intact"
-    record = json.loads(content)
+    if hash_bytes(content) == digest:
+        return _files(chain, stage, moved)
+    for record_hash, whose in ((hash_bytes(content), here / RECORD), (digest, carried)):
+        if event_of(chain, "stage", stage=stage, record=record_hash) is None:
+            return "differs", f"{whose} is not a record that was logged here"
+    return _superseded(chain, stage)
+
+
+def _evaluation(chain: Chain, stage: str, moved: set[str]) -> Outcome:
+    """Hold the evaluation, which no scorer depends on, to its record, and that to the log or dvc.lock."""
+    here = chain.work(stage)
+    if not here.is_dir():
+        return _superseded(chain, stage) if stage in chain.records else ("ok", "none is on record")
+    if not (here / RECORD).is_file():
+        return "differs", f"{here / RECORD} is missing"
+    if not _known(chain, stage):
+        return "differs", f"{here / RECORD} is not a record that was logged here"
+    if (here / RECORD).read_bytes() == chain.contents.get(stage):
+        return _files(chain, stage, moved)
+    return _superseded(chain, stage)
+
+
+def _known(chain: Chain, stage: str) -> bool:
+    """Tell whether the log has a stage's present record, or dvc.lock its folder (pulled from elsewhere)."""
+    here = chain.work(stage)
+    if event_of(chain, "stage", stage=stage, record=hash_file(here / RECORD)) is not None:
+        return True
+    return locked_version(chain.project.root, str(here.relative_to(chain.project.root))) == dvc_directory_md5(here)
+
+
+def _files(chain: Chain, stage: str, moved: set[str]) -> Outcome:
+    """Re-hash the outputs of a stage and what it was made from."""
+    here, record, root = chain.work(stage), chain.records[stage], chain.project.root
     words = differences(here, record)
-    now = hash_paths(project.root, [path for path in record["inputs"] if (project.root / path).is_file()])
+    now = hash_paths(root, [path for path in record["inputs"] if (root / path).is_file()])
     gone = [path for path, then in record["inputs"].items() if now.get(path) != then]
     words += [f"{p} was changed" if p in now else f"{p} is missing" for p in gone if not p.startswith(tuple(moved))]
-    if gone and not words:
-        return "superseded", f"{here} is intact; of what it was made from, {gone[0]} has moved on"
-    return _differs(words)
+    if words or not (gone := [path for path in gone if path not in chain.settings]):
+        return differ(words)
+    return "superseded", f"{here} is intact; of what it was made from, {gone[0]} has moved on"
 
 
-def _package(project: Project, name: str, version: str) -> Outcome:
-    here = project.root / "work" / "scorers" / name
-    if not (here / version).is_dir():
+def _superseded(chain: Chain, stage: str) -> Outcome:
+    """A later run holds the folder; what DVC's cache kept of the recorded outputs is re-hashed."""
+    here, listing = chain.work(stage), chain.archived(stage)
+    told = f"{here} now holds a later run's outputs" if here.is_dir() else f"{here} is gone"
+    if listing is None:
+        return "superseded", f"{told}; DVC's cache has not got the recorded ones, so that only the record was checked"
+    wrong, lost = [], 0
+    for name, digest in chain.records[stage]["outputs"].items():
+        path = chain.archive.object(listing[name]) if name in listing else None
+        lost += path is None
+        if path is not None and hash_file(path) != digest:
+            wrong.append(f"{path} ({stage}/{name}) was changed")
+    if wrong:
+        return differ(wrong)
+    return "superseded", f"{told}; DVC's cache holds the recorded ones, " + (f"but for {lost}" if lost else "intact")
+
+
+def _package(chain: Chain) -> Outcome:
+    here = work_folder(chain.project, chain.name, "package")
+    if not (here / chain.version).is_dir():
         return "superseded", f"{here} now holds a later scorer; this one lies in BentoML's store"
-    known = project.events.last("stage", stage="package", record=hash_file(here / RECORD)) is not None
-    if not known and locked_version(project.root, f"work/scorers/{name}") != dvc_directory_md5(here):
+    if not _known(chain, "package"):
         return "differs", f"{here / RECORD} is not a record that was logged here"
-    return _differs(differences(here, json.loads((here / RECORD).read_bytes())))
+    return differ(differences(here, json.loads((here / RECORD).read_bytes())))
 
 
-def _bento(project: Project, tag: str) -> Outcome:
-    """Hold the scorer's Bento, where there is one, to what was logged when it was built."""
-    from assay.serving.packaging import published_hash
-
-    logged = project.events.last("published", scorer=tag)
+def _rows(chain: Chain) -> Outcome:
+    """Hold what was kept of the roles of the run's rows, for the ledger, to the name that the log has for it."""
+    pair = {stage: chain.named(stage) for stage in ("split", "contaminate")}
+    logged = event_of(chain, "rows", dataset=chain.name, **pair)
     if logged is None:
-        return "ok", "none was published here"
-    now = published_hash(project.root, tag)
-    if now is None:
-        return "superseded", f"{logged['bento']} is gone from BentoML's store; `assay serve` builds it again"
-    return INTACT if now == logged["bento_hash"] else ("differs", f"{logged['bento']} is not the one that was built")
+        return "ok", "none were kept here"
+    path = rows_folder(chain.project.root) / f"{logged['rows']}.parquet"
+    if not path.is_file():
+        return "differs", f"{path} is missing"
+    return INTACT if hash_file(path) == logged["rows"] else ("differs", f"{path} was changed")

@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import assay
+from assay.data.quarantine import quarantine_path, read_quarantine
 from assay.environment import SWITCHES
 from assay.errors import AssayError, ConfigError, ScorerError, TamperedError, ToolError
 from assay.lineage.events import EventLog
 from assay.lineage.records import hash_file, hash_tree
-from assay.parts import read_json, write_bytes, write_json
+from assay.parts import read_arrays, read_json, write_bytes, write_json
 from assay.serving.deployment import read_deployment
 from assay.serving.scorer import HEAD, check_files, find_scorer
 
@@ -205,7 +208,8 @@ def list_scorers(root: Path) -> list[dict[str, Any]]:
     -------
     list of dict
         ``name``, ``version``, ``tag``, ``champion``, ``folder``, ``bento`` (None where there is no intact
-        one) and ``broken`` (the reason, or None); of those that are not broken also ``detector``,
+        one), ``quarantined`` (how many of the rows that it learned from are quarantined now, by what they
+        were for) and ``broken`` (the reason, or None); of those that are not broken also ``detector``,
         ``adapter``, ``eps``, ``data_version`` and ``lineage_root``.
     """
     home = _home(root)
@@ -224,10 +228,24 @@ def list_scorers(root: Path) -> list[dict[str, Any]]:
             "champion": champions.get(name) == version,
             "folder": str(folder),
             "bento": f"assay-{name}:{version}" if _is_intact(home / "bentos" / f"assay-{name}" / version) else None,
+            "quarantined": _quarantined(root, name, folder),
             **_describe(folder),
         }
         for (name, version), folder in sorted(found.items())
     ]
+
+
+def _quarantined(root: Path, name: str, folder: Path) -> dict[str, int]:
+    listed = read_quarantine(quarantine_path(root, name))["fingerprint"]
+    if listed.empty or not (folder / "rows.safetensors").is_file():
+        return {}
+    marks = np.frombuffer(bytes.fromhex("".join(listed)), dtype="S16")
+    try:
+        arrays = read_arrays(folder / "rows.safetensors")
+        counts = {use: int(np.isin(packed.view("S16"), marks).sum()) for use, packed in arrays.items()}
+    except (ScorerError, ValueError):
+        return {}
+    return {use: n for use, n in counts.items() if n}
 
 
 def _describe(folder: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from assay.calibration.hardness import NullModel, Strata, load_null_model
 from assay.config import NAME
 from assay.data.scaling import Scaler, load_scaler
 from assay.detectors.base import Detector
-from assay.detectors.registry import load_detector
+from assay.detectors.registry import load_detector, unpackageable
 from assay.errors import InputError, ScorerError, TamperedError
 from assay.lineage.records import hash_file
 from assay.parts import Part, read_arrays, read_json, write_arrays, write_bytes, write_json
@@ -203,7 +203,14 @@ def write_scorer(folder: Path, head: dict[str, Any], parts: dict[str, Part], ext
         One for each of scaler, detector, null_model, strata, adapter and calibrator.
     extra : dict of str to (dict of arrays, or bytes)
         Further files by relative name: arrays go to safetensors, bytes as they are.
+
+    Raises
+    ------
+    ScorerError
+        The detector may not be packaged.
     """
+    if reason := unpackageable(parts["detector"]):
+        raise ScorerError(f"nothing was packaged: {reason}")
     staging = folder / ".scorer"
     for name, part in parts.items():
         write_arrays(staging / f"{name}.safetensors", part.arrays)
@@ -263,6 +270,8 @@ def load_scorer(folder: Path) -> Scorer:
         }
     except KeyError as error:
         raise ScorerError(f"{folder / HEAD} has no part {error}; it needs {', '.join(PART_FILES)}") from error
+    if reason := unpackageable(parts["detector"]):
+        raise ScorerError(f"{folder} is no scorer that Assay packaged, and nothing was loaded: {reason}")
     return Scorer(
         head=head,
         version=version,

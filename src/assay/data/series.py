@@ -1,0 +1,28 @@
+"""ECG5000: heartbeats as windows of one channel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from assay.data.dataset import Card
+from assay.data.mirrored import MirroredFile
+
+ECG5000 = MirroredFile(
+    "ecg5000_f32.npz",
+    "ee2b3c5075d401f72e054f71fcde03280685cf86eb9fe7d4a540e0eb5edfc1f8",
+    "float32 array X (5000, 140) and array y (5000,), 1 where a heartbeat is not of class 1",
+    "ECG5000 in the UCR archive, https://www.timeseriesclassification.com",
+)
+
+
+def ecg5000(mirror: Path | None) -> tuple[Card, NDArray[Any], NDArray[np.bool_]]:
+    """Return the card, the windows of shape (5000, 140) and the anomalies: all classes but the first."""
+    arrays = ECG5000.read(mirror)
+    X = arrays["X"]
+    columns = tuple(f"t{step:03d}" for step in range(X.shape[1]))
+    source = f"{ECG5000.origin}; normal = class 1 (normal beats), anomaly = any other class"
+    return Card("ecg5000", "series", columns, None, source, series_shape=(X.shape[1], 1)), X, arrays["y"] == 1

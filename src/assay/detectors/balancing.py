@@ -1,0 +1,36 @@
+"""Balanced batches: half presumed normal rows, half labelled anomalies."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from assay.detectors.base import Labels
+from assay.errors import TrainingError
+
+
+def balanced(kind: str, labels: Labels, batch_size: int) -> tuple[int, tuple[NDArray[np.bool_], int]]:
+    """Return how many ordinary rows a batch gets, and the labelled anomalies that join it as `companions`.
+
+    Parameters
+    ----------
+    kind : str
+        Name of the detector.
+    labels : ndarray of int8, shape (n,)
+        0, 1 and -1.
+    batch_size : int
+        Of ordinary rows and anomalies together.
+
+    Raises
+    ------
+    TrainingError
+        No row has label 1.
+    """
+    anomalous = labels == 1
+    if not anomalous.any():
+        raise TrainingError(
+            f"detector {kind!r} learns from labelled anomalies, and none of the {len(labels)} training rows has label "
+            "1: label some (or add auxiliary anomalies), or use a detector that needs none, for instance deep_svdd"
+        )
+    half = max(1, batch_size // 2)
+    return half, (anomalous, min(half, int((~anomalous).sum())))

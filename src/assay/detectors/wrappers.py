@@ -1,0 +1,149 @@
+"""Detectors around a detector: how the inner one is named, checked, made, stored and loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+
+from assay.detectors.base import (
+    Allowed,
+    Detector,
+    Floats,
+    Progress,
+    check_labels,
+    check_parameters,
+    check_rows,
+    image_shape,
+    one_of,
+    plain_parameters,
+    require_fitted,
+    series_shape,
+    whole,
+)
+from assay.parts import Array, Part
+
+Inner = str | Mapping[str, Mapping[str, Any] | None]
+
+
+def inner() -> Allowed:
+    """Allow a detector's name, and {name: {parameter: value}}."""
+    return Allowed(
+        "the name of a detector, or {name: {parameter: value}}",
+        lambda value: (
+            isinstance(value, str)
+            or (
+                isinstance(value, Mapping)
+                and len(value) == 1
+                and all(isinstance(name, str) for name in value)
+                and all(params is None or isinstance(params, Mapping) for params in value.values())
+            )
+        ),
+    )
+
+
+class Wrapper(BaseEstimator):  # type: ignore[misc]
+    """What the detectors around a detector share.
+
+    A subclass fits one or more inner detectors in `_fit`, and says in `_inner` what they are and in `_restore`
+    how they come back.
+    """
+
+    kind: ClassVar[str]
+    uses_labels: ClassVar[bool] = False
+    allowed: ClassVar[dict[str, Allowed]] = {
+        "detector": inner(),
+        "image_shape": image_shape(),
+        "series_shape": series_shape(),
+        "device": one_of("auto", "cpu", "cuda"),
+        "seed": whole(0),
+    }
+
+    detector: Inner
+    image_shape: tuple[int, int] | None
+    series_shape: tuple[int, int] | None
+    device: str
+    seed: int
+    n_features_in_: int
+
+    def fit(self, X: Floats, y: NDArray[Any] | None = None, *, progress: Progress | None = None) -> Self:
+        """Fit on rows of shape (n, d).
+
+        Raises
+        ------
+        ConfigError
+            A constructor argument is not allowed, or the inner detector or one of its parameters is unknown.
+        InputError
+            The rows are not a finite array of shape (n, d), or `y` holds labelled anomalies.
+        TrainingError
+            The inner detector cannot be fitted.
+        """
+        check_parameters(self.kind, self.get_params(deep=False), self.allowed)
+        self._new(self.seed)  # refuses a wrong name or parameter before anything is computed
+        rows = check_rows(X)
+        check_labels(self.kind, y, len(rows), uses_labels=self.uses_labels)
+        self._fit(rows, progress)
+        self.n_features_in_ = rows.shape[1]
+        return self
+
+    def to_part(self) -> Part:
+        """Return the inner detectors' parts in one, every array's name led by its detector's."""
+        require_fitted(self, "n_features_in_")
+        params = plain_parameters(self.get_params(deep=False))
+        del params["device"]
+        config: dict[str, Any] = {"params": params, "n_features": self.n_features_in_, "inner": []}
+        arrays = self._own_arrays()
+        for i, detector in enumerate(self._inner()):
+            part = detector.to_part()
+            config["inner"].append({"kind": part.kind, "config": part.config})
+            arrays |= {f"{i}.{name}": array for name, array in part.arrays.items()}
+        return Part(self.kind, config, arrays)
+
+    @classmethod
+    def from_part(cls, part: Part) -> Self:
+        """Rebuild what `to_part` was called on, without what it recorded of the training rows."""
+        from assay.detectors.registry import load_detector
+
+        wrapper = cls(**part.config["params"])
+        loaded = []
+        for i, head in enumerate(part.config["inner"]):
+            lead = f"{i}."
+            arrays = {name.removeprefix(lead): array for name, array in part.arrays.items() if name.startswith(lead)}
+            loaded.append(load_detector(Part(head["kind"], head["config"], arrays)))
+        wrapper._restore(loaded, part.arrays)
+        wrapper.n_features_in_ = part.config["n_features"]
+        return wrapper
+
+    def _new(self, seed: int) -> Detector:
+        """Return an unfitted inner detector."""
+        from assay.detectors.registry import make_detector
+
+        if isinstance(self.detector, str):
+            name, params = self.detector, None
+        else:
+            ((name, params),) = self.detector.items()
+        return make_detector(
+            name,
+            params or {},
+            seed=seed,
+            image_shape=self.image_shape,
+            series_shape=self.series_shape,
+            device=self.device,
+        )
+
+    def _own_arrays(self) -> dict[str, Array]:
+        """Return what the wrapper stores beside its inner detectors."""
+        return {}
+
+    def _fit(self, rows: Floats, progress: Progress | None) -> None:
+        raise NotImplementedError
+
+    def _inner(self) -> list[Detector]:
+        raise NotImplementedError
+
+    def _restore(self, loaded: list[Detector], arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        raise NotImplementedError
+

@@ -1,0 +1,119 @@
+"""Affine coupling flows of several members at once: invertible networks with an exact density."""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from assay.networks.mlp import StackedLinear, Tanh, stacked_mlp
+
+Halves = tuple[Tensor, Tensor]
+
+
+class Bound(nn.Module):
+    """The largest log scale of each column of one coupling, learnt; the scale itself is a tanh times that."""
+
+    def __init__(self, members: int, width: int) -> None:
+        super().__init__()
+        self.fan_in = 1
+        self.most = nn.Parameter(torch.zeros(members, 1, width))
+        self.tanh = Tanh()
+
+    def forward(self, raw: Tensor) -> Tensor:
+        """Return log scales between -most and most."""
+        return cast(Tensor, self.most * self.tanh(raw))
+
+
+class Coupling(nn.Module):
+    """Scale and shift one half of the columns, by amounts computed from the other half (Dinh et al. 2017, eq 4-8).
+
+    Parameters
+    ----------
+    members : int
+    given, changed : int
+        Number of columns in the halves.
+    hidden : sequence of int
+        Widths of the hidden layers of the network in between.
+    """
+
+    def __init__(self, members: int, given: int, changed: int, hidden: tuple[int, ...]) -> None:
+        super().__init__()
+        self.net = stacked_mlp(members, [given, *hidden, 2 * changed])
+        self.bound = Bound(members, changed)
+
+    def amounts(self, given: Tensor) -> Halves:
+        """Return log scales and shifts, each of shape (S, n, changed)."""
+        raw, shift = self.net(given).chunk(2, dim=2)
+        return self.bound(raw), shift
+
+    @torch.no_grad()
+    def to_identity(self) -> None:
+        """Make it change nothing: its last layer gives zeros. The bound is 1, so that gradients get through."""
+        for parameter in cast(StackedLinear, self.net[-1]).parameters():
+            parameter.zero_()
+        self.bound.most.fill_(1.0)
+
+
+class CouplingFlow(nn.Module):
+    """Couplings in turn on the columns of odd and of even number; the base density is standard normal.
+
+    Parameters
+    ----------
+    members : int
+        S, the number of flows side by side.
+    n_features : int
+        At least 2: one half is computed from the other.
+    n_couplings : int
+    hidden : sequence of int
+        Widths of the hidden layers in each coupling.
+    """
+
+    def __init__(self, members: int, n_features: int, n_couplings: int, hidden: tuple[int, ...]) -> None:
+        super().__init__()
+        sizes = (n_features - n_features // 2, n_features // 2)
+        self.couplings = nn.ModuleList(
+            Coupling(members, sizes[layer % 2], sizes[1 - layer % 2], hidden) for layer in range(n_couplings)
+        )
+
+    def to_identity(self) -> None:
+        """Make the flow the identity."""
+        for coupling in self.couplings:
+            cast(Coupling, coupling).to_identity()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the latent rows, of the shape of `x` (S, n, d), and the log determinants, of shape (S, n)."""
+        given, changed = x[..., 0::2], x[..., 1::2]
+        total = x.new_zeros(x.shape[:2])
+        for coupling in self.couplings:
+            log_scale, shift = cast(Coupling, coupling).amounts(given)
+            given, changed = changed * log_scale.exp() + shift, given
+            total = total + log_scale.sum(dim=2)
+        return self._merged(given, changed), total
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """Return the rows that `forward` maps to the latent rows `z`."""
+        halves = (z[..., 0::2], z[..., 1::2])
+        given, changed = halves if len(self.couplings) % 2 == 0 else halves[::-1]
+        for coupling in reversed(self.couplings):
+            log_scale, shift = cast(Coupling, coupling).amounts(changed)
+            given, changed = changed, (given - shift) * (-log_scale).exp()
+        return _interleaved(given, changed)
+
+    def _merged(self, given: Tensor, changed: Tensor) -> Tensor:
+        """Bring the halves back into the order of the columns: after an odd number of couplings they are swapped."""
+        return _interleaved(given, changed) if len(self.couplings) % 2 == 0 else _interleaved(changed, given)
+
+    def negative_log_likelihood(self, x: Tensor) -> Tensor:
+        """Return -log p(x), in nats, of shape (S, n)."""
+        z, log_determinant = self(x)
+        normal = 0.5 * (z.square().sum(dim=2) + x.shape[2] * math.log(2 * math.pi))
+        return cast(Tensor, normal - log_determinant)
+
+
+def _interleaved(even: Tensor, odd: Tensor) -> Tensor:
+    rows = even.new_empty(*even.shape[:2], even.shape[2] + odd.shape[2])
+    rows[..., 0::2], rows[..., 1::2] = even, odd
+    return rows

@@ -1,0 +1,103 @@
+"""A recurrent network that reads the first steps of a series and predicts the others, several members at once."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from assay.networks.mlp import StackedLinear
+
+State = tuple[Tensor, Tensor]
+
+
+class StackedLSTM(nn.Module):
+    """S LSTM layers side by side, the equations of `torch.nn.LSTM` with one bias.
+
+    The gates stand in the order input, forget, cell, output. As tanh(x) = 2 sigmoid(2x) - 1, one sigmoid serves
+    all four of them.
+
+    Parameters
+    ----------
+    members : int
+        S, the number of layers side by side.
+    n_in : int
+        Width of one step.
+    units : int
+        Width of the state.
+    """
+
+    def __init__(self, members: int, n_in: int, units: int) -> None:
+        super().__init__()
+        self.fan_in, self.units = units, units
+        self.weight_in = nn.Parameter(torch.zeros(members, n_in, 4 * units))
+        self.weight_state = nn.Parameter(torch.zeros(members, units, 4 * units))
+        self.bias = nn.Parameter(torch.zeros(members, 1, 4 * units))
+
+    def weights(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the weights and the bias, doubled where a gate is a tanh."""
+        scale = self.bias.new_ones(4, self.units)
+        scale[2] = 2.0
+        scale = scale.flatten()
+        return self.weight_in * scale, self.weight_state * scale, self.bias * scale
+
+    def start(self, n: int) -> State:
+        """Return the state before the first step: zeros, of shape (S, n, units)."""
+        zeros = self.bias.new_zeros(len(self.bias), n, self.units)
+        return zeros, zeros
+
+
+def step(projected: Tensor, weight_state: Tensor, state: State) -> State:
+    """Take one step, given what the input adds to the gates, of shape (S, n, 4 * units)."""
+    hidden, cell = state
+    enter, forget, new, leave = torch.sigmoid(torch.baddbmm(projected, hidden, weight_state)).chunk(4, dim=2)
+    cell = forget * cell + enter * (2 * new - 1)
+    return leave * (2 * torch.sigmoid(2 * cell) - 1), cell
+
+
+class RecurrentPredictor(nn.Module):
+    """An LSTM that reads `context` steps and then predicts the rest, each step from its own prediction before.
+
+    Parameters
+    ----------
+    members : int
+        S, the number of networks side by side.
+    series_shape : (int, int)
+        Length and channels of the series, each of which is one flattened row.
+    context : int
+        Steps that are read; at least one, and less than the length.
+    units : int
+        Width of the LSTM's state.
+    """
+
+    def __init__(self, members: int, series_shape: tuple[int, int], context: int, units: int) -> None:
+        super().__init__()
+        self.series_shape, self.context = series_shape, context
+        self.recurrent = StackedLSTM(members, series_shape[1], units)
+        self.head = StackedLinear(members, units, series_shape[1])
+
+    def targets(self, x: Tensor) -> Tensor:
+        """Return the part of rows (S, n, length * channels) that is to be predicted, flattened."""
+        return x[..., self.context * self.series_shape[1] :]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the prediction of ``targets(x)``, of its shape; only the steps of the context are read."""
+        length, channels = self.series_shape
+        members, n = x.shape[:2]
+        weight_in, weight_state, bias = self.recurrent.weights()
+        read = x[..., : self.context * channels].reshape(members, n, self.context, channels)
+        read = read.transpose(1, 2).reshape(members, self.context * n, channels)
+        projected = torch.baddbmm(bias, read, weight_in).reshape(members, self.context, n, -1)
+        state = self.recurrent.start(n)
+        for one in projected.unbind(dim=1):
+            state = step(one, weight_state, state)
+        predicted = [self.head(state[0])]
+        while len(predicted) < length - self.context:
+            state = step(torch.baddbmm(bias, predicted[-1], weight_in), weight_state, state)
+            predicted.append(self.head(state[0]))
+        return torch.cat(predicted, dim=2)
+
+    def errors(self, x: Tensor) -> Tensor:
+        """Return the mean squared prediction errors, of shape (S, n)."""
+        return cast(Tensor, (self(x) - self.targets(x)).square().mean(dim=2))

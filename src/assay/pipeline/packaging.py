@@ -1,0 +1,100 @@
+"""The verb that writes the winner as a scorer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from assay.data.dataset import Card, read_card, read_rows
+from assay.errors import NoValidCandidateError
+from assay.parts import Part, read_json, read_part
+from assay.pipeline.candidates import candidate_name
+from assay.pipeline.rows import levels_of, packed_fingerprints
+
+
+def package(
+    data: Path,
+    split: Path,
+    roles: dict[str, Path],
+    labelled: Path,
+    records: dict[str, Path],
+    trained: Path,
+    calibrated: Path,
+    selected: Path,
+    out: Path,
+    *,
+    eps: float,
+) -> dict[str, Any]:
+    """Write the winner, trained at level 0, as one scorer folder with its lineage.
+
+    Parameters
+    ----------
+    split : Path
+        ``split.json``.
+    roles : dict of str to Path
+        Folders of the rows it learned from (train, adapt, calibration); their fingerprints go along.
+    labelled : Path
+        Folder of the labelled anomalies, which may be missing; so do theirs, where the winner learned from them.
+    records : dict of str to Path
+        ``record.json`` of each stage up to calibration, in order, and of select.
+
+    Raises
+    ------
+    NoValidCandidateError
+        Selection found nothing that may ship.
+    """
+    from assay.lineage.records import dvc_directory_md5, hash_file, lineage_root
+    from assay.serving.scorer import write_scorer
+
+    winner = _winner(read_json(selected / "selection.json"))
+    card: Card = read_card(data)
+    level = levels_of(trained)[0]
+    parts = _parts(trained / level, calibrated, level, winner["detector"], winner["adapter"])
+    hashes = {stage: hash_file(path) for stage, path in records.items()}
+    behind = {stage: digest for stage, digest in hashes.items() if stage != "select"}
+    head = {
+        "name": card.name,
+        "modality": card.modality,
+        "columns": list(card.columns),
+        "image_shape": None if card.image_shape is None else list(card.image_shape),
+        **({} if card.series_shape is None else {"series_shape": list(card.series_shape)}),
+        "eps": eps,
+        "unit": read_json(split)["unit"],
+        "candidate": {"detector": winner["detector"], "adapter": winner["adapter"], "level": level},
+        "lineage": {"root": lineage_root(behind), "data_version": dvc_directory_md5(data), "records": hashes},
+    }
+    learned = {**roles, "labelled": labelled} if _uses_labels(parts["detector"], labelled) else roles
+    seen = {role: packed_fingerprints(read_rows(folder), card.columns) for role, folder in learned.items()}
+    extra: dict[str, Any] = {f"lineage/{stage}.json": path.read_bytes() for stage, path in records.items()}
+    write_scorer(out, head, parts, {**extra, "rows.safetensors": seen})
+    return {}
+
+
+def _winner(selection: dict[str, Any]) -> dict[str, Any]:
+    if selection["winner"] is None:
+        reasons: dict[str, list[str]] = {}
+        for row in selection["candidates"]:
+            reasons.setdefault(row["reason"], []).append(candidate_name(row["detector"], row["adapter"]))
+        told = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
+        raise NoValidCandidateError(f"no valid candidate, nothing ships ({told})")
+    winner: dict[str, Any] = selection["candidates"][selection["winner"]]
+    return winner
+
+
+def _parts(trained: Path, calibrated: Path, level: str, detector: str, adapter: str) -> dict[str, Part]:
+    """Read the parts of which a candidate consists."""
+    name = candidate_name(detector, adapter)
+    return {
+        "scaler": read_part(trained, "scaler"),
+        "detector": read_part(trained, detector),
+        "null_model": read_part(trained, "null_model"),
+        "strata": read_part(calibrated / "adapters" / level, "strata"),
+        "adapter": read_part(calibrated / "adapters" / level, name),
+        "calibrator": read_part(calibrated / "reference" / level, name),
+    }
+
+
+def _uses_labels(detector: Part, labelled: Path) -> bool:
+    from assay.detectors.registry import detector_class
+
+    return labelled.is_dir() and bool(detector_class(detector.kind).uses_labels)

@@ -1,0 +1,115 @@
+"""The verb that trains every detector at every level."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from assay.config import Choice
+from assay.data.dataset import Card, RowSet, read_card
+from assay.errors import TrainingError
+from assay.parts import write_json, write_part
+from assay.pipeline.progress import Progress, silent
+from assay.pipeline.rows import level_rows, levels_of, training_rows
+
+if TYPE_CHECKING:
+    from assay.data.scaling import Scaler
+    from assay.detectors.base import Detector
+
+
+def train(
+    card: Path,
+    train: Path,
+    contaminated: Path,
+    out: Path,
+    *,
+    detectors: Sequence[Choice],
+    seed: int,
+    device: str,
+    checkpoints: Path,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Fit scaler, null model and every detector at every level, on that level's training rows alone.
+
+    Detectors that learn from labelled anomalies get those that were set aside; no other sees them. One that cannot
+    be trained is put on record in ``failures.json`` and left out; where none can, the stage stops.
+    One that suspects training rows has them written to ``<label>.suspects.csv``.
+
+    Parameters
+    ----------
+    checkpoints : Path
+        Folder for the state of trainings while the stage runs; an interrupted one goes on from there.
+    """
+    from assay.detectors.registry import make_detector
+
+    about = read_card(card)
+    failures: dict[str, dict[str, str]] = {}
+    seconds: dict[str, dict[str, float]] = {}
+    jobs = [(level, choice) for level in levels_of(contaminated) for choice in detectors]
+    for number, (level, choice) in enumerate(jobs):
+        if choice is detectors[0]:
+            scaler = _scale_level(about, level_rows(train, contaminated, level), out / level)
+        detector = make_detector(
+            choice.name,
+            choice.params,
+            seed=seed,
+            image_shape=about.image_shape,
+            series_shape=about.series_shape,
+            device=device,
+        )
+        rows, labels = training_rows(train, contaminated, level, labelled=detector.uses_labels)
+        how: dict[str, Any] = {"progress": _epochs(progress, f"{choice.label} at {level}", number, len(jobs))}
+        if getattr(detector, "resumes", False):
+            how["checkpoint"] = checkpoints / f"{level}.{choice.label}"
+        started = time.perf_counter()
+        try:
+            detector.fit(scaler.transform(rows.features), labels, **how)
+        except TrainingError as error:
+            failures.setdefault(choice.label, {})[level] = str(error)
+            continue
+        seconds.setdefault(choice.label, {})[level] = round(time.perf_counter() - started, 3)
+        write_part(out / level, choice.label, detector.to_part())
+        _write_suspects(detector, rows, out / level / f"{choice.label}.suspects.csv")
+    if len(failures) == len(detectors):
+        raise TrainingError(
+            "no detector could be trained: " + "; ".join(next(iter(levels.values())) for levels in failures.values())
+        )
+    write_json(out / "failures.json", failures)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return {"fit_seconds": seconds}
+
+
+def _scale_level(about: Card, rows: RowSet, out: Path) -> Scaler:
+    """Fit and write the scaler and the null model of a level; return the scaler."""
+    from assay.calibration.hardness import make_null_model
+    from assay.data.scaling import scaler_for
+
+    scaler = scaler_for(about.modality, about.series_shape).fit(rows.features)
+    scaled = scaler.transform(rows.features)
+    write_part(out, "scaler", scaler.to_part())
+    write_part(out, "null_model", make_null_model(about.modality, about.image_shape).fit(scaled).to_part())
+    return scaler
+
+
+def _write_suspects(detector: Detector, rows: RowSet, path: Path) -> None:
+    """Write which training rows the detector suspects, if it is one that does, the most suspect first."""
+    from assay.detectors.base import Suspects
+
+    if not isinstance(detector, Suspects):
+        return
+    table = rows.rows[["row_id", "fingerprint", "injected"]].assign(
+        suspicion=detector.suspicion_, suspect=detector.suspects_.astype(np.int8)
+    )
+    table = table.sort_values(["suspicion", "row_id"], ascending=[False, True], kind="stable")
+    table.to_csv(path, index=False, lineterminator="\n")
+
+
+def _epochs(progress: Progress, what: str, number: int, jobs: int) -> Callable[[int, int, float], None]:
+    """Return the callback by which a detector's epochs move the bar of the whole stage."""
+    progress(what, number / jobs)
+    return lambda epoch, epochs, _: progress(f"{what}, epoch {epoch} of {epochs}", (number + epoch / epochs) / jobs)

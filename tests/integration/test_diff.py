@@ -1,0 +1,92 @@
+"""`assay audit diff`: what changed between two scorers, told from what they carry and what DVC's cache kept."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from tests.conftest import Checkout
+
+from assay.errors import ScorerError
+from assay.lineage.diff import GONE, compare_scorers
+from assay.lineage.records import hash_file
+from assay.parts import read_arrays, read_json, write_arrays, write_json
+from assay.project import Project
+
+NAME = "breast_cancer"
+
+
+@pytest.fixture(autouse=True)
+def own_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BENTOML_HOME", raising=False)
+
+
+def test_other_settings(moved_on: tuple[Checkout, str, str]) -> None:
+    project, old, new = moved_on
+    tags = f"{NAME}:{old}", f"{NAME}:{new}"
+    found = json.loads(project.assay("audit", "diff", *tags, "--json").stdout)
+    assert (found["before"], found["after"]) == tags
+    assert found["parameters"] == {"eps": [0.05, 0.1], "train.seed": [0, 7]}
+    assert (found["data"], found["injected_rows"]) == ({}, {})
+    assert found["code"] == {"changed": [], "added": [], "removed": []}
+    assert all(use["added"] == use["removed"] == 0 < use["before"] for use in found["rows"].values())
+    then, now = found["metrics"]["fpr"]
+    evaluation = read_json(project.root / f"work/{NAME}/evaluate/evaluation.json")["candidates"]
+    assert now in [row["fpr"] for row in evaluation]
+    assert isinstance(then, float)
+    told = project.assay("audit", "diff", *tags).stdout
+    assert "train.seed              0 -> 7" in told
+    assert "eps                     0.05 -> 0.1" in told
+
+
+def test_metrics_that_nobody_kept_are_said_to_be_gone(moved_on: tuple[Checkout, str, str]) -> None:
+    project, old, new = moved_on
+    cache = project.root / ".dvc/cache"
+    cache.rename(cache.with_name("elsewhere"))
+    try:
+        found = compare_scorers(Project(project.root), f"{NAME}:{old}", f"{NAME}:{new}").to_json()
+    finally:
+        cache.with_name("elsewhere").rename(cache)
+    assert found["metrics"]["auroc"][0] == GONE
+    assert isinstance(found["metrics"]["auroc"][1], float)
+    assert found["parameters"] == {"eps": [0.05, 0.1], "train.seed": [0, 7]}
+
+
+def test_rows_and_code(finished: Checkout) -> None:
+    """A scorer packaged from two rows less in train, one more in calibration, and other code."""
+    (folder,) = (path.parent for path in (finished.root / "work/scorers" / NAME).glob("*/scorer.json"))
+    other = folder.with_name("other")
+    shutil.copytree(folder, other)
+    arrays = read_arrays(other / "rows.safetensors")
+    first = arrays["train"][0].tobytes().hex()
+    changed = {**arrays, "train": arrays["train"][2:], "calibration": arrays["train"][:1]}
+    write_arrays(other / "rows.safetensors", changed)
+    record = read_json(other / "lineage/train.json")
+    record["code"]["src/assay/parts.py"] = "0" * 64
+    record["code"]["src/assay/new.py"] = "0" * 64
+    write_json(other / "lineage/train.json", record)
+    head = read_json(other / "scorer.json")
+    head["files"] |= {name: hash_file(other / name) for name in ("rows.safetensors", "lineage/train.json")}
+    head["lineage"]["records"]["train"] = head["files"]["lineage/train.json"]
+    write_json(other / "scorer.json", head)
+    made = other.rename(other.with_name(hash_file(other / "scorer.json")[:12]))
+    found = compare_scorers(Project(finished.root), f"{NAME}:{folder.name}", f"{NAME}:{made.name}")
+    train, calibration = found.rows["train"], found.rows["calibration"]
+    assert (train["added"], train["removed"], train["before"] - train["after"]) == (0, 2, 2)
+    assert (calibration["added"], calibration["removed"]) == (1, calibration["before"])
+    table = (finished.root / f"work/{NAME}/split/train/rows.csv").read_text()
+    sample = {row["fingerprint"]: row["row_id"] for row in train["sample_removed"]}
+    assert table.split(f",{first}")[0].rsplit("\n", 1)[1].startswith(f"{sample[first]},")
+    assert found.code == {"changed": ["src/assay/parts.py"], "added": ["src/assay/new.py"], "removed": []}
+
+
+def test_a_scorer_against_itself_and_odd_tags(finished: Checkout) -> None:
+    told = finished.assay("audit", "diff", NAME, NAME).stdout
+    assert "parameters: the same" in told
+    done = finished.assay("audit", "diff", NAME, f"{NAME}:000000000000", code=1)
+    assert "there is no scorer" in done.stderr
+    (path,) = (finished.root / "work/scorers" / NAME).glob("*/rows.safetensors")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ScorerError, match=r"rows\.safetensors is not the one that was packaged"):
+        compare_scorers(Project(finished.root), NAME, NAME)

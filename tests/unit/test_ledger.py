@@ -1,0 +1,438 @@
+"""The ledger: which rows a scorer or a run used is found again, whatever was overwritten, lost or pulled since."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from assay import stages
+from assay.data.dataset import Card, Dataset, RowSet, read_dataset, write_dataset
+from assay.data.quarantine import ensure_quarantine
+from assay.errors import DataError, LedgerError, TamperedError
+from assay.lineage.history import History
+from assay.lineage.ledger import ledger_folder, open_ledger
+from assay.lineage.records import hash_file
+from assay.lineage.rows import about_rows, keep_rows, pack, rows_folder
+from assay.lineage.who_saw import Answer, who_saw
+from assay.parts import write_bytes
+from assay.project import Project
+
+ROOT = Path(__file__).parents[2]
+FROZEN = ROOT / "tests/frozen/scorer-1/27ce352cf8b7"
+NAME, OTHER, COLUMNS = "clinic", "wards", ("age", "pulse", "dose")
+SCORER = f"{NAME}:0123456789ab"
+READ = ("train", "calibrate", "select", "evaluate", "package")
+OWN = ("train", "adapt", "calibration", "selection", "test")
+
+
+def make_rows(n: int, seed: int, prefix: str) -> RowSet:
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(n, len(COLUMNS))).astype(np.float32)
+    labels = (rng.random(n) < 0.2).astype(np.int8)
+    ids = [f"{prefix}-{i}" for i in range(n)]
+    return RowSet(features, pd.DataFrame({"row_id": ids, "label": labels, "group": "", "time": ""}))
+
+
+def ingest(root: Path, name: str, data: RowSet, id_column: str | None = None) -> None:
+    write_dataset(root / "data" / name, Dataset(Card(name, "tabular", COLUMNS, None, "made here", id_column), data))
+    ensure_quarantine(root, name)
+
+
+def settings(root: Path, **changes: Any) -> Project:
+    """Write params.yaml with changes in its sections, and read the project anew."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["contaminate"]["levels"] = [0, 0.1, 0.2]
+    for name, value in {"dataset": NAME, **changes}.items():
+        params[name] = {**params[name], **value} if isinstance(value, dict) else value
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+    return Project(root)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project with one dataset, nothing run."""
+    monkeypatch.delenv("BENTOML_HOME", raising=False)
+    root = tmp_path / "project"
+    root.mkdir()
+    shutil.copy(ROOT / "dvc.yaml", root)
+    ingest(root, NAME, make_rows(300, 0, "p"))
+    return settings(root)
+
+
+def run(project: Project, *, read: tuple[str, ...] = READ, scorer: str | None = SCORER) -> None:
+    """Split and contaminate for real, keep the rows, and log the other stages as they would be."""
+    for stage in ("split", "contaminate"):
+        stages.run(project, stage)
+    name = project.dataset
+    keep_rows(project.root, project.events, name)
+    for stage in read:
+        details = {"scorer": scorer} if stage == "package" and scorer else {}
+        project.events.append("stage", stage=stage, dataset=name, record="", seconds=0, details=details)
+
+
+def roles(project: Project) -> dict[str, pd.DataFrame]:
+    """Rows by use, read from ``work/`` without the ledger."""
+    work = project.root / "work" / project.dataset
+    found = {path.parent.name: pd.read_csv(path) for path in (work / "split").glob("*/rows.csv")}
+    return {**found, "injected": pd.read_csv(work / "contaminate/level-0.2/rows.csv")}
+
+
+def table(project: Project, name: str = NAME) -> pd.DataFrame:
+    """All rows of a dataset as a user has them."""
+    dataset = read_dataset(project.root / "data" / name)
+    frame = pd.DataFrame(dataset.data.features, columns=list(dataset.card.columns))
+    return frame.assign(row_id=dataset.data.rows["row_id"].to_numpy())
+
+
+def ask(project: Project, frame: pd.DataFrame, dataset: str | None = None) -> Answer:
+    path = project.root / "asked.csv"
+    frame.to_csv(path, index=False)
+    return who_saw(project, path, dataset=dataset)
+
+
+def counts(uses: dict[str, dict[str, int]]) -> dict[str, int]:
+    return {use: n["rows"] for use, n in uses.items()}
+
+
+def expected(project: Project, ids: set[str], names: tuple[str, ...]) -> dict[str, int]:
+    found = {use: int(rows["row_id"].isin(ids).sum()) for use, rows in roles(project).items() if use in names}
+    return {use: n for use, n in found.items() if n}
+
+
+def test_every_use_of_rows_is_found_by_content(project: Project) -> None:
+    run(project)
+    asked = table(project).iloc[::3]
+    found = ask(project, asked[["dose", "age", "pulse"]].assign(remark="x"))
+    (scorer,) = found.scorers
+    assert scorer["scorer"] == SCORER
+    assert counts(scorer["uses"]) == expected(project, {*asked["row_id"]}, OWN)
+    assert counts(scorer["run_only"]) == expected(project, {*asked["row_id"]}, ("injected", "pool"))
+    (told,) = found.runs
+    assert counts(told["uses"]) == counts(scorer["uses"]) | counts(scorer["run_only"])
+    assert told["scorers"] == [SCORER]
+    assert (found.asked.by, sum(found.known)) == ("content", len(asked))
+    assert "not used: column 'remark'" in found.notes
+    assert list(scorer["uses"]) == [use for use in OWN if use in scorer["uses"]]
+
+
+def test_rows_are_told_by_id_and_by_fingerprint_too(project: Project) -> None:
+    run(project)
+    asked = table(project).iloc[:100]
+    by_content = ask(project, asked.drop(columns="row_id"))
+    by_id = ask(project, asked[["row_id"]])
+    prints = pd.concat(roles(project).values())[["row_id", "fingerprint"]].drop_duplicates()
+    by_print = ask(project, asked[["row_id"]].merge(prints)[["fingerprint"]])
+    assert [found.asked.by for found in (by_content, by_id, by_print)] == ["content", "row_id", "fingerprint"]
+    assert by_content.scorers == by_id.scorers == by_print.scorers != []
+
+
+def test_the_column_that_ids_were_ingested_with(project: Project) -> None:
+    ingest(project.root, NAME, make_rows(300, 0, "p"), id_column="patient")
+    run(project)
+    asked = table(project).iloc[:50]
+    assert ask(project, asked[["row_id"]].rename(columns={"row_id": "patient"})).scorers
+    with pytest.raises(DataError, match=r"lacks 3 of the 3 feature columns .* add them, or a column row_id or patient"):
+        ask(project, asked[["row_id"]].rename(columns={"row_id": "name"}))
+
+
+def test_duplicates_are_counted_and_near_misses_are_not_guessed(project: Project) -> None:
+    data = make_rows(300, 0, "p")
+    twice = RowSet(
+        np.concatenate([data.features, data.features[:1]]),
+        pd.concat([data.rows, data.rows.iloc[:1].assign(row_id="again")], ignore_index=True),
+    )
+    ingest(project.root, NAME, twice)
+    run(project)
+    one = table(project).iloc[[0]].drop(columns="row_id")
+    near = one + np.float32(1e-3)
+    found = ask(project, pd.concat([one, one, near, one * 0 - 0.0]))
+    assert found.known == [True, True, False, False]
+    assert (found.asked.n_rows, found.asked.different) == (4, 3)
+    (use,) = {**found.scorers[0]["uses"], **found.scorers[0]["run_only"]}.values()
+    assert use == {"rows": 2, "stored": 2}
+
+
+def test_runs_are_remembered_when_work_has_moved_on(project: Project) -> None:
+    run(project)
+    first, before = roles(project), table(project)
+    project = settings(project.root, split={"seed": 5})
+    run(project, scorer=f"{NAME}:aaaaaaaaaaaa")
+    asked = before[before["row_id"].isin(first["train"]["row_id"])]
+    by = {row["scorer"]: counts(row["uses"]) for row in ask(project, asked).scorers}
+    assert by[SCORER] == {"train": len(asked)}
+    assert by[f"{NAME}:aaaaaaaaaaaa"] == expected(project, {*asked["row_id"]}, OWN) != by[SCORER]
+
+
+def test_rows_are_kept_once_for_all_runs_that_share_them(project: Project) -> None:
+    run(project)
+    run(project)
+    (kept,) = rows_folder(project.root).iterdir()
+    assert kept.stem == hash_file(kept)
+    other = settings(project.root, split={"seed": 5})
+    run(other)
+    back = settings(project.root)
+    run(back)
+    assert len([*rows_folder(project.root).iterdir()]) == 2
+    named = [event["rows"] for event in back.events if event["event"] == "rows"]
+    assert [rows == kept.stem for rows in named] == [True, False, True]
+    about = about_rows(kept)
+    assert about is not None
+    assert about["columns"] == list(COLUMNS)
+
+
+def test_rows_of_changed_stages_are_not_kept(project: Project) -> None:
+    run(project)
+    path = project.root / "work" / NAME / "split/train/rows.csv"
+    path.write_bytes(path.read_bytes().replace(b"p-1", b"q-1"))
+    shutil.rmtree(rows_folder(project.root))
+    with pytest.raises(TamperedError, match=r"train/rows\.csv was changed since it was recorded"):
+        keep_rows(project.root, project.events, NAME)
+
+
+def test_what_was_not_reached_was_not_read(project: Project) -> None:
+    run(project, read=("train",), scorer=None)
+    found = ask(project, table(project))
+    assert found.scorers == []
+    (told,) = found.runs
+    assert set(told["uses"]) == {"train", "injected", "pool"}
+    assert told["state"] == "unfinished"
+
+
+def damage(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        shutil.rmtree,
+        lambda folder: damage(folder / "ledger.json"),
+        lambda folder: damage(folder / "reads.parquet"),
+        lambda folder: (folder / "scorers.parquet").unlink(),
+        lambda folder: (folder / "files.parquet").write_bytes((folder / "runs.parquet").read_bytes()),
+        lambda folder: (folder / "ledger.json").write_text('{"schema": 0, "sources": ""}'),
+        lambda folder: (folder / "ledger.json").write_text("[]"),
+    ],
+    ids=["lost", "head", "table", "no table", "wrong table", "older", "not a head"],
+)
+def test_a_lost_damaged_or_older_ledger_is_rebuilt(project: Project, spoil: Callable[[Path], object]) -> None:
+    run(project)
+    before = ask(project, table(project)).to_json()
+    log = project.events.path.read_bytes()
+    spoil(ledger_folder(project.root))
+    assert ask(project, table(project)).to_json() == before
+    assert project.events.path.read_bytes() == log
+
+
+def test_an_up_to_date_ledger_is_not_written_again(project: Project) -> None:
+    run(project)
+    ask(project, table(project))
+    stamps = {path: path.stat().st_mtime_ns for path in ledger_folder(project.root).iterdir()}
+    ask(project, table(project))
+    assert {path: path.stat().st_mtime_ns for path in ledger_folder(project.root).iterdir()} == stamps
+    assert len(stamps) == 5
+
+
+def tree(root: Path) -> dict[str, str]:
+    return {str(path.relative_to(root)): hash_file(path) for path in root.rglob("*") if path.is_file()}
+
+
+def test_a_newer_ledger_is_refused(project: Project) -> None:
+    run(project)
+    ask(project, table(project))
+    head = ledger_folder(project.root) / "ledger.json"
+    head.write_text(json.dumps({**json.loads(head.read_text()), "schema": 2}))
+    before = tree(project.root)
+    with pytest.raises(LedgerError, match=r"ledger\.json has schema 2, and this Assay knows 1; a newer version wrote"):
+        who_saw(project, project.root / "asked.csv")
+    assert tree(project.root) == before
+
+
+def test_newer_rows_are_refused(project: Project) -> None:
+    run(project)
+    table(project).to_csv(project.root / "asked.csv")
+    frame = pd.DataFrame({"fingerprint": ["0" * 32], "row_id": "a", "use": "train", "rho": 0.0})
+    write_bytes(rows_folder(project.root) / "newer.parquet", pack(frame, {"schema": 9}))
+    before = tree(project.root)
+    with pytest.raises(LedgerError, match=r"newer\.parquet has schema 9"):
+        who_saw(project, project.root / "asked.csv")
+    assert tree(project.root) == before
+
+
+def test_changed_and_lost_rows_are_missed(project: Project) -> None:
+    run(project)
+    (kept,) = rows_folder(project.root).iterdir()
+    ask(project, table(project))
+    content = kept.read_bytes()
+    kept.write_bytes(content[:-1])
+    shutil.rmtree(project.root / "work")
+    found = ask(project, table(project))
+    assert found.scorers == found.runs == []
+    assert any(f"{kept} was changed and is left out" in note for note in found.notes)
+    assert any(f"{SCORER}: what it saw is not known here" in note for note in found.notes)
+    kept.unlink()
+    assert any(f"{kept}, are gone" in note for note in ask(project, table(project)).notes)
+    kept.write_bytes(content)
+    assert ask(project, table(project)).scorers
+
+
+def test_what_was_pulled_without_events_is_kept_at_the_next_question(project: Project) -> None:
+    run(project)
+    shutil.rmtree(project.state)
+    found = ask(project, table(project))
+    assert (found.scorers, sum(found.known)) == ([], 300)
+    assert len([*rows_folder(project.root).iterdir()]) == 1
+
+
+def test_a_question_during_a_run(project: Project) -> None:
+    """It neither waits nor stands in the way."""
+    run(project)
+    with project.lock():
+        assert ask(project, table(project)).scorers
+        shutil.rmtree(rows_folder(project.root))
+        project.events.path.unlink()
+        assert any(f"the rows in work/{NAME} are left out" in note for note in ask(project, table(project)).notes)
+
+
+def test_a_pulled_scorer_is_answered_for_by_its_own_list(project: Project) -> None:
+    from assay.parts import read_arrays
+
+    shutil.copytree(FROZEN, project.root / ".bentoml/models/breast_cancer" / FROZEN.name)
+    lists = read_arrays(FROZEN / "rows.safetensors")
+    asked = pd.DataFrame({"fingerprint": [row.tobytes().hex() for rows in lists.values() for row in rows[:7]]})
+    found = ask(project, asked)
+    (scorer,) = found.scorers
+    assert scorer["scorer"] == "breast_cancer:27ce352cf8b7"
+    assert counts(scorer["uses"]) == dict.fromkeys(("train", "adapt", "calibration"), 7)
+    assert any("was made elsewhere: only the rows that it learned from" in note for note in found.notes)
+    assert ask(project, asked).scorers == found.scorers
+
+
+def test_datasets_with_the_same_columns_are_kept_apart(project: Project) -> None:
+    ingest(project.root, OTHER, make_rows(300, 9, "w"))
+    shared = make_rows(300, 0, "p")
+    run(project)
+    other = settings(project.root, dataset=OTHER)
+    run(other, scorer=f"{OTHER}:0123456789ab")
+    frame = pd.concat([table(other).iloc[:10], table(other, OTHER).iloc[:20]])
+    found = ask(other, frame)
+    used = {row["scorer"]: sum({**counts(row["uses"]), **counts(row["run_only"])}.values()) for row in found.scorers}
+    assert set(used) == {SCORER, f"{OTHER}:0123456789ab"}
+    assert found.datasets == [NAME, OTHER]
+    assert len(shared) == 300
+    only = ask(other, frame, OTHER)
+    assert [row["dataset"] for row in only.scorers] == [OTHER]
+    assert sum(only.known) == 20
+
+
+def test_content_of_another_dataset_is_not_taken_for_the_same(project: Project) -> None:
+    """Ids say nothing about other datasets unless these have them."""
+    ingest(project.root, OTHER, make_rows(300, 9, "w"))
+    run(settings(project.root, dataset=OTHER), scorer=f"{OTHER}:0123456789ab")
+    found = ask(project, pd.DataFrame({"row_id": ["w-1", "p-1"]}))
+    assert found.known == [True, False]
+    assert found.datasets == [OTHER]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "there is no file"),
+        ("", "cannot be read"),
+        ("age,pulse,dose\n", "has no rows"),
+        (
+            "age,pulse\n1,2\n",
+            r"lacks 1 of the 3 feature columns of dataset clinic \('dose'\); add them, or a column row",
+        ),
+        ("age,pulse,dose\n1,2,tall\n", "column 'dose' is not numeric: row 0 has 'tall'"),
+        ("age,age\n1,2\n", "more than one column named 'age'"),
+        ("fingerprint\nxyz\n", "row 0: 'xyz' is not a fingerprint"),
+        (f"fingerprint,suspect\n{'0' * 32},maybe\n", "row 0: suspect is 'maybe'; allowed are 0, 1"),
+        (f"fingerprint,suspect\n{'0' * 32},0\n", "marks no row as suspect"),
+    ],
+)
+def test_files_that_cannot_be_used(project: Project, content: str | None, words: str) -> None:
+    run(project)
+    path = project.root / "asked.csv"
+    if content is not None:
+        path.write_text(content)
+    open_ledger(project)
+    before = tree(project.root)
+    with pytest.raises(DataError, match=words):
+        who_saw(project, path)
+    assert tree(project.root) == before
+
+
+def test_an_unknown_dataset(project: Project) -> None:
+    with pytest.raises(DataError, match="there is no dataset 'nowhere'; there are clinic"):
+        ask(project, table(project), "nowhere")
+
+
+def test_suspects_are_asked_about_and_what_was_injected_on_purpose_is_not(project: Project) -> None:
+    run(project)
+    train = roles(project)["train"].iloc[:6]
+    flags = {"suspicion": 0.5, "suspect": [1, 1, 1, 0, 0, 1], "injected": [0, 0, 0, 0, 0, 1]}
+    found = ask(project, train[["row_id", "fingerprint"]].assign(**flags))
+    assert counts(found.scorers[0]["uses"]) == {"train": 3}
+    assert found.asked.n_rows == 3
+    assert any("3 of 6 rows are marked as suspect" in note for note in found.notes)
+
+
+def test_the_ledger_reads_nothing_else_and_no_network(project: Project) -> None:
+    import duckdb
+
+    run(project)
+    outside = project.root / "outside.parquet"
+    shutil.copy(next(rows_folder(project.root).iterdir()), outside)
+    with open_ledger(project).connect() as connection:
+        assert connection.execute("SELECT count(*) FROM files").fetchone() == (1,)
+        for statement in (f"FROM read_parquet('{outside}')", "INSTALL httpfs", "SET enable_external_access = true"):
+            with pytest.raises(duckdb.Error):
+                connection.execute(statement)
+
+
+def event(name: str, **fields: Any) -> dict[str, Any]:
+    return {"event": name, "dataset": NAME, "time": "t", "previous": "0" * 64, "details": {}, **fields}
+
+
+def test_a_run_without_valid_candidate_has_read_rows() -> None:
+    done = ["split", "contaminate", "validate", "train", "calibrate", "select", "evaluate"]
+    start = event("run-started", run="a", driver="prefect")
+    end = event("run-ended", run="a", state="failed", reason="no valid candidate", stages=done)
+    history = History.of([start, event("rows", rows="f"), end])
+    assert {use for _, _, use in history.reads} == {*OWN, "labelled", "injected", "pool", "excluded"}
+    assert history.runs["a"]["reason"] == "no valid candidate"
+
+
+def test_a_run_that_failed_before_training_has_read_nothing_of_the_run_before() -> None:
+    start = event("run-started", run="b", driver="prefect")
+    end = event("run-ended", run="b", state="failed", reason="x", stages=["split"])
+    assert History.of([event("rows", rows="f"), start, event("stage", stage="split"), end]).reads == set()
+
+
+def test_stages_without_a_run_make_up_runs() -> None:
+    """Each time that the stages begin anew, and with the rows of that time."""
+    log = [event("rows", rows="f"), *(event("stage", stage=name, previous="1" * 64) for name in READ)]
+    log += [event("rows", rows="g"), event("stage", stage="train", previous="2" * 64)]
+    history = History.of(log)
+    assert [(run["run"], run["state"]) for run in history.runs.values()] == [
+        ("dvc-111111111111", "completed"),
+        ("dvc-222222222222", "unfinished"),
+    ]
+    assert {rows for run, rows, _ in history.reads if run == "dvc-222222222222"} == {"g"}
+    assert ("dvc-111111111111", "g", "train") not in history.reads
+
+
+def test_runs_of_the_time_before_rows_were_kept_are_counted(project: Project) -> None:
+    project.events.append("run-started", run="a", driver="prefect", dataset=NAME, commit="")
+    project.events.append("run-ended", run="a", state="completed", reason="", stages=["split", "contaminate", "train"])
+    assert "1 run ended before rows were kept, and cannot be searched" in ask(project, table(project)).notes
