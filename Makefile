@@ -10,7 +10,7 @@ run: $(VENV)/.installed            ## set everything up and run the pipeline on 
 	assay run
 
 test: $(VENV)/.installed-test      ## run the whole test suite
-	pytest
+	pytest -n 2 --dist loadfile
 
 check: $(VENV)/.installed-test     ## lint and strict types
 	ruff format --check .

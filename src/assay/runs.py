@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from assay import console, stages, versioning
 from assay.data.ingest import restore
+from assay.data.quarantine import quarantine_path, read_quarantine
 from assay.errors import ScorerError, StageError, ToolError
 from assay.lineage import openlineage
 from assay.lineage.freshness import Outcome, is_fresh, run_stage
@@ -168,7 +169,8 @@ def _challenge(project: Project, folder: Path, current: Deployment | None) -> Ve
         tag = f"{project.dataset}:{folder.name}"
         return Verdict(False, f"the champion cannot be compared: {error}; to replace it: assay promote {tag} --why WHY")
     selection, seed = project.folder("split") / "selection", project.config.sections["select"]["seed"]
-    return judge(folder, champion, selection, eps=project.config.eps, seed=seed)
+    listed = read_quarantine(quarantine_path(project.root, project.dataset))["fingerprint"]
+    return judge(folder, champion, selection, eps=project.config.eps, seed=seed, quarantined=frozenset(listed))
 
 
 def scorer_folders(project: Project) -> list[Path]:

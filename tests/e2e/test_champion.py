@@ -13,6 +13,7 @@ from tests.conftest import Checkout
 
 from assay.data.dataset import RowSet, read_rows, write_rows
 from assay.evaluation.champion import judge
+from assay.parts import read_arrays
 from assay.serving.scorer import load_scorer
 
 
@@ -27,10 +28,13 @@ def selection(finished: Checkout) -> Path:
     return finished.root / "work/breast_cancer/split/selection"
 
 
-def blunted(scorer: Path, into: Path) -> Path:
-    """A valid scorer whose features are all but drowned by a wrong scale: much weaker, honestly packaged."""
+def blunted(scorer: Path, into: Path, *, without: int = 0) -> Path:
+    """A valid scorer whose features are all but drowned by a wrong scale: much weaker, honestly packaged.
+
+    It says of so many of the training rows that it has not learned from them.
+    """
     from assay.lineage.records import hash_file
-    from assay.parts import read_arrays, read_json, write_arrays, write_json
+    from assay.parts import read_json, write_arrays, write_json
 
     folder = into / "blunted"
     shutil.copytree(scorer, folder)
@@ -40,7 +44,11 @@ def blunted(scorer: Path, into: Path) -> Path:
     (folder / "scaler.safetensors").unlink()
     write_arrays(folder / "scaler.safetensors", arrays)
     head = read_json(folder / "scorer.json")
-    head["files"]["scaler.safetensors"] = hash_file(folder / "scaler.safetensors")
+    seen = read_arrays(folder / "rows.safetensors")
+    (folder / "rows.safetensors").unlink()
+    write_arrays(folder / "rows.safetensors", {**seen, "train": seen["train"][without:]})
+    for name in ("scaler.safetensors", "rows.safetensors"):
+        head["files"][name] = hash_file(folder / name)
     (folder / "scorer.json").unlink()
     write_json(folder / "scorer.json", head)
     return folder.rename(into / hash_file(folder / "scorer.json")[:12])
@@ -72,6 +80,17 @@ def test_rows_that_either_has_learned_from_do_not_count(scorer: Path, selection:
     verdict = judge(scorer, scorer, selection, eps=0.05, seed=0)
     assert not verdict.promote
     assert "too few selection rows that neither scorer has learned from: 0 normals" in verdict.reason
+
+
+def test_a_champion_that_learned_from_quarantined_rows_gives_way(scorer: Path, selection: Path, tmp_path: Path) -> None:
+    worse = blunted(scorer, tmp_path, without=3)
+    marks = [row.tobytes().hex() for row in read_arrays(scorer / "rows.safetensors")["train"][:4]]
+    verdict = judge(worse, scorer, selection, eps=0.05, seed=0, quarantined=frozenset(marks[:3]))
+    assert verdict.promote
+    assert "has learned from 3 quarantined rows" in verdict.reason
+    both = judge(worse, scorer, selection, eps=0.05, seed=0, quarantined=frozenset(marks))
+    assert not both.promote
+    assert "power" in both.reason
 
 
 def test_a_champion_with_other_columns_stays(scorer: Path, selection: Path, tmp_path: Path) -> None:

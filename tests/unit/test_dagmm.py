@@ -23,6 +23,11 @@ def two_planes(n: int, seed: int, *, off: float = 0.0) -> Floats:
     return (rows + off * rng.normal(size=(n, 6))).astype(np.float32)
 
 
+def test_a_training_that_explodes_is_reported() -> None:
+    with pytest.raises(TrainingError, match="learning_rate"):
+        DAGMM(learning_rate=1e30, epochs=3, members=2, device="cpu").fit(two_planes(100, 0))
+
+
 def test_the_energy_is_that_of_scikit_learns_mixture() -> None:
     rng = np.random.default_rng(0)
     mixture = GaussianMixture(3, random_state=0).fit(rng.normal(size=(200, 4)) * [1, 2, 0.1, 1])

@@ -10,7 +10,7 @@ from sklearn.datasets import make_moons
 
 from assay.detectors.realnvp import RealNVP
 from assay.detectors.training import member_streams
-from assay.errors import ConfigError
+from assay.errors import TrainingError
 from assay.networks.coupling import Coupling, CouplingFlow
 from assay.networks.mlp import initialise
 
@@ -95,5 +95,5 @@ def test_a_member_is_what_it_would_be_alone() -> None:
 
 def test_one_column_is_refused() -> None:
     rows = np.random.default_rng(0).normal(size=(50, 1)).astype(np.float32)
-    with pytest.raises(ConfigError, match="rows have 1 column; give at least 2, or use kde"):
+    with pytest.raises(TrainingError, match="rows have 1 column; give at least 2, or use kde"):
         RealNVP().fit(rows)

@@ -15,6 +15,7 @@ import pytest
 
 from assay.data import registry
 from assay.data.dataset import read_dataset, write_dataset
+from assay.data.images import IMAGE_SETS
 from assay.data.registry import PUBLIC, PublicFile, dataset_names, load_named
 from assay.errors import DataError
 
@@ -139,7 +140,7 @@ def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
 
 
 def test_names() -> None:
-    assert dataset_names() == ("digits", "breast_cancer", *SHAPES)
+    assert dataset_names() == ("digits", "breast_cancer", *SHAPES, "ecg5000", *IMAGE_SETS)
 
 
 @pytest.mark.skipif("ASSAY_DATA_MIRROR" not in os.environ, reason="ASSAY_DATA_MIRROR names no folder of public files")

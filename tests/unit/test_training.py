@@ -1,5 +1,6 @@
 """The one training loop: members that do not know of each other, early stopping, and loud failures."""
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,12 @@ def test_too_few_rows_are_refused(n: int) -> None:
         trained(member_streams(0, 1), rows(n))
 
 
+def test_companions_alone_are_too_few_rows() -> None:
+    marked = np.arange(10) > 0
+    with pytest.raises(TrainingError, match="1 training rows beside 9 labelled anomalies; at least 2"):
+        trained(member_streams(0, 1), rows(10), companions=(marked, 4))
+
+
 def test_a_loss_that_is_not_finite_names_epoch_and_member() -> None:
     streams = member_streams(0, 3)
     network = build(3)
@@ -244,7 +251,7 @@ def test_a_gpu_starts_from_the_same_parameters_and_gets_as_far() -> None:
         streams = member_streams(0, 2)
         network = build(2)
         initialise(network, streams)
-        train(network, errors_of(network), [rows()], SCHEDULE, streams, device=torch.device(device))
+        train(network, errors_of(network), [rows()], SCHEDULE, streams, compute=Compute(torch.device(device)))
         states[device] = network.state_dict()
     np.testing.assert_allclose(loss_of(states["cuda"], rows()), loss_of(states["cpu"], rows()), rtol=0.05)
 
@@ -279,7 +286,7 @@ def test_an_interrupted_training_goes_on_with_the_same_result(
     assert all(torch.equal(whole[name], finished[name]) for name in whole)
 
 
-@pytest.mark.parametrize("what", ["rows", "seed", "schedule", "damaged"])
+@pytest.mark.parametrize("what", ["rows", "seed", "schedule", "loss", "damaged"])
 def test_a_state_of_another_training_is_passed_over(tmp_path: Path, what: str) -> None:
     file = tmp_path / "state.safetensors"
     trained(member_streams(0, 2), rows(), checkpoint=file)
@@ -289,8 +296,27 @@ def test_a_state_of_another_training_is_passed_over(tmp_path: Path, what: str) -
     if what == "damaged":
         file.write_bytes(file.read_bytes()[:-100])
     seen: list[int] = []
-    trained(streams, data, schedule, checkpoint=file, progress=stop_at(99, seen))
+    about = "another loss" if what == "loss" else ""
+    trained(streams, data, schedule, checkpoint=file, about=about, progress=stop_at(99, seen))
     assert seen[0] == 1
+
+
+def test_parameters_that_no_gradient_reached_do_not_hinder_going_on(tmp_path: Path) -> None:
+    def run(epochs: int, seen: list[int]) -> dict[str, Tensor]:
+        network, streams = build(1), member_streams(0, 1)
+        initialise(network, streams)
+
+        def loss(batch: Tensor) -> Tensor:
+            return network.encode(batch).square().mean(dim=2)  # nothing of the decoder
+
+        how: dict[str, Any] = {"checkpoint": tmp_path / "state.safetensors", "progress": stop_at(epochs, seen)}
+        train(network, loss, [rows()], SCHEDULE, streams, compute=Compute(CPU), **how)
+        return network.state_dict()
+
+    whole, again = run(99, []), list[int]()
+    resumed = run(99, again)
+    assert again == []
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_members_may_have_rates_of_their_own() -> None:
@@ -337,6 +363,20 @@ def test_noise_is_fresh_in_every_batch_and_each_members_own() -> None:
     assert noise.mean().abs() < 0.1
     assert (noise.std() - 1).abs() < 0.1
     assert len(noise.flatten().unique()) > 0.99 * noise.numel()
+
+
+def test_noise_takes_the_memory_of_a_batch_not_of_an_epoch() -> None:
+    network, streams = build(2), member_streams(0, 2)
+    initialise(network, streams)
+    schedule, width = Schedule(1, 20, 1e-3, 0.0, patience=None), 500
+    tracemalloc.start()
+    try:
+        how: dict[str, Any] = {"compute": Compute(CPU), "noise": width}
+        train(network, lambda x, noise: errors(network, x), [rows(2000)], schedule, streams, **how)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * 2000 * width * 4 / 4
 
 
 def test_each_step_updates_its_own_parameters() -> None:

@@ -86,6 +86,19 @@ def test_a_wrong_inner_detector_is_refused(wrapper: type[Any], inner: Any, words
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_a_wrong_inner_detector_is_refused_before_any_rows_are_there(wrapper: type[Any]) -> None:
+    for inner in ("forest", {"rescaled": {"detector": "forest"}}):
+        with pytest.raises(ConfigError, match="no detector 'forest'"):
+            make_detector(wrapper.kind, {"detector": inner}, seed=0)
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_an_inner_detector_that_learns_from_labels_is_refused(wrapper: type[Any]) -> None:
+    with pytest.raises(ConfigError, match="passes no labels on, and 'hsc' learns from them"):
+        make_detector(wrapper.kind, {"detector": "hsc"}, seed=0)
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_labelled_anomalies_are_refused(wrapper: type[Any]) -> None:
     with pytest.raises(InputError, match="label 1"):
         wrapper().fit(cloud(50, seed=0), np.r_[1, np.zeros(49, dtype=int)])

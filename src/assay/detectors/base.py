@@ -21,6 +21,7 @@ Floats = NDArray[np.float32]
 Labels = NDArray[np.int8]
 Doubles = NDArray[np.float64]
 Progress = Callable[[int, int, float], None]
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 @runtime_checkable
@@ -274,7 +275,7 @@ def check_labels(kind: str, y: Any, n_rows: int, *, uses_labels: bool) -> Labels
             f"detector {kind!r} cannot use labelled anomalies, and {n_anomalies} rows have label 1: leave those out, "
             "or use a detector that learns from them, for instance deep_sad"
         )
-    if n_anomalies == n_rows:
+    if n_anomalies == n_rows > 0:
         raise InputError("all rows have label 1; a detector needs normal or unlabelled rows as well: give some")
     return labels.astype(np.int8)
 

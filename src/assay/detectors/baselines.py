@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from assay.detectors.adapter import CHUNK, probe_rows, require_steady, rows_to_compare
 from assay.detectors.base import (
+    FLOAT32_MAX,
     Allowed,
     Doubles,
     Floats,
@@ -40,7 +41,6 @@ from assay.parts import Part
 
 MOST_MCD_ROWS = 10_000
 MOST_MCD_COLUMNS = 256
-FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class Baseline(BaseEstimator):  # type: ignore[misc]

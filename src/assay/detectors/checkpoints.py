@@ -104,4 +104,5 @@ def _take_over(run: _Run, tensors: dict[str, Tensor]) -> None:
             update.optimiser.state[parameter] = {
                 name: tensors[f"moment.{number}.{index}.{name}"].to(parameter.device)
                 for name in ("step", "exp_avg", "exp_avg_sq")
+                if f"moment.{number}.{index}.{name}" in tensors  # none yet where no gradient reached it
             }

@@ -138,7 +138,7 @@ class HypersphereDetector(NeuralDetector):
 
 def passes(rows: Floats, members: int) -> Iterator[Tensor]:
     """Yield rows (n, d) in float32 for every member, in about equal chunks of shape (S, some, d)."""
-    chunks = -(-len(rows) // PASS_ROWS)
+    chunks = max(1, -(-len(rows) // PASS_ROWS))
     for chunk in np.array_split(rows, chunks):
         yield torch.tensor(chunk).expand(members, -1, -1)
 

@@ -20,6 +20,7 @@ from assay.detectors.hypersphere import (
     pseudo_huber,
 )
 from assay.detectors.neural import Fitting
+from assay.detectors.training import pinned_threads
 
 WARM_UP = 2
 
@@ -27,8 +28,8 @@ WARM_UP = 2
 class LatentOutlierExposure(HypersphereDetector):
     """Latent outlier exposure on a hypersphere (Qiu, Li, Kloft, Rudolph, Mandt 2022).
 
-    Block coordinate descent: in every batch the share `contamination` of the rows with the highest L_n - L_a is
-    taken for anomalies, then the network is updated with these labels. A row taken for an anomaly loses L_a
+    Block coordinate descent: in every batch the share `contamination` of the rows with the highest L_n - L_a (at
+    least one row, and never more than half of them) is taken for anomalies, then the network is updated with these labels. A row taken for an anomaly loses L_a
     ("hard") or (L_n + L_a) / 2 ("soft"), any other L_n. L_n = h and L_a = -log(1 - exp(-h)) are the losses of the
     hypersphere classifier (Ruff 2021, eq 2.20; h = sqrt(d^2 + 1) - 1 for the distance d to the centre): both are
     bounded below, while Deep SVDD's squared distance and its inverse have scales of their own. Two epochs on
@@ -140,10 +141,10 @@ class LatentOutlierExposure(HypersphereDetector):
         self.suspects_[np.argsort(-self.suspicion_, kind="stable")[: self._n_suspects(len(fitting.rows))]] = True
 
     def _n_suspects(self, n_rows: int) -> int:
-        return max(1, round(self.contamination * n_rows))
+        return min(max(1, round(self.contamination * n_rows)), n_rows // 2)
 
     def _suspicion(self, network: Hypersphere, rows: Floats) -> Floats:
-        with torch.no_grad():
+        with torch.no_grad(), pinned_threads():
             h = pseudo_huber(torch.cat([network(x) for x in passes(rows, self.members)], dim=1))
             found: Floats = (h - anomaly_loss(h)).mean(dim=0).numpy()
         return found

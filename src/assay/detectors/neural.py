@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
 from assay.detectors.base import (
+    FLOAT32_MAX,
     Allowed,
     Doubles,
     Floats,
@@ -67,6 +68,8 @@ class Fitting:
     compute : Compute
     total : int
         Epochs of all phases together, for the progress.
+    about : str
+        The detector and its arguments: states of other ones are not gone on from.
     notes : list of str
         Fallbacks that were taken, for the record.
     """
@@ -79,6 +82,7 @@ class Fitting:
     total: int
     progress: Progress | None = None
     checkpoint: Path | None = None
+    about: str = ""
     notes: list[str] = field(default_factory=list)
 
     def run(
@@ -120,6 +124,7 @@ class Fitting:
             compute=self.compute,
             progress=tell,
             checkpoint=checkpoint,
+            about=self.about,
             **how,
         )
 
@@ -180,22 +185,32 @@ class NeuralDetector(BaseEstimator):  # type: ignore[misc]
         TrainingError
             See `assay.detectors.training.train`; also when all training rows get the same score.
         """
-        check_parameters(self.kind, self.get_params(deep=False), self.allowed)
-        require_one_each(self.kind, self.members, self.get_params(deep=False))
+        self.check()
         rows = check_rows(X)
         labels = check_labels(self.kind, y, len(rows), uses_labels=self.uses_labels)
         network = self._build(rows.shape[1])
         streams = member_streams(self.seed, self.members)
         initialise(network, streams)
         compute = Compute(pick_device(self.device), self.mixed_precision, self.compiled)
-        fitting = Fitting(rows, labels, network, streams, compute, self._total_epochs(), progress, checkpoint)
+        about = f"{self.kind} {plain_parameters(self.get_params(deep=False))} {compute}"
+        fitting = Fitting(rows, labels, network, streams, compute, self._total_epochs(), progress, checkpoint, about)
         self._train(fitting)
         self._settle(network, rows.shape[1], tuple(fitting.notes))
         require_varied(self.kind, self.decision_function(rows))
         return self
 
+    def check(self) -> Self:
+        """Check the constructor arguments; raises `ConfigError`."""
+        params = self.get_params(deep=False)
+        check_parameters(self.kind, params, self.allowed)
+        require_one_each(self.kind, self.members, params)
+        return self
+
     def decision_function(self, X: Floats) -> Floats:
-        """Return scores of shape (n,) of rows (n, d); higher = more anomalous."""
+        """Return scores of shape (n,) of rows (n, d); higher = more anomalous.
+
+        A score beyond float32 becomes its largest value, never infinity.
+        """
         require_fitted(self, "network_")
         return score_rows(self._mean_scores, check_rows(X, self.n_features_in_), chunk=CHUNK)
 
@@ -252,7 +267,7 @@ class NeuralDetector(BaseEstimator):  # type: ignore[misc]
     def _mean_scores(self, rows: Floats) -> Doubles:
         with torch.inference_mode():
             scores: Doubles = self._member_scores(self._stacked(rows)).mean(dim=0).numpy()
-        return scores
+        return np.clip(scores, -FLOAT32_MAX, FLOAT32_MAX)
 
     def _mapped(self, function: Callable[[Tensor], Tensor], X: Floats) -> Floats:
         """Apply a function of stacked rows to checked rows, in chunks; return float32 of shape (S, n, ...)."""

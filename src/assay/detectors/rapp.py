@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.utils.extmath import randomized_svd
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -191,7 +192,8 @@ mixed_precision, compiled, seed
         network = cast(PathwayCoder, fitting.network)
         if network.whitening is not None:
             for member, differences in enumerate(self._differences(fitting, network)):
-                network.whitening.settle(member, *whitening_of(differences))
+                with threadpool_limits(limits=1):  # a decomposition by more threads rounds otherwise
+                    network.whitening.settle(member, *whitening_of(differences))
 
     def _differences(self, fitting: Fitting, network: PathwayCoder) -> Doubles:
         """Return the differences of each member's pick of training rows, in its order, of shape (S, m, p)."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from assay.detectors.base import Allowed, real, whole, wholes
 from assay.detectors.neural import COMMON, Fitting, NeuralDetector
-from assay.errors import ConfigError
+from assay.errors import TrainingError
 from assay.networks.coupling import CouplingFlow
 
 MOST_HELD_OUT = 10.0
@@ -87,7 +87,7 @@ class RealNVP(NeuralDetector):
 
     def _build(self, n_features: int) -> CouplingFlow:
         if n_features < 2:
-            raise ConfigError(
+            raise TrainingError(
                 "detector 'realnvp' computes one half of the columns from the other, and the rows have 1 column; "
                 "give at least 2, or use kde"
             )

@@ -95,7 +95,8 @@ def make_detector(
     by_run = {"seed": seed, "image_shape": image_shape, "series_shape": series_shape, "device": device}
     given = {key: by_run[key] for key in SET_BY_THE_RUN if key in cls.allowed}
     check_parameters(name, given, cls.allowed)
-    return cast(Detector, cls(**params, **given))
+    detector = cls(**params, **given)
+    return cast(Detector, detector.check() if hasattr(detector, "check") else detector)
 
 
 def describe_detectors() -> list[dict[str, Any]]:

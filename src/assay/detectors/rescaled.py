@@ -8,12 +8,20 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.detectors.base import Allowed, Detector, Doubles, Floats, Progress, check_rows, one_of, require_fitted
+from assay.detectors.base import (
+    FLOAT32_MAX,
+    Allowed,
+    Detector,
+    Doubles,
+    Floats,
+    Progress,
+    check_rows,
+    one_of,
+    require_fitted,
+)
 from assay.detectors.wrappers import Inner, Wrapper
 from assay.errors import InputError
 from assay.parts import Array
-
-FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class Rescaled(Wrapper):

@@ -140,6 +140,7 @@ def train(
     after_epoch: Callable[[int], None] | None = None,
     progress: Progress | None = None,
     checkpoint: Path | None = None,
+    about: str = "",
 ) -> None:
     """Train a stacked network in place; it ends on the CPU with every member's best parameters.
 
@@ -176,22 +177,31 @@ def train(
         training loss of the members that still train.
     checkpoint : Path, optional
         File that keeps the state of the training meanwhile. If it holds a state of this very training (data,
-        schedule and initial state are the same), it goes on from there, with the same result.
+        schedule, initial state and `about` are the same), it goes on from there, with the same result.
+    about : str
+        What else the result depends on, such as the constants of the loss.
 
     Raises
     ------
     TrainingError
-        There are fewer than 2 rows; a member's loss is not finite; or no gradient reaches a member.
+        There are fewer than 2 rows that are no companions; a member's loss is not finite; or no gradient reaches a
+        member.
     """
-    if len(data[0]) < 2:
-        raise TrainingError(f"{len(data[0])} training rows; at least 2 are needed: give more rows")
+    _require_rows(len(data[0]), companions)
     with pinned_threads():
         network.to(compute.device)
         steps = [Step(loss, list(network.parameters()))] if callable(loss) else list(loss)
         batches = _Batches(data, schedule, streams, noise, companions, compute.device)
         run = _Run(network, steps, held_out_loss or steps[-1].loss, batches, schedule, compute)
-        run.epochs(after_epoch, progress, _checkpoint(checkpoint, network, data, schedule, streams))
+        run.epochs(after_epoch, progress, _checkpoint(checkpoint, network, data, schedule, streams, about))
         network.to("cpu")
+
+
+def _require_rows(n_rows: int, companions: tuple[NDArray[np.bool_], int] | None) -> None:
+    n_ordinary = n_rows if companions is None else int((~companions[0]).sum())
+    if n_ordinary < 2:
+        besides = "" if n_ordinary == n_rows else f" beside {n_rows - n_ordinary} labelled anomalies"
+        raise TrainingError(f"{n_ordinary} training rows{besides}; at least 2 are needed: give more rows")
 
 
 def _checkpoint(
@@ -200,11 +210,12 @@ def _checkpoint(
     data: Sequence[NDArray[Any]],
     schedule: Schedule,
     streams: Sequence[np.random.Generator],
+    about: str,
 ) -> Checkpoint | None:
     if path is None:
         return None
     state = [value.detach().cpu().numpy() for value in network.state_dict().values()]
-    return Checkpoint(path, fingerprint([*data, *state], [str(schedule), *map(_stream_state, streams)]))
+    return Checkpoint(path, fingerprint([*data, *state], [about, str(schedule), *map(_stream_state, streams)]))
 
 
 def _stream_state(stream: np.random.Generator) -> str:
@@ -254,12 +265,8 @@ class _Batches:
         if self.n_companions:
             joined = torch.from_numpy(self._draw_companions()).to(self.device).tensor_split(self.n_steps, dim=1)
             index = tuple(torch.cat(pair, dim=1) for pair in zip(index, joined, strict=True))
-        noise: Sequence[Tensor | None] = [None] * self.n_steps
-        if self.noise:
-            sizes = [part.shape[1] for part in index]
-            noise = self._draw_noise(sum(sizes)).tensor_split(np.cumsum(sizes)[:-1].tolist(), dim=1)
-        for rows, drawn in zip(index, noise, strict=True):
-            yield self._pick(rows, drawn)
+        for rows in index:
+            yield self._pick(rows, self._draw_noise(rows.shape[1]) if self.noise else None)
 
     def held_out(self) -> Iterator[list[Tensor]]:
         """Yield the held-out rows in chunks."""

@@ -24,6 +24,7 @@ from assay.detectors.base import (
     series_shape,
     whole,
 )
+from assay.errors import ConfigError
 from assay.parts import Array, Part
 
 Inner = str | Mapping[str, Mapping[str, Any] | None]
@@ -75,18 +76,24 @@ class Wrapper(BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         ConfigError
-            A constructor argument is not allowed, or the inner detector or one of its parameters is unknown.
+            A constructor argument is not allowed, the inner detector or one of its parameters is unknown, or it is
+            one that learns from labels.
         InputError
             The rows are not a finite array of shape (n, d), or `y` holds labelled anomalies.
         TrainingError
             The inner detector cannot be fitted.
         """
-        check_parameters(self.kind, self.get_params(deep=False), self.allowed)
-        self._new(self.seed)  # refuses a wrong name or parameter before anything is computed
+        self.check()
         rows = check_rows(X)
         check_labels(self.kind, y, len(rows), uses_labels=self.uses_labels)
         self._fit(rows, progress)
         self.n_features_in_ = rows.shape[1]
+        return self
+
+    def check(self) -> Self:
+        """Check the constructor arguments, those of the inner detector too; raises `ConfigError`."""
+        check_parameters(self.kind, self.get_params(deep=False), self.allowed)
+        self._new(self.seed)
         return self
 
     def to_part(self) -> Part:
@@ -125,7 +132,7 @@ class Wrapper(BaseEstimator):  # type: ignore[misc]
             name, params = self.detector, None
         else:
             ((name, params),) = self.detector.items()
-        return make_detector(
+        made = make_detector(
             name,
             params or {},
             seed=seed,
@@ -133,6 +140,12 @@ class Wrapper(BaseEstimator):  # type: ignore[misc]
             series_shape=self.series_shape,
             device=self.device,
         )
+        if made.uses_labels:
+            raise ConfigError(
+                f"detector {self.kind!r} passes no labels on, and {name!r} learns from them: use {name!r} by itself, or "
+                "another one inside"
+            )
+        return made
 
     def _own_arrays(self) -> dict[str, Array]:
         """Return what the wrapper stores beside its inner detectors."""
@@ -146,4 +159,3 @@ class Wrapper(BaseEstimator):  # type: ignore[misc]
 
     def _restore(self, loaded: list[Detector], arrays: Mapping[str, NDArray[np.generic]]) -> None:
         raise NotImplementedError
-

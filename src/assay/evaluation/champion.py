@@ -26,7 +26,15 @@ class Verdict:
     reason: str
 
 
-def judge(challenger: Path, champion: Path, selection: Path, *, eps: float, seed: int) -> Verdict:
+def judge(
+    challenger: Path,
+    champion: Path,
+    selection: Path,
+    *,
+    eps: float,
+    seed: int,
+    quarantined: frozenset[str] = frozenset(),
+) -> Verdict:
     """Compare two scorers on the selection rows that neither has learned from.
 
     Parameters
@@ -39,12 +47,15 @@ def judge(challenger: Path, champion: Path, selection: Path, *, eps: float, seed
         Target false-positive rate of the comparison.
     seed : int
         Seed of the two folds, the same as in selection.
+    quarantined : frozenset of str
+        Fingerprints of rows that no scorer should have learned from.
 
     Returns
     -------
     Verdict
-        The challenger is promoted if its two-fold power is not below the champion's; the champion stays if
-        it is, or if there are too few rows to tell.
+        The challenger is promoted if its two-fold power is not below the champion's, or if the champion has
+        learned from quarantined rows and the challenger has not; else the champion stays, also if there are too
+        few rows to tell.
     """
     new = load_scorer(challenger)
     try:
@@ -58,8 +69,14 @@ def judge(challenger: Path, champion: Path, selection: Path, *, eps: float, seed
             False,
             f"the champion {old.tag} takes other columns; to replace it by hand: assay promote {new.tag}",
         )
+    of_new, of_old = seen_rows(challenger), seen_rows(champion)
+    barred = {bytes.fromhex(mark) for mark in quarantined}
+    if of_old & barred and not of_new & barred:
+        return Verdict(
+            True, f"the champion {old.tag} has learned from {len(of_old & barred)} quarantined rows, this one from none"
+        )
     normals, anomalies, evidence = evidence_rows(selection)
-    seen = seen_rows(challenger) | seen_rows(champion)
+    seen = of_new | of_old
     normals, anomalies = unseen(normals, new, seen), unseen(anomalies, new, seen)
     needed = 2 * rows_needed(eps)
     if len(normals) < needed or len(anomalies) < MIN_LABELLED:

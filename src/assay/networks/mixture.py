@@ -63,8 +63,12 @@ def moments(features: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def energy(features: Tensor, weights: Tensor, means: Tensor, covariances: Tensor) -> Tensor:
-    """Return -log of the mixture's density, of shape (S, n), of features (S, n, q) (Zong et al. 2018, eq 6)."""
-    lower = torch.linalg.cholesky(covariances)
+    """Return -log of the mixture's density, of shape (S, n), of features (S, n, q) (Zong et al. 2018, eq 6).
+
+    Where a covariance is not finite, because a training has failed, a member's energies are NaN.
+    """
+    lower, failed = torch.linalg.cholesky_ex(covariances)
+    lower = torch.where(failed[..., None, None] == 0, lower, torch.nan)
     moved = (features.unsqueeze(1) - means.unsqueeze(2)).transpose(2, 3)
     distances = torch.linalg.solve_triangular(lower, moved, upper=False).square().sum(dim=2)
     log_determinants = 2.0 * lower.diagonal(dim1=2, dim2=3).log().sum(dim=2, keepdim=True)
