@@ -24,7 +24,7 @@ format: $(VENV)/.installed-test
 serve: $(VENV)/.installed          ## serve the champion over HTTP
 	assay serve
 
-benchmark: $(VENV)/.installed-test ## measure detection and speed; needs the public sets (see docs/benchmarks.md)
+benchmark: $(VENV)/.installed-test ## measure detection and speed; needs the public sets (see docs/benchmarks/README.md)
 	python benchmarks/detection.py
 	python benchmarks/speed.py
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from assay import pipeline
 from assay.data.quarantine import quarantine_path
 from assay.lineage.freshness import Outcome, run_stage
-from assay.lineage.records import RECORD
+from assay.lineage.records import RECORD, hash_json, hash_paths
 from assay.pipeline.progress import Progress, silent
 from assay.project import Project
 
@@ -45,16 +46,21 @@ def _validate(project: Project, out: Path, progress: Progress) -> dict[str, Any]
 
 
 def _train(project: Project, out: Path, progress: Progress) -> dict[str, Any]:
-    return pipeline.train(
+    """Train; states of interrupted trainings are kept by the code that made them, until one is finished."""
+    checkpoints = project.state / "checkpoints" / project.dataset
+    code = hash_json(hash_paths(project.root, project.stages["train"].code))[:12]
+    details = pipeline.train(
         project.data,
         project.folder("split") / "train",
         project.folder("contaminate"),
         out,
         detectors=project.config.detectors,
-        checkpoints=project.state / "checkpoints" / project.dataset,
+        checkpoints=checkpoints / code,
         progress=progress,
         **project.config.sections["train"],
     )
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return details
 
 
 def _calibrate(project: Project, out: Path, progress: Progress) -> dict[str, Any]:

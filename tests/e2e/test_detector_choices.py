@@ -91,12 +91,12 @@ def test_a_killed_training_goes_on_where_it_was(checkout: Checkout) -> None:
     process = checkout.start("assay", "stage", "train")
     folder = checkout.root / ".assay/checkpoints/breast_cancer"
     deadline = time.monotonic() + 120
-    while not list(folder.glob("*.safetensors")) and time.monotonic() < deadline and process.poll() is None:
+    while not list(folder.rglob("*.safetensors")) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.1)
     assert process.poll() is None, process.stdout.read() if process.stdout else ""
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert list(folder.glob("level-0.autoencoder*"))
+    assert list(folder.rglob("level-0.autoencoder*"))
     checkout.assay("stage", "train")
     assert not folder.exists()
     first = json.loads((checkout.root / WORK / "train/record.json").read_text())["outputs"]

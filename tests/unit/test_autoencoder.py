@@ -12,6 +12,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from assay.detectors.autoencoder import Autoencoder
 from assay.detectors.base import Embeds, Reconstructs
+from assay.detectors.registry import make_detector
 from assay.errors import ConfigError, InputError, TrainingError
 
 Floats = NDArray[np.float32]
@@ -130,6 +131,11 @@ def test_unscaled_rows_are_reported_when_they_break_training() -> None:
     rows = np.random.default_rng(0).normal(size=(80, 4)) * 1e30
     with pytest.raises(TrainingError, match="scale the features"):
         Autoencoder(device="cpu").fit(rows.astype(np.float32))
+
+
+def test_rates_for_another_number_of_members_are_refused_at_once() -> None:
+    with pytest.raises(ConfigError, match="learning_rate lists 2 numbers, and there are 5 members"):
+        make_detector("autoencoder", {"learning_rate": [1e-3, 1e-2]}, seed=0)
 
 
 def test_what_is_stored_is_float32_and_does_not_say_where_it_was_trained() -> None:

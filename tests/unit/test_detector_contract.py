@@ -124,7 +124,7 @@ def test_a_row_scores_the_same_in_any_company(fitted: Detector) -> None:
 
 
 def test_rows_far_beyond_all_others_have_finite_scores(fitted: Detector) -> None:
-    far = np.float32([[1e30] * 5, [-3e38] * 5])
+    far = np.array([[1e30] * 5, [-3e38] * 5], dtype=np.float32)
     assert np.isfinite(fitted.decision_function(far)).all()
 
 
@@ -273,6 +273,9 @@ def test_what_the_run_sets_reaches_those_that_take_it() -> None:
         make_detector("autoencoder", {}, seed=0, device="tpu")
     with pytest.raises(ConfigError, match="seed is -1"):
         make_detector("mcd", {}, seed=-1)
+    for name in ("mcd", "isolation_forest", "sklearn.ensemble.IsolationForest"):
+        with pytest.raises(ConfigError, match="seed is 4294967296; it must be an integer from 0 to 4294967295"):
+            make_detector(name, {}, seed=2**32)
 
 
 def test_the_names_are_known_without_torch() -> None:

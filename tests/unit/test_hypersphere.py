@@ -11,6 +11,7 @@ from torch import Tensor
 
 from assay.detectors.balancing import balanced
 from assay.detectors.base import Embeds
+from assay.detectors.deep_sad import DeepSAD
 from assay.detectors.deep_svdd import DeepSVDD
 from assay.detectors.hypersphere import Hypersphere, anomaly_loss, pseudo_huber, require_spread, spread
 from assay.errors import ConfigError, TrainingError
@@ -29,6 +30,15 @@ def made(image_shape: tuple[int, int] | None) -> torch.nn.Module:
 
 def rows(n: int, seed: int, d: int = 5) -> Floats:
     return np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32)
+
+
+@pytest.mark.parametrize("pretrain_epochs", [0, 2])
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_too_few_rows_are_reported_as_that(pretrain_epochs: int, n: int) -> None:
+    detector = DeepSAD(pretrain_epochs=pretrain_epochs, epochs=2, device="cpu")
+    known = (np.arange(n) > 0).astype(np.int8)
+    with pytest.raises(TrainingError, match=f"{min(n, 1)} training rows that are no labelled anomalies"):
+        detector.fit(rows(n, seed=0), known)
 
 
 @pytest.mark.parametrize("image_shape", [None, (5, 7)])
@@ -178,6 +188,8 @@ def test_balanced_batches() -> None:
     assert (half, joined) == (3, 3)
     np.testing.assert_array_equal(anomalous, labels == 1)
     assert balanced("hsc", labels, 128)[1][1] == 5
+    split = np.where(np.arange(75) < 65, -1, 1).astype(np.int8)  # batches of 33 and 32 other rows
+    assert balanced("hsc", split, 128)[1][1] == 33
     assert balanced("hsc", labels, 1)[0] == 1
     with pytest.raises(TrainingError, match=r"none of the 3 training rows has label 1.*deep_svdd"):
         balanced("hsc", labels[[0, 1, 3]], 6)

@@ -82,6 +82,13 @@ def test_hard_pushes_suspects_further_than_soft() -> None:
     assert ratios["hard"] > 1.2 * ratios["soft"]
 
 
+def test_a_batch_of_one_row_is_not_all_anomalies() -> None:
+    X, anomalous = rows(60, 0)
+    common: dict[str, Any] = {"members": 1, "epochs": 5, "pretrain_epochs": 2, "device": "cpu"}
+    detector = LatentOutlierExposure("hard", SHARE, batch_size=1, **common).fit(X)
+    assert np.median(detector.decision_function(X[~anomalous])) < 0.5
+
+
 def test_epochs_count_the_warm_up() -> None:
     seen: list[tuple[int, int]] = []
     LatentOutlierExposure(members=1, epochs=2, pretrain_epochs=1, device="cpu").fit(

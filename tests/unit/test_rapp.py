@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
+from threadpoolctl import threadpool_limits
 
 from assay.detectors.rapp import RIDGES, RaPP, whitening_of
 from assay.errors import TrainingError
@@ -19,6 +20,16 @@ def rows_of(n: int, seed: int, *, off: float = 0.0) -> Floats:
     tied = np.hstack([t, -t]) + 0.02 * rng.normal(size=(n, 2))
     tied[:, :1] += off * rng.choice([-1, 1], size=(n, 1))
     return np.hstack([tied, t + rng.normal(size=(n, 2)), rng.normal(size=(n, 4))]).astype(np.float32)
+
+
+def test_the_whitening_does_not_depend_on_the_number_of_threads() -> None:
+    differences = np.random.default_rng(0).normal(size=(2000, 150))
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(limits=threads):
+            found.append(whitening_of(differences))
+    for one, two in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, two)
 
 
 def small(score: str, members: int = 2) -> RaPP:

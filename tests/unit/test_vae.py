@@ -1,5 +1,7 @@
 """The variational autoencoder."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -81,6 +83,14 @@ def test_a_row_has_one_score_that_of_its_mean_code() -> None:
     expected = np.square(detector.reconstruct(rows).astype(np.float64) - rows).mean(axis=(0, 2))
     np.testing.assert_allclose(scores, expected, rtol=1e-4)
     assert detector.embed(rows).shape == (3, 200, 4)
+
+
+def test_a_training_with_another_beta_is_not_gone_on_from(tmp_path: Path) -> None:
+    rows, common = independent(100, seed=0), {"epochs": 3, "members": 1, "device": "cpu"}
+    VariationalAutoencoder(1.0, **common).fit(rows, checkpoint=tmp_path / "state")  # type: ignore[arg-type]
+    other, fresh = (VariationalAutoencoder(0.01, **common) for _ in range(2))  # type: ignore[arg-type]
+    other.fit(rows, checkpoint=tmp_path / "state")
+    np.testing.assert_array_equal(other.decision_function(rows), fresh.fit(rows).decision_function(rows))
 
 
 def test_a_member_is_what_it_would_be_alone() -> None:

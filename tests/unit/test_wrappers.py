@@ -98,6 +98,11 @@ def test_an_inner_detector_that_learns_from_labels_is_refused(wrapper: type[Any]
         make_detector(wrapper.kind, {"detector": "hsc"}, seed=0)
 
 
+def test_suspicions_beyond_float32_stay_finite() -> None:
+    far = np.full((20, 4), 3e38, dtype=np.float32)
+    assert np.isfinite(Trimmed().fit(np.concatenate([cloud(300, seed=0), far])).suspicion_).all()
+
+
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_labelled_anomalies_are_refused(wrapper: type[Any]) -> None:
     with pytest.raises(InputError, match="label 1"):

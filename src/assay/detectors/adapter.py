@@ -34,7 +34,7 @@ from assay.detectors.base import (
     require_fitted,
     require_varied,
     score_rows,
-    whole,
+    seed,
 )
 from assay.errors import ConfigError, TrainingError
 from assay.parts import Part
@@ -130,7 +130,7 @@ class External(BaseEstimator):  # type: ignore[misc]
             lambda value: isinstance(value, str) and PATH.fullmatch(value) is not None,
         ),
         "params": Allowed("a mapping of parameters", lambda value: value is None or isinstance(value, Mapping)),
-        "seed": whole(0),
+        "seed": seed(),
     }
     uses_labels: ClassVar[bool] = False
 

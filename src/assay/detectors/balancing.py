@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,5 +34,6 @@ def balanced(kind: str, labels: Labels, batch_size: int) -> tuple[int, tuple[NDA
             f"detector {kind!r} learns from labelled anomalies, and none of the {len(labels)} training rows has label "
             "1: label some (or add auxiliary anomalies), or use a detector that needs none, for instance deep_svdd"
         )
-    half = max(1, batch_size // 2)
-    return half, (anomalous, min(half, int((~anomalous).sum())))
+    half, n_ordinary = max(1, batch_size // 2), int((~anomalous).sum())
+    n_batches = math.ceil(n_ordinary / half)  # about equal ones, as the training loop makes them
+    return half, (anomalous, math.ceil(n_ordinary / n_batches))

@@ -122,6 +122,11 @@ def whole(least: int) -> Allowed:
     return Allowed(f"an integer >= {least}", lambda value: _is_whole(value, least))
 
 
+def seed() -> Allowed:
+    """Allow the seeds that scikit-learn takes."""
+    return Allowed("an integer from 0 to 4294967295", lambda value: _is_whole(value, 0) and int(value) < 2**32)
+
+
 def wholes(least: int) -> Allowed:
     """Allow lists (or tuples) of integers from `least` on; an empty one too."""
     return Allowed(

@@ -25,6 +25,7 @@ from assay.detectors.base import (
     require_fitted,
     require_varied,
     score_rows,
+    seed,
     whole,
 )
 from assay.detectors.exporters import (
@@ -154,7 +155,7 @@ class IsolationForest(Baseline):
     """
 
     kind = "isolation_forest"
-    allowed: ClassVar[dict[str, Allowed]] = {"n_estimators": whole(1), "seed": whole(0)}
+    allowed: ClassVar[dict[str, Allowed]] = {"n_estimators": whole(1), "seed": seed()}
     array_form = IsolationTrees
 
     def __init__(self, n_estimators: int = 100, *, seed: int = 0) -> None:
@@ -181,7 +182,7 @@ class MinimumCovarianceDeterminant(Baseline):
     """
 
     kind = "mcd"
-    allowed: ClassVar[dict[str, Allowed]] = {"seed": whole(0)}
+    allowed: ClassVar[dict[str, Allowed]] = {"seed": seed()}
     array_form = Mahalanobis
 
     def __init__(self, *, seed: int = 0) -> None:

@@ -105,6 +105,10 @@ class HypersphereDetector(NeuralDetector):
     def _train(self, fitting: Fitting) -> None:
         network = cast(Hypersphere, fitting.network)
         usual = fitting.rows[fitting.labels != 1]
+        if len(usual) < 2:
+            raise TrainingError(
+                f"{len(usual)} training rows that are no labelled anomalies; at least 2 are needed: give more rows"
+            )
         self._pretrain(fitting)
         before = self._place_center(network, usual)
         self._concentrate(fitting)
@@ -138,7 +142,7 @@ class HypersphereDetector(NeuralDetector):
 
 def passes(rows: Floats, members: int) -> Iterator[Tensor]:
     """Yield rows (n, d) in float32 for every member, in about equal chunks of shape (S, some, d)."""
-    chunks = max(1, -(-len(rows) // PASS_ROWS))
+    chunks = -(-len(rows) // PASS_ROWS)
     for chunk in np.array_split(rows, chunks):
         yield torch.tensor(chunk).expand(members, -1, -1)
 

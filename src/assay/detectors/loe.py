@@ -29,11 +29,11 @@ class LatentOutlierExposure(HypersphereDetector):
     """Latent outlier exposure on a hypersphere (Qiu, Li, Kloft, Rudolph, Mandt 2022).
 
     Block coordinate descent: in every batch the share `contamination` of the rows with the highest L_n - L_a (at
-    least one row, and never more than half of them) is taken for anomalies, then the network is updated with these labels. A row taken for an anomaly loses L_a
-    ("hard") or (L_n + L_a) / 2 ("soft"), any other L_n. L_n = h and L_a = -log(1 - exp(-h)) are the losses of the
-    hypersphere classifier (Ruff 2021, eq 2.20; h = sqrt(d^2 + 1) - 1 for the distance d to the centre): both are
-    bounded below, while Deep SVDD's squared distance and its inverse have scales of their own. Two epochs on
-    L_n alone come first. The score is h, averaged over the members.
+    least one row, never more than half of them) is taken for anomalies, then the network is updated with these
+    labels. A row taken for an anomaly loses L_a ("hard") or (L_n + L_a) / 2 ("soft"), any other L_n. L_n = h and
+    L_a = -log(1 - exp(-h)) are the losses of the hypersphere classifier (Ruff 2021, eq 2.20; h = sqrt(d^2 + 1) - 1
+    for the distance d to the centre): both are bounded below, while Deep SVDD's squared distance and its inverse have
+    scales of their own. Two epochs on L_n alone come first. The score is h, averaged over the members.
 
     Differs from the paper: the base is a hypersphere, in place of neural transformation learning on tables; the
     centre is placed as in Deep SVDD, by all rows. See also `assay.detectors.hypersphere.HypersphereDetector`.

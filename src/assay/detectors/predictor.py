@@ -9,7 +9,7 @@ from torch import Tensor
 
 from assay.detectors.base import Allowed, Floats, require_fitted, series_shape, whole
 from assay.detectors.neural import COMMON, Fitting, NeuralDetector
-from assay.errors import ConfigError
+from assay.errors import ConfigError, TrainingError
 from assay.networks.recurrent import RecurrentPredictor
 
 CONTEXT = 0.6
@@ -109,7 +109,9 @@ def predictor(
     Raises
     ------
     ConfigError
-        The shape of the series does not fit the width, or the context leaves nothing to read or to predict.
+        The shape of the series does not fit the width.
+    TrainingError
+        The context leaves nothing to predict.
     """
     length, channels = series_shape or (n_features, 1)
     if length * channels != n_features:
@@ -119,7 +121,7 @@ def predictor(
         )
     steps = max(1, round(CONTEXT * length)) if context is None else context
     if steps >= length:
-        raise ConfigError(
+        raise TrainingError(
             f"detector {kind!r}: a context of {steps} steps leaves none to predict of windows of length {length}; "
             f"{'give longer windows' if length < 2 else f'give a context from 1 to {length - 1}'}"
         )

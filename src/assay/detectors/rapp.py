@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from assay.detectors.autoencoder import Autoencoder
-from assay.detectors.base import Allowed, Doubles, one_of
+from assay.detectors.base import Allowed, Doubles, Floats, one_of
 from assay.detectors.neural import CHUNK, Fitting
 from assay.detectors.training import pinned_threads
 from assay.errors import TrainingError
@@ -192,10 +192,9 @@ mixed_precision, compiled, seed
         network = cast(PathwayCoder, fitting.network)
         if network.whitening is not None:
             for member, differences in enumerate(self._differences(fitting, network)):
-                with threadpool_limits(limits=1):  # a decomposition by more threads rounds otherwise
-                    network.whitening.settle(member, *whitening_of(differences))
+                network.whitening.settle(member, *whitening_of(differences.astype(np.float64)))
 
-    def _differences(self, fitting: Fitting, network: PathwayCoder) -> Doubles:
+    def _differences(self, fitting: Fitting, network: PathwayCoder) -> Floats:
         """Return the differences of each member's pick of training rows, in its order, of shape (S, m, p)."""
         if len(fitting.rows) < LEAST_ROWS:
             raise TrainingError(
@@ -205,7 +204,8 @@ mixed_precision, compiled, seed
         picks = np.stack([stream.permutation(len(fitting.rows))[:MOST_ROWS] for stream in fitting.streams])
         with torch.inference_mode(), pinned_threads():
             parts = [network.differences(torch.from_numpy(fitting.rows[rows])) for rows in _chunks(picks)]
-        return torch.cat(parts, dim=1).numpy().astype(np.float64)
+        found: Floats = torch.cat(parts, dim=1).numpy()
+        return found
 
     def _member_scores(self, x: Tensor) -> Tensor:
         differences: Tensor = self.network_.differences(x)
@@ -262,10 +262,11 @@ def _spectrum(differences: Doubles) -> tuple[Doubles, Doubles, Doubles, float, f
             "detector 'rapp': all training rows differ from their reconstructions in the same way, so there is "
             "nothing to whiten by; check that the training rows differ, scale the features, or use score: sap"
         )
-    if p <= DIRECTIONS:
-        _, singular, rows = np.linalg.svd(moved, full_matrices=False)
-    else:
-        _, singular, rows = randomized_svd(moved, min(DIRECTIONS, *moved.shape), random_state=0)
+    with threadpool_limits(limits=1):  # with another number of threads it rounds in another way
+        if p <= DIRECTIONS:
+            _, singular, rows = np.linalg.svd(moved, full_matrices=False)
+        else:
+            _, singular, rows = randomized_svd(moved, min(DIRECTIONS, *moved.shape), random_state=0)
     variances = np.square(singular) / len(moved)
     rest = max(total - float(variances.sum()), 0.0) / max(p - len(variances), 1)
     return centre, rows.T, variances, rest, total / p

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from assay.detectors.base import Allowed, Detector, Doubles, Floats, Progress, require_fitted, share
+from assay.detectors.base import FLOAT32_MAX, Allowed, Detector, Doubles, Floats, Progress, require_fitted, share
 from assay.detectors.wrappers import Inner, Wrapper
 from assay.parts import Array
 
@@ -117,7 +117,7 @@ class Trimmed(Wrapper):
     def _fit(self, rows: Floats, progress: Progress | None) -> None:
         with threadpool_limits(limits=1):
             found = suspect(rows, most=self.most, seed=self.seed)
-        self.suspicion_ = found.suspicion.astype(np.float32)
+        self.suspicion_ = np.minimum(found.suspicion, FLOAT32_MAX).astype(np.float32)
         self.suspects_ = found.separation > SEPARATION
         self.rho_ = float(self.suspects_.mean()) if len(rows) else 0.0
         self.rho_low_, self.rho_high_ = found.bounds()

@@ -142,8 +142,8 @@ class Wrapper(BaseEstimator):  # type: ignore[misc]
         )
         if made.uses_labels:
             raise ConfigError(
-                f"detector {self.kind!r} passes no labels on, and {name!r} learns from them: use {name!r} by itself, or "
-                "another one inside"
+                f"detector {self.kind!r} passes no labels on, and {name!r} learns from them: "
+                f"use {name!r} by itself, or another one inside"
             )
         return made
 

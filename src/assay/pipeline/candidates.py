@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from assay.config import Choice
 from assay.data.dataset import RowSet
-from assay.parts import Part, read_part
+from assay.parts import read_part
 
 Scores = NDArray[np.float32]
 
@@ -62,8 +62,3 @@ class LevelScores:
                 for scores, hardness in zip(plain, self.hardness, strict=True)
             )
             yield choice, normals, anomalies
-
-
-def stored_floats(part: Part) -> int:
-    """Number of array elements that a part ships."""
-    return sum(array.size for array in part.arrays.values())

@@ -10,7 +10,7 @@ import numpy as np
 
 from assay.config import Choice
 from assay.parts import read_json, read_part, write_json
-from assay.pipeline.candidates import LevelScores, candidate_name, candidate_pairs, stored_floats
+from assay.pipeline.candidates import LevelScores, candidate_name, candidate_pairs
 from assay.pipeline.rows import evidence_rows, levels_of
 
 
@@ -26,6 +26,7 @@ def select(
     seed: int,
 ) -> dict[str, Any]:
     """Choose the candidate to ship, from selection rows alone."""
+    from assay.detectors.base import n_stored_floats
     from assay.detectors.registry import unpackageable
     from assay.evaluation.selection import Candidate, SelectionScores
     from assay.evaluation.selection import select as choose
@@ -48,7 +49,7 @@ def select(
         name = candidate_name(detector.label, adapter.label)
         if name in found:
             part = read_part(trained / ships, detector.label)
-            floats = stored_floats(part) + stored_floats(read_part(adapters_folder / ships, name))
+            floats = n_stored_floats(part) + n_stored_floats(read_part(adapters_folder / ships, name))
             hindrance = unpackageable(part)
             candidates.append(Candidate(detector.label, adapter.label, position, floats, found[name], hindrance))
     prints = normals.rows["fingerprint"].to_numpy(dtype=np.str_)

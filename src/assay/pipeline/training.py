@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -80,7 +79,6 @@ def train(
             "no detector could be trained: " + "; ".join(next(iter(levels.values())) for levels in failures.values())
         )
     write_json(out / "failures.json", failures)
-    shutil.rmtree(checkpoints, ignore_errors=True)
     return {"fit_seconds": seconds}
 
 
