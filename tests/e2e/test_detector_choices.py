@@ -95,7 +95,7 @@ def test_a_killed_training_goes_on_where_it_was(checkout: Checkout) -> None:
         time.sleep(0.1)
     assert process.poll() is None, process.stdout.read() if process.stdout else ""
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.communicate()
     assert list(folder.rglob("level-0.autoencoder*"))
     checkout.assay("stage", "train")
     assert not folder.exists()

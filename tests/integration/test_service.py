@@ -423,6 +423,7 @@ def test_scorers_are_listed(root: Path, folder: Path, published: Published, scor
         "folder": str(folder),
         "bento": published.bento_tag,
         "broken": None,
+        "quarantined": {},
     }
     shutil.rmtree(broken.parent)
 
