@@ -184,12 +184,12 @@ def picture(found: pd.DataFrame, path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    means = found.pivot_table("AUPRC", "candidate", ["set", "rho"], sort=False, dropna=False)
+    means = found.pivot_table("AUPRC", "candidate", ["set", "rho"], sort=False, dropna=False).dropna(axis=1, how="all")
     figure, axes = plt.subplots(figsize=(13, 0.28 * len(means) + 2.2), layout="constrained")
     shown = axes.imshow(means.to_numpy(), cmap="viridis", vmin=0, vmax=100, aspect="auto")
     axes.set_yticks(range(len(means)), list(means.index), fontsize=8)
     axes.set_xticks(range(means.shape[1]), [f"{s} {r:g}" for s, r in means.columns], rotation=90, fontsize=7)
-    figure.colorbar(shown, label="AUPRC x 100 (white: fails)")
+    figure.colorbar(shown, label="AUPRC x 100 (white: could not be trained)")
     axes.set_title("Clean and contaminated training rows: set and rho from left to right")
     figure.savefig(path, dpi=110)
 
