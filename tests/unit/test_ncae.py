@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from assay.detectors.base import Suspects
 from assay.detectors.ncae import NormalityCalibratedAutoencoder, lowest, second_mode, steps
-from assay.detectors.training import Compute, Schedule, member_streams, train
+from assay.detectors.training import Compute, member_streams, train
+from assay.detectors.updates import Schedule
 from assay.errors import ConfigError, TrainingError
 from assay.networks.adversarial import CalibrationGame, place_codes
 from assay.networks.build import autoencoder

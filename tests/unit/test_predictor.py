@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from assay.detectors.predictor import LSTMPredictor
-from assay.detectors.training import Compute, Schedule, member_streams, train
+from assay.detectors.training import Compute, member_streams, train
+from assay.detectors.updates import Schedule
 from assay.errors import ConfigError, TrainingError
 from assay.networks.mlp import initialise
 from assay.networks.recurrent import RecurrentPredictor

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from assay.detectors import checkpoints
-from assay.detectors.training import Compute, Schedule, Step, member_streams, pick_device, pinned_threads, train
+from assay.detectors.training import Compute, member_streams, pick_device, pinned_threads, train
+from assay.detectors.updates import Schedule, Step
 from assay.errors import ConfigError, TrainingError
 from assay.networks.lenet import LeNetAutoencoder
 from assay.networks.mlp import MLPAutoencoder, initialise

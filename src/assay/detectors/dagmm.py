@@ -11,8 +11,9 @@ from torch.nn import functional
 
 from assay.detectors.autoencoder import Autoencoder
 from assay.detectors.base import Allowed, real, whole
+from assay.detectors.batches import EVALUATION_ROWS
 from assay.detectors.neural import Fitting
-from assay.detectors.training import EVALUATION_ROWS, pinned_threads
+from assay.detectors.training import pinned_threads
 from assay.errors import TrainingError
 from assay.networks.build import Coder, autoencoder
 from assay.networks.mixture import RIDGE, TINY, Mixture, energy, moments

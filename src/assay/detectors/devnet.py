@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from assay.detectors.balancing import balanced
 from assay.detectors.base import Allowed, wholes
 from assay.detectors.neural import COMMON, Fitting, NeuralDetector
-from assay.detectors.training import Schedule
+from assay.detectors.updates import Schedule
 from assay.networks.mlp import stacked_mlp
 
 MARGIN = 5.0

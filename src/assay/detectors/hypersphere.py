@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from assay.detectors.base import Allowed, Floats, image_shape, require_fitted, whole, wholes
 from assay.detectors.neural import COMMON, Fitting, NeuralDetector
-from assay.detectors.training import Schedule, pinned_threads
+from assay.detectors.training import pinned_threads
+from assay.detectors.updates import Schedule
 from assay.errors import TrainingError
 from assay.networks.encoders import decoder, encoder
 from assay.networks.mlp import initialise

@@ -15,7 +15,8 @@ from torch.nn.functional import softplus
 from assay.detectors.autoencoder import Autoencoder
 from assay.detectors.base import Allowed, Doubles, Floats, real, share, whole
 from assay.detectors.neural import CHUNK, Fitting
-from assay.detectors.training import Step, pinned_threads
+from assay.detectors.training import pinned_threads
+from assay.detectors.updates import Step
 from assay.errors import TrainingError
 from assay.networks.adversarial import CalibrationGame, place_codes
 from assay.networks.build import Coder

@@ -32,7 +32,8 @@ from assay.detectors.base import (
     score_rows,
     whole,
 )
-from assay.detectors.training import Compute, Loss, Schedule, Step, member_streams, pick_device, train
+from assay.detectors.training import Compute, member_streams, pick_device, train
+from assay.detectors.updates import Loss, Schedule, Step
 from assay.errors import ConfigError
 from assay.networks.mlp import initialise
 from assay.parts import Part

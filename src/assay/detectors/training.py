@@ -8,7 +8,6 @@ the device as a whole; batches are picked from them by index.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,46 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from assay.detectors.base import Progress
+from assay.detectors.batches import Batches
 from assay.detectors.checkpoints import Checkpoint, fingerprint
+from assay.detectors.updates import Loss, Schedule, Step, Update
 from assay.errors import ConfigError, TrainingError
 
-HELD_OUT = 0.1
-PATIENCE = 20
-EVALUATION_ROWS = 1024
-
-Loss = Callable[..., Tensor]
 Losses = NDArray[np.float32]
-Rate = float | Sequence[float]
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """How long and how fast to train.
-
-    Attributes
-    ----------
-    epochs : int
-        At most so many passes over the training rows; early stopping may end sooner.
-    batch_size : int
-        Rows of one step, for each member; a larger one than there are rows means all of them.
-    learning_rate : float, or one for each member
-        Of Adam at the first epoch; it falls to zero along half a cosine.
-    weight_decay : float, or one for each member
-        Coefficient of Adam's L2 penalty.
-    patience : int or None
-        Epochs without a better held-out loss after which a member stops. None: no rows are held out, and
-        the parameters of the last epoch are kept.
-    """
-
-    epochs: int
-    batch_size: int
-    learning_rate: Rate
-    weight_decay: Rate
-    patience: int | None = PATIENCE
-
-    def share(self, epoch: int) -> float:
-        """Return the share of the learning rate that is left in an epoch, counted from 0."""
-        return 0.5 * (1.0 + math.cos(math.pi * epoch / self.epochs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,22 +44,6 @@ class Compute:
     device: torch.device
     mixed_precision: bool = False
     compiled: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One update within each batch: some parameters, by their loss.
-
-    Attributes
-    ----------
-    loss : callable
-        As for `train`.
-    parameters : sequence of Parameter
-        Those of the network that this loss updates, with moments of their own.
-    """
-
-    loss: Loss
-    parameters: Sequence[nn.Parameter]
 
 
 @contextmanager
@@ -191,7 +140,7 @@ def train(
     with pinned_threads():
         network.to(compute.device)
         steps = [Step(loss, list(network.parameters()))] if callable(loss) else list(loss)
-        batches = _Batches(data, schedule, streams, noise, companions, compute.device)
+        batches = Batches(data, schedule, streams, noise, companions, compute.device)
         run = _Run(network, steps, held_out_loss or steps[-1].loss, batches, schedule, compute)
         run.epochs(after_epoch, progress, _checkpoint(checkpoint, network, data, schedule, streams, about))
         network.to("cpu")
@@ -222,102 +171,6 @@ def _stream_state(stream: np.random.Generator) -> str:
     return str(stream.bit_generator.state)
 
 
-class _Batches:
-    """The rows of each member, on the device: those held out, and those of every batch of an epoch."""
-
-    def __init__(
-        self,
-        data: Sequence[NDArray[Any]],
-        schedule: Schedule,
-        streams: Sequence[np.random.Generator],
-        noise: int,
-        companions: tuple[NDArray[np.bool_], int] | None,
-        device: torch.device,
-    ) -> None:
-        self.data = [torch.tensor(array, device=device) for array in data]
-        self.streams, self.device, self.noise = list(streams), device, noise
-        marked, self.n_companions = companions or (np.zeros(len(data[0]), dtype=np.bool_), 0)
-        ordinary, self.companions = np.flatnonzero(~marked), np.flatnonzero(marked)
-        n_held = 0 if schedule.patience is None else max(1, int(HELD_OUT * len(ordinary)))
-        orders = np.stack([stream.permutation(ordinary) for stream in streams])
-        self.held, self.kept = torch.from_numpy(orders[:, :n_held]).to(device), orders[:, n_held:]
-        self.held_noise = self._draw_noise(n_held)
-        self.n_steps = math.ceil(self.kept.shape[1] / schedule.batch_size)
-
-    def _draw_noise(self, n_rows: int) -> Tensor:
-        drawn = [stream.standard_normal((n_rows, self.noise), dtype=np.float32) for stream in self.streams]
-        return torch.from_numpy(np.stack(drawn)).to(self.device)
-
-    def _draw_companions(self) -> NDArray[np.int64]:
-        """Return which companions join each batch of an epoch, of shape (S, batches * companions of one)."""
-        wanted = self.n_steps * self.n_companions
-        rounds = math.ceil(wanted / len(self.companions))
-        drawn = [
-            np.concatenate([stream.permutation(self.companions) for _ in range(rounds)])[:wanted]
-            for stream in self.streams
-        ]
-        return np.stack(drawn)
-
-    def epoch(self) -> Iterator[list[Tensor]]:
-        """Yield the batches of one pass over each member's rows."""
-        orders = np.stack([stream.permutation(rows) for stream, rows in zip(self.streams, self.kept, strict=True)])
-        index = torch.from_numpy(orders).to(self.device).tensor_split(self.n_steps, dim=1)
-        if self.n_companions:
-            joined = torch.from_numpy(self._draw_companions()).to(self.device).tensor_split(self.n_steps, dim=1)
-            index = tuple(torch.cat(pair, dim=1) for pair in zip(index, joined, strict=True))
-        for rows in index:
-            yield self._pick(rows, self._draw_noise(rows.shape[1]) if self.noise else None)
-
-    def held_out(self) -> Iterator[list[Tensor]]:
-        """Yield the held-out rows in chunks."""
-        n_chunks = math.ceil(self.held.shape[1] / EVALUATION_ROWS)
-        chunks = self.held_noise.tensor_split(n_chunks, dim=1)
-        for rows, drawn in zip(self.held.tensor_split(n_chunks, dim=1), chunks, strict=True):
-            yield self._pick(rows, drawn if self.noise else None)
-
-    def _pick(self, rows: Tensor, noise: Tensor | None) -> list[Tensor]:
-        picked = [array[rows] for array in self.data]
-        return picked if noise is None else [*picked, noise]
-
-
-class _Update:
-    """One step with its optimiser; members may have their own learning rate and weight decay.
-
-    Adam's step is proportional to the learning rate, so that a member with a share of the highest rate goes
-    that share of the way.
-    """
-
-    def __init__(self, step: Step, schedule: Schedule, members: int, device: torch.device) -> None:
-        self.parameters = list(step.parameters)
-        rates = np.broadcast_to(np.asarray(schedule.learning_rate, dtype=np.float64), (members,))
-        decays = np.broadcast_to(np.asarray(schedule.weight_decay, dtype=np.float64), (members,))
-        self.highest = float(rates.max())
-        self.shares = None if (rates == rates[0]).all() else torch.tensor(rates / self.highest).to(device)
-        self.decays = None if (decays == decays[0]).all() else torch.tensor(decays).to(device)
-        common = float(decays[0]) if self.decays is None else 0.0
-        self.optimiser = torch.optim.Adam(self.parameters, lr=self.highest, weight_decay=common, fused=True)
-
-    @torch.no_grad()
-    def apply(self) -> None:
-        """Take the step by the gradients at hand."""
-        for parameter in self.parameters if self.decays is not None else ():
-            if parameter.grad is not None:
-                parameter.grad += _spread(self.decays, parameter) * parameter
-        if self.shares is None:
-            self.optimiser.step()
-            return
-        before = [parameter.clone() for parameter in self.parameters]
-        self.optimiser.step()
-        for parameter, old in zip(self.parameters, before, strict=True):
-            parameter.copy_(old + _spread(self.shares, parameter) * (parameter - old))
-
-
-def _spread(values: Tensor | None, parameter: Tensor) -> Tensor:
-    """Give values of shape (S,) the number of dimensions and the type of a parameter."""
-    assert values is not None
-    return values.to(parameter.dtype).reshape(-1, *[1] * (parameter.dim() - 1))
-
-
 class _Run:
     """The state of one call of `train`."""
 
@@ -326,7 +179,7 @@ class _Run:
         network: nn.Module,
         steps: Sequence[Step],
         held_out_loss: Loss,
-        batches: _Batches,
+        batches: Batches,
         schedule: Schedule,
         compute: Compute,
     ) -> None:
@@ -337,7 +190,7 @@ class _Run:
             losses = [torch.compile(loss) for loss in losses]
         self.losses, self.held_out_loss = losses[:-1], losses[-1]
         members = len(batches.streams)
-        self.updates = [_Update(step, schedule, members, compute.device) for step in steps]
+        self.updates = [Update(step, schedule, members, compute.device) for step in steps]
         self.state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
         self.best = {name: value.detach().clone() for name, value in self.state.items()}
         self.best_loss = np.full(members, np.inf)
