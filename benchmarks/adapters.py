@@ -27,6 +27,7 @@ from rich.progress import track
 
 from assay.calibration.adapters import make_adapter
 from assay.calibration.hardness import make_null_model
+from assay.calibration.outputs import Outputs
 from assay.data.contamination import inject
 from assay.data.dataset import Dataset
 from assay.data.registry import load_named
@@ -84,8 +85,8 @@ def measure(dataset: Dataset, seed: int) -> Iterator[dict[str, Any]]:
             of_adapt, of_test = detector.decision_function(adapt), detector.decision_function(tested)
             for label in (label for found, label in CANDIDATES if found == name):
                 kind, params = ADAPTERS[label]
-                adapter = make_adapter(kind, params).fit(of_adapt, null_model.hardness(adapt))
-                scores = adapter.transform(of_test, null_model.hardness(tested))
+                adapter = make_adapter(kind, params).fit(Outputs(of_adapt, null_model.hardness(adapt)))
+                scores = adapter.transform(Outputs(of_test, null_model.hardness(tested)))
                 candidate = name if label == "none" else f"{name}+{label}"
                 yield {
                     "set": card.name,

@@ -29,6 +29,7 @@ import assay
 from assay.calibration.adapters import make_adapter
 from assay.calibration.conformal import ConformalCalibrator
 from assay.calibration.hardness import Strata, make_null_model
+from assay.calibration.outputs import observe
 from assay.data.scaling import scaler_for
 from assay.detectors.registry import make_detector
 from assay.errors import ConfigError, ScorerError, TamperedError, ToolError
@@ -55,7 +56,7 @@ def fit_scorer(folder: Path, name: str) -> Path:
     null_model = make_null_model("tabular").fit(scaled)
     scaled = scaler.transform(adapt)
     hardness = null_model.hardness(scaled)
-    adapter = make_adapter("cadet", {}).fit(detector.decision_function(scaled), hardness)
+    adapter = make_adapter("cadet", {}).fit(observe(detector, null_model, scaled))
     score = ScoreFunction(scaler, detector, null_model, adapter)
     parts: dict[str, Any] = {
         "scaler": scaler,

@@ -14,6 +14,7 @@ from sklearn.preprocessing import SplineTransformer
 from assay.calibration.adapters import ADAPTERS, Identity, load_adapter, make_adapter
 from assay.calibration.cadet import Cadet
 from assay.calibration.hardness import Strata
+from assay.calibration.outputs import Outputs
 from assay.errors import ConfigError, DataError, ScorerError
 from assay.evaluation.metrics import stratum_rates
 from assay.parts import Part, read_part, write_part
@@ -29,7 +30,7 @@ def biased(n, seed, sides=0.3):
 @pytest.mark.parametrize("n", [40, 150, 600])
 def test_curves_are_those_of_scikit_learn_without_crossing(n):
     scores, hardness = biased(n, seed=3)
-    fitted = Cadet(prior_weight=0).fit(scores, hardness)
+    fitted = Cadet(prior_weight=0).fit(Outputs(scores, hardness))
     grid = np.linspace(hardness.min(), hardness.max(), 40)
     splines = SplineTransformer(degree=1, knots=fitted.knots_[:, None]).fit(hardness[:, None])
     expected = []
@@ -39,14 +40,14 @@ def test_curves_are_those_of_scikit_learn_without_crossing(n):
         expected.append(model.predict(splines.transform(grid[:, None])))
     low, high, base = np.sort(np.array(expected), axis=0)
     assert (np.array(expected) == [low, high, base]).all(), "the example should not cross"
-    found = fitted.transform(scores[:40], grid)
+    found = fitted.transform(Outputs(scores[:40], grid))
     np.testing.assert_allclose(found, (scores[:40] - base) / np.maximum(high - low, fitted.floor_), rtol=1e-6)
 
 
 def test_scores_lose_their_dependence_on_hardness():
-    fitted = Cadet(prior_weight=0).fit(*biased(1000, seed=0))
+    fitted = Cadet(prior_weight=0).fit(Outputs(*biased(1000, seed=0)))
     scores, hardness = biased(20_000, seed=1)
-    adapted = fitted.transform(scores, hardness)
+    adapted = fitted.transform(Outputs(scores, hardness))
     assert spearmanr(scores, hardness)[0] > 0.7
     assert abs(spearmanr(adapted, hardness)[0]) < 0.1
     assert np.mean(adapted > 0) == pytest.approx(0.05, abs=0.02)
@@ -60,7 +61,11 @@ def test_false_positive_rates_of_the_strata_come_together():
         strata = Strata.fit(train_hardness).assign(hardness)
         for name, found in gaps.items():
             params = {"prior_weight": 0} if name == "cadet" else {}
-            adapted = make_adapter(name, params).fit(train_scores, train_hardness).transform(scores, hardness)
+            adapted = (
+                make_adapter(name, params)
+                .fit(Outputs(train_scores, train_hardness))
+                .transform(Outputs(scores, hardness))
+            )
             rates = stratum_rates(adapted > np.quantile(adapted, 0.95), strata)
             found.append(max(rates.values()) - min(rates.values()))
     assert np.mean(gaps["none"]) > 0.15
@@ -70,29 +75,31 @@ def test_false_positive_rates_of_the_strata_come_together():
 @pytest.mark.parametrize(("factor", "shift"), [(1e-4, 0.0), (730.0, 0.0), (1.0, 50.0), (3.3, -20.0)])
 def test_unit_and_origin_of_the_score_do_not_matter(factor, shift):
     scores, hardness = biased(300, seed=5)
-    fitted = Cadet(prior_weight=0.5).fit(scores, hardness)
-    moved = Cadet(prior_weight=0.5).fit(factor * scores + shift, hardness)
-    expected = fitted.transform(scores, hardness)
-    np.testing.assert_allclose(moved.transform(factor * scores + shift, hardness), expected, rtol=1e-6, atol=1e-6)
-    restretched = Cadet(prior_weight=0.5).fit(scores, 10 * hardness).transform(scores, 10 * hardness)
+    fitted = Cadet(prior_weight=0.5).fit(Outputs(scores, hardness))
+    moved = Cadet(prior_weight=0.5).fit(Outputs(factor * scores + shift, hardness))
+    expected = fitted.transform(Outputs(scores, hardness))
+    np.testing.assert_allclose(
+        moved.transform(Outputs(factor * scores + shift, hardness)), expected, rtol=1e-6, atol=1e-6
+    )
+    restretched = Cadet(prior_weight=0.5).fit(Outputs(scores, 10 * hardness)).transform(Outputs(scores, 10 * hardness))
     np.testing.assert_allclose(restretched, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_hardness_beyond_the_fitted_range_is_clamped_but_counts_in_the_prior():
     scores, hardness = biased(400, seed=6)
-    fitted = Cadet(prior_weight=0).fit(scores, hardness)
+    fitted = Cadet(prior_weight=0).fit(Outputs(scores, hardness))
     ends = np.array([hardness.min(), hardness.max()])
     np.testing.assert_array_equal(
-        fitted.transform(np.ones(2), np.array([-1e9, 1e9])), fitted.transform(np.ones(2), ends)
+        fitted.transform(Outputs(np.ones(2), np.array([-1e9, 1e9]))), fitted.transform(Outputs(np.ones(2), ends))
     )
-    weighed = Cadet(prior_weight=2.0).fit(scores, hardness)
-    added = weighed.transform(scores, hardness) - fitted.transform(scores, hardness)
+    weighed = Cadet(prior_weight=2.0).fit(Outputs(scores, hardness))
+    added = weighed.transform(Outputs(scores, hardness)) - fitted.transform(Outputs(scores, hardness))
     np.testing.assert_allclose(added, 2 * np.abs(hardness - hardness.mean()) / hardness.std())
 
 
 def test_order_of_scores_at_one_hardness_is_kept():
-    fitted = Cadet(prior_weight=1.0).fit(*biased(100, seed=7))
-    assert (np.diff(fitted.transform(np.linspace(-5, 50, 200), np.full(200, 2.0))) > 0).all()
+    fitted = Cadet(prior_weight=1.0).fit(Outputs(*biased(100, seed=7)))
+    assert (np.diff(fitted.transform(Outputs(np.linspace(-5, 50, 200), np.full(200, 2.0)))) > 0).all()
 
 
 @pytest.mark.parametrize("quantile", [0.1, 0.5, 0.95])
@@ -101,11 +108,11 @@ def test_quantiles_do_not_cross_and_the_spread_has_a_floor(n, quantile):
     for seed in range(20):
         rng = np.random.default_rng(seed)
         scores, hardness = rng.standard_cauchy(n), rng.choice(5, n) + rng.choice([0, 1e-3], n)
-        fitted = Cadet(quantile=quantile).fit(scores, hardness)
+        fitted = Cadet(quantile=quantile).fit(Outputs(scores, hardness))
         low, high, base = fitted.curves_.T
         assert (low <= high).all()
         assert ((base <= low) if quantile < 0.25 else (base >= low)).all()
-        adapted = fitted.transform(scores, hardness)
+        adapted = fitted.transform(Outputs(scores, hardness))
         assert np.isfinite(adapted).all()
         assert np.ptp(adapted) <= 2 * np.ptp(scores) / (0.1 * np.subtract(*np.quantile(scores, [0.75, 0.25])))
 
@@ -120,29 +127,29 @@ def test_quantiles_do_not_cross_and_the_spread_has_a_floor(n, quantile):
     ],
 )
 def test_too_little_to_learn_from_gives_unconditional_quantiles(scores, hardness, reason):
-    fitted = Cadet(prior_weight=0.0).fit(scores, hardness)
+    fitted = Cadet(prior_weight=0.0).fit(Outputs(scores, hardness))
     assert reason in fitted.to_part().config["fallback"]
-    adapted = fitted.transform(scores, hardness)
-    np.testing.assert_array_equal(fitted.transform(scores, hardness + 7), adapted)
+    adapted = fitted.transform(Outputs(scores, hardness))
+    np.testing.assert_array_equal(fitted.transform(Outputs(scores, hardness + 7)), adapted)
     assert np.isfinite(adapted).all()
     assert (np.argsort(adapted, kind="stable") == np.argsort(scores, kind="stable")).all()
 
 
 def test_constant_hardness_with_a_prior_is_no_division_by_zero():
-    fitted = Cadet(prior_weight=1.0).fit(np.arange(50.0), np.full(50, 0.1))
-    assert np.isfinite(fitted.transform(np.arange(3.0), np.array([0.1, 0.2, 5.0]))).all()
+    fitted = Cadet(prior_weight=1.0).fit(Outputs(np.arange(50.0), np.full(50, 0.1)))
+    assert np.isfinite(fitted.transform(Outputs(np.arange(3.0), np.array([0.1, 0.2, 5.0])))).all()
 
 
 def test_adapted_score_of_a_row_does_not_depend_on_its_batch():
-    fitted = Cadet(prior_weight=0.3).fit(*biased(500, seed=13))
+    fitted = Cadet(prior_weight=0.3).fit(Outputs(*biased(500, seed=13)))
     scores, hardness = biased(1000, seed=14)
-    alone = [fitted.transform(scores[i : i + 1], hardness[i : i + 1])[0] for i in range(1000)]
-    np.testing.assert_array_equal(fitted.transform(scores, hardness), alone)
+    alone = [fitted.transform(Outputs(scores[i : i + 1], hardness[i : i + 1]))[0] for i in range(1000)]
+    np.testing.assert_array_equal(fitted.transform(Outputs(scores, hardness)), alone)
 
 
 def test_mostly_tied_scores_still_have_a_spread():
     scores = np.r_[np.zeros(90), np.arange(10.0)]
-    adapted = Cadet(prior_weight=0).fit(scores, np.arange(100.0)).transform(scores, np.arange(100.0))
+    adapted = Cadet(prior_weight=0).fit(Outputs(scores, np.arange(100.0))).transform(Outputs(scores, np.arange(100.0)))
     assert np.isfinite(adapted).all()
     assert np.abs(adapted).max() < 100
 
@@ -151,13 +158,15 @@ def test_almost_constant_hardness_is_no_crash():
     rng = np.random.default_rng(8)
     hardness = 1 + 1e-16 * rng.standard_normal(200)
     assert np.isfinite(
-        Cadet(prior_weight=0).fit(rng.standard_normal(200), hardness).transform(np.ones(3), hardness[:3])
+        Cadet(prior_weight=0)
+        .fit(Outputs(rng.standard_normal(200), hardness))
+        .transform(Outputs(np.ones(3), hardness[:3]))
     ).all()
 
 
 def test_large_sets_are_sampled_by_the_seed():
     scores, hardness = biased(3000, seed=9)
-    first, again, other = (Cadet(max_rows=200, seed=seed).fit(scores, hardness) for seed in (1, 1, 2))
+    first, again, other = (Cadet(max_rows=200, seed=seed).fit(Outputs(scores, hardness)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first.curves_, again.curves_)
     assert not np.array_equal(first.curves_, other.curves_)
 
@@ -165,7 +174,7 @@ def test_large_sets_are_sampled_by_the_seed():
 def test_fit_leaves_its_arguments_alone():
     scores, hardness = biased(100, seed=10)
     before = scores.copy(), hardness.copy()
-    Cadet(max_rows=50).fit(scores, hardness).transform(scores, hardness)
+    Cadet(max_rows=50).fit(Outputs(scores, hardness)).transform(Outputs(scores, hardness))
     np.testing.assert_array_equal(scores, before[0])
     np.testing.assert_array_equal(hardness, before[1])
 
@@ -175,22 +184,23 @@ def test_fit_leaves_its_arguments_alone():
 def test_adapters_come_back_from_disk_the_same(tmp_path, params, n):
     scores, hardness = biased(n, seed=11)
     for name in ADAPTERS:
-        fitted = make_adapter(name, params if name == "cadet" else {}).fit(scores, hardness)
+        fitted = make_adapter(name, params if name == "cadet" else {}).fit(Outputs(scores, hardness))
         write_part(tmp_path, name, fitted.to_part())
         again = load_adapter(read_part(tmp_path, name))
         assert again.to_part().config == fitted.to_part().config
-        found = again.transform(scores, hardness)
+        found = again.transform(Outputs(scores, hardness))
         assert found.dtype == np.float64
-        np.testing.assert_array_equal(found, fitted.transform(scores, hardness))
+        np.testing.assert_array_equal(found, fitted.transform(Outputs(scores, hardness)))
 
 
 def test_loading_needs_neither_scikit_learn_nor_scipy(tmp_path):
-    write_part(tmp_path, "a", Cadet(prior_weight=0).fit(*biased(100, seed=12)).to_part())
+    write_part(tmp_path, "a", Cadet(prior_weight=0).fit(Outputs(*biased(100, seed=12))).to_part())
     code = (
         "import sys, pathlib, numpy as np\n"
         "from assay.calibration.adapters import load_adapter\n"
+        "from assay.calibration.outputs import Outputs\n"
         "from assay.parts import read_part\n"
-        "load_adapter(read_part(pathlib.Path(sys.argv[1]), 'a')).transform(np.ones(2), np.ones(2))\n"
+        "load_adapter(read_part(pathlib.Path(sys.argv[1]), 'a')).transform(Outputs(np.ones(2), np.ones(2)))\n"
         "sys.exit(str([m for m in ('sklearn', 'scipy', 'torch') if m in sys.modules] or ''))"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
@@ -199,7 +209,7 @@ def test_loading_needs_neither_scikit_learn_nor_scipy(tmp_path):
 
 def test_identity_keeps_scores():
     scores = np.array([1.5, -np.inf, np.inf], dtype=np.float32)
-    found = Identity().fit(scores, scores).transform(scores, scores)
+    found = Identity().fit(Outputs(scores, scores)).transform(Outputs(scores, scores))
     assert found.dtype == np.float64
     np.testing.assert_array_equal(found, scores)
 
@@ -232,4 +242,4 @@ def test_unknown_parts_are_refused():
 )
 def test_bad_rows_are_refused(scores, hardness):
     with pytest.raises(DataError):
-        Cadet(prior_weight=0).fit(np.array(scores), np.array(hardness))
+        Cadet(prior_weight=0).fit(Outputs(np.array(scores), np.array(hardness)))

@@ -10,20 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.calibration.cadet import Cadet
+from assay.calibration.outputs import Outputs
 from assay.errors import ConfigError, ScorerError
 from assay.parts import Part
 
-Floats = NDArray[np.floating[Any]]
-
 
 class ScoreAdapter(Protocol):
-    """Maps a row's score and hardness to an adapted score; higher = more anomalous."""
+    """Maps a detector's outputs for a row to an adapted score; higher = more anomalous."""
 
-    def fit(self, scores: Floats, hardness: Floats) -> Self:
-        """Fit on the adapt rows' scores and hardness, shape (n,) each."""
+    def fit(self, outputs: Outputs) -> Self:
+        """Fit on the outputs for the adapt rows."""
         ...
 
-    def transform(self, scores: Floats, hardness: Floats) -> NDArray[np.float64]:
+    def transform(self, outputs: Outputs) -> NDArray[np.float64]:
         """Return adapted scores, shape (n,)."""
         ...
 
@@ -40,13 +39,13 @@ class ScoreAdapter(Protocol):
 class Identity:
     """Leaves scores as they are."""
 
-    def fit(self, scores: Floats, hardness: Floats) -> Self:
+    def fit(self, outputs: Outputs) -> Self:
         """Learn nothing."""
         return self
 
-    def transform(self, scores: Floats, hardness: Floats) -> NDArray[np.float64]:
+    def transform(self, outputs: Outputs) -> NDArray[np.float64]:
         """Return the scores in float64, shape (n,)."""
-        return np.array(scores, dtype=np.float64)
+        return np.array(outputs.scores, dtype=np.float64)
 
     def to_part(self) -> Part:
         """Return a part without settings and arrays."""

@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from assay.calibration.outputs import Outputs
 from assay.errors import ConfigError, DataError
 from assay.parts import Part
 
@@ -92,22 +93,18 @@ class Cadet:
         self.max_rows = max_rows
         self.seed = seed
 
-    def fit(self, scores: Floats, hardness: Floats) -> Self:
-        """Fit the conditional quantiles on adapt rows.
+    def fit(self, outputs: Outputs) -> Self:
+        """Fit the conditional quantiles on the outputs for adapt rows.
 
         With fewer than 20 rows, or where all scores or all hardness values are equal, the quantiles are
         unconditional, and ``fallback_`` says why.
-
-        Parameters
-        ----------
-        scores, hardness : ndarray of float, shape (n,)
 
         Raises
         ------
         DataError
             There are no rows, the shapes differ, or a value is not finite.
         """
-        scores, hardness = self._sample(_check(scores), _check(hardness))
+        scores, hardness = self._sample(_check(outputs.scores), _check(outputs.hardness))
         self.fallback_ = _degenerate(scores, hardness)
         self.hardness_mean_, self.hardness_std_ = (
             float(hardness.mean()),
@@ -127,9 +124,9 @@ class Cadet:
         self.curves_ = centre + unit * curves
         return self
 
-    def transform(self, scores: Floats, hardness: Floats) -> NDArray[np.float64]:
-        """Return the adapted scores, shape (n,), of rows given their scores and hardness, shape (n,)."""
-        scores, hardness = np.asarray(scores, dtype=np.float64), np.asarray(hardness, dtype=np.float64)
+    def transform(self, outputs: Outputs) -> NDArray[np.float64]:
+        """Return the adapted scores, shape (n,), of the rows with these outputs."""
+        scores, hardness = (np.asarray(values, dtype=np.float64) for values in (outputs.scores, outputs.hardness))
         low, high, base = (np.interp(hardness, self.knots_, curve) for curve in self.curves_.T)
         adapted: NDArray[np.float64] = (scores - base) / np.maximum(high - low, self.floor_)
         if self.prior_weight and self.hardness_std_:

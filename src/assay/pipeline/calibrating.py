@@ -36,6 +36,7 @@ def calibrate(
     from assay.calibration.adapters import make_adapter
     from assay.calibration.conformal import ConformalCalibrator
     from assay.calibration.hardness import Strata, load_null_model
+    from assay.calibration.outputs import observe
     from assay.data.scaling import load_scaler
     from assay.detectors.registry import load_detector
 
@@ -45,21 +46,19 @@ def calibrate(
         scaler = load_scaler(read_part(trained / level, "scaler"))
         null_model = load_null_model(read_part(trained / level, "null_model"))
         scaled = scaler.transform(adapt_rows.features)
-        hardness = null_model.hardness(scaled)
         reference = scaler.transform(reference_rows.features)
-        reference_hardness = null_model.hardness(reference)
-        write_part(out / "adapters" / level, "strata", Strata.fit(hardness).to_part())
+        write_part(out / "adapters" / level, "strata", Strata.fit(null_model.hardness(scaled)).to_part())
         for choice in detectors:
             if level in failures.get(choice.label, {}):
                 continue
             progress(f"{choice.label} at {level}", 0.0)
             detector = load_detector(read_part(trained / level, choice.label))
-            scores, of_reference = detector.decision_function(scaled), detector.decision_function(reference)
+            to_fit, of_reference = (observe(detector, null_model, rows) for rows in (scaled, reference))
             for adapter_choice in adapters:
                 name = candidate_name(choice.label, adapter_choice.label)
-                adapter = make_adapter(adapter_choice.name, adapter_choice.params).fit(scores, hardness)
+                adapter = make_adapter(adapter_choice.name, adapter_choice.params).fit(to_fit)
                 write_part(out / "adapters" / level, name, adapter.to_part())
-                adapted = np.asarray(adapter.transform(of_reference, reference_hardness), dtype=np.float32)
+                adapted = np.asarray(adapter.transform(of_reference), dtype=np.float32)
                 calibrator = ConformalCalibrator().fit(adapted)
                 write_part(out / "reference" / level, name, calibrator.to_part())
     return {}

@@ -44,21 +44,19 @@ class LevelScores:
         scaler = load_scaler(read_part(self.trained, "scaler"))
         null_model = load_null_model(read_part(self.trained, "null_model"))
         self.rows = [scaler.transform(part.features) for part in (normals, anomalies)]
-        self.hardness = [null_model.hardness(rows) for rows in self.rows]
+        self.null_model = null_model
         strata = Strata.from_part(read_part(self.adapters, "strata"))
-        self.strata = strata.assign(self.hardness[0])
+        self.strata = strata.assign(null_model.hardness(self.rows[0]))
 
     def of(self, detector: str, adapters: Sequence[Choice]) -> Iterator[tuple[Choice, Scores, Scores]]:
         """Yield each adapter with the scores of the normals and of the anomalies, float32 of shape (n,)."""
         from assay.calibration.adapters import load_adapter
+        from assay.calibration.outputs import observe
         from assay.detectors.registry import load_detector
 
         fitted = load_detector(read_part(self.trained, detector))
-        plain = [fitted.decision_function(rows) for rows in self.rows]
+        observed = [observe(fitted, self.null_model, rows) for rows in self.rows]
         for choice in adapters:
             adapter = load_adapter(read_part(self.adapters, candidate_name(detector, choice.label)))
-            normals, anomalies = (
-                np.asarray(adapter.transform(scores, hardness), dtype=np.float32)
-                for scores, hardness in zip(plain, self.hardness, strict=True)
-            )
+            normals, anomalies = (np.asarray(adapter.transform(outputs), dtype=np.float32) for outputs in observed)
             yield choice, normals, anomalies

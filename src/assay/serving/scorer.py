@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from assay.calibration.adapters import ScoreAdapter, load_adapter
 from assay.calibration.conformal import ConformalCalibrator
 from assay.calibration.hardness import NullModel, Strata, load_null_model
+from assay.calibration.outputs import observe
 from assay.config import NAME
 from assay.data.scaling import Scaler, load_scaler
 from assay.detectors.base import Detector
@@ -43,8 +44,8 @@ class ScoreFunction:
     def __call__(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Score rows of shape (n, d); returns float32 (n,), higher = more anomalous."""
         scaled = self.scaler.transform(features)
-        scores = self.detector.decision_function(scaled)
-        return np.asarray(self.adapter.transform(scores, self.null_model.hardness(scaled)), dtype=np.float32)
+        outputs = observe(self.detector, self.null_model, scaled)
+        return np.asarray(self.adapter.transform(outputs), dtype=np.float32)
 
     def hardness(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Hardness H(x) of rows of shape (n, d); returns float64 (n,)."""
