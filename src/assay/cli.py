@@ -11,6 +11,7 @@ import click
 
 from assay import __version__
 from assay.cli_audit import audit
+from assay.cli_calibration import label, reweight, score
 from assay.cli_common import as_json, find_project
 from assay.errors import AssayError
 
@@ -113,6 +114,7 @@ def stage(name: str) -> None:
 @click.option("--id", "id_column", metavar="COLUMN", help="Column of unique row ids.")
 @click.option("--group", metavar="COLUMN", help="Column of groups; a group's normal rows get one role.")
 @click.option("--time", metavar="COLUMN", help="Column to split by time; not with --group.")
+@click.option("--category", metavar="COLUMN", help="Column of categories that scores may be calibrated within.")
 def ingest(source: str, **options: str | None) -> None:
     """Bring a CSV or Parquet file, or a public dataset by name, into data/ and track it with DVC."""
     project = find_project()
@@ -234,4 +236,5 @@ def promote(tag: str, why: str) -> None:
     click.echo(f"{scorer.tag} is the champion; a running service keeps the old one until it is restarted")
 
 
-main.add_command(audit)
+for command in (audit, label, reweight, score):
+    main.add_command(command)

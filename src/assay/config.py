@@ -11,11 +11,14 @@ from typing import Any
 from assay.errors import ConfigError
 
 DEVICES = ("auto", "cpu", "cuda")
+WITHIN = ("all", "hardness", "category")
+TIES = ("counted", "randomised")
 ALWAYS = ("knn", "isolation_forest", "mcd")
 SECTIONS: dict[str, tuple[str, ...]] = {
     "split": ("seed",),
     "contaminate": ("levels", "source", "labelled", "seed"),
     "train": ("seed", "device"),
+    "calibrate": ("within", "ties", "seed"),
     "select": ("seed",),
 }
 NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,58}[a-z0-9])?")
@@ -45,7 +48,7 @@ class Config:
     eps : float
         Target false-positive rate of the decisions that candidates are compared by.
     sections : dict
-        ``split``, ``contaminate``, ``train`` and ``select``.
+        ``split``, ``contaminate``, ``train``, ``calibrate`` and ``select``.
     detectors, adapters : tuple of Choice
         In the order of the file; kNN, Isolation Forest and MCD are appended where they are missing.
     """
@@ -88,8 +91,13 @@ def parse_config(raw: Any, *, where: str = "params.yaml") -> Config:
         raise ConfigError(f"{where}: eps is {eps!r}; it must be a number between 0 and 1, for instance 0.05")
     detectors = _choices(raw["detectors"], f"{where}: detectors", always=ALWAYS)
     sections = {name: _section(raw, name, where) for name in SECTIONS}
-    if sections["train"]["device"] not in DEVICES:
-        raise ConfigError(f"{where}: train.device is {sections['train']['device']!r}; use one of {', '.join(DEVICES)}")
+    for section, setting, allowed in (
+        ("train", "device", DEVICES),
+        ("calibrate", "within", WITHIN),
+        ("calibrate", "ties", TIES),
+    ):
+        if (value := sections[section][setting]) not in allowed:
+            raise ConfigError(f"{where}: {section}.{setting} is {value!r}; use one of {', '.join(allowed)}")
     return Config(
         dataset=dataset,
         eps=float(eps),

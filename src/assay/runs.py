@@ -77,14 +77,14 @@ def require_own_code(project: Project) -> None:
 
 def check_choices(project: Project) -> None:
     """Raise `ConfigError` at once for a detector or adapter that would only be refused when its turn comes."""
-    from assay.calibration.adapters import make_adapter
+    from assay.calibration.adapters import check_adapter
     from assay.detectors.registry import make_detector
 
     train = project.config.sections["train"]
     for detector in project.config.detectors:
         make_detector(detector.name, detector.params, seed=train["seed"], device=train["device"])
     for adapter in project.config.adapters:
-        make_adapter(adapter.name, adapter.params)
+        check_adapter(adapter.name, adapter.params)
 
 
 def stale_stages(project: Project) -> list[str]:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from assay import pipeline
+from assay.calibration.labelling import labels_path
 from assay.data.quarantine import quarantine_path
+from assay.data.target import target_path
 from assay.lineage.freshness import Outcome, run_stage
 from assay.lineage.records import RECORD, hash_json, hash_paths
 from assay.pipeline.progress import Progress, silent
@@ -66,13 +68,18 @@ def _train(project: Project, out: Path, progress: Progress) -> dict[str, Any]:
 def _calibrate(project: Project, out: Path, progress: Progress) -> dict[str, Any]:
     roles = project.folder("split")
     return pipeline.calibrate(
+        project.data,
+        roles / "split.json",
         roles / "adapt",
         roles / "calibration",
+        labels_path(project.root, project.dataset),
+        target_path(project.root, project.dataset),
         project.folder("train"),
         out,
         detectors=project.config.detectors,
         adapters=project.config.adapters,
         progress=progress,
+        **project.config.sections["calibrate"],
     )
 
 

@@ -32,10 +32,11 @@ from assay.calibration.hardness import Strata, make_null_model
 from assay.calibration.outputs import observe
 from assay.data.scaling import scaler_for
 from assay.detectors.registry import make_detector
-from assay.errors import ConfigError, ScorerError, TamperedError, ToolError
+from assay.errors import ConfigError, InputError, ScorerError, TamperedError, ToolError
 from assay.lineage.events import EventLog
 from assay.serving.deployment import keep, promote, read_deployment
 from assay.serving.packaging import Published, list_scorers, publish, serve
+from assay.serving.requests import read_rows
 from assay.serving.scorer import ScoreFunction, Scorer, write_scorer
 
 CHECKOUT = Path(__file__).parents[2]
@@ -235,6 +236,26 @@ def test_eps_of_the_request_decides(client: httpx.Client, scorer: Scorer) -> Non
     assert [row["flagged"] for row in answer["results"]] == scorer.predict(ROWS, eps=0.3).tolist()
 
 
+def test_false_discoveries_of_a_batch_are_controlled(client: httpx.Client, scorer: Scorer) -> None:
+    rows = np.concatenate([ROWS[:100], ROWS[:10] + 1e4])
+    answer = ask(client, rows.tolist(), fdr=0.2)
+    assert (answer["eps"], answer["fdr"]) == (None, 0.2)
+    flags = [row["flagged"] for row in answer["results"]]
+    assert flags == scorer.discover(rows, fdr=0.2).tolist()
+    assert flags != (scorer.p_values(rows) <= 0.05).tolist()
+
+
+def test_a_category_may_be_text_or_a_number() -> None:
+    content = {"columns": ["b", "site", "a"], "rows": [[1.0, "north", 2.0], [3.0, 7.0, 4.0]]}
+    rows, categories = read_rows(content, ("a", "b"), "site")
+    np.testing.assert_array_equal(rows, [[2, 1], [4, 3]])
+    assert categories == ["north", "7"]
+    with pytest.raises(InputError, match="'site' is missing"):
+        read_rows({"columns": ["a", "b"], "rows": []}, ("a", "b"), "site")
+    with pytest.raises(InputError, match="row 0: the category is null"):
+        read_rows({"columns": ["a", "b", "site"], "rows": [[1.0, 2.0, None]]}, ("a", "b"), "site")
+
+
 def test_whole_numbers_are_numbers(client: httpx.Client, scorer: Scorer) -> None:
     rows = np.arange(60).reshape(2, 30)
     answer = ask(client, rows.tolist())
@@ -255,7 +276,7 @@ def test_eps_too_small_to_flag_is_said(client: httpx.Client, scorer: Scorer) -> 
     smallest = scorer.calibrator.smallest_eps
     answer = ask(client, [[1e30] * 30], eps=smallest * 0.99)
     assert not answer["results"][0]["flagged"]
-    assert str(smallest) in answer["note"]
+    assert "no row can be flagged: it takes 71 calibration rows, there are 70" in answer["note"]
     answer = ask(client, [[1e30] * 30], eps=smallest)
     assert "note" not in answer
 
@@ -265,6 +286,8 @@ def test_deployed_scorer_is_described(client: httpx.Client, scorer: Scorer) -> N
     assert answer["columns"] == COLUMNS
     assert answer["model_version"] == scorer.version
     assert (answer["detector"], answer["adapter"], answer["eps"]) == ("isolation_forest", "cadet", 0.05)
+    assert (answer["n_calibration"], answer["category_column"]) == (70, None)
+    assert "P(p <= eps) <= eps" in answer["guarantee"]
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/livez", "/readyz", "/metrics", "/docs.json"])
@@ -322,6 +345,9 @@ BAD = {
     "eps nan": (body(eps=float("nan")), ["eps is nan"]),
     "eps string": (body(eps="0.05"), ["eps is a string"]),
     "eps boolean": (body(eps=True), ["eps is true or false"]),
+    "fdr 1": (body(fdr=1), ["fdr is 1.0", "between 0 and 1"]),
+    "fdr string": (body(fdr="0.1"), ["fdr is a string"]),
+    "eps and fdr": (body(eps=0.1, fdr=0.1), ["eps and fdr", "one of them"]),
 }
 
 

@@ -20,6 +20,7 @@ GOOD: dict[str, Any] = {
     "split": {"seed": 0},
     "contaminate": {"levels": [0, 0.1], "source": "auto", "labelled": 0, "seed": 1},
     "train": {"seed": 2, "device": "cpu"},
+    "calibrate": {"within": "all", "ties": "counted", "seed": 4},
     "detectors": ["knn", "isolation_forest", "mcd"],
     "adapters": ["none", "cadet"],
     "select": {"seed": 3},
@@ -48,7 +49,7 @@ def detectors(*entries: Any) -> tuple[Choice, ...]:
 def test_good_settings_come_through() -> None:
     config = parse_config(GOOD)
     assert (config.dataset, config.eps) == ("clinic", 0.05)
-    assert config.sections == {name: GOOD[name] for name in ("split", "contaminate", "train", "select")}
+    assert config.sections == {name: GOOD[name] for name in ("split", "contaminate", "train", "calibrate", "select")}
     assert [choice.name for choice in config.detectors] == ["knn", "isolation_forest", "mcd"]
     assert [choice.name for choice in config.adapters] == ["none", "cadet"]
 
@@ -105,7 +106,7 @@ def test_eps_between_nought_and_one(eps: float) -> None:
     assert parse_config(changed("eps", eps)).eps == eps
 
 
-SETTINGS = ("dataset", "eps", "split", "contaminate", "train", "detectors", "adapters", "select")
+SETTINGS = ("dataset", "eps", "split", "contaminate", "train", "calibrate", "detectors", "adapters", "select")
 INNER = (
     "split.seed",
     "contaminate.levels",
@@ -114,6 +115,9 @@ INNER = (
     "contaminate.seed",
     "train.seed",
     "train.device",
+    "calibrate.within",
+    "calibrate.ties",
+    "calibrate.seed",
 )
 
 

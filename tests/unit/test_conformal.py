@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from crepes.base import p_values_batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -113,6 +114,37 @@ def test_p_values_stay_valid_with_heavy_ties():
     for level in np.arange(1, m + 2) / (m + 1):
         rates = (p <= level).mean(axis=1)
         assert rates.mean() <= level + 3 * rates.std() / np.sqrt(redraws)
+
+
+@pytest.mark.parametrize("eps", [0.01, 0.05, 0.1])
+def test_randomised_ties_make_the_false_positive_rate_exact(eps):
+    m, n, redraws = 150, 200, 600
+    rates = []
+    for seed in range(redraws):
+        rng = np.random.default_rng(seed)
+        scores = rng.poisson(1.0, size=m + n).astype(np.float64)
+        rates.append(ConformalCalibrator().fit(scores[:m]).predict(scores[m:], eps, tie_breaks=rng.random(n)).mean())
+    error = np.std(rates) / np.sqrt(redraws)
+    assert abs(np.mean(rates) - largest_rank(m, eps) / (m + 1)) < 3 * error
+
+
+@pytest.mark.parametrize("digits", [0, 6])
+def test_p_values_equal_those_of_crepes(digits):
+    rng = np.random.default_rng(0)
+    reference, scores = (np.round(rng.normal(size=n), digits).astype(np.float32) for n in (99, 400))
+    calibrator = ConformalCalibrator().fit(reference)
+    theirs = p_values_batch(reference, scores, smoothing=False)
+    np.testing.assert_array_equal(calibrator.p_values(scores), theirs)
+
+
+def test_randomised_p_values_are_the_smoothed_ones_of_crepes_rounded_up():
+    """crepes counts the share u of the row's own place; here a row is always in a place of its own."""
+    rng = np.random.default_rng(0)
+    reference, scores = (np.round(rng.normal(size=n), 0).astype(np.float32) for n in (99, 400))
+    theirs = p_values_batch(reference, scores, smoothing=True, seed=1)
+    breaks = np.random.RandomState(1).rand(400)
+    p = ConformalCalibrator().fit(reference).p_values(scores, tie_breaks=breaks)
+    np.testing.assert_array_equal(p, np.ceil(theirs * 100) / 100)
 
 
 def test_calibrator_comes_back_from_disk_the_same(tmp_path):

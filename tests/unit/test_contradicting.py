@@ -136,3 +136,14 @@ def test_a_contradiction_without_effect_is_noted() -> None:
 def test_wrong_arguments_are_refused(given: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         Contradicting(device="cpu", **given).fit(sequences(50, 0), last(50, 5))
+
+
+def test_codes_are_those_of_the_base() -> None:
+    train, labels = sequences(110, 0, falling=10), last(110, 10)
+    sizes: dict[str, Any] = {"members": 2, "epochs": 2, "units": 8, "device": "cpu"}
+    coded, distant, predicted = (Contradicting(base, **sizes).fit(train, labels) for base in BASES[::2] + BASES[1:2])
+    assert coded.embed(train).shape == (2, 110, 8)
+    centre = distant.to_part().arrays["centre"]
+    distances = np.square(distant.embed(train) - centre).mean(axis=2).mean(axis=0)
+    np.testing.assert_allclose(distances, distant.decision_function(train), rtol=1e-4)
+    np.testing.assert_array_equal(predicted.embed(train), train[None])

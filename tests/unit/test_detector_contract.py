@@ -12,16 +12,17 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from assay.detectors.base import Detector, n_stored_floats
+from assay.detectors.base import Detector, Embeds, n_stored_floats
 from assay.detectors.registry import DETECTORS, detector_class, load_detector, make_detector
 from assay.errors import ConfigError, InputError, ScorerError, TrainingError
 from assay.parts import Part, read_part, write_part
 
-QUICK = {"epochs": 20, "pretrain_epochs": 5, "members": 2, "sample_size": 64}  # for those that take them
+QUICK = {"epochs": 20, "pretrain_epochs": 5, "members": 2, "sample_size": 64, "folds": 3}  # for those that take them
 NEED_LABELS = {"contradicting", "devnet", "hsc"}
 # mcd: the seed only says where a search starts, here always with the same end; the wrappers wrap knn
 WITHOUT_SEED = {"knn", "kde", "lof", "mcd", "pca", "rescaled", "trimmed"}
 NAMES = sorted(DETECTORS)
+EMBEDDING = [name for name in NAMES if hasattr(detector_class(name), "embed")]
 
 Floats = NDArray[np.float32]
 
@@ -135,6 +136,47 @@ def test_scores_survive_saving_exactly(fitted: Detector, tmp_path: Path) -> None
     assert loaded.n_features_in_ == fitted.n_features_in_
     np.testing.assert_array_equal(loaded.decision_function(many), fitted.decision_function(many))
     assert saved_bytes(loaded, tmp_path / "a") == saved_bytes(fitted, tmp_path / "b")
+
+
+@pytest.mark.parametrize("fitted", EMBEDDING, indirect=True)
+def test_codes_are_finite_float32_for_every_member(fitted: Detector) -> None:
+    assert isinstance(fitted, Embeds)
+    codes = fitted.embed(rows(600, seed=1))
+    members, n, width = codes.shape
+    assert n == 600
+    assert min(members, width) > 0
+    assert codes.dtype == np.float32
+    assert (codes.std(axis=1).max(axis=1) > 0).all()
+    assert fitted.embed(np.empty((0, 5), dtype=np.float32)).shape == (members, 0, width)
+    far = np.array([[1e30] * 5, [-3e38] * 5, [3e38, -3e38, 3e38, -3e38, 0]], dtype=np.float32)
+    assert np.isfinite(fitted.embed(np.concatenate([far, rows(2, seed=1)]))).all()
+
+
+@pytest.mark.parametrize("fitted", EMBEDDING, indirect=True)
+def test_codes_of_a_row_are_the_same_in_any_company_and_after_saving(fitted: Any, tmp_path: Path) -> None:
+    many = np.concatenate([rows(1000, seed=1), 20 * rows(200, seed=2)])
+    codes, order = fitted.embed(many), np.random.default_rng(3).permutation(len(many))
+    np.testing.assert_array_equal(fitted.embed(many[order]), codes[:, order])
+    some = order[:60]
+    alone = np.concatenate([fitted.embed(many[i : i + 1]) for i in some], axis=1)
+    np.testing.assert_array_equal(alone, codes[:, some])
+    write_part(tmp_path, "detector", fitted.to_part())
+    loaded: Any = load_detector(read_part(tmp_path, "detector"))
+    np.testing.assert_array_equal(loaded.embed(many), codes)
+
+
+@pytest.mark.parametrize("fitted", EMBEDDING, indirect=True)
+def test_codes_need_a_fitted_detector_and_rows_that_fit(fitted: Any) -> None:
+    with pytest.raises(NotFittedError):
+        clone(fitted).embed(rows(3, seed=1))
+    for bad in (np.zeros((2, 4)), np.zeros(5), np.full((2, 5), np.nan)):
+        with pytest.raises(InputError):
+            fitted.embed(bad)
+
+
+def test_those_with_a_latent_space_embed() -> None:
+    without = {"cross", "isolation_forest", "kde", "knn", "lof", "lstm_predictor", "mcd", "subsampled"}
+    assert set(EMBEDDING) == set(NAMES) - without
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -54,3 +54,12 @@ def test_members_equal_those_trained_alone() -> None:
     for name, array in two.to_part().arrays.items():
         np.testing.assert_allclose(array[:1], one.to_part().arrays[name], atol=1e-5)
         np.testing.assert_allclose(three.to_part().arrays[name][:2], array, atol=1e-5)
+
+
+def test_scores_are_linear_in_the_codes() -> None:
+    X, y = rows(100, 5, 0)
+    detector = DevNet(members=2, epochs=5, device="cpu").fit(X, y)
+    codes, arrays = detector.embed(X), detector.to_part().arrays
+    assert codes.shape == (2, 105, 20)
+    scores = codes @ arrays["2.weight"] + arrays["2.bias"]
+    np.testing.assert_allclose(scores.mean(axis=0)[:, 0], detector.decision_function(X), atol=1e-5)

@@ -177,7 +177,9 @@ def test_pca_agrees_with_scikit_learn(n_components: int) -> None:
     train, rows = (part.astype(np.float64) for part in table())
     pca = PCA(n_components=n_components, svd_solver="full").fit(train)
     errors = np.square(rows - pca.inverse_transform(pca.transform(rows))).sum(axis=1)
-    ours = PrincipalComponents(n_components=n_components).fit(table()[0]).decision_function(table()[1])
+    detector = PrincipalComponents(n_components=n_components).fit(table()[0])
+    ours = detector.decision_function(table()[1])
+    np.testing.assert_allclose(np.abs(detector.embed(table()[1])[0]), np.abs(pca.transform(rows)), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(ours, errors / pca.noise_variance_, rtol=1e-6)
 
 

@@ -97,3 +97,11 @@ def test_one_column_is_refused() -> None:
     rows = np.random.default_rng(0).normal(size=(50, 1)).astype(np.float32)
     with pytest.raises(TrainingError, match="rows have 1 column; give at least 2, or use kde"):
         RealNVP().fit(rows)
+
+
+def test_codes_are_the_latent_rows() -> None:
+    rows = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
+    detector = RealNVP(epochs=3, members=2, device="cpu").fit(rows)
+    codes = detector.embed(rows)
+    back = detector.network_.inverse(torch.tensor(codes, dtype=torch.float64))
+    np.testing.assert_allclose(back.detach(), np.broadcast_to(rows, (2, 200, 3)), atol=1e-5)

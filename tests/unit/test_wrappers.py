@@ -1,4 +1,4 @@
-"""Detectors around a detector: rescaled, subsampled, trimmed."""
+"""Detectors around a detector: rescaled, subsampled, trimmed, cross."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from assay.detectors.base import Suspects
+from assay.detectors.base import Embeds, Suspects
+from assay.detectors.cross import Cross
 from assay.detectors.registry import load_detector, make_detector, unpackageable
 from assay.detectors.rescaled import Rescaled
 from assay.detectors.subsampled import Subsampled
@@ -17,7 +18,8 @@ from assay.evaluation.metrics import auprc
 from assay.parts import read_part, write_part
 from assay.serving.scorer import write_scorer
 
-WRAPPERS = [Rescaled, Subsampled, Trimmed]
+WRAPPERS = [Rescaled, Subsampled, Trimmed, Cross]
+FEW: dict[type[Any], dict[str, Any]] = {Subsampled: {"samples": 2}, Cross: {"folds": 2}}
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 
@@ -55,7 +57,7 @@ def saved(detector: Any, folder: Path) -> bytes:
 )
 def test_any_detector_goes_in_and_comes_back(wrapper: type[Any], inner: Any, tmp_path: Path) -> None:
     rows, _ = contaminated(380, 20, seed=0)
-    few = {"samples": 3} if wrapper is Subsampled else {}
+    few = FEW.get(wrapper, {})
     detector = wrapper(inner, device="cpu", seed=4, **few).fit(rows)
     first, again = saved(detector, tmp_path / "a"), saved(wrapper(inner, seed=4, **few).fit(rows), tmp_path / "b")
     assert first == again
@@ -92,7 +94,7 @@ def test_a_wrong_inner_detector_is_refused_before_any_rows_are_there(wrapper: ty
             make_detector(wrapper.kind, {"detector": inner}, seed=0)
 
 
-@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("wrapper", [Rescaled, Subsampled, Trimmed])
 def test_an_inner_detector_that_learns_from_labels_is_refused(wrapper: type[Any]) -> None:
     with pytest.raises(ConfigError, match="passes no labels on, and 'hsc' learns from them"):
         make_detector(wrapper.kind, {"detector": "hsc"}, seed=0)
@@ -118,8 +120,7 @@ def test_too_few_rows_for_the_inner_detector_are_refused(wrapper: type[Any]) -> 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_what_names_a_class_may_be_wrapped_and_never_packaged(wrapper: type[Any], tmp_path: Path) -> None:
-    few = {"samples": 2} if wrapper is Subsampled else {}
-    detector = wrapper("sklearn.svm.OneClassSVM", **few).fit(cloud(60, seed=0))
+    detector = wrapper("sklearn.svm.OneClassSVM", **FEW.get(wrapper, {})).fit(cloud(60, seed=0))
     part = detector.to_part()
     some = cloud(5, seed=1)
     np.testing.assert_array_equal(load_detector(part).decision_function(some), detector.decision_function(some))
@@ -135,6 +136,19 @@ def test_what_the_run_sets_reaches_the_inner_detector() -> None:
     detector = make_detector("trimmed", {"detector": inner}, seed=3, image_shape=(8, 8), device="cpu").fit(rows)
     assert isinstance(detector, Trimmed)
     assert {"seed": 3, "image_shape": (8, 8), "device": "cpu"}.items() <= detector.detector_.get_params().items()
+
+
+@pytest.mark.parametrize("wrapper", [Rescaled, Trimmed])
+def test_the_codes_are_the_inner_detectors(wrapper: type[Any]) -> None:
+    rows = cloud(300, seed=0)
+    detector = wrapper({"pca": {"n_components": 2}}).fit(rows)
+    assert isinstance(detector, Embeds)
+    given = (rows - rows.min(axis=0)) / np.ptp(rows, axis=0) if wrapper is Rescaled else rows
+    inner: Any = make_detector("pca", {"n_components": 2}, seed=0).fit(given)
+    codes = detector.embed(rows)
+    assert codes.shape == (1, 300, 2)
+    np.testing.assert_allclose(codes, inner.embed(given), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(wrapper("knn").fit(rows).embed(rows)[0], given, rtol=1e-4, atol=1e-4)
 
 
 def test_rescaled_undoes_the_standard_scale() -> None:

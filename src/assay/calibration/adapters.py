@@ -58,6 +58,22 @@ class Identity:
 
 
 ADAPTERS: dict[str, type[Identity] | type[Cadet]] = {"none": Identity, "cadet": Cadet}
+AUTO = "auto"
+
+
+def auto_candidates() -> dict[str, ScoreAdapter]:
+    """Return the unfitted adapters that "auto" chooses from, "none" first."""
+    no_prior = Cadet(prior_weight=0)
+    return {"none": Identity(), "cadet": Cadet(), "cadet-no-prior": no_prior}
+
+
+def check_adapter(name: str, params: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` where params.yaml may not name an adapter like that."""
+    if name == AUTO:
+        if params:
+            raise ConfigError(f"adapter 'auto' takes no parameters; drop {sorted(params)[0]!r}")
+        return
+    make_adapter(name, params)
 
 
 def make_adapter(name: str, params: Mapping[str, Any]) -> ScoreAdapter:
@@ -69,7 +85,7 @@ def make_adapter(name: str, params: Mapping[str, Any]) -> ScoreAdapter:
         The name or a parameter is unknown, or a parameter is out of range.
     """
     if name not in ADAPTERS:
-        raise ConfigError(f"adapter {name!r} is unknown; choose one of {sorted(ADAPTERS)}")
+        raise ConfigError(f"adapter {name!r} is unknown; choose one of {sorted([AUTO, *ADAPTERS])}")
     allowed = list(inspect.signature(ADAPTERS[name]).parameters)
     unknown = sorted(set(params) - set(allowed))
     if unknown:

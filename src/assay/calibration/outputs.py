@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,9 +51,8 @@ def observe(detector: Detector, null_model: NullModel, scaled: Floats) -> Output
 
     Where a detector has no latent space, the scaled rows themselves stand in for it, as one member.
     """
-    from assay.detectors.base import Embeds
+    from assay.detectors.base import latent_codes
 
-    def latents() -> Floats:
-        return detector.embed(scaled) if isinstance(detector, Embeds) else scaled[None]
-
-    return Outputs(detector.decision_function(scaled), null_model.hardness(scaled), latents)
+    return Outputs(
+        detector.decision_function(scaled), null_model.hardness(scaled), partial(latent_codes, detector, scaled)
+    )

@@ -266,4 +266,7 @@ def _record(
             "seed": seed,
         }
     )
+    if "category" in fitted.rows:
+        like = np.where(source < 0, np.arange(len(source)) % max(1, len(fitted)), source)
+        rows["category"] = fitted.rows["category"].to_numpy(dtype=object)[like]
     return RowSet(features, rows)

@@ -20,7 +20,7 @@ from assay.parts import read_json, write_bytes, write_json
 NORMAL, ANOMALY, UNKNOWN = 0, 1, -1
 ROW_COLUMNS = ("row_id", "label", "group", "time")
 MODALITIES = ("tabular", "image", "series")
-OPTIONAL = ("id_column", "series_shape")
+OPTIONAL = ("id_column", "series_shape", "category_column")
 SEALED = ("features.npy", "rows.csv")
 
 
@@ -33,7 +33,8 @@ class RowSet:
     features : ndarray of float32, shape (n, d)
     rows : DataFrame of n rows
         At least ``row_id`` (str) and ``label`` (int8; 0 normal, 1 anomaly, -1 unknown); ``group`` and
-        ``time`` (str, "" where there is none) and whatever else a step puts on record.
+        ``time`` (str, "" where there is none), ``category`` (str) where the dataset has categories, and whatever
+        else a step puts on record.
     """
 
     features: NDArray[np.float32]
@@ -72,6 +73,8 @@ class Card:
     series_shape : tuple of int or None
         (length, channels) of the windows of series, whose columns are the channels of the first step, then those
         of the second, and so on.
+    category_column : str or None
+        Name of the column of categories in the user's file, where there was one.
     """
 
     name: str
@@ -81,6 +84,7 @@ class Card:
     source: str
     id_column: str | None = None
     series_shape: tuple[int, int] | None = None
+    category_column: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,7 @@ def read_rows(folder: Path) -> RowSet:
         if not (folder / name).is_file():
             raise DataError(f"{folder / name} is missing; run the step that makes it (see dvc.yaml), or `dvc pull`")
     features = np.load(folder / "features.npy", allow_pickle=False)
-    text = dict.fromkeys(("row_id", "group", "time", "fingerprint", "source_row", "recipe"), str)
+    text = dict.fromkeys(("row_id", "group", "time", "fingerprint", "source_row", "recipe", "category"), str)
     rows = pd.read_csv(folder / "rows.csv", dtype=text | {"label": np.int8}, keep_default_na=False)
     if features.ndim != 2 or len(features) != len(rows):
         raise DataError(
@@ -149,6 +153,7 @@ def read_card(folder: Path) -> Card:
         source=fields["source"],
         id_column=fields.get("id_column"),
         series_shape=_pair(fields.get("series_shape")),
+        category_column=fields.get("category_column"),
     )
 
 

@@ -36,6 +36,7 @@ def read_table(
     id_column: str | None = None,
     group: str | None = None,
     time: str | None = None,
+    category: str | None = None,
 ) -> Dataset:
     """Read a CSV (UTF-8, comma, one header line) or Parquet file as a tabular dataset.
 
@@ -59,6 +60,8 @@ def read_table(
         alphabetical order is the order in time: timestamps in UTC with nine decimals of a second (one
         without a zone is taken as UTC); numbers, exactly as decimals, with 20 digits before the point,
         those below zero as "-" and the complement to 10**20 (-1.25 is "-99999999999999999998.75").
+    category : str, optional
+        Column of categories, never missing, that scores may be calibrated within (a machine type, a site).
 
     Returns
     -------
@@ -71,7 +74,7 @@ def read_table(
         The file, a column or a value cannot be used; the message names it. Rows are counted from 0.
     """
     check_name(name, "the dataset's name")
-    roles = {"label": label, "id_column": id_column, "group": group, "time": time}
+    roles = {"label": label, "id_column": id_column, "group": group, "time": time, "category": category}
     special = [column for column in roles.values() if column is not None]
     if len(set(special)) < len(special):
         raise DataError(f"one column is named for two purposes in {roles}; give each its own column")
@@ -89,7 +92,9 @@ def read_table(
             "time": sortable_times(texts["time"]) if time else blank,
         }
     ).astype({"row_id": "str", "group": "str", "time": "str"})
-    card = Card(name, "tabular", columns, None, path.name, id_column)
+    if category:
+        rows["category"] = pd.Series(_categories(texts["category"]), dtype="str")
+    card = Card(name, "tabular", columns, None, path.name, id_column, category_column=category)
     return Dataset(card, RowSet(features_of(frame, columns), rows))
 
 
@@ -219,6 +224,14 @@ def _ids(texts: Texts) -> Texts:
     return _printable("row id", texts)
 
 
+def _categories(texts: Texts) -> Texts:
+    """Return categories, checked."""
+    empty = np.flatnonzero(texts == "")
+    if len(empty):
+        raise DataError(f"row {empty[0]} has no category; every row needs one")
+    return _printable("category", texts)
+
+
 def _labels(texts: Texts) -> NDArray[np.int8]:
     """Return labels as 0, 1 and -1."""
     codes, unique = pd.factorize(texts)
@@ -244,7 +257,7 @@ def _float32(name: str, column: pd.Series[Any]) -> NDArray[np.float32]:
     if len(bad):
         raise DataError(
             f"column {name!r} is not numeric: row {bad[0]} has {column.iloc[bad[0]]!r}; "
-            "turn it into numbers, remove it, or name it as label, id, group or time"
+            "turn it into numbers, remove it, or name it as label, id, group, time or category"
         )
     exact = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
     with np.errstate(over="ignore"):

@@ -8,8 +8,10 @@ import tempfile
 from pathlib import Path
 
 from assay import versioning
+from assay.calibration.labelling import ensure_labels
 from assay.data.dataset import Dataset, write_dataset
 from assay.data.quarantine import ensure_quarantine
+from assay.data.target import ensure_target
 from assay.errors import DataError, TamperedError, ToolError
 from assay.lineage.records import dvc_directory_md5, dvc_md5, files_of
 from assay.parts import write_json
@@ -28,6 +30,7 @@ def load_source(
     id_column: str | None = None,
     group: str | None = None,
     time: str | None = None,
+    category: str | None = None,
 ) -> Dataset:
     """Load a named public dataset, or a user's CSV or Parquet file.
 
@@ -37,7 +40,7 @@ def load_source(
         A name that `assay.data.registry.dataset_names` lists, or the path of a file.
     name : str, optional
         Name to give to the file's dataset; needed for files, not allowed for public sets.
-    label, id_column, group, time : str, optional
+    label, id_column, group, time, category : str, optional
         Columns of the file that hold these.
 
     Raises
@@ -49,6 +52,7 @@ def load_source(
     from assay.data.registry import dataset_names, load_named
 
     options = {"--name": name, "--label": label, "--id": id_column, "--group": group, "--time": time}
+    options["--category"] = category
     if source in dataset_names():
         if given := [option for option, value in options.items() if value is not None]:
             raise DataError(f"{given[0]} is for files of your own; {source} is a public dataset and needs no options")
@@ -63,7 +67,7 @@ def load_source(
         raise DataError(f"{source!r} is neither a file nor a known dataset; known are {', '.join(dataset_names())}")
     if name is None:
         raise DataError(f"give the dataset of {path.name} a name: assay ingest {source} --name NAME")
-    return read_table(path, name=name, label=label, id_column=id_column, group=group, time=time)
+    return read_table(path, name=name, label=label, id_column=id_column, group=group, time=time, category=category)
 
 
 def ingest(project: Project, dataset: Dataset) -> Path:
@@ -92,7 +96,7 @@ def ingest(project: Project, dataset: Dataset) -> Path:
         tracked = dvc_md5({**others, **own})
         if learned is not None:
             write_json(suite, learned)
-        ensure_quarantine(project.root, name)
+        _ensure_inputs(project.root, name)
         project.events.append("ingest-started", dataset=name, tracked=tracked)
         data.mkdir(exist_ok=True)
         if (data / name).exists():
@@ -107,7 +111,7 @@ def ingest(project: Project, dataset: Dataset) -> Path:
 def restore(project: Project) -> None:
     """Make ``data/`` what data.dvc names: from the DVC cache, a remote, or the bundled sets.
 
-    Datasets without a quarantine file get an empty one.
+    Datasets without a file of quarantined rows, of labels or of target rows get an empty one.
 
     Raises
     ------
@@ -118,7 +122,14 @@ def restore(project: Project) -> None:
     """
     _bring_back(project)
     for card in (project.root / "data").glob("*/card.json"):
-        ensure_quarantine(project.root, card.parent.name)
+        _ensure_inputs(project.root, card.parent.name)
+
+
+def _ensure_inputs(root: Path, name: str) -> None:
+    """Write the small files about a dataset that people fill in, empty, where they are missing."""
+    ensure_quarantine(root, name)
+    ensure_labels(root, name)
+    ensure_target(root, name)
 
 
 def _bring_back(project: Project) -> None:

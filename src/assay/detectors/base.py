@@ -76,6 +76,35 @@ class Embeds(Protocol):
 
 
 @runtime_checkable
+class CrossFitted(Protocol):
+    """A fitted detector of K folds, each of which has not seen a part of the training rows.
+
+    What is said of training rows is said of those without label 1, in their order.
+
+    Attributes
+    ----------
+    n_folds : int
+        K.
+    fold_of_ : ndarray of int64, shape (m,)
+        The fold of each of those rows, from 0 to K - 1: the one that was fitted without it.
+    held_out_scores_ : ndarray of float32, shape (m,)
+        Each row's score by its fold.
+    """
+
+    n_folds: int
+    fold_of_: NDArray[np.int64]
+    held_out_scores_: Floats
+
+    def fold_scores(self, X: Floats) -> Floats:
+        """Return the scores of rows (n, d) by each fold, of shape (K, n)."""
+        ...
+
+    def fold_of_new(self, X: Floats) -> NDArray[np.int64]:
+        """Return the fold that each of the rows (n, d) would belong to as a training row, of shape (n,)."""
+        ...
+
+
+@runtime_checkable
 class Suspects(Protocol):
     """A detector that suspects some of its training rows to be anomalies, in the order of those rows.
 
@@ -297,6 +326,14 @@ def score_rows(score: Callable[[Floats], Doubles], rows: Floats, *, chunk: int) 
     for start in range(0, len(rows), chunk):
         scores[start : start + chunk] = score(rows[start : start + chunk])
     return scores
+
+
+def latent_codes(detector: Detector, X: Floats) -> Floats:
+    """Return the codes of rows (n, d) by each of the S members, of shape (S, n, k).
+
+    Where a detector has no latent space, the rows themselves stand in for it, as one member.
+    """
+    return detector.embed(X) if isinstance(detector, Embeds) else X[None]
 
 
 def require_varied(kind: str, scores: Floats) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -272,6 +272,12 @@ class PrincipalComponents(Baseline):
 
     def __init__(self, n_components: int | float = 0.9) -> None:
         self.n_components = n_components
+
+    def embed(self, X: Floats) -> Floats:
+        """Return the coordinates of rows (n, d) along the leading components, as one member, of shape (1, n, k)."""
+        require_fitted(self, "form_")
+        codes = cast(PrincipalResiduals, self.form_).codes(check_rows(X, self.n_features_in_))
+        return np.clip(codes, -FLOAT32_MAX, FLOAT32_MAX).astype(np.float32)[None]
 
     def _fitted_form(self, rows: Floats) -> ArrayForm:
         from sklearn.decomposition import PCA

@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from assay.detectors.base import Allowed, Floats, image_shape, one_of, real, series_shape, whole, wholes
+from assay.detectors.base import Allowed, Floats, image_shape, one_of, real, require_fitted, series_shape, whole, wholes
 from assay.detectors.neural import COMMON, Fitting, NeuralDetector
 from assay.detectors.predictor import context, predictor
 from assay.detectors.training import pinned_threads
 from assay.errors import TrainingError
-from assay.networks.build import autoencoder
+from assay.networks.build import Coder, autoencoder
 from assay.networks.mlp import stacked_mlp
 from assay.networks.recurrent import RecurrentPredictor
 
@@ -29,9 +29,13 @@ RUINED = 10.0
 class Reconstruction(nn.Module):
     """The loss of autoencoders: mean squared reconstruction error."""
 
-    def __init__(self, coder: nn.Module) -> None:
+    def __init__(self, coder: Coder) -> None:
         super().__init__()
         self.coder = coder
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return the codes, of shape (S, n, latent_dim)."""
+        return self.coder.encode(x)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the losses, of shape (S, n), of rows (S, n, d)."""
@@ -44,6 +48,10 @@ class Prediction(nn.Module):
     def __init__(self, recurrent: RecurrentPredictor) -> None:
         super().__init__()
         self.recurrent = recurrent
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return the rows themselves, as one member, of shape (1, n, d): there is no code of a whole window."""
+        return x[:1]
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the losses, of shape (S, n), of rows (S, n, d)."""
@@ -66,13 +74,17 @@ class Distance(nn.Module):
     @torch.no_grad()
     def settle(self, x: Tensor) -> None:
         """Fix the centre: the mean code of rows (S, n, d), its coordinates pushed away from zero."""
-        mean = self.encoder(x).mean(dim=1, keepdim=True)
+        mean = self.encode(x).mean(dim=1, keepdim=True)
         pushed = torch.where(mean < 0, -CENTRE_GAP, CENTRE_GAP)
         self.centre.copy_(torch.where(mean.abs() < CENTRE_GAP, pushed, mean))
 
+    def encode(self, x: Tensor) -> Tensor:
+        """Return the codes, of shape (S, n, latent_dim)."""
+        return cast(Tensor, self.encoder(x))
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the losses, of shape (S, n), of rows (S, n, d)."""
-        return cast(Tensor, (self.encoder(x) - self.centre).square().mean(dim=2))
+        return (self.encode(x) - self.centre).square().mean(dim=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +239,14 @@ class Contradicting(NeuralDetector):
         self.mixed_precision = mixed_precision
         self.compiled = compiled
         self.seed = seed
+
+    def embed(self, X: Floats) -> Floats:
+        """Return every member's codes of rows (n, d), of shape (S, n, latent_dim).
+
+        The LSTM has none: with base "lstm_predictor" the rows themselves stand in for them, as one member.
+        """
+        require_fitted(self, "network_")
+        return self._mapped(self.network_.encode, X)
 
     def _build(self, n_features: int) -> nn.Module:
         if self.base == "lstm_predictor":

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from assay.detectors.balancing import balanced
-from assay.detectors.base import Allowed, wholes
+from assay.detectors.base import Allowed, Floats, require_fitted, wholes
 from assay.detectors.neural import COMMON, Fitting, NeuralDetector
 from assay.detectors.updates import Schedule
 from assay.networks.mlp import stacked_mlp
@@ -72,6 +72,11 @@ class DevNet(NeuralDetector):
         self.mixed_precision = mixed_precision
         self.compiled = compiled
         self.seed = seed
+
+    def embed(self, X: Floats) -> Floats:
+        """Return every member's last hidden layer of rows (n, d), of shape (S, n, k): what the score is linear in."""
+        require_fitted(self, "network_")
+        return self._mapped(self.network_[:-1], X)
 
     def _build(self, n_features: int) -> nn.Sequential:
         return stacked_mlp(self.members, [n_features, *self.hidden, 1], nn.ReLU)

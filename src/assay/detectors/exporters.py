@@ -305,11 +305,15 @@ class PrincipalResiduals:
         components = np.ascontiguousarray(estimator.components_[:n_components])
         return cls(estimator.mean_, components, np.array([noise]))
 
+    def codes(self, rows: Floats) -> Doubles:
+        """Return the coordinates along the components, of shape (n, q); row by row, like the scores."""
+        centred = rows.astype(np.float64) - self.mean
+        return np.asarray((self.components @ centred[:, :, None])[:, :, 0], dtype=np.float64)
+
     def score(self, rows: Floats) -> Doubles:
         """Return the standardised squared errors; row by row, so that no product depends on the batch."""
         centred = rows.astype(np.float64) - self.mean
-        codes = self.components @ centred[:, :, None]
-        errors = centred - (self.components.T @ codes)[:, :, 0]
+        errors = centred - (self.components.T @ self.codes(rows)[:, :, None])[:, :, 0]
         return np.asarray(np.square(errors).sum(axis=1) / self.noise_variance[0], dtype=np.float64)
 
     def arrays(self) -> dict[str, Array]:

@@ -271,12 +271,13 @@ class NeuralDetector(BaseEstimator):  # type: ignore[misc]
         return np.clip(scores, -FLOAT32_MAX, FLOAT32_MAX)
 
     def _mapped(self, function: Callable[[Tensor], Tensor], X: Floats) -> Floats:
-        """Apply a function of stacked rows to checked rows, in chunks; return float32 of shape (S, n, ...)."""
+        """Apply a function of stacked rows to checked rows, in chunks; return finite float32 of shape (S, n, ...)."""
         rows = check_rows(X, self.n_features_in_)
         starts = range(0, max(1, len(rows)), CHUNK)
         with torch.inference_mode():
-            parts = [function(self._stacked(rows[i : i + CHUNK])).float().numpy() for i in starts]
-        return np.concatenate(parts, axis=1)
+            parts = (function(self._stacked(rows[i : i + CHUNK])) for i in starts)
+            finite = [part.clamp(-FLOAT32_MAX, FLOAT32_MAX).float().numpy() for part in parts]
+        return np.concatenate(finite, axis=1)
 
 
 def per_member(value: float | Sequence[float]) -> float | tuple[float, ...]:

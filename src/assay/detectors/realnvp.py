@@ -7,7 +7,7 @@ from typing import ClassVar, cast
 
 from torch import Tensor
 
-from assay.detectors.base import Allowed, real, whole, wholes
+from assay.detectors.base import Allowed, Floats, real, require_fitted, whole, wholes
 from assay.detectors.neural import COMMON, Fitting, NeuralDetector
 from assay.errors import TrainingError
 from assay.networks.coupling import CouplingFlow
@@ -84,6 +84,11 @@ class RealNVP(NeuralDetector):
         self.mixed_precision = mixed_precision
         self.compiled = compiled
         self.seed = seed
+
+    def embed(self, X: Floats) -> Floats:
+        """Return every member's latent rows z of rows (n, d), of shape (S, n, d)."""
+        require_fitted(self, "network_")
+        return self._mapped(lambda x: self.network_(x)[0], X)
 
     def _build(self, n_features: int) -> CouplingFlow:
         if n_features < 2:

@@ -26,6 +26,7 @@ DETECTORS: dict[str, str] = {
     "rescaled": "assay.detectors.rescaled:Rescaled",
     "subsampled": "assay.detectors.subsampled:Subsampled",
     "trimmed": "assay.detectors.trimmed:Trimmed",
+    "cross": "assay.detectors.cross:Cross",
     "ncae": "assay.detectors.ncae:NormalityCalibratedAutoencoder",
     "deep_svdd": "assay.detectors.deep_svdd:DeepSVDD",
     "deep_sad": "assay.detectors.deep_sad:DeepSAD",
@@ -117,6 +118,12 @@ def unpackageable(part: Part) -> str:
             path = config["config"].get("path", "it") if isinstance(config.get("config"), Mapping) else "it"
             return f"{str(path).rpartition('.')[2]} has no array form; it is compared and calibrated, not packaged"
     return ""
+
+
+def learns_from_labels(part: Part) -> bool:
+    """Return whether a fitted detector, or one that it wraps, is of those that learn from labelled anomalies."""
+    kinds = (config.get("kind") for config in _nested({"kind": part.kind, "config": part.config}))
+    return any(kind in DETECTORS and detector_class(kind).uses_labels for kind in kinds if isinstance(kind, str))
 
 
 def _nested(config: Any) -> Iterator[Mapping[str, Any]]:

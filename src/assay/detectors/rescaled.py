@@ -14,8 +14,10 @@ from assay.detectors.base import (
     Detector,
     Doubles,
     Floats,
+    Labels,
     Progress,
     check_rows,
+    latent_codes,
     one_of,
     require_fitted,
 )
@@ -77,7 +79,12 @@ class Rescaled(Wrapper):
         require_fitted(self, "detector_")
         return self.detector_.decision_function(self._scaled(check_rows(X, self.n_features_in_)))
 
-    def _fit(self, rows: Floats, progress: Progress | None) -> None:
+    def embed(self, X: Floats) -> Floats:
+        """Return the inner detector's codes, of shape (S, n, k), or the scaled rows where it has no latent space."""
+        require_fitted(self, "detector_")
+        return latent_codes(self.detector_, self._scaled(check_rows(X, self.n_features_in_)))
+
+    def _fit(self, rows: Floats, labels: Labels, progress: Progress | None) -> None:
         if len(rows) == 0:
             raise InputError("there are no training rows to scale; give some")
         self.minimum_: Doubles = rows.min(axis=0).astype(np.float64)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.detectors.base import Allowed, Detector, Floats, Progress, check_rows, require_fitted, whole
+from assay.detectors.base import Allowed, Detector, Floats, Labels, Progress, check_rows, require_fitted, whole
 from assay.detectors.wrappers import Inner, Wrapper
 
 
@@ -75,7 +75,7 @@ class Subsampled(Wrapper):
             total += member.decision_function(rows)
         return np.asarray(total / len(self.members_), dtype=np.float32)
 
-    def _fit(self, rows: Floats, progress: Progress | None) -> None:
+    def _fit(self, rows: Floats, labels: Labels, progress: Progress | None) -> None:
         members = []
         for s in range(self.samples):
             rng = np.random.default_rng([self.seed, s])

@@ -10,7 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from assay.detectors.base import FLOAT32_MAX, Allowed, Detector, Doubles, Floats, Progress, require_fitted, share
+from assay.detectors.base import (
+    FLOAT32_MAX,
+    Allowed,
+    Detector,
+    Doubles,
+    Floats,
+    Labels,
+    Progress,
+    check_rows,
+    latent_codes,
+    require_fitted,
+    share,
+)
 from assay.detectors.wrappers import Inner, Wrapper
 from assay.parts import Array
 
@@ -114,7 +126,12 @@ class Trimmed(Wrapper):
         require_fitted(self, "detector_")
         return self.detector_.decision_function(X)
 
-    def _fit(self, rows: Floats, progress: Progress | None) -> None:
+    def embed(self, X: Floats) -> Floats:
+        """Return the inner detector's codes, of shape (S, n, k), or the rows where it has no latent space."""
+        require_fitted(self, "detector_")
+        return latent_codes(self.detector_, check_rows(X, self.n_features_in_))
+
+    def _fit(self, rows: Floats, labels: Labels, progress: Progress | None) -> None:
         with threadpool_limits(limits=1):
             found = suspect(rows, most=self.most, seed=self.seed)
         self.suspicion_ = np.minimum(found.suspicion, FLOAT32_MAX).astype(np.float32)

@@ -84,6 +84,8 @@ class VariationalAutoencoder(Autoencoder):
     of the training rows. That is the optimum and a usable score, so it is no error, but a note says so. A smaller
     `beta` is a decoder of variance `beta`.
 
+    Codes (`embed`) are the means; where the posterior has collapsed they are the same for all rows.
+
     Parameters
     ----------
     beta : float

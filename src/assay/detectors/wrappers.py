@@ -13,6 +13,7 @@ from assay.detectors.base import (
     Allowed,
     Detector,
     Floats,
+    Labels,
     Progress,
     check_labels,
     check_parameters,
@@ -50,11 +51,11 @@ class Wrapper(BaseEstimator):  # type: ignore[misc]
     """What the detectors around a detector share.
 
     A subclass fits one or more inner detectors in `_fit`, and says in `_inner` what they are and in `_restore`
-    how they come back.
+    how they come back. One that `passes_labels` gives them the labels, and may hold a detector that learns from those.
     """
 
     kind: ClassVar[str]
-    uses_labels: ClassVar[bool] = False
+    passes_labels: ClassVar[bool] = False
     allowed: ClassVar[dict[str, Allowed]] = {
         "detector": inner(),
         "image_shape": image_shape(),
@@ -69,6 +70,7 @@ class Wrapper(BaseEstimator):  # type: ignore[misc]
     device: str
     seed: int
     n_features_in_: int
+    uses_labels: bool = False  # of an instance: what its inner detector does, known after `check`
 
     def fit(self, X: Floats, y: NDArray[Any] | None = None, *, progress: Progress | None = None) -> Self:
         """Fit on rows of shape (n, d).
@@ -76,24 +78,25 @@ class Wrapper(BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         ConfigError
-            A constructor argument is not allowed, the inner detector or one of its parameters is unknown, or it is
-            one that learns from labels.
+            A constructor argument is not allowed, the inner detector or one of its parameters is unknown, or it
+            learns from labels, which are not passed on.
         InputError
-            The rows are not a finite array of shape (n, d), or `y` holds labelled anomalies.
+            The rows are not a finite array of shape (n, d), or the labels do not fit (see
+            `assay.detectors.base.check_labels`).
         TrainingError
             The inner detector cannot be fitted.
         """
         self.check()
         rows = check_rows(X)
-        check_labels(self.kind, y, len(rows), uses_labels=self.uses_labels)
-        self._fit(rows, progress)
+        labels = check_labels(self.kind, y, len(rows), uses_labels=self.uses_labels)
+        self._fit(rows, labels, progress)
         self.n_features_in_ = rows.shape[1]
         return self
 
     def check(self) -> Self:
         """Check the constructor arguments, those of the inner detector too; raises `ConfigError`."""
         check_parameters(self.kind, self.get_params(deep=False), self.allowed)
-        self._new(self.seed)
+        self.uses_labels = self._new(self.seed).uses_labels
         return self
 
     def to_part(self) -> Part:
@@ -122,6 +125,7 @@ class Wrapper(BaseEstimator):  # type: ignore[misc]
             loaded.append(load_detector(Part(head["kind"], head["config"], arrays)))
         wrapper._restore(loaded, part.arrays)
         wrapper.n_features_in_ = part.config["n_features"]
+        wrapper.uses_labels = any(detector.uses_labels for detector in loaded)
         return wrapper
 
     def _new(self, seed: int) -> Detector:
@@ -140,7 +144,7 @@ class Wrapper(BaseEstimator):  # type: ignore[misc]
             series_shape=self.series_shape,
             device=self.device,
         )
-        if made.uses_labels:
+        if made.uses_labels and not self.passes_labels:
             raise ConfigError(
                 f"detector {self.kind!r} passes no labels on, and {name!r} learns from them: "
                 f"use {name!r} by itself, or another one inside"
@@ -151,7 +155,7 @@ class Wrapper(BaseEstimator):  # type: ignore[misc]
         """Return what the wrapper stores beside its inner detectors."""
         return {}
 
-    def _fit(self, rows: Floats, progress: Progress | None) -> None:
+    def _fit(self, rows: Floats, labels: Labels, progress: Progress | None) -> None:
         raise NotImplementedError
 
     def _inner(self) -> list[Detector]:

@@ -136,7 +136,7 @@ def _no_commit(chain: Chain, logged: str | None) -> str:
         return f"{words}; the run began at {logged[:12]}, which is not in this repository any more"
     return (
         f"{words}, and which one was checked out has not been logged: commit params.yaml, data.dvc, dvc.lock, "
-        "expectations/ and src/ after a run to have one"
+        "expectations/, quarantine/, labels/, targets/ and src/ after a run to have one"
     )
 
 

@@ -31,7 +31,12 @@ TITLES = {
     "bento": "Bento",
     "deployment": "Deployment",
 }
-SETTINGS = {"expectations": "Expectation suite", "quarantine": "Quarantine"}
+SETTINGS = {
+    "expectations": "Expectation suite",
+    "quarantine": "Quarantine",
+    "labels": "Labels of calibration rows",
+    "targets": "Target rows",
+}
 
 
 @dataclass(frozen=True, slots=True)

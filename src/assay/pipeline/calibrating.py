@@ -4,61 +4,240 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from assay.config import Choice
-from assay.data.dataset import (
-    read_rows,
-)
-from assay.parts import read_json, read_part, write_part
+from assay.data.dataset import Card, RowSet, read_card, read_rows
+from assay.errors import ConfigError
+from assay.parts import read_json, read_part, write_json, write_part
 from assay.pipeline.candidates import candidate_name
 from assay.pipeline.progress import Progress, silent
 from assay.pipeline.rows import levels_of, presumed_normals
 
+if TYPE_CHECKING:
+    from assay.calibration.adapters import ScoreAdapter
+    from assay.calibration.calibrators import Calibrator
+    from assay.calibration.decisions import Scored
+    from assay.calibration.hardness import NullModel, Strata
+    from assay.calibration.outputs import Outputs
+    from assay.calibration.weighted import DensityRatio
+    from assay.data.scaling import Scaler
+    from assay.detectors.base import Detector, Floats
+
+METHODS = {"all": "split", "hardness": "stratum", "category": "category"}
+
 
 def calibrate(
+    card: Path,
+    split: Path,
     adapt: Path,
     calibration: Path,
+    labels: Path,
+    target: Path,
     trained: Path,
     out: Path,
     *,
     detectors: Sequence[Choice],
     adapters: Sequence[Choice],
+    within: str,
+    ties: str,
+    seed: int,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Fit adapters and stratum edges on the adapt rows, then store the calibration rows' scores.
 
     Nothing is learned from the calibration rows but the conformal reference, which lies apart in
-    ``reference/``.
-    """
-    from assay.calibration.adapters import make_adapter
-    from assay.calibration.conformal import ConformalCalibrator
-    from assay.calibration.hardness import Strata, load_null_model
-    from assay.calibration.outputs import observe
-    from assay.data.scaling import load_scaler
-    from assay.detectors.registry import load_detector
+    ``reference/``. Those of them that somebody has labelled as anomalies are left out (Label-Trim); that and how
+    rows are compared is written to ``calibration.json``.
 
-    adapt_rows, reference_rows = presumed_normals(read_rows(adapt)), presumed_normals(read_rows(calibration))
+    Parameters
+    ----------
+    card : Path
+        Folder of the dataset's card.
+    split : Path
+        ``split.json``.
+    labels : Path
+        Answers to the questions of `assay label`.
+    target : Path
+        Rows that calibration is weighted towards; usually an empty file.
+    within : {"all", "hardness", "category"}
+        Rows that a row is compared with.
+    ties : {"counted", "randomised"}
+        What becomes of calibration scores equal to a row's.
+    seed : int
+        Of everything random here.
+    """
+    from assay.calibration.contaminated import trim_report
+    from assay.data.target import read_target
+
+    about = read_card(card)
+    adapt_rows = presumed_normals(read_rows(adapt))
+    reference, found = trim_report(presumed_normals(read_rows(calibration)), labels)
+    towards = read_target(target, about.columns)
+    method = _method(within, read_json(split)["unit"], reference, len(towards))
     failures = read_json(trained / "failures.json")
     for level in levels_of(trained):
-        scaler = load_scaler(read_part(trained / level, "scaler"))
-        null_model = load_null_model(read_part(trained / level, "null_model"))
-        scaled = scaler.transform(adapt_rows.features)
-        reference = scaler.transform(reference_rows.features)
-        write_part(out / "adapters" / level, "strata", Strata.fit(null_model.hardness(scaled)).to_part())
+        stage = _Level(about, trained / level, adapt_rows, reference, towards, method, seed)
+        write_part(out / "adapters" / level, "strata", stage.strata.to_part())
+        if stage.ratio is not None:
+            write_part(out / "reference" / level, "ratio", stage.ratio.to_part())
         for choice in detectors:
             if level in failures.get(choice.label, {}):
                 continue
             progress(f"{choice.label} at {level}", 0.0)
-            detector = load_detector(read_part(trained / level, choice.label))
-            to_fit, of_reference = (observe(detector, null_model, rows) for rows in (scaled, reference))
+            stage.take(choice.label)
             for adapter_choice in adapters:
                 name = candidate_name(choice.label, adapter_choice.label)
-                adapter = make_adapter(adapter_choice.name, adapter_choice.params).fit(to_fit)
+                adapter, evidence = stage.adapter(adapter_choice)
                 write_part(out / "adapters" / level, name, adapter.to_part())
-                adapted = np.asarray(adapter.transform(of_reference), dtype=np.float32)
-                calibrator = ConformalCalibrator().fit(adapted)
-                write_part(out / "reference" / level, name, calibrator.to_part())
+                if evidence is not None:
+                    write_json(out / "adapters" / level / f"{name}.choice.json", evidence)
+                write_part(out / "reference" / level, name, stage.calibrator(adapter).to_part())
+    write_json(
+        out / "calibration.json",
+        {"within": within, "ties": ties, "method": method, "n_target": len(towards), **found},
+    )
     return {}
+
+
+def _method(within: str, unit: str, reference: RowSet, n_target: int) -> str:
+    """Return how rows are compared: "split", "stratum", "category", "grouped" or "weighted".
+
+    Raises
+    ------
+    ConfigError
+        The settings contradict each other or the dataset.
+    """
+    if within == "category" and "category" not in reference.rows:
+        raise ConfigError(
+            "calibrate.within is 'category', and the dataset has no categories; name their column when it is brought "
+            "in (`assay ingest FILE --category COLUMN`), or use 'all' or 'hardness'"
+        )
+    if within != "all" and (unit == "group" or n_target):
+        why = "roles were given by group" if unit == "group" else "there are target rows (`assay reweight --clear`)"
+        raise ConfigError(f"calibrate.within is {within!r}, which cannot be had where {why}; use 'all'")
+    if unit == "group" and n_target:
+        raise ConfigError(
+            "there are target rows, and roles were given by group: weights are for rows that are independent of each "
+            "other; drop them with `assay reweight --clear`"
+        )
+    return "weighted" if n_target else "grouped" if unit == "group" else METHODS[within]
+
+
+class _Level:
+    """Calibration at one contamination level: what every candidate there shares, and the detector in turn."""
+
+    def __init__(
+        self,
+        about: Card,
+        trained: Path,
+        adapt: RowSet,
+        reference: RowSet,
+        target: Floats,
+        method: str,
+        seed: int,
+    ) -> None:
+        from assay.calibration.hardness import Strata, load_null_model
+        from assay.data.scaling import load_scaler
+
+        self.about, self.trained, self.method, self.seed = about, trained, method, seed
+        self.adapt_rows, self.reference = adapt, reference
+        self.scaler: Scaler = load_scaler(read_part(trained, "scaler"))
+        self.null_model: NullModel = load_null_model(read_part(trained, "null_model"))
+        self.scaled_adapt = self.scaler.transform(adapt.features)
+        self.scaled_reference = self.scaler.transform(reference.features)
+        self.strata: Strata = Strata.fit(self.null_model.hardness(self.scaled_adapt))
+        self.ratio: DensityRatio | None = None
+        if method == "weighted":
+            from assay.calibration.weighted import DensityRatio
+
+            try:
+                self.ratio = DensityRatio.fit(self.scaled_adapt, self.scaler.transform(target), seed=seed)
+            except DataError as error:
+                raise DataError(f"{error} (`assay reweight --clear` ends the weighting)") from error
+
+    def take(self, label: str) -> None:
+        """Turn to a detector."""
+        from assay.calibration.outputs import observe
+        from assay.detectors.registry import load_detector
+
+        self.detector: Detector = load_detector(read_part(self.trained, label))
+        self.of_adapt: Outputs = observe(self.detector, self.null_model, self.scaled_adapt)
+        self.of_reference: Outputs = observe(self.detector, self.null_model, self.scaled_reference)
+        self.probes: dict[str, Outputs] | None = None
+
+    def adapter(self, choice: Choice) -> tuple[ScoreAdapter, dict[str, Any] | None]:
+        """Fit an adapter; where the choice is left to the data, return what it was made by, too."""
+        from assay.calibration.adapters import AUTO, auto_candidates, make_adapter
+
+        if choice.name != AUTO:
+            return make_adapter(choice.name, choice.params).fit(self.of_adapt), None
+        from assay.calibration.choice import choose_adapter
+
+        if self.probes is None:
+            self.probes = self._make_probes()
+        chosen = choose_adapter(auto_candidates(), self.of_adapt, self.probes, seed=self.seed)
+        return chosen.adapter, {"chosen": chosen.label, **chosen.evidence}
+
+    def _make_probes(self) -> dict[str, Outputs]:
+        """Return the detector's outputs for synthetic anomalies made from the adapt rows, by recipe."""
+        from assay.calibration.outputs import observe
+        from assay.calibration.probes import make_probes
+
+        made = make_probes(
+            self.adapt_rows.features,
+            self.about.modality,
+            seed=self.seed,
+            image_shape=self.about.image_shape,
+            series_shape=self.about.series_shape,
+        )
+        return {
+            recipe: observe(self.detector, self.null_model, self.scaler.transform(rows))
+            for recipe, rows in made.items()
+        }
+
+    def calibrator(self, adapter: ScoreAdapter) -> Calibrator:
+        """Fit the calibrator of the detector with a fitted adapter on the calibration rows."""
+        from assay.calibration.adapters import Identity
+        from assay.calibration.conformal import ConformalCalibrator
+        from assay.calibration.decisions import adapt_rows
+        from assay.calibration.grouped import GroupedCalibrator
+        from assay.calibration.mondrian import MondrianCalibrator
+        from assay.calibration.weighted import WeightedCalibrator
+        from assay.detectors.base import CrossFitted
+
+        scored = adapt_rows(self.detector, adapter, self.of_reference, self.reference.features, self.scaled_reference)
+        if self.method == "split" and isinstance(self.detector, CrossFitted) and isinstance(adapter, Identity):
+            return self._cross(self.detector, scored)
+        if self.method == "stratum":
+            hardness = np.asarray(self.of_reference.hardness, dtype=np.float64)
+            return MondrianCalibrator("stratum").fit(scored.scores, self.strata.assign(hardness))
+        if self.method == "category":
+            categories = self.reference.rows["category"].to_numpy(dtype=object)
+            return MondrianCalibrator("category").fit(scored.scores, categories)
+        if self.method == "grouped":
+            return GroupedCalibrator().fit(scored.scores, _groups(self.reference))
+        if self.ratio is not None:
+            return WeightedCalibrator().fit(scored.scores, self.ratio.weights(self.scaled_reference))
+        return ConformalCalibrator().fit(scored.scores)
+
+    def _cross(self, detector: Any, scored: Scored) -> Calibrator:
+        """Compare within folds: the held-out training rows, and every calibration row in the fold it falls to."""
+        from assay.calibration.cross import CrossCalibrator
+
+        assert scored.fold_scores is not None
+        of_calibration, fold = scored.fold_scores(), detector.fold_of_new(self.scaled_reference)
+        return CrossCalibrator().fit(
+            [
+                np.concatenate([detector.held_out_scores_[detector.fold_of_ == k], of_calibration[k, fold == k]])
+                for k in range(detector.n_folds)
+            ]
+        )
+
+
+def _groups(rows: RowSet) -> Any:
+    """Return each row's group; a row without one is a group of its own."""
+    group, row_id = (rows.rows[name].to_numpy(dtype=object) for name in ("group", "row_id"))
+    return np.where(group == "", "row:" + row_id, "group:" + group)

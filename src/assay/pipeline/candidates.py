@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,13 @@ from assay.config import Choice
 from assay.data.dataset import RowSet
 from assay.parts import read_part
 
-Scores = NDArray[np.float32]
+if TYPE_CHECKING:
+    from assay.calibration.decisions import Scored
+
+
+def categories_of(rows: RowSet) -> NDArray[np.object_] | None:
+    """Return each row's category, or None where the dataset has none."""
+    return rows.rows["category"].to_numpy(dtype=object) if "category" in rows.rows else None
 
 
 def candidate_name(detector: str, adapter: str) -> str:
@@ -43,14 +50,16 @@ class LevelScores:
         self.trained, self.adapters = trained / level, adapters / level
         scaler = load_scaler(read_part(self.trained, "scaler"))
         null_model = load_null_model(read_part(self.trained, "null_model"))
-        self.rows = [scaler.transform(part.features) for part in (normals, anomalies)]
+        self.raw = (normals, anomalies)
+        self.rows = [scaler.transform(part.features) for part in self.raw]
         self.null_model = null_model
-        strata = Strata.from_part(read_part(self.adapters, "strata"))
-        self.strata = strata.assign(null_model.hardness(self.rows[0]))
+        self.edges = Strata.from_part(read_part(self.adapters, "strata"))
+        self.strata = self.edges.assign(null_model.hardness(self.rows[0]))
 
-    def of(self, detector: str, adapters: Sequence[Choice]) -> Iterator[tuple[Choice, Scores, Scores]]:
-        """Yield each adapter with the scores of the normals and of the anomalies, float32 of shape (n,)."""
+    def of(self, detector: str, adapters: Sequence[Choice]) -> Iterator[tuple[Choice, Scored, Scored]]:
+        """Yield each adapter with the scored normals and the scored anomalies."""
         from assay.calibration.adapters import load_adapter
+        from assay.calibration.decisions import adapt_rows
         from assay.calibration.outputs import observe
         from assay.detectors.registry import load_detector
 
@@ -58,5 +67,8 @@ class LevelScores:
         observed = [observe(fitted, self.null_model, rows) for rows in self.rows]
         for choice in adapters:
             adapter = load_adapter(read_part(self.adapters, candidate_name(detector, choice.label)))
-            normals, anomalies = (np.asarray(adapter.transform(outputs), dtype=np.float32) for outputs in observed)
+            normals, anomalies = (
+                adapt_rows(fitted, adapter, outputs, raw.features, rows, categories_of(raw))
+                for outputs, raw, rows in zip(observed, self.raw, self.rows, strict=True)
+            )
             yield choice, normals, anomalies

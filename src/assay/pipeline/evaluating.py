@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from assay.config import Choice
 from assay.parts import read_json, read_part, write_arrays, write_json
-from assay.pipeline.candidates import LevelScores, Scores, candidate_name
+from assay.pipeline.candidates import LevelScores, candidate_name
 from assay.pipeline.rows import evidence_rows, levels_of
 
 if TYPE_CHECKING:
-    from assay.calibration.conformal import ConformalCalibrator
+    from assay.calibration.decisions import Reference, Scored
+    from assay.calibration.hardness import Strata
 
 
 def evaluate(
@@ -30,11 +31,10 @@ def evaluate(
     eps: float,
 ) -> dict[str, Any]:
     """Read the test rows, once, for the record: every candidate at every level."""
-    from assay.calibration.conformal import ConformalCalibrator
-
     normals, anomalies, evidence = evidence_rows(test)
     failures = read_json(trained / "failures.json")
     table = []
+    ties = read_json(calibrated / "calibration.json")["ties"]
     for level in levels_of(trained):
         p_values = {}
         scored = LevelScores(trained, calibrated / "adapters", level, normals, anomalies)
@@ -43,10 +43,10 @@ def evaluate(
                 continue
             for adapter, of_normals, of_anomalies in scored.of(detector.label, adapters):
                 name = candidate_name(detector.label, adapter.label)
-                calibrator = ConformalCalibrator.from_part(read_part(calibrated / "reference" / level, name))
-                p_values[f"{name}.normals"] = calibrator.p_values(of_normals)
-                p_values[f"{name}.anomalies"] = calibrator.p_values(of_anomalies)
-                figures = _figures(calibrator, of_normals, of_anomalies, scored.strata, eps)
+                reference = _reference(calibrated / "reference" / level, name, scored.edges, ties)
+                found = tuple(reference.p_values(rows) for rows in (of_normals, of_anomalies))
+                p_values[f"{name}.normals"], p_values[f"{name}.anomalies"] = found
+                figures = _figures(reference, of_normals, of_anomalies, found, scored.strata, eps)
                 table.append({"level": level, "detector": detector.label, "adapter": adapter.label, **figures})
         write_arrays(out / "p_values" / f"{level}.safetensors", p_values)
     about = {"evidence": evidence, "eps": eps, "n_normals": len(normals), "n_anomalies": len(anomalies)}
@@ -54,15 +54,32 @@ def evaluate(
     return {}
 
 
+def _reference(folder: Path, name: str, strata: Strata, ties: str) -> Reference:
+    """Read what rows of a candidate are compared with."""
+    from assay.calibration.calibrators import load_calibrator
+    from assay.calibration.decisions import Reference
+    from assay.calibration.weighted import DensityRatio
+
+    weighted = (folder / "ratio.json").is_file()
+    ratio = DensityRatio.from_part(read_part(folder, "ratio")) if weighted else None
+    return Reference(load_calibrator(read_part(folder, name)), strata, ratio, ties)
+
+
 def _figures(
-    calibrator: ConformalCalibrator, normals: Scores, anomalies: Scores, strata: NDArray[np.int64], eps: float
+    reference: Reference,
+    normals: Scored,
+    anomalies: Scored,
+    p_values: tuple[NDArray[np.float64], ...],
+    strata: NDArray[np.int64],
+    eps: float,
 ) -> dict[str, Any]:
     """What the test rows say of one candidate at one level."""
     from assay.evaluation.metrics import auprc, auroc, stratum_rates
 
-    truth = np.concatenate([np.zeros(len(normals), np.int8), np.ones(len(anomalies), np.int8)])
-    scores = np.concatenate([normals, anomalies])
-    flags = calibrator.predict(normals, eps)
+    counts = (len(normals.scores), len(anomalies.scores))
+    truth = np.concatenate([np.zeros(counts[0], np.int8), np.ones(counts[1], np.int8)])
+    scores = np.concatenate([normals.scores, anomalies.scores])
+    flags, detected = (found <= eps for found in p_values)
     rates = stratum_rates(flags, strata)
     return {
         "auroc": auroc(truth, scores),
@@ -70,9 +87,9 @@ def _figures(
         "fpr": float(flags.mean()),
         "stratum_fpr": rates,
         "worst_stratum_fpr": max(rates.values()),
-        "power": float(calibrator.predict(anomalies, eps).mean()),
-        "smallest_eps": calibrator.smallest_eps,
-        "n_calibration": round(1 / calibrator.smallest_eps) - 1,
+        "power": float(detected.mean()),
+        "smallest_eps": reference.calibrator.smallest_eps,
+        "n_calibration": reference.calibrator.n_rows,
     }
 
 

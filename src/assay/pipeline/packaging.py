@@ -58,7 +58,9 @@ def package(
         "columns": list(card.columns),
         "image_shape": None if card.image_shape is None else list(card.image_shape),
         **({} if card.series_shape is None else {"series_shape": list(card.series_shape)}),
+        **({} if card.category_column is None else {"category_column": card.category_column}),
         "eps": eps,
+        "calibration": read_json(calibrated / "calibration.json"),
         "unit": read_json(split)["unit"],
         "candidate": {"detector": winner["detector"], "adapter": winner["adapter"], "level": level},
         "lineage": {"root": lineage_root(behind), "data_version": dvc_directory_md5(data), "records": hashes},
@@ -84,7 +86,9 @@ def _winner(selection: dict[str, Any]) -> dict[str, Any]:
 def _parts(trained: Path, calibrated: Path, level: str, detector: str, adapter: str) -> dict[str, Part]:
     """Read the parts of which a candidate consists."""
     name = candidate_name(detector, adapter)
+    ratio = calibrated / "reference" / level / "ratio.json"
     return {
+        **({"ratio": read_part(ratio.parent, "ratio")} if ratio.is_file() else {}),
         "scaler": read_part(trained, "scaler"),
         "detector": read_part(trained, detector),
         "null_model": read_part(trained, "null_model"),
@@ -95,6 +99,6 @@ def _parts(trained: Path, calibrated: Path, level: str, detector: str, adapter: 
 
 
 def _uses_labels(detector: Part, labelled: Path) -> bool:
-    from assay.detectors.registry import detector_class
+    from assay.detectors.registry import learns_from_labels
 
-    return labelled.is_dir() and bool(detector_class(detector.kind).uses_labels)
+    return labelled.is_dir() and learns_from_labels(detector)

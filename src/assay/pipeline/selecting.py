@@ -40,9 +40,11 @@ def select(
         scored = LevelScores(trained, adapters_folder, level, normals, anomalies)
         strata[rho] = scored.strata
         for detector in detectors:
-            for adapter, *scores in scored.of(detector.label, adapters) if detector.label not in failures else ():
+            if detector.label in failures:
+                continue
+            for adapter, of_normals, of_anomalies in scored.of(detector.label, adapters):
                 name = candidate_name(detector.label, adapter.label)
-                found.setdefault(name, {})[rho] = SelectionScores(*scores)
+                found.setdefault(name, {})[rho] = SelectionScores(of_normals.scores, of_anomalies.scores)
     ships = levels[min(levels)]
     candidates = []
     for position, (detector, adapter) in enumerate(candidate_pairs(detectors, adapters)):

@@ -90,7 +90,8 @@ def _scale_level(about: Card, rows: RowSet, out: Path) -> Scaler:
     scaler = scaler_for(about.modality, about.series_shape).fit(rows.features)
     scaled = scaler.transform(rows.features)
     write_part(out, "scaler", scaler.to_part())
-    write_part(out, "null_model", make_null_model(about.modality, about.image_shape).fit(scaled).to_part())
+    null_model = make_null_model(about.modality, about.image_shape, about.series_shape)
+    write_part(out, "null_model", null_model.fit(scaled).to_part())
     return scaler
 
 

@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.calibration.adapters import ScoreAdapter, load_adapter
-from assay.calibration.conformal import ConformalCalibrator
+from assay.calibration.calibrators import Calibrator, load_calibrator
+from assay.calibration.conformal import check_eps
+from assay.calibration.decisions import Reference, Scored, score_rows
 from assay.calibration.hardness import NullModel, Strata, load_null_model
-from assay.calibration.outputs import observe
+from assay.calibration.weighted import DensityRatio
 from assay.config import NAME
 from assay.data.scaling import Scaler, load_scaler
 from assay.detectors.base import Detector
@@ -27,6 +29,8 @@ from assay.serving.deployment import read_deployment
 
 SCHEMA = 1
 HEAD = "scorer.json"
+BATCHED = ("conformal", "mondrian")
+Texts = NDArray[np.object_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +47,24 @@ class ScoreFunction:
 
     def __call__(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Score rows of shape (n, d); returns float32 (n,), higher = more anomalous."""
+        return self.scored(features).scores
+
+    def scored(self, features: NDArray[np.float32], categories: Texts | None = None) -> Scored:
+        """Score rows of shape (n, d), and keep what calibrators may compare them by."""
         scaled = self.scaler.transform(features)
-        outputs = observe(self.detector, self.null_model, scaled)
-        return np.asarray(self.adapter.transform(outputs), dtype=np.float32)
+        return score_rows(self.detector, self.null_model, self.adapter, features, scaled, categories)
 
     def hardness(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Hardness H(x) of rows of shape (n, d); returns float64 (n,)."""
         return self.null_model.hardness(self.scaler.transform(features))
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Rows' scores, float32 of shape (n,), and p-values, float64 of shape (n,)."""
+
+    scores: NDArray[np.float32]
+    p_values: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +78,24 @@ class Scorer:
     version : str
         First 12 hex digits of the SHA-256 of ``scorer.json``, which lists the hash of every other file.
     function : ScoreFunction
-    strata : Strata
-        Hardness strata, with edges from the adapt rows.
-    calibrator : ConformalCalibrator
-        Reference scores of the calibration rows.
+    reference : Reference
+        What scored rows are compared with: the scores of the calibration rows, and by what.
     """
 
     head: dict[str, Any]
     version: str
     function: ScoreFunction
-    strata: Strata
-    calibrator: ConformalCalibrator
+    reference: Reference
+
+    @property
+    def calibrator(self) -> Calibrator:
+        """Reference scores of the calibration rows; says what is guaranteed, and the smallest eps."""
+        return self.reference.calibrator
+
+    @property
+    def category_column(self) -> str | None:
+        """Name of the column of categories, where rows are compared within categories."""
+        return self.head.get("category_column") if self.calibrator.beside == "category" else None
 
     @property
     def name(self) -> str:
@@ -109,29 +131,87 @@ class Scorer:
         """
         return self.function(self._features(X))
 
-    def p_values(self, X: Any) -> NDArray[np.float64]:
-        """Return split-conformal p-values, float64 of shape (n,), in [1 / (m + 1), 1]."""
-        return self.calibrator.p_values(self.decision_function(X))
+    def judge(self, X: Any, category: Sequence[str] | None = None) -> Judged:
+        """Return the rows' scores with their p-values.
 
-    def predict(self, X: Any, eps: float | None = None) -> NDArray[np.bool_]:
+        Parameters
+        ----------
+        X : array-like, shape (n, d), or DataFrame
+        category : sequence of str, length n, optional
+            The rows' categories, where the scorer compares rows within categories and X is no DataFrame that has
+            them in the scorer's ``category_column``.
+
+        Raises
+        ------
+        InputError
+            See `decision_function`; also for a category that is missing or was never calibrated.
+        """
+        if category is None and self.category_column is not None and self.category_column in _names(X):
+            category = X[self.category_column].astype("str").to_numpy(dtype=object)
+        features = self._features(X)
+        categories = None if category is None else np.asarray(category, dtype=object)
+        if categories is not None and categories.shape != (len(features),):
+            raise InputError(f"{categories.shape} categories for {len(features)} rows; give one for each row")
+        scored = self.function.scored(features, categories)
+        return Judged(scored.scores, self.reference.p_values(scored))
+
+    def p_values(self, X: Any, category: Sequence[str] | None = None) -> NDArray[np.float64]:
+        """Return conformal p-values, float64 of shape (n,); see `judge`."""
+        return self.judge(X, category).p_values
+
+    def predict(self, X: Any, eps: float | None = None, category: Sequence[str] | None = None) -> NDArray[np.bool_]:
         """Flag rows: True where p <= eps.
 
-        At most eps of new normal rows are flagged on average over calibration sets, if they are exchangeable with
-        the calibration rows (split conformal prediction; CADET eq 11). Rows of new groups and rows of later times
-        are not; ``head["unit"]`` tells which of "row", "group" or "time" roles were given by.
+        ``calibrator.guarantee`` says what that means: for most scorers at most eps of new normal rows are flagged
+        on average over calibration sets, if they are exchangeable with the calibration rows (split conformal
+        prediction; CADET eq 11). Rows of later times are not; ``head["unit"]`` tells which of "row", "group" or
+        "time" roles were given by.
 
         Parameters
         ----------
         X : array-like, shape (n, d), or DataFrame
         eps : float, optional
             Target false-positive rate; the scorer's default where it is left out.
+        category : sequence of str, optional
+            See `judge`.
         """
-        return self.calibrator.predict(self.decision_function(X), self.head["eps"] if eps is None else eps)
+        return self.p_values(X, category) <= check_eps(self.head["eps"] if eps is None else eps)
+
+    def discover(self, X: Any, fdr: float, category: Sequence[str] | None = None) -> NDArray[np.bool_]:
+        """Flag rows of a batch such that at most a share `fdr` of the flagged ones is normal, on average.
+
+        Benjamini-Hochberg on the p-values of the batch (Bates, Candes, Lei, Romano, Sesia 2023).
+
+        Raises
+        ------
+        InputError
+            This scorer's p-values have no such guarantee (weighted, grouped and cross calibration).
+        """
+        from assay.calibration.batches import benjamini_hochberg
+
+        self.require_batches()
+        return benjamini_hochberg(self.p_values(X, category), fdr)
+
+    def require_batches(self) -> None:
+        """Raise `InputError` unless this scorer's p-values allow false discovery control."""
+        if self.calibrator.kind not in BATCHED:
+            raise InputError(
+                f"false discoveries are not controlled by this scorer: it is calibrated as {self.calibrator.kind!r}, "
+                f"and proofs exist for {' and '.join(BATCHED)} p-values; decide by eps instead"
+            )
 
     def _features(self, X: Any) -> NDArray[np.float32]:
-        if hasattr(X, "columns") and hasattr(X, "to_numpy"):
-            X = _numbers(X).iloc[:, column_order(self.columns, [str(c) for c in X.columns])].to_numpy()
+        names = _names(X)
+        if names:
+            if self.category_column in names:
+                X = X.drop(columns=[self.category_column])
+            X = _numbers(X).iloc[:, column_order(self.columns, _names(X))].to_numpy()
         return as_features(X, self.columns)
+
+
+def _names(X: Any) -> list[str]:
+    """Return the column names of a DataFrame, and none for anything else."""
+    return [str(name) for name in X.columns] if hasattr(X, "columns") and hasattr(X, "to_numpy") else []
 
 
 def _numbers(frame: Any) -> Any:
@@ -189,6 +269,7 @@ def _listed(columns: Sequence[str], most: int = 6) -> str:
 
 
 PART_FILES = ("scaler", "detector", "null_model", "strata", "adapter", "calibrator")
+RATIO = "ratio"  # only where calibration is weighted
 
 
 def write_scorer(folder: Path, head: dict[str, Any], parts: dict[str, Part], extra: dict[str, Any]) -> str:
@@ -201,7 +282,7 @@ def write_scorer(folder: Path, head: dict[str, Any], parts: dict[str, Part], ext
     head : dict
         Name, columns, candidate, eps and lineage; ``schema``, ``parts`` and ``files`` are added.
     parts : dict of str to Part
-        One for each of scaler, detector, null_model, strata, adapter and calibrator.
+        One for each of scaler, detector, null_model, strata, adapter and calibrator; ratio where there is one.
     extra : dict of str to (dict of arrays, or bytes)
         Further files by relative name: arrays go to safetensors, bytes as they are.
 
@@ -267,7 +348,7 @@ def load_scorer(folder: Path) -> Scorer:
                 head["parts"][name]["config"],
                 read_arrays(folder / f"{name}.safetensors"),
             )
-            for name in PART_FILES
+            for name in (*PART_FILES, *([RATIO] if RATIO in head["parts"] else []))
         }
     except KeyError as error:
         raise ScorerError(f"{folder / HEAD} has no part {error}; it needs {', '.join(PART_FILES)}") from error
@@ -282,8 +363,12 @@ def load_scorer(folder: Path) -> Scorer:
             load_null_model(parts["null_model"]),
             load_adapter(parts["adapter"]),
         ),
-        strata=Strata.from_part(parts["strata"]),
-        calibrator=ConformalCalibrator.from_part(parts["calibrator"]),
+        reference=Reference(
+            load_calibrator(parts["calibrator"]),
+            Strata.from_part(parts["strata"]),
+            DensityRatio.from_part(parts[RATIO]) if RATIO in parts else None,
+            head.get("calibration", {}).get("ties", "counted"),
+        ),
     )
 
 

@@ -7,9 +7,7 @@ bento.yaml and hands it back before it imports this module again, so that nothin
 
 from __future__ import annotations
 
-import json
 import math
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +18,10 @@ from pydantic import BaseModel, Field, PrivateAttr
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from assay.calibration.conformal import check_eps
+from assay.calibration.batches import benjamini_hochberg
 from assay.errors import AssayError, InputError
-from assay.serving.scorer import Scorer, column_order, load_scorer
-
-BODY = '{"columns": [names], "rows": [[numbers], ...], "eps": number (optional)}'
-JSON_WORDS = {
-    str: "a string",
-    bool: "true or false",
-    type(None): "null",
-    list: "a list",
-    dict: "an object",
-    float: "a number",
-}
+from assay.serving.requests import read_body, read_rows, read_share
+from assay.serving.scorer import Judged, Scorer, load_scorer
 
 
 class Arguments(BaseModel):
@@ -58,13 +47,22 @@ class RawBody(bentoml.IODescriptor):  # type: ignore[misc]
 class ScoreRequest(RawBody):
     """Rows to be scored. The fields serve the API documentation; `read_body` and `read_rows` check them."""
 
-    columns: list[str] = Field(description="every column of the scorer once, in any order")
-    rows: list[list[float]] = Field(description="one list of finite numbers for each row, in the order of `columns`")
+    columns: list[str] = Field(description="every column of the scorer once, in any order (see /info)")
+    rows: list[list[float | str]] = Field(
+        description="one list of finite numbers for each row, in the order of `columns`; a category may be text"
+    )
     eps: float | None = Field(
         default=None,
         gt=0,
         lt=1,
         description="target false-positive rate; left out: the scorer's own (see /info)",
+    )
+    fdr: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="flag so that of the flagged rows of this request at most this share is normal, on average "
+        "(Benjamini-Hochberg); instead of eps",
     )
 
 
@@ -72,7 +70,7 @@ class Result(BaseModel):
     """What is said of one row."""
 
     score: float | None = Field(description="higher = more anomalous; float32; null where it is beyond float32")
-    p_value: float = Field(description="conformal p-value; the row is flagged where p_value <= eps")
+    p_value: float = Field(description="conformal p-value; the row is flagged where p_value <= eps, without fdr")
     flagged: bool
 
 
@@ -80,7 +78,8 @@ class ScoreAnswer(bentoml.IODescriptor):  # type: ignore[misc]
     """Answer of /score; ``note`` is there only where something should be known about it."""
 
     results: list[Result]
-    eps: float
+    eps: float | None = Field(description="null where the request gave fdr")
+    fdr: float | None = None
     model_version: str
     data_version: str
     lineage_root: str
@@ -96,6 +95,9 @@ class InfoAnswer(bentoml.IODescriptor):  # type: ignore[misc]
     smallest_eps: float = Field(description="below it nothing can be flagged")
     detector: str
     adapter: str
+    n_calibration: int = Field(description="rows that p-values compare with")
+    guarantee: str = Field(description="what p-values promise, and under which assumption")
+    category_column: str | None = Field(description="a column to send besides, where rows compare within categories")
     model_version: str
     data_version: str
     lineage_root: str
@@ -121,9 +123,11 @@ class ScoringService:
         """Score rows; a body that does not fit is answered by status 400 and {"error": what is wrong}."""
         try:
             content = read_body(request._body)
-            eps = read_eps(content, self.scorer.head["eps"])
-            rows = read_rows(content, self.scorer.columns)
-            return JSONResponse(answer(self.scorer, rows, eps))
+            eps, fdr = (read_share(content, key) for key in ("eps", "fdr"))
+            if eps is not None and fdr is not None:
+                raise InputError("eps and fdr are two ways to decide; send one of them")
+            rows, categories = read_rows(content, self.scorer.columns, self.scorer.category_column)
+            return JSONResponse(answer(self.scorer, rows, categories, eps or self.scorer.head["eps"], fdr))
         except AssayError as error:
             return JSONResponse({"error": str(error)}, status_code=400)
 
@@ -137,6 +141,9 @@ class ScoringService:
             "smallest_eps": self.scorer.calibrator.smallest_eps,
             "detector": self.scorer.head["candidate"]["detector"],
             "adapter": self.scorer.head["candidate"]["adapter"],
+            "n_calibration": self.scorer.calibrator.n_rows,
+            "guarantee": self.scorer.calibrator.guarantee,
+            "category_column": self.scorer.category_column,
         }
         return JSONResponse(content | versions(self.scorer))
 
@@ -151,102 +158,24 @@ def versions(scorer: Scorer) -> dict[str, str]:
     }
 
 
-def answer(scorer: Scorer, rows: NDArray[np.float64], eps: float) -> dict[str, Any]:
-    """Score rows of shape (n, d) and return the body of the answer.
+def answer(
+    scorer: Scorer, rows: NDArray[np.float64], categories: list[str] | None, eps: float, fdr: float | None
+) -> dict[str, Any]:
+    """Score rows of shape (n, d) and return the body of the answer: decided by `fdr` if there is one, else by `eps`.
 
     Raises
     ------
     InputError
-        A value is not finite or does not fit float32.
+        A value is not finite or does not fit float32; a category is not known; false discoveries cannot be
+        controlled with this scorer.
     """
-    scores = scorer.decision_function(rows) if len(rows) else np.empty(0, dtype=np.float32)
-    decided = zip(
-        scores.tolist(),
-        scorer.calibrator.p_values(scores).tolist(),
-        scorer.calibrator.predict(scores, eps).tolist(),
-        strict=True,
-    )
+    found = scorer.judge(rows, categories) if len(rows) else Judged(np.empty(0, np.float32), np.empty(0))
+    how: dict[str, float | None]
+    if fdr is None:
+        flags, how, told = found.p_values <= eps, {"eps": eps}, scorer.calibrator.limits(eps)
+    else:
+        scorer.require_batches()
+        flags, how, told = benjamini_hochberg(found.p_values, fdr), {"eps": None, "fdr": fdr}, ""
+    decided = zip(found.scores.tolist(), found.p_values.tolist(), flags.tolist(), strict=True)
     results = [{"score": s if math.isfinite(s) else None, "p_value": p, "flagged": f} for s, p, f in decided]
-    return {"results": results, "eps": eps, **versions(scorer), **note(scorer, eps)}
-
-
-def note(scorer: Scorer, eps: float) -> dict[str, str]:
-    """Return a note where nothing can be flagged at `eps`, else nothing."""
-    if eps >= (smallest := scorer.calibrator.smallest_eps):
-        return {}
-    return {"note": f"eps is {eps}: no row can be flagged below eps = {smallest}, the smallest of this scorer"}
-
-
-def read_body(body: bytes) -> dict[str, Any]:
-    """Parse the body of a request to /score; every number becomes a float.
-
-    Raises
-    ------
-    InputError
-        It is not a JSON object, or a key is missing or unknown.
-    """
-    try:
-        content = json.loads(body, parse_int=float)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"the body is not JSON ({error}); send {BODY}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"the body is {JSON_WORDS[type(content)]}; send an object: {BODY}")
-    if unknown := sorted(content.keys() - {"columns", "rows", "eps"}):
-        raise InputError(f"unknown key {unknown[0]!r}; send {BODY}")
-    if missing := [key for key in ("columns", "rows") if key not in content]:
-        raise InputError(f"key {missing[0]!r} is missing; send {BODY}")
-    return content
-
-
-def read_eps(content: dict[str, Any], default: float) -> float:
-    """Return the eps of a request, or the scorer's own.
-
-    Raises
-    ------
-    InputError, ConfigError
-        It is not a number between 0 and 1.
-    """
-    eps = default if content.get("eps") is None else content["eps"]
-    if not isinstance(eps, float):
-        raise InputError(f"eps is {JSON_WORDS[type(eps)]}; give a number between 0 and 1, or leave it out")
-    return check_eps(eps)
-
-
-def read_rows(content: dict[str, Any], columns: tuple[str, ...]) -> NDArray[np.float64]:
-    """Return the rows of a request, float64 of shape (n, d), in the order of the scorer's columns.
-
-    Raises
-    ------
-    InputError
-        Unknown, missing or doubled columns; rows of another length; a value that is no number.
-    """
-    given, rows = content["columns"], content["rows"]
-    if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
-        raise InputError("columns must be a list of names; POST /info names this scorer's columns")
-    order = column_order(columns, given)
-    check_shape(rows, len(given))
-    check_numbers(rows, given)
-    return np.array(rows, dtype=np.float64).reshape(len(rows), len(columns))[:, order]
-
-
-def check_shape(rows: object, width: int) -> None:
-    """Raise `InputError` unless `rows` is a list of lists of `width` values, naming the first bad row."""
-    wanted = f"every row must be a list of {width} numbers, one for each column"
-    if not isinstance(rows, list):
-        raise InputError(f"rows is {JSON_WORDS[type(rows)]}; give a list of rows: {wanted}")
-    for number, row in enumerate(rows):
-        if not isinstance(row, list):
-            raise InputError(f"row {number} is {JSON_WORDS[type(row)]}; {wanted}")
-        if len(row) != width:
-            raise InputError(f"row {number} has length {len(row)}; {wanted}")
-
-
-def check_numbers(rows: list[list[Any]], columns: list[str]) -> None:
-    """Raise `InputError` at the first value that is not a JSON number."""
-    if set(map(type, chain.from_iterable(rows))) <= {float}:
-        return
-    for number, row in enumerate(rows):
-        for name, value in zip(columns, row, strict=True):
-            if not isinstance(value, float):
-                what = JSON_WORDS[type(value)]
-                raise InputError(f"row {number}, column {name!r} is {what}; every value must be a finite number")
+    return {"results": results, **how, **versions(scorer), **({"note": told} if told else {})}

@@ -1,0 +1,147 @@
+"""Pictures of diagnostics, each about 600 pixels wide and made from its numbers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from assay.evaluation.diagnostics import HardnessTrend, Path, Power, Rates
+
+NORMAL, ANOMALY, BAND, GUIDE = "#4477aa", "#cc6677", "#bbccee", "#555555"
+SERIES = (("#4477aa", "o"), ("#cc6677", "s"), ("#117733", "^"), ("#999933", "D"), ("#aa4499", "v"))
+SIZE = (6.0, 3.2)
+RATE_TICKS = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1)
+
+
+def hardness_picture(before: HardnessTrend, after: HardnessTrend) -> Figure:
+    """Draw the score against hardness, before and after adapting (CADET fig. 1 and 5, left)."""
+    figure = _figure()
+    for axes, trend, title in zip(figure.subplots(1, 2), (before, after), ("Before", "After"), strict=True):
+        axes.fill_between(trend.hardness, trend.low, trend.high, color=BAND, linewidth=0, label="10 to 90 %")
+        axes.plot(trend.hardness, trend.median, color=NORMAL, marker="o", markersize=3, label="median")
+        strength = "no ranks" if trend.spearman is None else f"rank correlation {trend.spearman:.2f}"
+        axes.set_title(f"{title} adapting: {strength}", fontsize=9)
+        _finish(axes, xlabel="hardness of normals", ylabel="score")
+    figure.axes[0].legend(fontsize=8, frameon=False)
+    return figure
+
+
+def strata_picture(candidates: Mapping[str, Rates], eps: float) -> Figure:
+    """Draw false-positive rates by stratum of hardness, and their bands, of named candidates (CADET fig. 5, right)."""
+    figure, axes = _axes()
+    step = 0.8 / len(candidates)
+    strata = sorted({place for rates in candidates.values() for place in rates.at})
+    for number, (name, rates) in enumerate(candidates.items()):
+        colour, marker = SERIES[number % len(SERIES)]
+        places = np.array(rates.at) + (number - (len(candidates) - 1) / 2) * step
+        height = np.subtract(rates.high, rates.low)
+        shown = "95 % band" if number == 0 and np.isfinite(height).any() else None
+        axes.bar(places, height, 0.9 * step, rates.low, color=BAND, label=shown)
+        axes.plot(places, rates.rate, marker, color=colour, markersize=6, clip_on=False, zorder=3, label=name)
+    axes.axhline(eps, color=GUIDE, linewidth=1, linestyle="--", label=f"eps = {eps:g}")
+    _finish(axes, xlabel="hardness stratum (1 = easiest)", ylabel="false-positive rate")
+    axes.set_xticks(strata, [f"{stratum:g}" for stratum in strata])
+    axes.set_ylim(0, None)
+    _legend_above(axes)
+    return figure
+
+
+def histogram_picture(rates: Rates) -> Figure:
+    """Draw the p-values of normals: how often each bin is hit, over how often it should be."""
+    figure, axes = _axes()
+    edges = np.array([0.0, *rates.at])
+    expected = np.array(rates.expected)
+    relative, low, high = (np.divide(values, expected) for values in (rates.rate, rates.low, rates.high))
+    if np.isfinite(low).any():
+        low, high = np.r_[low, low[-1]], np.r_[high, high[-1]]
+        axes.fill_between(edges, low, high, step="post", color=BAND, linewidth=0, label="95 % band")
+    axes.stairs(relative, edges, color=NORMAL, linewidth=1.5, baseline=None, label="normals")
+    axes.axhline(1, color=GUIDE, linewidth=1, linestyle="--", label="as they should be")
+    _finish(axes, xlabel="p-value", ylabel="frequency (1 = expected)")
+    axes.set(xlim=(0, 1), ylim=(0, None))
+    _legend_above(axes)
+    return figure
+
+
+def reliability_picture(rates: Rates) -> Figure:
+    """Draw the false-positive rate against eps, with its band; both axes go with the square root."""
+    figure, axes = _axes()
+    if np.isfinite(rates.low).any():
+        axes.fill_between(rates.at, rates.low, rates.high, color=BAND, linewidth=0, label="95 % band")
+    axes.plot(rates.at, rates.at, color=GUIDE, linewidth=1, linestyle="--", label="rate = eps")
+    axes.plot(rates.at, rates.rate, color=NORMAL, marker="o", markersize=3, label=f"{max(rates.n):,} normals")
+    _finish(axes, xlabel="eps", ylabel="false-positive rate")
+    _root_scale(axes, "x", max(rates.at))
+    _root_scale(axes, "y", 1.05 * np.nanmax([*rates.at, *rates.rate, *rates.high]))
+    _legend_above(axes)
+    return figure
+
+
+def power_picture(power: Power, eps: float) -> Figure:
+    """Draw the share of anomalies flagged against eps; the eps axis goes with the square root."""
+    figure, axes = _axes()
+    label = f"{power.n:,} anomal{'y' if power.n == 1 else 'ies'}"
+    axes.plot(power.eps, power.power, color=ANOMALY, marker="s", markersize=3, label=label)
+    axes.plot(power.eps, power.eps, color=GUIDE, linewidth=1, linestyle="--", label="flagging at random")
+    axes.axvline(eps, color=GUIDE, linewidth=1, linestyle=":", label=f"eps = {eps:g}")
+    _finish(axes, xlabel="eps", ylabel="share of anomalies flagged")
+    _root_scale(axes, "x", max(*power.eps, eps))
+    axes.set_ylim(-0.02, 1.02)
+    _legend_above(axes)
+    return figure
+
+
+def path_picture(path: Path) -> Figure:
+    """Draw a test martingale over the rows of a stream, its threshold, and the alarm if there is one."""
+    figure, axes = _axes()
+    axes.plot(path.row, path.log10_value, color=NORMAL, label="test martingale")
+    threshold = f"alarm at {10**path.log10_threshold:,.0f}"
+    axes.axhline(path.log10_threshold, color=GUIDE, linewidth=1, linestyle="--", label=threshold)
+    if path.alarm is not None:
+        axes.axvline(path.alarm, color=ANOMALY, linewidth=1, linestyle=":")
+        axes.plot(path.alarm, path.log10_threshold, color=ANOMALY, marker="s", label=f"alarm in row {path.alarm:,}")
+    _finish(axes, xlabel="row of the stream", ylabel="evidence, log10")
+    _legend_above(axes)
+    return figure
+
+
+def _figure() -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=SIZE, dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _axes() -> tuple[Figure, Axes]:
+    figure = _figure()
+    return figure, figure.add_subplot()
+
+
+def _finish(axes: Axes, **labels: Any) -> None:
+    axes.set(**labels)
+    axes.xaxis.label.set_fontsize(9)
+    axes.yaxis.label.set_fontsize(9)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def _legend_above(axes: Axes) -> None:
+    axes.legend(fontsize=8, frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+
+
+def _root_scale(axes: Axes, which: str, upper: float) -> None:
+    ticks = [tick for tick in RATE_TICKS if tick <= upper]
+    functions = (lambda x: np.sqrt(np.maximum(x, 0)), np.square)
+    getattr(axes, f"set_{which}scale")("function", functions=functions)
+    getattr(axes, f"set_{which}lim")(0, upper)
+    getattr(axes, f"set_{which}ticks")(ticks, [f"{tick:g}" for tick in ticks])

@@ -1,0 +1,128 @@
+"""`assay score`, `assay label` and `assay reweight` on a real project."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from tests.conftest import Checkout
+
+import assay
+from assay.calibration.labelling import labels_path
+from assay.data.dataset import read_dataset, read_rows
+from assay.data.target import target_path
+from assay.parts import read_arrays, read_json
+
+NAME = "breast_cancer"
+WORK = f"work/{NAME}"
+
+
+@pytest.fixture(autouse=True)
+def own_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BENTOML_HOME", raising=False)
+
+
+def table(project: Checkout) -> pd.DataFrame:
+    dataset = read_dataset(project.root / "data" / NAME)
+    frame = pd.DataFrame(dataset.data.features, columns=list(dataset.card.columns))[list(dataset.card.columns)[::-1]]
+    return frame.assign(patient=dataset.data.rows["row_id"].to_numpy())
+
+
+def test_a_file_is_scored(finished: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = table(finished)
+    rows.to_csv(finished.root / "rows.csv", index=False)
+    monkeypatch.chdir(finished.root)
+    scorer = assay.load(NAME)
+    told = json.loads(finished.assay("score", "rows.csv", "--out", "scored.csv", "--eps", "0.1", "--json").stdout)
+    scored = pd.read_csv(finished.root / "scored.csv")
+    assert list(scored.columns) == ["patient", "score", "p_value", "flagged"]
+    assert scored["patient"].tolist() == rows["patient"].tolist()
+    features = rows.drop(columns="patient")
+    np.testing.assert_array_equal(scored["p_value"], scorer.p_values(features))
+    np.testing.assert_array_equal(scored["flagged"] == 1, scorer.predict(features, eps=0.1))
+    assert told["flagged"] == scored["flagged"].sum()
+    assert 0 < told["false_alarms_at_most"] <= told["flagged"]
+
+
+def test_a_batch_is_decided_by_false_discoveries(finished: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = table(finished)
+    rows.to_parquet(finished.root / "rows.parquet")
+    monkeypatch.chdir(finished.root)
+    told = finished.assay("score", "rows.parquet", "--out", "scored.parquet", "--fdr", "0.2").stdout
+    scored = pd.read_parquet(finished.root / "scored.parquet")
+    np.testing.assert_array_equal(scored["flagged"] == 1, assay.load(NAME).discover(rows.drop(columns="patient"), 0.2))
+    assert "a false discovery rate of 0.2" in told
+    assert "false alarms, with 90% confidence" in told
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"drop": "mean area"}, "no column 'mean area'"),
+        ({"add": "score"}, "a column 'score' already"),
+        ({"spoil": "mean area"}, "row 3, column 'mean area': missing or infinite"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused(finished: Checkout, change: dict[str, str], words: str) -> None:
+    rows = table(finished)
+    rows = rows.drop(columns=change["drop"]) if "drop" in change else rows
+    rows = rows.assign(**{change["add"]: 1.0}) if "add" in change else rows
+    if "spoil" in change:
+        rows.loc[3, change["spoil"]] = np.nan
+    rows.to_csv(finished.root / "rows.csv", index=False)
+    assert words in finished.assay("score", "rows.csv", "--out", "scored.csv", code=2).stderr
+    assert not (finished.root / "scored.csv").exists()
+
+
+def test_labelled_anomalies_leave_the_calibration(finished: Checkout) -> None:
+    told = finished.assay("label", "--budget", "10", "--sample", "15").stdout
+    assert "25 rows to label, 0 labelled already" in told
+    path = labels_path(finished.root, NAME)
+    asked = pd.read_csv(path, dtype=str, keep_default_na=False)
+    calibration = read_rows(finished.root / WORK / "split/calibration")
+    assert set(asked["fingerprint"]) <= set(calibration.rows["fingerprint"])
+    assert asked["purpose"].value_counts().to_dict() == {"estimate": 15, "trim": 10}
+    scores = asked["score"].astype(float)
+    assert scores[asked["purpose"] == "trim"].min() >= scores[asked["purpose"] == "estimate"].max()
+    before = {p.name: p.read_bytes() for p in (finished.root / WORK / "calibrate/reference/level-0").iterdir()}
+    asked["label"] = np.where(asked["purpose"] == "trim", np.where(asked.index < 2, "1", "0"), "0")
+    asked.to_csv(path, index=False, lineterminator="\n")
+    finished.assay("stage", "calibrate")
+    found = read_json(finished.root / WORK / "calibrate/calibration.json")
+    assert (found["trim"]["removed"], found["trim"]["m_after"]) == (2, len(calibration) - 2)
+    assert found["contamination"]["left"] < 0.3
+    after = read_arrays(finished.root / WORK / "calibrate/reference/level-0/knn+none.safetensors")["scores"]
+    assert len(after) == len(calibration) - 2
+    assert before["knn+none.safetensors"] != b""
+    finished.assay("stage", "select")
+    finished.assay("stage", "package")
+    again = finished.assay("label", "--budget", "12", "--sample", "15").stdout
+    assert "labelled already" in again
+    assert "at most" in again
+
+
+def test_an_answer_that_is_none_is_named(finished: Checkout) -> None:
+    finished.assay("label", "--budget", "3")
+    path = labels_path(finished.root, NAME)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], lines[1] + "maybe", *lines[2:]]) + "\n")
+    words = finished.assay("stage", "calibrate", code=2).stderr
+    assert "line 2" in words
+    assert "maybe" in words
+
+
+def test_weights_are_refused_where_rows_are_too_few_and_cleared(finished: Checkout) -> None:
+    rows = table(finished).iloc[::2]
+    rows.to_csv(finished.root / "now.csv", index=False)
+    told = finished.assay("reweight", "now.csv").stdout
+    assert f"targets/{NAME}.csv: {len(rows)} of {len(rows)} rows" in told
+    words = finished.assay("stage", "calibrate", code=2).stderr
+    assert "weights of 30 columns need at least 300 source" in words
+    assert "assay reweight --clear" in words
+    finished.assay("reweight", "--clear")
+    assert target_path(finished.root, NAME).read_bytes() == b""
+    assert "fresh" in finished.assay("stage", "calibrate").stderr
+    rows.drop(columns="mean area").to_csv(finished.root / "now.csv", index=False)
+    assert "no column 'mean area'" in finished.assay("reweight", "now.csv", code=2).stderr
