@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.lineage.records import RECORD, hash_file
-from assay.parts import read_arrays, read_json, write_bytes
+from assay.parts import read_json, write_bytes
 from assay.pipeline.candidates import candidate_name, candidate_pairs
 from assay.pipeline.evaluating import read_evaluation
 from assay.pipeline.rows import levels_of
@@ -23,6 +23,7 @@ HEADINGS = {
     "worst_stratum_fpr": "worst stratum FPR",
     "fit_seconds": "fit s",
 }
+LEVELS = "Power on test anomalies by injected contamination of the training rows"
 EVIDENCE = {
     "labels": "labelled test rows",
     "anomalies": "labelled anomalies against presumed normal rows, since no row is labelled normal",
@@ -80,16 +81,9 @@ def write_report(project: Project) -> Path:
     evaluation = read_evaluation(project.folder("evaluate"))
     path = project.state / "reports" / f"{project.dataset}.html"
     rows = leaderboard(project)
-    shown = next((row for row in rows if row["chosen"]), rows[0])
-    name = candidate_name(shown["detector"], shown["adapter"])
-    figures = [
-        (
-            f"Share of test rows flagged by {name} at each eps: normals should follow the diagonal",
-            _shares(project, name),
-        ),
-        (f"False-positive rate of {shown['detector']} by hardness", _strata(evaluation, shown["detector"])),
-        ("Power on test anomalies by injected contamination of the training rows", _levels(evaluation)),
-    ]
+    measured = [row for row in rows if row["auroc"] is not None]
+    shown = next((row for row in measured if row["chosen"]), measured[0])
+    figures = [*_diagnostics(project, shown["detector"], shown["adapter"]), (LEVELS, _source(_levels(evaluation)))]
     write_bytes(path, _page(project, evaluation, rows, figures).encode())
     return path
 
@@ -119,50 +113,50 @@ def _cell(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def _figure() -> tuple[Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.5, 3), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.add_subplot()
-
-
 def _source(figure: Any) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _shares(project: Project, name: str) -> str:
-    level = levels_of(project.folder("train"))[0]
-    arrays = read_arrays(project.folder("evaluate") / "p_values" / f"{level}.safetensors")
-    figure, axes = _figure()
-    for kind, colour in (("anomalies", "#cc6677"), ("normals", "#4477aa")):
-        if f"{name}.{kind}" in arrays:
-            axes.ecdf(arrays[f"{name}.{kind}"], color=colour, label=kind)
-    axes.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle="--")
-    axes.set(xlabel="eps", ylabel="share with p <= eps", xlim=(0, 1), ylim=(0, 1.02))
-    axes.legend(loc="lower right")
-    return _source(figure)
+def _diagnostics(project: Project, detector: str, adapter: str) -> list[tuple[str, str]]:
+    """Return the pictures of a candidate's calibration, with titles."""
+    from assay.evaluation import pictures
+    from assay.evaluation.diagnostics import Diagnostics
+
+    folder = project.folder("evaluate") / "diagnostics"
+    found = {}
+    for choice in project.config.adapters:
+        content = read_json(folder / f"{candidate_name(detector, choice.label)}.json")
+        found[choice.label] = Diagnostics.from_json(content)
+    own, name = found[adapter], candidate_name(detector, adapter)
+    figures = [
+        (
+            f"p-values of test normals by {name}: bars should end in bands",
+            pictures.histogram_picture(own.histogram),
+        ),
+        (f"False-positive rate of {name} at each eps", pictures.reliability_picture(own.reliability)),
+        (
+            f"False-positive rate of {detector} by quartile of hardness, at eps {own.eps:g}",
+            pictures.strata_picture({label: each.strata for label, each in found.items()}, own.eps),
+        ),
+        (f"Score of {name} against hardness", pictures.hardness_picture(own.before, own.after)),
+    ]
+    if own.power is not None:
+        figures.append((f"Power of {name} on test anomalies at each eps", pictures.power_picture(own.power, own.eps)))
+    if own.path is not None:
+        title = f"Test martingale of {name} over the test normals: high where they are not like the calibration rows"
+        figures.append((title, pictures.path_picture(own.path)))
+    return [(title, _source(figure)) for title, figure in figures]
 
 
-def _strata(evaluation: dict[str, Any], detector: str) -> str:
-    figure, axes = _figure()
-    rows = [row for row in evaluation["candidates"] if row["detector"] == detector]
-    rows = [row for row in rows if row["level"] == rows[0]["level"]]
-    for number, row in enumerate(rows):
-        strata = sorted(row["stratum_fpr"].items())
-        places = [int(stratum) + 1 + (number - (len(rows) - 1) / 2) * 0.8 / len(rows) for stratum, _ in strata]
-        axes.bar(places, [rate for _, rate in strata], width=0.8 / len(rows), label=row["adapter"])
-    axes.axhline(evaluation["eps"], color="black", linewidth=1, linestyle="--", label=f"eps = {evaluation['eps']:g}")
-    axes.set(xlabel="hardness quartile (1 = easiest)", ylabel="FPR", xticks=[1, 2, 3, 4])
-    axes.legend(title="adapter", loc="upper left", bbox_to_anchor=(1, 1))
-    return _source(figure)
+def _levels(evaluation: dict[str, Any]) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
-
-def _levels(evaluation: dict[str, Any]) -> str:
-    figure, axes = _figure()
+    figure = Figure(figsize=(7.5, 3), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
     lines: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for row in evaluation["candidates"]:
         rho = float(row["level"].removeprefix("level-"))
@@ -174,4 +168,4 @@ def _levels(evaluation: dict[str, Any]) -> str:
         axes.plot(*zip(*points, strict=True), style, color=colour, marker="o", markersize=3, label=label)
     axes.set(xlabel="injected rho", ylabel="power", ylim=(-0.02, 1.02))
     axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
-    return _source(figure)
+    return figure

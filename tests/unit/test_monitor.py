@@ -81,7 +81,7 @@ def too_often(highest, threshold):
 @MEMORIES
 @pytest.mark.parametrize("bets", [SimpleJumper, Power])
 def test_false_alarms_keep_the_bound_over_fifty_times_the_calibration_rows(memory, bets):
-    m, redraws = 50, 200
+    m, redraws = 50, 150
     highest = []
     for seed in range(redraws):
         calibration, stream = drawn(seed, m, 50 * m)

@@ -100,6 +100,16 @@ def test_randomised_ties_are_valid_and_closer_to_exact():
     assert broken.mean(axis=0)[2] > max(0.08, 1.3 * counted.mean(axis=0)[2])
 
 
+@pytest.mark.parametrize("step", [1, -1])
+def test_randomised_ties_do_not_depend_on_the_order_of_the_calibration_rows(step):
+    weights, redraws, found = np.sort(np.r_[np.full(30, 0.01), np.ones(30)])[::step], 400, []
+    for seed in range(redraws):
+        calibrator = WeightedCalibrator().fit(np.zeros(60), weights, seed=seed)
+        breaks = np.random.default_rng(seed).random(50)
+        found.append((calibrator.p_values(np.zeros(50), np.ones(50), tie_breaks=breaks) <= 0.1).mean())
+    assert np.mean(found) <= 0.1 + 3 * np.std(found) / np.sqrt(redraws)
+
+
 def test_effective_rows_decide_what_can_be_flagged():
     scores = np.arange(100.0)
     calibrator = WeightedCalibrator().fit(scores, np.r_[np.full(90, 0.01), np.full(10, 1.0)])

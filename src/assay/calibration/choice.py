@@ -13,13 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.calibration.outputs import Outputs
-from assay.calibration.probes import make_probes
 from assay.errors import AssayError, ConfigError, DataError
 
 if TYPE_CHECKING:
     from assay.calibration.adapters import ScoreAdapter
-
-__all__ = ["NONE", "Chosen", "choose_adapter", "make_probes"]
 
 NONE, BETTER = "none", "better"
 MIN_ROWS, MAX_ROWS = 40, 2000
@@ -92,7 +89,7 @@ def choose_adapter(
         Of the n adapt rows. Below 40 rows nothing is compared and "none" is taken; above 2,000 a random 2,000
         are, and the chosen adapter is fitted on all.
     probes : mapping of str to Outputs
-        Of probes by kind (`make_probes`), from the same detector.
+        Of probes by kind (`assay.calibration.probes`), from the same detector.
     seed : int
         Of that pick and of the folds.
 

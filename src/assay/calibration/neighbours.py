@@ -32,7 +32,7 @@ RECALL_ROWS = 128
 PIVOTS_PER_ROOT = 2.0
 BITS = 53  # of float64
 MOST_BITS = 23  # so that grid points are whole numbers in float32, too
-BLOCK_DISTANCES = 2**18
+BLOCK_DISTANCES = 2**17
 
 
 class Found(NamedTuple):

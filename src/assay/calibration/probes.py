@@ -1,6 +1,6 @@
 """Probes: synthetic anomalies made from rows at hand, by which a choice without labels is judged.
 
-Each modality has kinds that are harder than normal rows, easier, and as hard; see `assay.calibration.hardness`.
+Images and series have kinds that are harder than normal rows, easier, and as hard (`assay.calibration.hardness`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from assay.data.recipes import RECIPES, synthesize
 from assay.errors import ConfigError
 
 EACH = 125
+DRAWS = 25
 TOO_FEW = 2
 FAR = ("global", "cluster")
 
@@ -32,9 +33,10 @@ def make_probes(
 ) -> dict[str, NDArray[np.float32]]:
     """Make probes of four kinds from presumed normal rows, 125 of each.
 
-    Tabular rows: the recipes of `assay.data.recipes`. Those that lie far outside the data ("global", "cluster")
-    every score finds, so that they would tell no two apart; here they are moved towards a random row, to a share
-    of the way that is log-uniform between 1/4 and 1. Images and series have kinds of their own (`IMAGE_KINDS`,
+    Tabular rows: the recipes of `assay.data.recipes`, "cluster" drawn anew 25 times since a draw has three centres
+    only. Those that lie far outside the data ("global", "cluster") every score finds, so that they would tell
+    no two apart; here they are moved towards a random row, so that a share of the way is left that is log-uniform
+    between 1/4 and 1. Images and series have kinds of their own (`IMAGE_KINDS`,
     `SERIES_KINDS`): the recipes treat columns as unordered and make noise of them, which hardness alone tells.
 
     Parameters
@@ -72,11 +74,14 @@ def make_probes(
 
 
 def _tabular(recipe: str, rows: Rows, seed: int) -> NDArray[np.float32]:
-    made, _ = synthesize(recipe, rows.astype(np.float32), EACH, seed=seed, image=False)
+    rng = np.random.default_rng((seed, list(RECIPES).index(recipe)))
+    draws = DRAWS if recipe == "cluster" else 1
+    seeds = rng.integers(2**31, size=draws).tolist()
+    normals = rows.astype(np.float32)
+    made = np.concatenate([synthesize(recipe, normals, EACH // draws, seed=one, image=False)[0] for one in seeds])
     if recipe not in FAR:
         return made
-    rng = np.random.default_rng((seed, len(RECIPES)))
-    towards = rows[rng.integers(len(rows), size=EACH)]
+    towards = normals[rng.integers(len(normals), size=EACH)]
     share = 0.25 ** rng.uniform(size=(EACH, 1))
     return (towards + share * (made - towards)).astype(np.float32)
 
@@ -133,28 +138,23 @@ def shift(windows: Rows, n: int, rng: np.random.Generator) -> Rows:
     return made
 
 
-def noise(windows: Rows, n: int, rng: np.random.Generator) -> Rows:
-    """Add white noise of 0.25 to 1 standard deviation to a quarter of the steps, in all channels."""
-    made, spread = _draw(windows, n, rng), windows.std(axis=(0, 1))
+def stuck(windows: Rows, n: int, rng: np.random.Generator) -> Rows:
+    """Repeat the values of one step for a quarter of the window, in all channels: change that is missing."""
+    made = _draw(windows, n, rng)
     long = max(1, windows.shape[1] // 4)
     for window in made:
         start = rng.integers(windows.shape[1] - long + 1)
-        window[start : start + long] += rng.uniform(0.25, 1) * spread * rng.standard_normal((long, spread.size))
+        window[start : start + long] = window[start]
     return made
 
 
-def splice(windows: Rows, n: int, rng: np.random.Generator) -> Rows:
-    """Go on with another window from some step on, at another place of it: each part is normal."""
-    made, others = _draw(windows, n, rng), _draw(windows, n, rng)
-    length = windows.shape[1]
-    for window, other in zip(made, others, strict=True):
-        step = rng.integers(length // 4, length - length // 4)
-        window[step:] = np.roll(other, int(rng.integers(length)), axis=0)[step:]
-    return made
+def backwards(windows: Rows, n: int, rng: np.random.Generator) -> Rows:
+    """Turn time around: as hard as before."""
+    return _draw(windows, n, rng)[:, ::-1]
 
 
 IMAGE_KINDS: dict[str, Kind] = {"patch": patch, "erased": erased, "turned": turned, "confetti": confetti}
-SERIES_KINDS: dict[str, Kind] = {"spike": spike, "shift": shift, "noise": noise, "splice": splice}
+SERIES_KINDS: dict[str, Kind] = {"spike": spike, "shift": shift, "stuck": stuck, "backwards": backwards}
 KINDS: Mapping[str, dict[str, Kind]] = {"image": IMAGE_KINDS, "series": SERIES_KINDS}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from assay.config import Choice
 from assay.data.dataset import Card, RowSet, read_card, read_rows
-from assay.errors import ConfigError
+from assay.errors import ConfigError, DataError
 from assay.parts import read_json, read_part, write_json, write_part
 from assay.pipeline.candidates import candidate_name
 from assay.pipeline.progress import Progress, silent
@@ -76,7 +76,7 @@ def calibrate(
     adapt_rows = presumed_normals(read_rows(adapt))
     reference, found = trim_report(presumed_normals(read_rows(calibration)), labels)
     towards = read_target(target, about.columns)
-    method = _method(within, read_json(split)["unit"], reference, len(towards))
+    method = _method(within, ties, read_json(split)["unit"], reference, len(towards))
     failures = read_json(trained / "failures.json")
     for level in levels_of(trained):
         stage = _Level(about, trained / level, adapt_rows, reference, towards, method, seed)
@@ -102,7 +102,7 @@ def calibrate(
     return {}
 
 
-def _method(within: str, unit: str, reference: RowSet, n_target: int) -> str:
+def _method(within: str, ties: str, unit: str, reference: RowSet, n_target: int) -> str:
     """Return how rows are compared: "split", "stratum", "category", "grouped" or "weighted".
 
     Raises
@@ -123,6 +123,8 @@ def _method(within: str, unit: str, reference: RowSet, n_target: int) -> str:
             "there are target rows, and roles were given by group: weights are for rows that are independent of each "
             "other; drop them with `assay reweight --clear`"
         )
+    if unit == "group" and ties == "randomised":
+        raise ConfigError("calibrate.ties is 'randomised', which has no meaning for groups of rows; use 'counted'")
     return "weighted" if n_target else "grouped" if unit == "group" else METHODS[within]
 
 
@@ -213,7 +215,13 @@ class _Level:
             return self._cross(self.detector, scored)
         if self.method == "stratum":
             hardness = np.asarray(self.of_reference.hardness, dtype=np.float64)
-            return MondrianCalibrator("stratum").fit(scored.scores, self.strata.assign(hardness))
+            found = self.strata.assign(hardness)
+            if len(np.unique(found)) < self.strata.n_strata:
+                raise ConfigError(
+                    f"calibrate.within is 'hardness', and of {self.strata.n_strata} strata one has none of the "
+                    f"{len(found)} calibration rows; use 'all', or bring in more rows"
+                )
+            return MondrianCalibrator("stratum").fit(scored.scores, found)
         if self.method == "category":
             categories = self.reference.rows["category"].to_numpy(dtype=object)
             return MondrianCalibrator("category").fit(scored.scores, categories)

@@ -30,10 +30,13 @@ def evaluate(
     adapters: Sequence[Choice],
     eps: float,
 ) -> dict[str, Any]:
-    """Read the test rows, once, for the record: every candidate at every level."""
+    """Read the test rows, once, for the record: every candidate at every level, with diagnostics at the lowest."""
+    from assay.pipeline.diagnosing import diagnose_rows
+
     normals, anomalies, evidence = evidence_rows(test)
     failures = read_json(trained / "failures.json")
     table = []
+    order = np.argsort(normals.rows["time"].to_numpy(dtype=object), kind="stable")
     ties = read_json(calibrated / "calibration.json")["ties"]
     for level in levels_of(trained):
         p_values = {}
@@ -47,6 +50,9 @@ def evaluate(
                 found = tuple(reference.p_values(rows) for rows in (of_normals, of_anomalies))
                 p_values[f"{name}.normals"], p_values[f"{name}.anomalies"] = found
                 figures = _figures(reference, of_normals, of_anomalies, found, scored.strata, eps)
+                if level == levels_of(trained)[0]:
+                    told = diagnose_rows(reference, of_normals, found, scored.strata, order, eps)
+                    write_json(out / "diagnostics" / f"{name}.json", told)
                 table.append({"level": level, "detector": detector.label, "adapter": adapter.label, **figures})
         write_arrays(out / "p_values" / f"{level}.safetensors", p_values)
     about = {"evidence": evidence, "eps": eps, "n_normals": len(normals), "n_anomalies": len(anomalies)}
