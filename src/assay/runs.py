@@ -38,6 +38,8 @@ class Result:
     report: str
     record: str
     folder: str | None
+    guarantee: str = ""
+    limits: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as plain JSON values."""
@@ -182,7 +184,10 @@ def summarise(project: Project, verdict: str, *, shipped: bool = True) -> Result
     """Collect what a finished run says, and draw its report; ``shipped`` tells whether it ended in a scorer."""
     from assay.pipeline.evaluating import read_evaluation
 
+    from assay.serving.scorer import load_scorer
+
     folders = scorer_folders(project) if shipped else []
+    calibrator = load_scorer(folders[0]).calibrator if folders else None
     deployment = read_deployment(project.root, project.dataset)
     evaluation = read_evaluation(project.folder("evaluate"))
     record = project.folder("package" if shipped else "select") / RECORD
@@ -198,6 +203,8 @@ def summarise(project: Project, verdict: str, *, shipped: bool = True) -> Result
         report=str(write_report(project).relative_to(project.root)),
         record=str(record.relative_to(project.root)),
         folder=str(folders[0].relative_to(project.root)) if folders else None,
+        guarantee=calibrator.guarantee if calibrator else "",
+        limits=calibrator.limits(project.config.eps) if calibrator else "",
     )
 
 
@@ -207,10 +214,10 @@ def show(result: Result) -> None:
     console.paper.print(
         console.candidates_table(result.candidates, eps=result.eps, evidence=result.evidence, title=title)
     )
-    if result.unit != "row":
+    if result.unit == "time":
         console.paper.print(
-            f"roles were given by {result.unit}: rows of a new {result.unit} are not exchangeable with the calibration "
-            f"rows, so that their false-positive rate is not guaranteed to stay below eps",
+            "roles were given by time: later rows are not exchangeable with the calibration rows, so that their "
+            "false-positive rate is not guaranteed to stay below eps",
             markup=False,
         )
     for row in result.candidates:
@@ -220,6 +227,7 @@ def show(result: Result) -> None:
         ("scorer", result.scorer or "none"),
         ("champion", result.champion or "none"),
         ("", result.verdict),
+        *(("p-values", told) for told in (result.guarantee, result.limits) if told),
     ]
     lines += [("folder", result.folder or "none"), ("report", result.report), ("lineage", result.record)]
     if result.champion:

@@ -13,8 +13,9 @@ from sklearn.preprocessing import SplineTransformer
 
 from assay.calibration.adapters import ADAPTERS, Identity, load_adapter, make_adapter
 from assay.calibration.cadet import Cadet
-from assay.calibration.hardness import Strata
+from assay.calibration.hardness import MeanNull, Strata
 from assay.calibration.outputs import Outputs
+from assay.detectors.registry import make_detector
 from assay.errors import ConfigError, DataError, ScorerError
 from assay.evaluation.metrics import stratum_rates
 from assay.parts import Part, read_part, write_part
@@ -70,6 +71,37 @@ def test_false_positive_rates_of_the_strata_come_together():
             found.append(max(rates.values()) - min(rates.values()))
     assert np.mean(gaps["none"]) > 0.15
     assert np.mean(gaps["cadet"]) < 0.05
+
+
+def test_where_no_row_is_unseen_scores_from_outside_the_fold_do_as_well():
+    """New rows exceed q_a at about the same rate whether its fit read unseen rows or out-of-fold scores.
+
+    A principal-component detector's errors on the rows that it was fitted on are too small: read by the fit, they
+    make the rate too high.
+    """
+    rates = {"unseen": [], "in-sample": [], "out-of-fold": []}
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        spread = np.exp(0.4 * rng.standard_normal(2600))
+        train, unseen, new = np.split(spread[:, None] * rng.standard_normal((2600, 12)), [300, 600])
+        null, detector = MeanNull().fit(train), make_detector("pca", {}, seed=0).fit(train)
+        fold, held_out = np.arange(300) % 10, np.empty(300)
+        for k in range(10):
+            part = make_detector("pca", {}, seed=0).fit(train[fold != k])
+            held_out[fold == k] = part.decision_function(train[fold == k])
+        read = {
+            "unseen": Outputs(detector.decision_function(unseen), null.hardness(unseen)),
+            "in-sample": Outputs(detector.decision_function(train), null.hardness(train)),
+            "out-of-fold": Outputs(held_out, null.hardness(train)),
+        }
+        for name, outputs in read.items():
+            fitted = Cadet(prior_weight=0).fit(outputs)
+            tested = Outputs(detector.decision_function(new), null.hardness(new))
+            rates[name].append(np.mean(fitted.transform(tested) > 0))
+    assert np.mean(rates["unseen"]) == pytest.approx(0.05, abs=0.02)
+    assert np.mean(rates["in-sample"]) > 0.09
+    difference = np.subtract(rates["out-of-fold"], rates["unseen"])
+    assert abs(difference.mean()) < 3 * difference.std(ddof=1) / np.sqrt(20)
 
 
 @pytest.mark.parametrize(("factor", "shift"), [(1e-4, 0.0), (730.0, 0.0), (1.0, 50.0), (3.3, -20.0)])
@@ -183,14 +215,16 @@ def test_fit_leaves_its_arguments_alone():
 @pytest.mark.parametrize("n", [10, 243])
 def test_adapters_come_back_from_disk_the_same(tmp_path, params, n):
     scores, hardness = biased(n, seed=11)
+    codes = np.random.default_rng(1).standard_normal((2, n, 3))
+    outputs = Outputs(scores, hardness, lambda: codes)
     for name in ADAPTERS:
-        fitted = make_adapter(name, params if name == "cadet" else {}).fit(Outputs(scores, hardness))
+        fitted = make_adapter(name, params if name == "cadet" else {}).fit(outputs)
         write_part(tmp_path, name, fitted.to_part())
         again = load_adapter(read_part(tmp_path, name))
         assert again.to_part().config == fitted.to_part().config
-        found = again.transform(Outputs(scores, hardness))
+        found = again.transform(outputs)
         assert found.dtype == np.float64
-        np.testing.assert_array_equal(found, fitted.transform(Outputs(scores, hardness)))
+        np.testing.assert_array_equal(found, fitted.transform(outputs))
 
 
 def test_loading_needs_neither_scikit_learn_nor_scipy(tmp_path):

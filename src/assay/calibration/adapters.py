@@ -9,6 +9,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from assay.calibration.ares import Ares
 from assay.calibration.cadet import Cadet
 from assay.calibration.outputs import Outputs
 from assay.errors import ConfigError, ScorerError
@@ -57,14 +58,14 @@ class Identity:
         return cls()
 
 
-ADAPTERS: dict[str, type[Identity] | type[Cadet]] = {"none": Identity, "cadet": Cadet}
+ADAPTERS: dict[str, type[Identity] | type[Cadet] | type[Ares]] = {"none": Identity, "cadet": Cadet, "ares": Ares}
 AUTO = "auto"
 
 
 def auto_candidates() -> dict[str, ScoreAdapter]:
     """Return the unfitted adapters that "auto" chooses from, "none" first."""
     no_prior = Cadet(prior_weight=0)
-    return {"none": Identity(), "cadet": Cadet(), "cadet-no-prior": no_prior}
+    return {"none": Identity(), "cadet": Cadet(), "cadet-no-prior": no_prior, "ares": Ares()}
 
 
 def check_adapter(name: str, params: Mapping[str, Any]) -> None:

@@ -23,6 +23,7 @@ LARGEST = float(np.finfo(np.float32).max)
 PARAMETERS = ("neighbours", "contamination", "density_weight", "max_rows", "seed")
 ARRAYS = ("units", "errors", "reach", "density", "centres", "spreads")
 BLOCK = 2**20
+CHUNK = 2**16
 
 
 class Ares:
@@ -155,15 +156,10 @@ class Ares:
         DataError
             A latent code is not finite, or there are not as many as rows.
         """
-        errors = np.asarray(outputs.scores, dtype=np.float64)
-        terms = np.stack([errors, np.zeros_like(errors)])
-        if self.index_ is not None:
-            for found in self.index_.search(self._space(_check_latents(outputs))):
-                terms[0, found.places] -= np.median(self.errors_[found.neighbours], axis=1)
-                terms[1, found.places] = self._log_factors(
-                    found.neighbours, self._density(found.neighbours, found.distances)
-                )
-        r, d = (terms - self.centres_[:, None]) / self.spreads_[:, None]
+        errors, latents = np.asarray(outputs.scores, dtype=np.float64), _check_latents(outputs)
+        starts = range(0, max(1, len(errors)), CHUNK)
+        chunks = [self._terms(errors[i : i + CHUNK], latents[:, i : i + CHUNK]) for i in starts]
+        r, d = (np.concatenate(chunks, axis=1) - self.centres_[:, None]) / self.spreads_[:, None]
         return np.asarray(np.clip(r + self.density_weight * d, -LARGEST, LARGEST))
 
     def to_part(self) -> Part:
@@ -182,7 +178,7 @@ class Ares:
         adapter.index_ = Neighbours.from_arrays(adapter.k_, part.arrays) if adapter.k_ else None
         return adapter
 
-    def _sample(self, errors: Doubles, latents: Doubles) -> tuple[Doubles, Doubles]:
+    def _sample(self, errors: Doubles, latents: Floats) -> tuple[Doubles, Floats]:
         if len(errors) <= self.max_rows:
             return errors, latents
         picked = np.sort(np.random.default_rng(self.seed).choice(len(errors), self.max_rows, replace=False))
@@ -199,9 +195,18 @@ class Ares:
             )
         return self.neighbours
 
-    def _space(self, latents: Doubles) -> Doubles:
+    def _space(self, latents: Floats) -> Doubles:
         """Return the codes of all members side by side, of shape (n, S * k)."""
-        return np.concatenate(latents / self.units_[:, None, None], axis=1)
+        return np.concatenate([codes / unit for codes, unit in zip(latents, self.units_, strict=True)], axis=1)
+
+    def _terms(self, errors: Doubles, latents: Floats) -> Doubles:
+        """Return r and d of rows, shape (2, n)."""
+        terms = np.stack([errors, np.zeros_like(errors)])
+        if self.index_ is not None:
+            for places, distances, neighbours in self.index_.search(self._space(latents)):
+                terms[0, places] -= _medians(self.errors_.take(neighbours))
+                terms[1, places] = self._log_factors(neighbours, self._density(neighbours, distances))
+        return terms
 
     def _fit_densities(self, index: Neighbours) -> Doubles:
         """Fit reach and density of every adapt row, and return its terms, shape (2, n)."""
@@ -212,7 +217,7 @@ class Ares:
         self.reach_, self.density_ = np.empty(n_rows), np.empty(n_rows)
         for places, far, near in index.search_stored():
             neighbours[places], distances[places] = near, far
-            terms[0, places] -= np.median(self.errors_[near], axis=1)
+            terms[0, places] -= _medians(self.errors_.take(near))
             self.reach_[places] = far.max(axis=1)
         step = max(1, BLOCK // self.k_)
         blocks = [slice(start, start + step) for start in range(0, n_rows, step)]
@@ -225,12 +230,12 @@ class Ares:
     def _density(self, neighbours: Indices, distances: Floats) -> Doubles:
         """Return the local reachability density of rows with these neighbours; finite next to equal rows."""
         assert self.index_ is not None
-        reachability = np.maximum(self.reach_[neighbours], distances).mean(axis=1)
+        reachability = np.maximum(self.reach_.take(neighbours), distances).mean(axis=1)
         return np.asarray(1.0 / np.maximum(reachability, self.index_.grid.step))
 
     def _log_factors(self, neighbours: Indices, density: Doubles) -> Doubles:
         """Return log LOF (eq 1) of rows of this density."""
-        return np.asarray(np.log(self.density_[neighbours].mean(axis=1) / density))
+        return np.asarray(np.log(self.density_.take(neighbours).mean(axis=1) / density))
 
 
 def _check_scores(scores: Floats) -> Doubles:
@@ -239,17 +244,26 @@ def _check_scores(scores: Floats) -> Doubles:
     return np.asarray(scores, dtype=np.float64)
 
 
-def _check_latents(outputs: Outputs) -> Doubles:
+def _check_latents(outputs: Outputs) -> Floats:
     latents = outputs.latents()
     if latents.ndim != 3 or latents.shape[1] != len(outputs) or not np.isfinite(latents).all():
         raise DataError(
             f"ares cannot use latent codes of shape {latents.shape} for {len(outputs)} rows; give (S, n, k), all finite"
         )
-    return np.asarray(latents, dtype=np.float64)
+    return latents
 
 
-def _unit(codes: Doubles) -> float:
+def _medians(values: Doubles) -> Doubles:
+    """Return the median of each row of (b, k); what `numpy.median` gives, in a fifth of the time."""
+    middle = values.shape[1] // 2
+    parted = np.partition(values, middle, axis=1)
+    upper = parted[:, middle]
+    return np.asarray(upper if values.shape[1] % 2 else (parted[:, :middle].max(axis=1) + upper) / 2)
+
+
+def _unit(codes: Floats) -> float:
     """Return the median distance of codes (n, k) from their median; where that is 0 the root mean square."""
+    codes = np.asarray(codes, dtype=np.float64)
     distances = np.linalg.norm(codes - np.median(codes, axis=0), axis=1)
     return float(np.median(distances)) or float(np.sqrt(np.square(distances).mean()))
 

@@ -69,17 +69,19 @@ def choose_adapter(
     """Choose between score adapters, "none" among them, by adapt rows and probes made of them alone.
 
     Each candidate is fitted on four fifths of the adapt rows and judged by how it puts the probes above the
-    normals of the last fifth, five times over. It is judged by two numbers for each kind of probes: the mean
-    power at false-positive rates up to .2 (partial AUROC), and AUROC. An adapter is taken only if
+    normals of the last fifth, five times over, by two numbers for each kind of probes: the mean power at
+    false-positive rates up to .2 (partial AUROC), and AUROC. An adapter is taken only if
 
-    - on no kind of probes and by neither number it is worse than "none" by more than a standard error, and
+    - by both numbers it is at least as good as "none" on every kind of probes, and
     - its mean power over the kinds is clearly better: by a one-sided test at .025 shared by all candidates.
 
-    Of several the one with the highest mean power is taken. The first condition is what protects the plain
-    score: which kind real anomalies are of, nobody knows without labels.
+    Of several the one with the highest mean power is taken. The first condition protects the plain score: which
+    kind real anomalies are of, nobody knows without labels. No more can be promised than that: real
+    anomalies may be of no such kind.
 
-    Standard errors are those of paired differences over normals and probes (DeLong, DeLong, Clarke-Pearson 1988,
-    for AUROC; the same for the partial one, to first order).
+    The standard error is that of paired differences over normals and probes (DeLong, DeLong, Clarke-Pearson 1988,
+    for AUROC; the same for the partial one, to first order). The spread from fitting an adapter to other rows is
+    not in it.
 
     Parameters
     ----------
@@ -195,9 +197,8 @@ def _verdict(marks: Mapping[str, _Marks], plain: Mapping[str, _Marks], limit: fl
     }
     for kind, change in changes.items():
         gains = change.probes.mean(axis=1)
-        errors = np.sqrt(_variance(change.probes) + _variance(change.normals))
         kinds[kind] = {"power": float(gains[0]), "auroc": float(gains[1])}
-        worse += [kind] if (gains < -errors).any() else []
+        worse += [kind] if (gains < 0).any() else []
     gain = float(np.mean([found["power"] for found in kinds.values()]))
     over_probes = sum(_variance(change.probes)[0] for change in changes.values()) / len(changes) ** 2
     over_normals = _variance(np.mean([change.normals for change in changes.values()], axis=0))[0]

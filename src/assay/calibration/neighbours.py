@@ -5,10 +5,11 @@ points is an integer that float64 holds. Sums and matrix products of such number
 neighbours and distances are the same bits alone and in a batch, with any number of threads and any BLAS, and equal
 rows have distance 0.
 
-More stored rows than `MOST_EXACT` are searched by lists: some stored rows are pivots, and each has a list of the
-stored rows nearest to it. A row is looked up in the list of its nearest pivot only. The lists are as long as it takes
-for stored rows to find `RECALL` of their true neighbours there, measured on a sample when the index is built; where
-that is more than half of all rows (in many dimensions without structure) the search stays exact.
+More stored rows than `MOST_EXACT` are searched by lists: pivots are spread among them by k-means, and each has a list
+of the stored rows nearest to it. A row is looked up in the list of its nearest pivot only. The lists are as long as it
+takes for stored rows to find `RECALL` of their true neighbours there, measured on a sample when the index is built;
+where that is more than half of all rows (many dimensions without structure) the search stays exact. A row unlike all
+stored ones finds fewer of its true neighbours.
 """
 
 from __future__ import annotations
@@ -28,11 +29,14 @@ Indices = NDArray[np.int32]
 
 MOST_EXACT = 5_000
 RECALL = 0.97
-RECALL_ROWS = 128
-PIVOTS_PER_ROOT = 2.0
+RECALL_ROWS = 256
+PIVOTS_PER_ROOT = 2
+ROWS_PER_PIVOT = 20
+KMEANS_ROUNDS = 5
 BITS = 53  # of float64
 MOST_BITS = 23  # so that grid points are whole numbers in float32, too
 BLOCK_DISTANCES = 2**17
+BLOCK_ROWS = 32
 
 
 class Found(NamedTuple):
@@ -103,8 +107,8 @@ class Neighbours:
     grid : Grid
     points : ndarray of float32, shape (n, d)
         The stored rows on the grid.
-    pivots : ndarray of int32, shape (m,)
-        Stored rows; a single one where the search is exact.
+    pivots : ndarray of float32, shape (m, d)
+        On the grid; a single one where the search is exact.
     lists : ndarray of int32, shape (m, c)
         The c stored rows nearest to each pivot, by index.
     """
@@ -112,7 +116,7 @@ class Neighbours:
     k: int
     grid: Grid
     points: NDArray[np.float32]
-    pivots: Indices
+    pivots: NDArray[np.float32]
     lists: Indices
     _factors: Doubles = field(init=False, repr=False, compare=False)
 
@@ -123,17 +127,14 @@ class Neighbours:
     def build(cls, rows: Floats, k: int, *, seed: int = 0, most_exact: int = MOST_EXACT) -> Self:
         """Store rows of shape (n, d), all finite, to find k < n of them; the seed picks pivots and the sample."""
         grid = Grid.fit(rows)
-        everything = np.arange(len(rows), dtype=np.int32)
-        exact = cls(k, grid, grid.snap(rows), everything[:1], everything[None])
+        points = grid.snap(rows)
+        exact = cls(k, grid, points, points[:1], np.arange(len(rows), dtype=np.int32)[None])
         if len(rows) <= most_exact:
             return exact
         rng = np.random.default_rng(seed)
-        n_pivots = min(len(rows), int(np.ceil(PIVOTS_PER_ROOT * np.sqrt(len(rows)))))
-        pivots = np.sort(rng.choice(len(rows), n_pivots, replace=False)).astype(np.int32)
+        pivots = _spread_pivots(points, int(np.ceil(PIVOTS_PER_ROOT * np.sqrt(len(rows)))), rng)
         length = exact._length_of_lists(pivots, rng.choice(len(rows), min(len(rows), RECALL_ROWS), replace=False))
-        if 2 * length > len(rows):
-            return exact
-        return cls(k, grid, exact.points, pivots, exact._lists(pivots, length))
+        return exact if 2 * length > len(rows) else cls(k, grid, points, pivots, exact._lists(pivots, length))
 
     @property
     def is_exact(self) -> bool:
@@ -169,10 +170,10 @@ class Neighbours:
         return cls(k, grid, points, arrays["pivots"], lists)
 
     def _search(self, points: NDArray[np.float32], *, stored: bool) -> Iterator[Found]:
-        nearest_pivot = self._nearest_pivots(points, self.pivots)
+        nearest_pivot = _nearest(points, self.pivots)
         order = np.argsort(nearest_pivot, kind="stable")
         ends = np.searchsorted(nearest_pivot[order], np.arange(len(self.pivots) + 1))
-        size = max(1, BLOCK_DISTANCES // self.lists.shape[1])
+        size = max(BLOCK_ROWS, BLOCK_DISTANCES // self.lists.shape[1])
         for pivot in np.flatnonzero(np.diff(ends)):
             listed = self.lists[pivot]
             near = self._factors if self.is_exact else self._factors[listed]
@@ -182,43 +183,63 @@ class Neighbours:
                 if stored:
                     _leave_out(squared, listed, places)
                 closest, distances = self._closest(squared)
-                yield Found(places, distances, listed[closest])
+                yield Found(places, distances, listed.take(closest))
 
     def _closest(self, squared: Doubles) -> tuple[NDArray[np.intp], Doubles]:
         """Return the columns of the k smallest squared distances of each row, and the distances."""
         closest = np.argpartition(squared, self.k - 1, axis=1)[:, : self.k]
         starts = np.arange(len(squared))[:, None] * squared.shape[1]
-        return closest, np.sqrt(np.take(squared, closest + starts)) * self.grid.step
+        return closest, np.sqrt(squared.take(closest + starts)) * self.grid.step
 
-    def _nearest_pivots(self, points: NDArray[np.float32], pivots: Indices) -> NDArray[np.intp]:
-        found = np.zeros(len(points), dtype=np.intp)
-        if len(pivots) == 1:
-            return found
-        size = max(1, BLOCK_DISTANCES // len(pivots))
-        for start in range(0, len(points), size):
-            squared = _factors(points[start : start + size]) @ self._factors[pivots].T
-            found[start : start + size] = squared.argmin(axis=1)
-        return found
-
-    def _length_of_lists(self, pivots: Indices, sample: NDArray[np.intp]) -> int:
+    def _length_of_lists(self, pivots: NDArray[np.float32], sample: NDArray[np.intp]) -> int:
         """Return how long lists must be to hold `RECALL` of the neighbours of a sample of stored rows."""
         ranks = []
-        home = pivots[self._nearest_pivots(self.points[sample], pivots)]
-        for row, pivot in zip(sample, home, strict=True):
-            of_row, of_pivot = _factors(self.points[[row, pivot]]) @ self._factors.T
-            of_row[row] = np.inf
-            neighbours = np.argpartition(of_row, self.k - 1)[: self.k]
-            ranks.append(np.searchsorted(np.sort(of_pivot), of_pivot[neighbours], side="right"))
+        home = pivots[_nearest(self.points[sample], pivots)]
+        for start in range(0, len(sample), BLOCK_ROWS):
+            rows = sample[start : start + BLOCK_ROWS]
+            near_to = self.points[rows], home[start : start + BLOCK_ROWS]
+            to_rows, to_pivots = (self._squared(points) for points in near_to)
+            to_rows[np.arange(len(rows)), rows] = np.inf
+            closest, _ = self._closest(to_rows)
+            for near, to_pivot in zip(closest, to_pivots, strict=True):
+                ranks.append(np.searchsorted(np.sort(to_pivot), to_pivot[near], side="right"))
         needed = int(np.quantile(np.concatenate(ranks), RECALL, method="inverted_cdf"))
         return max(needed, self.k + 1)
 
-    def _lists(self, pivots: Indices, length: int) -> Indices:
+    def _lists(self, pivots: NDArray[np.float32], length: int) -> Indices:
         lists = np.empty((len(pivots), length), dtype=np.int32)
-        size = max(1, BLOCK_DISTANCES // len(self.points))
-        for start in range(0, len(pivots), size):
-            squared = _factors(self.points[pivots[start : start + size]]) @ self._factors.T
-            lists[start : start + size] = np.argpartition(squared, length - 1, axis=1)[:, :length]
+        for start in range(0, len(pivots), BLOCK_ROWS):
+            squared = self._squared(pivots[start : start + BLOCK_ROWS])
+            lists[start : start + BLOCK_ROWS] = np.argpartition(squared, length - 1, axis=1)[:, :length]
         return np.sort(lists, axis=1)
+
+    def _squared(self, points: NDArray[np.float32]) -> Doubles:
+        """Return squared distances, in steps, of some grid points to all stored rows."""
+        return np.asarray(_factors(points) @ self._factors.T)
+
+
+def _spread_pivots(points: NDArray[np.float32], n_pivots: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Return pivots by a few rounds of k-means (Lloyd 1982) on a sample, on the grid; no sum rounds."""
+    sample = points[np.sort(rng.choice(len(points), min(len(points), ROWS_PER_PIVOT * n_pivots), replace=False))]
+    pivots = sample[np.sort(rng.choice(len(sample), min(len(sample), n_pivots), replace=False))]
+    for _ in range(KMEANS_ROUNDS):
+        nearest = _nearest(sample, pivots)
+        order = np.argsort(nearest, kind="stable")
+        held, starts, counts = np.unique(nearest[order], return_index=True, return_counts=True)
+        sums = np.add.reduceat(sample[order].astype(np.float64), starts, axis=0)
+        pivots[held] = np.rint(sums / counts[:, None])
+    return pivots
+
+
+def _nearest(points: NDArray[np.float32], pivots: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Return the index of each point's nearest pivot, the first of several."""
+    found = np.zeros(len(points), dtype=np.intp)
+    if len(pivots) == 1:
+        return found
+    factors, size = _stored_factors(pivots).T, max(1, BLOCK_DISTANCES // len(pivots))
+    for start in range(0, len(points), size):
+        found[start : start + size] = (_factors(points[start : start + size]) @ factors).argmin(axis=1)
+    return found
 
 
 def _factors(points: NDArray[np.float32]) -> Doubles:
