@@ -27,6 +27,8 @@ def score(file: Path, tag: str | None, out: Path, eps: float | None, fdr: float 
         raise click.UsageError("give --eps or --fdr, not both")
     if out.suffix not in (".csv", ".parquet"):
         raise click.UsageError(f"--out {out} must end in .csv or .parquet")
+    if out.resolve() == file.resolve():
+        raise click.UsageError(f"--out {out} is the file itself; give another one for the result")
     project = find_project()
     from assay.serving.batch import DELTA, score_file
     from assay.serving.scorer import find_scorer, load_scorer
@@ -44,7 +46,7 @@ def score(file: Path, tag: str | None, out: Path, eps: float | None, fdr: float 
     if batch.n_flagged and batch.false_alarms is not None:
         click.echo(
             f"at most {batch.false_alarms} of them are false alarms, with {1 - DELTA:.0%} confidence; "
-            "that holds for whatever rows you would pick after seeing the p-values"
+            "that holds even if the rate was chosen after seeing the p-values"
         )
     if batch.note:
         click.echo(batch.note)
@@ -89,13 +91,14 @@ def reweight(file: Path | None, clear: bool) -> None:
     project = find_project()
     from assay.data.dataset import read_card
     from assay.data.target import take_columns, target_path, write_target
+    from assay.parts import write_bytes
 
     project.require_dataset(project.dataset)
     columns = read_card(project.data).columns
     path = target_path(project.root, project.dataset)
     with project.lock():
         if file is None:
-            path.write_bytes(b"")
+            write_bytes(path, b"")
             click.echo(f"{path.relative_to(project.root)}: empty; the next `assay run` calibrates without weights")
             return
         rows = take_columns(file, columns)

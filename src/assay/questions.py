@@ -11,11 +11,14 @@ from assay.calibration.consequences import consequences
 from assay.calibration.contaminated import CONFIDENCE, choose_questions
 from assay.calibration.estimates import contamination_from_answers, contamination_from_verified
 from assay.calibration.labelling import align, labels_path, write_questions
+from assay.calibration.mondrian import MondrianCalibrator
 from assay.data.dataset import NORMAL, UNKNOWN, RowSet, read_rows
 from assay.errors import StageError
+from assay.lineage.records import RECORD, hash_file
+from assay.pipeline.candidates import categories_of
 from assay.pipeline.rows import presumed_normals
 from assay.project import Project
-from assay.serving.scorer import Scorer, load_scorer
+from assay.serving.scorer import BATCHED, Scorer, load_scorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +43,30 @@ class Asked:
 def ask(project: Project, *, budget: int, sample: int) -> Asked:
     """Write ``labels/<dataset>.csv``: the calibration rows that the newest scorer scores highest, and a random sample.
 
+    Where rows are compared within strata or categories, the highest are those that stand out in their own: the rows
+    with the lowest p-values.
+
     Raises
     ------
     StageError
-        No scorer has been packaged yet.
+        No scorer has been packaged yet, or the newest one is of another split.
     DataError
         The file that is there cannot be used.
     """
     folders = [path for path in project.folder("package").glob("*") if path.is_dir()]
     if not folders:
         raise StageError(f"there is no scorer of {project.dataset} yet to say which rows matter; run `assay run` first")
-    scorer, rows = load_scorer(folders[0]), presumed_normals(read_rows(project.folder("split") / "calibration"))
-    scores = scorer.function(rows.features)
+    scorer, split = load_scorer(folders[0]), project.folder("split")
+    record = split / RECORD
+    if not record.is_file() or hash_file(record) != scorer.head["lineage"]["records"]["split"]:
+        raise StageError(f"the newest scorer, {scorer.tag}, is of another split of the data; run `assay run` first")
+    rows = presumed_normals(read_rows(split / "calibration"))
+    scored = scorer.function.scored(rows.features, categories_of(rows))
+    mondrian = isinstance(scorer.calibrator, MondrianCalibrator)
+    ranks = -scorer.reference.p_values(scored) if mondrian else scored.scores
     seed = project.config.sections["calibrate"]["seed"]
-    purposes = choose_questions(scores, rows.rows["row_id"].tolist(), budget=budget, sample=sample, seed=seed)
-    asked = rows.rows.assign(purpose=purposes, score=scores)[purposes != ""]
+    purposes = choose_questions(ranks, rows.rows["row_id"].tolist(), budget=budget, sample=sample, seed=seed)
+    asked = rows.rows.assign(purpose=purposes, score=scored.scores)[purposes != ""]
     path = labels_path(project.root, project.dataset)
     path.parent.mkdir(exist_ok=True)
     written = write_questions(path, asked)
@@ -63,6 +75,9 @@ def ask(project: Project, *, budget: int, sample: int) -> Asked:
     lines = consequences(eps, contamination_from_answers(labels, purposes, confidence=CONFIDENCE))
     if not (labels != UNKNOWN).any():
         lines = _from_verified(project, scorer, rows) or lines
+    if scorer.calibrator.kind not in BATCHED:
+        kind = scorer.calibrator.kind
+        lines.append(f"all of this is proven for split conformal p-values; for {kind} ones, as here, it is a guide")
     answered = int((written["label"] != "").sum())
     return Asked(path, len(written) - answered, answered, lines)
 

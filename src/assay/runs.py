@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from assay import console, stages, versioning
 from assay.data.ingest import restore
 from assay.data.quarantine import quarantine_path, read_quarantine
-from assay.errors import ScorerError, StageError, ToolError
+from assay.errors import ConfigError, ScorerError, StageError, ToolError
 from assay.lineage import openlineage
 from assay.lineage.freshness import Outcome, is_fresh, run_stage
 from assay.lineage.records import RECORD, hash_tree
@@ -40,6 +40,7 @@ class Result:
     folder: str | None
     guarantee: str = ""
     limits: str = ""
+    n_uncalibrated: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as plain JSON values."""
@@ -78,10 +79,14 @@ def require_own_code(project: Project) -> None:
 
 
 def check_choices(project: Project) -> None:
-    """Raise `ConfigError` at once for a detector or adapter that would only be refused when its turn comes."""
+    """Raise `ConfigError` at once for what would only be refused when its turn comes: choices, missing categories."""
     from assay.calibration.adapters import check_adapter
+    from assay.data.dataset import read_card
     from assay.detectors.registry import make_detector
+    from assay.pipeline.calibrating import NO_CATEGORIES
 
+    if project.config.sections["calibrate"]["within"] == "category" and read_card(project.data).category_column is None:
+        raise ConfigError(NO_CATEGORIES)
     train = project.config.sections["train"]
     for detector in project.config.detectors:
         make_detector(detector.name, detector.params, seed=train["seed"], device=train["device"])
@@ -183,7 +188,6 @@ def scorer_folders(project: Project) -> list[Path]:
 def summarise(project: Project, verdict: str, *, shipped: bool = True) -> Result:
     """Collect what a finished run says, and draw its report; ``shipped`` tells whether it ended in a scorer."""
     from assay.pipeline.evaluating import read_evaluation
-
     from assay.serving.scorer import load_scorer
 
     folders = scorer_folders(project) if shipped else []
@@ -205,6 +209,7 @@ def summarise(project: Project, verdict: str, *, shipped: bool = True) -> Result
         folder=str(folders[0].relative_to(project.root)) if folders else None,
         guarantee=calibrator.guarantee if calibrator else "",
         limits=calibrator.limits(project.config.eps) if calibrator else "",
+        n_uncalibrated=evaluation["n_uncalibrated"],
     )
 
 
@@ -218,6 +223,12 @@ def show(result: Result) -> None:
         console.paper.print(
             "roles were given by time: later rows are not exchangeable with the calibration rows, so that their "
             "false-positive rate is not guaranteed to stay below eps",
+            markup=False,
+        )
+    if result.n_uncalibrated:
+        console.paper.print(
+            f"{result.n_uncalibrated} test rows are left out: their categories have no calibration rows, and a scorer "
+            "refuses rows of such categories",
             markup=False,
         )
     for row in result.candidates:

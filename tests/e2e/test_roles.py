@@ -9,6 +9,7 @@ import pytest
 from tests.conftest import Checkout
 
 from assay import pipeline
+from assay.config import Choice
 from assay.data.dataset import RowSet, read_rows, write_rows
 from assay.lineage.records import hash_tree
 from assay.project import Project
@@ -23,12 +24,17 @@ def project(finished: Checkout) -> Project:
 def calibrate_again(project: Project, out: Path) -> dict[str, str]:
     roles = project.folder("split")
     pipeline.calibrate(
+        project.data,
+        roles / "split.json",
         roles / "adapt",
         roles / "calibration",
+        project.root / "labels/breast_cancer.csv",
+        project.root / "targets/breast_cancer.csv",
         project.folder("train"),
         out,
         detectors=project.config.detectors,
-        adapters=project.config.adapters,
+        adapters=(*project.config.adapters, Choice("ares", "ares"), Choice("auto", "auto")),
+        **project.config.sections["calibrate"],
     )
     return hash_tree(out)
 

@@ -28,7 +28,9 @@ WHAT = [
     "data/breast_cancer",
     "data.dvc",
     "expectations/breast_cancer.json",
+    "labels/breast_cancer.csv",
     "quarantine/breast_cancer.csv",
+    "targets/breast_cancer.csv",
     "code",
     *(f"stage {stage}" for stage in (*BEHIND, "evaluate")),
     "stage package",
@@ -226,8 +228,10 @@ KINDS = {
     "weights at a stress level": f"{WORK}/train/level-0.1/knn.safetensors",
     "adapter": f"{WORK}/calibrate/adapters/level-0/mcd+cadet.json",
     "calibration scores": f"{WORK}/calibrate/reference/level-0/mcd+cadet.safetensors",
+    "how rows are compared": f"{WORK}/calibrate/calibration.json",
     "selection": f"{WORK}/select/selection.json",
     "metrics": f"{WORK}/evaluate/evaluation.json",
+    "diagnostics": f"{WORK}/evaluate/diagnostics/mcd+cadet.json",
     "test p-values": f"{WORK}/evaluate/p_values/level-0.safetensors",
     **{f"record of {stage}": f"{WORK}/{stage}/record.json" for stage in (*BEHIND, "evaluate")},
     "record of package": "work/scorers/breast_cancer/record.json",
@@ -315,6 +319,17 @@ def test_a_logged_quarantine_is_no_tampering(finished: Checkout) -> None:
     assert set(wrong(verify(finished))) == {"quarantine/breast_cancer.csv"}
     log = EventLog(finished.root / ".assay/events.jsonl")
     log.append("quarantined", dataset=NAME, rows=1, why="why", file=hash_file(path))
+    assert verify(finished).intact
+
+
+def test_labels_and_target_rows_that_were_filled_in_are_no_tampering(finished: Checkout) -> None:
+    """Commands write these files and people fill them in, and neither is logged."""
+    finished.assay("label", "--budget", "5")
+    (finished.root / f"targets/{NAME}.csv").write_text("a\n1\n")
+    found = {finding.what: finding for finding in verify(finished).found}
+    for path in (f"labels/{NAME}.csv", f"targets/{NAME}.csv"):
+        assert found[path].state == "superseded"
+        assert "the recorded one had no entries" in found[path].detail
     assert verify(finished).intact
 
 

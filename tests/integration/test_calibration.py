@@ -11,15 +11,18 @@ import pandas as pd
 import pytest
 import yaml
 
-from assay import stages
-from assay.calibration.labelling import ensure_labels, labels_path
+from assay import runs, stages
+from assay.calibration.contaminated import choose_questions, trim_report
+from assay.calibration.labelling import ensure_labels, labels_path, write_questions
 from assay.data.dataset import Card, Dataset, RowSet, read_rows, write_dataset
 from assay.data.expectations import learn_suite
 from assay.data.quarantine import ensure_quarantine
 from assay.data.target import ensure_target, target_path, write_target
-from assay.errors import ConfigError, InputError
+from assay.errors import ConfigError, DataError, InputError
 from assay.parts import read_arrays, read_json, write_json
 from assay.project import STAGES, Project
+from assay.questions import ask
+from assay.serving.batch import score_file
 from assay.serving.scorer import Scorer, load_scorer
 
 ROOT = Path(__file__).parents[2]
@@ -105,7 +108,7 @@ def rates(scorer: Scorer, eps: float) -> dict[str, float]:
     fresh = plant(4000, 99)
     normal = fresh.take(fresh.labels == 0)
     machine = normal.rows["category"].to_numpy(dtype=object)
-    flags = scorer.predict(normal.features, eps, category=machine)
+    flags = scorer.predict(normal.features, eps, category=machine.tolist())
     return {name: float(flags[machine == name].mean()) for name in ("loud", "quiet")}
 
 
@@ -250,3 +253,106 @@ def test_the_data_may_choose_the_adapter(copied: Project) -> None:
     assert choice["chosen"] in ("none", "cadet", "cadet-no-prior", "ares")
     kind = read_json(folder / "knn+auto.json")["kind"]
     assert choice["chosen"].startswith(kind)
+
+
+def test_a_category_is_the_same_in_every_form(tmp_path: Path) -> None:
+    """Ingested from text, asked about as numbers, in a frame, a list and files."""
+    data = plant(1500, 0)
+    numbered = RowSet(data.features, data.rows.assign(category=np.where(data.rows["category"] == "loud", "3", "4")))
+    project = make_project(tmp_path / "numbered", numbered, **within("category"))
+    run(project)
+    scorer, rows = packed(project), plant(20, 5).features
+    expected = scorer.p_values(rows, ["3"] * 20)
+    assert (expected != scorer.p_values(rows, ["4"] * 20)).any()
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    forms: list[Any] = [3, 3.0, "3.0", pd.Categorical([3.0] * 20), pd.array([3] * 20, dtype="Int64"), [3.0, "3"] * 10]
+    for form in forms:
+        np.testing.assert_array_equal(scorer.p_values(frame.assign(machine=form)), expected)
+    np.testing.assert_array_equal(scorer.p_values(rows, [3] * 20), expected)
+    for number, form in enumerate(forms[1:3]):
+        frame.assign(machine=form).to_csv(tmp_path / f"{number}.csv", index=False)
+        frame.assign(machine=form).to_parquet(tmp_path / f"{number}.parquet")
+        for suffix in ("csv", "parquet"):
+            found = score_file(scorer, tmp_path / f"{number}.{suffix}").rows["p_value"]
+            np.testing.assert_array_equal(found, expected)
+    missing: list[Any] = [np.nan, None, "", pd.array([None] * 20, dtype="Int64")]
+    for nothing in missing:
+        with pytest.raises(InputError, match=r"row 0 .*no category"):
+            scorer.p_values(frame.assign(machine=nothing))
+
+
+def test_rows_of_categories_that_were_never_calibrated_are_not_judged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Machines seen once, whose row fell to another role: the scorer refuses them, the evaluation leaves them out."""
+    data = plant(1500, 0)
+    machine = data.rows["category"].to_numpy(dtype=object).copy()
+    machine[100:140] = [f"m{i}" for i in range(40)]
+    machine[20:30] = [f"n{i}" for i in range(10)]
+    project = make_project(
+        tmp_path / "project", RowSet(data.features, data.rows.assign(category=machine)), **within("category")
+    )
+    run(project)
+    test, calibration = (read_rows(project.folder("split") / role) for role in ("test", "calibration"))
+    unknown = ~test.rows["category"].isin(calibration.rows["category"])
+    assert unknown.sum() > 0
+    found = read_json(project.folder("evaluate") / "evaluation.json")
+    assert found["n_uncalibrated"] == unknown.sum()
+    assert found["n_normals"] + found["n_anomalies"] == (~unknown).sum()
+    scorer, known = packed(project), test.take((test.labels == 0) & ~unknown.to_numpy())
+    p_values = read_arrays(project.folder("evaluate") / "p_values/level-0.safetensors")
+    served = scorer.p_values(known.features, known.rows["category"].tolist())
+    np.testing.assert_array_equal(served, p_values[f"{scorer.head['candidate']['detector']}+none.normals"])
+    runs.show(runs.summarise(project, "here"))
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"{unknown.sum()} test rows are left out" in told
+    assert "At eps 0.1 no row can be flagged in category m1" in told
+    every = data.rows.assign(category=data.rows["row_id"])
+    project = make_project(tmp_path / "every", RowSet(data.features, every), **within("category"))
+    with pytest.raises(DataError, match="no test normal is of a category with calibration rows"):
+        run(project)
+
+
+def test_a_random_sample_does_not_speak_for_rows_that_came_later(copied: Project) -> None:
+    """Half of the calibration rows were asked about and are normal; all that came later may be anomalies."""
+    calibration = read_rows(copied.folder("split") / "calibration")
+    half = calibration.take(np.arange(len(calibration)) % 2 == 0)
+    path, ids = labels_path(copied.root, NAME), half.rows["row_id"].tolist()
+    purposes = choose_questions(np.zeros(len(half)), ids, budget=0, sample=100, seed=2)
+    asked = write_questions(path, half.rows.assign(purpose=purposes, score=0.0)[purposes != ""])
+    asked.assign(label="0").to_csv(path, index=False, lineterminator="\n")
+    then, now = (trim_report(rows, path, seed=2)[1]["contamination"] for rows in (half, calibration))
+    assert then["left"] < 0.05
+    assert now["left"] > 0.5
+    assert now["estimate"] == 0
+    assert [trim_report(rows, path, seed=2)[1]["trim"]["labelled"] for rows in (half, calibration)] == [100, 100]
+
+
+def test_questions_are_about_the_rows_that_stand_out_in_their_category(copied: Project) -> None:
+    """Where rows are compared within machines, the threshold of the quiet one is set by rows that score low in all."""
+    project = settings(copied, **within("category"))
+    run(project)
+    ask(project, budget=20, sample=0)
+    asked = pd.read_csv(labels_path(project.root, NAME))
+    calibration = read_rows(project.folder("split") / "calibration").rows
+    machine = asked.merge(calibration, on="row_id")["category"]
+    assert 8 <= (machine == "quiet").sum() <= 12
+
+
+def test_injected_rows_keep_their_category(tmp_path: Path) -> None:
+    levels = {"levels": [0, 0.02], "source": "pool", "labelled": 0, "seed": 1}
+    project = make_project(tmp_path / "project", plant(1500, 0), contaminate=levels)
+    run(project, "contaminate")
+    injected = read_rows(project.folder("contaminate") / "level-0.02").rows
+    known = read_rows(project.folder("split") / "pool").rows.set_index("row_id")["category"]
+    assert len(injected) > 5
+    assert injected["category"].tolist() == known[injected["row_id"]].tolist()
+
+
+def test_that_there_are_no_categories_is_said_before_anything_is_trained(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project", plant(600, 0), **within("category"))
+    runs.check_choices(project)
+    card = project.data / "card.json"
+    write_json(card, {name: value for name, value in read_json(card).items() if name != "category_column"})
+    with pytest.raises(ConfigError, match=r"no categories.*--category"):
+        runs.check_choices(project)

@@ -15,7 +15,10 @@ from assay.cli import main
 from assay.environment import SWITCHES
 
 NO_SERVER = "http://127.0.0.1:9/api"
-COMMANDS = ("audit", "detectors", "ingest", "promote", "restore", "run", "schedule", "scorers", "serve", "stage")
+COMMANDS = (
+    *("audit", "detectors", "ingest", "label", "promote", "restore", "reweight"),
+    *("run", "schedule", "score", "scorers", "serve", "stage"),
+)
 
 
 def call(project: Checkout, *arguments: str, code: int = 0) -> Result:

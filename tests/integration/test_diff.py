@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.conftest import Checkout
+from tests.integration.test_calibration import make_project, packed, plant, run
 
+from assay.data.dataset import read_rows
 from assay.errors import ScorerError
 from assay.lineage.diff import GONE, compare_scorers
 from assay.lineage.records import hash_file
@@ -79,6 +83,27 @@ def test_rows_and_code(finished: Checkout) -> None:
     sample = {row["fingerprint"]: row["row_id"] for row in train["sample_removed"]}
     assert table.split(f",{first}")[0].rsplit("\n", 1)[1].startswith(f"{sample[first]},")
     assert found.code == {"changed": ["src/assay/parts.py"], "added": ["src/assay/new.py"], "removed": []}
+
+
+def test_labelled_rows_are_named_too(tmp_path: Path) -> None:
+    """They lie with the contamination, not with the roles."""
+    labelled = {"levels": [0], "source": "auto", "labelled": 0.02, "seed": 1}
+    project = make_project(tmp_path / "project", plant(800, 0), contaminate=labelled)
+    run(project)
+    folder = project.folder("package") / packed(project).version
+    rows = read_rows(project.folder("contaminate") / "labelled").rows
+    assert len(rows) > 2
+    arrays = read_arrays(folder / "rows.safetensors")
+    prints = np.frombuffer(bytes.fromhex("".join(rows["fingerprint"])), dtype=np.uint8).reshape(-1, 16)
+    other = Path(shutil.copytree(folder, folder.with_name("other")))
+    write_arrays(other / "rows.safetensors", {**arrays, "labelled": prints})
+    head = read_json(other / "scorer.json")
+    head["files"]["rows.safetensors"] = hash_file(other / "rows.safetensors")
+    write_json(other / "scorer.json", head)
+    found = compare_scorers(project, str(folder), str(other)).rows["labelled"]
+    assert found["added"] == len(rows)
+    ids = dict(zip(rows["fingerprint"], rows["row_id"], strict=True))
+    assert found["sample_added"] == [{"fingerprint": mark, "row_id": ids[mark]} for mark in sorted(ids)[:5]]
 
 
 def test_a_scorer_against_itself_and_odd_tags(finished: Checkout) -> None:

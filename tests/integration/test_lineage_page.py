@@ -18,7 +18,8 @@ from assay.parts import read_json
 from assay.project import STAGES, Project
 
 NAME = "breast_cancer"
-SETTINGS = [f"expectations/{NAME}.json", f"quarantine/{NAME}.csv"]
+KINDS = (("expectations", "json"), ("labels", "csv"), ("quarantine", "csv"), ("targets", "csv"))
+SETTINGS = [f"{folder}/{NAME}.{kind}" for folder, kind in KINDS]
 KEYS = ["code", "data", *SETTINGS, *STAGES, "bento", "deployment"]
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "

@@ -89,14 +89,29 @@ def test_an_old_scorer_is_replayed_from_the_cache_and_a_forged_one_is_told(finis
 def test_numbers_are_held_to_the_stated_tolerance(tmp_path: Path, change: float, state: str) -> None:
     then, now = tmp_path / "then", tmp_path / "now"
     values = np.linspace(-1, 1, 9)
-    for folder, step in ((then, 0.0), (now, change * ATOL + change * RTOL * np.abs(values))):
+    for folder, step in ((then, np.zeros(9)), (now, change * ATOL + change * RTOL * np.abs(values))):
         arrays = {"x": values + step, "n": np.arange(3)}
         write_arrays(folder / "a.safetensors", arrays)
         write_json(folder / "b.json", {"x": [float(v) for v in arrays["x"]], "name": "a"})
         np.save(folder / "c.npy", arrays["x"])
-    for name in ("a.safetensors", "b.json", "c.npy"):
+        rows = [f"{name},{n},{float(x)!r}" for name, n, x in zip("abcdefghi", range(9), arrays["x"], strict=True)]
+        (folder / "d.csv").write_text("\n".join(["row_id,n,suspicion", *rows[:: -1 if step.any() else 1]]))
+    for name in ("a.safetensors", "b.json", "c.npy", "d.csv"):
         found = judge("it", {name: hash_file(then / name)}, {name: hash_file(now / name)}, then.joinpath, now)
         assert found.state == state
+
+
+def test_a_table_of_other_rows_is_another_one(tmp_path: Path) -> None:
+    then, now = tmp_path / "then", tmp_path / "now"
+    for folder, rows in ((then, "007,1,0.5\n8,0,0.25\n"), (now, "7,1,0.5\n8,0,0.25\n")):
+        folder.mkdir()
+        (folder / "t.csv").write_text(f"row_id,suspect,suspicion\n{rows}")
+    assert judge("it", hash_tree(then), hash_tree(now), then.joinpath, now).state == DIFFERS
+
+
+def test_labels_that_were_filled_in_since_do_not_stand_in_the_way(finished: Checkout) -> None:
+    finished.assay("label", "--budget", "5")
+    assert replay_scorer(Project(finished.root), NAME).same
 
 
 def test_what_is_no_number_has_to_be_equal(tmp_path: Path) -> None:

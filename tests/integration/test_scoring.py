@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,6 +16,7 @@ from assay.calibration.labelling import labels_path
 from assay.data.dataset import read_dataset, read_rows
 from assay.data.target import target_path
 from assay.parts import read_arrays, read_json
+from assay.serving.batch import score_file
 
 NAME = "breast_cancer"
 WORK = f"work/{NAME}"
@@ -44,6 +47,28 @@ def test_a_file_is_scored(finished: Checkout, monkeypatch: pytest.MonkeyPatch) -
     np.testing.assert_array_equal(scored["flagged"] == 1, scorer.predict(features, eps=0.1))
     assert told["flagged"] == scored["flagged"].sum()
     assert 0 < told["false_alarms_at_most"] <= told["flagged"]
+
+
+def test_columns_that_are_no_features_come_back_as_they_were(
+    finished: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ids with leading zeros, long ones with gaps, and texts that could be missing values."""
+    rows = table(finished).head(4).assign(patient=["001", "01", "1e5", ""], run=[2**60 + 1, None, None, 7])
+    rows["run"] = rows["run"].astype("Int64")
+    rows = rows.assign(note=["NA", "", "None", "1.50"])
+    monkeypatch.chdir(finished.root)
+    rows.to_csv("rows.csv", index=False, lineterminator="\r\n")
+    score_file(assay.load(NAME), Path("rows.csv")).write(Path("scored.csv"))
+    given, scored = (pd.read_csv(name, dtype=str, keep_default_na=False) for name in ("rows.csv", "scored.csv"))
+    pd.testing.assert_frame_equal(scored[["patient", "run", "note"]], given[["patient", "run", "note"]])
+
+
+def test_a_file_is_not_overwritten_by_its_result(finished: Checkout) -> None:
+    rows = table(finished)
+    rows.to_csv(finished.root / "rows.csv", index=False)
+    before = (finished.root / "rows.csv").read_bytes()
+    assert "is the file itself" in finished.assay("score", "rows.csv", "--out", "./rows.csv", code=2).stderr
+    assert (finished.root / "rows.csv").read_bytes() == before
 
 
 def test_a_batch_is_decided_by_false_discoveries(finished: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,6 +128,15 @@ def test_labelled_anomalies_leave_the_calibration(finished: Checkout) -> None:
     assert "at most" in again
 
 
+def test_rows_of_another_split_are_not_asked_about(finished: Checkout) -> None:
+    params = finished.root / "params.yaml"
+    params.write_text(params.read_text().replace("split: {seed: 0}", "split: {seed: 5}"))
+    finished.assay("stage", "split")
+    words = finished.assay("label", code=1).stderr
+    assert "another split" in words
+    assert "assay run" in words
+
+
 def test_an_answer_that_is_none_is_named(finished: Checkout) -> None:
     finished.assay("label", "--budget", "3")
     path = labels_path(finished.root, NAME)
@@ -121,6 +155,7 @@ def test_weights_are_refused_where_rows_are_too_few_and_cleared(finished: Checko
     words = finished.assay("stage", "calibrate", code=2).stderr
     assert "weights of 30 columns need at least 300 source" in words
     assert "assay reweight --clear" in words
+    shutil.rmtree(finished.root / "targets")
     finished.assay("reweight", "--clear")
     assert target_path(finished.root, NAME).read_bytes() == b""
     assert "fresh" in finished.assay("stage", "calibrate").stderr

@@ -245,6 +245,16 @@ def test_false_discoveries_of_a_batch_are_controlled(client: httpx.Client, score
     assert flags != (scorer.p_values(rows) <= 0.05).tolist()
 
 
+def test_a_batch_in_which_nothing_can_be_flagged_is_told_why(client: httpx.Client) -> None:
+    answer = ask(client, [[1e30] * 30], fdr=0.01)
+    assert not answer["results"][0]["flagged"]
+    assert "no row of a batch of 1 can be flagged" in answer["note"]
+    answer = ask(client, [[1e30] * 30, *ROWS[DATA.target == 1][:80].tolist()], fdr=0.1)
+    assert not any(row["flagged"] for row in answer["results"])
+    assert "only if at least 12 of them" in answer["note"]  # 81 / (71 * .1)
+    assert "note" not in ask(client, [[1e30] * 30] * 80, fdr=0.1)
+
+
 def test_a_category_may_be_text_or_a_number() -> None:
     content = {"columns": ["b", "site", "a"], "rows": [[1.0, "north", 2.0], [3.0, 7.0, 4.0]]}
     rows, categories = read_rows(content, ("a", "b"), "site")

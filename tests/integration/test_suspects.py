@@ -5,14 +5,25 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from tests.conftest import Checkout
+from tests.integration.test_calibration import COLUMNS, make_project, packed, plant, run, settings
+from tests.integration.test_calibration import NAME as PLANT
 
+from assay.data.dataset import RowSet, read_rows
+from assay.data.target import target_path, write_target
 from assay.errors import ScorerError, TamperedError
+from assay.lineage.audit import verify_scorer
+from assay.lineage.diff import compare_scorers
+from assay.lineage.show import show_scorer
 from assay.lineage.suspects import OWN, SCORES, find_suspects
+from assay.parts import read_json, write_json
 from assay.project import Project
+from assay.serving.scorer import load_scorer
 
 NAME = "breast_cancer"
 
@@ -91,3 +102,100 @@ def test_what_is_neither_scorer_nor_detector_is_told_on_one_line(finished: Check
     (finished.root / "file").write_text("")
     done = finished.assay("audit", "suspects", "knn", "--out", "file/s.csv", code=2)
     assert "file/s.csv cannot be written" in done.stderr
+
+
+CROSS = {"cross": {"detector": {"isolation_forest": {"n_estimators": 10}}, "folds": 3}}
+TRAINED: dict[str, Any] = {
+    "contaminate": {"levels": [0, 0.01], "source": "auto", "labelled": 0, "seed": 1},
+    "detectors": ["knn", {"isolation_forest": {"n_estimators": 10}}, "mcd", CROSS],
+}
+
+
+def with_rare_machines(n: int) -> RowSet:
+    """Readings of two machines, and 60 of machines that were read once."""
+    data = plant(n, 0)
+    data.rows.loc[data.rows.index[-60:], "category"] = [f"rare-{i}" for i in range(60)]
+    return data
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project that has been run up to the training, to be copied."""
+    project = make_project(tmp_path_factory.mktemp("suspects") / "project", plant(2400, 0), **TRAINED)
+    run(project, "train")
+    return project.root
+
+
+@pytest.mark.parametrize("compared", ["stratum", "category", "groups", "targets", "randomised"])
+def test_whatever_rows_are_compared_with(trained: Path, tmp_path: Path, compared: str) -> None:
+    """Suspects of level 0 are the training rows that the scorer flags; and the audit can tell of any calibrator."""
+    if compared == "groups":
+        project = make_project(tmp_path / "project", plant(1500, 0, groups=150), **TRAINED)
+    else:
+        project = Project(Path(shutil.copytree(trained, tmp_path / "project")))
+        within = {"stratum": "hardness", "category": "category"}.get(compared, "all")
+        ties = "randomised" if compared == "randomised" else "counted"
+        project = settings(project, **TRAINED, calibrate={"within": within, "ties": ties, "seed": 2})
+    if compared == "targets":
+        write_target(target_path(project.root, PLANT), plant(400, 7).features, COLUMNS, seed=0)
+    run(project)
+    scorer = packed(project)
+    folder = str(project.folder("package") / scorer.version)
+    train = read_rows(project.folder("split") / "train")
+    flagged = scorer.predict(
+        train.features, category=train.rows["category"].tolist() if compared == "category" else None
+    )
+    rows = find_suspects(project, folder).rows
+    of_level = rows[rows["level"] == 0]
+    np.testing.assert_array_equal(of_level["suspect"], flagged)
+    assert flagged.any()
+    facts = {node.key: node.facts for node in show_scorer(project, folder).nodes}["calibrate"]
+    assert (facts["m"], facts["smallest_eps"]) == (scorer.calibrator.n_rows, scorer.calibrator.smallest_eps)
+    assert facts["compared"] == scorer.calibrator.kind
+    assert facts.get("target_rows") == (400 if compared == "targets" else None)
+    assert compare_scorers(project, folder, folder).to_json()["thresholds"] == {}
+    states = {finding.what: finding.state for finding in verify_scorer(project, folder).found}
+    assert states["parts against the records"] == "ok"
+
+
+def test_a_detector_of_folds_is_asked_too(trained: Path) -> None:
+    project = Project(trained)
+    run(project, "calibrate")
+    found = find_suspects(project, "cross")
+    assert (found.means, len(found.levels)) == (SCORES, 2)
+    assert 0 < found.rows["suspect"].sum() < len(found.rows) / 5
+
+
+def test_a_row_without_calibration_rows_of_its_category_is_no_suspect(tmp_path: Path) -> None:
+    by_category = {"calibrate": {"within": "category", "ties": "counted", "seed": 2}}
+    project = make_project(tmp_path / "project", with_rare_machines(1500), detectors=["knn"], **by_category)
+    run(project, "calibrate")
+    rows = find_suspects(project, "knn").rows
+    category = read_rows(project.folder("split") / "train").rows["category"]
+    rare = category.str.startswith("rare").to_numpy()
+    assert rare.sum() > 10
+    assert not rows["suspect"][rare].any()
+    assert rows["suspect"][~rare].any()
+
+
+def test_what_calibrates_a_weighted_scorer_is_held_to_the_records(trained: Path, tmp_path: Path) -> None:
+    """Packaged anew, a scorer is all of one piece; the records still say what its weights and its ties were."""
+    project = Project(Path(shutil.copytree(trained, tmp_path / "project")))
+    write_target(target_path(project.root, PLANT), plant(400, 7).features, COLUMNS, seed=0)
+    run(project)
+    folder = project.folder("package") / packed(project).version
+    head = read_json(folder / "scorer.json")
+    head["parts"]["ratio"]["config"]["log_scale"] = 9.0
+    head["calibration"]["ties"] = "randomised"
+    write_json(folder.with_name("forged") / "scorer.json", head)
+    for path in folder.iterdir():
+        if path.name != "scorer.json":
+            (folder.with_name("forged") / path.name).symlink_to(path)
+    forged = folder.with_name("forged")
+    assert load_scorer(forged).reference.ties == "randomised"
+    found = {finding.what: finding.detail for finding in verify_scorer(project, str(forged)).found}
+    assert "ratio in" in found["parts against the records"]
+    assert "calibration in" in found["parts against the records"]
+    target_path(project.root, PLANT).write_bytes(b"")
+    states = {finding.what: finding.state for finding in verify_scorer(project, str(folder)).found}
+    assert states[f"targets/{PLANT}.csv"] == "differs"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from assay.calibration.batches import benjamini_hochberg, false_discovery_bound
+from assay.calibration.batches import benjamini_hochberg, discovery_limits, false_discovery_bound
 from assay.calibration.conformal import ConformalCalibrator
 from assay.errors import ConfigError, InputError
 
@@ -162,3 +162,18 @@ def test_p_values_that_are_none_are_refused(p):
 def test_a_choice_is_a_mask_of_the_batch(chosen):
     with pytest.raises(InputError, match=r"give bool of shape \(2,\)"):
         false_discovery_bound(np.array([0.1, 0.2]), chosen, 0.1)
+
+
+@pytest.mark.parametrize(("m", "n", "alpha"), [(19, 50, 0.1), (9, 10, 0.1), (9, 11, 0.1), (70, 81, 0.1), (99, 5, 0.01)])
+def test_it_is_said_how_many_rows_it_takes_to_flag_any(m, n, alpha):
+    """k rows at the smallest p-value there is: flagged from the number on that the sentence names, and not before."""
+    told = discovery_limits(n, 1 / (m + 1), alpha)
+    enough = [
+        k for k in range(n + 1) if benjamini_hochberg(np.r_[np.full(k, 1 / (m + 1)), np.ones(n - k)], alpha).any()
+    ]
+    if not enough:
+        assert f"no row of a batch of {n} can be flagged" in told
+    elif enough[0] > 1:
+        assert f"only if at least {enough[0]} of them" in told
+    else:
+        assert told == ""

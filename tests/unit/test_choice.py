@@ -89,6 +89,17 @@ def test_standard_errors_are_those_of_redraws_and_a_mere_equal_is_not_taken():
     assert labels["other"] <= 14  # 7.5 expected at most, a standard deviation is 2.7
 
 
+def test_a_gain_on_probes_must_be_great_not_only_significant():
+    rng = np.random.default_rng(0)
+    outputs = Outputs(*rng.standard_normal((2, 2000)))
+    for extra, label in ((0.3, "none"), (1.5, "other")):
+        probes = {"a": Outputs(rng.standard_normal(2000) + 2, rng.standard_normal(2000) + 2 + extra)}
+        chosen = choose_adapter({"none": Identity(), "other": ByHardness()}, outputs, probes, seed=0)
+        found = chosen.evidence["candidates"]["other"]
+        assert found["gain"] > 3 * found["standard_error"]
+        assert chosen.label == label
+
+
 def test_one_kind_of_loss_outweighs_any_mean_gain():
     rng = np.random.default_rng(0)
     outputs = Outputs(rng.standard_normal(200), rng.standard_normal(200))

@@ -49,6 +49,14 @@ def test_what_is_read_can_be_written_and_read_again(tmp_path: Path) -> None:
     assert again.card == found.card
 
 
+def test_columns_of_a_parquet_file_may_be_called_by_numbers(tmp_path: Path) -> None:
+    pd.DataFrame({0: [1.0, 2.0], 7: [0, 1], 9: [3.0, 4.0]}).to_parquet(tmp_path / "mine.parquet")
+    found = read_table(tmp_path / "mine.parquet", name="mine", label="7")
+    assert found.card.columns == ("0", "9")
+    np.testing.assert_array_equal(found.data.features, [[1, 3], [2, 4]])
+    assert found.data.labels.tolist() == [0, 1]
+
+
 def test_parquet_and_csv_give_the_same_rows(tmp_path: Path) -> None:
     frame = pd.DataFrame(
         {

@@ -62,6 +62,16 @@ def test_answers_outlive_new_questions(tmp_path):
     ]
 
 
+def test_an_answer_whose_score_is_no_number_stays_and_comes_last(tmp_path):
+    path = tmp_path / "x.csv"
+    write_questions(path, ask((1, 3), (2, 2)))
+    fill(path, r1="1", r2="0")
+    path.write_text(path.read_text().replace(",3.0,", ",,").replace(",2.0,", ",2o,"))
+    write_questions(path, ask((3, -1.0)))
+    answers = read_answers(path)
+    assert answers[["row_id", "label"]].to_numpy().tolist() == [["r-3", ""], ["r-1", "1"], ["r-2", "0"]]
+
+
 def test_an_answer_counts_for_all_rows_with_its_content(tmp_path):
     path = tmp_path / "x.csv"
     write_questions(path, ask((1, 3)))

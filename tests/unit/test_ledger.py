@@ -16,13 +16,14 @@ import yaml
 from assay import stages
 from assay.data.dataset import Card, Dataset, RowSet, read_dataset, write_dataset
 from assay.data.quarantine import ensure_quarantine
+from assay.data.target import ensure_target, target_path, write_target
 from assay.errors import DataError, LedgerError, TamperedError
 from assay.lineage.history import History
 from assay.lineage.ledger import ledger_folder, open_ledger
 from assay.lineage.records import hash_file
 from assay.lineage.rows import about_rows, keep_rows, pack, rows_folder
-from assay.lineage.who_saw import Answer, who_saw
-from assay.parts import write_bytes
+from assay.lineage.who_saw import Answer, find, who_saw
+from assay.parts import write_arrays, write_bytes, write_json
 from assay.project import Project
 
 ROOT = Path(__file__).parents[2]
@@ -158,6 +159,25 @@ def test_duplicates_are_counted_and_near_misses_are_not_guessed(project: Project
     assert (found.asked.n_rows, found.asked.different) == (4, 3)
     (use,) = {**found.scorers[0]["uses"], **found.scorers[0]["run_only"]}.values()
     assert use == {"rows": 2, "stored": 2}
+
+
+def test_copies_asked_about_and_copies_stored_are_not_multiplied(project: Project) -> None:
+    """A sensor that was off gives thousands of rows of one content, and so does the batch that is asked about."""
+    data = make_rows(300, 0, "p")
+    features = np.concatenate([data.features, np.zeros((500, 3), dtype=np.float32)])
+    off = data.rows.iloc[:1].assign(label=0).loc[[0] * 500].assign(row_id=[f"off-{i}" for i in range(500)])
+    ingest(project.root, NAME, RowSet(features, pd.concat([data.rows, off], ignore_index=True)))
+    run(project)
+    asked = pd.DataFrame(np.zeros((400, 3)), columns=list(COLUMNS))
+    found = ask(project, pd.concat([asked, table(project).iloc[:1].drop(columns="row_id")]))
+    (zero,) = (n for n in found.scorers[0]["uses"].values() if n["stored"] >= 500)
+    assert zero in ({"rows": 400, "stored": 500}, {"rows": 401, "stored": 501})
+    assert sum(found.known) == 401
+    assert {n["stored"] for n in found.runs[0]["uses"].values()} <= {1, 500, 501}
+    ledger = open_ledger(project)
+    with ledger.connect() as connection:
+        find(connection, project.root, found.asked)
+        assert connection.execute("SELECT count(*) FROM hits").fetchone() == (501,)
 
 
 def test_runs_are_remembered_when_work_has_moved_on(project: Project) -> None:
@@ -317,6 +337,117 @@ def test_a_pulled_scorer_is_answered_for_by_its_own_list(project: Project) -> No
     assert ask(project, asked).scorers == found.scorers
 
 
+def test_a_pulled_scorer_is_asked_by_id_too(project: Project) -> None:
+    """Its own list holds contents alone: those that the ids have in the data now, and had when runs used them."""
+    run(project)
+    rows = roles(project)
+    lists = {use: np.frombuffer(bytes.fromhex("".join(rows[use]["fingerprint"])), np.uint8) for use in OWN[:3]}
+    folder = pulled_scorer(project, {use: packed.reshape(-1, 16) for use, packed in lists.items()})
+    asked = pd.concat([rows["train"].iloc[:4], rows["adapt"].iloc[:2]])[["row_id"]]
+    before = ask(project, pd.concat([asked, asked[:1], pd.DataFrame({"row_id": ["p-none"]})]))
+    by = {row["scorer"]: row for row in before.scorers}
+    assert counts(by[f"{NAME}:{folder.name}"]["uses"]) == {"train": 5, "adapt": 2} == counts(by[SCORER]["uses"])
+    assert by[f"{NAME}:{folder.name}"]["uses"]["train"] == {"rows": 5, "stored": 4}
+    assert before.known == [True] * 7 + [False]
+    shutil.rmtree(project.root / "data")
+    assert ask(project, asked).scorers == ask(project, asked).scorers != []
+    ingest(project.root, NAME, make_rows(300, 0, "p"))
+    shutil.rmtree(project.root / "work")
+    shutil.rmtree(project.state)
+    (alone,) = ask(project, asked).scorers
+    assert counts(alone["uses"]) == {"train": 4, "adapt": 2}
+
+
+def pulled_scorer(project: Project, lists: dict[str, Any], **about: Any) -> Path:
+    """Put a scorer of another machine into BentoML's store: its head, its records and its list of rows."""
+    folder = project.root / ".bentoml/models" / NAME / "new"
+    write_arrays(folder / "rows.safetensors", lists)
+    write_json(folder / "lineage/calibrate.json", {"inputs": about.pop("inputs", {})})
+    files = {name: hash_file(folder / name) for name in ("rows.safetensors", "lineage/calibrate.json")}
+    lineage = {"root": "", "data_version": "v", "records": about.pop("records", {})}
+    candidate = {"detector": "knn", "adapter": "none", "level": "level-0"}
+    head = {"schema": 1, "name": NAME, "columns": [*COLUMNS], "eps": 0.1, "candidate": candidate, "lineage": lineage}
+    write_json(folder / "scorer.json", {**head, "files": files, **about})
+    return folder.rename(folder.with_name(hash_file(folder / "scorer.json")[:12]))
+
+
+def towards(project: Project, n: int, seed: int) -> pd.DataFrame:
+    """Write target rows and return them as the user has them."""
+    features = make_rows(n, seed, "t").features
+    ensure_target(project.root, NAME)
+    write_target(target_path(project.root, NAME), features, COLUMNS, seed=0)
+    return pd.DataFrame(features, columns=list(COLUMNS))
+
+
+def test_who_was_weighted_towards_rows_has_seen_them(project: Project) -> None:
+    targets = towards(project, 40, 77)
+    run(project)
+    found = ask(project, targets.iloc[:9])
+    assert counts(found.scorers[0]["uses"]) == {"target": 9}
+    assert found.learned
+    assert counts(found.runs[0]["uses"]) == {"target": 9}
+    assert sum(found.known) == 9
+    assert "target" in found.lines()[2]
+    target_path(project.root, NAME).write_bytes(b"")
+    other = f"{NAME}:aaaaaaaaaaaa"
+    run(project, scorer=other)
+    assert [row["scorer"] for row in ask(project, targets).scorers] == [SCORER]
+    assert {row["scorer"] for row in ask(project, table(project)).scorers} == {SCORER, other}
+    assert len([*rows_folder(project.root).iterdir()]) == 2
+
+
+def test_a_weighted_scorer_is_matched_to_its_own_target_rows(project: Project) -> None:
+    targets = towards(project, 40, 77)
+    run(project, scorer=None)
+    path, work = target_path(project.root, NAME), project.root / "work" / NAME
+    records = {stage: hash_file(work / stage / "record.json") for stage in ("split", "contaminate")}
+    inputs, about = {f"targets/{NAME}.csv": hash_file(path)}, {"calibration": {"n_target": 40}, "records": records}
+    folder = pulled_scorer(project, {"train": np.zeros((1, 16), np.uint8)}, inputs=inputs, **about)
+    (scorer,) = ask(project, targets).scorers
+    assert (scorer["scorer"], counts(scorer["uses"])) == (f"{NAME}:{folder.name}", {"target": 40})
+    shutil.rmtree(folder)
+    towards(project, 40, 78)
+    run(project, scorer=None)
+    folder = pulled_scorer(project, {"train": np.ones((1, 16), np.uint8)}, inputs=inputs, **about)
+    (scorer,) = ask(project, targets).scorers
+    assert scorer["scorer"] == f"{NAME}:{folder.name}"
+    shutil.rmtree(project.state)
+    found = ask(project, targets)
+    assert found.scorers == []
+    assert any("was weighted towards target rows that are not known here" in note for note in found.notes)
+
+
+def test_target_rows_that_cannot_be_read_prevent_no_answer(project: Project) -> None:
+    ensure_target(project.root, NAME)
+    target_path(project.root, NAME).write_text("age,pulse\nx,y\n")
+    run(project)
+    assert ask(project, table(project)).scorers
+
+
+def test_ids_that_are_numbers_of_another_dataset(project: Project) -> None:
+    """There, a column of this dataset's ids is a feature; here they are texts."""
+    data = make_rows(300, 0, "p")
+    ids = [f"{i:05d}" for i in range(300)]
+    ingest(project.root, NAME, RowSet(data.features, data.rows.assign(row_id=ids)), id_column="patient")
+    columns = ("patient", "height")
+    other = RowSet(data.features[:, :2], data.rows)
+    write_dataset(project.root / "data" / OTHER, Dataset(Card(OTHER, "tabular", columns, None, "made here"), other))
+    run(project)
+    found = ask(project, pd.DataFrame({"patient": ids[:20]}))
+    assert found.asked.by == "row_id"
+    assert sum(found.known) == 20
+
+
+def test_rows_that_fit_several_layouts_of_a_dataset_are_counted_once(project: Project) -> None:
+    run(project)
+    data = make_rows(300, 0, "p")
+    fewer = Dataset(Card(NAME, "tabular", COLUMNS[:2], None, "made here"), RowSet(data.features[:, :2], data.rows))
+    asked = table(project).iloc[:30].drop(columns="row_id")
+    write_dataset(project.root / "data" / NAME, fewer)
+    found = ask(project, asked)
+    assert (found.asked.n_rows, found.asked.different, sum(found.known)) == (30, 30, 30)
+
+
 def test_datasets_with_the_same_columns_are_kept_apart(project: Project) -> None:
     ingest(project.root, OTHER, make_rows(300, 9, "w"))
     shared = make_rows(300, 0, "p")
@@ -409,7 +540,7 @@ def test_a_run_without_valid_candidate_has_read_rows() -> None:
     start = event("run-started", run="a", driver="prefect")
     end = event("run-ended", run="a", state="failed", reason="no valid candidate", stages=done)
     history = History.of([start, event("rows", rows="f"), end])
-    assert {use for _, _, use in history.reads} == {*OWN, "labelled", "injected", "pool", "excluded"}
+    assert {use for _, _, use in history.reads} == {*OWN, "labelled", "injected", "pool", "excluded", "target"}
     assert history.runs["a"]["reason"] == "no valid candidate"
 
 

@@ -195,6 +195,33 @@ def test_an_id_means_the_content_it_has_now_or_else_had_when_it_was_used(project
     assert any("1 row ids are not known and are left out: never" in note for note in done.seen.notes)
 
 
+def test_thousands_of_ids_that_only_runs_know_take_no_time(project: Project) -> None:
+    from time import perf_counter
+
+    from assay.lineage.rows import keep_rows
+
+    data = make_rows(20_000, 0)
+    write_dataset(project.data, Dataset(Card(NAME, "tabular", NAMES, None, "made"), data))
+    for stage in ("split", "contaminate"):
+        stages.run(project, stage)
+    keep_rows(project.root, project.events, NAME)
+    write_dataset(
+        project.data, Dataset(Card(NAME, "tabular", NAMES, None, "made"), data.take(np.arange(9_000, 20_000)))
+    )
+    started = perf_counter()
+    assert put(project, pd.DataFrame({"row_id": data.rows["row_id"].iloc[3:17_000]})).changed == 16_997
+    assert perf_counter() - started < 10
+
+
+def test_quarantined_target_rows_are_told(project: Project) -> None:
+    from assay.data.target import target_path, write_target
+
+    write_target(target_path(project.root, NAME), make_rows(300, 0).features[3:100], NAMES, seed=0)
+    done = put(project, table())
+    assert any("2 of them are in targets/clinic.csv too" in note for note in done.seen.notes)
+    assert not any("targets" in note for note in put(project, table(), lift=True).seen.notes)
+
+
 def test_rows_that_were_never_ingested_can_be_barred_beforehand(project: Project) -> None:
     done = put(project, table(2)[list(NAMES)] * 7)
     assert (done.changed, done.in_data) == (2, 0)

@@ -1,13 +1,13 @@
-"""ARES: scores relative to those of the neighbours in latent space (`ARES: Locally Adaptive Reconstruction-based
-Anomaly Scoring`, eq 1 and 6-8).
-"""
+"""ARES: scores relative to the neighbours' (`ARES: Locally Adaptive Reconstruction-based Anomaly Scoring`)."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from assay.calibration.neighbours import Indices, Neighbours
 from assay.calibration.outputs import Outputs
@@ -24,6 +24,7 @@ PARAMETERS = ("neighbours", "contamination", "density_weight", "max_rows", "seed
 ARRAYS = ("units", "errors", "reach", "density", "centres", "spreads")
 BLOCK = 2**20
 CHUNK = 2**16
+MANY_ROWS = 2_000
 
 
 class Ares:
@@ -143,8 +144,9 @@ class Ares:
         terms = np.stack([errors, np.zeros_like(errors)])
         if not self.fallback_:
             self.k_, self.errors_ = self._count(len(errors)), errors
-            self.index_ = Neighbours.build(self._space(latents), self.k_, seed=self.seed)
-            terms = self._fit_densities(self.index_)
+            with _single_thread(len(errors)):
+                self.index_ = Neighbours.build(self._space(latents), self.k_, seed=self.seed)
+                terms = self._fit_densities(self.index_)
         self.centres_, self.spreads_ = np.median(terms, axis=1), np.array([_spread(term) for term in terms])
         return self
 
@@ -158,7 +160,8 @@ class Ares:
         """
         errors, latents = np.asarray(outputs.scores, dtype=np.float64), _check_latents(outputs)
         starts = range(0, max(1, len(errors)), CHUNK)
-        chunks = [self._terms(errors[i : i + CHUNK], latents[:, i : i + CHUNK]) for i in starts]
+        with _single_thread(len(errors)):
+            chunks = [self._terms(errors[i : i + CHUNK], latents[:, i : i + CHUNK]) for i in starts]
         r, d = (np.concatenate(chunks, axis=1) - self.centres_[:, None]) / self.spreads_[:, None]
         return np.asarray(np.clip(r + self.density_weight * d, -LARGEST, LARGEST))
 
@@ -236,6 +239,14 @@ class Ares:
     def _log_factors(self, neighbours: Indices, density: Doubles) -> Doubles:
         """Return log LOF (eq 1) of rows of this density."""
         return np.asarray(np.log(self.density_.take(neighbours).mean(axis=1) / density))
+
+
+def _single_thread(n_rows: int) -> AbstractContextManager[Any]:
+    """Keep BLAS to one thread: in many small products threads cost more than they give, much more on a busy machine.
+
+    Setting that up takes milliseconds, so that few rows go without.
+    """
+    return nullcontext() if n_rows < MANY_ROWS else threadpool_limits(limits=1, user_api="blas")
 
 
 def _check_scores(scores: Floats) -> Doubles:

@@ -65,6 +65,29 @@ def benjamini_hochberg(p_values: PValues, alpha: float) -> NDArray[np.bool_]:
     return p <= ordered[below[-1]] if below.size else np.zeros(p.size, dtype=np.bool_)
 
 
+def discovery_limits(n: int, smallest: float, alpha: float) -> str:
+    """Return "", or a sentence that says how many rows of a batch it takes for `benjamini_hochberg` to flag any.
+
+    Parameters
+    ----------
+    n : int
+        Rows of the batch.
+    smallest : float
+        The smallest p-value that a row can have (`assay.calibration.calibrators.Calibrator.smallest_eps`).
+    alpha : float
+    """
+    fewest = 1 + int(np.searchsorted(_levels(_check_level("alpha", alpha), n, n), smallest))
+    if fewest == 1 or n == 0:
+        return ""
+    told = f"as no p-value is below {smallest:.3g}; smaller batches or more calibration rows take fewer"
+    if fewest > n:
+        return f"At a false discovery rate of {alpha:g} no row of a batch of {n} can be flagged, {told}."
+    return (
+        f"At a false discovery rate of {alpha:g} rows of a batch of {n} are flagged only if at least {fewest} of them "
+        f"stand out, {told}."
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class FalseDiscoveries:
     """How many of some chosen rows are normal, at most.

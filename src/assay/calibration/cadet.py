@@ -96,6 +96,10 @@ class Cadet:
     def fit(self, outputs: Outputs) -> Self:
         """Fit the conditional quantiles on the outputs for adapt rows.
 
+        Where there are no rows that the detector has not seen, give out-of-fold scores of its training rows (see
+        `assay.detectors.cross.Cross`): their scores by the detector itself are too small, and new rows would
+        exceed the quantiles too often.
+
         With fewer than 20 rows, or where all scores or all hardness values are equal, the quantiles are
         unconditional, and ``fallback_`` says why.
 

@@ -22,7 +22,7 @@ NONE, BETTER = "none", "better"
 MIN_ROWS, MAX_ROWS = 40, 2000
 FOLDS = 5
 TAILS = (0.2, 1.0)
-CONFIDENCE = 0.975
+CONFIDENCE, LEAST_GAIN = 0.975, 0.2
 
 Doubles = NDArray[np.float64]
 
@@ -73,11 +73,13 @@ def choose_adapter(
     false-positive rates up to .2 (partial AUROC), and AUROC. An adapter is taken only if
 
     - by both numbers it is at least as good as "none" on every kind of probes, and
-    - its mean power over the kinds is clearly better: by a one-sided test at .025 shared by all candidates.
+    - its mean power over the kinds is higher by at least .2, and clearly higher than 0 by a one-sided test at .025
+      shared by all candidates.
 
     Of several the one with the highest mean power is taken. The first condition protects the plain score: which
-    kind real anomalies are of, nobody knows without labels. No more can be promised than that: real
-    anomalies may be of no such kind.
+    kind real anomalies are of, nobody knows without labels. The second asks for much, since real anomalies may be of
+    no such kind: on two development sets with labels, gains on probes of up to .18 went with real losses as
+    often as with real gains.
 
     The standard error is that of paired differences over normals and probes (DeLong, DeLong, Clarke-Pearson 1988,
     for AUROC; the same for the partial one, to first order). The spread from fitting an adapter to other rows is
@@ -116,7 +118,7 @@ def choose_adapter(
         evidence["candidates"] = _compare(candidates, outputs, probes, seed)
         better = {name: found for name, found in evidence["candidates"].items() if found["verdict"] == BETTER}
         label = max(better, key=lambda name: better[name]["gain"], default=NONE)
-        evidence["reason"] = f"{label} is better" if better else "no adapter is clearly better and nowhere worse"
+        evidence["reason"] = f"{label} is better" if better else "no adapter is much better and nowhere worse"
     return Chosen(label, deepcopy(candidates[label]).fit(outputs), evidence)
 
 
@@ -203,7 +205,13 @@ def _verdict(marks: Mapping[str, _Marks], plain: Mapping[str, _Marks], limit: fl
     over_probes = sum(_variance(change.probes)[0] for change in changes.values()) / len(changes) ** 2
     over_normals = _variance(np.mean([change.normals for change in changes.values()], axis=0))[0]
     error = float(np.sqrt(over_probes + over_normals))
-    verdict = f"worse on {', '.join(worse)}" if worse else BETTER if gain > limit * error else "no clear gain"
+    verdict = (
+        f"worse on {', '.join(worse)}"
+        if worse
+        else BETTER
+        if gain > max(limit * error, LEAST_GAIN)
+        else "no great gain"
+    )
     return {"verdict": verdict, "gain": gain, "standard_error": error, "kinds": kinds}
 
 

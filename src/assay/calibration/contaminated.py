@@ -88,9 +88,32 @@ def choose_questions(
         raise ConfigError(f"sample is {sample}; give the number of rows to pick at random, 0 or more")
     purposes[rows_to_label(scores, budget)] = TRIM
     others = np.flatnonzero(purposes == NOT_ASKED)
-    order = np.argsort(uniform_hashes([row_ids[i] for i in others.tolist()], f"estimate:{seed}"), kind="stable")
+    order = np.argsort(_lots(row_ids, seed)[others], kind="stable")
     purposes[others[order[:sample]]] = ESTIMATE
     return purposes
+
+
+def complete_sample(purposes: NDArray[np.object_], row_ids: Sequence[str], *, seed: int) -> NDArray[np.object_]:
+    """Return the purposes with the rows that would be in the sample, had they been there when it was drawn.
+
+    Rows that came later (a new version of the data) were not sampled, so that a sample of the earlier ones alone says
+    nothing of them. With these in it, as yet unlabelled, it is a sample of all rows again.
+
+    Parameters
+    ----------
+    purposes : ndarray of str, shape (m,)
+        Of the rows asked about last, see `choose_questions`.
+    row_ids : sequence of m str
+    seed : int
+        That of `choose_questions`. With another one far more rows seem to have come later, which errs on the safe side.
+    """
+    lots = _lots(row_ids, seed)
+    drawn = lots <= lots[purposes == ESTIMATE].max(initial=-1)
+    return np.where((purposes == NOT_ASKED) & drawn, ESTIMATE, purposes)
+
+
+def _lots(row_ids: Sequence[str], seed: int) -> NDArray[np.float64]:
+    return uniform_hashes(row_ids, f"estimate:{seed}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +159,7 @@ def trim(scores: Scores, labels: NDArray[Any]) -> tuple[Scores, TrimReport]:
     return scores[kept], report
 
 
-def trim_report(rows: RowSet, answers: Path) -> tuple[RowSet, dict[str, Any]]:
+def trim_report(rows: RowSet, answers: Path, *, seed: int) -> tuple[RowSet, dict[str, Any]]:
     """Return the calibration rows without those labelled as anomalies, and what is known of their contamination.
 
     Parameters
@@ -145,6 +168,8 @@ def trim_report(rows: RowSet, answers: Path) -> tuple[RowSet, dict[str, Any]]:
         Calibration rows, with ``row_id`` and ``fingerprint``.
     answers : Path
         File of `assay.calibration.labelling`; a missing one holds no answers.
+    seed : int
+        By which the random sample was drawn.
 
     Returns
     -------
@@ -158,6 +183,7 @@ def trim_report(rows: RowSet, answers: Path) -> tuple[RowSet, dict[str, Any]]:
         The file is not what it should be, or no row is left.
     """
     labels, purposes = align(read_answers(answers), rows.rows)
+    purposes = complete_sample(purposes, rows.rows["row_id"].tolist(), seed=seed)
     kept, report = _trim(labels, len(rows))
     known = contamination_from_answers(labels, purposes, confidence=CONFIDENCE)
     return rows.take(kept), {"trim": asdict(report), "contamination": asdict(known)}

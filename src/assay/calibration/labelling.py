@@ -128,7 +128,8 @@ def write_questions(path: Path, asked: pd.DataFrame) -> pd.DataFrame:
     keys = pd.MultiIndex.from_frame(now[["fingerprint", "row_id"]])
     gone = ~pd.MultiIndex.from_frame(before[["fingerprint", "row_id"]]).isin(keys) & (before["label"] != "")
     frame = pd.concat([now, before[gone].assign(purpose=EARLIER)], ignore_index=True)
-    order = np.argsort(-frame["score"].astype("float64").to_numpy(), kind="stable")
+    scores = pd.to_numeric(frame["score"], errors="coerce").to_numpy(dtype=np.float64)  # people may have edited them
+    order = np.argsort(-scores, kind="stable")
     frame = frame.iloc[order].reset_index(drop=True)
     write_bytes(path, frame.to_csv(index=False, lineterminator="\n").encode())
     return frame

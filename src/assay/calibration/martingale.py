@@ -58,7 +58,7 @@ class SimpleJumper:
 
     Differs from the paper: half of the capital starts in a reserve, which flows into the bets little by little
     (see `reserve`), a mixture over the time at which betting starts, and thus a martingale as well. Without it the
-    capital falls by some 19 orders of magnitude in 10,000 quiet rows, and an alarm must first make up for that.
+    capital falls by some 18 orders of magnitude in 10,000 quiet rows, and an alarm must first make up for that.
 
     The capital never meets overflow or underflow: its logarithm and the shares of the bets are kept.
 

@@ -29,7 +29,7 @@ class Level:
     rho : float
         Wanted share n_injected / (n_train + n_injected).
     injected : RowSet
-        The rows to add, with the columns `RECORD_COLUMNS`.
+        The rows to add, with the columns `RECORD_COLUMNS`, and ``category`` where the dataset has categories.
     n_train : int
         Rows of train before anything is added.
     """
@@ -215,7 +215,7 @@ def _from_pool(anomalies: RowSet, n: int, seed: int) -> RowSet:
     order = np.lexsort((row_id.to_numpy(dtype=object), anomalies.rows["fingerprint"].to_numpy(dtype=object), place))
     picked = anomalies.take(order[:n])
     record = picked.rows.assign(source_row=picked.rows["row_id"], recipe=POOL, seed=seed)
-    return RowSet(picked.features, record[list(RECORD_COLUMNS)])
+    return RowSet(picked.features, record[[name for name in (*RECORD_COLUMNS, "category") if name in record]])
 
 
 def _synthetic(

@@ -61,7 +61,8 @@ def read_table(
         without a zone is taken as UTC); numbers, exactly as decimals, with 20 digits before the point,
         those below zero as "-" and the complement to 10**20 (-1.25 is "-99999999999999999998.75").
     category : str, optional
-        Column of categories, never missing, that scores may be calibrated within (a machine type, a site).
+        Column of categories, never missing, that scores may be calibrated within (a machine type, a site). Text,
+        without spaces around it, or numbers: 3, 3.0 and "3" are one.
 
     Returns
     -------
@@ -79,7 +80,7 @@ def read_table(
     if len(set(special)) < len(special):
         raise DataError(f"one column is named for two purposes in {roles}; give each its own column")
     frame = read_frame(path, special)
-    columns = tuple(str(column) for column in frame.columns if column not in special)
+    columns = tuple(column for column in frame.columns if column not in special)
     if not columns:
         raise DataError(f"{path.name} has no feature column besides {special}")
     texts = {role: texts_of(frame[column]) for role, column in roles.items() if column is not None}
@@ -124,21 +125,24 @@ def sortable_times(texts: Texts) -> Texts:
     return np.array(keys, dtype=object)[codes]
 
 
-def read_frame(path: Path, special: Sequence[str], *, texts: Collection[str] = ()) -> pd.DataFrame:
+def read_frame(
+    path: Path, special: Sequence[str], *, texts: Collection[str] = (), numbers: Collection[str] | None = None
+) -> pd.DataFrame:
     """Read a CSV or Parquet file: its `special` columns, and those of `texts` that it has, as they are written.
+
+    Where `numbers` are given, so are all columns but these: "007" stays "007".
 
     Raises
     ------
     DataError
         The file cannot be used, has no rows, or lacks a special column.
     """
-    readers = {".csv": _read_csv, ".parquet": _read_parquet}
-    if path.suffix not in readers:
+    if path.suffix not in (".csv", ".parquet"):
         raise DataError(f"{path.name} is neither .csv nor .parquet; convert it to one of them")
     if not path.is_file():
         raise DataError(f"there is no file {path}; check the path")
     try:
-        frame = readers[path.suffix](path, special, texts)
+        frame = _read_csv(path, special, texts, numbers) if path.suffix == ".csv" else _read_parquet(path, special)
     except DataError:
         raise
     except (ValueError, OSError) as error:  # pandas' and pyarrow's parsing errors are ValueErrors
@@ -150,11 +154,14 @@ def read_frame(path: Path, special: Sequence[str], *, texts: Collection[str] = (
     return frame
 
 
-def _read_csv(path: Path, special: Sequence[str], texts: Collection[str]) -> pd.DataFrame:
+def _read_csv(
+    path: Path, special: Sequence[str], texts: Collection[str], numbers: Collection[str] | None
+) -> pd.DataFrame:
     header = pd.read_csv(path, header=None, nrows=1, dtype=str, na_filter=False, encoding="utf-8-sig")
     names = [str(name) for name in header.iloc[0]]
     _check_names(path, names, special)
-    written = [name for name in names if name in special or name in texts]
+    others = set(names) - set(names if numbers is None else numbers)
+    written = [name for name in names if name in special or name in texts or name in others]
     frame = pd.read_csv(
         path,
         dtype=dict.fromkeys(written, str),
@@ -168,13 +175,14 @@ def _read_csv(path: Path, special: Sequence[str], texts: Collection[str]) -> pd.
     return frame
 
 
-def _read_parquet(path: Path, special: Sequence[str], texts: Collection[str]) -> pd.DataFrame:
+def _read_parquet(path: Path, special: Sequence[str]) -> pd.DataFrame:
     from pyarrow.parquet import ParquetFile
 
     with ParquetFile(path) as file:
         frame: pd.DataFrame = file.read().to_pandas()
     frame = frame if frame.index.names == [None] else frame.reset_index()
-    _check_names(path, [str(column) for column in frame.columns], special)
+    frame.columns = frame.columns.map(str)
+    _check_names(path, list(frame.columns), special)
     return frame
 
 
@@ -225,7 +233,10 @@ def _ids(texts: Texts) -> Texts:
 
 
 def _categories(texts: Texts) -> Texts:
-    """Return categories, checked."""
+    """Return categories, checked; see `assay.calibration.decisions.category_texts`."""
+    from assay.calibration.decisions import category_texts
+
+    texts = category_texts(texts)
     empty = np.flatnonzero(texts == "")
     if len(empty):
         raise DataError(f"row {empty[0]} has no category; every row needs one")

@@ -34,7 +34,10 @@ def read_target(path: Path, columns: Sequence[str]) -> NDArray[np.float32]:
         raise DataError(f"{path} is missing; restore it with `git checkout {path}` or `assay reweight --clear`")
     if not path.read_bytes().strip():
         return np.empty((0, len(columns)), dtype=np.float32)
-    return take_columns(path, columns)
+    try:
+        return take_columns(path, columns)
+    except DataError as error:
+        raise DataError(f"{error} (`assay reweight --clear` ends the weighting)") from error
 
 
 def take_columns(path: Path, columns: Sequence[str]) -> NDArray[np.float32]:

@@ -62,8 +62,9 @@ class Asked:
 
     @property
     def different(self) -> int:
-        """How many rows of the file differ from one another."""
-        return int(self.keys.groupby(["dataset"], dropna=False)["key"].nunique().max())
+        """How many rows of the file differ from one another; where several layouts fit, by the one that says most."""
+        layout = self.keys.groupby(["dataset", "place"], dropna=False).cumcount()
+        return int(self.keys.groupby([self.keys["dataset"], layout], dropna=False)["key"].nunique().max())
 
 
 def read_asked(path: Path, layouts: Sequence[Layout], *, dataset: str | None = None) -> Asked:
@@ -99,13 +100,18 @@ def read_asked(path: Path, layouts: Sequence[Layout], *, dataset: str | None = N
     header = [str(column) for column in frame.columns]
     fits = [layout for layout in layouts if set(layout.columns) <= set(header)]
     if PRINT in header and not any(PRINT in layout.columns for layout in fits):
-        return _by_fingerprint(path, frame, dataset)
+        return _by_fingerprint(path, _as_written(path, frame, {PRINT, ID, SUSPECT, INJECTED} & features), dataset)
     if fits:
         return _by_content(path, frame, fits)
-    named = {layout.dataset: _id_column(layout, header) for layout in layouts}
-    if not any(named.values()):
+    named = {layout.dataset: column for layout in layouts if (column := _id_column(layout, header))}
+    if not named:
         raise DataError(_missing(path, header, layouts))
-    return _by_id(path, frame, {name: column for name, column in named.items() if column})
+    return _by_id(path, _as_written(path, frame, {*named.values()} & features), named)
+
+
+def _as_written(path: Path, frame: pd.DataFrame, columns: set[str]) -> pd.DataFrame:
+    """Return the frame with `columns` as texts: of those that were read as numbers, being features elsewhere."""
+    return read_frame(path, (), texts=[*map(str, frame.columns)]) if columns else frame
 
 
 def _id_column(layout: Layout, header: list[str]) -> str | None:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from assay.errors import AssayError
-from assay.lineage.chain import Chain, event_of, read_chain, work_folder
+from assay.lineage.chain import Chain, before_entries, event_of, read_chain, work_folder
 from assay.lineage.commits import commit_with
 from assay.lineage.delivery import bento_folder, check_bento, check_deployment, check_log, check_model
 from assay.lineage.findings import INTACT, Finding, Findings, Outcome, differ, look
@@ -21,9 +21,9 @@ from assay.lineage.records import (
     hash_paths,
     lineage_root,
 )
-from assay.lineage.rows import rows_folder
+from assay.lineage.rows import FIRST, TARGETS, rows_folder
 from assay.project import STAGES, Project
-from assay.serving.scorer import HEAD, check_files, find_scorer
+from assay.serving.scorer import HEAD, RATIO, check_files, find_scorer
 from assay.versioning import DATA, committed_version, locked_version, tracked_version
 
 
@@ -80,7 +80,7 @@ def _scorer_files(folder: Path, version: str) -> Outcome:
 
 
 def _parts(folder: Path) -> Outcome:
-    """Hold every part of a scorer to the outputs that the stage records behind it list."""
+    """Hold every part of a scorer, and what it says of its calibration, to the outputs on record of its stages."""
     head, outputs = json.loads((folder / HEAD).read_bytes()), {}
     for stage in ("train", "calibrate"):
         for name, digest in json.loads((folder / "lineage" / f"{stage}.json").read_bytes())["outputs"].items():
@@ -95,7 +95,12 @@ def _parts(folder: Path) -> Outcome:
         "adapter": f"calibrate/adapters/{level}/{adapter}",
         "calibrator": f"calibrate/reference/{level}/{adapter}",
     }
+    ratio = f"calibrate/reference/{level}/{RATIO}"
+    if RATIO in head["parts"] or f"{ratio}.json" in outputs:
+        sources[RATIO] = ratio
     words = []
+    if "calibration" in head and hash_json(head["calibration"]) != outputs.get("calibrate/calibration.json"):
+        words.append(f"calibration in {folder / HEAD} is not the recorded calibrate/calibration.json")
     for part, source in sources.items():
         if hash_file(folder / f"{part}.safetensors") != outputs.get(f"{source}.safetensors"):
             words.append(f"{folder / part}.safetensors is not the recorded {source}.safetensors")
@@ -142,7 +147,10 @@ def _tracked(chain: Chain) -> Outcome:
 
 
 def _setting(chain: Chain, path: str) -> Outcome:
-    """A suite or a quarantine is the user's to edit; while Git or the log knows the edit, it is no tampering."""
+    """A suite and the like are the user's to edit; while Git or the log knows the edit, it is no tampering.
+
+    Nor is it that labels or target rows were filled in, where there were none.
+    """
     here = chain.project.root / path
     if not _changed(chain, {path: chain.settings[path]}):
         return INTACT
@@ -150,6 +158,8 @@ def _setting(chain: Chain, path: str) -> Outcome:
     commit = commit_with(chain.project.root, path, chain.settings[path])
     if commit is not None:
         return "superseded", f"{what}; commit {commit[:12]} holds the recorded one"
+    if before_entries(path, chain.settings[path]) is not None:
+        return "superseded", f"{what}; the recorded one had no entries"
     if here.is_file() and any(hash_file(here) in event.values() for event in chain.events):
         return "superseded", f"{what}, as was logged; no Git commit holds the recorded one"
     return "differs", f"{what}, and no Git commit holds the recorded one"
@@ -256,8 +266,9 @@ def _package(chain: Chain) -> Outcome:
 
 def _rows(chain: Chain) -> Outcome:
     """Hold what was kept of the roles of the run's rows, for the ledger, to the name that the log has for it."""
-    pair = {stage: chain.named(stage) for stage in ("split", "contaminate")}
-    logged = event_of(chain, "rows", dataset=chain.name, **pair)
+    key = {"dataset": chain.name, **{stage: chain.named(stage) for stage in FIRST}}
+    towards = {TARGETS: chain.settings.get(f"targets/{chain.name}.csv")}
+    logged = event_of(chain, "rows", **key, **towards) or event_of(chain, "rows", **key, **{TARGETS: None})
     if logged is None:
         return "ok", "none were kept here"
     path = rows_folder(chain.project.root) / f"{logged['rows']}.parquet"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from assay.calibration.labelling import COLUMNS
 from assay.errors import ScorerError, TamperedError
 from assay.lineage.archive import Archive, Listing
 from assay.lineage.records import RECORD, hash_bytes, hash_file
@@ -185,6 +186,16 @@ def where_from(archive: Archive) -> str:
             "no DVC remote is configured: add the one that holds it (`dvc remote add -d NAME ADDRESS`), then `dvc pull`"
         )
     return f"`dvc pull` it from the remote {archive.remote} (`assay audit show` names the commit)"
+
+
+def before_entries(path: str, digest: str) -> bytes | None:
+    """Return the content of a file of labels or target rows without entries if that is the recorded one, else None.
+
+    People fill these files in by hand, or have commands write them that are not logged.
+    """
+    contents = {"labels": f"{','.join(COLUMNS)}\n".encode(), "targets": b""}
+    content = contents.get(path.partition("/")[0])
+    return content if content is not None and hash_bytes(content) == digest else None
 
 
 def work_folder(project: Project, name: str, stage: str) -> Path:

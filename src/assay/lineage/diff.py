@@ -11,6 +11,7 @@ from assay.errors import ScorerError
 from assay.lineage.chain import Chain, read_chain
 from assay.lineage.facts import METRICS, metrics_of, reference_of, selection_of
 from assay.lineage.records import hash_file
+from assay.lineage.rows import LABELLED
 from assay.parts import read_arrays
 from assay.project import Project
 
@@ -28,9 +29,9 @@ class Difference:
     before, after : str
         Tags.
     rows : dict
-        By use (train, adapt, calibration): ``before`` and ``after`` (counts), ``added`` and ``removed`` (counts,
-        by content), and ``sample_added`` and ``sample_removed``: up to 5 rows each, ``fingerprint`` and ``row_id``
-        (None where it is not at hand).
+        By use (train, adapt, calibration, labelled): ``before`` and ``after`` (counts), ``added`` and ``removed``
+        (counts, by content), and ``sample_added`` and ``sample_removed``: up to 5 rows each, ``fingerprint`` and
+        ``row_id`` (None where it is not at hand).
     values : dict
         What is one value a scorer, by name: [before, after]; only what changed, but for metrics, which are all told.
     code : dict
@@ -129,7 +130,8 @@ def _fingerprints(chain: Chain) -> dict[str, Counter[str]]:
 def _sample(chain: Chain, use: str, prints: Counter[str]) -> list[dict[str, str | None]]:
     if not prints:
         return []
-    known = {row["fingerprint"]: row["row_id"] for row in chain.rows("split", use) or ()}
+    rows = chain.rows("contaminate" if use == LABELLED else "split", use)
+    known = {row["fingerprint"]: row["row_id"] for row in rows or ()}
     return [{"fingerprint": mark, "row_id": known.get(mark)} for mark in sorted(prints)[:SAMPLE]]
 
 

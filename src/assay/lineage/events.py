@@ -37,7 +37,8 @@ class EventLog:
         for number, line in enumerate(self._lines(), start=1):
             try:
                 event: dict[str, Any] = json.loads(line)
-            except ValueError as error:
+                event["event"], event["previous"]
+            except (ValueError, KeyError, TypeError) as error:
                 raise TamperedError(f"{self.path}: entry {number} cannot be read; the log was changed") from error
             yield event
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from math import isfinite
 from typing import Any
 
 from assay.lineage.chain import Chain
@@ -39,19 +40,21 @@ def selection_of(chain: Chain) -> dict[str, Any] | None:
 def reference_of(chain: Chain) -> dict[str, Any]:
     """Return m reference scores, the smallest eps they allow, and the score threshold at the scorer's eps.
 
+    There is none where no row can be flagged at that eps, and no single one where rows are compared within strata or
+    categories, over groups or folds, or weighted.
     Empty where the scorer's calibrator is not the packaged one any more.
     """
+    from assay.calibration.calibrators import load_calibrator
     from assay.calibration.conformal import ConformalCalibrator
 
-    path = chain.folder / "calibrator.safetensors"
+    path, part = chain.folder / "calibrator.safetensors", chain.head["parts"]["calibrator"]
     if not path.is_file() or hash_file(path) != chain.head["files"].get(path.name):
         return {}
-    calibrator = ConformalCalibrator.from_part(Part("conformal", {}, read_arrays(path)))
-    return {
-        "m": int(calibrator.scores_.size),
-        "smallest_eps": calibrator.smallest_eps,
-        "threshold": calibrator.threshold(chain.head["eps"]),
-    }
+    calibrator = load_calibrator(Part(part["kind"], part["config"], read_arrays(path)))
+    found = {"m": calibrator.n_rows, "smallest_eps": calibrator.smallest_eps}
+    if isinstance(calibrator, ConformalCalibrator) and isfinite(threshold := calibrator.threshold(chain.head["eps"])):
+        found["threshold"] = threshold
+    return found
 
 
 def _params(chain: Chain, stage: str, name: str) -> Any:
@@ -107,10 +110,15 @@ def _train(chain: Chain) -> Facts:
 
 
 def _calibrate(chain: Chain) -> Facts:
+    about = chain.json("calibrate", "calibration.json") or {}
     return {
         "shipped": chain.candidate[1],
         "adapters": [_choice(entry) for entry in _params(chain, "calibrate", "adapters") or ()],
         **{name: value for name, value in reference_of(chain).items() if name != "threshold"},
+        "compared": chain.head["parts"]["calibrator"]["kind"],
+        "ties": about.get("ties"),
+        "labelled_anomalies_left_out": about.get("trim", {}).get("removed") or None,
+        "target_rows": about.get("n_target") or None,
     }
 
 

@@ -6,10 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from assay.lineage.rows import STAGE_USES
+from assay.lineage.rows import FIRST, STAGE_USES
 from assay.project import STAGES
-
-FIRST = ("split", "contaminate")
 
 
 @dataclass

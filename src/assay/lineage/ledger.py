@@ -18,12 +18,15 @@ from assay.errors import AssayError
 from assay.lineage.history import History
 from assay.lineage.records import hash_bytes, hash_file, hash_json
 from assay.lineage.rows import (
+    FIRST,
     LABELLED,
+    TARGETS,
     about_rows,
     carried_rows,
     keep_rows,
+    key_in_work,
+    key_of,
     pack,
-    pair_in_work,
     require_schema,
     rows_folder,
     uses_carried,
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 LEDGER = "ledger.json"
-CARRIED = "rows.safetensors"
+CARRIED, CARRIED_ROWS = "rows.safetensors", "carried-"
 FROM_ROWS, FROM_SCORER, FROM_NOTHING = "rows of its run", "the scorer's own list", "nothing"
 COLUMNS = {
     "files": {"rows": "string", "dataset": "string", "data_version": "string", "path": "string", "columns": "strings"},
@@ -128,9 +131,9 @@ def open_ledger(project: Project) -> Ledger:
 
 def keep_work(project: Project) -> list[str]:
     """Keep the rows of what ``work/`` holds and nobody here has kept: it was pulled. Return what prevented it."""
-    known = {(e["dataset"], e["split"], e["contaminate"]) for e in project.events if e["event"] == "rows"}
-    pairs = {path.name: pair_in_work(project.root, path.name) for path in (project.root / "work").glob("*")}
-    new = [name for name, pair in sorted(pairs.items()) if pair is not None and (name, *pair) not in known]
+    known = {key_of(event) for event in project.events if event["event"] == "rows"}
+    keys = {path.name: key_in_work(project.root, path.name) for path in (project.root / "work").glob("*")}
+    new = [name for name, key in sorted(keys.items()) if key is not None and key_of(key) not in known]
     problems = []
     for name in new:
         try:
@@ -152,7 +155,7 @@ class Build:
     reads: list[Row] = field(default_factory=list)
     scorers: list[Row] = field(default_factory=list)
     carried: dict[str, bytes] = field(default_factory=dict)
-    by_pair: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    by_key: dict[tuple[str | None, ...], str] = field(default_factory=dict)
     made: dict[str, tuple[str | None, str]] = field(default_factory=dict)
 
     def add_rows(self, names: dict[str, bool]) -> None:
@@ -164,7 +167,7 @@ class Build:
                 self.notes.append(f"{path} was changed and is left out; remove it")
                 continue
             self._add_file(name, path, about)
-            self.by_pair[about["dataset"], about["split"], about["contaminate"]] = name
+            self.by_key[key_of(about)] = name
 
     def add_history(self, history: History) -> None:
         """Add what the event log tells of runs."""
@@ -187,11 +190,13 @@ class Build:
             row |= {"rho": 0.0, "labels": True}
             found = listed.get(tag)
             if found is not None and found["broken"] is None:
-                head = read_json(Path(found["folder"]) / HEAD)
+                folder = Path(found["folder"])
+                head = read_json(folder / HEAD)
                 row["rho"] = float(head["candidate"]["level"].removeprefix("level-"))
                 row["data_version"] = head["lineage"]["data_version"]
-                row["labels"] = LABELLED in uses_carried(Path(found["folder"]) / CARRIED)
-                rows = self._rows_of(Path(found["folder"]), head) if rows not in here else rows
+                row["labels"] = LABELLED in uses_carried(folder / CARRIED)
+                own = self._rows_of(tag, folder, head)
+                rows = own or (rows if rows in here else self._list_of(folder, head))
             row["rows"] = rows if rows in here or rows in self.carried else None
             row["known_from"] = FROM_SCORER if rows in self.carried else FROM_ROWS if rows in here else FROM_NOTHING
             if row["rows"] is None:
@@ -200,13 +205,23 @@ class Build:
                 row["data_version"] = here[rows]["data_version"]
             self.scorers.append(row)
 
-    def _rows_of(self, folder: Path, head: Row) -> str | None:
-        """Return the rows of an intact scorer: those of its split and contamination, or else its own list."""
+    def _rows_of(self, tag: str, folder: Path, head: Row) -> str | None:
+        """Return the kept rows of an intact scorer, those of its split, contamination and target rows."""
         records = head["lineage"]["records"]
-        kept = self.by_pair.get((head["name"], records.get("split"), records.get("contaminate")))
-        if kept is not None or CARRIED not in head["files"]:
-            return kept
-        name = f"carried-{head['files'][CARRIED][:16]}"
+        key = {"dataset": head["name"], **{stage: records.get(stage) for stage in FIRST}}
+        if not head.get("calibration", {}).get("n_target"):
+            return self.by_key.get(key_of(key))
+        inputs = read_json(folder / "lineage" / "calibrate.json")["inputs"]
+        towards = key | {TARGETS: inputs.get(f"targets/{head['name']}.csv")}
+        if (kept := self.by_key.get(key_of(towards))) is None:
+            self.notes.append(f"{tag} was weighted towards target rows that are not known here")
+        return kept or self.by_key.get(key_of(key))
+
+    def _list_of(self, folder: Path, head: Row) -> str | None:
+        """Return the rows that an intact scorer carries a list of."""
+        if CARRIED not in head["files"]:
+            return None
+        name = f"{CARRIED_ROWS}{head['files'][CARRIED][:16]}"
         about = {"dataset": head["name"], "data_version": head["lineage"]["data_version"], "columns": head["columns"]}
         if name not in self.carried:
             self.carried[name] = pack(carried_rows(folder / CARRIED), about)
@@ -246,7 +261,7 @@ def _write(folder: Path, build: Build, head: Row) -> None:
         write_bytes(folder / name, content)
     listed = {name: hash_bytes(content) for name, content in contents.items()}
     write_json(folder / LEDGER, {**head, "files": listed})
-    for path in folder.glob("carried-*.parquet"):
+    for path in folder.glob(f"{CARRIED_ROWS}*.parquet"):
         if path.name not in contents:
             path.unlink(missing_ok=True)
 

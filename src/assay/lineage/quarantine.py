@@ -16,6 +16,7 @@ from assay.errors import ConfigError, DataError
 from assay.lineage.asked import ID, PRINT, Asked, read_asked
 from assay.lineage.ledger import Ledger, open_ledger
 from assay.lineage.records import hash_file
+from assay.lineage.rows import target_fingerprints
 from assay.lineage.who_saw import Answer, answer, find, layouts_of
 from assay.project import Project
 
@@ -90,6 +91,8 @@ def quarantine(project: Project, path: Path, *, why: str, dataset: str | None = 
     name = dataset or _the_dataset(ledger, asked, now)
     data = now.get(name, _NO_ROWS)
     entries, notes = _entries(ledger, asked, name, data)
+    if not lift and (n := int(entries["fingerprint"].isin(target_fingerprints(project.root, name)).sum())):
+        notes.append(f"{n} of them are in targets/{name}.csv too, which this does not change: see `assay reweight`")
     with project.lock():
         changed, listed = _write(project, name, entries, why=" ".join(why.split()), lift=lift)
     seen = answer(open_ledger(project), replace(asked, notes=(*asked.notes, *notes)), name)
@@ -185,7 +188,8 @@ def _entries(ledger: Ledger, asked: Asked, name: str, now: pd.DataFrame) -> tupl
         used = connection.execute(
             "SELECT DISTINCT replace(fingerprint::VARCHAR, '-', ''), key FROM hits ORDER BY ALL"
         ).fetchall()
-    gone = [row for row in used if row[1] not in set(entries["row_id"])]
+    here = {*entries["row_id"]}
+    gone = [row for row in used if row[1] not in here]
     entries = pd.concat([entries, pd.DataFrame(gone, columns=["fingerprint", "row_id"], dtype="str")])
     unknown = sorted({*wanted} - {*entries["row_id"]})
     if entries.empty:

@@ -15,7 +15,7 @@ import numpy as np
 
 from assay import console, runs, stages
 from assay.errors import AssayError, ScorerError, StageError
-from assay.lineage.chain import Chain, event_of, read_chain, where_from
+from assay.lineage.chain import Chain, before_entries, event_of, read_chain, where_from
 from assay.lineage.commits import commit_with, content_at, find_origin
 from assay.lineage.freshness import read_record
 from assay.lineage.records import hash_file, hash_paths
@@ -25,6 +25,8 @@ from assay.serving.scorer import HEAD
 
 RTOL, ATOL = 1e-3, 1e-5
 SAME, CLOSE, DIFFERS = "same bytes", "within tolerance", "differs"
+ROW_ID = "row_id"
+TEXTS = dict.fromkeys((ROW_ID, "fingerprint", "source_row", "recipe", "group", "time", "category"), str)
 TOLERANCE = f"|new - recorded| <= {ATOL:g} + {RTOL:g} |recorded| for every number"
 
 
@@ -164,10 +166,12 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _setting(chain: Chain, path: str, digest: str) -> bytes:
-    """Return the recorded bytes of a suite or the like, from the project or from Git."""
+    """Return the recorded bytes of a suite or the like, from the project or from Git; or as nobody had filled it in."""
     here = chain.project.root / path
     if here.is_file() and hash_file(here) == digest:
         return here.read_bytes()
+    if (content := before_entries(path, digest)) is not None:
+        return content
     commit = commit_with(chain.project.root, path, digest)
     if commit is None:
         raise ScorerError(
@@ -247,7 +251,20 @@ def _close(then: Path, now: Path) -> bool:
         return old.keys() == new.keys() and all(_arrays_close(old[name], new[name]) for name in old)
     if now.suffix == ".npy":
         return _arrays_close(np.load(then, allow_pickle=False), np.load(now, allow_pickle=False))
+    if now.suffix == ".csv":
+        return _tables_close(then, now)
     return now.suffix == ".json" and _values_close(json.loads(then.read_bytes()), json.loads(now.read_bytes()))
+
+
+def _tables_close(then: Path, now: Path) -> bool:
+    """Compare tables with the same columns and row ids, in whatever order: where numbers differ, so may it."""
+    import pandas as pd
+
+    old, new = (pd.read_csv(path, dtype=TEXTS, keep_default_na=False) for path in (then, now))
+    if list(old.columns) != list(new.columns) or ROW_ID not in old.columns:
+        return False
+    old, new = old.sort_values(ROW_ID, kind="stable"), new.sort_values(ROW_ID, kind="stable")
+    return all(_arrays_close(old[name].to_numpy(), new[name].to_numpy()) for name in old.columns)
 
 
 def _arrays_close(then: Any, now: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Which rows every run used, and for what: one immutable file for each split and contamination.
+"""Which rows every run used, and for what: one immutable file for each split, contamination and set of target rows.
 
 ``work/<name>`` is overwritten by the next run; these files stay. A file is named by its own SHA-256, so that
 it vouches for itself; an event names it too, so that a lost one is missed.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from assay.data.dataset import read_card
-from assay.errors import LedgerError, TamperedError
+from assay.data.dataset import fingerprints, read_card
+from assay.data.target import read_target, target_path
+from assay.errors import DataError, LedgerError, TamperedError
 from assay.lineage.events import EventLog
 from assay.lineage.records import RECORD, dvc_directory_md5, hash_bytes, hash_file, hash_paths
 from assay.parts import read_json, write_bytes
@@ -28,21 +29,24 @@ USES = (
     "labelled",
     "adapt",
     "calibration",
+    "target",
     "selection",
     "test",
     "injected",
     "pool",
     "excluded",
 )
-INJECTED, LABELLED = "injected", "labelled"
+INJECTED, LABELLED, TARGET = "injected", "labelled", "target"
 STAGE_USES = {
     "split": ("excluded",),
     "contaminate": ("pool",),
     "train": ("train", "labelled", "injected"),
-    "calibrate": ("adapt", "calibration"),
+    "calibrate": ("adapt", "calibration", "target"),
     "select": ("selection",),
     "evaluate": ("test",),
 }
+FIRST = ("split", "contaminate")
+TARGETS = "targets"
 _META = b"assay"
 
 
@@ -52,7 +56,7 @@ def rows_folder(root: Path) -> Path:
 
 
 def keep_rows(root: Path, events: EventLog, name: str) -> str | None:
-    """Keep the roles of the rows that ``work/<name>`` holds now; call it under the project's lock.
+    """Keep the roles of the rows that ``work/<name>`` holds now, and the target rows; call it under the project's lock.
 
     Every stage event of the dataset from here on, until the next ``rows`` event, is about these rows. Nothing
     is written where the newest such event says so already.
@@ -68,35 +72,58 @@ def keep_rows(root: Path, events: EventLog, name: str) -> str | None:
         A ``rows.csv`` is not the one that the stage recorded.
     """
     work = root / "work" / name
-    pair = pair_in_work(root, name)
-    if pair is None:
+    key = key_in_work(root, name)
+    if key is None:
         return None
     known = [event for event in events if event["event"] == "rows" and event["dataset"] == name]
-    same = [event for event in known if (event["split"], event["contaminate"]) == pair]
+    same = [event for event in known if key_of(event) == key_of(key)]
     kept = [event["rows"] for event in same if (rows_folder(root) / f"{event['rows']}.parquet").is_file()]
     if kept and same[-1] is known[-1]:
         return str(kept[-1])
-    roles = {"split": pair[0], "contaminate": pair[1], "dataset": name}
     if kept:
         digest, about = str(kept[-1]), {key: same[-1][key] for key in ("data_version", "counts")}
     else:
-        frame = _read_roles(work)
-        about = {"data_version": _data_version(root, name), "counts": _counts(frame)}
         card = root / "data" / name / "card.json"
         columns = list(read_card(card.parent).columns) if card.is_file() else []
-        content = pack(frame, {**roles, "data_version": about["data_version"], "columns": columns})
+        towards = pd.DataFrame({"fingerprint": target_fingerprints(root, name)}, dtype="str")
+        frame = pd.concat([_read_roles(work), towards.assign(use=TARGET, rho=0.0)], ignore_index=True)
+        about = {"data_version": _data_version(root, name), "counts": _counts(frame)}
+        content = pack(frame, {**key, "data_version": about["data_version"], "columns": columns})
         digest = hash_bytes(content)
         write_bytes(rows_folder(root) / f"{digest}.parquet", content)
-    events.append("rows", rows=digest, **roles, **about)
+    events.append("rows", rows=digest, **key, **about)
     return digest
 
 
-def pair_in_work(root: Path, name: str) -> tuple[str, str] | None:
-    """Return the hashes of the records of the split and the contamination that ``work/<name>`` holds."""
-    records = [root / "work" / name / stage / RECORD for stage in ("split", "contaminate")]
-    if not all(path.is_file() for path in records):
+def key_in_work(root: Path, name: str) -> dict[str, str] | None:
+    """Return what the uses of rows depend on: the records of the split and the contamination, and the target rows.
+
+    Returns
+    -------
+    dict or None
+        ``dataset``; SHA-256 of the records in ``work/<name>`` as ``split`` and ``contaminate``, and that of the file
+        of target rows as ``targets``, if there are any. None where these stages have not both finished.
+    """
+    records = {stage: root / "work" / name / stage / RECORD for stage in FIRST}
+    if not all(path.is_file() for path in records.values()):
         return None
-    return hash_file(records[0]), hash_file(records[1])
+    targets = target_path(root, name)
+    given = {TARGETS: targets} if targets.is_file() and targets.read_bytes().strip() else {}
+    return {"dataset": name, **{what: hash_file(path) for what, path in {**records, **given}.items()}}
+
+
+def key_of(about: Mapping[str, Any]) -> tuple[str | None, ...]:
+    """Return what `key_in_work` says, from an event or the metadata of a file of rows, so that it can be compared."""
+    return tuple(about.get(what) for what in ("dataset", *FIRST, TARGETS))
+
+
+def target_fingerprints(root: Path, name: str) -> NDArray[np.object_]:
+    """Return the contents of a dataset's target rows, shape (n,); none of a file that calibration will refuse."""
+    try:
+        columns = read_card(root / "data" / name).columns
+        return fingerprints(read_target(target_path(root, name), columns), columns).astype(object)
+    except DataError:
+        return np.empty(0, dtype=object)
 
 
 def pack(frame: pd.DataFrame, about: dict[str, Any]) -> bytes:
@@ -116,7 +143,7 @@ def pack(frame: pd.DataFrame, about: dict[str, Any]) -> bytes:
     table = pa.table(
         {
             "fingerprint": as_uuids(frame["fingerprint"]),
-            "row_id": pa.array(frame["row_id"], pa.string()),
+            "row_id": pa.array(frame["row_id"], pa.string(), from_pandas=True),
             "use": pa.array(frame["use"], pa.string()).dictionary_encode(),
             "rho": pa.array(frame["rho"], pa.float64()),
         }

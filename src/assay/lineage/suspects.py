@@ -11,24 +11,29 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from assay.calibration.adapters import load_adapter
-from assay.calibration.conformal import ConformalCalibrator
-from assay.calibration.hardness import load_null_model
+from assay.calibration.calibrators import Calibrator, load_calibrator
+from assay.calibration.conformal import check_eps
+from assay.calibration.decisions import Reference
+from assay.calibration.hardness import Strata, load_null_model
+from assay.calibration.mondrian import MondrianCalibrator
+from assay.calibration.weighted import DensityRatio
 from assay.data.dataset import ANOMALY, UNKNOWN, RowSet
 from assay.data.scaling import load_scaler
 from assay.detectors.registry import load_detector
 from assay.errors import ConfigError, ScorerError
 from assay.lineage.chain import Chain, read_chain
 from assay.lineage.freshness import check_outputs
-from assay.parts import read_part, write_bytes
+from assay.parts import read_json, read_part, write_bytes
 from assay.pipeline.candidates import candidate_name
 from assay.pipeline.rows import level_rows, levels_of, training_rows
 from assay.project import Project
 from assay.serving.scorer import ScoreFunction
 
 COLUMNS = ["level", "row_id", "fingerprint", "label", "injected", "suspicion", "suspect"]
-OWN, SCORES = "its own suspicion", "scores above the threshold at eps"
+OWN, SCORES = "its own suspicion", "p-values up to eps"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,7 @@ class Suspects:
     def lines(self) -> Iterator[str]:
         """Yield one line for each level."""
         yield f"{self.what}: training rows that {self.detector} suspects, by {self.means}" + (
-            f" {self.eps:g}, which were in its training" if self.means == SCORES else ""
+            f" {self.eps:g}; they were in its training" if self.means == SCORES else ""
         )
         for level in self.levels:
             yield (
@@ -106,7 +111,8 @@ def find_suspects(project: Project, what: str) -> Suspects:
 
     A detector that tells its suspicion while it is trained (``<label>.suspects.csv`` of the train stage) is taken at
     its word. Of any other the scores of its training rows count, and suspect are those that would be flagged at the
-    scorer's eps, or the one in params.yaml. These rows were in its training, so that no false-positive rate holds.
+    scorer's eps, or the one in params.yaml; where rows are compared within categories, none of a category without
+    calibration rows. These rows were in its training, so that no false-positive rate holds.
 
     Parameters
     ----------
@@ -178,7 +184,7 @@ def _own(path: Path, rows: RowSet) -> pd.DataFrame:
 def _scored(
     folders: dict[str, Path], level: str, detector: str, adapter: str, eps: float, rows: RowSet
 ) -> pd.DataFrame:
-    """Score the training rows of a level, and suspect those above the threshold at `eps`."""
+    """Score the training rows of a level, and suspect those that would be flagged at `eps`."""
     trained, calibrated, name = folders["train"] / level, folders["calibrate"], candidate_name(detector, adapter)
     function = ScoreFunction(
         load_scaler(read_part(trained, "scaler")),
@@ -186,12 +192,36 @@ def _scored(
         load_null_model(read_part(trained, "null_model")),
         load_adapter(read_part(calibrated / "adapters" / level, name)),
     )
-    scores = function(rows.features)
-    reference = read_part(calibrated / "reference" / level, name)
-    suspect = ConformalCalibrator.from_part(reference).predict(scores, eps)
+    reference = _reference(calibrated, level, name)
+    categories, known = _categories(reference.calibrator, rows)
+    scored = function.scored(rows.features, categories)
+    suspect = (reference.p_values(scored) <= check_eps(eps)) & known
     return rows.rows[["row_id", "fingerprint", "label", "injected"]].assign(
-        suspicion=scores.astype(np.float64), suspect=suspect.astype(np.int8)
+        suspicion=scored.scores.astype(np.float64), suspect=suspect.astype(np.int8)
     )
+
+
+def _reference(calibrated: Path, level: str, name: str) -> Reference:
+    """Read what rows of a candidate are compared with."""
+    folder = calibrated / "reference" / level
+    return Reference(
+        load_calibrator(read_part(folder, name)),
+        Strata.from_part(read_part(calibrated / "adapters" / level, "strata")),
+        DensityRatio.from_part(read_part(folder, "ratio")) if (folder / "ratio.json").is_file() else None,
+        read_json(calibrated / "calibration.json")["ties"],
+    )
+
+
+def _categories(calibrator: Calibrator, rows: RowSet) -> tuple[NDArray[np.object_] | None, NDArray[np.bool_]]:
+    """Return the rows' categories, where they are compared by them, and which rows have one that was calibrated.
+
+    The others, which cannot be suspected, are given any category that was.
+    """
+    if not isinstance(calibrator, MondrianCalibrator) or calibrator.beside != "category":
+        return None, np.ones(len(rows), dtype=np.bool_)
+    category = rows.rows["category"]
+    known = category.isin(calibrator.keys_)
+    return category.where(known, calibrator.keys_[0]).to_numpy(dtype=object), known.to_numpy(dtype=np.bool_)
 
 
 def write_suspects(path: Path, found: Suspects) -> None:

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assay.data.dataset import read_card
+from assay.data.dataset import fingerprints, read_card, read_dataset
 from assay.lineage.asked import ID, Asked, Layout, read_asked
-from assay.lineage.ledger import FROM_SCORER, Ledger, open_ledger, quoted
+from assay.lineage.ledger import CARRIED_ROWS, FROM_SCORER, Ledger, open_ledger, quoted
 from assay.lineage.rows import INJECTED, LABELLED, USES, as_uuids
 from assay.project import Project
 
 if TYPE_CHECKING:
     import duckdb
+    import pandas as pd
 
-LEARNED = ("train", "labelled", "adapt", "calibration")
+LEARNED = ("train", "labelled", "adapt", "calibration", "target")
 JUDGED = ("selection", "test")
-_COUNTS = "count(DISTINCT h.place)::INTEGER AS rows, count(DISTINCT h.number)::INTEGER AS stored"
 
 Row = dict[str, Any]
 
@@ -126,7 +126,9 @@ def answer(ledger: Ledger, asked: Asked, dataset: str | None = None) -> Answer:
     """Find the rows in the ledger; see `who_saw`."""
     with ledger.connect() as connection:
         find(connection, ledger.root, asked, dataset)
-        seen = {place for (place,) in connection.execute("SELECT DISTINCT place FROM hits").fetchall()}
+        same = "a.key = h.key AND a.dataset IS NOT DISTINCT FROM h.named"
+        places = connection.execute(f"SELECT DISTINCT a.place FROM asked a SEMI JOIN hits h ON {same}").fetchall()
+        seen = {place for (place,) in places}
         uses = _scorer_uses(connection)
         runs = _runs(connection)
         known_from = dict(connection.execute("SELECT scorer, known_from FROM scorers").fetchall())
@@ -149,9 +151,10 @@ def find(
 ) -> None:
     """Scan the kept rows once for those asked about, into the table ``hits``.
 
-    Its columns: ``place`` in the file asked about, the ``key`` it is told by, ``rows`` (the file of rows), the
-    ``number`` of the row in it, ``use`` and ``rho``; with `contents` also ``fingerprint``, which makes questions by
-    id slower.
+    Its columns: the ``key`` that rows of the file asked about are told by and the dataset that it was ``named`` for,
+    the first ``place`` in that file with this key and how many ``copies`` it has there, ``rows`` (the file of rows),
+    the ``number`` of the row in it, ``use`` and ``rho``; with `contents` also ``fingerprint``, which makes questions
+    by id slower. A table ``asked`` holds every place with its key.
     """
     import pyarrow as pa
 
@@ -165,42 +168,110 @@ def find(
         "SELECT path FROM chosen WHERE dataset IN (SELECT dataset FROM asked) "
         "OR EXISTS (FROM asked WHERE dataset IS NULL) ORDER BY path"
     ).fetchall()
-    nothing = "NULL::VARCHAR AS filename, 0 AS file_row_number, '' AS use, 0.0 AS rho, '' AS row_id"
-    source = f"(SELECT {nothing}, NULL::UUID AS fingerprint LIMIT 0)"
-    if paths:
-        listed = ", ".join(quoted(root / path) for (path,) in paths)
-        source = f"read_parquet([{listed}], filename = true, file_row_number = true)"
-    content = ", r.fingerprint" if contents else ""
+    lists = [root / path for (path,) in paths if Path(path).name.startswith(CARRIED_ROWS)] if by_id else []
+    content = ", r.fingerprint" if contents or lists else ""
+    wanted = "(SELECT min(place) AS place, count(*) AS copies, dataset, key FROM asked GROUP BY ALL)"
     connection.execute(
         f"CREATE TEMP TABLE hits AS WITH found AS ("
-        f"SELECT a.place, a.key, a.dataset, r.filename, r.file_row_number AS number, r.use, r.rho{content} "
-        f"FROM {source} r JOIN asked a ON a.key = r.{'row_id' if by_id else 'fingerprint'}) "
-        f"SELECT found.* EXCLUDE (dataset, filename), rows FROM found JOIN chosen "
-        f"ON parse_filename(filename, true) = rows WHERE found.dataset IS NULL OR found.dataset = chosen.dataset"
+        f"SELECT a.place, a.copies, a.key, a.dataset AS named, r.filename, r.file_row_number AS number, r.use, "
+        f"r.rho{content} FROM {_source([root / path for (path,) in paths])} r "
+        f"JOIN {wanted} a ON a.key = r.{'row_id' if by_id else 'fingerprint'}) "
+        f"SELECT found.* EXCLUDE (filename), rows FROM found JOIN chosen "
+        f"ON parse_filename(filename, true) = rows WHERE named IS NULL OR named = chosen.dataset"
+    )
+    if lists:
+        _find_in_lists(connection, root, asked, lists)
+
+
+def _source(paths: list[Path]) -> str:
+    """Return the SQL that reads files of rows, none of them too."""
+    if paths:
+        return f"read_parquet([{', '.join(map(quoted, paths))}], filename = true, file_row_number = true)"
+    nothing = "NULL::VARCHAR AS filename, 0 AS file_row_number, '' AS use, 0.0 AS rho, '' AS row_id"
+    return f"(SELECT {nothing}, NULL::UUID AS fingerprint LIMIT 0)"
+
+
+def _find_in_lists(connection: duckdb.DuckDBPyConnection, root: Path, asked: Asked, lists: list[Path]) -> None:
+    """Find rows told by id in scorers' own lists, which hold contents alone.
+
+    An id stands for the content that it has in ``data/`` now, and for every one that it had when a run used it.
+    """
+    import pyarrow as pa
+
+    now = contents_now(root, asked)
+    columns = {name: pa.array(now[name], pa.string()) for name in ("dataset", "key")}
+    connection.register("now", pa.table({**columns, "fingerprint": as_uuids(now["fingerprint"])}))
+    connection.execute(
+        f"INSERT INTO hits BY NAME WITH known AS ("
+        f"FROM now UNION SELECT dataset, key, fingerprint FROM hits JOIN files USING (rows)), "
+        f"told AS (SELECT min(place) AS place, count(*) AS copies, dataset, key, fingerprint "
+        f"FROM asked JOIN known USING (dataset, key) GROUP BY ALL) "
+        f"SELECT t.place, t.copies, t.key, t.dataset AS named, r.file_row_number AS number, r.use, r.rho, "
+        f"r.fingerprint, rows FROM {_source(lists)} r JOIN told t USING (fingerprint) "
+        f"JOIN chosen c ON parse_filename(r.filename, true) = rows AND c.dataset = t.dataset"
+    )
+
+
+def contents_now(root: Path, asked: Asked) -> pd.DataFrame:
+    """Return ``dataset``, ``key`` (row id) and ``fingerprint`` of rows told by id, as they are in ``data/`` now."""
+    import pandas as pd
+
+    parts = [pd.DataFrame({"dataset": [], "key": [], "fingerprint": []}, dtype="str")]
+    for name in asked.datasets:
+        if (root / "data" / name / "card.json").is_file():
+            found = read_dataset(root / "data" / name)
+            ids = asked.keys.loc[asked.keys["dataset"] == name, "key"]
+            rows = found.data.take(found.data.rows["row_id"].isin(ids).to_numpy(dtype=bool))
+            prints = fingerprints(rows.features, found.card.columns)
+            parts.append(pd.DataFrame({"dataset": name, "key": rows.rows["row_id"], "fingerprint": prints}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _counts(kinds: str, source: str) -> str:
+    """Return the SQL that counts hits of each kind: rows asked about, and stored rows with their content."""
+    return (
+        f"SELECT {kinds}, sum(copies)::INTEGER AS n_rows, sum(numbers)::INTEGER AS n_stored FROM ("
+        f"SELECT {kinds}, place, max(copies) AS copies, count(DISTINCT number) AS numbers FROM {source} GROUP BY ALL"
+        f") GROUP BY ALL"
     )
 
 
 def _scorer_uses(connection: duckdb.DuckDBPyConnection) -> dict[str, Row]:
-    """Return, by scorer, the counts of each use, and apart from them what its run alone used."""
+    """Return, by scorer, the counts of each use, and apart from them what its run alone used.
+
+    Hits are counted once for all scorers of the same rows, level and use of labels.
+    """
     own = (
-        f"CASE h.use WHEN '{INJECTED}' THEN h.rho <= s.rho WHEN '{LABELLED}' THEN s.labels "
+        f"CASE h.use WHEN '{INJECTED}' THEN h.rho <= k.level WHEN '{LABELLED}' THEN k.labels "
         f"ELSE h.use IN {(*LEARNED, *JUDGED)!r} END"
     )
+    kinds = "(SELECT DISTINCT rows, rho AS level, labels FROM scorers)"
+    counted = _counts(
+        "rows, level, labels, own, use", f"(SELECT *, ({own}) AS own FROM hits h JOIN {kinds} k USING (rows))"
+    )
     found = connection.execute(
-        f"SELECT s.scorer, ({own}) AS own, h.use, {_COUNTS} FROM hits h JOIN scorers s USING (rows) GROUP BY ALL"
+        f"SELECT scorer, own, use, n_rows, n_stored FROM ({counted}) c JOIN scorers s "
+        f"ON c.rows = s.rows AND c.level = s.rho AND c.labels = s.labels"
     ).fetchall()
     uses: dict[str, Row] = {}
     for tag, is_own, use, rows, stored in found:
-        kinds = uses.setdefault(tag, {"uses": {}, "run_only": {}})
-        kinds["uses" if is_own else "run_only"][use] = {"rows": rows, "stored": stored}
-    return {tag: {kind: _ordered(counts) for kind, counts in kinds.items()} for tag, kinds in uses.items()}
+        kinds_of = uses.setdefault(tag, {"uses": {}, "run_only": {}})
+        kinds_of["uses" if is_own else "run_only"][use] = {"rows": rows, "stored": stored}
+    return {tag: {kind: _ordered(counts) for kind, counts in kinds_of.items()} for tag, kinds_of in uses.items()}
 
 
 def _runs(connection: duckdb.DuckDBPyConnection) -> list[Row]:
+    """Return the runs that used any of the rows; hits are counted once for all runs that read the same files."""
+    read = (
+        "SELECT run, data_version, use, list(rows ORDER BY rows) AS sources "
+        "FROM reads JOIN files USING (rows) GROUP BY ALL"
+    )
+    each = f"(SELECT sources, use, unnest(sources) AS rows FROM (SELECT DISTINCT sources, use FROM ({read})))"
+    counted = _counts("sources, use", f"(FROM hits JOIN {each} USING (rows, use))")
     found = connection.execute(
-        f"SELECT u.run, u.driver, u.dataset, f.data_version, u.started, u.state, u.reason, h.use, {_COUNTS} "
-        f"FROM hits h JOIN reads USING (rows, use) JOIN runs u USING (run) JOIN files f USING (rows) "
-        f"GROUP BY ALL ORDER BY u.started, u.run, f.data_version"
+        f"SELECT u.run, u.driver, u.dataset, r.data_version, u.started, u.state, u.reason, use, n_rows, n_stored "
+        f"FROM ({read}) r JOIN ({counted}) USING (sources, use) JOIN runs u USING (run) "
+        f"ORDER BY u.started, u.run, r.data_version"
     ).fetchall()
     made: dict[str, list[str]] = {}
     for run, tag in connection.execute("SELECT run, scorer FROM scorers ORDER BY ALL").fetchall():

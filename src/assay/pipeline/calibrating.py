@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from assay.detectors.base import Detector, Floats
 
 METHODS = {"all": "split", "hardness": "stratum", "category": "category"}
+NO_CATEGORIES = (
+    "calibrate.within is 'category', and the dataset has no categories; name their column when it is brought in "
+    "(`assay ingest FILE --category COLUMN`), or use 'all' or 'hardness'"
+)
 
 
 def calibrate(
@@ -74,7 +78,7 @@ def calibrate(
 
     about = read_card(card)
     adapt_rows = presumed_normals(read_rows(adapt))
-    reference, found = trim_report(presumed_normals(read_rows(calibration)), labels)
+    reference, found = trim_report(presumed_normals(read_rows(calibration)), labels, seed=seed)
     towards = read_target(target, about.columns)
     method = _method(within, ties, read_json(split)["unit"], reference, len(towards))
     failures = read_json(trained / "failures.json")
@@ -95,6 +99,8 @@ def calibrate(
                 if evidence is not None:
                     write_json(out / "adapters" / level / f"{name}.choice.json", evidence)
                 write_part(out / "reference" / level, name, stage.calibrator(adapter).to_part())
+    if method == "category":
+        found["categories"] = sorted(set(reference.rows["category"]))
     write_json(
         out / "calibration.json",
         {"within": within, "ties": ties, "method": method, "n_target": len(towards), **found},
@@ -111,10 +117,7 @@ def _method(within: str, ties: str, unit: str, reference: RowSet, n_target: int)
         The settings contradict each other or the dataset.
     """
     if within == "category" and "category" not in reference.rows:
-        raise ConfigError(
-            "calibrate.within is 'category', and the dataset has no categories; name their column when it is brought "
-            "in (`assay ingest FILE --category COLUMN`), or use 'all' or 'hardness'"
-        )
+        raise ConfigError(NO_CATEGORIES)
     if within != "all" and (unit == "group" or n_target):
         why = "roles were given by group" if unit == "group" else "there are target rows (`assay reweight --clear`)"
         raise ConfigError(f"calibrate.within is {within!r}, which cannot be had where {why}; use 'all'")
@@ -232,7 +235,10 @@ class _Level:
         return ConformalCalibrator().fit(scored.scores)
 
     def _cross(self, detector: Any, scored: Scored) -> Calibrator:
-        """Compare within folds: the held-out training rows, and every calibration row in the fold it falls to."""
+        """Compare within folds: the held-out training rows, and every calibration row in the fold it falls to.
+
+        At contamination levels, injected rows are among the held-out ones, as anomalies nobody knows of would be.
+        """
         from assay.calibration.cross import CrossCalibrator
 
         assert scored.fold_scores is not None
@@ -246,6 +252,6 @@ class _Level:
 
 
 def _groups(rows: RowSet) -> Any:
-    """Return each row's group; a row without one is a group of its own."""
-    group, row_id = (rows.rows[name].to_numpy(dtype=object) for name in ("group", "row_id"))
-    return np.where(group == "", "row:" + row_id, "group:" + group)
+    """Return each row's group; rows without one are grouped by content, as roles are."""
+    group, content = (rows.rows[name].to_numpy(dtype=object) for name in ("group", "fingerprint"))
+    return np.where(group == "", "row:" + content, "group:" + group)

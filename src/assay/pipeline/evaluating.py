@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.config import Choice
+from assay.data.dataset import RowSet
+from assay.errors import DataError
 from assay.parts import read_json, read_part, write_arrays, write_json
 from assay.pipeline.candidates import LevelScores, candidate_name
 from assay.pipeline.rows import evidence_rows, levels_of
@@ -30,14 +32,29 @@ def evaluate(
     adapters: Sequence[Choice],
     eps: float,
 ) -> dict[str, Any]:
-    """Read the test rows, once, for the record: every candidate at every level, with diagnostics at the lowest."""
+    """Read the test rows, once, for the record: every candidate at every level, with diagnostics at the lowest.
+
+    Rows of a category without calibration rows, which a scorer refuses, are counted and left out.
+
+    Raises
+    ------
+    DataError
+        No normal or no anomaly is left.
+    """
     from assay.pipeline.diagnosing import diagnose_rows
 
-    normals, anomalies, evidence = evidence_rows(test)
+    *all_rows, evidence = evidence_rows(test)
+    calibration = read_json(calibrated / "calibration.json")
+    normals, anomalies = (_calibrated(rows, calibration.get("categories")) for rows in all_rows)
+    for what, rows in (("normal", normals), ("anomaly", anomalies)):
+        if not len(rows):
+            raise DataError(
+                f"no test {what} is of a category with calibration rows; merge small categories and ingest again, or "
+                "set calibrate.within to 'all' or 'hardness'"
+            )
     failures = read_json(trained / "failures.json")
     table = []
     order = np.argsort(normals.rows["time"].to_numpy(dtype=object), kind="stable")
-    ties = read_json(calibrated / "calibration.json")["ties"]
     for level in levels_of(trained):
         p_values = {}
         scored = LevelScores(trained, calibrated / "adapters", level, normals, anomalies)
@@ -46,7 +63,7 @@ def evaluate(
                 continue
             for adapter, of_normals, of_anomalies in scored.of(detector.label, adapters):
                 name = candidate_name(detector.label, adapter.label)
-                reference = _reference(calibrated / "reference" / level, name, scored.edges, ties)
+                reference = _reference(calibrated / "reference" / level, name, scored.edges, calibration["ties"])
                 found = tuple(reference.p_values(rows) for rows in (of_normals, of_anomalies))
                 p_values[f"{name}.normals"], p_values[f"{name}.anomalies"] = found
                 figures = _figures(reference, of_normals, of_anomalies, found, scored.strata, eps)
@@ -55,9 +72,15 @@ def evaluate(
                     write_json(out / "diagnostics" / f"{name}.json", told)
                 table.append({"level": level, "detector": detector.label, "adapter": adapter.label, **figures})
         write_arrays(out / "p_values" / f"{level}.safetensors", p_values)
-    about = {"evidence": evidence, "eps": eps, "n_normals": len(normals), "n_anomalies": len(anomalies)}
-    write_json(out / "evaluation.json", {**about, "candidates": table})
+    left_out = sum(map(len, all_rows)) - len(normals) - len(anomalies)
+    counts = {"n_normals": len(normals), "n_anomalies": len(anomalies), "n_uncalibrated": left_out}
+    write_json(out / "evaluation.json", {"evidence": evidence, "eps": eps, **counts, "candidates": table})
     return {}
+
+
+def _calibrated(rows: RowSet, categories: Sequence[str] | None) -> RowSet:
+    """Return the rows that a scorer answers; all of them where it does not compare within categories."""
+    return rows if categories is None else rows.take(rows.rows["category"].isin(categories).to_numpy(dtype=bool))
 
 
 def _reference(folder: Path, name: str, strata: Strata, ties: str) -> Reference:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.calibration.batches import benjamini_hochberg, false_discovery_bound
+from assay.calibration.batches import benjamini_hochberg, discovery_limits, false_discovery_bound
 from assay.calibration.conformal import check_eps
 from assay.data.files import features_of, read_frame, texts_of
 from assay.errors import DataError, InputError
@@ -31,7 +31,7 @@ class Batch:
     Attributes
     ----------
     rows : DataFrame
-        The file's columns that are no features, then score, p_value and flagged.
+        The file's columns that are no features, as they were written, then score, p_value and flagged.
     eps, fdr : float or None
         What flagged: one of the two.
     false_alarms : int or None
@@ -76,19 +76,21 @@ def score_file(scorer: Scorer, path: Path, *, eps: float | None = None, fdr: flo
     if fdr is None:
         eps = check_eps(scorer.head["eps"] if eps is None else eps)
         flags: NDArray[np.bool_] = found.p_values <= eps
+        note = scorer.calibrator.limits(eps)
     else:
         flags = benjamini_hochberg(found.p_values, fdr)
+        note = "" if flags.any() else discovery_limits(len(flags), scorer.calibrator.smallest_eps, fdr)
     known = scorer.calibrator.kind in BATCHED
     bound = false_discovery_bound(found.p_values, flags, DELTA).count_bound if known else None
     rows = frame.assign(score=found.scores, p_value=found.p_values, flagged=flags.astype(np.int8))
-    return Batch(rows, eps, fdr, bound, scorer.calibrator.limits(eps) if eps is not None else "")
+    return Batch(rows, eps, fdr, bound, note)
 
 
 def _judge(scorer: Scorer, path: Path) -> tuple[Any, Judged]:
     """Return the columns that are no features, and the rows' scores and p-values."""
     category = scorer.category_column
-    frame = read_frame(path, () if category is None else (category,))
-    names = [str(name) for name in frame.columns]
+    frame = read_frame(path, () if category is None else (category,), numbers=scorer.columns)
+    names = list(frame.columns)
     if missing := [name for name in scorer.columns if name not in names]:
         raise DataError(f"{path.name} has no column {missing[0]!r}; this scorer needs all of its columns in the file")
     if taken := [name for name in ADDED if name in names and name not in scorer.columns]:

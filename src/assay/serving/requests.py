@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from assay.calibration.decisions import category_texts
 from assay.errors import InputError
 from assay.serving.scorer import column_order
 
@@ -89,12 +90,10 @@ def read_rows(
 
 
 def category_text(value: object, row: int) -> str:
-    """Return a category as text, whole numbers without a point; raise `InputError` for what is neither."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, float):
-        return f"{value:.0f}" if value.is_integer() else str(value)
-    raise InputError(f"row {row}: the category is {JSON_WORDS[type(value)]}; give text or a number")
+    """Return a category as text; raise `InputError` for what is neither text nor a number."""
+    if not isinstance(value, str | float):
+        raise InputError(f"row {row}: the category is {JSON_WORDS[type(value)]}; give text or a number")
+    return str(category_texts([value])[0])
 
 
 def check_shape(rows: object, width: int) -> None:

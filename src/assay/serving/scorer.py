@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from assay.calibration.adapters import ScoreAdapter, load_adapter
 from assay.calibration.calibrators import Calibrator, load_calibrator
 from assay.calibration.conformal import check_eps
-from assay.calibration.decisions import Reference, Scored, score_rows
+from assay.calibration.decisions import Reference, Scored, category_texts, score_rows
 from assay.calibration.hardness import NullModel, Strata, load_null_model
 from assay.calibration.weighted import DensityRatio
 from assay.config import NAME
@@ -131,15 +131,15 @@ class Scorer:
         """
         return self.function(self._features(X))
 
-    def judge(self, X: Any, category: Sequence[str] | None = None) -> Judged:
+    def judge(self, X: Any, category: Sequence[object] | None = None) -> Judged:
         """Return the rows' scores with their p-values.
 
         Parameters
         ----------
         X : array-like, shape (n, d), or DataFrame
-        category : sequence of str, length n, optional
+        category : sequence of str or numbers, length n, optional
             The rows' categories, where the scorer compares rows within categories and X is no DataFrame that has
-            them in the scorer's ``category_column``.
+            them in the scorer's ``category_column``. 3, 3.0 and "3" are one.
 
         Raises
         ------
@@ -147,19 +147,18 @@ class Scorer:
             See `decision_function`; also for a category that is missing or was never calibrated.
         """
         if category is None and self.category_column is not None and self.category_column in _names(X):
-            category = X[self.category_column].astype("str").to_numpy(dtype=object)
+            category = X.iloc[:, _names(X).index(self.category_column)].to_numpy(dtype=object)
         features = self._features(X)
-        categories = None if category is None else np.asarray(category, dtype=object)
-        if categories is not None and categories.shape != (len(features),):
-            raise InputError(f"{categories.shape} categories for {len(features)} rows; give one for each row")
+        by_category = self.calibrator.beside == "category" and category is not None
+        categories = _checked(category, len(features)) if by_category else None
         scored = self.function.scored(features, categories)
         return Judged(scored.scores, self.reference.p_values(scored))
 
-    def p_values(self, X: Any, category: Sequence[str] | None = None) -> NDArray[np.float64]:
+    def p_values(self, X: Any, category: Sequence[object] | None = None) -> NDArray[np.float64]:
         """Return conformal p-values, float64 of shape (n,); see `judge`."""
         return self.judge(X, category).p_values
 
-    def predict(self, X: Any, eps: float | None = None, category: Sequence[str] | None = None) -> NDArray[np.bool_]:
+    def predict(self, X: Any, eps: float | None = None, category: Sequence[object] | None = None) -> NDArray[np.bool_]:
         """Flag rows: True where p <= eps.
 
         ``calibrator.guarantee`` says what that means: for most scorers at most eps of new normal rows are flagged
@@ -172,12 +171,12 @@ class Scorer:
         X : array-like, shape (n, d), or DataFrame
         eps : float, optional
             Target false-positive rate; the scorer's default where it is left out.
-        category : sequence of str, optional
+        category : sequence of str or numbers, optional
             See `judge`.
         """
         return self.p_values(X, category) <= check_eps(self.head["eps"] if eps is None else eps)
 
-    def discover(self, X: Any, fdr: float, category: Sequence[str] | None = None) -> NDArray[np.bool_]:
+    def discover(self, X: Any, fdr: float, category: Sequence[object] | None = None) -> NDArray[np.bool_]:
         """Flag rows of a batch such that at most a share `fdr` of the flagged ones is normal, on average.
 
         Benjamini-Hochberg on the p-values of the batch (Bates, Candes, Lei, Romano, Sesia 2023).
@@ -204,7 +203,7 @@ class Scorer:
         names = _names(X)
         if names:
             if self.category_column in names:
-                X = X.drop(columns=[self.category_column])
+                X = X.loc[:, [name != self.category_column for name in names]]
             X = _numbers(X).iloc[:, column_order(self.columns, _names(X))].to_numpy()
         return as_features(X, self.columns)
 
@@ -212,6 +211,17 @@ class Scorer:
 def _names(X: Any) -> list[str]:
     """Return the column names of a DataFrame, and none for anything else."""
     return [str(name) for name in X.columns] if hasattr(X, "columns") and hasattr(X, "to_numpy") else []
+
+
+def _checked(categories: Any, n: int) -> Texts:
+    """Return the categories of n rows as texts; raise `InputError` where one is missing."""
+    given = np.asarray(categories, dtype=object)
+    if given.shape != (n,):
+        raise InputError(f"{given.shape} categories for {n} rows; give one for each row")
+    texts = category_texts(given)
+    if missing := np.flatnonzero(texts == "").tolist():
+        raise InputError(f"row {missing[0]} has no category; this scorer compares rows within categories")
+    return texts
 
 
 def _numbers(frame: Any) -> Any:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, PrivateAttr
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from assay.calibration.batches import benjamini_hochberg
+from assay.calibration.batches import benjamini_hochberg, discovery_limits
 from assay.errors import AssayError, InputError
 from assay.serving.requests import read_body, read_rows, read_share
 from assay.serving.scorer import Judged, Scorer, load_scorer
@@ -175,7 +175,8 @@ def answer(
         flags, how, told = found.p_values <= eps, {"eps": eps}, scorer.calibrator.limits(eps)
     else:
         scorer.require_batches()
-        flags, how, told = benjamini_hochberg(found.p_values, fdr), {"eps": None, "fdr": fdr}, ""
+        flags, how = benjamini_hochberg(found.p_values, fdr), {"eps": None, "fdr": fdr}
+        told = "" if flags.any() else discovery_limits(len(flags), scorer.calibrator.smallest_eps, fdr)
     decided = zip(found.scores.tolist(), found.p_values.tolist(), flags.tolist(), strict=True)
     results = [{"score": s if math.isfinite(s) else None, "p_value": p, "flagged": f} for s, p, f in decided]
     return {"results": results, **how, **versions(scorer), **({"note": told} if told else {})}
