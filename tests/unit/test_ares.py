@@ -137,8 +137,8 @@ def test_auto_neighbours_outvote_the_suspected_contamination(n, contamination, k
     assert fitted.k_ == 10 or fitted.k_ > 2 * n * contamination >= fitted.k_ - 1
 
 
-def test_the_default_suspects_one_in_a_hundred():
-    assert Ares().fit(local(1200, seed=10)).k_ == 25
+def test_the_default_suspects_one_in_twenty():
+    assert Ares().fit(local(1200, seed=10)).k_ == 121
 
 
 def test_a_cluster_among_the_adapt_rows_does_not_vouch_for_its_kind():
@@ -256,6 +256,13 @@ def test_adapter_comes_back_from_disk_the_same(monkeypatch, tmp_path, lists, par
     assert again.to_part().config == fitted.to_part().config
     assert again.fallback_ == fitted.fallback_
     np.testing.assert_array_equal(again.transform(tested), fitted.transform(tested))
+
+
+def test_neighbourhoods_that_are_not_kept_are_searched_again(monkeypatch):
+    adapt, tested = local(300, seed=27), local(50, seed=28)
+    expected = Ares().fit(adapt).transform(tested)
+    monkeypatch.setattr("assay.calibration.ares.MOST_PAIRS", 100)
+    np.testing.assert_array_equal(Ares().fit(adapt).transform(tested), expected)
 
 
 def test_large_sets_are_sampled_by_the_seed():

@@ -319,7 +319,10 @@ class DensityRatio:
         """
         if part.kind != "density_ratio":
             raise ScorerError(f"part of kind {part.kind!r} is no density ratio; expected 'density_ratio'")
-        return cls(coef=part.arrays["coef"], **part.config)
+        try:
+            return cls(coef=part.arrays["coef"], **part.config)
+        except (KeyError, TypeError) as error:
+            raise ScorerError(f"a density ratio is not what Assay writes: {error}; calibrate again") from error
 
 
 def _regress(source: Rows, target: Rows, seed: int) -> tuple[NDArray[np.float64], float]:

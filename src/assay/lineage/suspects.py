@@ -14,12 +14,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from assay.calibration.adapters import load_adapter
-from assay.calibration.calibrators import Calibrator, load_calibrator
+from assay.calibration.calibrators import Calibrator
 from assay.calibration.conformal import check_eps
 from assay.calibration.decisions import Reference
 from assay.calibration.hardness import Strata, load_null_model
 from assay.calibration.mondrian import MondrianCalibrator
-from assay.calibration.weighted import DensityRatio
 from assay.data.dataset import ANOMALY, UNKNOWN, RowSet
 from assay.data.scaling import load_scaler
 from assay.detectors.registry import load_detector
@@ -28,6 +27,7 @@ from assay.lineage.chain import Chain, read_chain
 from assay.lineage.freshness import check_outputs
 from assay.parts import read_json, read_part, write_bytes
 from assay.pipeline.candidates import candidate_name
+from assay.pipeline.evaluating import read_reference
 from assay.pipeline.rows import level_rows, levels_of, training_rows
 from assay.project import Project
 from assay.serving.scorer import ScoreFunction
@@ -203,13 +203,9 @@ def _scored(
 
 def _reference(calibrated: Path, level: str, name: str) -> Reference:
     """Read what rows of a candidate are compared with."""
-    folder = calibrated / "reference" / level
-    return Reference(
-        load_calibrator(read_part(folder, name)),
-        Strata.from_part(read_part(calibrated / "adapters" / level, "strata")),
-        DensityRatio.from_part(read_part(folder, "ratio")) if (folder / "ratio.json").is_file() else None,
-        read_json(calibrated / "calibration.json")["ties"],
-    )
+    strata = Strata.from_part(read_part(calibrated / "adapters" / level, "strata"))
+    ties = read_json(calibrated / "calibration.json")["ties"]
+    return read_reference(calibrated / "reference" / level, name, strata, ties)
 
 
 def _categories(calibrator: Calibrator, rows: RowSet) -> tuple[NDArray[np.object_] | None, NDArray[np.bool_]]:

@@ -63,7 +63,7 @@ def evaluate(
                 continue
             for adapter, of_normals, of_anomalies in scored.of(detector.label, adapters):
                 name = candidate_name(detector.label, adapter.label)
-                reference = _reference(calibrated / "reference" / level, name, scored.edges, calibration["ties"])
+                reference = read_reference(calibrated / "reference" / level, name, scored.edges, calibration["ties"])
                 found = tuple(reference.p_values(rows) for rows in (of_normals, of_anomalies))
                 p_values[f"{name}.normals"], p_values[f"{name}.anomalies"] = found
                 figures = _figures(reference, of_normals, of_anomalies, found, scored.strata, eps)
@@ -83,7 +83,7 @@ def _calibrated(rows: RowSet, categories: Sequence[str] | None) -> RowSet:
     return rows if categories is None else rows.take(rows.rows["category"].isin(categories).to_numpy(dtype=bool))
 
 
-def _reference(folder: Path, name: str, strata: Strata, ties: str) -> Reference:
+def read_reference(folder: Path, name: str, strata: Strata, ties: str) -> Reference:
     """Read what rows of a candidate are compared with."""
     from assay.calibration.calibrators import load_calibrator
     from assay.calibration.decisions import Reference
