@@ -209,8 +209,8 @@ def speed(n: int) -> str:
     words = [
         f"\n## Speed\n\nSeconds on the clock, {CORES} cores, {n:,} rows to score; load is the machine's average of "
         "the minute before (0 when it is idle); size is what is stored of the adapter.\n",
-        "| codes | stored | k | ARES fit | transform | scikit-learn fit | score | fit + score, ratio | score, ratio | recall | "
-        "row alone | size | load it | load |",
+        "| codes | stored | k | ARES fit | transform | scikit-learn fit | score | fit + score, ratio | score, ratio | "
+        "recall | row alone | size | load it | load |",
         "|---" * 14 + "|",
     ]
     for name, codes, scores, counts in latents(n):

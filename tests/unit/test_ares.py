@@ -94,7 +94,7 @@ def test_density_term_is_the_local_outlier_factor_of_scikit_learn(k):
 
 
 def test_scores_lose_their_dependence_on_where_a_row_lies():
-    fitted = Ares(density_weight=0).fit(local(1500, seed=4, columns=2))
+    fitted = Ares(neighbours=20, density_weight=0).fit(local(1500, seed=4, columns=2))
     tested = local(3000, seed=5, columns=2)
     place = tested.latents()[0, :, 0]
     assert spearmanr(tested.scores, place)[0] > 0.9
@@ -119,7 +119,7 @@ def test_every_member_has_a_say_in_who_is_near():
     adapt, tested = (np.stack([1000 * rng.normal(size=(n, 2)), rng.normal(size=(n, 2))]) for n in (400, 300))
 
     def error_beyond_neighbours(members):
-        fitted = Ares(density_weight=0).fit(outputs(np.exp(adapt[1, :, 0]), adapt[members]))
+        fitted = Ares(neighbours=10, density_weight=0).fit(outputs(np.exp(adapt[1, :, 0]), adapt[members]))
         adapted = fitted.transform(outputs(np.exp(tested[1, :, 0]), tested[members]))
         return np.abs(adapted * fitted.spreads_[0] + fitted.centres_[0]).mean()
 
