@@ -356,3 +356,17 @@ def test_that_there_are_no_categories_is_said_before_anything_is_trained(tmp_pat
     write_json(card, {name: value for name, value in read_json(card).items() if name != "category_column"})
     with pytest.raises(ConfigError, match=r"no categories.*--category"):
         runs.check_choices(project)
+
+
+def test_cadet_is_fitted_by_cross_fitting_where_adapt_rows_are_few(tmp_path: Path) -> None:
+    cross = {"cross": {"detector": "knn", "folds": 5}}
+    chosen = {"detectors": [cross, "knn", "mcd", "isolation_forest"], "adapters": ["cadet"], "eps": 0.3}
+    project = make_project(tmp_path / "project", plant(150, 0), **chosen)
+    run(project, "calibrate")
+    n_adapt, n_train = (len(read_rows(project.folder("split") / role)) for role in ("adapt", "train"))
+    assert n_adapt < 20 < n_train
+    folder = project.folder("calibrate") / "adapters/level-0"
+    plain, folded = (read_json(folder / f"{name}+cadet.json")["config"] for name in ("knn", "cross"))
+    assert f"{n_adapt} rows" in plain["fallback"]
+    assert folded["fallback"] == ""
+    assert len(read_arrays(folder / "cross+cadet.safetensors")["knots"]) > 1

@@ -23,9 +23,10 @@ def limit(monkeypatch):
     return lambda most: monkeypatch.setattr("assay.calibration.neighbours.MOST_EXACT", most)
 
 
-def gather(found, n):
+def gather(search, n, *rows):
     """Neighbours and distances of all rows, the nearest first."""
-    blocks = list(found)
+    blocks = []
+    search(*rows, blocks.append)
     places = np.concatenate([block.places for block in blocks])
     assert sorted(places) == list(range(n))
     back = np.argsort(places)
@@ -43,7 +44,7 @@ def test_exact_search_finds_what_brute_force_finds(n, columns, k):
     stored, rows = (np.random.default_rng(seed).normal(size=(m, columns)) for seed, m in ((0, n), (1, 60)))
     index = Neighbours.build(stored, k)
     assert index.is_exact
-    neighbours, distances = gather(index.search(rows), 60)
+    neighbours, distances = gather(index.search, 60, rows)
     true, blur = brute(stored, rows), 2 * index.grid.step * np.sqrt(columns)
     np.testing.assert_allclose(distances, np.sort(true, axis=1)[:, :k], rtol=0, atol=blur)
     np.testing.assert_allclose(np.take_along_axis(true, neighbours, 1), distances, rtol=0, atol=blur)
@@ -53,7 +54,7 @@ def test_exact_search_finds_what_brute_force_finds(n, columns, k):
 def test_a_stored_row_is_not_its_own_neighbour_but_its_double_is():
     stored = np.random.default_rng(2).normal(size=(40, 3))
     stored[7] = stored[3]
-    neighbours, distances = gather(Neighbours.build(stored, 5).search_stored(), 40)
+    neighbours, distances = gather(Neighbours.build(stored, 5).search_stored, 40)
     assert not (neighbours == np.arange(40)[:, None]).any()
     true = brute(stored, stored)
     np.fill_diagonal(true, np.inf)
@@ -68,7 +69,7 @@ def test_distances_are_exact_even_between_the_corners_of_the_grid(columns):
     points = rng.choice([-grid.limit, grid.limit, 1 - grid.limit, 5], size=(6, columns)).astype(np.float32)
     points[0], points[1] = -grid.limit, grid.limit
     index = Neighbours(5, grid, points, points[:1], np.arange(6, dtype=np.int32)[None])
-    neighbours, distances = gather(index.search_stored(), 6)
+    neighbours, distances = gather(index.search_stored, 6)
     whole = [[int(value) for value in point] for point in points]
     squared = [[sum((a - b) ** 2 for a, b in zip(p, q, strict=True)) for q in whole] for p in whole]
     assert squared[0][1] == 4 * columns * grid.limit**2 <= 2**53
@@ -86,13 +87,11 @@ def test_a_row_finds_the_same_bits_alone_and_in_a_batch(limit, kind, most_exact,
         stored, rows = np.rint(stored), np.rint(rows)
     index = Neighbours.build(stored, k)
     assert index.is_exact == (most_exact == 5000)
-    together = {
-        place: (f.distances[i], f.neighbours[i]) for f in index.search(rows) for i, place in enumerate(f.places)
-    }
+    neighbours, distances = gather(index.search, 120, rows)
     for i, row in enumerate(rows):
-        (alone,) = index.search(row[None])
-        np.testing.assert_array_equal(alone.distances[0], together[i][0])
-        np.testing.assert_array_equal(alone.neighbours[0], together[i][1])
+        (alone,), (near,) = gather(index.search, 1, row[None])
+        np.testing.assert_array_equal(alone, neighbours[i])
+        np.testing.assert_array_equal(near, distances[i])
 
 
 def test_the_number_of_threads_changes_nothing(limit):
@@ -101,7 +100,7 @@ def test_the_number_of_threads_changes_nothing(limit):
     for threads in (1, 2):
         with threadpool_limits(limits=threads):
             index = Neighbours.build(stored, 20)
-            found.append([index.lists, index.pivots, *gather(index.search(rows), 2000)])
+            found.append([index.lists, index.pivots, *gather(index.search, 2000, rows)])
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -115,9 +114,9 @@ def test_lists_are_short_and_hold_most_of_the_true_neighbours(limit, k):
         index = Neighbours.build(stored, k, seed=seed)
         assert not index.is_exact
         assert k < index.lists.shape[1] < 2000
-        neighbours, distances = gather(index.search(rows), 300)
+        neighbours, distances = gather(index.search, 300, rows)
         limit(4000)
-        exact, nearest = gather(Neighbours.build(stored, k).search(rows), 300)
+        exact, nearest = gather(Neighbours.build(stored, k).search, 300, rows)
         recalls.append(np.mean([np.isin(a, b).mean() for a, b in zip(exact, neighbours, strict=True)]))
         assert (distances >= nearest).all()
     assert np.mean(recalls) > 0.95
@@ -127,7 +126,7 @@ def test_lists_are_short_and_hold_most_of_the_true_neighbours(limit, k):
 def test_stored_rows_leave_themselves_out_of_the_lists(limit):
     limit(500)
     index = Neighbours.build(manifold(2000, seed=8), 12)
-    neighbours, distances = gather(index.search_stored(), 2000)
+    neighbours, distances = gather(index.search_stored, 2000)
     assert not (neighbours == np.arange(2000)[:, None]).any()
     assert (distances > 0).all()
 
@@ -142,7 +141,7 @@ def test_copies_of_one_row_are_no_trouble(limit):
     stored = np.concatenate([np.zeros((1500, 3)), manifold(500, seed=1, columns=3)])
     for most in (100, 5000):
         limit(most)
-        neighbours, distances = gather(Neighbours.build(stored, 10).search_stored(), 2000)
+        neighbours, distances = gather(Neighbours.build(stored, 10).search_stored, 2000)
         assert (distances[:1500] == 0).all()
         assert (neighbours[:1500] < 1500).all()
         assert not (neighbours == np.arange(2000)[:, None]).any()
@@ -154,14 +153,14 @@ def test_a_wild_row_does_not_blur_the_others(wild):
     stored[200] = wild
     true = brute(stored[:200], stored[:200])
     np.fill_diagonal(true, np.inf)
-    _, distances = gather(Neighbours.build(stored, 6).search_stored(), 201)
+    _, distances = gather(Neighbours.build(stored, 6).search_stored, 201)
     np.testing.assert_allclose(distances[:200], np.sort(true, axis=1)[:, :6], rtol=0.02)
     assert distances[200].min() > 100 * distances[:200].max()
 
 
 def test_rows_far_away_stay_far_away_and_finite():
     stored = np.random.default_rng(12).normal(size=(100, 4))
-    _, distances = gather(Neighbours.build(stored, 3).search(np.array([[1e38] * 4, [50.0] * 4, [0.0] * 4])), 3)
+    _, distances = gather(Neighbours.build(stored, 3).search, 3, np.array([[1e38] * 4, [50.0] * 4, [0.0] * 4]))
     assert np.isfinite(distances).all()
     assert (distances[0] > distances[1].max() / 3).all()
     assert (distances[1] > 10 * distances[2].max()).all()
@@ -170,8 +169,8 @@ def test_rows_far_away_stay_far_away_and_finite():
 @pytest.mark.parametrize("scale", [2.0**-40, 2.0**60])
 def test_the_unit_does_not_matter(scale):
     stored, rows = manifold(300, seed=13), manifold(50, seed=14)
-    neighbours, distances = gather(Neighbours.build(stored, 4).search(rows), 50)
-    again, scaled = gather(Neighbours.build(scale * stored, 4).search(scale * rows), 50)
+    neighbours, distances = gather(Neighbours.build(stored, 4).search, 50, rows)
+    again, scaled = gather(Neighbours.build(scale * stored, 4).search, 50, scale * rows)
     np.testing.assert_array_equal(again, neighbours)
     np.testing.assert_array_equal(scaled, scale * distances)
 
@@ -186,7 +185,6 @@ def test_an_index_comes_back_from_its_arrays_and_the_seed_decides(limit):
             assert {n: a.tobytes() for n, a in one.arrays().items()} == {
                 n: a.tobytes() for n, a in two.arrays().items()
             }
-            for left, right in zip(one.search(rows), two.search(rows), strict=True):
-                np.testing.assert_array_equal(left.neighbours, right.neighbours)
-                np.testing.assert_array_equal(left.distances, right.distances)
+            for left, right in zip(*(gather(index.search, 100, rows) for index in (one, two)), strict=True):
+                np.testing.assert_array_equal(left, right)
         assert np.array_equal(first.pivots, other.pivots) == first.is_exact

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
-from assay.calibration.neighbours import Found, Indices, Neighbours
+from assay.calibration.neighbours import Found, Neighbours, in_threads
 from assay.calibration.outputs import Outputs
 from assay.errors import ConfigError, DataError
 from assay.parts import Part
@@ -24,8 +22,7 @@ LARGEST = float(np.finfo(np.float32).max)
 PARAMETERS = ("neighbours", "contamination", "density_weight", "max_rows", "seed")
 ARRAYS = ("units", "errors", "reach", "density", "centres", "spreads")
 CHUNK = 2**16
-MOST_PAIRS = 40_000_000
-MANY_ROWS = 2_000
+MOST_PAIRS = 2**26
 
 
 class Ares:
@@ -148,9 +145,8 @@ class Ares:
         terms = np.stack([errors, np.zeros_like(errors)])
         if not self.fallback_:
             self.k_, self.errors_ = self._count(len(errors)), errors
-            with _single_thread(len(errors)):
-                self.index_ = Neighbours.build(self._space(latents), self.k_, seed=self.seed)
-                terms = self._fit_densities(self.index_)
+            self.index_ = Neighbours.build(self._space(latents), self.k_, seed=self.seed)
+            terms = self._fit_densities(self.index_)
         self.centres_, self.spreads_ = np.median(terms, axis=1), np.array([_spread(term) for term in terms])
         return self
 
@@ -164,8 +160,7 @@ class Ares:
         """
         errors, latents = np.asarray(outputs.scores, dtype=np.float64), _check_latents(outputs)
         starts = range(0, max(1, len(errors)), CHUNK)
-        with _single_thread(len(errors)):
-            chunks = [self._terms(errors[i : i + CHUNK], latents[:, i : i + CHUNK]) for i in starts]
+        chunks = [self._terms(errors[i : i + CHUNK], latents[:, i : i + CHUNK]) for i in starts]
         r, d = (np.concatenate(chunks, axis=1) - self.centres_[:, None]) / self.spreads_[:, None]
         return np.asarray(np.clip(r + self.density_weight * d, -LARGEST, LARGEST))
 
@@ -209,10 +204,13 @@ class Ares:
     def _terms(self, errors: Doubles, latents: Floats) -> Doubles:
         """Return r and d of rows, shape (2, n)."""
         terms = np.stack([errors, np.zeros_like(errors)])
+
+        def judge(found: Found) -> None:
+            terms[0, found.places] -= _medians(self.errors_.take(found.neighbours))
+            terms[1, found.places] = self._log_factors(found, self._density(found))
+
         if self.index_ is not None:
-            for places, distances, neighbours in self.index_.search(self._space(latents)):
-                terms[0, places] -= _medians(self.errors_.take(neighbours))
-                terms[1, places] = self._log_factors(neighbours, self._density(neighbours, distances))
+            self.index_.search(self._space(latents), judge)
         return terms
 
     def _fit_densities(self, index: Neighbours) -> Doubles:
@@ -220,37 +218,38 @@ class Ares:
         n_rows = len(self.errors_)
         terms = np.stack([self.errors_, np.zeros(n_rows)])
         self.reach_, self.density_ = np.empty(n_rows), np.empty(n_rows)
-        kept = list(index.search_stored()) if n_rows * self.k_ <= MOST_PAIRS else None
+        kept: list[Found] = []
+        keep = n_rows * self.k_ <= MOST_PAIRS
 
-        def neighbourhoods() -> Iterable[Found]:
-            return index.search_stored() if kept is None else kept
+        def again(use: Callable[[Found], None]) -> None:
+            in_threads(use, kept, n_rows) if keep else index.search_stored(use)
 
-        for places, distances, neighbours in neighbourhoods():
-            terms[0, places] -= _medians(self.errors_.take(neighbours))
-            self.reach_[places] = distances.max(axis=1)
-        for places, distances, neighbours in neighbourhoods():
-            self.density_[places] = self._density(neighbours, distances)
-        for places, _, neighbours in neighbourhoods():
-            terms[1, places] = self._log_factors(neighbours, self.density_[places])
+        def compare(found: Found) -> None:
+            terms[0, found.places] -= _medians(self.errors_.take(found.neighbours))
+            self.reach_[found.places] = found.distances.max(axis=1)
+            if keep:
+                kept.append(found)
+
+        def weigh(found: Found) -> None:
+            self.density_[found.places] = self._density(found)
+
+        def relate(found: Found) -> None:
+            terms[1, found.places] = self._log_factors(found, self.density_[found.places])
+
+        index.search_stored(compare)
+        again(weigh)
+        again(relate)
         return terms
 
-    def _density(self, neighbours: Indices, distances: Floats) -> Doubles:
+    def _density(self, found: Found) -> Doubles:
         """Return the local reachability density of rows with these neighbours; finite next to equal rows."""
         assert self.index_ is not None
-        reachability = np.maximum(self.reach_.take(neighbours), distances).mean(axis=1)
+        reachability = np.maximum(self.reach_.take(found.neighbours), found.distances).mean(axis=1)
         return np.asarray(1.0 / np.maximum(reachability, self.index_.grid.step))
 
-    def _log_factors(self, neighbours: Indices, density: Doubles) -> Doubles:
+    def _log_factors(self, found: Found, density: Doubles) -> Doubles:
         """Return log LOF (eq 1) of rows of this density."""
-        return np.asarray(np.log(self.density_.take(neighbours).mean(axis=1) / density))
-
-
-def _single_thread(n_rows: int) -> AbstractContextManager[Any]:
-    """Keep BLAS to one thread: in many small products threads cost more than they give, much more on a busy machine.
-
-    Setting that up takes milliseconds, so that few rows go without.
-    """
-    return nullcontext() if n_rows < MANY_ROWS else threadpool_limits(limits=1, user_api="blas")
+        return np.asarray(np.log(self.density_.take(found.neighbours).mean(axis=1) / density))
 
 
 def _check_scores(scores: Floats) -> Doubles:

@@ -14,9 +14,10 @@ stored ones finds fewer of its true neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +27,11 @@ from assay.parts import Array
 Floats = NDArray[np.floating[Any]]
 Doubles = NDArray[np.float64]
 Indices = NDArray[np.int32]
+T = TypeVar("T")
 
 MOST_EXACT = 5_000
-RECALL = 0.98
-RECALL_ROWS = 128
+RECALL = 0.97
+RECALL_ROWS = 256
 PIVOTS_PER_ROOT = 2
 ROWS_PER_PIVOT = 20
 KMEANS_ROUNDS = 5
@@ -37,6 +39,8 @@ BITS = 53  # of float64
 MOST_BITS = 23  # so that grid points are whole numbers in float32, too
 BLOCK_DISTANCES = 2**17
 BLOCK_ROWS = 32
+JOB_ROWS = 1024
+MANY_ROWS = 2_000
 
 
 class Found(NamedTuple):
@@ -142,13 +146,13 @@ class Neighbours:
         """Whether all neighbours are true ones."""
         return len(self.pivots) == 1
 
-    def search(self, rows: Floats) -> Iterator[Found]:
-        """Yield the nearest stored rows of rows (n, d), block by block."""
-        yield from self._search(self.grid.snap(rows), stored=False)
+    def search(self, rows: Floats, use: Callable[[Found], None]) -> None:
+        """Find the nearest stored rows of rows (n, d), and hand them on block by block, perhaps in several threads."""
+        self._search(self.grid.snap(rows), use, stored=False)
 
-    def search_stored(self) -> Iterator[Found]:
-        """Yield the nearest other stored rows of the stored rows, block by block."""
-        yield from self._search(self.points, stored=True)
+    def search_stored(self, use: Callable[[Found], None]) -> None:
+        """Find the nearest other stored rows of the stored rows, and hand them on as `search` does."""
+        self._search(self.points, use, stored=True)
 
     def arrays(self) -> dict[str, Array]:
         """Return what to store, next to k."""
@@ -170,21 +174,29 @@ class Neighbours:
             lists = np.arange(len(points), dtype=np.int32)[None]
         return cls(k, grid, points, arrays["pivots"], lists)
 
-    def _search(self, points: NDArray[np.float32], *, stored: bool) -> Iterator[Found]:
+    def _search(self, points: NDArray[np.float32], use: Callable[[Found], None], *, stored: bool) -> None:
         nearest_pivot = _nearest(points, self.pivots)
         order = np.argsort(nearest_pivot, kind="stable")
         ends = np.searchsorted(nearest_pivot[order], np.arange(len(self.pivots) + 1))
         size = max(BLOCK_ROWS, BLOCK_DISTANCES // self.lists.shape[1])
-        for pivot in np.flatnonzero(np.diff(ends)):
+
+        def search_list(pivot: int, start: int, stop: int) -> None:
             listed = self.lists[pivot]
             near = self._factors if self.is_exact else self._factors[listed]
-            for start in range(ends[pivot], ends[pivot + 1], size):
-                places = order[start : min(start + size, ends[pivot + 1])]
+            for first in range(start, stop, size):
+                places = order[first : min(first + size, stop)]
                 squared = _factors(points[places]) @ near.T
                 if stored:
                     _leave_out(squared, listed, places)
                 closest, distances = self._closest(squared)
-                yield Found(places, distances, listed.take(closest))
+                use(Found(places, distances, listed.take(closest)))
+
+        jobs = (
+            (int(pivot), start, min(start + JOB_ROWS, ends[pivot + 1]))
+            for pivot in np.flatnonzero(np.diff(ends))
+            for start in range(ends[pivot], ends[pivot + 1], JOB_ROWS)
+        )
+        in_threads(lambda job: search_list(*job), jobs, len(points))
 
     def _closest(self, squared: Doubles) -> tuple[NDArray[np.intp], Doubles]:
         """Return the columns of the k smallest squared distances of each row, and the distances."""
@@ -194,25 +206,28 @@ class Neighbours:
 
     def _length_of_lists(self, pivots: NDArray[np.float32], sample: NDArray[np.intp]) -> int:
         """Return how long lists must be to hold `RECALL` of the neighbours of a sample of stored rows."""
-        ranks = []
         home = pivots[_nearest(self.points[sample], pivots)]
-        for start in range(0, len(sample), BLOCK_ROWS):
-            rows = sample[start : start + BLOCK_ROWS]
-            near_to = self.points[rows], home[start : start + BLOCK_ROWS]
-            to_rows, to_pivots = (self._squared(points) for points in near_to)
-            to_rows[np.arange(len(rows)), rows] = np.inf
+        ranks = np.empty((len(sample), self.k), dtype=np.intp)
+
+        def rank(rows: slice) -> None:
+            to_rows, to_pivots = self._squared(self.points[sample[rows]]), self._squared(home[rows])
+            to_rows[np.arange(len(to_rows)), sample[rows]] = np.inf
             closest, _ = self._closest(to_rows)
-            for near, to_pivot in zip(closest, to_pivots, strict=True):
-                ranks.append(np.searchsorted(np.sort(to_pivot), to_pivot[near], side="right"))
-        needed = int(np.quantile(np.concatenate(ranks), RECALL, method="inverted_cdf"))
-        return max(needed, self.k + 1)
+            for of_row, near, to_pivot in zip(ranks[rows], closest, to_pivots, strict=True):
+                of_row[:] = np.searchsorted(np.sort(to_pivot), to_pivot[near], side="right")
+
+        in_threads(rank, _slices(len(sample), BLOCK_ROWS), len(self.points))
+        return max(int(np.quantile(ranks, RECALL, method="inverted_cdf")), self.k + 1)
 
     def _lists(self, pivots: NDArray[np.float32], length: int) -> Indices:
         lists = np.empty((len(pivots), length), dtype=np.int32)
-        for start in range(0, len(pivots), BLOCK_ROWS):
-            squared = self._squared(pivots[start : start + BLOCK_ROWS])
-            lists[start : start + BLOCK_ROWS] = np.argpartition(squared, length - 1, axis=1)[:, :length]
-        return np.sort(lists, axis=1)
+
+        def fill(rows: slice) -> None:
+            closest = np.argpartition(self._squared(pivots[rows]), length - 1, axis=1)[:, :length]
+            lists[rows] = np.sort(closest, axis=1)
+
+        in_threads(fill, _slices(len(pivots), BLOCK_ROWS), len(self.points))
+        return lists
 
     def _squared(self, points: NDArray[np.float32]) -> Doubles:
         """Return squared distances, in steps, of some grid points to all stored rows."""
@@ -237,10 +252,36 @@ def _nearest(points: NDArray[np.float32], pivots: NDArray[np.float32]) -> NDArra
     found = np.zeros(len(points), dtype=np.intp)
     if len(pivots) == 1:
         return found
-    factors, size = _stored_factors(pivots).T, max(1, BLOCK_DISTANCES // len(pivots))
-    for start in range(0, len(points), size):
-        found[start : start + size] = (_factors(points[start : start + size]) @ factors).argmin(axis=1)
+    factors = _stored_factors(pivots).T
+
+    def find(rows: slice) -> None:
+        found[rows] = (_factors(points[rows]) @ factors).argmin(axis=1)
+
+    in_threads(find, _slices(len(points), max(BLOCK_ROWS, BLOCK_DISTANCES // len(pivots))), len(points))
     return found
+
+
+def in_threads(function: Callable[[T], None], items: Iterable[T], n_rows: int) -> None:
+    """Call a function of each item, in as many threads as BLAS would take; where there are few rows, in this one.
+
+    BLAS itself gets one thread meanwhile: in many small products its threads cost more than they give, most of all
+    on a busy machine.
+    """
+    if n_rows < MANY_ROWS:
+        for item in items:
+            function(item)
+        return
+    from threadpoolctl import ThreadpoolController
+
+    blas = ThreadpoolController().select(user_api="blas")
+    n_threads = max((library["num_threads"] for library in blas.info()), default=1)
+    with blas.limit(limits=1), ThreadPoolExecutor(n_threads) as pool:
+        for _ in pool.map(function, items):
+            pass
+
+
+def _slices(n: int, size: int) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, n, size)]
 
 
 def _factors(points: NDArray[np.float32]) -> Doubles:

@@ -14,7 +14,7 @@ from assay.errors import ConfigError, DataError
 from assay.parts import read_json, read_part, write_json, write_part
 from assay.pipeline.candidates import candidate_name
 from assay.pipeline.progress import Progress, silent
-from assay.pipeline.rows import levels_of, presumed_normals
+from assay.pipeline.rows import HELD_OUT, levels_of, presumed_normals
 
 if TYPE_CHECKING:
     from assay.calibration.adapters import ScoreAdapter
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from assay.calibration.outputs import Outputs
     from assay.calibration.weighted import DensityRatio
     from assay.data.scaling import Scaler
-    from assay.detectors.base import Detector, Floats
+    from assay.detectors.base import Floats
 
 METHODS = {"all": "split", "hardness": "stratum", "category": "category"}
 NO_CATEGORIES = (
@@ -168,7 +168,7 @@ class _Level:
         from assay.calibration.outputs import observe
         from assay.detectors.registry import load_detector
 
-        self.detector: Detector = load_detector(read_part(self.trained, label))
+        self.label, self.detector = label, load_detector(read_part(self.trained, label))
         self.of_adapt: Outputs = observe(self.detector, self.null_model, self.scaled_adapt)
         self.of_reference: Outputs = observe(self.detector, self.null_model, self.scaled_reference)
         self.probes: dict[str, Outputs] | None = None
@@ -178,13 +178,32 @@ class _Level:
         from assay.calibration.adapters import AUTO, auto_candidates, make_adapter
 
         if choice.name != AUTO:
-            return make_adapter(choice.name, choice.params).fit(self.of_adapt), None
+            adapter = make_adapter(choice.name, choice.params)
+            return adapter.fit(self._unseen() if choice.name == "cadet" else self.of_adapt), None
         from assay.calibration.choice import choose_adapter
 
         if self.probes is None:
             self.probes = self._make_probes()
         chosen = choose_adapter(auto_candidates(), self.of_adapt, self.probes, seed=self.seed)
         return chosen.adapter, {"chosen": chosen.label, **chosen.evidence}
+
+    def _unseen(self) -> Outputs:
+        """Return outputs for rows that the detector has not seen, for CADET (cross-fitting where adapt rows are few).
+
+        The adapt rows; where these are too few for conditional quantiles and the detector has folds, also its training
+        rows, each scored by the fold that was fitted without it.
+        """
+        from assay.calibration.cadet import MIN_ROWS
+        from assay.calibration.outputs import Outputs
+        from assay.detectors.base import CrossFitted
+
+        if len(self.of_adapt) >= MIN_ROWS or not isinstance(self.detector, CrossFitted):
+            return self.of_adapt
+        hardness = read_part(self.trained, f"{self.label}.{HELD_OUT}").arrays["hardness"]
+        return Outputs(
+            np.concatenate([self.of_adapt.scores, self.detector.held_out_scores_]),
+            np.concatenate([self.of_adapt.hardness, hardness]),
+        )
 
     def _make_probes(self) -> dict[str, Outputs]:
         """Return the detector's outputs for synthetic anomalies made from the adapt rows, by recipe."""

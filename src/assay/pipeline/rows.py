@@ -18,6 +18,7 @@ from assay.data.dataset import (
 )
 
 Labels = NDArray[np.int8]
+HELD_OUT = "held_out"
 
 
 def level_name(rho: float) -> str:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from assay.config import Choice
-from assay.data.dataset import Card, RowSet, read_card
+from assay.data.dataset import ANOMALY, Card, RowSet, read_card
 from assay.errors import TrainingError
-from assay.parts import write_json, write_part
+from assay.parts import Part, write_json, write_part
 from assay.pipeline.progress import Progress, silent
-from assay.pipeline.rows import level_rows, levels_of, training_rows
+from assay.pipeline.rows import HELD_OUT, level_rows, levels_of, training_rows
 
 if TYPE_CHECKING:
+    from assay.calibration.hardness import NullModel
     from assay.data.scaling import Scaler
     from assay.detectors.base import Detector
 
@@ -37,13 +38,15 @@ def train(
 
     Detectors that learn from labelled anomalies get those that were set aside; no other sees them. One that cannot
     be trained is put on record in ``failures.json`` and left out; where none can, the stage stops.
-    One that suspects training rows has them written to ``<label>.suspects.csv``.
+    One that suspects training rows has them written to ``<label>.suspects.csv``, and the hardness of the rows of one
+    that holds rows out goes to ``<label>.held_out``, in the order of its held-out scores.
 
     Parameters
     ----------
     checkpoints : Path
         Folder for the state of trainings while the stage runs; an interrupted one goes on from there.
     """
+    from assay.detectors.base import CrossFitted
     from assay.detectors.registry import make_detector
 
     about = read_card(card)
@@ -52,7 +55,7 @@ def train(
     jobs = [(level, choice) for level in levels_of(contaminated) for choice in detectors]
     for number, (level, choice) in enumerate(jobs):
         if choice is detectors[0]:
-            scaler = _scale_level(about, level_rows(train, contaminated, level), out / level)
+            scaler, null_model = _scale_level(about, level_rows(train, contaminated, level), out / level)
         detector = make_detector(
             choice.name,
             choice.params,
@@ -65,15 +68,19 @@ def train(
         how: dict[str, Any] = {"progress": _epochs(progress, f"{choice.label} at {level}", number, len(jobs))}
         if getattr(detector, "resumes", False):
             how["checkpoint"] = checkpoints / f"{level}.{choice.label}"
+        scaled = scaler.transform(rows.features)
         started = time.perf_counter()
         try:
-            detector.fit(scaler.transform(rows.features), labels, **how)
+            detector.fit(scaled, labels, **how)
         except TrainingError as error:
             failures.setdefault(choice.label, {})[level] = str(error)
             continue
         seconds.setdefault(choice.label, {})[level] = round(time.perf_counter() - started, 3)
         write_part(out / level, choice.label, detector.to_part())
         _write_suspects(detector, rows, out / level / f"{choice.label}.suspects.csv")
+        if isinstance(detector, CrossFitted):
+            hardness = null_model.hardness(scaled[labels != ANOMALY])
+            write_part(out / level, f"{choice.label}.{HELD_OUT}", Part(HELD_OUT, {}, {"hardness": hardness}))
     if len(failures) == len(detectors):
         raise TrainingError(
             "no detector could be trained: " + "; ".join(next(iter(levels.values())) for levels in failures.values())
@@ -82,17 +89,17 @@ def train(
     return {"fit_seconds": seconds}
 
 
-def _scale_level(about: Card, rows: RowSet, out: Path) -> Scaler:
-    """Fit and write the scaler and the null model of a level; return the scaler."""
+def _scale_level(about: Card, rows: RowSet, out: Path) -> tuple[Scaler, NullModel]:
+    """Fit and write the scaler and the null model of a level; return both."""
     from assay.calibration.hardness import make_null_model
     from assay.data.scaling import scaler_for
 
     scaler = scaler_for(about.modality, about.series_shape).fit(rows.features)
     scaled = scaler.transform(rows.features)
     write_part(out, "scaler", scaler.to_part())
-    null_model = make_null_model(about.modality, about.image_shape, about.series_shape)
-    write_part(out, "null_model", null_model.fit(scaled).to_part())
-    return scaler
+    null_model = make_null_model(about.modality, about.image_shape, about.series_shape).fit(scaled)
+    write_part(out, "null_model", null_model.to_part())
+    return scaler, null_model
 
 
 def _write_suspects(detector: Detector, rows: RowSet, path: Path) -> None:
