@@ -133,7 +133,7 @@ def test_stored_rows_leave_themselves_out_of_the_lists(limit):
 
 def test_many_dimensions_without_structure_are_searched_exactly(limit):
     limit(500)
-    stored = np.random.default_rng(9).normal(size=(1500, 40))
+    stored = np.random.default_rng(9).normal(size=(1500, 100))
     assert Neighbours.build(stored, 10).is_exact
 
 
