@@ -43,7 +43,12 @@ def score(file: Path, tag: str | None, out: Path, eps: float | None, fdr: float 
         return
     by = f"p <= {batch.eps:g}" if batch.fdr is None else f"a false discovery rate of {batch.fdr:g}"
     click.echo(f"{out}: {batch.n_flagged} of {len(batch.rows)} rows flagged at {by} by {scorer.tag}")
-    if batch.n_flagged and batch.false_alarms is not None:
+    if batch.n_flagged and batch.false_alarms == batch.n_flagged:
+        click.echo(
+            f"how many of them are false alarms cannot be bounded: {scorer.calibrator.n_rows} calibration rows are too "
+            "few for a batch of this size, or too few rows stand out"
+        )
+    elif batch.n_flagged and batch.false_alarms is not None:
         click.echo(
             f"at most {batch.false_alarms} of them are false alarms, with {1 - DELTA:.0%} confidence; "
             "that holds even if the rate was chosen after seeing the p-values"
