@@ -62,7 +62,7 @@ def test_suspects_are_on_record(done: Checkout) -> None:
     for level, n_injected in (("level-0", 0), ("level-0.05", None)):
         table = pd.read_csv(done.root / WORK / f"train/{level}/trimmed-knn.suspects.csv")
         injected = pd.read_csv(done.root / WORK / f"contaminate/{level}/rows.csv")
-        assert list(table) == ["row_id", "fingerprint", "injected", "suspicion", "suspect"]
+        assert list(table) == ["row_id", "fingerprint", "injected", "suspicion", "suspect", "group"]
         assert table["injected"].sum() == len(injected) == (len(injected) if n_injected is None else n_injected)
         assert table["suspicion"].is_monotonic_decreasing
         train = pd.read_csv(done.root / WORK / "split/train/rows.csv")

@@ -37,7 +37,10 @@ def test_by_scores(finished: Checkout) -> None:
     told = json.loads(finished.assay("audit", "suspects", NAME, "--out", "s.csv", "--json").stdout)
     table = pd.read_csv(finished.root / "s.csv", dtype={"row_id": str, "fingerprint": str})
     assert told["suspicion"] == SCORES
-    assert list(table.columns) == ["level", "row_id", "fingerprint", "label", "injected", "suspicion", "suspect"]
+    assert list(table.columns) == [
+        *("level", "row_id", "fingerprint", "label"),
+        *("injected", "suspicion", "suspect", "group"),
+    ]
     assert (table["suspect"] == 1).all()
     injected = pd.read_csv(finished.root / f"work/{NAME}/contaminate/level-0.1/rows.csv")
     clean, stress = told["levels"]
@@ -81,6 +84,7 @@ def test_a_detector_that_tells_is_taken_at_its_word(finished: Checkout) -> None:
     rows = pd.read_csv(finished.root / f"work/{NAME}/split/train/rows.csv", dtype=str)
     told = rows[["row_id", "fingerprint"]].assign(injected=0, suspicion=range(len(rows)), suspect=0)
     told.loc[[3, 5], "suspect"] = 1
+    told["group"] = told["suspect"].where(told.index != 5, 2)
     work = Path(shutil.copytree(train, finished.root / "told"))
     for level in ("level-0", "level-0.1"):
         told.iloc[::-1].to_csv(work / level / "mcd.suspects.csv", index=False)
@@ -89,6 +93,13 @@ def test_a_detector_that_tells_is_taken_at_its_word(finished: Checkout) -> None:
     assert found.means == OWN
     picked = found.rows[(found.rows["level"] == 0) & (found.rows["suspect"] == 1)]
     assert picked["row_id"].tolist() == [rows["row_id"][5], rows["row_id"][3]]
+    assert picked["group"].tolist() == [2, 1]
+    assert found.levels[0]["groups"] == [1, 1]
+    assert any("in 2 groups of 1, 1 rows" in line for line in found.lines())
+    before = told.drop(columns="group")  # as it was written before there were groups
+    before.to_csv(work / "level-0/mcd.suspects.csv", index=False)
+    again = suspects.collect("mcd", "mcd", "none", 0.05, {**folders, "train": work})
+    assert again.levels[0]["groups"] == [2]
     (work / "level-0/mcd.suspects.csv").write_text("row_id,fingerprint,injected,suspicion,suspect\nx,y,0,1,1\n")
     with pytest.raises(ScorerError, match="which is no training row of its level"):
         suspects.collect("mcd", "mcd", "none", 0.05, {**folders, "train": work})

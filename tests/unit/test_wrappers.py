@@ -229,6 +229,33 @@ def test_two_clusters_are_both_found() -> None:
     found = Trimmed().fit(rows)
     assert found.suspects_[900:].mean() > 0.95
     assert found.suspects_[:900].mean() < 0.02
+    np.testing.assert_array_equal(found.groups_ > 0, found.suspects_)
+    first, second = found.groups_[900:930], found.groups_[930:]
+    assert not set(first[first > 0]) & set(second[second > 0])
+    separations = [found.separation_[found.groups_ == group] for group in range(1, found.groups_.max() + 1)]
+    assert [len(np.unique(values)) for values in separations] == [1] * len(separations)
+    assert [values[0] for values in separations] == sorted((values[0] for values in separations), reverse=True)
+
+
+def test_a_group_with_rows_that_are_known_to_be_normal_is_not_trimmed() -> None:
+    other = cluster(30, seed=5) * np.array([1, -1, 1, -1], dtype=np.float32)
+    rows = np.concatenate([cloud(900, seed=3), cluster(30, seed=4), other])
+    labels = np.full(len(rows), -1)
+    labels[np.r_[0:90, 900:903]] = 0
+    found = Trimmed().fit(rows, labels)
+    assert not found.suspects_[:930].any()
+    assert found.suspects_[930:].mean() > 0.95
+    assert found.rho_low_ <= found.rho_ <= found.rho_high_
+    assert not Trimmed().fit(rows, np.zeros(len(rows), dtype=int)).suspects_.any()
+
+
+@pytest.mark.parametrize(("classes", "size"), [(10, 100), (9, 110)])
+def test_no_class_is_suspect_where_all_rows_lie_in_classes(classes: int, size: int) -> None:
+    """Each stands apart from the others, which is usual here."""
+    for seed in range(5):
+        middles = np.repeat([(3 * (i % 5), 3 * (i // 5)) for i in range(classes)], size, axis=0)
+        rows = middles + 0.4 * np.random.default_rng(seed).normal(size=middles.shape)
+        assert not Trimmed().fit(rows.astype(np.float32)).suspects_.any()
 
 
 @pytest.mark.parametrize("share", [0.15, 0.3, 0.45])

@@ -121,6 +121,19 @@ class Suspects(Protocol):
 
 
 @runtime_checkable
+class GroupsSuspects(Suspects, Protocol):
+    """A detector that says which of its suspects belong together.
+
+    Attributes
+    ----------
+    groups_ : ndarray of int64, shape (n,)
+        The number of a suspect's group, from 1; 0 for the other rows.
+    """
+
+    groups_: NDArray[np.int64]
+
+
+@runtime_checkable
 class Resumes(Protocol):
     """A detector whose interrupted training can go on where it stopped."""
 

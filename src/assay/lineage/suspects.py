@@ -32,7 +32,7 @@ from assay.pipeline.rows import level_rows, levels_of, training_rows
 from assay.project import Project
 from assay.serving.scorer import ScoreFunction
 
-COLUMNS = ["level", "row_id", "fingerprint", "label", "injected", "suspicion", "suspect"]
+COLUMNS = ["level", "row_id", "fingerprint", "label", "injected", "suspicion", "suspect", "group"]
 OWN, SCORES = "its own suspicion", "p-values up to eps"
 
 
@@ -50,7 +50,8 @@ class Suspects:
     eps : float
     rows : DataFrame
         The columns `COLUMNS`: ``level`` (injected rho), ``injected`` and ``suspect`` (0 or 1), ``label``
-        (1 anomaly, 0 normal, -1 unknown), ``suspicion`` (higher = more suspect).
+        (1 anomaly, 0 normal, -1 unknown), ``suspicion`` (higher = more suspect), ``group`` (suspects
+        that belong together, from 1; 0 for the other rows).
     """
 
     what: str
@@ -61,7 +62,7 @@ class Suspects:
 
     @property
     def levels(self) -> list[dict[str, Any]]:
-        """Counts, precision and recall of every level; None where nothing is known or nothing is suspected."""
+        """Counts (of groups too), precision and recall of every level; None where nothing is known or suspected."""
         return [{"level": level, **_counts(rows)} for level, rows in self.rows.groupby("level", sort=True)]
 
     def lines(self) -> Iterator[str]:
@@ -74,6 +75,9 @@ class Suspects:
                 f"    level {level['level']:<8g}{level['suspects']} of {level['rows']} rows suspected; "
                 f"injected: {_rate(level, 'injected')}; labelled anomalies: {_rate(level, 'labelled')}"
             )
+            if len(level["groups"]) > 1:
+                sizes = ", ".join(map(str, level["groups"]))
+                yield f"        in {len(level['groups'])} groups of {sizes} rows: look at a few of each (column group)"
 
     def to_json(self) -> dict[str, Any]:
         """Return the counts as plain JSON values; the rows go to the CSV file."""
@@ -85,7 +89,8 @@ def _counts(rows: pd.DataFrame) -> dict[str, Any]:
     suspect, injected = rows["suspect"] == 1, rows["injected"] == 1
     natural = rows[~injected]
     labelled = (natural["label"] == ANOMALY) if (natural["label"] != UNKNOWN).any() else None
-    found: dict[str, Any] = {"rows": len(rows), "suspects": int(suspect.sum())}
+    sizes = rows.loc[suspect, "group"].value_counts().sort_index().tolist()
+    found: dict[str, Any] = {"rows": len(rows), "suspects": int(suspect.sum()), "groups": sizes}
     for name, truth, among in (("injected", injected, suspect), ("labelled", labelled, suspect[~injected])):
         known = truth is not None and bool(truth.any())
         hits = int((truth & among).sum()) if truth is not None and known else None
@@ -178,7 +183,8 @@ def _own(path: Path, rows: RowSet) -> pd.DataFrame:
     labels = dict(zip(rows.rows["row_id"], rows.labels, strict=True))
     if unknown := [row_id for row_id in frame["row_id"] if row_id not in labels]:
         raise ScorerError(f"{path} names {unknown[0]!r}, which is no training row of its level; run the stage again")
-    return frame.assign(label=frame["row_id"].map(labels).astype(np.int8))
+    groups = frame["group"] if "group" in frame else frame["suspect"]  # scorers of before there were groups
+    return frame.assign(label=frame["row_id"].map(labels).astype(np.int8), group=groups)
 
 
 def _scored(
@@ -197,7 +203,7 @@ def _scored(
     scored = function.scored(rows.features, categories)
     suspect = (reference.p_values(scored) <= check_eps(eps)) & known
     return rows.rows[["row_id", "fingerprint", "label", "injected"]].assign(
-        suspicion=scored.scores.astype(np.float64), suspect=suspect.astype(np.int8)
+        suspicion=scored.scores.astype(np.float64), suspect=suspect.astype(np.int8), group=suspect.astype(np.int64)
     )
 
 

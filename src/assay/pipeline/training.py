@@ -103,13 +103,18 @@ def _scale_level(about: Card, rows: RowSet, out: Path) -> tuple[Scaler, NullMode
 
 
 def _write_suspects(detector: Detector, rows: RowSet, path: Path) -> None:
-    """Write which training rows the detector suspects, if it is one that does, the most suspect first."""
-    from assay.detectors.base import Suspects
+    """Write which training rows the detector suspects, if it is one that does, the most suspect first.
+
+    Suspects of a detector that does not group them are all of group 1.
+    """
+    from assay.detectors.base import GroupsSuspects, Suspects
 
     if not isinstance(detector, Suspects):
         return
     table = rows.rows[["row_id", "fingerprint", "injected"]].assign(
-        suspicion=detector.suspicion_, suspect=detector.suspects_.astype(np.int8)
+        suspicion=detector.suspicion_,
+        suspect=detector.suspects_.astype(np.int8),
+        group=detector.groups_ if isinstance(detector, GroupsSuspects) else detector.suspects_.astype(np.int64),
     )
     table = table.sort_values(["suspicion", "row_id"], ascending=[False, True], kind="stable")
     table.to_csv(path, index=False, lineterminator="\n")
