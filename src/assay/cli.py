@@ -102,6 +102,7 @@ def stage(name: str) -> None:
     with project.lock():
         require_known_data(project)
         runs.require_own_code(project)
+        runs.end_interrupted(project)
         runs.execute(project, name)
         if name == "package":
             click.echo(f"{project.dataset}:{runs.scorer_folders(project)[0].name}: {runs.deliver(project)}")

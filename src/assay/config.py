@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import ConfigError
+from assay.parts import TOO_DEEP
 
 DEVICES = ("auto", "cpu", "cuda")
 WITHIN = ("all", "hardness", "category")
@@ -76,6 +77,8 @@ def read_params(path: Path) -> dict[str, Any]:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is not valid YAML: {TOO_DEEP}") from error
     parse_config(raw, where=path.name)
     return dict(raw)
 

@@ -41,12 +41,33 @@ class Part:
     arrays: dict[str, Array] = field(default_factory=dict)
 
 
+TOO_DEEP = "it is nested too deeply"
+
+
 def canonical_json(value: object) -> str:
     """Return `value` as JSON with sorted keys, two-space indent, LF and no NaN.
 
     The same value gives the same bytes on every machine.
     """
-    return json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    try:
+        return json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    except RecursionError as error:
+        raise ValueError(TOO_DEEP) from error
+
+
+def parse_json(content: str | bytes, **how: Any) -> Any:
+    """Return what JSON from outside says; whatever cannot be read of it, nesting without end too, is a `ValueError`.
+
+    Parameters
+    ----------
+    content : str or bytes
+    how
+        Arguments of `json.loads`.
+    """
+    try:
+        return json.loads(content, **how)
+    except RecursionError as error:
+        raise ValueError(TOO_DEEP) from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -73,10 +94,10 @@ def write_json(path: Path, value: object) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file; a missing or broken one raises `ScorerError` naming it."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ScorerError(f"{path} is missing") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except ValueError as error:
         raise ScorerError(f"{path} is not valid JSON: {error}") from error
 
 

@@ -12,6 +12,7 @@ from assay.data.quarantine import quarantine_path, read_quarantine
 from assay.errors import ConfigError, ScorerError, StageError, ToolError
 from assay.lineage import openlineage
 from assay.lineage.freshness import Outcome, is_fresh, run_stage
+from assay.lineage.history import KILLED
 from assay.lineage.records import RECORD, hash_tree
 from assay.lineage.rows import keep_rows
 from assay.parts import read_json
@@ -48,7 +49,7 @@ class Result:
 
 
 def prepare(project: Project) -> None:
-    """Check what must hold before the first stage.
+    """Check what must hold before the first stage, and log the end of a run that was killed.
 
     Raises
     ------
@@ -64,6 +65,23 @@ def prepare(project: Project) -> None:
     project.require_dataset(project.dataset)
     require_own_code(project)
     project.events.check()
+    end_interrupted(project)
+
+
+def end_interrupted(project: Project) -> None:
+    """Log the end of a run that was killed before it could; call it under the project's lock.
+
+    A run holds that lock from its beginning to its end: one that is open while another command holds it is none.
+    What that command does would count as done by the run otherwise.
+    """
+    run = None
+    for event in project.events:
+        if event["event"] == "run-started":
+            run = event["run"]
+        elif event["event"] == "run-ended":
+            run = None
+    if run is not None:
+        project.events.append("run-ended", run=run, state="interrupted", reason=KILLED, stages=[])
 
 
 def require_own_code(project: Project) -> None:

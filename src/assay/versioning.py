@@ -1,8 +1,9 @@
-"""DVC from the outside: every call is a process of its own, and no two run at once."""
+"""DVC and Git from the outside: every call is a process of its own, and no two of DVC run at once."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -68,8 +69,8 @@ def tracked_version(root: Path) -> str | None:
 
 def committed_version(root: Path) -> str | None:
     """MD5 of the ``data`` folder that data.dvc names in the Git commit that is checked out, if any."""
-    done = subprocess.run(["git", "show", f"HEAD:./{DATA}"], cwd=root, capture_output=True, text=True, check=False)
-    return _version(done.stdout) if done.returncode == 0 else None
+    shown = git(root, "show", f"HEAD:./{DATA}")
+    return None if shown is None else _version(shown.decode())
 
 
 def _version(text: str) -> str:
@@ -95,5 +96,17 @@ def has_remote(root: Path) -> bool:
 
 def head_commit(root: Path) -> str:
     """Return the git commit that is checked out, "" where there is none."""
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return (git(root, "rev-parse", "HEAD") or b"").decode().strip()
+
+
+def has_git() -> bool:
+    """Tell whether there is a Git to ask on this machine; Assay does without, and then knows of no commits."""
+    return shutil.which("git") is not None
+
+
+def git(root: Path, *arguments: str, asked: bytes = b"") -> bytes | None:
+    """Return what a Git command that only reads printed; None where it failed (no repository, no commit, no Git)."""
+    if not has_git():
+        return None
+    done = subprocess.run(["git", *arguments], cwd=root, input=asked, capture_output=True, check=False)
+    return done.stdout if done.returncode == 0 else None

@@ -9,7 +9,7 @@ import time
 import pytest
 from tests.conftest import QUICK, Checkout
 
-from assay.project import STAGES
+from assay.project import STAGES, Project
 
 
 def kill_while(project: Checkout, stage: str, prefect_api: str) -> None:
@@ -39,12 +39,12 @@ def test_a_killed_run_leaves_nothing_half_written_and_resumes(checkout: Checkout
     fresh = [line.split()[0] for line in told.stderr.splitlines() if line.endswith("fresh")]
     assert fresh == list(STAGES[: STAGES.index(stage)])
     assert not list(checkout.root.glob("work/**/.*.*"))
+    ended = [event for event in Project(checkout.root).events if event["event"] == "run-ended"]
+    assert [event["state"] for event in ended] == ["interrupted", "completed"]
     assert checkout.call("dvc", "status", "-q").returncode == 0
 
 
 def test_two_runs_at_once_are_refused(checkout: Checkout) -> None:
-    from assay.project import Project
-
     with Project(checkout.root).lock():
         done = checkout.assay("run", code=1)
     assert "another assay command is working" in done.stderr

@@ -18,6 +18,7 @@ from assay.lineage.findings import LIMITS, Findings
 from assay.lineage.records import files_of, hash_file
 from assay.parts import read_arrays, read_json, write_arrays, write_json
 from assay.project import Project
+from assay.versioning import commit
 
 BEHIND = ("split", "contaminate", "validate", "train", "calibrate", "select")
 WHAT = [
@@ -402,3 +403,37 @@ def test_a_later_run_that_nobody_logged_is_no_later_run(finished: Checkout) -> N
     assert {f.what: f.state for f in verify(finished).found}["stage select"] == "superseded"
     log.path.write_bytes(before)
     assert "is not a record that was logged here" in wrong(verify(finished))["stage select"]
+
+
+def test_a_later_run_that_was_pulled_is_a_later_run(finished: Checkout) -> None:
+    """dvc.lock names what another machine made, in whose log it is."""
+    params = finished.root / "params.yaml"
+    params.write_text(params.read_text().replace("eps: 0.05", "eps: 0.1"))
+    log = EventLog(finished.root / ".assay/events.jsonl")
+    before = log.path.read_bytes()
+    stages.run(Project(finished.root), "select")
+    log.path.write_bytes(before)
+    commit(finished.root, ["select"])
+    found = {finding.what: finding for finding in verify(finished).found}
+    assert found["stage select"].state == "superseded"
+    assert "now holds a later run's outputs" in found["stage select"].detail
+
+
+def test_what_a_scorer_from_elsewhere_lacks_after_a_run_here_is_said(finished: Checkout) -> None:
+    """And what the finding advises brings it back."""
+    for command in (("add", "--all"), ("commit", "--quiet", "--message", "made elsewhere")):
+        assert finished.call(*GIT, *command).returncode == 0
+    (finished.root / ".assay/events.jsonl").unlink()
+    assert "stage select" not in wrong(verify(finished))
+    params = finished.root / "params.yaml"
+    params.write_text(params.read_text().replace("eps: 0.05", "eps: 0.1"))
+    stages.run(Project(finished.root), "select")
+    told = wrong(verify(finished))["stage select"]
+    assert "lineage/select.json is not a record that was logged here" in told
+    assert "made elsewhere" in told
+    (show, again) = (part for part in told.split("`")[1::2])
+    shown = finished.assay(*show.split()[1:]).stdout
+    (checkout,) = (line.split() for line in shown.splitlines() if line.startswith("    git checkout "))
+    assert finished.call(*checkout, "--force").returncode == 0
+    assert finished.call(*again.split(), "--force").returncode == 0
+    assert "stage select" not in wrong(verify(finished))

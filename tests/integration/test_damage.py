@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ from tests.conftest import Checkout
 from assay.config import read_params
 from assay.errors import AssayError, ConfigError, ScorerError, TamperedError
 from assay.lineage.audit import verify_scorer
+from assay.lineage.commits import commit_with
 from assay.lineage.events import EventLog
 from assay.parts import Part, read_arrays, read_json, read_part, write_json, write_part
 from assay.project import Project
 from assay.serving.scorer import load_scorer
+from assay.versioning import committed_version, head_commit
 
 FROZEN = Path(__file__).parents[1] / "frozen" / "scorer-1"
 (PACKED,) = (path.parent for path in FROZEN.glob("*/scorer.json"))
@@ -67,6 +70,58 @@ def test_a_broken_entry_is_named_by_the_audit(finished: Checkout) -> None:
     done = finished.assay("audit", "verify", "breast_cancer", code=1)
     assert "Traceback" not in done.stderr
     assert "differs    event log" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("path", "command", "code"),
+    [
+        ("work/scorers/breast_cancer/*/scorer.json", ("score", "r.csv", "--out", "s.csv"), 1),
+        ("work/scorers/breast_cancer/*/scorer.json", ("audit", "show", "breast_cancer"), 1),
+        ("work/scorers/breast_cancer/*/scorer.json", ("audit", "verify", "breast_cancer"), 1),
+        ("work/scorers/breast_cancer/*/scorer.json", ("scorers",), 0),
+        ("work/breast_cancer/split/record.json", ("stage", "split"), 5),
+        ("work/breast_cancer/evaluate/record.json", ("audit", "verify", "breast_cancer"), 1),
+        ("data/breast_cancer/card.json", ("audit", "verify", "breast_cancer"), 1),
+        ("expectations/breast_cancer.json", ("stage", "validate"), 2),
+        ("deployments/breast_cancer.json", ("audit", "show", "breast_cancer"), 1),
+        (".assay/events.jsonl", ("stage", "split"), 5),
+        ("params.yaml", ("run",), 2),
+    ],
+)
+def test_json_nested_without_end_is_a_damaged_file(
+    finished: Checkout, path: str, command: tuple[str, ...], code: int
+) -> None:
+    (damaged,) = finished.root.glob(path)
+    damaged.unlink()
+    damaged.write_text("[" * 100_000 + "\n")
+    done = finished.assay(*command, code=code)
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 1
+    told = done.stdout + done.stderr
+    assert damaged.name in told or damaged.parent.name in told
+
+
+# git -----------------------------------------------------------------------------------------------------
+
+
+def test_without_git_the_audit_says_that_commits_are_unknown(finished: Checkout) -> None:
+    alone = str(Path(sys.executable).parent)
+    assert shutil.which("git", path=alone) is None
+    told = finished.assay("audit", "show", "breast_cancer", PATH=alone).stdout
+    (origin,) = (line for line in told.splitlines() if line.startswith("origin: "))
+    assert "git is not installed here" in origin
+    suite = finished.root / "expectations/breast_cancer.json"
+    suite.write_text(suite.read_text() + "\n")
+    told = finished.assay("audit", "verify", "breast_cancer", PATH=alone, code=1).stdout
+    (wrong,) = (line for line in told.splitlines() if line.startswith("differs"))
+    assert "no Git commit holds the recorded one (git is not installed here" in wrong
+
+
+def test_a_project_without_git_has_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert head_commit(tmp_path) == ""
+    assert committed_version(tmp_path) is None
+    assert commit_with(tmp_path, "params.yaml", "0" * 64) is None
 
 
 # audit.py ------------------------------------------------------------------------------------------------

@@ -297,6 +297,7 @@ def test_deployed_scorer_is_described(client: httpx.Client, scorer: Scorer) -> N
     assert answer["model_version"] == scorer.version
     assert (answer["detector"], answer["adapter"], answer["eps"]) == ("isolation_forest", "cadet", 0.05)
     assert (answer["n_calibration"], answer["category_column"]) == (70, None)
+    assert (answer["categories"], answer["n_categories"]) == (None, None)
     assert "P(p <= eps) <= eps" in answer["guarantee"]
 
 

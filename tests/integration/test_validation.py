@@ -288,6 +288,7 @@ def test_docs_keep_files_of_others_and_forget_the_last_run(small: Data, tmp_path
     ("text", "told"),
     [
         ("{", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON: it is nested too deeply"),
         ('{"name": "d", "expectations": [{"type": "a", "kwargs": {"min_value": NaN}}]}', "NaN is not a JSON"),
         ("[]", r'"expectations" \(a list\)'),
         ('{"name": "../d", "expectations": []}', r"'\.\./d'"),

@@ -213,6 +213,7 @@ def test_a_wrong_choice_is_named_with_its_section(section: str, value: object, w
         (lambda path: None, "is missing; run assay inside a project"),
         (lambda path: path.mkdir(), "is missing; run assay inside a project"),
         (lambda path: path.write_text("dataset: ["), "is not valid YAML"),
+        (lambda path: path.write_text("[" * 2000), "is not valid YAML: it is nested too deeply"),
         (lambda path: path.write_text("dataset: !!python/object:os.system {}"), "is not valid YAML"),
         (lambda path: path.write_text(""), "must be a mapping"),
         (lambda path: path.write_text("dataset: digits"), "lacks the setting 'eps'"),

@@ -148,8 +148,10 @@ def test_the_newest_event_that_fits_is_found(tmp_path: Path) -> None:
     assert log.last("promoted") is None
 
 
-@pytest.mark.parametrize("line", [b"[]", b"1", b'"stage"', b"{}", b'{"event": "stage"}'])
+@pytest.mark.parametrize("line", [b"[]", b"1", b'"stage"', b"{}", b'{"event": "stage"}', b"[" * 100_000])
 def test_an_entry_that_is_no_event_is_told(log: EventLog, line: bytes) -> None:
     put(log, [*lines(log), line])
     with pytest.raises(TamperedError, match="entry 6 cannot be read"):
         events(log)
+    with pytest.raises(TamperedError, match="entry 6 does not follow"):
+        log.check()

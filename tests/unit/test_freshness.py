@@ -269,11 +269,12 @@ def test_a_missing_input_is_named(root: Path) -> None:
         (lambda folder: put(folder / "train/extra.csv", b""), "train/extra.csv is not on record"),
         (lambda folder: put(folder / "record.json", b"{"), "record.json is not a record"),
         (lambda folder: put(folder / "record.json", b"[]\n"), "record.json is not a record"),
+        (lambda folder: put(folder / "record.json", b"[" * 100_000), "record.json is not a record"),
         (lambda folder: replace(folder / "record.json", ": ", ":  "), "record.json is not a record"),
         (lambda folder: replace(folder / "record.json", '"schema": 1', '"schema": 2'), "record.json is not a record"),
         (lambda folder: replace(folder / "record.json", '"schema": 1', '"scheme": 1'), "record.json is not a record"),
     ],
-    ids=["bytes", "emptied", "missing", "extra", "cut", "no object", "respaced", "schema", "no schema"],
+    ids=["bytes", "emptied", "missing", "extra", "cut", "no object", "deep", "respaced", "schema", "no schema"],
 )
 @pytest.mark.parametrize("stale", [False, True])
 def test_outputs_that_are_not_the_recorded_ones_stop_the_run(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from assay import stages
+from assay import runs, stages
 from assay.data.dataset import Card, Dataset, RowSet, read_dataset, write_dataset
 from assay.data.quarantine import ensure_quarantine
 from assay.data.target import ensure_target, target_path, write_target
@@ -241,8 +243,9 @@ def damage(path: Path) -> None:
         lambda folder: (folder / "files.parquet").write_bytes((folder / "runs.parquet").read_bytes()),
         lambda folder: (folder / "ledger.json").write_text('{"schema": 0, "sources": ""}'),
         lambda folder: (folder / "ledger.json").write_text("[]"),
+        lambda folder: (folder / "ledger.json").write_text("[" * 100_000),
     ],
-    ids=["lost", "head", "table", "no table", "wrong table", "older", "not a head"],
+    ids=["lost", "head", "table", "no table", "wrong table", "older", "not a head", "deep"],
 )
 def test_a_lost_damaged_or_older_ledger_is_rebuilt(project: Project, spoil: Callable[[Path], object]) -> None:
     run(project)
@@ -260,6 +263,37 @@ def test_an_up_to_date_ledger_is_not_written_again(project: Project) -> None:
     ask(project, table(project))
     assert {path: path.stat().st_mtime_ns for path in ledger_folder(project.root).iterdir()} == stamps
     assert len(stamps) == 5
+
+
+def test_ledgers_that_are_rebuilt_at_once_are_not_mixed(project: Project) -> None:
+    """Every entry of this log is a run of its own that read rows: a ledger in which one did not is two ledgers."""
+    run(project)
+    one_at_a_time, mixed = threading.Lock(), "SELECT run FROM runs ANTI JOIN reads USING (run)"
+
+    def rebuild(_: int) -> list[Any]:
+        with one_at_a_time:
+            project.events.append("stage", stage="train", dataset=NAME, record="", seconds=0, details={})
+        ledger = open_ledger(project)
+        with ledger.connect() as connection:
+            return connection.execute(mixed).fetchall()
+
+    with ThreadPoolExecutor(3) as pool:
+        assert not any(pool.map(rebuild, range(30)))
+    stamps = {path: path.stat().st_mtime_ns for path in ledger_folder(project.root).iterdir()}
+    with open_ledger(project).connect() as connection:
+        assert connection.execute("SELECT count(*) FROM runs").fetchone() == (31,)
+    assert {path: path.stat().st_mtime_ns for path in ledger_folder(project.root).iterdir()} == stamps
+
+
+def test_an_open_ledger_stays_what_it_is_while_others_rebuild(project: Project) -> None:
+    run(project)
+    ledger = open_ledger(project)
+    project.events.append("stage", stage="train", dataset=NAME, record="", seconds=0, details={})
+    again = open_ledger(project)
+    for each, n in ((ledger, 1), (again, 2)):
+        with each.connect() as connection:
+            assert connection.execute("SELECT count(*) FROM runs").fetchone() == (n,)
+            assert connection.execute("SELECT count(DISTINCT run) FROM reads").fetchone() == (n,)
 
 
 def tree(root: Path) -> dict[str, str]:
@@ -548,6 +582,32 @@ def test_a_run_that_failed_before_training_has_read_nothing_of_the_run_before() 
     start = event("run-started", run="b", driver="prefect")
     end = event("run-ended", run="b", state="failed", reason="x", stages=["split"])
     assert History.of([event("rows", rows="f"), start, event("stage", stage="split"), end]).reads == set()
+
+
+def test_a_run_that_was_killed_is_interrupted_once_another_begins() -> None:
+    """Runs hold the project's lock, so that no two are open at once."""
+    killed = [event("run-started", run="a", driver="prefect"), event("rows", rows="f"), event("stage", stage="train")]
+    assert History.of(killed).runs["a"]["state"] == "unfinished"
+    later = History.of([*killed, event("run-started", run="b", driver="prefect")])
+    assert [(run["run"], run["state"]) for run in later.runs.values()] == [("a", "interrupted"), ("b", "unfinished")]
+    assert ("a", "f", "train") in later.reads
+
+
+def test_the_end_of_a_killed_run_is_logged_by_the_next_command(project: Project) -> None:
+    """Or else what it does would count as done by the run."""
+    runs.end_interrupted(project)
+    assert list(project.events) == []
+    project.events.append("run-started", run="a", driver="prefect", dataset=NAME, commit="")
+    run(project, read=("train",), scorer=None)
+    runs.end_interrupted(project)
+    runs.end_interrupted(project)
+    run(project)
+    assert [event["run"] for event in project.events if event["event"] == "run-ended"] == ["a"]
+    killed, repeated = ask(project, table(project)).runs
+    assert (killed["run"], killed["state"], repeated["driver"]) == ("a", "interrupted", "dvc")
+    assert "it was killed" in killed["reason"]
+    assert set(killed["uses"]) == {"train", "injected", "pool"}
+    assert (killed["scorers"], repeated["scorers"]) == ([], [SCORER])
 
 
 def test_stages_without_a_run_make_up_runs() -> None:

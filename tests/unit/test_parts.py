@@ -17,6 +17,7 @@ from assay.errors import ScorerError
 from assay.parts import (
     Part,
     canonical_json,
+    parse_json,
     read_arrays,
     read_json,
     read_part,
@@ -58,6 +59,25 @@ def test_json_comes_back(tmp_path: Path) -> None:
     value = {"columns": ["größe", "a\tb"], "eps": 0.1, "shape": None, "n": 2**60}
     write_json(tmp_path / "deep" / "er" / "head.json", value)
     assert read_json(tmp_path / "deep" / "er" / "head.json") == value
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "[" * 100_000 + "]" * 100_000, "9" * 5000])
+def test_what_python_cannot_take_in_is_no_json(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "head.json"
+    path.write_text(text)
+    with pytest.raises(ScorerError, match=r"head\.json is not valid JSON"):
+        read_json(path)
+    with pytest.raises(ValueError, match=r"nested too deeply|int"):
+        parse_json(text)
+
+
+def test_what_is_nested_too_deeply_is_not_written(tmp_path: Path) -> None:
+    value: list[object] = []
+    for _ in range(100_000):
+        value = [value]
+    with pytest.raises(ValueError, match="nested too deeply"):
+        write_json(tmp_path / "head.json", value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_writing_replaces_and_leaves_nothing_beside_it(tmp_path: Path) -> None:

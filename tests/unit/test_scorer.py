@@ -15,9 +15,10 @@ import pytest
 from assay.errors import AssayError, ConfigError, InputError, ScorerError, TamperedError
 from assay.lineage.events import EventLog
 from assay.lineage.records import hash_file
-from assay.parts import read_json, write_json
+from assay.parts import Part, read_arrays, read_json, write_json
 from assay.serving.deployment import promote
-from assay.serving.scorer import Scorer, as_features, column_order, find_scorer, load_scorer
+from assay.serving.features import as_features, column_order
+from assay.serving.scorer import Scorer, check_files, find_scorer, load_scorer, write_scorer
 
 FROZEN = Path(__file__).parents[1] / "frozen" / "scorer-1"
 (PACKED,) = (path.parent for path in FROZEN.glob("*/scorer.json"))
@@ -262,11 +263,34 @@ def test_a_part_of_an_unknown_kind_is_refused(folder: Path, part: str) -> None:
         load_scorer(moved)
 
 
-@pytest.mark.parametrize("schema", [2, 0, "1", None])
+@pytest.mark.parametrize("schema", [3, 0, "1", "2", None])
 def test_another_schema_is_refused(folder: Path, schema: object) -> None:
     moved = repack(folder, lambda head: head.update(schema=schema))
-    with pytest.raises(ScorerError, match=rf"has schema {schema!r}; this Assay reads 1"):
+    with pytest.raises(ScorerError, match=rf"has schema {schema!r}; this Assay reads 1 and 2; install a newer one"):
         load_scorer(moved)
+
+
+def test_scorers_are_written_with_schema_2_and_say_the_same(tmp_path: Path) -> None:
+    """A head may say what an Assay that reads 1 alone would pass over: ties, a ratio, categories."""
+    head = read_json(PACKED / "scorer.json")
+    parts = {
+        name: Part(part["kind"], part["config"], read_arrays(PACKED / f"{name}.safetensors"))
+        for name, part in head["parts"].items()
+    }
+    again = load_scorer(tmp_path / write_scorer(tmp_path, {"name": head["name"], **about(head)}, parts, {}))
+    assert again.head["schema"] == 2
+    assert again.p_values(ROWS).tolist() == EXPECTED["p_values"]
+
+
+def about(head: dict[str, Any]) -> dict[str, Any]:
+    return {name: head[name] for name in ("columns", "eps", "candidate", "lineage")}
+
+
+def test_a_head_that_is_nested_too_deeply_is_a_damaged_scorer(folder: Path) -> None:
+    (folder / "scorer.json").write_text("[" * 100_000)
+    for read in (load_scorer, check_files):
+        with pytest.raises(ScorerError, match=r"scorer\.json is not valid JSON"):
+            read(folder)
 
 
 def test_a_scorer_holds_json_and_safetensors_only() -> None:

@@ -7,7 +7,6 @@ table that `assay.data.validation` makes of a row set: the bookkeeping columns, 
 from __future__ import annotations
 
 import copy
-import json
 import math
 import os
 import warnings
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Dataset, fingerprints
 from assay.errors import ConfigError, DataError
+from assay.parts import parse_json
 
 ROW_ID, LABEL, FINGERPRINT, INJECTED = "row.id", "row.label", "row.fingerprint", "row.injected"
 BOOKKEEPING = (ROW_ID, LABEL, FINGERPRINT, INJECTED)
@@ -124,7 +124,7 @@ def load_suite(path: Path) -> dict[str, Any]:
     """
     advice = "correct it, or bring back the version in git"
     try:
-        suite = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        suite = parse_json(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError as error:
         raise ConfigError(f"{path} is missing; ingest the dataset, or bring it back from git") from error
     except ValueError as error:

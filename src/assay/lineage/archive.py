@@ -8,6 +8,8 @@ import json
 from functools import cached_property
 from pathlib import Path
 
+from assay.parts import parse_json
+
 Listing = dict[str, str]
 
 
@@ -54,7 +56,7 @@ class Archive:
         found = {}
         for path in sorted(self.store.glob("??/*.dir")):
             try:
-                listing = {entry["relpath"]: entry["md5"] for entry in json.loads(path.read_bytes())}
+                listing = {entry["relpath"]: entry["md5"] for entry in parse_json(path.read_bytes())}
             except (ValueError, KeyError, TypeError):
                 continue
             found[path.parent.name + path.name] = listing

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 
 from assay.errors import AssayError
 from assay.lineage.chain import Chain, before_entries, event_of, read_chain, work_folder
-from assay.lineage.commits import commit_with
+from assay.lineage.commits import commit_with, without_git
 from assay.lineage.delivery import bento_folder, check_bento, check_deployment, check_log, check_model
 from assay.lineage.findings import INTACT, Finding, Findings, Outcome, differ, look
 from assay.lineage.freshness import differences
@@ -22,6 +21,7 @@ from assay.lineage.records import (
     lineage_root,
 )
 from assay.lineage.rows import FIRST, TARGETS, rows_folder
+from assay.parts import parse_json
 from assay.project import STAGES, Project
 from assay.serving.scorer import HEAD, RATIO, check_files, find_scorer
 from assay.versioning import DATA, committed_version, locked_version, tracked_version
@@ -81,9 +81,9 @@ def _scorer_files(folder: Path, version: str) -> Outcome:
 
 def _parts(folder: Path) -> Outcome:
     """Hold every part of a scorer, and what it says of its calibration, to the outputs on record of its stages."""
-    head, outputs = json.loads((folder / HEAD).read_bytes()), {}
+    head, outputs = parse_json((folder / HEAD).read_bytes()), {}
     for stage in ("train", "calibrate"):
-        for name, digest in json.loads((folder / "lineage" / f"{stage}.json").read_bytes())["outputs"].items():
+        for name, digest in parse_json((folder / "lineage" / f"{stage}.json").read_bytes())["outputs"].items():
             outputs[f"{stage}/{name}"] = digest
     level, detector = head["candidate"]["level"], head["candidate"]["detector"]
     adapter = f"{detector}+{head['candidate']['adapter']}"
@@ -137,7 +137,8 @@ def _tracked(chain: Chain) -> Outcome:
         return "differs", "is missing"
     logged = {event.get("tracked") for event in chain.events if event.get("event") in ("ingested", "restored")}
     if tracked not in logged and tracked != committed_version(chain.project.root):
-        return "differs", f"{DATA} names {tracked}, which was neither ingested here nor committed to Git"
+        told = f"{DATA} names {tracked}, which was neither ingested here nor committed to Git"
+        return "differs", told + without_git()
     if tracked not in chain.archive.folders:
         return "ok", f"names {tracked}"
     version = chain.archive.version_in(tracked, chain.name)
@@ -162,7 +163,7 @@ def _setting(chain: Chain, path: str) -> Outcome:
         return "superseded", f"{what}; the recorded one had no entries"
     if here.is_file() and any(hash_file(here) in event.values() for event in chain.events):
         return "superseded", f"{what}, as was logged; no Git commit holds the recorded one"
-    return "differs", f"{what}, and no Git commit holds the recorded one"
+    return "differs", f"{what}, and no Git commit holds the recorded one{without_git()}"
 
 
 def _changed(chain: Chain, recorded: dict[str, str]) -> list[str]:
@@ -179,7 +180,8 @@ def _code(chain: Chain) -> Outcome:
         return "ok", f"{len(chain.code)} files, constraints.txt among them"
     lost = [path for path in changed if not _kept(chain, path)]
     if lost:
-        return "differs", f"{', '.join(lost)}: changed since, and neither the Bento nor Git holds the recorded one"
+        told = f"{', '.join(lost)}: changed since, and neither the Bento nor Git holds the recorded one"
+        return "differs", told + without_git()
     return "superseded", f"{', '.join(changed)}: changed since; the Bento or Git holds the recorded one"
 
 
@@ -198,10 +200,22 @@ def _stage(chain: Chain, stage: str, moved: set[str]) -> Outcome:
     content = (here / RECORD).read_bytes()
     if hash_bytes(content) == digest:
         return _files(chain, stage, moved)
-    for record_hash, whose in ((hash_bytes(content), here / RECORD), (digest, carried)):
-        if event_of(chain, "stage", stage=stage, record=record_hash) is None:
-            return "differs", f"{whose} is not a record that was logged here"
+    if not _known(chain, stage):
+        return "differs", f"{here / RECORD} is not a record that was logged here"
+    if event_of(chain, "stage", stage=stage, record=digest) is None:
+        return "differs", _made_elsewhere(chain, carried)
     return _superseded(chain, stage)
+
+
+def _made_elsewhere(chain: Chain, carried: Path) -> str:
+    """Say what is missing of a stage whose outputs a later run took over, while the log does not know the record."""
+    return (
+        f"{carried} is not a record that was logged here, and {chain.work(carried.stem)} holds a later run's outputs: "
+        f"a scorer that was made elsewhere can be verified only while work/ holds the outputs that came with it. "
+        f"To bring them back, check out the commit that `assay audit show {chain.tag}` names, "
+        f"{'`dvc checkout`' if chain.archive.remote is None else '`dvc pull`'}, and verify again; "
+        f"if it was made here, the log was cut"
+    )
 
 
 def _evaluation(chain: Chain, stage: str, moved: set[str]) -> Outcome:
@@ -261,7 +275,7 @@ def _package(chain: Chain) -> Outcome:
         return "superseded", f"{here} now holds a later scorer; this one lies in BentoML's store"
     if not _known(chain, "package"):
         return "differs", f"{here / RECORD} is not a record that was logged here"
-    return differ(differences(here, json.loads((here / RECORD).read_bytes())))
+    return differ(differences(here, parse_json((here / RECORD).read_bytes())))
 
 
 def _rows(chain: Chain) -> Outcome:

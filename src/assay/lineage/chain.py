@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from assay.calibration.labelling import COLUMNS
 from assay.errors import ScorerError, TamperedError
 from assay.lineage.archive import Archive, Listing
 from assay.lineage.records import RECORD, hash_bytes, hash_file
-from assay.parts import read_json
+from assay.parts import parse_json, read_json
 from assay.project import STAGES, Project
 from assay.serving.scorer import HEAD, find_scorer
 
@@ -147,7 +146,7 @@ class Chain:
     def json(self, stage: str, name: str) -> Any:
         """Return the content of a recorded JSON output, None where no intact copy of it is left."""
         path = self.find(stage, name)
-        return None if path is None else json.loads(path.read_bytes())
+        return None if path is None else parse_json(path.read_bytes())
 
     def rows(self, stage: str, folder: str) -> list[dict[str, str]] | None:
         """Return the rows of a recorded ``rows.csv`` as text, None where no intact copy of it is left."""
@@ -222,20 +221,30 @@ def read_chain(project: Project, tag: str) -> Chain:
         raise ScorerError(f"{folder / HEAD} is not the head of a scorer: {error!r}") from error
     carried = {stage: folder / "lineage" / f"{stage}.json" for stage in STAGES if stage in named}
     found = {stage: path.read_bytes() for stage, path in carried.items() if _has(path, named[stage])}
+    records = {stage: _record(content) for stage, content in found.items()}
     chain = Chain(
         project=project,
         folder=folder,
         head=head,
         version=hash_file(folder / HEAD)[:12],
-        records={stage: json.loads(content) for stage, content in found.items()},
-        contents=found,
+        records={stage: record for stage, record in records.items() if record is not None},
+        contents={stage: content for stage, content in found.items() if records[stage] is not None},
         archive=Archive(project.root),
         events=_events(project),
     )
     for stage in ("evaluate", "package"):
         if (content := _beside(chain, stage)) is not None:
-            chain.contents[stage], chain.records[stage] = content, json.loads(content)
+            chain.contents[stage], chain.records[stage] = content, parse_json(content)
     return chain
+
+
+def _record(content: bytes) -> Record | None:
+    """Return what a carried record says, None where it is no record."""
+    try:
+        record = parse_json(content)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and {"inputs", "outputs", "params", "code"} <= record.keys() else None
 
 
 def _events(project: Project) -> tuple[dict[str, Any], ...]:
@@ -262,7 +271,7 @@ def _beside(chain: Chain, stage: str) -> bytes | None:
 
 def _fits(chain: Chain, stage: str, content: bytes) -> bool:
     try:
-        record = json.loads(content)
+        record = parse_json(content)
         inputs, outputs = record["inputs"], record["outputs"]
         if record["stage"] != stage or record["dataset"] != chain.name:
             return False

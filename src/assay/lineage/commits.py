@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from assay.lineage.chain import Chain
 from assay.lineage.records import RECORD, hash_bytes
+from assay.versioning import git, has_git
 
 MOST = 500
 
@@ -58,9 +58,8 @@ def find_origin(chain: Chain) -> Origin:
     scorer's stage outputs goes first, then the newest.
     """
     logged = logged_commit(chain)
-    touched = _git(chain.project.root, "log", "--all", f"-{MOST}", "--format=%H", "--", "dvc.lock", "data.dvc")
-    there = [logged] if logged and _git(chain.project.root, "cat-file", "-t", logged) else []
-    commits = list(dict.fromkeys(there + touched.decode().split()))
+    there = [logged] if logged and git(chain.project.root, "cat-file", "-t", logged) else []
+    commits = list(dict.fromkeys(there + _commits(chain.project.root, "dvc.lock", "data.dvc")))
     locks = _files(chain.project.root, [(commit, "dvc.lock") for commit in commits])
     holds = [_names_outputs(chain, lock or b"") for lock in locks]
     names_outputs = dict(zip(commits, holds, strict=True))
@@ -102,10 +101,15 @@ def differences_at(chain: Chain, commit: str) -> tuple[str, ...]:
 
 def commit_with(root: Path, path: str, digest: str) -> str | None:
     """Return the newest commit in which the file `path` has that SHA-256, None where no commit has it."""
-    commits = _git(root, "log", "--all", f"-{MOST}", "--format=%H", "--", path).decode().split()
+    commits = _commits(root, path)
     contents = _files(root, [(commit, path) for commit in commits])
     same = (commit for commit, content in zip(commits, contents, strict=True) if hash_bytes(content or b"") == digest)
     return next(same, None)
+
+
+def without_git() -> str:
+    """Return what to add to a finding that no commit could contradict, since there is no Git here; else ""."""
+    return "" if has_git() else " (git is not installed here, so that commits are unknown: install it and ask again)"
 
 
 def content_at(root: Path, commit: str, path: str) -> bytes:
@@ -131,6 +135,9 @@ def _origin(chain: Chain, commit: str, logged: str | None, differs: tuple[str, .
 
 
 def _no_commit(chain: Chain, logged: str | None) -> str:
+    if not has_git():
+        began = "" if logged is None else f"; the run began at {logged[:12]}"
+        return f"the commit that {chain.tag} was made from is unknown{without_git()}{began}"
     words = f"no commit in Git holds what {chain.tag} was made from"
     if logged is not None:
         return f"{words}; the run began at {logged[:12]}, which is not in this repository any more"
@@ -188,21 +195,20 @@ def _yaml(text: bytes | None) -> Any:
 
     try:
         return yaml.safe_load(text or b"")
-    except (yaml.YAMLError, UnicodeDecodeError):
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
         return None
 
 
-def _git(root: Path, *arguments: str, asked: bytes = b"") -> bytes:
-    """Run a Git command that only reads; what fails (no repository, no commit yet) gives nothing."""
-    done = subprocess.run(["git", *arguments], cwd=root, input=asked, capture_output=True, check=False)
-    return done.stdout if done.returncode == 0 else b""
+def _commits(root: Path, *paths: str) -> list[str]:
+    """Return the newest commits that touched any of the paths, on whatever branch."""
+    return (git(root, "log", "--all", f"-{MOST}", "--format=%H", "--", *paths) or b"").decode().split()
 
 
 def _files(root: Path, wanted: Iterable[tuple[str, str]]) -> list[bytes | None]:
     """Return the content of files in commits, None for one that is not there, by one process for all."""
     wanted = list(wanted)
     asked = "".join(f"{commit}:./{path}\n" for commit, path in wanted).encode()
-    out = _git(root, "cat-file", "--batch", asked=asked) if wanted else b""
+    out = (git(root, "cat-file", "--batch", asked=asked) or b"") if wanted else b""
     found: list[bytes | None] = []
     for _ in wanted:
         head, _, out = out.partition(b"\n")

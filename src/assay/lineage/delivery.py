@@ -9,7 +9,7 @@ from pathlib import Path
 
 from assay.errors import ScorerError
 from assay.lineage.chain import Chain, event_of
-from assay.lineage.commits import commit_with
+from assay.lineage.commits import commit_with, without_git
 from assay.lineage.events import START
 from assay.lineage.findings import INTACT, Outcome, differ
 from assay.lineage.records import hash_bytes, hash_file, hash_tree
@@ -48,7 +48,7 @@ def bento_labels(folder: Path) -> dict[str, str]:
     try:
         labels = yaml.safe_load((folder / "bento.yaml").read_text(encoding="utf-8"))["labels"]
         return {str(key): str(value) for key, value in labels.items()}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise ScorerError(f"{folder / 'bento.yaml'} cannot be read: {error!r}") from error
 
 
@@ -118,7 +118,7 @@ def check_deployment(chain: Chain) -> Outcome:
     if commit_with(chain.project.root, short, hash_file(path)) is not None:
         return "ok", champion
     if logged is None:
-        return "differs", f"{short} names a champion that neither the log nor a Git commit knows"
+        return "differs", f"{short} names a champion that neither the log nor a Git commit knows{without_git()}"
     then = replace(
         deployed,
         version=logged["version"],

@@ -12,6 +12,7 @@ from typing import Any
 
 from assay.errors import TamperedError
 from assay.lineage.records import hash_bytes
+from assay.parts import parse_json
 
 START = "0" * 64
 
@@ -36,7 +37,7 @@ class EventLog:
         """Yield the events, oldest first; raise `TamperedError` at one that cannot be read."""
         for number, line in enumerate(self._lines(), start=1):
             try:
-                event: dict[str, Any] = json.loads(line)
+                event: dict[str, Any] = parse_json(line)
                 event["event"], event["previous"]
             except (ValueError, KeyError, TypeError) as error:
                 raise TamperedError(f"{self.path}: entry {number} cannot be read; the log was changed") from error
@@ -71,7 +72,7 @@ class EventLog:
         previous = START
         for number, line in enumerate(self._lines(), start=1):
             try:
-                stated = json.loads(line)["previous"]
+                stated = parse_json(line)["previous"]
             except (ValueError, KeyError, TypeError):
                 stated = None
             if stated != previous:

@@ -22,7 +22,7 @@ from assay.lineage.records import (
     hash_tree,
     stage_key,
 )
-from assay.parts import canonical_json, write_bytes
+from assay.parts import canonical_json, parse_json, write_bytes
 from assay.project import Project
 from assay.versioning import locked_version
 
@@ -51,7 +51,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        record: dict[str, Any] = json.loads(path.read_bytes())
+        record: dict[str, Any] = parse_json(path.read_bytes())
         if canonical_json(record).encode() == path.read_bytes() and record["schema"] == SCHEMA:
             return record
     except (ValueError, KeyError, TypeError):

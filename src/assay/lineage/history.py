@@ -9,13 +9,16 @@ from typing import Any
 from assay.lineage.rows import FIRST, STAGE_USES
 from assay.project import STAGES
 
+KILLED = "it was killed before it could log its end"
+
 
 @dataclass
 class History:
     """The runs of a project, read from its events in their order.
 
     Stages that ran outside a run of the flow (``dvc repro``, ``assay stage``) make up runs of their own: one
-    for each row of stages in the order of the pipeline.
+    for each row of stages in the order of the pipeline. Runs hold the project's lock: one without an end is
+    "unfinished" until the next begins, and "interrupted" from then on.
 
     Attributes
     ----------
@@ -46,6 +49,8 @@ class History:
             if event["event"] == "rows":
                 history._rows[event["dataset"]] = event["rows"]
             elif event["event"] == "run-started":
+                if (before := history._flow) is not None:
+                    history.runs[before] |= {"state": "interrupted", "reason": KILLED}
                 history._flow, history._apart = event["run"], None
                 history._open(event, event["run"], event["driver"])
             elif event["event"] == "run-ended":

@@ -9,8 +9,7 @@ which file of rows, and the rows themselves are stored once for all runs that sh
 from __future__ import annotations
 
 import io
-import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +30,7 @@ from assay.lineage.rows import (
     rows_folder,
     uses_carried,
 )
-from assay.parts import read_json, write_bytes, write_json
+from assay.parts import parse_json, read_json, write_bytes, write_json
 from assay.project import Project
 from assay.serving.packaging import list_scorers
 from assay.serving.scorer import HEAD
@@ -59,7 +58,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """An up-to-date ledger on disk.
+    """An up-to-date ledger: its tables as they were when it was opened, whoever rebuilds it on disk meanwhile.
 
     Attributes
     ----------
@@ -69,15 +68,20 @@ class Ledger:
         As `assay.serving.packaging.list_scorers` describes them, now.
     notes : tuple of str
         What it cannot answer for, in words.
+    tables : dict of str to bytes
+        The content of each table's Parquet file.
     """
 
     root: Path
     scorers: list[Row]
     notes: tuple[str, ...]
+    tables: dict[str, bytes] = field(repr=False)
 
     def connect(self) -> duckdb.DuckDBPyConnection:
         """Open DuckDB with the ledger's tables as views; it can read ``.assay`` and nothing else, no network either."""
         import duckdb
+        import pyarrow as pa
+        from pyarrow import parquet
 
         folder = ledger_folder(self.root)
         switches = ("autoinstall_known_extensions", "autoload_known_extensions", "allow_community_extensions")
@@ -85,8 +89,7 @@ class Ledger:
         connection.execute(f"SET allowed_directories = [{quoted(folder.parent)}]")
         connection.execute("SET enable_external_access = false")
         for name in COLUMNS:
-            table = quoted(folder / f"{name}.parquet")
-            connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet({table})")
+            connection.register(name, parquet.read_table(pa.BufferReader(self.tables[name])))
         return connection
 
 
@@ -110,23 +113,45 @@ def open_ledger(project: Project) -> Ledger:
     TamperedError
         The event log cannot be read.
     """
-    root, folder = project.root, ledger_folder(project.root)
-    head = _read_head(folder)
-    checked: Row = {} if head is None else head["checked"]
+    from filelock import FileLock
+
+    root = project.root
+    checked = _checked(_read_head(ledger_folder(root)))
     for name, stamp in _stamps(root).items():
         if checked.get(name) != stamp:
             about_rows(rows_folder(root) / f"{name}.parquet")
     problems = keep_work(project)
-    scorers, stamps = list_scorers(root), _stamps(root)
-    sources = hash_json({"events": project.events.head, "scorers": scorers, "rows": stamps})
-    if head is None or head["sources"] != sources or not _is_intact(folder, head):
-        build = Build(root, notes=[])
-        build.add_rows({name: checked.get(name) == stamp for name, stamp in stamps.items()})
-        build.add_history(History.of(project.events))
-        build.add_scorers(scorers)
-        head = {"schema": SCHEMA, "sources": sources, "notes": build.notes, "checked": stamps}
-        _write(folder, build, head)
-    return Ledger(root, scorers, (*head["notes"], *problems))
+    if (ledger := _read(project)) is None:
+        with FileLock(root / ".assay" / "ledger.lock"):
+            ledger = _read(project) or _rebuild(project)
+    return replace(ledger, notes=(*ledger.notes, *problems))
+
+
+def _read(project: Project) -> Ledger | None:
+    """Return the ledger that lies there, None where it is missing, damaged, out of date or being rebuilt."""
+    head, scorers = _read_head(ledger_folder(project.root)), list_scorers(project.root)
+    if head is None or head["sources"] != _sources(project, scorers):
+        return None
+    tables = _intact_tables(ledger_folder(project.root), head["files"])
+    return None if tables is None else Ledger(project.root, scorers, tuple(head["notes"]), tables)
+
+
+def _rebuild(project: Project) -> Ledger:
+    """Make the ledger anew; two at once would mix their files, so that one waits for the other."""
+    root, folder = project.root, ledger_folder(project.root)
+    checked, scorers, stamps = _checked(_read_head(folder)), list_scorers(root), _stamps(root)
+    sources = _sources(project, scorers)
+    build = Build(root, notes=[])
+    build.add_rows({name: checked.get(name) == stamp for name, stamp in stamps.items()})
+    build.add_history(History.of(project.events))
+    build.add_scorers(scorers)
+    _write(folder, build, {"schema": SCHEMA, "sources": sources, "notes": build.notes, "checked": stamps})
+    return Ledger(root, scorers, tuple(build.notes), build.tables())
+
+
+def _sources(project: Project, scorers: list[Row]) -> str:
+    """Return the hash of what a ledger is made from, as it is now."""
+    return hash_json({"events": project.events.head, "scorers": scorers, "rows": _stamps(project.root)})
 
 
 def keep_work(project: Project) -> list[str]:
@@ -234,8 +259,11 @@ class Build:
 
     def contents(self) -> dict[str, bytes]:
         """Return the ledger's files by name."""
-        tables = {f"{name}.parquet": _pack_table(getattr(self, name), columns) for name, columns in COLUMNS.items()}
-        return tables | {f"{name}.parquet": content for name, content in self.carried.items()}
+        return {f"{name}.parquet": content for name, content in (self.tables() | self.carried).items()}
+
+    def tables(self) -> dict[str, bytes]:
+        """Return the content of each table's Parquet file."""
+        return {name: _pack_table(getattr(self, name), columns) for name, columns in COLUMNS.items()}
 
 
 def _pack_table(rows: list[Row], columns: dict[str, str]) -> bytes:
@@ -269,7 +297,7 @@ def _write(folder: Path, build: Build, head: Row) -> None:
 def _read_head(folder: Path) -> Row | None:
     """Return the ledger's head, None where there is none that this version wrote."""
     try:
-        head = json.loads((folder / LEDGER).read_bytes())
+        head = parse_json((folder / LEDGER).read_bytes())
         schema = head["schema"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -278,8 +306,25 @@ def _read_head(folder: Path) -> Row | None:
     return head if whole else None
 
 
-def _is_intact(folder: Path, head: Row) -> bool:
-    return all((folder / name).is_file() and hash_file(folder / name) == sha for name, sha in head["files"].items())
+def _checked(head: Row | None) -> Row:
+    """Return the stamps of the kept files of rows that a ledger's head says were checked."""
+    return {} if head is None else dict(head["checked"])
+
+
+def _intact_tables(folder: Path, listed: dict[str, str]) -> dict[str, bytes] | None:
+    """Return the content of the ledger's tables, None where a file of the ledger is not the one that its head lists."""
+    tables = {f"{name}.parquet": name for name in COLUMNS}
+    found: dict[str, bytes] = {}
+    try:
+        for name, digest in listed.items():
+            if name in tables:
+                found[tables[name]] = (folder / name).read_bytes()
+            now = hash_bytes(found[tables[name]]) if name in tables else hash_file(folder / name)
+            if now != digest:
+                return None
+    except OSError:
+        return None
+    return found if found.keys() == COLUMNS.keys() else None
 
 
 def _stamps(root: Path) -> dict[str, list[int]]:

@@ -21,7 +21,7 @@ from assay.data.target import read_target, target_path
 from assay.errors import DataError, LedgerError, TamperedError
 from assay.lineage.events import EventLog
 from assay.lineage.records import RECORD, dvc_directory_md5, hash_bytes, hash_file, hash_paths
-from assay.parts import read_json, write_bytes
+from assay.parts import parse_json, read_json, write_bytes
 
 SCHEMA = 1
 USES = (
@@ -166,7 +166,7 @@ def about_rows(path: Path) -> dict[str, Any] | None:
     from pyarrow.parquet import read_schema
 
     try:
-        about: dict[str, Any] = json.loads(read_schema(path).metadata[_META])
+        about: dict[str, Any] = parse_json(read_schema(path).metadata[_META])
         schema = about["schema"]
     except (ArrowException, OSError, KeyError, TypeError, ValueError):
         return None

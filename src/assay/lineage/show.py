@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +13,7 @@ from assay.lineage.delivery import bento_folder, bento_labels
 from assay.lineage.facts import FACTS
 from assay.lineage.findings import Finding, Findings
 from assay.lineage.records import hash_bytes, hash_json
+from assay.parts import parse_json
 from assay.project import STAGES, Project
 from assay.serving.deployment import read_deployment
 
@@ -188,7 +188,7 @@ def _data(chain: Chain, found: Finding) -> Node:
     }
     card = chain.find_data(f"data/{chain.name}/card.json") if chain.data else None
     if card is not None:
-        about = json.loads(card.read_bytes())
+        about = parse_json(card.read_bytes())
         facts |= {"source": about["source"], "modality": about["modality"], "columns": len(about["columns"])}
     return Node("data", TITLES["data"], found.state, found.detail, chain.data_version, facts)
 

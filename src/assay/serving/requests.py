@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-import json
 from itertools import chain
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from assay.calibration.decisions import category_texts
 from assay.errors import InputError
-from assay.serving.scorer import column_order
+from assay.parts import parse_json
+from assay.serving.features import column_order
 
 BODY = '{"columns": [names], "rows": [[numbers], ...], "eps": number (optional), "fdr": number (optional)}'
 KEYS = ("columns", "rows", "eps", "fdr")
+
+
+class Whole(float):
+    """A whole number of many digits, and these digits: float64 may not hold them all, and a category is told by all."""
+
+    __slots__ = ("digits",)
+    digits: str
+
+    def __new__(cls, digits: str) -> Self:
+        """Read the number from its digits."""
+        number = super().__new__(cls, digits)
+        number.digits = digits
+        return number
+
+
 JSON_WORDS = {
     str: "a string",
     bool: "true or false",
@@ -22,11 +37,16 @@ JSON_WORDS = {
     list: "a list",
     dict: "an object",
     float: "a number",
+    Whole: "a number",
 }
 
 
+def _whole(digits: str) -> float:
+    return float(digits) if len(digits) < 16 else Whole(digits)  # 15 digits are below 2**53
+
+
 def read_body(body: bytes) -> dict[str, Any]:
-    """Parse the body of a request to /score; every number becomes a float.
+    """Parse the body of a request to /score; every number becomes a float, a long whole one a `Whole`.
 
     Raises
     ------
@@ -34,8 +54,8 @@ def read_body(body: bytes) -> dict[str, Any]:
         It is not a JSON object, or a key is missing or unknown.
     """
     try:
-        content = json.loads(body, parse_int=float)
-    except (ValueError, RecursionError) as error:
+        content = parse_json(body, parse_int=_whole)
+    except ValueError as error:
         raise InputError(f"the body is not JSON ({error}); send {BODY}") from error
     if not isinstance(content, dict):
         raise InputError(f"the body is {JSON_WORDS[type(content)]}; send an object: {BODY}")
@@ -93,7 +113,7 @@ def category_text(value: object, row: int) -> str:
     """Return a category as text; raise `InputError` for what is neither text nor a number."""
     if not isinstance(value, str | float):
         raise InputError(f"row {row}: the category is {JSON_WORDS[type(value)]}; give text or a number")
-    return str(category_texts([value])[0])
+    return value.digits if isinstance(value, Whole) else str(category_texts([value])[0])
 
 
 def check_shape(rows: object, width: int) -> None:
@@ -110,7 +130,7 @@ def check_shape(rows: object, width: int) -> None:
 
 def check_numbers(rows: list[list[Any]], columns: list[str]) -> None:
     """Raise `InputError` at the first value that is not a JSON number."""
-    if set(map(type, chain.from_iterable(rows))) <= {float}:
+    if set(map(type, chain.from_iterable(rows))) <= {float, Whole}:
         return
     for number, row in enumerate(rows):
         for name, value in zip(columns, row, strict=True):

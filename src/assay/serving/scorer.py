@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from assay.calibration.adapters import ScoreAdapter, load_adapter
 from assay.calibration.calibrators import Calibrator, load_calibrator
 from assay.calibration.conformal import check_eps
-from assay.calibration.decisions import Reference, Scored, category_texts, score_rows
+from assay.calibration.decisions import Reference, Scored, score_rows
 from assay.calibration.hardness import NullModel, Strata, load_null_model
+from assay.calibration.mondrian import MondrianCalibrator
 from assay.calibration.weighted import DensityRatio
 from assay.config import NAME
 from assay.data.scaling import Scaler, load_scaler
@@ -26,11 +27,12 @@ from assay.errors import InputError, ScorerError, TamperedError
 from assay.lineage.records import hash_file
 from assay.parts import Part, read_arrays, read_json, write_arrays, write_bytes, write_json
 from assay.serving.deployment import read_deployment
+from assay.serving.features import Texts, as_features, as_numbers, checked_categories, column_order, names_of
 
-SCHEMA = 1
+SCHEMA = 2  # a head may name ties, a density ratio and a category column, which readers of 1 alone pass over
+READS = (1, 2)
 HEAD = "scorer.json"
 BATCHED = ("conformal", "mondrian")
-Texts = NDArray[np.object_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,14 @@ class Scorer:
         return self.head.get("category_column") if self.calibrator.beside == "category" else None
 
     @property
+    def categories(self) -> tuple[str, ...] | None:
+        """The calibrated categories in increasing order, where rows are compared within categories."""
+        calibrator = self.calibrator
+        if not isinstance(calibrator, MondrianCalibrator) or calibrator.beside != "category":
+            return None
+        return tuple(map(str, calibrator.keys_))
+
+    @property
     def name(self) -> str:
         """Name of the dataset that the scorer is for."""
         return str(self.head["name"])
@@ -146,11 +156,11 @@ class Scorer:
         InputError
             See `decision_function`; also for a category that is missing or was never calibrated.
         """
-        if category is None and self.category_column is not None and self.category_column in _names(X):
-            category = X.iloc[:, _names(X).index(self.category_column)].to_numpy(dtype=object)
+        if category is None and self.category_column is not None and self.category_column in names_of(X):
+            category = X.iloc[:, names_of(X).index(self.category_column)].to_numpy(dtype=object)
         features = self._features(X)
         by_category = self.calibrator.beside == "category" and category is not None
-        categories = _checked(category, len(features)) if by_category else None
+        categories = checked_categories(category, len(features)) if by_category else None
         scored = self.function.scored(features, categories)
         return Judged(scored.scores, self.reference.p_values(scored))
 
@@ -200,82 +210,12 @@ class Scorer:
             )
 
     def _features(self, X: Any) -> NDArray[np.float32]:
-        names = _names(X)
+        names = names_of(X)
         if names:
             if self.category_column in names:
                 X = X.loc[:, [name != self.category_column for name in names]]
-            X = _numbers(X).iloc[:, column_order(self.columns, _names(X))].to_numpy()
+            X = as_numbers(X).iloc[:, column_order(self.columns, names_of(X))].to_numpy()
         return as_features(X, self.columns)
-
-
-def _names(X: Any) -> list[str]:
-    """Return the column names of a DataFrame, and none for anything else."""
-    return [str(name) for name in X.columns] if hasattr(X, "columns") and hasattr(X, "to_numpy") else []
-
-
-def _checked(categories: Any, n: int) -> Texts:
-    """Return the categories of n rows as texts; raise `InputError` where one is missing."""
-    given = np.asarray(categories, dtype=object)
-    if given.shape != (n,):
-        raise InputError(f"{given.shape} categories for {n} rows; give one for each row")
-    texts = category_texts(given)
-    if missing := np.flatnonzero(texts == "").tolist():
-        raise InputError(f"row {missing[0]} has no category; this scorer compares rows within categories")
-    return texts
-
-
-def _numbers(frame: Any) -> Any:
-    """Return a DataFrame of float64 where its columns are all numbers or booleans, else the frame as it is."""
-    from pandas.api.types import is_bool_dtype, is_numeric_dtype
-
-    plain = all(is_numeric_dtype(dtype) or is_bool_dtype(dtype) for dtype in frame.dtypes)
-    return frame.astype("float64") if plain else frame
-
-
-def column_order(expected: Sequence[str], given: Sequence[str]) -> list[int]:
-    """Return where each expected column stands among the given ones.
-
-    Raises
-    ------
-    InputError
-        A column is unknown, missing or given twice.
-    """
-    known, where = set(expected), {name: place for place, name in enumerate(given)}
-    if unknown := [name for name in given if name not in known]:
-        raise InputError(f"unknown column {unknown[0]!r}; this scorer takes {_listed(expected)}")
-    if missing := [name for name in expected if name not in where]:
-        raise InputError(f"column {missing[0]!r} is missing; this scorer takes {_listed(expected)}")
-    if len(given) != len(where):
-        twice = next(name for place, name in enumerate(given) if where[name] != place)
-        raise InputError(f"column {twice!r} is given twice; give each column once")
-    return [where[name] for name in expected]
-
-
-def as_features(X: Any, columns: Sequence[str]) -> NDArray[np.float32]:
-    """Check raw rows and return them as float32 of shape (n, d); see `Scorer.decision_function`."""
-    try:
-        values = np.asarray(X)
-    except ValueError as error:
-        raise InputError(
-            f"rows differ in length; every row needs {len(columns)} values ({_listed(columns)})"
-        ) from error
-    if values.dtype.kind not in "fiu":
-        raise InputError(f"rows must hold numbers, not {values.dtype}; every row needs {len(columns)} numbers")
-    if values.ndim != 2 or values.shape[1] != len(columns):
-        raise InputError(f"rows have shape {values.shape}; expected (n, {len(columns)}): {_listed(columns)}")
-    with np.errstate(over="ignore"):
-        features = values.astype(np.float32)
-    if not np.isfinite(features).all():
-        row, column = np.argwhere(~np.isfinite(features))[0]
-        raise InputError(
-            f"row {row}, column {columns[column]!r} is {values[row, column]}; values must be finite and fit float32"
-        )
-    return features
-
-
-def _listed(columns: Sequence[str], most: int = 6) -> str:
-    shown = ", ".join(columns[:most])
-    return f"{len(columns)} columns: {shown}" + (", ..." if len(columns) > most else "")
 
 
 PART_FILES = ("scaler", "detector", "null_model", "strata", "adapter", "calibrator")
@@ -388,9 +328,10 @@ def _read_head(folder: Path) -> dict[str, Any]:
     head: dict[str, Any] = read_json(folder / HEAD)
     if not isinstance(head, dict) or not isinstance(head.get("files", {}), dict):
         raise ScorerError(f"{folder / HEAD} is not what Assay writes")
-    if head.get("schema") != SCHEMA or "files" not in head:
+    if head.get("schema") not in READS or "files" not in head:
+        known = " and ".join(map(str, READS))
         raise ScorerError(
-            f"{folder / HEAD} has schema {head.get('schema')!r}; this Assay reads {SCHEMA}; install a newer one"
+            f"{folder / HEAD} has schema {head.get('schema')!r}; this Assay reads {known}; install a newer one"
         )
     return head
 

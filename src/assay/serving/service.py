@@ -7,21 +7,17 @@ bento.yaml and hands it back before it imports this module again, so that nothin
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import Any
 
 import bentoml
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, Field, PrivateAttr
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from assay.calibration.batches import benjamini_hochberg, discovery_limits
 from assay.errors import AssayError, InputError
+from assay.serving.answers import answer, describe
 from assay.serving.requests import read_body, read_rows, read_share
-from assay.serving.scorer import Judged, Scorer, load_scorer
+from assay.serving.scorer import load_scorer
 
 
 class Arguments(BaseModel):
@@ -98,6 +94,8 @@ class InfoAnswer(bentoml.IODescriptor):  # type: ignore[misc]
     n_calibration: int = Field(description="rows that p-values compare with")
     guarantee: str = Field(description="what p-values promise, and under which assumption")
     category_column: str | None = Field(description="a column to send besides, where rows compare within categories")
+    categories: list[str] | None = Field(description="the categories that it knows, sorted; the first 100 of them")
+    n_categories: int | None = Field(description="how many it knows; rows of any other are refused")
     model_version: str
     data_version: str
     lineage_root: str
@@ -134,49 +132,4 @@ class ScoringService:
     @bentoml.api(output_spec=InfoAnswer)  # type: ignore[untyped-decorator]
     def info(self, request: RawBody, /) -> JSONResponse:
         """Say what is deployed; the body of the request is not read."""
-        content = {
-            "name": self.scorer.name,
-            "columns": self.scorer.columns,
-            "eps": self.scorer.head["eps"],
-            "smallest_eps": self.scorer.calibrator.smallest_eps,
-            "detector": self.scorer.head["candidate"]["detector"],
-            "adapter": self.scorer.head["candidate"]["adapter"],
-            "n_calibration": self.scorer.calibrator.n_rows,
-            "guarantee": self.scorer.calibrator.guarantee,
-            "category_column": self.scorer.category_column,
-        }
-        return JSONResponse(content | versions(self.scorer))
-
-
-def versions(scorer: Scorer) -> dict[str, str]:
-    """Return what an answer says about where it comes from."""
-    lineage = scorer.head["lineage"]
-    return {
-        "model_version": scorer.version,
-        "data_version": lineage["data_version"],
-        "lineage_root": lineage["root"],
-    }
-
-
-def answer(
-    scorer: Scorer, rows: NDArray[np.float64], categories: list[str] | None, eps: float, fdr: float | None
-) -> dict[str, Any]:
-    """Score rows of shape (n, d) and return the body of the answer: decided by `fdr` if there is one, else by `eps`.
-
-    Raises
-    ------
-    InputError
-        A value is not finite or does not fit float32; a category is not known; false discoveries cannot be
-        controlled with this scorer.
-    """
-    found = scorer.judge(rows, categories) if len(rows) else Judged(np.empty(0, np.float32), np.empty(0))
-    how: dict[str, float | None]
-    if fdr is None:
-        flags, how, told = found.p_values <= eps, {"eps": eps}, scorer.calibrator.limits(eps)
-    else:
-        scorer.require_batches()
-        flags, how = benjamini_hochberg(found.p_values, fdr), {"eps": None, "fdr": fdr}
-        told = "" if flags.any() else discovery_limits(len(flags), scorer.calibrator.smallest_eps, fdr)
-    decided = zip(found.scores.tolist(), found.p_values.tolist(), flags.tolist(), strict=True)
-    results = [{"score": s if math.isfinite(s) else None, "p_value": p, "flagged": f} for s, p, f in decided]
-    return {"results": results, **how, **versions(scorer), **({"note": told} if told else {})}
+        return JSONResponse(describe(self.scorer))
