@@ -287,8 +287,8 @@ def test_an_interrupted_training_goes_on_with_the_same_result(
     assert all(torch.equal(whole[name], finished[name]) for name in whole)
 
 
-@pytest.mark.parametrize("what", ["rows", "seed", "schedule", "loss", "damaged"])
-def test_a_state_of_another_training_is_passed_over(tmp_path: Path, what: str) -> None:
+@pytest.mark.parametrize("what", ["rows", "seed", "schedule", "loss", "damaged", "layout"])
+def test_a_state_of_another_training_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     file = tmp_path / "state.safetensors"
     trained(member_streams(0, 2), rows(), checkpoint=file)
     data = rows() + 1 if what == "rows" else rows()
@@ -296,6 +296,8 @@ def test_a_state_of_another_training_is_passed_over(tmp_path: Path, what: str) -
     schedule = Schedule(15, 32, 5e-3, 1e-6) if what == "schedule" else SCHEDULE
     if what == "damaged":
         file.write_bytes(file.read_bytes()[:-100])
+    if what == "layout":
+        monkeypatch.setattr(checkpoints, "LAYOUT", "another")
     seen: list[int] = []
     about = "another loss" if what == "loss" else ""
     trained(streams, data, schedule, checkpoint=file, about=about, progress=stop_at(99, seen))

@@ -38,7 +38,7 @@ from assay.errors import ConfigError
 from assay.networks.mlp import initialise
 from assay.parts import Part
 
-CHUNK = 512
+CHUNK, MEMBER_ROWS = 512, 6400  # rows at once, and members times rows: more fall out of the processor's cache
 WHERE = ("device", "mixed_precision", "compiled")
 COMMON: dict[str, Allowed] = {
     "epochs": whole(1),
@@ -213,7 +213,7 @@ class NeuralDetector(BaseEstimator):  # type: ignore[misc]
         A score beyond float32 becomes its largest value, never infinity.
         """
         require_fitted(self, "network_")
-        return score_rows(self._mean_scores, check_rows(X, self.n_features_in_), chunk=CHUNK)
+        return score_rows(self._mean_scores, check_rows(X, self.n_features_in_), chunk=self._chunk)
 
     def to_part(self) -> Part:
         """Return the parameters of all members; where they were trained is left out."""
@@ -261,6 +261,10 @@ class NeuralDetector(BaseEstimator):  # type: ignore[misc]
         self.n_features_in_ = n_features
         self.notes_ = notes
 
+    @property
+    def _chunk(self) -> int:
+        return max(1, min(CHUNK, MEMBER_ROWS // self.members))
+
     def _stacked(self, rows: Floats) -> Tensor:
         """Return rows (n, d) in float64 for every member, of shape (S, n, d)."""
         return torch.tensor(rows, dtype=torch.float64).expand(self.members, -1, -1)
@@ -273,9 +277,9 @@ class NeuralDetector(BaseEstimator):  # type: ignore[misc]
     def _mapped(self, function: Callable[[Tensor], Tensor], X: Floats) -> Floats:
         """Apply a function of stacked rows to checked rows, in chunks; return finite float32 of shape (S, n, ...)."""
         rows = check_rows(X, self.n_features_in_)
-        starts = range(0, max(1, len(rows)), CHUNK)
+        starts = range(0, max(1, len(rows)), self._chunk)
         with torch.inference_mode():
-            parts = (function(self._stacked(rows[i : i + CHUNK])) for i in starts)
+            parts = (function(self._stacked(rows[i : i + self._chunk])) for i in starts)
             finite = [part.clamp(-FLOAT32_MAX, FLOAT32_MAX).float().numpy() for part in parts]
         return np.concatenate(finite, axis=1)
 

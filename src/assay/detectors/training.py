@@ -207,7 +207,7 @@ class _Run:
             if not self.active.any():
                 break
             for update in self.updates:
-                update.optimiser.param_groups[0]["lr"] = update.highest * self.schedule.share(epoch)
+                update.rate = update.highest * self.schedule.share(epoch)
             fitted = self._epoch()
             if after_epoch is not None:
                 with torch.no_grad():
@@ -243,11 +243,10 @@ class _Run:
         for batch in self.batches.epoch():
             for loss, update in zip(self.losses, self.updates, strict=True):
                 losses = self._losses(loss, batch).mean(dim=1)
-                update.optimiser.zero_grad(set_to_none=True)
-                losses.sum().backward(inputs=update.parameters)  # type: ignore[no-untyped-call]
+                gradients = torch.autograd.grad(losses.sum(), update.parameters, allow_unused=True)
                 if self.first_step:
-                    self._require_gradient(update.parameters)
-                update.apply()
+                    self._require_gradient(gradients)
+                update.apply(gradients)
             self.first_step = False
             total += losses.detach()
         mean: Losses = (total / self.batches.n_steps).cpu().numpy()
@@ -281,9 +280,9 @@ class _Run:
                 f"lower learning_rate (now {self.schedule.learning_rate}) or scale the features"
             )
 
-    def _require_gradient(self, parameters: Sequence[nn.Parameter]) -> None:
-        gradients = [value.grad.flatten(1) for value in parameters if value.grad is not None]
-        silent = [s for s in range(len(self.active)) if not any(bool(grad[s].any()) for grad in gradients)]
+    def _require_gradient(self, gradients: Sequence[Tensor | None]) -> None:
+        reached = [gradient for gradient in gradients if gradient is not None]
+        silent = [s for s in range(len(self.active)) if not any(bool(gradient[s].any()) for gradient in reached)]
         if silent:
             raise TrainingError(
                 f"no gradient reaches member {silent[0]}, so it cannot learn; "

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 PATIENCE = 20
+BETAS, EPS = (0.9, 0.999), 1e-8
 
 Loss = Callable[..., Tensor]
 Rate = float | Sequence[float]
@@ -63,38 +64,78 @@ class Step:
 
 
 class Update:
-    """One step with its optimiser; members may have their own learning rate and weight decay.
+    """One step with the moments of Adam; members may have their own learning rate and weight decay.
+
+    It does what `torch.optim.Adam` does, to the bit, by calling its fused kernel directly: what the optimiser does
+    around that takes as long as a small network's forward pass, in every step, and a second before the first one.
+    Steps are counted for all parameters together, so that gradients should reach a parameter always or never.
 
     Adam's step is proportional to the learning rate, so that a member with a share of the highest rate goes
     that share of the way.
+
+    Attributes
+    ----------
+    parameters : list of Parameter
+    highest : float
+        The learning rate of the first epoch, of the member with the highest one.
+    rate : float
+        What it is now; to be set.
+    moments : dict of str to list of Tensor
+        The running "mean" and "square" of the gradients of each parameter, and the "count" of the steps.
     """
 
     def __init__(self, step: Step, schedule: Schedule, members: int, device: torch.device) -> None:
         self.parameters = list(step.parameters)
         rates = np.broadcast_to(np.asarray(schedule.learning_rate, dtype=np.float64), (members,))
         decays = np.broadcast_to(np.asarray(schedule.weight_decay, dtype=np.float64), (members,))
-        self.highest = float(rates.max())
+        self.highest = self.rate = float(rates.max())
         self.shares = None if (rates == rates[0]).all() else torch.tensor(rates / self.highest).to(device)
         self.decays = None if (decays == decays[0]).all() else torch.tensor(decays).to(device)
-        common = float(decays[0]) if self.decays is None else 0.0
-        self.optimiser = torch.optim.Adam(self.parameters, lr=self.highest, weight_decay=common, fused=True)
+        self.decay = float(decays[0]) if self.decays is None else 0.0
+        self.moments = {
+            "mean": [torch.zeros_like(parameter) for parameter in self.parameters],
+            "square": [torch.zeros_like(parameter) for parameter in self.parameters],
+            "count": [torch.zeros((), device=device)],
+        }
 
     @torch.no_grad()
-    def apply(self) -> None:
-        """Take the step by the gradients at hand."""
-        for parameter in self.parameters if self.decays is not None else ():
-            if parameter.grad is not None:
-                parameter.grad += _spread(self.decays, parameter) * parameter
+    def apply(self, gradients: Sequence[Tensor | None]) -> None:
+        """Take the step by the parameters' gradients; a parameter without one (None) stays as it is."""
+        reached = [index for index, gradient in enumerate(gradients) if gradient is not None]
+        parameters: list[Tensor] = [self.parameters[index] for index in reached]
+        found = [gradient.contiguous() for gradient in gradients if gradient is not None]
+        if self.decays is not None:
+            decayed = zip(found, parameters, strict=True)
+            found = [gradient + _spread(self.decays, parameter) * parameter for gradient, parameter in decayed]
         if self.shares is None:
-            self.optimiser.step()
+            self._adam(reached, parameters, found)
             return
-        before = [parameter.clone() for parameter in self.parameters]
-        self.optimiser.step()
-        for parameter, old in zip(self.parameters, before, strict=True):
+        before = [parameter.clone() for parameter in parameters]
+        self._adam(reached, parameters, found)
+        for parameter, old in zip(parameters, before, strict=True):
             parameter.copy_(old + _spread(self.shares, parameter) * (parameter - old))
 
+    def _adam(self, reached: list[int], parameters: list[Tensor], gradients: list[Tensor]) -> None:
+        """Step those parameters; the kernel takes for granted that all tensors lie in order in memory."""
+        (count,) = self.moments["count"]
+        count += 1
+        torch._fused_adam_(
+            parameters,
+            gradients,
+            [self.moments["mean"][index] for index in reached],
+            [self.moments["square"][index] for index in reached],
+            [],
+            [count] * len(reached),
+            lr=self.rate,
+            beta1=BETAS[0],
+            beta2=BETAS[1],
+            weight_decay=self.decay,
+            eps=EPS,
+            amsgrad=False,
+            maximize=False,
+        )
 
-def _spread(values: Tensor | None, parameter: Tensor) -> Tensor:
+
+def _spread(values: Tensor, parameter: Tensor) -> Tensor:
     """Give values of shape (S,) the number of dimensions and the type of a parameter."""
-    assert values is not None
     return values.to(parameter.dtype).reshape(-1, *[1] * (parameter.dim() - 1))

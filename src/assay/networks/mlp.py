@@ -31,11 +31,15 @@ class StackedLinear(nn.Module):
 
 
 class Tanh(nn.Module):
-    """tanh(x) by the sigmoid, ten times as fast on a CPU as torch's own."""
+    """tanh(x) by the sigmoid, 2 sigmoid(2x) - 1, several times as fast on a CPU as torch's own.
+
+    Doubling is a sum, and what can be done in place is: a product with a number takes longer.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``tanh(x)``."""
-        return 2 * torch.sigmoid(2 * x) - 1
+        sigmoid = (x + x).sigmoid_()
+        return (sigmoid + sigmoid).sub_(1)
 
 
 def stacked_mlp(
