@@ -7,7 +7,7 @@ changes with rho is caused by it. Detectors that learn from labels get labelled 
 hundred training normals, from the same pool; no other detector sees those. Levels that a set's pool does not reach
 are left out. All settings are the product's defaults, equal for all sets (kNN and LOF are also shown on min-max
 scaled rows); none was chosen by labels of these sets, with these exceptions: cardio and thyroid served as development
-sets for the activation of the autoencoder, and satimage-2, pendigits, optdigits and cardio for `trimmed`. Rows are
+sets for the activation of the autoencoder, and all of them (with kNN and Isolation Forest) for `trimmed`. Rows are
 flat here, those of optdigits too. Mean and standard deviation over the seeds.
 
 Usage: python benchmarks/detection.py [processes]      (ASSAY_DATA_MIRROR or network access for the public sets)
