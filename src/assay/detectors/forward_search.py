@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +12,14 @@ from assay.detectors.base import Doubles, Floats
 
 Flags = NDArray[np.bool_]
 Places = NDArray[np.intp]
+Numbers = NDArray[np.int64]
 
 NEIGHBOURS = 5
 SMALLEST = 12
 SEPARATION = 1.3
 STRICT, LENIENT = 1.6, 1.15
 NEIGHBOURHOODS, SIZES, MEMBERS = 60, 6, 50
+MOST_ROWS = 20_000
 CORE = 0.4
 COARSE = 0.1
 REFERENCES = 500
@@ -37,39 +39,24 @@ class Findings:
         The reach at which the row entered the core.
     separation : ndarray of float64, shape (n,)
         Of the most separate group that the row was found in, in units of what is usual; 0 for a row of no group.
+    groups : ndarray of int64, shape (n,)
+        The number of the group by which a row is suspect, from 1, the most separate first; 0 for the other rows.
     """
 
     suspicion: Doubles
     separation: Doubles
+    groups: Numbers
 
-    def without(self, verified: Flags) -> Findings:
-        """Take back the groups that verified normal rows vouch for.
+    def bounds(self, verified: Flags) -> tuple[float, float]:
+        """Return the lower and upper bound on the share of clustered contaminants (see `Trimmed`).
 
-        Were a group normal, it would hold as large a share of them as all rows do; were it not, none. It is taken
-        back from half that share on.
+        Single rows that are verified to be normal do not count.
         """
-        if not verified.any():
-            return self
-        _, number = np.unique(self.separation, return_inverse=True)
-        share = np.bincount(number, verified) / np.bincount(number)
-        return replace(self, separation=np.where(share[number] >= verified.mean() / 2, 0.0, self.separation))
-
-    def groups(self) -> Places:
-        """Return the number of each row's suspect group, from 1, the most separate first; 0 for no suspects.
-
-        Rows that owe their separation to the same group have exactly the same one.
-        """
-        values = np.unique(self.separation[self.separation > SEPARATION])[::-1]
-        numbers = 1 + np.searchsorted(-values, -self.separation)
-        return np.where(self.separation > SEPARATION, numbers, 0)
-
-    def bounds(self) -> tuple[float, float]:
-        """Return the lower and upper bound on the share of clustered contaminants (see `Trimmed`)."""
         from scipy.stats import binomtest
 
         if len(self.separation) == 0:
             return 0.0, 1.0
-        few, many = self.separation > STRICT, (self.separation > LENIENT) | self._extreme()
+        few, many = self.separation > STRICT, (self.separation > LENIENT) | (self._extreme() & ~verified)
         low, high = (
             binomtest(int(flags.sum()), len(flags)).proportion_ci(CONFIDENCE, method="exact") for flags in (few, many)
         )
@@ -82,25 +69,68 @@ class Findings:
         return np.asarray(log > upper + 3 * 2 * (upper - median))
 
 
-def suspect(rows: Floats, *, most: float, seed: int) -> Findings:
-    """Search rows (n, d) for groups apart from the bulk, each of at most the share `most` of them."""
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Rows that hang together, and how separate they are, in units of what is usual for their number."""
+
+    rows: Places
+    separation: float
+
+
+def suspect(rows: Floats, verified: Flags, *, most: float, seed: int) -> Findings:
+    """Search rows (n, d) for groups apart from the bulk, each of at most the share `most` of them.
+
+    Groups that verified normal rows vouch for are left out: were a group normal, it would hold as large a share of
+    those as all rows do; were it not, none. It counts as normal from half that share on.
+
+    With a single column nothing is suspected: there the rows of either tail always hang together.
+    """
     n, largest = len(rows), int(most * len(rows))
     nothing = np.zeros(n)
-    if largest < SMALLEST:
-        return Findings(nothing, nothing)
-    suspicion = entry_reach(rows, seed=seed)
-    own = _nearest(rows, rows, NEIGHBOURS + 1)[:, -1]  # a row is its own first neighbour
-    own = np.maximum(own, np.median(own))
-    latest = np.argsort(-suspicion, kind="stable")
+    if largest < SMALLEST or rows.shape[1] < 2:
+        return Findings(nothing, nothing, nothing.astype(np.int64))
+    suspicion, own = entry_reach(rows, seed=seed), own_reach(rows)
     usual = usual_separation(rows, own, largest=largest, seed=seed)
-    separation = np.zeros(n)
+    latest = np.argsort(-suspicion, kind="stable")
+    found = []
     for cut in range(1, CUTS + 1):
         entrants = latest[: int(MARGIN * most * n * cut / CUTS)]
         for group in _groups(rows, entrants, suspicion[entrants]):
-            if len(group) <= largest:
-                gap = _ratio(_gap(rows, group), own[group])
-                separation[group] = np.maximum(separation[group], gap / usual(len(group)))
-    return Findings(suspicion, separation)
+            if len(group) <= largest and not _vouched(verified, group):
+                found.append(Group(group, _gap(rows, group) / float(np.median(own[group])) / usual(len(group))))
+    found.sort(key=lambda group: -group.separation)
+    return Findings(suspicion, _most_separate(found, n), _numbers(found, n))
+
+
+def _vouched(verified: Flags, group: Places) -> bool:
+    return bool(verified.any()) and bool(verified[group].mean() >= verified.mean() / 2)
+
+
+def _most_separate(found: Sequence[Group], n: int) -> Doubles:
+    """Return the separation of the first group that each row is in."""
+    separation = np.zeros(n)
+    for group in reversed(found):
+        separation[group.rows] = group.separation
+    return separation
+
+
+def _numbers(found: Sequence[Group], n: int) -> Numbers:
+    """Number the suspect groups; of a group around others the rows that are left join those, where they are few."""
+    numbers = np.zeros(n, dtype=np.int64)
+    for group in found:
+        left = group.rows[numbers[group.rows] == 0]
+        if group.separation > SEPARATION and len(left):
+            inside = numbers[group.rows][numbers[group.rows] > 0]
+            few = len(left) < SMALLEST and len(inside) > 0
+            numbers[left] = np.bincount(inside).argmax() if few else numbers.max() + 1
+    return numbers
+
+
+def own_reach(rows: Floats) -> Doubles:
+    """Return the distance of each of the rows (n, d) to its 5th nearest, at least the median or else above 0."""
+    own = _nearest(rows, rows, NEIGHBOURS + 1)[:, -1]  # a row is its own first neighbour
+    least = float(np.median(own)) or float(own[own > 0].min(initial=np.inf))
+    return np.maximum(own, least if np.isfinite(least) else 1.0)
 
 
 def usual_separation(rows: Floats, own: Doubles, *, largest: int, seed: int) -> Callable[[int], float]:
@@ -108,7 +138,8 @@ def usual_separation(rows: Floats, own: Doubles, *, largest: int, seed: int) -> 
 
     Measured at six sizes from 12 to `largest`, around 60 of the rows (n, d), of whose neighbourhoods at most 50 members
     are looked at; between those sizes it is linear in the logarithm of the size. Contaminants, if few, do not move
-    the median.
+    the median. Of more than 20,000 rows as many are drawn, and sizes count as shares of them. Where most
+    neighbourhoods lie within copies of one row, 1 is usual.
 
     Parameters
     ----------
@@ -116,7 +147,11 @@ def usual_separation(rows: Floats, own: Doubles, *, largest: int, seed: int) -> 
         What a distance to rows outside a group is measured by, for each of its rows.
     """
     rng = np.random.default_rng([seed, SIZES])
-    sizes = np.unique(np.geomspace(SMALLEST, largest, SIZES).round().astype(int))
+    share = min(1.0, MOST_ROWS / len(rows))
+    if share < 1:
+        rows = rows[rng.choice(len(rows), MOST_ROWS, replace=False)]
+        own = own_reach(rows)
+    sizes = np.unique(np.geomspace(SMALLEST, max(SMALLEST, share * largest), SIZES).round().astype(int))
     middles = rng.choice(len(rows), min(NEIGHBOURHOODS, len(rows)), replace=False)
     found = np.empty((len(middles), len(sizes)))
     exact = rows.astype(np.float64)
@@ -127,18 +162,15 @@ def usual_separation(rows: Floats, own: Doubles, *, largest: int, seed: int) -> 
             members = rng.choice(order[:size], min(MEMBERS, size), replace=False)
             outside = _squared_distances(exact, squares, members)[:, order[size:]]
             gaps = np.sqrt(np.partition(outside, NEIGHBOURS - 1, axis=1)[:, NEIGHBOURS - 1])
-            found[i, j] = _ratio(float(np.median(gaps)), own[order[:size]])
-    medians = np.maximum(np.median(found, axis=0), np.finfo(np.float64).tiny)
-    return lambda size: float(np.interp(np.log(size), np.log(sizes), medians))
+            found[i, j] = np.median(gaps) / np.median(own[order[:size]])
+    medians = np.median(found, axis=0)
+    medians[medians == 0] = 1.0
+    return lambda size: float(np.interp(np.log(share * size), np.log(sizes), medians))
 
 
 def _squared_distances(rows: Doubles, squares: Doubles, places: Places) -> Doubles:
     """Return the squared distances from some of the rows (n, d) to all, of shape (len(places), n)."""
     return np.maximum(squares[places][:, None] + squares - 2 * (rows[places] @ rows.T), 0)
-
-
-def _ratio(gap: float, own: Doubles) -> float:
-    return gap / max(float(np.median(own)), float(np.finfo(np.float64).tiny))
 
 
 def entry_reach(rows: Floats, *, seed: int) -> Doubles:

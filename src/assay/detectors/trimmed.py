@@ -54,9 +54,10 @@ class Trimmed(Wrapper):
 
     It assumes that contaminants of one kind are at most the share `most`, and that every group of normal rows up to
     that share touches another. **Without labels a rare normal sub-class that stands apart is the same thing as a
-    cluster of contaminants:** it is trimmed too, and its kind will score high. Contaminants that lie scattered, that
-    are fewer than 12, or that adjoin the bulk are not found; `rho_` does not count them. So this is a candidate
-    beside the inner detector alone, not in place of it; or look at a few rows of each of the `groups_`, and quarantine
+    cluster of contaminants:** it is trimmed too, and its kind will score high; so are islands that categorical
+    columns split rows into. With a single column nothing is suspected. Contaminants that lie scattered, that are
+    fewer than 12, or that adjoin the bulk are not found; `rho_` does not count them. So this is a candidate beside
+    the inner detector alone, not in place of it; or look at a few rows of each of the `groups_`, and quarantine
     those that are bad, or label others normal. With many columns the time of the search grows as the square of the
     number of rows.
 
@@ -85,6 +86,8 @@ class Trimmed(Wrapper):
         Of the most separate group that each training row was found in, in units of what is usual; 0 for no group.
     groups_ : ndarray of int64, shape (n,)
         The number of the group by which a row is suspect, from 1, the most separate first; 0 for the other rows.
+        Where groups lie within each other, the inner ones have numbers of their own, and fewer than 12 rows around
+        one join it.
     rho_ : float
         Share of suspects, the estimate of the share of clustered contaminants.
     rho_low_, rho_high_ : float
@@ -126,13 +129,13 @@ class Trimmed(Wrapper):
 
     def _fit(self, rows: Floats, labels: Labels, progress: Progress | None) -> None:
         with threadpool_limits(limits=1):
-            found = suspect(rows, most=self.most, seed=self.seed).without(labels == 0)
+            found = suspect(rows, labels == 0, most=self.most, seed=self.seed)
         self.suspicion_ = np.minimum(found.suspicion, FLOAT32_MAX).astype(np.float32)
         self.separation_ = found.separation
-        self.groups_ = found.groups()
+        self.groups_ = found.groups
         self.suspects_ = self.groups_ > 0
         self.rho_ = float(self.suspects_.mean()) if len(rows) else 0.0
-        self.rho_low_, self.rho_high_ = found.bounds()
+        self.rho_low_, self.rho_high_ = found.bounds(labels == 0)
         self.detector_ = self._new(self.seed).fit(rows[~self.suspects_], progress=progress)
 
     def _own_arrays(self) -> dict[str, Array]:
