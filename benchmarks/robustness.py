@@ -26,7 +26,7 @@ of a tenth is no small group. Who looks at a few rows of each group of suspects 
 shuttle) loses nothing at rho 0, and 2 points at 1 % on the nine sets, 8 on the held-out ones: better quarantine
 the groups that are bad than trust `trimmed` blindly.
 
-Usage: python benchmarks/robustness.py [detector ...]   (ASSAY_DATA_MIRROR or network access for the public sets)
+Usage: python benchmarks/robustness.py [detector ...]   (ASSAY_DATA_MIRROR, for the images and ECG5000)
 """
 
 from __future__ import annotations

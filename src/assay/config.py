@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import ConfigError
-from assay.parts import TOO_DEEP
+from assay.parts import parse_yaml
 
 DEVICES = ("auto", "cpu", "cuda")
 WITHIN = ("all", "hardness", "category")
@@ -69,16 +69,9 @@ def read_params(path: Path) -> dict[str, Any]:
     ConfigError
         The file is missing or broken, lacks a setting, or holds an unknown one or a value that is not allowed.
     """
-    import yaml
-
     if not path.is_file():
         raise ConfigError(f"{path} is missing; run assay inside a project (a folder with params.yaml and dvc.yaml)")
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    except RecursionError as error:
-        raise ConfigError(f"{path} is not valid YAML: {TOO_DEEP}") from error
+    raw = parse_yaml(path.read_bytes(), path)
     parse_config(raw, where=path.name)
     return dict(raw)
 

@@ -17,9 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.errors import ScorerError
+from assay.errors import ConfigError, ScorerError
 
 Array = NDArray[Any]
+
+
+TOO_DEEP = "it is nested too deeply"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +42,6 @@ class Part:
     kind: str
     config: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, Array] = field(default_factory=dict)
-
-
-TOO_DEEP = "it is nested too deeply"
 
 
 def canonical_json(value: object) -> str:
@@ -68,6 +68,18 @@ def parse_json(content: str | bytes, **how: Any) -> Any:
         return json.loads(content, **how)
     except RecursionError as error:
         raise ValueError(TOO_DEEP) from error
+
+
+def parse_yaml(content: str | bytes, where: object) -> Any:
+    """Return what YAML says; what cannot be read of it is a `ConfigError` that says where it stands."""
+    import yaml
+
+    try:
+        return yaml.safe_load(content)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{where} is not valid YAML: {TOO_DEEP}") from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from assay.config import Config, check_name, parse_config, read_params
 from assay.errors import ConfigError, StageError
 from assay.lineage.events import EventLog
-from assay.parts import write_bytes
+from assay.parts import parse_yaml, write_bytes
 
 STAGES = ("split", "contaminate", "validate", "train", "calibrate", "select", "evaluate", "package")
 
@@ -106,9 +106,8 @@ class Project:
     @cached_property
     def stages(self) -> dict[str, Stage]:
         """The stages of dvc.yaml with ``${dataset}`` filled in, in the order of the pipeline."""
-        import yaml
-
-        raw = yaml.safe_load((self.root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+        path = self.root / "dvc.yaml"
+        raw = (parse_yaml(path.read_bytes(), path) or {}).get("stages", {})
         if missing := sorted(set(STAGES) - set(raw)):
             raise ConfigError(f"dvc.yaml has no stage {missing[0]!r}; it needs {', '.join(STAGES)}")
         return {name: self._stage(name, raw[name]) for name in STAGES}

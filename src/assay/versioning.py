@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from assay.errors import TamperedError, ToolError
+from assay.errors import ConfigError, TamperedError, ToolError
+from assay.parts import parse_yaml
 
 DATA = "data.dvc"
 
@@ -64,29 +65,33 @@ def tracked_version(root: Path) -> str | None:
     """MD5 of the ``data`` folder that data.dvc names, None where nothing is tracked yet."""
     if not (root / DATA).is_file():
         return None
-    return _version((root / DATA).read_text(encoding="utf-8"))
+    return _version((root / DATA).read_bytes())
 
 
 def committed_version(root: Path) -> str | None:
     """MD5 of the ``data`` folder that data.dvc names in the Git commit that is checked out, if any."""
     shown = git(root, "show", f"HEAD:./{DATA}")
-    return None if shown is None else _version(shown.decode())
+    return None if shown is None else _version(shown)
 
 
-def _version(text: str) -> str:
-    import yaml
-
-    return str(yaml.safe_load(text)["outs"][0]["md5"])
+def _version(content: bytes) -> str:
+    try:
+        return str(parse_yaml(content, DATA)["outs"][0]["md5"])
+    except (KeyError, IndexError, TypeError) as error:
+        raise ConfigError(f"{DATA} is not what DVC writes; restore it from Git, or ingest the data again") from error
 
 
 def locked_version(root: Path, folder: str) -> str | None:
     """MD5 that dvc.lock names for an output folder, None where it names none."""
-    import yaml
-
     path = root / "dvc.lock"
-    stages = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"] if path.is_file() else {}
-    outs = [out for stage in stages.values() for out in stage.get("outs", ()) if out["path"] == folder]
-    return str(outs[0]["md5"]) if outs else None
+    if not path.is_file():
+        return None
+    try:
+        stages = parse_yaml(path.read_bytes(), path)["stages"]
+        outs = [out for stage in stages.values() for out in stage.get("outs", ()) if out["path"] == folder]
+        return str(outs[0]["md5"]) if outs else None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path} is not what DVC writes; restore it from Git") from error
 
 
 def has_remote(root: Path) -> bool:

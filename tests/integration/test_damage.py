@@ -86,6 +86,8 @@ def test_a_broken_entry_is_named_by_the_audit(finished: Checkout) -> None:
         ("deployments/breast_cancer.json", ("audit", "show", "breast_cancer"), 1),
         (".assay/events.jsonl", ("stage", "split"), 5),
         ("params.yaml", ("run",), 2),
+        ("dvc.yaml", ("run",), 2),
+        ("data.dvc", ("ingest", "digits"), 2),
     ],
 )
 def test_json_nested_without_end_is_a_damaged_file(

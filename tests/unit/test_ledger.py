@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from assay.data.dataset import Card, Dataset, RowSet, read_dataset, write_datase
 from assay.data.quarantine import ensure_quarantine
 from assay.data.target import ensure_target, target_path, write_target
 from assay.errors import DataError, LedgerError, TamperedError
+from assay.lineage import ledger as ledger_module
 from assay.lineage.history import History
 from assay.lineage.ledger import ledger_folder, open_ledger
 from assay.lineage.records import hash_file
@@ -294,6 +296,33 @@ def test_an_open_ledger_stays_what_it_is_while_others_rebuild(project: Project) 
         with each.connect() as connection:
             assert connection.execute("SELECT count(*) FROM runs").fetchone() == (n,)
             assert connection.execute("SELECT count(DISTINCT run) FROM reads").fetchone() == (n,)
+
+
+def test_rows_that_come_while_a_ledger_is_rebuilt_are_in_the_next(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Held up right after it has looked which rows are kept, until another process has kept some and logged them."""
+    run(project)
+    (kept,) = rows_folder(project.root).iterdir()
+    content, log = kept.read_bytes(), project.events.path.read_bytes()
+    entries = log.splitlines(keepends=True)
+    before = next(place for place, line in enumerate(entries) if json.loads(line)["event"] == "rows")
+    kept.unlink()
+    project.events.path.write_bytes(b"".join(entries[:before]))
+    monkeypatch.setattr(ledger_module, "keep_work", lambda _: [])
+    looked = ledger_module._stamps
+
+    def late(root: Path) -> dict[str, list[int]]:
+        stamps = looked(root)
+        if sys._getframe(1).f_code.co_name == "_rebuild":
+            kept.write_bytes(content)
+            project.events.path.write_bytes(log)
+        return stamps
+
+    monkeypatch.setattr(ledger_module, "_stamps", late)
+    open_ledger(project)
+    with open_ledger(project).connect() as connection:
+        assert connection.execute("SELECT count(*) FROM files").fetchone() == (1,)
 
 
 def tree(root: Path) -> dict[str, str]:

@@ -16,6 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from assay.parts import parse_json
+
 if TYPE_CHECKING:
     from assay.detectors.training import _Run
 
@@ -69,7 +71,7 @@ class Checkpoint:
         """Take over a saved state of this training; return how many epochs it has behind it, 0 without one."""
         try:
             with safe_open(self.path, framework="pt") as file:
-                about = json.loads(file.metadata()["state"])
+                about = parse_json(file.metadata()["state"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError, ValueError, KeyError, TypeError):
             return 0

@@ -60,6 +60,8 @@ Row = dict[str, Any]
 class Ledger:
     """An up-to-date ledger: its tables as they were when it was opened, whoever rebuilds it on disk meanwhile.
 
+    The kept rows, which lie in files of their own, are read when they are asked about.
+
     Attributes
     ----------
     root : Path
@@ -130,7 +132,7 @@ def open_ledger(project: Project) -> Ledger:
 def _read(project: Project) -> Ledger | None:
     """Return the ledger that lies there, None where it is missing, damaged, out of date or being rebuilt."""
     head, scorers = _read_head(ledger_folder(project.root)), list_scorers(project.root)
-    if head is None or head["sources"] != _sources(project, scorers):
+    if head is None or head["sources"] != _sources(project, scorers, _stamps(project.root)):
         return None
     tables = _intact_tables(ledger_folder(project.root), head["files"])
     return None if tables is None else Ledger(project.root, scorers, tuple(head["notes"]), tables)
@@ -140,7 +142,7 @@ def _rebuild(project: Project) -> Ledger:
     """Make the ledger anew; two at once would mix their files, so that one waits for the other."""
     root, folder = project.root, ledger_folder(project.root)
     checked, scorers, stamps = _checked(_read_head(folder)), list_scorers(root), _stamps(root)
-    sources = _sources(project, scorers)
+    sources = _sources(project, scorers, stamps)  # of before the rows are read: what comes meanwhile is not in it
     build = Build(root, notes=[])
     build.add_rows({name: checked.get(name) == stamp for name, stamp in stamps.items()})
     build.add_history(History.of(project.events))
@@ -149,9 +151,9 @@ def _rebuild(project: Project) -> Ledger:
     return Ledger(root, scorers, tuple(build.notes), build.tables())
 
 
-def _sources(project: Project, scorers: list[Row]) -> str:
-    """Return the hash of what a ledger is made from, as it is now."""
-    return hash_json({"events": project.events.head, "scorers": scorers, "rows": _stamps(project.root)})
+def _sources(project: Project, scorers: list[Row], stamps: Row) -> str:
+    """Return the hash of what a ledger is made from."""
+    return hash_json({"events": project.events.head, "scorers": scorers, "rows": stamps})
 
 
 def keep_work(project: Project) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import shutil
 import tempfile
@@ -19,7 +18,7 @@ from assay.lineage.chain import Chain, before_entries, event_of, read_chain, whe
 from assay.lineage.commits import commit_with, content_at, find_origin
 from assay.lineage.freshness import read_record
 from assay.lineage.records import hash_file, hash_paths
-from assay.parts import read_arrays, read_json, write_bytes
+from assay.parts import parse_json, read_arrays, read_json, write_bytes
 from assay.project import STAGES, Project
 from assay.serving.scorer import HEAD
 
@@ -253,7 +252,7 @@ def _close(then: Path, now: Path) -> bool:
         return _arrays_close(np.load(then, allow_pickle=False), np.load(now, allow_pickle=False))
     if now.suffix == ".csv":
         return _tables_close(then, now)
-    return now.suffix == ".json" and _values_close(json.loads(then.read_bytes()), json.loads(now.read_bytes()))
+    return now.suffix == ".json" and _values_close(parse_json(then.read_bytes()), parse_json(now.read_bytes()))
 
 
 def _tables_close(then: Path, now: Path) -> bool:

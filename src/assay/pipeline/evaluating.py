@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,5 +123,5 @@ def _figures(
 
 def read_evaluation(folder: Path) -> dict[str, Any]:
     """Read ``evaluation.json`` of a finished evaluate stage."""
-    content: dict[str, Any] = json.loads((folder / "evaluation.json").read_bytes())
+    content: dict[str, Any] = read_json(folder / "evaluation.json")
     return content
