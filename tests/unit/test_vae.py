@@ -10,6 +10,7 @@ from torch.distributions import Normal, kl_divergence
 
 from assay.detectors.training import member_streams
 from assay.detectors.vae import VariationalAutoencoder, divergence, negative_elbo
+from assay.evaluation.metrics import auroc
 from assay.networks.mlp import initialise
 
 Floats = NDArray[np.float32]
@@ -108,3 +109,15 @@ def test_images_get_convolutions() -> None:
     turned = images.transpose(0, 2, 1).reshape(160, 64)
     assert detector.notes_ == ()
     assert detector.decision_function(turned).mean() > 1.5 * detector.decision_function(rows).mean()
+
+
+def test_small_images_do_not_make_posteriors_collapse() -> None:
+    from sklearn.datasets import load_digits
+
+    pixels, digit = load_digits(return_X_y=True)
+    images = (pixels / 16).astype(np.float32)
+    train, test = images[digit != 0][:1000], np.concatenate([images[digit != 0][1000:], images[digit == 0]])
+    truth = (np.arange(len(test)) >= len(test) - (digit == 0).sum()).astype(np.int8)
+    detector = VariationalAutoencoder(epochs=40, members=2, image_shape=(8, 8), device="cpu").fit(train)
+    assert detector.notes_ == ()
+    assert auroc(truth, detector.decision_function(test)) > 0.9

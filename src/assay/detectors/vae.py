@@ -77,12 +77,15 @@ class VariationalAutoencoder(Autoencoder):
     and CADET use it, and from the mean code, not from a draw: the mean squared error of ``decode(mean)`` over the
     columns, averaged over the members. So a row has one score.
 
-    The decoder has variance 1 in the units of the rows. On standardised columns that is the variance of a whole
-    column: codes are used for directions with a variance above `beta`, in columns that vary together, and for
-    nothing else. Where there is no such direction (independent columns, rows of small variance) the best ELBO has
-    codes that do not depend on the row (posterior collapse), and the score is the squared distance from the mean
-    of the training rows. That is the optimum and a usable score, so it is no error, but a note says so. A smaller
-    `beta` is a decoder of variance `beta`.
+    The decoder has the variance of a whole column: 1, which is that of standardised columns, and for images, whose
+    pixels lie between 0 and 1, the mean variance of the pixels of the training rows. Codes are used for directions
+    with `beta` times that variance or more, in columns that vary together, and for nothing else. Where there is no
+    such direction (independent columns) the best ELBO has codes that do not depend on the row (posterior collapse),
+    and the score is the squared distance from the mean of the training rows. That is the optimum and a usable
+    score, so it is no error, but a note says so. A smaller `beta` is a decoder of so much smaller variance.
+
+    Differs from the thesis: for images the decoder's variance is that of the pixels and not 1, with which small
+    images make all posteriors collapse.
 
     Codes (`embed`) are the means; where the posterior has collapsed they are the same for all rows.
 
@@ -138,8 +141,10 @@ mixed_precision, compiled, seed
     def _train(self, fitting: Fitting) -> None:
         network = cast(VariationalCoder, fitting.network)
 
+        beta = self.beta * (1.0 if self.image_shape is None else float(fitting.rows.var(axis=0).mean()))
+
         def loss(batch: Tensor, noise: Tensor) -> Tensor:
-            return negative_elbo(network, batch, noise, self.beta)
+            return negative_elbo(network, batch, noise, beta)
 
         fitting.run(loss, [fitting.rows], self._schedule(), noise=self.latent_dim)
         idle = self._idle(fitting, network)
