@@ -118,6 +118,6 @@ def test_small_images_do_not_make_posteriors_collapse() -> None:
     images = (pixels / 16).astype(np.float32)
     train, test = images[digit != 0][:1000], np.concatenate([images[digit != 0][1000:], images[digit == 0]])
     truth = (np.arange(len(test)) >= len(test) - (digit == 0).sum()).astype(np.int8)
-    detector = VariationalAutoencoder(epochs=40, members=2, image_shape=(8, 8), device="cpu").fit(train)
+    detector = VariationalAutoencoder(epochs=100, members=2, image_shape=(8, 8), device="cpu").fit(train)
     assert detector.notes_ == ()
     assert auroc(truth, detector.decision_function(test)) > 0.9
