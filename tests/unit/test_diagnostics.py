@@ -12,21 +12,9 @@ from scipy.stats import kstest, spearmanr
 from assay.calibration.conformal import ConformalCalibrator
 from assay.calibration.mondrian import MondrianCalibrator
 from assay.errors import ConfigError, DataError
-from assay.evaluation.diagnostics import (
-    EPS,
-    Diagnostics,
-    References,
-    diagnose,
-    hardness_trend,
-    histogram,
-    power_curve,
-    rate_band,
-    reliability,
-    stratum_rates,
-    thin_path,
-    uniformity,
-)
+from assay.evaluation.diagnostics import Diagnostics, diagnose, hardness_trend, power_curve, thin_path
 from assay.evaluation.metrics import fpr_upper_tail
+from assay.evaluation.rates import EPS, References, histogram, rate_band, reliability, stratum_rates, uniformity
 from assay.parts import canonical_json
 
 

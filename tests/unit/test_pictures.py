@@ -12,7 +12,7 @@ import pytest
 from matplotlib.image import imread
 
 from assay.calibration.conformal import ConformalCalibrator
-from assay.evaluation.diagnostics import Diagnostics, References, diagnose, thin_path
+from assay.evaluation.diagnostics import Diagnostics, diagnose, thin_path
 from assay.evaluation.pictures import (
     hardness_picture,
     histogram_picture,
@@ -21,6 +21,7 @@ from assay.evaluation.pictures import (
     reliability_picture,
     strata_picture,
 )
+from assay.evaluation.rates import References
 from assay.parts import canonical_json
 
 

@@ -11,7 +11,8 @@ from scipy.stats import norm
 
 from assay.calibration.conformal import ConformalCalibrator, largest_rank
 from assay.errors import ConfigError, DataError
-from assay.evaluation.selection import Candidate, SelectionScores, compare_power, select, split_folds
+from assay.evaluation.selection import Candidate, select
+from assay.evaluation.two_fold import SelectionScores, compare_power, split_folds
 from assay.parts import canonical_json
 
 N, A, EPS = 200, 100, 0.05

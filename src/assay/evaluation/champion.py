@@ -12,7 +12,7 @@ from assay.calibration.conformal import rows_needed
 from assay.data.dataset import RowSet, fingerprints
 from assay.data.splitting import MIN_LABELLED
 from assay.errors import AssayError
-from assay.evaluation.selection import SelectionScores, compare_power
+from assay.evaluation.two_fold import SelectionScores, compare_power
 from assay.parts import read_arrays
 from assay.pipeline.rows import evidence_rows
 from assay.serving.scorer import Scorer, load_scorer

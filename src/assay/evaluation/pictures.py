@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from assay.evaluation.diagnostics import HardnessTrend, Path, Power, Rates
+    from assay.evaluation.diagnostics import HardnessTrend, Path, Power
+    from assay.evaluation.rates import Rates
 
 NORMAL, ANOMALY, BAND, GUIDE = "#4477aa", "#cc6677", "#bbccee", "#555555"
 SERIES = (("#4477aa", "o"), ("#cc6677", "s"), ("#117733", "^"), ("#999933", "D"), ("#aa4499", "v"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,26 +10,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.calibration.conformal import ConformalCalibrator, rows_needed
 from assay.errors import ConfigError, DataError
 from assay.evaluation.metrics import fpr_upper_tail, stratum_rates
+from assay.evaluation.two_fold import (
+    SelectionScores,
+    TwoFold,
+    check_rows,
+    rows_fault,
+    split_folds,
+    two_fold,
+    two_fold_fpr,
+)
 
 Scores = NDArray[np.floating[Any]]
 SIGNIFICANCE = 0.01
-
-
-@dataclass(frozen=True, slots=True)
-class SelectionScores:
-    """One scorer's adapted scores of the selection rows.
-
-    Attributes
-    ----------
-    normals : ndarray of float, shape (n,)
-    anomalies : ndarray of float, shape (a,)
-    """
-
-    normals: Scores
-    anomalies: Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,45 +120,6 @@ class Selection:
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True)
-class PowerComparison:
-    """Two scorers' two-fold power on the same rows.
-
-    Attributes
-    ----------
-    new_power, old_power : float
-    standard_error : float
-        Of the paired difference over the anomalies; 1, the largest there is, where there is one anomaly.
-    n_normals, n_anomalies : int
-    """
-
-    new_power: float
-    old_power: float
-    standard_error: float
-    n_normals: int
-    n_anomalies: int
-
-
-@dataclass(frozen=True, slots=True)
-class _TwoFold:
-    """Normals' flags, shape (n,), each by the other half; anomalies' detections, shape (a,), 0, 1 or 2."""
-
-    flags: NDArray[np.bool_]
-    detections: NDArray[np.int64]
-
-
-def split_folds(fingerprints: NDArray[np.str_], *, seed: int) -> NDArray[np.bool_]:
-    """Return which normals, shape (n,), are in the second half.
-
-    The halves are those of the order of a hash of seed and fingerprint: they do not depend on the order of
-    the rows, and differ in size by one at most.
-    """
-    keys = [hashlib.blake2b(f"fold:{seed}:{mark}".encode(), digest_size=16).hexdigest() for mark in fingerprints]
-    second = np.zeros(len(keys), dtype=np.bool_)
-    second[np.argsort(np.array(keys, dtype="U32"), kind="stable")[len(keys) // 2 :]] = True
-    return second
-
-
 def select(
     candidates: Sequence[Candidate],
     *,
@@ -220,13 +174,13 @@ def select(
     if ships_at not in strata:
         raise ConfigError(f"the level that ships is {ships_at!r}; choose one of {levels}")
     n_normals, n_anomalies = len(fingerprints), _check_shapes(candidates, strata, len(fingerprints))
-    rows_fault = _rows_fault(n_normals, n_anomalies, eps)
+    too_few = rows_fault(n_normals, n_anomalies, eps)
     second = split_folds(fingerprints, seed=seed)
     alpha = SIGNIFICANCE / (2 * max(len(candidates), 1))
     results, detections = [], []
     for candidate in candidates:
-        reasons = [candidate.unpackageable, rows_fault or _scores_fault(candidate)]
-        folds = {} if reasons[1] else {level: _two_fold(candidate.scores[level], second, eps) for level in levels}
+        reasons = [candidate.unpackageable, too_few or _scores_fault(candidate)]
+        folds = {} if reasons[1] else {level: two_fold(candidate.scores[level], second, eps) for level in levels}
         if folds:
             reasons.append(_decision_fault(folds[ships_at], second, eps, alpha))
         results.append(_describe(candidate, "; ".join(filter(None, reasons)), folds, strata, second))
@@ -235,46 +189,6 @@ def select(
     tied = [index for index, result in enumerate(results) if result.tied]
     winner = min(tied, key=lambda index: _tie_break(results[index]), default=None)
     return Selection(winner, eps, ships_at, n_normals, n_anomalies, tuple(results))
-
-
-def compare_power(
-    new_scores: SelectionScores,
-    old_scores: SelectionScores,
-    *,
-    fingerprints: NDArray[np.str_],
-    eps: float,
-    seed: int,
-) -> PowerComparison:
-    """Compare a challenger's two-fold power with the champion's, as `select` measures it.
-
-    Parameters
-    ----------
-    new_scores, old_scores : SelectionScores
-        Of the same rows, in the same order.
-    fingerprints : ndarray of str, shape (n,)
-        Of the normals.
-    eps : float
-        Target false-positive rate.
-    seed : int
-        Seed of the halves.
-
-    Raises
-    ------
-    ConfigError
-        `eps` is not between 0 and 1.
-    DataError
-        The rows differ, are too few for `eps`, or a score is NaN.
-    """
-    n_normals, n_anomalies = len(fingerprints), len(new_scores.anomalies)
-    for scores in (new_scores, old_scores):
-        _check_rows(scores, n_normals, n_anomalies)
-    fault = _rows_fault(n_normals, n_anomalies, eps)
-    if fault:
-        raise DataError(fault)
-    second = split_folds(fingerprints, seed=seed)
-    new, old = (_two_fold(scores, second, eps).detections / 2 for scores in (new_scores, old_scores))
-    error = _standard_error(new - old)
-    return PowerComparison(float(new.mean()), float(old.mean()), error, n_normals, n_anomalies)
 
 
 def _check_shapes(
@@ -295,27 +209,8 @@ def _check_shapes(
             )
         for scores in candidate.scores.values():
             n_anomalies = len(scores.anomalies) if n_anomalies is None else n_anomalies
-            _check_rows(scores, n_normals, n_anomalies)
+            check_rows(scores, n_normals, n_anomalies)
     return n_anomalies or 0
-
-
-def _check_rows(scores: SelectionScores, n_normals: int, n_anomalies: int) -> None:
-    if scores.normals.shape != (n_normals,) or scores.anomalies.shape != (n_anomalies,):
-        raise DataError(
-            f"scores of {scores.normals.shape} normals and {scores.anomalies.shape} anomalies; "
-            f"all scorers must score the same ({n_normals},) and ({n_anomalies},)"
-        )
-
-
-def _rows_fault(n_normals: int, n_anomalies: int, eps: float) -> str:
-    """Return why power at `eps` cannot be measured on so many rows, or ""."""
-    needed, half = 2 * rows_needed(eps), n_normals // 2
-    if n_normals < needed:
-        return (
-            f"eps {eps:g} needs at least {needed} selection normals, there are {n_normals}; "
-            f"the smallest eps possible with these is {1 / (half + 1):.4g}"
-        )
-    return "" if n_anomalies else "there are no selection anomalies, so power cannot be measured"
 
 
 def _scores_fault(candidate: Candidate) -> str:
@@ -330,28 +225,14 @@ def _scores_fault(candidate: Candidate) -> str:
     return ""
 
 
-def _two_fold(scores: SelectionScores, second: NDArray[np.bool_], eps: float) -> _TwoFold:
-    flags = np.zeros(scores.normals.size, dtype=np.bool_)
-    detections = np.zeros(scores.anomalies.size, dtype=np.int64)
-    for judged in (second, ~second):
-        reference = ConformalCalibrator().fit(scores.normals[~judged])
-        flags[judged] = reference.predict(scores.normals[judged], eps)
-        detections += reference.predict(scores.anomalies, eps)
-    return _TwoFold(flags, detections)
-
-
-def _fpr(flags: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
-    return float(flags[second].mean() + flags[~second].mean()) / 2
-
-
-def _decision_fault(shipped: _TwoFold, second: NDArray[np.bool_], eps: float, alpha: float) -> str:
+def _decision_fault(shipped: TwoFold, second: NDArray[np.bool_], eps: float, alpha: float) -> str:
     """Return why the decisions of the model that ships are not acceptable, or ""."""
     for judged in (second, ~second):
         n, k = int(judged.sum()), int(shipped.flags[judged].sum())
         chance = fpr_upper_tail(k, n, second.size - n, eps)
         if chance < alpha:
             return f"{k} of {n} normals flagged at eps {eps:g}: too many (p = {chance:.1g}, limit {alpha:.1g})"
-    power, fpr = shipped.detections.mean() / 2, _fpr(shipped.flags, second)
+    power, fpr = shipped.detections.mean() / 2, two_fold_fpr(shipped.flags, second)
     if power <= fpr:
         return f"flags anomalies ({power:.3g}) no more often than normals ({fpr:.3g})"
     return ""
@@ -360,7 +241,7 @@ def _decision_fault(shipped: _TwoFold, second: NDArray[np.bool_], eps: float, al
 def _describe(
     candidate: Candidate,
     reason: str,
-    folds: Mapping[float, _TwoFold],
+    folds: Mapping[float, TwoFold],
     strata: Mapping[float, NDArray[np.integer[Any]]],
     second: NDArray[np.bool_],
 ) -> CandidateResult:
@@ -368,7 +249,7 @@ def _describe(
         LevelResult(
             level=level,
             power=float(fold.detections.mean()) / 2,
-            fpr=_fpr(fold.flags, second),
+            fpr=two_fold_fpr(fold.flags, second),
             worst_stratum_fpr=max(stratum_rates(fold.flags, strata[level]).values()),
         )
         for level, fold in folds.items()
@@ -411,12 +292,6 @@ def _within_error(differences: NDArray[np.int64]) -> bool:
     integers. It holds with equality where a single anomaly tells two candidates apart, and always for a = 1.
     """
     return int(differences.sum()) ** 2 <= int((differences**2).sum())
-
-
-def _standard_error(differences: NDArray[np.float64]) -> float:
-    if differences.size == 1:
-        return 1.0
-    return float(differences.std(ddof=1)) / math.sqrt(differences.size)
 
 
 def _tie_break(result: CandidateResult) -> tuple[float, int, int]:

@@ -11,7 +11,8 @@ from assay.calibration.conformal import ConformalCalibrator
 from assay.calibration.decisions import Reference, Scored
 from assay.calibration.mondrian import MondrianCalibrator
 from assay.calibration.monitor import Monitor
-from assay.evaluation.diagnostics import Path, References, diagnose, thin_path
+from assay.evaluation.diagnostics import Path, diagnose, thin_path
+from assay.evaluation.rates import References
 
 THRESHOLD = 100.0
 SEED = 0

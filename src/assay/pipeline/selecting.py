@@ -28,8 +28,9 @@ def select(
     """Choose the candidate to ship, from selection rows alone."""
     from assay.detectors.base import n_stored_floats
     from assay.detectors.registry import unpackageable
-    from assay.evaluation.selection import Candidate, SelectionScores
+    from assay.evaluation.selection import Candidate
     from assay.evaluation.selection import select as choose
+    from assay.evaluation.two_fold import SelectionScores
 
     normals, anomalies, evidence = evidence_rows(selection)
     failures = read_json(trained / "failures.json")
