@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.conftest import QUICK, Checkout, make_checkout
+from tests.conftest import DATA_DVC, QUICK, Checkout, make_checkout
 
 from assay.lineage.records import files_of, hash_file
 
@@ -83,5 +83,5 @@ def test_data_version_is_the_one_that_dvc_names(both: tuple[Checkout, Checkout, 
 
 def test_data_dvc_is_the_same_on_every_machine(both: tuple[Checkout, Checkout, dict[str, object]]) -> None:
     by_dvc, _, _ = both
-    assert (by_dvc.root / "data.dvc").read_bytes() == (Path(__file__).parents[2] / "data.dvc").read_bytes()
+    assert (by_dvc.root / "data.dvc").read_bytes() == DATA_DVC.encode()
     assert json.loads(by_dvc.call("dvc", "status", "--json", "data.dvc").stdout) == {}

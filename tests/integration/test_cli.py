@@ -54,6 +54,13 @@ def clone(checkout: Checkout) -> Checkout:
     return checkout
 
 
+def test_a_test_s_project_holds_nothing_that_runs_of_this_folder_change(checkout: Checkout) -> None:
+    names = {path.name for path in checkout.root.iterdir() if not path.name.startswith(".")}
+    folders, files = {"expectations", "flows", "src"}, {"data.dvc", "dvc.yaml", "params.yaml"}
+    assert names == folders | files | {"bentofile.yaml", "constraints.txt", "pyproject.toml"}
+    assert (checkout.root / "params.yaml").read_text() == QUICK
+
+
 def test_help_names_every_command(checkout: Checkout) -> None:
     told = call(checkout, "--help").stdout
     shown = told.partition("Commands:\n")[2].splitlines()

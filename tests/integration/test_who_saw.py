@@ -149,6 +149,6 @@ def test_the_help_of_both_imports_nothing_heavy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["digits", NAME])
-def test_bundled_datasets_come_with_an_empty_quarantine(finished_once: Checkout, name: str) -> None:
+def test_bundled_datasets_are_restored_with_an_empty_quarantine(finished_once: Checkout, name: str) -> None:
     path = finished_once.root / "quarantine" / f"{name}.csv"
     assert path.read_bytes() == b"fingerprint,row_id,why,when\n"

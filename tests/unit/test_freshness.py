@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from tests.conftest import Checkout, make_checkout
 
+from assay.data.quarantine import ensure_quarantine
 from assay.errors import StageError, TamperedError
 from assay.lineage.freshness import Outcome, Work, check_outputs, is_fresh, read_record, run_stage
 from assay.lineage.records import hash_file, hash_tree, stage_key
@@ -30,6 +31,7 @@ def root(checkout: Checkout) -> Path:
     (checkout.root / INPUT).parent.mkdir(parents=True)
     (checkout.root / INPUT).write_bytes(b"row_id,label\na,0\n")
     (checkout.root / "data/breast_cancer/card.json").write_bytes(b"{}")
+    ensure_quarantine(checkout.root, "breast_cancer")
     return checkout.root
 
 
@@ -89,7 +91,7 @@ def test_the_event_log_names_the_record(root: Path) -> None:
 def test_a_record_holds_no_place_and_no_time(root: Path, tmp_path: Path) -> None:
     run(root)
     elsewhere = make_checkout(tmp_path / "elsewhere").root
-    for name in ("params.yaml", INPUT, "data/breast_cancer/card.json"):
+    for name in (INPUT, "data/breast_cancer/card.json", "quarantine/breast_cancer.csv"):
         (elsewhere / name).parent.mkdir(parents=True, exist_ok=True)
         (elsewhere / name).write_bytes((root / name).read_bytes())
     time.sleep(1)

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from tests.conftest import QUICK
 
 from assay import runs, stages
 from assay.data.dataset import Card, Dataset, RowSet, read_dataset, write_dataset
@@ -53,7 +54,7 @@ def ingest(root: Path, name: str, data: RowSet, id_column: str | None = None) ->
 
 def settings(root: Path, **changes: Any) -> Project:
     """Write params.yaml with changes in its sections, and read the project anew."""
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params = yaml.safe_load(QUICK)
     params["contaminate"]["levels"] = [0, 0.1, 0.2]
     for name, value in {"dataset": NAME, **changes}.items():
         params[name] = {**params[name], **value} if isinstance(value, dict) else value

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from tests.conftest import QUICK
 
 from assay import stages
 from assay.data.dataset import Card, Dataset, RowSet, fingerprints, write_dataset
@@ -46,7 +47,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     root = tmp_path / "project"
     root.mkdir()
     shutil.copy(ROOT / "dvc.yaml", root)
-    params = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"dataset": NAME}
+    params = yaml.safe_load(QUICK) | {"dataset": NAME}
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     for seed, name in enumerate((NAME, OTHER)):
         write_dataset(root / "data" / name, Dataset(Card(name, "tabular", NAMES, None, "made"), make_rows(300, seed)))
