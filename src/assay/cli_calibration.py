@@ -9,8 +9,6 @@ import click
 
 from assay.cli_common import as_json, find_project
 
-SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
-
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
@@ -18,8 +16,8 @@ SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, help="Where to write the result: .csv or .parquet."
 )
-@click.option("--eps", type=SHARE, help="Flag rows with p <= EPS; default: the scorer's own eps.")
-@click.option("--fdr", type=SHARE, help="Instead: of the flagged rows at most this share is normal, on average.")
+@click.option("--eps", type=float, help="Flag rows with p <= EPS; default: the scorer's own eps.")
+@click.option("--fdr", type=float, help="Instead: of the flagged rows at most this share is normal, on average.")
 @as_json
 def score(file: Path, tag: str | None, out: Path, eps: float | None, fdr: float | None, as_json: bool) -> None:
     """Score the rows of FILE; without TAG, by the champion of the dataset in params.yaml."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,7 @@ def parse_config(raw: Any, *, where: str = "params.yaml") -> Config:
     _check_names(raw, KNOWN, where)
     dataset, eps = raw["dataset"], raw["eps"]
     check_name(dataset, f"{where}: dataset")
-    if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 < eps < 1:
-        raise ConfigError(f"{where}: eps is {eps!r}; it must be a number between 0 and 1, for instance 0.05")
+    eps = check_share(eps, f"{where}: eps")
     detectors = _choices(raw["detectors"], f"{where}: detectors", always=ALWAYS)
     sections = {name: _section(raw, name, where) for name in SECTIONS}
     for section, setting, allowed in (
@@ -96,7 +96,7 @@ def parse_config(raw: Any, *, where: str = "params.yaml") -> Config:
             raise ConfigError(f"{where}: {section}.{setting} is {value!r}; use one of {', '.join(allowed)}")
     return Config(
         dataset=dataset,
-        eps=float(eps),
+        eps=eps,
         sections=sections,
         detectors=detectors,
         adapters=_choices(raw["adapters"], f"{where}: adapters"),
@@ -117,6 +117,16 @@ def check_name(name: Any, what: str) -> None:
             f"{what} is {name!r}; use up to 60 lower-case letters, digits, '-' and '_', with a letter or digit at "
             f"both ends, and not {', '.join(RESERVED_NAMES)}"
         )
+
+
+def check_share(value: Any, what: str) -> float:
+    """Return a rate (eps, fdr, ...) as a float; raise `ConfigError` unless it is a number between 0 and 1."""
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if not number or not 0 < value < 1 or not 0 < float(value) < 1:
+        raise ConfigError(
+            f"{what} is {value!r}; it must be a number between 0 and 1, both excluded (for instance 0.05)"
+        )
+    return float(value)
 
 
 def _check_levels(levels: Any, where: str) -> None:

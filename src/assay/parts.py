@@ -76,7 +76,7 @@ def parse_yaml(content: str | bytes, where: object) -> Any:
 
     try:
         return yaml.safe_load(content)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise ConfigError(f"{where} is not valid YAML: {TOO_DEEP}") from error

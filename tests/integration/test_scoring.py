@@ -86,6 +86,17 @@ def test_a_batch_is_decided_by_false_discoveries(finished: Checkout, monkeypatch
     assert "false alarms, with 90% confidence" in told
 
 
+def test_a_rate_that_is_none_is_refused_and_the_smallest_flags_nothing(finished: Checkout) -> None:
+    table(finished).to_csv(finished.root / "rows.csv", index=False)
+    for option, value in (("eps", "nan"), ("eps", "inf"), ("eps", "1"), ("fdr", "0"), ("fdr", "-1e-310")):
+        done = finished.assay("score", "rows.csv", "--out", "scored.csv", f"--{option}", value, code=2)
+        assert f"assay: {option} is {float(value)!r}; it must be a number between 0 and 1" in done.stderr
+    assert not (finished.root / "scored.csv").exists()
+    told = finished.assay("score", "rows.csv", "--out", "scored.csv", "--eps", "1e-310").stdout
+    assert "0 of 569 rows flagged at p <= 1e-310" in told
+    assert "it takes 1.00e+310 calibration rows" in told
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -289,6 +289,12 @@ def test_eps_too_small_to_flag_is_said(client: httpx.Client, scorer: Scorer) -> 
     assert "no row can be flagged: it takes 71 calibration rows, there are 70" in answer["note"]
     answer = ask(client, [[1e30] * 30], eps=smallest)
     assert "note" not in answer
+    answer = ask(client, [[1e30] * 30], eps=1e-310)
+    assert not answer["results"][0]["flagged"]
+    assert "it takes 1.00e+310 calibration rows, there are 70" in answer["note"]
+    answer = ask(client, [[1e30] * 30], fdr=5e-324)
+    assert not answer["results"][0]["flagged"]
+    assert "no row of a batch of 1 can be flagged" in answer["note"]
 
 
 def test_deployed_scorer_is_described(client: httpx.Client, scorer: Scorer) -> None:
@@ -353,10 +359,15 @@ BAD = {
     ),
     "eps 0": (body(eps=0), ["eps is 0.0", "between 0 and 1"]),
     "eps 1": (body(eps=1), ["eps is 1.0"]),
+    "eps beyond float64": (body(eps=10**400), ["eps is inf"]),
+    "eps negative": (body(eps=-1e-310), ["eps is -1e-310"]),
+    "eps list": (body(eps=[0.1]), ["eps is a list"]),
     "eps nan": (body(eps=float("nan")), ["eps is nan"]),
     "eps string": (body(eps="0.05"), ["eps is a string"]),
     "eps boolean": (body(eps=True), ["eps is true or false"]),
     "fdr 1": (body(fdr=1), ["fdr is 1.0", "between 0 and 1"]),
+    "fdr 0": (body(fdr=0), ["fdr is 0.0"]),
+    "fdr nan": (body(fdr=float("nan")), ["fdr is nan"]),
     "fdr string": (body(fdr="0.1"), ["fdr is a string"]),
     "eps and fdr": (body(eps=0.1, fdr=0.1), ["eps and fdr", "one of them"]),
 }

@@ -142,7 +142,7 @@ def test_a_million_rows_take_seconds():
     assert 0 < bound.proportion_bound < 1
 
 
-@pytest.mark.parametrize("level", [0, 1, -0.1, np.nan])
+@pytest.mark.parametrize("level", [0, 1, -0.1, np.nan, np.inf, True, "0.1", None])
 def test_levels_that_make_no_sense_are_refused(level):
     with pytest.raises(ConfigError, match="alpha is"):
         benjamini_hochberg(np.array([0.5]), level)

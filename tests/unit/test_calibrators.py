@@ -6,6 +6,7 @@ import math
 import re
 import subprocess
 import sys
+from decimal import Decimal
 from fractions import Fraction
 
 import numpy as np
@@ -122,6 +123,14 @@ def test_one_calibration_row(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("eps", [1e-310, 5e-324])
+def test_the_smallest_of_numbers_flag_nothing_and_it_is_said_what_it_takes(kind, eps):
+    few = Plain(kind, np.arange(4))
+    assert not few.predict([np.inf], eps).any()
+    assert f"{Decimal(rows_needed(eps)):.3g}" in few.it.limits(eps)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("eps", [1 / 20, 0.05, 0.01, 0.1, 0.29, 1 / 3])
 def test_limits_begin_exactly_where_nothing_can_be_flagged(kind, eps):
     m = rows_needed(eps)
@@ -192,7 +201,7 @@ def test_what_does_not_fit_is_refused(kind):
     for bad in ([0.5], [0.5, 1.0], [-0.1, 0.5], [0.5, np.nan]):
         with pytest.raises((InputError, ConfigError), match="tie_breaks"):
             it.it.p_values(scores, beside, tie_breaks=np.array(bad))
-    for eps in (0, 1, float("nan")):
+    for eps in (0, 1, float("nan"), float("inf"), 10**400, True, "0.1", None):
         for use in (lambda e: it.predict([1.0], e), it.it.limits):
             with pytest.raises(ConfigError, match="between 0 and 1"):
                 use(eps)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -101,9 +103,10 @@ def test_one_adapter_may_stand_twice_under_two_labels() -> None:
     ]
 
 
-@pytest.mark.parametrize("eps", [0.001, 0.05, 0.999, 1e-6])
+@pytest.mark.parametrize("eps", [0.001, 0.05, 0.999, 5e-324, np.nextafter(1, 0), Fraction(1, 3), np.float32(0.5)])
 def test_eps_between_nought_and_one(eps: float) -> None:
-    assert parse_config(changed("eps", eps)).eps == eps
+    read = parse_config(changed("eps", eps)).eps
+    assert (read, type(read)) == (float(eps), float)
 
 
 SETTINGS = ("dataset", "eps", "split", "contaminate", "train", "calibrate", "detectors", "adapters", "select")
@@ -164,6 +167,12 @@ def test_a_seed_must_be_a_whole_number(section: str, seed: object) -> None:
         ("eps", 0, "eps is 0"),
         ("eps", 1, "eps is 1"),
         ("eps", -0.05, "eps is -0.05"),
+        ("eps", float("inf"), "eps is inf"),
+        ("eps", 10**400, "eps is 1000"),
+        ("eps", Fraction(1, 10**400), "eps is Fraction"),
+        ("eps", [0.05], "eps is [0.05]"),
+        ("eps", np.array(0.05), "eps is array"),
+        ("eps", np.bool_(True), "eps is np.True_"),
         ("eps", True, "eps is True"),
         ("eps", "0.05", "eps is '0.05'"),
         ("eps", None, "eps is None"),
@@ -215,6 +224,8 @@ def test_a_wrong_choice_is_named_with_its_section(section: str, value: object, w
         (lambda path: path.write_text("dataset: ["), "is not valid YAML"),
         (lambda path: path.write_text("[" * 2000), "is not valid YAML: it is nested too deeply"),
         (lambda path: path.write_text("dataset: !!python/object:os.system {}"), "is not valid YAML"),
+        (lambda path: path.write_text("eps: " + "9" * 5000), "is not valid YAML: Exceeds the limit"),
+        (lambda path: path.write_text("dataset: 2026-13-13"), "is not valid YAML: month must be in 1..12"),
         (lambda path: path.write_text(""), "must be a mapping"),
         (lambda path: path.write_text("dataset: digits"), "lacks the setting 'eps'"),
     ],

@@ -176,7 +176,7 @@ def test_bad_scores_and_eps_are_refused():
             ConformalCalibrator().fit(scores)
     with pytest.raises(InputError, match="1 of 2"):
         calibrated(1, 2).p_values(np.array([np.nan, 1.0]))
-    for eps in (0, 1, -0.1, 5, float("nan")):
+    for eps in (0, 1, -0.1, 5, float("nan"), True, "0.05"):
         for use in (lambda e: calibrated(1).predict(np.ones(1), e), calibrated(1).threshold, rows_needed):
             with pytest.raises(ConfigError, match="between 0 and 1"):
                 use(eps)

@@ -79,9 +79,12 @@ def test_rows_are_flagged_at_the_packaged_rate_unless_told_otherwise(scorer: Sco
     assert scorer.predict(ROWS).tolist() == (p_values <= 0.05).tolist()
     for eps in (0.01, 0.7, 0.99):
         assert scorer.predict(ROWS, eps=eps).tolist() == (p_values <= eps).tolist()
-    for eps in (0, 1, -0.1, float("nan")):
+    assert not scorer.predict(ROWS, eps=5e-324).any()
+    for bad in (0, 1, -0.1, float("nan"), float("inf"), True, "0.1", np.array([0.1])):
         with pytest.raises(ConfigError, match="eps is"):
-            scorer.predict(ROWS, eps=eps)
+            scorer.predict(ROWS, eps=bad)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="fdr is"):
+            scorer.discover(ROWS, fdr=bad)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.errors import ConfigError, InputError
+from assay.config import check_share
+from assay.errors import InputError
 
 PValues = NDArray[np.floating[Any]]
 LARGEST_DENOMINATOR = 10**6
@@ -61,7 +62,7 @@ def benjamini_hochberg(p_values: PValues, alpha: float) -> NDArray[np.bool_]:
     """
     p = _check(p_values)
     ordered = np.sort(p)
-    below = np.flatnonzero(ordered <= _levels(_check_level("alpha", alpha), p.size, p.size))
+    below = np.flatnonzero(ordered <= _levels(check_share(alpha, "alpha"), p.size, p.size))
     return p <= ordered[below[-1]] if below.size else np.zeros(p.size, dtype=np.bool_)
 
 
@@ -76,7 +77,7 @@ def discovery_limits(n: int, smallest: float, alpha: float) -> str:
         The smallest p-value that a row can have (`assay.calibration.calibrators.Calibrator.smallest_eps`).
     alpha : float
     """
-    fewest = 1 + int(np.searchsorted(_levels(_check_level("alpha", alpha), n, n), smallest))
+    fewest = 1 + int(np.searchsorted(_levels(check_share(alpha, "alpha"), n, n), smallest))
     if fewest == 1 or n == 0:
         return ""
     told = f"as no p-value is below {smallest:.3g}; smaller batches or more calibration rows take fewer"
@@ -131,7 +132,7 @@ def false_discovery_bound(p_values: PValues, chosen: NDArray[np.bool_], delta: f
     p, chosen = _check(p_values), np.asarray(chosen)
     if chosen.dtype != np.bool_ or chosen.shape != p.shape:
         raise InputError(f"chosen is of {chosen.dtype} and shape {chosen.shape}; give bool of shape {p.shape}")
-    among = _largest_unrejected(np.sort(p), _check_level("delta", delta))
+    among = _largest_unrejected(np.sort(p), check_share(delta, "delta"))
     picked = p[chosen]
     bound = picked.size - _discoveries(picked, among, delta)
     return FalseDiscoveries(bound, bound / max(picked.size, 1), delta)
@@ -171,9 +172,3 @@ def _check(p_values: PValues) -> NDArray[np.float64]:
     if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
         raise InputError(f"p-values have shape {p.shape} or are not all between 0 and 1; give shape (n,), none NaN")
     return p
-
-
-def _check_level(name: str, level: float) -> float:
-    if not 0 < level < 1:
-        raise ConfigError(f"{name} is {level!r}; it must lie between 0 and 1, both excluded (for instance 0.1)")
-    return level

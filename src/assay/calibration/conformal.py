@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.errors import ConfigError, DataError, InputError, ScorerError
+from assay.config import check_share
+from assay.errors import DataError, InputError, ScorerError
 from assay.parts import Part
 
 Scores = NDArray[np.floating[Any]]
@@ -64,7 +67,8 @@ class ConformalCalibrator:
         needed = rows_needed(eps)
         if self.n_rows >= needed:
             return ""
-        return f"At eps {eps:g} no row can be flagged: it takes {needed} calibration rows, there are {self.n_rows}."
+        told = f"it takes {row_count(needed)} calibration rows, there are {self.n_rows}"
+        return f"At eps {eps:g} no row can be flagged: {told}."
 
     def p_values(
         self, scores: Scores, beside: None = None, *, tie_breaks: NDArray[np.floating[Any]] | None = None
@@ -137,10 +141,8 @@ class ConformalCalibrator:
 
 
 def check_eps(eps: float) -> float:
-    """Return `eps`; raise `ConfigError` unless it lies between 0 and 1, both excluded."""
-    if not 0 < eps < 1:
-        raise ConfigError(f"eps is {eps!r}; it must lie between 0 and 1, both excluded (for instance 0.05)")
-    return eps
+    """Return `eps` as a float; raise `ConfigError` unless it is a number between 0 and 1, both excluded."""
+    return check_share(eps, "eps")
 
 
 def largest_rank(m: int, eps: float) -> int:
@@ -155,8 +157,13 @@ def largest_rank(m: int, eps: float) -> int:
 
 def rows_needed(eps: float) -> int:
     """Return the smallest number m of calibration rows with which a row can be flagged: 1/(m+1) <= eps."""
-    nearest = max(round(1 / check_eps(eps)), 2)
+    nearest = max(round(1 / Fraction(check_eps(eps))), 2)
     return nearest - 1 if 1 / nearest <= eps else nearest
+
+
+def row_count(rows: int) -> str:
+    """Return a number of rows as text, rounded where it has more than 15 digits."""
+    return str(rows) if rows < 10**15 else f"{Decimal(rows):.3g}"
 
 
 def round_scores(scores: Scores) -> NDArray[np.float32]:

@@ -17,6 +17,7 @@ from assay.calibration.conformal import (
     is_reference,
     reference_scores,
     refuse_beside,
+    row_count,
     rows_needed,
 )
 from assay.errors import DataError, InputError, ScorerError
@@ -104,7 +105,8 @@ class CrossCalibrator:
         needed = rows_needed(eps)
         if self.n_rows >= needed:
             return ""
-        return f"At eps {eps:g} no row can be flagged: it takes {needed} calibration rows, there are {self.n_rows}."
+        told = f"it takes {row_count(needed)} calibration rows, there are {self.n_rows}"
+        return f"At eps {eps:g} no row can be flagged: {told}."
 
     def p_values(
         self, scores: Scores, beside: None = None, *, tie_breaks: NDArray[np.floating[Any]] | None = None

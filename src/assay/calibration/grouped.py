@@ -16,6 +16,7 @@ from assay.calibration.conformal import (
     is_reference,
     reference_scores,
     refuse_beside,
+    row_count,
     rows_needed,
 )
 from assay.calibration.mondrian import as_keys
@@ -103,7 +104,7 @@ class GroupedCalibrator:
         if self.n_groups >= needed:
             return ""
         return (
-            f"At eps {eps:g} no row can be flagged: it takes calibration rows of {needed} groups, "
+            f"At eps {eps:g} no row can be flagged: it takes calibration rows of {row_count(needed)} groups, "
             f"there are {self.n_groups}."
         )
 

@@ -16,6 +16,7 @@ from assay.calibration.conformal import (
     counted,
     is_reference,
     reference_scores,
+    row_count,
     rows_needed,
 )
 from assay.errors import ConfigError, DataError, InputError, ScorerError
@@ -110,7 +111,7 @@ class MondrianCalibrator:
             return ""
         return (
             f"At eps {eps:g} no row can be flagged in {self.beside} {_listed(short)}: "
-            f"it takes {needed} calibration rows in each."
+            f"it takes {row_count(needed)} calibration rows in each."
         )
 
     def p_values(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -17,6 +18,7 @@ from assay.calibration.conformal import (
     counted,
     is_reference,
     reference_scores,
+    row_count,
     rows_needed,
 )
 from assay.errors import DataError, InputError, ScorerError
@@ -122,11 +124,11 @@ class WeightedCalibrator:
         needed = rows_needed(eps)
         if self.smallest_eps <= eps:
             return ""
-        rows = math.ceil(needed * self.n_rows / self.effective_rows)
+        rows = math.ceil(needed * self.n_rows / Fraction(self.effective_rows))
         return (
             f"At eps {eps:g} no row of the usual weight can be flagged: it takes calibration rows that count for "
-            f"{needed}; the {self.n_rows} there are count for {self.effective_rows:.3g} as they are weighted, so that "
-            f"it takes about {rows} of their kind."
+            f"{row_count(needed)}; the {self.n_rows} there are count for {self.effective_rows:.3g} as they are "
+            f"weighted, so that it takes about {row_count(rows)} of their kind."
         )
 
     def p_values(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.calibration.conformal import rows_needed
+from assay.calibration.conformal import row_count, rows_needed
 from assay.data.dataset import RowSet, fingerprints
 from assay.data.splitting import MIN_LABELLED
 from assay.errors import AssayError
@@ -82,8 +82,9 @@ def judge(
     if len(normals) < needed or len(anomalies) < MIN_LABELLED:
         return Verdict(
             False,
-            f"too few selection rows that neither scorer has learned from: {len(normals)} normals (needed {needed}), "
-            f"{len(anomalies)} anomalies (needed {MIN_LABELLED}); the champion {old.tag} stays",
+            f"too few selection rows that neither scorer has learned from: {len(normals)} normals "
+            f"(needed {row_count(needed)}), {len(anomalies)} anomalies (needed {MIN_LABELLED}); "
+            f"the champion {old.tag} stays",
         )
     found = compare_power(
         *(SelectionScores(_scores(scorer, new, normals), _scores(scorer, new, anomalies)) for scorer in (new, old)),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.calibration.conformal import ConformalCalibrator, rows_needed
+from assay.calibration.conformal import ConformalCalibrator, row_count, rows_needed
 from assay.errors import DataError
 
 Scores = NDArray[np.floating[Any]]
@@ -123,7 +123,7 @@ def rows_fault(n_normals: int, n_anomalies: int, eps: float) -> str:
     needed, half = 2 * rows_needed(eps), n_normals // 2
     if n_normals < needed:
         return (
-            f"eps {eps:g} needs at least {needed} selection normals, there are {n_normals}; "
+            f"eps {eps:g} needs at least {row_count(needed)} selection normals, there are {n_normals}; "
             f"the smallest eps possible with these is {1 / (half + 1):.4g}"
         )
     return "" if n_anomalies else "there are no selection anomalies, so power cannot be measured"

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.calibration.batches import benjamini_hochberg, discovery_limits, false_discovery_bound
-from assay.calibration.conformal import check_eps
+from assay.config import check_share
 from assay.data.files import features_of, read_frame, texts_of
 from assay.errors import DataError, InputError
 from assay.parts import write_bytes
@@ -67,23 +67,26 @@ def score_file(scorer: Scorer, path: Path, *, eps: float | None = None, fdr: flo
 
     Raises
     ------
+    ConfigError
+        `eps` or `fdr` is not a number between 0 and 1.
     DataError, InputError
         The file cannot be read or lacks a column; a value is missing; false discoveries cannot be controlled.
     """
+    level = check_share(scorer.head["eps"] if eps is None else eps, "eps")
     if fdr is not None:
+        fdr = check_share(fdr, "fdr")
         scorer.require_batches()
     frame, found = _judge(scorer, path)
     if fdr is None:
-        eps = check_eps(scorer.head["eps"] if eps is None else eps)
-        flags: NDArray[np.bool_] = found.p_values <= eps
-        note = scorer.calibrator.limits(eps)
+        flags: NDArray[np.bool_] = found.p_values <= level
+        note = scorer.calibrator.limits(level)
     else:
         flags = benjamini_hochberg(found.p_values, fdr)
         note = "" if flags.any() else discovery_limits(len(flags), scorer.calibrator.smallest_eps, fdr)
     known = scorer.calibrator.kind in BATCHED
     bound = false_discovery_bound(found.p_values, flags, DELTA).count_bound if known else None
     rows = frame.assign(score=found.scores, p_value=found.p_values, flagged=flags.astype(np.int8))
-    return Batch(rows, eps, fdr, bound, note)
+    return Batch(rows, level if fdr is None else None, fdr, bound, note)
 
 
 def _judge(scorer: Scorer, path: Path) -> tuple[Any, Judged]:

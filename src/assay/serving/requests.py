@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.calibration.decisions import category_texts
+from assay.config import check_share
 from assay.errors import InputError
 from assay.parts import parse_json
 from assay.serving.features import column_order
@@ -71,17 +72,15 @@ def read_share(content: dict[str, Any], key: str) -> float | None:
 
     Raises
     ------
-    InputError
-        It is not a number between 0 and 1.
+    InputError, ConfigError
+        It is no number, or not between 0 and 1.
     """
     value = content.get(key)
     if value is None:
         return None
     if not isinstance(value, float):
         raise InputError(f"{key} is {JSON_WORDS[type(value)]}; give a number between 0 and 1, or leave it out")
-    if not 0 < value < 1:
-        raise InputError(f"{key} is {value!r}; it must lie between 0 and 1, both excluded (for instance 0.05)")
-    return value
+    return check_share(value, key)
 
 
 def read_rows(

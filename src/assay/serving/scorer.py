@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 
 from assay.calibration.adapters import ScoreAdapter, load_adapter
 from assay.calibration.calibrators import Calibrator, load_calibrator
-from assay.calibration.conformal import check_eps
 from assay.calibration.decisions import Reference, Scored, score_rows
 from assay.calibration.hardness import NullModel, Strata, load_null_model
 from assay.calibration.mondrian import MondrianCalibrator
 from assay.calibration.weighted import DensityRatio
-from assay.config import NAME
+from assay.config import NAME, check_share
 from assay.data.scaling import Scaler, load_scaler
 from assay.detectors.base import Detector
 from assay.detectors.registry import load_detector, unpackageable
@@ -183,8 +182,16 @@ class Scorer:
             Target false-positive rate; the scorer's default where it is left out.
         category : sequence of str or numbers, optional
             See `judge`.
+
+        Raises
+        ------
+        ConfigError
+            `eps` is not a number between 0 and 1.
+        InputError
+            See `judge`.
         """
-        return self.p_values(X, category) <= check_eps(self.head["eps"] if eps is None else eps)
+        eps = check_share(self.head["eps"] if eps is None else eps, "eps")
+        return self.p_values(X, category) <= eps
 
     def discover(self, X: Any, fdr: float, category: Sequence[object] | None = None) -> NDArray[np.bool_]:
         """Flag rows of a batch such that at most a share `fdr` of the flagged ones is normal, on average.
@@ -193,11 +200,14 @@ class Scorer:
 
         Raises
         ------
+        ConfigError
+            `fdr` is not a number between 0 and 1.
         InputError
             This scorer's p-values have no such guarantee (weighted, grouped and cross calibration).
         """
         from assay.calibration.batches import benjamini_hochberg
 
+        fdr = check_share(fdr, "fdr")
         self.require_batches()
         return benjamini_hochberg(self.p_values(X, category), fdr)
 
