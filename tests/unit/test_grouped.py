@@ -75,8 +75,8 @@ def test_smallest_eps_is_exactly_attained_whatever_the_sizes(n_groups):
     sizes = np.random.default_rng(n_groups).integers(1, 40, n_groups)
     scores = np.zeros(sizes.sum())
     calibrator = GroupedCalibrator().fit(scores, np.repeat(np.arange(n_groups), sizes))
-    assert calibrator.predict(np.ones(1), 1 / (n_groups + 1)).all()
-    assert not calibrator.predict(np.zeros(1), 0.999).any()
+    assert (calibrator.p_values(np.ones(1)) <= 1 / (n_groups + 1)).all()
+    assert (calibrator.p_values(np.zeros(1)) > 0.999).all()
 
 
 def test_limits_speak_of_groups():

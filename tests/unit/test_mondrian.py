@@ -40,7 +40,7 @@ def test_mean_false_positive_rate_is_exact_in_every_stratum_where_split_is_not(e
         rng = np.random.default_rng(seed)
         (scores, strata), (new, of_new) = drawn(rng, 600), drawn(rng, 300)
         calibrator = MondrianCalibrator("stratum").fit(scores, strata)
-        flags = calibrator.predict(new, eps, of_new)
+        flags = calibrator.p_values(new, of_new) <= eps
         plain = ConformalCalibrator().fit(scores).predict(new, eps)
         for k in range(4):
             m = int((strata == k).sum())
@@ -59,8 +59,8 @@ def test_randomised_ties_are_exact_in_every_stratum():
         rng = np.random.default_rng(seed)
         (scores, strata), (new, of_new) = drawn(rng, 300, ties=True), drawn(rng, 400, ties=True)
         calibrator = MondrianCalibrator("stratum").fit(scores, strata)
-        flags = calibrator.predict(new, eps, of_new, tie_breaks=rng.random(400))
-        plain = calibrator.predict(new, eps, of_new)
+        flags = calibrator.p_values(new, of_new, tie_breaks=rng.random(400)) <= eps
+        plain = calibrator.p_values(new, of_new) <= eps
         for k in range(4):
             m = int((strata == k).sum())
             excess[seed, k] = flags[of_new == k].mean() - largest_rank(m, eps) / (m + 1)
@@ -115,7 +115,7 @@ def test_limits_name_the_keys_that_have_too_few_rows():
         "At eps 0.01 no row can be flagged in category small (98 rows), tiny (3 rows): "
         "it takes 99 calibration rows in each."
     )
-    assert calibrator.predict(np.full(2, 1e9), 0.01, np.array(["big", "small"])).tolist() == [True, False]
+    assert (calibrator.p_values(np.full(2, 1e9), np.array(["big", "small"])) <= 0.01).tolist() == [True, False]
     assert "big" in calibrator.limits(0.005)
 
 

@@ -29,12 +29,11 @@ def normal(n: int, width: int, seed: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("n_features", "n_couplings"), [(2, 2), (5, 3), (4, 5)])
-def test_it_is_invertible_and_knows_its_determinant(n_features: int, n_couplings: int) -> None:
+def test_it_knows_its_determinant(n_features: int, n_couplings: int) -> None:
     network = flow(n_features, n_couplings)
     x = normal(3, n_features, seed=1)
     z, log_determinants = network(x)
     assert (z - x).abs().max() > 0.1
-    torch.testing.assert_close(network.inverse(z), x)
     for member in range(2):
         for row in range(3):
 
@@ -103,5 +102,5 @@ def test_codes_are_the_latent_rows() -> None:
     rows = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
     detector = RealNVP(epochs=3, members=2, device="cpu").fit(rows)
     codes = detector.embed(rows)
-    back = detector.network_.inverse(torch.tensor(codes, dtype=torch.float64))
-    np.testing.assert_allclose(back.detach(), np.broadcast_to(rows, (2, 200, 3)), atol=1e-5)
+    latent, _ = detector.network_(torch.tensor(rows, dtype=torch.float64).expand(2, 200, 3))
+    np.testing.assert_allclose(codes, latent.detach(), atol=1e-5)

@@ -122,8 +122,8 @@ def test_effective_rows_decide_what_can_be_flagged():
         float((calibrator.weights_.astype(float) ** 2).sum() / calibrator.weights_.sum()) * 2.0**calibrator.exponent_
     )
     above = np.array([1e9])
-    assert calibrator.predict(above, 0.1, np.array([usual])).all()
-    assert not calibrator.predict(above, 0.05, np.array([usual])).any()
+    assert (calibrator.p_values(above, np.array([usual])) <= 0.1).all()
+    assert (calibrator.p_values(above, np.array([usual])) > 0.05).all()
 
 
 def test_extreme_weights():

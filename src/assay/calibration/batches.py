@@ -14,7 +14,6 @@ calibration rows and the batch: with one given reference, one batch after anothe
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -89,26 +88,8 @@ def discovery_limits(n: int, smallest: float, alpha: float) -> str:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class FalseDiscoveries:
-    """How many of some chosen rows are normal, at most.
-
-    Attributes
-    ----------
-    count_bound : int
-    proportion_bound : float
-        Of the chosen rows; 0 where none is chosen.
-    delta : float
-        Probability that the bound of any choice at all is exceeded.
-    """
-
-    count_bound: int
-    proportion_bound: float
-    delta: float
-
-
-def false_discovery_bound(p_values: PValues, chosen: NDArray[np.bool_], delta: float) -> FalseDiscoveries:
-    """Bound the normal rows among chosen ones, however they were chosen.
+def false_discovery_bound(p_values: PValues, chosen: NDArray[np.bool_], delta: float) -> int:
+    """Return how many of the chosen rows are normal at most, however they were chosen.
 
     With probability at least ``1 - delta`` the bound holds for all subsets of the batch at once, so also for one
     picked after looking at p-values, scores and features, and for as many as anybody likes to try: closed testing
@@ -134,8 +115,7 @@ def false_discovery_bound(p_values: PValues, chosen: NDArray[np.bool_], delta: f
         raise InputError(f"chosen is of {chosen.dtype} and shape {chosen.shape}; give bool of shape {p.shape}")
     among = _largest_unrejected(np.sort(p), check_share(delta, "delta"))
     picked = p[chosen]
-    bound = picked.size - _discoveries(picked, among, delta)
-    return FalseDiscoveries(bound, bound / max(picked.size, 1), delta)
+    return picked.size - _discoveries(picked, among, delta)
 
 
 def _largest_unrejected(ordered: PValues, delta: float) -> int:

@@ -77,17 +77,6 @@ class Calibrator(Protocol):
         """
         ...
 
-    def predict(
-        self,
-        scores: Scores,
-        eps: float,
-        beside: Any = None,
-        *,
-        tie_breaks: NDArray[np.floating[Any]] | None = None,
-    ) -> NDArray[np.bool_]:
-        """Flag the rows with ``p <= eps``, shape (n,)."""
-        ...
-
     def to_part(self) -> Part:
         """Return the calibrator as a part."""
         ...

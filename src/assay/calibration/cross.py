@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from assay.calibration.conformal import (
     Scores,
-    check_eps,
     check_scores,
     check_tie_breaks,
     counted,
@@ -140,17 +139,6 @@ class CrossCalibrator:
         for reference, by_model in zip(self.references_, scores, strict=True):
             counts += counted(reference, by_model, breaks)
         return np.asarray((1 + counts) / (self.n_rows + 1), dtype=np.float64)
-
-    def predict(
-        self,
-        scores: Scores,
-        eps: float,
-        beside: None = None,
-        *,
-        tie_breaks: NDArray[np.floating[Any]] | None = None,
-    ) -> NDArray[np.bool_]:
-        """Flag the rows with ``p <= eps``, shape (n,); exact as in `ConformalCalibrator.predict`."""
-        return self.p_values(scores, beside, tie_breaks=tie_breaks) <= check_eps(eps)
 
     def to_part(self) -> Part:
         """Return the sorted calibration scores of every fold as a part."""

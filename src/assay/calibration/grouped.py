@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from assay.calibration.conformal import (
     Scores,
-    check_eps,
     check_scores,
     counted,
     is_reference,
@@ -128,17 +127,6 @@ class GroupedCalibrator:
         if tie_breaks is not None:
             raise ConfigError("tie_breaks are given; p-values of new groups are not exact with them, leave them out")
         return self._p_values[counted(self.scores_, scores)]
-
-    def predict(
-        self,
-        scores: Scores,
-        eps: float,
-        beside: None = None,
-        *,
-        tie_breaks: NDArray[np.floating[Any]] | None = None,
-    ) -> NDArray[np.bool_]:
-        """Flag the rows with ``p <= eps``, shape (n,); exact as in `ConformalCalibrator.predict`."""
-        return self.p_values(scores, beside, tie_breaks=tie_breaks) <= check_eps(eps)
 
     def to_part(self) -> Part:
         """Return the sorted calibration scores and their groups as a part; names of groups are not kept."""

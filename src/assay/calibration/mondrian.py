@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from assay.calibration.conformal import (
     Scores,
-    check_eps,
     check_scores,
     check_tie_breaks,
     counted,
@@ -147,17 +146,6 @@ class MondrianCalibrator:
             counts = counted(reference, scores[rows], None if breaks is None else breaks[rows])
             p_values[rows] = (1 + counts) / (reference.size + 1)
         return p_values
-
-    def predict(
-        self,
-        scores: Scores,
-        eps: float,
-        beside: NDArray[Any] | None = None,
-        *,
-        tie_breaks: NDArray[np.floating[Any]] | None = None,
-    ) -> NDArray[np.bool_]:
-        """Flag the rows with ``p <= eps``, shape (n,); exact as in `ConformalCalibrator.predict`."""
-        return self.p_values(scores, beside, tie_breaks=tie_breaks) <= check_eps(eps)
 
     def to_part(self) -> Part:
         """Return the keys and the sorted calibration scores of each as a part."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,19 +20,6 @@ EDGE_SHARE = 4
 DRAWS_PER_COUNT = 4
 
 
-class Past(Protocol):
-    """Scores seen so far, as far as ranking the next one needs them."""
-
-    size: int
-
-    def add(self, scores: NDArray[np.float32]) -> tuple[Counts, Counts]:
-        """Rank scores (n,) one after the other, each among all earlier ones, and keep them.
-
-        Returns, of shape (n,) each, how many earlier scores are higher and how many are equal.
-        """
-        ...
-
-
 class AllScores:
     """Keeps every score: sorted runs, each more than twice as long as the next, merged as they grow.
 
@@ -44,7 +31,10 @@ class AllScores:
         self._runs = [np.sort(scores)]
 
     def add(self, scores: NDArray[np.float32]) -> tuple[Counts, Counts]:
-        """Rank scores one after the other; see `Past.add`."""
+        """Rank scores (n,) one after the other, each among all earlier ones, and keep them.
+
+        Returns, of shape (n,) each, how many earlier scores are higher and how many are equal.
+        """
         above, equal = np.empty(scores.size, np.int64), np.empty(scores.size, np.int64)
         for start in range(0, scores.size, BLOCK_ROWS):
             block = scores[start : start + BLOCK_ROWS]
@@ -101,7 +91,7 @@ class BinnedScores:
         return past
 
     def add(self, scores: NDArray[np.float32]) -> tuple[Counts, Counts]:
-        """Rank scores one after the other; see `Past.add`."""
+        """Rank scores one after the other; see `AllScores.add`."""
         above, equal = np.empty(scores.size, np.int64), np.empty(scores.size, np.int64)
         places = np.searchsorted(self._edges, scores, side="right")
         for start in range(0, scores.size, BLOCK_ROWS):

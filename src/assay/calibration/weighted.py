@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from assay.calibration.conformal import (
     Scores,
-    check_eps,
     check_scores,
     check_tie_breaks,
     counted,
@@ -161,17 +160,6 @@ class WeightedCalibrator:
         own = self._units(scores, beside)
         above = self._above[counted(self.scores_, scores, check_tie_breaks(tie_breaks, scores.shape))]
         return np.asarray((above + own) / (self._above[-1] + own), dtype=np.float64)
-
-    def predict(
-        self,
-        scores: Scores,
-        eps: float,
-        beside: NDArray[Any] | None = None,
-        *,
-        tie_breaks: NDArray[np.floating[Any]] | None = None,
-    ) -> NDArray[np.bool_]:
-        """Flag the rows with ``p <= eps``, shape (n,)."""
-        return self.p_values(scores, beside, tie_breaks=tie_breaks) <= check_eps(eps)
 
     def to_part(self) -> Part:
         """Return the sorted calibration scores and their weights as a part."""

@@ -18,8 +18,6 @@ from assay.lineage.records import hash_file
 from assay.parts import read_json, write_bytes, write_json
 
 NORMAL, ANOMALY, UNKNOWN = 0, 1, -1
-ROW_COLUMNS = ("row_id", "label", "group", "time")
-MODALITIES = ("tabular", "image", "series")
 OPTIONAL = ("id_column", "series_shape", "category_column")
 SEALED = ("features.npy", "rows.csv")
 

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
-from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -54,15 +53,6 @@ class Detector(Protocol):
 
     def to_part(self) -> Part:
         """Return what `assay.detectors.registry.load_detector` needs to rebuild the fitted detector."""
-        ...
-
-
-@runtime_checkable
-class Reconstructs(Protocol):
-    """A detector that reconstructs rows."""
-
-    def reconstruct(self, X: Floats) -> Floats:
-        """Return the reconstructions of rows (n, d) by each of the S members, of shape (S, n, d)."""
         ...
 
 
@@ -131,24 +121,6 @@ class GroupsSuspects(Suspects, Protocol):
     """
 
     groups_: NDArray[np.int64]
-
-
-@runtime_checkable
-class Resumes(Protocol):
-    """A detector whose interrupted training can go on where it stopped."""
-
-    def fit(
-        self,
-        X: Floats,
-        y: NDArray[Any] | None = None,
-        *,
-        progress: Progress | None = None,
-        checkpoint: Path | None = None,
-    ) -> Self:
-        """Fit as `Detector.fit` does; `checkpoint` is where the state of the training is kept meanwhile."""
-        ...
-
-    resumes: bool
 
 
 @dataclass(frozen=True, slots=True)

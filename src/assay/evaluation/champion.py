@@ -86,16 +86,16 @@ def judge(
             f"(needed {row_count(needed)}), {len(anomalies)} anomalies (needed {MIN_LABELLED}); "
             f"the champion {old.tag} stays",
         )
-    found = compare_power(
+    power, before = compare_power(
         *(SelectionScores(_scores(scorer, new, normals), _scores(scorer, new, anomalies)) for scorer in (new, old)),
         fingerprints=normals.rows["fingerprint"].to_numpy(dtype=np.str_),
         eps=eps,
         seed=seed,
     )
-    what = f"power {found.new_power:.3f} against {found.old_power:.3f} on {found.n_anomalies} " + (
+    what = f"power {power:.3f} against {before:.3f} on {len(anomalies)} " + (
         "synthetic probes" if evidence == "probes" else "anomalies"
     )
-    if found.new_power >= found.old_power:
+    if power >= before:
         return Verdict(True, f"{what}: not below the champion {old.tag}")
     return Verdict(False, f"{what}: below the champion {old.tag}, which stays")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,25 +37,6 @@ class TwoFold:
     detections: NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class PowerComparison:
-    """Two scorers' two-fold power on the same rows.
-
-    Attributes
-    ----------
-    new_power, old_power : float
-    standard_error : float
-        Of the paired difference over the anomalies; 1, the largest there is, where there is one anomaly.
-    n_normals, n_anomalies : int
-    """
-
-    new_power: float
-    old_power: float
-    standard_error: float
-    n_normals: int
-    n_anomalies: int
-
-
 def split_folds(fingerprints: NDArray[np.str_], *, seed: int) -> NDArray[np.bool_]:
     """Return which normals, shape (n,), are in the second half.
 
@@ -76,8 +56,8 @@ def compare_power(
     fingerprints: NDArray[np.str_],
     eps: float,
     seed: int,
-) -> PowerComparison:
-    """Compare a challenger's two-fold power with the champion's, as `select` measures it.
+) -> tuple[float, float]:
+    """Return a challenger's two-fold power and the champion's, as `choose` measures it.
 
     Parameters
     ----------
@@ -105,8 +85,7 @@ def compare_power(
         raise DataError(fault)
     second = split_folds(fingerprints, seed=seed)
     new, old = (two_fold(scores, second, eps).detections / 2 for scores in (new_scores, old_scores))
-    error = _standard_error(new - old)
-    return PowerComparison(float(new.mean()), float(old.mean()), error, n_normals, n_anomalies)
+    return float(new.mean()), float(old.mean())
 
 
 def check_rows(scores: SelectionScores, n_normals: int, n_anomalies: int) -> None:
@@ -143,9 +122,3 @@ def two_fold(scores: SelectionScores, second: NDArray[np.bool_], eps: float) -> 
 def two_fold_fpr(flags: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     """Return the mean of the two halves' false-positive rates."""
     return float(flags[second].mean() + flags[~second].mean()) / 2
-
-
-def _standard_error(differences: NDArray[np.float64]) -> float:
-    if differences.size == 1:
-        return 1.0
-    return float(differences.std(ddof=1)) / math.sqrt(differences.size)

@@ -93,15 +93,6 @@ class CouplingFlow(nn.Module):
             total = total + log_scale.sum(dim=2)
         return self._merged(given, changed), total
 
-    def inverse(self, z: Tensor) -> Tensor:
-        """Return the rows that `forward` maps to the latent rows `z`."""
-        halves = (z[..., 0::2], z[..., 1::2])
-        given, changed = halves if len(self.couplings) % 2 == 0 else halves[::-1]
-        for coupling in reversed(self.couplings):
-            log_scale, shift = cast(Coupling, coupling).amounts(changed)
-            given, changed = changed, (given - shift) * (-log_scale).exp()
-        return _interleaved(given, changed)
-
     def _merged(self, given: Tensor, changed: Tensor) -> Tensor:
         """Bring the halves back into the order of the columns: after an odd number of couplings they are swapped."""
         return _interleaved(given, changed) if len(self.couplings) % 2 == 0 else _interleaved(changed, given)

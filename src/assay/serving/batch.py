@@ -84,7 +84,7 @@ def score_file(scorer: Scorer, path: Path, *, eps: float | None = None, fdr: flo
         flags = benjamini_hochberg(found.p_values, fdr)
         note = "" if flags.any() else discovery_limits(len(flags), scorer.calibrator.smallest_eps, fdr)
     known = scorer.calibrator.kind in BATCHED
-    bound = false_discovery_bound(found.p_values, flags, DELTA).count_bound if known else None
+    bound = false_discovery_bound(found.p_values, flags, DELTA) if known else None
     rows = frame.assign(score=found.scores, p_value=found.p_values, flagged=flags.astype(np.int8))
     return Batch(rows, level if fdr is None else None, fdr, bound, note)
 

@@ -97,15 +97,6 @@ def publish(folder: Path, *, root: Path, chain_head: str) -> Published:
     return Published(f"{name}:{version}", f"assay-{name}:{version}", digest, targets[1] in missing)
 
 
-def published_hash(root: Path, tag: str) -> str | None:
-    """Return the hash of a scorer's Bento (see `Published`): None where there is none, "" where it was changed."""
-    name, _, version = tag.partition(":")
-    folder = _home(root) / "bentos" / f"assay-{name}" / version
-    if not folder.is_dir():
-        return None
-    return hash_file(folder / MANIFEST) if _is_intact(folder) else ""
-
-
 def bind(published: Published, events: EventLog) -> None:
     """Log a Bento's content the first time; afterwards hold it to what was logged.
 
