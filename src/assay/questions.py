@@ -58,7 +58,7 @@ def ask(project: Project, *, budget: int, sample: int) -> Asked:
         raise StageError(f"there is no scorer of {project.dataset} yet to say which rows matter; run `assay run` first")
     scorer, split = load_scorer(folders[0]), project.folder("split")
     record = split / RECORD
-    if not record.is_file() or hash_file(record) != scorer.head["lineage"]["records"]["split"]:
+    if not record.is_file() or hash_file(record) != scorer.head["lineage"]["records"].get("split"):
         raise StageError(f"the newest scorer, {scorer.tag}, is of another split of the data; run `assay run` first")
     rows = presumed_normals(read_rows(split / "calibration"))
     scored = scorer.function.scored(rows.features, categories_of(rows))

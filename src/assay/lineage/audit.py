@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from assay.errors import AssayError
-from assay.lineage.chain import Chain, before_entries, event_of, read_chain, work_folder
+from assay.lineage.chain import UNKNOWN, Chain, before_entries, event_of, read_chain, work_folder
 from assay.lineage.commits import commit_with, without_git
 from assay.lineage.delivery import bento_folder, check_bento, check_deployment, check_log, check_model
 from assay.lineage.findings import INTACT, Finding, Findings, Outcome, differ, look
@@ -66,6 +66,7 @@ def verify_scorer(project: Project, tag: str) -> Findings:
         found.append(look(f"stage {stage}", check))
         if found[-1].state == "superseded":
             moved.add(f"work/{chain.name}/{stage}/")
+    found += [Finding(f"stage {stage}", "differs", UNKNOWN) for stage in chain.unknown]
     found.append(look("stage package", lambda: _package(chain)))
     found.append(look("rows of the run", lambda: _rows(chain)))
     found.append(look("BentoML model", lambda: check_model(chain)))

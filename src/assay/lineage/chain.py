@@ -17,6 +17,7 @@ from assay.project import STAGES, Project
 from assay.serving.scorer import HEAD, find_scorer
 
 Record = dict[str, Any]
+UNKNOWN = "not known to this version of Assay; use the version that made the scorer"
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,13 @@ class Chain:
         return chosen["detector"], chosen["adapter"], chosen["level"]
 
     def named(self, stage: str) -> str:
-        """SHA-256 by which scorer.json names the record of a stage."""
-        return str(self.head["lineage"]["records"][stage])
+        """SHA-256 by which scorer.json names the record of a stage, "" where it names none."""
+        return str(self.head["lineage"]["records"].get(stage, ""))
+
+    @property
+    def unknown(self) -> list[str]:
+        """Stages that scorer.json names and this version does not know; their records are not read."""
+        return sorted(set(self.head["lineage"]["records"]) - set(STAGES))
 
     @property
     def behind(self) -> dict[str, Record]:
@@ -176,6 +182,17 @@ class Chain:
             (into / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, into / name)
         return into
+
+
+def require_records(chain: Chain) -> None:
+    """Raise `ScorerError` unless every record that a scorer names is there, and of a stage that is known."""
+    if chain.unknown:
+        raise ScorerError(f"stage {chain.unknown[0]} of {chain.tag}: {UNKNOWN}")
+    if lost := [stage for stage in chain.head["lineage"]["records"] if stage not in chain.records]:
+        raise ScorerError(
+            f"the record of stage {lost[0]} in {chain.folder} is broken or missing; "
+            f"see `assay audit verify {chain.folder}`"
+        )
 
 
 def where_from(archive: Archive) -> str:

@@ -195,7 +195,7 @@ def _yaml(text: bytes | None) -> Any:
 
     try:
         return yaml.safe_load(text or b"")
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
+    except (yaml.YAMLError, ValueError, RecursionError):
         return None
 
 

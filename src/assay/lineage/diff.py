@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from assay.errors import ScorerError
-from assay.lineage.chain import Chain, read_chain
+from assay.lineage.chain import Chain, read_chain, require_records
 from assay.lineage.facts import METRICS, metrics_of, reference_of, selection_of
 from assay.lineage.records import hash_file
 from assay.lineage.rows import LABELLED
@@ -74,7 +74,7 @@ def compare_scorers(project: Project, before: str, after: str) -> Difference:
     Raises
     ------
     ScorerError
-        There is no such scorer, or its head, a record or its list of rows is broken.
+        There is no such scorer, or its head, a record or its list of rows is broken, or it has a stage that is not known.
     """
     old, new = read_chain(project, before), read_chain(project, after)
     for chain in (old, new):
@@ -92,10 +92,7 @@ def compare_scorers(project: Project, before: str, after: str) -> Difference:
 
 
 def _require_whole(chain: Chain) -> None:
-    if lost := [stage for stage in chain.head["lineage"]["records"] if stage not in chain.records]:
-        raise ScorerError(
-            f"the record of stage {lost[0]} in {chain.folder} is broken or missing; see `assay audit verify`"
-        )
+    require_records(chain)
     path = chain.folder / ROWS
     if not path.is_file() or hash_file(path) != chain.head["files"].get(ROWS):
         raise ScorerError(f"{path} is not the one that was packaged; see `assay audit verify {chain.tag}`")

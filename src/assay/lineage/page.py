@@ -83,6 +83,8 @@ def edges_of(boxes: list[Box]) -> list[Edge]:
     found = []
     for box in boxes:
         for source, parts in box.node.reads.items():
+            if source not in numbers:  # a stage that is neither known nor named by the scorer
+                continue
             start = boxes[numbers[source]]
             title = f"{box.node.title} reads {', '.join(parts)} of {start.node.title}"
             found.append(Edge(start.number, box.number, _path(start, box), title))

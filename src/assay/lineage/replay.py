@@ -14,7 +14,7 @@ import numpy as np
 
 from assay import console, runs, stages
 from assay.errors import AssayError, ScorerError, StageError
-from assay.lineage.chain import Chain, before_entries, event_of, read_chain, where_from
+from assay.lineage.chain import Chain, before_entries, event_of, read_chain, require_records, where_from
 from assay.lineage.commits import commit_with, content_at, find_origin
 from assay.lineage.freshness import read_record
 from assay.lineage.records import hash_file, hash_paths
@@ -82,15 +82,12 @@ def replay_scorer(project: Project, tag: str) -> Replayed:
     Raises
     ------
     ScorerError
-        There is no such scorer, a record is broken, or a recorded input is no longer at hand.
+        There is no such scorer, a record is broken or of a stage that is not known, or a recorded input is no longer at hand.
     StageError
         Today's code is not the recorded one, or a stage fails.
     """
     chain = read_chain(project, tag)
-    if lost := [stage for stage in chain.head["lineage"]["records"] if stage not in chain.records]:
-        raise ScorerError(
-            f"the record of stage {lost[0]} in {chain.folder} is broken or missing; see `assay audit verify {tag}`"
-        )
+    require_records(chain)
     _require_code(chain)
     with tempfile.TemporaryDirectory(prefix="assay-replay-") as folder:
         replica = _prepare(chain, Path(folder) / "project")

@@ -148,6 +148,9 @@ def show_scorer(project: Project, tag: str) -> Shown:
     for path, digest in chain.settings.items():
         title = SETTINGS.get(path.partition("/")[0], path)
         nodes.append(Node(path, title, states[path].state, states[path].detail, digest, {"file": path}))
+    for stage in chain.unknown:
+        found = states[f"stage {stage}"]
+        nodes.append(Node(stage, f"Stage {stage}", found.state, found.detail, chain.named(stage)))
     for stage in STAGES:
         found = states["scorer folder"] if stage == "package" else states.get(f"stage {stage}", Finding(stage, ""))
         nodes.append(_stage(chain, stage, found))
@@ -215,8 +218,9 @@ def _reads(chain: Chain, stage: str) -> dict[str, list[str]]:
         part = parts[-1] if path in chain.settings or parts[0] == "data" else parts[3]
         if part not in found.setdefault(source, []):
             found[source].append(part)
-    order = ["data", *chain.settings, *STAGES]
-    return {source: found[source] for source in sorted(found, key=order.index)}
+    order = ["data", *chain.settings, *chain.unknown, *STAGES]
+    places = {source: place for place, source in enumerate(order)}
+    return {source: found[source] for source in sorted(found, key=lambda source: places.get(source, len(order)))}
 
 
 def _bento(chain: Chain, found: Finding) -> Node:
