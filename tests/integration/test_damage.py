@@ -17,6 +17,7 @@ from assay.errors import AssayError, ConfigError, ScorerError, TamperedError
 from assay.lineage.audit import verify_scorer
 from assay.lineage.commits import commit_with
 from assay.lineage.events import EventLog
+from assay.lineage.records import hash_file
 from assay.parts import Part, read_arrays, read_json, read_part, write_json, write_part
 from assay.project import Project
 from assay.serving.scorer import load_scorer
@@ -147,6 +148,43 @@ def test_a_broken_carried_record_hides_no_other_finding(finished: Checkout) -> N
     found = {f.what: f.state for f in verify_scorer(Project(finished.root), "breast_cancer").found}
     assert found["stage split"] == "ok"
     assert found["stage train"] == "differs"
+
+
+@pytest.mark.parametrize("lost", [(), ("train",)], ids=["one more", "another instead"])
+def test_a_stage_of_another_version_is_called_that(finished: Checkout, lost: tuple[str, ...]) -> None:
+    """A stage "refine" between train and calibrate, or in place of train."""
+    (packed,) = (path.parent for path in (finished.root / "work/scorers/breast_cancer").glob("*/scorer.json"))
+    folder = Path(shutil.copytree(packed, finished.root / "other"))
+    head = json.loads((folder / "scorer.json").read_text())
+
+    def carry(stage: str, text: str) -> None:
+        (folder / f"lineage/{stage}.json").write_text(text)
+        head["lineage"]["records"][stage] = hash_file(folder / f"lineage/{stage}.json")
+        head["files"][f"lineage/{stage}.json"] = head["lineage"]["records"][stage]
+
+    carry("refine", (folder / "lineage/train.json").read_text().replace('"train"', '"refine"'))
+    carry("calibrate", (folder / "lineage/calibrate.json").read_text().replace("/train/", "/refine/"))
+    for stage in lost:
+        del head["lineage"]["records"][stage], head["files"][f"lineage/{stage}.json"]
+        (folder / f"lineage/{stage}.json").unlink()
+    write_json(folder / "scorer.json", head)
+    told = "not known to this version of Assay; use the version that made the scorer"
+    shown = finished.assay("audit", "show", "./other", "--html", "page.html").stdout.splitlines()
+    place = next(number for number, line in enumerate(shown) if line.startswith("Stage refine"))
+    assert "differs" in shown[place]
+    assert shown[place + 1].strip() == told
+    assert any(line.split()[:2] == ["reads", "refine:"] for line in shown)
+    assert "Calibrate reads" in (page := (finished.root / "page.html").read_text())
+    assert "of Stage refine" in page
+    assert f"stage refine: {told}" in finished.assay("audit", "verify", "./other", code=1).stdout
+    version = hash_file(folder / "scorer.json")[:12]
+    for arguments in (
+        ("replay", "./other"),
+        ("diff", "breast_cancer", "./other"),
+        ("diff", "./other", "breast_cancer"),
+    ):
+        (line,) = finished.assay("audit", *arguments, code=1).stderr.splitlines()
+        assert line == f"assay: stage refine of breast_cancer:{version}: {told}"
 
 
 def test_newer_data_alone_do_not_make_the_champion_tampered(finished: Checkout) -> None:

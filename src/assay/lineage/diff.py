@@ -74,7 +74,8 @@ def compare_scorers(project: Project, before: str, after: str) -> Difference:
     Raises
     ------
     ScorerError
-        There is no such scorer, or its head, a record or its list of rows is broken, or it has a stage that is not known.
+        There is no such scorer, or its head, a record or its list of rows is broken, or one of its
+        stages is not known.
     """
     old, new = read_chain(project, before), read_chain(project, after)
     for chain in (old, new):

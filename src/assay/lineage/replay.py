@@ -82,7 +82,8 @@ def replay_scorer(project: Project, tag: str) -> Replayed:
     Raises
     ------
     ScorerError
-        There is no such scorer, a record is broken or of a stage that is not known, or a recorded input is no longer at hand.
+        There is no such scorer, a record is broken or of a stage that is not known, or a recorded input is no
+        longer at hand.
     StageError
         Today's code is not the recorded one, or a stage fails.
     """
