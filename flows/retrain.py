@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from prefect import flow, task  # noqa: E402  (its switches are set above)
 from prefect.client.schemas.objects import State, TaskRun  # noqa: E402
 from prefect.tasks import Task  # noqa: E402
 
-from assay import console, runs  # noqa: E402
+from assay import console, interruption, runs  # noqa: E402
 from assay.errors import AssayError  # noqa: E402
+from assay.scheduling import SCHEDULED  # noqa: E402
 
 
 def worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
@@ -38,6 +40,8 @@ def retrain(dataset: str | None = None) -> dict[str, Any]:
     dataset : str, optional
         Written to params.yaml first; what stands there is used where this is left out.
     """
+    if os.environ.get(SCHEDULED):
+        interruption.end_with_parent()
     project = Project(Path(__file__).resolve().parents[1])
     with project.lock():
         if dataset is not None:

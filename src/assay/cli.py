@@ -47,9 +47,11 @@ def run(dataset: str | None, as_json: bool) -> None:
     project = find_project()
     from assay import runs
     from assay.errors import NoValidCandidateError
+    from assay.interruption import interruptible
 
     try:
-        result = _run(project, dataset)
+        with interruptible():
+            result = _run(project, dataset)
     except NoValidCandidateError:
         if not as_json:
             runs.show(runs.summarise(project, "no valid candidate, nothing ships", shipped=False))
@@ -71,7 +73,10 @@ def _run(project: Project, dataset: str | None) -> Result:
         if not runs.stale_stages(project):
             return runs.refresh(project)
         runs.check_choices(project)
-    return runs.Result(**load_flow(project).retrain())
+    from assay.scheduling import prefect_server
+
+    with prefect_server(project):
+        return runs.Result(**load_flow(project).retrain())
 
 
 def load_flow(project: Project) -> Any:

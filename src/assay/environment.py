@@ -9,11 +9,14 @@ SWITCHES = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_LOGGING_LEVEL": "WARNING",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    # Prefect's own temporary server outlives a killed run; `assay.scheduling.prefect_server` does not.
+    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
     "DVC_NO_ANALYTICS": "1",
     "GX_ANALYTICS_ENABLED": "False",
     "BENTOML_DO_NOT_TRACK": "True",
 }
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def set_environment(root: Path) -> None:
@@ -25,3 +28,14 @@ def set_environment(root: Path) -> None:
     }
     for name, value in {**SWITCHES, **state}.items():
         os.environ.setdefault(name, value)
+    spare_loopback()
+
+
+def spare_loopback() -> None:
+    """Except loopback from the user's proxies, which cannot reach a server on this machine."""
+    if not any(os.environ.get(name) or os.environ.get(name.lower()) for name in PROXIES):
+        return
+    given = ",".join(os.environ.get(name, "") for name in ("no_proxy", "NO_PROXY"))
+    hosts = [host.strip() for host in given.split(",") if host.strip()]
+    if "*" not in hosts:
+        os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(dict.fromkeys([*hosts, *LOOPBACK]))

@@ -15,6 +15,7 @@ line and exits with the class's ``exit_code``; only bugs show a traceback.
     + ScorerError: a scorer folder or tag cannot be loaded
     + StageError: a stage's inputs are missing or another run holds the project
     + ToolError: a framework's command failed
+    + InterruptedRunError: a signal ended a run
     + LedgerError: the ledger or the rows kept for it cannot be used
 """
 
@@ -81,6 +82,14 @@ class StageError(AssayError):
 
 class ToolError(AssayError):
     """A command of DVC, BentoML or Prefect failed."""
+
+
+class InterruptedRunError(AssayError):
+    """A signal ended a run; the exit code is the one that shells give to a process that the signal ended."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__("interrupted; the next `assay run` goes on from here")
+        self.exit_code = 128 + number
 
 
 class LedgerError(AssayError):

@@ -12,7 +12,7 @@ from assay.data.quarantine import quarantine_path, read_quarantine
 from assay.errors import ConfigError, ScorerError, StageError, ToolError
 from assay.lineage import openlineage
 from assay.lineage.freshness import Outcome, is_fresh, run_stage
-from assay.lineage.history import KILLED
+from assay.lineage.history import KILLED, SIGNALLED
 from assay.lineage.records import RECORD, hash_tree
 from assay.lineage.rows import keep_rows
 from assay.parts import read_json
@@ -151,16 +151,22 @@ def open_run(project: Project, driver: str) -> str:
 
 
 def close_run(project: Project, run: str, done: list[str], error: BaseException | None) -> None:
-    """Tell DVC of the stages that ran or were fresh, and log how the run ended."""
+    """Tell DVC of the stages that ran or were fresh, and log how the run ended.
+
+    A run that is interrupted has to end soon: the next one tells DVC of its stages too.
+    """
+    interrupted = error is not None and not isinstance(error, Exception)
     try:
-        versioning.commit(project.root, done)
+        if not interrupted:
+            versioning.commit(project.root, done)
     except ToolError as failed:
         if error is None:
             openlineage.tell_run_ended(project, run, failed)
             raise
         console.say(f"dvc.lock was not brought up to date: {failed}")
-    state = "completed" if error is None else "failed"
-    project.events.append("run-ended", run=run, state=state, reason="" if error is None else str(error), stages=done)
+    state = "completed" if error is None else "interrupted" if interrupted else "failed"
+    reason = SIGNALLED if interrupted else "" if error is None else str(error)
+    project.events.append("run-ended", run=run, state=state, reason=reason, stages=done)
     openlineage.tell_run_ended(project, run, error)
 
 

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
-from urllib.error import URLError
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from assay import console
 from assay.errors import ConfigError, ToolError
+from assay.interruption import interruptible
 
 if TYPE_CHECKING:
+    from prefect.runner import Runner
+
     from assay.project import Project
 
-START_SECONDS = 120
+SCHEDULED = "ASSAY_SCHEDULED"
+HANG_SECONDS = 30 * 60
+STOP_SECONDS = 3
 
 
 def serve_schedule(project: Project, *, cron: str | None, interval: float | None, dataset: str | None) -> None:
-    """Serve the flow until interrupted; runs never overlap.
+    """Serve the flow until a signal ends it, and the run that it is at; runs never overlap.
 
     Parameters
     ----------
@@ -46,22 +55,30 @@ def serve_schedule(project: Project, *, cron: str | None, interval: float | None
     if cron is not None:
         _check_cron(cron)
     clock: dict[str, Any] = {"cron": cron} if cron is not None else {"interval": timedelta(seconds=interval or 0)}
-    with prefect_server(project):
+    with interruptible(), prefect_server(project):
         from prefect import Flow
+        from prefect.runner import Runner
 
         # By address, so that the process of each run can import it again.
         flow: Any = Flow.from_source(source=str(project.root), entrypoint="flows/retrain.py:retrain")
-        what = f"cron {cron} (UTC)" if cron is not None else f"every {interval:g} s"
         name = dataset or project.dataset
+        runner = Runner(name=f"retrain-{name}", limit=1, pause_on_shutdown=True)
+        runner.add_flow(flow, name=runner.name, parameters={"dataset": dataset}, **clock)
+        what = f"cron {cron} (UTC)" if cron is not None else f"every {interval:g} s"
         console.say(f"retraining {name}: {what}; Prefect at {os.environ['PREFECT_API_URL']}; stop with Ctrl-C")
-        flow.serve(
-            name=f"retrain-{name}",
-            parameters={"dataset": dataset},
-            limit=1,
-            pause_on_shutdown=True,
-            print_starting_message=False,
-            **clock,
-        )
+        os.environ[SCHEDULED] = "1"
+        _serve(runner)
+
+
+def _serve(runner: Runner) -> None:
+    """Serve in a thread of its own, where Prefect handles no signals: its own handlers wait until a run has ended."""
+    with ThreadPoolExecutor(1) as thread:
+        serving = thread.submit(lambda: asyncio.run(runner.start()))
+        try:
+            serving.result()
+        except KeyboardInterrupt:
+            runner.execute_in_background(runner.astop)
+            serving.result()
 
 
 def _check_cron(expression: str) -> None:
@@ -83,7 +100,8 @@ def prefect_server(project: Project) -> Iterator[str]:
     if given := os.environ.get("PREFECT_API_URL"):
         if not _answers(given):
             raise ToolError(f"no Prefect server answers at PREFECT_API_URL={given}; start it, or unset the variable")
-        yield given
+        with _prefect_errors(given):
+            yield given
         return
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -91,31 +109,64 @@ def prefect_server(project: Project) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}/api"
     log = project.state / "prefect-server.log"
     log.parent.mkdir(exist_ok=True)
-    with log.open("wb") as stream:
-        command = [
-            sys.executable,
-            "-m",
-            "prefect",
-            "server",
-            "start",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-        ]
-        server = subprocess.Popen(command, stdout=stream, stderr=stream)
+    command = [
+        sys.executable,
+        "-m",
+        "assay.local_server",
+        "server",
+        "start",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
+    with (
+        log.open("wb") as stream,
+        # A session of its own: Ctrl-C ends the run first, which tells the server so.
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=stream, stderr=stream, start_new_session=True
+        ) as server,
+    ):
         try:
             _wait(url, server, str(log))
             os.environ["PREFECT_API_URL"] = url
-            yield url
+            with _prefect_errors(url):
+                yield url
         finally:
             os.environ.pop("PREFECT_API_URL", None)
-            server.terminate()
-            server.wait(timeout=30)
+            _stop(server)
+
+
+@contextlib.contextmanager
+def _prefect_errors(url: str) -> Iterator[None]:
+    """Turn what Prefect's client raises, where its server cannot be used any longer, into `ToolError`."""
+    try:
+        yield
+    except Exception as error:
+        if _raised_in(error) not in ("httpx", "prefect"):
+            raise
+        raise ToolError(f"Prefect failed with its server at {url}: {type(error).__name__}: {error}") from error
+
+
+def _raised_in(error: Exception) -> str:
+    """Return the name of the package whose code raised an error."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return str(frames[-1].f_globals.get("__name__", "")).partition(".")[0] if frames else ""
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    server.terminate()
+    try:
+        server.wait(timeout=STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        server.kill()
 
 
 def _wait(url: str, server: subprocess.Popen[bytes], log: str) -> None:
-    end = time.monotonic() + START_SECONDS
+    """Wait as long as the server is at its start: a slow machine may take minutes."""
+    end = time.monotonic() + HANG_SECONDS
     while not _answers(url):
         if server.poll() is not None or time.monotonic() > end:
             raise ToolError(f"the local Prefect server did not start; its log is {log}")
@@ -124,7 +175,9 @@ def _wait(url: str, server: subprocess.Popen[bytes], log: str) -> None:
 
 def _answers(url: str) -> bool:
     try:
-        with urlopen(f"{url.rstrip('/')}/health", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (URLError, OSError, ValueError):
+        with urlopen(f"{url.rstrip('/')}/health", timeout=60):
+            return True
+    except HTTPError as error:
+        return error.code < 500
+    except (OSError, HTTPException, ValueError):
         return False

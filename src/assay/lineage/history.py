@@ -10,6 +10,7 @@ from assay.lineage.rows import FIRST, STAGE_USES
 from assay.project import STAGES
 
 KILLED = "it was killed before it could log its end"
+SIGNALLED = "a signal ended it"
 
 
 @dataclass

@@ -1,0 +1,95 @@
+"""How processes end: on a signal in order and in time, and never later than the process that started them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from assay.errors import InterruptedRunError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+GRACE_SECONDS = 8
+STDIN = 0
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGINT and SIGTERM end the block as an exception does, so that every ``finally`` in it runs.
+
+    The first signal raises `KeyboardInterrupt` in the main thread, later ones are ignored. A process whose main thread
+    has not ended `GRACE_SECONDS` after the first, since it computes outside of Python, ends there and then.
+
+    Raises
+    ------
+    InterruptedRunError
+        A signal arrived and the block did not end as usual.
+    """
+    received: list[int] = []
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        if received:
+            return
+        received.append(number)
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in SIGNALS}
+    with _deadline():
+        try:
+            yield
+        except BaseException as error:
+            if not received:
+                raise
+            raise InterruptedRunError(received[0]) from error
+        finally:
+            if not received:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+
+@contextmanager
+def _deadline() -> Iterator[None]:
+    """End the process `GRACE_SECONDS` after a signal, whatever the main thread does and whoever handles the signal."""
+    listening, told = socket.socketpair()
+    told.setblocking(False)
+
+    def wait() -> None:
+        with listening:
+            while number := listening.recv(1):
+                if number[0] in SIGNALS:
+                    time.sleep(GRACE_SECONDS)
+                    late = InterruptedRunError(number[0])
+                    sys.stderr.write(f"assay: {late}\n")
+                    sys.stderr.flush()
+                    os._exit(late.exit_code)
+
+    threading.Thread(target=wait, name="deadline", daemon=True).start()
+    before = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        told.close()
+
+
+def end_with_parent() -> None:
+    """End this process at once when its parent ends, which holds the other end of its standard input.
+
+    Until then it is for the parent to end it: Ctrl-C, which reaches every process of a terminal, is left to that.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def wait() -> None:
+        while os.read(STDIN, 4096):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()
