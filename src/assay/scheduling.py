@@ -157,6 +157,11 @@ def _raised_in(error: Exception) -> str:
 
 
 def _stop(server: subprocess.Popen[bytes]) -> None:
+    if server.poll() is None and "prefect.events.worker" in sys.modules:
+        from prefect.events.worker import EventsWorker
+
+        # What Prefect has still to tell it: at its exit it would look for a server that is gone, for seconds.
+        EventsWorker.drain_all(timeout=STOP_SECONDS)
     server.terminate()
     try:
         server.wait(timeout=STOP_SECONDS)
