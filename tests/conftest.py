@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from assay.environment import SWITCHES
+from tests.waiting import HANG_SECONDS
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = (
@@ -81,7 +82,7 @@ class Checkout:
             capture_output=True,
             text=True,
             check=False,
-            timeout=300,
+            timeout=HANG_SECONDS,
         )
 
     def assay(self, *arguments: str, code: int = 0, **extra: str) -> subprocess.CompletedProcess[str]:

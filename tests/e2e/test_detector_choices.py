@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 
 import pandas as pd
 import pytest
 from tests.conftest import QUICK, Checkout
+from tests.waiting import wait_until
 
 from assay.parts import read_arrays, read_json
 
@@ -90,10 +90,7 @@ def test_a_killed_training_goes_on_where_it_was(checkout: Checkout) -> None:
         checkout.assay("stage", stage)
     process = checkout.start("assay", "stage", "train")
     folder = checkout.root / ".assay/checkpoints/breast_cancer"
-    deadline = time.monotonic() + 120
-    while not list(folder.rglob("*.safetensors")) and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.1)
-    assert process.poll() is None, process.stdout.read() if process.stdout else ""
+    wait_until(lambda: list(folder.rglob("*.safetensors")), process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert list(folder.rglob("level-0.autoencoder*"))

@@ -1,47 +1,71 @@
-"""A run killed at any stage leaves nothing half-written, and the next run goes on from there."""
+"""A run that is ended leaves nothing half-written and nothing running, and the next run goes on from there."""
 
 from __future__ import annotations
 
 import os
 import signal
-import time
+from pathlib import Path
 
 import pytest
 from tests.conftest import QUICK, Checkout
+from tests.waiting import at_work, wait_until, wait_until_none_works
 
 from assay.project import STAGES, Project
 
+LONG = "  - autoencoder: {epochs: 1000000, members: 2, learning_rate: 0.000001}\n"
+DEAD = "http://127.0.0.1:9"
+PROXIES = {"HTTP_PROXY": DEAD, "HTTPS_PROXY": DEAD, "ALL_PROXY": DEAD, "NO_PROXY": "intranet.example"}
 
-def kill_while(project: Checkout, stage: str, prefect_api: str) -> None:
-    """Start a run and kill it, with all its children, while `stage` has its folder under a temporary name."""
+
+def ended_runs(root: Path) -> list[tuple[str, str]]:
+    return [(event["state"], event["reason"]) for event in Project(root).events if event["event"] == "run-ended"]
+
+
+def kill_while(project: Checkout, stage: str, server: dict[str, str]) -> None:
+    """Start a run and kill it, with its process group, while `stage` has its folder under a temporary name."""
     parent = project.root / "work" / ("scorers" if stage == "package" else "breast_cancer")
     name = "breast_cancer" if stage == "package" else stage
-    run = project.start("assay", "run", PREFECT_API_URL=prefect_api)
+    run = project.start("assay", "run", **server)
     try:
-        end = time.monotonic() + 120
-        while time.monotonic() < end and run.poll() is None:
-            if any(parent.glob(f".{name}.*")):
-                return
-            time.sleep(0.001)
-        raise AssertionError(f"stage {stage} was never seen at work: {run.communicate()[0]}")
+        wait_until(lambda: any(parent.glob(f".{name}.*")), run, pause=0.001)
+        assert server or any("assay.local_server" in command for command in at_work(project.root))
     finally:
         os.killpg(run.pid, signal.SIGKILL)
         run.communicate()
+    wait_until_none_works(project.root)
 
 
 @pytest.mark.parametrize("stage", ["split", "validate", "train", "package"])
 def test_a_killed_run_leaves_nothing_half_written_and_resumes(checkout: Checkout, prefect_api: str, stage: str) -> None:
     checkout.params(QUICK.replace("n_estimators: 25", "n_estimators: 300"))
-    kill_while(checkout, stage, prefect_api)
+    # One of them has a server of its own, which must not stay.
+    kill_while(checkout, stage, {} if stage == "train" else {"PREFECT_API_URL": prefect_api})
     folder = checkout.root / "work" / ("scorers/breast_cancer" if stage == "package" else f"breast_cancer/{stage}")
     assert not folder.exists()
     told = checkout.assay("run", PREFECT_API_URL=prefect_api)
     fresh = [line.split()[0] for line in told.stderr.splitlines() if line.endswith("fresh")]
     assert fresh == list(STAGES[: STAGES.index(stage)])
     assert not list(checkout.root.glob("work/**/.*.*"))
-    ended = [event for event in Project(checkout.root).events if event["event"] == "run-ended"]
-    assert [event["state"] for event in ended] == ["interrupted", "completed"]
+    assert [state for state, _ in ended_runs(checkout.root)] == ["interrupted", "completed"]
     assert checkout.call("dvc", "status", "-q").returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_in_order(finished: Checkout, prefect_api: str, number: signal.Signals) -> None:
+    """Told twice, it ends once: with a server of its own and proxies that lead nowhere, and with the tests' server."""
+    finished.params(QUICK.replace("detectors:\n", f"detectors:\n{LONG}"))
+    server = PROXIES if number == signal.SIGINT else {"PREFECT_API_URL": prefect_api}
+    run = finished.start("assay", "run", **server)
+    wait_until(lambda: any((finished.root / "work/breast_cancer").glob(".train.*")), run)
+    run.send_signal(number)
+    run.send_signal(number)
+    *_, told = (output := run.communicate()[0]).splitlines()
+    assert at_work(finished.root) == []
+    assert run.returncode == 128 + number, output
+    assert told == "assay: interrupted; the next `assay run` goes on from here", output
+    assert "Traceback" not in output
+    assert ended_runs(finished.root) == [("interrupted", "a signal ended it")]
+    assert not list(finished.root.glob("work/**/.*.*"))
 
 
 def test_two_runs_at_once_are_refused(checkout: Checkout) -> None:

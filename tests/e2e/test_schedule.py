@@ -1,39 +1,60 @@
-"""The clock: a schedule fires on a real Prefect server."""
+"""The clock: a schedule fires on a real Prefect server, and ends with all that it started."""
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import time
+from typing import Any
 
-from tests.conftest import Checkout
+from tests.conftest import QUICK, Checkout
+from tests.waiting import at_work, wait_until, wait_until_none_works
 
 from assay.lineage.events import EventLog
 
+LONG = QUICK.replace("detectors:\n", "detectors:\n  - autoencoder: {epochs: 1000000, members: 2}\n")
+OFTEN = {"PREFECT_RUNNER_POLL_FREQUENCY": "2"}
 
-def test_an_interval_schedule_fires(finished: Checkout, prefect_api: str) -> None:
+
+def ended(log: EventLog) -> list[dict[str, Any]]:
+    return [event for event in log if event["event"] == "run-ended"]
+
+
+def is_training(project: Checkout) -> bool:
+    return any((project.root / "work/breast_cancer").glob(".train.*"))
+
+
+def test_an_interval_schedule_fires_until_a_signal_ends_it(finished: Checkout) -> None:
+    """Runs follow each other; the one that the signal meets is logged, and neither it nor the server stays."""
     log = EventLog(finished.root / ".assay" / "events.jsonl")
-    clock = finished.start(
-        "assay", "schedule", "--interval", "5", PREFECT_API_URL=prefect_api, PREFECT_RUNNER_POLL_FREQUENCY="2"
-    )
+    clock = finished.start("assay", "schedule", "--interval", "5", **OFTEN)
     try:
-        end = time.monotonic() + 90
-        while time.monotonic() < end and clock.poll() is None:
-            ended = [event for event in log if event["event"] == "run-ended"]
-            if len(ended) >= 2:
-                break
-            time.sleep(0.5)
+        wait_until(lambda: len(ended(log)) >= 2, clock, pause=0.5)
+        finished.params(LONG)
+        wait_until(lambda: is_training(finished), clock)
     finally:
-        os.killpg(clock.pid, signal.SIGINT)
-        try:
-            told = clock.communicate(timeout=20)[0]
-        except subprocess.TimeoutExpired:
-            os.killpg(clock.pid, signal.SIGKILL)
-            told = clock.communicate()[0]
-    assert len(ended) >= 2, told
-    assert {event["state"] for event in ended} == {"completed"}
+        clock.send_signal(signal.SIGTERM)
+        told = clock.communicate()[0]
+    assert at_work(finished.root) == []
+    assert clock.returncode == 0, told
+    assert "Traceback" not in told
+    assert {event["state"] for event in ended(log)[:2]} == {"completed"}
+    assert ended(log)[-1]["state"] == "interrupted", told
     log.check()
+
+
+def test_a_killed_schedule_takes_its_run_with_it(finished: Checkout, prefect_api: str) -> None:
+    finished.params(LONG)
+    clock = finished.start("assay", "schedule", "--interval", "5", PREFECT_API_URL=prefect_api, **OFTEN)
+    try:
+        wait_until(lambda: is_training(finished), clock)
+        assert any("prefect.engine" in command for command in at_work(finished.root))
+    finally:
+        os.kill(clock.pid, signal.SIGKILL)
+    wait_until_none_works(finished.root)
+    clock.communicate()
+    finished.assay("stage", "split")
+    (run,) = ended(EventLog(finished.root / ".assay" / "events.jsonl"))
+    assert run["state"] == "interrupted"
 
 
 def test_a_bad_cron_expression_is_refused(finished: Checkout) -> None:

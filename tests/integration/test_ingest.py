@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 from tests.conftest import Checkout
+from tests.waiting import wait_until
 
 from assay import stages
 from assay.data.dataset import read_dataset
@@ -130,11 +130,7 @@ def kill_when(project: Checkout, seen: Callable[[], bool]) -> None:
     """Start to ingest and kill it, with all its children, as soon as something is seen."""
     process = project.start("assay", "ingest", "patients.csv", *OPTIONS)
     try:
-        end = time.monotonic() + 60
-        while not seen():
-            assert process.poll() is None, "it ended before it was killed"
-            assert time.monotonic() < end
-            time.sleep(0.0005)
+        wait_until(seen, process, pause=0.0005)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

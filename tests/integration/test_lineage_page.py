@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import Checkout
+from tests.waiting import HANG_SECONDS
 
 from assay.lineage.page import write_page
 from assay.lineage.show import Shown, show_scorer
@@ -64,7 +65,7 @@ def chromium(page: Path, profile: Path, *arguments: str) -> str:
     if program is None:
         pytest.skip("there is no Chromium to draw the page with")
     command = [program, *FLAGS.split(), f"--user-data-dir={profile}", *arguments, page.as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=HANG_SECONDS).stdout
 
 
 def test_every_link_of_the_chain_is_told(finished: Checkout, shown: Shown) -> None:

@@ -24,6 +24,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 import yaml
 from sklearn.datasets import load_breast_cancer
+from tests.waiting import HANG_SECONDS
 
 import assay
 from assay.calibration.adapters import make_adapter
@@ -145,7 +146,7 @@ def running(
         ) as process,
     ):
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=HANG_SECONDS) as client:
                 wait_ready(client, process, log)
                 yield client, process
         finally:
@@ -168,7 +169,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def wait_ready(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + HANG_SECONDS
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text()
         try:
@@ -177,7 +178,7 @@ def wait_ready(client: httpx.Client, process: subprocess.Popen[bytes], log: Path
         except httpx.TransportError:
             pass
         time.sleep(0.1)
-    raise AssertionError(f"not ready after 60 s: {log.read_text()}")
+    raise AssertionError(f"never ready: {log.read_text()}")
 
 
 SERVE = """
@@ -202,7 +203,7 @@ def client(root: Path, published: Published, log: Path) -> Iterator[httpx.Client
         yield client
         family = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(HANG_SECONDS) == 0
         assert not [member for member in family if member.is_running()]
 
 

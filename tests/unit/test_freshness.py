@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from tests.conftest import Checkout, make_checkout
+from tests.waiting import wait_until
 
 from assay.data.quarantine import ensure_quarantine
 from assay.errors import StageError, TamperedError
@@ -209,7 +210,7 @@ from assay.project import Project
 
 def work(project, out):
     (out / "half").write_bytes(b"")
-    time.sleep(60)
+    time.sleep(3600)
 
 run_stage(Project(Path.cwd()), "split", work)
 """
@@ -222,9 +223,7 @@ def test_what_a_killed_run_left_is_swept_by_the_next(root: Path, finished_before
         replace(root / "params.yaml", "split: {seed: 0}", "split: {seed: 7}")
     (root / "work/breast_cancer/.splitter.kept").mkdir(parents=True)
     process = Checkout(root).start(sys.executable, "-c", KILLED)
-    end = time.monotonic() + 30
-    while not list(root.glob("work/breast_cancer/.split.*/half")) and time.monotonic() < end:
-        time.sleep(0.01)
+    wait_until(lambda: list(root.glob("work/breast_cancer/.split.*/half")), process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert len(beside(root)) == 2 + finished_before

@@ -1,0 +1,37 @@
+"""The frameworks' environment: proxies do not swallow servers on this machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from assay.environment import set_environment
+
+
+@pytest.mark.parametrize(
+    ("given", "spared"),
+    [
+        ({}, None),
+        ({"HTTP_PROXY": "http://proxy:1"}, "127.0.0.1,localhost,::1"),
+        ({"all_proxy": "http://proxy:1", "no_proxy": "a.example, localhost"}, "a.example,localhost,127.0.0.1,::1"),
+        (
+            {"HTTPS_PROXY": "http://proxy:1", "NO_PROXY": "a.example", "no_proxy": "b.example"},
+            "b.example,a.example,127.0.0.1,localhost,::1",
+        ),
+    ],
+)
+def test_proxies_spare_loopback_and_what_the_user_spares(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: dict[str, str], spared: str | None
+) -> None:
+    kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    monkeypatch.setattr(os, "environ", {**kept, **given})
+    set_environment(tmp_path)
+    assert os.environ.get("NO_PROXY") == os.environ.get("no_proxy") == spared
+
+
+def test_a_proxy_that_is_never_used_stays_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os, "environ", {"HTTP_PROXY": "http://proxy:1", "NO_PROXY": "*"})
+    set_environment(tmp_path)
+    assert os.environ["NO_PROXY"] == "*"
