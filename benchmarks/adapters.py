@@ -6,7 +6,7 @@ most 1,000 clean train normals, adapters fitted on the adapt rows, thresholds ta
 everything is judged on the selection and test rows together (30 % of the normals, half of the anomalies), rows of
 equal content once: a row of mammography has 3,329 copies, all in one role, which would decide alone. All
 settings are the product's defaults, but for the autoencoder on MNIST and Fashion-MNIST, whose convolutional form has
-3 members and 20 epochs here to save time. `auto` is `assay.calibration.choice` between the others; it sees adapt
+3 members and 20 epochs here to save time. `auto` is `assay.calibration.adapters.auto` between the others; it sees adapt
 rows and probes made of them. No setting was chosen by labels of these rows, with these exceptions: cardio and
 thyroid served as development sets for the activation of the autoencoder, the prior weight of CADET and the rule of
 the choice, and digits of scikit-learn, which are among those of optdigits, for the convolutional autoencoder. A
@@ -31,16 +31,16 @@ from numpy.typing import NDArray
 from rich.progress import track
 from scipy.stats import spearmanr
 
-from assay.calibration.adapters import ScoreAdapter, auto_candidates
-from assay.calibration.ares import Ares
-from assay.calibration.cadet import Cadet
-from assay.calibration.choice import choose_adapter
-from assay.calibration.conformal import ConformalCalibrator
+from assay.calibration.adapters.ares import Ares
+from assay.calibration.adapters.auto import choose_adapter
+from assay.calibration.adapters.cadet import Cadet
+from assay.calibration.adapters.outputs import Outputs, observe
+from assay.calibration.adapters.probes import make_probes
+from assay.calibration.adapters.registry import ScoreAdapter, auto_candidates
+from assay.calibration.calibrators.conformal import ConformalCalibrator
+from assay.calibration.calibrators.mondrian import MondrianCalibrator
 from assay.calibration.hardness import Strata, make_null_model
-from assay.calibration.mondrian import MondrianCalibrator
-from assay.calibration.outputs import Outputs, observe
-from assay.calibration.probes import make_probes
-from assay.data.registry import load_named
+from assay.data.public_sets import load_named
 from assay.data.scaling import scaler_for
 from assay.data.splitting import split_rows
 from assay.detectors.registry import make_detector

@@ -40,11 +40,11 @@ import pandas as pd
 from rich.progress import track
 from threadpoolctl import threadpool_limits
 
-from assay.calibration.ares import Ares
+from assay.calibration.adapters.ares import Ares
+from assay.calibration.adapters.outputs import Outputs, observe
 from assay.calibration.hardness import make_null_model
-from assay.calibration.outputs import Outputs, observe
 from assay.data.images import load_images
-from assay.data.registry import load_named
+from assay.data.public_sets import load_named
 from assay.data.scaling import scaler_for
 from assay.data.splitting import split_rows
 from assay.detectors.registry import make_detector

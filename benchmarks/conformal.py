@@ -42,11 +42,11 @@ import numpy as np
 from crepes.base import p_values_batch
 from numpy.typing import NDArray
 
-from assay.calibration.conformal import ConformalCalibrator
-from assay.calibration.cross import CrossCalibrator
-from assay.calibration.grouped import GroupedCalibrator
-from assay.calibration.mondrian import MondrianCalibrator
-from assay.calibration.weighted import DensityRatio, WeightedCalibrator
+from assay.calibration.calibrators.conformal import ConformalCalibrator
+from assay.calibration.calibrators.cross import CrossCalibrator
+from assay.calibration.calibrators.grouped import GroupedCalibrator
+from assay.calibration.calibrators.mondrian import MondrianCalibrator
+from assay.calibration.calibrators.weighted import DensityRatio, WeightedCalibrator
 
 OUT = Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "conformal.md"
 M, N, FOLDS, REPEATS = 10_000, 1_000_000, 5, 5

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from assay.data.dataset import Dataset
-from assay.data.registry import load_named
+from assay.data.public_sets import load_named
 from assay.data.scaling import scaler_for
 from assay.data.splitting import split_rows
 from assay.detectors.registry import detector_class, make_detector

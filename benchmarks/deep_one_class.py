@@ -48,7 +48,7 @@ import torch
 from numpy.typing import NDArray
 from rich.progress import track
 
-from assay.data.registry import load_named
+from assay.data.public_sets import load_named
 from assay.detectors.registry import detector_class, make_detector
 from assay.evaluation.metrics import auprc, auroc
 from plain_svdd import plain_svdd_scores

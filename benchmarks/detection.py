@@ -28,7 +28,7 @@ from rich.progress import track
 
 from assay.data.contamination import choose_labelled, inject
 from assay.data.dataset import RowSet
-from assay.data.registry import load_named
+from assay.data.public_sets import load_named
 from assay.data.scaling import scaler_for
 from assay.data.splitting import split_rows
 from assay.detectors.registry import DETECTORS, make_detector

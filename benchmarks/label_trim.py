@@ -29,11 +29,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from rich.progress import track
 
-from assay.calibration.conformal import ConformalCalibrator
-from assay.calibration.contaminated import choose_questions, fpr_range, rows_to_label, trim
-from assay.calibration.estimates import contamination_from_answers
+from assay.calibration.calibrators.conformal import ConformalCalibrator
+from assay.calibration.contaminated.estimates import contamination_from_answers
+from assay.calibration.contaminated.label_trim import choose_questions, fpr_range, rows_to_label, trim
 from assay.data.dataset import Dataset
-from assay.data.registry import load_named
+from assay.data.public_sets import load_named
 from assay.data.scaling import scaler_for
 from assay.detectors.registry import make_detector
 

@@ -29,17 +29,17 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from assay import runs
 from assay.data.dataset import Card, Dataset, RowSet, fingerprints, write_dataset
-from assay.data.ingest import ingest
 from assay.environment import set_environment
-from assay.lineage.events import EventLog
-from assay.lineage.ledger import ledger_folder, open_ledger
-from assay.lineage.records import hash_bytes
-from assay.lineage.rows import keep_rows, pack, rows_folder
-from assay.lineage.who_saw import who_saw
+from assay.eventlog import EventLog
+from assay.hashing import hash_bytes
+from assay.ledger.ledger import ledger_folder, open_ledger
+from assay.ledger.rows import keep_rows, pack, rows_folder
+from assay.ledger.who_saw import who_saw
 from assay.parts import write_bytes
-from assay.project import STAGES, Project
+from assay.project.ingest import ingest
+from assay.project.layout import STAGES, Project
+from assay.runs import run as runs
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "docs" / "benchmarks" / "ledger.md"

@@ -23,8 +23,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from assay.calibration.martingale import Martingale, Power, SimpleJumper
-from assay.calibration.monitor import Monitor
+from assay.calibration.streams.martingale import Martingale, Power, SimpleJumper
+from assay.calibration.streams.monitor import Monitor
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "docs" / "benchmarks" / "martingales.md"

@@ -32,8 +32,8 @@ import pandas as pd
 from rich.progress import track
 
 from assay.data.images import load_images
-from assay.detectors.autoencoder import Autoencoder
-from assay.detectors.ncae import NormalityCalibratedAutoencoder
+from assay.detectors.methods.autoencoder import Autoencoder
+from assay.detectors.methods.ncae import NormalityCalibratedAutoencoder
 from assay.evaluation.metrics import auroc
 
 OUT = Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "ncae.md"

@@ -52,11 +52,11 @@ from rich.progress import track
 from assay.data.contamination import Level, inject
 from assay.data.dataset import ANOMALY, Dataset, RowSet
 from assay.data.images import load_images
-from assay.data.registry import load_named
+from assay.data.public_sets import load_named
 from assay.data.scaling import scaler_for
 from assay.data.splitting import split_rows
 from assay.detectors.registry import make_detector
-from assay.detectors.trimmed import Trimmed
+from assay.detectors.wrappers.trimmed import Trimmed
 from assay.evaluation.metrics import auprc, auroc
 
 Rows = NDArray[np.float32]

@@ -34,10 +34,10 @@ import pandas as pd
 import torch
 from rich.progress import track
 
-from assay.data.registry import load_named
+from assay.data.public_sets import load_named
 from assay.data.scaling import Standard
-from assay.detectors.autoencoder import Autoencoder
-from assay.detectors.deep_svdd import DeepSVDD
+from assay.detectors.methods.autoencoder import Autoencoder
+from assay.detectors.methods.deep_svdd import DeepSVDD
 from assay.evaluation.metrics import auroc
 
 ROOT = Path(__file__).resolve().parents[1]

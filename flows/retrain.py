@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.environment import set_environment
-from assay.project import STAGES, Project
+from assay.project.layout import STAGES, Project
 
 set_environment(Path(__file__).resolve().parents[1])
 
@@ -15,9 +15,10 @@ from prefect import flow, task  # noqa: E402  (its switches are set above)
 from prefect.client.schemas.objects import State, TaskRun  # noqa: E402
 from prefect.tasks import Task  # noqa: E402
 
-from assay import console, interruption, runs  # noqa: E402
+from assay import console, interruption  # noqa: E402
 from assay.errors import AssayError  # noqa: E402
-from assay.scheduling import SCHEDULED  # noqa: E402
+from assay.runs import run as runs  # noqa: E402
+from assay.runs.scheduling import SCHEDULED  # noqa: E402
 
 
 def worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:

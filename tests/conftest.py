@@ -141,8 +141,8 @@ def finished(finished_once: Checkout, tmp_path: Path) -> Checkout:
 @pytest.fixture(scope="session")
 def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real Prefect server on loopback, shared by the tests that run the flow."""
-    from assay.project import Project
-    from assay.scheduling import prefect_server
+    from assay.project.layout import Project
+    from assay.runs.scheduling import prefect_server
 
     root = tmp_path_factory.mktemp("prefect")
     with pytest.MonkeyPatch.context() as patch:

@@ -101,7 +101,7 @@ def _published(url: str) -> dict[str, Any]:
 
 def contamination_schema() -> dict[str, Any]:
     """The schema of our own facet, as the package ships it."""
-    text = resources.files("assay.lineage").joinpath("contamination_facet.json").read_text(encoding="utf-8")
+    text = resources.files("assay.openlineage").joinpath("contamination_facet.json").read_text(encoding="utf-8")
     found: dict[str, Any] = json.loads(text)
     return found
 

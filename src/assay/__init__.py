@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from assay.serving.scorer import Scorer
+    from assay.scorer.scorer import Scorer
 
 __all__ = ["__version__", "load"]
 __version__ = "0.1.0"
@@ -33,7 +33,8 @@ def load(tag_or_folder: str | Path) -> Scorer:
     TamperedError
         A file of it was changed.
     """
-    from assay.serving.scorer import find_scorer, load_scorer
+    from assay.project.scorers import find_scorer
+    from assay.scorer.scorer import load_scorer
 
     return load_scorer(find_scorer(tag_or_folder))
 

@@ -12,8 +12,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from assay.lineage.freshness import Outcome
     from assay.pipeline.progress import Progress as Callback
+    from assay.project.freshness import Outcome
 
 screen = Console(stderr=True, highlight=False, soft_wrap=True)
 paper = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
@@ -54,7 +54,7 @@ def candidates_table(rows: list[dict[str, Any]], *, eps: float, evidence: str, t
     Parameters
     ----------
     rows : list of dict
-        Rows of `assay.report.leaderboard`.
+        Rows of `assay.runs.report.leaderboard`.
     eps : float
     evidence : {"labels", "anomalies", "probes"}
         Where labels are missing the columns say what the numbers really are.

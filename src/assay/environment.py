@@ -9,7 +9,7 @@ SWITCHES = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_LOGGING_LEVEL": "WARNING",
-    # Prefect's own temporary server outlives a killed run; `assay.scheduling.prefect_server` does not.
+    # Prefect's own temporary server outlives a killed run; `assay.runs.scheduling.prefect_server` does not.
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
     "DVC_NO_ANALYTICS": "1",
     "GX_ANALYTICS_ENABLED": "False",

@@ -12,9 +12,9 @@ import pytest
 from tests.conftest import Checkout
 
 from assay.data.dataset import RowSet, read_rows, write_rows
-from assay.evaluation.champion import judge
 from assay.parts import read_arrays
-from assay.serving.scorer import load_scorer
+from assay.release.champion import judge
+from assay.scorer.scorer import load_scorer
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def blunted(scorer: Path, into: Path, *, without: int = 0) -> Path:
 
     It says of so many of the training rows that it has not learned from them.
     """
-    from assay.lineage.records import hash_file
+    from assay.hashing import hash_file
     from assay.parts import read_json, write_arrays, write_json
 
     folder = into / "blunted"
@@ -94,7 +94,7 @@ def test_a_champion_that_learned_from_quarantined_rows_gives_way(scorer: Path, s
 
 
 def test_a_champion_with_other_columns_stays(scorer: Path, selection: Path, tmp_path: Path) -> None:
-    from assay.lineage.records import hash_file
+    from assay.hashing import hash_file
     from assay.parts import read_json, write_json
 
     other = tmp_path / "other"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import DATA_DVC, QUICK, Checkout, make_checkout
 
-from assay.lineage.records import files_of, hash_file
+from assay.hashing import files_of, hash_file
 
 WITH_NETWORK = QUICK.replace("  - knn\n", "  - autoencoder: {epochs: 3, members: 2}\n  - knn\n")
 

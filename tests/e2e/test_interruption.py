@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import QUICK, Checkout
 from tests.waiting import at_work, wait_until, wait_until_none_works
 
-from assay.project import STAGES, Project
+from assay.project.layout import STAGES, Project
 
 LONG = "  - autoencoder: {epochs: 1000000, members: 2, learning_rate: 0.000001}\n"
 DEAD = "http://127.0.0.1:9"
@@ -28,7 +28,7 @@ def kill_while(project: Checkout, stage: str, server: dict[str, str]) -> None:
     run = project.start("assay", "run", **server)
     try:
         wait_until(lambda: any(parent.glob(f".{name}.*")), run, pause=0.001)
-        assert server or any("assay.local_server" in command for command in at_work(project.root))
+        assert server or any("assay.runs.local_server" in command for command in at_work(project.root))
     finally:
         os.killpg(run.pid, signal.SIGKILL)
         run.communicate()

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from assay.names import Choice
 from tests.conftest import Checkout
 
 from assay import pipeline
-from assay.config import Choice
 from assay.data.dataset import RowSet, read_rows, write_rows
-from assay.lineage.records import hash_tree
-from assay.project import Project
-from assay.stages import run
+from assay.hashing import hash_tree
+from assay.project.layout import Project
+from assay.project.stages import run
 
 
 @pytest.fixture

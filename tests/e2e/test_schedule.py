@@ -9,7 +9,7 @@ from typing import Any
 from tests.conftest import QUICK, Checkout
 from tests.waiting import at_work, wait_until, wait_until_none_works
 
-from assay.lineage.events import EventLog
+from assay.eventlog import EventLog
 
 LONG = QUICK.replace("detectors:\n", "detectors:\n  - autoencoder: {epochs: 1000000, members: 2}\n")
 OFTEN = {"PREFECT_RUNNER_POLL_FREQUENCY": "2"}

@@ -101,7 +101,7 @@ def test_a_removed_and_an_added_stage_output_are_named(finished: Checkout) -> No
 
 
 def test_an_output_forged_together_with_its_record_stops_the_run(finished: Checkout) -> None:
-    from assay.lineage.records import hash_tree
+    from assay.hashing import hash_tree
     from assay.parts import canonical_json
 
     folder = finished.root / "work" / "breast_cancer" / "select"

@@ -7,8 +7,9 @@ import shutil
 import pytest
 from tests.conftest import Checkout
 
-from assay import runs, stages
-from assay.project import Project
+from assay.project import stages
+from assay.project.layout import Project
+from assay.runs import run as runs
 
 GIT = ("git", "-c", "user.name=tests", "-c", "user.email=tests@example.org")
 

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from tests.conftest import Checkout
 
-from assay import stages
-from assay.lineage.audit import verify_scorer
-from assay.lineage.chain import read_chain
-from assay.lineage.events import EventLog
-from assay.lineage.findings import LIMITS, Findings
-from assay.lineage.records import files_of, hash_file
+from assay.audit.chain import read_chain
+from assay.audit.findings import LIMITS, Findings
+from assay.audit.verify import verify_scorer
+from assay.eventlog import EventLog
+from assay.hashing import files_of, hash_file
 from assay.parts import read_arrays, read_json, write_arrays, write_json
-from assay.project import Project
-from assay.versioning import commit
+from assay.project import stages
+from assay.project.layout import Project
+from assay.project.versioning import commit
 
 BEHIND = ("split", "contaminate", "validate", "train", "calibrate", "select")
 WHAT = [
@@ -206,8 +206,8 @@ def test_a_changed_bento_is_named(finished: Checkout) -> None:
     version = scorer_folder(finished).name
     bento = finished.root / ".bentoml/bentos/assay-breast_cancer" / version
     listed = bento / "files.json"
-    spoil(bento / "src/assay/cli.py")
-    files = {**read_json(listed), "src/assay/cli.py": hash_file(bento / "src/assay/cli.py")}
+    spoil(bento / "src/assay/cli/main.py")
+    files = {**read_json(listed), "src/assay/cli/main.py": hash_file(bento / "src/assay/cli/main.py")}
     write_json(listed, files)
     assert "is not the one that was built" in wrong(verify(finished))["Bento"]
 
@@ -245,7 +245,7 @@ KINDS = {
     "BentoML's copy": ".bentoml/models/breast_cancer/VERSION/calibrator.safetensors",
     "BentoML's head": ".bentoml/models/breast_cancer/VERSION/model.yaml",
     "Bento": ".bentoml/bentos/assay-breast_cancer/VERSION/bento.yaml",
-    "code in the Bento": ".bentoml/bentos/assay-breast_cancer/VERSION/src/assay/serving/scorer.py",
+    "code in the Bento": ".bentoml/bentos/assay-breast_cancer/VERSION/src/assay/scorer/scorer.py",
     "deployment": "deployments/breast_cancer.json",
 }
 
@@ -335,18 +335,18 @@ def test_labels_and_target_rows_that_were_filled_in_are_no_tampering(finished: C
 
 
 def test_code_that_went_on_is_no_tampering_while_the_recorded_one_is_kept(finished: Checkout) -> None:
-    path = finished.root / "src/assay/stages.py"
+    path = finished.root / "src/assay/project/stages.py"
     path.write_text(path.read_text() + "# more\n")
     found = {finding.what: finding for finding in verify(finished).found}
     assert found["code"].state == "superseded"
-    assert "src/assay/stages.py" in found["code"].detail
+    assert "src/assay/project/stages.py" in found["code"].detail
     (
         finished.root
         / ".bentoml/bentos/assay-breast_cancer"
         / scorer_folder(finished).name
         / path.relative_to(finished.root)
     ).unlink()
-    assert "src/assay/stages.py" in wrong(verify(finished))["code"]
+    assert "src/assay/project/stages.py" in wrong(verify(finished))["code"]
 
 
 def test_data_of_another_dataset_do_not_matter(finished: Checkout) -> None:

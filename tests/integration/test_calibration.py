@@ -11,19 +11,20 @@ import pandas as pd
 import pytest
 import yaml
 
-from assay import runs, stages
-from assay.calibration.contaminated import choose_questions, trim_report
-from assay.calibration.labelling import ensure_labels, labels_path, write_questions
+from assay.calibration.contaminated.label_trim import choose_questions, trim_report
 from assay.data.dataset import Card, Dataset, RowSet, read_rows, write_dataset
 from assay.data.expectations import learn_suite
+from assay.data.labelling import ensure_labels, labels_path, write_questions
 from assay.data.quarantine import ensure_quarantine
 from assay.data.target import ensure_target, target_path, write_target
 from assay.errors import ConfigError, DataError, InputError
 from assay.parts import read_arrays, read_json, write_json
-from assay.project import STAGES, Project
-from assay.questions import ask
-from assay.serving.batch import score_file
-from assay.serving.scorer import Scorer, load_scorer
+from assay.project import stages
+from assay.project.layout import STAGES, Project
+from assay.runs import run as runs
+from assay.runs.questions import ask
+from assay.scorer.batch import score_file
+from assay.scorer.scorer import Scorer, load_scorer
 
 ROOT = Path(__file__).parents[2]
 NAME = "plant"

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from tests.conftest import QUICK, Checkout
 
 import assay
-from assay.cli import main
+from assay.cli.main import main
 from assay.environment import SWITCHES
 
 NO_SERVER = "http://127.0.0.1:9/api"

@@ -12,16 +12,16 @@ import pandas as pd
 import pytest
 from tests.conftest import Checkout
 
-from assay.config import read_params
+from assay.audit.commits import commit_with
+from assay.audit.verify import verify_scorer
 from assay.errors import AssayError, ConfigError, ScorerError, TamperedError
-from assay.lineage.audit import verify_scorer
-from assay.lineage.commits import commit_with
-from assay.lineage.events import EventLog
-from assay.lineage.records import hash_file
+from assay.eventlog import EventLog
+from assay.hashing import hash_file
 from assay.parts import Part, read_arrays, read_json, read_part, write_json, write_part
-from assay.project import Project
-from assay.serving.scorer import load_scorer
-from assay.versioning import committed_version, head_commit
+from assay.project.config import read_params
+from assay.project.layout import Project
+from assay.project.versioning import committed_version, head_commit
+from assay.scorer.scorer import load_scorer
 
 FROZEN = Path(__file__).parents[1] / "frozen" / "scorer-1"
 (PACKED,) = (path.parent for path in FROZEN.glob("*/scorer.json"))
@@ -199,7 +199,7 @@ def test_newer_data_alone_do_not_make_the_champion_tampered(finished: Checkout) 
 
 def test_a_flipped_byte_in_the_bento_is_told(finished: Checkout) -> None:
     version = scorer_folder(finished).name
-    path = finished.root / ".bentoml/bentos/assay-breast_cancer" / version / "src/assay/cli.py"
+    path = finished.root / ".bentoml/bentos/assay-breast_cancer" / version / "src/assay/cli/main.py"
     path.write_bytes(path.read_bytes() + b"\n")
     told = finished.assay("audit", "verify", "breast_cancer", code=1).stdout
     assert "differs    Bento" in told

@@ -11,12 +11,12 @@ import pytest
 from tests.conftest import Checkout
 from tests.integration.test_calibration import make_project, packed, plant, run
 
+from assay.audit.diff import GONE, compare_scorers
 from assay.data.dataset import read_rows
 from assay.errors import ScorerError
-from assay.lineage.diff import GONE, compare_scorers
-from assay.lineage.records import hash_file
+from assay.hashing import hash_file
 from assay.parts import read_arrays, read_json, write_arrays, write_json
-from assay.project import Project
+from assay.project.layout import Project
 
 NAME = "breast_cancer"
 

@@ -16,10 +16,10 @@ import yaml
 from tests.conftest import Checkout
 from tests.waiting import wait_until
 
-from assay import stages
 from assay.data.dataset import read_dataset
-from assay.lineage.records import dvc_directory_md5, hash_tree
-from assay.project import Project
+from assay.hashing import dvc_directory_md5, hash_tree
+from assay.project import stages
+from assay.project.layout import Project
 
 OPTIONS = ("--name", "clinic", "--label", "ill", "--id", "patient", "--group", "family")
 

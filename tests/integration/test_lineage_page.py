@@ -13,10 +13,10 @@ import pytest
 from tests.conftest import Checkout
 from tests.waiting import HANG_SECONDS
 
-from assay.lineage.page import write_page
-from assay.lineage.show import Shown, show_scorer
+from assay.audit.page import write_page
+from assay.audit.show import Shown, show_scorer
 from assay.parts import read_json
-from assay.project import STAGES, Project
+from assay.project.layout import STAGES, Project
 
 NAME = "breast_cancer"
 KINDS = (("expectations", "json"), ("labels", "csv"), ("quarantine", "csv"), ("targets", "csv"))

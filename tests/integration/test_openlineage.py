@@ -13,10 +13,10 @@ import pytest
 from tests.conftest import Checkout
 from tests.openlineage_model import problems
 
-from assay import runs
 from assay.errors import NoValidCandidateError
-from assay.lineage.records import dvc_directory_md5
-from assay.project import STAGES, Project
+from assay.hashing import dvc_directory_md5
+from assay.project.layout import STAGES, Project
+from assay.runs import run as runs
 
 LOG = ".assay/openlineage.jsonl"
 

@@ -13,13 +13,13 @@ import pytest
 from tests.conftest import Checkout
 from tests.integration.conftest import GIT
 
+from assay.audit.chain import read_chain
+from assay.audit.commits import find_origin
+from assay.audit.replay import ATOL, CLOSE, DIFFERS, RTOL, SAME, Compared, Replayed, judge, replay_scorer
 from assay.errors import ScorerError, StageError
-from assay.lineage.chain import read_chain
-from assay.lineage.commits import find_origin
-from assay.lineage.records import dvc_directory_md5, hash_file, hash_tree
-from assay.lineage.replay import ATOL, CLOSE, DIFFERS, RTOL, SAME, Compared, Replayed, judge, replay_scorer
+from assay.hashing import dvc_directory_md5, hash_file, hash_tree
 from assay.parts import read_arrays, read_json, write_arrays, write_json
-from assay.project import Project
+from assay.project.layout import Project
 
 NAME = "breast_cancer"
 

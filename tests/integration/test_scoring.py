@@ -12,11 +12,11 @@ import pytest
 from tests.conftest import Checkout
 
 import assay
-from assay.calibration.labelling import labels_path
 from assay.data.dataset import read_dataset, read_rows
+from assay.data.labelling import labels_path
 from assay.data.target import target_path
 from assay.parts import read_arrays, read_json
-from assay.serving.batch import score_file
+from assay.scorer.batch import score_file
 
 NAME = "breast_cancer"
 WORK = f"work/{NAME}"

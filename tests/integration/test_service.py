@@ -23,22 +23,23 @@ import numpy as np
 import psutil  # type: ignore[import-untyped]
 import pytest
 import yaml
+from assay.project.scorers import list_scorers
 from sklearn.datasets import load_breast_cancer
 from tests.waiting import HANG_SECONDS
 
 import assay
-from assay.calibration.adapters import make_adapter
-from assay.calibration.conformal import ConformalCalibrator
+from assay.calibration.adapters.outputs import observe
+from assay.calibration.adapters.registry import make_adapter
+from assay.calibration.calibrators.conformal import ConformalCalibrator
 from assay.calibration.hardness import Strata, make_null_model
-from assay.calibration.outputs import observe
 from assay.data.scaling import scaler_for
 from assay.detectors.registry import make_detector
 from assay.errors import ConfigError, InputError, ScorerError, TamperedError, ToolError
-from assay.lineage.events import EventLog
-from assay.serving.deployment import keep, promote, read_deployment
-from assay.serving.packaging import Published, list_scorers, publish, serve
-from assay.serving.requests import read_rows
-from assay.serving.scorer import ScoreFunction, Scorer, write_scorer
+from assay.eventlog import EventLog
+from assay.project.deployment import keep, promote, read_deployment
+from assay.release.bento import Published, publish, serve
+from assay.scorer.scorer import ScoreFunction, Scorer, write_scorer
+from assay.service.requests import read_rows
 
 CHECKOUT = Path(__file__).parents[2]
 NAME = "breast-cancer_2"
@@ -96,7 +97,7 @@ def folder(root: Path) -> Path:
 PUBLISH = """
 import sys
 from pathlib import Path
-from assay.serving.packaging import publish
+from assay.release.bento import publish
 publish(Path(sys.argv[1]), root=Path(sys.argv[2]), chain_head="0" * 64)
 """
 
@@ -184,7 +185,7 @@ def wait_ready(client: httpx.Client, process: subprocess.Popen[bytes], log: Path
 SERVE = """
 import sys
 from pathlib import Path
-from assay.serving.packaging import serve
+from assay.release.bento import serve
 sys.exit(serve(sys.argv[1], root=Path(sys.argv[2]), host="localhost", port=int(sys.argv[3])))
 """
 

@@ -14,16 +14,16 @@ from tests.conftest import Checkout
 from tests.integration.test_calibration import COLUMNS, make_project, packed, plant, run, settings
 from tests.integration.test_calibration import NAME as PLANT
 
+from assay.audit.diff import compare_scorers
+from assay.audit.show import show_scorer
+from assay.audit.suspects import OWN, SCORES, find_suspects
+from assay.audit.verify import verify_scorer
 from assay.data.dataset import RowSet, read_rows
 from assay.data.target import target_path, write_target
 from assay.errors import ScorerError, TamperedError
-from assay.lineage.audit import verify_scorer
-from assay.lineage.diff import compare_scorers
-from assay.lineage.show import show_scorer
-from assay.lineage.suspects import OWN, SCORES, find_suspects
 from assay.parts import read_json, write_json
-from assay.project import Project
-from assay.serving.scorer import load_scorer
+from assay.project.layout import Project
+from assay.scorer.scorer import load_scorer
 
 NAME = "breast_cancer"
 
@@ -78,7 +78,7 @@ def test_a_detector_of_the_last_run_is_asked_by_its_label(finished: Checkout) ->
 
 
 def test_a_detector_that_tells_is_taken_at_its_word(finished: Checkout) -> None:
-    from assay.lineage import suspects
+    from assay.audit import suspects
 
     train = finished.root / f"work/{NAME}/train"
     rows = pd.read_csv(finished.root / f"work/{NAME}/split/train/rows.csv", dtype=str)

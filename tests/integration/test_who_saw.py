@@ -14,8 +14,8 @@ import pytest
 from tests.conftest import Checkout
 
 from assay.data.dataset import read_dataset
-from assay.lineage.who_saw import who_saw
-from assay.project import Project
+from assay.ledger.who_saw import who_saw
+from assay.project.layout import Project
 
 NAME = "breast_cancer"
 OWN = ("train", "adapt", "calibration", "selection", "test")
@@ -141,7 +141,7 @@ def test_the_help_of_both_imports_nothing_heavy(tmp_path: Path) -> None:
     for name in ("who-saw", "quarantine"):
         code = (
             f"import sys; sys.argv = ['assay', 'audit', {name!r}, '--help']\n"
-            "from assay.cli import main\n"
+            "from assay.cli.main import main\n"
             "try:\n    main()\nexcept SystemExit:\n    print(*sys.modules)"
         )
         done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)

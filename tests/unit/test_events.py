@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from assay.errors import TamperedError
-from assay.lineage.events import EventLog
+from assay.eventlog import EventLog
 
 NAMES = ("run-started", "stage", "stage", "ingested", "run-ended")
 

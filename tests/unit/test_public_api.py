@@ -30,7 +30,7 @@ def command(*arguments: str) -> set[str]:
     """The same after running `assay` with arguments that make it end at once."""
     return imported(
         f"import sys; sys.argv = ['assay', *{arguments!r}]\n"
-        "from assay.cli import main\n"
+        "from assay.cli.main import main\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code"
     )
 

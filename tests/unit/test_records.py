@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from assay.lineage.records import (
+from assay.hashing import (
     dvc_directory_md5,
     files_of,
     hash_bytes,

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.config import check_share
 from assay.errors import InputError
+from assay.parameters import check_share
 
 PValues = NDArray[np.floating[Any]]
 LARGEST_DENOMINATOR = 10**6
@@ -73,7 +73,7 @@ def discovery_limits(n: int, smallest: float, alpha: float) -> str:
     n : int
         Rows of the batch.
     smallest : float
-        The smallest p-value that a row can have (`assay.calibration.calibrators.Calibrator.smallest_eps`).
+        The smallest p-value that a row can have (`assay.calibration.calibrators.registry.Calibrator.smallest_eps`).
     alpha : float
     """
     fewest = 1 + int(np.searchsorted(_levels(check_share(alpha, "alpha"), n, n), smallest))

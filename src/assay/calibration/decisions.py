@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.calibration.calibrators import Calibrator
+from assay.calibration.adapters.outputs import Outputs, observe
+from assay.calibration.calibrators.registry import Calibrator
 from assay.calibration.hardness import Strata
-from assay.calibration.outputs import Outputs, observe
 from assay.errors import InputError
 
 if TYPE_CHECKING:
-    from assay.calibration.adapters import ScoreAdapter
+    from assay.calibration.adapters.registry import ScoreAdapter
+    from assay.calibration.calibrators.weighted import DensityRatio
     from assay.calibration.hardness import NullModel
-    from assay.calibration.weighted import DensityRatio
     from assay.detectors.base import Detector
 
 Floats = NDArray[np.floating[Any]]

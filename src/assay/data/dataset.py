@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from assay.errors import DataError, TamperedError
-from assay.lineage.records import hash_file
+from assay.hashing import hash_file
 from assay.parts import read_json, write_bytes, write_json
 
 NORMAL, ANOMALY, UNKNOWN = 0, 1, -1

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from assay.config import check_name
 from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Card, Dataset, RowSet
 from assay.errors import DataError
+from assay.names import check_name
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _MISSING = ["", "NA", "N/A", "<NA>", "NaN", "nan", "null", "NULL", "None"]
@@ -234,7 +234,7 @@ def _ids(texts: Texts) -> Texts:
 
 def _categories(texts: Texts) -> Texts:
     """Return categories, checked; see `assay.calibration.decisions.category_texts`."""
-    from assay.calibration.decisions import category_texts
+    from assay.data.categories import category_texts
 
     texts = category_texts(texts)
     empty = np.flatnonzero(texts == "")

@@ -11,30 +11,30 @@ from assay.errors import ConfigError, ScorerError
 from assay.parts import Part
 
 DETECTORS: dict[str, str] = {
-    "autoencoder": "assay.detectors.autoencoder:Autoencoder",
-    "knn": "assay.detectors.baselines:KNearestNeighbors",
-    "isolation_forest": "assay.detectors.baselines:IsolationForest",
-    "mcd": "assay.detectors.baselines:MinimumCovarianceDeterminant",
-    "kde": "assay.detectors.baselines:KernelDensity",
-    "pca": "assay.detectors.baselines:PrincipalComponents",
-    "lof": "assay.detectors.baselines:LocalOutlierFactor",
-    "denoising_autoencoder": "assay.detectors.denoising:DenoisingAutoencoder",
-    "vae": "assay.detectors.vae:VariationalAutoencoder",
-    "rapp": "assay.detectors.rapp:RaPP",
-    "realnvp": "assay.detectors.realnvp:RealNVP",
-    "dagmm": "assay.detectors.dagmm:DAGMM",
-    "rescaled": "assay.detectors.rescaled:Rescaled",
-    "subsampled": "assay.detectors.subsampled:Subsampled",
-    "trimmed": "assay.detectors.trimmed:Trimmed",
-    "cross": "assay.detectors.cross:Cross",
-    "ncae": "assay.detectors.ncae:NormalityCalibratedAutoencoder",
-    "deep_svdd": "assay.detectors.deep_svdd:DeepSVDD",
-    "deep_sad": "assay.detectors.deep_sad:DeepSAD",
-    "hsc": "assay.detectors.hsc:HSC",
-    "devnet": "assay.detectors.devnet:DevNet",
-    "loe": "assay.detectors.loe:LatentOutlierExposure",
-    "lstm_predictor": "assay.detectors.predictor:LSTMPredictor",
-    "contradicting": "assay.detectors.contradicting:Contradicting",
+    "autoencoder": "assay.detectors.methods.autoencoder:Autoencoder",
+    "knn": "assay.detectors.methods.baselines:KNearestNeighbors",
+    "isolation_forest": "assay.detectors.methods.baselines:IsolationForest",
+    "mcd": "assay.detectors.methods.baselines:MinimumCovarianceDeterminant",
+    "kde": "assay.detectors.methods.baselines:KernelDensity",
+    "pca": "assay.detectors.methods.baselines:PrincipalComponents",
+    "lof": "assay.detectors.methods.baselines:LocalOutlierFactor",
+    "denoising_autoencoder": "assay.detectors.methods.denoising:DenoisingAutoencoder",
+    "vae": "assay.detectors.methods.vae:VariationalAutoencoder",
+    "rapp": "assay.detectors.methods.rapp:RaPP",
+    "realnvp": "assay.detectors.methods.realnvp:RealNVP",
+    "dagmm": "assay.detectors.methods.dagmm:DAGMM",
+    "rescaled": "assay.detectors.wrappers.rescaled:Rescaled",
+    "subsampled": "assay.detectors.wrappers.subsampled:Subsampled",
+    "trimmed": "assay.detectors.wrappers.trimmed:Trimmed",
+    "cross": "assay.detectors.wrappers.cross:Cross",
+    "ncae": "assay.detectors.methods.ncae:NormalityCalibratedAutoencoder",
+    "deep_svdd": "assay.detectors.methods.deep_svdd:DeepSVDD",
+    "deep_sad": "assay.detectors.methods.deep_sad:DeepSAD",
+    "hsc": "assay.detectors.methods.hsc:HSC",
+    "devnet": "assay.detectors.methods.devnet:DevNet",
+    "loe": "assay.detectors.methods.loe:LatentOutlierExposure",
+    "lstm_predictor": "assay.detectors.methods.lstm_predictor:LSTMPredictor",
+    "contradicting": "assay.detectors.methods.contradicting:Contradicting",
 }
 SET_BY_THE_RUN = ("seed", "image_shape", "series_shape", "device")
 EXTERNAL = "external"
@@ -71,7 +71,7 @@ def make_detector(
     Parameters
     ----------
     name : str
-        A key of `DETECTORS`, or the path of a class of scikit-learn or PyOD (see `assay.detectors.adapter`).
+        A key of `DETECTORS`, or the path of a class of scikit-learn or PyOD (see `assay.detectors.plugged.adapter`).
     params : mapping
         Its constructor arguments, without those below; the ones left out take their defaults.
     seed : int
@@ -135,7 +135,7 @@ def _nested(config: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _external() -> Any:
-    return import_module("assay.detectors.adapter").External
+    return import_module("assay.detectors.plugged.adapter").External
 
 
 def load_detector(part: Part) -> Detector:

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from assay.calibration.conformal import check_eps
+from assay.calibration.calibrators.conformal import check_eps
 from assay.evaluation.rates import (
     EPS,
     Floats,
@@ -212,7 +212,7 @@ def power_curve(p_values: Floats, grid: Sequence[float] = EPS) -> Power:
 
 
 def thin_path(log10_values: Floats, threshold: float) -> Path:
-    """Return the log10 path (n,) of a test martingale as few points; see `assay.calibration.monitor.Monitor`."""
+    """Return the log10 path (n,) of a test martingale as few points; see `assay.calibration.streams.monitor.Monitor`."""
     blocks = np.array_split(np.arange(len(log10_values)), max(min(PATH_POINTS, len(log10_values)), 1))
     rows = [int(block[np.argmax(log10_values[block])]) for block in blocks if block.size]
     limit = math.log10(threshold)

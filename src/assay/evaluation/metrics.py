@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.calibration.conformal import largest_rank
+from assay.calibration.calibrators.conformal import largest_rank
 from assay.errors import DataError
 
 Floats = NDArray[np.floating[Any]]

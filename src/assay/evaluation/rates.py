@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.calibration.conformal import check_eps, largest_rank
+from assay.calibration.calibrators.conformal import check_eps, largest_rank
 from assay.errors import DataError
 
 Floats = NDArray[np.floating[Any]]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.calibration.conformal import ConformalCalibrator, row_count, rows_needed
+from assay.calibration.calibrators.conformal import ConformalCalibrator, row_count, rows_needed
 from assay.errors import DataError
 
 Scores = NDArray[np.floating[Any]]

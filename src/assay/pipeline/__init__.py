@@ -1,6 +1,6 @@
 """The verbs of the pipeline, one function each, on files named by their arguments.
 
-The Prefect flow, the DVC stages and ``assay stage`` all call these through `assay.stages`. What each
+The Prefect flow, the DVC stages and ``assay stage`` all call these through `assay.project.stages`. What each
 one may read is listed in docs/architecture.md; nothing here reaches for a file it was not given.
 """
 

@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from assay.config import Choice
 from assay.data.dataset import Card, RowSet, read_card, read_rows
 from assay.errors import ConfigError, DataError
+from assay.names import Choice
 from assay.parts import read_json, read_part, write_json, write_part
 from assay.pipeline.candidates import candidate_name
 from assay.pipeline.progress import Progress, silent
 from assay.pipeline.rows import HELD_OUT, levels_of, presumed_normals
 
 if TYPE_CHECKING:
-    from assay.calibration.adapters import ScoreAdapter
-    from assay.calibration.calibrators import Calibrator
+    from assay.calibration.adapters.outputs import Outputs
+    from assay.calibration.adapters.registry import ScoreAdapter
+    from assay.calibration.calibrators.registry import Calibrator
+    from assay.calibration.calibrators.weighted import DensityRatio
     from assay.calibration.decisions import Scored
     from assay.calibration.hardness import NullModel, Strata
-    from assay.calibration.outputs import Outputs
-    from assay.calibration.weighted import DensityRatio
     from assay.data.scaling import Scaler
     from assay.detectors.base import Floats
 
@@ -73,7 +73,7 @@ def calibrate(
     seed : int
         Of everything random here.
     """
-    from assay.calibration.contaminated import trim_report
+    from assay.calibration.contaminated.label_trim import trim_report
     from assay.data.target import read_target
 
     about = read_card(card)
@@ -156,7 +156,7 @@ class _Level:
         self.strata: Strata = Strata.fit(self.null_model.hardness(self.scaled_adapt))
         self.ratio: DensityRatio | None = None
         if method == "weighted":
-            from assay.calibration.weighted import DensityRatio
+            from assay.calibration.calibrators.weighted import DensityRatio
 
             try:
                 self.ratio = DensityRatio.fit(self.scaled_adapt, self.scaler.transform(target), seed=seed)
@@ -165,7 +165,7 @@ class _Level:
 
     def take(self, label: str) -> None:
         """Turn to a detector."""
-        from assay.calibration.outputs import observe
+        from assay.calibration.adapters.outputs import observe
         from assay.detectors.registry import load_detector
 
         self.label, self.detector = label, load_detector(read_part(self.trained, label))
@@ -175,12 +175,12 @@ class _Level:
 
     def adapter(self, choice: Choice) -> tuple[ScoreAdapter, dict[str, Any] | None]:
         """Fit an adapter; where the choice is left to the data, return what it was made by, too."""
-        from assay.calibration.adapters import AUTO, auto_candidates, make_adapter
+        from assay.calibration.adapters.registry import AUTO, auto_candidates, make_adapter
 
         if choice.name != AUTO:
             adapter = make_adapter(choice.name, choice.params)
             return adapter.fit(self._unseen() if choice.name == "cadet" else self.of_adapt), None
-        from assay.calibration.choice import choose_adapter
+        from assay.calibration.adapters.auto import choose_adapter
 
         if self.probes is None:
             self.probes = self._make_probes()
@@ -193,8 +193,8 @@ class _Level:
         The adapt rows; where these are too few for conditional quantiles and the detector has folds, also its training
         rows, each scored by the fold that was fitted without it.
         """
-        from assay.calibration.cadet import MIN_ROWS
-        from assay.calibration.outputs import Outputs
+        from assay.calibration.adapters.cadet import MIN_ROWS
+        from assay.calibration.adapters.outputs import Outputs
         from assay.detectors.base import CrossFitted
 
         if len(self.of_adapt) >= MIN_ROWS or not isinstance(self.detector, CrossFitted):
@@ -207,8 +207,8 @@ class _Level:
 
     def _make_probes(self) -> dict[str, Outputs]:
         """Return the detector's outputs for synthetic anomalies made from the adapt rows, by recipe."""
-        from assay.calibration.outputs import observe
-        from assay.calibration.probes import make_probes
+        from assay.calibration.adapters.outputs import observe
+        from assay.calibration.adapters.probes import make_probes
 
         made = make_probes(
             self.adapt_rows.features,
@@ -224,12 +224,12 @@ class _Level:
 
     def calibrator(self, adapter: ScoreAdapter) -> Calibrator:
         """Fit the calibrator of the detector with a fitted adapter on the calibration rows."""
-        from assay.calibration.adapters import Identity
-        from assay.calibration.conformal import ConformalCalibrator
+        from assay.calibration.adapters.registry import Identity
+        from assay.calibration.calibrators.conformal import ConformalCalibrator
+        from assay.calibration.calibrators.grouped import GroupedCalibrator
+        from assay.calibration.calibrators.mondrian import MondrianCalibrator
+        from assay.calibration.calibrators.weighted import WeightedCalibrator
         from assay.calibration.decisions import adapt_rows
-        from assay.calibration.grouped import GroupedCalibrator
-        from assay.calibration.mondrian import MondrianCalibrator
-        from assay.calibration.weighted import WeightedCalibrator
         from assay.detectors.base import CrossFitted
 
         scored = adapt_rows(self.detector, adapter, self.of_reference, self.reference.features, self.scaled_reference)
@@ -258,7 +258,7 @@ class _Level:
 
         At contamination levels, injected rows are among the held-out ones, as anomalies nobody knows of would be.
         """
-        from assay.calibration.cross import CrossCalibrator
+        from assay.calibration.calibrators.cross import CrossCalibrator
 
         assert scored.fold_scores is not None
         of_calibration, fold = scored.fold_scores(), detector.fold_of_new(self.scaled_reference)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.config import Choice
 from assay.data.dataset import RowSet
+from assay.names import Choice
 from assay.parts import read_part
 
 if TYPE_CHECKING:
@@ -58,9 +58,9 @@ class LevelScores:
 
     def of(self, detector: str, adapters: Sequence[Choice]) -> Iterator[tuple[Choice, Scored, Scored]]:
         """Yield each adapter with the scored normals and the scored anomalies."""
-        from assay.calibration.adapters import load_adapter
+        from assay.calibration.adapters.outputs import observe
+        from assay.calibration.adapters.registry import load_adapter
         from assay.calibration.decisions import adapt_rows
-        from assay.calibration.outputs import observe
         from assay.detectors.registry import load_detector
 
         fitted = load_detector(read_part(self.trained, detector))

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.calibration.conformal import ConformalCalibrator
+from assay.calibration.calibrators.conformal import ConformalCalibrator
+from assay.calibration.calibrators.mondrian import MondrianCalibrator
 from assay.calibration.decisions import Reference, Scored
-from assay.calibration.mondrian import MondrianCalibrator
-from assay.calibration.monitor import Monitor
+from assay.calibration.streams.monitor import Monitor
 from assay.evaluation.diagnostics import Path, diagnose, thin_path
 from assay.evaluation.rates import References
 

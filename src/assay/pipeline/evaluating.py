@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.config import Choice
 from assay.data.dataset import RowSet
 from assay.errors import DataError
+from assay.names import Choice
 from assay.parts import read_json, read_part, write_arrays, write_json
 from assay.pipeline.candidates import LevelScores, candidate_name
 from assay.pipeline.rows import evidence_rows, levels_of
@@ -84,9 +84,9 @@ def _calibrated(rows: RowSet, categories: Sequence[str] | None) -> RowSet:
 
 def read_reference(folder: Path, name: str, strata: Strata, ties: str) -> Reference:
     """Read what rows of a candidate are compared with."""
-    from assay.calibration.calibrators import load_calibrator
+    from assay.calibration.calibrators.registry import load_calibrator
+    from assay.calibration.calibrators.weighted import DensityRatio
     from assay.calibration.decisions import Reference
-    from assay.calibration.weighted import DensityRatio
 
     weighted = (folder / "ratio.json").is_file()
     ratio = DensityRatio.from_part(read_part(folder, "ratio")) if weighted else None

@@ -43,8 +43,8 @@ def package(
     NoValidCandidateError
         Selection found nothing that may ship.
     """
-    from assay.lineage.records import dvc_directory_md5, hash_file, lineage_root
-    from assay.serving.scorer import write_scorer
+    from assay.hashing import dvc_directory_md5, hash_file, lineage_root
+    from assay.scorer.scorer import write_scorer
 
     winner = _winner(read_json(selected / "selection.json"))
     card: Card = read_card(data)

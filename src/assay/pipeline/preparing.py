@@ -9,13 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from assay.data.dataset import (
-    ANOMALY,
-    read_card,
-    read_dataset,
-    read_rows,
-    write_rows,
-)
+from assay.data.dataset import ANOMALY, read_card, read_dataset, read_rows, write_rows
 from assay.errors import StageError
 from assay.parts import read_json, write_json
 from assay.pipeline.rows import level_name, level_rows

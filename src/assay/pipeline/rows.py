@@ -8,14 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.data.dataset import (
-    ANOMALY,
-    NORMAL,
-    UNKNOWN,
-    RowSet,
-    fingerprints,
-    read_rows,
-)
+from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, RowSet, fingerprints, read_rows
 
 Labels = NDArray[np.int8]
 HELD_OUT = "held_out"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from assay.config import Choice
+from assay.names import Choice
 from assay.parts import read_json, read_part, write_json
 from assay.pipeline.candidates import LevelScores, candidate_name, candidate_pairs
 from assay.pipeline.rows import evidence_rows, levels_of

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from assay.config import Choice
 from assay.data.dataset import ANOMALY, Card, RowSet, read_card
 from assay.errors import TrainingError
+from assay.names import Choice
 from assay.parts import Part, write_json, write_part
 from assay.pipeline.progress import Progress, silent
 from assay.pipeline.rows import HELD_OUT, level_rows, levels_of, training_rows

@@ -1,0 +1,307 @@
+"""The chain behind a scorer: its records, and every recorded file wherever an intact copy of it still lies."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from assay.data.labelling import COLUMNS
+from assay.errors import ScorerError, TamperedError
+from assay.hashing import RECORD, hash_bytes, hash_file
+from assay.parts import parse_json, read_json
+from assay.project.archive import Archive, Listing
+from assay.project.layout import STAGES, Project
+from assay.project.scorers import find_scorer
+from assay.scorer.scorer import HEAD
+
+Record = dict[str, Any]
+UNKNOWN = "not known to this version of Assay; use the version that made the scorer"
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A scorer and the records behind it.
+
+    Attributes
+    ----------
+    project : Project
+    folder : Path
+        The scorer folder.
+    head : dict
+        Content of ``scorer.json``.
+    version : str
+    records : dict of str to dict
+        By stage: those that the scorer carries and names by their hash; ``evaluate`` and ``package``, which
+        are not behind the scorer, where work/ or DVC's cache holds those of its run.
+    contents : dict of str to bytes
+        The same records as they are written.
+    archive : Archive
+    events : tuple of dict
+        The event log; empty where it cannot be read.
+    """
+
+    project: Project
+    folder: Path
+    head: dict[str, Any]
+    version: str
+    records: dict[str, Record]
+    contents: dict[str, bytes]
+    archive: Archive
+    events: tuple[dict[str, Any], ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the dataset."""
+        return str(self.head["name"])
+
+    @property
+    def tag(self) -> str:
+        """``name:version``."""
+        return f"{self.name}:{self.version}"
+
+    @property
+    def data_version(self) -> str:
+        """What DVC calls the dataset's folder that the scorer learned from."""
+        return str(self.head["lineage"]["data_version"])
+
+    @property
+    def candidate(self) -> tuple[str, str, str]:
+        """Detector, adapter and level of what was packaged."""
+        chosen = self.head["candidate"]
+        return chosen["detector"], chosen["adapter"], chosen["level"]
+
+    def named(self, stage: str) -> str:
+        """SHA-256 by which scorer.json names the record of a stage, "" where it names none."""
+        return str(self.head["lineage"]["records"].get(stage, ""))
+
+    @property
+    def unknown(self) -> list[str]:
+        """Stages that scorer.json names and this version does not know; their records are not read."""
+        return sorted(set(self.head["lineage"]["records"]) - set(STAGES))
+
+    @property
+    def behind(self) -> dict[str, Record]:
+        """The records that the scorer carries: of the stages that it was made by."""
+        return {stage: record for stage, record in self.records.items() if stage in self.head["lineage"]["records"]}
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Every parameter behind the scorer by its name in params.yaml."""
+        return {name: value for record in self.behind.values() for name, value in record["params"].items()}
+
+    @property
+    def code(self) -> dict[str, str]:
+        """SHA-256 of every file of code behind the scorer, constraints.txt among them; "" where records disagree."""
+        found: dict[str, str] = {}
+        for record in self.behind.values():
+            for path, digest in record["code"].items():
+                found[path] = digest if found.get(path, digest) == digest else ""
+        return found
+
+    @property
+    def data(self) -> dict[str, str]:
+        """SHA-256 of the raw files of the dataset."""
+        return {path: digest for path, digest in self._outside.items() if path.startswith("data/")}
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """SHA-256 of the user's own files that a stage read, which Git keeps: the suite and the like."""
+        return {path: digest for path, digest in self._outside.items() if not path.startswith("data/")}
+
+    @property
+    def _outside(self) -> dict[str, str]:
+        found = {path: digest for record in self.behind.values() for path, digest in record["inputs"].items()}
+        return {path: digest for path, digest in sorted(found.items()) if not path.startswith("work/")}
+
+    def work(self, stage: str) -> Path:
+        """Where the newest run's outputs of a stage lie."""
+        return work_folder(self.project, self.name, stage)
+
+    def archived(self, stage: str) -> Listing | None:
+        """Return the listing of a stage's folder in DVC's cache, None where the cache has not got it."""
+        if stage not in self.contents:
+            return None
+        folder = self.archive.folder_with(RECORD, self.contents[stage])
+        return None if folder is None else self.archive.folders[folder]
+
+    def find(self, stage: str, name: str) -> Path | None:
+        """Return a file with the recorded bytes of a stage's output: from work/, else from DVC's cache."""
+        digest = self.records[stage]["outputs"].get(name) if stage in self.records else None
+        if digest is None:
+            return None
+        if _has(here := self.work(stage) / name, digest):
+            return here
+        listing = self.archived(stage) or {}
+        return self._cached(listing[name], digest) if name in listing else None
+
+    def find_data(self, path: str) -> Path | None:
+        """Return a file with the recorded bytes of a raw file of the dataset: from data/, else from DVC's cache."""
+        digest, here = self.data[path], self.project.root / path
+        if _has(here, digest):
+            return here
+        listing = self.archive.data(self.name, self.data_version) or {}
+        md5 = listing.get(path.removeprefix(f"data/{self.name}/"))
+        return None if md5 is None else self._cached(md5, digest)
+
+    def _cached(self, md5: str, digest: str) -> Path | None:
+        path = self.archive.object(md5)
+        return path if path is not None and _has(path, digest) else None
+
+    def json(self, stage: str, name: str) -> Any:
+        """Return the content of a recorded JSON output, None where no intact copy of it is left."""
+        path = self.find(stage, name)
+        return None if path is None else parse_json(path.read_bytes())
+
+    def rows(self, stage: str, folder: str) -> list[dict[str, str]] | None:
+        """Return the rows of a recorded ``rows.csv`` as text, None where no intact copy of it is left."""
+        path = self.find(stage, f"{folder}/rows.csv")
+        if path is None:
+            return None
+        with path.open(encoding="utf-8", newline="") as stream:
+            return list(csv.DictReader(stream))
+
+    def collect(self, stage: str, into: Path, *parts: str) -> Path:
+        """Copy a stage's recorded outputs (those under `parts`, if given) to a folder and return it.
+
+        Raises
+        ------
+        ScorerError
+            No intact copy of one is left; the message says where it may come from.
+        """
+        for name in self.records[stage]["outputs"]:
+            if parts and not name.startswith(parts):
+                continue
+            path = self.find(stage, name)
+            if path is None:
+                raise ScorerError(
+                    f"{self.work(stage) / name} is not what {self.tag} was made with, and DVC's cache has not got it; "
+                    f"{where_from(self.archive)}"
+                )
+            (into / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, into / name)
+        return into
+
+
+def require_records(chain: Chain) -> None:
+    """Raise `ScorerError` unless every record that a scorer names is there, and of a stage that is known."""
+    if chain.unknown:
+        raise ScorerError(f"stage {chain.unknown[0]} of {chain.tag}: {UNKNOWN}")
+    if lost := [stage for stage in chain.head["lineage"]["records"] if stage not in chain.records]:
+        raise ScorerError(
+            f"the record of stage {lost[0]} in {chain.folder} is broken or missing; "
+            f"see `assay audit verify {chain.folder}`"
+        )
+
+
+def where_from(archive: Archive) -> str:
+    """Say where what DVC's cache lacks may come from."""
+    if archive.remote is None:
+        return (
+            "no DVC remote is configured: add the one that holds it (`dvc remote add -d NAME ADDRESS`), then `dvc pull`"
+        )
+    return f"`dvc pull` it from the remote {archive.remote} (`assay audit show` names the commit)"
+
+
+def before_entries(path: str, digest: str) -> bytes | None:
+    """Return the content of a file of labels or target rows without entries if that is the recorded one, else None.
+
+    People fill these files in by hand, or have commands write them that are not logged.
+    """
+    contents = {"labels": f"{','.join(COLUMNS)}\n".encode(), "targets": b""}
+    content = contents.get(path.partition("/")[0])
+    return content if content is not None and hash_bytes(content) == digest else None
+
+
+def work_folder(project: Project, name: str, stage: str) -> Path:
+    """Return where the newest run's outputs of a dataset's stage lie."""
+    return project.root / "work" / ("scorers" if stage == "package" else name) / (name if stage == "package" else stage)
+
+
+def read_chain(project: Project, tag: str) -> Chain:
+    """Read a scorer's head and the records behind it.
+
+    Records that are missing or broken are left out here; `assay.audit.verify.verify_scorer` names them.
+
+    Raises
+    ------
+    ScorerError
+        There is no such scorer, or its head is not what Assay writes.
+    """
+    folder = find_scorer(tag, project.root).resolve()
+    head = read_json(folder / HEAD)
+    try:
+        named = dict(head["lineage"]["records"])
+        str(head["name"]), head["lineage"]["data_version"], head["candidate"]["detector"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ScorerError(f"{folder / HEAD} is not the head of a scorer: {error!r}") from error
+    carried = {stage: folder / "lineage" / f"{stage}.json" for stage in STAGES if stage in named}
+    found = {stage: path.read_bytes() for stage, path in carried.items() if _has(path, named[stage])}
+    records = {stage: _record(content) for stage, content in found.items()}
+    chain = Chain(
+        project=project,
+        folder=folder,
+        head=head,
+        version=hash_file(folder / HEAD)[:12],
+        records={stage: record for stage, record in records.items() if record is not None},
+        contents={stage: content for stage, content in found.items() if records[stage] is not None},
+        archive=Archive(project.root),
+        events=_events(project),
+    )
+    for stage in ("evaluate", "package"):
+        if (content := _beside(chain, stage)) is not None:
+            chain.contents[stage], chain.records[stage] = content, parse_json(content)
+    return chain
+
+
+def _record(content: bytes) -> Record | None:
+    """Return what a carried record says, None where it is no record."""
+    try:
+        record = parse_json(content)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and {"inputs", "outputs", "params", "code"} <= record.keys() else None
+
+
+def _events(project: Project) -> tuple[dict[str, Any], ...]:
+    try:
+        return tuple(project.events)
+    except TamperedError:
+        return ()
+
+
+def _has(path: Path, digest: str) -> bool:
+    return path.is_file() and hash_file(path) == digest
+
+
+def _beside(chain: Chain, stage: str) -> bytes | None:
+    """Return the record of a stage that read what the scorer was made of, or made it; the newest logged one."""
+    here = chain.work(stage) / RECORD
+    mark = "evaluation.json" if stage == "evaluate" else f"{chain.version}/{HEAD}"
+    cached = [chain.archive.object(listing[RECORD]) for listing in chain.archive.folders_with(RECORD, mark)]
+    contents = [path.read_bytes() for path in (here, *cached) if path is not None and path.is_file()]
+    fitting = [content for content in contents if _fits(chain, stage, content)]
+    logged = {e.get("record"): place for place, e in enumerate(chain.events) if e.get("stage") == stage}
+    return max(fitting, key=lambda content: logged.get(hash_bytes(content), -1), default=None)
+
+
+def _fits(chain: Chain, stage: str, content: bytes) -> bool:
+    try:
+        record = parse_json(content)
+        inputs, outputs = record["inputs"], record["outputs"]
+        if record["stage"] != stage or record["dataset"] != chain.name:
+            return False
+        if stage == "package":
+            return bool(outputs[f"{chain.version}/{HEAD}"] == hash_file(chain.folder / HEAD))
+        made = {f"work/{chain.name}/{before}/{RECORD}": chain.named(before) for before in ("train", "calibrate")}
+        return made.items() <= inputs.items() and bool(record["params"]["eps"] == chain.head["eps"])
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def event_of(chain: Chain, event: str, **fields: Any) -> dict[str, Any] | None:
+    """Return the newest event of that name whose entries equal `fields`, or None."""
+    wanted = {"event": event, **fields}
+    return next((e for e in reversed(chain.events) if all(e.get(k) == v for k, v in wanted.items())), None)

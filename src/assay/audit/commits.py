@@ -1,0 +1,218 @@
+"""Which Git commit holds what a scorer was made from, and the commands that bring that state back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from assay.audit.chain import Chain
+from assay.hashing import RECORD, hash_bytes
+from assay.project.versioning import git, has_git
+
+MOST = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The state in Git and DVC that a scorer was made from.
+
+    Attributes
+    ----------
+    commit : str or None
+        The commit that holds the recorded data version, parameters, suite and code; where none does, the one
+        that was checked out when the run began, if that was logged.
+    logged : str or None
+        The commit that was checked out when the run began, by the event log.
+    differs : tuple of str
+        Files of `commit` that are not the recorded ones.
+    commands : tuple of str
+        What brings the state of `commit` back.
+    note : str
+        The same in words.
+    """
+
+    commit: str | None
+    logged: str | None
+    differs: tuple[str, ...]
+    commands: tuple[str, ...]
+    note: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the origin as plain JSON values."""
+        return {
+            "commit": self.commit,
+            "logged": self.logged,
+            "differs": list(self.differs),
+            "commands": list(self.commands),
+            "note": self.note,
+        }
+
+
+def find_origin(chain: Chain) -> Origin:
+    """Look for the commit that holds what a scorer was made from.
+
+    Commits are held to the records by content, whoever wrote them and whenever: raw data by the version that
+    data.dvc and dvc.lock name, parameters by value, suite and code by hash. A commit whose dvc.lock also names the
+    scorer's stage outputs goes first, then the newest.
+    """
+    logged = logged_commit(chain)
+    there = [logged] if logged and git(chain.project.root, "cat-file", "-t", logged) else []
+    commits = list(dict.fromkeys(there + _commits(chain.project.root, "dvc.lock", "data.dvc")))
+    locks = _files(chain.project.root, [(commit, "dvc.lock") for commit in commits])
+    holds = [_names_outputs(chain, lock or b"") for lock in locks]
+    names_outputs = dict(zip(commits, holds, strict=True))
+    differs: dict[str, tuple[str, ...]] = {}
+    for commit in sorted(commits, key=lambda each: not names_outputs[each]):
+        differs[commit] = differences_at(chain, commit)
+        if not differs[commit]:
+            return _origin(chain, commit, logged, (), names_outputs[commit])
+    if logged in differs:
+        return _origin(chain, logged, logged, differs[logged], names_outputs[logged])
+    return Origin(None, logged, (), (), _no_commit(chain, logged))
+
+
+def logged_commit(chain: Chain) -> str | None:
+    """Return the commit that was checked out when the run that trained the scorer began, None if nobody logged it."""
+    commit = None
+    for event in chain.events:
+        if event.get("event") == "run-started" and event.get("dataset") == chain.name:
+            commit = event.get("commit") or None
+        elif event.get("event") == "run-ended":
+            commit = None
+        elif event.get("event") == "stage" and event.get("record") == chain.named("train"):
+            return commit
+    return None
+
+
+def differences_at(chain: Chain, commit: str) -> tuple[str, ...]:
+    """Name what in a commit is not what a scorer was made from."""
+    root, hashes = chain.project.root, {**chain.code, **chain.settings}
+    paths = ["params.yaml", "data.dvc", "dvc.lock", *hashes]
+    content = dict(zip(paths, _files(root, [(commit, path) for path in paths]), strict=True))
+    found = [path for path, digest in hashes.items() if hash_bytes(content[path] or b"") != digest]
+    if not _same_params(chain, content["params.yaml"]):
+        found.insert(0, "params.yaml")
+    if not _same_data(chain, content["data.dvc"], content["dvc.lock"]):
+        found.insert(0, "data.dvc")
+    return tuple(found)
+
+
+def commit_with(root: Path, path: str, digest: str) -> str | None:
+    """Return the newest commit in which the file `path` has that SHA-256, None where no commit has it."""
+    commits = _commits(root, path)
+    contents = _files(root, [(commit, path) for commit in commits])
+    same = (commit for commit, content in zip(commits, contents, strict=True) if hash_bytes(content or b"") == digest)
+    return next(same, None)
+
+
+def without_git() -> str:
+    """Return what to add to a finding that no commit could contradict, since there is no Git here; else ""."""
+    return "" if has_git() else " (git is not installed here, so that commits are unknown: install it and ask again)"
+
+
+def content_at(root: Path, commit: str, path: str) -> bytes:
+    """Return a file of a commit."""
+    return _files(root, [(commit, path)])[0] or b""
+
+
+def _origin(chain: Chain, commit: str, logged: str | None, differs: tuple[str, ...], outputs: bool) -> Origin:
+    verb = "checkout" if chain.archive.remote is None else "pull"
+    commands = (f"git checkout {commit}", f"dvc {verb}" if outputs else f"dvc {verb} data.dvc")
+    what = "data, parameters, code and every output" if outputs else "data, parameters and code"
+    note = f"commit {commit[:12]} holds {what} by content"
+    if differs:
+        shown = ", ".join(differs[:3]) + (f" and {len(differs) - 3} more" if len(differs) > 3 else "")
+        note = f"the run began at commit {commit[:12]} with changes that were not committed: {shown}"
+    elif logged is None:
+        note += "; which commit was checked out when it ran has not been logged"
+    elif logged != commit:
+        note += f"; the run itself began at {logged[:12]}, with changes that were committed later"
+    if chain.archive.remote is None:
+        note += "; no DVC remote is configured, so the bytes come from this machine's DVC cache"
+    return Origin(commit, logged, differs, commands, note)
+
+
+def _no_commit(chain: Chain, logged: str | None) -> str:
+    if not has_git():
+        began = "" if logged is None else f"; the run began at {logged[:12]}"
+        return f"the commit that {chain.tag} was made from is unknown{without_git()}{began}"
+    words = f"no commit in Git holds what {chain.tag} was made from"
+    if logged is not None:
+        return f"{words}; the run began at {logged[:12]}, which is not in this repository any more"
+    return (
+        f"{words}, and which one was checked out has not been logged: commit params.yaml, data.dvc, dvc.lock, "
+        "expectations/, quarantine/, labels/, targets/ and src/ after a run to have one"
+    )
+
+
+def _names_outputs(chain: Chain, lock: bytes) -> bool:
+    """Tell whether a dvc.lock is that of the scorer's run: the raw data, every stage's parameters and folder."""
+    folders = {stage: chain.archive.folder_with(RECORD, chain.contents[stage]) for stage in chain.behind}
+    marks = (chain.data_version, *folders.values())
+    if not all(mark.encode() in lock for mark in marks if mark is not None):
+        return False
+    try:
+        stages = _yaml(lock)["stages"]
+        params = {stage: stages[stage].get("params", {}).get("params.yaml", {}) for stage in chain.behind}
+        outs = {stage: stages[stage]["outs"][0]["md5"] for stage in chain.behind}
+    except (KeyError, TypeError, IndexError, AttributeError):
+        return False
+    return all(
+        params[stage] == record["params"] and folders[stage] in (None, outs[stage])
+        for stage, record in chain.behind.items()
+    )
+
+
+def _same_params(chain: Chain, text: bytes | None) -> bool:
+    content = _yaml(text)
+    if not isinstance(content, dict) or content.get("dataset") != chain.name:
+        return False
+    for name, then in chain.params.items():
+        value: Any = content
+        for key in name.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if value != then:
+            return False
+    return True
+
+
+def _same_data(chain: Chain, tracked: bytes | None, lock: bytes | None) -> bool:
+    """Hold data.dvc to the data version: by its listing in the cache, or else by the lock beside it."""
+    try:
+        folder = str(_yaml(tracked)["outs"][0]["md5"])
+        if folder in chain.archive.folders:
+            return chain.archive.version_in(folder, chain.name) == chain.data_version
+        deps = _yaml(lock)["stages"]["split"]["deps"]
+        return any(dep["path"] == f"data/{chain.name}" and dep["md5"] == chain.data_version for dep in deps)
+    except (KeyError, TypeError, IndexError):
+        return False
+
+
+def _yaml(text: bytes | None) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text or b"")
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None
+
+
+def _commits(root: Path, *paths: str) -> list[str]:
+    """Return the newest commits that touched any of the paths, on whatever branch."""
+    return (git(root, "log", "--all", f"-{MOST}", "--format=%H", "--", *paths) or b"").decode().split()
+
+
+def _files(root: Path, wanted: Iterable[tuple[str, str]]) -> list[bytes | None]:
+    """Return the content of files in commits, None for one that is not there, by one process for all."""
+    wanted = list(wanted)
+    asked = "".join(f"{commit}:./{path}\n" for commit, path in wanted).encode()
+    out = (git(root, "cat-file", "--batch", asked=asked) or b"") if wanted else b""
+    found: list[bytes | None] = []
+    for _ in wanted:
+        head, _, out = out.partition(b"\n")
+        size = int(head.rsplit(b" ", 1)[1]) if head and not head.endswith(b"missing") else None
+        found.append(None if size is None else out[:size])
+        out = out if size is None else out[size + 1 :]
+    return found

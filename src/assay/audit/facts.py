@@ -1,0 +1,185 @@
+"""What there is to tell of each stage behind a scorer, read from its record and its recorded outputs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from math import isfinite
+from typing import Any
+
+from assay.audit.chain import Chain
+from assay.hashing import hash_file
+from assay.parts import Part, read_arrays
+
+Facts = dict[str, Any]
+METRICS = ("auroc", "auprc", "fpr", "worst_stratum_fpr", "power")
+
+
+def candidate_row(rows: list[dict[str, Any]], chain: Chain) -> dict[str, Any]:
+    """Return the row of the packaged candidate among rows of a selection or an evaluation; empty where it is not."""
+    detector, adapter, level = chain.candidate
+    same = (row for row in rows if (row["detector"], row["adapter"]) == (detector, adapter))
+    return next((row for row in same if row.get("level", level) == level), {})
+
+
+def metrics_of(chain: Chain) -> dict[str, float] | None:
+    """Return the test metrics of the packaged candidate, None where no intact copy of them is left."""
+    evaluation = chain.json("evaluate", "evaluation.json")
+    if evaluation is None:
+        return None
+    row = candidate_row(evaluation["candidates"], chain)
+    return {name: row[name] for name in METRICS if name in row}
+
+
+def selection_of(chain: Chain) -> dict[str, Any] | None:
+    """Return the selection's row of the packaged candidate, None where no intact copy of it is left."""
+    selection = chain.json("select", "selection.json")
+    return None if selection is None else candidate_row(selection["candidates"], chain)
+
+
+def reference_of(chain: Chain) -> dict[str, Any]:
+    """Return m reference scores, the smallest eps they allow, and the score threshold at the scorer's eps.
+
+    There is none where no row can be flagged at that eps, and no single one where rows are compared within strata or
+    categories, over groups or folds, or weighted.
+    Empty where the scorer's calibrator is not the packaged one any more.
+    """
+    from assay.calibration.calibrators.conformal import ConformalCalibrator
+    from assay.calibration.calibrators.registry import load_calibrator
+
+    path, part = chain.folder / "calibrator.safetensors", chain.head["parts"]["calibrator"]
+    if not path.is_file() or hash_file(path) != chain.head["files"].get(path.name):
+        return {}
+    calibrator = load_calibrator(Part(part["kind"], part["config"], read_arrays(path)))
+    found = {"m": calibrator.n_rows, "smallest_eps": calibrator.smallest_eps}
+    if isinstance(calibrator, ConformalCalibrator) and isfinite(threshold := calibrator.threshold(chain.head["eps"])):
+        found["threshold"] = threshold
+    return found
+
+
+def _params(chain: Chain, stage: str, name: str) -> Any:
+    return chain.records[stage]["params"].get(name) if stage in chain.records else None
+
+
+def _split(chain: Chain) -> Facts:
+    found = chain.json("split", "split.json") or {}
+    roles = {
+        role: f"{counts['rows']} rows" + (f" ({counts['anomalies']} anomalies)" if counts["anomalies"] else "")
+        for role, counts in found.get("roles", {}).items()
+    }
+    return {
+        "roles_by": found.get("unit"),
+        "evidence": found.get("evidence"),
+        "seed": (_params(chain, "split", "split") or {}).get("seed"),
+        "roles": [{role: told} for role, told in roles.items()],
+    }
+
+
+def _contaminate(chain: Chain) -> Facts:
+    plan = chain.json("contaminate", "plan.json") or {"levels": []}
+    levels = []
+    for level in plan["levels"]:
+        rows = chain.rows("contaminate", f"level-{level['rho']:g}") or []
+        recipes = Counter(row["recipe"] for row in rows)
+        told = {name: level[name] for name in ("rho", "n_train", "n_injected")}
+        natural = {name: level[name] for name in ("natural_anomalies_known", "natural_rows_unknown")}
+        levels.append(told | ({"by": dict(recipes)} if recipes else {}) | natural)
+    settings = _params(chain, "contaminate", "contaminate") or {}
+    return {"source": settings.get("source"), "seed": settings.get("seed"), "levels": levels}
+
+
+def _validate(chain: Chain) -> Facts:
+    found = chain.json("validate", "summary.json") or {"batches": {}}
+    checks = {name: f"{len(batch)} checks" for name, batch in found["batches"].items()}
+    failed = sum(not check["success"] for batch in found["batches"].values() for check in batch)
+    return {"suite": found.get("suite"), "failed": failed if checks else None, "batches": [checks] if checks else []}
+
+
+def _train(chain: Chain) -> Facts:
+    settings, level = _params(chain, "train", "train") or {}, chain.candidate[2]
+    failures = chain.json("train", "failures.json") or {}
+    fits = event_details(chain, "train").get("fit_seconds", {})
+    return {
+        "shipped": f"{chain.candidate[0]} at {level}",
+        "detectors": [_choice(entry) for entry in _params(chain, "train", "detectors") or ()],
+        "seed": settings.get("seed"),
+        "device": settings.get("device"),
+        "not_trained": sorted(failures),
+        "fit_seconds": {name: levels[level] for name, levels in fits.items() if level in levels},
+    }
+
+
+def _calibrate(chain: Chain) -> Facts:
+    about = chain.json("calibrate", "calibration.json") or {}
+    return {
+        "shipped": chain.candidate[1],
+        "adapters": [_choice(entry) for entry in _params(chain, "calibrate", "adapters") or ()],
+        **{name: value for name, value in reference_of(chain).items() if name != "threshold"},
+        "compared": chain.head["parts"]["calibrator"]["kind"],
+        "ties": about.get("ties"),
+        "labelled_anomalies_left_out": about.get("trim", {}).get("removed") or None,
+        "target_rows": about.get("n_target") or None,
+    }
+
+
+def _select(chain: Chain) -> Facts:
+    row, found = selection_of(chain) or {}, chain.json("select", "selection.json") or {}
+    return {
+        "winner": f"{chain.candidate[0]}+{chain.candidate[1]}",
+        "mean_power": row.get("power"),
+        "fpr": row.get("fpr"),
+        "worst_stratum_fpr": row.get("worst_stratum_fpr"),
+        "candidates": len(found.get("candidates", ())) or None,
+        "rows": {"normals": found["n_normals"], "anomalies": found["n_anomalies"]} if found else None,
+        "evidence": found.get("evidence"),
+        "eps": _params(chain, "select", "eps"),
+        "seed": (_params(chain, "select", "select") or {}).get("seed"),
+    }
+
+
+def _evaluate(chain: Chain) -> Facts:
+    metrics = metrics_of(chain)
+    if metrics is None:
+        return {"metrics": "not on record any more: neither work/ nor DVC's cache holds this run's evaluation"}
+    found = chain.json("evaluate", "evaluation.json")
+    rows = {"normals": found["n_normals"], "anomalies": found["n_anomalies"]}
+    return {**metrics, "rows": rows, "evidence": found["evidence"], "eps": found["eps"]}
+
+
+def _package(chain: Chain) -> Facts:
+    return {
+        "tag": chain.tag,
+        "candidate": f"{chain.candidate[0]}+{chain.candidate[1]} at {chain.candidate[2]}",
+        "eps": chain.head["eps"],
+        "threshold": reference_of(chain).get("threshold"),
+        "files": len(chain.head["files"]) + 1,
+        "lineage_root": chain.head["lineage"]["root"],
+    }
+
+
+def event_details(chain: Chain, stage: str) -> dict[str, Any]:
+    """Return what was logged when a stage of the chain ran here: fit seconds and the like."""
+    digest = chain.named(stage)
+    same = (e for e in reversed(chain.events) if e.get("stage") == stage and e.get("record") == digest)
+    return dict(next(same, {"details": {}})["details"])
+
+
+def _choice(entry: Any) -> str:
+    """Return an entry of ``detectors`` or ``adapters`` as params.yaml has it."""
+    if isinstance(entry, str):
+        return entry
+    ((name, params),) = entry.items()
+    told = ", ".join(f"{key}={value}" for key, value in (params or {}).items())
+    return f"{name}({told})"
+
+
+FACTS: dict[str, Callable[[Chain], Facts]] = {
+    "split": _split,
+    "contaminate": _contaminate,
+    "validate": _validate,
+    "train": _train,
+    "calibrate": _calibrate,
+    "select": _select,
+    "evaluate": _evaluate,
+    "package": _package,
+}

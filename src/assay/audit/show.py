@@ -1,0 +1,247 @@
+"""Showing the chain behind a scorer: one node for each thing on the way from its deployment to the raw bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from assay.audit.chain import Chain, event_of, read_chain
+from assay.audit.commits import Origin, find_origin
+from assay.audit.delivery import bento_folder, bento_labels
+from assay.audit.facts import FACTS
+from assay.audit.findings import Finding, Findings
+from assay.audit.verify import verify_scorer
+from assay.hashing import hash_bytes, hash_json
+from assay.parts import parse_json
+from assay.project.deployment import read_deployment
+from assay.project.layout import STAGES, Project
+
+TITLES = {
+    "code": "Code and lock",
+    "data": "Raw data",
+    "split": "Split into roles",
+    "contaminate": "Contaminate",
+    "validate": "Validate",
+    "train": "Train",
+    "calibrate": "Calibrate",
+    "select": "Select",
+    "evaluate": "Evaluate",
+    "package": "Scorer",
+    "bento": "Bento",
+    "deployment": "Deployment",
+}
+SETTINGS = {
+    "expectations": "Expectation suite",
+    "quarantine": "Quarantine",
+    "labels": "Labels of calibration rows",
+    "targets": "Target rows",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One thing in the chain.
+
+    Attributes
+    ----------
+    key, title : str
+    state : str
+        As `assay.audit.verify.verify_scorer` found it: "ok", "superseded" or "differs"; "" where it is not there.
+    detail : str
+        What verification says of it.
+    digest : str
+        The hash that names it.
+    facts : dict
+        JSON values. What no intact copy is left of is left out.
+    reads : dict of str to list of str
+        Key of each node that it reads from, and what of it.
+    """
+
+    key: str
+    title: str
+    state: str
+    detail: str
+    digest: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    reads: dict[str, list[str]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the node as plain JSON values."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The chain behind a scorer, raw data first, with the rows that its levels inject."""
+
+    findings: Findings
+    nodes: tuple[Node, ...]
+    origin: Origin
+    injected: list[dict[str, Any]] | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the chain as plain JSON values."""
+        return {
+            "scorer": self.findings.tag,
+            "intact": self.findings.intact,
+            "origin": self.origin.to_json(),
+            "nodes": [node.to_json() for node in self.nodes],
+            "injected_rows": self.injected,
+        }
+
+    def lines(self, *, rows: bool = False) -> Iterator[str]:
+        """Yield the chain as aligned text, from the deployment back to the raw bytes."""
+        for node in reversed(self.nodes):
+            yield f"{node.title:<26}  {node.state or 'none':<12}{node.digest}"
+            if node.state in ("differs", "superseded"):
+                yield f"    {node.detail}"
+            for name, value in node.facts.items():
+                label = name.replace("_", " ")
+                for part in value if isinstance(value, list) and value and isinstance(value[0], dict) else [value]:
+                    yield f"    {label:<22}{words(part)}"
+                    label = ""
+            for source, parts in node.reads.items():
+                yield f"    {'reads':<22}{source}: {', '.join(parts)}"
+        if rows:
+            yield from self._row_lines()
+        yield f"origin: {self.origin.note}"
+        yield from (f"    {command}" for command in self.origin.commands)
+        wrong = sum(finding.state == "differs" for finding in self.findings.found)
+        yield f"{self.findings.tag}: {'intact' if self.findings.intact else f'{wrong} differ'} (assay audit verify)"
+
+    def _row_lines(self) -> Iterator[str]:
+        if self.injected is None:
+            yield "injected rows: neither work/ nor DVC's cache holds them intact any more"
+            return
+        yield f"injected rows: {len(self.injected)}"
+        for row in self.injected:
+            levels = ", ".join(f"{rho:g}" for rho in row["levels"])
+            yield (
+                f"    {row['row_id']:<28}from {row['source_row'] or '-':<28}{row['recipe']:<12}"
+                f"seed {row['seed']:<6}at {levels}"
+            )
+
+
+def words(value: Any) -> str:
+    """Return a fact as text."""
+    if isinstance(value, dict):
+        return ", ".join(f"{str(name).replace('_', ' ')} {words(part)}" for name, part in value.items())
+    if isinstance(value, list):
+        return ", ".join(words(part) for part in value)
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "-"}[value]
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def show_scorer(project: Project, tag: str) -> Shown:
+    """Collect the chain behind a scorer, with the state that verification finds of each part.
+
+    Raises
+    ------
+    ScorerError
+        There is no such scorer, or its head is not what Assay writes.
+    """
+    chain, findings = read_chain(project, tag), verify_scorer(project, tag)
+    states = {finding.what: finding for finding in findings.found}
+    nodes = [_code(chain, states["code"]), _data(chain, states[f"data/{chain.name}"])]
+    for path, digest in chain.settings.items():
+        title = SETTINGS.get(path.partition("/")[0], path)
+        nodes.append(Node(path, title, states[path].state, states[path].detail, digest, {"file": path}))
+    for stage in chain.unknown:
+        found = states[f"stage {stage}"]
+        nodes.append(Node(stage, f"Stage {stage}", found.state, found.detail, chain.named(stage)))
+    for stage in STAGES:
+        found = states["scorer folder"] if stage == "package" else states.get(f"stage {stage}", Finding(stage, ""))
+        nodes.append(_stage(chain, stage, found))
+    nodes += [_bento(chain, states["Bento"]), _deployment(chain, states["deployment"])]
+    return Shown(findings, tuple(nodes), find_origin(chain), injected_rows(chain))
+
+
+def injected_rows(chain: Chain) -> list[dict[str, Any]] | None:
+    """List every row that a level injects: whence, by which recipe and seed, and at which levels.
+
+    None where no intact copy of a level is left in work/ or DVC's cache.
+    """
+    plan = chain.json("contaminate", "plan.json")
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for level in [] if plan is None else plan["levels"]:
+        rows = chain.rows("contaminate", f"level-{level['rho']:g}")
+        if rows is None:
+            return None
+        for row in rows:
+            told = {name: row[name] for name in ("row_id", "fingerprint", "source_row", "recipe")}
+            entry = found.setdefault(
+                (row["row_id"], row["fingerprint"]), {**told, "seed": int(row["seed"]), "levels": []}
+            )
+            entry["levels"].append(level["rho"])
+    return None if plan is None else list(found.values())
+
+
+def _code(chain: Chain, found: Finding) -> Node:
+    facts = {"files": len(chain.code), "constraints_txt": chain.code.get("constraints.txt", "")[:12]}
+    return Node("code", TITLES["code"], found.state, found.detail, hash_json(chain.code), facts)
+
+
+def _data(chain: Chain, found: Finding) -> Node:
+    split = chain.json("split", "split.json") or {"roles": {}}
+    facts: dict[str, Any] = {
+        "rows": sum(role["rows"] for role in split["roles"].values()) or None,
+        "files": sorted(path.rpartition("/")[2] for path in chain.data),
+    }
+    card = chain.find_data(f"data/{chain.name}/card.json") if chain.data else None
+    if card is not None:
+        about = parse_json(card.read_bytes())
+        facts |= {"source": about["source"], "modality": about["modality"], "columns": len(about["columns"])}
+    return Node("data", TITLES["data"], found.state, found.detail, chain.data_version, facts)
+
+
+def _stage(chain: Chain, stage: str, found: Finding) -> Node:
+    title, content = TITLES[stage], chain.contents.get(stage)
+    digest = hash_bytes(content) if content is not None else ""
+    facts = {name: value for name, value in FACTS[stage](chain).items() if value not in (None, [], {})}
+    event = event_of(chain, "stage", stage=stage, record=digest)
+    if event is not None:
+        facts["ran"] = f"{event['time']} on {event['machine']}, {event['seconds']:g} s"
+    if stage == "package":
+        return Node(stage, title, found.state, found.detail, chain.version, facts, _reads(chain, stage))
+    state = found.state if content is not None else ""
+    return Node(stage, title, state, found.detail, digest, facts, _reads(chain, stage))
+
+
+def _reads(chain: Chain, stage: str) -> dict[str, list[str]]:
+    """Name the nodes whose files a stage's record lists as inputs, and which parts of them."""
+    found: dict[str, list[str]] = {}
+    for path in chain.records[stage]["inputs"] if stage in chain.records else ():
+        parts = path.split("/")
+        source = "data" if parts[0] == "data" else path if path in chain.settings else parts[2]
+        part = parts[-1] if path in chain.settings or parts[0] == "data" else parts[3]
+        if part not in found.setdefault(source, []):
+            found[source].append(part)
+    order = ["data", *chain.settings, *chain.unknown, *STAGES]
+    places = {source: place for place, source in enumerate(order)}
+    return {source: found[source] for source in sorted(found, key=lambda source: places.get(source, len(order)))}
+
+
+def _bento(chain: Chain, found: Finding) -> Node:
+    folder = bento_folder(chain.project, chain.name, chain.version)
+    logged = event_of(chain, "published", scorer=chain.tag)
+    if logged is None and not folder.is_dir():
+        return Node("bento", TITLES["bento"], "", found.detail, "", {}, {"package": ["all"]})
+    facts: dict[str, Any] = {"tag": f"assay-{chain.tag}"}
+    if (folder / "bento.yaml").is_file():
+        facts |= {"chain_head": bento_labels(folder).get("chain_head", "")[:12]}
+    if logged is not None:
+        facts |= {"published": f"{logged['time']} on {logged['machine']}"}
+    digest = str(logged["bento_hash"]) if logged else ""
+    return Node("bento", TITLES["bento"], found.state, found.detail, digest, facts, {"package": ["all"]})
+
+
+def _deployment(chain: Chain, found: Finding) -> Node:
+    title, deployed = TITLES["deployment"], read_deployment(chain.project.root, chain.name)
+    reads = {"bento": ["tag"]}
+    if deployed is None or deployed.version != chain.version:
+        other = {} if deployed is None else {"champion": deployed.tag}
+        return Node("deployment", title, "", found.detail, "", other, reads)
+    facts = {"champion": "yes", "since": deployed.since, "reason": deployed.reason, "previous": deployed.previous}
+    return Node("deployment", title, found.state, found.detail, deployed.version, facts, reads)

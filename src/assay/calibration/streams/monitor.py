@@ -1,0 +1,339 @@
+"""Monitoring: an alarm once a stream of scores stops being exchangeable with the calibration rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from assay.calibration.streams.martingale import Martingale, SimpleJumper, load_martingale
+from assay.errors import ConfigError, DataError, InputError, ScorerError
+from assay.parts import Array, Part
+
+Scores = NDArray[np.floating[Any]]
+Counts = NDArray[np.int64]
+BLOCK_ROWS = 128
+EDGE_SHARE = 4
+DRAWS_PER_COUNT = 4
+
+
+class AllScores:
+    """Keeps every score: sorted runs, each more than twice as long as the next, merged as they grow.
+
+    Ranking a score among n takes O(log^2 n), keeping it O(log n) on average.
+    """
+
+    def __init__(self, scores: NDArray[np.float32]) -> None:
+        self.size = scores.size
+        self._runs = [np.sort(scores)]
+
+    def add(self, scores: NDArray[np.float32]) -> tuple[Counts, Counts]:
+        """Rank scores (n,) one after the other, each among all earlier ones, and keep them.
+
+        Returns, of shape (n,) each, how many earlier scores are higher and how many are equal.
+        """
+        above, equal = np.empty(scores.size, np.int64), np.empty(scores.size, np.int64)
+        for start in range(0, scores.size, BLOCK_ROWS):
+            block = scores[start : start + BLOCK_ROWS]
+            rows = slice(start, start + block.size)
+            above[rows], equal[rows] = _among_themselves(block)
+            order = np.argsort(block, kind="stable") + start
+            for run in self._runs:
+                ends = np.searchsorted(run, scores[order], side="right")
+                above[order] += run.size - ends
+                equal[order] += ends - np.searchsorted(run, scores[order], side="left")
+            self._keep(scores[order])
+        return above, equal
+
+    def _keep(self, run: NDArray[np.float32]) -> None:
+        self.size += run.size
+        while self._runs and self._runs[-1].size <= 2 * run.size:
+            run = np.sort(np.concatenate([self._runs.pop(), run]), kind="stable")
+        self._runs.append(run)
+
+    def to_part(self) -> Part:
+        """Return the scores in increasing order as a part."""
+        return Part("all", {}, {"scores": np.sort(np.concatenate(self._runs))})
+
+    @classmethod
+    def from_part(cls, part: Part) -> Self:
+        """Return what `to_part` described; the runs are others, the ranks the same."""
+        return cls(part.arrays["scores"])
+
+
+class BinnedScores:
+    """Keeps how many scores fell between fixed edges; scores of one bin count as equal.
+
+    Parameters
+    ----------
+    edges : ndarray of float32, shape (k,)
+        Increasing; an edge belongs to the bin above it. They must be independent of what is counted.
+    counts : ndarray of int64, shape (k + 1,)
+    """
+
+    def __init__(self, edges: NDArray[np.float32], counts: Counts) -> None:
+        self._edges = edges
+        self._counts = counts
+        self.size = int(counts.sum())
+
+    @classmethod
+    def start(cls, scores: NDArray[np.float32], *, bins: int, seed: int) -> Self:
+        """Take edges from a random quarter of the scores, and count the others."""
+        mixed = np.random.default_rng(seed).permutation(scores)
+        n_edges = -(-scores.size // EDGE_SHARE)
+        levels = np.arange(1, bins) / bins
+        edges = np.unique(np.quantile(mixed[:n_edges], levels, method="inverted_cdf"))
+        past = cls(edges, np.zeros(edges.size + 1, np.int64))
+        past.add(mixed[n_edges:])
+        return past
+
+    def add(self, scores: NDArray[np.float32]) -> tuple[Counts, Counts]:
+        """Rank scores one after the other; see `AllScores.add`."""
+        above, equal = np.empty(scores.size, np.int64), np.empty(scores.size, np.int64)
+        places = np.searchsorted(self._edges, scores, side="right")
+        for start in range(0, scores.size, BLOCK_ROWS):
+            block = places[start : start + BLOCK_ROWS]
+            rows = slice(start, start + block.size)
+            above[rows], equal[rows] = _among_themselves(block)
+            above[rows] += self.size - np.cumsum(self._counts)[block]
+            equal[rows] += self._counts[block]
+            self._counts += np.bincount(block, minlength=self._counts.size)
+            self.size += block.size
+        return above, equal
+
+    def to_part(self) -> Part:
+        """Return edges and counts as a part."""
+        return Part("binned", {}, {"edges": self._edges, "counts": self._counts.copy()})
+
+    @classmethod
+    def from_part(cls, part: Part) -> Self:
+        """Return what `to_part` described."""
+        return cls(part.arrays["edges"], part.arrays["counts"].copy())
+
+
+PASTS: dict[str, type[AllScores] | type[BinnedScores]] = {"all": AllScores, "binned": BinnedScores}
+
+
+class Monitor:
+    """Watches a stream of scores, and raises an alarm when it is no longer like the calibration rows.
+
+    Each score gets a smoothed p-value of its own, ``(#{earlier > s} + U (#{earlier = s} + 1)) / (#earlier + 1)``,
+    where the calibration scores and all earlier scores of the stream count as earlier, and U is drawn from
+    (seed, number of the row). A martingale bets against these (Vovk, Gammerman, Shafer 2022, sections 2.2 and
+    8.1). They are for the monitor alone and take no part in decisions about rows.
+
+    **Guarantee.** If calibration scores and stream are exchangeable, the p-values are independent and
+    uniform, ties or not, and ``P(an alarm is ever raised) <= 1 / threshold``, however long the stream. The probability
+    is over calibration rows, stream and seed. Against the calibration scores alone, p-values would share their
+    luck, and this would fail. The stream is all rows that are scored: an alarm may mean a drift of normal rows, more
+    anomalies than there were among the calibration rows, or (with `SimpleJumper`) scores that grew smaller.
+
+    **After an alarm** the martingale goes on; `reset` starts a new one against all scores so far. If whether
+    to reset depends on the martingale alone, each alarm still has at most that probability, given
+    those before: under exchangeability k alarms come with at most ``threshold ** -k``, and the expected number
+    of alarms, ever, is at most ``1 / (threshold - 1)``. After retraining, start a new monitor.
+
+    **Bounded memory.** With `memory` given, a random quarter of the calibration scores fixes the edges of at most so
+    many bins, and only the number of later scores in each bin is kept. The edges are independent of what is
+    counted, so that the guarantee stays as it is; what is paid is that quarter and the order within a bin. (A
+    reservoir of earlier scores gives uniform p-values that share their luck like those against the calibration
+    scores alone, and the bound fails; for a window of the last ones no bound is known.)
+
+    The class is made by `start` or `from_part`.
+
+    Attributes
+    ----------
+    threshold : float
+        Capital at which the alarm is raised.
+    n_seen : int
+        Rows monitored so far.
+    alarm : int or None
+        Number of the row, counted from 1, at which the capital first reached the threshold since the last reset.
+    """
+
+    def __init__(self, past: AllScores | BinnedScores, martingale: Martingale, *, seed: int, threshold: float) -> None:
+        self._past = past
+        self._martingale = martingale
+        self.seed = seed
+        self.threshold = threshold
+        self.n_seen = 0
+        self.alarm: int | None = None
+
+    @classmethod
+    def start(
+        cls,
+        calibration_scores: Scores,
+        *,
+        seed: int,
+        threshold: float = 100.0,
+        martingale: Martingale | None = None,
+        memory: int | None = None,
+    ) -> Self:
+        """Return a monitor that has seen nothing yet.
+
+        Parameters
+        ----------
+        calibration_scores : ndarray of float, shape (m,)
+            In any order; infinities and ties are allowed. Compared in float32, as `ConformalCalibrator` does.
+        seed : int
+            Of the smoothing; give every replica another one.
+        threshold : float
+            Above 1; see `alarm_threshold`.
+        martingale : Martingale, optional
+            A fresh one; `SimpleJumper` where it is left out.
+        memory : int, optional
+            Most bins to keep, at least 2; where it is left out every score is kept (4 bytes each).
+
+        Raises
+        ------
+        ConfigError
+            The seed, the threshold or the memory is out of range.
+        DataError
+            There are no calibration scores, or one is NaN.
+        """
+        if seed < 0 or not 1 < threshold < math.inf or (memory is not None and memory < 2):
+            raise ConfigError(
+                f"monitor: seed {seed!r}, threshold {threshold!r}, memory {memory!r}; give a seed >= 0, a finite "
+                "threshold above 1, and a memory of at least 2 or none"
+            )
+        if calibration_scores.ndim != 1 or calibration_scores.size == 0 or np.isnan(calibration_scores).any():
+            raise DataError(f"calibration scores of shape {calibration_scores.shape}: give (m,), m >= 1, none NaN")
+        scores = _round(calibration_scores)
+        past = AllScores(scores) if memory is None else BinnedScores.start(scores, bins=memory, seed=seed)
+        return cls(past, martingale or SimpleJumper(), seed=seed, threshold=threshold)
+
+    @property
+    def log10_value(self) -> float:
+        """Logarithm to base 10 of the capital, which is the evidence against exchangeability."""
+        return self._martingale.log10_value
+
+    def update(self, scores: Scores) -> NDArray[np.float64]:
+        """Judge scores of the stream in their order, exactly as if they came one by one.
+
+        Parameters
+        ----------
+        scores : ndarray of float, shape (n,)
+
+        Returns
+        -------
+        ndarray of float64, shape (n,)
+            Log10 of the capital after each score.
+
+        Raises
+        ------
+        InputError
+            A score is NaN, or the shape is another one; nothing was taken in.
+        """
+        if scores.ndim != 1 or np.isnan(scores).any():
+            raise InputError(f"{np.isnan(scores).sum()} NaN among scores of shape {scores.shape}; give (n,), none NaN")
+        earlier = self._past.size
+        above, equal = self._past.add(_round(scores))
+        smoothed = above + _uniforms(self.seed, self.n_seen, scores.size) * (equal + 1)
+        path = self._martingale.update(smoothed / (earlier + 1 + np.arange(scores.size)))
+        reached = np.flatnonzero(path >= math.log10(self.threshold))
+        if self.alarm is None and reached.size:
+            self.alarm = self.n_seen + int(reached[0]) + 1
+        self.n_seen += scores.size
+        return path
+
+    def reset(self) -> None:
+        """Take back the alarm and start a new martingale, with capital 1, against all scores so far."""
+        self._martingale = self._martingale.fresh()
+        self.alarm = None
+
+    def to_part(self) -> Part:
+        """Return settings and state as a part."""
+        config: dict[str, Any] = {name: getattr(self, name) for name in ("seed", "threshold", "n_seen", "alarm")}
+        arrays: dict[str, Array] = {}
+        for name, part in (("past", self._past.to_part()), ("martingale", self._martingale.to_part())):
+            config[name] = {"kind": part.kind, "config": part.config}
+            arrays |= {f"{name}.{key}": array for key, array in part.arrays.items()}
+        return Part("monitor", config, arrays)
+
+    @classmethod
+    def from_part(cls, part: Part) -> Self:
+        """Return the monitor that `to_part` described; it goes on as the other one would, to the last bit.
+
+        Raises
+        ------
+        ScorerError
+            The part, or one inside it, is of an unknown kind.
+        """
+        if part.kind != "monitor":
+            raise ScorerError(f"part of kind {part.kind!r} is no monitor; expected 'monitor'")
+        config = part.config
+        if config["past"]["kind"] not in PASTS:
+            raise ScorerError(f"past scores {config['past']['kind']!r} are unknown; this version loads {sorted(PASTS)}")
+        past = PASTS[config["past"]["kind"]].from_part(_inner(part, "past"))
+        martingale = load_martingale(_inner(part, "martingale"))
+        monitor = cls(past, martingale, seed=config["seed"], threshold=config["threshold"])
+        monitor.n_seen, monitor.alarm = config["n_seen"], config["alarm"]
+        return monitor
+
+
+def alarm_threshold(false_alarm_probability: float) -> float:
+    """Return the threshold that an unchanged stream ever reaches with at most this probability: 1 over it.
+
+    Raises
+    ------
+    ConfigError
+        The probability is not between 0 and 1, both excluded.
+    """
+    if not 0 < false_alarm_probability < 1:
+        raise ConfigError(
+            f"false-alarm probability is {false_alarm_probability!r}; it must lie between 0 and 1 (for instance 0.01)"
+        )
+    return 1 / false_alarm_probability
+
+
+def merge(monitors: Sequence[Monitor]) -> float:
+    """Return log10 of the mean capital of K replicas that watch parts of one stream.
+
+    **What holds**, where rows are dealt out without regard to their scores: a replica's capital has mean 1 at most
+    while its rows are exchangeable with the calibration rows, whatever the others see; so has the mean of K. At
+    one moment, fixed before the stream is seen, it is c or more with probability 1/c at most (Markov), and each
+    replica's own alarm keeps its guarantee. That the mean *ever* reaches c is less sure: replicas share
+    calibration rows, so that their capitals depend on each other and the mean is no martingale. The probability
+    is at most ``e ln(K) / c`` for K > 2, and 2 / c for K = 2 (harmonic means of dependent p-values; Vovk and Wang
+    2020, `Combining p-values via averaging`). The product of capitals has no such bound.
+
+    Raises
+    ------
+    InputError
+        There are no monitors.
+    """
+    if not monitors:
+        raise InputError("no monitors to merge; give at least one")
+    values = np.array([monitor.log10_value for monitor in monitors])
+    most = float(values.max())
+    return most + math.log10(np.power(10.0, values - most).mean())
+
+
+def _among_themselves(values: NDArray[Any]) -> tuple[Counts, Counts]:
+    """Return how many earlier values are higher than each, and how many equal."""
+    earlier = np.tri(values.size, k=-1, dtype=bool)
+    above = (values > values[:, None]) & earlier
+    equal = (values == values[:, None]) & earlier
+    return above.sum(axis=1), equal.sum(axis=1)
+
+
+def _uniforms(seed: int, first: int, n: int) -> NDArray[np.float64]:
+    """Return n numbers inside (0, 1), row i of the stream getting the same one in whatever batch it comes."""
+    generator = np.random.Philox(seed, counter=first // DRAWS_PER_COUNT)
+    skipped = first % DRAWS_PER_COUNT
+    raw = generator.random_raw(skipped + n)[skipped:]
+    return ((raw >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+
+
+def _inner(part: Part, name: str) -> Part:
+    head, lead = part.config[name], f"{name}."
+    arrays = {key.removeprefix(lead): array for key, array in part.arrays.items() if key.startswith(lead)}
+    return Part(head["kind"], head["config"], arrays)
+
+
+def _round(scores: Scores) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        return np.asarray(scores, dtype=np.float32)

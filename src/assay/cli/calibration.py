@@ -1,0 +1,113 @@
+"""Commands about decisions: ``assay score``, ``assay label`` and ``assay reweight``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from assay.cli.common import as_json, find_project
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("tag", required=False)
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="Where to write the result: .csv or .parquet."
+)
+@click.option("--eps", type=float, help="Flag rows with p <= EPS; default: the scorer's own eps.")
+@click.option("--fdr", type=float, help="Instead: of the flagged rows at most this share is normal, on average.")
+@as_json
+def score(file: Path, tag: str | None, out: Path, eps: float | None, fdr: float | None, as_json: bool) -> None:
+    """Score the rows of FILE; without TAG, by the champion of the dataset in params.yaml."""
+    if eps is not None and fdr is not None:
+        raise click.UsageError("give --eps or --fdr, not both")
+    if out.suffix not in (".csv", ".parquet"):
+        raise click.UsageError(f"--out {out} must end in .csv or .parquet")
+    if out.resolve() == file.resolve():
+        raise click.UsageError(f"--out {out} is the file itself; give another one for the result")
+    project = find_project()
+    from assay.project.scorers import find_scorer
+    from assay.scorer.batch import DELTA, score_file
+    from assay.scorer.scorer import load_scorer
+
+    scorer = load_scorer(find_scorer(tag or project.dataset, project.root))
+    batch = score_file(scorer, file, eps=eps, fdr=fdr)
+    batch.write(out)
+    if as_json:
+        found = {"scorer": scorer.tag, "rows": len(batch.rows), "flagged": batch.n_flagged, "out": str(out)}
+        how = {"eps": batch.eps, "fdr": batch.fdr, "false_alarms_at_most": batch.false_alarms, "note": batch.note}
+        click.echo(json.dumps(found | how, indent=2))
+        return
+    by = f"p <= {batch.eps:g}" if batch.fdr is None else f"a false discovery rate of {batch.fdr:g}"
+    click.echo(f"{out}: {batch.n_flagged} of {len(batch.rows)} rows flagged at {by} by {scorer.tag}")
+    if batch.n_flagged and batch.false_alarms == batch.n_flagged:
+        click.echo(
+            f"how many of them are false alarms cannot be bounded: {scorer.calibrator.n_rows} calibration rows are too "
+            "few for a batch of this size, or too few rows stand out"
+        )
+    elif batch.n_flagged and batch.false_alarms is not None:
+        click.echo(
+            f"at most {batch.false_alarms} of them are false alarms, with {1 - DELTA:.0%} confidence; "
+            "that holds even if the rate was chosen after seeing the p-values"
+        )
+    if batch.note:
+        click.echo(batch.note)
+
+
+@click.command()
+@click.option("--budget", type=click.IntRange(1), default=50, show_default=True, help="Rows with the highest scores.")
+@click.option(
+    "--sample",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Rows picked at random besides: they tell how many anomalies are left.",
+)
+def label(budget: int, sample: int) -> None:
+    """List the calibration rows worth labelling, to undo what contamination of them does.
+
+    Fill in the column `label` of the file (1 anomaly, 0 normal) and run `assay run`: labelled anomalies are left out
+    of the calibration, which regains power.
+    """
+    project = find_project()
+    from assay.runs.questions import ask
+
+    with project.lock():
+        asked = ask(project, budget=budget, sample=sample)
+    click.echo(f"{asked.path.relative_to(project.root)}: {asked.open} rows to label, {asked.answered} labelled already")
+    for line in asked.lines:
+        click.echo(line)
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.option("--clear", is_flag=True, help="Calibrate without weights again.")
+def reweight(file: Path | None, clear: bool) -> None:
+    """Weight the calibration towards the rows of FILE: unlabelled rows as the scorer meets them now.
+
+    For inputs that have moved while what is normal for each input has not (covariate shift). The next `assay run`
+    calibrates with weights estimated from a sample of the rows.
+    """
+    if (file is None) != clear:
+        raise click.UsageError("give a FILE of current rows, or --clear")
+    project = find_project()
+    from assay.data.dataset import read_card
+    from assay.data.target import take_columns, target_path, write_target
+    from assay.parts import write_bytes
+
+    project.require_dataset(project.dataset)
+    columns = read_card(project.data).columns
+    path = target_path(project.root, project.dataset)
+    with project.lock():
+        if file is None:
+            write_bytes(path, b"")
+            click.echo(f"{path.relative_to(project.root)}: empty; the next `assay run` calibrates without weights")
+            return
+        rows = take_columns(file, columns)
+        kept = write_target(path, rows, columns, seed=project.config.sections["calibrate"]["seed"])
+    click.echo(
+        f"{path.relative_to(project.root)}: {kept} of {len(rows)} rows; the next `assay run` weights the calibration "
+        "towards them. Commit the file with the run"
+    )

@@ -1,0 +1,22 @@
+"""What the command files share: the project around the current folder, and ``--json``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from assay.project.layout import Project
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON to standard output and nothing else.")
+
+
+def find_project() -> Project:
+    """Find the project around the current folder and set the frameworks' environment for it."""
+    from assay.environment import set_environment
+    from assay.project.layout import Project
+
+    project = Project.find()
+    set_environment(project.root)
+    return project

@@ -1,0 +1,247 @@
+"""The command ``assay``. Everything heavy is imported inside the commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from assay import __version__
+from assay.cli.audit import audit
+from assay.cli.calibration import label, reweight, score
+from assay.cli.common import as_json, find_project
+from assay.errors import AssayError
+
+if TYPE_CHECKING:
+    from assay.project.layout import Project
+    from assay.runs.run import Result
+
+
+class Commands(click.Group):
+    """Shows errors that Assay raises on purpose as one line, with the exit code of their class."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; see the class."""
+        try:
+            return super().invoke(ctx)
+        except AssayError as error:
+            click.echo(f"assay: {error}", err=True)
+            ctx.exit(error.exit_code)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Train, calibrate, audit and deploy anomaly scorers on data that nobody can promise is clean."""
+
+
+@main.command()
+@click.option("--dataset", metavar="NAME", help="Dataset to run on; it is written to params.yaml.")
+@as_json
+def run(dataset: str | None, as_json: bool) -> None:
+    """Run the pipeline: everything that is not fresh, then publish and compare with the champion."""
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    project = find_project()
+    from assay.errors import NoValidCandidateError
+    from assay.interruption import interruptible
+    from assay.runs import run as runs
+
+    try:
+        with interruptible():
+            result = _run(project, dataset)
+    except NoValidCandidateError:
+        if not as_json:
+            runs.show(runs.summarise(project, "no valid candidate, nothing ships", shipped=False))
+        raise
+    if as_json:
+        click.echo(json.dumps(result.to_json(), indent=2))
+    else:
+        runs.show(result)
+
+
+def _run(project: Project, dataset: str | None) -> Result:
+    """Ask the records and DVC first; Prefect is imported only when there is something to do."""
+    from assay.runs import run as runs
+
+    with project.lock():
+        if dataset is not None:
+            project.use_dataset(dataset)
+        runs.prepare(project)
+        if not runs.stale_stages(project):
+            return runs.refresh(project)
+        runs.check_choices(project)
+    from assay.runs.scheduling import prefect_server
+
+    with prefect_server(project):
+        return runs.Result(**load_flow(project).retrain())
+
+
+def load_flow(project: Project) -> Any:
+    """Import flows/retrain.py of a project."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("retrain", project.root / "flows" / "retrain.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["retrain"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@main.command()
+@click.argument("name", metavar="STAGE")
+def stage(name: str) -> None:
+    """Run one stage of dvc.yaml unless it is fresh; this is what `dvc repro` calls."""
+    project = find_project()
+    from assay.errors import ConfigError
+    from assay.project.ingest import require_known_data
+    from assay.project.layout import STAGES
+    from assay.runs import run as runs
+
+    if name not in STAGES:
+        raise ConfigError(f"there is no stage {name!r}; there are {', '.join(STAGES)}")
+    with project.lock():
+        require_known_data(project)
+        runs.require_own_code(project)
+        runs.end_interrupted(project)
+        runs.execute(project, name)
+        if name == "package":
+            click.echo(f"{project.dataset}:{runs.scorer_folders(project)[0].name}: {runs.deliver(project)}")
+
+
+@main.command()
+@click.argument("source", metavar="FILE_OR_NAME")
+@click.option("--name", help="Name of the dataset, for a file of your own.")
+@click.option("--label", metavar="COLUMN", help="Column of labels: 0 normal, 1 anomaly, empty or -1 unknown.")
+@click.option("--id", "id_column", metavar="COLUMN", help="Column of unique row ids.")
+@click.option("--group", metavar="COLUMN", help="Column of groups; a group's normal rows get one role.")
+@click.option("--time", metavar="COLUMN", help="Column to split by time; not with --group.")
+@click.option("--category", metavar="COLUMN", help="Column of categories that scores may be calibrated within.")
+def ingest(source: str, **options: str | None) -> None:
+    """Bring a CSV or Parquet file, or a public dataset by name, into data/ and track it with DVC."""
+    project = find_project()
+    from assay.project.ingest import ingest as bring_in
+    from assay.project.ingest import load_source
+
+    with project.lock():
+        dataset = load_source(project, source, **options)
+        folder = bring_in(project, dataset)
+    labels = dataset.data.labels
+    click.echo(
+        f"{folder.relative_to(project.root)}: {len(labels)} rows x {len(dataset.card.columns)} columns, "
+        f"{int((labels == 1).sum())} labelled anomalies, {int((labels == -1).sum())} unlabelled\n"
+        f"next: assay run --dataset {dataset.card.name}"
+    )
+
+
+@main.command()
+def restore() -> None:
+    """Bring data/ back as data.dvc names it: from DVC's cache or remote, or the bundled sets."""
+    project = find_project()
+    from assay.project.ingest import restore as bring_back
+
+    with project.lock():
+        bring_back(project)
+
+
+@main.command()
+@click.option("--cron", metavar="EXPRESSION", help='When to run, for instance "0 2 * * *".')
+@click.option("--interval", type=click.FloatRange(min=1), metavar="SECONDS", help="Seconds between runs.")
+@click.option("--dataset", metavar="NAME", help="Dataset to run on; default: the one in params.yaml.")
+def schedule(cron: str | None, interval: float | None, dataset: str | None) -> None:
+    """Serve the flow on a schedule through Prefect until interrupted."""
+    if (cron is None) == (interval is None):
+        raise click.UsageError('give either --cron "0 2 * * *" or --interval SECONDS')
+    project = find_project()
+    if dataset is not None:
+        project.require_dataset(dataset)
+    from assay.runs.scheduling import serve_schedule
+
+    serve_schedule(project, cron=cron, interval=interval, dataset=dataset)
+
+
+@main.command()
+@click.argument("tag", required=False)
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535))
+def serve(tag: str | None, host: str, port: int) -> None:
+    """Serve a scorer over HTTP; without TAG, the champion of the dataset in params.yaml."""
+    project = find_project()
+    from assay.release.bento import serve as serve_bento
+
+    sys.exit(serve_bento(tag or project.dataset, root=project.root, host=host, port=port))
+
+
+@main.command()
+@as_json
+def scorers(as_json: bool) -> None:
+    """List the packaged scorers of this project."""
+    project = find_project()
+    from assay.project.scorers import list_scorers
+
+    rows = list_scorers(project.root)
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        barred = ", ".join(f"{use} {n}" for use, n in row["quarantined"].items())
+        marks = ("champion" if row["champion"] else "", f"learned from quarantined rows ({barred})" if barred else "")
+        click.echo(
+            f"{row['tag']:<32}{row.get('detector') or '-'}+{row.get('adapter') or '-'}  "
+            f"{row.get('broken') or '; '.join(filter(None, marks))}"
+        )
+    if not rows:
+        click.echo("none yet; `assay run` makes one", err=True)
+
+
+@main.command()
+@as_json
+def detectors(as_json: bool) -> None:
+    """List the detectors that params.yaml may name, with their parameters and defaults."""
+    from assay.detectors.registry import describe_detectors
+
+    found = describe_detectors()
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    for row in found:
+        params = ", ".join(f"{name}={value!r}" for name, value in row["params"].items())
+        labels = " Learns from labelled anomalies." if row["uses_labels"] else ""
+        click.echo(f"{row['name']:<23}{row['summary']}{labels}\n{'':<23}{params}")
+    click.echo("\nBesides, any outlier or density detector of scikit-learn or PyOD by its path, for instance")
+    click.echo("sklearn.svm.OneClassSVM: {nu: 0.1}; such a one is compared and calibrated, not packaged.")
+
+
+@main.command()
+@click.argument("tag")
+@click.option("--why", required=True, help="The reason, kept on record.")
+def promote(tag: str, why: str) -> None:
+    """Make a scorer the champion by hand, for instance to roll back."""
+    project = find_project()
+    from assay.project.deployment import promote as make_champion
+    from assay.project.scorers import find_scorer
+    from assay.release.bento import bind, publish
+    from assay.scorer.scorer import load_scorer
+
+    with project.lock():
+        folder = find_scorer(tag, project.root)
+        scorer = load_scorer(folder)
+        published = publish(folder, root=project.root, chain_head=project.events.head)
+        bind(published, project.events)
+        make_champion(
+            project.root,
+            scorer.name,
+            scorer.version,
+            bento=published.bento_tag,
+            reason=why,
+            events=project.events,
+        )
+    click.echo(f"{scorer.tag} is the champion; a running service keeps the old one until it is restarted")
+
+
+for command in (audit, label, reweight, score):
+    main.add_command(command)

@@ -1,0 +1,103 @@
+"""The autoencoder: rows that it reconstructs badly are anomalous."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from assay.detectors.base import Allowed, Floats, image_shape, require_fitted, whole, wholes
+from assay.detectors.training.neural import COMMON, Fitting, NeuralDetector
+from assay.networks.build import Coder, autoencoder
+
+
+class Autoencoder(NeuralDetector):
+    """Ensemble of autoencoders trained to reconstruct the training rows.
+
+    The score is the mean squared reconstruction error over the columns (Ruff 2021, eq 4.11, divided by the
+    number of columns), averaged over the members.
+
+    Parameters
+    ----------
+    hidden : sequence of int
+        Widths of the encoder's dense hidden layers, outermost first; mirrored in the decoder.
+    latent_dim : int
+        Width of the code. With no more columns than that the code is no bottleneck; what limits the network
+        then is its bounded hidden layers, which cannot follow a row far outside the training rows.
+    epochs, batch_size, learning_rate, weight_decay
+        See `assay.detectors.training.loop.Schedule`.
+    members : int
+        S, the number of autoencoders, which differ by their random streams.
+    image_shape : (int, int), optional
+        Height and width of flattened images; makes the outer layers convolutions.
+    device : {"auto", "cpu", "cuda"}
+        Where to train; "auto" takes a GPU if there is one.
+    mixed_precision, compiled : bool
+        See `assay.detectors.training.loop.Compute`; they matter on a GPU only.
+    seed : int
+        Member s draws from a stream derived from (seed, s).
+    """
+
+    kind: ClassVar[str] = "autoencoder"
+    allowed: ClassVar[dict[str, Allowed]] = {
+        **COMMON,
+        "hidden": wholes(1),
+        "latent_dim": whole(1),
+        "image_shape": image_shape(),
+    }
+
+    def __init__(
+        self,
+        hidden: Sequence[int] = (64, 32),
+        latent_dim: int = 8,
+        epochs: int = 150,
+        batch_size: int = 128,
+        learning_rate: float | Sequence[float] = 3e-3,
+        weight_decay: float | Sequence[float] = 1e-6,
+        members: int = 5,
+        image_shape: tuple[int, int] | None = None,
+        device: str = "auto",
+        mixed_precision: bool = False,
+        compiled: bool = False,
+        *,
+        seed: int = 0,
+    ) -> None:
+        self.hidden = hidden
+        self.latent_dim = latent_dim
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.members = members
+        self.image_shape = image_shape
+        self.device = device
+        self.mixed_precision = mixed_precision
+        self.compiled = compiled
+        self.seed = seed
+
+    def reconstruct(self, X: Floats) -> Floats:
+        """Return every member's reconstruction of rows (n, d), of shape (S, n, d)."""
+        require_fitted(self, "network_")
+        return self._mapped(self.network_.forward, X)
+
+    def embed(self, X: Floats) -> Floats:
+        """Return every member's codes of rows (n, d), of shape (S, n, latent_dim)."""
+        require_fitted(self, "network_")
+        return self._mapped(self.network_.encode, X)
+
+    def _build(self, n_features: int) -> Coder:
+        return autoencoder(self.members, n_features, self.hidden, self.latent_dim, self.image_shape)
+
+    def _train(self, fitting: Fitting) -> None:
+        network: Any = fitting.network
+
+        def loss(batch: Tensor) -> Tensor:
+            errors: Tensor = (network(batch) - batch).square()
+            return errors.mean(dim=2)
+
+        fitting.run(loss, [fitting.rows], self._schedule())
+
+    def _member_scores(self, x: Tensor) -> Tensor:
+        errors: Tensor = (self.network_(x) - x).square()
+        return errors.mean(dim=2)

@@ -1,0 +1,212 @@
+"""DAGMM: rows of low density under a mixture of Gaussians of code and reconstruction error are anomalous."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from assay.detectors.base import Allowed, real, whole
+from assay.detectors.methods.autoencoder import Autoencoder
+from assay.detectors.training.batches import EVALUATION_ROWS
+from assay.detectors.training.loop import pinned_threads
+from assay.detectors.training.neural import Fitting
+from assay.errors import TrainingError
+from assay.networks.build import Coder, autoencoder
+from assay.networks.mixture import RIDGE, TINY, Mixture, energy, moments
+from assay.networks.mlp import stacked_mlp
+
+ESTIMATION_WIDTH = 10
+
+
+class GaussianMixtureCoder(nn.Module):
+    """Autoencoder (compression), estimation network and mixture of Zong et al. (2018), figure 2.
+
+    Parameters
+    ----------
+    coder : MLPAutoencoder or LeNetAutoencoder
+    members, latent_dim, n_components : int
+    """
+
+    floor: Tensor
+
+    def __init__(self, coder: Coder, members: int, latent_dim: int, n_components: int) -> None:
+        super().__init__()
+        self.register_buffer("floor", torch.ones(members, 1, 1))
+        self.coder = coder
+        estimation = stacked_mlp(members, [latent_dim + 2, ESTIMATION_WIDTH, n_components])
+        self.hidden, self.output = estimation[:2], estimation[2]
+        self.mixture = Mixture(members, n_components, latent_dim + 2)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return the codes, of shape (S, n, latent_dim)."""
+        return self.coder.encode(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the reconstruction of `x`, of its shape."""
+        return cast(Tensor, self.coder(x))
+
+    def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the mixture sees, of shape (S, n, latent_dim + 2), and the reconstructions.
+
+        Code, relative Euclidean distance ``|x - x'| / |x|`` and cosine similarity of row and reconstruction, where
+        a norm in a denominator is ``sqrt(|x|^2 + floor)``.
+        """
+        codes = self.encode(x)
+        found = self.coder.decode(codes)
+        error, before, after = _norm(x - found, TINY), _norm(x, self.floor), _norm(found, self.floor)
+        cosine = (x * found).sum(dim=2, keepdim=True) / (before * after)
+        return torch.cat([codes, error / before, cosine], dim=2), found
+
+    def shares(self, features: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Return the estimated membership in the components, of shape (S, n, K); `keep` is the mask of dropout."""
+        hidden = self.hidden(features)
+        return functional.softmax(self.output(hidden if keep is None else hidden * keep), dim=2)
+
+
+def _norm(x: Tensor, floor: Tensor | float) -> Tensor:
+    return (x.square().sum(dim=2, keepdim=True) + floor).sqrt()
+
+
+class DAGMM(Autoencoder):
+    """Ensemble of deep autoencoding Gaussian mixture models (Zong et al. 2018).
+
+    An autoencoder compresses a row to a code; code, relative reconstruction error and cosine similarity go to an
+    estimation network, whose output (by a softmax) says how much of the row belongs to each of K Gaussians. All is
+    trained at once on (eq 7)
+
+    ``|x - x'|^2 + lambda_energy * E(z) + lambda_covariance * sum of the inverse variances of all components``,
+
+    with the mixture's moments taken from each batch. After training the moments are taken from all training rows and
+    stored; the score is the energy E under those, so that a row's score depends on that row alone.
+
+    Differs from the paper: early stopping (on the loss of held-out rows under the moments of all training rows, taken
+    after every epoch) and ridges on the covariances (see `assay.networks.mixture.moments`). The norms in the
+    denominators of the two error features have the mean squared norm of the training rows added under the root: on
+    standardised rows the paper's ratios are largest and least certain for rows near the mean, the most normal ones.
+    The penalty of the paper keeps variances from 0, not the determinant, which also falls as codes become collinear.
+
+    Parameters
+    ----------
+    n_components : int
+        K.
+    lambda_energy, lambda_covariance : float
+        Weights of the energy and of the penalty; the paper's values.
+    hidden : sequence of int
+        Widths of the encoder's dense hidden layers, outermost first; mirrored in the decoder.
+    latent_dim : int
+        Width of the code; small, as the mixture has ``K * (latent_dim + 2) ** 2`` covariances.
+    epochs, batch_size, learning_rate, weight_decay, members, image_shape, device, mixed_precision, compiled, seed
+        See `assay.detectors.methods.autoencoder.Autoencoder`.
+    """
+
+    kind: ClassVar[str] = "dagmm"
+    allowed: ClassVar[dict[str, Allowed]] = {
+        **Autoencoder.allowed,
+        "n_components": whole(1),
+        "lambda_energy": real(0.0, above=True),
+        "lambda_covariance": real(0.0),
+    }
+
+    def __init__(
+        self,
+        n_components: int = 4,
+        lambda_energy: float = 0.1,
+        lambda_covariance: float = 0.005,
+        hidden: Sequence[int] = (64, 32),
+        latent_dim: int = 2,
+        epochs: int = 150,
+        batch_size: int = 128,
+        learning_rate: float | Sequence[float] = 3e-3,
+        weight_decay: float | Sequence[float] = 1e-6,
+        members: int = 5,
+        image_shape: tuple[int, int] | None = None,
+        device: str = "auto",
+        mixed_precision: bool = False,
+        compiled: bool = False,
+        *,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            hidden,
+            latent_dim,
+            epochs,
+            batch_size,
+            learning_rate,
+            weight_decay,
+            members,
+            image_shape,
+            device,
+            mixed_precision,
+            compiled,
+            seed=seed,
+        )
+        self.n_components = n_components
+        self.lambda_energy = lambda_energy
+        self.lambda_covariance = lambda_covariance
+
+    def _build(self, n_features: int) -> GaussianMixtureCoder:  # type: ignore[override]
+        coder = autoencoder(self.members, n_features, self.hidden, self.latent_dim, self.image_shape)
+        return GaussianMixtureCoder(coder, self.members, self.latent_dim, self.n_components)
+
+    def _train(self, fitting: Fitting) -> None:
+        network = cast(GaussianMixtureCoder, fitting.network)
+        rows = torch.tensor(fitting.rows)
+        network.floor.fill_(float(rows.square().sum(dim=1).mean()))
+
+        def loss(batch: Tensor, noise: Tensor) -> Tensor:
+            features, found = network.features(batch)
+            with torch.autocast(batch.device.type, enabled=False):
+                shares = network.shares(features.float(), 2.0 * (noise > 0))
+                return self._loss(batch, found, features.float(), moments(features.float(), shares))
+
+        def held_out_loss(batch: Tensor, _: Tensor) -> Tensor:
+            features, found = network.features(batch)
+            mixture = network.mixture
+            with torch.autocast(batch.device.type, enabled=False):
+                stored = (mixture.weights, mixture.means, mixture.covariances)
+                return self._loss(batch, found, features.float(), stored)
+
+        def settle(_: int = 0) -> None:
+            self._settle_mixture(network, rows)
+
+        schedule = self._schedule()
+        fitting.run(
+            loss, [fitting.rows], schedule, noise=ESTIMATION_WIDTH, held_out_loss=held_out_loss, after_epoch=settle
+        )
+        with torch.no_grad(), pinned_threads():
+            self._require_spread(self._settle_mixture(network, rows))
+
+    def _loss(self, batch: Tensor, found: Tensor, features: Tensor, mixture: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """Return equation 7 of every row, of shape (S, n); the penalty is the same for all rows of a member."""
+        reconstruction = (batch - found).square().sum(dim=2)
+        penalty = (1.0 / mixture[2].diagonal(dim1=2, dim2=3)).sum(dim=(1, 2))
+        weighed = self.lambda_energy * energy(features, *mixture) + self.lambda_covariance * penalty.unsqueeze(1)
+        return reconstruction + weighed
+
+    def _settle_mixture(self, network: GaussianMixtureCoder, rows: Tensor) -> Tensor:
+        """Take the moments of all rows, with no dropout; return the features of the rows."""
+        device = network.mixture.means.device
+        parts = rows.split(EVALUATION_ROWS)  # type: ignore[no-untyped-call]
+        chunks = (part.to(device).expand(self.members, -1, -1) for part in parts)
+        features = torch.cat([network.features(chunk)[0] for chunk in chunks], dim=1)
+        network.mixture.settle(features, network.shares(features))
+        return features
+
+    def _require_spread(self, features: Tensor) -> None:
+        """Raise `TrainingError` where all rows have one code: the energy fell because the code shrank."""
+        variances: Any = features[..., : self.latent_dim].var(dim=1).amax(dim=1)
+        for member in range(self.members):
+            if variances[member] < RIDGE:
+                raise TrainingError(
+                    f"the code of member {member} collapsed (largest variance {variances[member]:.2g}): all rows are "
+                    f"at one point, of low energy; raise lambda_covariance (now {self.lambda_covariance:g}), lower "
+                    f"lambda_energy (now {self.lambda_energy:g}), and check that the training rows differ"
+                )
+
+    def _member_scores(self, x: Tensor) -> Tensor:
+        features, _ = self.network_.features(x)
+        return cast(Tensor, self.network_.mixture(features))

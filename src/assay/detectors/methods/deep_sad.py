@@ -1,0 +1,100 @@
+"""Deep SAD: Deep SVDD that learns from labelled rows too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor
+
+from assay.detectors.base import Allowed, real
+from assay.detectors.methods.hypersphere import HYPERSPHERE, Hypersphere, HypersphereDetector
+from assay.detectors.training.neural import Fitting
+
+EPS = 1e-6
+
+
+class DeepSAD(HypersphereDetector):
+    """Deep semi-supervised anomaly detection (Ruff 2021, eq 2.13).
+
+    Unlabelled rows add their squared distance to the centre to the loss, labelled normal rows eta times theirs,
+    and labelled anomalies eta / (squared distance + 1e-6). Batches are ordinary random ones, as in the thesis:
+    so a labelled row weighs eta times an unlabelled one, however few there are. Without labelled rows it is
+    Deep SVDD, and a note says so. The score is the squared distance to the centre (in the thesis its root),
+    averaged over the members.
+
+    Differs from the thesis: see `assay.detectors.methods.hypersphere.HypersphereDetector` and `assay.networks.encoders`.
+
+    Parameters
+    ----------
+    eta : float
+        Weight of a labelled row; that of an unlabelled one is 1.
+    hidden : sequence of int
+        Widths of the encoder's dense hidden layers, outermost first.
+    latent_dim : int
+        Width of the code.
+    pretrain_epochs : int
+        Of the encoder, as half of an autoencoder, on all rows; 0 = none.
+    epochs, batch_size, learning_rate, weight_decay
+        See `assay.detectors.training.loop.Schedule`.
+    members : int
+        S, the number of networks, which differ by their random streams.
+    image_shape : (int, int), optional
+        Height and width of flattened images; makes the outer layers convolutions.
+    device : {"auto", "cpu", "cuda"}
+        Where to train; "auto" takes a GPU if there is one.
+    mixed_precision, compiled : bool
+        See `assay.detectors.training.loop.Compute`; they matter on a GPU only.
+    seed : int
+        Member s draws from a stream derived from (seed, s).
+    """
+
+    kind: ClassVar[str] = "deep_sad"
+    uses_labels: ClassVar[bool] = True
+    allowed: ClassVar[dict[str, Allowed]] = {**HYPERSPHERE, "eta": real(0, above=True)}
+
+    def __init__(
+        self,
+        eta: float = 1.0,
+        hidden: Sequence[int] = (32, 16),
+        latent_dim: int = 8,
+        pretrain_epochs: int = 50,
+        epochs: int = 50,
+        batch_size: int = 128,
+        learning_rate: float | Sequence[float] = 1e-3,
+        weight_decay: float | Sequence[float] = 1e-6,
+        members: int = 5,
+        image_shape: tuple[int, int] | None = None,
+        device: str = "auto",
+        mixed_precision: bool = False,
+        compiled: bool = False,
+        *,
+        seed: int = 0,
+    ) -> None:
+        self.eta = eta
+        self.hidden = hidden
+        self.latent_dim = latent_dim
+        self.pretrain_epochs = pretrain_epochs
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.members = members
+        self.image_shape = image_shape
+        self.device = device
+        self.mixed_precision = mixed_precision
+        self.compiled = compiled
+        self.seed = seed
+
+    def _concentrate(self, fitting: Fitting) -> None:
+        network = cast(Hypersphere, fitting.network)
+        if (fitting.labels == -1).all():
+            fitting.notes.append("no row is labelled: this is Deep SVDD")
+
+        def loss(batch: Tensor, labels: Tensor) -> Tensor:
+            distances = network(batch)
+            labelled = self.eta * torch.where(labels == 1, 1 / (distances + EPS), distances)
+            return torch.where(labels == -1, distances, labelled)
+
+        fitting.run(loss, [fitting.rows, fitting.labels], self._schedule(), before=self.pretrain_epochs)

@@ -1,0 +1,75 @@
+"""The denoising autoencoder: trained to undo noise, so that it cannot merely copy its input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from assay.detectors.base import Allowed, real
+from assay.detectors.methods.autoencoder import Autoencoder
+from assay.detectors.training.neural import Fitting
+
+
+class DenoisingAutoencoder(Autoencoder):
+    """Ensemble of autoencoders trained to reconstruct rows from noisy copies of them.
+
+    In training the input is ``x + noise_scale * e``, e ~ N(0, I), drawn anew in every epoch, and the target is x
+    (Vincent et al. 2010; Ruff 2021, section 4.2.3). The score is that of `Autoencoder`, on the row as it is:
+    the mean squared reconstruction error over the columns, averaged over the members. The held-out rows of early
+    stopping are corrupted as well, in the same way in every epoch.
+
+    Parameters
+    ----------
+    noise_scale : float
+        Standard deviation of the noise, in units of the rows: of standardised columns, or of pixels.
+    hidden, latent_dim, epochs, batch_size, learning_rate, weight_decay, members, image_shape, device, \
+mixed_precision, compiled, seed
+        See `assay.detectors.methods.autoencoder.Autoencoder`.
+    """
+
+    kind: ClassVar[str] = "denoising_autoencoder"
+    allowed: ClassVar[dict[str, Allowed]] = {**Autoencoder.allowed, "noise_scale": real(0.0, above=True)}
+
+    def __init__(
+        self,
+        noise_scale: float = 0.2,
+        hidden: Sequence[int] = (64, 32),
+        latent_dim: int = 8,
+        epochs: int = 150,
+        batch_size: int = 128,
+        learning_rate: float | Sequence[float] = 3e-3,
+        weight_decay: float | Sequence[float] = 1e-6,
+        members: int = 5,
+        image_shape: tuple[int, int] | None = None,
+        device: str = "auto",
+        mixed_precision: bool = False,
+        compiled: bool = False,
+        *,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            hidden,
+            latent_dim,
+            epochs,
+            batch_size,
+            learning_rate,
+            weight_decay,
+            members,
+            image_shape,
+            device,
+            mixed_precision,
+            compiled,
+            seed=seed,
+        )
+        self.noise_scale = noise_scale
+
+    def _train(self, fitting: Fitting) -> None:
+        network: Any = fitting.network
+
+        def loss(batch: Tensor, noise: Tensor) -> Tensor:
+            errors: Tensor = (network(batch + self.noise_scale * noise) - batch).square()
+            return errors.mean(dim=2)
+
+        fitting.run(loss, [fitting.rows], self._schedule(), noise=fitting.rows.shape[1])

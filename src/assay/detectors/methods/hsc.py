@@ -1,0 +1,101 @@
+"""The hypersphere classifier: normal rows inside, labelled or auxiliary anomalies outside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor
+
+from assay.detectors.methods.hypersphere import Hypersphere, HypersphereDetector, anomaly_loss, pseudo_huber
+from assay.detectors.training.balancing import balanced
+from assay.detectors.training.neural import Fitting
+
+
+class HSC(HypersphereDetector):
+    """Hypersphere classifier (Ruff 2021, eq 2.20, with the pseudo-Huber distance h = sqrt(|z|^2 + 1) - 1).
+
+    Cross-entropy with the probability exp(-h) of being normal: rows not labelled as anomalies lose h, labelled
+    anomalies -log(1 - exp(-h)). It needs rows with label 1; they may be auxiliary ones from another dataset
+    (outlier exposure). The score is h, averaged over the members; for one member it ranks as the thesis's |z|^2.
+
+    Differs from the thesis: every batch holds as many anomalies as other rows, which stands in place of eta;
+    labelled normal rows count as unlabelled ones; z is the code minus a centre that is placed as in Deep SVDD (the
+    thesis makes it the bias of the output layer). For the schedule and the networks see
+    `assay.detectors.methods.hypersphere.HypersphereDetector` and `assay.networks.encoders`.
+
+    Parameters
+    ----------
+    hidden : sequence of int
+        Widths of the encoder's dense hidden layers, outermost first.
+    latent_dim : int
+        Width of the code.
+    pretrain_epochs : int
+        Of the encoder, as half of an autoencoder, on all rows; 0 = none.
+    epochs, batch_size, learning_rate, weight_decay
+        See `assay.detectors.training.loop.Schedule`; half of a batch are labelled anomalies.
+    members : int
+        S, the number of networks, which differ by their random streams.
+    image_shape : (int, int), optional
+        Height and width of flattened images; makes the outer layers convolutions.
+    device : {"auto", "cpu", "cuda"}
+        Where to train; "auto" takes a GPU if there is one.
+    mixed_precision, compiled : bool
+        See `assay.detectors.training.loop.Compute`; they matter on a GPU only.
+    seed : int
+        Member s draws from a stream derived from (seed, s).
+    """
+
+    kind: ClassVar[str] = "hsc"
+    uses_labels: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        hidden: Sequence[int] = (32, 16),
+        latent_dim: int = 8,
+        pretrain_epochs: int = 50,
+        epochs: int = 50,
+        batch_size: int = 128,
+        learning_rate: float | Sequence[float] = 1e-3,
+        weight_decay: float | Sequence[float] = 1e-6,
+        members: int = 5,
+        image_shape: tuple[int, int] | None = None,
+        device: str = "auto",
+        mixed_precision: bool = False,
+        compiled: bool = False,
+        *,
+        seed: int = 0,
+    ) -> None:
+        self.hidden = hidden
+        self.latent_dim = latent_dim
+        self.pretrain_epochs = pretrain_epochs
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.members = members
+        self.image_shape = image_shape
+        self.device = device
+        self.mixed_precision = mixed_precision
+        self.compiled = compiled
+        self.seed = seed
+
+    def _train(self, fitting: Fitting) -> None:
+        balanced(self.kind, fitting.labels, self.batch_size)
+        super()._train(fitting)
+
+    def _concentrate(self, fitting: Fitting) -> None:
+        network = cast(Hypersphere, fitting.network)
+        half, companions = balanced(self.kind, fitting.labels, self.batch_size)
+
+        def loss(batch: Tensor, labels: Tensor) -> Tensor:
+            h = pseudo_huber(network(batch))
+            return torch.where(labels == 1, anomaly_loss(h), h)
+
+        schedule = self._schedule(batch_size=half)
+        before = self.pretrain_epochs
+        fitting.run(loss, [fitting.rows, fitting.labels], schedule, before=before, companions=companions)
+
+    def _member_scores(self, x: Tensor) -> Tensor:
+        return pseudo_huber(self.network_(x))

@@ -1,0 +1,198 @@
+"""What the hypersphere detectors share: normal rows are mapped close to a fixed centre, anomalies far from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from assay.detectors.base import Allowed, Floats, image_shape, require_fitted, whole, wholes
+from assay.detectors.training.loop import pinned_threads
+from assay.detectors.training.neural import COMMON, Fitting, NeuralDetector
+from assay.detectors.training.updates import Schedule
+from assay.errors import TrainingError
+from assay.networks.encoders import decoder, encoder
+from assay.networks.mlp import initialise
+
+LEAST_CENTER = 0.1
+LEAST_SPREAD = 1e-8
+SMALLEST_HUBER = 1e-6
+PASS_ROWS = 4096
+
+HYPERSPHERE: dict[str, Allowed] = {
+    **COMMON,
+    "hidden": wholes(1),
+    "latent_dim": whole(1),
+    "pretrain_epochs": whole(0),
+    "image_shape": image_shape(),
+}
+
+
+class Hypersphere(nn.Module):
+    """S encoders with a fixed centre each: rows (S, n, d) -> squared distances (S, n).
+
+    Attributes
+    ----------
+    center : Tensor, shape (S, 1, latent_dim)
+    radius : Tensor, shape (S, 1)
+        R^2; 0 unless the objective has a radius.
+    """
+
+    center: Tensor
+    radius: Tensor
+
+    def __init__(self, encode: nn.Module, members: int, latent_dim: int) -> None:
+        super().__init__()
+        self.encode = encode
+        self.register_buffer("center", torch.zeros(members, 1, latent_dim))
+        self.register_buffer("radius", torch.zeros(members, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the squared distances of the codes to the centre."""
+        distances: Tensor = (self.encode(x) - self.center).square().sum(dim=2)
+        return distances
+
+
+class _Pair(nn.Module):
+    """The encoder, as it is pre-trained."""
+
+    def __init__(self, encode: nn.Module, decode: nn.Module) -> None:
+        super().__init__()
+        self.encode, self.decode = encode, decode
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, (self.decode(self.encode(x)) - x).square().mean(dim=2))
+
+
+class HypersphereDetector(NeuralDetector):
+    """Base of the detectors that map normal rows close to a centre; their score is the squared distance to it.
+
+    The encoder has no bias terms and no bounded activations (Ruff 2021, propositions 2 and 3). It is pre-trained
+    as half of an autoencoder for `pretrain_epochs`; then the centre is placed at the mean code of the rows that
+    are not labelled anomalies, with components under .1 pushed to +-.1, and stays there (proposition 1); then a
+    subclass trains the encoder in `_concentrate`. A hypersphere that has collapsed is a `TrainingError`.
+
+    Differs from the thesis: Adam's rate falls along half a cosine in every phase, in place of one step from 1e-4
+    to 1e-5 (the training loop has one schedule for all detectors).
+    """
+
+    allowed: ClassVar[dict[str, Allowed]] = HYPERSPHERE
+
+    # Set by the constructors of the subclasses.
+    hidden: Sequence[int]
+    latent_dim: int
+    pretrain_epochs: int
+    image_shape: tuple[int, int] | None
+
+    def embed(self, X: Floats) -> Floats:
+        """Return every member's codes of rows (n, d), of shape (S, n, latent_dim)."""
+        require_fitted(self, "network_")
+        return self._mapped(self.network_.encode, X)
+
+    def _build(self, n_features: int) -> Hypersphere:
+        encode = encoder(self.members, n_features, self.hidden, self.latent_dim, self.image_shape)
+        return Hypersphere(encode, self.members, self.latent_dim)
+
+    def _total_epochs(self) -> int:
+        return self.pretrain_epochs + self.epochs
+
+    def _schedule(self, **changes: object) -> Schedule:
+        """Return a schedule of fixed length, without held-out rows: as the hypersphere shrinks, its loss falls."""
+        return super()._schedule(patience=None, **changes)
+
+    def _train(self, fitting: Fitting) -> None:
+        network = cast(Hypersphere, fitting.network)
+        usual = fitting.rows[fitting.labels != 1]
+        if len(usual) < 2:
+            raise TrainingError(
+                f"{len(usual)} training rows that are no labelled anomalies; at least 2 are needed: give more rows"
+            )
+        self._pretrain(fitting)
+        before = self._place_center(network, usual)
+        self._concentrate(fitting)
+        require_spread(self.kind, before, spread(_codes(network.eval(), usual)))
+
+    def _concentrate(self, fitting: Fitting) -> None:
+        """Train the encoder around the centre."""
+        raise NotImplementedError
+
+    def _pretrain(self, fitting: Fitting) -> None:
+        """Train the encoder as half of an autoencoder, on all rows; the decoder is not kept."""
+        if not self.pretrain_epochs:
+            return
+        n_features = fitting.rows.shape[1]
+        decode = decoder(self.members, n_features, self.hidden, self.latent_dim, self.image_shape)
+        initialise(decode, fitting.streams)
+        pair = _Pair(cast(Hypersphere, fitting.network).encode, decode)
+        fitting.run(pair.forward, [fitting.rows], self._schedule(epochs=self.pretrain_epochs), network=pair)
+
+    def _place_center(self, network: Hypersphere, rows: Floats) -> Tensor:
+        """Put the centre where a first forward pass maps the rows to; return the spread of the codes."""
+        codes = _codes(network.train(), rows)
+        center = codes.mean(dim=1, keepdim=True)
+        pushed = torch.where(center < 0, -LEAST_CENTER, LEAST_CENTER)
+        network.center.copy_(torch.where(center.abs() < LEAST_CENTER, pushed, center))
+        return spread(codes)
+
+    def _member_scores(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.network_(x))
+
+
+def passes(rows: Floats, members: int) -> Iterator[Tensor]:
+    """Yield rows (n, d) in float32 for every member, in about equal chunks of shape (S, some, d)."""
+    chunks = -(-len(rows) // PASS_ROWS)
+    for chunk in np.array_split(rows, chunks):
+        yield torch.tensor(chunk).expand(members, -1, -1)
+
+
+def _codes(network: Hypersphere, rows: Floats) -> Tensor:
+    with torch.no_grad(), pinned_threads():
+        parts = [network.encode(x) for x in passes(rows, len(network.center))]
+        return torch.cat(parts, dim=1)
+
+
+def spread(codes: Tensor) -> Tensor:
+    """Return the variance of codes (S, n, k), summed over their dimensions, of shape (S,)."""
+    return codes.double().var(dim=1, correction=0).sum(dim=1)
+
+
+def require_spread(kind: str, before: Tensor, after: Tensor) -> None:
+    """Refuse a collapsed hypersphere: a member that maps all training rows to (nearly) one point.
+
+    The codes of a well-trained member too have a small share of their first spread (1e-2 to 1e-4), so that only a
+    complete collapse can be told by it.
+
+    Raises
+    ------
+    TrainingError
+        The spread of a member's codes is 0 at the start, or 1e-8 of that or less in the end.
+    """
+    still = torch.nonzero(before <= 0)
+    if len(still):
+        raise TrainingError(
+            f"detector {kind!r}: member {int(still[0])} maps all training rows to one point before training; "
+            "check that the training rows are not all alike"
+        )
+    fallen = torch.nonzero(~(after > LEAST_SPREAD * before))
+    if len(fallen):
+        member = int(fallen[0])
+        raise TrainingError(
+            f"detector {kind!r}: the hypersphere of member {member} has collapsed: the variance of its codes fell "
+            f"from {float(before[member]):.3g} to {float(after[member]):.3g}, so that all rows look alike; "
+            "train for fewer epochs, lower learning_rate, or pre-train the encoder (pretrain_epochs)"
+        )
+
+
+def pseudo_huber(squared: Tensor) -> Tensor:
+    """Return h(z) = sqrt(|z|^2 + 1) - 1 for squared norms, exact near 0 (Ruff 2021, section 2.3.5)."""
+    return squared / ((squared + 1).sqrt() + 1)
+
+
+def anomaly_loss(h: Tensor) -> Tensor:
+    """Return -log(1 - exp(-h)) for h >= 0, finite with finite gradients; h counts as 1e-6 at least."""
+    h = h.clamp(min=SMALLEST_HUBER)
+    near, far = torch.log(-torch.expm1(-h)), torch.log1p(-torch.exp(-h))
+    return -torch.where(h < 0.693, near, far)

@@ -1,0 +1,153 @@
+"""Latent outlier exposure: training on rows of which some, nobody knows which, are anomalies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from assay.detectors.base import Allowed, Floats, one_of, share
+from assay.detectors.methods.hypersphere import (
+    HYPERSPHERE,
+    Hypersphere,
+    HypersphereDetector,
+    anomaly_loss,
+    passes,
+    pseudo_huber,
+)
+from assay.detectors.training.loop import pinned_threads
+from assay.detectors.training.neural import Fitting
+
+WARM_UP = 2
+
+
+class LatentOutlierExposure(HypersphereDetector):
+    """Latent outlier exposure on a hypersphere (Qiu, Li, Kloft, Rudolph, Mandt 2022).
+
+    Block coordinate descent: in every batch the share `contamination` of the rows with the highest L_n - L_a (at
+    least one row, never more than half of them) is taken for anomalies, then the network is updated with these
+    labels. A row taken for an anomaly loses L_a ("hard") or (L_n + L_a) / 2 ("soft"), any other L_n. L_n = h and
+    L_a = -log(1 - exp(-h)) are the losses of the hypersphere classifier (Ruff 2021, eq 2.20; h = sqrt(d^2 + 1) - 1
+    for the distance d to the centre): both are bounded below, while Deep SVDD's squared distance and its inverse have
+    scales of their own. Two epochs on L_n alone come first. The score is h, averaged over the members.
+
+    Differs from the paper: the base is a hypersphere, in place of neural transformation learning on tables; the
+    centre is placed as in Deep SVDD, by all rows. See also `assay.detectors.methods.hypersphere.HypersphereDetector`.
+
+    Where the training rows are cleaner than assumed, normal rows are taken for anomalies, which costs ranking: set
+    `contamination` low then. A single member may settle on the wrong rows where the anomalies are a dense cluster;
+    the mean over several rarely does.
+
+    Parameters
+    ----------
+    variant : {"hard", "soft"}
+    contamination : float
+        The share of anomalies among the training rows that it assumes, between 0 and 0.5.
+    hidden : sequence of int
+        Widths of the encoder's dense hidden layers, outermost first.
+    latent_dim : int
+        Width of the code.
+    pretrain_epochs : int
+        Of the encoder, as half of an autoencoder, on all rows; 0 = none.
+    epochs, batch_size, learning_rate, weight_decay
+        See `assay.detectors.training.loop.Schedule`.
+    members : int
+        S, the number of networks, which differ by their random streams.
+    image_shape : (int, int), optional
+        Height and width of flattened images; makes the outer layers convolutions.
+    device : {"auto", "cpu", "cuda"}
+        Where to train; "auto" takes a GPU if there is one.
+    mixed_precision, compiled : bool
+        See `assay.detectors.training.loop.Compute`; they matter on a GPU only.
+    seed : int
+        Member s draws from a stream derived from (seed, s).
+
+    Attributes
+    ----------
+    suspicion_ : ndarray of float32, shape (n,)
+        L_n - L_a of the training rows, averaged over the members; not stored.
+    suspects_ : ndarray of bool, shape (n,)
+        The share `contamination` of them with the highest suspicion; not stored.
+    """
+
+    kind: ClassVar[str] = "loe"
+    allowed: ClassVar[dict[str, Allowed]] = {
+        **HYPERSPHERE,
+        "variant": one_of("hard", "soft"),
+        "contamination": share(0, 0.5),
+    }
+
+    def __init__(
+        self,
+        variant: str = "soft",
+        contamination: float = 0.1,
+        hidden: Sequence[int] = (32, 16),
+        latent_dim: int = 8,
+        pretrain_epochs: int = 50,
+        epochs: int = 50,
+        batch_size: int = 128,
+        learning_rate: float | Sequence[float] = 1e-3,
+        weight_decay: float | Sequence[float] = 1e-6,
+        members: int = 5,
+        image_shape: tuple[int, int] | None = None,
+        device: str = "auto",
+        mixed_precision: bool = False,
+        compiled: bool = False,
+        *,
+        seed: int = 0,
+    ) -> None:
+        self.variant = variant
+        self.contamination = contamination
+        self.hidden = hidden
+        self.latent_dim = latent_dim
+        self.pretrain_epochs = pretrain_epochs
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.members = members
+        self.image_shape = image_shape
+        self.device = device
+        self.mixed_precision = mixed_precision
+        self.compiled = compiled
+        self.seed = seed
+
+    def _total_epochs(self) -> int:
+        return self.pretrain_epochs + WARM_UP + self.epochs
+
+    def _concentrate(self, fitting: Fitting) -> None:
+        network = cast(Hypersphere, fitting.network)
+        weight = 1.0 if self.variant == "hard" else 0.5
+
+        def normal_loss(batch: Tensor) -> Tensor:
+            return pseudo_huber(network(batch))
+
+        def loss(batch: Tensor) -> Tensor:
+            h = normal_loss(batch)
+            anomalous = anomaly_loss(h)
+            top = (h - anomalous).topk(self._n_suspects(h.shape[1]), dim=1).indices
+            share = torch.zeros_like(h).scatter(1, top, weight)
+            return (1 - share) * h + share * anomalous
+
+        before = self.pretrain_epochs
+        fitting.run(normal_loss, [fitting.rows], self._schedule(epochs=WARM_UP), before=before)
+        fitting.run(loss, [fitting.rows], self._schedule(), before=before + WARM_UP)
+        self.suspicion_ = self._suspicion(network.eval(), fitting.rows)
+        self.suspects_: NDArray[np.bool_] = np.zeros(len(fitting.rows), dtype=np.bool_)
+        self.suspects_[np.argsort(-self.suspicion_, kind="stable")[: self._n_suspects(len(fitting.rows))]] = True
+
+    def _n_suspects(self, n_rows: int) -> int:
+        return min(max(1, round(self.contamination * n_rows)), n_rows // 2)
+
+    def _suspicion(self, network: Hypersphere, rows: Floats) -> Floats:
+        with torch.no_grad(), pinned_threads():
+            h = pseudo_huber(torch.cat([network(x) for x in passes(rows, self.members)], dim=1))
+            found: Floats = (h - anomaly_loss(h)).mean(dim=0).numpy()
+        return found
+
+    def _member_scores(self, x: Tensor) -> Tensor:
+        return pseudo_huber(self.network_(x))

@@ -1,0 +1,111 @@
+"""The state of a training on disk, so that an interrupted one goes on with the same result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from assay.parts import parse_json
+
+if TYPE_CHECKING:
+    from assay.detectors.training.loop import _Run
+
+SECONDS_BETWEEN = 20.0
+LAYOUT = "2"  # of the file; files of another layout are passed over
+
+
+def fingerprint(arrays: Iterable[NDArray[Any]], words: Iterable[str]) -> str:
+    """Return a hash of what a training starts from."""
+    digest = hashlib.sha256("\n".join([LAYOUT, *words]).encode())
+    for array in arrays:
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+class Checkpoint:
+    """A file that holds the newest saved state of one training; a state of another one is passed over.
+
+    Parameters
+    ----------
+    path : Path
+        Written under a temporary name, then renamed.
+    key : str
+        `fingerprint` of what the training starts from.
+    """
+
+    def __init__(self, path: Path, key: str) -> None:
+        self.path, self.key = path, key
+        self.saved = time.monotonic()
+
+    def save(self, run: _Run, epochs: int, *, last: bool) -> None:
+        """Save the state after so many epochs: the last one always, others every twenty seconds."""
+        if not last and time.monotonic() - self.saved < SECONDS_BETWEEN:
+            return
+        about = {
+            "key": self.key,
+            "epochs": epochs,
+            "streams": [stream.bit_generator.state for stream in run.batches.streams],
+            "best_loss": run.best_loss.tolist(),
+            "best_epoch": run.best_epoch.tolist(),
+            "active": run.active.tolist(),
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_name(self.path.name + ".tmp")
+        save_file(_tensors(run), temporary, metadata={"state": json.dumps(about)})
+        temporary.replace(self.path)
+        self.saved = time.monotonic()
+
+    def load(self, run: _Run) -> int:
+        """Take over a saved state of this training; return how many epochs it has behind it, 0 without one."""
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                about = parse_json(file.metadata()["state"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+            return 0
+        if about.get("key") != self.key:
+            return 0
+        _take_over(run, tensors)
+        for stream, state in zip(run.batches.streams, about["streams"], strict=True):
+            stream.bit_generator.state = state
+        run.best_loss = np.array(about["best_loss"])
+        run.best_epoch = np.array(about["best_epoch"])
+        run.active = np.array(about["active"])
+        run.first_step = False
+        return int(about["epochs"])
+
+
+def _tensors(run: _Run) -> dict[str, Tensor]:
+    found = {f"state.{name}": value.detach() for name, value in run.state.items()}
+    found |= {f"best.{name}": value for name, value in run.best.items()} | _moments(run)
+    return {name: value.cpu().contiguous().clone() for name, value in found.items()}
+
+
+def _moments(run: _Run) -> dict[str, Tensor]:
+    return {
+        f"moment.{number}.{name}.{index}": value
+        for number, update in enumerate(run.updates)
+        for name, values in update.moments.items()
+        for index, value in enumerate(values)
+    }
+
+
+def _take_over(run: _Run, tensors: dict[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, value in run.state.items():
+            value.copy_(tensors[f"state.{name}"])
+            run.best[name].copy_(tensors[f"best.{name}"])
+        for name, value in _moments(run).items():
+            value.copy_(tensors[name])

@@ -1,0 +1,300 @@
+"""What the neural detectors share: fitting members as one network, scoring in float64, storing all members."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from torch import Tensor, nn
+
+from assay.detectors.base import (
+    FLOAT32_MAX,
+    Allowed,
+    Doubles,
+    Floats,
+    Labels,
+    Progress,
+    check_labels,
+    check_parameters,
+    check_rows,
+    flag,
+    one_of,
+    plain_parameters,
+    rate,
+    require_fitted,
+    require_varied,
+    score_rows,
+    whole,
+)
+from assay.detectors.training.loop import Compute, member_streams, pick_device, train
+from assay.detectors.training.updates import Loss, Schedule, Step
+from assay.errors import ConfigError
+from assay.networks.mlp import initialise
+from assay.parts import Part
+
+CHUNK, MEMBER_ROWS = 512, 6400  # rows at once, and members times rows: more fall out of the processor's cache
+WHERE = ("device", "mixed_precision", "compiled")
+COMMON: dict[str, Allowed] = {
+    "epochs": whole(1),
+    "batch_size": whole(1),
+    "learning_rate": rate(above=True),
+    "weight_decay": rate(),
+    "members": whole(1),
+    "device": one_of("auto", "cpu", "cuda"),
+    "mixed_precision": flag(),
+    "compiled": flag(),
+    "seed": whole(0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """One call of `fit`: what its phases of training have in common.
+
+    Attributes
+    ----------
+    rows : ndarray of float32, shape (n, d)
+    labels : ndarray of int8, shape (n,)
+        0, 1 and -1.
+    network : Module
+        The stacked members, initialised.
+    streams : list of Generator
+        One for each member.
+    compute : Compute
+    total : int
+        Epochs of all phases together, for the progress.
+    about : str
+        The detector and its arguments: states of other ones are not gone on from.
+    notes : list of str
+        Fallbacks that were taken, for the record.
+    """
+
+    rows: Floats
+    labels: Labels
+    network: nn.Module
+    streams: list[np.random.Generator]
+    compute: Compute
+    total: int
+    progress: Progress | None = None
+    checkpoint: Path | None = None
+    about: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    def run(
+        self,
+        loss: Loss | Sequence[Step],
+        data: Sequence[NDArray[Any]],
+        schedule: Schedule,
+        *,
+        network: nn.Module | None = None,
+        before: int = 0,
+        **how: Any,
+    ) -> None:
+        """Train one phase; see `assay.detectors.training.loop.train` for the arguments.
+
+        Parameters
+        ----------
+        network : Module, optional
+            The part of the network that the phase trains, if not all of it.
+        before : int
+            Epochs of the phases before this one.
+        """
+        if schedule.batch_size > len(data[0]):
+            note = f"batch_size {schedule.batch_size} > {len(data[0])} training rows: every step takes all of them"
+            if note not in self.notes:
+                self.notes.append(note)
+
+        def tell(epoch: int, _: int, loss: float) -> None:
+            if self.progress is not None:
+                self.progress(before + epoch, self.total, loss)
+
+        checkpoint = self.checkpoint and self.checkpoint.with_name(f"{self.checkpoint.name}.{before}.safetensors")
+        trained = self.network if network is None else network
+        train(
+            trained,
+            loss,
+            data,
+            schedule,
+            self.streams,
+            compute=self.compute,
+            progress=tell,
+            checkpoint=checkpoint,
+            about=self.about,
+            **how,
+        )
+
+
+class NeuralDetector(BaseEstimator):  # type: ignore[misc]
+    """Base of the detectors that are S stacked networks; their score is the mean of the members' scores.
+
+    A subclass has its own constructor (with the arguments in `COMMON` and its own), `kind`, `allowed`,
+    `_build`, `_train` and `_member_scores`. Scores are computed on the CPU in float64, wherever the members
+    were trained, and rounded once.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        Width of the rows.
+    network_ : Module
+        The stacked members, in float64, in evaluation mode.
+    notes_ : tuple of str
+        Fallbacks taken in training.
+    """
+
+    kind: ClassVar[str]
+    allowed: ClassVar[dict[str, Allowed]]
+    uses_labels: ClassVar[bool] = False
+    resumes: ClassVar[bool] = True
+
+    # Set by the constructors of the subclasses.
+    epochs: int
+    batch_size: int
+    learning_rate: float | Sequence[float]
+    weight_decay: float | Sequence[float]
+    members: int
+    device: str
+    mixed_precision: bool
+    compiled: bool
+    seed: int
+
+    def fit(
+        self,
+        X: Floats,
+        y: NDArray[Any] | None = None,
+        *,
+        progress: Progress | None = None,
+        checkpoint: Path | None = None,
+    ) -> Self:
+        """Train on rows of shape (n, d) with labels of shape (n,): 0 normal, 1 anomaly, -1 unknown.
+
+        `checkpoint` is the start of the names of files that keep the state of the training meanwhile; a call
+        with the same rows and arguments goes on from them, with the same result.
+
+        Raises
+        ------
+        ConfigError
+            A constructor argument is not allowed, or does not fit the rows.
+        InputError
+            The rows are not a finite array of shape (n, d), or the labels do not fit (see
+            `assay.detectors.base.check_labels`).
+        TrainingError
+            See `assay.detectors.training.loop.train`; also when all training rows get the same score.
+        """
+        self.check()
+        rows = check_rows(X)
+        labels = check_labels(self.kind, y, len(rows), uses_labels=self.uses_labels)
+        network = self._build(rows.shape[1])
+        streams = member_streams(self.seed, self.members)
+        initialise(network, streams)
+        compute = Compute(pick_device(self.device), self.mixed_precision, self.compiled)
+        about = f"{self.kind} {plain_parameters(self.get_params(deep=False))} {compute}"
+        fitting = Fitting(rows, labels, network, streams, compute, self._total_epochs(), progress, checkpoint, about)
+        self._train(fitting)
+        self._settle(network, rows.shape[1], tuple(fitting.notes))
+        require_varied(self.kind, self.decision_function(rows))
+        return self
+
+    def check(self) -> Self:
+        """Check the constructor arguments; raises `ConfigError`."""
+        params = self.get_params(deep=False)
+        check_parameters(self.kind, params, self.allowed)
+        require_one_each(self.kind, self.members, params)
+        return self
+
+    def decision_function(self, X: Floats) -> Floats:
+        """Return scores of shape (n,) of rows (n, d); higher = more anomalous.
+
+        A score beyond float32 becomes its largest value, never infinity.
+        """
+        require_fitted(self, "network_")
+        return score_rows(self._mean_scores, check_rows(X, self.n_features_in_), chunk=self._chunk)
+
+    def to_part(self) -> Part:
+        """Return the parameters of all members; where they were trained is left out."""
+        require_fitted(self, "network_")
+        params = plain_parameters(self.get_params(deep=False))
+        for name in WHERE:
+            del params[name]
+        config = {"params": params, "n_features": self.n_features_in_, "notes": list(self.notes_)}
+        state = self.network_.state_dict()
+        return Part(self.kind, config, {name: value.float().numpy() for name, value in state.items()})
+
+    @classmethod
+    def from_part(cls, part: Part) -> Self:
+        """Rebuild what `to_part` was called on."""
+        detector = cls(**part.config["params"])
+        network = detector._build(part.config["n_features"])
+        network.load_state_dict({name: torch.tensor(array) for name, array in part.arrays.items()})
+        detector._settle(network, part.config["n_features"], tuple(part.config.get("notes", ())))
+        return detector
+
+    def _build(self, n_features: int) -> nn.Module:
+        """Return the stacked network, not initialised: parameters and buffers have shape (S, ...)."""
+        raise NotImplementedError
+
+    def _train(self, fitting: Fitting) -> None:
+        """Train `fitting.network` in one or several phases, by `Fitting.run`."""
+        raise NotImplementedError
+
+    def _member_scores(self, x: Tensor) -> Tensor:
+        """Return each member's scores, of shape (S, n), of stacked rows x, of shape (S, n, d), in float64."""
+        raise NotImplementedError
+
+    def _total_epochs(self) -> int:
+        return self.epochs
+
+    def _schedule(self, **changes: Any) -> Schedule:
+        """Return the schedule that the constructor's arguments describe, with some changes."""
+        given = {name: getattr(self, name) for name in ("epochs", "batch_size")}
+        given |= {name: per_member(getattr(self, name)) for name in ("learning_rate", "weight_decay")}
+        return Schedule(**(given | changes))
+
+    def _settle(self, network: nn.Module, n_features: int, notes: tuple[str, ...]) -> None:
+        """Keep a trained network, ready to score."""
+        self.network_: Any = network.double().eval()
+        self.n_features_in_ = n_features
+        self.notes_ = notes
+
+    @property
+    def _chunk(self) -> int:
+        return max(1, min(CHUNK, MEMBER_ROWS // self.members))
+
+    def _stacked(self, rows: Floats) -> Tensor:
+        """Return rows (n, d) in float64 for every member, of shape (S, n, d)."""
+        return torch.tensor(rows, dtype=torch.float64).expand(self.members, -1, -1)
+
+    def _mean_scores(self, rows: Floats) -> Doubles:
+        with torch.inference_mode():
+            scores: Doubles = self._member_scores(self._stacked(rows)).mean(dim=0).numpy()
+        return np.clip(scores, -FLOAT32_MAX, FLOAT32_MAX)
+
+    def _mapped(self, function: Callable[[Tensor], Tensor], X: Floats) -> Floats:
+        """Apply a function of stacked rows to checked rows, in chunks; return finite float32 of shape (S, n, ...)."""
+        rows = check_rows(X, self.n_features_in_)
+        starts = range(0, max(1, len(rows)), self._chunk)
+        with torch.inference_mode():
+            parts = (function(self._stacked(rows[i : i + self._chunk])) for i in starts)
+            finite = [part.clamp(-FLOAT32_MAX, FLOAT32_MAX).float().numpy() for part in parts]
+        return np.concatenate(finite, axis=1)
+
+
+def per_member(value: float | Sequence[float]) -> float | tuple[float, ...]:
+    """Return a number as it is, and one for each member as a tuple."""
+    return tuple(value) if isinstance(value, list | tuple) else float(value)  # type: ignore[arg-type]
+
+
+def require_one_each(kind: str, members: int, params: dict[str, Any]) -> None:
+    """Raise `ConfigError` where a list of rates does not hold one number for each member."""
+    for name in ("learning_rate", "weight_decay"):
+        value = params[name]
+        if isinstance(value, list | tuple) and len(value) != members:
+            raise ConfigError(
+                f"detector {kind!r}: {name} lists {len(value)} numbers, and there are {members} members; "
+                "give one number, or one for each member"
+            )

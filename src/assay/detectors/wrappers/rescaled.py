@@ -1,0 +1,107 @@
+"""Rescaled: a detector on columns of another scale. The scale decides which columns a distance listens to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from assay.detectors.base import (
+    FLOAT32_MAX,
+    Allowed,
+    Detector,
+    Doubles,
+    Floats,
+    Labels,
+    Progress,
+    check_rows,
+    latent_codes,
+    one_of,
+    require_fitted,
+)
+from assay.detectors.wrappers.wrapper import Inner, Wrapper
+from assay.errors import InputError
+from assay.parts import Array
+
+
+class Rescaled(Wrapper):
+    """Any detector on min-max scaled columns.
+
+    Rows reach a detector standardised: every column varies as much as any other, and a column that is nearly
+    always the same, such as a pixel at the margin, has a few enormous values. Scaled by its range it stays
+    small. Which of the two finds anomalies depends on the data, so that this is a candidate to compare.
+    Min-max after standardising is min-max of the raw columns. It fails where one wild value makes a column's
+    range, and says nothing new of images, which arrive on one common range.
+
+    Parameters
+    ----------
+    detector : str or dict
+        The inner detector: its name, or {name: {parameter: value}}.
+    scaler : {"minmax"}
+        Per column: subtract the smallest training value, divide by the range. A constant column is only
+        shifted. Values outside the training range are not clipped.
+    image_shape, series_shape, device, seed
+        Given to the inner detector.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        Width of the rows.
+    minimum_, range_ : ndarray of float64, shape (d,)
+    detector_ : Detector
+        The inner detector, fitted on the scaled rows.
+    """
+
+    kind: ClassVar[str] = "rescaled"
+    allowed: ClassVar[dict[str, Allowed]] = {**Wrapper.allowed, "scaler": one_of("minmax")}
+
+    def __init__(
+        self,
+        detector: Inner = "knn",
+        scaler: str = "minmax",
+        image_shape: tuple[int, int] | None = None,
+        series_shape: tuple[int, int] | None = None,
+        device: str = "auto",
+        *,
+        seed: int = 0,
+    ) -> None:
+        self.detector = detector
+        self.scaler = scaler
+        self.image_shape = image_shape
+        self.series_shape = series_shape
+        self.device = device
+        self.seed = seed
+
+    def decision_function(self, X: Floats) -> Floats:
+        """Return the inner detector's scores of the scaled rows, of shape (n,)."""
+        require_fitted(self, "detector_")
+        return self.detector_.decision_function(self._scaled(check_rows(X, self.n_features_in_)))
+
+    def embed(self, X: Floats) -> Floats:
+        """Return the inner detector's codes, of shape (S, n, k), or the scaled rows where it has no latent space."""
+        require_fitted(self, "detector_")
+        return latent_codes(self.detector_, self._scaled(check_rows(X, self.n_features_in_)))
+
+    def _fit(self, rows: Floats, labels: Labels, progress: Progress | None) -> None:
+        if len(rows) == 0:
+            raise InputError("there are no training rows to scale; give some")
+        self.minimum_: Doubles = rows.min(axis=0).astype(np.float64)
+        spread: Doubles = rows.max(axis=0).astype(np.float64) - self.minimum_
+        self.range_: Doubles = np.where(spread > 0, spread, 1.0)
+        self.detector_ = self._new(self.seed).fit(self._scaled(rows), progress=progress)
+
+    def _scaled(self, rows: Floats) -> Floats:
+        values = (rows.astype(np.float64) - self.minimum_) / self.range_
+        return np.clip(values, -FLOAT32_MAX, FLOAT32_MAX).astype(np.float32)
+
+    def _own_arrays(self) -> dict[str, Array]:
+        return {"minimum": self.minimum_, "range": self.range_}
+
+    def _inner(self) -> list[Detector]:
+        return [self.detector_]
+
+    def _restore(self, loaded: list[Detector], arrays: Mapping[str, NDArray[Any]]) -> None:
+        (self.detector_,) = loaded
+        self.minimum_, self.range_ = arrays["minimum"], arrays["range"]

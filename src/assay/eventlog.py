@@ -1,0 +1,98 @@
+"""Run events: what happened when and where, each entry bound to the one before it by its hash."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from assay.errors import TamperedError
+from assay.hashing import hash_bytes
+from assay.parts import parse_json
+
+START = "0" * 64
+
+
+class EventLog:
+    """An append-only file of JSON lines, one event each.
+
+    Every event holds the SHA-256 of the line before it, so that a change or a cut anywhere but at the
+    very end shows. Events are beside the records: they hold times, machine and run ids, and no stage
+    reads them for its results.
+
+    Parameters
+    ----------
+    path : Path
+        ``.assay/events.jsonl`` of a project.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield the events, oldest first; raise `TamperedError` at one that cannot be read."""
+        for number, line in enumerate(self._lines(), start=1):
+            try:
+                event: dict[str, Any] = parse_json(line)
+                event["event"], event["previous"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise TamperedError(f"{self.path}: entry {number} cannot be read; the log was changed") from error
+            yield event
+
+    @property
+    def head(self) -> str:
+        """Hash of the newest entry; 64 zeros where there is none."""
+        lines = self._lines()
+        return hash_bytes(lines[-1]) if lines else START
+
+    def append(self, event: str, **details: Any) -> str:
+        """Add an event and return the new head of the chain; call it under the project's lock."""
+        entry = {
+            "event": event,
+            "previous": self.head,
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": platform.node(),
+            **details,
+        }
+        line = json.dumps(entry, sort_keys=True, ensure_ascii=False).encode()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab") as stream:
+            stream.truncate(sum(len(whole) + 1 for whole in self._lines()))
+            stream.write(line + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        return hash_bytes(line)
+
+    def check(self) -> None:
+        """Walk the chain; raise `TamperedError` at the first entry that does not fit the one before."""
+        previous = START
+        for number, line in enumerate(self._lines(), start=1):
+            try:
+                stated = parse_json(line)["previous"]
+            except (ValueError, KeyError, TypeError):
+                stated = None
+            if stated != previous:
+                raise TamperedError(
+                    f"{self.path}: entry {number} does not follow from entry {number - 1}; the log was changed"
+                )
+            previous = hash_bytes(line)
+
+    def last(self, event: str, **fields: Any) -> dict[str, Any] | None:
+        """Return the newest event of that name whose entries equal `fields`, or None."""
+        wanted = {"event": event, **fields}
+        found = None
+        for entry in self:
+            if all(entry.get(name) == value for name, value in wanted.items()):
+                found = entry
+        return found
+
+    def _lines(self) -> list[bytes]:
+        """All complete lines: a last line cut short by a crash was never acknowledged and is dropped."""
+        if not self.path.is_file():
+            return []
+        content = self.path.read_bytes()
+        return content[: content.rfind(b"\n") + 1].split(b"\n")[:-1]

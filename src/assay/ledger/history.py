@@ -1,0 +1,102 @@
+"""What the event log tells of runs: which rows they read, for what, and which scorers came of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from assay.ledger.rows import FIRST, STAGE_USES
+from assay.project.layout import STAGES
+
+KILLED = "it was killed before it could log its end"
+SIGNALLED = "a signal ended it"
+
+
+@dataclass
+class History:
+    """The runs of a project, read from its events in their order.
+
+    Stages that ran outside a run of the flow (``dvc repro``, ``assay stage``) make up runs of their own: one
+    for each row of stages in the order of the pipeline. Runs hold the project's lock: one without an end is
+    "unfinished" until the next begins, and "interrupted" from then on.
+
+    Attributes
+    ----------
+    runs : dict of str to dict
+        By id: ``run``, ``driver``, ``dataset``, ``started``, ``state``, ``reason``.
+    reads : set of (str, str, str)
+        Run, SHA-256 of the file of rows, and use.
+    made : dict of str to (str or None, str)
+        By scorer: the file of rows and the run that it came from.
+    without_rows : set of str
+        Runs of which the rows were not kept.
+    """
+
+    runs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    reads: set[tuple[str, str, str]] = field(default_factory=set)
+    made: dict[str, tuple[str | None, str]] = field(default_factory=dict)
+    without_rows: set[str] = field(default_factory=set)
+    _rows: dict[str, str] = field(default_factory=dict)
+    _flow: str | None = None
+    _apart: str | None = None
+    _place: int = -1
+
+    @classmethod
+    def of(cls, events: Iterable[dict[str, Any]]) -> History:
+        """Read the events, oldest first."""
+        history = cls()
+        for event in events:
+            if event["event"] == "rows":
+                history._rows[event["dataset"]] = event["rows"]
+            elif event["event"] == "run-started":
+                if (before := history._flow) is not None:
+                    history.runs[before] |= {"state": "interrupted", "reason": KILLED}
+                history._flow, history._apart = event["run"], None
+                history._open(event, event["run"], event["driver"])
+            elif event["event"] == "run-ended":
+                history._end(event)
+            elif event["event"] == "stage":
+                history._stage(event)
+        return history
+
+    def _open(self, event: dict[str, Any], run: str, driver: str) -> None:
+        about = {"run": run, "driver": driver, "dataset": event["dataset"], "started": event["time"]}
+        self.runs[run] = {**about, "state": "unfinished", "reason": ""}
+
+    def _end(self, event: dict[str, Any]) -> None:
+        self._flow, run = None, self.runs.get(event["run"])
+        if run is None:
+            return
+        run["state"], run["reason"] = event["state"], event["reason"]
+        self._use(run, event["stages"])
+
+    def _stage(self, event: dict[str, Any]) -> None:
+        run = self.runs[self._flow] if self._flow else None
+        if run is None or run["dataset"] != event["dataset"]:
+            run = self._outside(event)
+            if event["stage"] == STAGES[-1]:
+                run["state"] = "completed"
+        self._use(run, [event["stage"]])
+        if "scorer" in event["details"]:
+            self.made[event["details"]["scorer"]] = (self._rows.get(event["dataset"]), run["run"])
+
+    def _outside(self, event: dict[str, Any]) -> dict[str, Any]:
+        """Return the run outside the flow that a stage belongs to."""
+        place, current = STAGES.index(event["stage"]), self.runs.get(self._apart or "")
+        if current is None or current["dataset"] != event["dataset"] or place <= self._place:
+            self._apart = f"dvc-{event['previous'][:12]}"
+            self._open(event, self._apart, "dvc")
+        self._place = place
+        return self.runs[self._apart or ""]
+
+    def _use(self, run: dict[str, Any], stages: list[str]) -> None:
+        """Note what stages read; rows are kept after the first two, which therefore count with a later one."""
+        if not set(stages) - {*FIRST}:
+            return
+        rows = self._rows.get(run["dataset"])
+        if rows is None:
+            self.without_rows.add(run["run"])
+            return
+        uses = [use for stage in {*FIRST, *stages} for use in STAGE_USES.get(stage, ())]
+        self.reads |= {(run["run"], rows, use) for use in uses}

@@ -1,0 +1,335 @@
+"""The ledger: which run and which scorer used which row, for what; Parquet tables that DuckDB queries.
+
+It is an index. The event log, the kept rows (`assay.ledger.rows`), the scorer folders and the deployments
+are what it is made from, so that it can be lost, and is rebuilt whenever one of them has changed. One entry
+(run, dataset, data version, fingerprint, row id, use) is a join: the tables hold which run and which scorer used
+which file of rows, and the rows themselves are stored once for all runs that share them.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from assay.errors import AssayError
+from assay.hashing import hash_bytes, hash_file, hash_json
+from assay.ledger.history import History
+from assay.ledger.rows import (
+    FIRST,
+    LABELLED,
+    TARGETS,
+    about_rows,
+    carried_rows,
+    keep_rows,
+    key_in_work,
+    key_of,
+    pack,
+    require_schema,
+    rows_folder,
+    uses_carried,
+)
+from assay.parts import parse_json, read_json, write_bytes, write_json
+from assay.project.layout import Project
+from assay.project.scorers import list_scorers
+from assay.scorer.scorer import HEAD
+
+if TYPE_CHECKING:
+    import duckdb
+
+SCHEMA = 1
+LEDGER = "ledger.json"
+CARRIED, CARRIED_ROWS = "rows.safetensors", "carried-"
+FROM_ROWS, FROM_SCORER, FROM_NOTHING = "rows of its run", "the scorer's own list", "nothing"
+COLUMNS = {
+    "files": {"rows": "string", "dataset": "string", "data_version": "string", "path": "string", "columns": "strings"},
+    "runs": dict.fromkeys(("run", "driver", "dataset", "started", "state", "reason"), "string"),
+    "reads": dict.fromkeys(("run", "rows", "use"), "string"),
+    "scorers": {
+        **dict.fromkeys(("scorer", "dataset", "rows", "run", "data_version", "known_from"), "string"),
+        "rho": "number",
+        "labels": "flag",
+    },
+}
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """An up-to-date ledger: its tables as they were when it was opened, whoever rebuilds it on disk meanwhile.
+
+    The kept rows, which lie in files of their own, are read when they are asked about.
+
+    Attributes
+    ----------
+    root : Path
+        The project folder.
+    scorers : list of dict
+        As `assay.project.scorers.list_scorers` describes them, now.
+    notes : tuple of str
+        What it cannot answer for, in words.
+    tables : dict of str to bytes
+        The content of each table's Parquet file.
+    """
+
+    root: Path
+    scorers: list[Row]
+    notes: tuple[str, ...]
+    tables: dict[str, bytes] = field(repr=False)
+
+    def connect(self) -> duckdb.DuckDBPyConnection:
+        """Open DuckDB with the ledger's tables as views; it can read ``.assay`` and nothing else, no network either."""
+        import duckdb
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        folder = ledger_folder(self.root)
+        switches = ("autoinstall_known_extensions", "autoload_known_extensions", "allow_community_extensions")
+        connection = duckdb.connect(config={**dict.fromkeys(switches, False), "temp_directory": ""})
+        connection.execute(f"SET allowed_directories = [{quoted(folder.parent)}]")
+        connection.execute("SET enable_external_access = false")
+        for name in COLUMNS:
+            connection.register(name, parquet.read_table(pa.BufferReader(self.tables[name])))
+        return connection
+
+
+def quoted(path: Path) -> str:
+    """Return a path as an SQL text."""
+    return "'" + str(path).replace("'", "''") + "'"
+
+
+def ledger_folder(root: Path) -> Path:
+    """Return where a project's ledger lies."""
+    return root / ".assay" / "ledger"
+
+
+def open_ledger(project: Project) -> Ledger:
+    """Return a project's ledger, rebuilt first if it is missing, damaged, of an older schema or out of date.
+
+    Raises
+    ------
+    LedgerError
+        A newer version of Assay wrote it, or the rows it is made from. Nothing is changed then.
+    TamperedError
+        The event log cannot be read.
+    """
+    from filelock import FileLock
+
+    root = project.root
+    checked = _checked(_read_head(ledger_folder(root)))
+    for name, stamp in _stamps(root).items():
+        if checked.get(name) != stamp:
+            about_rows(rows_folder(root) / f"{name}.parquet")
+    problems = keep_work(project)
+    if (ledger := _read(project)) is None:
+        with FileLock(root / ".assay" / "ledger.lock"):
+            ledger = _read(project) or _rebuild(project)
+    return replace(ledger, notes=(*ledger.notes, *problems))
+
+
+def _read(project: Project) -> Ledger | None:
+    """Return the ledger that lies there, None where it is missing, damaged, out of date or being rebuilt."""
+    head, scorers = _read_head(ledger_folder(project.root)), list_scorers(project.root)
+    if head is None or head["sources"] != _sources(project, scorers, _stamps(project.root)):
+        return None
+    tables = _intact_tables(ledger_folder(project.root), head["files"])
+    return None if tables is None else Ledger(project.root, scorers, tuple(head["notes"]), tables)
+
+
+def _rebuild(project: Project) -> Ledger:
+    """Make the ledger anew; two at once would mix their files, so that one waits for the other."""
+    root, folder = project.root, ledger_folder(project.root)
+    checked, scorers, stamps = _checked(_read_head(folder)), list_scorers(root), _stamps(root)
+    sources = _sources(project, scorers, stamps)  # of before the rows are read: what comes meanwhile is not in it
+    build = Build(root, notes=[])
+    build.add_rows({name: checked.get(name) == stamp for name, stamp in stamps.items()})
+    build.add_history(History.of(project.events))
+    build.add_scorers(scorers)
+    _write(folder, build, {"schema": SCHEMA, "sources": sources, "notes": build.notes, "checked": stamps})
+    return Ledger(root, scorers, tuple(build.notes), build.tables())
+
+
+def _sources(project: Project, scorers: list[Row], stamps: Row) -> str:
+    """Return the hash of what a ledger is made from."""
+    return hash_json({"events": project.events.head, "scorers": scorers, "rows": stamps})
+
+
+def keep_work(project: Project) -> list[str]:
+    """Keep the rows of what ``work/`` holds and nobody here has kept: it was pulled. Return what prevented it."""
+    known = {key_of(event) for event in project.events if event["event"] == "rows"}
+    keys = {path.name: key_in_work(project.root, path.name) for path in (project.root / "work").glob("*")}
+    new = [name for name, key in sorted(keys.items()) if key is not None and key_of(key) not in known]
+    problems = []
+    for name in new:
+        try:
+            with project.lock():
+                keep_rows(project.root, project.events, name)
+        except AssayError as error:
+            problems.append(f"the rows in work/{name} are left out: {error}")
+    return problems
+
+
+@dataclass
+class Build:
+    """The ledger's tables while they are made."""
+
+    root: Path
+    notes: list[str]
+    files: list[Row] = field(default_factory=list)
+    runs: list[Row] = field(default_factory=list)
+    reads: list[Row] = field(default_factory=list)
+    scorers: list[Row] = field(default_factory=list)
+    carried: dict[str, bytes] = field(default_factory=dict)
+    by_key: dict[tuple[str | None, ...], str] = field(default_factory=dict)
+    made: dict[str, tuple[str | None, str]] = field(default_factory=dict)
+
+    def add_rows(self, names: dict[str, bool]) -> None:
+        """Add the kept files of rows; those that were not checked before are held to their names."""
+        for name, checked in sorted(names.items()):
+            path = rows_folder(self.root) / f"{name}.parquet"
+            about = about_rows(path) if checked or hash_file(path) == name else None
+            if about is None:
+                self.notes.append(f"{path} was changed and is left out; remove it")
+                continue
+            self._add_file(name, path, about)
+            self.by_key[key_of(about)] = name
+
+    def add_history(self, history: History) -> None:
+        """Add what the event log tells of runs."""
+        here = {row["rows"] for row in self.files}
+        self.runs = list(history.runs.values())
+        self.reads = [{"run": run, "rows": rows, "use": use} for run, rows, use in sorted(history.reads)]
+        self.made = history.made
+        lost = sorted({rows for _, rows, _ in history.reads} - here)
+        self.notes += [f"the rows of some runs, {rows_folder(self.root) / name}.parquet, are gone" for name in lost]
+        if n := len(history.without_rows):
+            self.notes.append(f"{n} run{'s' * (n > 1)} ended before rows were kept, and cannot be searched")
+
+    def add_scorers(self, scorers: list[Row]) -> None:
+        """Add every scorer: those that lie here, and those that were packaged here and are gone."""
+        listed = {row["tag"]: row for row in scorers}
+        here = {row["rows"]: row for row in self.files}
+        for tag in sorted({*listed, *self.made}):
+            rows, run = self.made.get(tag, (None, None))
+            row: Row = {"scorer": tag, "dataset": tag.partition(":")[0], "run": run, "data_version": None}
+            row |= {"rho": 0.0, "labels": True}
+            found = listed.get(tag)
+            if found is not None and found["broken"] is None:
+                folder = Path(found["folder"])
+                head = read_json(folder / HEAD)
+                row["rho"] = float(head["candidate"]["level"].removeprefix("level-"))
+                row["data_version"] = head["lineage"]["data_version"]
+                row["labels"] = LABELLED in uses_carried(folder / CARRIED)
+                own = self._rows_of(tag, folder, head)
+                rows = own or (rows if rows in here else self._list_of(folder, head))
+            row["rows"] = rows if rows in here or rows in self.carried else None
+            row["known_from"] = FROM_SCORER if rows in self.carried else FROM_ROWS if rows in here else FROM_NOTHING
+            if row["rows"] is None:
+                self.notes.append(f"{tag}: what it saw is not known here")
+            elif row["data_version"] is None and rows is not None:
+                row["data_version"] = here[rows]["data_version"]
+            self.scorers.append(row)
+
+    def _rows_of(self, tag: str, folder: Path, head: Row) -> str | None:
+        """Return the kept rows of an intact scorer, those of its split, contamination and target rows."""
+        records = head["lineage"]["records"]
+        key = {"dataset": head["name"], **{stage: records.get(stage) for stage in FIRST}}
+        if not head.get("calibration", {}).get("n_target"):
+            return self.by_key.get(key_of(key))
+        inputs = read_json(folder / "lineage" / "calibrate.json")["inputs"]
+        towards = key | {TARGETS: inputs.get(f"targets/{head['name']}.csv")}
+        if (kept := self.by_key.get(key_of(towards))) is None:
+            self.notes.append(f"{tag} was weighted towards target rows that are not known here")
+        return kept or self.by_key.get(key_of(key))
+
+    def _list_of(self, folder: Path, head: Row) -> str | None:
+        """Return the rows that an intact scorer carries a list of."""
+        if CARRIED not in head["files"]:
+            return None
+        name = f"{CARRIED_ROWS}{head['files'][CARRIED][:16]}"
+        about = {"dataset": head["name"], "data_version": head["lineage"]["data_version"], "columns": head["columns"]}
+        if name not in self.carried:
+            self.carried[name] = pack(carried_rows(folder / CARRIED), about)
+            self._add_file(name, ledger_folder(self.root) / f"{name}.parquet", about)
+        return name
+
+    def _add_file(self, name: str, path: Path, about: Row) -> None:
+        shown = {key: about[key] for key in ("dataset", "data_version", "columns")}
+        self.files.append({"rows": name, "path": path.relative_to(self.root).as_posix(), **shown})
+
+    def contents(self) -> dict[str, bytes]:
+        """Return the ledger's files by name."""
+        return {f"{name}.parquet": content for name, content in (self.tables() | self.carried).items()}
+
+    def tables(self) -> dict[str, bytes]:
+        """Return the content of each table's Parquet file."""
+        return {name: _pack_table(getattr(self, name), columns) for name, columns in COLUMNS.items()}
+
+
+def _pack_table(rows: list[Row], columns: dict[str, str]) -> bytes:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    types = {
+        "string": pa.string(),
+        "number": pa.float64(),
+        "flag": pa.bool_(),
+        "strings": pa.list_(pa.string()),
+    }
+    schema = pa.schema([(name, types[kind]) for name, kind in columns.items()])
+    buffer = io.BytesIO()
+    parquet.write_table(pa.Table.from_pylist(rows, schema=schema), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _write(folder: Path, build: Build, head: Row) -> None:
+    """Write every file under a temporary name and rename it, the head last: what it does not name is damaged."""
+    contents = build.contents()
+    for name, content in contents.items():
+        write_bytes(folder / name, content)
+    listed = {name: hash_bytes(content) for name, content in contents.items()}
+    write_json(folder / LEDGER, {**head, "files": listed})
+    for path in folder.glob(f"{CARRIED_ROWS}*.parquet"):
+        if path.name not in contents:
+            path.unlink(missing_ok=True)
+
+
+def _read_head(folder: Path) -> Row | None:
+    """Return the ledger's head, None where there is none that this version wrote."""
+    try:
+        head = parse_json((folder / LEDGER).read_bytes())
+        schema = head["schema"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    require_schema(folder / LEDGER, schema, SCHEMA)
+    whole = schema == SCHEMA and {"sources", "notes", "checked", "files"} <= head.keys()
+    return head if whole else None
+
+
+def _checked(head: Row | None) -> Row:
+    """Return the stamps of the kept files of rows that a ledger's head says were checked."""
+    return {} if head is None else dict(head["checked"])
+
+
+def _intact_tables(folder: Path, listed: dict[str, str]) -> dict[str, bytes] | None:
+    """Return the content of the ledger's tables, None where a file of the ledger is not the one that its head lists."""
+    tables = {f"{name}.parquet": name for name in COLUMNS}
+    found: dict[str, bytes] = {}
+    try:
+        for name, digest in listed.items():
+            if name in tables:
+                found[tables[name]] = (folder / name).read_bytes()
+            now = hash_bytes(found[tables[name]]) if name in tables else hash_file(folder / name)
+            if now != digest:
+                return None
+    except OSError:
+        return None
+    return found if found.keys() == COLUMNS.keys() else None
+
+
+def _stamps(root: Path) -> dict[str, list[int]]:
+    """Return size and time of every kept file of rows: one that was checked once is not hashed again."""
+    stats = {path.stem: path.stat() for path in sorted(rows_folder(root).glob("*.parquet"))}
+    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}

@@ -1,0 +1,257 @@
+"""Which rows every run used, and for what: one immutable file for each split, contamination and set of target rows.
+
+``work/<name>`` is overwritten by the next run; these files stay. A file is named by its own SHA-256, so that
+it vouches for itself; an event names it too, so that a lost one is missed.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from assay.data.dataset import fingerprints, read_card
+from assay.data.target import read_target, target_path
+from assay.errors import DataError, LedgerError, TamperedError
+from assay.eventlog import EventLog
+from assay.hashing import RECORD, dvc_directory_md5, hash_bytes, hash_file, hash_paths
+from assay.parts import parse_json, read_json, write_bytes
+
+SCHEMA = 1
+USES = (
+    "train",
+    "labelled",
+    "adapt",
+    "calibration",
+    "target",
+    "selection",
+    "test",
+    "injected",
+    "pool",
+    "excluded",
+)
+INJECTED, LABELLED, TARGET = "injected", "labelled", "target"
+STAGE_USES = {
+    "split": ("excluded",),
+    "contaminate": ("pool",),
+    "train": ("train", "labelled", "injected"),
+    "calibrate": ("adapt", "calibration", "target"),
+    "select": ("selection",),
+    "evaluate": ("test",),
+}
+FIRST = ("split", "contaminate")
+TARGETS = "targets"
+_META = b"assay"
+
+
+def rows_folder(root: Path) -> Path:
+    """Return where the rows of a project's runs are kept."""
+    return root / ".assay" / "rows"
+
+
+def keep_rows(root: Path, events: EventLog, name: str) -> str | None:
+    """Keep the roles of the rows that ``work/<name>`` holds now, and the target rows; call it under the project's lock.
+
+    Every stage event of the dataset from here on, until the next ``rows`` event, is about these rows. Nothing
+    is written where the newest such event says so already.
+
+    Returns
+    -------
+    str or None
+        SHA-256 of the file; None where there is no finished split and contamination.
+
+    Raises
+    ------
+    TamperedError
+        A ``rows.csv`` is not the one that the stage recorded.
+    """
+    work = root / "work" / name
+    key = key_in_work(root, name)
+    if key is None:
+        return None
+    known = [event for event in events if event["event"] == "rows" and event["dataset"] == name]
+    same = [event for event in known if key_of(event) == key_of(key)]
+    kept = [event["rows"] for event in same if (rows_folder(root) / f"{event['rows']}.parquet").is_file()]
+    if kept and same[-1] is known[-1]:
+        return str(kept[-1])
+    if kept:
+        digest, about = str(kept[-1]), {key: same[-1][key] for key in ("data_version", "counts")}
+    else:
+        card = root / "data" / name / "card.json"
+        columns = list(read_card(card.parent).columns) if card.is_file() else []
+        towards = pd.DataFrame({"fingerprint": target_fingerprints(root, name)}, dtype="str")
+        frame = pd.concat([_read_roles(work), towards.assign(use=TARGET, rho=0.0)], ignore_index=True)
+        about = {"data_version": _data_version(root, name), "counts": _counts(frame)}
+        content = pack(frame, {**key, "data_version": about["data_version"], "columns": columns})
+        digest = hash_bytes(content)
+        write_bytes(rows_folder(root) / f"{digest}.parquet", content)
+    events.append("rows", rows=digest, **key, **about)
+    return digest
+
+
+def key_in_work(root: Path, name: str) -> dict[str, str] | None:
+    """Return what the uses of rows depend on: the records of the split and the contamination, and the target rows.
+
+    Returns
+    -------
+    dict or None
+        ``dataset``; SHA-256 of the records in ``work/<name>`` as ``split`` and ``contaminate``, and that of the file
+        of target rows as ``targets``, if there are any. None where these stages have not both finished.
+    """
+    records = {stage: root / "work" / name / stage / RECORD for stage in FIRST}
+    if not all(path.is_file() for path in records.values()):
+        return None
+    targets = target_path(root, name)
+    given = {TARGETS: targets} if targets.is_file() and targets.read_bytes().strip() else {}
+    return {"dataset": name, **{what: hash_file(path) for what, path in {**records, **given}.items()}}
+
+
+def key_of(about: Mapping[str, Any]) -> tuple[str | None, ...]:
+    """Return what `key_in_work` says, from an event or the metadata of a file of rows, so that it can be compared."""
+    return tuple(about.get(what) for what in ("dataset", *FIRST, TARGETS))
+
+
+def target_fingerprints(root: Path, name: str) -> NDArray[np.object_]:
+    """Return the contents of a dataset's target rows, shape (n,); none of a file that calibration will refuse."""
+    try:
+        columns = read_card(root / "data" / name).columns
+        return fingerprints(read_target(target_path(root, name), columns), columns).astype(object)
+    except DataError:
+        return np.empty(0, dtype=object)
+
+
+def pack(frame: pd.DataFrame, about: dict[str, Any]) -> bytes:
+    """Return rows and their uses as Parquet.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        ``fingerprint`` (hex), ``row_id`` (str or None), ``use`` (str), ``rho`` (float; the lowest level that
+        injects the row, 0 for rows that are not injected).
+    about : dict
+        ``dataset``, ``columns``, ``data_version`` and the like; it goes into the file's metadata.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    table = pa.table(
+        {
+            "fingerprint": as_uuids(frame["fingerprint"]),
+            "row_id": pa.array(frame["row_id"], pa.string(), from_pandas=True),
+            "use": pa.array(frame["use"], pa.string()).dictionary_encode(),
+            "rho": pa.array(frame["rho"], pa.float64()),
+        }
+    )
+    head = {_META: json.dumps({"schema": SCHEMA, **about}, sort_keys=True).encode()}
+    buffer = io.BytesIO()
+    parquet.write_table(table.replace_schema_metadata(head), buffer, compression="zstd", use_dictionary=["use", "rho"])
+    return buffer.getvalue()
+
+
+def about_rows(path: Path) -> dict[str, Any] | None:
+    """Return what a file that `pack` wrote says of itself, None where it is no such file.
+
+    Raises
+    ------
+    LedgerError
+        It was written by a newer version of Assay.
+    """
+    from pyarrow import ArrowException
+    from pyarrow.parquet import read_schema
+
+    try:
+        about: dict[str, Any] = parse_json(read_schema(path).metadata[_META])
+        schema = about["schema"]
+    except (ArrowException, OSError, KeyError, TypeError, ValueError):
+        return None
+    require_schema(path, schema, SCHEMA)
+    return about
+
+
+def require_schema(path: Path, found: object, known: int) -> None:
+    """Raise `LedgerError` for a schema number above the one that this version writes."""
+    if isinstance(found, int) and found > known:
+        raise LedgerError(
+            f"{path} has schema {found}, and this Assay knows {known}; a newer version wrote it: "
+            "install that one. Nothing was changed"
+        )
+
+
+def as_uuids(fingerprints: Iterable[str]) -> Any:
+    """Return fingerprints in hex as an Arrow array of 128-bit UUIDs, which DuckDB compares as numbers."""
+    import pyarrow as pa
+
+    raw = bytes.fromhex("".join(fingerprints))
+    storage = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(raw) // 16, [None, pa.py_buffer(raw)])
+    return pa.ExtensionArray.from_storage(pa.uuid(), storage)
+
+
+def carried_rows(path: Path) -> pd.DataFrame:
+    """Read a scorer's ``rows.safetensors`` as `pack` takes it: fingerprints by use, without row ids."""
+    from assay.parts import read_arrays
+
+    parts = [
+        pd.DataFrame({"fingerprint": _as_hex(packed), "row_id": None, "use": use, "rho": 0.0})
+        for use, packed in sorted(read_arrays(path).items())
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def uses_carried(path: Path) -> set[str]:
+    """Return the uses that a scorer's ``rows.safetensors`` lists rows of; none where there is no such file."""
+    from safetensors import safe_open
+
+    if not path.is_file():
+        return set()
+    with safe_open(path, framework="numpy") as file:
+        return set(file.keys())
+
+
+def _as_hex(packed: NDArray[np.uint8]) -> list[str]:
+    """Return fingerprints of shape (n, 16) as n texts of 32 hex digits."""
+    text = packed.tobytes().hex()
+    return [text[i : i + 32] for i in range(0, len(text), 32)]
+
+
+def _read_roles(work: Path) -> pd.DataFrame:
+    """Collect the rows of every role, and of the lowest level that injects them those that are injected."""
+    recorded = {stage: read_json(work / stage / RECORD)["outputs"] for stage in ("split", "contaminate")}
+    parts = [
+        _read(work, "split", path, recorded).assign(use=path.parent.name, rho=0.0)
+        for path in sorted((work / "split").glob("*/rows.csv"))
+    ]
+    labelled = work / "contaminate" / LABELLED / "rows.csv"
+    if labelled.is_file():
+        parts.append(_read(work, "contaminate", labelled, recorded).assign(use=LABELLED, rho=0.0))
+    levels = {float(p.parent.name.removeprefix("level-")): p for p in (work / "contaminate").glob("level-*/rows.csv")}
+    injected = [
+        _read(work, "contaminate", path, recorded).assign(use=INJECTED, rho=rho) for rho, path in sorted(levels.items())
+    ]
+    if injected:
+        parts.append(pd.concat(injected).drop_duplicates(["row_id", "fingerprint"]))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _read(work: Path, stage: str, path: Path, recorded: dict[str, dict[str, str]]) -> pd.DataFrame:
+    if hash_file(path) != recorded[stage].get(path.relative_to(work / stage).as_posix()):
+        raise TamperedError(
+            f"{path} was changed since it was recorded; find out why, then remove {work / stage} to compute it again"
+        )
+    return pd.read_csv(path, usecols=["row_id", "fingerprint"], dtype=str, keep_default_na=False)
+
+
+def _counts(frame: pd.DataFrame) -> dict[str, int]:
+    return {str(use): int(n) for use, n in sorted(frame["use"].value_counts().items())}
+
+
+def _data_version(root: Path, name: str) -> str | None:
+    """Return DVC's hash of ``data/<name>`` if the split that ``work/`` holds was made from it, else None."""
+    recorded = read_json(root / "work" / name / "split" / RECORD)["inputs"]
+    now = hash_paths(root, [f"data/{name}"])
+    return dvc_directory_md5(root / "data" / name) if now and now.items() <= recorded.items() else None

@@ -1,0 +1,91 @@
+"""OpenLineage: what a run and its stages tell the outside, by the official client.
+
+Every event is appended to ``.assay/openlineage.jsonl``, and goes to a backend only where one is set in
+OpenLineage's own way (``OPENLINEAGE_URL``, ``OPENLINEAGE_CONFIG``, ``openlineage.yml``); ``OPENLINEAGE_DISABLED=true``
+stops both. Telling never stops the work: what fails here is a line on screen.
+
+A run is the job ``<dataset>.run``, a stage ``<dataset>.<stage>``, in the namespace ``OPENLINEAGE_NAMESPACE`` or else
+the project folder's name. Under ``dvc repro`` there is no run, so that stages have no parent; a fresh stage did not
+run, and nothing is told of it. The client is imported when the first event is told, not before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from assay import console
+from assay.project.layout import Project
+
+RUN = "run"
+_open_runs: dict[Path, str] = {}
+
+
+def new_run_id() -> str:
+    """Return a fresh id for a run, a UUIDv7: ids sort by time."""
+    from openlineage.client.uuid import generate_new_uuid
+
+    return str(generate_new_uuid())
+
+
+def tell_run_started(project: Project, run: str) -> None:
+    """Tell that a run begins; until it ends it is the parent of the stages that this process runs."""
+    _open_runs[project.root] = run
+    with _harmless():
+        from assay.openlineage.events import Job, tell
+
+        tell(project, Job(project, RUN, run), "START")
+
+
+def tell_run_ended(project: Project, run: str, error: BaseException | None) -> None:
+    """Tell how a run ended: COMPLETE, FAIL with its error, or ABORT where it was interrupted."""
+    _open_runs.pop(project.root, None)
+    with _harmless():
+        from assay.openlineage.events import Job, tell
+
+        tell(project, Job(project, RUN, run), _outcome(error), error)
+
+
+@contextmanager
+def telling(project: Project, stage: str) -> Iterator[Callable[[], None]]:
+    """Tell of a stage while it runs; yields what to call when its work begins, which a fresh stage never does."""
+    run = ""
+
+    def begin() -> None:
+        nonlocal run
+        run = new_run_id()
+        with _harmless():
+            from assay.openlineage.events import Job, tell
+
+            tell(project, Job(project, stage, run, _open_runs.get(project.root)), "START")
+
+    def end(error: BaseException | None) -> None:
+        with _harmless():
+            from assay.openlineage.events import Job, tell
+
+            tell(project, Job(project, stage, run, _open_runs.get(project.root)), _outcome(error), error)
+
+    try:
+        yield begin
+    except BaseException as error:
+        if not run:
+            begin()
+        end(error)
+        raise
+    if run:
+        end(None)
+
+
+def _outcome(error: BaseException | None) -> str:
+    if error is None:
+        return "COMPLETE"
+    return "FAIL" if isinstance(error, Exception) else "ABORT"
+
+
+@contextmanager
+def _harmless() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        console.say(f"OpenLineage: an event could not be told, the run goes on: {type(error).__name__}: {error}")

@@ -1,0 +1,92 @@
+"""Deployments: which scorer of a dataset is its champion, since when and why; small files for Git."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from assay.errors import ScorerError
+from assay.eventlog import EventLog
+from assay.parts import read_json, write_json
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """The champion of a dataset.
+
+    Attributes
+    ----------
+    name, version, tag : str
+        The scorer: ``tag`` is ``name:version``.
+    bento : str
+        Tag of the Bento that serves it.
+    reason : str
+        Why it was promoted.
+    since : str
+        When, in UTC, ISO 8601.
+    previous : str or None
+        Version of the champion before it, for a roll-back.
+    """
+
+    name: str
+    version: str
+    tag: str
+    bento: str
+    reason: str
+    since: str
+    previous: str | None
+
+
+def deployment_path(root: Path, name: str) -> Path:
+    """Return where the deployment record of a dataset lies in a project."""
+    return root / "deployments" / f"{name}.json"
+
+
+def read_deployment(root: Path, name: str) -> Deployment | None:
+    """Return the deployment of a dataset, or None where nothing was promoted yet.
+
+    Raises
+    ------
+    ScorerError
+        The record cannot be read.
+    """
+    path = deployment_path(root, name)
+    if not path.is_file():
+        return None
+    try:
+        return Deployment(**read_json(path))
+    except (TypeError, ScorerError) as error:
+        raise ScorerError(
+            f"{path} is not a deployment record: {error}; remove it and name the champion again with `assay promote`"
+        ) from error
+
+
+def promote(root: Path, name: str, version: str, *, bento: str, reason: str, events: EventLog) -> Deployment:
+    """Make a scorer the champion: log it, then write the record. Call it under the project's lock.
+
+    A repeated promotion of the same version keeps the version before it on record.
+    """
+    current = read_deployment(root, name)
+    previous = None
+    if current is not None:
+        previous = current.previous if current.version == version else current.version
+    deployment = Deployment(
+        name=name,
+        version=version,
+        tag=f"{name}:{version}",
+        bento=bento,
+        reason=reason,
+        since=datetime.now(UTC).isoformat(timespec="seconds"),
+        previous=previous,
+    )
+    events.append("promoted", name=name, version=version, bento=bento, reason=reason, replaces=previous)
+    write_json(deployment_path(root, name), asdict(deployment))
+    return deployment
+
+
+def keep(root: Path, name: str, version: str, *, reason: str, events: EventLog) -> None:
+    """Log that the champion stays although the scorer ``name:version`` challenged it."""
+    current = read_deployment(root, name)
+    champion = None if current is None else current.version
+    events.append("champion-kept", name=name, version=champion, challenger=version, reason=reason)

@@ -1,0 +1,182 @@
+"""Whether a stage's outputs are what its record says, and whether they still answer today's inputs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from assay.errors import StageError, TamperedError
+from assay.hashing import RECORD, SCHEMA, dvc_directory_md5, hash_bytes, hash_file, hash_paths, hash_tree, stage_key
+from assay.parts import canonical_json, parse_json, write_bytes
+from assay.project.layout import Project
+from assay.project.versioning import locked_version
+
+Work = Callable[[Project, Path], dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a stage: whether it ran or was fresh, in how many seconds, and its timings."""
+
+    stage: str
+    ran: bool
+    seconds: float
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """Return the record of a stage folder, None where the stage never finished there.
+
+    Raises
+    ------
+    TamperedError
+        The record is there but is not what Assay writes.
+    """
+    path = folder / RECORD
+    if not path.is_file():
+        return None
+    try:
+        record: dict[str, Any] = parse_json(path.read_bytes())
+        if canonical_json(record).encode() == path.read_bytes() and record["schema"] == SCHEMA:
+            return record
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise TamperedError(f"{path} is not a record that this version of Assay wrote; remove {folder} to compute it again")
+
+
+def differences(folder: Path, record: dict[str, Any]) -> list[str]:
+    """Name every output of a stage that is missing, changed or not on record."""
+    now, then = hash_tree(folder), record["outputs"]
+    words = [f"{folder / name} was changed" for name in then if name in now and now[name] != then[name]]
+    words += [f"{folder / name} is missing" for name in then if name not in now]
+    words += [f"{folder / name} is not on record" for name in now if name not in then]
+    return sorted(words)
+
+
+def describe_inputs(project: Project, stage_name: str) -> dict[str, Any]:
+    """Return the part of a record that determines a stage's outputs, as the files stand now."""
+    stage = project.stages[stage_name]
+    for path in stage.inputs:
+        if not (project.root / path).exists():
+            raise StageError(
+                f"stage {stage_name} needs {path}, which is missing; run `assay run` (or `dvc repro`), or `dvc pull`"
+            )
+    return {
+        "schema": SCHEMA,
+        "stage": stage_name,
+        "dataset": project.dataset,
+        "inputs": hash_paths(project.root, stage.inputs),
+        "params": project.params_of(stage),
+        "code": hash_paths(project.root, stage.code),
+    }
+
+
+def check_outputs(project: Project, stage_name: str) -> dict[str, Any] | None:
+    """Return a stage's record if its folder is exactly what was recorded, None if it never finished.
+
+    Raises
+    ------
+    TamperedError
+        An output differs from the record, or the record from both the event log and dvc.lock (which may
+        name what was computed on another machine and pulled).
+    """
+    folder = project.folder(stage_name)
+    record = read_record(folder)
+    if record is None:
+        return None
+    if found := differences(folder, record):
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise TamperedError(
+            f"stage {stage_name}: {found[0]}{more} since it was recorded; "
+            f"nothing was run. Find out why, then remove {folder} to compute it again, or `dvc checkout --force`"
+        )
+    event = project.events.last("stage", key=stage_key(record))
+    logged = event is None or event["record"] == hash_file(folder / RECORD)
+    if not logged and locked_version(project.root, project.stages[stage_name].folder) != dvc_directory_md5(folder):
+        raise TamperedError(
+            f"stage {stage_name}: {folder / RECORD} is not the record that was logged for these inputs; "
+            f"nothing was run. Find out why, then remove {folder} to compute it again"
+        )
+    return record
+
+
+def is_fresh(project: Project, stage_name: str) -> bool:
+    """Tell whether a stage's outputs are intact and answer today's inputs, parameters and code."""
+    record = check_outputs(project, stage_name)
+    if record is None or any(not (project.root / path).exists() for path in project.stages[stage_name].inputs):
+        return False
+    now = describe_inputs(project, stage_name)
+    return all(record[name] == value for name, value in now.items())
+
+
+def run_stage(project: Project, stage_name: str, work: Work) -> Outcome:
+    """Run one stage unless it is fresh; its folder appears whole, record and all, or not at all.
+
+    Parameters
+    ----------
+    project : Project
+    stage_name : str
+    work : callable
+        Gets the project and an empty folder, writes the outputs there, returns timings and the like for
+        the event log.
+
+    Raises
+    ------
+    TamperedError
+        The stage's present outputs are not the recorded ones.
+    StageError
+        An input is missing.
+    """
+    started = time.perf_counter()
+    if is_fresh(project, stage_name):
+        return Outcome(stage_name, ran=False, seconds=time.perf_counter() - started)
+    described = describe_inputs(project, stage_name)
+    folder = project.folder(stage_name)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(folder)
+    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        staging.chmod(0o755)
+        details = work(project, staging)
+        if describe_inputs(project, stage_name) != described:
+            raise StageError(f"stage {stage_name}: its inputs changed while it ran; run again")
+        content = canonical_json({**described, "outputs": hash_tree(staging)}).encode()
+        write_bytes(staging / RECORD, content)
+        record = json.loads(content)
+        # The event comes first: a crash between the two leaves an event without outputs, which is harmless.
+        seconds = round(time.perf_counter() - started, 3)
+        project.events.append(
+            "stage",
+            stage=stage_name,
+            dataset=project.dataset,
+            key=stage_key(record),
+            record=hash_bytes(content),
+            seconds=seconds,
+            details=details,
+        )
+        _swap(staging, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return Outcome(stage_name, ran=True, seconds=time.perf_counter() - started, details=details)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what an interrupted run of the same stage left under temporary names."""
+    for left in folder.parent.glob(f".{folder.name}.*"):
+        shutil.rmtree(left)
+
+
+def _swap(staging: Path, folder: Path) -> None:
+    if folder.exists():
+        retired = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old-"))
+        folder.rename(retired / folder.name)
+        staging.rename(folder)
+        shutil.rmtree(retired)
+    else:
+        staging.rename(folder)

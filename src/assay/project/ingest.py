@@ -1,0 +1,211 @@
+"""Bringing datasets into ``data/``, and ``data/`` back to what data.dvc names."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from assay.data.dataset import Dataset, write_dataset
+from assay.data.labelling import ensure_labels
+from assay.data.quarantine import ensure_quarantine
+from assay.data.target import ensure_target
+from assay.errors import DataError, TamperedError, ToolError
+from assay.hashing import dvc_directory_md5, dvc_md5, files_of
+from assay.parts import write_json
+from assay.project import versioning
+from assay.project.layout import Project
+
+STAGING = ".data."
+BUNDLED = ("breast_cancer", "digits")
+
+
+def load_source(
+    project: Project,
+    source: str,
+    *,
+    name: str | None = None,
+    label: str | None = None,
+    id_column: str | None = None,
+    group: str | None = None,
+    time: str | None = None,
+    category: str | None = None,
+) -> Dataset:
+    """Load a named public dataset, or a user's CSV or Parquet file.
+
+    Parameters
+    ----------
+    source : str
+        A name that `assay.data.public_sets.dataset_names` lists, or the path of a file.
+    name : str, optional
+        Name to give to the file's dataset; needed for files, not allowed for public sets.
+    label, id_column, group, time, category : str, optional
+        Columns of the file that hold these.
+
+    Raises
+    ------
+    DataError
+        No such name or file, or the file cannot be used as it is.
+    """
+    from assay.data.files import read_table
+    from assay.data.public_sets import dataset_names, load_named
+
+    options = {"--name": name, "--label": label, "--id": id_column, "--group": group, "--time": time}
+    options["--category"] = category
+    if source in dataset_names():
+        if given := [option for option, value in options.items() if value is not None]:
+            raise DataError(f"{given[0]} is for files of your own; {source} is a public dataset and needs no options")
+        mirror = os.environ.get("ASSAY_DATA_MIRROR")
+        return load_named(source, mirror=Path(mirror) if mirror else None, cache=project.state / "downloads")
+    if name is not None and name in dataset_names():
+        raise DataError(f"--name {name} is the name of a public dataset; give your own another one")
+    if group is not None and time is not None:
+        raise DataError("--group and --time cannot both decide the roles of rows; give the one that matters more")
+    path = Path(source)
+    if not path.is_file():
+        raise DataError(f"{source!r} is neither a file nor a known dataset; known are {', '.join(dataset_names())}")
+    if name is None:
+        raise DataError(f"give the dataset of {path.name} a name: assay ingest {source} --name NAME")
+    return read_table(path, name=name, label=label, id_column=id_column, group=group, time=time, category=category)
+
+
+def ingest(project: Project, dataset: Dataset) -> Path:
+    """Put a dataset into ``data/<name>/`` and track it; learn its suite if it has none yet.
+
+    The datasets that are there already must be what data.dvc names, so that tracking the new one blesses
+    nothing else. What is killed on the way is finished by the next command. Call it under the project's lock.
+
+    Returns
+    -------
+    Path
+        The dataset's folder.
+    """
+    from assay.data.expectations import learn_suite
+
+    restore(project)
+    name, data = dataset.card.name, project.root / "data"
+    suite = project.root / "expectations" / f"{name}.json"
+    learned = None if suite.is_file() else learn_suite(dataset)
+    _sweep(project)
+    staging = Path(tempfile.mkdtemp(dir=project.root, prefix=STAGING))
+    try:
+        write_dataset(staging / name, dataset)
+        others = {p.relative_to(data).as_posix(): p for p in files_of(data) if p.relative_to(data).parts[0] != name}
+        own = {p.relative_to(staging).as_posix(): p for p in files_of(staging)}
+        tracked = dvc_md5({**others, **own})
+        if learned is not None:
+            write_json(suite, learned)
+        _ensure_inputs(project.root, name)
+        project.events.append("ingest-started", dataset=name, tracked=tracked)
+        data.mkdir(exist_ok=True)
+        if (data / name).exists():
+            (data / name).rename(staging / "replaced")
+        (staging / name).rename(data / name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    _track(project, name)
+    return data / name
+
+
+def restore(project: Project) -> None:
+    """Make ``data/`` what data.dvc names: from the DVC cache, a remote, or the bundled sets.
+
+    Datasets without a file of quarantined rows, of labels or of target rows get an empty one.
+
+    Raises
+    ------
+    TamperedError
+        ``data/`` is there and differs, or data.dvc was rewritten by neither `ingest` nor a Git commit.
+    DataError
+        ``data/`` is not there and nothing that it could come from is.
+    """
+    _bring_back(project)
+    for card in (project.root / "data").glob("*/card.json"):
+        _ensure_inputs(project.root, card.parent.name)
+
+
+def _ensure_inputs(root: Path, name: str) -> None:
+    """Write the small files about a dataset that people fill in, empty, where they are missing."""
+    ensure_quarantine(root, name)
+    ensure_labels(root, name)
+    ensure_target(root, name)
+
+
+def _bring_back(project: Project) -> None:
+    tracked = versioning.tracked_version(project.root)
+    data = project.root / "data"
+    if data.exists() and any(data.iterdir()):
+        if tracked is not None:
+            _check(project, data)
+        return
+    if tracked is None or _checked_out(project):
+        return
+    _sweep(project)
+    staging = Path(tempfile.mkdtemp(dir=project.root, prefix=STAGING))
+    try:
+        staging.chmod(0o755)
+        for name in BUNDLED:
+            write_dataset(staging / name, load_source(project, name))
+        if dvc_directory_md5(staging) != tracked:
+            raise DataError(
+                "data/ is missing, and data.dvc names other data than the bundled sets; "
+                "add the DVC remote that holds it (`dvc remote add -d NAME ADDRESS`) and run `dvc pull data.dvc`"
+            )
+        if data.exists():
+            data.rmdir()
+        staging.rename(data)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    versioning.track_data(project.root)
+    project.events.append("restored", tracked=tracked)
+
+
+def require_known_data(project: Project) -> None:
+    """Raise `TamperedError` if data.dvc names data that were neither ingested here nor committed to Git.
+
+    ``dvc repro`` tracks changed files by itself, before any stage could refuse them.
+    """
+    tracked = versioning.tracked_version(project.root)
+    logged = {event.get("tracked") for event in project.events if event["event"] in ("ingested", "restored")}
+    if tracked is not None and tracked not in logged and tracked != versioning.committed_version(project.root):
+        raise TamperedError(
+            "data.dvc names data that were neither brought in by `assay ingest` nor committed to Git, so files in "
+            "data/ were changed and `dvc` tracked them; restore both with `git checkout data.dvc` and "
+            "`dvc checkout --force data.dvc`, or commit data.dvc if the change is yours"
+        )
+
+
+def _check(project: Project, data: Path) -> None:
+    """Hold ``data/`` to data.dvc; finish an ingest that was killed between placing and tracking."""
+    try:
+        versioning.require_clean_data(project.root)
+    except TamperedError:
+        started = project.events.last("ingest-started")
+        if started is None or started.get("tracked") != dvc_directory_md5(data):
+            raise
+        _track(project, started["dataset"])
+    require_known_data(project)
+
+
+def _track(project: Project, name: str) -> None:
+    versioning.track_data(project.root)
+    version = dvc_directory_md5(project.root / "data" / name)
+    tracked = versioning.tracked_version(project.root)
+    project.events.append("ingested", dataset=name, data_version=version, tracked=tracked)
+
+
+def _checked_out(project: Project) -> bool:
+    """Try the DVC cache, then the remote; tell whether ``data/`` came back."""
+    command = ("pull",) if versioning.has_remote(project.root) else ("checkout",)
+    try:
+        versioning.dvc(project.root, *command, versioning.DATA)
+    except ToolError:
+        return False
+    return True
+
+
+def _sweep(project: Project) -> None:
+    """Remove what a killed command left under temporary names."""
+    for left in project.root.glob(f"{STAGING}*"):
+        shutil.rmtree(left)

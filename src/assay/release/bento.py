@@ -1,0 +1,360 @@
+"""Packaging: scorers as BentoML models and Bentos, the list of them, and the server of one."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import assay
+from assay.data.quarantine import quarantine_path, read_quarantine
+from assay.environment import SWITCHES
+from assay.errors import AssayError, ConfigError, ScorerError, TamperedError, ToolError
+from assay.eventlog import EventLog
+from assay.hashing import hash_file, hash_tree
+from assay.parts import read_arrays, read_json, write_bytes, write_json
+from assay.project.deployment import read_deployment
+from assay.project.scorers import find_scorer
+from assay.scorer.scorer import HEAD, check_files
+
+MANIFEST = "files.json"
+TAG = re.compile(r"[a-z0-9]([-._a-z0-9]*[a-z0-9])?")
+LONGEST_NAME = 63 - len("assay-")
+VERSION = "[0-9a-f]" * 12
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What a scorer is called in BentoML.
+
+    Attributes
+    ----------
+    model_tag, bento_tag : str
+        ``name:version`` and ``assay-name:version``.
+    bento_hash : str
+        SHA-256 of the list of the Bento's files and their hashes.
+    built : bool
+        Whether the Bento was built just now.
+    """
+
+    model_tag: str
+    bento_tag: str
+    bento_hash: str
+    built: bool
+
+
+def publish(folder: Path, *, root: Path, chain_head: str) -> Published:
+    """Copy a scorer folder into BentoML's model store and build its Bento.
+
+    What is there already and intact is left alone; what is incomplete is replaced. Both are made in a
+    folder beside the stores and renamed into place, so that nothing half-written has a final name.
+
+    Parameters
+    ----------
+    folder : Path
+        A scorer folder.
+    root : Path
+        Project folder, with ``bentofile.yaml``; the stores are in ``BENTOML_HOME``, or else in its
+        ``.bentoml``.
+    chain_head : str
+        Head of the event log, for the Bento's label.
+
+    Raises
+    ------
+    TamperedError
+        A file of the scorer is missing or was changed.
+    ConfigError
+        BentoML does not allow the dataset's name.
+    ToolError
+        BentoML could not build.
+    """
+    from filelock import FileLock
+
+    name, version = _identify(folder)
+    if not TAG.fullmatch(name) or len(name) > LONGEST_NAME:
+        raise ConfigError(
+            f"dataset name {name!r} cannot be published; ingest it under another name: BentoML allows "
+            f"a-z, 0-9, '-', '_' and '.', a letter or digit at both ends, and {LONGEST_NAME} characters"
+        )
+    home = _home(root)
+    targets = [home / "models" / name / version, home / "bentos" / f"assay-{name}" / version]
+    missing = [target for target in targets if not _is_intact(target)]
+    if missing:
+        home.mkdir(parents=True, exist_ok=True)
+        with FileLock(home / ".publish.lock"):
+            _publish(folder, root, chain_head, [target for target in targets if not _is_intact(target)])
+    digest = hash_file(targets[1] / MANIFEST)
+    return Published(f"{name}:{version}", f"assay-{name}:{version}", digest, targets[1] in missing)
+
+
+def bind(published: Published, events: EventLog) -> None:
+    """Log a Bento's content the first time; afterwards hold it to what was logged.
+
+    Raises
+    ------
+    TamperedError
+        The Bento is not the one that was built.
+    """
+    logged = events.last("published", bento=published.bento_tag)
+    if logged is None or published.built:
+        events.append(
+            "published", scorer=published.model_tag, bento=published.bento_tag, bento_hash=published.bento_hash
+        )
+    elif logged["bento_hash"] != published.bento_hash:
+        raise TamperedError(
+            f"the Bento {published.bento_tag} is not the one that was built; find out why, then remove its folder "
+            f"in BentoML's store to have it built again"
+        )
+
+
+def _publish(folder: Path, root: Path, chain_head: str, targets: list[Path]) -> None:
+    if not targets:
+        return
+    home = _home(root)
+    for leftover in home.glob(".publish-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    staging = Path(tempfile.mkdtemp(dir=home, prefix=".publish-"))
+    try:
+        _run_build(folder.resolve(), root, chain_head, staging)
+        for number, target in enumerate(targets):
+            made = staging / target.relative_to(home)
+            write_json(made / MANIFEST, hash_tree(made))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.exists():
+                target.rename(staging / f"incomplete-{number}")
+            made.rename(target)
+            write_bytes(target.parent / "latest", target.name.encode())
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _run_build(folder: Path, root: Path, chain_head: str, staging: Path) -> None:
+    """Build in a child whose BENTOML_HOME is `staging`, from a copy of the package that is running."""
+    bentofile = root / "bentofile.yaml"
+    if not bentofile.is_file():
+        raise ToolError(f"{bentofile} is missing; it says what goes into a Bento: copy it from Assay's own folder")
+    context = staging / "context"
+    package = Path(assay.__file__).parent
+    shutil.copytree(package, context / "src" / "assay", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(bentofile, context)
+    done = subprocess.run(
+        [sys.executable, "-m", "assay.release.bento", str(folder), chain_head],
+        cwd=context,
+        env=_environment(staging),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        last = " | ".join(done.stdout.strip().splitlines()[-3:])
+        raise ToolError(f"BentoML could not build the Bento of {folder}: {last}")
+
+
+def build(folder: Path, chain_head: str) -> None:
+    """Make model and Bento of a scorer folder in BENTOML_HOME, in a process of its own.
+
+    The current folder is the build context. BentoML reads BENTOML_HOME once in a process and imports the
+    service that it builds, which is why this runs in a child.
+    """
+    import bentoml
+
+    head = read_json(folder / HEAD)
+    name, version = _identify(folder)
+    lineage = {"lineage_root": head["lineage"]["root"], "data_version": head["lineage"]["data_version"]}
+    with bentoml.models.create(
+        f"{name}:{version}",
+        module="assay",
+        signatures={},
+        labels={**lineage, "scorer_hash": hash_file(folder / HEAD)},
+        context=bentoml.models.ModelContext(framework_name="assay", framework_versions={"assay": assay.__version__}),
+    ) as model:
+        for file in [HEAD, *head["files"]]:
+            Path(model.path_of(file)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / file, model.path_of(file))
+    bentoml.bentos.build_bentofile(
+        "bentofile.yaml",
+        name=f"assay-{name}",
+        version=version,
+        labels={**lineage, "chain_head": chain_head},
+        build_ctx=".",
+        args={"scorer": f"{name}:{version}"},
+    )
+
+
+def list_scorers(root: Path) -> list[dict[str, Any]]:
+    """Describe every packaged scorer of a project, broken ones too.
+
+    Returns
+    -------
+    list of dict
+        ``name``, ``version``, ``tag``, ``champion``, ``folder``, ``bento`` (None where there is no intact
+        one), ``quarantined`` (how many of the rows that it learned from are quarantined now, by what they
+        were for) and ``broken`` (the reason, or None); of those that are not broken also ``detector``,
+        ``adapter``, ``eps``, ``data_version`` and ``lineage_root``.
+    """
+    home = _home(root)
+    stores = (home / "models", root / "work" / "scorers")
+    found = {(path.parent.name, path.name): path for store in stores for path in store.glob(f"*/{VERSION}")}
+    champions = {}
+    for record in (root / "deployments").glob("*.json"):
+        if (deployment := read_deployment(root, record.stem)) is not None:
+            champions[deployment.name] = deployment.version
+            found.setdefault((deployment.name, deployment.version), stores[1] / deployment.name / deployment.version)
+    return [
+        {
+            "name": name,
+            "version": version,
+            "tag": f"{name}:{version}",
+            "champion": champions.get(name) == version,
+            "folder": str(folder),
+            "bento": f"assay-{name}:{version}" if _is_intact(home / "bentos" / f"assay-{name}" / version) else None,
+            "quarantined": _quarantined(root, name, folder),
+            **_describe(folder),
+        }
+        for (name, version), folder in sorted(found.items())
+    ]
+
+
+def _quarantined(root: Path, name: str, folder: Path) -> dict[str, int]:
+    listed = read_quarantine(quarantine_path(root, name))["fingerprint"]
+    if listed.empty or not (folder / "rows.safetensors").is_file():
+        return {}
+    marks = np.frombuffer(bytes.fromhex("".join(listed)), dtype="S16")
+    try:
+        arrays = read_arrays(folder / "rows.safetensors")
+        counts = {use: int(np.isin(packed.view("S16"), marks).sum()) for use, packed in arrays.items()}
+    except (ScorerError, ValueError):
+        return {}
+    return {use: n for use, n in counts.items() if n}
+
+
+def _describe(folder: Path) -> dict[str, Any]:
+    try:
+        _identify(folder)
+        head = read_json(folder / HEAD)
+        return {
+            "broken": None,
+            "detector": head["candidate"]["detector"],
+            "adapter": head["candidate"]["adapter"],
+            "eps": head["eps"],
+            "data_version": head["lineage"]["data_version"],
+            "lineage_root": head["lineage"]["root"],
+        }
+    except AssayError as error:
+        return {"broken": str(error)}
+    except (KeyError, TypeError, AttributeError) as error:
+        return {"broken": f"{folder / HEAD} is not the head of a scorer: {error!r}"}
+
+
+def serve(tag: str, *, root: Path, host: str, port: int) -> int:
+    """Serve a scorer over HTTP until a signal ends it, and return the server's exit code.
+
+    Parameters
+    ----------
+    tag : str
+        What `find_scorer` takes; its Bento is built where it is missing.
+    root : Path
+        Project folder.
+    host : str
+        Name or address of a network interface of this machine.
+    port : int
+
+    Raises
+    ------
+    ScorerError, TamperedError
+        There is no such scorer, or it or its Bento was changed.
+    ToolError
+        Host and port cannot be listened on, or the Bento cannot be built.
+    """
+    address = _free_address(host, port)
+    events = EventLog(root / ".assay" / "events.jsonl")
+    published = publish(find_scorer(tag, root), root=root, chain_head=events.head)
+    bind(published, events)
+    command = [
+        sys.executable,
+        "-m",
+        "bentoml",
+        "serve",
+        published.bento_tag,
+        "--host",
+        address,
+        "--port",
+        str(port),
+    ]
+    return _run_server(command, _environment(_home(root)))
+
+
+def _run_server(command: list[str], environment: dict[str, str]) -> int:
+    """Run a command, handing on the signals that end it."""
+    with subprocess.Popen(command, env=environment) as child:
+        before = {
+            n: signal.signal(n, lambda number, _: child.send_signal(number)) for n in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            return child.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _free_address(host: str, port: int) -> str:
+    """Return the address of `host`, having made sure that `port` can be listened on."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+            0
+        ]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise ToolError(
+            f"cannot listen on {host} port {port}: {error.strerror}; choose another --host or --port"
+        ) from error
+    return str(ipaddress.ip_address(address[0]))
+
+
+def _identify(folder: Path) -> tuple[str, str]:
+    """Return name and version of a scorer folder, having checked every file of it."""
+    found = check_files(folder)
+    head = read_json(folder / HEAD)
+    if outside := [name for name in head["files"] if ".." in Path(name).parts or Path(name).is_absolute()]:
+        raise ScorerError(f"{folder / HEAD} lists {outside[0]!r}, which is not in its folder; do not use this scorer")
+    version = hash_file(folder / HEAD)[:12]
+    if re.fullmatch(VERSION, folder.name) and folder.name != version:
+        found = [f"{folder / HEAD} was changed"]
+    if found:
+        raise TamperedError(f"{found[0]}; the scorer is not the one that was packaged")
+    return str(head["name"]), version
+
+
+def _is_intact(item: Path) -> bool:
+    """Tell whether every file is there that was in a model or Bento when it was published."""
+    try:
+        listed: dict[str, str] = read_json(item / MANIFEST)
+        return all(hash_file(item / name) == digest for name, digest in listed.items())
+    except (AssayError, OSError):
+        return False
+
+
+def _home(root: Path) -> Path:
+    return Path(os.environ.get("BENTOML_HOME", root / ".bentoml")).resolve()
+
+
+def _environment(home: Path) -> dict[str, str]:
+    return {**SWITCHES, **os.environ, "BENTOML_HOME": str(home)}
+
+
+if __name__ == "__main__":
+    build(Path(sys.argv[1]), sys.argv[2])

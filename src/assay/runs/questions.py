@@ -1,0 +1,93 @@
+"""Which calibration rows are worth labelling, and what is known of their contamination so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from assay.calibration.calibrators.mondrian import MondrianCalibrator
+from assay.calibration.contaminated.consequences import consequences
+from assay.calibration.contaminated.estimates import contamination_from_answers, contamination_from_verified
+from assay.calibration.contaminated.label_trim import CONFIDENCE, choose_questions
+from assay.data.dataset import NORMAL, UNKNOWN, RowSet, read_rows
+from assay.data.labelling import align, labels_path, write_questions
+from assay.errors import StageError
+from assay.hashing import RECORD, hash_file
+from assay.pipeline.candidates import categories_of
+from assay.pipeline.rows import presumed_normals
+from assay.project.layout import Project
+from assay.scorer.scorer import BATCHED, Scorer, load_scorer
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A file of questions that was written.
+
+    Attributes
+    ----------
+    path : Path
+    open, answered : int
+        Rows in it without and with a label.
+    lines : list of str
+        What is known of the contamination of the calibration rows, and what follows from it.
+    """
+
+    path: Path
+    open: int
+    answered: int
+    lines: list[str]
+
+
+def ask(project: Project, *, budget: int, sample: int) -> Asked:
+    """Write ``labels/<dataset>.csv``: the calibration rows that the newest scorer scores highest, and a random sample.
+
+    Where rows are compared within strata or categories, the highest are those that stand out in their own: the rows
+    with the lowest p-values.
+
+    Raises
+    ------
+    StageError
+        No scorer has been packaged yet, or the newest one is of another split.
+    DataError
+        The file that is there cannot be used.
+    """
+    folders = [path for path in project.folder("package").glob("*") if path.is_dir()]
+    if not folders:
+        raise StageError(f"there is no scorer of {project.dataset} yet to say which rows matter; run `assay run` first")
+    scorer, split = load_scorer(folders[0]), project.folder("split")
+    record = split / RECORD
+    if not record.is_file() or hash_file(record) != scorer.head["lineage"]["records"].get("split"):
+        raise StageError(f"the newest scorer, {scorer.tag}, is of another split of the data; run `assay run` first")
+    rows = presumed_normals(read_rows(split / "calibration"))
+    scored = scorer.function.scored(rows.features, categories_of(rows))
+    mondrian = isinstance(scorer.calibrator, MondrianCalibrator)
+    ranks = -scorer.reference.p_values(scored) if mondrian else scored.scores
+    seed = project.config.sections["calibrate"]["seed"]
+    purposes = choose_questions(ranks, rows.rows["row_id"].tolist(), budget=budget, sample=sample, seed=seed)
+    asked = rows.rows.assign(purpose=purposes, score=scored.scores)[purposes != ""]
+    path = labels_path(project.root, project.dataset)
+    path.parent.mkdir(exist_ok=True)
+    written = write_questions(path, asked)
+    labels, purposes = align(written, rows.rows)
+    eps = float(scorer.head["eps"])
+    lines = consequences(eps, contamination_from_answers(labels, purposes, confidence=CONFIDENCE))
+    if not (labels != UNKNOWN).any():
+        lines = _from_verified(project, scorer, rows) or lines
+    if scorer.calibrator.kind not in BATCHED:
+        kind = scorer.calibrator.kind
+        lines.append(f"all of this is proven for split conformal p-values; for {kind} ones, as here, it is a guide")
+    answered = int((written["label"] != "").sum())
+    return Asked(path, len(written) - answered, answered, lines)
+
+
+def _from_verified(project: Project, scorer: Scorer, rows: RowSet) -> list[str]:
+    """Say what verified normals tell of unknown calibration rows; nothing where a dataset does not have both."""
+    others = read_rows(project.folder("split") / "selection")
+    verified, unknown = others.take(others.labels == NORMAL), rows.take(rows.labels == UNKNOWN)
+    if not len(verified) or not len(unknown):
+        return []
+    of_unknown, of_verified = (np.asarray(scorer.function(part.features)) for part in (unknown, verified))
+    known = contamination_from_verified(of_unknown, of_verified, confidence=CONFIDENCE)
+    return consequences(float(scorer.head["eps"]), known)

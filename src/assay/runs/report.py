@@ -1,0 +1,171 @@
+"""The leaderboard of a run and its report: one HTML page with pictures, for people."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+from assay.hashing import RECORD, hash_file
+from assay.parts import read_json, write_bytes
+from assay.pipeline.candidates import candidate_name, candidate_pairs
+from assay.pipeline.evaluating import read_evaluation
+from assay.pipeline.rows import levels_of
+from assay.project.layout import Project
+
+NUMBERS = ("auroc", "auprc", "fpr", "worst_stratum_fpr", "power")
+COLUMNS = ("detector", "adapter", *NUMBERS, "selection_power", "fit_seconds", "state", "reason")
+HEADINGS = {
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "fpr": "FPR",
+    "worst_stratum_fpr": "worst stratum FPR",
+    "fit_seconds": "fit s",
+}
+LEVELS = "Power on test anomalies by injected contamination of the training rows"
+EVIDENCE = {
+    "labels": "labelled test rows",
+    "anomalies": "labelled anomalies against presumed normal rows, since no row is labelled normal",
+    "probes": "synthetic probes against presumed normal rows, since there are too few labels",
+}
+
+
+def leaderboard(project: Project) -> list[dict[str, Any]]:
+    """Return one row per candidate, in the order of params.yaml, from the finished stages.
+
+    Test metrics are those of the models trained without injected rows; ``selection_power`` is the mean over
+    all levels on selection rows, which is what the choice was made by.
+    """
+    level = levels_of(project.folder("train"))[0]
+    tested = {
+        (r["detector"], r["adapter"]): r
+        for r in read_evaluation(project.folder("evaluate"))["candidates"]
+        if r["level"] == level
+    }
+    selection = read_json(project.folder("select") / "selection.json")
+    chosen = None if selection["winner"] is None else selection["candidates"][selection["winner"]]
+    selected = {(r["detector"], r["adapter"]): r for r in selection["candidates"]}
+    untrained = selection["untrained"]
+    seconds = fit_seconds(project)
+    rows = []
+    for detector, adapter in candidate_pairs(project.config.detectors, project.config.adapters):
+        key = (detector.label, adapter.label)
+        metrics, choice = tested.get(key, {}), selected.get(key, {})
+        won = chosen is not None and key == (chosen["detector"], chosen["adapter"])
+        rows.append(
+            {
+                "detector": detector.label,
+                "adapter": adapter.label,
+                **{name: metrics.get(name) for name in NUMBERS},
+                "fit_seconds": seconds.get(detector.label, {}).get(level),
+                "selection_power": choice.get("power"),
+                "chosen": won,
+                "state": "chosen" if won else "" if choice.get("valid") else "not valid",
+                "reason": choice.get("reason", "; ".join(dict.fromkeys(untrained.get(detector.label, {}).values()))),
+            }
+        )
+    return rows
+
+
+def fit_seconds(project: Project) -> dict[str, dict[str, float]]:
+    """Return seconds of each detector's fit at each level, as logged when the models were trained here."""
+    path = project.folder("train") / RECORD
+    event = project.events.last("stage", record=hash_file(path))
+    found: dict[str, dict[str, float]] = event["details"].get("fit_seconds", {}) if event else {}
+    return found
+
+
+def write_report(project: Project) -> Path:
+    """Draw ``.assay/reports/<name>.html``: leaderboard, p-values, FPR by stratum, power by level."""
+    evaluation = read_evaluation(project.folder("evaluate"))
+    path = project.state / "reports" / f"{project.dataset}.html"
+    rows = leaderboard(project)
+    measured = [row for row in rows if row["auroc"] is not None]
+    shown = next((row for row in measured if row["chosen"]), measured[0])
+    figures = [*_diagnostics(project, shown["detector"], shown["adapter"]), (LEVELS, _source(_levels(evaluation)))]
+    write_bytes(path, _page(project, evaluation, rows, figures).encode())
+    return path
+
+
+def _page(
+    project: Project, evaluation: dict[str, Any], rows: list[dict[str, Any]], figures: list[tuple[str, str]]
+) -> str:
+    from jinja2 import Environment, PackageLoader
+
+    environment = Environment(loader=PackageLoader("assay", "templates"), autoescape=True)
+    environment.filters.update(cell=_cell, heading=lambda name: HEADINGS.get(name, name.replace("_", " ")))
+    about = {name: evaluation[name] for name in ("eps", "n_normals", "n_anomalies")}
+    return environment.get_template("report.html").render(
+        dataset=project.dataset,
+        evidence=EVIDENCE[evaluation["evidence"]],
+        columns=COLUMNS,
+        rows=rows,
+        figures=figures,
+        record=(project.folder("evaluate") / RECORD).relative_to(project.root),
+        **about,
+    )
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _source(figure: Any) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _diagnostics(project: Project, detector: str, adapter: str) -> list[tuple[str, str]]:
+    """Return the pictures of a candidate's calibration, with titles."""
+    from assay.evaluation import pictures
+    from assay.evaluation.diagnostics import Diagnostics
+
+    folder = project.folder("evaluate") / "diagnostics"
+    found = {}
+    for choice in project.config.adapters:
+        content = read_json(folder / f"{candidate_name(detector, choice.label)}.json")
+        found[choice.label] = Diagnostics.from_json(content)
+    own, name = found[adapter], candidate_name(detector, adapter)
+    figures = [
+        (
+            f"p-values of test normals by {name}: bars should end in bands",
+            pictures.histogram_picture(own.histogram),
+        ),
+        (f"False-positive rate of {name} at each eps", pictures.reliability_picture(own.reliability)),
+        (
+            f"False-positive rate of {detector} by quartile of hardness, at eps {own.eps:g}",
+            pictures.strata_picture({label: each.strata for label, each in found.items()}, own.eps),
+        ),
+        (f"Score of {name} against hardness", pictures.hardness_picture(own.before, own.after)),
+    ]
+    if own.power is not None:
+        figures.append((f"Power of {name} on test anomalies at each eps", pictures.power_picture(own.power, own.eps)))
+    if own.path is not None:
+        title = f"Test martingale of {name} over the test normals: high where they are not like the calibration rows"
+        figures.append((title, pictures.path_picture(own.path)))
+    return [(title, _source(figure)) for title, figure in figures]
+
+
+def _levels(evaluation: dict[str, Any]) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 3), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    lines: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for row in evaluation["candidates"]:
+        rho = float(row["level"].removeprefix("level-"))
+        lines.setdefault((row["detector"], row["adapter"]), []).append((rho, row["power"]))
+    detectors, adapters = (list(dict.fromkeys(names)) for names in zip(*lines, strict=True))
+    for (detector, adapter), points in lines.items():
+        colour, style = f"C{detectors.index(detector)}", ("-", "--", ":", "-.")[adapters.index(adapter) % 4]
+        label = candidate_name(detector, adapter)
+        axes.plot(*zip(*points, strict=True), style, color=colour, marker="o", markersize=3, label=label)
+    axes.set(xlabel="injected rho", ylabel="power", ylim=(-0.02, 1.02))
+    axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure

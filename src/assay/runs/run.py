@@ -1,0 +1,280 @@
+"""A run from outside the stages: what must hold before it, what is left to do after it, what it says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from assay import console
+from assay.data.quarantine import quarantine_path, read_quarantine
+from assay.errors import ConfigError, ScorerError, StageError, ToolError
+from assay.hashing import RECORD, hash_tree
+from assay.ledger.history import KILLED, SIGNALLED
+from assay.ledger.rows import keep_rows
+from assay.openlineage import client as openlineage
+from assay.parts import read_json
+from assay.project import stages, versioning
+from assay.project.deployment import Deployment, keep, promote, read_deployment
+from assay.project.freshness import Outcome, is_fresh, run_stage
+from assay.project.ingest import restore
+from assay.project.layout import STAGES, Project
+from assay.runs.report import leaderboard, write_report
+
+if TYPE_CHECKING:
+    from assay.release.champion import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run ends with; `to_json` is what ``assay run --json`` prints."""
+
+    dataset: str
+    eps: float
+    evidence: str
+    unit: str
+    candidates: list[dict[str, Any]]
+    scorer: str | None
+    champion: str | None
+    verdict: str
+    report: str
+    record: str
+    folder: str | None
+    guarantee: str = ""
+    limits: str = ""
+    n_uncalibrated: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as plain JSON values."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def prepare(project: Project) -> None:
+    """Check what must hold before the first stage, and log the end of a run that was killed.
+
+    Raises
+    ------
+    ConfigError
+        params.yaml cannot be used.
+    TamperedError
+        ``data/`` differs from data.dvc, or a stage's outputs from their record, or the event log is broken.
+    StageError
+        The dataset has not been ingested.
+    """
+    project.config  # noqa: B018  (read first: DVC says less of a broken file)
+    restore(project)
+    project.require_dataset(project.dataset)
+    require_own_code(project)
+    project.events.check()
+    end_interrupted(project)
+
+
+def end_interrupted(project: Project) -> None:
+    """Log the end of a run that was killed before it could; call it under the project's lock.
+
+    A run holds that lock from its beginning to its end: one that is open while another command holds it is none.
+    What that command does would count as done by the run otherwise.
+    """
+    run = None
+    for event in project.events:
+        if event["event"] == "run-started":
+            run = event["run"]
+        elif event["event"] == "run-ended":
+            run = None
+    if run is not None:
+        project.events.append("run-ended", run=run, state="interrupted", reason=KILLED, stages=[])
+
+
+def require_own_code(project: Project) -> None:
+    """Raise `StageError` if the code that runs is not the code in ``src/``, whose hash goes on record."""
+    import assay
+
+    running, own = Path(assay.__file__).parent, project.root / "src" / "assay"
+    if own.is_dir() and running.resolve() != own.resolve() and hash_tree(running) != hash_tree(own):
+        raise StageError(
+            f"the assay that runs, {running}, differs from {own}, whose hashes would go on record; "
+            f"use the environment of this project (`make run`), or install it: pip install -e {project.root}"
+        )
+
+
+def check_choices(project: Project) -> None:
+    """Raise `ConfigError` at once for what would only be refused when its turn comes: choices, missing categories."""
+    from assay.calibration.adapters.registry import check_adapter
+    from assay.data.dataset import read_card
+    from assay.detectors.registry import make_detector
+    from assay.pipeline.calibrating import NO_CATEGORIES
+
+    if project.config.sections["calibrate"]["within"] == "category" and read_card(project.data).category_column is None:
+        raise ConfigError(NO_CATEGORIES)
+    train = project.config.sections["train"]
+    for detector in project.config.detectors:
+        make_detector(detector.name, detector.params, seed=train["seed"], device=train["device"])
+    for adapter in project.config.adapters:
+        check_adapter(adapter.name, adapter.params)
+
+
+def stale_stages(project: Project) -> list[str]:
+    """Return the stages that a run would have to run, checking the bytes of all finished ones.
+
+    From the first stale stage on every later one is stale too, since each reads what the one before it wrote.
+    """
+    fresh = [is_fresh(project, name) for name in STAGES]
+    return list(STAGES[fresh.index(False) :]) if False in fresh else []
+
+
+def execute(project: Project, stage: str) -> Outcome:
+    """Run one stage with its progress on screen; first keep which rows it is going to read."""
+    if stage not in ("split", "contaminate"):
+        keep_rows(project.root, project.events, project.dataset)
+    with console.stage_progress(stage) as progress, openlineage.telling(project, stage) as begin:
+
+        def work(its_project: Project, out: Path) -> dict[str, Any]:
+            begin()
+            return stages.VERBS[stage](its_project, out, progress)
+
+        outcome = run_stage(project, stage, work)
+    console.say(console.stage_line(outcome))
+    return outcome
+
+
+def open_run(project: Project, driver: str) -> str:
+    """Log that a run begins; returns its id."""
+    run = openlineage.new_run_id()
+    project.events.append(
+        "run-started",
+        run=run,
+        driver=driver,
+        dataset=project.dataset,
+        commit=versioning.head_commit(project.root),
+    )
+    openlineage.tell_run_started(project, run)
+    return run
+
+
+def close_run(project: Project, run: str, done: list[str], error: BaseException | None) -> None:
+    """Tell DVC of the stages that ran or were fresh, and log how the run ended.
+
+    A run that is interrupted has to end soon: the next one tells DVC of its stages too.
+    """
+    interrupted = error is not None and not isinstance(error, Exception)
+    try:
+        if not interrupted:
+            versioning.commit(project.root, done)
+    except ToolError as failed:
+        if error is None:
+            openlineage.tell_run_ended(project, run, failed)
+            raise
+        console.say(f"dvc.lock was not brought up to date: {failed}")
+    state = "completed" if error is None else "interrupted" if interrupted else "failed"
+    reason = SIGNALLED if interrupted else "" if error is None else str(error)
+    project.events.append("run-ended", run=run, state=state, reason=reason, stages=done)
+    openlineage.tell_run_ended(project, run, error)
+
+
+def deliver(project: Project) -> str:
+    """Publish the scorer and decide who is champion; returns the verdict in words."""
+    from assay.release.bento import bind, publish
+
+    (folder,) = scorer_folders(project)
+    published = publish(folder, root=project.root, chain_head=project.events.head)
+    bind(published, project.events)
+    name, current = project.dataset, read_deployment(project.root, project.dataset)
+    if current is not None and current.version == folder.name:
+        return f"{current.tag} is the champion already"
+    found = _challenge(project, folder, current)
+    if found.promote:
+        promote(project.root, name, folder.name, bento=published.bento_tag, reason=found.reason, events=project.events)
+    else:
+        keep(project.root, name, folder.name, reason=found.reason, events=project.events)
+    return found.reason
+
+
+def _challenge(project: Project, folder: Path, current: Deployment | None) -> Verdict:
+    from assay.project.scorers import find_scorer
+    from assay.release.champion import Verdict, judge
+
+    if current is None:
+        return Verdict(True, "the first scorer of this dataset that is deployed")
+    try:
+        champion = find_scorer(current.tag, project.root)
+    except ScorerError as error:
+        tag = f"{project.dataset}:{folder.name}"
+        return Verdict(False, f"the champion cannot be compared: {error}; to replace it: assay promote {tag} --why WHY")
+    selection, seed = project.folder("split") / "selection", project.config.sections["select"]["seed"]
+    listed = read_quarantine(quarantine_path(project.root, project.dataset))["fingerprint"]
+    return judge(folder, champion, selection, eps=project.config.eps, seed=seed, quarantined=frozenset(listed))
+
+
+def scorer_folders(project: Project) -> list[Path]:
+    """Return the folder of the scorer that the newest run packaged; an empty list where there is none."""
+    return [path for path in project.folder("package").glob("*") if path.is_dir()]
+
+
+def summarise(project: Project, verdict: str, *, shipped: bool = True) -> Result:
+    """Collect what a finished run says, and draw its report; ``shipped`` tells whether it ended in a scorer."""
+    from assay.pipeline.evaluating import read_evaluation
+    from assay.scorer.scorer import load_scorer
+
+    folders = scorer_folders(project) if shipped else []
+    calibrator = load_scorer(folders[0]).calibrator if folders else None
+    deployment = read_deployment(project.root, project.dataset)
+    evaluation = read_evaluation(project.folder("evaluate"))
+    record = project.folder("package" if shipped else "select") / RECORD
+    return Result(
+        dataset=project.dataset,
+        eps=project.config.eps,
+        evidence=evaluation["evidence"],
+        unit=read_json(project.folder("split") / "split.json")["unit"],
+        candidates=leaderboard(project),
+        scorer=f"{project.dataset}:{folders[0].name}" if folders else None,
+        champion=None if deployment is None else deployment.tag,
+        verdict=verdict,
+        report=str(write_report(project).relative_to(project.root)),
+        record=str(record.relative_to(project.root)),
+        folder=str(folders[0].relative_to(project.root)) if folders else None,
+        guarantee=calibrator.guarantee if calibrator else "",
+        limits=calibrator.limits(project.config.eps) if calibrator else "",
+        n_uncalibrated=evaluation["n_uncalibrated"],
+    )
+
+
+def show(result: Result) -> None:
+    """Print the table of candidates, the scorer, its report and record, and the command that serves it."""
+    title = f"{result.dataset}: test rows, trained without injected rows"
+    console.paper.print(
+        console.candidates_table(result.candidates, eps=result.eps, evidence=result.evidence, title=title)
+    )
+    if result.unit == "time":
+        console.paper.print(
+            "roles were given by time: later rows are not exchangeable with the calibration rows, so that their "
+            "false-positive rate is not guaranteed to stay below eps",
+            markup=False,
+        )
+    if result.n_uncalibrated:
+        console.paper.print(
+            f"{result.n_uncalibrated} test rows are left out: their categories have no calibration rows, and a scorer "
+            "refuses rows of such categories",
+            markup=False,
+        )
+    for row in result.candidates:
+        if row["reason"]:
+            console.paper.print(f"not valid: {row['detector']}+{row['adapter']}: {row['reason']}", markup=False)
+    lines = [
+        ("scorer", result.scorer or "none"),
+        ("champion", result.champion or "none"),
+        ("", result.verdict),
+        *(("p-values", told) for told in (result.guarantee, result.limits) if told),
+    ]
+    lines += [("folder", result.folder or "none"), ("report", result.report), ("lineage", result.record)]
+    if result.champion:
+        lines.append(("serve", f"assay serve {result.champion}"))
+    for name, text in lines:
+        console.paper.print(f"{name:<9}{text}", markup=False)
+
+
+def refresh(project: Project) -> Result:
+    """End a run in which every stage was fresh: mend what is missing around them, and say the same again."""
+    if set(versioning.status(project.root)) - {versioning.DATA}:
+        versioning.commit(project.root, STAGES)
+    console.say("nothing changed: every stage is fresh")
+    return summarise(project, deliver(project))

@@ -1,0 +1,107 @@
+"""Scoring a file: every row gets a score, a p-value and a decision."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from assay.calibration.batches import benjamini_hochberg, discovery_limits, false_discovery_bound
+from assay.data.files import features_of, read_frame, texts_of
+from assay.errors import DataError, InputError
+from assay.parameters import check_share
+from assay.parts import write_bytes
+from assay.scorer.scorer import BATCHED, Judged, Scorer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ADDED = ("score", "p_value", "flagged")
+DELTA = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A scored file.
+
+    Attributes
+    ----------
+    rows : DataFrame
+        The file's columns that are no features, as they were written, then score, p_value and flagged.
+    eps, fdr : float or None
+        What flagged: one of the two.
+    false_alarms : int or None
+        With probability at least .9 no more of the flagged rows are normal than that, whatever decided; None where
+        the scorer's p-values allow no such bound.
+    note : str
+        Why nothing could be flagged, or "".
+    """
+
+    rows: pd.DataFrame
+    eps: float | None
+    fdr: float | None
+    false_alarms: int | None
+    note: str
+
+    @property
+    def n_flagged(self) -> int:
+        """How many rows are flagged."""
+        return int(self.rows["flagged"].sum())
+
+    def write(self, path: Path) -> None:
+        """Write the rows as CSV or Parquet."""
+        if path.suffix == ".parquet":
+            buffer = io.BytesIO()
+            self.rows.to_parquet(buffer, index=False)
+            write_bytes(path, buffer.getvalue())
+        else:
+            write_bytes(path, self.rows.to_csv(index=False, lineterminator="\n").encode())
+
+
+def score_file(scorer: Scorer, path: Path, *, eps: float | None = None, fdr: float | None = None) -> Batch:
+    """Score the rows of a CSV or Parquet file and decide by `eps` (the scorer's own where both are None) or `fdr`.
+
+    Raises
+    ------
+    ConfigError
+        `eps` or `fdr` is not a number between 0 and 1.
+    DataError, InputError
+        The file cannot be read or lacks a column; a value is missing; false discoveries cannot be controlled.
+    """
+    level = check_share(scorer.head["eps"] if eps is None else eps, "eps")
+    if fdr is not None:
+        fdr = check_share(fdr, "fdr")
+        scorer.require_batches()
+    frame, found = _judge(scorer, path)
+    if fdr is None:
+        flags: NDArray[np.bool_] = found.p_values <= level
+        note = scorer.calibrator.limits(level)
+    else:
+        flags = benjamini_hochberg(found.p_values, fdr)
+        note = "" if flags.any() else discovery_limits(len(flags), scorer.calibrator.smallest_eps, fdr)
+    known = scorer.calibrator.kind in BATCHED
+    bound = false_discovery_bound(found.p_values, flags, DELTA) if known else None
+    rows = frame.assign(score=found.scores, p_value=found.p_values, flagged=flags.astype(np.int8))
+    return Batch(rows, level if fdr is None else None, fdr, bound, note)
+
+
+def _judge(scorer: Scorer, path: Path) -> tuple[Any, Judged]:
+    """Return the columns that are no features, and the rows' scores and p-values."""
+    category = scorer.category_column
+    frame = read_frame(path, () if category is None else (category,), numbers=scorer.columns)
+    names = list(frame.columns)
+    if missing := [name for name in scorer.columns if name not in names]:
+        raise DataError(f"{path.name} has no column {missing[0]!r}; this scorer needs all of its columns in the file")
+    if taken := [name for name in ADDED if name in names and name not in scorer.columns]:
+        raise DataError(f"{path.name} has a column {taken[0]!r} already; rename it, that name is given to the result")
+    features = features_of(frame, scorer.columns)
+    if not np.isfinite(features).all():
+        row, column = np.argwhere(~np.isfinite(features))[0]
+        raise InputError(f"{path.name}, row {row}, column {scorer.columns[column]!r}: missing or infinite")
+    categories = None if category is None else texts_of(frame[category]).tolist()
+    rest = [name for name in names if name not in scorer.columns]
+    return frame[rest], scorer.judge(features, categories)

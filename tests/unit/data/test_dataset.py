@@ -1,0 +1,95 @@
+"""Row sets, datasets and fingerprints: files that give back what was written, content by its hash."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from assay.data.dataset import Card, Dataset, RowSet, fingerprints, read_card, read_dataset, read_rows, write_dataset
+from assay.errors import DataError
+
+COLUMNS = ("b", "a", "c")
+
+
+def dataset() -> Dataset:
+    rows = pd.DataFrame(
+        {
+            "row_id": ["007", "NA", 'quote " and, comma', "ü"],
+            "label": np.array([0, 1, -1, 0], dtype=np.int8),
+            "group": ["", "1", "01", "null"],
+            "time": ["", "", "", ""],
+        }
+    )
+    features = np.array([[1, 2, 3], [0.1, -0.0, 1e-45], [np.nan, np.inf, -np.inf], [3e38, 5, 6]], np.float32)
+    return Dataset(Card("small", "tabular", COLUMNS, None, "made here"), RowSet(features, rows))
+
+
+def test_a_dataset_is_read_as_it_was_written(tmp_path: Path) -> None:
+    write_dataset(tmp_path, dataset())
+    again = read_dataset(tmp_path)
+    assert again.card == dataset().card
+    np.testing.assert_array_equal(again.data.features, dataset().data.features)
+    pd.testing.assert_frame_equal(again.data.rows, dataset().data.rows)
+
+
+def test_writing_twice_gives_the_same_bytes_and_nothing_else(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        write_dataset(tmp_path / folder, dataset())
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert names == ["card.json", "features.npy", "rows.csv"]
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    assert b"\r" not in (tmp_path / "one" / "rows.csv").read_bytes()
+
+
+def test_an_image_shape_survives(tmp_path: Path) -> None:
+    card = Card("tiny", "image", ("p", "q"), (1, 2), "made here")
+    write_dataset(tmp_path, Dataset(card, RowSet(np.zeros((4, 2), np.float32), dataset().data.rows)))
+    assert read_card(tmp_path) == card
+
+
+def test_missing_and_torn_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no dataset"):
+        read_dataset(tmp_path)
+    write_dataset(tmp_path, dataset())
+    (tmp_path / "rows.csv").write_text("row_id,label,group,time\na,0,,\n")
+    with pytest.raises(DataError, match="1 rows"):
+        read_rows(tmp_path)
+    (tmp_path / "features.npy").unlink()
+    with pytest.raises(DataError, match=r"features\.npy is missing"):
+        read_rows(tmp_path)
+
+
+def test_taking_rows_keeps_features_and_records_together() -> None:
+    data = dataset().data
+    by_mask, by_index = data.take(data.labels == 0), data.take(np.array([3, 0]))
+    assert by_mask.rows["row_id"].tolist() == ["007", "ü"]
+    assert by_index.rows["row_id"].tolist() == ["ü", "007"]
+    np.testing.assert_array_equal(by_index.features, data.features[[3, 0]])
+
+
+@given(arrays(np.float32, (4, 3)), st.permutations(range(3)))
+def test_a_fingerprint_does_not_depend_on_the_order_of_columns(X: np.ndarray, order: list[int]) -> None:
+    moved = fingerprints(X[:, order], tuple(COLUMNS[i] for i in order))
+    assert (fingerprints(X, COLUMNS) == moved).all()
+
+
+def test_a_fingerprint_knows_content_only() -> None:
+    quiet, negative = np.float32(np.nan), -np.float32(np.nan)
+    X = np.array([[0.0, quiet, 1], [-0.0, negative, 1], [0.0, quiet, 1.0000001], [1, quiet, 0]], np.float32)
+    found = fingerprints(X, COLUMNS)
+    assert found[0] == found[1]
+    assert len(set(found)) == 3
+    assert fingerprints(X, ("b", "a", "d"))[0] != found[0]
+    assert {len(text) for text in found} == {32}
+
+
+def test_a_fingerprint_is_the_same_everywhere() -> None:
+    X = np.array([[1.5, -2.0, 0.0]], dtype=np.float32)
+    assert fingerprints(X, COLUMNS)[0] == "b135e438fda09f5781a42f79049e5b83"

@@ -1,0 +1,192 @@
+"""OpenLineage events of jobs on made rows: states, contamination, metrics, and what is never told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from jsonschema import Draft202012Validator
+from tests.conftest import QUICK, ROOT
+from tests.openlineage_model import contamination_schema, problems
+
+from assay.data.dataset import Card, Dataset, RowSet, write_dataset
+from assay.openlineage.client import new_run_id, tell_run_ended, tell_run_started, telling
+from assay.openlineage.datasets import SCHEMA_ID, contamination, input_datasets
+from assay.project.layout import Project
+
+LEVEL = {
+    "rho": 0.1,
+    "n_train": 100,
+    "n_injected": 10,
+    "injected_rho": 0.1,
+    "natural_anomalies_known": 9,
+    "natural_rows_unknown": 0,
+}
+
+
+def plan(**changed: Any) -> dict[str, Any]:
+    return {"source": "swap", "seed": 3, "n_labelled": 2, "levels": [{**LEVEL, **changed}]}
+
+
+def make_project(root: Path, *, image_shape: tuple[int, int] | None = None, bad: bool = False) -> Project:
+    """A project with a dataset of 6 rows and 4 columns, nothing run yet."""
+    features = np.arange(24, dtype=np.float32).reshape(6, 4)
+    if bad:
+        features[0], features[:, 3] = [np.nan, np.inf, 1, np.nan], np.nan
+    rows = pd.DataFrame({"row_id": list("abcdef"), "label": np.zeros(6, np.int8), "group": "", "time": ""})
+    columns = ("one", "two", "three", "four")
+    card = Card("metals", "tabular" if image_shape is None else "image", columns, image_shape, "made")
+    write_dataset(root / "data/metals", Dataset(card, RowSet(features, rows)))
+    shutil.copyfile(ROOT / "dvc.yaml", root / "dvc.yaml")
+    (root / "params.yaml").write_text(QUICK.replace("breast_cancer", "metals"))
+    return Project(root)
+
+
+def told(project: Project) -> list[dict[str, Any]]:
+    path = project.state / "openlineage.jsonl"
+    events = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    assert [problem for event in events for problem in problems(event)] == []
+    return events
+
+
+def states(project: Project) -> list[tuple[str, str]]:
+    return [(event["job"]["name"], event["eventType"]) for event in told(project)]
+
+
+def fail_at_work(project: Project, stage: str, error: BaseException) -> None:
+    with telling(project, stage) as begin:
+        begin()
+        raise error
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No settings of the machine that runs the tests."""
+    for name in ("OPENLINEAGE_URL", "OPENLINEAGE_CONFIG", "OPENLINEAGE_DISABLED", "OPENLINEAGE_NAMESPACE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.mark.parametrize(("error", "state"), [(ValueError("bad ore"), "FAIL"), (KeyboardInterrupt(), "ABORT")])
+def test_a_run_and_its_stage_end_as_they_were_ended(tmp_path: Path, error: BaseException, state: str) -> None:
+    project, run = make_project(tmp_path), new_run_id()
+    tell_run_started(project, run)
+    with pytest.raises(type(error)):
+        fail_at_work(project, "contaminate", error)
+    tell_run_ended(project, run, error)
+    names = [("metals.run", "START"), ("metals.contaminate", "START"), ("metals.contaminate", state)]
+    assert states(project) == [*names, ("metals.run", state)]
+    events = told(project)
+    assert events[1]["run"]["facets"]["parent"]["run"]["runId"] == run
+    assert events[1]["run"]["facets"]["parent"]["job"]["name"] == "metals.run"
+    message = "bad ore" if state == "FAIL" else "KeyboardInterrupt"
+    assert events[2]["run"]["facets"]["errorMessage"]["message"] == message
+
+
+def test_a_stage_after_its_run_has_no_parent(tmp_path: Path) -> None:
+    project, run = make_project(tmp_path), new_run_id()
+    tell_run_started(project, run)
+    tell_run_ended(project, run, RuntimeError())
+    with pytest.raises(RuntimeError), telling(project, "split"):
+        raise RuntimeError
+    events = told(project)[2:]
+    assert [event["eventType"] for event in events] == ["START", "FAIL"]
+    assert not any("parent" in event["run"]["facets"] for event in events)
+
+
+def test_nothing_is_told_of_a_stage_that_never_begins(tmp_path: Path) -> None:
+    project = make_project(tmp_path)
+    with telling(project, "split"):
+        pass
+    assert told(project) == []
+
+
+def test_disabled_tells_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENLINEAGE_DISABLED", "True")
+    project = make_project(tmp_path)
+    tell_run_started(project, new_run_id())
+    assert told(project) == []
+
+
+def test_a_problem_with_telling_does_not_stop_the_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    project = make_project(tmp_path)
+    (project.data / "features.npy").write_bytes(b"not an array")
+    tell_run_started(project, new_run_id())
+    assert capsys.readouterr().err.count("OpenLineage: an event could not be told") == 1
+
+
+def test_the_address_of_the_git_remote_stays_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = make_project(tmp_path)
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    remote = ["git", "-C", str(tmp_path), "remote", "add", "origin", "https://user:secret@example.org/metals.git"]
+    subprocess.run(remote, check=True)
+    monkeypatch.chdir(tmp_path)
+    tell_run_started(project, new_run_id())
+    assert len(told(project)) == 1
+    assert "secret" not in (project.state / "openlineage.jsonl").read_text()
+
+
+def test_natural_rho_is_told_only_where_it_is_known() -> None:
+    known, unknown = contamination(plan(), "level-0.1"), contamination(plan(natural_rows_unknown=1), "level-0.1")
+    assert (known.naturalRhoKnown, known.naturalRho) == (True, 0.1)
+    assert (unknown.naturalRhoKnown, unknown.naturalRho) == (False, None)
+    assert (known.nInjected, known.injectedRho, known.nLabelled, known.source, known.seed) == (10, 0.1, 2, "swap", 3)
+
+
+def test_the_schema_of_the_facet_is_one_and_holds_known_and_unknown_apart(tmp_path: Path) -> None:
+    schema = contamination_schema()
+    Draft202012Validator.check_schema(schema)
+    assert schema["$id"] == SCHEMA_ID
+    project = make_project(tmp_path)
+    tell_run_started(project, new_run_id())
+    (event,) = told(project)
+    own = {
+        "_producer": event["producer"],
+        "_schemaURL": f"{SCHEMA_ID}#/$defs/AssayContaminationDatasetFacet",
+        "injectedRho": 0.1,
+        "nInjected": 10,
+        "nTrain": 100,
+        "nLabelled": 0,
+        "naturalRhoKnown": False,
+        "naturalAnomaliesKnown": 0,
+        "naturalRowsUnknown": 90,
+        "source": "pool",
+        "seed": 0,
+    }
+    assert problems({**event, "job": {**event["job"], "facets": {"assay_contamination": own}}}) == []
+    for wrong in ({"naturalRho": 0.0}, {"naturalRhoKnown": True}, {"injectedRho": 1.5}, {"seed": "0"}):
+        spoilt = {**event["job"], "facets": {"assay_contamination": own | wrong}}
+        assert problems({**event, "job": spoilt}), wrong
+
+
+def test_what_is_not_finite_is_counted_and_never_told_as_a_number(tmp_path: Path) -> None:
+    (dataset,) = input_datasets(make_project(tmp_path, bad=True), "run")
+    columns = dataset.inputFacets["dataQualityMetrics"].columnMetrics
+    assert (columns["one"].nullCount, columns["one"].min, columns["one"].max) == (1, 4.0, 20.0)
+    assert (columns["two"].nullCount, columns["two"].max, columns["two"].sum) == (0, 21.0, 65.0)
+    assert (columns["four"].nullCount, columns["four"].min, columns["four"].sum) == (6, None, 0.0)
+
+
+def test_images_are_one_field(tmp_path: Path) -> None:
+    project = make_project(tmp_path, image_shape=(2, 2))
+    tell_run_started(project, new_run_id())
+    (event,) = told(project)
+    (dataset,) = event["inputs"]
+    assert dataset["name"] == project.data.as_posix()
+    first = dataset["facets"]["schema"]["fields"][0]
+    assert (first["name"], first["type"]) == ("features", "float32[2,2]")
+    assert dataset["inputFacets"]["dataQualityMetrics"]["columnMetrics"] == {}
+    assert dataset["inputFacets"]["dataQualityMetrics"]["rowCount"] == 6
+
+
+def test_the_client_is_imported_only_to_tell() -> None:
+    code = "import sys, assay.cli.main, assay.runs.run; print('openlineage.client' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,238 @@
+"""Settings: what params.yaml may say, and how it is told what it may not."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from assay.names import Choice
+
+from assay.errors import ConfigError
+from assay.project.config import parse_config, read_params
+
+GOOD: dict[str, Any] = {
+    "dataset": "clinic",
+    "eps": 0.05,
+    "split": {"seed": 0},
+    "contaminate": {"levels": [0, 0.1], "source": "auto", "labelled": 0, "seed": 1},
+    "train": {"seed": 2, "device": "cpu"},
+    "calibrate": {"within": "all", "ties": "counted", "seed": 4},
+    "detectors": ["knn", "isolation_forest", "mcd"],
+    "adapters": ["none", "cadet"],
+    "select": {"seed": 3},
+}
+ABSENT = object()
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """The good settings with one of them changed, or taken away."""
+    raw = copy.deepcopy(GOOD)
+    *sections, name = path.split(".")
+    inner = raw
+    for section in sections:
+        inner = inner[section]
+    if value is ABSENT:
+        del inner[name]
+    else:
+        inner[name] = value
+    return raw
+
+
+def detectors(*entries: Any) -> tuple[Choice, ...]:
+    return parse_config(changed("detectors", list(entries))).detectors
+
+
+def test_good_settings_come_through() -> None:
+    config = parse_config(GOOD)
+    assert (config.dataset, config.eps) == ("clinic", 0.05)
+    assert config.sections == {name: GOOD[name] for name in ("split", "contaminate", "train", "calibrate", "select")}
+    assert [choice.name for choice in config.detectors] == ["knn", "isolation_forest", "mcd"]
+    assert [choice.name for choice in config.adapters] == ["none", "cadet"]
+
+
+def test_the_project_s_own_settings_are_good() -> None:
+    raw = read_params(Path(__file__).parents[3] / "params.yaml")
+    names = [choice.name for choice in parse_config(raw).detectors]
+    assert {"knn", "isolation_forest", "mcd"} <= set(names)
+
+
+def test_reading_changes_nothing(tmp_path: Path) -> None:
+    """What DVC compares is what stands in the file, without anything appended."""
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(changed("detectors", ["mcd"])))
+    assert read_params(path) == changed("detectors", ["mcd"])
+
+
+def test_the_three_plain_detectors_are_in_every_comparison() -> None:
+    assert [c.label for c in detectors("autoencoder")] == ["autoencoder", "knn", "isolation_forest", "mcd"]
+    assert [c.label for c in detectors("mcd", "autoencoder")] == ["mcd", "autoencoder", "knn", "isolation_forest"]
+
+
+def test_a_labelled_one_of_them_is_not_appended_again() -> None:
+    found = detectors({"knn": {"label": "nearest", "n_neighbors": 1}})
+    assert [(c.name, c.label) for c in found] == [
+        ("knn", "nearest"),
+        ("isolation_forest", "isolation_forest"),
+        ("mcd", "mcd"),
+    ]
+
+
+def test_order_labels_and_parameters_are_kept() -> None:
+    found = detectors({"mcd": None}, {"knn": {"n_neighbors": 3, "label": "knn-3"}}, "knn", "isolation_forest")
+    assert found[:3] == (Choice("mcd", "mcd"), Choice("knn", "knn-3", {"n_neighbors": 3}), Choice("knn", "knn"))
+
+
+def test_parsing_leaves_the_given_settings_alone() -> None:
+    raw = changed("detectors", [{"knn": {"label": "nearest"}}])
+    before = copy.deepcopy(raw)
+    parse_config(raw)
+    assert raw == before
+
+
+def test_one_adapter_may_stand_twice_under_two_labels() -> None:
+    raw = changed("adapters", ["cadet", {"cadet": {"prior_weight": 0.5, "label": "cadet-prior_2"}}])
+    assert [(c.label, c.params) for c in parse_config(raw).adapters] == [
+        ("cadet", {}),
+        ("cadet-prior_2", {"prior_weight": 0.5}),
+    ]
+
+
+@pytest.mark.parametrize("eps", [0.001, 0.05, 0.999, 5e-324, np.nextafter(1, 0), Fraction(1, 3), np.float32(0.5)])
+def test_eps_between_nought_and_one(eps: float) -> None:
+    read = parse_config(changed("eps", eps)).eps
+    assert (read, type(read)) == (float(eps), float)
+
+
+SETTINGS = ("dataset", "eps", "split", "contaminate", "train", "calibrate", "detectors", "adapters", "select")
+INNER = (
+    "split.seed",
+    "contaminate.levels",
+    "contaminate.source",
+    "contaminate.labelled",
+    "contaminate.seed",
+    "train.seed",
+    "train.device",
+    "calibrate.within",
+    "calibrate.ties",
+    "calibrate.seed",
+)
+
+
+@pytest.mark.parametrize("path", [*SETTINGS, *INNER, "select.seed"])
+def test_a_missing_setting_is_named(path: str) -> None:
+    *sections, name = path.split(".")
+    with pytest.raises(ConfigError, match=rf"params\.yaml{''.join(f': {s}' for s in sections)} lacks .*'{name}'"):
+        parse_config(changed(path, ABSENT))
+
+
+@pytest.mark.parametrize("path", ["epsilon", "split.seeds", "contaminate.level", "train.gpu", "select.eps"])
+def test_an_unknown_setting_is_named(path: str) -> None:
+    *sections, name = path.split(".")
+    with pytest.raises(ConfigError, match=rf"params\.yaml{''.join(f': {s}' for s in sections)}: unknown .*'{name}'"):
+        parse_config(changed(path, 1))
+
+
+@pytest.mark.parametrize("raw", [None, [], "dataset: digits", 3])
+def test_settings_must_be_a_mapping(raw: object) -> None:
+    with pytest.raises(ConfigError, match="must be a mapping"):
+        parse_config(raw)
+
+
+@pytest.mark.parametrize("section", ["split", "contaminate", "train", "select"])
+@pytest.mark.parametrize("value", [None, 0, [0], "seed"])
+def test_a_section_must_be_a_mapping(section: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"{section} must be a mapping"):
+        parse_config(changed(section, value))
+
+
+@pytest.mark.parametrize("section", ["split", "contaminate", "train", "select"])
+@pytest.mark.parametrize("seed", [-1, 0.5, "1", True, None])
+def test_a_seed_must_be_a_whole_number(section: str, seed: object) -> None:
+    with pytest.raises(ConfigError, match=f"{section}.seed is {re.escape(repr(seed))}"):
+        parse_config(changed(f"{section}.seed", seed))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("dataset", "", "dataset is ''"),
+        ("dataset", None, "dataset is None"),
+        ("dataset", 7, "dataset is 7"),
+        ("eps", 0, "eps is 0"),
+        ("eps", 1, "eps is 1"),
+        ("eps", -0.05, "eps is -0.05"),
+        ("eps", float("inf"), "eps is inf"),
+        ("eps", 10**400, "eps is 1000"),
+        ("eps", Fraction(1, 10**400), "eps is Fraction"),
+        ("eps", [0.05], "eps is [0.05]"),
+        ("eps", np.array(0.05), "eps is array"),
+        ("eps", np.bool_(True), "eps is np.True_"),
+        ("eps", True, "eps is True"),
+        ("eps", "0.05", "eps is '0.05'"),
+        ("eps", None, "eps is None"),
+        ("eps", float("nan"), "eps is nan"),
+        ("train.device", "tpu", "train.device is 'tpu'"),
+        ("train.device", None, "train.device is None"),
+    ],
+)
+def test_a_wrong_value_is_named(path: str, value: object, words: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        parse_config(changed(path, value))
+
+
+@pytest.mark.parametrize("section", ["detectors", "adapters"])
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ([], "must be a list of names"),
+        (None, "must be a list of names"),
+        ("knn", "must be a list of names"),
+        ({"knn": {}}, "must be a list of names"),
+        (["knn", 3], "3 must be a name"),
+        (["knn", None], "None must be a name"),
+        ([["knn"]], "['knn'] must be a name"),
+        ([{"knn": {}, "mcd": {}}], "must be a name"),
+        ([{"knn": 5}], "{'knn': 5} must be a name"),
+        ([{"knn": {"label": 5}}], "must be a name"),
+        ([{3: {}}], "{3: {}} must be a name"),
+        (["knn", "knn"], "'knn' stands twice"),
+        (["mcd", {"knn": {"label": "mcd"}}], "'mcd' stands twice"),
+        ([{"knn": {"label": "a/b"}}], "label 'a/b'"),
+        ([{"knn": {"label": "a+b"}}], "label 'a+b'"),
+        ([{"knn": {"label": "a.b"}}], "label 'a.b'"),
+        ([{"knn": {"label": ".."}}], "label '..'"),
+        ([{"knn": {"label": "a b"}}], "label 'a b'"),
+        ([{"knn": {"label": ""}}], "label ''"),
+    ],
+)
+def test_a_wrong_choice_is_named_with_its_section(section: str, value: object, words: str) -> None:
+    with pytest.raises(ConfigError, match=rf"params\.yaml: {section}.*{re.escape(words)}"):
+        parse_config(changed(section, value))
+
+
+@pytest.mark.parametrize(
+    ("prepare", "words"),
+    [
+        (lambda path: None, "is missing; run assay inside a project"),
+        (lambda path: path.mkdir(), "is missing; run assay inside a project"),
+        (lambda path: path.write_text("dataset: ["), "is not valid YAML"),
+        (lambda path: path.write_text("[" * 2000), "is not valid YAML: it is nested too deeply"),
+        (lambda path: path.write_text("dataset: !!python/object:os.system {}"), "is not valid YAML"),
+        (lambda path: path.write_text("eps: " + "9" * 5000), "is not valid YAML: Exceeds the limit"),
+        (lambda path: path.write_text("dataset: 2026-13-13"), "is not valid YAML: month must be in 1..12"),
+        (lambda path: path.write_text(""), "must be a mapping"),
+        (lambda path: path.write_text("dataset: digits"), "lacks the setting 'eps'"),
+    ],
+)
+def test_a_file_that_cannot_be_used(tmp_path: Path, prepare: Callable[[Path], object], words: str) -> None:
+    path = tmp_path / "params.yaml"
+    prepare(path)
+    with pytest.raises(ConfigError, match=rf"params\.yaml .*{words}|params\.yaml {words}"):
+        read_params(path)

@@ -1,0 +1,393 @@
+"""The scorer: rows in any decent form, files that are what was packaged, tags that mean one folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from assay.project.scorers import find_scorer
+
+from assay.errors import AssayError, ConfigError, InputError, ScorerError, TamperedError
+from assay.eventlog import EventLog
+from assay.hashing import hash_file
+from assay.parts import Part, read_arrays, read_json, write_json
+from assay.project.deployment import promote
+from assay.scorer.features import as_features, column_order
+from assay.scorer.scorer import Scorer, check_files, load_scorer, write_scorer
+
+FROZEN = Path(__file__).parents[2] / "frozen" / "scorer-1"
+(PACKED,) = (path.parent for path in FROZEN.glob("*/scorer.json"))
+EXPECTED = read_json(FROZEN / "expected.json")
+ROWS = np.array(EXPECTED["features"], dtype=np.float32)
+FILES = sorted(path.relative_to(PACKED).as_posix() for path in PACKED.rglob("*") if path.is_file())
+THREE = ("b", "a", "c")
+
+
+@pytest.fixture(scope="module")
+def scorer() -> Scorer:
+    return load_scorer(PACKED)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the frozen scorer, to be spoilt."""
+    return Path(shutil.copytree(PACKED, tmp_path / PACKED.name))
+
+
+def frame() -> pd.DataFrame:
+    return pd.DataFrame(ROWS, columns=read_json(PACKED / "scorer.json")["columns"])
+
+
+def flip(path: Path, place: int | None = None) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 if place is None else place] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def repack(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """Change scorer.json and name the folder for it, as whoever packaged it so would have."""
+    head = read_json(folder / "scorer.json")
+    change(head)
+    write_json(folder / "scorer.json", head)
+    return folder.rename(folder.parent / hash_file(folder / "scorer.json")[:12])
+
+
+def test_a_scorer_of_schema_1_still_says_what_it_said(scorer: Scorer) -> None:
+    assert scorer.decision_function(ROWS).tolist() == EXPECTED["scores"]
+    assert scorer.p_values(ROWS).tolist() == EXPECTED["p_values"]
+    assert scorer.predict(ROWS).tolist() == EXPECTED["flags"]
+    assert scorer.tag == f"breast_cancer:{PACKED.name}"
+
+
+def test_types_of_what_a_scorer_says(scorer: Scorer) -> None:
+    assert scorer.decision_function(ROWS).dtype == np.float32
+    assert scorer.p_values(ROWS).dtype == np.float64
+    assert scorer.predict(ROWS).dtype == np.bool_
+    for answer in (scorer.decision_function, scorer.p_values, scorer.predict):
+        assert answer(ROWS).shape == (len(ROWS),)
+        assert answer(ROWS[:0]).shape == (0,)
+
+
+def test_rows_are_flagged_at_the_packaged_rate_unless_told_otherwise(scorer: Scorer) -> None:
+    p_values = scorer.p_values(ROWS)
+    assert scorer.head["eps"] == 0.05
+    assert scorer.predict(ROWS).tolist() == (p_values <= 0.05).tolist()
+    for eps in (0.01, 0.7, 0.99):
+        assert scorer.predict(ROWS, eps=eps).tolist() == (p_values <= eps).tolist()
+    assert not scorer.predict(ROWS, eps=5e-324).any()
+    for bad in (0, 1, -0.1, float("nan"), float("inf"), True, "0.1", np.array([0.1])):
+        with pytest.raises(ConfigError, match="eps is"):
+            scorer.predict(ROWS, eps=bad)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="fdr is"):
+            scorer.discover(ROWS, fdr=bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ROWS.tolist(),
+        tuple(map(tuple, ROWS.tolist())),
+        ROWS.astype(np.float64),
+        np.asfortranarray(ROWS),
+        ROWS.astype(">f4"),
+        frame(),
+        frame().astype(np.float64),
+        frame()[frame().columns[::-1]],
+        frame().sample(frac=1, axis=1, random_state=0),
+        frame().set_axis(list("uvwxyz"), axis=0),
+    ],
+    ids=["lists", "tuples", "f8", "columns first", "big endian", "frame", "f8 frame", "reversed", "shuffled", "index"],
+)
+def test_the_same_rows_in_another_form_score_the_same(scorer: Scorer, rows: Any) -> None:
+    assert scorer.decision_function(rows).tolist() == EXPECTED["scores"]
+
+
+def test_whole_numbers_count_as_numbers(scorer: Scorer) -> None:
+    whole = np.round(ROWS)
+    expected = scorer.decision_function(whole)
+    mixed = pd.DataFrame(whole, columns=list(scorer.columns)).astype(dict.fromkeys(scorer.columns[:5], np.int64))
+    for rows in (whole.astype(np.int64), whole.astype(np.uint16), mixed, mixed.astype(np.int32)):
+        np.testing.assert_array_equal(scorer.decision_function(rows), expected)
+
+
+def test_a_row_is_scored_alone_as_among_others(scorer: Scorer) -> None:
+    together = scorer.decision_function(np.concatenate([ROWS] * 50))
+    assert together.tolist() == EXPECTED["scores"] * 50
+    assert [float(scorer.decision_function(row[None])[0]) for row in ROWS] == EXPECTED["scores"]
+
+
+def test_scoring_leaves_the_rows_alone(scorer: Scorer) -> None:
+    rows = ROWS.copy()
+    rows.setflags(write=False)
+    table = frame()
+    scorer.predict(rows)
+    scorer.predict(table)
+    pd.testing.assert_frame_equal(table, frame())
+
+
+def test_columns_are_put_in_the_scorer_s_order() -> None:
+    assert column_order(THREE, ["a", "b", "c"]) == [1, 0, 2]
+    assert column_order(THREE, THREE) == [0, 1, 2]
+    assert column_order((), []) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["a", "b"], "column 'c' is missing"),
+        ([], "column 'b' is missing"),
+        (["a", "b", "c", "d"], "unknown column 'd'"),
+        (["a", "b", "C"], "unknown column 'C'"),
+        (["a", "b", "c", "a"], "column 'a' is given twice"),
+        (["c", "c", "b", "a"], "column 'c' is given twice"),
+    ],
+)
+def test_columns_that_do_not_fit_are_named(given: list[str], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        column_order(THREE, given)
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([[1, 2, 3], [1, 2]], "rows differ in length"),
+        ([[1, 2, 3], 4], "rows differ in length"),
+        ([1, 2, 3], r"shape \(3,\); expected \(n, 3\): 3 columns: b, a, c"),
+        (5, r"shape \(\)"),
+        ([], r"shape \(0,\)"),
+        ([[]], r"shape \(1, 0\)"),
+        ([[1, 2]], r"shape \(1, 2\)"),
+        ([[[1, 2, 3]]], r"shape \(1, 1, 3\)"),
+        ([["1", "2", "3"]], "must hold numbers, not <U1"),
+        ([["a", 2, 3]], "must hold numbers"),
+        ([[1, None, 3]], "must hold numbers, not object"),
+        (None, "must hold numbers, not object"),
+        ({"b": [1]}, "must hold numbers, not object"),
+        ([[1j, 2, 3]], "must hold numbers, not complex128"),
+        (np.array([["2026-01-01"] * 3], dtype="datetime64[D]"), "must hold numbers, not datetime64"),
+        ([[1, 2, 3], [4, float("nan"), 6]], "row 1, column 'a' is nan"),
+        ([[1, 2, float("inf")]], "row 0, column 'c' is inf"),
+        ([[-float("inf"), 2, 3]], "row 0, column 'b' is -inf"),
+        ([[1, 2, 3], [4, 5, 1e39]], r"row 1, column 'c' is 1e\+39; values must be finite and fit float32"),
+    ],
+)
+def test_rows_that_do_not_fit_are_named(rows: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        as_features(rows, THREE)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [0, -0.0, 1e-45, 3.4028234e38, np.float16(1.5), np.uint64(2**64 - 1), np.longdouble(0.1), -(2**62)],
+)
+def test_what_fits_float32_is_taken(number: Any) -> None:
+    features = as_features([[number, 1, 2]], THREE)
+    assert features.dtype == np.float32
+    assert features[0, 0] == np.float32(number)
+
+
+def test_many_columns_are_not_all_listed() -> None:
+    with pytest.raises(InputError, match=r"100 columns: x0, x1, x2, x3, x4, x5, \.\.\.$"):
+        as_features([[1]], [f"x{i}" for i in range(100)])
+
+
+def test_a_frame_that_does_not_fit_is_refused(scorer: Scorer) -> None:
+    table, hole = frame(), frame()
+    hole.loc[2, "mean area"] = np.nan
+    with pytest.raises(InputError, match="column 'mean radius' is missing"):
+        scorer.decision_function(table.drop(columns="mean radius"))
+    with pytest.raises(InputError, match="unknown column 'target'"):
+        scorer.decision_function(table.assign(target=0))
+    with pytest.raises(InputError, match="unknown column '0'"):
+        scorer.decision_function(pd.DataFrame(ROWS))
+    with pytest.raises(InputError, match="column 'mean area' is given twice"):
+        scorer.decision_function(pd.concat([table, table[["mean area"]]], axis=1))
+    with pytest.raises(InputError, match="row 2, column 'mean area' is nan"):
+        scorer.decision_function(hole[hole.columns[::-1]])
+    with pytest.raises(InputError, match="must hold numbers"):
+        scorer.decision_function(table.assign(**{"mean area": "large"}))
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("change", [flip, Path.unlink, lambda path: path.write_bytes(b"")])
+def test_a_changed_file_is_named_and_nothing_is_loaded(
+    folder: Path, name: str, change: Callable[[Path], object]
+) -> None:
+    change(folder / name)
+    head_is_no_json = name == "scorer.json" and change is not flip
+    with pytest.raises(ScorerError if head_is_no_json else TamperedError, match=name):
+        load_scorer(folder)
+
+
+def test_no_byte_of_the_head_can_change(folder: Path) -> None:
+    path = folder / "scorer.json"
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 41):
+        flip(path, place)
+        with pytest.raises(AssayError, match=r"scorer\.json"):
+            load_scorer(folder)
+        path.write_bytes(whole)
+
+
+def test_a_folder_under_another_version_s_name_is_refused(folder: Path) -> None:
+    with pytest.raises(TamperedError, match=rf"begins with {PACKED.name}, not with 0123456789ab"):
+        load_scorer(folder.rename(folder.parent / "0123456789ab"))
+
+
+def test_a_folder_under_a_name_of_its_own_loads(folder: Path, scorer: Scorer) -> None:
+    again = load_scorer(folder.rename(folder.parent / "exported scorer"))
+    assert again.version == scorer.version
+    assert again.decision_function(ROWS).tolist() == EXPECTED["scores"]
+
+
+def test_the_version_depends_on_every_part(folder: Path) -> None:
+    moved = repack(folder, lambda head: head.update(eps=0.1))
+    assert moved.name != PACKED.name
+    assert load_scorer(moved).predict(ROWS).tolist() == (np.array(EXPECTED["p_values"]) <= 0.1).tolist()
+
+
+@pytest.mark.parametrize("part", ["scaler", "detector", "null_model", "strata", "adapter", "calibrator"])
+def test_a_missing_part_is_named(folder: Path, part: str) -> None:
+    moved = repack(folder, lambda head: head["parts"].pop(part))
+    with pytest.raises(ScorerError, match=f"has no part '{part}'"):
+        load_scorer(moved)
+
+
+@pytest.mark.parametrize("part", ["scaler", "detector", "null_model", "adapter", "calibrator"])
+def test_a_part_of_an_unknown_kind_is_refused(folder: Path, part: str) -> None:
+    """A kind is a name in a registry; nothing is imported for it."""
+    moved = repack(folder, lambda head: head["parts"][part].update(kind="os.system"))
+    with pytest.raises(ScorerError, match=r"os\.system"):
+        load_scorer(moved)
+
+
+@pytest.mark.parametrize("schema", [3, 0, "1", "2", None])
+def test_another_schema_is_refused(folder: Path, schema: object) -> None:
+    moved = repack(folder, lambda head: head.update(schema=schema))
+    with pytest.raises(ScorerError, match=rf"has schema {schema!r}; this Assay reads 1 and 2; install a newer one"):
+        load_scorer(moved)
+
+
+def test_scorers_are_written_with_schema_2_and_say_the_same(tmp_path: Path) -> None:
+    """A head may say what an Assay that reads 1 alone would pass over: ties, a ratio, categories."""
+    head = read_json(PACKED / "scorer.json")
+    parts = {
+        name: Part(part["kind"], part["config"], read_arrays(PACKED / f"{name}.safetensors"))
+        for name, part in head["parts"].items()
+    }
+    again = load_scorer(tmp_path / write_scorer(tmp_path, {"name": head["name"], **about(head)}, parts, {}))
+    assert again.head["schema"] == 2
+    assert again.p_values(ROWS).tolist() == EXPECTED["p_values"]
+
+
+def about(head: dict[str, Any]) -> dict[str, Any]:
+    return {name: head[name] for name in ("columns", "eps", "candidate", "lineage")}
+
+
+def test_a_head_that_is_nested_too_deeply_is_a_damaged_scorer(folder: Path) -> None:
+    (folder / "scorer.json").write_text("[" * 100_000)
+    for read in (load_scorer, check_files):
+        with pytest.raises(ScorerError, match=r"scorer\.json is not valid JSON"):
+            read(folder)
+
+
+def test_a_scorer_holds_json_and_safetensors_only() -> None:
+    assert {Path(name).suffix for name in FILES} == {".json", ".safetensors"}
+    assert set(FILES) == {"scorer.json", *read_json(PACKED / "scorer.json")["files"]}
+
+
+def test_a_folder_without_a_head_is_no_scorer(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(ScorerError, match="is not a scorer folder"):
+            load_scorer(folder)
+
+
+VERSIONS = ("27aaaaaaaaaa", "27ab00000000", "900000000000")
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project of three scorers, one of them in BentoML's store alone, and a champion."""
+    monkeypatch.delenv("BENTOML_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    for store, version in zip(("work/scorers", ".bentoml/models", "work/scorers"), VERSIONS, strict=True):
+        write_json(tmp_path / store / "clinic" / version / "scorer.json", {})
+    write_json(tmp_path / ".bentoml/models/clinic" / VERSIONS[0] / "scorer.json", {})
+    (tmp_path / "work/scorers/clinic/90ffffffffff").mkdir()
+    (tmp_path / ".bentoml/models/clinic/latest").write_text(VERSIONS[1])
+    make_champion(tmp_path, VERSIONS[1])
+    return tmp_path
+
+
+def make_champion(root: Path, version: str) -> None:
+    promote(root, "clinic", version, bento="", reason="", events=EventLog(root / ".assay/events.jsonl"))
+
+
+def test_a_tag_finds_its_scorer(root: Path) -> None:
+    here, published = root / "work/scorers/clinic", root / ".bentoml/models/clinic"
+    assert find_scorer(f"clinic:{VERSIONS[0]}", root) == here / VERSIONS[0]
+    assert find_scorer(f"clinic:{VERSIONS[1]}", root) == published / VERSIONS[1]
+    assert find_scorer("clinic:27aa", root) == here / VERSIONS[0]
+    assert find_scorer("clinic:9", root) == here / VERSIONS[2]
+    assert find_scorer("clinic:9") == here / VERSIONS[2]
+
+
+def test_a_name_alone_is_its_champion(root: Path) -> None:
+    assert find_scorer("clinic", root).name == VERSIONS[1]
+    make_champion(root, VERSIONS[2])
+    assert find_scorer("clinic", root).name == VERSIONS[2]
+
+
+def test_a_folder_is_itself(root: Path) -> None:
+    path = root / "work/scorers/clinic" / VERSIONS[0]
+    assert find_scorer(path) == path
+    assert find_scorer(str(path)) == path
+    assert find_scorer(os.path.relpath(path, root)).resolve() == path
+
+
+def test_bentoml_s_own_home_is_obeyed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENTOML_HOME", str(root / "elsewhere"))
+    write_json(root / "elsewhere/models/clinic/555555555555/scorer.json", {})
+    assert find_scorer("clinic:5", root) == root / "elsewhere/models/clinic/555555555555"
+    with pytest.raises(ScorerError, match="there is no scorer"):
+        find_scorer(f"clinic:{VERSIONS[1]}", root)
+
+
+@pytest.mark.parametrize(
+    ("tag", "words"),
+    [
+        ("clinic:27", "2 scorers are called 'clinic:27'"),
+        ("clinic:27a", "2 scorers are called 'clinic:27a'"),
+        ("clinic:8", "there is no scorer 'clinic:8'"),
+        ("clinic:90f", "there is no scorer"),
+        ("digits:27aa", "there is no scorer"),
+        ("digits", "there is no champion of that name"),
+        ("", "'' is no scorer folder, and there is no champion"),
+        (f"clinic:{VERSIONS[0]}0", "neither a scorer folder nor name:version"),
+        ("clinic:latest", "neither a scorer folder nor name:version"),
+        ("clinic:27AA", "neither a scorer folder nor name:version"),
+        ("clinic:*", "neither a scorer folder nor name:version"),
+        ("clinic:?7aaaaaaaaaa", "neither a scorer folder nor name:version"),
+        ("clinic:[2]7aa", "neither a scorer folder nor name:version"),
+        ("clinic:../clinic/27aa", "neither a scorer folder nor name:version"),
+        ("clin*:27aa", "neither a scorer folder nor name:version"),
+        ("*:9", "neither a scorer folder nor name:version"),
+        ("../clinic:9", "neither a scorer folder nor name:version"),
+        ("../scorers/clinic:9", "neither a scorer folder nor name:version"),
+        ("/clinic:9", "neither a scorer folder nor name:version"),
+        ("clinic:9:1", "neither a scorer folder nor name:version"),
+        ("clinic:9\n", "neither a scorer folder nor name:version"),
+        ("Clinic:9", "neither a scorer folder nor name:version"),
+        ("../deployments/clinic", "is no scorer folder|neither a scorer folder"),
+        ("work/scorers/clinic", "there is no champion of that name"),
+    ],
+)
+def test_what_is_no_tag_finds_nothing(root: Path, tag: str, words: str) -> None:
+    with pytest.raises(ScorerError, match=words):
+        find_scorer(tag, root)

@@ -1,0 +1,57 @@
+"""Answers of the service: what /info says of a scorer."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from assay.calibration.calibrators.mondrian import MondrianCalibrator
+from assay.calibration.decisions import Reference
+from assay.scorer.scorer import Scorer, load_scorer
+from assay.service.answers import describe
+
+FROZEN = Path(__file__).parents[2] / "frozen" / "scorer-1"
+(PACKED,) = (path.parent for path in FROZEN.glob("*/scorer.json"))
+
+
+@pytest.fixture(scope="module")
+def scorer() -> Scorer:
+    return load_scorer(PACKED)
+
+
+def within(scorer: Scorer, keys: list[str]) -> Scorer:
+    """The scorer, calibrated within categories of two rows each."""
+    calibrator = MondrianCalibrator("category").fit(np.arange(2.0 * len(keys)), np.repeat(np.array(keys, object), 2))
+    return replace(
+        scorer,
+        head={**scorer.head, "category_column": "site"},
+        reference=Reference(calibrator, scorer.reference.strata),
+    )
+
+
+def test_the_calibrated_categories_are_listed(scorer: Scorer) -> None:
+    told = describe(within(scorer, ["south", "10", "north"]))
+    assert told["categories"] == ["10", "north", "south"]
+    assert (told["n_categories"], told["category_column"]) == (3, "site")
+    assert json.loads(json.dumps(told)) == {**told, "columns": list(told["columns"])}
+
+
+@pytest.mark.parametrize(("n", "listed"), [(100, 100), (101, 100), (1000, 100)])
+def test_of_many_categories_a_hundred_are_listed_and_all_counted(scorer: Scorer, n: int, listed: int) -> None:
+    told = describe(within(scorer, [f"site-{i:04d}" for i in reversed(range(n))]))
+    assert told["categories"] == [f"site-{i:04d}" for i in range(listed)]
+    assert told["n_categories"] == n
+
+
+def test_a_scorer_without_categories_lists_none(scorer: Scorer) -> None:
+    told = describe(scorer)
+    assert (told["categories"], told["n_categories"], told["category_column"]) == (None, None, None)
+    assert told["columns"] == scorer.columns
+    assert told["model_version"] == PACKED.name
+    by_stratum = MondrianCalibrator("stratum").fit(np.arange(4.0), np.array([0, 0, 1, 1]))
+    stratified = replace(scorer, reference=Reference(by_stratum, scorer.reference.strata))
+    assert describe(stratified)["categories"] is None

@@ -1,0 +1,69 @@
+"""Bodies of requests: read exactly, or refused with a sentence that says why."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from assay.errors import ConfigError, InputError
+from assay.service.requests import read_body, read_rows, read_share
+
+BEYOND = 2**53 + 1  # the first whole number that float64 lacks
+
+
+def body(category: str) -> bytes:
+    return f'{{"columns": ["site", "a"], "rows": [[{category}, 1]]}}'.encode()
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"columns":' * 100_000, '{"columns": ' + "[" * 100_000])
+def test_a_body_that_is_nested_too_deeply_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match=r"the body is not JSON.*nested too deeply"):
+        read_body(text.encode())
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (str(BEYOND), str(BEYOND)),
+        (str(-BEYOND), str(-BEYOND)),
+        (str(2**63 + 1), str(2**63 + 1)),
+        ("9" * 400, "9" * 400),
+        ("9" * 5000, "9" * 5000),
+        ("7", "7"),
+        ("-7", "-7"),
+        ("7.0", "7"),
+        ("7e0", "7"),
+        ("7.5", "7.5"),
+        ('"7.0"', "7"),
+        (f'"{BEYOND}"', str(BEYOND)),
+        ('"north"', "north"),
+    ],
+)
+def test_a_category_keeps_its_digits(given: str, text: str) -> None:
+    rows, categories = read_rows(read_body(body(given)), ("a",), "site")
+    assert categories == [text]
+    assert rows.tolist() == [[1.0]]
+
+
+def test_long_whole_numbers_are_features_and_shares_as_any_number() -> None:
+    numbers = [BEYOND, -BEYOND, 10**15, 10**16, 2**63, 0, 10**400]
+    content = {"columns": ["a"], "rows": [[number] for number in numbers]}
+    rows, categories = read_rows(read_body(json.dumps(content).encode()), ("a",))
+    assert categories is None
+    assert rows.dtype == np.float64
+    assert rows[:, 0].tolist() == [*map(float, numbers[:-1]), float("inf")]
+    long = read_body(b'{"columns": [], "rows": [], "eps": 10000000000000000001}')
+    with pytest.raises(ConfigError, match=r"eps is 1e\+19; it must be a number between 0 and 1"):
+        read_share(long, "eps")
+
+
+@pytest.mark.parametrize("place", ["rows", "columns", "eps"])
+def test_a_long_whole_number_in_the_wrong_place_is_a_number(place: str) -> None:
+    content = json.loads(body("1")) | {place: BEYOND}
+    read = read_body(json.dumps(content).encode())
+    with pytest.raises((InputError, ConfigError), match=f"{place} (is a number|must be a list|is 9007199254740992)"):
+        read_share(read, "eps") or read_rows(read, ("a",), "site")
+    with pytest.raises(InputError, match="the body is a number"):
+        read_body(str(BEYOND).encode())
