@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from assay.names import Choice
 from tests.conftest import Checkout
 
 from assay import pipeline
 from assay.data.dataset import RowSet, read_rows, write_rows
 from assay.hashing import hash_tree
+from assay.names import Choice
 from assay.project.layout import Project
 from assay.project.stages import run
 

@@ -23,7 +23,6 @@ import numpy as np
 import psutil  # type: ignore[import-untyped]
 import pytest
 import yaml
-from assay.project.scorers import list_scorers
 from sklearn.datasets import load_breast_cancer
 from tests.waiting import HANG_SECONDS
 
@@ -37,6 +36,7 @@ from assay.detectors.registry import make_detector
 from assay.errors import ConfigError, InputError, ScorerError, TamperedError, ToolError
 from assay.eventlog import EventLog
 from assay.project.deployment import keep, promote, read_deployment
+from assay.project.scorers import list_scorers
 from assay.release.bento import Published, publish, serve
 from assay.scorer.scorer import ScoreFunction, Scorer, write_scorer
 from assay.service.requests import read_rows

@@ -21,7 +21,6 @@ from assay.parts import parse_json, read_arrays, read_json, write_bytes
 from assay.project import stages
 from assay.project.freshness import read_record
 from assay.project.layout import STAGES, Project
-from assay.runs import run as runs
 from assay.scorer.scorer import HEAD
 
 RTOL, ATOL = 1e-3, 1e-5
@@ -119,7 +118,7 @@ def _require_code(chain: Chain) -> None:
             f"replay needs the code that {chain.tag} was made with; {len(differing)} files differ from it: "
             f"{', '.join(differing)}; {advice}"
         )
-    runs.require_own_code(project)
+    stages.require_own_code(project)
 
 
 def _evaluates(chain: Chain, stage: str) -> bool:
@@ -198,7 +197,7 @@ def _compare(chain: Chain, replica: Project, stage: str) -> Compared:
 
 def _compare_scorers(chain: Chain, replica: Project) -> Compared:
     """Compare the scorer folders; scorer.json and the records hold hashes of the rest, so that they follow it."""
-    (folder,) = runs.scorer_folders(replica)
+    (folder,) = stages.scorer_folders(replica)
     if folder.name == chain.version:
         return Compared("scorer", SAME, f"{chain.tag}, {len(chain.head['files']) + 1} files")
     files = {"then": chain.head["files"], "now": read_json(folder / HEAD)["files"]}

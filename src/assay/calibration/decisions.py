@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from assay.calibration.adapters.outputs import Outputs, observe
 from assay.calibration.calibrators.registry import Calibrator
 from assay.calibration.hardness import Strata
+from assay.data.categories import Texts
 from assay.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,10 +23,7 @@ if TYPE_CHECKING:
     from assay.detectors.base import Detector
 
 Floats = NDArray[np.floating[Any]]
-Texts = NDArray[np.object_]
 RANDOMISED = "randomised"
-_WHOLE = re.compile(r"(-?\d+)\.0+")
-_MISSING = ("nan", "NaT", "<NA>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,29 +126,6 @@ class Reference:
             assert self.ratio is not None
             return self.ratio.weights(scored.scaled)
         return None
-
-
-def category_texts(categories: Iterable[object]) -> Texts:
-    """Return categories as texts, shape (n,), the same in every form: 3, 3.0, "3" and " 3.0 " are "3", missing is "".
-
-    Raises
-    ------
-    InputError
-        One is neither text nor a number.
-    """
-    texts = [_category_text(value, row) for row, value in enumerate(categories)]
-    return np.array(texts, dtype=object)
-
-
-def _category_text(value: object, row: int) -> str:
-    if value is None or (not isinstance(value, str) and str(value) in _MISSING):
-        return ""
-    if not isinstance(value, str | float | int | np.number | np.bool_):
-        raise InputError(f"row {row}: the category is of type {type(value).__name__}; give text or a number")
-    is_whole = isinstance(value, float | np.floating) and float(value).is_integer()
-    text = f"{value:.0f}" if is_whole else str(value).strip()
-    whole = _WHOLE.fullmatch(text)
-    return whole[1] if whole else text
 
 
 def tie_breaks(features: Floats) -> NDArray[np.float64]:

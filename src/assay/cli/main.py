@@ -98,6 +98,7 @@ def stage(name: str) -> None:
     """Run one stage of dvc.yaml unless it is fresh; this is what `dvc repro` calls."""
     project = find_project()
     from assay.errors import ConfigError
+    from assay.project import stages
     from assay.project.ingest import require_known_data
     from assay.project.layout import STAGES
     from assay.runs import run as runs
@@ -106,11 +107,11 @@ def stage(name: str) -> None:
         raise ConfigError(f"there is no stage {name!r}; there are {', '.join(STAGES)}")
     with project.lock():
         require_known_data(project)
-        runs.require_own_code(project)
+        stages.require_own_code(project)
         runs.end_interrupted(project)
         runs.execute(project, name)
         if name == "package":
-            click.echo(f"{project.dataset}:{runs.scorer_folders(project)[0].name}: {runs.deliver(project)}")
+            click.echo(f"{project.dataset}:{stages.scorer_folders(project)[0].name}: {runs.deliver(project)}")
 
 
 @main.command()

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from assay.data.categories import Texts
 from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Card, Dataset, RowSet
 from assay.errors import DataError
 from assay.names import check_name
@@ -24,8 +25,6 @@ _LABELS = {
     **dict.fromkeys(("-1", "-1.0", "", "nan"), UNKNOWN),
 }
 _TIME_DIGITS, _TIME_DECIMALS = 20, 60
-
-Texts = NDArray[np.object_]
 
 
 def read_table(

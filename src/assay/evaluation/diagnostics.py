@@ -212,7 +212,7 @@ def power_curve(p_values: Floats, grid: Sequence[float] = EPS) -> Power:
 
 
 def thin_path(log10_values: Floats, threshold: float) -> Path:
-    """Return the log10 path (n,) of a test martingale as few points; see `assay.calibration.streams.monitor.Monitor`."""
+    """Return the log10 path (n,) of a test martingale as few points (see `assay.calibration.streams.monitor`)."""
     blocks = np.array_split(np.arange(len(log10_values)), max(min(PATH_POINTS, len(log10_values)), 1))
     rows = [int(block[np.argmax(log10_values[block])]) for block in blocks if block.size]
     limit = math.log10(threshold)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from numbers import Real
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from assay.errors import ConfigError
+from assay.names import LABEL, RESERVED_LABELS, Choice, check_name
+from assay.parameters import check_share
 from assay.parts import parse_yaml
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -23,20 +23,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "calibrate": ("within", "ties", "seed"),
     "select": ("seed",),
 }
-NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,58}[a-z0-9])?")
-LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-RESERVED_LABELS = ("scaler", "null_model", "failures", "strata")
-RESERVED_NAMES = ("scorers",)
 KNOWN = ("dataset", "eps", *SECTIONS, "detectors", "adapters")
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One entry of ``detectors:`` or ``adapters:``: a registered name, its arguments, and its label."""
-
-    name: str
-    label: str
-    params: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,25 +95,6 @@ def _check_names(given: Mapping[str, Any], known: tuple[str, ...], where: str) -
         raise ConfigError(f"{where}: unknown setting {unknown[0]!r}; there are {', '.join(known)}")
     if missing := [name for name in known if name not in given]:
         raise ConfigError(f"{where} lacks the setting {missing[0]!r}; it needs {', '.join(known)}")
-
-
-def check_name(name: Any, what: str) -> None:
-    """Raise `ConfigError` unless `name` can name a dataset, its folders, and what BentoML stores of it."""
-    if not isinstance(name, str) or not NAME.fullmatch(name) or name in RESERVED_NAMES:
-        raise ConfigError(
-            f"{what} is {name!r}; use up to 60 lower-case letters, digits, '-' and '_', with a letter or digit at "
-            f"both ends, and not {', '.join(RESERVED_NAMES)}"
-        )
-
-
-def check_share(value: Any, what: str) -> float:
-    """Return a rate (eps, fdr, ...) as a float; raise `ConfigError` unless it is a number between 0 and 1."""
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    if not number or not 0 < value < 1 or not 0 < float(value) < 1:
-        raise ConfigError(
-            f"{what} is {value!r}; it must be a number between 0 and 1, both excluded (for instance 0.05)"
-        )
-    return float(value)
 
 
 def _check_levels(levels: Any, where: str) -> None:

@@ -11,7 +11,8 @@ from assay import pipeline
 from assay.data.labelling import labels_path
 from assay.data.quarantine import quarantine_path
 from assay.data.target import target_path
-from assay.hashing import RECORD, hash_json, hash_paths
+from assay.errors import StageError
+from assay.hashing import RECORD, hash_json, hash_paths, hash_tree
 from assay.pipeline.progress import Progress, silent
 from assay.project.freshness import Outcome, run_stage
 from assay.project.layout import Project
@@ -140,3 +141,20 @@ VERBS: dict[str, Callable[[Project, Path, Progress], dict[str, Any]]] = {
 def run(project: Project, stage: str, progress: Progress = silent) -> Outcome:
     """Run one stage of a project unless it is fresh; see `assay.project.freshness.run_stage`."""
     return run_stage(project, stage, lambda its_project, out: VERBS[stage](its_project, out, progress))
+
+
+def require_own_code(project: Project) -> None:
+    """Raise `StageError` if the code that runs is not the code in ``src/``, whose hash goes on record."""
+    import assay
+
+    running, own = Path(assay.__file__).parent, project.root / "src" / "assay"
+    if own.is_dir() and running.resolve() != own.resolve() and hash_tree(running) != hash_tree(own):
+        raise StageError(
+            f"the assay that runs, {running}, differs from {own}, whose hashes would go on record; "
+            f"use the environment of this project (`make run`), or install it: pip install -e {project.root}"
+        )
+
+
+def scorer_folders(project: Project) -> list[Path]:
+    """Return the folder of the scorer that the newest run packaged; an empty list where there is none."""
+    return [path for path in project.folder("package").glob("*") if path.is_dir()]

@@ -13,25 +13,18 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 import assay
-from assay.data.quarantine import quarantine_path, read_quarantine
 from assay.environment import SWITCHES
-from assay.errors import AssayError, ConfigError, ScorerError, TamperedError, ToolError
+from assay.errors import ConfigError, TamperedError, ToolError
 from assay.eventlog import EventLog
 from assay.hashing import hash_file, hash_tree
-from assay.parts import read_arrays, read_json, write_bytes, write_json
-from assay.project.deployment import read_deployment
-from assay.project.scorers import find_scorer
-from assay.scorer.scorer import HEAD, check_files
+from assay.parts import read_json, write_bytes, write_json
+from assay.project.scorers import MANIFEST, bentoml_home, find_scorer, identify, is_intact
+from assay.scorer.scorer import HEAD
 
-MANIFEST = "files.json"
 TAG = re.compile(r"[a-z0-9]([-._a-z0-9]*[a-z0-9])?")
 LONGEST_NAME = 63 - len("assay-")
-VERSION = "[0-9a-f]" * 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,19 +74,19 @@ def publish(folder: Path, *, root: Path, chain_head: str) -> Published:
     """
     from filelock import FileLock
 
-    name, version = _identify(folder)
+    name, version = identify(folder)
     if not TAG.fullmatch(name) or len(name) > LONGEST_NAME:
         raise ConfigError(
             f"dataset name {name!r} cannot be published; ingest it under another name: BentoML allows "
             f"a-z, 0-9, '-', '_' and '.', a letter or digit at both ends, and {LONGEST_NAME} characters"
         )
-    home = _home(root)
+    home = bentoml_home(root)
     targets = [home / "models" / name / version, home / "bentos" / f"assay-{name}" / version]
-    missing = [target for target in targets if not _is_intact(target)]
+    missing = [target for target in targets if not is_intact(target)]
     if missing:
         home.mkdir(parents=True, exist_ok=True)
         with FileLock(home / ".publish.lock"):
-            _publish(folder, root, chain_head, [target for target in targets if not _is_intact(target)])
+            _publish(folder, root, chain_head, [target for target in targets if not is_intact(target)])
     digest = hash_file(targets[1] / MANIFEST)
     return Published(f"{name}:{version}", f"assay-{name}:{version}", digest, targets[1] in missing)
 
@@ -121,7 +114,7 @@ def bind(published: Published, events: EventLog) -> None:
 def _publish(folder: Path, root: Path, chain_head: str, targets: list[Path]) -> None:
     if not targets:
         return
-    home = _home(root)
+    home = bentoml_home(root)
     for leftover in home.glob(".publish-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     staging = Path(tempfile.mkdtemp(dir=home, prefix=".publish-"))
@@ -171,7 +164,7 @@ def build(folder: Path, chain_head: str) -> None:
     import bentoml
 
     head = read_json(folder / HEAD)
-    name, version = _identify(folder)
+    name, version = identify(folder)
     lineage = {"lineage_root": head["lineage"]["root"], "data_version": head["lineage"]["data_version"]}
     with bentoml.models.create(
         f"{name}:{version}",
@@ -191,71 +184,6 @@ def build(folder: Path, chain_head: str) -> None:
         build_ctx=".",
         args={"scorer": f"{name}:{version}"},
     )
-
-
-def list_scorers(root: Path) -> list[dict[str, Any]]:
-    """Describe every packaged scorer of a project, broken ones too.
-
-    Returns
-    -------
-    list of dict
-        ``name``, ``version``, ``tag``, ``champion``, ``folder``, ``bento`` (None where there is no intact
-        one), ``quarantined`` (how many of the rows that it learned from are quarantined now, by what they
-        were for) and ``broken`` (the reason, or None); of those that are not broken also ``detector``,
-        ``adapter``, ``eps``, ``data_version`` and ``lineage_root``.
-    """
-    home = _home(root)
-    stores = (home / "models", root / "work" / "scorers")
-    found = {(path.parent.name, path.name): path for store in stores for path in store.glob(f"*/{VERSION}")}
-    champions = {}
-    for record in (root / "deployments").glob("*.json"):
-        if (deployment := read_deployment(root, record.stem)) is not None:
-            champions[deployment.name] = deployment.version
-            found.setdefault((deployment.name, deployment.version), stores[1] / deployment.name / deployment.version)
-    return [
-        {
-            "name": name,
-            "version": version,
-            "tag": f"{name}:{version}",
-            "champion": champions.get(name) == version,
-            "folder": str(folder),
-            "bento": f"assay-{name}:{version}" if _is_intact(home / "bentos" / f"assay-{name}" / version) else None,
-            "quarantined": _quarantined(root, name, folder),
-            **_describe(folder),
-        }
-        for (name, version), folder in sorted(found.items())
-    ]
-
-
-def _quarantined(root: Path, name: str, folder: Path) -> dict[str, int]:
-    listed = read_quarantine(quarantine_path(root, name))["fingerprint"]
-    if listed.empty or not (folder / "rows.safetensors").is_file():
-        return {}
-    marks = np.frombuffer(bytes.fromhex("".join(listed)), dtype="S16")
-    try:
-        arrays = read_arrays(folder / "rows.safetensors")
-        counts = {use: int(np.isin(packed.view("S16"), marks).sum()) for use, packed in arrays.items()}
-    except (ScorerError, ValueError):
-        return {}
-    return {use: n for use, n in counts.items() if n}
-
-
-def _describe(folder: Path) -> dict[str, Any]:
-    try:
-        _identify(folder)
-        head = read_json(folder / HEAD)
-        return {
-            "broken": None,
-            "detector": head["candidate"]["detector"],
-            "adapter": head["candidate"]["adapter"],
-            "eps": head["eps"],
-            "data_version": head["lineage"]["data_version"],
-            "lineage_root": head["lineage"]["root"],
-        }
-    except AssayError as error:
-        return {"broken": str(error)}
-    except (KeyError, TypeError, AttributeError) as error:
-        return {"broken": f"{folder / HEAD} is not the head of a scorer: {error!r}"}
 
 
 def serve(tag: str, *, root: Path, host: str, port: int) -> int:
@@ -293,7 +221,7 @@ def serve(tag: str, *, root: Path, host: str, port: int) -> int:
         "--port",
         str(port),
     ]
-    return _run_server(command, _environment(_home(root)))
+    return _run_server(command, _environment(bentoml_home(root)))
 
 
 def _run_server(command: list[str], environment: dict[str, str]) -> int:
@@ -323,33 +251,6 @@ def _free_address(host: str, port: int) -> str:
             f"cannot listen on {host} port {port}: {error.strerror}; choose another --host or --port"
         ) from error
     return str(ipaddress.ip_address(address[0]))
-
-
-def _identify(folder: Path) -> tuple[str, str]:
-    """Return name and version of a scorer folder, having checked every file of it."""
-    found = check_files(folder)
-    head = read_json(folder / HEAD)
-    if outside := [name for name in head["files"] if ".." in Path(name).parts or Path(name).is_absolute()]:
-        raise ScorerError(f"{folder / HEAD} lists {outside[0]!r}, which is not in its folder; do not use this scorer")
-    version = hash_file(folder / HEAD)[:12]
-    if re.fullmatch(VERSION, folder.name) and folder.name != version:
-        found = [f"{folder / HEAD} was changed"]
-    if found:
-        raise TamperedError(f"{found[0]}; the scorer is not the one that was packaged")
-    return str(head["name"]), version
-
-
-def _is_intact(item: Path) -> bool:
-    """Tell whether every file is there that was in a model or Bento when it was published."""
-    try:
-        listed: dict[str, str] = read_json(item / MANIFEST)
-        return all(hash_file(item / name) == digest for name, digest in listed.items())
-    except (AssayError, OSError):
-        return False
-
-
-def _home(root: Path) -> Path:
-    return Path(os.environ.get("BENTOML_HOME", root / ".bentoml")).resolve()
 
 
 def _environment(home: Path) -> dict[str, str]:

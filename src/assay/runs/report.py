@@ -7,6 +7,8 @@ import io
 from pathlib import Path
 from typing import Any
 
+from rich.table import Table
+
 from assay.hashing import RECORD, hash_file
 from assay.parts import read_json, write_bytes
 from assay.pipeline.candidates import candidate_name, candidate_pairs
@@ -169,3 +171,35 @@ def _levels(evaluation: dict[str, Any]) -> Any:
     axes.set(xlabel="injected rho", ylabel="power", ylim=(-0.02, 1.02))
     axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
+
+
+def candidates_table(rows: list[dict[str, Any]], *, eps: float, evidence: str, title: str) -> Table:
+    """Build the table of candidates that ends a run.
+
+    Parameters
+    ----------
+    rows : list of dict
+        Rows of `assay.runs.report.leaderboard`.
+    eps : float
+    evidence : {"labels", "anomalies", "probes"}
+        Where labels are missing the columns say what the numbers really are.
+    """
+    table = Table(title=title, title_justify="left")
+    table.add_column("detector")
+    table.add_column("adapter")
+    rates = [f"FPR at {eps:g}", "worst stratum FPR"]
+    if evidence != "labels":
+        rates = [f"flag rate on presumed normals at {eps:g}", "worst stratum flag rate"]
+    names = ["AUROC", "AUPRC", *rates, "power", "fit s"]
+    if evidence == "probes":
+        names = ["AUROC on probes", "AUPRC on probes", *rates, "power on synthetic probes", "fit s"]
+    for name in names:
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for row in rows:
+        numbers = [row[key] for key in ("auroc", "auprc", "fpr", "worst_stratum_fpr", "power")]
+        shown = ["-" if number is None else f"{number:.3f}" for number in numbers]
+        fit = "-" if row["fit_seconds"] is None else f"{row['fit_seconds']:.2f}"
+        style = "bold" if row["chosen"] else None
+        table.add_row(row["detector"], row["adapter"], *shown, fit, row["state"], style=style)
+    return table

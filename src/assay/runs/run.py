@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from assay import console
 from assay.data.quarantine import quarantine_path, read_quarantine
-from assay.errors import ConfigError, ScorerError, StageError, ToolError
-from assay.hashing import RECORD, hash_tree
+from assay.errors import ConfigError, ScorerError, ToolError
+from assay.hashing import RECORD
 from assay.ledger.history import KILLED, SIGNALLED
 from assay.ledger.rows import keep_rows
 from assay.openlineage import client as openlineage
@@ -19,7 +19,7 @@ from assay.project.deployment import Deployment, keep, promote, read_deployment
 from assay.project.freshness import Outcome, is_fresh, run_stage
 from assay.project.ingest import restore
 from assay.project.layout import STAGES, Project
-from assay.runs.report import leaderboard, write_report
+from assay.runs.report import candidates_table, leaderboard, write_report
 
 if TYPE_CHECKING:
     from assay.release.champion import Verdict
@@ -64,7 +64,7 @@ def prepare(project: Project) -> None:
     project.config  # noqa: B018  (read first: DVC says less of a broken file)
     restore(project)
     project.require_dataset(project.dataset)
-    require_own_code(project)
+    stages.require_own_code(project)
     project.events.check()
     end_interrupted(project)
 
@@ -83,18 +83,6 @@ def end_interrupted(project: Project) -> None:
             run = None
     if run is not None:
         project.events.append("run-ended", run=run, state="interrupted", reason=KILLED, stages=[])
-
-
-def require_own_code(project: Project) -> None:
-    """Raise `StageError` if the code that runs is not the code in ``src/``, whose hash goes on record."""
-    import assay
-
-    running, own = Path(assay.__file__).parent, project.root / "src" / "assay"
-    if own.is_dir() and running.resolve() != own.resolve() and hash_tree(running) != hash_tree(own):
-        raise StageError(
-            f"the assay that runs, {running}, differs from {own}, whose hashes would go on record; "
-            f"use the environment of this project (`make run`), or install it: pip install -e {project.root}"
-        )
 
 
 def check_choices(project: Project) -> None:
@@ -133,7 +121,7 @@ def execute(project: Project, stage: str) -> Outcome:
             return stages.VERBS[stage](its_project, out, progress)
 
         outcome = run_stage(project, stage, work)
-    console.say(console.stage_line(outcome))
+    console.say(stage_line(outcome))
     return outcome
 
 
@@ -175,7 +163,7 @@ def deliver(project: Project) -> str:
     """Publish the scorer and decide who is champion; returns the verdict in words."""
     from assay.release.bento import bind, publish
 
-    (folder,) = scorer_folders(project)
+    (folder,) = stages.scorer_folders(project)
     published = publish(folder, root=project.root, chain_head=project.events.head)
     bind(published, project.events)
     name, current = project.dataset, read_deployment(project.root, project.dataset)
@@ -205,17 +193,12 @@ def _challenge(project: Project, folder: Path, current: Deployment | None) -> Ve
     return judge(folder, champion, selection, eps=project.config.eps, seed=seed, quarantined=frozenset(listed))
 
 
-def scorer_folders(project: Project) -> list[Path]:
-    """Return the folder of the scorer that the newest run packaged; an empty list where there is none."""
-    return [path for path in project.folder("package").glob("*") if path.is_dir()]
-
-
 def summarise(project: Project, verdict: str, *, shipped: bool = True) -> Result:
     """Collect what a finished run says, and draw its report; ``shipped`` tells whether it ended in a scorer."""
     from assay.pipeline.evaluating import read_evaluation
     from assay.scorer.scorer import load_scorer
 
-    folders = scorer_folders(project) if shipped else []
+    folders = stages.scorer_folders(project) if shipped else []
     calibrator = load_scorer(folders[0]).calibrator if folders else None
     deployment = read_deployment(project.root, project.dataset)
     evaluation = read_evaluation(project.folder("evaluate"))
@@ -241,9 +224,7 @@ def summarise(project: Project, verdict: str, *, shipped: bool = True) -> Result
 def show(result: Result) -> None:
     """Print the table of candidates, the scorer, its report and record, and the command that serves it."""
     title = f"{result.dataset}: test rows, trained without injected rows"
-    console.paper.print(
-        console.candidates_table(result.candidates, eps=result.eps, evidence=result.evidence, title=title)
-    )
+    console.paper.print(candidates_table(result.candidates, eps=result.eps, evidence=result.evidence, title=title))
     if result.unit == "time":
         console.paper.print(
             "roles were given by time: later rows are not exchangeable with the calibration rows, so that their "
@@ -278,3 +259,9 @@ def refresh(project: Project) -> Result:
         versioning.commit(project.root, STAGES)
     console.say("nothing changed: every stage is fresh")
     return summarise(project, deliver(project))
+
+
+def stage_line(outcome: Outcome) -> str:
+    """One line on what became of a stage."""
+    words = f"{outcome.seconds:6.1f} s" if outcome.ran else "   fresh"
+    return f"{outcome.stage:<12}{words}"

@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.data.categories import category_texts
+from assay.data.categories import Texts, category_texts
 from assay.errors import InputError
-
-Texts = NDArray[np.object_]
 
 
 def names_of(X: Any) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,16 +17,15 @@ from assay.calibration.calibrators.registry import Calibrator, load_calibrator
 from assay.calibration.calibrators.weighted import DensityRatio
 from assay.calibration.decisions import Reference, Scored, score_rows
 from assay.calibration.hardness import NullModel, Strata, load_null_model
+from assay.data.categories import Texts
 from assay.data.scaling import Scaler, load_scaler
 from assay.detectors.base import Detector
 from assay.detectors.registry import load_detector, unpackageable
 from assay.errors import InputError, ScorerError, TamperedError
 from assay.hashing import hash_file
-from assay.names import NAME
 from assay.parameters import check_share
 from assay.parts import Part, read_arrays, read_json, write_arrays, write_bytes, write_json
-from assay.project.deployment import read_deployment
-from assay.scorer.features import Texts, as_features, as_numbers, checked_categories, column_order, names_of
+from assay.scorer.features import as_features, as_numbers, checked_categories, column_order, names_of
 
 SCHEMA = 2  # a head may name ties, a density ratio and a category column, which readers of 1 alone pass over
 READS = (1, 2)
@@ -345,50 +343,3 @@ def _read_head(folder: Path) -> dict[str, Any]:
             f"{folder / HEAD} has schema {head.get('schema')!r}; this Assay reads {known}; install a newer one"
         )
     return head
-
-
-def _project_root() -> Path:
-    here = Path.cwd()
-    return next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").is_file()), here)
-
-
-def find_scorer(tag: str | Path, root: Path | None = None) -> Path:
-    """Return the folder of a scorer.
-
-    Parameters
-    ----------
-    tag : str or Path
-        A scorer folder, ``name:version`` (a prefix of the version will do), or ``name`` alone for the
-        champion of that name.
-    root : Path, optional
-        Project folder; the one around the current folder where it is left out. ``BENTOML_HOME`` is obeyed.
-
-    Raises
-    ------
-    ScorerError
-        There is no such scorer, or a prefix fits several.
-    """
-    if (folder := Path(tag)).is_dir() and (folder / HEAD).is_file():
-        return folder
-    root = root or _project_root()
-    name, _, version = str(tag).partition(":")
-    if not version:
-        deployment = read_deployment(root, name) if NAME.fullmatch(name) else None
-        if deployment is None:
-            raise ScorerError(
-                f"{tag!r} is no scorer folder, and there is no champion of that name in {root}; see `assay scorers`"
-            )
-        version = deployment.version
-    if not NAME.fullmatch(name) or not re.fullmatch(r"[0-9a-f]{1,12}", version):
-        raise ScorerError(
-            f"{str(tag)!r} is neither a scorer folder nor name:version (12 hex digits, or their beginning)"
-        )
-    stores = (
-        root / "work" / "scorers" / name,
-        Path(os.environ.get("BENTOML_HOME", root / ".bentoml")) / "models" / name,
-    )
-    found = {p.name: p for store in reversed(stores) for p in store.glob(f"{version}*") if (p / HEAD).is_file()}
-    if len(found) != 1:
-        words = "there is no scorer" if not found else f"{len(found)} scorers are called"
-        raise ScorerError(f"{words} {tag!r} in {root}; `assay scorers` lists what there is")
-    return next(iter(found.values()))

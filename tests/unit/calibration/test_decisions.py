@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from assay.data.categories import category_texts
 
 from assay.calibration.decisions import tie_breaks
+from assay.data.categories import category_texts
 from assay.errors import InputError
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from assay.names import Choice
 
 from assay.errors import ConfigError
+from assay.names import Choice
 from assay.project.config import parse_config, read_params
 
 GOOD: dict[str, Any] = {

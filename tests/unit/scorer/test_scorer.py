@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from assay.project.scorers import find_scorer
 
 from assay.errors import AssayError, ConfigError, InputError, ScorerError, TamperedError
 from assay.eventlog import EventLog
 from assay.hashing import hash_file
 from assay.parts import Part, read_arrays, read_json, write_json
 from assay.project.deployment import promote
+from assay.project.scorers import find_scorer
 from assay.scorer.features import as_features, column_order
 from assay.scorer.scorer import Scorer, check_files, load_scorer, write_scorer
 

@@ -175,7 +175,8 @@ def trim_report(rows: RowSet, answers: Path, *, seed: int) -> tuple[RowSet, dict
     -------
     RowSet
     dict
-        ``trim`` (see `TrimReport`) and ``contamination`` (see `assay.calibration.contaminated.estimates.Contamination`), plain.
+        ``trim`` (see `TrimReport`) and ``contamination`` (see
+        `assay.calibration.contaminated.estimates.Contamination`), plain.
 
     Raises
     ------

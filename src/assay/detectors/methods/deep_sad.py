@@ -24,7 +24,8 @@ class DeepSAD(HypersphereDetector):
     Deep SVDD, and a note says so. The score is the squared distance to the centre (in the thesis its root),
     averaged over the members.
 
-    Differs from the thesis: see `assay.detectors.methods.hypersphere.HypersphereDetector` and `assay.networks.encoders`.
+    Differs from the thesis: see `assay.detectors.methods.hypersphere.HypersphereDetector` and
+    `assay.networks.encoders`.
 
     Parameters
     ----------

@@ -23,10 +23,10 @@ class Cross(Wrapper):
 
     The score of a new row is the mean of the K folds' scores. Every training row has a score by the one fold that has
     not seen it, so that the training rows can serve as reference of p-values too, and none need be set aside
-    for it (cross-conformal prediction, Vovk 2015; `assay.calibration.calibrators.cross.CrossCalibrator` has the p-value and says
-    what is guaranteed). Such p-values are near their promise where the folds' detectors are alike, and cautious where
-    these differ by chance: at eps .1 forests of ten trees flagged 6 %. Rows that belong together, of one patient say,
-    may lie in different folds; then the held-out scores are too low.
+    for it (cross-conformal prediction, Vovk 2015; `assay.calibration.calibrators.cross.CrossCalibrator` has the p-value
+    and says what is guaranteed). Such p-values are near their promise where the folds' detectors are alike, and
+    cautious where these differ by chance: at eps .1 forests of ten trees flagged 6 %. Rows that belong together, of one
+    patient say, may lie in different folds; then the held-out scores are too low.
 
     A row's fold is a hash of its content, so that equal rows are in one fold. Rows arrive scaled by statistics of
     all training rows, the held-out ones among them. Therefore each fold scales its rows again, by the scaler of the

@@ -275,6 +275,7 @@ def test_bad_settings_calibration_scores_and_parts_are_refused():
 
 
 def test_the_monitor_needs_neither_scipy_nor_scikit_learn():
-    code = "import sys, assay.calibration.streams.monitor; print({'scipy', 'sklearn', 'torch', 'pandas'} & set(sys.modules))"
+    heavy = "{'scipy', 'sklearn', 'torch', 'pandas'}"
+    code = f"import sys, assay.calibration.streams.monitor; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

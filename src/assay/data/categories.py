@@ -1,0 +1,38 @@
+"""Categories of rows as texts: the same in every form that they come in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from assay.errors import InputError
+
+Texts = NDArray[np.object_]
+_WHOLE = re.compile(r"(-?\d+)\.0+")
+_MISSING = ("nan", "NaT", "<NA>")
+
+
+def category_texts(categories: Iterable[object]) -> Texts:
+    """Return categories as texts, shape (n,), the same in every form: 3, 3.0, "3" and " 3.0 " are "3", missing is "".
+
+    Raises
+    ------
+    InputError
+        One is neither text nor a number.
+    """
+    texts = [_category_text(value, row) for row, value in enumerate(categories)]
+    return np.array(texts, dtype=object)
+
+
+def _category_text(value: object, row: int) -> str:
+    if value is None or (not isinstance(value, str) and str(value) in _MISSING):
+        return ""
+    if not isinstance(value, str | float | int | np.number | np.bool_):
+        raise InputError(f"row {row}: the category is of type {type(value).__name__}; give text or a number")
+    is_whole = isinstance(value, float | np.floating) and float(value).is_integer()
+    text = f"{value:.0f}" if is_whole else str(value).strip()
+    whole = _WHOLE.fullmatch(text)
+    return whole[1] if whole else text

@@ -1,0 +1,32 @@
+"""Names that people give: of datasets and candidates, and what may not be one."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from assay.errors import ConfigError
+
+NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,58}[a-z0-9])?")
+LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+RESERVED_LABELS = ("scaler", "null_model", "failures", "strata")
+RESERVED_NAMES = ("scorers",)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One entry of ``detectors:`` or ``adapters:``: a registered name, its arguments, and its label."""
+
+    name: str
+    label: str
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+def check_name(name: Any, what: str) -> None:
+    """Raise `ConfigError` unless `name` can name a dataset, its folders, and what BentoML stores of it."""
+    if not isinstance(name, str) or not NAME.fullmatch(name) or name in RESERVED_NAMES:
+        raise ConfigError(
+            f"{what} is {name!r}; use up to 60 lower-case letters, digits, '-' and '_', with a letter or digit at "
+            f"both ends, and not {', '.join(RESERVED_NAMES)}"
+        )

@@ -1,0 +1,160 @@
+"""The packaged scorers of a project: which there are, and which one a tag names."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from assay.data.quarantine import quarantine_path, read_quarantine
+from assay.errors import AssayError, ScorerError, TamperedError
+from assay.hashing import hash_file
+from assay.names import NAME
+from assay.parts import read_arrays, read_json
+from assay.project.deployment import read_deployment
+from assay.scorer.scorer import HEAD, check_files
+
+MANIFEST = "files.json"
+VERSION = "[0-9a-f]" * 12
+
+
+def find_scorer(tag: str | Path, root: Path | None = None) -> Path:
+    """Return the folder of a scorer.
+
+    Parameters
+    ----------
+    tag : str or Path
+        A scorer folder, ``name:version`` (a prefix of the version will do), or ``name`` alone for the
+        champion of that name.
+    root : Path, optional
+        Project folder; the one around the current folder where it is left out. ``BENTOML_HOME`` is obeyed.
+
+    Raises
+    ------
+    ScorerError
+        There is no such scorer, or a prefix fits several.
+    """
+    if (folder := Path(tag)).is_dir() and (folder / HEAD).is_file():
+        return folder
+    root = root or _project_root()
+    name, _, version = str(tag).partition(":")
+    if not version:
+        deployment = read_deployment(root, name) if NAME.fullmatch(name) else None
+        if deployment is None:
+            raise ScorerError(
+                f"{tag!r} is no scorer folder, and there is no champion of that name in {root}; see `assay scorers`"
+            )
+        version = deployment.version
+    if not NAME.fullmatch(name) or not re.fullmatch(r"[0-9a-f]{1,12}", version):
+        raise ScorerError(
+            f"{str(tag)!r} is neither a scorer folder nor name:version (12 hex digits, or their beginning)"
+        )
+    stores = (
+        root / "work" / "scorers" / name,
+        Path(os.environ.get("BENTOML_HOME", root / ".bentoml")) / "models" / name,
+    )
+    found = {p.name: p for store in reversed(stores) for p in store.glob(f"{version}*") if (p / HEAD).is_file()}
+    if len(found) != 1:
+        words = "there is no scorer" if not found else f"{len(found)} scorers are called"
+        raise ScorerError(f"{words} {tag!r} in {root}; `assay scorers` lists what there is")
+    return next(iter(found.values()))
+
+
+def _project_root() -> Path:
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").is_file()), here)
+
+
+def list_scorers(root: Path) -> list[dict[str, Any]]:
+    """Describe every packaged scorer of a project, broken ones too.
+
+    Returns
+    -------
+    list of dict
+        ``name``, ``version``, ``tag``, ``champion``, ``folder``, ``bento`` (None where there is no intact
+        one), ``quarantined`` (how many of the rows that it learned from are quarantined now, by what they
+        were for) and ``broken`` (the reason, or None); of those that are not broken also ``detector``,
+        ``adapter``, ``eps``, ``data_version`` and ``lineage_root``.
+    """
+    home = bentoml_home(root)
+    stores = (home / "models", root / "work" / "scorers")
+    found = {(path.parent.name, path.name): path for store in stores for path in store.glob(f"*/{VERSION}")}
+    champions = {}
+    for record in (root / "deployments").glob("*.json"):
+        if (deployment := read_deployment(root, record.stem)) is not None:
+            champions[deployment.name] = deployment.version
+            found.setdefault((deployment.name, deployment.version), stores[1] / deployment.name / deployment.version)
+    return [
+        {
+            "name": name,
+            "version": version,
+            "tag": f"{name}:{version}",
+            "champion": champions.get(name) == version,
+            "folder": str(folder),
+            "bento": f"assay-{name}:{version}" if is_intact(home / "bentos" / f"assay-{name}" / version) else None,
+            "quarantined": _quarantined(root, name, folder),
+            **_describe(folder),
+        }
+        for (name, version), folder in sorted(found.items())
+    ]
+
+
+def identify(folder: Path) -> tuple[str, str]:
+    """Return name and version of a scorer folder, having checked every file of it."""
+    found = check_files(folder)
+    head = read_json(folder / HEAD)
+    if outside := [name for name in head["files"] if ".." in Path(name).parts or Path(name).is_absolute()]:
+        raise ScorerError(f"{folder / HEAD} lists {outside[0]!r}, which is not in its folder; do not use this scorer")
+    version = hash_file(folder / HEAD)[:12]
+    if re.fullmatch(VERSION, folder.name) and folder.name != version:
+        found = [f"{folder / HEAD} was changed"]
+    if found:
+        raise TamperedError(f"{found[0]}; the scorer is not the one that was packaged")
+    return str(head["name"]), version
+
+
+def is_intact(item: Path) -> bool:
+    """Tell whether every file is there that was in a model or Bento when it was published."""
+    try:
+        listed: dict[str, str] = read_json(item / MANIFEST)
+        return all(hash_file(item / name) == digest for name, digest in listed.items())
+    except (AssayError, OSError):
+        return False
+
+
+def bentoml_home(root: Path) -> Path:
+    return Path(os.environ.get("BENTOML_HOME", root / ".bentoml")).resolve()
+
+
+def _quarantined(root: Path, name: str, folder: Path) -> dict[str, int]:
+    listed = read_quarantine(quarantine_path(root, name))["fingerprint"]
+    if listed.empty or not (folder / "rows.safetensors").is_file():
+        return {}
+    marks = np.frombuffer(bytes.fromhex("".join(listed)), dtype="S16")
+    try:
+        arrays = read_arrays(folder / "rows.safetensors")
+        counts = {use: int(np.isin(packed.view("S16"), marks).sum()) for use, packed in arrays.items()}
+    except (ScorerError, ValueError):
+        return {}
+    return {use: n for use, n in counts.items() if n}
+
+
+def _describe(folder: Path) -> dict[str, Any]:
+    try:
+        identify(folder)
+        head = read_json(folder / HEAD)
+        return {
+            "broken": None,
+            "detector": head["candidate"]["detector"],
+            "adapter": head["candidate"]["adapter"],
+            "eps": head["eps"],
+            "data_version": head["lineage"]["data_version"],
+            "lineage_root": head["lineage"]["root"],
+        }
+    except AssayError as error:
+        return {"broken": str(error)}
+    except (KeyError, TypeError, AttributeError) as error:
+        return {"broken": f"{folder / HEAD} is not the head of a scorer: {error!r}"}
