@@ -20,6 +20,7 @@ Floats = NDArray[np.float32]
 Labels = NDArray[np.int8]
 Doubles = NDArray[np.float64]
 Progress = Callable[[int, int, float], None]
+CHUNK = 2048  # rows scored at once
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 

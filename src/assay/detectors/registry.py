@@ -12,12 +12,12 @@ from assay.parts import Part
 
 DETECTORS: dict[str, str] = {
     "autoencoder": "assay.detectors.methods.autoencoder:Autoencoder",
-    "knn": "assay.detectors.methods.baselines:KNearestNeighbors",
-    "isolation_forest": "assay.detectors.methods.baselines:IsolationForest",
-    "mcd": "assay.detectors.methods.baselines:MinimumCovarianceDeterminant",
-    "kde": "assay.detectors.methods.baselines:KernelDensity",
-    "pca": "assay.detectors.methods.baselines:PrincipalComponents",
-    "lof": "assay.detectors.methods.baselines:LocalOutlierFactor",
+    "knn": "assay.detectors.baselines.knn:KNearestNeighbors",
+    "isolation_forest": "assay.detectors.baselines.isolation_forest:IsolationForest",
+    "mcd": "assay.detectors.baselines.mcd:MinimumCovarianceDeterminant",
+    "kde": "assay.detectors.baselines.kde:KernelDensity",
+    "pca": "assay.detectors.baselines.pca:PrincipalComponents",
+    "lof": "assay.detectors.baselines.lof:LocalOutlierFactor",
     "denoising_autoencoder": "assay.detectors.methods.denoising:DenoisingAutoencoder",
     "vae": "assay.detectors.methods.vae:VariationalAutoencoder",
     "rapp": "assay.detectors.methods.rapp:RaPP",
@@ -71,7 +71,7 @@ def make_detector(
     Parameters
     ----------
     name : str
-        A key of `DETECTORS`, or the path of a class of scikit-learn or PyOD (see `assay.detectors.plugged.adapter`).
+        A key of `DETECTORS`, or the path of a class of scikit-learn or PyOD (see `assay.detectors.plugged`).
     params : mapping
         Its constructor arguments, without those below; the ones left out take their defaults.
     seed : int
@@ -135,7 +135,7 @@ def _nested(config: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _external() -> Any:
-    return import_module("assay.detectors.plugged.adapter").External
+    return import_module("assay.detectors.plugged.external").External
 
 
 def load_detector(part: Part) -> Detector:

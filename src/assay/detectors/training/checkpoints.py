@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,10 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from assay.detectors.training.batches import Batches
+from assay.detectors.training.updates import Update
 from assay.parts import parse_json
-
-if TYPE_CHECKING:
-    from assay.detectors.training.loop import _Run
 
 SECONDS_BETWEEN = 20.0
 LAYOUT = "2"  # of the file; files of another layout are passed over
@@ -32,6 +31,19 @@ def fingerprint(arrays: Iterable[NDArray[Any]], words: Iterable[str]) -> str:
         digest.update(f"{array.dtype}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+class Resumable(Protocol):
+    """What of a training is saved, and taken over by one that goes on."""
+
+    batches: Batches
+    updates: list[Update]
+    state: dict[str, Tensor]
+    best: dict[str, Tensor]
+    best_loss: NDArray[Any]
+    best_epoch: NDArray[Any]
+    active: NDArray[Any]
+    first_step: bool
 
 
 class Checkpoint:
@@ -49,7 +61,7 @@ class Checkpoint:
         self.path, self.key = path, key
         self.saved = time.monotonic()
 
-    def save(self, run: _Run, epochs: int, *, last: bool) -> None:
+    def save(self, run: Resumable, epochs: int, *, last: bool) -> None:
         """Save the state after so many epochs: the last one always, others every twenty seconds."""
         if not last and time.monotonic() - self.saved < SECONDS_BETWEEN:
             return
@@ -67,7 +79,7 @@ class Checkpoint:
         temporary.replace(self.path)
         self.saved = time.monotonic()
 
-    def load(self, run: _Run) -> int:
+    def load(self, run: Resumable) -> int:
         """Take over a saved state of this training; return how many epochs it has behind it, 0 without one."""
         try:
             with safe_open(self.path, framework="pt") as file:
@@ -87,13 +99,13 @@ class Checkpoint:
         return int(about["epochs"])
 
 
-def _tensors(run: _Run) -> dict[str, Tensor]:
+def _tensors(run: Resumable) -> dict[str, Tensor]:
     found = {f"state.{name}": value.detach() for name, value in run.state.items()}
     found |= {f"best.{name}": value for name, value in run.best.items()} | _moments(run)
     return {name: value.cpu().contiguous().clone() for name, value in found.items()}
 
 
-def _moments(run: _Run) -> dict[str, Tensor]:
+def _moments(run: Resumable) -> dict[str, Tensor]:
     return {
         f"moment.{number}.{name}.{index}": value
         for number, update in enumerate(run.updates)
@@ -102,7 +114,7 @@ def _moments(run: _Run) -> dict[str, Tensor]:
     }
 
 
-def _take_over(run: _Run, tensors: dict[str, Tensor]) -> None:
+def _take_over(run: Resumable, tensors: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, value in run.state.items():
             value.copy_(tensors[f"state.{name}"])

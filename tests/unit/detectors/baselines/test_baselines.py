@@ -11,16 +11,13 @@ from sklearn.neighbors import KernelDensity as Density
 from sklearn.neighbors import LocalOutlierFactor as Factor
 from sklearn.neighbors import NearestNeighbors
 
-from assay.detectors.methods.baselines import (
-    Baseline,
-    IsolationForest,
-    KernelDensity,
-    KNearestNeighbors,
-    LocalOutlierFactor,
-    MinimumCovarianceDeterminant,
-    PrincipalComponents,
-)
-from assay.detectors.methods.exporters import IsolationTrees, expected_path_length
+from assay.detectors.baselines.base import Baseline
+from assay.detectors.baselines.isolation_forest import IsolationForest, IsolationTrees, expected_path_length
+from assay.detectors.baselines.kde import KernelDensity
+from assay.detectors.baselines.knn import KNearestNeighbors
+from assay.detectors.baselines.lof import LocalOutlierFactor
+from assay.detectors.baselines.mcd import MinimumCovarianceDeterminant
+from assay.detectors.baselines.pca import PrincipalComponents
 from assay.errors import ConfigError, InputError, TrainingError
 
 Floats = NDArray[np.float32]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from assay.detectors.plugged.adapter import External
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -19,7 +20,9 @@ from sklearn.svm import OneClassSVM
 from threadpoolctl import threadpool_info
 
 from assay.detectors.base import Detector
-from assay.detectors.plugged.adapter import External, fitted, isolated, probe_rows, require_steady
+from assay.detectors.plugged.isolation import isolated
+from assay.detectors.plugged.probe import probe_rows, require_steady
+from assay.detectors.plugged.recipe import fitted
 from assay.detectors.registry import load_detector, make_detector, unpackageable
 from assay.errors import ConfigError, InputError, ScorerError, TrainingError
 from assay.parts import Part, read_part, write_part

@@ -1,0 +1,126 @@
+"""Baselines that can be packaged: scikit-learn fits them, an array form scores, and that form is what is stored.
+
+The form scores from the moment of fitting on: what is served is what was measured, and no pickle is needed. Every form
+gives the scores of its estimator up to rounding (or says how it differs), and a row's score never depends on its batch.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from threadpoolctl import threadpool_limits
+
+from assay.detectors.base import (
+    CHUNK,
+    FLOAT32_MAX,
+    Allowed,
+    Doubles,
+    Floats,
+    Progress,
+    check_labels,
+    check_parameters,
+    check_rows,
+    plain_parameters,
+    require_fitted,
+    require_varied,
+    score_rows,
+)
+from assay.detectors.plugged.probe import probe_rows, require_steady, rows_to_compare
+from assay.errors import TrainingError
+from assay.parts import Array, Part
+
+BLOCK_DISTANCES = 2**20
+
+
+class ArrayForm(Protocol):
+    """A fitted scorer that consists of arrays."""
+
+    def score(self, rows: Floats) -> Doubles:
+        """Return scores of shape (n,) of checked rows (n, d); higher = more anomalous."""
+        ...
+
+    def arrays(self) -> dict[str, Array]:
+        """Return the arrays to store."""
+        ...
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, Array]) -> Self:
+        """Rebuild the form from what `arrays` returned."""
+        ...
+
+
+class Baseline(BaseEstimator):  # type: ignore[misc]
+    """A scikit-learn estimator that becomes an array form when fitted.
+
+    A subclass names its form and says how to fit it. Every fitted one is probed as a plugged-in detector is.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        Width of the rows.
+    form_ : ArrayForm
+        What scores the rows.
+    """
+
+    kind: ClassVar[str]
+    allowed: ClassVar[dict[str, Allowed]]
+    uses_labels: ClassVar[bool] = False
+    array_form: ClassVar[type[ArrayForm]]
+
+    def fit(self, X: Floats, y: NDArray[Any] | None = None, *, progress: Progress | None = None) -> Self:
+        """Fit on rows of shape (n, d); there is no progress to report.
+
+        Raises
+        ------
+        ConfigError
+            A constructor argument is not allowed.
+        InputError
+            The rows are not a finite array of shape (n, d), or `y` holds labelled anomalies.
+        TrainingError
+            The estimator cannot be fitted, or does not pass the probe.
+        """
+        check_parameters(self.kind, self.get_params(deep=False), self.allowed)
+        rows = check_rows(X)
+        check_labels(self.kind, y, len(rows), uses_labels=self.uses_labels)
+        if len(rows) < 2:
+            raise TrainingError(f"{len(rows)} training rows; detector {self.kind!r} needs at least 2: give more")
+        with threadpool_limits(limits=1):
+            try:
+                form = self._fitted_form(rows)
+            except ValueError as error:
+                raise TrainingError(f"detector {self.kind!r} cannot be fitted: {error}") from error
+            require_steady(self.kind, form, probe_rows(rows))
+        self.form_, self.n_features_in_ = form, rows.shape[1]
+        require_varied(self.kind, self.decision_function(rows_to_compare(rows)))
+        return self
+
+    def decision_function(self, X: Floats) -> Floats:
+        """Return scores of shape (n,) of rows (n, d); higher = more anomalous.
+
+        A squared distance beyond float32 becomes its largest value, never infinity.
+        """
+        require_fitted(self, "form_")
+        return score_rows(self._score, check_rows(X, self.n_features_in_), chunk=CHUNK)
+
+    def _score(self, rows: Floats) -> Doubles:
+        return np.clip(self.form_.score(rows), -FLOAT32_MAX, FLOAT32_MAX)
+
+    def to_part(self) -> Part:
+        """Return the array form."""
+        require_fitted(self, "form_")
+        config = {"params": plain_parameters(self.get_params(deep=False)), "n_features": self.n_features_in_}
+        return Part(self.kind, config, self.form_.arrays())
+
+    @classmethod
+    def from_part(cls, part: Part) -> Self:
+        """Rebuild what `to_part` was called on."""
+        detector = cls(**part.config["params"])
+        detector.form_ = cls.array_form.from_arrays(part.arrays)
+        detector.n_features_in_ = part.config["n_features"]
+        return detector
+
+    def _fitted_form(self, rows: Floats) -> ArrayForm:
+        raise NotImplementedError

@@ -1,0 +1,141 @@
+"""Isolation Forest: how few random cuts it takes to isolate a row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from assay.detectors.base import (
+    Allowed,
+    Doubles,
+    Floats,
+    seed,
+    whole,
+)
+from assay.detectors.baselines.base import ArrayForm, Baseline
+from assay.parts import Array
+
+EULER_GAMMA = float(np.euler_gamma)
+
+
+@dataclass(frozen=True, slots=True)
+class IsolationTrees:
+    """Isolation Forest (Liu, Ting and Zhou 2008): 2^(-mean path length / expected path length).
+
+    The nodes of all trees lie one after the other. A leaf is its own child, so that every row takes the
+    same number of steps.
+
+    Attributes
+    ----------
+    roots : ndarray of int32, shape (trees,)
+    feature : ndarray of int32, shape (nodes,)
+        Column that a node splits on.
+    threshold : ndarray of float64, shape (nodes,)
+        Rows at or below it go left.
+    children : ndarray of int32, shape (nodes, 2)
+        Left and right child.
+    length : ndarray of float64, shape (nodes,)
+        Depth plus the expected further path length among the leaf's training rows (eq 1).
+    depth : ndarray of int32, shape (1,)
+        Steps from a root to the deepest leaf.
+    expected : ndarray of float64, shape (1,)
+        Expected path length among the rows that one tree was grown on.
+    """
+
+    roots: NDArray[np.int32]
+    feature: NDArray[np.int32]
+    threshold: Doubles
+    children: NDArray[np.int32]
+    length: Doubles
+    depth: NDArray[np.int32]
+    expected: Doubles
+
+    @classmethod
+    def export(cls, estimator: Any) -> Self:
+        """Take over a fitted `sklearn.ensemble.IsolationForest` that splits on all columns."""
+        trees = [member.tree_ for member in estimator.estimators_]
+        sizes = [tree.node_count for tree in trees]
+        roots = np.cumsum([0, *sizes[:-1]])
+        depths = [_node_depths(tree) for tree in trees]
+        counts = np.concatenate([tree.n_node_samples for tree in trees])
+        children = np.concatenate([_children(tree) + root for tree, root in zip(trees, roots, strict=True)])
+        leaf = children[:, 0] == np.arange(len(children))
+        return cls(
+            roots=roots.astype(np.int32),
+            feature=np.where(leaf, 0, np.concatenate([tree.feature for tree in trees])).astype(np.int32),
+            threshold=np.concatenate([tree.threshold for tree in trees]),
+            children=children.astype(np.int32),
+            length=np.concatenate(depths) + expected_path_length(counts),
+            depth=np.array([max(depth.max() for depth in depths)], dtype=np.int32),
+            expected=expected_path_length(np.array([estimator.max_samples_])),
+        )
+
+    def score(self, rows: Floats) -> Doubles:
+        """Return the anomaly scores, in (0, 1)."""
+        values, start = rows.ravel(), np.arange(len(rows))[:, None] * rows.shape[1]
+        children = self.children.ravel()
+        node = np.broadcast_to(self.roots, (len(rows), len(self.roots)))
+        for _ in range(int(self.depth[0])):
+            right = values[start + self.feature[node]] > self.threshold[node]
+            node = children[2 * node + right]
+        total = np.zeros(len(rows))
+        for column in self.length[node].T:
+            total += column
+        return np.asarray(np.exp2(-total / (len(self.roots) * self.expected[0])), dtype=np.float64)
+
+    def arrays(self) -> dict[str, Array]:
+        """Return the attributes by name."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, Array]) -> Self:
+        """Rebuild the form."""
+        return cls(**arrays)
+
+
+def _children(tree: Any) -> NDArray[np.int64]:
+    """Return the left and right child of every node, of shape (nodes, 2); a leaf's are itself."""
+    pair = np.stack([tree.children_left, tree.children_right], axis=1)
+    return np.where(pair < 0, np.arange(tree.node_count)[:, None], pair)
+
+
+def _node_depths(tree: Any) -> NDArray[np.int64]:
+    """Return the depth of every node, the root's being 0; parents come before their children."""
+    depth = np.zeros(tree.node_count, dtype=np.int64)
+    for node, pair in enumerate(_children(tree)):
+        depth[pair[pair != node]] = depth[node] + 1
+    return depth
+
+
+def expected_path_length(n_rows: NDArray[Any]) -> Doubles:
+    """Return the expected path length of an unsuccessful search among n rows (Liu et al. 2008, eq 1)."""
+    n = np.maximum(np.asarray(n_rows, dtype=np.float64), 2.0)
+    length = 2.0 * (np.log(n - 1.0) + EULER_GAMMA) - 2.0 * (n - 1.0) / n
+    return np.asarray(np.where(n_rows <= 1, 0.0, np.where(n_rows == 2, 1.0, length)), dtype=np.float64)
+
+
+class IsolationForest(Baseline):
+    """Isolation Forest (Liu, Ting and Zhou 2008), scikit-learn's, on 256 rows a tree.
+
+    Parameters
+    ----------
+    n_estimators : int
+        Number of trees.
+    seed : int
+    """
+
+    kind = "isolation_forest"
+    allowed: ClassVar[dict[str, Allowed]] = {"n_estimators": whole(1), "seed": seed()}
+    array_form = IsolationTrees
+
+    def __init__(self, n_estimators: int = 100, *, seed: int = 0) -> None:
+        self.n_estimators = n_estimators
+        self.seed = seed
+
+    def _fitted_form(self, rows: Floats) -> ArrayForm:
+        from sklearn.ensemble import IsolationForest as Forest
+
+        return IsolationTrees.export(Forest(n_estimators=self.n_estimators, random_state=self.seed).fit(rows))

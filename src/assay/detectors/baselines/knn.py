@@ -1,0 +1,85 @@
+"""k nearest neighbours: the distance to the k-th."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from assay.detectors.base import (
+    Allowed,
+    Doubles,
+    Floats,
+    whole,
+)
+from assay.detectors.baselines.base import ArrayForm, Baseline
+from assay.errors import TrainingError
+from assay.parts import Array
+
+
+@dataclass(frozen=True, slots=True)
+class NeighbourDistances:
+    """Distance to the k-th nearest of the stored rows (Ramaswamy, Rastogi and Shim 2000), exact.
+
+    Attributes
+    ----------
+    rows : ndarray of float32, shape (m, d)
+    n_neighbors : int
+        k.
+    tree : cKDTree
+        Made from the rows.
+    """
+
+    rows: Floats
+    n_neighbors: int
+    tree: Any = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tree", cKDTree(self.rows.astype(np.float64)))
+
+    @classmethod
+    def export(cls, estimator: Any) -> Self:
+        """Take over a fitted `sklearn.neighbors.NearestNeighbors`."""
+        return cls(np.array(estimator._fit_X, dtype=np.float32), estimator.n_neighbors)
+
+    def score(self, rows: Floats) -> Doubles:
+        """Return the distances to the k-th nearest stored row."""
+        distances, _ = self.tree.query(rows.astype(np.float64), k=[self.n_neighbors])
+        return np.asarray(distances[:, 0], dtype=np.float64)
+
+    def arrays(self) -> dict[str, Array]:
+        """Return the stored rows and k."""
+        return {"rows": self.rows, "n_neighbors": np.array([self.n_neighbors], dtype=np.int32)}
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, Array]) -> Self:
+        """Rebuild the form, and its tree."""
+        return cls(arrays["rows"], int(arrays["n_neighbors"][0]))
+
+
+class KNearestNeighbors(Baseline):
+    """Distance to the k-th nearest training row (Ramaswamy, Rastogi and Shim 2000), exact.
+
+    A training row counts itself as its first neighbour when it is scored.
+
+    Parameters
+    ----------
+    n_neighbors : int
+        k; at most the number of training rows.
+    """
+
+    kind = "knn"
+    allowed: ClassVar[dict[str, Allowed]] = {"n_neighbors": whole(1)}
+    array_form = NeighbourDistances
+
+    def __init__(self, n_neighbors: int = 5) -> None:
+        self.n_neighbors = n_neighbors
+
+    def _fitted_form(self, rows: Floats) -> ArrayForm:
+        from sklearn.neighbors import NearestNeighbors
+
+        if self.n_neighbors > len(rows):
+            raise TrainingError(f"n_neighbors is {self.n_neighbors}, but there are {len(rows)} training rows; lower it")
+        return NeighbourDistances.export(NearestNeighbors(n_neighbors=self.n_neighbors).fit(rows))

@@ -1,0 +1,115 @@
+"""Robust Mahalanobis distance by the minimum covariance determinant."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from assay.detectors.base import (
+    Allowed,
+    Doubles,
+    Floats,
+    seed,
+)
+from assay.detectors.baselines.base import ArrayForm, Baseline
+from assay.errors import TrainingError
+from assay.parts import Array
+
+SMALLEST_VARIANCE = 1e-6
+MOST_MCD_ROWS = 10_000
+MOST_MCD_COLUMNS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Mahalanobis:
+    """Squared Mahalanobis distance to a location, in the directions of the covariance's eigenvectors.
+
+    Eigenvalues below a millionth of their mean are raised to that. So a singular covariance stays usable,
+    and a row that leaves the plane of the training rows is far away. Differs from scikit-learn: its
+    pseudo-inverse does not see such a row at all.
+
+    Attributes
+    ----------
+    columns : ndarray of int32, shape (r,)
+        The columns that are used.
+    location : ndarray of float64, shape (r,)
+    whitening : ndarray of float64, shape (r, r)
+        Turns and scales centred rows so that the distance is Euclidean.
+    """
+
+    columns: NDArray[np.int32]
+    location: Doubles
+    whitening: Doubles
+
+    @classmethod
+    def export(cls, estimator: Any, columns: NDArray[Any]) -> Self:
+        """Take over a fitted `sklearn.covariance.MinCovDet` of the given columns."""
+        variances, directions = np.linalg.eigh(estimator.covariance_)
+        variances = np.maximum(variances, SMALLEST_VARIANCE * variances.mean())
+        return cls(columns.astype(np.int32), estimator.location_, directions / np.sqrt(variances))
+
+    def score(self, rows: Floats) -> Doubles:
+        """Return the squared distances."""
+        centred = rows[:, self.columns] - self.location
+        return np.asarray(np.square(centred @ self.whitening).sum(axis=1), dtype=np.float64)
+
+    def arrays(self) -> dict[str, Array]:
+        """Return the attributes by name."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, Array]) -> Self:
+        """Rebuild the form."""
+        return cls(**arrays)
+
+
+class MinimumCovarianceDeterminant(Baseline):
+    """Squared robust Mahalanobis distance: location and covariance by FastMCD (Rousseeuw, Van Driessen 1999).
+
+    Columns that are constant in training are not used. A singular covariance stays usable (see
+    `Mahalanobis`), so scikit-learn's warnings about one are silenced. The time of
+    a fit grows with the cube of the columns, so that there may be at most 256, and no more than 10,000
+    rows, drawn by the seed, are used.
+
+    Parameters
+    ----------
+    seed : int
+    """
+
+    kind = "mcd"
+    allowed: ClassVar[dict[str, Allowed]] = {"seed": seed()}
+    array_form = Mahalanobis
+
+    def __init__(self, *, seed: int = 0) -> None:
+        self.seed = seed
+
+    def _fitted_form(self, rows: Floats) -> ArrayForm:
+        from sklearn.covariance import MinCovDet
+
+        columns = np.flatnonzero((rows != rows[0]).any(axis=0))
+        self._require_covariance(len(rows), len(columns))
+        if len(rows) > MOST_MCD_ROWS:
+            drawn = np.random.default_rng(self.seed).choice(len(rows), MOST_MCD_ROWS, replace=False)
+            rows = rows[np.sort(drawn)]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The covariance matrix associated to your dataset")
+            warnings.filterwarnings("ignore", message="Determinant has increased")
+            fitted = MinCovDet(random_state=self.seed).fit(rows[:, columns].astype(np.float64))
+        return Mahalanobis.export(fitted, columns)
+
+    def _require_covariance(self, n_rows: int, n_columns: int) -> None:
+        if n_columns == 0:
+            raise TrainingError("all training rows are the same; detector 'mcd' needs rows that differ")
+        if n_columns > MOST_MCD_COLUMNS:
+            raise TrainingError(
+                f"{n_columns} columns vary; detector 'mcd' takes at most {MOST_MCD_COLUMNS}: use another detector"
+            )
+        if n_rows <= n_columns:
+            raise TrainingError(
+                f"{n_rows} training rows and {n_columns} columns that vary; detector 'mcd' needs more rows than "
+                "columns: give more rows, or use another detector"
+            )

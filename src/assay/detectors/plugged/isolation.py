@@ -1,0 +1,77 @@
+"""Foreign code runs with one thread and seeded generators, and leaves everything as it found it."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+HASH_SEED = "PYTHONHASHSEED"
+
+
+@contextmanager
+def isolated(path: str, seed: int) -> Iterator[None]:
+    """Let foreign code run with one thread and seeded global generators; leave those as they were found.
+
+    PyOD's networks draw from the global generators of Python, NumPy and torch, and seed them, some while they
+    are imported; they set PYTHONHASHSEED for later processes, too. This is the one place where the global states
+    are touched. Warnings are silenced, and what is printed goes to standard error, so that it cannot get between
+    the lines of a program's output.
+    """
+    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with ExitStack() as stack:
+        stack.callback(_set_hash_seed, os.environ.get(HASH_SEED))
+        stack.callback(random.setstate, python)
+        stack.callback(np.random.set_state, legacy)
+        stack.enter_context(warnings.catch_warnings())
+        stack.enter_context(redirect_stdout(sys.stderr))
+        stack.enter_context(threadpool_limits(limits=1))
+        if path.startswith("pyod."):
+            stack.enter_context(_isolated_torch(seed))
+            stack.enter_context(_pinned_numba())
+        warnings.simplefilter("ignore")
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        yield
+
+
+def _set_hash_seed(value: str | None) -> None:
+    if value is None:
+        os.environ.pop(HASH_SEED, None)
+    else:
+        os.environ[HASH_SEED] = value
+
+
+@contextmanager
+def _isolated_torch(seed: int) -> Iterator[None]:
+    import torch
+
+    from assay.detectors.training.loop import pinned_threads
+
+    in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count()) if in_use else ()
+    with pinned_threads(), torch.random.fork_rng(devices=devices):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def _pinned_numba() -> Iterator[None]:
+    """Let numba, which PyOD imports, use one thread inside the block."""
+    numba: Any = sys.modules.get("numba")
+    if numba is None:
+        yield
+        return
+    before = numba.get_num_threads()
+    numba.set_num_threads(1)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
