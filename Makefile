@@ -12,10 +12,11 @@ run: $(VENV)/.installed            ## set everything up and run the pipeline on 
 test: $(VENV)/.installed-test      ## run the whole test suite
 	pytest -n 2 --dist loadfile
 
-check: $(VENV)/.installed-test     ## lint and strict types
+check: $(VENV)/.installed-test     ## lint, strict types, and which package may import which
 	ruff format --check .
 	ruff check .
 	mypy
+	lint-imports
 
 format: $(VENV)/.installed-test
 	ruff format .
