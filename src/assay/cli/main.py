@@ -48,7 +48,9 @@ def init(folder: Path) -> None:
 
     set_environment(folder.resolve())
     made = create(folder)
-    click.echo(f"{made}: a project; README.md in it says what is what\nnext: cd {folder} && assay ingest FILE --name NAME")
+    click.echo(
+        f"{made}: a project; README.md in it says what is what\nnext: cd {folder} && assay ingest FILE --name NAME"
+    )
 
 
 @main.command()

@@ -49,8 +49,8 @@ def hash_code(root: Path, names: Iterable[str]) -> dict[str, str]:
     root : Path
         Project folder.
     names : iterable of str
-        Files and folders: of the project (``src/...``, ``constraints.txt``), or of the installed package (``assay/...``);
-        ``distributions/``, or one in it (``distributions/numpy``).
+        Files and folders of the project (``src/...``, ``constraints.txt``) or of the installed package
+        (``assay/...``); ``distributions/``, or one in it (``distributions/numpy``).
 
     Returns
     -------
@@ -65,7 +65,7 @@ def hash_code(root: Path, names: Iterable[str]) -> dict[str, str]:
 
 
 def distributions() -> dict[str, str]:
-    """Return the installed versions of `DISTRIBUTIONS`; local parts (``+cpu``) say on which machine, and are left out."""
+    """Return the installed versions of `DISTRIBUTIONS`, without the local part that names a machine (``+cpu``)."""
     found = {}
     for name in DISTRIBUTIONS:
         try:
@@ -73,6 +73,20 @@ def distributions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def described(code: Iterable[str]) -> str:
+    """Say how many files and versions these names of code are."""
+    names = list(code)
+    versions = sum(name.startswith(VERSIONS) for name in names)
+    return " and ".join(f"{n} {what}" for n, what in ((len(names) - versions, "files"), (versions, "versions")) if n)
+
+
+def named(code: Iterable[str], most: int = 3) -> str:
+    """The same with the first names."""
+    names = sorted(code)
+    shown = [name.removeprefix(VERSIONS) for name in names[:most]] + ["..."] * (len(names) > most)
+    return f"{described(names)} ({', '.join(shown)})"
 
 
 def made_by(code: Iterable[str]) -> dict[str, str]:

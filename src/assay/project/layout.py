@@ -66,7 +66,8 @@ class Project:
             if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():
                 return cls(folder)
         raise ConfigError(
-            f"{here} is not inside an Assay project (a folder with params.yaml and dvc.yaml); cd into one"
+            f"{here} is not inside an Assay project (a folder with params.yaml and dvc.yaml); cd into one, or "
+            "make one: `assay init FOLDER`"
         )
 
     @cached_property
