@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import sysconfig
-import time
 from pathlib import Path
 
 import httpx
@@ -17,10 +16,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from tests.conftest import QUICK, ROOT, Checkout
+from tests.waiting import HANG_SECONDS, wait_until
 
 import assay
 
-BACKSTOP = 600
 NAME = "machines"
 SETTINGS = QUICK.replace("breast_cancer", NAME).replace("[0, 0.1]", "[0]").replace("[none, cadet]", "[none]")
 
@@ -114,30 +113,24 @@ def test_its_champion_is_served(project: Installed) -> None:
     content = {"columns": list("abcde"), "rows": [[0.0] * 5, [6.0] * 5]}
     with (
         project.start("assay", "serve", "--port", str(port)) as server,
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=BACKSTOP) as client,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=HANG_SECONDS) as client,
     ):
         try:
-            wait_ready(client, server)
+            wait_until(lambda: is_ready(client), server)
             answer = client.post("/score", json=content)
             assert answer.status_code == 200, answer.text
             assert [row["flagged"] for row in answer.json()["results"]] == [False, True]
         finally:
             server.send_signal(signal.SIGTERM)
-            server.communicate(timeout=BACKSTOP)
+            server.communicate(timeout=HANG_SECONDS)
     assert server.returncode == 0
 
 
-def wait_ready(client: httpx.Client, server: subprocess.Popen[str]) -> None:
-    end = time.monotonic() + BACKSTOP
-    while time.monotonic() < end:
-        assert server.poll() is None, server.communicate()[0]
-        try:
-            if client.get("/readyz").status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    raise AssertionError("the server did not become ready")
+def is_ready(client: httpx.Client) -> bool:
+    try:
+        return client.get("/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def test_a_replay_of_the_same_installation_is_the_same(project: Installed) -> None:
