@@ -18,9 +18,10 @@ check: $(VENV)/.installed-test     ## lint, strict types, and which package may 
 	mypy
 	lint-imports
 
-format: $(VENV)/.installed-test
+format: $(VENV)/.installed-test    ## code by ruff; the templates of `assay init` from the files that they copy
 	ruff format .
 	ruff check --fix .
+	python -m assay.project.templates
 
 serve: $(VENV)/.installed          ## serve the champion over HTTP
 	assay serve

@@ -16,7 +16,7 @@ from assay.environment import SWITCHES
 
 NO_SERVER = "http://127.0.0.1:9/api"
 COMMANDS = (
-    *("audit", "detectors", "ingest", "label", "promote", "restore", "reweight"),
+    *("audit", "detectors", "ingest", "init", "label", "promote", "restore", "reweight"),
     *("run", "schedule", "score", "scorers", "serve", "stage"),
 )
 

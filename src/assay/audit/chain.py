@@ -94,12 +94,17 @@ class Chain:
 
     @property
     def code(self) -> dict[str, str]:
-        """SHA-256 of every file of code behind the scorer, constraints.txt among them; "" where records disagree."""
+        """Code behind the scorer as `assay.project.installed.hash_code` names it; "" where records disagree."""
         found: dict[str, str] = {}
         for record in self.behind.values():
             for path, digest in record["code"].items():
                 found[path] = digest if found.get(path, digest) == digest else ""
         return found
+
+    @property
+    def made_by(self) -> str:
+        """Version of the installed Assay that made the scorer, "" where the code was the project's own."""
+        return " and ".join(sorted({str(record["assay"]) for record in self.behind.values() if "assay" in record}))
 
     @property
     def data(self) -> dict[str, str]:

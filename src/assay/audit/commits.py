@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from assay.audit.chain import Chain
-from assay.hashing import RECORD, hash_bytes
+from assay.hashing import RECORD, hash_bytes, hash_json
+from assay.project.installed import LOCK, SOURCE, is_installed, read_lock
 from assay.project.versioning import git, has_git
 
 MOST = 500
@@ -88,10 +89,13 @@ def logged_commit(chain: Chain) -> str | None:
 
 def differences_at(chain: Chain, commit: str) -> tuple[str, ...]:
     """Name what in a commit is not what a scorer was made from."""
-    root, hashes = chain.project.root, {**chain.code, **chain.settings}
-    paths = ["params.yaml", "data.dvc", "dvc.lock", *hashes]
+    own = {path: digest for path, digest in chain.code.items() if not is_installed(path)}
+    root, hashes = chain.project.root, {**own, **chain.settings}
+    paths = ["params.yaml", "data.dvc", "dvc.lock", LOCK, *hashes]
     content = dict(zip(paths, _files(root, [(commit, path) for path in paths]), strict=True))
     found = [path for path, digest in hashes.items() if hash_bytes(content[path] or b"") != digest]
+    if chain.made_by and not _same_installation(chain, content[LOCK]):
+        found.insert(0, LOCK)
     if not _same_params(chain, content["params.yaml"]):
         found.insert(0, "params.yaml")
     if not _same_data(chain, content["data.dvc"], content["dvc.lock"]):
@@ -131,6 +135,8 @@ def _origin(chain: Chain, commit: str, logged: str | None, differs: tuple[str, .
         note += f"; the run itself began at {logged[:12]}, with changes that were committed later"
     if chain.archive.remote is None:
         note += "; no DVC remote is configured, so the bytes come from this machine's DVC cache"
+    if chain.made_by:
+        note += f"; its code is that of Assay {chain.made_by}, to be installed"
     return Origin(commit, logged, differs, commands, note)
 
 
@@ -143,7 +149,7 @@ def _no_commit(chain: Chain, logged: str | None) -> str:
         return f"{words}; the run began at {logged[:12]}, which is not in this repository any more"
     return (
         f"{words}, and which one was checked out has not been logged: commit params.yaml, data.dvc, dvc.lock, "
-        "expectations/, quarantine/, labels/, targets/ and src/ after a run to have one"
+        f"expectations/, quarantine/, labels/, targets/ and {LOCK if chain.made_by else SOURCE} after a run to have one"
     )
 
 
@@ -176,6 +182,12 @@ def _same_params(chain: Chain, text: bytes | None) -> bool:
         if value != then:
             return False
     return True
+
+
+def _same_installation(chain: Chain, lock: bytes | None) -> bool:
+    """Hold assay.lock to the code on record of every stage behind the scorer."""
+    stages = read_lock(lock or b"")["stages"]
+    return all(stages.get(stage) == hash_json(record["code"]) for stage, record in chain.behind.items())
 
 
 def _same_data(chain: Chain, tracked: bytes | None, lock: bytes | None) -> bool:

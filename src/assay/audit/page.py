@@ -124,7 +124,7 @@ def _summary(node: Node) -> str:
         rows = [f"{role} {told.split()[0]}" for part in facts.get("roles", ()) for role, told in part.items()]
         return ", ".join(rows)
     wanted = {
-        "code": ("files", "constraints_txt"),
+        "code": ("files", "assay", "constraints_txt"),
         "data": ("rows", "columns", "modality"),
         "validate": ("failed", "batches"),
         "train": ("shipped", "seed", "device"),

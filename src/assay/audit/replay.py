@@ -12,14 +12,16 @@ from typing import Any
 
 import numpy as np
 
+import assay
 from assay import console
 from assay.audit.chain import Chain, before_entries, event_of, read_chain, require_records, where_from
 from assay.audit.commits import commit_with, content_at, find_origin
 from assay.errors import AssayError, ScorerError, StageError
-from assay.hashing import hash_file, hash_paths
+from assay.hashing import hash_file
 from assay.parts import parse_json, read_arrays, read_json, write_bytes
 from assay.project import stages
 from assay.project.freshness import read_record
+from assay.project.installed import VERSIONS, hash_code, is_installed, named
 from assay.project.layout import STAGES, Project
 from assay.scorer.scorer import HEAD
 
@@ -105,12 +107,10 @@ def replay_scorer(project: Project, tag: str) -> Replayed:
 def _require_code(chain: Chain) -> None:
     """Raise `StageError` unless the code that runs is the code on record."""
     project = chain.project
-    now = {
-        path: digest
-        for stage in chain.behind
-        for path, digest in hash_paths(project.root, _present(project, project.stages[stage].code)).items()
-    }
+    now = hash_code(project.root, {path for stage in chain.behind for path in project.stages[stage].code})
     if differing := sorted(path for path in {*now, *chain.code} if now.get(path) != chain.code.get(path)):
+        if chain.made_by:
+            raise StageError(_another_assay(chain, differing, now))
         origin = find_origin(chain)
         fitting = origin.commands if origin.commit is not None and not origin.differs else ()
         advice = f"bring it back with `{' && '.join(fitting)}`" if fitting else origin.note
@@ -121,17 +121,23 @@ def _require_code(chain: Chain) -> None:
     stages.require_own_code(project)
 
 
+def _another_assay(chain: Chain, differing: list[str], now: dict[str, str]) -> str:
+    """Say which Assay a scorer needs, and what differs of the installed one."""
+    told = f"replay needs what {chain.tag} was made with: Assay {chain.made_by}; installed is {assay.__version__}"
+    moved = [path for path in differing if path.startswith(VERSIONS)]
+    versions = [f"{p.removeprefix(VERSIONS)} {chain.code.get(p, 'none')} -> {now.get(p, 'none')}" for p in moved]
+    files = [path for path in differing if path not in moved]
+    words = [*([f"other {named(files)}"] if files else []), *versions]
+    return f"{told}, with {', '.join(words)}; install the recorded versions into an environment, and replay from there"
+
+
 def _evaluates(chain: Chain, stage: str) -> bool:
     """Tell whether the evaluation of this run is on record, and by today's code; no scorer depends on it."""
     if stage != "evaluate" or stage not in chain.records:
         return False
     project = chain.project
-    now = hash_paths(project.root, _present(project, project.stages[stage].code))
+    now = hash_code(project.root, project.stages[stage].code)
     return bool(now == chain.records[stage]["code"])
-
-
-def _present(project: Project, paths: tuple[str, ...]) -> list[str]:
-    return [path for path in paths if (project.root / path).exists()]
 
 
 def _prepare(chain: Chain, root: Path) -> Project:
@@ -144,7 +150,8 @@ def _prepare(chain: Chain, root: Path) -> Project:
     write_bytes(root / "params.yaml", text.encode())
     shutil.copyfile(project.root / "dvc.yaml", root / "dvc.yaml")
     for path in chain.code:
-        _copy(project.root / path, root / path)
+        if not is_installed(path):
+            _copy(project.root / path, root / path)
     for path in chain.data:
         found = chain.find_data(path)
         if found is None:

@@ -15,6 +15,7 @@ from assay.audit.verify import verify_scorer
 from assay.hashing import hash_bytes, hash_json
 from assay.parts import parse_json
 from assay.project.deployment import read_deployment
+from assay.project.installed import CONSTRAINTS, VERSIONS
 from assay.project.layout import STAGES, Project
 
 TITLES = {
@@ -179,7 +180,12 @@ def injected_rows(chain: Chain) -> list[dict[str, Any]] | None:
 
 
 def _code(chain: Chain, found: Finding) -> Node:
-    facts = {"files": len(chain.code), "constraints_txt": chain.code.get("constraints.txt", "")[:12]}
+    facts: dict[str, Any] = {"files": sum(not path.startswith(VERSIONS) for path in chain.code)}
+    if chain.made_by:
+        versions = {p.removeprefix(VERSIONS): v for p, v in sorted(chain.code.items()) if p.startswith(VERSIONS)}
+        facts |= {"assay": chain.made_by, "installed": versions}
+    else:
+        facts |= {"constraints_txt": chain.code.get(CONSTRAINTS, "")[:12]}
     return Node("code", TITLES["code"], found.state, found.detail, hash_json(chain.code), facts)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+import assay
 from assay.audit.chain import UNKNOWN, Chain, before_entries, event_of, read_chain, work_folder
 from assay.audit.commits import commit_with, without_git
 from assay.audit.delivery import bento_folder, check_bento, check_deployment, check_log, check_model
@@ -14,6 +15,7 @@ from assay.hashing import RECORD, dvc_directory_md5, hash_bytes, hash_file, hash
 from assay.ledger.rows import FIRST, TARGETS, rows_folder
 from assay.parts import parse_json
 from assay.project.freshness import differences
+from assay.project.installed import SOURCE, VERSIONS, described, hash_code, is_installed, named
 from assay.project.layout import STAGES, Project
 from assay.project.scorers import find_scorer
 from assay.project.versioning import DATA, committed_version, locked_version, tracked_version
@@ -161,15 +163,24 @@ def _setting(chain: Chain, path: str) -> Outcome:
 
 
 def _changed(chain: Chain, recorded: dict[str, str]) -> list[str]:
-    """Name the files of the project that are not the recorded ones now."""
+    """Name the files of the project, or of the installed Assay, that are not the recorded ones now."""
     root = chain.project.root
-    now = hash_paths(root, [path for path in recorded if (root / path).is_file()])
+    now = hash_code(root, recorded)
     return [path for path, digest in sorted(recorded.items()) if now.get(path) != digest]
 
 
 def _code(chain: Chain) -> Outcome:
-    """Code goes on being written; while the Bento or Git holds the recorded file, a change is no tampering."""
+    """Code goes on being written; while the Bento or Git holds the recorded file, a change is no tampering.
+
+    Nor is it that another version of Assay is installed: the record says which one to install again.
+    """
     changed = _changed(chain, chain.code)
+    if chain.made_by:
+        told = f"made by Assay {chain.made_by}, installed is {assay.__version__}"
+        if not changed:
+            return "ok", f"{told}: the same {described(chain.code)}"
+        if chain.made_by != assay.__version__:
+            return "superseded", f"{told}: other {named(changed)}"
     if not changed:
         return "ok", f"{len(chain.code)} files, constraints.txt among them"
     lost = [path for path in changed if not _kept(chain, path)]
@@ -180,7 +191,11 @@ def _code(chain: Chain) -> Outcome:
 
 
 def _kept(chain: Chain, path: str) -> bool:
-    copy, digest = bento_folder(chain.project, chain.name, chain.version) / path, chain.code[path]
+    """Tell whether a recorded file of code is kept; a version on record can be installed again."""
+    if path.startswith(VERSIONS):
+        return True
+    held = f"{SOURCE}{path}" if is_installed(path) else path
+    copy, digest = bento_folder(chain.project, chain.name, chain.version) / held, chain.code[path]
     return (copy.is_file() and hash_file(copy) == digest) or commit_with(chain.project.root, path, digest) is not None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -36,6 +37,20 @@ class Commands(click.Group):
 @click.version_option(__version__)
 def main() -> None:
     """Train, calibrate, audit and deploy anomaly scorers on data that nobody can promise is clean."""
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def init(folder: Path) -> None:
+    """Make a project in FOLDER: settings, pipeline and flow, with Git and DVC, for the installed Assay."""
+    from assay.environment import set_environment
+    from assay.project.creation import create
+
+    set_environment(folder.resolve())
+    made = create(folder)
+    click.echo(
+        f"{made}: a project; README.md in it says what is what\nnext: cd {folder} && assay ingest FILE --name NAME"
+    )
 
 
 @main.command()
@@ -100,6 +115,7 @@ def stage(name: str) -> None:
     from assay.errors import ConfigError
     from assay.project import stages
     from assay.project.ingest import require_known_data
+    from assay.project.installed import require_locked
     from assay.project.layout import STAGES
     from assay.runs import run as runs
 
@@ -108,6 +124,7 @@ def stage(name: str) -> None:
     with project.lock():
         require_known_data(project)
         stages.require_own_code(project)
+        require_locked(project, name)
         runs.end_interrupted(project)
         runs.execute(project, name)
         if name == "package":

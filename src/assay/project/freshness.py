@@ -14,6 +14,7 @@ from typing import Any
 from assay.errors import StageError, TamperedError
 from assay.hashing import RECORD, SCHEMA, dvc_directory_md5, hash_bytes, hash_file, hash_paths, hash_tree, stage_key
 from assay.parts import canonical_json, parse_json, write_bytes
+from assay.project.installed import hash_code, made_by
 from assay.project.layout import Project
 from assay.project.versioning import locked_version
 
@@ -73,7 +74,7 @@ def describe_inputs(project: Project, stage_name: str) -> dict[str, Any]:
         "dataset": project.dataset,
         "inputs": hash_paths(project.root, stage.inputs),
         "params": project.params_of(stage),
-        "code": hash_paths(project.root, stage.code),
+        "code": hash_code(project.root, stage.code),
     }
 
 
@@ -146,7 +147,7 @@ def run_stage(project: Project, stage_name: str, work: Work) -> Outcome:
         details = work(project, staging)
         if describe_inputs(project, stage_name) != described:
             raise StageError(f"stage {stage_name}: its inputs changed while it ran; run again")
-        content = canonical_json({**described, "outputs": hash_tree(staging)}).encode()
+        content = canonical_json({**described, **made_by(described["code"]), "outputs": hash_tree(staging)}).encode()
         write_bytes(staging / RECORD, content)
         record = json.loads(content)
         # The event comes first: a crash between the two leaves an event without outputs, which is harmless.

@@ -16,6 +16,7 @@ from assay.eventlog import EventLog
 from assay.names import check_name
 from assay.parts import parse_yaml, write_bytes
 from assay.project.config import Config, parse_config, read_params
+from assay.project.installed import check_params, is_own, stage_code
 
 STAGES = ("split", "contaminate", "validate", "train", "calibrate", "select", "evaluate", "package")
 
@@ -27,8 +28,11 @@ class Stage:
     Attributes
     ----------
     name : str
-    inputs, code : tuple of str
-        Paths relative to the project; code lies in ``src/`` or is ``constraints.txt``.
+    inputs : tuple of str
+        Paths relative to the project.
+    code : tuple of str
+        The same in ``src/`` and constraints.txt; or, where the stage depends on assay.lock, what is installed
+        (see `assay.project.installed.hash_code`).
     params : tuple of str
         Names in params.yaml.
     folder : str
@@ -62,7 +66,8 @@ class Project:
             if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():
                 return cls(folder)
         raise ConfigError(
-            f"{here} is not inside an Assay project (a folder with params.yaml and dvc.yaml); cd into one"
+            f"{here} is not inside an Assay project (a folder with params.yaml and dvc.yaml); cd into one, or "
+            "make one: `assay init FOLDER`"
         )
 
     @cached_property
@@ -115,12 +120,12 @@ class Project:
 
     def _stage(self, name: str, raw: dict[str, Any]) -> Stage:
         deps = [path.replace("${dataset}", self.dataset) for path in raw["deps"]]
-        code = tuple(path for path in deps if path.startswith("src/") or path == "constraints.txt")
+        params = raw.get("params", ())
         return Stage(
             name=name,
-            inputs=tuple(path for path in deps if path not in code),
-            code=code,
-            params=tuple(raw.get("params", ())),
+            inputs=tuple(path for path in deps if not is_own(path)),
+            code=stage_code(name) if check_params(name, params) else tuple(filter(is_own, deps)),
+            params=tuple(entry for entry in params if isinstance(entry, str)),
             folder=raw["outs"][0].replace("${dataset}", self.dataset),
         )
 

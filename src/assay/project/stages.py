@@ -12,9 +12,10 @@ from assay.data.labelling import labels_path
 from assay.data.quarantine import quarantine_path
 from assay.data.target import target_path
 from assay.errors import StageError
-from assay.hashing import RECORD, hash_json, hash_paths, hash_tree
+from assay.hashing import RECORD, hash_json, hash_tree
 from assay.pipeline.progress import Progress, silent
 from assay.project.freshness import Outcome, run_stage
+from assay.project.installed import hash_code
 from assay.project.layout import Project
 
 LEARNED_FROM = ("train", "adapt", "calibration")
@@ -51,7 +52,7 @@ def _validate(project: Project, out: Path, progress: Progress) -> dict[str, Any]
 def _train(project: Project, out: Path, progress: Progress) -> dict[str, Any]:
     """Train; states of interrupted trainings are kept by the code that made them, until one is finished."""
     checkpoints = project.state / "checkpoints" / project.dataset
-    code = hash_json(hash_paths(project.root, project.stages["train"].code))[:12]
+    code = hash_json(hash_code(project.root, project.stages["train"].code))[:12]
     details = pipeline.train(
         project.data,
         project.folder("split") / "train",

@@ -136,7 +136,9 @@ def _run_build(folder: Path, root: Path, chain_head: str, staging: Path) -> None
     """Build in a child whose BENTOML_HOME is `staging`, from a copy of the package that is running."""
     bentofile = root / "bentofile.yaml"
     if not bentofile.is_file():
-        raise ToolError(f"{bentofile} is missing; it says what goes into a Bento: copy it from Assay's own folder")
+        raise ToolError(
+            f"{bentofile} is missing; it says what goes into a Bento; `assay init` in an empty folder writes one"
+        )
     context = staging / "context"
     package = Path(assay.__file__).parent
     shutil.copytree(package, context / "src" / "assay", ignore=shutil.ignore_patterns("__pycache__"))

@@ -18,6 +18,7 @@ from assay.project import stages, versioning
 from assay.project.deployment import Deployment, keep, promote, read_deployment
 from assay.project.freshness import Outcome, is_fresh, run_stage
 from assay.project.ingest import restore
+from assay.project.installed import refresh_lock
 from assay.project.layout import STAGES, Project
 from assay.runs.report import candidates_table, leaderboard, write_report
 
@@ -65,6 +66,7 @@ def prepare(project: Project) -> None:
     restore(project)
     project.require_dataset(project.dataset)
     stages.require_own_code(project)
+    refresh_lock(project)
     project.events.check()
     end_interrupted(project)
 

@@ -1,0 +1,116 @@
+"""Making a project: what `assay init` writes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from assay.errors import ConfigError, ToolError
+from assay.parts import write_bytes, write_json
+from assay.project import versioning
+from assay.project.installed import LOCK, is_own, lock_content
+from assay.project.layout import Project
+from assay.project.templates import COPIES, README, read_template, template_stages
+
+PIPELINE = "dvc.yaml"
+HEAD = """\
+# One stage per verb. The same lists of inputs and parameters serve DVC and Assay's own records. The code of a stage is
+# what is installed: `assay run` and `assay stage` keep its hash in assay.lock.
+"""
+
+
+def create(folder: Path) -> Path:
+    """Make a project in a folder, which need not exist; all of it appears at its end, or nothing.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    ToolError
+        Git is not installed, or Git or DVC fails.
+    ConfigError
+        The folder holds a project, or something of a name that a project needs.
+    """
+    folder = folder.resolve()
+    if not versioning.has_git():
+        raise ToolError("git is not installed, and a project is a Git repository; install git, then run this again")
+    _require_room(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = folder if folder.is_dir() else folder.parent
+    inside = versioning.git(beside, "rev-parse", "--is-inside-work-tree") is not None
+    staging = Path(tempfile.mkdtemp(dir=beside, prefix=".assay-init-"))
+    try:
+        staging.chmod(0o755)
+        _write(staging, own_git=not inside)
+        if folder.is_dir():
+            _move(staging, folder)
+        else:
+            staging.rename(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return folder
+
+
+def pipeline() -> dict[str, Any]:
+    """Return the content of a project's dvc.yaml: this repository's, with assay.lock in the place of its code."""
+    stages = {}
+    for name, stage in template_stages().items():
+        inputs = [path for path in stage["deps"] if not is_own(path)]
+        params = [*stage.get("params", ()), {LOCK: [f"stages.{name}"]}]
+        stages[name] = {"cmd": stage["cmd"], "deps": inputs, "params": params, "outs": stage["outs"]}
+    return {"stages": stages}
+
+
+def _require_room(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; name a new folder, or an empty one")
+    names = sorted({name.partition("/")[0] for name in (*COPIES, README, LOCK)})
+    if there := [name for name in names if os.path.lexists(folder / name)]:
+        what = "is an Assay project already" if {PIPELINE, "params.yaml"} <= {*there} else "is not empty enough"
+        raise ConfigError(
+            f"{folder} {what}: it holds {', '.join(there)}, which `assay init` would write; nothing was written. "
+            "Name a new folder, or move these away"
+        )
+
+
+def _write(root: Path, *, own_git: bool) -> None:
+    """Write a whole project; DVC wants to see a Git repository, and leaves entries in its index."""
+    import yaml
+
+    _git_init(root)
+    versioning.dvc(root, "init", "--quiet")
+    for scratch in (root / ".git", root / ".dvc" / "tmp"):
+        shutil.rmtree(scratch, ignore_errors=True)
+    if own_git:
+        _git_init(root)
+    for name in (README, *COPIES):
+        write_bytes(root / name, read_template(name))
+    text = yaml.safe_dump(pipeline(), sort_keys=False, width=120)
+    write_bytes(root / PIPELINE, (HEAD + text).encode())
+    write_json(root / LOCK, lock_content(Project(root)))
+
+
+def _git_init(root: Path) -> None:
+    done = subprocess.run(["git", "init", "--quiet"], cwd=root, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ToolError(f"`git init` failed in {root.parent}: {done.stderr.strip()}")
+
+
+def _move(staging: Path, folder: Path) -> None:
+    """Move everything into a folder that exists; what makes it a project comes last. On an error all goes back."""
+    moved = []
+    try:
+        for path in sorted(staging.iterdir(), key=lambda path: (path.name == PIPELINE, path.name)):
+            path.rename(folder / path.name)
+            moved.append(path)
+    except BaseException:
+        for path in moved:
+            (folder / path.name).rename(path)
+        raise
