@@ -102,12 +102,13 @@ def _figures(
     eps: float,
 ) -> dict[str, Any]:
     """What the test rows say of one candidate at one level."""
+    from assay.calibration.decisions import Rule
     from assay.evaluation.metrics import auprc, auroc, stratum_rates
 
     counts = (len(normals.scores), len(anomalies.scores))
     truth = np.concatenate([np.zeros(counts[0], np.int8), np.ones(counts[1], np.int8)])
     scores = np.concatenate([normals.scores, anomalies.scores])
-    flags, detected = (found <= eps for found in p_values)
+    flags, detected = map(Rule(eps).flags, p_values)
     rates = stratum_rates(flags, strata)
     return {
         "auroc": auroc(truth, scores),
