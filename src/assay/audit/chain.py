@@ -13,12 +13,14 @@ from assay.errors import ScorerError, TamperedError
 from assay.hashing import RECORD, hash_bytes, hash_file
 from assay.parts import parse_json, read_json
 from assay.project.archive import Archive, Listing
-from assay.project.layout import STAGES, Project
+from assay.project.layout import Project
 from assay.project.scorers import find_scorer
+from assay.project.stages import STAGES
 from assay.scorer.scorer import HEAD
 
 Record = dict[str, Any]
 UNKNOWN = "not known to this version of Assay; use the version that made the scorer"
+BESIDE = tuple(stage for stage, entry in STAGES.items() if not entry.behind)
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ class Chain:
         Content of ``scorer.json``.
     version : str
     records : dict of str to dict
-        By stage: those that the scorer carries and names by their hash; ``evaluate`` and ``package``, which
-        are not behind the scorer, where work/ or DVC's cache holds those of its run.
+        By stage: those that the scorer carries and names by their hash; those of stages that are not behind the
+        scorer (``evaluate``, ``package``), where work/ or DVC's cache holds those of its run.
     contents : dict of str to bytes
         The same records as they are written.
     archive : Archive
@@ -250,7 +252,7 @@ def read_chain(project: Project, tag: str) -> Chain:
         archive=Archive(project.root),
         events=_events(project),
     )
-    for stage in ("evaluate", "package"):
+    for stage in BESIDE:
         if (content := _beside(chain, stage)) is not None:
             chain.contents[stage], chain.records[stage] = content, parse_json(content)
     return chain
@@ -279,8 +281,8 @@ def _has(path: Path, digest: str) -> bool:
 def _beside(chain: Chain, stage: str) -> bytes | None:
     """Return the record of a stage that read what the scorer was made of, or made it; the newest logged one."""
     here = chain.work(stage) / RECORD
-    mark = "evaluation.json" if stage == "evaluate" else f"{chain.version}/{HEAD}"
-    cached = [chain.archive.object(listing[RECORD]) for listing in chain.archive.folders_with(RECORD, mark)]
+    marks = {"evaluate": ["evaluation.json"], "package": [f"{chain.version}/{HEAD}"]}.get(stage, [])
+    cached = [chain.archive.object(listing[RECORD]) for listing in chain.archive.folders_with(RECORD, *marks)]
     contents = [path.read_bytes() for path in (here, *cached) if path is not None and path.is_file()]
     fitting = [content for content in contents if _fits(chain, stage, content)]
     logged = {e.get("record"): place for place, e in enumerate(chain.events) if e.get("stage") == stage}
@@ -295,10 +297,23 @@ def _fits(chain: Chain, stage: str, content: bytes) -> bool:
             return False
         if stage == "package":
             return bool(outputs[f"{chain.version}/{HEAD}"] == hash_file(chain.folder / HEAD))
-        made = {f"work/{chain.name}/{before}/{RECORD}": chain.named(before) for before in ("train", "calibrate")}
-        return made.items() <= inputs.items() and bool(record["params"]["eps"] == chain.head["eps"])
+        return _reads_from(chain, inputs) and record["params"].get("eps", chain.head["eps"]) == chain.head["eps"]
     except (ValueError, KeyError, TypeError):
         return False
+
+
+def _reads_from(chain: Chain, inputs: dict[str, str]) -> bool:
+    """Tell whether the outputs of stages that a record names as inputs are those of the chain, and there are any."""
+    compared = []
+    for path, digest in inputs.items():
+        top, _, rest = path.partition(f"/{chain.name}/")
+        stage, _, name = rest.partition("/")
+        if top == "work" and stage in chain.records:
+            content = chain.contents[stage]
+            compared.append(
+                digest == (hash_bytes(content) if name == RECORD else chain.records[stage]["outputs"][name])
+            )
+    return bool(compared) and all(compared)
 
 
 def event_of(chain: Chain, event: str, **fields: Any) -> dict[str, Any] | None:

@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 
 from assay import console
-from assay.audit.chain import Chain, before_entries, event_of, read_chain, require_records, where_from
+from assay.audit.chain import BESIDE, Chain, before_entries, event_of, read_chain, require_records, where_from
 from assay.audit.commits import commit_with, content_at, find_origin
 from assay.errors import AssayError, ScorerError, StageError
 from assay.hashing import hash_file, hash_paths
 from assay.parts import parse_json, read_arrays, read_json, write_bytes
 from assay.project import stages
 from assay.project.freshness import read_record
-from assay.project.layout import STAGES, Project
+from assay.project.layout import Project
+from assay.project.stages import STAGES
 from assay.scorer.scorer import HEAD
 
 RTOL, ATOL = 1e-3, 1e-5
@@ -93,7 +94,7 @@ def replay_scorer(project: Project, tag: str) -> Replayed:
     _require_code(chain)
     with tempfile.TemporaryDirectory(prefix="assay-replay-") as folder:
         replica = _prepare(chain, Path(folder) / "project")
-        stages = [stage for stage in STAGES if stage in chain.behind or stage == "package" or _evaluates(chain, stage)]
+        stages = [stage for stage in STAGES if stage in chain.behind or stage == "package" or _compares(chain, stage)]
         for stage in stages:
             _run(replica, stage)
         compared = [_compare(chain, replica, stage) for stage in stages if stage != "package"]
@@ -121,13 +122,16 @@ def _require_code(chain: Chain) -> None:
     stages.require_own_code(project)
 
 
-def _evaluates(chain: Chain, stage: str) -> bool:
-    """Tell whether the evaluation of this run is on record, and by today's code; no scorer depends on it."""
-    if stage != "evaluate" or stage not in chain.records:
+def _compares(chain: Chain, stage: str) -> bool:
+    """Tell whether a stage that no scorer depends on is on record by today's code, and so are those that it reads."""
+    if stage not in BESIDE or stage not in chain.records:
         return False
-    project = chain.project
+    project, work = chain.project, f"work/{chain.name}/"
     now = hash_paths(project.root, _present(project, project.stages[stage].code))
-    return bool(now == chain.records[stage]["code"])
+    read = {
+        path.removeprefix(work).partition("/")[0] for path in chain.records[stage]["inputs"] if path.startswith(work)
+    }
+    return now == chain.records[stage]["code"] and all(_compares(chain, name) for name in read & {*BESIDE})
 
 
 def _present(project: Project, paths: tuple[str, ...]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from assay.audit.chain import UNKNOWN, Chain, before_entries, event_of, read_chain, work_folder
+from assay.audit.chain import BESIDE, UNKNOWN, Chain, before_entries, event_of, read_chain, work_folder
 from assay.audit.commits import commit_with, without_git
 from assay.audit.delivery import bento_folder, check_bento, check_deployment, check_log, check_model
 from assay.audit.findings import INTACT, Finding, Findings, Outcome, differ, look
@@ -14,8 +14,9 @@ from assay.hashing import RECORD, dvc_directory_md5, hash_bytes, hash_file, hash
 from assay.ledger.rows import FIRST, TARGETS, rows_folder
 from assay.parts import parse_json
 from assay.project.freshness import differences
-from assay.project.layout import STAGES, Project
+from assay.project.layout import Project
 from assay.project.scorers import find_scorer
+from assay.project.stages import STAGES
 from assay.project.versioning import DATA, committed_version, locked_version, tracked_version
 from assay.scorer.scorer import HEAD, RATIO, check_files
 
@@ -54,8 +55,8 @@ def verify_scorer(project: Project, tag: str) -> Findings:
     found.append(look(DATA, lambda: _tracked(chain)))
     found += [look(path, partial(_setting, chain, path)) for path in chain.settings]
     found.append(look("code", lambda: _code(chain)))
-    for stage in (*order, "evaluate"):
-        check = partial(_evaluation if stage == "evaluate" else _stage, chain, stage, moved)
+    for stage in (*order, *(stage for stage in BESIDE if stage != "package")):
+        check = partial(_beside if stage in BESIDE else _stage, chain, stage, moved)
         found.append(look(f"stage {stage}", check))
         if found[-1].state == "superseded":
             moved.add(f"work/{chain.name}/{stage}/")
@@ -212,8 +213,8 @@ def _made_elsewhere(chain: Chain, carried: Path) -> str:
     )
 
 
-def _evaluation(chain: Chain, stage: str, moved: set[str]) -> Outcome:
-    """Hold the evaluation, which no scorer depends on, to its record, and that to the log or dvc.lock."""
+def _beside(chain: Chain, stage: str, moved: set[str]) -> Outcome:
+    """Hold a stage that no scorer depends on, as the evaluation, to its record, and that to the log or dvc.lock."""
     here = chain.work(stage)
     if not here.is_dir():
         return _superseded(chain, stage) if stage in chain.records else ("ok", "none is on record")

@@ -37,14 +37,6 @@ USES = (
     "excluded",
 )
 INJECTED, LABELLED, TARGET = "injected", "labelled", "target"
-STAGE_USES = {
-    "split": ("excluded",),
-    "contaminate": ("pool",),
-    "train": ("train", "labelled", "injected"),
-    "calibrate": ("adapt", "calibration", "target"),
-    "select": ("selection",),
-    "evaluate": ("test",),
-}
 FIRST = ("split", "contaminate")
 TARGETS = "targets"
 _META = b"assay"

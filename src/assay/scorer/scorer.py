@@ -211,7 +211,7 @@ class Scorer:
         ConfigError, InputError
             Both are given; the rate is not between 0 and 1; this scorer's p-values do not allow the decision.
         """
-        rule = Rule(float(self.head["eps"]) if eps is None and fdr is None else eps, fdr)
+        rule = Rule(self.head["eps"] if eps is None and fdr is None else eps, fdr)
         rule.require(self.calibrator)
         return rule
 
