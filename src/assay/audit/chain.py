@@ -10,7 +10,7 @@ from typing import Any
 
 from assay.data.labelling import COLUMNS
 from assay.errors import ScorerError, TamperedError
-from assay.hashing import RECORD, hash_bytes, hash_file
+from assay.hashing import RECORD, Record, hash_bytes, hash_file
 from assay.parts import parse_json, read_json
 from assay.project.archive import Archive, Listing
 from assay.project.layout import Project
@@ -18,7 +18,6 @@ from assay.project.scorers import find_scorer
 from assay.project.stages import STAGES
 from assay.scorer.scorer import HEAD
 
-Record = dict[str, Any]
 UNKNOWN = "not known to this version of Assay; use the version that made the scorer"
 BESIDE = tuple(stage for stage, entry in STAGES.items() if not entry.behind)
 
@@ -35,7 +34,7 @@ class Chain:
     head : dict
         Content of ``scorer.json``.
     version : str
-    records : dict of str to dict
+    records : dict of str to Record
         By stage: those that the scorer carries and names by their hash; those of stages that are not behind the
         scorer (``evaluate``, ``package``), where work/ or DVC's cache holds those of its run.
     contents : dict of str to bytes
@@ -92,14 +91,14 @@ class Chain:
     @property
     def params(self) -> dict[str, Any]:
         """Every parameter behind the scorer by its name in params.yaml."""
-        return {name: value for record in self.behind.values() for name, value in record["params"].items()}
+        return {name: value for record in self.behind.values() for name, value in record.params.items()}
 
     @property
     def code(self) -> dict[str, str]:
         """SHA-256 of every file of code behind the scorer, constraints.txt among them; "" where records disagree."""
         found: dict[str, str] = {}
         for record in self.behind.values():
-            for path, digest in record["code"].items():
+            for path, digest in record.code.items():
                 found[path] = digest if found.get(path, digest) == digest else ""
         return found
 
@@ -115,7 +114,7 @@ class Chain:
 
     @property
     def _outside(self) -> dict[str, str]:
-        found = {path: digest for record in self.behind.values() for path, digest in record["inputs"].items()}
+        found = {path: digest for record in self.behind.values() for path, digest in record.inputs.items()}
         return {path: digest for path, digest in sorted(found.items()) if not path.startswith("work/")}
 
     def work(self, stage: str) -> Path:
@@ -131,7 +130,7 @@ class Chain:
 
     def find(self, stage: str, name: str) -> Path | None:
         """Return a file with the recorded bytes of a stage's output: from work/, else from DVC's cache."""
-        digest = self.records[stage]["outputs"].get(name) if stage in self.records else None
+        digest = self.records[stage].outputs.get(name) if stage in self.records else None
         if digest is None:
             return None
         if _has(here := self.work(stage) / name, digest):
@@ -173,7 +172,7 @@ class Chain:
         ScorerError
             No intact copy of one is left; the message says where it may come from.
         """
-        for name in self.records[stage]["outputs"]:
+        for name in self.records[stage].outputs:
             if parts and not name.startswith(parts):
                 continue
             path = self.find(stage, name)
@@ -253,18 +252,17 @@ def read_chain(project: Project, tag: str) -> Chain:
         events=_events(project),
     )
     for stage in BESIDE:
-        if (content := _beside(chain, stage)) is not None:
-            chain.contents[stage], chain.records[stage] = content, parse_json(content)
+        if (content := _content_beside(chain, stage)) is not None and (record := _record(content)) is not None:
+            chain.contents[stage], chain.records[stage] = content, record
     return chain
 
 
 def _record(content: bytes) -> Record | None:
     """Return what a carried record says, None where it is no record."""
     try:
-        record = parse_json(content)
+        return Record.from_json(parse_json(content))
     except ValueError:
         return None
-    return record if isinstance(record, dict) and {"inputs", "outputs", "params", "code"} <= record.keys() else None
 
 
 def _events(project: Project) -> tuple[dict[str, Any], ...]:
@@ -278,7 +276,7 @@ def _has(path: Path, digest: str) -> bool:
     return path.is_file() and hash_file(path) == digest
 
 
-def _beside(chain: Chain, stage: str) -> bytes | None:
+def _content_beside(chain: Chain, stage: str) -> bytes | None:
     """Return the record of a stage that read what the scorer was made of, or made it; the newest logged one."""
     here = chain.work(stage) / RECORD
     marks = {"evaluate": ["evaluation.json"], "package": [f"{chain.version}/{HEAD}"]}.get(stage, [])
@@ -290,28 +288,25 @@ def _beside(chain: Chain, stage: str) -> bytes | None:
 
 
 def _fits(chain: Chain, stage: str, content: bytes) -> bool:
-    try:
-        record = parse_json(content)
-        inputs, outputs = record["inputs"], record["outputs"]
-        if record["stage"] != stage or record["dataset"] != chain.name:
-            return False
-        if stage == "package":
-            return bool(outputs[f"{chain.version}/{HEAD}"] == hash_file(chain.folder / HEAD))
-        return _reads_from(chain, inputs) and record["params"].get("eps", chain.head["eps"]) == chain.head["eps"]
-    except (ValueError, KeyError, TypeError):
+    record = _record(content)
+    if record is None or record.stage != stage or record.dataset != chain.name:
         return False
+    if stage == "package":
+        return record.outputs.get(f"{chain.version}/{HEAD}") == hash_file(chain.folder / HEAD)
+    eps = chain.head["eps"]
+    return _reads_from(chain, record) and bool(record.params.get("eps", eps) == eps)
 
 
-def _reads_from(chain: Chain, inputs: dict[str, str]) -> bool:
+def _reads_from(chain: Chain, record: Record) -> bool:
     """Tell whether the outputs of stages that a record names as inputs are those of the chain, and there are any."""
     compared = []
-    for path, digest in inputs.items():
+    for path, digest in record.inputs.items():
         top, _, rest = path.partition(f"/{chain.name}/")
         stage, _, name = rest.partition("/")
         if top == "work" and stage in chain.records:
             content = chain.contents[stage]
             compared.append(
-                digest == (hash_bytes(content) if name == RECORD else chain.records[stage]["outputs"][name])
+                digest == (hash_bytes(content) if name == RECORD else chain.records[stage].outputs.get(name))
             )
     return bool(compared) and all(compared)
 

@@ -160,7 +160,7 @@ def _names_outputs(chain: Chain, lock: bytes) -> bool:
     except (KeyError, TypeError, IndexError, AttributeError):
         return False
     return all(
-        params[stage] == record["params"] and folders[stage] in (None, outs[stage])
+        params[stage] == record.params and folders[stage] in (None, outs[stage])
         for stage, record in chain.behind.items()
     )
 

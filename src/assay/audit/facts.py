@@ -58,7 +58,7 @@ def reference_of(chain: Chain) -> dict[str, Any]:
 
 
 def _params(chain: Chain, stage: str, name: str) -> Any:
-    return chain.records[stage]["params"].get(name) if stage in chain.records else None
+    return chain.records[stage].params.get(name) if stage in chain.records else None
 
 
 def _split(chain: Chain) -> Facts:
@@ -178,7 +178,7 @@ def facts_of(chain: Chain, stage: str) -> Facts:
     if stage in FACTS:
         return FACTS[stage](chain)
     record = chain.records.get(stage)
-    return {} if record is None else {**record["params"], "files": sorted(record["outputs"])}
+    return {} if record is None else {**record.params, "files": sorted(record.outputs)}
 
 
 FACTS: dict[str, Callable[[Chain], Facts]] = {

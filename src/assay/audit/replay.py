@@ -19,7 +19,7 @@ from assay.errors import AssayError, ScorerError, StageError
 from assay.hashing import hash_file, hash_paths
 from assay.parts import parse_json, read_arrays, read_json, write_bytes
 from assay.project import stages
-from assay.project.freshness import read_record
+from assay.project.freshness import require_record
 from assay.project.layout import Project
 from assay.project.stages import STAGES
 from assay.scorer.scorer import HEAD
@@ -128,10 +128,8 @@ def _compares(chain: Chain, stage: str) -> bool:
         return False
     project, work = chain.project, f"work/{chain.name}/"
     now = hash_paths(project.root, _present(project, project.stages[stage].code))
-    read = {
-        path.removeprefix(work).partition("/")[0] for path in chain.records[stage]["inputs"] if path.startswith(work)
-    }
-    return now == chain.records[stage]["code"] and all(_compares(chain, name) for name in read & {*BESIDE})
+    read = {path.removeprefix(work).partition("/")[0] for path in chain.records[stage].inputs if path.startswith(work)}
+    return now == chain.records[stage].code and all(_compares(chain, name) for name in read & {*BESIDE})
 
 
 def _present(project: Project, paths: tuple[str, ...]) -> list[str]:
@@ -193,9 +191,7 @@ def _run(replica: Project, stage: str) -> None:
 def _compare(chain: Chain, replica: Project, stage: str) -> Compared:
     """Compare the outputs of a stage with the recorded ones."""
     here = replica.folder(stage)
-    record = read_record(here)
-    assert record is not None
-    then, now = chain.records[stage]["outputs"], record["outputs"]
+    then, now = chain.records[stage].outputs, require_record(here).outputs
     return judge(f"stage {stage}", then, now, lambda name: chain.find(stage, name), here)
 
 

@@ -199,7 +199,7 @@ def _stage(chain: Chain, stage: str, found: Finding) -> Node:
 def _reads(chain: Chain, stage: str) -> dict[str, list[str]]:
     """Name the nodes whose files a stage's record lists as inputs, and which parts of them."""
     found: dict[str, list[str]] = {}
-    for path in chain.records[stage]["inputs"] if stage in chain.records else ():
+    for path in chain.records[stage].inputs if stage in chain.records else ():
         parts = path.split("/")
         source = "data" if parts[0] == "data" else path if path in chain.settings else parts[2]
         part = parts[-1] if path in chain.settings or parts[0] == "data" else parts[3]

@@ -13,7 +13,7 @@ from assay.errors import AssayError
 from assay.hashing import RECORD, dvc_directory_md5, hash_bytes, hash_file, hash_json, hash_paths, lineage_root
 from assay.ledger.rows import FIRST, TARGETS, rows_folder
 from assay.parts import parse_json
-from assay.project.freshness import differences
+from assay.project.freshness import differences, read_record
 from assay.project.layout import Project
 from assay.project.scorers import find_scorer
 from assay.project.stages import STAGES
@@ -239,8 +239,8 @@ def _files(chain: Chain, stage: str, moved: set[str]) -> Outcome:
     """Re-hash the outputs of a stage and what it was made from."""
     here, record, root = chain.work(stage), chain.records[stage], chain.project.root
     words = differences(here, record)
-    now = hash_paths(root, [path for path in record["inputs"] if (root / path).is_file()])
-    gone = [path for path, then in record["inputs"].items() if now.get(path) != then]
+    now = hash_paths(root, [path for path in record.inputs if (root / path).is_file()])
+    gone = [path for path, then in record.inputs.items() if now.get(path) != then]
     words += [f"{p} was changed" if p in now else f"{p} is missing" for p in gone if not p.startswith(tuple(moved))]
     if words or not (gone := [path for path in gone if path not in chain.settings]):
         return differ(words)
@@ -254,7 +254,7 @@ def _superseded(chain: Chain, stage: str) -> Outcome:
     if listing is None:
         return "superseded", f"{told}; DVC's cache has not got the recorded ones, so that only the record was checked"
     wrong, lost = [], 0
-    for name, digest in chain.records[stage]["outputs"].items():
+    for name, digest in chain.records[stage].outputs.items():
         path = chain.archive.object(listing[name]) if name in listing else None
         lost += path is None
         if path is not None and hash_file(path) != digest:
@@ -270,7 +270,8 @@ def _package(chain: Chain) -> Outcome:
         return "superseded", f"{here} now holds a later scorer; this one lies in BentoML's store"
     if not _known(chain, "package"):
         return "differs", f"{here / RECORD} is not a record that was logged here"
-    return differ(differences(here, parse_json((here / RECORD).read_bytes())))
+    record = read_record(here)
+    return differ([f"{here / RECORD} is missing"] if record is None else differences(here, record))
 
 
 def _rows(chain: Chain) -> Outcome:
