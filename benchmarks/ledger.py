@@ -38,7 +38,8 @@ from assay.ledger.rows import keep_rows, pack, rows_folder
 from assay.ledger.who_saw import who_saw
 from assay.parts import write_bytes
 from assay.project.ingest import ingest
-from assay.project.layout import STAGES, Project
+from assay.project.layout import Project
+from assay.project.stages import STAGES
 from assay.runs import run as runs
 
 ROOT = Path(__file__).resolve().parents[1]

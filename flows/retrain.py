@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from assay.environment import set_environment
-from assay.project.layout import STAGES, Project
+from assay.project.layout import Project
+from assay.project.stages import STAGES
 
 set_environment(Path(__file__).resolve().parents[1])
 

@@ -5,14 +5,60 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from assay.parts import canonical_json
 
 RECORD = "record.json"
 SCHEMA = 1
 IGNORED = ("__pycache__", ".gitignore")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a stage read, by which parameters and code, and what it wrote: the content of ``record.json``.
+
+    Attributes
+    ----------
+    stage, dataset : str
+    inputs, code : dict of str to str
+        SHA-256 by path relative to the project.
+    params : dict
+        Values in params.yaml by their dotted names.
+    outputs : dict of str to str
+        SHA-256 by path relative to the stage's folder; empty before it has run.
+    schema : int
+    assay : str, optional
+        Version of Assay, where the code is that of an installed one.
+    """
+
+    stage: str
+    dataset: str
+    inputs: dict[str, str]
+    params: dict[str, Any]
+    code: dict[str, str]
+    outputs: dict[str, str] = field(default_factory=dict)
+    schema: int = SCHEMA
+    assay: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Hash of what determines a stage's outputs: its inputs, parameters and code."""
+        return hash_json({name: getattr(self, name) for name in ("stage", "dataset", "inputs", "params", "code")})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as plain JSON values."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_json(cls, content: Any) -> Self | None:
+        """Return the record that `to_json` described, None for anything else."""
+        if not isinstance(content, dict) or {*content, "assay"} != {part.name for part in fields(cls)}:
+            return None
+        whole = all(isinstance(content[name], dict) for name in ("inputs", "params", "code", "outputs"))
+        return cls(**content) if whole else None
 
 
 def hash_bytes(content: bytes) -> str:
@@ -70,11 +116,6 @@ def dvc_md5(files: Mapping[str, Path]) -> str:
         entries.append({"md5": digest, "relpath": name})
     text = json.dumps(entries, sort_keys=True)
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
-
-
-def stage_key(record: dict[str, Any]) -> str:
-    """Return the hash of what determines a stage's outputs: its inputs, parameters and code."""
-    return hash_json({name: record[name] for name in ("stage", "dataset", "inputs", "params", "code")})
 
 
 def lineage_root(records: dict[str, str]) -> str:

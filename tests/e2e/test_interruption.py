@@ -10,7 +10,8 @@ import pytest
 from tests.conftest import QUICK, Checkout
 from tests.waiting import at_work, wait_until, wait_until_none_works
 
-from assay.project.layout import STAGES, Project
+from assay.project.layout import Project
+from assay.project.stages import STAGES
 
 LONG = "  - autoencoder: {epochs: 1000000, members: 2, learning_rate: 0.000001}\n"
 DEAD = "http://127.0.0.1:9"
@@ -44,7 +45,7 @@ def test_a_killed_run_leaves_nothing_half_written_and_resumes(checkout: Checkout
     assert not folder.exists()
     told = checkout.assay("run", PREFECT_API_URL=prefect_api)
     fresh = [line.split()[0] for line in told.stderr.splitlines() if line.endswith("fresh")]
-    assert fresh == list(STAGES[: STAGES.index(stage)])
+    assert fresh == list(STAGES)[: list(STAGES).index(stage)]
     assert not list(checkout.root.glob("work/**/.*.*"))
     assert [state for state, _ in ended_runs(checkout.root)] == ["interrupted", "completed"]
     assert checkout.call("dvc", "status", "-q").returncode == 0

@@ -12,8 +12,9 @@ from assay import pipeline
 from assay.data.dataset import RowSet, read_rows, write_rows
 from assay.hashing import hash_tree
 from assay.names import Choice
+from assay.pipeline.candidates import Candidates
 from assay.project.layout import Project
-from assay.project.stages import run
+from assay.project.stages import candidates_of, run
 
 
 @pytest.fixture
@@ -23,17 +24,17 @@ def project(finished: Checkout) -> Project:
 
 def calibrate_again(project: Project, out: Path) -> dict[str, str]:
     roles = project.folder("split")
+    more = (Choice("ares", "ares"), Choice("auto", "auto"))
     pipeline.calibrate(
-        project.data,
-        roles / "split.json",
-        roles / "adapt",
-        roles / "calibration",
-        project.root / "labels/breast_cancer.csv",
-        project.root / "targets/breast_cancer.csv",
-        project.folder("train"),
         out,
-        detectors=project.config.detectors,
-        adapters=(*project.config.adapters, Choice("ares", "ares"), Choice("auto", "auto")),
+        card=project.data,
+        split=roles / "split.json",
+        adapt=roles / "adapt",
+        calibration=roles / "calibration",
+        labels=project.root / "labels/breast_cancer.csv",
+        target=project.root / "targets/breast_cancer.csv",
+        trained=project.folder("train"),
+        candidates=Candidates(project.config.detectors, (*project.config.adapters, *more)),
         **project.config.sections["calibrate"],
     )
     return hash_tree(out)
@@ -41,12 +42,11 @@ def calibrate_again(project: Project, out: Path) -> dict[str, str]:
 
 def select_again(project: Project, calibrated: Path, out: Path) -> dict[str, str]:
     pipeline.select(
-        project.folder("split") / "selection",
-        project.folder("train"),
-        calibrated / "adapters",
         out,
-        detectors=project.config.detectors,
-        adapters=project.config.adapters,
+        selection=project.folder("split") / "selection",
+        trained=project.folder("train"),
+        adapters=calibrated / "adapters",
+        candidates=candidates_of(project),
         eps=project.config.eps,
         seed=0,
     )

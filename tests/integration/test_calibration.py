@@ -20,7 +20,8 @@ from assay.data.target import ensure_target, target_path, write_target
 from assay.errors import ConfigError, DataError, InputError
 from assay.parts import read_arrays, read_json, write_json
 from assay.project import stages
-from assay.project.layout import STAGES, Project
+from assay.project.layout import Project
+from assay.project.stages import STAGES
 from assay.runs import run as runs
 from assay.runs.questions import ask
 from assay.scorer.batch import score_file
@@ -77,7 +78,7 @@ def settings(project: Project, **changes: Any) -> Project:
 
 
 def run(project: Project, upto: str = "package") -> None:
-    for stage in STAGES[: STAGES.index(upto) + 1]:
+    for stage in list(STAGES)[: list(STAGES).index(upto) + 1]:
         stages.run(project, stage)
 
 

@@ -16,7 +16,8 @@ from tests.waiting import HANG_SECONDS
 from assay.audit.page import write_page
 from assay.audit.show import Shown, show_scorer
 from assay.parts import read_json
-from assay.project.layout import STAGES, Project
+from assay.project.layout import Project
+from assay.project.stages import STAGES
 
 NAME = "breast_cancer"
 KINDS = (("expectations", "json"), ("labels", "csv"), ("quarantine", "csv"), ("targets", "csv"))

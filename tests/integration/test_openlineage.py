@@ -15,7 +15,8 @@ from tests.openlineage_model import problems
 
 from assay.errors import NoValidCandidateError
 from assay.hashing import dvc_directory_md5
-from assay.project.layout import STAGES, Project
+from assay.project.layout import Project
+from assay.project.stages import STAGES
 from assay.runs import run as runs
 
 LOG = ".assay/openlineage.jsonl"

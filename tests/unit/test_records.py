@@ -8,13 +8,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from assay.hashing import (
+    Record,
     dvc_directory_md5,
     files_of,
     hash_bytes,
@@ -23,7 +24,6 @@ from assay.hashing import (
     hash_paths,
     hash_tree,
     lineage_root,
-    stage_key,
 )
 
 FILES = {
@@ -114,15 +114,14 @@ def test_paths_are_hashed_by_their_names_in_the_project(tmp_path: Path) -> None:
     assert files_of(tmp_path / "src" / "rows.csv") == [tmp_path / "src" / "rows.csv"]
 
 
-RECORD: dict[str, Any] = {
-    "schema": 1,
-    "stage": "train",
-    "dataset": "digits",
-    "inputs": {"work/digits/split/train/features.npy": "00"},
-    "params": {"train": {"seed": 0}},
-    "code": {"src/assay/pipeline.py": "11"},
-    "outputs": {"level-0/knn.json": "22"},
-}
+RECORD = Record(
+    stage="train",
+    dataset="digits",
+    inputs={"work/digits/split/train/features.npy": "00"},
+    params={"train": {"seed": 0}},
+    code={"src/assay/pipeline.py": "11"},
+    outputs={"level-0/knn.json": "22"},
+)
 
 
 @pytest.mark.parametrize(
@@ -140,13 +139,21 @@ RECORD: dict[str, Any] = {
     ],
 )
 def test_a_key_changes_with_all_that_determines_the_outputs(name: str, value: object) -> None:
-    assert stage_key({**RECORD, name: value}) != stage_key(RECORD)
+    assert replace(RECORD, **{name: value}).key != RECORD.key
 
 
 def test_a_key_does_not_change_with_the_outputs_or_the_order_of_entries() -> None:
-    assert stage_key({**RECORD, "outputs": {}}) == stage_key(RECORD)
-    again = json.loads(json.dumps(RECORD))
-    assert stage_key(dict(reversed(again.items()))) == stage_key(RECORD)
+    assert replace(RECORD, outputs={}).key == RECORD.key
+    assert replace(RECORD, inputs={"b": "1", "a": "2"}).key == replace(RECORD, inputs={"a": "2", "b": "1"}).key
+
+
+def test_a_record_is_read_back_from_its_json_and_nothing_else_is_one() -> None:
+    content = json.loads(json.dumps(RECORD.to_json()))
+    assert set(content) == {"schema", "stage", "dataset", "inputs", "params", "code", "outputs"}
+    assert Record.from_json(content) == RECORD
+    fewer = {name: content[name] for name in list(content)[1:]}
+    for wrong in (None, [], {}, {**content, "host": "here"}, {**content, "outputs": []}, fewer):
+        assert Record.from_json(wrong) is None
 
 
 def test_a_lineage_root_changes_with_every_record() -> None:

@@ -10,15 +10,16 @@ from typing import Any
 
 from assay.data.labelling import COLUMNS
 from assay.errors import ScorerError, TamperedError
-from assay.hashing import RECORD, hash_bytes, hash_file
+from assay.hashing import RECORD, Record, hash_bytes, hash_file
 from assay.parts import parse_json, read_json
 from assay.project.archive import Archive, Listing
-from assay.project.layout import STAGES, Project
+from assay.project.layout import Project
 from assay.project.scorers import find_scorer
+from assay.project.stages import STAGES
 from assay.scorer.scorer import HEAD
 
-Record = dict[str, Any]
 UNKNOWN = "not known to this version of Assay; use the version that made the scorer"
+BESIDE = tuple(stage for stage, entry in STAGES.items() if not entry.behind)
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,9 @@ class Chain:
     head : dict
         Content of ``scorer.json``.
     version : str
-    records : dict of str to dict
-        By stage: those that the scorer carries and names by their hash; ``evaluate`` and ``package``, which
-        are not behind the scorer, where work/ or DVC's cache holds those of its run.
+    records : dict of str to Record
+        By stage: those that the scorer carries and names by their hash; those of stages that are not behind the
+        scorer (``evaluate``, ``package``), where work/ or DVC's cache holds those of its run.
     contents : dict of str to bytes
         The same records as they are written.
     archive : Archive
@@ -90,21 +91,21 @@ class Chain:
     @property
     def params(self) -> dict[str, Any]:
         """Every parameter behind the scorer by its name in params.yaml."""
-        return {name: value for record in self.behind.values() for name, value in record["params"].items()}
+        return {name: value for record in self.behind.values() for name, value in record.params.items()}
 
     @property
     def code(self) -> dict[str, str]:
         """Code behind the scorer as `assay.project.installed.hash_code` names it; "" where records disagree."""
         found: dict[str, str] = {}
         for record in self.behind.values():
-            for path, digest in record["code"].items():
+            for path, digest in record.code.items():
                 found[path] = digest if found.get(path, digest) == digest else ""
         return found
 
     @property
     def made_by(self) -> str:
         """Version of the installed Assay that made the scorer, "" where the code was the project's own."""
-        return " and ".join(sorted({str(record["assay"]) for record in self.behind.values() if "assay" in record}))
+        return " and ".join(sorted({record.assay for record in self.behind.values() if record.assay is not None}))
 
     @property
     def data(self) -> dict[str, str]:
@@ -118,7 +119,7 @@ class Chain:
 
     @property
     def _outside(self) -> dict[str, str]:
-        found = {path: digest for record in self.behind.values() for path, digest in record["inputs"].items()}
+        found = {path: digest for record in self.behind.values() for path, digest in record.inputs.items()}
         return {path: digest for path, digest in sorted(found.items()) if not path.startswith("work/")}
 
     def work(self, stage: str) -> Path:
@@ -134,7 +135,7 @@ class Chain:
 
     def find(self, stage: str, name: str) -> Path | None:
         """Return a file with the recorded bytes of a stage's output: from work/, else from DVC's cache."""
-        digest = self.records[stage]["outputs"].get(name) if stage in self.records else None
+        digest = self.records[stage].outputs.get(name) if stage in self.records else None
         if digest is None:
             return None
         if _has(here := self.work(stage) / name, digest):
@@ -176,7 +177,7 @@ class Chain:
         ScorerError
             No intact copy of one is left; the message says where it may come from.
         """
-        for name in self.records[stage]["outputs"]:
+        for name in self.records[stage].outputs:
             if parts and not name.startswith(parts):
                 continue
             path = self.find(stage, name)
@@ -255,19 +256,18 @@ def read_chain(project: Project, tag: str) -> Chain:
         archive=Archive(project.root),
         events=_events(project),
     )
-    for stage in ("evaluate", "package"):
-        if (content := _beside(chain, stage)) is not None:
-            chain.contents[stage], chain.records[stage] = content, parse_json(content)
+    for stage in BESIDE:
+        if (content := _content_beside(chain, stage)) is not None and (record := _record(content)) is not None:
+            chain.contents[stage], chain.records[stage] = content, record
     return chain
 
 
 def _record(content: bytes) -> Record | None:
     """Return what a carried record says, None where it is no record."""
     try:
-        record = parse_json(content)
+        return Record.from_json(parse_json(content))
     except ValueError:
         return None
-    return record if isinstance(record, dict) and {"inputs", "outputs", "params", "code"} <= record.keys() else None
 
 
 def _events(project: Project) -> tuple[dict[str, Any], ...]:
@@ -281,11 +281,11 @@ def _has(path: Path, digest: str) -> bool:
     return path.is_file() and hash_file(path) == digest
 
 
-def _beside(chain: Chain, stage: str) -> bytes | None:
+def _content_beside(chain: Chain, stage: str) -> bytes | None:
     """Return the record of a stage that read what the scorer was made of, or made it; the newest logged one."""
     here = chain.work(stage) / RECORD
-    mark = "evaluation.json" if stage == "evaluate" else f"{chain.version}/{HEAD}"
-    cached = [chain.archive.object(listing[RECORD]) for listing in chain.archive.folders_with(RECORD, mark)]
+    marks = {"evaluate": ["evaluation.json"], "package": [f"{chain.version}/{HEAD}"]}.get(stage, [])
+    cached = [chain.archive.object(listing[RECORD]) for listing in chain.archive.folders_with(RECORD, *marks)]
     contents = [path.read_bytes() for path in (here, *cached) if path is not None and path.is_file()]
     fitting = [content for content in contents if _fits(chain, stage, content)]
     logged = {e.get("record"): place for place, e in enumerate(chain.events) if e.get("stage") == stage}
@@ -293,17 +293,27 @@ def _beside(chain: Chain, stage: str) -> bytes | None:
 
 
 def _fits(chain: Chain, stage: str, content: bytes) -> bool:
-    try:
-        record = parse_json(content)
-        inputs, outputs = record["inputs"], record["outputs"]
-        if record["stage"] != stage or record["dataset"] != chain.name:
-            return False
-        if stage == "package":
-            return bool(outputs[f"{chain.version}/{HEAD}"] == hash_file(chain.folder / HEAD))
-        made = {f"work/{chain.name}/{before}/{RECORD}": chain.named(before) for before in ("train", "calibrate")}
-        return made.items() <= inputs.items() and bool(record["params"]["eps"] == chain.head["eps"])
-    except (ValueError, KeyError, TypeError):
+    record = _record(content)
+    if record is None or record.stage != stage or record.dataset != chain.name:
         return False
+    if stage == "package":
+        return record.outputs.get(f"{chain.version}/{HEAD}") == hash_file(chain.folder / HEAD)
+    eps = chain.head["eps"]
+    return _reads_from(chain, record) and bool(record.params.get("eps", eps) == eps)
+
+
+def _reads_from(chain: Chain, record: Record) -> bool:
+    """Tell whether the outputs of stages that a record names as inputs are those of the chain, and there are any."""
+    compared = []
+    for path, digest in record.inputs.items():
+        top, _, rest = path.partition(f"/{chain.name}/")
+        stage, _, name = rest.partition("/")
+        if top == "work" and stage in chain.records:
+            content = chain.contents[stage]
+            compared.append(
+                digest == (hash_bytes(content) if name == RECORD else chain.records[stage].outputs.get(name))
+            )
+    return bool(compared) and all(compared)
 
 
 def event_of(chain: Chain, event: str, **fields: Any) -> dict[str, Any] | None:

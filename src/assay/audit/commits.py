@@ -166,7 +166,7 @@ def _names_outputs(chain: Chain, lock: bytes) -> bool:
     except (KeyError, TypeError, IndexError, AttributeError):
         return False
     return all(
-        params[stage] == record["params"] and folders[stage] in (None, outs[stage])
+        params[stage] == record.params and folders[stage] in (None, outs[stage])
         for stage, record in chain.behind.items()
     )
 
@@ -187,7 +187,7 @@ def _same_params(chain: Chain, text: bytes | None) -> bool:
 def _same_installation(chain: Chain, lock: bytes | None) -> bool:
     """Hold assay.lock to the code on record of every stage behind the scorer."""
     stages = read_lock(lock or b"")["stages"]
-    return all(stages.get(stage) == hash_json(record["code"]) for stage, record in chain.behind.items())
+    return all(stages.get(stage) == hash_json(record.code) for stage, record in chain.behind.items())
 
 
 def _same_data(chain: Chain, tracked: bytes | None, lock: bytes | None) -> bool:

@@ -58,7 +58,7 @@ def reference_of(chain: Chain) -> dict[str, Any]:
 
 
 def _params(chain: Chain, stage: str, name: str) -> Any:
-    return chain.records[stage]["params"].get(name) if stage in chain.records else None
+    return chain.records[stage].params.get(name) if stage in chain.records else None
 
 
 def _split(chain: Chain) -> Facts:
@@ -104,7 +104,7 @@ def _train(chain: Chain) -> Facts:
         "detectors": [_choice(entry) for entry in _params(chain, "train", "detectors") or ()],
         "seed": settings.get("seed"),
         "device": settings.get("device"),
-        "not_trained": sorted(failures),
+        "not_trained": [f"{name} at {', '.join(levels)}" for name, levels in sorted(failures.items())],
         "fit_seconds": {name: levels[level] for name, levels in fits.items() if level in levels},
     }
 
@@ -171,6 +171,14 @@ def _choice(entry: Any) -> str:
     ((name, params),) = entry.items()
     told = ", ".join(f"{key}={value}" for key, value in (params or {}).items())
     return f"{name}({told})"
+
+
+def facts_of(chain: Chain, stage: str) -> Facts:
+    """Return what there is to tell of a stage: its parameters and outputs, where nobody has said what is telling."""
+    if stage in FACTS:
+        return FACTS[stage](chain)
+    record = chain.records.get(stage)
+    return {} if record is None else {**record.params, "files": sorted(record.outputs)}
 
 
 FACTS: dict[str, Callable[[Chain], Facts]] = {

@@ -134,6 +134,6 @@ def _summary(node: Node) -> str:
         "package": ("candidate", "eps"),
         "bento": ("tag",),
         "deployment": ("since", "champion"),
-    }.get(node.key, ())
+    }.get(node.key, ("files",))
     shown = {name: facts[name] for name in wanted if name in facts}
     return words(shown) or facts.get("file") or node.detail or "-"

@@ -14,15 +14,16 @@ import numpy as np
 
 import assay
 from assay import console
-from assay.audit.chain import Chain, before_entries, event_of, read_chain, require_records, where_from
+from assay.audit.chain import BESIDE, Chain, before_entries, event_of, read_chain, require_records, where_from
 from assay.audit.commits import commit_with, content_at, find_origin
 from assay.errors import AssayError, ScorerError, StageError
 from assay.hashing import hash_file
 from assay.parts import parse_json, read_arrays, read_json, write_bytes
 from assay.project import stages
-from assay.project.freshness import read_record
+from assay.project.freshness import require_record
 from assay.project.installed import VERSIONS, hash_code, is_installed, named
-from assay.project.layout import STAGES, Project
+from assay.project.layout import Project
+from assay.project.stages import STAGES
 from assay.scorer.scorer import HEAD
 
 RTOL, ATOL = 1e-3, 1e-5
@@ -95,7 +96,7 @@ def replay_scorer(project: Project, tag: str) -> Replayed:
     _require_code(chain)
     with tempfile.TemporaryDirectory(prefix="assay-replay-") as folder:
         replica = _prepare(chain, Path(folder) / "project")
-        stages = [stage for stage in STAGES if stage in chain.behind or stage == "package" or _evaluates(chain, stage)]
+        stages = [stage for stage in STAGES if stage in chain.behind or stage == "package" or _compares(chain, stage)]
         for stage in stages:
             _run(replica, stage)
         compared = [_compare(chain, replica, stage) for stage in stages if stage != "package"]
@@ -131,13 +132,14 @@ def _another_assay(chain: Chain, differing: list[str], now: dict[str, str]) -> s
     return f"{told}, with {', '.join(words)}; install the recorded versions into an environment, and replay from there"
 
 
-def _evaluates(chain: Chain, stage: str) -> bool:
-    """Tell whether the evaluation of this run is on record, and by today's code; no scorer depends on it."""
-    if stage != "evaluate" or stage not in chain.records:
+def _compares(chain: Chain, stage: str) -> bool:
+    """Tell whether a stage that no scorer depends on is on record by today's code, and so are those that it reads."""
+    if stage not in BESIDE or stage not in chain.records:
         return False
-    project = chain.project
+    project, work = chain.project, f"work/{chain.name}/"
     now = hash_code(project.root, project.stages[stage].code)
-    return bool(now == chain.records[stage]["code"])
+    read = {path.removeprefix(work).partition("/")[0] for path in chain.records[stage].inputs if path.startswith(work)}
+    return now == chain.records[stage].code and all(_compares(chain, name) for name in read & {*BESIDE})
 
 
 def _prepare(chain: Chain, root: Path) -> Project:
@@ -196,9 +198,7 @@ def _run(replica: Project, stage: str) -> None:
 def _compare(chain: Chain, replica: Project, stage: str) -> Compared:
     """Compare the outputs of a stage with the recorded ones."""
     here = replica.folder(stage)
-    record = read_record(here)
-    assert record is not None
-    then, now = chain.records[stage]["outputs"], record["outputs"]
+    then, now = chain.records[stage].outputs, require_record(here).outputs
     return judge(f"stage {stage}", then, now, lambda name: chain.find(stage, name), here)
 
 

@@ -9,29 +9,16 @@ from typing import Any
 from assay.audit.chain import Chain, event_of, read_chain
 from assay.audit.commits import Origin, find_origin
 from assay.audit.delivery import bento_folder, bento_labels
-from assay.audit.facts import FACTS
+from assay.audit.facts import facts_of
 from assay.audit.findings import Finding, Findings
 from assay.audit.verify import verify_scorer
 from assay.hashing import hash_bytes, hash_json
 from assay.parts import parse_json
 from assay.project.deployment import read_deployment
 from assay.project.installed import CONSTRAINTS, VERSIONS
-from assay.project.layout import STAGES, Project
+from assay.project.layout import Project
+from assay.project.stages import STAGES
 
-TITLES = {
-    "code": "Code and lock",
-    "data": "Raw data",
-    "split": "Split into roles",
-    "contaminate": "Contaminate",
-    "validate": "Validate",
-    "train": "Train",
-    "calibrate": "Calibrate",
-    "select": "Select",
-    "evaluate": "Evaluate",
-    "package": "Scorer",
-    "bento": "Bento",
-    "deployment": "Deployment",
-}
 SETTINGS = {
     "expectations": "Expectation suite",
     "quarantine": "Quarantine",
@@ -186,7 +173,7 @@ def _code(chain: Chain, found: Finding) -> Node:
         facts |= {"assay": chain.made_by, "installed": versions}
     else:
         facts |= {"constraints_txt": chain.code.get(CONSTRAINTS, "")[:12]}
-    return Node("code", TITLES["code"], found.state, found.detail, hash_json(chain.code), facts)
+    return Node("code", "Code and lock", found.state, found.detail, hash_json(chain.code), facts)
 
 
 def _data(chain: Chain, found: Finding) -> Node:
@@ -199,13 +186,13 @@ def _data(chain: Chain, found: Finding) -> Node:
     if card is not None:
         about = parse_json(card.read_bytes())
         facts |= {"source": about["source"], "modality": about["modality"], "columns": len(about["columns"])}
-    return Node("data", TITLES["data"], found.state, found.detail, chain.data_version, facts)
+    return Node("data", "Raw data", found.state, found.detail, chain.data_version, facts)
 
 
 def _stage(chain: Chain, stage: str, found: Finding) -> Node:
-    title, content = TITLES[stage], chain.contents.get(stage)
+    title, content = STAGES[stage].title, chain.contents.get(stage)
     digest = hash_bytes(content) if content is not None else ""
-    facts = {name: value for name, value in FACTS[stage](chain).items() if value not in (None, [], {})}
+    facts = {name: value for name, value in facts_of(chain, stage).items() if value not in (None, [], {})}
     event = event_of(chain, "stage", stage=stage, record=digest)
     if event is not None:
         facts["ran"] = f"{event['time']} on {event['machine']}, {event['seconds']:g} s"
@@ -218,7 +205,7 @@ def _stage(chain: Chain, stage: str, found: Finding) -> Node:
 def _reads(chain: Chain, stage: str) -> dict[str, list[str]]:
     """Name the nodes whose files a stage's record lists as inputs, and which parts of them."""
     found: dict[str, list[str]] = {}
-    for path in chain.records[stage]["inputs"] if stage in chain.records else ():
+    for path in chain.records[stage].inputs if stage in chain.records else ():
         parts = path.split("/")
         source = "data" if parts[0] == "data" else path if path in chain.settings else parts[2]
         part = parts[-1] if path in chain.settings or parts[0] == "data" else parts[3]
@@ -233,18 +220,18 @@ def _bento(chain: Chain, found: Finding) -> Node:
     folder = bento_folder(chain.project, chain.name, chain.version)
     logged = event_of(chain, "published", scorer=chain.tag)
     if logged is None and not folder.is_dir():
-        return Node("bento", TITLES["bento"], "", found.detail, "", {}, {"package": ["all"]})
+        return Node("bento", "Bento", "", found.detail, "", {}, {"package": ["all"]})
     facts: dict[str, Any] = {"tag": f"assay-{chain.tag}"}
     if (folder / "bento.yaml").is_file():
         facts |= {"chain_head": bento_labels(folder).get("chain_head", "")[:12]}
     if logged is not None:
         facts |= {"published": f"{logged['time']} on {logged['machine']}"}
     digest = str(logged["bento_hash"]) if logged else ""
-    return Node("bento", TITLES["bento"], found.state, found.detail, digest, facts, {"package": ["all"]})
+    return Node("bento", "Bento", found.state, found.detail, digest, facts, {"package": ["all"]})
 
 
 def _deployment(chain: Chain, found: Finding) -> Node:
-    title, deployed = TITLES["deployment"], read_deployment(chain.project.root, chain.name)
+    title, deployed = "Deployment", read_deployment(chain.project.root, chain.name)
     reads = {"bento": ["tag"]}
     if deployed is None or deployed.version != chain.version:
         other = {} if deployed is None else {"champion": deployed.tag}

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from assay.audit.chain import Chain, read_chain
 from assay.calibration.adapters.registry import load_adapter
-from assay.calibration.calibrators.conformal import check_eps
 from assay.calibration.calibrators.mondrian import MondrianCalibrator
 from assay.calibration.calibrators.registry import Calibrator
-from assay.calibration.decisions import Reference
+from assay.calibration.decisions import Reference, Rule
 from assay.calibration.hardness import Strata, load_null_model
 from assay.data.dataset import ANOMALY, UNKNOWN, RowSet
 from assay.data.scaling import load_scaler
@@ -201,7 +200,7 @@ def _scored(
     reference = _reference(calibrated, level, name)
     categories, known = _categories(reference.calibrator, rows)
     scored = function.scored(rows.features, categories)
-    suspect = (reference.p_values(scored) <= check_eps(eps)) & known
+    suspect = Rule(eps).flags(reference.p_values(scored)) & known
     return rows.rows[["row_id", "fingerprint", "label", "injected"]].assign(
         suspicion=scored.scores.astype(np.float64), suspect=suspect.astype(np.int8), group=suspect.astype(np.int64)
     )

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import assay
-from assay.audit.chain import UNKNOWN, Chain, before_entries, event_of, read_chain, work_folder
+from assay.audit.chain import BESIDE, UNKNOWN, Chain, before_entries, event_of, read_chain, work_folder
 from assay.audit.commits import commit_with, without_git
 from assay.audit.delivery import bento_folder, check_bento, check_deployment, check_log, check_model
 from assay.audit.findings import INTACT, Finding, Findings, Outcome, differ, look
@@ -14,10 +14,11 @@ from assay.errors import AssayError
 from assay.hashing import RECORD, dvc_directory_md5, hash_bytes, hash_file, hash_json, hash_paths, lineage_root
 from assay.ledger.rows import FIRST, TARGETS, rows_folder
 from assay.parts import parse_json
-from assay.project.freshness import differences
+from assay.project.freshness import differences, read_record
 from assay.project.installed import SOURCE, VERSIONS, described, hash_code, is_installed, named
-from assay.project.layout import STAGES, Project
+from assay.project.layout import Project
 from assay.project.scorers import find_scorer
+from assay.project.stages import STAGES
 from assay.project.versioning import DATA, committed_version, locked_version, tracked_version
 from assay.scorer.scorer import HEAD, RATIO, check_files
 
@@ -56,8 +57,8 @@ def verify_scorer(project: Project, tag: str) -> Findings:
     found.append(look(DATA, lambda: _tracked(chain)))
     found += [look(path, partial(_setting, chain, path)) for path in chain.settings]
     found.append(look("code", lambda: _code(chain)))
-    for stage in (*order, "evaluate"):
-        check = partial(_evaluation if stage == "evaluate" else _stage, chain, stage, moved)
+    for stage in (*order, *(stage for stage in BESIDE if stage != "package")):
+        check = partial(_beside if stage in BESIDE else _stage, chain, stage, moved)
         found.append(look(f"stage {stage}", check))
         if found[-1].state == "superseded":
             moved.add(f"work/{chain.name}/{stage}/")
@@ -227,8 +228,8 @@ def _made_elsewhere(chain: Chain, carried: Path) -> str:
     )
 
 
-def _evaluation(chain: Chain, stage: str, moved: set[str]) -> Outcome:
-    """Hold the evaluation, which no scorer depends on, to its record, and that to the log or dvc.lock."""
+def _beside(chain: Chain, stage: str, moved: set[str]) -> Outcome:
+    """Hold a stage that no scorer depends on, as the evaluation, to its record, and that to the log or dvc.lock."""
     here = chain.work(stage)
     if not here.is_dir():
         return _superseded(chain, stage) if stage in chain.records else ("ok", "none is on record")
@@ -253,8 +254,8 @@ def _files(chain: Chain, stage: str, moved: set[str]) -> Outcome:
     """Re-hash the outputs of a stage and what it was made from."""
     here, record, root = chain.work(stage), chain.records[stage], chain.project.root
     words = differences(here, record)
-    now = hash_paths(root, [path for path in record["inputs"] if (root / path).is_file()])
-    gone = [path for path, then in record["inputs"].items() if now.get(path) != then]
+    now = hash_paths(root, [path for path in record.inputs if (root / path).is_file()])
+    gone = [path for path, then in record.inputs.items() if now.get(path) != then]
     words += [f"{p} was changed" if p in now else f"{p} is missing" for p in gone if not p.startswith(tuple(moved))]
     if words or not (gone := [path for path in gone if path not in chain.settings]):
         return differ(words)
@@ -268,7 +269,7 @@ def _superseded(chain: Chain, stage: str) -> Outcome:
     if listing is None:
         return "superseded", f"{told}; DVC's cache has not got the recorded ones, so that only the record was checked"
     wrong, lost = [], 0
-    for name, digest in chain.records[stage]["outputs"].items():
+    for name, digest in chain.records[stage].outputs.items():
         path = chain.archive.object(listing[name]) if name in listing else None
         lost += path is None
         if path is not None and hash_file(path) != digest:
@@ -284,7 +285,8 @@ def _package(chain: Chain) -> Outcome:
         return "superseded", f"{here} now holds a later scorer; this one lies in BentoML's store"
     if not _known(chain, "package"):
         return "differs", f"{here / RECORD} is not a record that was logged here"
-    return differ(differences(here, parse_json((here / RECORD).read_bytes())))
+    record = read_record(here)
+    return differ([f"{here / RECORD} is missing"] if record is None else differences(here, record))
 
 
 def _rows(chain: Chain) -> Outcome:

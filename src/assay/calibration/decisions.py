@@ -1,4 +1,4 @@
-"""From scored rows to p-values, whatever the calibrator compares them by."""
+"""From scored rows to p-values, whatever the calibrator compares them by, and from p-values to flags."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.calibration.adapters.outputs import Outputs, observe
+from assay.calibration.batches import benjamini_hochberg, discovery_limits
 from assay.calibration.calibrators.registry import Calibrator
 from assay.calibration.hardness import Strata
 from assay.data.categories import Texts
 from assay.errors import InputError
+from assay.parameters import check_share
 
 if TYPE_CHECKING:
     from assay.calibration.adapters.registry import ScoreAdapter
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.floating[Any]]
 RANDOMISED = "randomised"
+BATCHED = ("conformal", "mondrian")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,61 @@ class Reference:
             assert self.ratio is not None
             return self.ratio.weights(scored.scaled)
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How p-values become flags: by a false-positive rate, or by a false discovery rate of the whole batch.
+
+    Attributes
+    ----------
+    eps, fdr : float or None
+        One of the two. Rows with p <= eps are flagged; or, by Benjamini-Hochberg, those of which at most a share
+        `fdr` is normal, on average (Bates, Candes, Lei, Romano, Sesia 2023).
+
+    Raises
+    ------
+    InputError
+        Both are given, or neither.
+    ConfigError
+        The one that is given is not a number between 0 and 1.
+    """
+
+    eps: float | None = None
+    fdr: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the rate before anything is scored."""
+        if (self.eps is None) == (self.fdr is None):
+            raise InputError("eps and fdr are two ways to decide; give one of them")
+        for name in ("eps", "fdr"):
+            if (rate := getattr(self, name)) is not None:
+                object.__setattr__(self, name, check_share(rate, name))
+
+    def require(self, calibrator: Calibrator) -> None:
+        """Raise `InputError` unless a calibrator's p-values allow this decision."""
+        if self.fdr is not None and calibrator.kind not in BATCHED:
+            raise InputError(
+                f"false discoveries are not controlled by this scorer: it is calibrated as {calibrator.kind!r}, "
+                f"and proofs exist for {' and '.join(BATCHED)} p-values; decide by eps instead"
+            )
+
+    def flags(self, p_values: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return which rows are flagged, bool of shape (n,), given the p-values of all of them.
+
+        Comparing with eps takes no tolerance; `ConformalCalibrator.predict` says why.
+        """
+        if self.fdr is not None:
+            return benjamini_hochberg(p_values, self.fdr)
+        assert self.eps is not None
+        return p_values <= self.eps
+
+    def note(self, flags: NDArray[np.bool_], calibrator: Calibrator) -> str:
+        """Return why nothing was or can be flagged, or ""."""
+        if self.fdr is not None:
+            return "" if flags.any() else discovery_limits(len(flags), calibrator.smallest_eps, self.fdr)
+        assert self.eps is not None
+        return calibrator.limits(self.eps)
 
 
 def tie_breaks(features: Floats) -> NDArray[np.float64]:

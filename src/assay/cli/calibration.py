@@ -34,13 +34,14 @@ def score(file: Path, tag: str | None, out: Path, eps: float | None, fdr: float 
 
     scorer = load_scorer(find_scorer(tag or project.dataset, project.root))
     batch = score_file(scorer, file, eps=eps, fdr=fdr)
+    rule = batch.rule
     batch.write(out)
     if as_json:
         found = {"scorer": scorer.tag, "rows": len(batch.rows), "flagged": batch.n_flagged, "out": str(out)}
-        how = {"eps": batch.eps, "fdr": batch.fdr, "false_alarms_at_most": batch.false_alarms, "note": batch.note}
+        how = {"eps": rule.eps, "fdr": rule.fdr, "false_alarms_at_most": batch.false_alarms, "note": batch.note}
         click.echo(json.dumps(found | how, indent=2))
         return
-    by = f"p <= {batch.eps:g}" if batch.fdr is None else f"a false discovery rate of {batch.fdr:g}"
+    by = f"p <= {rule.eps:g}" if rule.fdr is None else f"a false discovery rate of {rule.fdr:g}"
     click.echo(f"{out}: {batch.n_flagged} of {len(batch.rows)} rows flagged at {by} by {scorer.tag}")
     if batch.n_flagged and batch.false_alarms == batch.n_flagged:
         click.echo(

@@ -91,7 +91,7 @@ def _run(project: Project, dataset: str | None) -> Result:
     from assay.runs.scheduling import prefect_server
 
     with prefect_server(project):
-        return runs.Result(**load_flow(project).retrain())
+        return runs.Result.from_json(load_flow(project).retrain())
 
 
 def load_flow(project: Project) -> Any:
@@ -116,11 +116,10 @@ def stage(name: str) -> None:
     from assay.project import stages
     from assay.project.ingest import require_known_data
     from assay.project.installed import require_locked
-    from assay.project.layout import STAGES
     from assay.runs import run as runs
 
-    if name not in STAGES:
-        raise ConfigError(f"there is no stage {name!r}; there are {', '.join(STAGES)}")
+    if name not in stages.STAGES:
+        raise ConfigError(f"there is no stage {name!r}; there are {', '.join(stages.STAGES)}")
     with project.lock():
         require_known_data(project)
         stages.require_own_code(project)

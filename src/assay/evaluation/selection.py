@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,8 @@ class Candidate:
         By contamination level (rho); the same rows, in the same order, at every level.
     unpackageable : str
         Why it cannot be packaged; empty where it can.
+    untrained : mapping of float to str
+        Why its detector could not be trained, by level; there are no scores at these.
     """
 
     detector: str
@@ -50,16 +52,20 @@ class Candidate:
     n_stored_floats: int
     scores: Mapping[float, SelectionScores]
     unpackageable: str = ""
+    untrained: Mapping[float, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class LevelResult:
-    """Two-fold rates of a candidate at one contamination level."""
+    """Two-fold rates of a candidate at one contamination level.
+
+    Where its detector could not be trained its power is 0, and the other two are None.
+    """
 
     level: float
     power: float
-    fpr: float
-    worst_stratum_fpr: float
+    fpr: float | None
+    worst_stratum_fpr: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +79,11 @@ class CandidateResult:
         Why it is not valid; empty where it is.
     tied : bool
         Valid, and within one paired standard error of the highest mean power.
-    power, fpr, worst_stratum_fpr : float or None
-        Means over the levels; None where the scores could not be judged.
+    power : float or None
+        Mean over all levels, those with power 0 because it could not be trained there among them; None where the scores
+        could not be judged.
+    fpr, worst_stratum_fpr : float or None
+        Means over the levels at which it could be trained; None where the scores could not be judged.
     levels : tuple of LevelResult
     """
 
@@ -106,6 +115,10 @@ class Selection:
         Selection rows.
     candidates : tuple of CandidateResult
         In the order given.
+    evidence : str
+        What the rows are ("labels", "anomalies" or "probes"), where that is known.
+    untrained : mapping of str to (mapping of str to str)
+        Why detectors could not be trained, by label and level; those that could everywhere are not listed.
     """
 
     winner: int | None
@@ -114,10 +127,25 @@ class Selection:
     n_normals: int
     n_anomalies: int
     candidates: tuple[CandidateResult, ...]
+    evidence: str = ""
+    untrained: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    @property
+    def chosen(self) -> CandidateResult | None:
+        """The winner, None where no candidate is valid."""
+        return None if self.winner is None else self.candidates[self.winner]
 
     def to_json(self) -> dict[str, Any]:
         """Return the selection as plain JSON values."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Self:
+        """Return the selection that `to_json` described."""
+        rows = [
+            {**row, "levels": tuple(LevelResult(**found) for found in row["levels"])} for row in content["candidates"]
+        ]
+        return cls(**{**content, "candidates": tuple(CandidateResult(**row) for row in rows)})
 
 
 def select(
@@ -134,9 +162,12 @@ def select(
     Inside the selection rows, the threshold comes from one half of the normals, false-positive rate and
     power from the other half and all anomalies; both directions are averaged. Of the valid candidates the
     one with the highest mean power over the levels wins. Those within one paired standard error of it
-    (over anomalies) tie: the smaller worst-stratum false-positive rate wins, then fewer stored floats,
-    then the position. The winner is calibrated on other rows, so that its guarantee does not pay for the
-    choice.
+    (over anomalies) tie: whoever could be trained at more levels wins, then the smaller worst-stratum
+    false-positive rate, then fewer stored floats, then the position. The winner is calibrated on other
+    rows, so that its guarantee does not pay for the choice.
+
+    A detector that could not be trained at a level has power 0 there: under that contamination there would have been
+    no scorer to detect anything. Its other rates are means over the levels at which it could.
 
     A candidate is valid if it can be packaged; its scores are finite and not all equal; each half of the
     normals is large enough for `eps`; at the level that ships, no half's false positives are too many for
@@ -146,7 +177,7 @@ def select(
     Parameters
     ----------
     candidates : sequence of Candidate
-        All with the same levels and rows.
+        All with the same rows, and the same levels, at each of which there are scores or a reason why not.
     fingerprints : ndarray of str, shape (n,)
         Of the selection normals; with `seed` they decide the halves, the same for all candidates.
     strata : mapping of float to ndarray of int, shape (n,)
@@ -168,31 +199,36 @@ def select(
     ConfigError
         `eps` is not between 0 and 1, or `ships_at` is not among the levels.
     DataError
-        Candidates, strata and fingerprints differ in levels or numbers of rows.
+        Candidates, strata and fingerprints differ in levels or numbers of rows, or a candidate could not be trained
+        at the level that ships.
     """
     levels = sorted(strata)
     if ships_at not in strata:
         raise ConfigError(f"the level that ships is {ships_at!r}; choose one of {levels}")
-    n_normals, n_anomalies = len(fingerprints), _check_shapes(candidates, strata, len(fingerprints))
+    n_normals, n_anomalies = len(fingerprints), _check_shapes(candidates, strata, len(fingerprints), ships_at)
     too_few = rows_fault(n_normals, n_anomalies, eps)
     second = split_folds(fingerprints, seed=seed)
     alpha = SIGNIFICANCE / (2 * max(len(candidates), 1))
     results, detections = [], []
     for candidate in candidates:
         reasons = [candidate.unpackageable, too_few or _scores_fault(candidate)]
-        folds = {} if reasons[1] else {level: two_fold(candidate.scores[level], second, eps) for level in levels}
+        trained = [level for level in levels if level not in candidate.untrained]
+        folds = {} if reasons[1] else {level: two_fold(candidate.scores[level], second, eps) for level in trained}
         if folds:
             reasons.append(_decision_fault(folds[ships_at], second, eps, alpha))
         results.append(_describe(candidate, "; ".join(filter(None, reasons)), folds, strata, second))
         detections.append(sum((fold.detections for fold in folds.values()), np.zeros(n_anomalies, dtype=np.int64)))
     results = _mark_ties(results, detections)
     tied = [index for index, result in enumerate(results) if result.tied]
-    winner = min(tied, key=lambda index: _tie_break(results[index]), default=None)
+    winner = min(tied, key=lambda i: (len(candidates[i].untrained), *_tie_break(results[i])), default=None)
     return Selection(winner, eps, ships_at, n_normals, n_anomalies, tuple(results))
 
 
 def _check_shapes(
-    candidates: Sequence[Candidate], strata: Mapping[float, NDArray[np.integer[Any]]], n_normals: int
+    candidates: Sequence[Candidate],
+    strata: Mapping[float, NDArray[np.integer[Any]]],
+    n_normals: int,
+    ships_at: float,
 ) -> int:
     """Return the number of anomalies; raise `DataError` where rows or levels differ."""
     for level, assigned in strata.items():
@@ -202,10 +238,15 @@ def _check_shapes(
             )
     n_anomalies = None
     for candidate in candidates:
-        if set(candidate.scores) != set(strata):
+        if sorted([*candidate.scores, *candidate.untrained]) != sorted(strata):
             raise DataError(
                 f"{candidate.detector}+{candidate.adapter} has levels {sorted(candidate.scores)}, "
-                f"the strata have {sorted(strata)}; score every level"
+                f"the strata have {sorted(strata)}; score every level, or say why it could not be trained there"
+            )
+        if ships_at in candidate.untrained:
+            raise DataError(
+                f"{candidate.detector}+{candidate.adapter} could not be trained at level {ships_at:g}, which ships; "
+                "leave it out"
             )
         for scores in candidate.scores.values():
             n_anomalies = len(scores.anomalies) if n_anomalies is None else n_anomalies
@@ -245,15 +286,20 @@ def _describe(
     strata: Mapping[float, NDArray[np.integer[Any]]],
     second: NDArray[np.bool_],
 ) -> CandidateResult:
-    levels = tuple(
-        LevelResult(
+    found = {
+        level: LevelResult(
             level=level,
             power=float(fold.detections.mean()) / 2,
             fpr=two_fold_fpr(fold.flags, second),
             worst_stratum_fpr=max(stratum_rates(fold.flags, strata[level]).values()),
         )
         for level, fold in folds.items()
-    )
+    }
+    if found:
+        found |= {
+            level: LevelResult(level, power=0.0, fpr=None, worst_stratum_fpr=None) for level in candidate.untrained
+        }
+    levels = tuple(found[level] for level in sorted(found))
     return CandidateResult(
         detector=candidate.detector,
         adapter=candidate.adapter,
@@ -262,15 +308,16 @@ def _describe(
         valid=not reason,
         reason=reason,
         tied=False,
-        power=_mean([result.power for result in levels]),
-        fpr=_mean([result.fpr for result in levels]),
-        worst_stratum_fpr=_mean([result.worst_stratum_fpr for result in levels]),
+        power=_mean(result.power for result in levels),
+        fpr=_mean(result.fpr for result in levels),
+        worst_stratum_fpr=_mean(result.worst_stratum_fpr for result in levels),
         levels=levels,
     )
 
 
-def _mean(values: list[float]) -> float | None:
-    """Return the mean, the same for every order of the values; None where there are none."""
+def _mean(given: Iterable[float | None]) -> float | None:
+    """Return the mean of the values that are not None, the same for every order; None where there are none."""
+    values = [value for value in given if value is not None]
     return math.fsum(values) / len(values) if values else None
 
 

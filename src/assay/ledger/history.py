@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from assay.ledger.rows import FIRST, STAGE_USES
-from assay.project.layout import STAGES
+from assay.ledger.rows import FIRST
+from assay.project.stages import STAGES
 
+PLACES = list(STAGES)
 KILLED = "it was killed before it could log its end"
 SIGNALLED = "a signal ended it"
 
@@ -75,7 +76,7 @@ class History:
         run = self.runs[self._flow] if self._flow else None
         if run is None or run["dataset"] != event["dataset"]:
             run = self._outside(event)
-            if event["stage"] == STAGES[-1]:
+            if event["stage"] == PLACES[-1]:
                 run["state"] = "completed"
         self._use(run, [event["stage"]])
         if "scorer" in event["details"]:
@@ -83,11 +84,14 @@ class History:
 
     def _outside(self, event: dict[str, Any]) -> dict[str, Any]:
         """Return the run outside the flow that a stage belongs to."""
-        place, current = STAGES.index(event["stage"]), self.runs.get(self._apart or "")
-        if current is None or current["dataset"] != event["dataset"] or place <= self._place:
+        current = self.runs.get(self._apart or "")
+        # A stage that this version does not know has no place: it goes along with those around it.
+        place = PLACES.index(event["stage"]) if event["stage"] in STAGES else None
+        if current is None or current["dataset"] != event["dataset"] or (place is not None and place <= self._place):
             self._apart = f"dvc-{event['previous'][:12]}"
             self._open(event, self._apart, "dvc")
-        self._place = place
+            self._place = -1
+        self._place = self._place if place is None else place
         return self.runs[self._apart or ""]
 
     def _use(self, run: dict[str, Any], stages: list[str]) -> None:
@@ -98,5 +102,5 @@ class History:
         if rows is None:
             self.without_rows.add(run["run"])
             return
-        uses = [use for stage in {*FIRST, *stages} for use in STAGE_USES.get(stage, ())]
+        uses = [use for stage in {*FIRST, *stages} for use in (STAGES[stage].uses if stage in STAGES else ())]
         self.reads |= {(run["run"], rows, use) for use in uses}

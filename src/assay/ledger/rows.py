@@ -21,7 +21,8 @@ from assay.data.target import read_target, target_path
 from assay.errors import DataError, LedgerError, TamperedError
 from assay.eventlog import EventLog
 from assay.hashing import RECORD, dvc_directory_md5, hash_bytes, hash_file, hash_paths
-from assay.parts import parse_json, read_json, write_bytes
+from assay.parts import parse_json, write_bytes
+from assay.project.freshness import require_record
 
 SCHEMA = 1
 USES = (
@@ -37,14 +38,6 @@ USES = (
     "excluded",
 )
 INJECTED, LABELLED, TARGET = "injected", "labelled", "target"
-STAGE_USES = {
-    "split": ("excluded",),
-    "contaminate": ("pool",),
-    "train": ("train", "labelled", "injected"),
-    "calibrate": ("adapt", "calibration", "target"),
-    "select": ("selection",),
-    "evaluate": ("test",),
-}
 FIRST = ("split", "contaminate")
 TARGETS = "targets"
 _META = b"assay"
@@ -221,7 +214,7 @@ def _as_hex(packed: NDArray[np.uint8]) -> list[str]:
 
 def _read_roles(work: Path) -> pd.DataFrame:
     """Collect the rows of every role, and of the lowest level that injects them those that are injected."""
-    recorded = {stage: read_json(work / stage / RECORD)["outputs"] for stage in ("split", "contaminate")}
+    recorded = {stage: require_record(work / stage).outputs for stage in FIRST}
     parts = [
         _read(work, "split", path, recorded).assign(use=path.parent.name, rho=0.0)
         for path in sorted((work / "split").glob("*/rows.csv"))
@@ -252,6 +245,6 @@ def _counts(frame: pd.DataFrame) -> dict[str, int]:
 
 def _data_version(root: Path, name: str) -> str | None:
     """Return DVC's hash of ``data/<name>`` if the split that ``work/`` holds was made from it, else None."""
-    recorded = read_json(root / "work" / name / "split" / RECORD)["inputs"]
+    recorded = require_record(root / "work" / name / "split").inputs
     now = hash_paths(root, [f"data/{name}"])
     return dvc_directory_md5(root / "data" / name) if now and now.items() <= recorded.items() else None

@@ -23,9 +23,9 @@ from assay.data.dataset import Card, read_card
 from assay.hashing import dvc_directory_md5, files_of
 from assay.parts import read_json
 from assay.project.layout import Project
+from assay.project.stages import STAGES
 
 NAMESPACE = "file"
-PARTED = ("split", "contaminate", "train", "calibrate", "package")
 BESIDE = ("card.json", "split.json", "record.json")
 SCHEMA_ID = "urn:uuid:523d8656-4099-4a17-9703-f8186d4c1bab"
 
@@ -94,7 +94,7 @@ def _inputs(project: Project, job: str) -> list[Path]:
 
 def _parts(project: Project, path: Path) -> list[Path]:
     """Split the folder of a stage that writes several datasets, so that readers and writers name the same ones."""
-    if path not in [project.folder(stage) for stage in PARTED]:
+    if path not in [project.folder(stage) for stage, entry in STAGES.items() if entry.parted]:
         return [path]
     return sorted(part for part in path.iterdir() if part.is_dir())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,8 @@ from assay.data.dataset import Card, RowSet, read_card, read_rows
 from assay.errors import ConfigError, DataError
 from assay.names import Choice
 from assay.parts import read_json, read_part, write_json, write_part
-from assay.pipeline.candidates import candidate_name
+from assay.pipeline.candidates import Candidates, candidate_name, read_failures
+from assay.pipeline.made import Made
 from assay.pipeline.progress import Progress, silent
 from assay.pipeline.rows import HELD_OUT, levels_of, presumed_normals
 
@@ -34,6 +34,8 @@ NO_CATEGORIES = (
 
 
 def calibrate(
+    out: Path,
+    *,
     card: Path,
     split: Path,
     adapt: Path,
@@ -41,20 +43,18 @@ def calibrate(
     labels: Path,
     target: Path,
     trained: Path,
-    out: Path,
-    *,
-    detectors: Sequence[Choice],
-    adapters: Sequence[Choice],
+    candidates: Candidates,
     within: str,
     ties: str,
     seed: int,
     progress: Progress = silent,
-) -> dict[str, Any]:
+) -> Made[dict[str, Any]]:
     """Fit adapters and stratum edges on the adapt rows, then store the calibration rows' scores.
 
     Nothing is learned from the calibration rows but the conformal reference, which lies apart in
     ``reference/``. Those of them that somebody has labelled as anomalies are left out (Label-Trim); that and how
-    rows are compared is written to ``calibration.json``.
+    rows are compared is written to ``calibration.json``. A detector that could not be trained at a level is left out
+    at that level alone.
 
     Parameters
     ----------
@@ -62,16 +62,26 @@ def calibrate(
         Folder of the dataset's card.
     split : Path
         ``split.json``.
+    adapt, calibration : Path
+        Folders of the rows of these roles.
     labels : Path
         Answers to the questions of `assay label`.
     target : Path
         Rows that calibration is weighted towards; usually an empty file.
+    trained : Path
+        Folder of what `assay.pipeline.train` made.
+    candidates : Candidates
     within : {"all", "hardness", "category"}
         Rows that a row is compared with.
     ties : {"counted", "randomised"}
         What becomes of calibration scores equal to a row's.
     seed : int
         Of everything random here.
+
+    Returns
+    -------
+    Made of dict
+        Content of ``calibration.json``.
     """
     from assay.calibration.contaminated.label_trim import trim_report
     from assay.data.target import read_target
@@ -81,18 +91,16 @@ def calibrate(
     reference, found = trim_report(presumed_normals(read_rows(calibration)), labels, seed=seed)
     towards = read_target(target, about.columns)
     method = _method(within, ties, read_json(split)["unit"], reference, len(towards))
-    failures = read_json(trained / "failures.json")
+    failures = read_failures(trained)
     for level in levels_of(trained):
         stage = _Level(about, trained / level, adapt_rows, reference, towards, method, seed)
         write_part(out / "adapters" / level, "strata", stage.strata.to_part())
         if stage.ratio is not None:
             write_part(out / "reference" / level, "ratio", stage.ratio.to_part())
-        for choice in detectors:
-            if level in failures.get(choice.label, {}):
-                continue
+        for choice in candidates.trained(level, failures):
             progress(f"{choice.label} at {level}", 0.0)
             stage.take(choice.label)
-            for adapter_choice in adapters:
+            for adapter_choice in candidates.adapters:
                 name = candidate_name(choice.label, adapter_choice.label)
                 adapter, evidence = stage.adapter(adapter_choice)
                 write_part(out / "adapters" / level, name, adapter.to_part())
@@ -101,11 +109,9 @@ def calibrate(
                 write_part(out / "reference" / level, name, stage.calibrator(adapter).to_part())
     if method == "category":
         found["categories"] = sorted(set(reference.rows["category"]))
-    write_json(
-        out / "calibration.json",
-        {"within": within, "ties": ties, "method": method, "n_target": len(towards), **found},
-    )
-    return {}
+    compared = {"within": within, "ties": ties, "method": method, "n_target": len(towards), **found}
+    write_json(out / "calibration.json", compared)
+    return Made(compared)
 
 
 def _method(within: str, ties: str, unit: str, reference: RowSet, n_target: int) -> str:

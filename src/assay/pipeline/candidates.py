@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,10 +12,40 @@ from numpy.typing import NDArray
 
 from assay.data.dataset import RowSet
 from assay.names import Choice
-from assay.parts import read_part
+from assay.parts import read_json, read_part
 
 if TYPE_CHECKING:
     from assay.calibration.decisions import Scored
+
+Failures = Mapping[str, Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What is compared: every detector with every adapter.
+
+    Attributes
+    ----------
+    detectors, adapters : tuple of Choice
+        In the order of params.yaml.
+    """
+
+    detectors: tuple[Choice, ...]
+    adapters: tuple[Choice, ...]
+
+    def pairs(self) -> Iterator[tuple[Choice, Choice]]:
+        """Yield every detector with every adapter, in order of position."""
+        return ((detector, adapter) for detector in self.detectors for adapter in self.adapters)
+
+    def trained(self, level: str, failures: Failures) -> list[Choice]:
+        """Return the detectors that could be trained at a level."""
+        return [detector for detector in self.detectors if level not in failures.get(detector.label, {})]
+
+
+def read_failures(trained: Path) -> Failures:
+    """Read why detectors could not be trained, by label and level; the others are not listed."""
+    failures: Failures = read_json(trained / "failures.json")
+    return failures
 
 
 def categories_of(rows: RowSet) -> NDArray[np.object_] | None:
@@ -25,11 +56,6 @@ def categories_of(rows: RowSet) -> NDArray[np.object_] | None:
 def candidate_name(detector: str, adapter: str) -> str:
     """File name of a candidate's parts."""
     return f"{detector}+{adapter}"
-
-
-def candidate_pairs(detectors: Iterable[Choice], adapters: Sequence[Choice]) -> Iterator[tuple[Choice, Choice]]:
-    """Every detector with every adapter, in order of position."""
-    return ((detector, adapter) for detector in detectors for adapter in adapters)
 
 
 class LevelScores:

@@ -11,35 +11,37 @@ from numpy.typing import NDArray
 
 from assay.data.dataset import RowSet
 from assay.errors import DataError
-from assay.names import Choice
 from assay.parts import read_json, read_part, write_arrays, write_json
-from assay.pipeline.candidates import LevelScores, candidate_name
+from assay.pipeline.candidates import Candidates, LevelScores, candidate_name, read_failures
+from assay.pipeline.made import Made
 from assay.pipeline.rows import evidence_rows, levels_of
 
 if TYPE_CHECKING:
     from assay.calibration.decisions import Reference, Scored
     from assay.calibration.hardness import Strata
+    from assay.evaluation.tested import Evaluation
 
 
 def evaluate(
+    out: Path,
+    *,
     test: Path,
     trained: Path,
     calibrated: Path,
-    out: Path,
-    *,
-    detectors: Sequence[Choice],
-    adapters: Sequence[Choice],
+    candidates: Candidates,
     eps: float,
-) -> dict[str, Any]:
+) -> Made[Evaluation]:
     """Read the test rows, once, for the record: every candidate at every level, with diagnostics at the lowest.
 
-    Rows of a category without calibration rows, which a scorer refuses, are counted and left out.
+    Rows of a category without calibration rows, which a scorer refuses, are counted and left out. So is a detector at
+    a level where it could not be trained.
 
     Raises
     ------
     DataError
         No normal or no anomaly is left.
     """
+    from assay.evaluation.tested import Evaluation, Tested
     from assay.pipeline.diagnosing import diagnose_rows
 
     *all_rows, evidence = evidence_rows(test)
@@ -51,16 +53,14 @@ def evaluate(
                 f"no test {what} is of a category with calibration rows; merge small categories and ingest again, or "
                 "set calibrate.within to 'all' or 'hardness'"
             )
-    failures = read_json(trained / "failures.json")
+    failures = read_failures(trained)
     table = []
     order = np.argsort(normals.rows["time"].to_numpy(dtype=object), kind="stable")
     for level in levels_of(trained):
         p_values = {}
         scored = LevelScores(trained, calibrated / "adapters", level, normals, anomalies)
-        for detector in detectors:
-            if level in failures.get(detector.label, {}):
-                continue
-            for adapter, of_normals, of_anomalies in scored.of(detector.label, adapters):
+        for detector in candidates.trained(level, failures):
+            for adapter, of_normals, of_anomalies in scored.of(detector.label, candidates.adapters):
                 name = candidate_name(detector.label, adapter.label)
                 reference = read_reference(calibrated / "reference" / level, name, scored.edges, calibration["ties"])
                 found = tuple(reference.p_values(rows) for rows in (of_normals, of_anomalies))
@@ -69,12 +69,12 @@ def evaluate(
                 if level == levels_of(trained)[0]:
                     told = diagnose_rows(reference, of_normals, found, scored.strata, order, eps)
                     write_json(out / "diagnostics" / f"{name}.json", told)
-                table.append({"level": level, "detector": detector.label, "adapter": adapter.label, **figures})
+                table.append(Tested(level, detector.label, adapter.label, **figures))
         write_arrays(out / "p_values" / f"{level}.safetensors", p_values)
     left_out = sum(map(len, all_rows)) - len(normals) - len(anomalies)
-    counts = {"n_normals": len(normals), "n_anomalies": len(anomalies), "n_uncalibrated": left_out}
-    write_json(out / "evaluation.json", {"evidence": evidence, "eps": eps, **counts, "candidates": table})
-    return {}
+    evaluation = Evaluation(evidence, eps, len(normals), len(anomalies), left_out, tuple(table))
+    write_json(out / "evaluation.json", evaluation.to_json())
+    return Made(evaluation)
 
 
 def _calibrated(rows: RowSet, categories: Sequence[str] | None) -> RowSet:
@@ -102,12 +102,13 @@ def _figures(
     eps: float,
 ) -> dict[str, Any]:
     """What the test rows say of one candidate at one level."""
+    from assay.calibration.decisions import Rule
     from assay.evaluation.metrics import auprc, auroc, stratum_rates
 
     counts = (len(normals.scores), len(anomalies.scores))
     truth = np.concatenate([np.zeros(counts[0], np.int8), np.ones(counts[1], np.int8)])
     scores = np.concatenate([normals.scores, anomalies.scores])
-    flags, detected = (found <= eps for found in p_values)
+    flags, detected = map(Rule(eps).flags, p_values)
     rates = stratum_rates(flags, strata)
     return {
         "auroc": auroc(truth, scores),
@@ -121,7 +122,8 @@ def _figures(
     }
 
 
-def read_evaluation(folder: Path) -> dict[str, Any]:
+def read_evaluation(folder: Path) -> Evaluation:
     """Read ``evaluation.json`` of a finished evaluate stage."""
-    content: dict[str, Any] = read_json(folder / "evaluation.json")
-    return content
+    from assay.evaluation.tested import Evaluation
+
+    return Evaluation.from_json(read_json(folder / "evaluation.json"))

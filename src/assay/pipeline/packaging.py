@@ -2,41 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from assay.data.dataset import Card, read_card, read_rows
 from assay.errors import NoValidCandidateError
 from assay.parts import Part, read_json, read_part
 from assay.pipeline.candidates import candidate_name
-from assay.pipeline.rows import levels_of, packed_fingerprints
+from assay.pipeline.made import Made
+from assay.pipeline.rows import LABELLED, levels_of, packed_fingerprints
+from assay.pipeline.selecting import read_selection
+
+if TYPE_CHECKING:
+    from assay.evaluation.selection import CandidateResult, Selection
 
 
 def package(
+    out: Path,
+    *,
     data: Path,
     split: Path,
-    roles: dict[str, Path],
-    labelled: Path,
-    records: dict[str, Path],
+    rows: Mapping[str, Path],
+    records: Mapping[str, Path],
     trained: Path,
     calibrated: Path,
     selected: Path,
-    out: Path,
-    *,
     eps: float,
-) -> dict[str, Any]:
+) -> Made[Path]:
     """Write the winner, trained at level 0, as one scorer folder with its lineage.
 
     Parameters
     ----------
     split : Path
         ``split.json``.
-    roles : dict of str to Path
-        Folders of the rows it learned from (train, adapt, calibration); their fingerprints go along.
-    labelled : Path
-        Folder of the labelled anomalies, which may be missing; so do theirs, where the winner learned from them.
-    records : dict of str to Path
+    rows : mapping of str to Path
+        Folders of the rows it learned from (train, adapt, calibration); their fingerprints go along. So do those of
+        ``labelled``, labelled anomalies, if there is such a folder and the winner learned from them.
+    records : mapping of str to Path
         ``record.json`` of each stage up to calibration, in order, and of select.
+    trained, calibrated, selected : Path
+        Folders of what `assay.pipeline.train`, `calibrate` and `select` made.
+    eps : float
+        The scorer's own target false-positive rate.
+
+    Returns
+    -------
+    Made of Path
+        The scorer folder; the details are its tag.
 
     Raises
     ------
@@ -46,10 +59,10 @@ def package(
     from assay.hashing import dvc_directory_md5, hash_file, lineage_root
     from assay.scorer.scorer import write_scorer
 
-    winner = _winner(read_json(selected / "selection.json"))
+    winner = _winner(read_selection(selected))
     card: Card = read_card(data)
     level = levels_of(trained)[0]
-    parts = _parts(trained / level, calibrated, level, winner["detector"], winner["adapter"])
+    parts = _parts(trained / level, calibrated, level, winner.detector, winner.adapter)
     hashes = {stage: hash_file(path) for stage, path in records.items()}
     behind = {stage: digest for stage, digest in hashes.items() if stage != "select"}
     head = {
@@ -62,25 +75,26 @@ def package(
         "eps": eps,
         "calibration": read_json(calibrated / "calibration.json"),
         "unit": read_json(split)["unit"],
-        "candidate": {"detector": winner["detector"], "adapter": winner["adapter"], "level": level},
+        "candidate": {"detector": winner.detector, "adapter": winner.adapter, "level": level},
         "lineage": {"root": lineage_root(behind), "data_version": dvc_directory_md5(data), "records": hashes},
     }
-    learned = {**roles, "labelled": labelled} if _uses_labels(parts["detector"], labelled) else roles
-    seen = {role: packed_fingerprints(read_rows(folder), card.columns) for role, folder in learned.items()}
+    learned = {
+        use: folder for use, folder in rows.items() if use != LABELLED or _uses_labels(parts["detector"], folder)
+    }
+    seen = {use: packed_fingerprints(read_rows(folder), card.columns) for use, folder in learned.items()}
     extra: dict[str, Any] = {f"lineage/{stage}.json": path.read_bytes() for stage, path in records.items()}
-    write_scorer(out, head, parts, {**extra, "rows.safetensors": seen})
-    return {}
+    version = write_scorer(out, head, parts, {**extra, "rows.safetensors": seen})
+    return Made(out / version, {"scorer": f"{card.name}:{version}"})
 
 
-def _winner(selection: dict[str, Any]) -> dict[str, Any]:
-    if selection["winner"] is None:
+def _winner(selection: Selection) -> CandidateResult:
+    if selection.chosen is None:
         reasons: dict[str, list[str]] = {}
-        for row in selection["candidates"]:
-            reasons.setdefault(row["reason"], []).append(candidate_name(row["detector"], row["adapter"]))
+        for row in selection.candidates:
+            reasons.setdefault(row.reason, []).append(candidate_name(row.detector, row.adapter))
         told = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
         raise NoValidCandidateError(f"no valid candidate, nothing ships ({told})")
-    winner: dict[str, Any] = selection["candidates"][selection["winner"]]
-    return winner
+    return selection.chosen
 
 
 def _parts(trained: Path, calibrated: Path, level: str, detector: str, adapter: str) -> dict[str, Part]:

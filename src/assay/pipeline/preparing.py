@@ -5,22 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from assay.data.dataset import ANOMALY, read_card, read_dataset, read_rows, write_rows
 from assay.errors import StageError
 from assay.parts import read_json, write_json
-from assay.pipeline.rows import level_name, level_rows
+from assay.pipeline.made import Made
+from assay.pipeline.rows import LABELLED, level_name, level_rows
+
+if TYPE_CHECKING:
+    from assay.data.validation import Summary
 
 
-def split(data: Path, quarantine: Path, out: Path, *, seed: int, source: str) -> dict[str, Any]:
+def split(out: Path, *, data: Path, quarantine: Path, seed: int, source: str) -> Made[dict[str, Any]]:
     """Give every row one role; write each role's rows, and probes where labels are too few.
 
     Probes are synthetic anomalies made from the selection (test) normals by recipes other than `source`,
     which is what gets injected into train; they lie in folders of their own beside those rows. Rows whose
     content is in the file `quarantine` are excluded, all copies of them; one that is missing holds none.
+
+    Returns
+    -------
+    Made of dict
+        Content of ``split.json``: rows and anomalies of every role, the kind of evidence, and by what roles were given.
     """
     from assay.data.contamination import make_probes
     from assay.data.quarantine import read_quarantine
@@ -64,32 +73,38 @@ def split(data: Path, quarantine: Path, out: Path, *, seed: int, source: str) ->
         role: {"rows": len(rows), "anomalies": int((rows.labels == ANOMALY).sum())} for role, rows in parts.items()
     }
     about = {"evidence": kind, "seed": seed, "roles": counts, "order": list(ROLES), "unit": unit}
-    write_json(out / "split.json", {**about, **barred})
-    return {}
+    found = {**about, **barred}
+    write_json(out / "split.json", found)
+    return Made(found)
 
 
 def contaminate(
+    out: Path,
+    *,
     card: Path,
     train: Path,
     pool: Path,
-    out: Path,
-    *,
     levels: Sequence[float],
     source: str,
     labelled: float,
     seed: int,
-) -> dict[str, Any]:
+) -> Made[dict[str, Any]]:
     """Choose or make the rows that each level adds to train, and put every one on record.
 
     A share `labelled` of anomalies is first set aside from the pool in ``labelled/``, the same for every level:
     for the detectors that learn from labelled anomalies. Injected rows are never labelled in training.
+
+    Returns
+    -------
+    Made of dict
+        Content of ``plan.json``: for every level how many rows it has, and how many of them are injected.
     """
     from assay.data.contamination import choose_labelled, inject
 
     about, clean = read_card(card), read_rows(train)
     known, rest = choose_labelled(read_rows(pool), share=labelled, n_train=len(clean), seed=seed)
     if labelled:
-        write_rows(out / "labelled", known)
+        write_rows(out / LABELLED, known)
     found = inject(
         clean,
         rest,
@@ -114,13 +129,18 @@ def contaminate(
                 "natural_rows_unknown": unknown,
             }
         )
-    about_plan = {"source": source, "seed": seed, "n_labelled": len(known)}
-    write_json(out / "plan.json", {**about_plan, "levels": plan})
-    return {}
+    whole = {"source": source, "seed": seed, "n_labelled": len(known), "levels": plan}
+    write_json(out / "plan.json", whole)
+    return Made(whole)
 
 
-def validate(data: Path, suite: Path, split: Path, contaminated: Path, out: Path, *, docs: Path) -> dict[str, Any]:
+def validate(out: Path, *, data: Path, suite: Path, split: Path, contaminated: Path, docs: Path) -> Made[Summary]:
     """Validate the source without its quarantined rows, every level of train, and that roles share no content.
+
+    Parameters
+    ----------
+    docs : Path
+        Folder of the Data Docs, which are for people and no output.
 
     Raises
     ------
@@ -151,4 +171,4 @@ def validate(data: Path, suite: Path, split: Path, contaminated: Path, out: Path
     summary = check(load_suite(suite), source, roles, levels, docs=docs)
     raise_if_failed(summary)
     write_json(out / "summary.json", summary.to_json())
-    return {}
+    return Made(summary)

@@ -12,6 +12,7 @@ from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, RowSet, fingerprints, r
 
 Labels = NDArray[np.int8]
 HELD_OUT = "held_out"
+LABELLED = "labelled"
 
 
 def level_name(rho: float) -> str:
@@ -19,10 +20,15 @@ def level_name(rho: float) -> str:
     return f"level-{rho:g}"
 
 
+def rho_of(level: str) -> float:
+    """Contamination of the level whose folder is named `level`."""
+    return float(level.removeprefix("level-"))
+
+
 def levels_of(folder: Path) -> list[str]:
     """Names of the level folders in a stage's folder, by increasing rho."""
     found = [path.name for path in folder.iterdir() if path.is_dir() and path.name.startswith("level-")]
-    return sorted(found, key=lambda name: float(name.removeprefix("level-")))
+    return sorted(found, key=rho_of)
 
 
 def level_rows(train: Path, contaminated: Path, level: str) -> RowSet:
@@ -49,7 +55,7 @@ def training_rows(train: Path, contaminated: Path, level: str, *, labelled: bool
     verified = (rows.labels == NORMAL) & ~injected
     known = verified if (rows.labels[~injected] == UNKNOWN).any() else np.zeros_like(verified)
     labels = np.where(known, NORMAL, UNKNOWN).astype(np.int8)
-    folder = contaminated / "labelled"
+    folder = contaminated / LABELLED
     if not labelled or not folder.is_dir():
         return rows, labels
     import pandas as pd

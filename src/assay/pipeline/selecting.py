@@ -2,30 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from assay.names import Choice
 from assay.parts import read_json, read_part, write_json
-from assay.pipeline.candidates import LevelScores, candidate_name, candidate_pairs
-from assay.pipeline.rows import evidence_rows, levels_of
+from assay.pipeline.candidates import Candidates, LevelScores, candidate_name, read_failures
+from assay.pipeline.made import Made
+from assay.pipeline.rows import evidence_rows, levels_of, rho_of
+
+if TYPE_CHECKING:
+    from assay.evaluation.selection import Selection
 
 
 def select(
-    selection: Path,
-    trained: Path,
-    adapters_folder: Path,
     out: Path,
     *,
-    detectors: Sequence[Choice],
-    adapters: Sequence[Choice],
+    selection: Path,
+    trained: Path,
+    adapters: Path,
+    candidates: Candidates,
     eps: float,
     seed: int,
-) -> dict[str, Any]:
-    """Choose the candidate to ship, from selection rows alone."""
+) -> Made[Selection]:
+    """Choose the candidate to ship, from selection rows alone.
+
+    A detector that could not be trained at the lowest level, whose model ships, is no candidate. One that could not be
+    trained at another level stays one, with power 0 there; see `assay.evaluation.selection.select`.
+
+    Parameters
+    ----------
+    selection : Path
+        Folder of the selection rows.
+    trained : Path
+        Folder of what `assay.pipeline.train` made.
+    adapters : Path
+        Folder of the fitted adapters.
+    candidates : Candidates
+    eps : float
+        Target false-positive rate that candidates are compared by.
+    seed : int
+        Of the two folds.
+
+    Returns
+    -------
+    Made of Selection
+        Content of ``selection.json``.
+    """
     from assay.detectors.base import n_stored_floats
     from assay.detectors.registry import unpackageable
     from assay.evaluation.selection import Candidate
@@ -33,29 +58,38 @@ def select(
     from assay.evaluation.two_fold import SelectionScores
 
     normals, anomalies, evidence = evidence_rows(selection)
-    failures = read_json(trained / "failures.json")
-    levels = {float(level.removeprefix("level-")): level for level in levels_of(trained)}
+    failures = read_failures(trained)
+    levels = {rho_of(level): level for level in levels_of(trained)}
     strata: dict[float, Any] = {}
     found: dict[str, dict[float, SelectionScores]] = {}
     for rho, level in levels.items():
-        scored = LevelScores(trained, adapters_folder, level, normals, anomalies)
+        scored = LevelScores(trained, adapters, level, normals, anomalies)
         strata[rho] = scored.strata
-        for detector in detectors:
-            if detector.label in failures:
-                continue
-            for adapter, of_normals, of_anomalies in scored.of(detector.label, adapters):
+        for detector in candidates.trained(level, failures):
+            for adapter, of_normals, of_anomalies in scored.of(detector.label, candidates.adapters):
                 name = candidate_name(detector.label, adapter.label)
                 found.setdefault(name, {})[rho] = SelectionScores(of_normals.scores, of_anomalies.scores)
-    ships = levels[min(levels)]
-    candidates = []
-    for position, (detector, adapter) in enumerate(candidate_pairs(detectors, adapters)):
+    ships_at = min(levels)
+    ships = levels[ships_at]
+    compared = []
+    for position, (detector, adapter) in enumerate(candidates.pairs()):
+        untrained = {rho_of(level): reason for level, reason in failures.get(detector.label, {}).items()}
+        if ships_at in untrained:
+            continue
         name = candidate_name(detector.label, adapter.label)
-        if name in found:
-            part = read_part(trained / ships, detector.label)
-            floats = n_stored_floats(part) + n_stored_floats(read_part(adapters_folder / ships, name))
-            hindrance = unpackageable(part)
-            candidates.append(Candidate(detector.label, adapter.label, position, floats, found[name], hindrance))
+        part = read_part(trained / ships, detector.label)
+        floats = n_stored_floats(part) + n_stored_floats(read_part(adapters / ships, name))
+        hindrance = unpackageable(part)
+        compared.append(Candidate(detector.label, adapter.label, position, floats, found[name], hindrance, untrained))
     prints = normals.rows["fingerprint"].to_numpy(dtype=np.str_)
-    result = choose(candidates, fingerprints=prints, strata=strata, eps=eps, seed=seed, ships_at=min(levels))
-    write_json(out / "selection.json", {"evidence": evidence, "untrained": failures, **result.to_json()})
-    return {}
+    chosen = choose(compared, fingerprints=prints, strata=strata, eps=eps, seed=seed, ships_at=ships_at)
+    result = replace(chosen, evidence=evidence, untrained=failures)
+    write_json(out / "selection.json", result.to_json())
+    return Made(result)
+
+
+def read_selection(folder: Path) -> Selection:
+    """Read ``selection.json`` of a finished select stage."""
+    from assay.evaluation.selection import Selection
+
+    return Selection.from_json(read_json(folder / "selection.json"))

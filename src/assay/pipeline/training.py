@@ -13,6 +13,8 @@ from assay.data.dataset import ANOMALY, Card, RowSet, read_card
 from assay.errors import TrainingError
 from assay.names import Choice
 from assay.parts import Part, write_json, write_part
+from assay.pipeline.candidates import Failures
+from assay.pipeline.made import Made
 from assay.pipeline.progress import Progress, silent
 from assay.pipeline.rows import HELD_OUT, level_rows, levels_of, training_rows
 
@@ -23,21 +25,22 @@ if TYPE_CHECKING:
 
 
 def train(
+    out: Path,
+    *,
     card: Path,
     train: Path,
     contaminated: Path,
-    out: Path,
-    *,
+    checkpoints: Path,
     detectors: Sequence[Choice],
     seed: int,
     device: str,
-    checkpoints: Path,
     progress: Progress = silent,
-) -> dict[str, Any]:
+) -> Made[Failures]:
     """Fit scaler, null model and every detector at every level, on that level's training rows alone.
 
     Detectors that learn from labelled anomalies get those that were set aside; no other sees them. One that cannot
-    be trained is put on record in ``failures.json`` and left out; where none can, the stage stops.
+    be trained at a level is put on record in ``failures.json``, and is left out at that level alone; where none can be
+    trained at the lowest level, whose model ships, the stage stops.
     One that suspects training rows has them written to ``<label>.suspects.csv``, and the hardness of the rows of one
     that holds rows out goes to ``<label>.held_out``, in the order of its held-out scores.
 
@@ -45,6 +48,16 @@ def train(
     ----------
     checkpoints : Path
         Folder for the state of trainings while the stage runs; an interrupted one goes on from there.
+
+    Returns
+    -------
+    Made of mapping
+        Content of ``failures.json``; the details are the seconds of every fit.
+
+    Raises
+    ------
+    TrainingError
+        No detector could be trained at the lowest level.
     """
     from assay.detectors.base import CrossFitted
     from assay.detectors.registry import make_detector
@@ -81,12 +94,11 @@ def train(
         if isinstance(detector, CrossFitted):
             hardness = null_model.hardness(scaled[labels != ANOMALY])
             write_part(out / level, f"{choice.label}.{HELD_OUT}", Part(HELD_OUT, {}, {"hardness": hardness}))
-    if len(failures) == len(detectors):
-        raise TrainingError(
-            "no detector could be trained: " + "; ".join(next(iter(levels.values())) for levels in failures.values())
-        )
+    ships = levels_of(contaminated)[0]
+    if all(ships in failures.get(choice.label, {}) for choice in detectors):
+        raise TrainingError("no detector could be trained: " + "; ".join(told[ships] for told in failures.values()))
     write_json(out / "failures.json", failures)
-    return {"fit_seconds": seconds}
+    return Made(failures, {"fit_seconds": seconds})
 
 
 def _scale_level(about: Card, rows: RowSet, out: Path) -> tuple[Scaler, NullModel]:

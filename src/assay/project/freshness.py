@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from assay.errors import StageError, TamperedError
-from assay.hashing import RECORD, SCHEMA, dvc_directory_md5, hash_bytes, hash_file, hash_paths, hash_tree, stage_key
+from assay.hashing import RECORD, SCHEMA, Record, dvc_directory_md5, hash_bytes, hash_file, hash_paths, hash_tree
 from assay.parts import canonical_json, parse_json, write_bytes
 from assay.project.installed import hash_code, made_by
 from assay.project.layout import Project
@@ -31,7 +30,7 @@ class Outcome:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-def read_record(folder: Path) -> dict[str, Any] | None:
+def read_record(folder: Path) -> Record | None:
     """Return the record of a stage folder, None where the stage never finished there.
 
     Raises
@@ -43,42 +42,53 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        record: dict[str, Any] = parse_json(path.read_bytes())
-        if canonical_json(record).encode() == path.read_bytes() and record["schema"] == SCHEMA:
-            return record
-    except (ValueError, KeyError, TypeError):
-        pass
+        record = Record.from_json(parse_json(path.read_bytes()))
+    except ValueError:
+        record = None
+    if record is not None and record.schema == SCHEMA and _content(record) == path.read_bytes():
+        return record
     raise TamperedError(f"{path} is not a record that this version of Assay wrote; remove {folder} to compute it again")
 
 
-def differences(folder: Path, record: dict[str, Any]) -> list[str]:
+def require_record(folder: Path) -> Record:
+    """Return the record of a stage folder; raise `StageError` where the stage never finished there."""
+    record = read_record(folder)
+    if record is None:
+        raise StageError(f"{folder} has no {RECORD}: the stage has not finished there; run `assay run`")
+    return record
+
+
+def _content(record: Record) -> bytes:
+    return canonical_json(record.to_json()).encode()
+
+
+def differences(folder: Path, record: Record) -> list[str]:
     """Name every output of a stage that is missing, changed or not on record."""
-    now, then = hash_tree(folder), record["outputs"]
+    now, then = hash_tree(folder), record.outputs
     words = [f"{folder / name} was changed" for name in then if name in now and now[name] != then[name]]
     words += [f"{folder / name} is missing" for name in then if name not in now]
     words += [f"{folder / name} is not on record" for name in now if name not in then]
     return sorted(words)
 
 
-def describe_inputs(project: Project, stage_name: str) -> dict[str, Any]:
-    """Return the part of a record that determines a stage's outputs, as the files stand now."""
+def describe_inputs(project: Project, stage_name: str) -> Record:
+    """Return the record of a stage as the files stand now, without outputs: what determines these."""
     stage = project.stages[stage_name]
     for path in stage.inputs:
         if not (project.root / path).exists():
             raise StageError(
                 f"stage {stage_name} needs {path}, which is missing; run `assay run` (or `dvc repro`), or `dvc pull`"
             )
-    return {
-        "schema": SCHEMA,
-        "stage": stage_name,
-        "dataset": project.dataset,
-        "inputs": hash_paths(project.root, stage.inputs),
-        "params": project.params_of(stage),
-        "code": hash_code(project.root, stage.code),
-    }
+    return Record(
+        stage=stage_name,
+        dataset=project.dataset,
+        inputs=hash_paths(project.root, stage.inputs),
+        params=project.params_of(stage),
+        code=hash_code(project.root, stage.code),
+    )
 
 
-def check_outputs(project: Project, stage_name: str) -> dict[str, Any] | None:
+def check_outputs(project: Project, stage_name: str) -> Record | None:
     """Return a stage's record if its folder is exactly what was recorded, None if it never finished.
 
     Raises
@@ -97,7 +107,7 @@ def check_outputs(project: Project, stage_name: str) -> dict[str, Any] | None:
             f"stage {stage_name}: {found[0]}{more} since it was recorded; "
             f"nothing was run. Find out why, then remove {folder} to compute it again, or `dvc checkout --force`"
         )
-    event = project.events.last("stage", key=stage_key(record))
+    event = project.events.last("stage", key=record.key)
     logged = event is None or event["record"] == hash_file(folder / RECORD)
     if not logged and locked_version(project.root, project.stages[stage_name].folder) != dvc_directory_md5(folder):
         raise TamperedError(
@@ -112,8 +122,7 @@ def is_fresh(project: Project, stage_name: str) -> bool:
     record = check_outputs(project, stage_name)
     if record is None or any(not (project.root / path).exists() for path in project.stages[stage_name].inputs):
         return False
-    now = describe_inputs(project, stage_name)
-    return all(record[name] == value for name, value in now.items())
+    return replace(record, outputs={}, assay=None) == describe_inputs(project, stage_name)
 
 
 def run_stage(project: Project, stage_name: str, work: Work) -> Outcome:
@@ -147,16 +156,15 @@ def run_stage(project: Project, stage_name: str, work: Work) -> Outcome:
         details = work(project, staging)
         if describe_inputs(project, stage_name) != described:
             raise StageError(f"stage {stage_name}: its inputs changed while it ran; run again")
-        content = canonical_json({**described, **made_by(described["code"]), "outputs": hash_tree(staging)}).encode()
+        content = _content(replace(described, outputs=hash_tree(staging), assay=made_by(described.code)))
         write_bytes(staging / RECORD, content)
-        record = json.loads(content)
         # The event comes first: a crash between the two leaves an event without outputs, which is harmless.
         seconds = round(time.perf_counter() - started, 3)
         project.events.append(
             "stage",
             stage=stage_name,
             dataset=project.dataset,
-            key=stage_key(record),
+            key=described.key,
             record=hash_bytes(content),
             seconds=seconds,
             details=details,

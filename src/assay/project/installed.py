@@ -89,9 +89,9 @@ def named(code: Iterable[str], most: int = 3) -> str:
     return f"{described(names)} ({', '.join(shown)})"
 
 
-def made_by(code: Iterable[str]) -> dict[str, str]:
-    """Return what a record says of the Assay that ran, besides hashes: its version, where it is an installed one."""
-    return {"assay": assay.__version__} if any(map(is_installed, code)) else {}
+def made_by(code: Iterable[str]) -> str | None:
+    """Return the version of the Assay that runs, where code on record is that of an installed one."""
+    return assay.__version__ if any(map(is_installed, code)) else None
 
 
 def lock_content(project: Project) -> dict[str, Any] | None:

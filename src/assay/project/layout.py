@@ -18,8 +18,6 @@ from assay.parts import parse_yaml, write_bytes
 from assay.project.config import Config, parse_config, read_params
 from assay.project.installed import check_params, is_own, stage_code
 
-STAGES = ("split", "contaminate", "validate", "train", "calibrate", "select", "evaluate", "package")
-
 
 @dataclass(frozen=True)
 class Stage:
@@ -112,6 +110,8 @@ class Project:
     @cached_property
     def stages(self) -> dict[str, Stage]:
         """The stages of dvc.yaml with ``${dataset}`` filled in, in the order of the pipeline."""
+        from assay.project.stages import STAGES
+
         path = self.root / "dvc.yaml"
         raw = (parse_yaml(path.read_bytes(), path) or {}).get("stages", {})
         if missing := sorted(set(STAGES) - set(raw)):

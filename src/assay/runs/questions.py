@@ -11,6 +11,7 @@ from assay.calibration.calibrators.mondrian import MondrianCalibrator
 from assay.calibration.contaminated.consequences import consequences
 from assay.calibration.contaminated.estimates import contamination_from_answers, contamination_from_verified
 from assay.calibration.contaminated.label_trim import CONFIDENCE, choose_questions
+from assay.calibration.decisions import BATCHED
 from assay.data.dataset import NORMAL, UNKNOWN, RowSet, read_rows
 from assay.data.labelling import align, labels_path, write_questions
 from assay.errors import StageError
@@ -18,7 +19,7 @@ from assay.hashing import RECORD, hash_file
 from assay.pipeline.candidates import categories_of
 from assay.pipeline.rows import presumed_normals
 from assay.project.layout import Project
-from assay.scorer.scorer import BATCHED, Scorer, load_scorer
+from assay.scorer.scorer import Scorer, load_scorer
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from assay.hashing import RECORD, hash_file
 from assay.parts import read_json, write_bytes
-from assay.pipeline.candidates import candidate_name, candidate_pairs
+from assay.pipeline.candidates import candidate_name
 from assay.pipeline.evaluating import read_evaluation
-from assay.pipeline.rows import levels_of
+from assay.pipeline.rows import levels_of, rho_of
+from assay.pipeline.selecting import read_selection
 from assay.project.layout import Project
+from assay.project.stages import candidates_of
+
+if TYPE_CHECKING:
+    from assay.evaluation.tested import Evaluation
 
 NUMBERS = ("auroc", "auprc", "fpr", "worst_stratum_fpr", "power")
 COLUMNS = ("detector", "adapter", *NUMBERS, "selection_power", "fit_seconds", "state", "reason")
@@ -33,41 +40,77 @@ EVIDENCE = {
 }
 
 
-def leaderboard(project: Project) -> list[dict[str, Any]]:
-    """Return one row per candidate, in the order of params.yaml, from the finished stages.
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A candidate's line of the leaderboard.
 
-    Test metrics are those of the models trained without injected rows; ``selection_power`` is the mean over
-    all levels on selection rows, which is what the choice was made by.
+    Attributes
+    ----------
+    detector, adapter : str
+    auroc, auprc, fpr, worst_stratum_fpr, power : float or None
+        Of the test rows, by the models trained without injected rows; None where it could not be trained.
+    fit_seconds : float or None
+        None where it was not trained here.
+    selection_power : float or None
+        Mean over all levels on selection rows, which is what the choice was made by.
+    chosen : bool
+    state : {"chosen", "", "not valid"}
+    reason : str
+        Why it is not valid, and at which levels it could not be trained and why.
     """
+
+    detector: str
+    adapter: str
+    auroc: float | None
+    auprc: float | None
+    fpr: float | None
+    worst_stratum_fpr: float | None
+    power: float | None
+    fit_seconds: float | None
+    selection_power: float | None
+    chosen: bool
+    state: str
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the line as plain JSON values."""
+        return asdict(self)
+
+
+def leaderboard(project: Project) -> list[Standing]:
+    """Return one line per candidate, in the order of params.yaml, from the finished stages."""
     level = levels_of(project.folder("train"))[0]
-    tested = {
-        (r["detector"], r["adapter"]): r
-        for r in read_evaluation(project.folder("evaluate"))["candidates"]
-        if r["level"] == level
-    }
-    selection = read_json(project.folder("select") / "selection.json")
-    chosen = None if selection["winner"] is None else selection["candidates"][selection["winner"]]
-    selected = {(r["detector"], r["adapter"]): r for r in selection["candidates"]}
-    untrained = selection["untrained"]
+    tested = read_evaluation(project.folder("evaluate")).at(level)
+    selection = read_selection(project.folder("select"))
+    selected = {(row.detector, row.adapter): row for row in selection.candidates}
     seconds = fit_seconds(project)
     rows = []
-    for detector, adapter in candidate_pairs(project.config.detectors, project.config.adapters):
+    for detector, adapter in candidates_of(project).pairs():
         key = (detector.label, adapter.label)
-        metrics, choice = tested.get(key, {}), selected.get(key, {})
-        won = chosen is not None and key == (chosen["detector"], chosen["adapter"])
+        metrics, choice = tested.get(key), selected.get(key)
+        numbers: dict[str, Any] = {name: getattr(metrics, name, None) for name in NUMBERS}
+        won = choice is not None and choice is selection.chosen
+        why = (choice.reason if choice else "", untrained_words(selection.untrained.get(detector.label, {})))
         rows.append(
-            {
-                "detector": detector.label,
-                "adapter": adapter.label,
-                **{name: metrics.get(name) for name in NUMBERS},
-                "fit_seconds": seconds.get(detector.label, {}).get(level),
-                "selection_power": choice.get("power"),
-                "chosen": won,
-                "state": "chosen" if won else "" if choice.get("valid") else "not valid",
-                "reason": choice.get("reason", "; ".join(dict.fromkeys(untrained.get(detector.label, {}).values()))),
-            }
+            Standing(
+                *key,
+                **numbers,
+                fit_seconds=seconds.get(detector.label, {}).get(level),
+                selection_power=choice.power if choice else None,
+                chosen=won,
+                state="chosen" if won else "" if choice and choice.valid else "not valid",
+                reason="; ".join(filter(None, why)),
+            )
         )
     return rows
+
+
+def untrained_words(failures: Mapping[str, str]) -> str:
+    """Say at which levels a detector could not be trained, and why; "" where it could at all."""
+    levels: dict[str, list[str]] = {}
+    for level, reason in failures.items():
+        levels.setdefault(reason, []).append(f"{rho_of(level):g}")
+    return "; ".join(f"failed at level {', '.join(at)}: {reason}" for reason, at in levels.items())
 
 
 def fit_seconds(project: Project) -> dict[str, dict[str, float]]:
@@ -83,29 +126,28 @@ def write_report(project: Project) -> Path:
     evaluation = read_evaluation(project.folder("evaluate"))
     path = project.state / "reports" / f"{project.dataset}.html"
     rows = leaderboard(project)
-    measured = [row for row in rows if row["auroc"] is not None]
-    shown = next((row for row in measured if row["chosen"]), measured[0])
-    figures = [*_diagnostics(project, shown["detector"], shown["adapter"]), (LEVELS, _source(_levels(evaluation)))]
+    measured = [row for row in rows if row.auroc is not None]
+    shown = next((row for row in measured if row.chosen), measured[0])
+    figures = [*_diagnostics(project, shown.detector, shown.adapter), (LEVELS, _source(_levels(evaluation)))]
     write_bytes(path, _page(project, evaluation, rows, figures).encode())
     return path
 
 
-def _page(
-    project: Project, evaluation: dict[str, Any], rows: list[dict[str, Any]], figures: list[tuple[str, str]]
-) -> str:
+def _page(project: Project, evaluation: Evaluation, rows: list[Standing], figures: list[tuple[str, str]]) -> str:
     from jinja2 import Environment, PackageLoader
 
     environment = Environment(loader=PackageLoader("assay", "templates"), autoescape=True)
     environment.filters.update(cell=_cell, heading=lambda name: HEADINGS.get(name, name.replace("_", " ")))
-    about = {name: evaluation[name] for name in ("eps", "n_normals", "n_anomalies")}
     return environment.get_template("report.html").render(
         dataset=project.dataset,
-        evidence=EVIDENCE[evaluation["evidence"]],
+        evidence=EVIDENCE[evaluation.evidence],
         columns=COLUMNS,
-        rows=rows,
+        rows=[row.to_json() for row in rows],
         figures=figures,
         record=(project.folder("evaluate") / RECORD).relative_to(project.root),
-        **about,
+        eps=evaluation.eps,
+        n_normals=evaluation.n_normals,
+        n_anomalies=evaluation.n_anomalies,
     )
 
 
@@ -152,7 +194,7 @@ def _diagnostics(project: Project, detector: str, adapter: str) -> list[tuple[st
     return [(title, _source(figure)) for title, figure in figures]
 
 
-def _levels(evaluation: dict[str, Any]) -> Any:
+def _levels(evaluation: Evaluation) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -160,9 +202,8 @@ def _levels(evaluation: dict[str, Any]) -> Any:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     lines: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for row in evaluation["candidates"]:
-        rho = float(row["level"].removeprefix("level-"))
-        lines.setdefault((row["detector"], row["adapter"]), []).append((rho, row["power"]))
+    for row in evaluation.candidates:
+        lines.setdefault((row.detector, row.adapter), []).append((rho_of(row.level), row.power))
     detectors, adapters = (list(dict.fromkeys(names)) for names in zip(*lines, strict=True))
     for (detector, adapter), points in lines.items():
         colour, style = f"C{detectors.index(detector)}", ("-", "--", ":", "-.")[adapters.index(adapter) % 4]
@@ -173,13 +214,13 @@ def _levels(evaluation: dict[str, Any]) -> Any:
     return figure
 
 
-def candidates_table(rows: list[dict[str, Any]], *, eps: float, evidence: str, title: str) -> Table:
+def candidates_table(rows: Sequence[Standing], *, eps: float, evidence: str, title: str) -> Table:
     """Build the table of candidates that ends a run.
 
     Parameters
     ----------
-    rows : list of dict
-        Rows of `assay.runs.report.leaderboard`.
+    rows : sequence of Standing
+        The leaderboard.
     eps : float
     evidence : {"labels", "anomalies", "probes"}
         Where labels are missing the columns say what the numbers really are.
@@ -197,9 +238,8 @@ def candidates_table(rows: list[dict[str, Any]], *, eps: float, evidence: str, t
         table.add_column(name, justify="right")
     table.add_column("")
     for row in rows:
-        numbers = [row[key] for key in ("auroc", "auprc", "fpr", "worst_stratum_fpr", "power")]
+        numbers = [getattr(row, name) for name in NUMBERS]
         shown = ["-" if number is None else f"{number:.3f}" for number in numbers]
-        fit = "-" if row["fit_seconds"] is None else f"{row['fit_seconds']:.2f}"
-        style = "bold" if row["chosen"] else None
-        table.add_row(row["detector"], row["adapter"], *shown, fit, row["state"], style=style)
+        fit = "-" if row.fit_seconds is None else f"{row.fit_seconds:.2f}"
+        table.add_row(row.detector, row.adapter, *shown, fit, row.state, style="bold" if row.chosen else None)
     return table

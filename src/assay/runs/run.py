@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +16,12 @@ from assay.openlineage import client as openlineage
 from assay.parts import read_json
 from assay.project import stages, versioning
 from assay.project.deployment import Deployment, keep, promote, read_deployment
-from assay.project.freshness import Outcome, is_fresh, run_stage
+from assay.project.freshness import Outcome, is_fresh
 from assay.project.ingest import restore
 from assay.project.installed import refresh_lock
-from assay.project.layout import STAGES, Project
-from assay.runs.report import candidates_table, leaderboard, write_report
+from assay.project.layout import Project
+from assay.project.stages import STAGES
+from assay.runs.report import Standing, candidates_table, leaderboard, write_report
 
 if TYPE_CHECKING:
     from assay.release.champion import Verdict
@@ -34,7 +35,7 @@ class Result:
     eps: float
     evidence: str
     unit: str
-    candidates: list[dict[str, Any]]
+    candidates: tuple[Standing, ...]
     scorer: str | None
     champion: str | None
     verdict: str
@@ -47,7 +48,12 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as plain JSON values."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Result:
+        """Return the result that `to_json` described."""
+        return cls(**{**content, "candidates": tuple(Standing(**row) for row in content["candidates"])})
 
 
 def prepare(project: Project) -> None:
@@ -109,7 +115,7 @@ def stale_stages(project: Project) -> list[str]:
     From the first stale stage on every later one is stale too, since each reads what the one before it wrote.
     """
     fresh = [is_fresh(project, name) for name in STAGES]
-    return list(STAGES[fresh.index(False) :]) if False in fresh else []
+    return list(STAGES)[fresh.index(False) :] if False in fresh else []
 
 
 def execute(project: Project, stage: str) -> Outcome:
@@ -117,12 +123,7 @@ def execute(project: Project, stage: str) -> Outcome:
     if stage not in ("split", "contaminate"):
         keep_rows(project.root, project.events, project.dataset)
     with console.stage_progress(stage) as progress, openlineage.telling(project, stage) as begin:
-
-        def work(its_project: Project, out: Path) -> dict[str, Any]:
-            begin()
-            return stages.VERBS[stage](its_project, out, progress)
-
-        outcome = run_stage(project, stage, work)
+        outcome = stages.run(project, stage, progress, begin)
     console.say(stage_line(outcome))
     return outcome
 
@@ -208,9 +209,9 @@ def summarise(project: Project, verdict: str, *, shipped: bool = True) -> Result
     return Result(
         dataset=project.dataset,
         eps=project.config.eps,
-        evidence=evaluation["evidence"],
+        evidence=evaluation.evidence,
         unit=read_json(project.folder("split") / "split.json")["unit"],
-        candidates=leaderboard(project),
+        candidates=tuple(leaderboard(project)),
         scorer=f"{project.dataset}:{folders[0].name}" if folders else None,
         champion=None if deployment is None else deployment.tag,
         verdict=verdict,
@@ -219,7 +220,7 @@ def summarise(project: Project, verdict: str, *, shipped: bool = True) -> Result
         folder=str(folders[0].relative_to(project.root)) if folders else None,
         guarantee=calibrator.guarantee if calibrator else "",
         limits=calibrator.limits(project.config.eps) if calibrator else "",
-        n_uncalibrated=evaluation["n_uncalibrated"],
+        n_uncalibrated=evaluation.n_uncalibrated,
     )
 
 
@@ -240,8 +241,9 @@ def show(result: Result) -> None:
             markup=False,
         )
     for row in result.candidates:
-        if row["reason"]:
-            console.paper.print(f"not valid: {row['detector']}+{row['adapter']}: {row['reason']}", markup=False)
+        if row.reason:
+            told = f"{row.state}: " if row.state else ""
+            console.paper.print(f"{told}{row.detector}+{row.adapter}: {row.reason}", markup=False)
     lines = [
         ("scorer", result.scorer or "none"),
         ("champion", result.champion or "none"),
@@ -258,7 +260,7 @@ def show(result: Result) -> None:
 def refresh(project: Project) -> Result:
     """End a run in which every stage was fresh: mend what is missing around them, and say the same again."""
     if set(versioning.status(project.root)) - {versioning.DATA}:
-        versioning.commit(project.root, STAGES)
+        versioning.commit(project.root, list(STAGES))
     console.say("nothing changed: every stage is fresh")
     return summarise(project, deliver(project))
 

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from assay.calibration.batches import benjamini_hochberg, discovery_limits, false_discovery_bound
+from assay.calibration.batches import false_discovery_bound
+from assay.calibration.decisions import BATCHED, Rule
 from assay.data.files import features_of, read_frame, texts_of
 from assay.errors import DataError, InputError
-from assay.parameters import check_share
 from assay.parts import write_bytes
-from assay.scorer.scorer import BATCHED, Judged, Scorer
+from assay.scorer.scorer import Judged, Scorer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,8 +31,8 @@ class Batch:
     ----------
     rows : DataFrame
         The file's columns that are no features, as they were written, then score, p_value and flagged.
-    eps, fdr : float or None
-        What flagged: one of the two.
+    rule : Rule
+        What flagged.
     false_alarms : int or None
         With probability at least .9 no more of the flagged rows are normal than that, whatever decided; None where
         the scorer's p-values allow no such bound.
@@ -42,8 +41,7 @@ class Batch:
     """
 
     rows: pd.DataFrame
-    eps: float | None
-    fdr: float | None
+    rule: Rule
     false_alarms: int | None
     note: str
 
@@ -72,21 +70,13 @@ def score_file(scorer: Scorer, path: Path, *, eps: float | None = None, fdr: flo
     DataError, InputError
         The file cannot be read or lacks a column; a value is missing; false discoveries cannot be controlled.
     """
-    level = check_share(scorer.head["eps"] if eps is None else eps, "eps")
-    if fdr is not None:
-        fdr = check_share(fdr, "fdr")
-        scorer.require_batches()
+    rule = scorer.rule(eps=eps, fdr=fdr)
     frame, found = _judge(scorer, path)
-    if fdr is None:
-        flags: NDArray[np.bool_] = found.p_values <= level
-        note = scorer.calibrator.limits(level)
-    else:
-        flags = benjamini_hochberg(found.p_values, fdr)
-        note = "" if flags.any() else discovery_limits(len(flags), scorer.calibrator.smallest_eps, fdr)
+    flags = rule.flags(found.p_values)
     known = scorer.calibrator.kind in BATCHED
     bound = false_discovery_bound(found.p_values, flags, DELTA) if known else None
     rows = frame.assign(score=found.scores, p_value=found.p_values, flagged=flags.astype(np.int8))
-    return Batch(rows, level if fdr is None else None, fdr, bound, note)
+    return Batch(rows, rule, bound, rule.note(flags, scorer.calibrator))
 
 
 def _judge(scorer: Scorer, path: Path) -> tuple[Any, Judged]:

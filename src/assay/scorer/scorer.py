@@ -15,22 +15,20 @@ from assay.calibration.adapters.registry import ScoreAdapter, load_adapter
 from assay.calibration.calibrators.mondrian import MondrianCalibrator
 from assay.calibration.calibrators.registry import Calibrator, load_calibrator
 from assay.calibration.calibrators.weighted import DensityRatio
-from assay.calibration.decisions import Reference, Scored, score_rows
+from assay.calibration.decisions import Reference, Rule, Scored, score_rows
 from assay.calibration.hardness import NullModel, Strata, load_null_model
 from assay.data.categories import Texts
 from assay.data.scaling import Scaler, load_scaler
 from assay.detectors.base import Detector
 from assay.detectors.registry import load_detector, unpackageable
-from assay.errors import InputError, ScorerError, TamperedError
+from assay.errors import ScorerError, TamperedError
 from assay.hashing import hash_file
-from assay.parameters import check_share
 from assay.parts import Part, read_arrays, read_json, write_arrays, write_bytes, write_json
 from assay.scorer.features import as_features, as_numbers, checked_categories, column_order, names_of
 
 SCHEMA = 2  # a head may name ties, a density ratio and a category column, which readers of 1 alone pass over
 READS = (1, 2)
 HEAD = "scorer.json"
-BATCHED = ("conformal", "mondrian")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +187,7 @@ class Scorer:
         InputError
             See `judge`.
         """
-        eps = check_share(self.head["eps"] if eps is None else eps, "eps")
-        return self.p_values(X, category) <= eps
+        return self.rule(eps=eps).flags(self.p_values(X, category))
 
     def discover(self, X: Any, fdr: float, category: Sequence[object] | None = None) -> NDArray[np.bool_]:
         """Flag rows of a batch such that at most a share `fdr` of the flagged ones is normal, on average.
@@ -204,19 +201,19 @@ class Scorer:
         InputError
             This scorer's p-values have no such guarantee (weighted, grouped and cross calibration).
         """
-        from assay.calibration.batches import benjamini_hochberg
+        return self.rule(fdr=fdr).flags(self.p_values(X, category))
 
-        fdr = check_share(fdr, "fdr")
-        self.require_batches()
-        return benjamini_hochberg(self.p_values(X, category), fdr)
+    def rule(self, *, eps: float | None = None, fdr: float | None = None) -> Rule:
+        """Return how rows are flagged: by `eps`, by `fdr`, or by the scorer's own eps where both are None.
 
-    def require_batches(self) -> None:
-        """Raise `InputError` unless this scorer's p-values allow false discovery control."""
-        if self.calibrator.kind not in BATCHED:
-            raise InputError(
-                f"false discoveries are not controlled by this scorer: it is calibrated as {self.calibrator.kind!r}, "
-                f"and proofs exist for {' and '.join(BATCHED)} p-values; decide by eps instead"
-            )
+        Raises
+        ------
+        ConfigError, InputError
+            Both are given; the rate is not between 0 and 1; this scorer's p-values do not allow the decision.
+        """
+        rule = Rule(self.head["eps"] if eps is None and fdr is None else eps, fdr)
+        rule.require(self.calibrator)
+        return rule
 
     def _features(self, X: Any) -> NDArray[np.float32]:
         names = names_of(X)

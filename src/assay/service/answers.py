@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.calibration.batches import benjamini_hochberg, discovery_limits
 from assay.scorer.scorer import Judged, Scorer
 
 MOST_CATEGORIES = 100
@@ -48,24 +47,21 @@ def versions(scorer: Scorer) -> dict[str, str]:
 
 
 def answer(
-    scorer: Scorer, rows: NDArray[np.float64], categories: list[str] | None, eps: float, fdr: float | None
+    scorer: Scorer, rows: NDArray[np.float64], categories: list[str] | None, eps: float | None, fdr: float | None
 ) -> dict[str, Any]:
-    """Score rows of shape (n, d) and return the body of the answer: decided by `fdr` if there is one, else by `eps`.
+    """Score rows of shape (n, d) and return the body of the answer; `Scorer.rule` says by what rows are flagged.
 
     Raises
     ------
-    InputError
+    ConfigError, InputError
         A value is not finite or does not fit float32; a category is not known; false discoveries cannot be
         controlled with this scorer.
     """
+    rule = scorer.rule(eps=eps, fdr=fdr)
     found = scorer.judge(rows, categories) if len(rows) else Judged(np.empty(0, np.float32), np.empty(0))
-    how: dict[str, float | None]
-    if fdr is None:
-        flags, how, told = found.p_values <= eps, {"eps": eps}, scorer.calibrator.limits(eps)
-    else:
-        scorer.require_batches()
-        flags, how = benjamini_hochberg(found.p_values, fdr), {"eps": None, "fdr": fdr}
-        told = "" if flags.any() else discovery_limits(len(flags), scorer.calibrator.smallest_eps, fdr)
+    flags = rule.flags(found.p_values)
+    how = {"eps": rule.eps, **({} if rule.fdr is None else {"fdr": rule.fdr})}
+    told = rule.note(flags, scorer.calibrator)
     decided = zip(found.scores.tolist(), found.p_values.tolist(), flags.tolist(), strict=True)
     results = [{"score": s if math.isfinite(s) else None, "p_value": p, "flagged": f} for s, p, f in decided]
     return {"results": results, **how, **versions(scorer), **({"note": told} if told else {})}

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, PrivateAttr
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from assay.errors import AssayError, InputError
+from assay.errors import AssayError
 from assay.scorer.scorer import load_scorer
 from assay.service.answers import answer, describe
 from assay.service.requests import read_body, read_rows, read_share
@@ -122,10 +122,8 @@ class ScoringService:
         try:
             content = read_body(request._body)
             eps, fdr = (read_share(content, key) for key in ("eps", "fdr"))
-            if eps is not None and fdr is not None:
-                raise InputError("eps and fdr are two ways to decide; send one of them")
             rows, categories = read_rows(content, self.scorer.columns, self.scorer.category_column)
-            return JSONResponse(answer(self.scorer, rows, categories, eps or self.scorer.head["eps"], fdr))
+            return JSONResponse(answer(self.scorer, rows, categories, eps, fdr))
         except AssayError as error:
             return JSONResponse({"error": str(error)}, status_code=400)
 

@@ -1,4 +1,4 @@
-"""What scored rows are compared by: categories whatever form they come in, and tie breaks by content."""
+"""What scored rows are compared by: categories in any form, tie breaks by content; and how they are flagged."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from assay.calibration.decisions import tie_breaks
+from assay.calibration.batches import benjamini_hochberg
+from assay.calibration.calibrators.conformal import ConformalCalibrator
+from assay.calibration.calibrators.grouped import GroupedCalibrator
+from assay.calibration.decisions import Rule, tie_breaks
 from assay.data.categories import category_texts
-from assay.errors import InputError
+from assay.errors import ConfigError, InputError
 
 
 @pytest.mark.parametrize(
@@ -59,3 +62,37 @@ def test_a_row_breaks_ties_by_its_content_alone() -> None:
     assert len(np.unique(breaks)) == len(rows)
     assert ((breaks >= 0) & (breaks < 1)).all()
     assert abs(np.mean(breaks <= 0.1) - 0.1) < 0.03
+
+
+P_VALUES = np.array([0.01, 0.04, 0.05, 0.2, 0.9])
+
+
+def test_a_rule_by_eps_flags_what_is_at_most_eps_and_tells_the_limits() -> None:
+    rule = Rule(eps=0.05)
+    flags = rule.flags(P_VALUES)
+    assert flags.tolist() == [True, True, True, False, False]
+    few, enough = (ConformalCalibrator().fit(np.arange(m, dtype=np.float32)) for m in (10, 19))
+    assert "no row can be flagged" in rule.note(flags, few)
+    assert rule.note(flags, enough) == ""
+
+
+def test_a_rule_by_fdr_looks_at_the_whole_batch_and_says_why_it_flags_nothing() -> None:
+    rule, reference = Rule(fdr=0.1), ConformalCalibrator().fit(np.arange(99, dtype=np.float32))
+    flags = rule.flags(P_VALUES)
+    assert flags.tolist() == benjamini_hochberg(P_VALUES, 0.1).tolist() == [True, True, True, False, False]
+    assert rule.note(flags, reference) == ""
+    nothing = rule.flags(np.full(500, 0.5))
+    assert "false discovery rate of 0.1" in rule.note(nothing, reference)
+    rule.require(reference)
+    with pytest.raises(InputError, match="calibrated as 'grouped'"):
+        rule.require(GroupedCalibrator().fit(np.arange(9, dtype=np.float32), np.arange(9).astype(str)))
+    Rule(eps=0.1).require(GroupedCalibrator().fit(np.arange(9, dtype=np.float32), np.arange(9).astype(str)))
+
+
+def test_a_rule_needs_one_rate_between_0_and_1() -> None:
+    for given in ({}, {"eps": 0.1, "fdr": 0.1}):
+        with pytest.raises(InputError, match="give one of them"):
+            Rule(**given)
+    for name, rate in (("eps", 0.0), ("eps", 1.5), ("fdr", 1.0), ("fdr", float("nan"))):
+        with pytest.raises(ConfigError, match=f"{name} is .* between 0 and 1"):
+            Rule(**{name: rate})

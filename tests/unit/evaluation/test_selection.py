@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 from assay.calibration.calibrators.conformal import ConformalCalibrator, largest_rank
 from assay.errors import ConfigError, DataError
-from assay.evaluation.selection import Candidate, select
+from assay.evaluation.selection import Candidate, Selection, select
 from assay.evaluation.two_fold import SelectionScores, compare_power, split_folds
 from assay.parts import canonical_json
 
@@ -282,3 +282,45 @@ def test_compare_power_refuses_rows_that_cannot_tell():
         compare_power(none, none, fingerprints=marks(N), eps=EPS, seed=0)
     with pytest.raises(DataError, match="same"):
         compare_power(few, candidate(0, 3.0).scores[0.0], fingerprints=marks(10), eps=EPS, seed=0)
+
+
+def failed_at(level, base):
+    scores = {rho: found for rho, found in base.scores.items() if rho != level}
+    return replace(base, scores=scores, untrained={level: "could not be fitted"})
+
+
+def test_a_level_that_could_not_be_trained_counts_as_no_power():
+    whole, half = candidate(0, 2.0), failed_at(0.1, candidate(1, 9.0))
+    result = choose([whole, half]).candidates[1]
+    assert (result.valid, result.reason) == (True, "")
+    assert [(found.level, found.power, found.fpr) for found in result.levels][1] == (0.1, 0.0, None)
+    assert result.power == pytest.approx(result.levels[0].power / 2)
+    assert (result.fpr, result.worst_stratum_fpr) == (result.levels[0].fpr, result.levels[0].worst_stratum_fpr)
+    assert choose([whole, half]).winner == 0
+    assert choose([candidate(0, 0.3), half]).winner == 1, "half of the levels detected is more than next to nothing"
+
+
+def test_of_ties_the_one_that_could_be_trained_at_more_levels_wins():
+    base = candidate(1, 9.0)
+    hopeless = with_scores(base, 0.1, anomalies=np.full(A, -9.0))
+    selection = choose([failed_at(0.1, replace(base, position=0, n_stored_floats=1)), hopeless])
+    assert [result.power for result in selection.candidates] == [0.5, 0.5]
+    assert [result.tied for result in selection.candidates] == [True, True]
+    assert selection.winner == 1
+
+
+def test_a_candidate_was_trained_at_the_level_that_ships_and_every_other_has_scores_or_a_reason():
+    with pytest.raises(DataError, match="could not be trained at level 0, which ships"):
+        choose([failed_at(0.0, candidate(0, 2.0))])
+    short = candidate(0, 2.0, levels=(0.0,))
+    with pytest.raises(DataError, match="or say why it could not be trained there"):
+        choose([short])
+    with pytest.raises(DataError, match="or say why"):
+        choose([replace(candidate(0, 2.0), untrained={0.1: "both scored and not"})])
+
+
+def test_a_selection_is_read_back_from_its_json():
+    selection = replace(choose([candidate(0, 2.0), failed_at(0.1, candidate(1, 3.0))]), evidence="labels")
+    again = Selection.from_json(json.loads(canonical_json(selection.to_json())))
+    assert again == selection
+    assert again.chosen == selection.candidates[selection.winner]

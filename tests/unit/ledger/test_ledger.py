@@ -654,6 +654,16 @@ def test_stages_without_a_run_make_up_runs() -> None:
     assert ("dvc-111111111111", "g", "train") not in history.reads
 
 
+def test_a_stage_that_is_not_known_belongs_to_the_run_around_it() -> None:
+    """Of a version that has more stages, or has none of them any more."""
+    names = ("train", "refine", "calibrate", "summarise", "train", "refine")
+    log = [event("stage", stage=name, previous=f"{place}" * 64) for place, name in enumerate(names)]
+    history = History.of([event("rows", rows="f"), *log])
+    assert [run["driver"] for run in history.runs.values()] == ["dvc", "dvc"]
+    first, _ = history.runs
+    assert {use for run, _, use in history.reads if run == first} >= {"train", "calibration"}
+
+
 def test_runs_of_the_time_before_rows_were_kept_are_counted(project: Project) -> None:
     project.events.append("run-started", run="a", driver="prefect", dataset=NAME, commit="")
     project.events.append("run-ended", run="a", state="completed", reason="", stages=["split", "contaminate", "train"])

@@ -97,7 +97,7 @@ def test_an_empty_or_missing_quarantine_changes_no_byte(project: Project) -> Non
     from assay import pipeline
 
     out = project.root / "other"
-    pipeline.split(project.data, project.root / "nowhere.csv", out, seed=0, source="auto")
+    pipeline.split(out, data=project.data, quarantine=project.root / "nowhere.csv", seed=0, source="auto")
     assert hash_tree(out) == before
 
 

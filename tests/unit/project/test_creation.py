@@ -27,7 +27,8 @@ from assay.project.installed import (
     require_locked,
     stage_code,
 )
-from assay.project.layout import STAGES, Project
+from assay.project.layout import Project
+from assay.project.stages import STAGES
 from assay.project.templates import COPIES, read_template
 
 WRITTEN = {*COPIES, ".dvc/.gitignore", "README.md", LOCK}
@@ -199,7 +200,7 @@ def test_a_lock_that_cannot_be_read_is_written_anew(made: Path, content: bytes |
     (made / LOCK).unlink()
     if content is not None:
         (made / LOCK).write_bytes(content)
-    assert refresh_lock(Project(made)) == STAGES
+    assert refresh_lock(Project(made)) == tuple(STAGES)
     assert (made / LOCK).read_bytes() == before
 
 

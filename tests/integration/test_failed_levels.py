@@ -1,0 +1,212 @@
+"""A detector that cannot be trained at a contamination level, through the real stages.
+
+The rows have 263 columns, of which three vary among normal rows, and all among anomalies: more than `mcd` takes as
+soon as anomalies are injected.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from assay import pipeline
+from assay.data.dataset import Card, Dataset, RowSet, write_dataset
+from assay.data.expectations import learn_suite
+from assay.data.labelling import ensure_labels
+from assay.data.quarantine import ensure_quarantine
+from assay.data.target import ensure_target
+from assay.errors import NoValidCandidateError, TrainingError
+from assay.hashing import RECORD
+from assay.names import Choice
+from assay.parts import read_json, write_json
+from assay.pipeline.candidates import Candidates
+from assay.project import stages
+from assay.project.layout import Project
+from assay.project.stages import STAGES
+from assay.runs.report import candidates_table, leaderboard
+from assay.scorer.scorer import load_scorer
+
+ROOT = Path(__file__).parents[2]
+NAME, WIDTH = "wide", 263
+COLUMNS = tuple(f"c{i}" for i in range(WIDTH))
+CLEAN, SPOILT = "level-0", "level-0.1"
+MCD, NONE = Choice("mcd", "mcd"), Choice("none", "none")
+PARAMS: dict[str, Any] = {
+    "dataset": NAME,
+    "eps": 0.1,
+    "split": {"seed": 0},
+    "contaminate": {"levels": [0, 0.1], "source": "auto", "labelled": 0, "seed": 1},
+    "train": {"seed": 0, "device": "cpu"},
+    "calibrate": {"within": "all", "ties": "counted", "seed": 2},
+    "detectors": [{"isolation_forest": {"n_estimators": 20}}, "knn", "mcd"],
+    "adapters": ["none", "cadet"],
+    "select": {"seed": 0},
+}
+
+
+def wide(n: int, n_anomalies: int) -> RowSet:
+    rng = np.random.default_rng(0)
+    anomalous = np.arange(n) < n_anomalies
+    features = rng.standard_normal((n, WIDTH))
+    features[~anomalous, 3:] = 0
+    features[anomalous, :3] += 8
+    about = {"row_id": [f"r{i}" for i in range(n)], "label": anomalous.astype(np.int8), "group": "", "time": ""}
+    return RowSet(features.astype(np.float32), pd.DataFrame(about))
+
+
+def make_project(root: Path) -> Project:
+    root.mkdir()
+    shutil.copy(ROOT / "dvc.yaml", root)
+    dataset = Dataset(Card(NAME, "tabular", COLUMNS, None, "made here"), wide(1000, 120))
+    write_dataset(root / "data" / NAME, dataset)
+    write_json(root / "expectations" / f"{NAME}.json", learn_suite(dataset))
+    for ensure in (ensure_quarantine, ensure_labels, ensure_target):
+        ensure(root, NAME)
+    (root / "params.yaml").write_text(yaml.safe_dump(PARAMS))
+    return Project(root)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = make_project(tmp_path_factory.mktemp("failed") / "project")
+    for stage in STAGES:
+        stages.run(project, stage)
+    return project
+
+
+def test_it_is_left_out_at_that_level_alone(finished: Project) -> None:
+    failures = read_json(finished.folder("train") / "failures.json")
+    assert list(failures) == ["mcd"]
+    assert list(failures["mcd"]) == [SPOILT]
+    assert "263 columns vary" in failures["mcd"][SPOILT]
+    for stage, parts in (("train", "mcd.json"), ("calibrate/adapters", "mcd+*"), ("calibrate/reference", "mcd+*")):
+        folder = finished.root / "work" / NAME / stage
+        assert list((folder / CLEAN).glob(parts)), stage
+        assert not list((folder / SPOILT).glob(parts)), stage
+    tested = read_json(finished.folder("evaluate") / "evaluation.json")["candidates"]
+    assert {row["level"] for row in tested if row["detector"] == "mcd"} == {CLEAN}
+    assert {row["level"] for row in tested if row["detector"] == "knn"} == {CLEAN, SPOILT}
+
+
+def test_selection_counts_no_power_at_that_level(finished: Project) -> None:
+    selection = read_json(finished.folder("select") / "selection.json")
+    row = next(row for row in selection["candidates"] if (row["detector"], row["adapter"]) == ("mcd", "none"))
+    clean, spoilt = row["levels"]
+    assert row["valid"]
+    assert clean["power"] > 0.9
+    assert spoilt == {"level": 0.1, "power": 0, "fpr": None, "worst_stratum_fpr": None}
+    assert row["power"] == pytest.approx(clean["power"] / 2)
+    assert row["fpr"] == clean["fpr"]
+    assert not row["tied"]
+    assert selection["untrained"] == read_json(finished.folder("train") / "failures.json")
+
+
+def test_the_table_says_where_and_why(finished: Project) -> None:
+    rows = {(row.detector, row.adapter): row for row in leaderboard(finished)}
+    row = rows["mcd", "none"]
+    assert row.state == ""
+    assert row.reason.startswith("failed at level 0.1: 263 columns vary")
+    assert row.auroc is not None
+    assert rows["knn", "none"].reason == ""
+    table = candidates_table(list(rows.values()), eps=0.1, evidence="labels", title="")
+    assert table.row_count == 6
+
+
+def test_it_ships_where_it_is_the_best_at_the_level_that_ships(finished: Project, tmp_path: Path) -> None:
+    trained, calibrated = finished.folder("train"), finished.folder("calibrate")
+    chosen = pipeline.select(
+        tmp_path / "select",
+        selection=finished.folder("split") / "selection",
+        trained=trained,
+        adapters=calibrated / "adapters",
+        candidates=Candidates((MCD,), (NONE,)),
+        eps=0.1,
+        seed=0,
+    ).result.chosen
+    assert chosen is not None
+    assert (chosen.detector, chosen.power) == ("mcd", pytest.approx(chosen.levels[0].power / 2))
+    roles = finished.folder("split")
+    made = pipeline.package(
+        tmp_path / "package",
+        data=finished.data,
+        split=roles / "split.json",
+        rows={role: roles / role for role in ("train", "adapt", "calibration")},
+        records={stage: finished.folder(stage) / RECORD for stage, entry in STAGES.items() if entry.behind},
+        trained=trained,
+        calibrated=calibrated,
+        selected=tmp_path / "select",
+        eps=0.1,
+    )
+    scorer = load_scorer(made.result)
+    assert made.details == {"scorer": scorer.tag}
+    assert scorer.head["candidate"] == {"detector": "mcd", "adapter": "none", "level": CLEAN}
+
+
+def test_nothing_ships_of_what_could_not_be_trained_at_the_level_that_ships(finished: Project, tmp_path: Path) -> None:
+    """The same detector at the spoilt level alone: the lowest one is the one that ships."""
+    contaminated = Path(shutil.copytree(finished.folder("contaminate"), tmp_path / "contaminate"))
+    shutil.rmtree(contaminated / CLEAN)
+
+    def train(out: Path, *detectors: Choice) -> Any:
+        rows = finished.folder("split") / "train"
+        checkpoints = tmp_path / "checkpoints"
+        return pipeline.train(
+            out,
+            card=finished.data,
+            train=rows,
+            contaminated=contaminated,
+            checkpoints=checkpoints,
+            detectors=detectors,
+            seed=0,
+            device="cpu",
+        )
+
+    with pytest.raises(TrainingError, match="no detector could be trained: 263 columns vary"):
+        train(tmp_path / "alone", MCD)
+    knn = Choice("knn", "knn")
+    made = train(tmp_path / "train", MCD, knn)
+    assert list(made.result) == ["mcd"]
+    assert list(made.details["fit_seconds"]) == ["knn"]
+    adapters = Path(shutil.copytree(finished.folder("calibrate") / "adapters", tmp_path / "adapters"))
+    selection = pipeline.select(
+        tmp_path / "select",
+        selection=finished.folder("split") / "selection",
+        trained=tmp_path / "train",
+        adapters=adapters,
+        candidates=Candidates((MCD, knn), (NONE,)),
+        eps=0.1,
+        seed=0,
+    ).result
+    assert [row.detector for row in selection.candidates] == ["knn"]
+    assert list(selection.untrained) == ["mcd"]
+
+
+def test_a_stage_with_no_candidate_says_so(finished: Project, tmp_path: Path) -> None:
+    """Selection with a target rate that no half of the rows allows: every candidate says why, and nothing ships."""
+    pipeline.select(
+        tmp_path / "select",
+        selection=finished.folder("split") / "selection",
+        trained=finished.folder("train"),
+        adapters=finished.folder("calibrate") / "adapters",
+        candidates=Candidates((MCD, Choice("knn", "knn")), (NONE,)),
+        eps=0.0001,
+        seed=0,
+    )
+    with pytest.raises(NoValidCandidateError, match=r"mcd\+none, knn\+none: eps 0.0001 needs at least"):
+        pipeline.package(
+            tmp_path / "package",
+            data=finished.data,
+            split=finished.folder("split") / "split.json",
+            rows={},
+            records={},
+            trained=finished.folder("train"),
+            calibrated=finished.folder("calibrate"),
+            selected=tmp_path / "select",
+            eps=0.0001,
+        )
