@@ -15,6 +15,7 @@ from sklearn.exceptions import NotFittedError
 from assay.detectors.base import Detector, Embeds, n_stored_floats
 from assay.detectors.registry import DETECTORS, detector_class, load_detector, make_detector
 from assay.errors import ConfigError, InputError, ScorerError, TrainingError
+from assay.parameters import parameters_of
 from assay.parts import Part, read_part, write_part
 
 QUICK = {"epochs": 20, "pretrain_epochs": 5, "members": 2, "sample_size": 64, "folds": 3}  # for those that take them
@@ -52,7 +53,7 @@ def learn(detector: Detector, given: Floats) -> Detector:
 
 
 def new(name: str, seed: int = 0, device: str = "cpu") -> Detector:
-    allowed = detector_class(name).allowed
+    allowed = parameters_of(detector_class(name))
     quick = {key: value for key, value in QUICK.items() if key in allowed}
     return make_detector(name, quick, seed=seed, device=device)
 
@@ -71,7 +72,7 @@ def saved_bytes(detector: Detector, folder: Path) -> bytes:
 def test_the_registry_and_the_class_agree(name: str) -> None:
     cls = detector_class(name)
     assert cls.kind == name
-    assert set(cls().get_params()) == set(cls.allowed)
+    assert set(cls().get_params()) == set(parameters_of(cls))
     assert isinstance(learn(new(name), rows(60, seed=0)), Detector)
 
 
