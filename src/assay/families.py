@@ -21,10 +21,10 @@ from assay.parameters import Rule, Says, check_parameters, parameters_of, rule
 from assay.parts import Array, Part
 
 T = TypeVar("T")
-Heads = Annotated[
-    tuple[Annotated[Mapping[str, Any], Predicate(lambda head: set(head) == {"kind", "config"})], ...],
-    Says("a list of parts, each with kind and config"),
+Head = Annotated[
+    Mapping[str, Any], Predicate(lambda head: set(head) == {"kind", "config"}), Says("a part's kind and config")
 ]
+Heads = Annotated[tuple[Head, ...], Says("a list of parts, each with kind and config")]
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,9 @@ class Family(Generic[T]):
             raise
         except Exception as error:
             what = " ".join(str(error).split()) or type(error).__name__
-            raise ScorerError(f"{self.noun} {part.kind!r}: {what}; the scorer folder is damaged") from error
+            raise ScorerError(
+                f"{self.noun} {part.kind!r}: {what}; the scorer folder is damaged, restore it or make it again"
+            ) from error
 
 
 def check_part(part: Part, config: Mapping[str, Any], arrays: Mapping[str, str]) -> None:
@@ -123,7 +125,8 @@ def check_part(part: Part, config: Mapping[str, Any], arrays: Mapping[str, str])
         within it. A name that ends in "?" may be missing.
     arrays : mapping
         Dtype and dimensions of each array, for instance ``"float64 k 3"``. Dimensions of one name are equal, within the
-        part and to a setting of that name; "..." stands for any. A name with * stands for any number of arrays.
+        part and to a setting of that name; "any" stands for all dtypes, "..." for all shapes. A name with * stands for
+        any number of arrays.
 
     Raises
     ------
@@ -152,11 +155,8 @@ def stored_parameters(cls: type, without: tuple[str, ...] = ()) -> dict[str, Rul
 def _check_settings(given: Any, described: Mapping[str, Any], within: str) -> None:
     if not isinstance(given, Mapping):
         raise ValueError(f"its {within.rstrip('.') or 'configuration'} is {short(given)}; it must be a mapping")
-    needed, names = (
-        [name for name in described if not name.endswith("?")],
-        [name.removesuffix("?") for name in described],
-    )
-    _check_names(needed, names, given, "setting", within)
+    needed = [name for name in described if not name.endswith("?")]
+    _check_names(needed, [name.removesuffix("?") for name in described], given, "setting", within)
     for name, value in given.items():
         wanted = described.get(name, described.get(f"{name}?"))
         if isinstance(wanted, Mapping):
@@ -177,7 +177,7 @@ def _check_names(needed: list[str], known: list[str], given: Mapping[str, Any], 
 def _check_array(name: str, array: Array, described: str, sizes: dict[str, int]) -> None:
     """Check dtype and shape of an array; `sizes` of named dimensions are compared, and taken in if they are new."""
     dtype, *dimensions = described.split()
-    if array.dtype != np.dtype(dtype):
+    if dtype != "any" and array.dtype != np.dtype(dtype):
         raise ValueError(f"its array {name!r} is of {array.dtype}, not of {dtype}")
     if dimensions == ["..."]:
         return

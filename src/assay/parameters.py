@@ -29,11 +29,12 @@ class Says:
 
 
 Count = Annotated[int, Ge(1)]
-Seed = Annotated[int, Ge(0)]
+Whole = Annotated[int, Ge(0)]
+Seed = Whole
 Seed32 = Annotated[int, Ge(0), Le(2**32 - 1)]  # those that scikit-learn takes
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
-Share = Annotated[float, Gt(0), Lt(1)]
+Share = Annotated[float, Gt(0), Lt(1), Says("a number between 0 and 1, both excluded (for instance 0.05)")]
 Widths = Annotated[Sequence[Count], Says("a list of integers >= 1")]
 Rates = Annotated[
     NotNegative | Annotated[Sequence[NotNegative], Len(1)],
@@ -80,7 +81,6 @@ class Rule:
 rule = cache(Rule)
 
 
-@cache
 def parameters_of(made: Callable[..., Any]) -> Mapping[str, Rule]:
     """Return the declared parameters by name.
 
@@ -90,6 +90,11 @@ def parameters_of(made: Callable[..., Any]) -> Mapping[str, Rule]:
         Those of a dataclass are its fields, those of another class its constructor's arguments, and those of a
         function its keyword-only arguments.
     """
+    return _parameters_of(made)
+
+
+@cache
+def _parameters_of(made: Callable[..., Any]) -> Mapping[str, Rule]:
     signature = inspect.signature(made).parameters.values()
     if is_dataclass(made):
         hints = get_type_hints(made, include_extras=True)
@@ -133,6 +138,18 @@ def check_parameters(
         raise ConfigError(f"{who} lacks the parameter {missing[0]!r}; it must be {declared[missing[0]].text}")
 
 
+def check_share(value: Any, what: str) -> float:
+    """Return a rate (eps, fdr, ...) as a float; raise `ConfigError` unless it is a number between 0 and 1."""
+    check_value(what, value, Share)
+    return float(value)
+
+
+def check_value(what: str, value: Any, annotation: Any) -> None:
+    """Raise `ConfigError` unless an annotation allows the value; `what` begins the message."""
+    if not rule(annotation).accepts(value):
+        raise ConfigError(f"{what} is {value!r}; it must be {rule(annotation).text}")
+
+
 def plain_parameters(params: Mapping[str, Any]) -> dict[str, Any]:
     """Return parameters as JSON values: tuples become lists, NumPy numbers plain ones."""
     plain: dict[str, Any] = json.loads(json.dumps(params, default=lambda value: value.item()))
@@ -162,13 +179,9 @@ def _words(annotation: Any) -> str:
 
 def _bounds(extras: Sequence[Any]) -> str:
     """Return the bounds on a number, in words that follow those for its type."""
-    low = [
-        (extra.ge, ">=") if isinstance(extra, Ge) else (extra.gt, ">") for extra in extras if isinstance(extra, Ge | Gt)
-    ]
+    low = [(one.ge, ">=") if isinstance(one, Ge) else (one.gt, ">") for one in extras if isinstance(one, Ge | Gt)]
     high = [
-        (extra.le, "to") if isinstance(extra, Le) else (extra.lt, "to below")
-        for extra in extras
-        if isinstance(extra, Le | Lt)
+        (one.le, "to") if isinstance(one, Le) else (one.lt, "to below") for one in extras if isinstance(one, Le | Lt)
     ]
     if not low or not high:
         return "".join(f" {sign} {bound}" for bound, sign in low)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import cast
 
 import numpy as np
 import torch
-from annotated_types import Ge
 from torch import Tensor, nn
 
 from assay.detectors.base import Floats, require_fitted
@@ -18,7 +17,7 @@ from assay.detectors.training.updates import Schedule
 from assay.errors import TrainingError
 from assay.networks.encoders import decoder, encoder
 from assay.networks.mlp import initialise
-from assay.parameters import Count, ImageShape, PositiveRates, Widths
+from assay.parameters import Count, ImageShape, PositiveRates, Whole, Widths
 
 LEAST_CENTER = 0.1
 LEAST_SPREAD = 1e-8
@@ -90,7 +89,7 @@ class HypersphereDetector(NeuralDetector):
 
     hidden: Widths = (32, 16)
     latent_dim: Count = 8
-    pretrain_epochs: Annotated[int, Ge(0)] = 50
+    pretrain_epochs: Whole = 50
     image_shape: ImageShape | None = None
     epochs: Count = 50
     learning_rate: PositiveRates = 1e-3
