@@ -105,8 +105,8 @@ class Family(Generic[T]):
             )
         try:
             return self.member(part.kind).from_part(part)  # type: ignore[attr-defined, no-any-return]
-        except ScorerError:  # of a part inside this one
-            raise
+        except ScorerError as error:  # of a part inside this one
+            raise ScorerError(f"{self.noun} {part.kind!r}: {error}") from error
         except Exception as error:
             what = " ".join(str(error).split()) or type(error).__name__
             raise ScorerError(
@@ -134,6 +134,11 @@ def check_part(part: Part, config: Mapping[str, Any], arrays: Mapping[str, str])
         Something is missing, is there without being described, or is not what is described.
     """
     _check_settings(part.config, config, "")
+    check_arrays(part, arrays)
+
+
+def check_arrays(part: Part, arrays: Mapping[str, str]) -> None:
+    """Check the arrays of a part as `check_part` does, where they can be described only once its settings are known."""
     _check_names([name for name in arrays if "*" not in name], list(arrays), part.arrays, "array")
     sizes = {name: value for name, value in part.config.items() if type(value) is int}
     for name, array in part.arrays.items():

@@ -157,10 +157,12 @@ def plain_parameters(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return NumPy's numbers as Python's, and lists as tuples."""
+    """Return NumPy's numbers as Python's, and lists as tuples; what only looks like a number is none."""
     if isinstance(value, np.generic):
         return value.item()
-    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        return tuple(map(_plain, value))
+    return object() if hasattr(value, "__float__") and not isinstance(value, int | float) else value
 
 
 def _words(annotation: Any) -> str:
@@ -168,7 +170,7 @@ def _words(annotation: Any) -> str:
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         said = [extra.text for extra in inner[1:] if isinstance(extra, Says)]
-        return said[0] if said else _words(inner[0]) + _bounds(inner[1:])
+        return said[0] if said else _number(_words(inner[0]), inner[1:])
     if origin is Literal:
         return ("one of " if len(inner) > 1 else "") + ", ".join(map(repr, inner))
     if origin in (Union, types.UnionType):
@@ -177,13 +179,16 @@ def _words(annotation: Any) -> str:
     return plain.get(annotation, f"a value of type {annotation}")
 
 
-def _bounds(extras: Sequence[Any]) -> str:
-    """Return the bounds on a number, in words that follow those for its type."""
+def _number(noun: str, extras: Sequence[Any]) -> str:
+    """Return a kind of number with its bounds, in words."""
     low = [(one.ge, ">=") if isinstance(one, Ge) else (one.gt, ">") for one in extras if isinstance(one, Ge | Gt)]
     high = [
         (one.le, "to") if isinstance(one, Le) else (one.lt, "to below") for one in extras if isinstance(one, Le | Lt)
     ]
     if not low or not high:
-        return "".join(f" {sign} {bound}" for bound, sign in low)
+        return noun + "".join(f" {sign} {bound}" for bound, sign in low)
     (least, sign), (most, up) = low[0], high[0]
-    return f" between {least} and {most}" if (sign, up) == (">", "to below") else f" from {least} {up} {most}"
+    noun = noun.replace("finite ", "")
+    return (
+        f"{noun} between {least} and {most}" if (sign, up) == (">", "to below") else f"{noun} from {least} {up} {most}"
+    )

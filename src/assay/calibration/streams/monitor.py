@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
+from annotated_types import Gt
 from numpy.typing import NDArray
 
 from assay.calibration.streams.martingale import Martingale, SimpleJumper, load_martingale
@@ -265,7 +266,7 @@ class Monitor:
         """Return the monitor that `to_part` described (see `load_monitor`)."""
         config = {
             "seed": Seed,
-            "threshold": float,
+            "threshold": Annotated[float, Gt(1)],
             "n_seen": Whole,
             "alarm": Count | None,
             "past": Head,

@@ -28,7 +28,7 @@ from assay.detectors.base import (
 from assay.detectors.training.loop import Compute, member_streams, pick_device, train
 from assay.detectors.training.updates import Loss, Schedule, Step
 from assay.errors import ConfigError
-from assay.families import check_part, stored_parameters
+from assay.families import check_arrays, check_part, stored_parameters
 from assay.networks.mlp import initialise
 from assay.parameters import Count, Device, PositiveRates, Rates, Seed, check_parameters, plain_parameters
 from assay.parts import Part
@@ -229,6 +229,8 @@ class NeuralDetector(BaseEstimator):  # type: ignore[misc]
         check_part(part, config, {"*": "float32 ..."})
         detector = cls(**part.config["params"])
         network = detector._build(part.config["n_features"])
+        state = network.state_dict()
+        check_arrays(part, {name: " ".join(map(str, ("float32", *value.shape))) for name, value in state.items()})
         network.load_state_dict({name: torch.tensor(array) for name, array in part.arrays.items()})
         detector._settle(network, part.config["n_features"], tuple(part.config.get("notes", ())))
         return detector
