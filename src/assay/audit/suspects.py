@@ -18,7 +18,7 @@ from assay.calibration.adapters.registry import load_adapter
 from assay.calibration.calibrators.mondrian import MondrianCalibrator
 from assay.calibration.calibrators.registry import Calibrator
 from assay.calibration.decisions import Reference, Rule
-from assay.calibration.hardness import Strata, load_null_model
+from assay.calibration.hardness import load_null_model, load_strata
 from assay.data.dataset import ANOMALY, UNKNOWN, RowSet
 from assay.data.scaling import load_scaler
 from assay.detectors.registry import load_detector
@@ -208,7 +208,7 @@ def _scored(
 
 def _reference(calibrated: Path, level: str, name: str) -> Reference:
     """Read what rows of a candidate are compared with."""
-    strata = Strata.from_part(read_part(calibrated / "adapters" / level, "strata"))
+    strata = load_strata(read_part(calibrated / "adapters" / level, "strata"))
     ties = read_json(calibrated / "calibration.json")["ties"]
     return read_reference(calibrated / "reference" / level, name, strata, ties)
 

@@ -9,7 +9,9 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.errors import ConfigError, DataError, InputError, ScorerError
+from assay.errors import ConfigError, DataError, InputError
+from assay.families import Family, check_part
+from assay.parameters import Count, ImageShape, SeriesShape, Whole
 from assay.parts import Part
 
 Rows = NDArray[np.floating[Any]]
@@ -75,6 +77,7 @@ class MeanNull:
     @classmethod
     def from_part(cls, part: Part) -> Self:
         """Return the null model that `to_part` described."""
+        check_part(part, {}, {"mean": "float64 d"})
         model = cls()
         model.mean_ = part.arrays["mean"]
         return model
@@ -119,6 +122,7 @@ class NeighbourNull:
     @classmethod
     def from_part(cls, part: Part) -> Self:
         """Return the null model that `to_part` described."""
+        check_part(part, {"image_shape": ImageShape}, {})
         height, width = part.config["image_shape"]
         return cls((int(height), int(width)))
 
@@ -228,17 +232,22 @@ class AutoregressiveNull:
     @classmethod
     def from_part(cls, part: Part) -> Self:
         """Return the null model that `to_part` described."""
+        config = {"series_shape": SeriesShape, "order": Whole | None}
+        check_part(part, config, {"coefficients": "float64 channels lags", "intercepts": "float64 channels"})
         length, channels = part.config["series_shape"]
         model = cls((int(length), int(channels)), order=part.config["order"])
         model.coefficients_, model.intercepts_ = part.arrays["coefficients"], part.arrays["intercepts"]
+        if model.intercepts_.size != channels or model.coefficients_.shape[1] >= length:
+            raise ValueError(f"its coefficients are not those of series of {length} steps and {channels} channels")
         return model
 
 
-NULL_MODELS: dict[str, type[MeanNull] | type[NeighbourNull] | type[AutoregressiveNull]] = {
+NULL_MODELS: dict[str, type[NullModel]] = {
     "mean": MeanNull,
     "neighbours": NeighbourNull,
     "autoregressive": AutoregressiveNull,
 }
+_FAMILY = Family[NullModel]("null model", NULL_MODELS)
 
 
 def make_null_model(
@@ -265,10 +274,14 @@ def make_null_model(
 
 
 def load_null_model(part: Part) -> NullModel:
-    """Return the null model that a part describes; an unknown kind raises `ScorerError`."""
-    if part.kind not in NULL_MODELS:
-        raise ScorerError(f"null model {part.kind!r} is unknown; this version loads {sorted(NULL_MODELS)}")
-    return NULL_MODELS[part.kind].from_part(part)
+    """Return the null model that a part describes.
+
+    Raises
+    ------
+    ScorerError
+        The part is of an unknown kind, or damaged.
+    """
+    return _FAMILY.load(part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,9 +330,25 @@ class Strata:
     @classmethod
     def from_part(cls, part: Part) -> Self:
         """Return the strata that `to_part` described."""
-        if part.kind != "strata":
-            raise ScorerError(f"part of kind {part.kind!r} is not strata; expected 'strata'")
-        return cls(part.arrays["edges"])
+        check_part(part, {"n_strata": Count}, {"edges": "float64 edges"})
+        strata = cls(part.arrays["edges"])
+        if strata.n_strata != part.config["n_strata"] or not np.all(np.diff(strata.edges) > 0):
+            raise ValueError(f"its edges are not those of {part.config['n_strata']} strata, in increasing order")
+        return strata
+
+
+_STRATA = Family[Strata]("strata", {"strata": Strata})
+
+
+def load_strata(part: Part) -> Strata:
+    """Return the strata that a part describes.
+
+    Raises
+    ------
+    ScorerError
+        The part is of another kind, or damaged.
+    """
+    return _STRATA.load(part)
 
 
 def _regress(covariance: NDArray[np.float64], order: int) -> tuple[NDArray[np.float64], float]:

@@ -7,7 +7,8 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.errors import ConfigError, DataError, ScorerError
+from assay.errors import ConfigError, DataError
+from assay.families import Family, check_part
 from assay.parts import Part
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -123,6 +124,7 @@ class Standard:
     @classmethod
     def from_part(cls, part: Part) -> Self:
         """Rebuild the scaler from its part."""
+        check_part(part, {}, {"mean": "float64 d", "scale": "float64 d"})
         scaler = cls()
         scaler.mean_, scaler.scale_ = part.arrays["mean"], part.arrays["scale"]
         return scaler
@@ -177,12 +179,14 @@ class MinMax:
     @classmethod
     def from_part(cls, part: Part) -> Self:
         """Rebuild the scaler from its part."""
+        check_part(part, {}, {"minimum": "float64 1", "range": "float64 1"})
         scaler = cls()
         scaler.minimum_, scaler.range_ = part.arrays["minimum"], part.arrays["range"]
         return scaler
 
 
-SCALERS: dict[str, type[Standard] | type[MinMax]] = {"standard": Standard, "minmax": MinMax}
+SCALERS: dict[str, type[Scaler]] = {"standard": Standard, "minmax": MinMax}
+_FAMILY = Family[Scaler]("scaler", SCALERS)
 _BY_MODALITY: dict[str, str] = {"tabular": "standard", "image": "minmax", "series": "standard"}
 
 
@@ -204,11 +208,6 @@ def load_scaler(part: Part) -> Scaler:
     Raises
     ------
     ScorerError
-        The kind is unknown or an array is missing.
+        The part is of an unknown kind, or damaged.
     """
-    if part.kind not in SCALERS:
-        raise ScorerError(f"unknown scaler {part.kind!r}; known: {', '.join(SCALERS)}")
-    try:
-        return SCALERS[part.kind].from_part(part)
-    except KeyError as error:
-        raise ScorerError(f"scaler {part.kind!r} lacks its array {error}; the scorer folder is damaged") from error
+    return _FAMILY.load(part)

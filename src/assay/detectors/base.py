@@ -1,19 +1,15 @@
-"""What a detector is, and what all detectors share: checks of rows, checks of parameters, row-wise scoring."""
+"""What a detector is, and what all detectors share: checks of rows and labels, row-wise scoring."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from numbers import Integral, Real
+from collections.abc import Callable
 from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import NotFittedError
 
-from assay.errors import ConfigError, InputError, TrainingError
+from assay.errors import InputError, TrainingError
 from assay.parts import Part
 
 Floats = NDArray[np.float32]
@@ -122,120 +118,6 @@ class GroupsSuspects(Suspects, Protocol):
     """
 
     groups_: NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Allowed:
-    """The values that a constructor argument may take, and how to say so."""
-
-    text: str
-    accepts: Callable[[Any], bool]
-
-
-def whole(least: int) -> Allowed:
-    """Allow integers from `least` on."""
-    return Allowed(f"an integer >= {least}", lambda value: _is_whole(value, least))
-
-
-def seed() -> Allowed:
-    """Allow the seeds that scikit-learn takes."""
-    return Allowed("an integer from 0 to 4294967295", lambda value: _is_whole(value, 0) and int(value) < 2**32)
-
-
-def wholes(least: int) -> Allowed:
-    """Allow lists (or tuples) of integers from `least` on; an empty one too."""
-    return Allowed(
-        f"a list of integers >= {least}",
-        lambda value: isinstance(value, list | tuple) and all(_is_whole(item, least) for item in value),
-    )
-
-
-def real(least: float, *, above: bool = False) -> Allowed:
-    """Allow finite numbers from `least` on, or only those above it."""
-
-    def accepts(value: Any) -> bool:
-        if not isinstance(value, Real) or isinstance(value, bool):
-            return False
-        number = float(value)
-        return math.isfinite(number) and (number > least or (number == least and not above))
-
-    return Allowed(f"a finite number {'>' if above else '>='} {least:g}", accepts)
-
-
-def rate(*, above: bool = False) -> Allowed:
-    """Allow a finite number >= 0 (or > 0), or a list of such numbers, one for each member."""
-    one = real(0.0, above=above)
-    return Allowed(
-        f"{one.text}, or a list of them, one for each member",
-        lambda value: (
-            (bool(value) and all(map(one.accepts, value))) if isinstance(value, list | tuple) else one.accepts(value)
-        ),
-    )
-
-
-def share(least: float, most: float) -> Allowed:
-    """Allow numbers between two others, both of them excluded."""
-    inside = real(least, above=True)
-    return Allowed(
-        f"a number between {least:g} and {most:g}", lambda value: inside.accepts(value) and float(value) < most
-    )
-
-
-def flag() -> Allowed:
-    """Allow true and false."""
-    return Allowed("true or false", lambda value: isinstance(value, bool))
-
-
-def one_of(*names: str) -> Allowed:
-    """Allow the given strings."""
-    return Allowed("one of " + ", ".join(map(repr, names)), lambda value: isinstance(value, str) and value in names)
-
-
-def _is_whole(value: object, least: int) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
-
-
-def image_shape() -> Allowed:
-    """Allow None and (height, width)."""
-    return _two_sides("null or [height, width]")
-
-
-def series_shape() -> Allowed:
-    """Allow None and (length, channels)."""
-    return _two_sides("null or [length, channels]")
-
-
-def _two_sides(text: str) -> Allowed:
-    return Allowed(
-        text,
-        lambda value: (
-            value is None
-            or (isinstance(value, list | tuple) and len(value) == 2 and all(_is_whole(side, 1) for side in value))
-        ),
-    )
-
-
-def plain_parameters(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return constructor arguments as JSON values: tuples become lists, NumPy numbers plain ones."""
-    plain: dict[str, Any] = json.loads(json.dumps(params, default=lambda value: value.item()))
-    return plain
-
-
-def check_parameters(kind: str, params: Mapping[str, Any], allowed: Mapping[str, Allowed]) -> None:
-    """Check the constructor arguments of a detector.
-
-    Raises
-    ------
-    ConfigError
-        An argument is unknown, or its value is not allowed.
-    """
-    for name, value in params.items():
-        if name not in allowed:
-            raise ConfigError(
-                f"detector {kind!r} has no parameter {name!r}; it has {', '.join(sorted(allowed)) or 'none'}"
-            )
-        if not allowed[name].accepts(value):
-            raise ConfigError(f"detector {kind!r}: {name} is {value!r}; it must be {allowed[name].text}")
 
 
 def check_rows(X: Any, n_features: int | None = None) -> Floats:

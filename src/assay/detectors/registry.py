@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from importlib import import_module
 from typing import Any, cast
 
-from assay.detectors.base import Detector, check_parameters
-from assay.errors import ConfigError, ScorerError
+from assay.detectors.base import Detector
+from assay.families import Family
 from assay.parts import Part
 
 DETECTORS: dict[str, str] = {
@@ -38,6 +37,13 @@ DETECTORS: dict[str, str] = {
 }
 SET_BY_THE_RUN = ("seed", "image_shape", "series_shape", "device")
 EXTERNAL = "external"
+_NAMED = Family[Detector](
+    "detector",
+    DETECTORS,
+    SET_BY_THE_RUN,
+    besides=", and the classes of scikit-learn and PyOD by their paths, for instance sklearn.svm.OneClassSVM",
+)
+_LOADED = Family[Detector]("detector", {**DETECTORS, EXTERNAL: "assay.detectors.plugged.external:External"})
 
 
 def detector_class(name: str) -> Any:
@@ -48,13 +54,7 @@ def detector_class(name: str) -> Any:
     ConfigError
         There is no detector of that name.
     """
-    if name not in DETECTORS:
-        raise ConfigError(
-            f"there is no detector {name!r}; there are {', '.join(sorted(DETECTORS))}, and the classes of scikit-learn "
-            "and PyOD by their paths, for instance sklearn.svm.OneClassSVM"
-        )
-    module, _, attribute = DETECTORS[name].partition(":")
-    return getattr(import_module(module), attribute)
+    return _NAMED.member(name)
 
 
 def make_detector(
@@ -88,15 +88,13 @@ def make_detector(
     ConfigError
         The name or a parameter is unknown, or a value is not allowed.
     """
+    detector: Any
     if "." in name:
-        return cast(Detector, _external()(name, dict(params), seed=seed).check())
-    cls = detector_class(name)
-    choices = {key: rule for key, rule in cls.allowed.items() if key not in SET_BY_THE_RUN}
-    check_parameters(name, params, choices)
-    by_run = {"seed": seed, "image_shape": image_shape, "series_shape": series_shape, "device": device}
-    given = {key: by_run[key] for key in SET_BY_THE_RUN if key in cls.allowed}
-    check_parameters(name, given, cls.allowed)
-    detector = cls(**params, **given)
+        external: Any = _LOADED.member(EXTERNAL)
+        detector = external(path=name, params=dict(params), seed=seed)
+    else:
+        by_run = {"seed": seed, "image_shape": image_shape, "series_shape": series_shape, "device": device}
+        detector = _NAMED.make(name, params, by_run)
     return cast(Detector, detector.check() if hasattr(detector, "check") else detector)
 
 
@@ -134,10 +132,6 @@ def _nested(config: Any) -> Iterator[Mapping[str, Any]]:
         yield from _nested(inner)
 
 
-def _external() -> Any:
-    return import_module("assay.detectors.plugged.external").External
-
-
 def load_detector(part: Part) -> Detector:
     """Rebuild a fitted detector from what its `to_part` returned.
 
@@ -148,10 +142,4 @@ def load_detector(part: Part) -> Detector:
     ScorerError
         The part is of no registered kind, or its config and arrays do not fit together.
     """
-    if part.kind not in (*DETECTORS, EXTERNAL):
-        raise ScorerError(f"part of kind {part.kind!r} is no detector; there are {', '.join(sorted(DETECTORS))}")
-    try:
-        cls = _external() if part.kind == EXTERNAL else detector_class(part.kind)
-        return cast(Detector, cls.from_part(part))
-    except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
-        raise ScorerError(f"part of detector {part.kind!r} is damaged: {error}") from error
+    return _LOADED.load(part)

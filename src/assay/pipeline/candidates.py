@@ -70,7 +70,7 @@ class LevelScores:
     """
 
     def __init__(self, trained: Path, adapters: Path, level: str, normals: RowSet, anomalies: RowSet) -> None:
-        from assay.calibration.hardness import Strata, load_null_model
+        from assay.calibration.hardness import load_null_model, load_strata
         from assay.data.scaling import load_scaler
 
         self.trained, self.adapters = trained / level, adapters / level
@@ -79,7 +79,7 @@ class LevelScores:
         self.raw = (normals, anomalies)
         self.rows = [scaler.transform(part.features) for part in self.raw]
         self.null_model = null_model
-        self.edges = Strata.from_part(read_part(self.adapters, "strata"))
+        self.edges = load_strata(read_part(self.adapters, "strata"))
         self.strata = self.edges.assign(null_model.hardness(self.rows[0]))
 
     def of(self, detector: str, adapters: Sequence[Choice]) -> Iterator[tuple[Choice, Scored, Scored]]:

@@ -85,11 +85,11 @@ def _calibrated(rows: RowSet, categories: Sequence[str] | None) -> RowSet:
 def read_reference(folder: Path, name: str, strata: Strata, ties: str) -> Reference:
     """Read what rows of a candidate are compared with."""
     from assay.calibration.calibrators.registry import load_calibrator
-    from assay.calibration.calibrators.weighted import DensityRatio
+    from assay.calibration.calibrators.weighted import load_ratio
     from assay.calibration.decisions import Reference
 
     weighted = (folder / "ratio.json").is_file()
-    ratio = DensityRatio.from_part(read_part(folder, "ratio")) if weighted else None
+    ratio = load_ratio(read_part(folder, "ratio")) if weighted else None
     return Reference(load_calibrator(read_part(folder, name)), strata, ratio, ties)
 
 

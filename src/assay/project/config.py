@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Lt, Predicate
 
 from assay.errors import ConfigError
 from assay.names import LABEL, RESERVED_LABELS, Choice, check_name
-from assay.parameters import check_share
+from assay.parameters import Device, Says, Seed, check_share, check_value
 from assay.parts import parse_yaml
 
-DEVICES = ("auto", "cpu", "cuda")
-WITHIN = ("all", "hardness", "category")
-TIES = ("counted", "randomised")
 ALWAYS = ("knn", "isolation_forest", "mcd")
-SECTIONS: dict[str, tuple[str, ...]] = {
-    "split": ("seed",),
-    "contaminate": ("levels", "source", "labelled", "seed"),
-    "train": ("seed", "device"),
-    "calibrate": ("within", "ties", "seed"),
-    "select": ("seed",),
+Levels = Annotated[
+    tuple[float, ...],
+    Predicate(lambda levels: len({f"{rho:g}" for rho in levels}) == len(levels)),
+    Says("a list of different numbers, for instance [0, 0.05, 0.1]"),
+]
+SECTIONS: dict[str, dict[str, Any]] = {
+    "split": {"seed": Seed},
+    "contaminate": {
+        "levels": Levels,
+        "source": str,
+        "labelled": Annotated[float, Ge(0), Lt(0.5)],
+        "seed": Seed,
+    },
+    "train": {"seed": Seed, "device": Device},
+    "calibrate": {
+        "within": Literal["all", "hardness", "category"],
+        "ties": Literal["counted", "randomised"],
+        "seed": Seed,
+    },
+    "select": {"seed": Seed},
 }
 KNOWN = ("dataset", "eps", *SECTIONS, "detectors", "adapters")
 
@@ -72,54 +85,30 @@ def parse_config(raw: Any, *, where: str = "params.yaml") -> Config:
     dataset, eps = raw["dataset"], raw["eps"]
     check_name(dataset, f"{where}: dataset")
     eps = check_share(eps, f"{where}: eps")
-    detectors = _choices(raw["detectors"], f"{where}: detectors", always=ALWAYS)
-    sections = {name: _section(raw, name, where) for name in SECTIONS}
-    for section, setting, allowed in (
-        ("train", "device", DEVICES),
-        ("calibrate", "within", WITHIN),
-        ("calibrate", "ties", TIES),
-    ):
-        if (value := sections[section][setting]) not in allowed:
-            raise ConfigError(f"{where}: {section}.{setting} is {value!r}; use one of {', '.join(allowed)}")
     return Config(
         dataset=dataset,
         eps=eps,
-        sections=sections,
-        detectors=detectors,
+        sections={name: _section(raw, name, where) for name in SECTIONS},
+        detectors=_choices(raw["detectors"], f"{where}: detectors", always=ALWAYS),
         adapters=_choices(raw["adapters"], f"{where}: adapters"),
     )
 
 
-def _check_names(given: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+def _check_names(given: Mapping[str, Any], known: Collection[str], where: str) -> None:
     if unknown := sorted(set(given) - set(known), key=str):
         raise ConfigError(f"{where}: unknown setting {unknown[0]!r}; there are {', '.join(known)}")
     if missing := [name for name in known if name not in given]:
         raise ConfigError(f"{where} lacks the setting {missing[0]!r}; it needs {', '.join(known)}")
 
 
-def _check_levels(levels: Any, where: str) -> None:
-    numbers = isinstance(levels, list) and all(
-        isinstance(rho, int | float) and not isinstance(rho, bool) for rho in levels
-    )
-    if not numbers or len({f"{rho:g}" for rho in levels}) < len(levels):
-        raise ConfigError(f"{where} is {levels!r}; give a list of different numbers, for instance [0, 0.05, 0.1]")
-
-
 def _section(raw: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
-    given = raw[name]
+    given, settings = raw[name], SECTIONS[name]
     if not isinstance(given, Mapping):
-        raise ConfigError(f"{where}: {name} must be a mapping with {', '.join(SECTIONS[name])}, not {given!r}")
-    _check_names(given, SECTIONS[name], f"{where}: {name}")
-    section = dict(given)
-    if name == "contaminate":
-        _check_levels(section["levels"], f"{where}: {name}.levels")
-        share = section["labelled"]
-        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 0.5:
-            raise ConfigError(f"{where}: {name}.labelled is {share!r}; it must be a number from 0 to below 0.5")
-    seed = section["seed"]
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ConfigError(f"{where}: {name}.seed is {seed!r}; it must be a whole number >= 0")
-    return section
+        raise ConfigError(f"{where}: {name} must be a mapping with {', '.join(settings)}, not {given!r}")
+    _check_names(given, settings, f"{where}: {name}")
+    for setting, annotation in settings.items():
+        check_value(f"{where}: {name}.{setting}", given[setting], annotation)
+    return dict(given)
 
 
 def _choices(raw: Any, where: str, always: tuple[str, ...] = ()) -> tuple[Choice, ...]:

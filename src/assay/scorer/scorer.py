@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from assay.calibration.adapters.registry import ScoreAdapter, load_adapter
 from assay.calibration.calibrators.mondrian import MondrianCalibrator
 from assay.calibration.calibrators.registry import Calibrator, load_calibrator
-from assay.calibration.calibrators.weighted import DensityRatio
+from assay.calibration.calibrators.weighted import load_ratio
 from assay.calibration.decisions import Reference, Rule, Scored, score_rows
-from assay.calibration.hardness import NullModel, Strata, load_null_model
+from assay.calibration.hardness import NullModel, load_null_model, load_strata
 from assay.data.categories import Texts
 from assay.data.scaling import Scaler, load_scaler
 from assay.detectors.base import Detector
@@ -321,8 +321,8 @@ def load_scorer(folder: Path) -> Scorer:
         ),
         reference=Reference(
             load_calibrator(parts["calibrator"]),
-            Strata.from_part(parts["strata"]),
-            DensityRatio.from_part(parts[RATIO]) if RATIO in parts else None,
+            load_strata(parts["strata"]),
+            load_ratio(parts[RATIO]) if RATIO in parts else None,
             head.get("calibration", {}).get("ties", "counted"),
         ),
     )

@@ -13,6 +13,7 @@ from assay.calibration.hardness import (
     AutoregressiveNull,
     Strata,
     load_null_model,
+    load_strata,
     make_null_model,
 )
 from assay.errors import ConfigError, DataError, InputError, ScorerError
@@ -211,10 +212,10 @@ def test_strata_come_back_from_disk_the_same(tmp_path):
     for values in (hardness, np.ones(5)):
         strata = Strata.fit(values)
         write_part(tmp_path, "strata", strata.to_part())
-        again = Strata.from_part(read_part(tmp_path, "strata"))
+        again = load_strata(read_part(tmp_path, "strata"))
         np.testing.assert_array_equal(again.assign(hardness), strata.assign(hardness))
     with pytest.raises(ScorerError, match="'mean'"):
-        Strata.from_part(Part("mean"))
+        load_strata(Part("mean"))
 
 
 @pytest.mark.parametrize("values", [[], [1.0, np.nan], [np.inf]])

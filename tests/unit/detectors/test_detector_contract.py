@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from tests.damage import assert_damaged_parts_are_refused, assert_wrong_parameters_are_refused
 
 from assay.detectors.base import Detector, Embeds, n_stored_floats
 from assay.detectors.registry import DETECTORS, detector_class, load_detector, make_detector
 from assay.errors import ConfigError, InputError, ScorerError, TrainingError
+from assay.parameters import parameters_of
 from assay.parts import Part, read_part, write_part
 
 QUICK = {"epochs": 20, "pretrain_epochs": 5, "members": 2, "sample_size": 64, "folds": 3}  # for those that take them
@@ -52,7 +55,7 @@ def learn(detector: Detector, given: Floats) -> Detector:
 
 
 def new(name: str, seed: int = 0, device: str = "cpu") -> Detector:
-    allowed = detector_class(name).allowed
+    allowed = parameters_of(detector_class(name))
     quick = {key: value for key, value in QUICK.items() if key in allowed}
     return make_detector(name, quick, seed=seed, device=device)
 
@@ -71,7 +74,7 @@ def saved_bytes(detector: Detector, folder: Path) -> bytes:
 def test_the_registry_and_the_class_agree(name: str) -> None:
     cls = detector_class(name)
     assert cls.kind == name
-    assert set(cls().get_params()) == set(cls.allowed)
+    assert set(cls().get_params()) == set(parameters_of(cls))
     assert isinstance(learn(new(name), rows(60, seed=0)), Detector)
 
 
@@ -262,15 +265,19 @@ def test_those_that_need_labelled_anomalies_say_so(name: str) -> None:
         new(name).fit(rows(60, seed=0))
 
 
+def test_damaged_parts_are_refused(fitted: Detector) -> None:
+    assert_damaged_parts_are_refused("detector", load_detector, fitted.to_part())
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_a_damaged_part_is_refused(name: str) -> None:
-    part = learn(new(name), rows(60, seed=0)).to_part()
-    arrays = dict(part.arrays)
-    arrays.pop(sorted(arrays)[0])
-    with pytest.raises(ScorerError, match="damaged"):
-        load_detector(Part(part.kind, part.config, arrays))
-    with pytest.raises(ScorerError, match="damaged"):
-        load_detector(Part(part.kind, {}, part.arrays))
+def test_what_is_declared_is_checked(name: str) -> None:
+    cls = detector_class(name)
+    assert "__dataclass_params__" in vars(cls)  # else its own declarations would be passed over
+
+    def make(params: Mapping[str, Any]) -> None:
+        cls(**params).fit(rows(50, seed=0))
+
+    assert_wrong_parameters_are_refused(f"detector {name!r}", cls, make)
 
 
 def test_an_unknown_kind_is_refused() -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, Self
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
+from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
 from assay.calibration.adapters.neighbours import Found, Neighbours, in_threads
 from assay.calibration.adapters.outputs import Outputs
-from assay.errors import ConfigError, DataError
+from assay.errors import DataError
+from assay.families import check_part, stored_parameters
+from assay.parameters import Count, NotNegative, Seed, Whole, check_parameters, parameters_of, plain_parameters
 from assay.parts import Part
 
 Floats = NDArray[np.floating[Any]]
@@ -19,12 +23,19 @@ MIN_ROWS = 20
 FEWEST_NEIGHBOURS = 10
 MOST_CONTAMINATION = 0.25
 LARGEST = float(np.finfo(np.float32).max)
-PARAMETERS = ("neighbours", "contamination", "density_weight", "max_rows", "seed")
-ARRAYS = ("units", "errors", "reach", "density", "centres", "spreads")
+ARRAYS = {
+    "units": "float64 members",
+    "errors": "float64 n",
+    "reach": "float64 n",
+    "density": "float64 n",
+    "centres": "float64 2",
+    "spreads": "float64 2",
+}
 CHUNK = 2**16
 MOST_PAIRS = 2**26
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Ares:
     """Score above that of the neighbours in latent space, plus how sparse the latent space is around the row.
 
@@ -91,38 +102,16 @@ class Ares:
         A parameter is out of range.
     """
 
-    k_: int
-    units_: Doubles
-    index_: Neighbours | None
-    errors_: Doubles
-    reach_: Doubles
-    density_: Doubles
-    centres_: Doubles
-    spreads_: Doubles
-    fallback_: str
+    kind: ClassVar[str] = "ares"
 
-    def __init__(
-        self,
-        *,
-        neighbours: int | Literal["auto"] = "auto",
-        contamination: float = 0.05,
-        density_weight: float = 1.0,
-        max_rows: int = 20_000,
-        seed: int = 0,
-    ) -> None:
-        if neighbours != "auto" and (type(neighbours) is not int or neighbours < 1):
-            raise ConfigError(f"ares: neighbours is {neighbours!r}; it must be an integer >= 1, or 'auto'")
-        if not 0 <= contamination <= MOST_CONTAMINATION:
-            raise ConfigError(f"ares: contamination is {contamination!r}; it must lie between 0 and .25")
-        if not 0 <= density_weight < float("inf"):
-            raise ConfigError(f"ares: density_weight is {density_weight!r}; it must be finite and >= 0")
-        if max_rows < MIN_ROWS:
-            raise ConfigError(f"ares: max_rows is {max_rows!r}; it must be at least {MIN_ROWS}")
-        self.neighbours = neighbours
-        self.contamination = contamination
-        self.density_weight = density_weight
-        self.max_rows = max_rows
-        self.seed = seed
+    neighbours: Literal["auto"] | Count = "auto"
+    contamination: Annotated[float, Ge(0), Le(MOST_CONTAMINATION)] = 0.05
+    density_weight: NotNegative = 1.0
+    max_rows: Annotated[int, Ge(MIN_ROWS)] = 20_000
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        check_parameters(f"adapter {self.kind!r}", type(self), vars(self))
 
     def fit(self, outputs: Outputs) -> Self:
         """Fit on the outputs for the adapt rows.
@@ -166,14 +155,18 @@ class Ares:
 
     def to_part(self) -> Part:
         """Return the parameters and what is known of the adapt rows as a part."""
-        config = {name: getattr(self, name) for name in PARAMETERS} | {"k": self.k_, "fallback": self.fallback_}
+        config = plain_parameters({name: getattr(self, name) for name in parameters_of(type(self))})
         arrays = {name: getattr(self, f"{name}_") for name in ARRAYS}
-        return Part("ares", config, arrays | ({} if self.index_ is None else self.index_.arrays()))
+        arrays |= {} if self.index_ is None else self.index_.arrays()
+        return Part(self.kind, config | {"k": self.k_, "fallback": self.fallback_}, arrays)
 
     @classmethod
     def from_part(cls, part: Part) -> Self:
         """Return the adapter that `to_part` described; needs neither scikit-learn nor scipy."""
-        adapter = cls(**{name: part.config[name] for name in PARAMETERS})
+        k = part.config.get("k")
+        config = {**stored_parameters(cls), "k": Whole, "fallback": str}
+        check_part(part, config, {**ARRAYS, **(Neighbours.stored if k else {})})
+        adapter = cls(**{name: part.config[name] for name in parameters_of(cls)})
         adapter.k_, adapter.fallback_ = part.config["k"], part.config["fallback"]
         for name in ARRAYS:
             setattr(adapter, f"{name}_", part.arrays[name])

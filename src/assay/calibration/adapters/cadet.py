@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
+from annotated_types import Ge
 from numpy.typing import NDArray
 
 from assay.calibration.adapters.outputs import Outputs
-from assay.errors import ConfigError, DataError
+from assay.errors import DataError
+from assay.families import check_part, stored_parameters
+from assay.parameters import NotNegative, Seed, Share, check_parameters, parameters_of, plain_parameters
 from assay.parts import Part
 
 Floats = NDArray[np.floating[Any]]
@@ -16,8 +20,10 @@ MIN_ROWS = 20
 ROWS_PER_INTERVAL = 60
 MAX_INTERVALS = 4
 FLOOR_FRACTION = 0.1
+STORED = {"floor": NotNegative, "hardness_mean": float, "hardness_std": NotNegative, "fallback": str}
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Cadet:
     """Score in units of the spread that normal rows of the same hardness have.
 
@@ -72,26 +78,15 @@ class Cadet:
         A parameter is out of range.
     """
 
-    knots_: NDArray[np.float64]
-    curves_: NDArray[np.float64]
-    floor_: float
-    hardness_mean_: float
-    hardness_std_: float
-    fallback_: str
+    kind: ClassVar[str] = "cadet"
 
-    def __init__(
-        self, *, quantile: float = 0.95, prior_weight: float = 0.74, max_rows: int = 5000, seed: int = 0
-    ) -> None:
-        if not 0 < quantile < 1:
-            raise ConfigError(f"cadet: quantile is {quantile!r}; it must lie between 0 and 1, both excluded")
-        if not 0 <= prior_weight < float("inf"):
-            raise ConfigError(f"cadet: prior_weight is {prior_weight!r}; it must be finite and >= 0")
-        if max_rows < MIN_ROWS:
-            raise ConfigError(f"cadet: max_rows is {max_rows!r}; it must be at least {MIN_ROWS}")
-        self.quantile = quantile
-        self.prior_weight = prior_weight
-        self.max_rows = max_rows
-        self.seed = seed
+    quantile: Share = 0.95
+    prior_weight: NotNegative = 0.74
+    max_rows: Annotated[int, Ge(MIN_ROWS)] = 5000
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        check_parameters(f"adapter {self.kind!r}", type(self), vars(self))
 
     def fit(self, outputs: Outputs) -> Self:
         """Fit the conditional quantiles on the outputs for adapt rows.
@@ -139,25 +134,17 @@ class Cadet:
 
     def to_part(self) -> Part:
         """Return the parameters and fitted curves as a part."""
-        config = {
-            "quantile": self.quantile,
-            "prior_weight": self.prior_weight,
-            "max_rows": self.max_rows,
-            "seed": self.seed,
-            "floor": self.floor_,
-            "hardness_mean": self.hardness_mean_,
-            "hardness_std": self.hardness_std_,
-            "fallback": self.fallback_,
-        }
-        return Part("cadet", config, {"knots": self.knots_, "curves": self.curves_})
+        config = plain_parameters({name: getattr(self, name) for name in parameters_of(type(self))})
+        config |= {name: getattr(self, f"{name}_") for name in STORED}
+        return Part(self.kind, config, {"knots": self.knots_, "curves": self.curves_})
 
     @classmethod
     def from_part(cls, part: Part) -> Self:
         """Return the adapter that `to_part` described; needs neither scikit-learn nor scipy."""
-        config = part.config
-        adapter = cls(**{name: config[name] for name in ("quantile", "prior_weight", "max_rows", "seed")})
-        adapter.floor_, adapter.fallback_ = config["floor"], config["fallback"]
-        adapter.hardness_mean_, adapter.hardness_std_ = config["hardness_mean"], config["hardness_std"]
+        check_part(part, {**stored_parameters(cls), **STORED}, {"knots": "float64 knots", "curves": "float64 knots 3"})
+        adapter = cls(**{name: part.config[name] for name in parameters_of(cls)})
+        for name, value in ((name, part.config[name]) for name in STORED):
+            setattr(adapter, f"{name}_", value)
         adapter.knots_, adapter.curves_ = part.arrays["knots"], part.arrays["curves"]
         return adapter
 

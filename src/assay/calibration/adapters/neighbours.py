@@ -14,10 +14,10 @@ stored ones finds fewer of its true neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,6 +118,14 @@ class Neighbours:
         The c stored rows nearest to each pivot, by index.
     """
 
+    stored: ClassVar[Mapping[str, str]] = {
+        "centre": "float64 d",
+        "grid": "float64 2",
+        "points": "float32 n d",
+        "pivots": "float32 pivots d",
+        "lists": "int32 pivots length",
+    }
+
     k: int
     grid: Grid
     points: NDArray[np.float32]
@@ -167,7 +175,9 @@ class Neighbours:
 
     @classmethod
     def from_arrays(cls, k: int, arrays: dict[str, Array]) -> Self:
-        """Rebuild what `arrays` was called on."""
+        """Rebuild what `arrays` was called on; a `ValueError` where k is not less than the number of rows."""
+        if not k < len(arrays["points"]):
+            raise ValueError(f"k is {k}, but there are {len(arrays['points'])} stored rows")
         grid = Grid(arrays["centre"], float(arrays["grid"][0]), int(arrays["grid"][1]))
         points, lists = arrays["points"], arrays["lists"]
         if len(arrays["pivots"]) == 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any, Protocol, Self
 
@@ -12,7 +11,8 @@ from numpy.typing import NDArray
 from assay.calibration.adapters.ares import Ares
 from assay.calibration.adapters.cadet import Cadet
 from assay.calibration.adapters.outputs import Outputs
-from assay.errors import ConfigError, ScorerError
+from assay.errors import ConfigError
+from assay.families import Family, check_part
 from assay.parts import Part
 
 
@@ -55,11 +55,13 @@ class Identity:
     @classmethod
     def from_part(cls, part: Part) -> Self:
         """Return an identity adapter."""
+        check_part(part, {}, {})
         return cls()
 
 
-ADAPTERS: dict[str, type[Identity] | type[Cadet] | type[Ares]] = {"none": Identity, "cadet": Cadet, "ares": Ares}
 AUTO = "auto"
+ADAPTERS: dict[str, type[ScoreAdapter]] = {"none": Identity, "cadet": Cadet, "ares": Ares}
+_FAMILY = Family[ScoreAdapter]("adapter", ADAPTERS, besides=f", and {AUTO}")
 
 
 def auto_candidates() -> dict[str, ScoreAdapter]:
@@ -83,19 +85,17 @@ def make_adapter(name: str, params: Mapping[str, Any]) -> ScoreAdapter:
     Raises
     ------
     ConfigError
-        The name or a parameter is unknown, or a parameter is out of range.
+        The name or a parameter is unknown, or a value is not allowed.
     """
-    if name not in ADAPTERS:
-        raise ConfigError(f"adapter {name!r} is unknown; choose one of {sorted([AUTO, *ADAPTERS])}")
-    allowed = list(inspect.signature(ADAPTERS[name]).parameters)
-    unknown = sorted(set(params) - set(allowed))
-    if unknown:
-        raise ConfigError(f"adapter {name!r} has no parameter {unknown[0]!r}; it takes {allowed or 'none'}")
-    return ADAPTERS[name](**params)
+    return _FAMILY.make(name, params)
 
 
 def load_adapter(part: Part) -> ScoreAdapter:
-    """Return the adapter that a part describes; an unknown kind raises `ScorerError`."""
-    if part.kind not in ADAPTERS:
-        raise ScorerError(f"adapter {part.kind!r} is unknown; this version loads {sorted(ADAPTERS)}")
-    return ADAPTERS[part.kind].from_part(part)
+    """Return the adapter that a part describes.
+
+    Raises
+    ------
+    ScorerError
+        The part is of an unknown kind, or damaged.
+    """
+    return _FAMILY.load(part)

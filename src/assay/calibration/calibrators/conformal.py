@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.errors import DataError, InputError, ScorerError
+from assay.errors import DataError, InputError
+from assay.families import check_part
 from assay.parameters import check_share
 from assay.parts import Part
 
@@ -127,17 +128,10 @@ class ConformalCalibrator:
 
     @classmethod
     def from_part(cls, part: Part) -> Self:
-        """Return the calibrator that `to_part` described.
-
-        Raises
-        ------
-        ScorerError
-            The part is of another kind, or its scores are not those of a calibrator (empty, NaN, unsorted).
-        """
-        scores = part.arrays.get("scores", np.empty(0, dtype=np.float32))
-        if part.kind != cls.kind or not is_reference(scores):
-            raise ScorerError(f"part of kind {part.kind!r} holds no sorted calibration scores; calibrate again")
-        return cls().fit(scores)
+        """Return the calibrator that `to_part` described (see `load_calibrator`)."""
+        check_part(part, {}, {"scores": "float32 m"})
+        require_reference(part.arrays["scores"])
+        return cls().fit(part.arrays["scores"])
 
 
 def check_eps(eps: float) -> float:
@@ -187,9 +181,22 @@ def reference_scores(scores: Scores) -> NDArray[np.float32]:
     return round_scores(scores)
 
 
-def is_reference(scores: NDArray[Any]) -> bool:
-    """Tell whether scores from a file are what a calibrator stores: some, in increasing order, none NaN."""
-    return bool(scores.ndim == 1 and scores.size and not np.isnan(scores[-1]) and np.all(scores[:-1] <= scores[1:]))
+def require_reference(scores: NDArray[np.float32]) -> None:
+    """Raise `ValueError` unless scores from a file are those of a calibrator: some, in increasing order, none NaN."""
+    if not (scores.size and not np.isnan(scores[-1]) and np.all(scores[:-1] <= scores[1:])):
+        raise ValueError("its calibration scores are none, not in increasing order, or NaN")
+
+
+def split_references(
+    scores: NDArray[np.float32], sizes: NDArray[np.int64], *, least: int
+) -> tuple[NDArray[np.float32], ...]:
+    """Return stored scores one reference after the other; `ValueError` where they are not at least so many."""
+    if sizes.size < least or sizes.min() < 1 or sizes.sum() != scores.size:
+        raise ValueError(f"its sizes are not those of {least} or more references with {scores.size} scores in all")
+    references = tuple(np.split(scores, np.cumsum(sizes)[:-1]))
+    for reference in references:
+        require_reference(reference)
+    return references
 
 
 def check_scores(scores: Scores) -> None:

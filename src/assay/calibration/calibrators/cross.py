@@ -13,13 +13,14 @@ from assay.calibration.calibrators.conformal import (
     check_scores,
     check_tie_breaks,
     counted,
-    is_reference,
     reference_scores,
     refuse_beside,
     row_count,
     rows_needed,
+    split_references,
 )
-from assay.errors import DataError, InputError, ScorerError
+from assay.errors import DataError, InputError
+from assay.families import check_part
 from assay.parts import Part
 
 
@@ -147,19 +148,8 @@ class CrossCalibrator:
 
     @classmethod
     def from_part(cls, part: Part) -> Self:
-        """Return the calibrator that `to_part` described.
-
-        Raises
-        ------
-        ScorerError
-            The part is of another kind, or its scores are not those of K >= 2 folds.
-        """
-        scores = part.arrays.get("scores", np.empty(0, dtype=np.float32))
-        sizes = part.arrays.get("sizes", np.empty(0, dtype=np.int64))
-        references = tuple(np.split(scores, np.cumsum(sizes)[:-1])) if sizes.size > 1 else ()
-        intact = references and scores.size == sizes.sum() and all(map(is_reference, references))
-        if part.kind != cls.kind or not intact:
-            raise ScorerError(f"part of kind {part.kind!r} holds no calibration scores by fold; calibrate again")
+        """Return the calibrator that `to_part` described (see `load_calibrator`)."""
+        check_part(part, {}, {"scores": "float32 m", "sizes": "int64 folds"})
         calibrator = cls()
-        calibrator.references_ = references
+        calibrator.references_ = split_references(part.arrays["scores"], part.arrays["sizes"], least=2)
         return calibrator

@@ -12,14 +12,15 @@ from assay.calibration.calibrators.conformal import (
     Scores,
     check_scores,
     counted,
-    is_reference,
     reference_scores,
     refuse_beside,
+    require_reference,
     row_count,
     rows_needed,
 )
 from assay.calibration.calibrators.mondrian import as_keys
-from assay.errors import ConfigError, ScorerError
+from assay.errors import ConfigError
+from assay.families import check_part
 from assay.parts import Part
 
 
@@ -134,25 +135,12 @@ class GroupedCalibrator:
 
     @classmethod
     def from_part(cls, part: Part) -> Self:
-        """Return the calibrator that `to_part` described.
-
-        Raises
-        ------
-        ScorerError
-            The part is of another kind, or its scores and groups are not those of a calibrator.
-        """
-        scores = part.arrays.get("scores", np.empty(0, dtype=np.float32))
-        groups = part.arrays.get("groups", np.empty(0, dtype=np.int32))
-        intact = (
-            part.kind == cls.kind
-            and is_reference(scores)
-            and groups.shape == scores.shape
-            and groups.dtype.kind == "i"
-            and groups.min() == 0
-            and np.bincount(groups).all()
-        )
-        if not intact:
-            raise ScorerError(f"part of kind {part.kind!r} holds no calibration scores by group; calibrate again")
+        """Return the calibrator that `to_part` described (see `load_calibrator`)."""
+        check_part(part, {}, {"scores": "float32 m", "groups": "int32 m"})
+        scores, groups = part.arrays["scores"], part.arrays["groups"]
+        require_reference(scores)
+        if groups.min() != 0 or not np.bincount(groups).all():
+            raise ValueError("its groups are not numbered from 0 on")
         return cls()._set(scores, groups)
 
     def _set(self, scores: NDArray[np.float32], groups: NDArray[np.int32]) -> Self:

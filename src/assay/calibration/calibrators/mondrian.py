@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,17 +14,20 @@ from assay.calibration.calibrators.conformal import (
     check_scores,
     check_tie_breaks,
     counted,
-    is_reference,
     reference_scores,
     row_count,
     rows_needed,
+    split_references,
 )
-from assay.errors import ConfigError, DataError, InputError, ScorerError
+from assay.errors import DataError, InputError
+from assay.families import check_part, stored_parameters
+from assay.parameters import Says, check_parameters
 from assay.parts import Part
 
-SIDES = ("stratum", "category")
+Keys = Annotated[tuple[int, ...] | tuple[str, ...], Says("a list of integers, or of texts")]
 
 
+@dataclass(eq=False, repr=False)
 class MondrianCalibrator:
     """Compares a score with the scores of the calibration rows of the same stratum or category.
 
@@ -53,13 +57,11 @@ class MondrianCalibrator:
     """
 
     kind: ClassVar[str] = "mondrian"
-    keys_: tuple[int, ...] | tuple[str, ...]
-    references_: tuple[NDArray[np.float32], ...]
 
-    def __init__(self, beside: str) -> None:
-        if beside not in SIDES:
-            raise ConfigError(f"beside is {beside!r}; Mondrian calibration goes by {' or '.join(map(repr, SIDES))}")
-        self.beside = beside
+    beside: Literal["stratum", "category"]
+
+    def __post_init__(self) -> None:
+        check_parameters(f"calibrator {self.kind!r}", type(self), vars(self))
 
     def fit(self, scores: Scores, keys: NDArray[Any]) -> Self:
         """Store the scores of the calibration rows by key.
@@ -77,7 +79,7 @@ class MondrianCalibrator:
         """
         rounded = reference_scores(scores)
         names = as_keys(keys, rounded.size)
-        self.keys_ = tuple(sorted(set(names)))
+        self.keys_: tuple[int, ...] | tuple[str, ...] = tuple(sorted(set(names)))
         places = self._places(names)
         self.references_ = tuple(np.sort(rounded[places == place]) for place in range(len(self.keys_)))
         return self
@@ -155,29 +157,13 @@ class MondrianCalibrator:
 
     @classmethod
     def from_part(cls, part: Part) -> Self:
-        """Return the calibrator that `to_part` described.
-
-        Raises
-        ------
-        ScorerError
-            The part is of another kind, or its keys and scores are not those of a calibrator.
-        """
-        keys, sizes = part.config.get("keys", []), part.arrays.get("sizes", np.empty(0, dtype=np.int64))
-        scores = part.arrays.get("scores", np.empty(0, dtype=np.float32))
-        references = np.split(scores, np.cumsum(sizes)[:-1]) if sizes.size else []
-        intact = (
-            part.kind == cls.kind
-            and part.config.get("beside") in SIDES
-            and len(keys) == len(references) > 0
-            and scores.size == sizes.sum()
-            and len(set(map(type, keys))) == 1
-            and sorted(set(keys)) == keys
-            and all(map(is_reference, references))
-        )
-        if not intact:
-            raise ScorerError(f"part of kind {part.kind!r} holds no calibration scores by key; calibrate again")
-        calibrator = cls(part.config["beside"])
-        calibrator.keys_, calibrator.references_ = tuple(keys), tuple(references)
+        """Return the calibrator that `to_part` described (see `load_calibrator`)."""
+        check_part(part, {**stored_parameters(cls), "keys": Keys}, {"scores": "float32 m", "sizes": "int64 keys"})
+        calibrator, keys = cls(part.config["beside"]), part.config["keys"]
+        if sorted(set(keys)) != keys or len(keys) != part.arrays["sizes"].size:
+            raise ValueError("its keys are not in increasing order, or not as many as its sizes")
+        references = split_references(part.arrays["scores"], part.arrays["sizes"], least=1)
+        calibrator.keys_, calibrator.references_ = tuple(keys), references
         return calibrator
 
     def _places(self, names: list[Any]) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ from assay.calibration.calibrators.cross import CrossCalibrator
 from assay.calibration.calibrators.grouped import GroupedCalibrator
 from assay.calibration.calibrators.mondrian import MondrianCalibrator
 from assay.calibration.calibrators.weighted import WeightedCalibrator
-from assay.errors import ScorerError
+from assay.families import Family
 from assay.parts import Part
 
 
@@ -97,10 +97,15 @@ CALIBRATORS: dict[str, type[Calibrator]] = {
         CrossCalibrator,
     )
 }
+_FAMILY = Family[Calibrator]("calibrator", CALIBRATORS)
 
 
 def load_calibrator(part: Part) -> Calibrator:
-    """Return the calibrator that a part describes; an unknown kind raises `ScorerError`."""
-    if part.kind not in CALIBRATORS:
-        raise ScorerError(f"calibrator {part.kind!r} is unknown; this version loads {sorted(CALIBRATORS)}")
-    return CALIBRATORS[part.kind].from_part(part)
+    """Return the calibrator that a part describes.
+
+    Raises
+    ------
+    ScorerError
+        The part is of an unknown kind, or damaged.
+    """
+    return _FAMILY.load(part)

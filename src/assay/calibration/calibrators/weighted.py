@@ -15,12 +15,14 @@ from assay.calibration.calibrators.conformal import (
     check_scores,
     check_tie_breaks,
     counted,
-    is_reference,
     reference_scores,
+    require_reference,
     row_count,
     rows_needed,
 )
-from assay.errors import DataError, InputError, ScorerError
+from assay.errors import DataError, InputError
+from assay.families import Family, check_part
+from assay.parameters import Count, NotNegative
 from assay.parts import Part
 
 Rows = NDArray[np.floating[Any]]
@@ -167,25 +169,12 @@ class WeightedCalibrator:
 
     @classmethod
     def from_part(cls, part: Part) -> Self:
-        """Return the calibrator that `to_part` described.
-
-        Raises
-        ------
-        ScorerError
-            The part is of another kind, or its scores and weights are not those of a calibrator.
-        """
-        scores = part.arrays.get("scores", np.empty(0, dtype=np.float32))
-        weights = part.arrays.get("weights", np.empty(0, dtype=np.int64))
-        intact = (
-            part.kind == cls.kind
-            and isinstance(part.config.get("exponent"), int)
-            and is_reference(scores)
-            and weights.shape == scores.shape
-            and weights.dtype == np.int64
-            and weights.min() >= 0 < weights.max()
-        )
-        if not intact:
-            raise ScorerError(f"part of kind {part.kind!r} holds no weighted calibration scores; calibrate again")
+        """Return the calibrator that `to_part` described (see `load_calibrator`)."""
+        check_part(part, {"exponent": int}, {"scores": "float32 m", "weights": "int64 m"})
+        scores, weights = part.arrays["scores"], part.arrays["weights"]
+        require_reference(scores)
+        if not weights.min() >= 0 < weights.max():
+            raise ValueError("its weights are negative, or all 0")
         return cls()._set(scores, weights, part.config["exponent"])
 
     def _set(self, scores: NDArray[np.float32], weights: NDArray[np.int64], exponent: int) -> Self:
@@ -300,19 +289,24 @@ class DensityRatio:
 
     @classmethod
     def from_part(cls, part: Part) -> Self:
-        """Return the ratio that `to_part` described; needs numpy alone.
+        """Return the ratio that `to_part` described (see `load_ratio`)."""
+        config = {"log_scale": float, "n_source": Count, "n_target": Count, "overlap": NotNegative}
+        check_part(part, config, {"coef": "float64 d"})
+        return cls(coef=part.arrays["coef"], **part.config)
 
-        Raises
-        ------
-        ScorerError
-            The part is of another kind.
-        """
-        if part.kind != "density_ratio":
-            raise ScorerError(f"part of kind {part.kind!r} is no density ratio; expected 'density_ratio'")
-        try:
-            return cls(coef=part.arrays["coef"], **part.config)
-        except (KeyError, TypeError) as error:
-            raise ScorerError(f"a density ratio is not what Assay writes: {error}; calibrate again") from error
+
+_RATIO = Family[DensityRatio]("density ratio", {"density_ratio": DensityRatio})
+
+
+def load_ratio(part: Part) -> DensityRatio:
+    """Return the ratio that a part describes; needs numpy alone.
+
+    Raises
+    ------
+    ScorerError
+        The part is of another kind, or damaged.
+    """
+    return _RATIO.load(part)
 
 
 def _regress(source: Rows, target: Rows, seed: int) -> tuple[NDArray[np.float64], float]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Any, Protocol, Self
+from typing import Annotated, Any, Protocol, Self
 
 import numpy as np
+from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
-from assay.errors import ConfigError, InputError, ScorerError
+from assay.errors import ConfigError, InputError
+from assay.families import Family, check_part
+from assay.parameters import Whole
 from assay.parts import Array, Part
 
 PValues = NDArray[np.float64]
@@ -126,6 +129,7 @@ class SimpleJumper:
     @classmethod
     def from_part(cls, part: Part) -> Self:
         """Return the martingale that `to_part` described."""
+        check_part(part, {"jump": Annotated[float, Ge(0), Le(1)], "n": Whole}, {"state": "float64 5"})
         martingale = cls(part.config["jump"])
         martingale._n = part.config["n"]
         small, none, large, idle, martingale._log = part.arrays["state"].tolist()
@@ -188,6 +192,7 @@ class Power:
     @classmethod
     def from_part(cls, part: Part) -> Self:
         """Return the martingale that `to_part` described."""
+        check_part(part, {"n": Whole}, {"state": f"float64 {cls.GRID.size + 1}"})
         martingale = cls()
         martingale._n, state = part.config["n"], part.arrays["state"]
         martingale._log_sum, martingale._put_in = float(state[0]), state[1:].copy()
@@ -215,14 +220,13 @@ def _log10_total(logs: NDArray[np.float64], reserves: list[float]) -> NDArray[np
     return np.asarray((most + np.log(total)) / LN_10)
 
 
-MARTINGALES: dict[str, type[SimpleJumper] | type[Power]] = {"simple_jumper": SimpleJumper, "power": Power}
+MARTINGALES: dict[str, type[Martingale]] = {"simple_jumper": SimpleJumper, "power": Power}
+_FAMILY = Family[Martingale]("martingale", MARTINGALES)
 
 
 def load_martingale(part: Part) -> Martingale:
-    """Return the martingale that a part describes; an unknown kind raises `ScorerError`."""
-    if part.kind not in MARTINGALES:
-        raise ScorerError(f"martingale {part.kind!r} is unknown; this version loads {sorted(MARTINGALES)}")
-    return MARTINGALES[part.kind].from_part(part)
+    """Return the martingale that a part describes; of an unknown kind, or damaged, it is a `ScorerError`."""
+    return _FAMILY.load(part)
 
 
 def check_p_values(values: NDArray[Any]) -> PValues:

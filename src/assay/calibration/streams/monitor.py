@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
+from annotated_types import Gt
 from numpy.typing import NDArray
 
 from assay.calibration.streams.martingale import Martingale, SimpleJumper, load_martingale
-from assay.errors import ConfigError, DataError, InputError, ScorerError
+from assay.errors import ConfigError, DataError, InputError
+from assay.families import Family, Head, check_part, inner_part
+from assay.parameters import Count, Seed, Whole
 from assay.parts import Array, Part
 
 Scores = NDArray[np.floating[Any]]
@@ -61,6 +64,7 @@ class AllScores:
     @classmethod
     def from_part(cls, part: Part) -> Self:
         """Return what `to_part` described; the runs are others, the ranks the same."""
+        check_part(part, {}, {"scores": "float32 m"})
         return cls(part.arrays["scores"])
 
 
@@ -111,10 +115,14 @@ class BinnedScores:
     @classmethod
     def from_part(cls, part: Part) -> Self:
         """Return what `to_part` described."""
+        check_part(part, {}, {"edges": "float32 edges", "counts": "int64 bins"})
+        if part.arrays["counts"].size != part.arrays["edges"].size + 1:
+            raise ValueError("its counts are not one more than its edges")
         return cls(part.arrays["edges"], part.arrays["counts"].copy())
 
 
-PASTS: dict[str, type[AllScores] | type[BinnedScores]] = {"all": AllScores, "binned": BinnedScores}
+Past = AllScores | BinnedScores
+_PASTS = Family[Past]("past scores", {"all": AllScores, "binned": BinnedScores})
 
 
 class Monitor:
@@ -142,7 +150,7 @@ class Monitor:
     reservoir of earlier scores gives uniform p-values that share their luck like those against the calibration
     scores alone, and the bound fails; for a window of the last ones no bound is known.)
 
-    The class is made by `start` or `from_part`.
+    The class is made by `start` or `load_monitor`.
 
     Attributes
     ----------
@@ -154,7 +162,7 @@ class Monitor:
         Number of the row, counted from 1, at which the capital first reached the threshold since the last reset.
     """
 
-    def __init__(self, past: AllScores | BinnedScores, martingale: Martingale, *, seed: int, threshold: float) -> None:
+    def __init__(self, past: Past, martingale: Martingale, *, seed: int, threshold: float) -> None:
         self._past = past
         self._martingale = martingale
         self.seed = seed
@@ -255,23 +263,35 @@ class Monitor:
 
     @classmethod
     def from_part(cls, part: Part) -> Self:
-        """Return the monitor that `to_part` described; it goes on as the other one would, to the last bit.
-
-        Raises
-        ------
-        ScorerError
-            The part, or one inside it, is of an unknown kind.
-        """
-        if part.kind != "monitor":
-            raise ScorerError(f"part of kind {part.kind!r} is no monitor; expected 'monitor'")
-        config = part.config
-        if config["past"]["kind"] not in PASTS:
-            raise ScorerError(f"past scores {config['past']['kind']!r} are unknown; this version loads {sorted(PASTS)}")
-        past = PASTS[config["past"]["kind"]].from_part(_inner(part, "past"))
-        martingale = load_martingale(_inner(part, "martingale"))
-        monitor = cls(past, martingale, seed=config["seed"], threshold=config["threshold"])
-        monitor.n_seen, monitor.alarm = config["n_seen"], config["alarm"]
+        """Return the monitor that `to_part` described (see `load_monitor`)."""
+        config = {
+            "seed": Seed,
+            "threshold": Annotated[float, Gt(1)],
+            "n_seen": Whole,
+            "alarm": Count | None,
+            "past": Head,
+            "martingale": Head,
+        }
+        check_part(part, config, {"past.*": "any ...", "martingale.*": "any ..."})
+        past = _PASTS.load(inner_part(part, "past.", part.config["past"]))
+        martingale = load_martingale(inner_part(part, "martingale.", part.config["martingale"]))
+        monitor = cls(past, martingale, seed=part.config["seed"], threshold=part.config["threshold"])
+        monitor.n_seen, monitor.alarm = part.config["n_seen"], part.config["alarm"]
         return monitor
+
+
+_MONITOR = Family[Monitor]("monitor", {"monitor": Monitor})
+
+
+def load_monitor(part: Part) -> Monitor:
+    """Return the monitor that a part describes; it goes on as the other one would, to the last bit.
+
+    Raises
+    ------
+    ScorerError
+        The part, or one inside it, is of an unknown kind, or damaged.
+    """
+    return _MONITOR.load(part)
 
 
 def alarm_threshold(false_alarm_probability: float) -> float:
@@ -326,12 +346,6 @@ def _uniforms(seed: int, first: int, n: int) -> NDArray[np.float64]:
     skipped = first % DRAWS_PER_COUNT
     raw = generator.random_raw(skipped + n)[skipped:]
     return ((raw >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
-
-
-def _inner(part: Part, name: str) -> Part:
-    head, lead = part.config[name], f"{name}."
-    arrays = {key.removeprefix(lead): array for key, array in part.arrays.items() if key.startswith(lead)}
-    return Part(head["kind"], head["config"], arrays)
 
 
 def _round(scores: Scores) -> NDArray[np.float32]:

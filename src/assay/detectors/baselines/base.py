@@ -6,7 +6,9 @@ gives the scores of its estimator up to rounding (or says how it differs), and a
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol, Self
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,46 +18,56 @@ from threadpoolctl import threadpool_limits
 from assay.detectors.base import (
     CHUNK,
     FLOAT32_MAX,
-    Allowed,
     Doubles,
     Floats,
     Progress,
     check_labels,
-    check_parameters,
     check_rows,
-    plain_parameters,
     require_fitted,
     require_varied,
     score_rows,
 )
 from assay.detectors.plugged.probe import probe_rows, require_steady, rows_to_compare
 from assay.errors import TrainingError
+from assay.families import check_part, stored_parameters
+from assay.parameters import Count, check_parameters, plain_parameters
 from assay.parts import Array, Part
 
 BLOCK_DISTANCES = 2**20
 
 
-class ArrayForm(Protocol):
-    """A fitted scorer that consists of arrays."""
+class ArrayForm:
+    """A fitted scorer that consists of arrays; here those that are its attributes.
+
+    Attributes
+    ----------
+    stored : mapping
+        Dtype and dimensions of each array, see `assay.families.check_part`.
+    """
+
+    __slots__ = ()
+    stored: ClassVar[Mapping[str, str]]
 
     def score(self, rows: Floats) -> Doubles:
         """Return scores of shape (n,) of checked rows (n, d); higher = more anomalous."""
-        ...
+        raise NotImplementedError
 
     def arrays(self) -> dict[str, Array]:
         """Return the arrays to store."""
-        ...
+        return {name: getattr(self, name) for name in self.stored}
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, Array]) -> Self:
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
         """Rebuild the form from what `arrays` returned."""
-        ...
+        return cls(**arrays)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Baseline(BaseEstimator):  # type: ignore[misc]
     """A scikit-learn estimator that becomes an array form when fitted.
 
-    A subclass names its form and says how to fit it. Every fitted one is probed as a plugged-in detector is.
+    A subclass declares its parameters, names its form and says how to fit it. Every fitted one is probed as a
+    plugged-in detector is.
 
     Attributes
     ----------
@@ -66,7 +78,6 @@ class Baseline(BaseEstimator):  # type: ignore[misc]
     """
 
     kind: ClassVar[str]
-    allowed: ClassVar[dict[str, Allowed]]
     uses_labels: ClassVar[bool] = False
     array_form: ClassVar[type[ArrayForm]]
 
@@ -82,7 +93,7 @@ class Baseline(BaseEstimator):  # type: ignore[misc]
         TrainingError
             The estimator cannot be fitted, or does not pass the probe.
         """
-        check_parameters(self.kind, self.get_params(deep=False), self.allowed)
+        check_parameters(f"detector {self.kind!r}", type(self), self.get_params(deep=False))
         rows = check_rows(X)
         check_labels(self.kind, y, len(rows), uses_labels=self.uses_labels)
         if len(rows) < 2:
@@ -117,6 +128,7 @@ class Baseline(BaseEstimator):  # type: ignore[misc]
     @classmethod
     def from_part(cls, part: Part) -> Self:
         """Rebuild what `to_part` was called on."""
+        check_part(part, {"params": stored_parameters(cls), "n_features": Count}, cls.array_form.stored)
         detector = cls(**part.config["params"])
         detector.form_ = cls.array_form.from_arrays(part.arrays)
         detector.n_features_in_ = part.config["n_features"]

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.detectors.base import (
-    Allowed,
-    Doubles,
-    Floats,
-    seed,
-    whole,
-)
+from assay.detectors.base import Doubles, Floats
 from assay.detectors.baselines.base import ArrayForm, Baseline
-from assay.parts import Array
+from assay.parameters import Count, Seed32
 
 EULER_GAMMA = float(np.euler_gamma)
 
 
 @dataclass(frozen=True, slots=True)
-class IsolationTrees:
+class IsolationTrees(ArrayForm):
     """Isolation Forest (Liu, Ting and Zhou 2008): 2^(-mean path length / expected path length).
 
     The nodes of all trees lie one after the other. A leaf is its own child, so that every row takes the
@@ -44,6 +39,16 @@ class IsolationTrees:
     expected : ndarray of float64, shape (1,)
         Expected path length among the rows that one tree was grown on.
     """
+
+    stored: ClassVar[Mapping[str, str]] = {
+        "roots": "int32 trees",
+        "feature": "int32 nodes",
+        "threshold": "float64 nodes",
+        "children": "int32 nodes 2",
+        "length": "float64 nodes",
+        "depth": "int32 1",
+        "expected": "float64 1",
+    }
 
     roots: NDArray[np.int32]
     feature: NDArray[np.int32]
@@ -86,15 +91,6 @@ class IsolationTrees:
             total += column
         return np.asarray(np.exp2(-total / (len(self.roots) * self.expected[0])), dtype=np.float64)
 
-    def arrays(self) -> dict[str, Array]:
-        """Return the attributes by name."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
-
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, Array]) -> Self:
-        """Rebuild the form."""
-        return cls(**arrays)
-
 
 def _children(tree: Any) -> NDArray[np.int64]:
     """Return the left and right child of every node, of shape (nodes, 2); a leaf's are itself."""
@@ -117,6 +113,7 @@ def expected_path_length(n_rows: NDArray[Any]) -> Doubles:
     return np.asarray(np.where(n_rows <= 1, 0.0, np.where(n_rows == 2, 1.0, length)), dtype=np.float64)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class IsolationForest(Baseline):
     """Isolation Forest (Liu, Ting and Zhou 2008), scikit-learn's, on 256 rows a tree.
 
@@ -128,12 +125,10 @@ class IsolationForest(Baseline):
     """
 
     kind = "isolation_forest"
-    allowed: ClassVar[dict[str, Allowed]] = {"n_estimators": whole(1), "seed": seed()}
     array_form = IsolationTrees
 
-    def __init__(self, n_estimators: int = 100, *, seed: int = 0) -> None:
-        self.n_estimators = n_estimators
-        self.seed = seed
+    n_estimators: Count = 100
+    seed: Seed32 = 0
 
     def _fitted_form(self, rows: Floats) -> ArrayForm:
         from sklearn.ensemble import IsolationForest as Forest

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from assay.detectors.base import (
-    Allowed,
-    Doubles,
-    Floats,
-    real,
-)
+from assay.detectors.base import Doubles, Floats
 from assay.detectors.baselines.base import BLOCK_DISTANCES, ArrayForm, Baseline
+from assay.parameters import Positive
 from assay.parts import Array
 
 
 @dataclass(frozen=True, slots=True)
-class GaussianKernels:
+class GaussianKernels(ArrayForm):
     """Negative log of a Gaussian kernel density (Rosenblatt 1956, Parzen 1962), exact.
 
     A row so far away that every kernel underflows still has a finite score: the largest exponent is taken out
@@ -34,6 +31,8 @@ class GaussianKernels:
     centres : ndarray of float64, shape (m, d)
         The rows.
     """
+
+    stored: ClassVar[Mapping[str, str]] = {"rows": "float32 m n_features", "bandwidth": "float64 1"}
 
     rows: Floats
     bandwidth: float
@@ -66,11 +65,12 @@ class GaussianKernels:
         return {"rows": self.rows, "bandwidth": np.array([self.bandwidth])}
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, Array]) -> Self:
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
         """Rebuild the form."""
         return cls(arrays["rows"], float(arrays["bandwidth"][0]))
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class KernelDensity(Baseline):
     """Negative log of a Gaussian kernel density, scikit-learn's, exact.
 
@@ -85,15 +85,9 @@ class KernelDensity(Baseline):
     """
 
     kind = "kde"
-    allowed: ClassVar[dict[str, Allowed]] = {
-        "bandwidth": Allowed(
-            "a number > 0, or 'scott'", lambda value: value == "scott" or real(0, above=True).accepts(value)
-        )
-    }
     array_form = GaussianKernels
 
-    def __init__(self, bandwidth: float | str = "scott") -> None:
-        self.bandwidth = bandwidth
+    bandwidth: Positive | Literal["scott"] = "scott"
 
     def _fitted_form(self, rows: Floats) -> ArrayForm:
         from sklearn.neighbors import KernelDensity as Density

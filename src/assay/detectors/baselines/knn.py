@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from scipy.spatial import cKDTree
 
-from assay.detectors.base import (
-    Allowed,
-    Doubles,
-    Floats,
-    whole,
-)
+from assay.detectors.base import Doubles, Floats
 from assay.detectors.baselines.base import ArrayForm, Baseline
 from assay.errors import TrainingError
+from assay.parameters import Count
 from assay.parts import Array
 
 
 @dataclass(frozen=True, slots=True)
-class NeighbourDistances:
+class NeighbourDistances(ArrayForm):
     """Distance to the k-th nearest of the stored rows (Ramaswamy, Rastogi and Shim 2000), exact.
 
     Attributes
@@ -31,6 +28,8 @@ class NeighbourDistances:
     tree : cKDTree
         Made from the rows.
     """
+
+    stored: ClassVar[Mapping[str, str]] = {"rows": "float32 m n_features", "n_neighbors": "int32 1"}
 
     rows: Floats
     n_neighbors: int
@@ -54,11 +53,12 @@ class NeighbourDistances:
         return {"rows": self.rows, "n_neighbors": np.array([self.n_neighbors], dtype=np.int32)}
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, Array]) -> Self:
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
         """Rebuild the form, and its tree."""
         return cls(arrays["rows"], int(arrays["n_neighbors"][0]))
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class KNearestNeighbors(Baseline):
     """Distance to the k-th nearest training row (Ramaswamy, Rastogi and Shim 2000), exact.
 
@@ -71,11 +71,9 @@ class KNearestNeighbors(Baseline):
     """
 
     kind = "knn"
-    allowed: ClassVar[dict[str, Allowed]] = {"n_neighbors": whole(1)}
     array_form = NeighbourDistances
 
-    def __init__(self, n_neighbors: int = 5) -> None:
-        self.n_neighbors = n_neighbors
+    n_neighbors: Count = 5
 
     def _fitted_form(self, rows: Floats) -> ArrayForm:
         from sklearn.neighbors import NearestNeighbors

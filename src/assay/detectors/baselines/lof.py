@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from scipy.spatial import cKDTree
 
-from assay.detectors.base import (
-    Allowed,
-    Doubles,
-    Floats,
-    whole,
-)
+from assay.detectors.base import Doubles, Floats
 from assay.detectors.baselines.base import ArrayForm, Baseline
 from assay.errors import TrainingError
+from assay.parameters import Count
 from assay.parts import Array
 
 SMALLEST_REACH = 1e-10  # as scikit-learn's, so that duplicates have a finite density
 
 
 @dataclass(frozen=True, slots=True)
-class LocalOutlierFactors:
+class LocalOutlierFactors(ArrayForm):
     """Local outlier factor (Breunig, Kriegel, Ng and Sander 2000) of new rows, exact.
 
     Attributes
@@ -37,6 +34,13 @@ class LocalOutlierFactors:
     tree : cKDTree
         Made from the rows.
     """
+
+    stored: ClassVar[Mapping[str, str]] = {
+        "rows": "float32 m n_features",
+        "reach": "float64 m",
+        "density": "float64 m",
+        "n_neighbors": "int32 1",
+    }
 
     rows: Floats
     reach: Doubles
@@ -67,11 +71,12 @@ class LocalOutlierFactors:
         return {"rows": self.rows, "reach": self.reach, "density": self.density, "n_neighbors": k}
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, Array]) -> Self:
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
         """Rebuild the form, and its tree."""
         return cls(arrays["rows"], arrays["reach"], arrays["density"], int(arrays["n_neighbors"][0]))
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class LocalOutlierFactor(Baseline):
     """Local outlier factor (Breunig, Kriegel, Ng and Sander 2000), scikit-learn's for new rows, exact.
 
@@ -84,11 +89,9 @@ class LocalOutlierFactor(Baseline):
     """
 
     kind = "lof"
-    allowed: ClassVar[dict[str, Allowed]] = {"n_neighbors": whole(1)}
     array_form = LocalOutlierFactors
 
-    def __init__(self, n_neighbors: int = 20) -> None:
-        self.n_neighbors = n_neighbors
+    n_neighbors: Count = 20
 
     def _fitted_form(self, rows: Floats) -> ArrayForm:
         from sklearn.neighbors import LocalOutlierFactor as Factor

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.detectors.base import (
-    Allowed,
-    Doubles,
-    Floats,
-    seed,
-)
+from assay.detectors.base import Doubles, Floats
 from assay.detectors.baselines.base import ArrayForm, Baseline
 from assay.errors import TrainingError
-from assay.parts import Array
+from assay.parameters import Seed32
 
 SMALLEST_VARIANCE = 1e-6
 MOST_MCD_ROWS = 10_000
@@ -25,7 +21,7 @@ MOST_MCD_COLUMNS = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Mahalanobis:
+class Mahalanobis(ArrayForm):
     """Squared Mahalanobis distance to a location, in the directions of the covariance's eigenvectors.
 
     Eigenvalues below a millionth of their mean are raised to that. So a singular covariance stays usable,
@@ -40,6 +36,8 @@ class Mahalanobis:
     whitening : ndarray of float64, shape (r, r)
         Turns and scales centred rows so that the distance is Euclidean.
     """
+
+    stored: ClassVar[Mapping[str, str]] = {"columns": "int32 r", "location": "float64 r", "whitening": "float64 r r"}
 
     columns: NDArray[np.int32]
     location: Doubles
@@ -57,16 +55,8 @@ class Mahalanobis:
         centred = rows[:, self.columns] - self.location
         return np.asarray(np.square(centred @ self.whitening).sum(axis=1), dtype=np.float64)
 
-    def arrays(self) -> dict[str, Array]:
-        """Return the attributes by name."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, Array]) -> Self:
-        """Rebuild the form."""
-        return cls(**arrays)
-
-
+@dataclass(kw_only=True, eq=False, repr=False)
 class MinimumCovarianceDeterminant(Baseline):
     """Squared robust Mahalanobis distance: location and covariance by FastMCD (Rousseeuw, Van Driessen 1999).
 
@@ -81,11 +71,9 @@ class MinimumCovarianceDeterminant(Baseline):
     """
 
     kind = "mcd"
-    allowed: ClassVar[dict[str, Allowed]] = {"seed": seed()}
     array_form = Mahalanobis
 
-    def __init__(self, *, seed: int = 0) -> None:
-        self.seed = seed
+    seed: Seed32 = 0
 
     def _fitted_form(self, rows: Floats) -> ArrayForm:
         from sklearn.covariance import MinCovDet

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 
-from assay.detectors.base import (
-    FLOAT32_MAX,
-    Allowed,
-    Doubles,
-    Floats,
-    check_rows,
-    real,
-    require_fitted,
-    whole,
-)
+from assay.detectors.base import FLOAT32_MAX, Doubles, Floats, check_rows, require_fitted
 from assay.detectors.baselines.base import ArrayForm, Baseline
 from assay.errors import TrainingError
-from assay.parts import Array
+from assay.parameters import Count, Share
 
 SMALLEST_VARIANCE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
-class PrincipalResiduals:
+class PrincipalResiduals(ArrayForm):
     """Squared reconstruction error outside the leading principal components, over the noise variance.
 
     That is the Q statistic of Jackson and Mudholkar (1979), divided by the maximum-likelihood noise variance
@@ -38,6 +30,12 @@ class PrincipalResiduals:
         Orthonormal.
     noise_variance : ndarray of float64, shape (1,)
     """
+
+    stored: ClassVar[Mapping[str, str]] = {
+        "mean": "float64 n_features",
+        "components": "float64 q n_features",
+        "noise_variance": "float64 1",
+    }
 
     mean: Doubles
     components: Doubles
@@ -67,16 +65,8 @@ class PrincipalResiduals:
         errors = centred - (self.components.T @ self.codes(rows)[:, :, None])[:, :, 0]
         return np.asarray(np.square(errors).sum(axis=1) / self.noise_variance[0], dtype=np.float64)
 
-    def arrays(self) -> dict[str, Array]:
-        """Return the attributes by name."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, Array]) -> Self:
-        """Rebuild the form."""
-        return cls(**arrays)
-
-
+@dataclass(kw_only=True, eq=False, repr=False)
 class PrincipalComponents(Baseline):
     """Squared reconstruction error outside the leading principal components, over the noise variance.
 
@@ -93,16 +83,9 @@ class PrincipalComponents(Baseline):
     """
 
     kind = "pca"
-    allowed: ClassVar[dict[str, Allowed]] = {
-        "n_components": Allowed(
-            "an integer >= 1, or a number between 0 and 1",
-            lambda value: whole(1).accepts(value) or (real(0, above=True).accepts(value) and value < 1),
-        )
-    }
     array_form = PrincipalResiduals
 
-    def __init__(self, n_components: int | float = 0.9) -> None:
-        self.n_components = n_components
+    n_components: Count | Share = 0.9
 
     def embed(self, X: Floats) -> Floats:
         """Return the coordinates of rows (n, d) along the leading components, as one member, of shape (1, n, k)."""

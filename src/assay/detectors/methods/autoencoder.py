@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from assay.detectors.base import Allowed, Floats, image_shape, require_fitted, whole, wholes
-from assay.detectors.training.neural import COMMON, Fitting, NeuralDetector
+from assay.detectors.base import Floats, require_fitted
+from assay.detectors.training.neural import Fitting, NeuralDetector
 from assay.networks.build import Coder, autoencoder
+from assay.parameters import Count, ImageShape, Widths
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Autoencoder(NeuralDetector):
     """Ensemble of autoencoders trained to reconstruct the training rows.
 
@@ -40,41 +42,10 @@ class Autoencoder(NeuralDetector):
     """
 
     kind: ClassVar[str] = "autoencoder"
-    allowed: ClassVar[dict[str, Allowed]] = {
-        **COMMON,
-        "hidden": wholes(1),
-        "latent_dim": whole(1),
-        "image_shape": image_shape(),
-    }
 
-    def __init__(
-        self,
-        hidden: Sequence[int] = (64, 32),
-        latent_dim: int = 8,
-        epochs: int = 150,
-        batch_size: int = 128,
-        learning_rate: float | Sequence[float] = 3e-3,
-        weight_decay: float | Sequence[float] = 1e-6,
-        members: int = 5,
-        image_shape: tuple[int, int] | None = None,
-        device: str = "auto",
-        mixed_precision: bool = False,
-        compiled: bool = False,
-        *,
-        seed: int = 0,
-    ) -> None:
-        self.hidden = hidden
-        self.latent_dim = latent_dim
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.members = members
-        self.image_shape = image_shape
-        self.device = device
-        self.mixed_precision = mixed_precision
-        self.compiled = compiled
-        self.seed = seed
+    hidden: Widths = (64, 32)
+    latent_dim: Count = 8
+    image_shape: ImageShape | None = None
 
     def reconstruct(self, X: Floats) -> Floats:
         """Return every member's reconstruction of rows (n, d), of shape (S, n, d)."""

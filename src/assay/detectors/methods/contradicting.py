@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from assay.detectors.base import Allowed, Floats, image_shape, one_of, real, require_fitted, series_shape, whole, wholes
-from assay.detectors.methods.lstm_predictor import context, predictor
+from assay.detectors.base import Floats, require_fitted
+from assay.detectors.methods.lstm_predictor import predictor
 from assay.detectors.training.loop import pinned_threads
-from assay.detectors.training.neural import COMMON, Fitting, NeuralDetector
+from assay.detectors.training.neural import Fitting, NeuralDetector
 from assay.errors import TrainingError
 from assay.networks.build import Coder, autoencoder
 from assay.networks.mlp import stacked_mlp
 from assay.networks.recurrent import RecurrentPredictor
+from assay.parameters import Count, ImageShape, Positive, SeriesShape, Widths
 
 CEILING = 3.0  # of the clipped loss, in multiples of the untrained one
 CENTRE_GAP = 0.1
@@ -134,6 +135,7 @@ class Contradiction:
         return torch.minimum(losses, CEILING * self.untrained) if self.bound == "clip" else losses
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Contradicting(NeuralDetector):
     """Contradicting training: a base detector that is made to lose on labelled anomalies (IJCAI 2022, eq 5).
 
@@ -186,59 +188,18 @@ class Contradicting(NeuralDetector):
 
     kind: ClassVar[str] = "contradicting"
     uses_labels: ClassVar[bool] = True
-    allowed: ClassVar[dict[str, Allowed]] = {
-        **COMMON,
-        "base": one_of("autoencoder", "lstm_predictor", "deep_svdd"),
-        "weight": real(0.0, above=True),
-        "bound": one_of("log", "clip", "none"),
-        "hidden": wholes(1),
-        "latent_dim": whole(1),
-        "units": whole(1),
-        "context": context(),
-        "image_shape": image_shape(),
-        "series_shape": series_shape(),
-    }
 
-    def __init__(
-        self,
-        base: str = "autoencoder",
-        weight: float = 20.0,
-        bound: str = "log",
-        hidden: Sequence[int] = (64, 32),
-        latent_dim: int = 8,
-        units: int = 32,
-        context: int | None = None,
-        epochs: int = 100,
-        batch_size: int = 128,
-        learning_rate: float | Sequence[float] = 3e-3,
-        weight_decay: float | Sequence[float] = 1e-6,
-        members: int = 3,
-        image_shape: tuple[int, int] | None = None,
-        series_shape: tuple[int, int] | None = None,
-        device: str = "auto",
-        mixed_precision: bool = False,
-        compiled: bool = False,
-        *,
-        seed: int = 0,
-    ) -> None:
-        self.base = base
-        self.weight = weight
-        self.bound = bound
-        self.hidden = hidden
-        self.latent_dim = latent_dim
-        self.units = units
-        self.context = context
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.members = members
-        self.image_shape = image_shape
-        self.series_shape = series_shape
-        self.device = device
-        self.mixed_precision = mixed_precision
-        self.compiled = compiled
-        self.seed = seed
+    base: Literal["autoencoder", "lstm_predictor", "deep_svdd"] = "autoencoder"
+    weight: Positive = 20.0
+    bound: Literal["log", "clip", "none"] = "log"
+    hidden: Widths = (64, 32)
+    latent_dim: Count = 8
+    units: Count = 32
+    context: Count | None = None
+    epochs: Count = 100
+    members: Count = 3
+    image_shape: ImageShape | None = None
+    series_shape: SeriesShape | None = None
 
     def embed(self, X: Floats) -> Floats:
         """Return every member's codes of rows (n, d), of shape (S, n, latent_dim).

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from assay.detectors.base import Allowed, real, whole
 from assay.detectors.methods.autoencoder import Autoencoder
 from assay.detectors.training.batches import EVALUATION_ROWS
 from assay.detectors.training.loop import pinned_threads
@@ -18,6 +17,7 @@ from assay.errors import TrainingError
 from assay.networks.build import Coder, autoencoder
 from assay.networks.mixture import RIDGE, TINY, Mixture, energy, moments
 from assay.networks.mlp import stacked_mlp
+from assay.parameters import Count, NotNegative, Positive
 
 ESTIMATION_WIDTH = 10
 
@@ -71,6 +71,7 @@ def _norm(x: Tensor, floor: Tensor | float) -> Tensor:
     return (x.square().sum(dim=2, keepdim=True) + floor).sqrt()
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class DAGMM(Autoencoder):
     """Ensemble of deep autoencoding Gaussian mixture models (Zong et al. 2018).
 
@@ -104,49 +105,11 @@ class DAGMM(Autoencoder):
     """
 
     kind: ClassVar[str] = "dagmm"
-    allowed: ClassVar[dict[str, Allowed]] = {
-        **Autoencoder.allowed,
-        "n_components": whole(1),
-        "lambda_energy": real(0.0, above=True),
-        "lambda_covariance": real(0.0),
-    }
 
-    def __init__(
-        self,
-        n_components: int = 4,
-        lambda_energy: float = 0.1,
-        lambda_covariance: float = 0.005,
-        hidden: Sequence[int] = (64, 32),
-        latent_dim: int = 2,
-        epochs: int = 150,
-        batch_size: int = 128,
-        learning_rate: float | Sequence[float] = 3e-3,
-        weight_decay: float | Sequence[float] = 1e-6,
-        members: int = 5,
-        image_shape: tuple[int, int] | None = None,
-        device: str = "auto",
-        mixed_precision: bool = False,
-        compiled: bool = False,
-        *,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            hidden,
-            latent_dim,
-            epochs,
-            batch_size,
-            learning_rate,
-            weight_decay,
-            members,
-            image_shape,
-            device,
-            mixed_precision,
-            compiled,
-            seed=seed,
-        )
-        self.n_components = n_components
-        self.lambda_energy = lambda_energy
-        self.lambda_covariance = lambda_covariance
+    n_components: Count = 4
+    lambda_energy: Positive = 0.1
+    lambda_covariance: NotNegative = 0.005
+    latent_dim: Count = 2
 
     def _build(self, n_features: int) -> GaussianMixtureCoder:  # type: ignore[override]
         coder = autoencoder(self.members, n_features, self.hidden, self.latent_dim, self.image_shape)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
 
-from assay.detectors.base import Allowed, real
-from assay.detectors.methods.hypersphere import HYPERSPHERE, Hypersphere, HypersphereDetector
+from assay.detectors.methods.hypersphere import Hypersphere, HypersphereDetector
 from assay.detectors.training.neural import Fitting
+from assay.parameters import Positive
 
 EPS = 1e-6
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class DeepSAD(HypersphereDetector):
     """Deep semi-supervised anomaly detection (Ruff 2021, eq 2.13).
 
@@ -53,40 +54,8 @@ class DeepSAD(HypersphereDetector):
 
     kind: ClassVar[str] = "deep_sad"
     uses_labels: ClassVar[bool] = True
-    allowed: ClassVar[dict[str, Allowed]] = {**HYPERSPHERE, "eta": real(0, above=True)}
 
-    def __init__(
-        self,
-        eta: float = 1.0,
-        hidden: Sequence[int] = (32, 16),
-        latent_dim: int = 8,
-        pretrain_epochs: int = 50,
-        epochs: int = 50,
-        batch_size: int = 128,
-        learning_rate: float | Sequence[float] = 1e-3,
-        weight_decay: float | Sequence[float] = 1e-6,
-        members: int = 5,
-        image_shape: tuple[int, int] | None = None,
-        device: str = "auto",
-        mixed_precision: bool = False,
-        compiled: bool = False,
-        *,
-        seed: int = 0,
-    ) -> None:
-        self.eta = eta
-        self.hidden = hidden
-        self.latent_dim = latent_dim
-        self.pretrain_epochs = pretrain_epochs
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.members = members
-        self.image_shape = image_shape
-        self.device = device
-        self.mixed_precision = mixed_precision
-        self.compiled = compiled
-        self.seed = seed
+    eta: Positive = 1.0
 
     def _concentrate(self, fitting: Fitting) -> None:
         network = cast(Hypersphere, fitting.network)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import ClassVar, cast
+from dataclasses import dataclass
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor
 
-from assay.detectors.base import Allowed, one_of, share
-from assay.detectors.methods.hypersphere import HYPERSPHERE, Hypersphere, HypersphereDetector, passes
+from assay.detectors.methods.hypersphere import Hypersphere, HypersphereDetector, passes
 from assay.detectors.training.neural import Fitting
+from assay.parameters import Share
 
 WARM_UP = 10
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class DeepSVDD(HypersphereDetector):
     """Deep support vector data description (Ruff 2021, section 2.2).
 
@@ -56,46 +57,9 @@ class DeepSVDD(HypersphereDetector):
     """
 
     kind: ClassVar[str] = "deep_svdd"
-    allowed: ClassVar[dict[str, Allowed]] = {
-        **HYPERSPHERE,
-        "objective": one_of("one-class", "soft-boundary"),
-        "nu": share(0, 1),
-    }
 
-    def __init__(
-        self,
-        objective: str = "one-class",
-        nu: float = 0.1,
-        hidden: Sequence[int] = (32, 16),
-        latent_dim: int = 8,
-        pretrain_epochs: int = 50,
-        epochs: int = 50,
-        batch_size: int = 128,
-        learning_rate: float | Sequence[float] = 1e-3,
-        weight_decay: float | Sequence[float] = 1e-6,
-        members: int = 5,
-        image_shape: tuple[int, int] | None = None,
-        device: str = "auto",
-        mixed_precision: bool = False,
-        compiled: bool = False,
-        *,
-        seed: int = 0,
-    ) -> None:
-        self.objective = objective
-        self.nu = nu
-        self.hidden = hidden
-        self.latent_dim = latent_dim
-        self.pretrain_epochs = pretrain_epochs
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.members = members
-        self.image_shape = image_shape
-        self.device = device
-        self.mixed_precision = mixed_precision
-        self.compiled = compiled
-        self.seed = seed
+    objective: Literal["one-class", "soft-boundary"] = "one-class"
+    nu: Share = 0.1
 
     def _concentrate(self, fitting: Fitting) -> None:
         network = cast(Hypersphere, fitting.network)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from assay.detectors.base import Allowed, real
 from assay.detectors.methods.autoencoder import Autoencoder
 from assay.detectors.training.neural import Fitting
+from assay.parameters import Positive
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class DenoisingAutoencoder(Autoencoder):
     """Ensemble of autoencoders trained to reconstruct rows from noisy copies of them.
 
@@ -30,40 +31,8 @@ mixed_precision, compiled, seed
     """
 
     kind: ClassVar[str] = "denoising_autoencoder"
-    allowed: ClassVar[dict[str, Allowed]] = {**Autoencoder.allowed, "noise_scale": real(0.0, above=True)}
 
-    def __init__(
-        self,
-        noise_scale: float = 0.2,
-        hidden: Sequence[int] = (64, 32),
-        latent_dim: int = 8,
-        epochs: int = 150,
-        batch_size: int = 128,
-        learning_rate: float | Sequence[float] = 3e-3,
-        weight_decay: float | Sequence[float] = 1e-6,
-        members: int = 5,
-        image_shape: tuple[int, int] | None = None,
-        device: str = "auto",
-        mixed_precision: bool = False,
-        compiled: bool = False,
-        *,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            hidden,
-            latent_dim,
-            epochs,
-            batch_size,
-            learning_rate,
-            weight_decay,
-            members,
-            image_shape,
-            device,
-            mixed_precision,
-            compiled,
-            seed=seed,
-        )
-        self.noise_scale = noise_scale
+    noise_scale: Positive = 0.2
 
     def _train(self, fitting: Fitting) -> None:
         network: Any = fitting.network

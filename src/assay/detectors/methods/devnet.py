@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from assay.detectors.base import Allowed, Floats, require_fitted, wholes
+from assay.detectors.base import Floats, require_fitted
 from assay.detectors.training.balancing import balanced
-from assay.detectors.training.neural import COMMON, Fitting, NeuralDetector
+from assay.detectors.training.neural import Fitting, NeuralDetector
 from assay.detectors.training.updates import Schedule
 from assay.networks.mlp import stacked_mlp
+from assay.parameters import Count, Rates, Widths
 
 MARGIN = 5.0
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class DevNet(NeuralDetector):
     """Deviation network (Pang, Shen, van den Hengel 2019, eq 4-6).
 
@@ -46,32 +48,10 @@ class DevNet(NeuralDetector):
 
     kind: ClassVar[str] = "devnet"
     uses_labels: ClassVar[bool] = True
-    allowed: ClassVar[dict[str, Allowed]] = {**COMMON, "hidden": wholes(1)}
 
-    def __init__(
-        self,
-        hidden: Sequence[int] = (20,),
-        epochs: int = 100,
-        batch_size: int = 128,
-        learning_rate: float | Sequence[float] = 3e-3,
-        weight_decay: float | Sequence[float] = 1e-2,
-        members: int = 5,
-        device: str = "auto",
-        mixed_precision: bool = False,
-        compiled: bool = False,
-        *,
-        seed: int = 0,
-    ) -> None:
-        self.hidden = hidden
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.members = members
-        self.device = device
-        self.mixed_precision = mixed_precision
-        self.compiled = compiled
-        self.seed = seed
+    hidden: Widths = (20,)
+    epochs: Count = 100
+    weight_decay: Rates = 1e-2
 
     def embed(self, X: Floats) -> Floats:
         """Return every member's last hidden layer of rows (n, d), of shape (S, n, k): what the score is linear in."""

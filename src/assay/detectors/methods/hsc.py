@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar, cast
 
 import torch
@@ -13,6 +13,7 @@ from assay.detectors.training.balancing import balanced
 from assay.detectors.training.neural import Fitting
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class HSC(HypersphereDetector):
     """Hypersphere classifier (Ruff 2021, eq 2.20, with the pseudo-Huber distance h = sqrt(|z|^2 + 1) - 1).
 
@@ -49,37 +50,6 @@ class HSC(HypersphereDetector):
 
     kind: ClassVar[str] = "hsc"
     uses_labels: ClassVar[bool] = True
-
-    def __init__(
-        self,
-        hidden: Sequence[int] = (32, 16),
-        latent_dim: int = 8,
-        pretrain_epochs: int = 50,
-        epochs: int = 50,
-        batch_size: int = 128,
-        learning_rate: float | Sequence[float] = 1e-3,
-        weight_decay: float | Sequence[float] = 1e-6,
-        members: int = 5,
-        image_shape: tuple[int, int] | None = None,
-        device: str = "auto",
-        mixed_precision: bool = False,
-        compiled: bool = False,
-        *,
-        seed: int = 0,
-    ) -> None:
-        self.hidden = hidden
-        self.latent_dim = latent_dim
-        self.pretrain_epochs = pretrain_epochs
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.members = members
-        self.image_shape = image_shape
-        self.device = device
-        self.mixed_precision = mixed_precision
-        self.compiled = compiled
-        self.seed = seed
 
     def _train(self, fitting: Fitting) -> None:
         balanced(self.kind, fitting.labels, self.batch_size)

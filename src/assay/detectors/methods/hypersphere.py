@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import ClassVar, cast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from assay.detectors.base import Allowed, Floats, image_shape, require_fitted, whole, wholes
+from assay.detectors.base import Floats, require_fitted
 from assay.detectors.training.loop import pinned_threads
-from assay.detectors.training.neural import COMMON, Fitting, NeuralDetector
+from assay.detectors.training.neural import Fitting, NeuralDetector
 from assay.detectors.training.updates import Schedule
 from assay.errors import TrainingError
 from assay.networks.encoders import decoder, encoder
 from assay.networks.mlp import initialise
+from assay.parameters import Count, ImageShape, PositiveRates, Whole, Widths
 
 LEAST_CENTER = 0.1
 LEAST_SPREAD = 1e-8
 SMALLEST_HUBER = 1e-6
 PASS_ROWS = 4096
-
-HYPERSPHERE: dict[str, Allowed] = {
-    **COMMON,
-    "hidden": wholes(1),
-    "latent_dim": whole(1),
-    "pretrain_epochs": whole(0),
-    "image_shape": image_shape(),
-}
 
 
 class Hypersphere(nn.Module):
@@ -67,6 +61,7 @@ class _Pair(nn.Module):
         return cast(Tensor, (self.decode(self.encode(x)) - x).square().mean(dim=2))
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class HypersphereDetector(NeuralDetector):
     """Base of the detectors that map normal rows close to a centre; their score is the squared distance to it.
 
@@ -77,15 +72,27 @@ class HypersphereDetector(NeuralDetector):
 
     Differs from the thesis: Adam's rate falls along half a cosine in every phase, in place of one step from 1e-4
     to 1e-5 (the training loop has one schedule for all detectors).
+
+    Parameters
+    ----------
+    hidden : sequence of int
+        Widths of the encoder's dense hidden layers, outermost first.
+    latent_dim : int
+        Width of the code.
+    pretrain_epochs : int
+        Of the encoder, as half of an autoencoder, on all rows; 0 = none.
+    image_shape : (int, int), optional
+        Height and width of flattened images; makes the outer layers convolutions.
+    epochs, batch_size, learning_rate, weight_decay, members, device, mixed_precision, compiled, seed
+        See `assay.detectors.training.neural.NeuralDetector`.
     """
 
-    allowed: ClassVar[dict[str, Allowed]] = HYPERSPHERE
-
-    # Set by the constructors of the subclasses.
-    hidden: Sequence[int]
-    latent_dim: int
-    pretrain_epochs: int
-    image_shape: tuple[int, int] | None
+    hidden: Widths = (32, 16)
+    latent_dim: Count = 8
+    pretrain_epochs: Whole = 50
+    image_shape: ImageShape | None = None
+    epochs: Count = 50
+    learning_rate: PositiveRates = 1e-3
 
     def embed(self, X: Floats) -> Floats:
         """Return every member's codes of rows (n, d), of shape (S, n, latent_dim)."""

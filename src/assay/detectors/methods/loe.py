@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar, cast
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal, cast
 
 import numpy as np
 import torch
+from annotated_types import Gt, Lt
 from numpy.typing import NDArray
 from torch import Tensor
 
-from assay.detectors.base import Allowed, Floats, one_of, share
-from assay.detectors.methods.hypersphere import (
-    HYPERSPHERE,
-    Hypersphere,
-    HypersphereDetector,
-    anomaly_loss,
-    passes,
-    pseudo_huber,
-)
+from assay.detectors.base import Floats
+from assay.detectors.methods.hypersphere import Hypersphere, HypersphereDetector, anomaly_loss, passes, pseudo_huber
 from assay.detectors.training.loop import pinned_threads
 from assay.detectors.training.neural import Fitting
 
 WARM_UP = 2
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class LatentOutlierExposure(HypersphereDetector):
     """Latent outlier exposure on a hypersphere (Qiu, Li, Kloft, Rudolph, Mandt 2022).
 
@@ -75,46 +70,9 @@ class LatentOutlierExposure(HypersphereDetector):
     """
 
     kind: ClassVar[str] = "loe"
-    allowed: ClassVar[dict[str, Allowed]] = {
-        **HYPERSPHERE,
-        "variant": one_of("hard", "soft"),
-        "contamination": share(0, 0.5),
-    }
 
-    def __init__(
-        self,
-        variant: str = "soft",
-        contamination: float = 0.1,
-        hidden: Sequence[int] = (32, 16),
-        latent_dim: int = 8,
-        pretrain_epochs: int = 50,
-        epochs: int = 50,
-        batch_size: int = 128,
-        learning_rate: float | Sequence[float] = 1e-3,
-        weight_decay: float | Sequence[float] = 1e-6,
-        members: int = 5,
-        image_shape: tuple[int, int] | None = None,
-        device: str = "auto",
-        mixed_precision: bool = False,
-        compiled: bool = False,
-        *,
-        seed: int = 0,
-    ) -> None:
-        self.variant = variant
-        self.contamination = contamination
-        self.hidden = hidden
-        self.latent_dim = latent_dim
-        self.pretrain_epochs = pretrain_epochs
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.members = members
-        self.image_shape = image_shape
-        self.device = device
-        self.mixed_precision = mixed_precision
-        self.compiled = compiled
-        self.seed = seed
+    variant: Literal["hard", "soft"] = "soft"
+    contamination: Annotated[float, Gt(0), Lt(0.5)] = 0.1
 
     def _total_epochs(self) -> int:
         return self.pretrain_epochs + WARM_UP + self.epochs

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from assay.detectors.base import Allowed, Floats, require_fitted, series_shape, whole
-from assay.detectors.training.neural import COMMON, Fitting, NeuralDetector
+from assay.detectors.base import Floats, require_fitted
+from assay.detectors.training.neural import Fitting, NeuralDetector
 from assay.errors import ConfigError, TrainingError
 from assay.networks.recurrent import RecurrentPredictor
+from assay.parameters import Count, PositiveRates, SeriesShape
 
 CONTEXT = 0.6
 
 
-def context() -> Allowed:
-    """Allow None and a number of steps."""
-    steps = whole(1)
-    return Allowed(f"null or {steps.text}", lambda value: value is None or steps.accepts(value))
-
-
+@dataclass(kw_only=True, eq=False, repr=False)
 class LSTMPredictor(NeuralDetector):
     """Ensemble of LSTMs that read the first part of a window of a series and predict the rest.
 
@@ -48,41 +45,13 @@ class LSTMPredictor(NeuralDetector):
     """
 
     kind: ClassVar[str] = "lstm_predictor"
-    allowed: ClassVar[dict[str, Allowed]] = {
-        **COMMON,
-        "units": whole(1),
-        "context": context(),
-        "series_shape": series_shape(),
-    }
 
-    def __init__(
-        self,
-        units: int = 32,
-        context: int | None = None,
-        epochs: int = 60,
-        batch_size: int = 128,
-        learning_rate: float | Sequence[float] = 1e-2,
-        weight_decay: float | Sequence[float] = 1e-6,
-        members: int = 3,
-        series_shape: tuple[int, int] | None = None,
-        device: str = "auto",
-        mixed_precision: bool = False,
-        compiled: bool = False,
-        *,
-        seed: int = 0,
-    ) -> None:
-        self.units = units
-        self.context = context
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.members = members
-        self.series_shape = series_shape
-        self.device = device
-        self.mixed_precision = mixed_precision
-        self.compiled = compiled
-        self.seed = seed
+    units: Count = 32
+    context: Count | None = None
+    epochs: Count = 60
+    learning_rate: PositiveRates = 1e-2
+    members: Count = 3
+    series_shape: SeriesShape | None = None
 
     def predict_steps(self, X: Floats) -> Floats:
         """Return every member's prediction of the steps after the context, of shape (S, n, steps * channels)."""

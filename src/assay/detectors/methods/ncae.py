@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, ClassVar, cast
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
+from annotated_types import Ge, Le
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from assay.detectors.base import Allowed, Doubles, Floats, real, share, whole
+from assay.detectors.base import Doubles, Floats
 from assay.detectors.methods.autoencoder import Autoencoder
 from assay.detectors.training.loop import pinned_threads
 from assay.detectors.training.neural import CHUNK, Fitting
@@ -21,6 +22,7 @@ from assay.errors import TrainingError
 from assay.networks.adversarial import CalibrationGame, place_codes
 from assay.networks.build import Coder
 from assay.networks.mlp import initialise
+from assay.parameters import Count, PositiveRates, Share
 
 CENTRE = 3.0
 MEAN_RATE = 0.01
@@ -32,13 +34,7 @@ TINY = 1e-9
 MOST_FITTED, START, ROUNDS, LEAST_VARIANCE, GRID, DIP = 2_000, 0.1, 100, 0.01, 101, 0.8
 
 
-def _tau() -> Allowed:
-    return Allowed(
-        f'"auto" or a number from 0 to {MOST_TAU:g}',
-        lambda value: value == "auto" or (real(0.0).accepts(value) and float(value) <= MOST_TAU),
-    )
-
-
+@dataclass(kw_only=True, eq=False, repr=False)
 class NormalityCalibratedAutoencoder(Autoencoder):
     """Autoencoder that is taught to reconstruct suspect training rows as normal ones (NCAE, Yu et al. 2023).
 
@@ -97,49 +93,12 @@ class NormalityCalibratedAutoencoder(Autoencoder):
     """
 
     kind: ClassVar[str] = "ncae"
-    allowed: ClassVar[dict[str, Allowed]] = {
-        **Autoencoder.allowed,
-        "tau": _tau(),
-        "sigma": share(0.0, 1.0),
-        "warm_up": whole(1),
-    }
 
-    def __init__(
-        self,
-        tau: float | str = 0.1,
-        sigma: float = 0.1,
-        warm_up: int = 50,
-        hidden: Sequence[int] = (64, 32),
-        latent_dim: int = 8,
-        epochs: int = 100,
-        batch_size: int = 128,
-        learning_rate: float | Sequence[float] = 1e-3,
-        weight_decay: float | Sequence[float] = 1e-6,
-        members: int = 5,
-        image_shape: tuple[int, int] | None = None,
-        device: str = "auto",
-        mixed_precision: bool = False,
-        compiled: bool = False,
-        *,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            hidden,
-            latent_dim,
-            epochs,
-            batch_size,
-            learning_rate,
-            weight_decay,
-            members,
-            image_shape,
-            device,
-            mixed_precision,
-            compiled,
-            seed=seed,
-        )
-        self.tau = tau
-        self.sigma = sigma
-        self.warm_up = warm_up
+    tau: Literal["auto"] | Annotated[float, Ge(0), Le(MOST_TAU)] = 0.1
+    sigma: Share = 0.1
+    warm_up: Count = 50
+    epochs: Count = 100
+    learning_rate: PositiveRates = 1e-3
 
     def _total_epochs(self) -> int:
         return self.warm_up + self.epochs
@@ -301,6 +260,7 @@ def second_mode(suspicion: Doubles) -> float:
 def _densities(values: Doubles, weights: Doubles, means: Doubles, variances: Doubles) -> Doubles:
     """Return the weighted densities of two Gaussians, without the common constant, of shape (2, n)."""
     moved = values - means[:, None]
+
     found: Doubles = (weights / np.sqrt(variances))[:, None] * np.exp(-(moved**2) / (2 * variances[:, None]))
     return found
 
@@ -337,5 +297,6 @@ def _similarities(game: CalibrationGame, rows: Tensor, noise: Tensor) -> Tensor:
 def _suspicion(game: CalibrationGame, epochs: int) -> Doubles:
     """Return log(1 - similarity) of the training rows, averaged over so many epochs, of shape (S, n)."""
     away = 1 - game.total.double().cpu().numpy() / epochs
+
     suspicion: Doubles = np.log(np.maximum(away, TINY))
     return suspicion

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, cast
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn import functional
 
-from assay.detectors.base import Allowed, Doubles, Floats, one_of
+from assay.detectors.base import Doubles, Floats
 from assay.detectors.methods.autoencoder import Autoencoder
 from assay.detectors.training.loop import pinned_threads
 from assay.detectors.training.neural import CHUNK, Fitting
@@ -121,6 +121,7 @@ class PathwayCoder(nn.Module):
         return pathway(self.coder, self.coder(x)) - pathway(self.coder, x)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class RaPP(Autoencoder):
     """Ensemble of autoencoders whose score compares a row with its reconstruction in all layers of the encoder.
 
@@ -148,40 +149,8 @@ mixed_precision, compiled, seed
     """
 
     kind: ClassVar[str] = "rapp"
-    allowed: ClassVar[dict[str, Allowed]] = {**Autoencoder.allowed, "score": one_of("nap", "sap")}
 
-    def __init__(
-        self,
-        score: str = "nap",
-        hidden: Sequence[int] = (64, 32),
-        latent_dim: int = 8,
-        epochs: int = 150,
-        batch_size: int = 128,
-        learning_rate: float | Sequence[float] = 3e-3,
-        weight_decay: float | Sequence[float] = 1e-6,
-        members: int = 5,
-        image_shape: tuple[int, int] | None = None,
-        device: str = "auto",
-        mixed_precision: bool = False,
-        compiled: bool = False,
-        *,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            hidden,
-            latent_dim,
-            epochs,
-            batch_size,
-            learning_rate,
-            weight_decay,
-            members,
-            image_shape,
-            device,
-            mixed_precision,
-            compiled,
-            seed=seed,
-        )
-        self.score = score
+    score: Literal["nap", "sap"] = "nap"
 
     def _build(self, n_features: int) -> PathwayCoder:  # type: ignore[override]
         coder = autoencoder(self.members, n_features, self.hidden, self.latent_dim, self.image_shape)

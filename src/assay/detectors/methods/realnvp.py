@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar, cast
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, cast
 
+from annotated_types import Ge
 from torch import Tensor
 
-from assay.detectors.base import Allowed, Floats, real, require_fitted, whole, wholes
-from assay.detectors.training.neural import COMMON, Fitting, NeuralDetector
+from assay.detectors.base import Floats, require_fitted
+from assay.detectors.training.neural import Fitting, NeuralDetector
 from assay.errors import TrainingError
 from assay.networks.coupling import CouplingFlow
+from assay.parameters import NotNegative, Widths
 
 MOST_HELD_OUT = 10.0
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class RealNVP(NeuralDetector):
     """Ensemble of affine coupling flows trained by maximum likelihood.
 
@@ -49,41 +52,10 @@ class RealNVP(NeuralDetector):
     """
 
     kind: ClassVar[str] = "realnvp"
-    allowed: ClassVar[dict[str, Allowed]] = {
-        **COMMON,
-        "n_couplings": whole(2),
-        "hidden": wholes(1),
-        "noise_scale": real(0.0),
-    }
 
-    def __init__(
-        self,
-        n_couplings: int = 6,
-        hidden: Sequence[int] = (64,),
-        noise_scale: float = 0.05,
-        epochs: int = 150,
-        batch_size: int = 128,
-        learning_rate: float | Sequence[float] = 3e-3,
-        weight_decay: float | Sequence[float] = 1e-6,
-        members: int = 5,
-        device: str = "auto",
-        mixed_precision: bool = False,
-        compiled: bool = False,
-        *,
-        seed: int = 0,
-    ) -> None:
-        self.n_couplings = n_couplings
-        self.hidden = hidden
-        self.noise_scale = noise_scale
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.members = members
-        self.device = device
-        self.mixed_precision = mixed_precision
-        self.compiled = compiled
-        self.seed = seed
+    n_couplings: Annotated[int, Ge(2)] = 6
+    hidden: Widths = (64,)
+    noise_scale: NotNegative = 0.05
 
     def embed(self, X: Floats) -> Floats:
         """Return every member's latent rows z of rows (n, d), of shape (S, n, d)."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from assay.detectors.base import Allowed, real
 from assay.detectors.methods.autoencoder import Autoencoder
 from assay.detectors.training.neural import CHUNK, Fitting
 from assay.networks.build import Coder, autoencoder
 from assay.networks.mlp import StackedLinear
+from assay.parameters import NotNegative
 
 IN_USE = 0.01
 
@@ -70,6 +70,7 @@ def negative_elbo(network: VariationalCoder, x: Tensor, noise: Tensor, beta: flo
     return distortion + beta * divergence(mean, log_variance).sum(dim=2)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class VariationalAutoencoder(Autoencoder):
     """Ensemble of variational autoencoders with Gaussian encoder, Gaussian decoder and standard normal prior.
 
@@ -99,40 +100,8 @@ mixed_precision, compiled, seed
     """
 
     kind: ClassVar[str] = "vae"
-    allowed: ClassVar[dict[str, Allowed]] = {**Autoencoder.allowed, "beta": real(0.0)}
 
-    def __init__(
-        self,
-        beta: float = 1.0,
-        hidden: Sequence[int] = (64, 32),
-        latent_dim: int = 8,
-        epochs: int = 150,
-        batch_size: int = 128,
-        learning_rate: float | Sequence[float] = 3e-3,
-        weight_decay: float | Sequence[float] = 1e-6,
-        members: int = 5,
-        image_shape: tuple[int, int] | None = None,
-        device: str = "auto",
-        mixed_precision: bool = False,
-        compiled: bool = False,
-        *,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            hidden,
-            latent_dim,
-            epochs,
-            batch_size,
-            learning_rate,
-            weight_decay,
-            members,
-            image_shape,
-            device,
-            mixed_precision,
-            compiled,
-            seed=seed,
-        )
-        self.beta = beta
+    beta: NotNegative = 1.0
 
     def _build(self, n_features: int) -> VariationalCoder:  # type: ignore[override]
         coder = autoencoder(self.members, n_features, self.hidden, 2 * self.latent_dim, self.image_shape)

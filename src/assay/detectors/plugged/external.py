@@ -5,32 +5,34 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
+from annotated_types import Predicate
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from assay.detectors.base import (
     CHUNK,
-    Allowed,
     Floats,
     Progress,
     check_labels,
-    check_parameters,
     check_rows,
     require_fitted,
     require_varied,
     score_rows,
-    seed,
 )
 from assay.detectors.plugged.isolation import isolated
 from assay.detectors.plugged.probe import probe_rows, require_steady, rows_to_compare
 from assay.detectors.plugged.recipe import PATH, Recipe, fitted
 from assay.errors import ConfigError, TrainingError
+from assay.families import check_part, stored_parameters
+from assay.parameters import Count, Says, Seed32, check_parameters
 from assay.parts import Part
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class External(BaseEstimator):  # type: ignore[misc]
     """A scikit-learn outlier or density estimator, or a PyOD detector, by its class path.
 
@@ -60,20 +62,11 @@ class External(BaseEstimator):  # type: ignore[misc]
     """
 
     kind: ClassVar[str] = "external"
-    allowed: ClassVar[dict[str, Allowed]] = {
-        "path": Allowed(
-            "the path of a class under sklearn. or pyod.models.",
-            lambda value: isinstance(value, str) and PATH.fullmatch(value) is not None,
-        ),
-        "params": Allowed("a mapping of parameters", lambda value: value is None or isinstance(value, Mapping)),
-        "seed": seed(),
-    }
     uses_labels: ClassVar[bool] = False
 
-    def __init__(self, path: str, params: Mapping[str, Any] | None = None, *, seed: int = 0) -> None:
-        self.path = path
-        self.params = params
-        self.seed = seed
+    path: Annotated[str, Predicate(PATH.fullmatch), Says("the path of a class under sklearn. or pyod.models.")]
+    params: Annotated[Mapping[str, Any] | None, Says("a mapping of parameters")] = None
+    seed: Seed32 = 0
 
     def check(self) -> Self:
         """Import the class and construct it once.
@@ -129,13 +122,14 @@ class External(BaseEstimator):  # type: ignore[misc]
     def from_part(cls, part: Part) -> Self:
         """Rebuild what `to_part` was called on, without fitting or importing anything yet."""
         config = part.config
-        detector = cls(config["path"], config["params"], seed=config["seed"])
+        check_part(part, {**stored_parameters(cls), "n_features": Count}, {"rows": "float32 m n_features"})
+        detector = cls(path=config["path"], params=config["params"], seed=config["seed"])
         detector.recipe_ = detector._recipe(check_rows(part.arrays["rows"], config["n_features"]))
         detector.n_features_in_ = config["n_features"]
         return detector
 
     def _recipe(self, rows: Floats) -> Recipe:
-        check_parameters(self.kind, self.get_params(deep=False), self.allowed)
+        check_parameters(f"detector {self.kind!r}", type(self), self.get_params(deep=False))
         try:
             params = json.dumps(dict(self.params or {}), sort_keys=True, allow_nan=False)
         except (TypeError, ValueError) as error:

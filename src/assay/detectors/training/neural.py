@@ -15,42 +15,26 @@ from torch import Tensor, nn
 
 from assay.detectors.base import (
     FLOAT32_MAX,
-    Allowed,
     Doubles,
     Floats,
     Labels,
     Progress,
     check_labels,
-    check_parameters,
     check_rows,
-    flag,
-    one_of,
-    plain_parameters,
-    rate,
     require_fitted,
     require_varied,
     score_rows,
-    whole,
 )
 from assay.detectors.training.loop import Compute, member_streams, pick_device, train
 from assay.detectors.training.updates import Loss, Schedule, Step
 from assay.errors import ConfigError
+from assay.families import check_arrays, check_part, stored_parameters
 from assay.networks.mlp import initialise
+from assay.parameters import Count, Device, PositiveRates, Rates, Seed, check_parameters, plain_parameters
 from assay.parts import Part
 
 CHUNK, MEMBER_ROWS = 512, 6400  # rows at once, and members times rows: more fall out of the processor's cache
 WHERE = ("device", "mixed_precision", "compiled")
-COMMON: dict[str, Allowed] = {
-    "epochs": whole(1),
-    "batch_size": whole(1),
-    "learning_rate": rate(above=True),
-    "weight_decay": rate(),
-    "members": whole(1),
-    "device": one_of("auto", "cpu", "cuda"),
-    "mixed_precision": flag(),
-    "compiled": flag(),
-    "seed": whole(0),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +114,26 @@ class Fitting:
         )
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class NeuralDetector(BaseEstimator):  # type: ignore[misc]
     """Base of the detectors that are S stacked networks; their score is the mean of the members' scores.
 
-    A subclass has its own constructor (with the arguments in `COMMON` and its own), `kind`, `allowed`,
+    A subclass declares its parameters, as those below are (whose defaults it may change), and has `kind`,
     `_build`, `_train` and `_member_scores`. Scores are computed on the CPU in float64, wherever the members
     were trained, and rounded once.
+
+    Parameters
+    ----------
+    epochs, batch_size, learning_rate, weight_decay
+        See `assay.detectors.training.loop.Schedule`.
+    members : int
+        S, the number of networks, which differ by their random streams.
+    device : {"auto", "cpu", "cuda"}
+        Where to train; "auto" takes a GPU if there is one.
+    mixed_precision, compiled : bool
+        See `assay.detectors.training.loop.Compute`; they matter on a GPU only.
+    seed : int
+        Member s draws from a stream derived from (seed, s).
 
     Attributes
     ----------
@@ -148,20 +146,18 @@ class NeuralDetector(BaseEstimator):  # type: ignore[misc]
     """
 
     kind: ClassVar[str]
-    allowed: ClassVar[dict[str, Allowed]]
     uses_labels: ClassVar[bool] = False
     resumes: ClassVar[bool] = True
 
-    # Set by the constructors of the subclasses.
-    epochs: int
-    batch_size: int
-    learning_rate: float | Sequence[float]
-    weight_decay: float | Sequence[float]
-    members: int
-    device: str
-    mixed_precision: bool
-    compiled: bool
-    seed: int
+    epochs: Count = 150
+    batch_size: Count = 128
+    learning_rate: PositiveRates = 3e-3
+    weight_decay: Rates = 1e-6
+    members: Count = 5
+    device: Device = "auto"
+    mixed_precision: bool = False
+    compiled: bool = False
+    seed: Seed = 0
 
     def fit(
         self,
@@ -203,7 +199,7 @@ class NeuralDetector(BaseEstimator):  # type: ignore[misc]
     def check(self) -> Self:
         """Check the constructor arguments; raises `ConfigError`."""
         params = self.get_params(deep=False)
-        check_parameters(self.kind, params, self.allowed)
+        check_parameters(f"detector {self.kind!r}", type(self), params)
         require_one_each(self.kind, self.members, params)
         return self
 
@@ -228,8 +224,13 @@ class NeuralDetector(BaseEstimator):  # type: ignore[misc]
     @classmethod
     def from_part(cls, part: Part) -> Self:
         """Rebuild what `to_part` was called on."""
+        params = stored_parameters(cls, without=WHERE)
+        config = {"params": params, "n_features": Count, "notes?": tuple[str, ...]}
+        check_part(part, config, {"*": "float32 ..."})
         detector = cls(**part.config["params"])
         network = detector._build(part.config["n_features"])
+        state = network.state_dict()
+        check_arrays(part, {name: " ".join(map(str, ("float32", *value.shape))) for name, value in state.items()})
         network.load_state_dict({name: torch.tensor(array) for name, array in part.arrays.items()})
         detector._settle(network, part.config["n_features"], tuple(part.config.get("notes", ())))
         return detector

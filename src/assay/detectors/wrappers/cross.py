@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from annotated_types import Ge
 from numpy.typing import NDArray
 
-from assay.data.scaling import Scaler, scaler_for
-from assay.detectors.base import Allowed, Detector, Floats, Labels, Progress, check_rows, require_fitted, whole
-from assay.detectors.wrappers.wrapper import Inner, Wrapper
+from assay.data.scaling import Scaler, Standard, load_scaler, scaler_for
+from assay.detectors.base import Detector, Floats, Labels, Progress, check_rows, require_fitted
+from assay.detectors.wrappers.wrapper import Wrapper
 from assay.errors import TrainingError
+from assay.families import inner_part
 from assay.parts import Array, Part
 
 Folds = NDArray[np.int64]
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Cross(Wrapper):
     """Any detector, fitted K times, each time without one fold of the training rows.
 
@@ -70,24 +74,13 @@ class Cross(Wrapper):
 
     kind: ClassVar[str] = "cross"
     passes_labels: ClassVar[bool] = True
-    allowed: ClassVar[dict[str, Allowed]] = {**Wrapper.allowed, "folds": whole(2)}
+    own: ClassVar[Mapping[str, str]] = {
+        "held_out_scores": "float32 m",
+        "fold_of": "int64 m",
+        "scaler.*": "float64 ...",
+    }
 
-    def __init__(
-        self,
-        detector: Inner = "knn",
-        folds: int = 10,
-        image_shape: tuple[int, int] | None = None,
-        series_shape: tuple[int, int] | None = None,
-        device: str = "auto",
-        *,
-        seed: int = 0,
-    ) -> None:
-        self.detector = detector
-        self.folds = folds
-        self.image_shape = image_shape
-        self.series_shape = series_shape
-        self.device = device
-        self.seed = seed
+    folds: Annotated[int, Ge(2)] = 10
 
     @property
     def n_folds(self) -> int:
@@ -169,12 +162,19 @@ class Cross(Wrapper):
         return self.detectors_
 
     def _restore(self, loaded: list[Detector], arrays: Mapping[str, NDArray[Any]]) -> None:
+        if len(loaded) != self.folds:
+            raise ValueError(f"it holds the detectors of {len(loaded)} folds, not of {self.folds}")
         self.detectors_, self.scalers_ = loaded, []
         self.held_out_scores_, self.fold_of_ = arrays["held_out_scores"], arrays["fold_of"]
-        for fold in range(self.folds):
-            lead = f"scaler.{fold}."
-            own = {name.removeprefix(lead): array for name, array in arrays.items() if name.startswith(lead)}
-            self.scalers_.append(self._new_scaler().from_part(Part("scaler", {}, own)))
+        leads = tuple(f"scaler.{fold}." for fold in range(self.folds))
+        if unknown := [name for name in arrays if name.startswith("scaler.") and not name.startswith(leads)]:
+            raise ValueError(f"it has no fold for its array {unknown[0]!r}")
+        for lead in leads:
+            scaler = self._new_scaler()
+            kind = "standard" if isinstance(scaler, Standard) else "minmax"
+            own = inner_part(Part(self.kind, {}, dict(arrays)), lead, {"kind": kind, "config": {}})
+            self.scalers_.append(load_scaler(own))
+            self.scalers_[-1].transform(np.zeros((1, self.n_features_in_), dtype=np.float32))
 
 
 def fold_of(rows: Floats, folds: int, *, seed: int) -> Folds:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from assay.detectors.base import (
     FLOAT32_MAX,
-    Allowed,
     Detector,
     Doubles,
     Floats,
@@ -18,14 +18,14 @@ from assay.detectors.base import (
     Progress,
     check_rows,
     latent_codes,
-    one_of,
     require_fitted,
 )
-from assay.detectors.wrappers.wrapper import Inner, Wrapper
+from assay.detectors.wrappers.wrapper import Wrapper
 from assay.errors import InputError
 from assay.parts import Array
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Rescaled(Wrapper):
     """Any detector on min-max scaled columns.
 
@@ -55,24 +55,9 @@ class Rescaled(Wrapper):
     """
 
     kind: ClassVar[str] = "rescaled"
-    allowed: ClassVar[dict[str, Allowed]] = {**Wrapper.allowed, "scaler": one_of("minmax")}
+    own: ClassVar[Mapping[str, str]] = {"minimum": "float64 n_features", "range": "float64 n_features"}
 
-    def __init__(
-        self,
-        detector: Inner = "knn",
-        scaler: str = "minmax",
-        image_shape: tuple[int, int] | None = None,
-        series_shape: tuple[int, int] | None = None,
-        device: str = "auto",
-        *,
-        seed: int = 0,
-    ) -> None:
-        self.detector = detector
-        self.scaler = scaler
-        self.image_shape = image_shape
-        self.series_shape = series_shape
-        self.device = device
-        self.seed = seed
+    scaler: Literal["minmax"] = "minmax"
 
     def decision_function(self, X: Floats) -> Floats:
         """Return the inner detector's scores of the scaled rows, of shape (n,)."""

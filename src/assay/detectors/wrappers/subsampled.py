@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from annotated_types import Ge
 from numpy.typing import NDArray
 
-from assay.detectors.base import Allowed, Detector, Floats, Labels, Progress, check_rows, require_fitted, whole
-from assay.detectors.wrappers.wrapper import Inner, Wrapper
+from assay.detectors.base import Detector, Floats, Labels, Progress, check_rows, require_fitted
+from assay.detectors.wrappers.wrapper import Wrapper
+from assay.parameters import Count
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Subsampled(Wrapper):
     """Mean of any detector over small random samples of the training rows.
 
@@ -45,26 +49,9 @@ class Subsampled(Wrapper):
     """
 
     kind: ClassVar[str] = "subsampled"
-    allowed: ClassVar[dict[str, Allowed]] = {**Wrapper.allowed, "samples": whole(1), "sample_size": whole(2)}
 
-    def __init__(
-        self,
-        detector: Inner = "knn",
-        samples: int = 20,
-        sample_size: int = 256,
-        image_shape: tuple[int, int] | None = None,
-        series_shape: tuple[int, int] | None = None,
-        device: str = "auto",
-        *,
-        seed: int = 0,
-    ) -> None:
-        self.detector = detector
-        self.samples = samples
-        self.sample_size = sample_size
-        self.image_shape = image_shape
-        self.series_shape = series_shape
-        self.device = device
-        self.seed = seed
+    samples: Count = 20
+    sample_size: Annotated[int, Ge(2)] = 256
 
     def decision_function(self, X: Floats) -> Floats:
         """Return the members' mean scores of rows (n, d), of shape (n,)."""
@@ -87,4 +74,6 @@ class Subsampled(Wrapper):
         return self.members_
 
     def _restore(self, loaded: list[Detector], arrays: Mapping[str, NDArray[Any]]) -> None:
+        if len(loaded) != self.samples:
+            raise ValueError(f"it holds {len(loaded)} members, not {self.samples}")
         self.members_ = loaded

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from annotated_types import Gt, Lt
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from assay.detectors.base import (
     FLOAT32_MAX,
-    Allowed,
     Detector,
     Floats,
     Labels,
@@ -19,13 +20,13 @@ from assay.detectors.base import (
     check_rows,
     latent_codes,
     require_fitted,
-    share,
 )
 from assay.detectors.wrappers.forward_search import suspect
-from assay.detectors.wrappers.wrapper import Inner, Wrapper
+from assay.detectors.wrappers.wrapper import Wrapper
 from assay.parts import Array
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Trimmed(Wrapper):
     """Any detector, fitted without the training rows that form small clusters apart from the bulk.
 
@@ -98,24 +99,9 @@ class Trimmed(Wrapper):
     """
 
     kind: ClassVar[str] = "trimmed"
-    allowed: ClassVar[dict[str, Allowed]] = {**Wrapper.allowed, "most": share(0.0, 0.2)}
+    own: ClassVar[Mapping[str, str]] = {"rho": "float64 3"}
 
-    def __init__(
-        self,
-        detector: Inner = "knn",
-        most: float = 0.1,
-        image_shape: tuple[int, int] | None = None,
-        series_shape: tuple[int, int] | None = None,
-        device: str = "auto",
-        *,
-        seed: int = 0,
-    ) -> None:
-        self.detector = detector
-        self.most = most
-        self.image_shape = image_shape
-        self.series_shape = series_shape
-        self.device = device
-        self.seed = seed
+    most: Annotated[float, Gt(0), Lt(0.2)] = 0.1
 
     def decision_function(self, X: Floats) -> Floats:
         """Return the inner detector's scores of rows (n, d), of shape (n,)."""

@@ -3,50 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
+from annotated_types import Len
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-from assay.detectors.base import (
-    Allowed,
-    Detector,
-    Floats,
-    Labels,
-    Progress,
-    check_labels,
-    check_parameters,
-    check_rows,
-    image_shape,
-    one_of,
-    plain_parameters,
-    require_fitted,
-    series_shape,
-    whole,
-)
+from assay.detectors.base import Detector, Floats, Labels, Progress, check_labels, check_rows, require_fitted
 from assay.errors import ConfigError
+from assay.families import Heads, check_part, inner_part, stored_parameters
+from assay.parameters import Count, Device, ImageShape, Says, Seed, SeriesShape, check_parameters, plain_parameters
 from assay.parts import Array, Part
 
-Inner = str | Mapping[str, Mapping[str, Any] | None]
+Inner = Annotated[
+    str | Annotated[Mapping[str, Mapping[str, Any] | None], Len(1, 1)],
+    Says("the name of a detector, or {name: {parameter: value}}"),
+]
 
 
-def inner() -> Allowed:
-    """Allow a detector's name, and {name: {parameter: value}}."""
-    return Allowed(
-        "the name of a detector, or {name: {parameter: value}}",
-        lambda value: (
-            isinstance(value, str)
-            or (
-                isinstance(value, Mapping)
-                and len(value) == 1
-                and all(isinstance(name, str) for name in value)
-                and all(params is None or isinstance(params, Mapping) for params in value.values())
-            )
-        ),
-    )
-
-
+@dataclass(kw_only=True, eq=False, repr=False)
 class Wrapper(BaseEstimator):  # type: ignore[misc]
     """What the detectors around a detector share.
 
@@ -56,21 +33,14 @@ class Wrapper(BaseEstimator):  # type: ignore[misc]
 
     kind: ClassVar[str]
     passes_labels: ClassVar[bool] = False
-    allowed: ClassVar[dict[str, Allowed]] = {
-        "detector": inner(),
-        "image_shape": image_shape(),
-        "series_shape": series_shape(),
-        "device": one_of("auto", "cpu", "cuda"),
-        "seed": whole(0),
-    }
+    own: ClassVar[Mapping[str, str]] = {}  # dtype and dimensions of its own arrays, see `assay.families.check_part`
+    uses_labels = False  # of an instance: what its inner detector does, known after `check`
 
-    detector: Inner
-    image_shape: tuple[int, int] | None
-    series_shape: tuple[int, int] | None
-    device: str
-    seed: int
-    n_features_in_: int
-    uses_labels: bool = False  # of an instance: what its inner detector does, known after `check`
+    detector: Inner = "knn"
+    image_shape: ImageShape | None = None
+    series_shape: SeriesShape | None = None
+    device: Device = "auto"
+    seed: Seed = 0
 
     def fit(self, X: Floats, y: NDArray[Any] | None = None, *, progress: Progress | None = None) -> Self:
         """Fit on rows of shape (n, d).
@@ -95,7 +65,7 @@ class Wrapper(BaseEstimator):  # type: ignore[misc]
 
     def check(self) -> Self:
         """Check the constructor arguments, those of the inner detector too; raises `ConfigError`."""
-        check_parameters(self.kind, self.get_params(deep=False), self.allowed)
+        check_parameters(f"detector {self.kind!r}", type(self), self.get_params(deep=False))
         self.uses_labels = self._new(self.seed).uses_labels
         return self
 
@@ -117,14 +87,19 @@ class Wrapper(BaseEstimator):  # type: ignore[misc]
         """Rebuild what `to_part` was called on, without what it recorded of the training rows."""
         from assay.detectors.registry import load_detector
 
+        heads = part.config.get("inner")
+        leads = [f"{i}." for i in range(len(heads) if isinstance(heads, list) else 0)]
+        own = {name: array for name, array in part.arrays.items() if not name.startswith(tuple(leads))}
+        config = {"params": stored_parameters(cls, without=("device",)), "n_features": Count, "inner": Heads}
+        check_part(Part(part.kind, part.config, own), config, cls.own)
         wrapper = cls(**part.config["params"])
-        loaded = []
-        for i, head in enumerate(part.config["inner"]):
-            lead = f"{i}."
-            arrays = {name.removeprefix(lead): array for name, array in part.arrays.items() if name.startswith(lead)}
-            loaded.append(load_detector(Part(head["kind"], head["config"], arrays)))
-        wrapper._restore(loaded, part.arrays)
+        loaded = [
+            load_detector(inner_part(part, lead, head)) for lead, head in zip(leads, part.config["inner"], strict=True)
+        ]
+        if {detector.n_features_in_ for detector in loaded} != {part.config["n_features"]}:
+            raise ValueError("the detectors inside it are of another width, or there are none")
         wrapper.n_features_in_ = part.config["n_features"]
+        wrapper._restore(loaded, own)
         wrapper.uses_labels = any(detector.uses_labels for detector in loaded)
         return wrapper
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from assay.calibration.calibrators.cross import CrossCalibrator
+from assay.calibration.calibrators.registry import load_calibrator
 from assay.errors import DataError, InputError, ScorerError
 from assay.parts import Part
 
@@ -109,5 +110,5 @@ def test_what_does_not_fit_is_refused():
             calibrator.p_values(scores)
     part = calibrator.to_part()
     for sizes in ([5], [2, 2], [5, 0], [6, -1]):
-        with pytest.raises(ScorerError, match="calibrate again"):
-            CrossCalibrator.from_part(Part("cross", {}, {**part.arrays, "sizes": np.array(sizes)}))
+        with pytest.raises(ScorerError, match="damaged"):
+            load_calibrator(Part("cross", {}, {**part.arrays, "sizes": np.array(sizes)}))

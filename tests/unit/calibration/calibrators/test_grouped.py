@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from assay.calibration.calibrators.conformal import ConformalCalibrator
 from assay.calibration.calibrators.grouped import GroupedCalibrator
+from assay.calibration.calibrators.registry import load_calibrator
 from assay.errors import ConfigError, DataError, ScorerError
 from assay.parts import Part
 
@@ -95,5 +96,5 @@ def test_randomised_ties_and_bad_groups_are_refused():
             GroupedCalibrator().fit(np.arange(4.0), groups)
     part = calibrator.to_part()
     for bad in ([0, 0, 2, 2], [1, 1, 2, 2], [0, 0, 1, -1]):
-        with pytest.raises(ScorerError, match="calibrate again"):
-            GroupedCalibrator.from_part(Part("grouped", {}, {**part.arrays, "groups": np.array(bad, dtype=np.int32)}))
+        with pytest.raises(ScorerError, match="damaged"):
+            load_calibrator(Part("grouped", {}, {**part.arrays, "groups": np.array(bad, dtype=np.int32)}))

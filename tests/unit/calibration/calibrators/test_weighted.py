@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assay.calibration.calibrators.conformal import ConformalCalibrator
-from assay.calibration.calibrators.weighted import DensityRatio, WeightedCalibrator
+from assay.calibration.calibrators.registry import load_calibrator
+from assay.calibration.calibrators.weighted import DensityRatio, WeightedCalibrator, load_ratio
 from assay.errors import DataError, InputError, ScorerError
 from assay.parts import Part, read_part, write_part
 
@@ -146,8 +147,8 @@ def test_weights_that_are_none_are_refused():
             calibrator.p_values(np.ones(1), np.array([weight]))
     part = calibrator.to_part()
     for bad in (np.array([1, -1, 1]), np.zeros(3, dtype=np.int64), np.ones(3)):
-        with pytest.raises(ScorerError, match="calibrate again"):
-            WeightedCalibrator.from_part(Part("weighted", part.config, {**part.arrays, "weights": bad}))
+        with pytest.raises(ScorerError, match="damaged"):
+            load_calibrator(Part("weighted", part.config, {**part.arrays, "weights": bad}))
 
 
 def test_density_ratio_finds_the_true_weights():
@@ -170,7 +171,7 @@ def test_density_ratio_comes_back_from_disk_and_scores_a_row_alone_as_in_a_batch
     rng = np.random.default_rng(2)
     ratio = DensityRatio.fit(rows(rng, 200, columns=17), rows(rng, 200, moved=1.0, columns=17), seed=3)
     write_part(tmp_path, "ratio", ratio.to_part())
-    again = DensityRatio.from_part(read_part(tmp_path, "ratio"))
+    again = load_ratio(read_part(tmp_path, "ratio"))
     X = rows(rng, 5000, columns=17).astype(np.float32)
     weights = again.weights(X)
     np.testing.assert_array_equal(weights, ratio.weights(X))
@@ -181,7 +182,7 @@ def test_density_ratio_comes_back_from_disk_and_scores_a_row_alone_as_in_a_batch
     with pytest.raises(InputError, match=r"\(n, 17\)"):
         again.weights(X[:, :3])
     with pytest.raises(ScorerError, match="density_ratio"):
-        DensityRatio.from_part(Part("weighted"))
+        load_ratio(Part("weighted"))
 
 
 def test_density_ratio_refuses_what_cannot_work():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import kstest
 
 from assay.calibration.streams.martingale import Power, SimpleJumper
-from assay.calibration.streams.monitor import Monitor, alarm_threshold, merge
+from assay.calibration.streams.monitor import Monitor, alarm_threshold, load_monitor, merge
 from assay.errors import ConfigError, DataError, InputError, ScorerError
 from assay.parts import Part, read_part, write_part
 
@@ -141,7 +141,7 @@ def test_one_by_one_in_batches_and_restored_are_the_same_to_the_last_bit(memory,
     for start, end in ((0, 333), (333, 341), (341, 700)):
         np.testing.assert_array_equal(stored.update(stream[start:end]), path[start:end])
         write_part(tmp_path, "monitor", stored.to_part())
-        stored = Monitor.from_part(read_part(tmp_path, "monitor"))
+        stored = load_monitor(read_part(tmp_path, "monitor"))
     assert whole.alarm == single.alarm == stored.alarm is not None
     assert whole.n_seen == single.n_seen == stored.n_seen == 700
     assert whole.log10_value == single.log10_value == stored.log10_value == path[-1]
@@ -266,12 +266,12 @@ def test_bad_settings_calibration_scores_and_parts_are_refused():
         with pytest.raises(DataError, match="none NaN"):
             Monitor.start(scores, seed=0)
     part = Monitor.start(np.ones(3), seed=0).to_part()
-    with pytest.raises(ScorerError, match="no monitor"):
-        Monitor.from_part(Part("conformal"))
+    with pytest.raises(ScorerError, match="monitor 'conformal' is unknown"):
+        load_monitor(Part("conformal"))
     for name in ("past", "martingale"):
         changed = {**part.config, name: {"kind": "other", "config": {}}}
         with pytest.raises(ScorerError, match="unknown"):
-            Monitor.from_part(Part("monitor", changed, part.arrays))
+            load_monitor(Part("monitor", changed, part.arrays))
 
 
 def test_the_monitor_needs_neither_scipy_nor_scikit_learn():

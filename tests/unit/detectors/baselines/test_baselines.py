@@ -231,7 +231,7 @@ def test_pca_refuses_other_numbers_of_components(value: float) -> None:
 
 @pytest.mark.parametrize("value", [0, -1.0, "silverman", True, float("inf"), None])
 def test_kde_refuses_other_bandwidths(value: float) -> None:
-    with pytest.raises(ConfigError, match="a number > 0, or 'scott'"):
+    with pytest.raises(ConfigError, match="a finite number > 0, or 'scott'"):
         KernelDensity(bandwidth=value).fit(table()[0])
 
 

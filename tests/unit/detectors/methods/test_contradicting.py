@@ -46,9 +46,9 @@ def test_contamination_ruins_the_base_and_a_high_weight_mends_it() -> None:
 
     assert mean(lambda seed: LSTMPredictor(**SIZES, seed=seed), 0, 0) > 0.97
     assert mean(lambda seed: LSTMPredictor(**SIZES, seed=seed), 30, 0) < 0.8
-    assert mean(lambda seed: Contradicting("lstm_predictor", **SIZES, seed=seed), 30, 6) > 0.95
+    assert mean(lambda seed: Contradicting(base="lstm_predictor", **SIZES, seed=seed), 30, 6) > 0.95
     ramp = {**SIZES, "weight": 1.0, "bound": "none"}
-    assert mean(lambda seed: Contradicting("lstm_predictor", **ramp, seed=seed), 30, 6) < 0.85
+    assert mean(lambda seed: Contradicting(base="lstm_predictor", **ramp, seed=seed), 30, 6) < 0.85
 
 
 @pytest.mark.parametrize("bound", ["log", "clip", "none"])
@@ -61,7 +61,7 @@ def test_every_base_and_bound_finds_what_was_labelled(base: str, bound: str) -> 
     test = np.concatenate([normal[250:], odd[25:]])
     mean, deviation = train.mean(axis=0), train.std(axis=0)
     train, test = (((rows - mean) / deviation).astype(np.float32) for rows in (train, test))
-    detector = Contradicting(base, bound=bound, members=2, epochs=40, units=8, device="cpu")
+    detector = Contradicting(base=base, bound=bound, members=2, epochs=40, units=8, device="cpu")
     scores = detector.fit(train, last(275, 10)).decision_function(test)
     assert roc_auc_score(np.arange(len(test)) >= 107, scores) > 0.85
     loaded = Contradicting.from_part(detector.to_part())
@@ -73,7 +73,7 @@ def test_a_bound_holds_the_loss_of_the_labelled_rows() -> None:
     train = sequences(810, 0, falling=10)
     high = {}
     for bound in ("none", "log", "clip"):
-        detector = Contradicting("autoencoder", bound=bound, members=1, epochs=30, device="cpu")
+        detector = Contradicting(base="autoencoder", bound=bound, members=1, epochs=30, device="cpu")
         high[bound] = np.median(detector.fit(train, last(810, 10)).decision_function(train[-10:]))
     assert 1 < high["clip"] < 15
     assert high["clip"] < high["log"] / 2
@@ -83,7 +83,7 @@ def test_a_bound_holds_the_loss_of_the_labelled_rows() -> None:
 @pytest.mark.parametrize("base", BASES)
 def test_stacked_members_equal_separate_ones(base: str) -> None:
     train, labels = sequences(210, 0, falling=10), last(210, 10)
-    one, two = (Contradicting(base, members=m, epochs=4, units=8, device="cpu").fit(train, labels) for m in (1, 2))
+    one, two = (Contradicting(base=base, members=m, epochs=4, units=8, device="cpu").fit(train, labels) for m in (1, 2))
     for name, value in one.network_.state_dict().items():
         torch.testing.assert_close(two.network_.state_dict()[name][:1], value, atol=1e-5, rtol=1e-4)
 
@@ -92,7 +92,7 @@ def test_the_labelled_rows_weigh_what_the_equation_says() -> None:
     """With all rows in one batch the loss is mean(noisy) - weight * m / n * mean(labelled) before any step."""
     train, labels = sequences(90, 0, falling=10), last(90, 10)
     told: list[float] = []
-    detector = Contradicting("autoencoder", bound="none", epochs=1, batch_size=500, learning_rate=1e-9, members=1)
+    detector = Contradicting(base="autoencoder", bound="none", epochs=1, batch_size=500, learning_rate=1e-9, members=1)
     detector.set_params(device="cpu").fit(train, labels, progress=lambda epoch, epochs, loss: told.append(loss))
     losses = detector.decision_function(train)
     expected = losses[:80].mean() - 20 * 10 / 80 * losses[80:].mean()
@@ -141,7 +141,9 @@ def test_wrong_arguments_are_refused(given: dict[str, Any], words: str) -> None:
 def test_codes_are_those_of_the_base() -> None:
     train, labels = sequences(110, 0, falling=10), last(110, 10)
     sizes: dict[str, Any] = {"members": 2, "epochs": 2, "units": 8, "device": "cpu"}
-    coded, distant, predicted = (Contradicting(base, **sizes).fit(train, labels) for base in BASES[::2] + BASES[1:2])
+    coded, distant, predicted = (
+        Contradicting(base=base, **sizes).fit(train, labels) for base in BASES[::2] + BASES[1:2]
+    )
     assert coded.embed(train).shape == (2, 110, 8)
     centre = distant.to_part().arrays["centre"]
     distances = np.square(distant.embed(train) - centre).mean(axis=2).mean(axis=0)

@@ -35,7 +35,7 @@ def test_a_few_labels_help() -> None:
 def test_eta_pushes_labelled_anomalies_away() -> None:
     def ratio(eta: float, seed: int) -> float:
         X, y = rows(200, 5, seed)
-        detector = DeepSAD(eta, members=1, epochs=15, pretrain_epochs=0, seed=seed, device="cpu").fit(X, y)
+        detector = DeepSAD(eta=eta, members=1, epochs=15, pretrain_epochs=0, seed=seed, device="cpu").fit(X, y)
         scores = detector.decision_function(X)
         return float(np.log(scores[y == 1].mean() / scores[y == -1].mean()))
 
@@ -47,7 +47,7 @@ def test_eta_draws_labelled_normal_rows_in() -> None:
     def ratio(eta: float, seed: int) -> float:
         X, y = rows(200, 20, seed)
         y[y == 1] = 0
-        detector = DeepSAD(eta, members=1, epochs=15, pretrain_epochs=0, seed=seed, device="cpu").fit(X, y)
+        detector = DeepSAD(eta=eta, members=1, epochs=15, pretrain_epochs=0, seed=seed, device="cpu").fit(X, y)
         scores = detector.decision_function(X)
         return float(np.log(scores[y == 0].mean() / scores[y == -1].mean()))
 
@@ -85,4 +85,4 @@ def test_members_equal_those_trained_alone() -> None:
 
 def test_eta_must_be_positive() -> None:
     with pytest.raises(ConfigError, match="eta is 0; it must be a finite number > 0"):
-        DeepSAD(0).fit(*rows(20, 2, 0))
+        DeepSAD(eta=0).fit(*rows(20, 2, 0))

@@ -25,7 +25,7 @@ def test_it_finds_what_it_has_never_seen(objective: str) -> None:
     normal = np.random.default_rng(0).permutation(np.flatnonzero(benign == 1))
     train, test = X[normal[:200]], np.concatenate([X[normal[200:]], X[benign == 0]])
     train, test = ((x - X[normal[:200]].mean(axis=0)) / X[normal[:200]].std(axis=0) for x in (train, test))
-    detector = DeepSVDD(objective, members=3, device="cpu").fit(train.astype(np.float32))
+    detector = DeepSVDD(objective=objective, members=3, device="cpu").fit(train.astype(np.float32))
     anomalous = np.arange(len(test)) >= len(normal) - 200
     assert roc_auc_score(anomalous, detector.decision_function(test.astype(np.float32))) > 0.9
 
@@ -35,7 +35,9 @@ def test_nu_bounds_the_share_outside_the_sphere(nu: float) -> None:
     """Proposition 4 on every redraw, for the training rows; rows like them fall outside about as often."""
     outside = []
     for seed in range(6):
-        detector = DeepSVDD("soft-boundary", nu, members=1, epochs=12, pretrain_epochs=0, seed=seed, device="cpu")
+        detector = DeepSVDD(
+            objective="soft-boundary", nu=nu, members=1, epochs=12, pretrain_epochs=0, seed=seed, device="cpu"
+        )
         scores = detector.fit(rows(121, seed)).decision_function(rows(121, seed))
         slack = 1e-5 * np.abs(scores).max()
         assert (scores > slack).mean() <= nu
@@ -59,7 +61,7 @@ def test_the_radius_minimises_the_objective() -> None:
 
 def test_only_the_soft_boundary_has_a_radius() -> None:
     soft, one_class = (
-        DeepSVDD(objective, members=2, epochs=3, pretrain_epochs=1, device="cpu").fit(rows(80, 0))
+        DeepSVDD(objective=objective, members=2, epochs=3, pretrain_epochs=1, device="cpu").fit(rows(80, 0))
         for objective in ("soft-boundary", "one-class")
     )
     radius = soft.to_part().arrays["radius"]
@@ -73,7 +75,9 @@ def test_only_the_soft_boundary_has_a_radius() -> None:
 @pytest.mark.parametrize("objective", ["one-class", "soft-boundary"])
 def test_members_equal_those_trained_alone(objective: str) -> None:
     one, two, three = (
-        DeepSVDD(objective, members=m, epochs=3, pretrain_epochs=3, batch_size=40, device="cpu").fit(rows(100, 0))
+        DeepSVDD(objective=objective, members=m, epochs=3, pretrain_epochs=3, batch_size=40, device="cpu").fit(
+            rows(100, 0)
+        )
         for m in (1, 2, 3)
     )
     for name, array in two.to_part().arrays.items():
@@ -96,7 +100,7 @@ def test_pre_training_is_a_phase_of_its_own() -> None:
 
 def test_an_interrupted_training_goes_on_with_the_same_result(tmp_path: Path) -> None:
     def make() -> DeepSVDD:
-        return DeepSVDD("soft-boundary", members=2, epochs=4, pretrain_epochs=3, device="cpu")
+        return DeepSVDD(objective="soft-boundary", members=2, epochs=4, pretrain_epochs=3, device="cpu")
 
     def stop(epoch: int, *_: object) -> None:
         if epoch == 5:
@@ -113,7 +117,7 @@ def test_an_interrupted_training_goes_on_with_the_same_result(tmp_path: Path) ->
 
 def test_what_it_cannot_use_is_refused() -> None:
     with pytest.raises(ConfigError, match="'one-class', 'soft-boundary'"):
-        DeepSVDD("soft").fit(rows(20, 0))
+        DeepSVDD(objective="soft").fit(rows(20, 0))
     with pytest.raises(ConfigError, match="nu is 0; it must be a number between 0 and 1"):
         DeepSVDD(nu=0).fit(rows(20, 0))
     with pytest.raises(InputError, match="cannot use labelled anomalies"):

@@ -32,7 +32,7 @@ def test_it_finds_the_contaminants_and_ranks_better_than_blind_training(variant:
     for seed in range(4):
         (X, anomalous), (tested, truth) = rows(300, seed), rows(1000, 100 + seed)
         common: dict[str, Any] = {"members": 3, "epochs": 20, "pretrain_epochs": 5, "seed": seed, "device": "cpu"}
-        exposed = LatentOutlierExposure(variant, SHARE, **common).fit(X)
+        exposed = LatentOutlierExposure(variant=variant, contamination=SHARE, **common).fit(X)
         blind = DeepSVDD(**common).fit(X)
         areas = [roc_auc_score(truth, d.decision_function(tested)) for d in (exposed, blind)]
         gains.append(areas[0] - areas[1])
@@ -74,7 +74,7 @@ def test_hard_pushes_suspects_further_than_soft() -> None:
         for seed in range(3):
             X, _ = rows(200, seed)
             detector = LatentOutlierExposure(
-                variant, SHARE, members=1, epochs=20, pretrain_epochs=0, seed=seed, device="cpu"
+                variant=variant, contamination=SHARE, members=1, epochs=20, pretrain_epochs=0, seed=seed, device="cpu"
             ).fit(X)
             scores = detector.decision_function(X)
             found.append(scores[detector.suspects_].mean() / scores[~detector.suspects_].mean())
@@ -85,7 +85,7 @@ def test_hard_pushes_suspects_further_than_soft() -> None:
 def test_a_batch_of_one_row_is_not_all_anomalies() -> None:
     X, anomalous = rows(60, 0)
     common: dict[str, Any] = {"members": 1, "epochs": 5, "pretrain_epochs": 2, "device": "cpu"}
-    detector = LatentOutlierExposure("hard", SHARE, batch_size=1, **common).fit(X)
+    detector = LatentOutlierExposure(variant="hard", contamination=SHARE, batch_size=1, **common).fit(X)
     assert np.median(detector.decision_function(X[~anomalous])) < 0.5
 
 
@@ -111,4 +111,4 @@ def test_what_it_cannot_assume_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"contamination is 0\.5; it must be a number between 0 and 0\.5"):
         LatentOutlierExposure(contamination=0.5).fit(rows(20, 0)[0])
     with pytest.raises(ConfigError, match="'hard', 'soft'"):
-        LatentOutlierExposure("blind").fit(rows(20, 0)[0])
+        LatentOutlierExposure(variant="blind").fit(rows(20, 0)[0])

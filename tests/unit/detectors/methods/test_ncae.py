@@ -209,5 +209,5 @@ def test_samples_that_are_all_alike_are_noted() -> None:
 
 @pytest.mark.parametrize("tau", ["some", 0.6, -0.1, True])
 def test_a_share_that_is_not_allowed_is_refused(tau: Any) -> None:
-    with pytest.raises(ConfigError, match='"auto" or a number from 0 to'):
+    with pytest.raises(ConfigError, match="'auto', or a number from 0 to"):
         new(tau=tau).fit(contaminated(0)[0])

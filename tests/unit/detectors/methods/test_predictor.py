@@ -114,9 +114,9 @@ def test_channels_are_read_step_by_step() -> None:
     ("given", "words"),
     [
         ({"series_shape": (20, 2)}, "20 steps x 2 channels, but rows have 20 columns"),
-        ({"series_shape": (20,)}, r"series_shape is \(20,\); it must be null or \[length, channels\]"),
+        ({"series_shape": (20,)}, r"series_shape is \(20,\); it must be \[length, channels\], or null"),
         ({"context": 20}, "context of 20 steps leaves none to predict of windows of length 20; .* from 1 to 19"),
-        ({"context": 0}, "context is 0; it must be null or an integer >= 1"),
+        ({"context": 0}, "context is 0; it must be an integer >= 1, or null"),
         ({"series_shape": (1, 20)}, "give longer windows"),
     ],
 )

@@ -33,7 +33,7 @@ def test_the_whitening_does_not_depend_on_the_number_of_threads() -> None:
 
 
 def small(score: str, members: int = 2) -> RaPP:
-    return RaPP(score, hidden=(6, 4), latent_dim=2, epochs=30, members=members, device="cpu")
+    return RaPP(score=score, hidden=(6, 4), latent_dim=2, epochs=30, members=members, device="cpu")
 
 
 def pathway_by_hand(arrays: dict[str, Doubles], member: int, x: Doubles) -> Doubles:
@@ -96,7 +96,7 @@ def test_nap_sees_what_noise_hides_from_sap() -> None:
     broken = np.repeat([0, 1], 200)
     found = {}
     for score in ("nap", "sap"):
-        detector = RaPP(score, hidden=(16, 8), latent_dim=3, epochs=60, members=2, device="cpu").fit(train)
+        detector = RaPP(score=score, hidden=(16, 8), latent_dim=3, epochs=60, members=2, device="cpu").fit(train)
         found[score] = roc_auc_score(broken, detector.decision_function(test))
     assert found["nap"] > found["sap"] + 0.1
     assert found["nap"] > 0.8

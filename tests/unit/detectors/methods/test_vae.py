@@ -57,7 +57,7 @@ def test_a_linear_one_shrinks_as_probabilistic_pca_does(beta: float) -> None:
     """
     rows, vector = one_direction(1500, variance=5.0)
     detector = VariationalAutoencoder(
-        beta, hidden=(), latent_dim=1, epochs=100, learning_rate=1e-2, members=2, device="cpu"
+        beta=beta, hidden=(), latent_dim=1, epochs=100, learning_rate=1e-2, members=2, device="cpu"
     ).fit(rows)
     kept = detector.reconstruct(rows) @ vector
     slopes = [np.polyfit(rows @ vector, member, 1)[0] for member in kept]
@@ -88,8 +88,8 @@ def test_a_row_has_one_score_that_of_its_mean_code() -> None:
 
 def test_a_training_with_another_beta_is_not_gone_on_from(tmp_path: Path) -> None:
     rows, common = independent(100, seed=0), {"epochs": 3, "members": 1, "device": "cpu"}
-    VariationalAutoencoder(1.0, **common).fit(rows, checkpoint=tmp_path / "state")  # type: ignore[arg-type]
-    other, fresh = (VariationalAutoencoder(0.01, **common) for _ in range(2))  # type: ignore[arg-type]
+    VariationalAutoencoder(beta=1.0, **common).fit(rows, checkpoint=tmp_path / "state")  # type: ignore[arg-type]
+    other, fresh = (VariationalAutoencoder(beta=0.01, **common) for _ in range(2))  # type: ignore[arg-type]
     other.fit(rows, checkpoint=tmp_path / "state")
     np.testing.assert_array_equal(other.decision_function(rows), fresh.fit(rows).decision_function(rows))
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from assay.detectors.plugged.adapter import External
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -20,6 +19,7 @@ from sklearn.svm import OneClassSVM
 from threadpoolctl import threadpool_info
 
 from assay.detectors.base import Detector
+from assay.detectors.plugged.external import External
 from assay.detectors.plugged.isolation import isolated
 from assay.detectors.plugged.probe import probe_rows, require_steady
 from assay.detectors.plugged.recipe import fitted

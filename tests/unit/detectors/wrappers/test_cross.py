@@ -46,7 +46,7 @@ def test_p_values_of_held_out_rows_are_valid_and_those_of_seen_rows_are_not(k: i
     eps, unseen, seen = 0.1, [], []
     for draw in range(30):
         train, new = np.split(cloud(299, seed=draw), [99])
-        found = Cross({"knn": {"n_neighbors": k}}, folds=5, seed=draw).fit(train)
+        found = Cross(detector={"knn": {"n_neighbors": k}}, folds=5, seed=draw).fit(train)
         assert isinstance(found, CrossFitted)
         unseen.append((cross_p_values(found, new, found.held_out_scores_) <= eps).mean())
         seen.append((cross_p_values(found, new, seen_scores(found, train)) <= eps).mean())
@@ -59,7 +59,7 @@ def test_p_values_of_folds_that_differ_by_chance_are_valid_and_cautious() -> Non
     rates = []
     for draw in range(12):
         train, new = np.split(cloud(299, seed=draw), [99])
-        found = Cross(FOREST, folds=5, seed=draw).fit(train)
+        found = Cross(detector=FOREST, folds=5, seed=draw).fit(train)
         assert isinstance(found, CrossFitted)
         rates.append((cross_p_values(found, new, found.held_out_scores_) <= 0.1).mean())
     assert 0.04 < np.mean(rates) < 0.12
@@ -74,7 +74,7 @@ def test_a_fold_is_the_detector_on_raw_rows_scaled_without_that_fold(shape: dict
     raw[:3] *= 30
     scaler = scaler_for(modality, shape.get("series_shape"))
     rows = scaler.fit(raw).transform(raw)
-    found = Cross(KNN, folds=4, **shape).fit(rows)
+    found = Cross(detector=KNN, folds=4, **shape).fit(rows)
     for fold in range(4):
         others = found.fold_of_ != fold
         own = scaler_for(modality, shape.get("series_shape")).fit(raw[others])
@@ -86,7 +86,7 @@ def test_a_fold_is_the_detector_on_raw_rows_scaled_without_that_fold(shape: dict
 
 def test_the_score_is_the_mean_and_a_training_rows_is_that_of_its_fold() -> None:
     rows = cloud(80, seed=0)
-    found = Cross(FOREST, folds=4, seed=3).fit(rows)
+    found = Cross(detector=FOREST, folds=4, seed=3).fit(rows)
     scores = found.fold_scores(rows)
     assert scores.shape == (4, 80)
     assert scores.dtype == found.held_out_scores_.dtype == np.float32
@@ -99,11 +99,11 @@ def test_equal_rows_are_in_one_fold_wherever_they_come() -> None:
     rows = np.repeat(np.round(cloud(100, seed=0)), 2, axis=0)
     rows[1::2][rows[1::2] == 0] = -0.0
     assert np.signbit(rows[rows == 0]).any()
-    found = Cross(KNN, folds=5).fit(rows)
+    found = Cross(detector=KNN, folds=5).fit(rows)
     np.testing.assert_array_equal(found.fold_of_[::2], found.fold_of_[1::2])
     order = np.random.default_rng(0).permutation(len(rows))
     np.testing.assert_array_equal(found.fold_of_new(rows[order]), found.fold_of_[order])
-    np.testing.assert_array_equal(Cross(KNN, folds=5).fit(rows[order]).fold_of_, found.fold_of_[order])
+    np.testing.assert_array_equal(Cross(detector=KNN, folds=5).fit(rows[order]).fold_of_, found.fold_of_[order])
 
 
 def test_folds_are_about_equal_and_the_seed_draws_them() -> None:
@@ -118,7 +118,7 @@ def test_folds_are_about_equal_and_the_seed_draws_them() -> None:
 def test_it_comes_back_with_its_held_out_scores(tmp_path: Path) -> None:
     rows = cloud(60, seed=0, columns=6)
     for shape in ({}, {"image_shape": (2, 3)}, {"series_shape": (3, 2)}):
-        found = Cross(KNN, folds=3, **shape).fit(rows)  # type: ignore[arg-type]
+        found = Cross(detector=KNN, folds=3, **shape).fit(rows)  # type: ignore[arg-type]
         write_part(tmp_path, "detector", found.to_part())
         loaded = load_detector(read_part(tmp_path, "detector"))
         assert isinstance(loaded, CrossFitted)
@@ -159,11 +159,11 @@ def test_labels_are_refused_where_the_inner_detector_cannot_use_them() -> None:
 
 def test_folds_that_cannot_be_are_refused() -> None:
     with pytest.raises(TrainingError, match=r"\d of 10 folds would hold none of the 8 training rows.*lower folds"):
-        Cross(KNN).fit(cloud(8, seed=0))
+        Cross(detector=KNN).fit(cloud(8, seed=0))
     with pytest.raises(TrainingError, match="2 of 3 folds would hold none of the 60"):
-        Cross(KNN, folds=3).fit(np.ones((60, 3), dtype=np.float32))
+        Cross(detector=KNN, folds=3).fit(np.ones((60, 3), dtype=np.float32))
     with pytest.raises(TrainingError, match=r"of 3, fitted on the \d+ rows outside it: n_neighbors is 50"):
-        Cross({"knn": {"n_neighbors": 50}}, folds=3).fit(cloud(60, seed=0))
+        Cross(detector={"knn": {"n_neighbors": 50}}, folds=3).fit(cloud(60, seed=0))
     with pytest.raises(ConfigError, match="folds is 1; it must be an integer >= 2"):
         make_detector("cross", {"folds": 1}, seed=0)
 
@@ -171,7 +171,7 @@ def test_folds_that_cannot_be_are_refused() -> None:
 def test_progress_goes_once_from_nothing_to_the_end() -> None:
     told: list[float] = []
     inner = {"autoencoder": {"epochs": 4, "members": 1, "hidden": [4], "latent_dim": 2}}
-    Cross(inner, folds=3, device="cpu").fit(
+    Cross(detector=inner, folds=3, device="cpu").fit(
         cloud(60, seed=0), progress=lambda epoch, epochs, _: told.append(epoch / epochs)
     )
     np.testing.assert_allclose(told, np.arange(1, 13) / 12)

@@ -58,8 +58,11 @@ def saved(detector: Any, folder: Path) -> bytes:
 def test_any_detector_goes_in_and_comes_back(wrapper: type[Any], inner: Any, tmp_path: Path) -> None:
     rows, _ = contaminated(380, 20, seed=0)
     few = FEW.get(wrapper, {})
-    detector = wrapper(inner, device="cpu", seed=4, **few).fit(rows)
-    first, again = saved(detector, tmp_path / "a"), saved(wrapper(inner, seed=4, **few).fit(rows), tmp_path / "b")
+    detector = wrapper(detector=inner, device="cpu", seed=4, **few).fit(rows)
+    first, again = (
+        saved(detector, tmp_path / "a"),
+        saved(wrapper(detector=inner, seed=4, **few).fit(rows), tmp_path / "b"),
+    )
     assert first == again
     loaded = load_detector(read_part(tmp_path / "a", "detector"))
     scores = detector.decision_function(rows)
@@ -83,7 +86,7 @@ def test_any_detector_goes_in_and_comes_back(wrapper: type[Any], inner: Any, tmp
 )
 def test_a_wrong_inner_detector_is_refused(wrapper: type[Any], inner: Any, words: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
-        wrapper(inner).fit(cloud(50, seed=0))
+        wrapper(detector=inner).fit(cloud(50, seed=0))
     assert all(word in str(caught.value) for word in words), caught.value
 
 
@@ -115,17 +118,17 @@ def test_labelled_anomalies_are_refused(wrapper: type[Any]) -> None:
 def test_too_few_rows_for_the_inner_detector_are_refused(wrapper: type[Any]) -> None:
     for n in (0, 1, 4):
         with pytest.raises((TrainingError, InputError)):
-            wrapper({"knn": {"n_neighbors": 5}}).fit(cloud(n, seed=0))
+            wrapper(detector={"knn": {"n_neighbors": 5}}).fit(cloud(n, seed=0))
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_what_names_a_class_may_be_wrapped_and_never_packaged(wrapper: type[Any], tmp_path: Path) -> None:
-    detector = wrapper("sklearn.svm.OneClassSVM", **FEW.get(wrapper, {})).fit(cloud(60, seed=0))
+    detector = wrapper(detector="sklearn.svm.OneClassSVM", **FEW.get(wrapper, {})).fit(cloud(60, seed=0))
     part = detector.to_part()
     some = cloud(5, seed=1)
     np.testing.assert_array_equal(load_detector(part).decision_function(some), detector.decision_function(some))
     assert "OneClassSVM has no array form" in unpackageable(part)
-    assert unpackageable(wrapper("knn").fit(cloud(60, seed=0)).to_part()) == ""
+    assert unpackageable(wrapper(detector="knn").fit(cloud(60, seed=0)).to_part()) == ""
     with pytest.raises(ScorerError, match="OneClassSVM"):
         write_scorer(tmp_path, {}, {"detector": part}, {})
 
@@ -141,21 +144,21 @@ def test_what_the_run_sets_reaches_the_inner_detector() -> None:
 @pytest.mark.parametrize("wrapper", [Rescaled, Trimmed])
 def test_the_codes_are_the_inner_detectors(wrapper: type[Any]) -> None:
     rows = cloud(300, seed=0)
-    detector = wrapper({"pca": {"n_components": 2}}).fit(rows)
+    detector = wrapper(detector={"pca": {"n_components": 2}}).fit(rows)
     assert isinstance(detector, Embeds)
     given = (rows - rows.min(axis=0)) / np.ptp(rows, axis=0) if wrapper is Rescaled else rows
     inner: Any = make_detector("pca", {"n_components": 2}, seed=0).fit(given)
     codes = detector.embed(rows)
     assert codes.shape == (1, 300, 2)
     np.testing.assert_allclose(codes, inner.embed(given), rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(wrapper("knn").fit(rows).embed(rows)[0], given, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(wrapper(detector="knn").fit(rows).embed(rows)[0], given, rtol=1e-4, atol=1e-4)
 
 
 def test_rescaled_undoes_the_standard_scale() -> None:
     raw = np.random.default_rng(0).lognormal(size=(200, 3)) * [1, 50, 0.1]
     standard = (raw - raw.mean(axis=0)) / raw.std(axis=0)
     in_range = (raw - raw.min(axis=0)) / np.ptp(raw, axis=0)
-    wrapped = Rescaled({"knn": {"n_neighbors": 3}}).fit(standard.astype(np.float32))
+    wrapped = Rescaled(detector={"knn": {"n_neighbors": 3}}).fit(standard.astype(np.float32))
     plain = make_detector("knn", {"n_neighbors": 3}, seed=0).fit(in_range.astype(np.float32))
     np.testing.assert_allclose(
         wrapped.decision_function(standard.astype(np.float32)),
@@ -190,7 +193,7 @@ def test_subsampled_unmasks_one_percent() -> None:
 def test_trimmed_is_the_inner_detector_when_nothing_is_suspicious(tmp_path: Path) -> None:
     rows = cloud(500, seed=0)
     for inner in ("knn", "isolation_forest"):
-        trimmed = Trimmed(inner, seed=2).fit(rows)
+        trimmed = Trimmed(detector=inner, seed=2).fit(rows)
         assert not trimmed.suspects_.any()
         assert trimmed.rho_ == trimmed.rho_low_ == 0
         plain = make_detector(inner, {}, seed=2).fit(rows)
@@ -268,7 +271,7 @@ def test_a_single_column_has_no_suspects() -> None:
 
 def test_many_rows_are_sampled_for_what_is_usual() -> None:
     rows = np.concatenate([cloud(21_000, seed=0, columns=2), cluster(300, seed=1, columns=2)])
-    found = Trimmed("isolation_forest").fit(rows)
+    found = Trimmed(detector="isolation_forest").fit(rows)
     assert found.suspects_[21_000:].mean() > 0.95
     assert found.suspects_[:21_000].mean() < 0.005
 
