@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.errors import ConfigError, DataError, ScorerError
+from assay.errors import DataError
 from assay.parts import Part
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -16,6 +16,8 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 class Scaler(Protocol):
     """What every scaler can do."""
 
+    kind: ClassVar[str]
+
     def fit(self, X: NDArray[Any]) -> Self:
         """Learn the statistics from rows of shape (n, d)."""
 
@@ -23,7 +25,7 @@ class Scaler(Protocol):
         """Return scaled rows of shape (n, d)."""
 
     def to_part(self) -> Part:
-        """Return what `load_scaler` needs."""
+        """Return what `assay.data.modalities.registry.load_scaler` needs."""
 
     @classmethod
     def from_part(cls, part: Part) -> Self:
@@ -73,6 +75,7 @@ class Standard:
     mean_, scale_ : ndarray of float64, shape (d,)
     """
 
+    kind: ClassVar[str] = "standard"
     mean_: NDArray[np.float64]
     scale_: NDArray[np.float64]
 
@@ -118,7 +121,7 @@ class Standard:
 
     def to_part(self) -> Part:
         """Return the fitted statistics."""
-        return Part("standard", arrays={"mean": self.mean_, "scale": self.scale_})
+        return Part(self.kind, arrays={"mean": self.mean_, "scale": self.scale_})
 
     @classmethod
     def from_part(cls, part: Part) -> Self:
@@ -138,6 +141,7 @@ class MinMax:
     minimum_, range_ : ndarray of float64, shape (1,)
     """
 
+    kind: ClassVar[str] = "minmax"
     minimum_: NDArray[np.float64]
     range_: NDArray[np.float64]
 
@@ -172,7 +176,7 @@ class MinMax:
 
     def to_part(self) -> Part:
         """Return the fitted statistics."""
-        return Part("minmax", arrays={"minimum": self.minimum_, "range": self.range_})
+        return Part(self.kind, arrays={"minimum": self.minimum_, "range": self.range_})
 
     @classmethod
     def from_part(cls, part: Part) -> Self:
@@ -180,35 +184,3 @@ class MinMax:
         scaler = cls()
         scaler.minimum_, scaler.range_ = part.arrays["minimum"], part.arrays["range"]
         return scaler
-
-
-SCALERS: dict[str, type[Standard] | type[MinMax]] = {"standard": Standard, "minmax": MinMax}
-_BY_MODALITY: dict[str, str] = {"tabular": "standard", "image": "minmax", "series": "standard"}
-
-
-def scaler_for(modality: str, series_shape: tuple[int, int] | None = None) -> Scaler:
-    """Return an unfitted scaler for a modality: `Standard` for rows and series, `MinMax` for images.
-
-    Series are scaled channel by channel if their shape (length, channels) is given, else column by column.
-    """
-    if modality not in _BY_MODALITY:
-        raise ConfigError(f"no scaler for modality {modality!r}; allowed: {', '.join(_BY_MODALITY)}")
-    if series_shape is not None:
-        return Standard(channels=series_shape[1])
-    return SCALERS[_BY_MODALITY[modality]]()
-
-
-def load_scaler(part: Part) -> Scaler:
-    """Rebuild a fitted scaler from its part.
-
-    Raises
-    ------
-    ScorerError
-        The kind is unknown or an array is missing.
-    """
-    if part.kind not in SCALERS:
-        raise ScorerError(f"unknown scaler {part.kind!r}; known: {', '.join(SCALERS)}")
-    try:
-        return SCALERS[part.kind].from_part(part)
-    except KeyError as error:
-        raise ScorerError(f"scaler {part.kind!r} lacks its array {error}; the scorer folder is damaged") from error

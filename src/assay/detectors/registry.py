@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Any, cast
 
+from assay.data.modalities.base import Modality
+from assay.data.modalities.tabular import TABULAR
 from assay.detectors.base import Detector, check_parameters
 from assay.errors import ConfigError, ScorerError
 from assay.parts import Part
@@ -62,8 +64,7 @@ def make_detector(
     params: Mapping[str, Any],
     *,
     seed: int,
-    image_shape: tuple[int, int] | None = None,
-    series_shape: tuple[int, int] | None = None,
+    modality: Modality = TABULAR,
     device: str = "auto",
 ) -> Detector:
     """Return an unfitted detector.
@@ -76,10 +77,8 @@ def make_detector(
         Its constructor arguments, without those below; the ones left out take their defaults.
     seed : int
         Given to the detectors that draw random numbers.
-    image_shape : (int, int), optional
-        Given to the detectors that know images.
-    series_shape : (int, int), optional
-        Length and channels of windows of series, given to the detectors that know them.
+    modality : Modality
+        What the rows hold; how their columns are arranged is given to the detectors that can tell.
     device : {"auto", "cpu", "cuda"}
         Given to the detectors that train networks.
 
@@ -93,8 +92,8 @@ def make_detector(
     cls = detector_class(name)
     choices = {key: rule for key, rule in cls.allowed.items() if key not in SET_BY_THE_RUN}
     check_parameters(name, params, choices)
-    by_run = {"seed": seed, "image_shape": image_shape, "series_shape": series_shape, "device": device}
-    given = {key: by_run[key] for key in SET_BY_THE_RUN if key in cls.allowed}
+    by_run = {"seed": seed, "device": device, **modality.network_arguments()}
+    given = {key: by_run.get(key) for key in SET_BY_THE_RUN if key in cls.allowed}
     check_parameters(name, given, cls.allowed)
     detector = cls(**params, **given)
     return cast(Detector, detector.check() if hasattr(detector, "check") else detector)

@@ -16,9 +16,11 @@ from assay.calibration.calibrators.mondrian import MondrianCalibrator
 from assay.calibration.calibrators.registry import Calibrator, load_calibrator
 from assay.calibration.calibrators.weighted import DensityRatio
 from assay.calibration.decisions import Reference, Scored, score_rows
-from assay.calibration.hardness import NullModel, Strata, load_null_model
+from assay.calibration.hardness import Strata
 from assay.data.categories import Texts
-from assay.data.scaling import Scaler, load_scaler
+from assay.data.modalities.registry import load_null_model, load_scaler
+from assay.data.null_models import NullModel
+from assay.data.scaling import Scaler
 from assay.detectors.base import Detector
 from assay.detectors.registry import load_detector, unpackageable
 from assay.errors import InputError, ScorerError, TamperedError

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
+from assay.data.modalities.registry import modality_of_network
 from assay.detectors.base import (
     Allowed,
     Detector,
@@ -140,8 +141,7 @@ class Wrapper(BaseEstimator):  # type: ignore[misc]
             name,
             params or {},
             seed=seed,
-            image_shape=self.image_shape,
-            series_shape=self.series_shape,
+            modality=modality_of_network(self.image_shape, self.series_shape),
             device=self.device,
         )
         if made.uses_labels and not self.passes_labels:

@@ -1,0 +1,76 @@
+"""The modalities by name. A new one is one file, one line here and one test file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from assay.data.modalities.base import Modality
+from assay.data.modalities.image import Image
+from assay.data.modalities.series import Series
+from assay.data.modalities.tabular import TABULAR, Tabular
+from assay.data.null_models import NullModel
+from assay.data.scaling import Scaler
+from assay.errors import DataError, ScorerError
+from assay.parts import Part
+
+MODALITIES: dict[str, type[Modality]] = {"tabular": Tabular, "image": Image, "series": Series}
+
+
+def modality_fields(modality: Modality) -> dict[str, Any]:
+    """Return a modality as it stands in ``card.json`` and ``scorer.json``; the key ``image_shape`` is always there."""
+    shape = {} if modality.shape is None else {f"{modality.name}_shape": list(modality.shape)}
+    return {"modality": modality.name, "image_shape": None, **shape}
+
+
+def read_modality(fields: Mapping[str, Any]) -> Modality:
+    """Return the modality that `modality_fields` described.
+
+    Raises
+    ------
+    DataError
+        It is not registered.
+    ConfigError
+        Its shape is missing, or is none.
+    """
+    name = fields["modality"]
+    if name not in MODALITIES:
+        raise DataError(f"modality {name!r} is unknown; known: {', '.join(MODALITIES)}")
+    return MODALITIES[name](_shape(fields.get(f"{name}_shape")))
+
+
+def modality_of_network(image_shape: Sequence[int] | None, series_shape: Sequence[int] | None) -> Modality:
+    """Return the modality that a detector's own arguments tell of (see `Modality.network_arguments`)."""
+    if series_shape is not None:
+        return Series(_shape(series_shape))
+    return TABULAR if image_shape is None else Image(_shape(image_shape))
+
+
+def load_scaler(part: Part) -> Scaler:
+    """Rebuild a fitted scaler from its part.
+
+    Raises
+    ------
+    ScorerError
+        No modality has a scaler of that kind, or an array is missing.
+    """
+    known = {modality.scaler_class.kind: modality.scaler_class for modality in MODALITIES.values()}
+    if part.kind not in known:
+        raise ScorerError(f"unknown scaler {part.kind!r}; known: {', '.join(known)}")
+    try:
+        return known[part.kind].from_part(part)
+    except KeyError as error:
+        raise ScorerError(f"scaler {part.kind!r} lacks its array {error}; the scorer folder is damaged") from error
+
+
+def load_null_model(part: Part) -> NullModel:
+    """Return the null model that a part describes; a kind that no modality has raises `ScorerError`."""
+    known = {modality.null_model_class.kind: modality.null_model_class for modality in MODALITIES.values()}
+    if part.kind not in known:
+        raise ScorerError(f"null model {part.kind!r} is unknown; this version loads {sorted(known)}")
+    return known[part.kind].from_part(part)
+
+
+def _shape(shape: Any) -> Any:
+    """Return a shape from JSON as a tuple, whatever it is, for the modality to judge."""
+    return tuple(shape) if isinstance(shape, list) else shape
