@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from assay.data.dataset import Card, Dataset, RowSet
 from assay.data.modalities.base import Modality, Reader
 from assay.data.modalities.image import Image
-from assay.data.modalities.registry import MODALITIES
+from assay.data.modalities.registry import modality_classes
 from assay.data.modalities.tabular import TABULAR
 from assay.errors import DataError
 
@@ -90,7 +90,7 @@ def load_named(name: str, *, mirror: Path | None, cache: Path) -> Dataset:
 
 def _by_modality() -> dict[str, tuple[type[Modality], Reader]]:
     """Return the datasets that come with a modality."""
-    return {name: (modality, read) for modality in MODALITIES.values() for name, read in modality.sets.items()}
+    return {name: (modality, read) for modality in modality_classes() for name, read in modality.sets.items()}
 
 
 def _load_public(name: str, public: PublicFile, mirror: Path | None, cache: Path) -> Dataset:

@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 from assay.data.modalities.base import Modality
 from assay.data.modalities.image import Image
 from assay.data.modalities.series import Series
-from assay.data.modalities.tabular import TABULAR, Tabular
+from assay.data.modalities.tabular import TABULAR
 from assay.data.null_models import NullModel
 from assay.data.scaling import Scaler
 from assay.errors import DataError, ScorerError
 from assay.parts import Part
 
-MODALITIES: dict[str, type[Modality]] = {"tabular": Tabular, "image": Image, "series": Series}
+MODALITIES: dict[str, str | type[Modality]] = {
+    "tabular": "assay.data.modalities.tabular:Tabular",
+    "image": "assay.data.modalities.image:Image",
+    "series": "assay.data.modalities.series:Series",
+}
+
+
+def modality_class(name: str) -> type[Modality]:
+    """Import and return the class of a registered modality; an unknown name raises `DataError`."""
+    if name not in MODALITIES:
+        raise DataError(f"modality {name!r} is unknown; known: {', '.join(MODALITIES)}")
+    found = MODALITIES[name]
+    if not isinstance(found, str):
+        return found
+    module, _, attribute = found.partition(":")
+    imported: type[Modality] = getattr(import_module(module), attribute)
+    return imported
+
+
+def modality_classes() -> Iterator[type[Modality]]:
+    """Yield the class of each registered modality, importing one after the other."""
+    return map(modality_class, MODALITIES)
 
 
 def modality_fields(modality: Modality) -> dict[str, Any]:
@@ -34,9 +56,7 @@ def read_modality(fields: Mapping[str, Any]) -> Modality:
         Its shape is missing, or is none.
     """
     name = fields["modality"]
-    if name not in MODALITIES:
-        raise DataError(f"modality {name!r} is unknown; known: {', '.join(MODALITIES)}")
-    return MODALITIES[name](_shape(fields.get(f"{name}_shape")))
+    return modality_class(name)(_shape(fields.get(f"{name}_shape")))
 
 
 def modality_of_network(image_shape: Sequence[int] | None, series_shape: Sequence[int] | None) -> Modality:
@@ -54,7 +74,7 @@ def load_scaler(part: Part) -> Scaler:
     ScorerError
         No modality has a scaler of that kind, or an array is missing.
     """
-    known = {modality.scaler_class.kind: modality.scaler_class for modality in MODALITIES.values()}
+    known = {modality.scaler_class.kind: modality.scaler_class for modality in modality_classes()}
     if part.kind not in known:
         raise ScorerError(f"unknown scaler {part.kind!r}; known: {', '.join(known)}")
     try:
@@ -65,7 +85,7 @@ def load_scaler(part: Part) -> Scaler:
 
 def load_null_model(part: Part) -> NullModel:
     """Return the null model that a part describes; a kind that no modality has raises `ScorerError`."""
-    known = {modality.null_model_class.kind: modality.null_model_class for modality in MODALITIES.values()}
+    known = {modality.null_model_class.kind: modality.null_model_class for modality in modality_classes()}
     if part.kind not in known:
         raise ScorerError(f"null model {part.kind!r} is unknown; this version loads {sorted(known)}")
     return known[part.kind].from_part(part)

@@ -16,9 +16,9 @@ from assay.data.expectations import learn_suite
 from assay.data.modalities.base import Modality
 from assay.data.modalities.image import Image
 from assay.data.modalities.registry import (
-    MODALITIES,
     load_null_model,
     load_scaler,
+    modality_classes,
     modality_fields,
     modality_of_network,
     read_modality,
@@ -33,7 +33,7 @@ from assay.parts import Part, read_part, write_part
 
 WIDTH = 12
 COLUMNS = tuple(f"c{i:02d}" for i in range(WIDTH))
-EVERY = [cls(None if cls.sides is None else (4, 3)) for cls in MODALITIES.values()]
+EVERY = [cls(None if cls.sides is None else (4, 3)) for cls in modality_classes()]
 
 
 def rows(n: int = 80, seed: int = 0) -> np.ndarray:
@@ -70,7 +70,7 @@ def test_scaler_and_null_model_come_back_from_their_parts(modality: Modality, tm
 
 def test_a_kind_is_that_of_one_class() -> None:
     for family in ("scaler_class", "null_model_class"):
-        classes = {getattr(modality, family) for modality in MODALITIES.values()}
+        classes = {getattr(modality, family) for modality in modality_classes()}
         assert len({cls.kind for cls in classes}) == len(classes)
 
 
