@@ -39,9 +39,8 @@ from assay.calibration.adapters.probes import make_probes
 from assay.calibration.adapters.registry import ScoreAdapter, auto_candidates
 from assay.calibration.calibrators.conformal import ConformalCalibrator
 from assay.calibration.calibrators.mondrian import MondrianCalibrator
-from assay.calibration.hardness import Strata, make_null_model
+from assay.calibration.hardness import Strata
 from assay.data.public_sets import load_named
-from assay.data.scaling import scaler_for
 from assay.data.splitting import split_rows
 from assay.detectors.registry import make_detector
 from assay.evaluation.metrics import auroc
@@ -79,19 +78,18 @@ def measure(name: str, seed: int) -> Found:
     parts = split_rows(dataset.data, card.columns, seed=seed)
     train = parts["train"].features
     train = train[np.sort(np.random.default_rng(seed).permutation(len(train))[:MOST_NORMALS])]
-    shapes = {"image_shape": card.image_shape, "series_shape": card.series_shape}
     raw = {role: parts[role].features for role in ("adapt", "calibration")}
     judged = np.concatenate([parts[role].features for role in ("selection", "test")])
     raw["judged"], first = np.unique(judged, axis=0, return_index=True)
     anomalous = np.concatenate([parts[role].labels == 1 for role in ("selection", "test")])[first]
-    probes = make_probes(raw["adapt"], card.modality, seed=seed, **shapes)
-    scaler = scaler_for(card.modality, card.series_shape).fit(train)
+    probes = make_probes(raw["adapt"], card.modality, seed=seed)
+    scaler = card.modality.scaler().fit(train)
     scaled = {role: scaler.transform(rows) for role, rows in (raw | probes).items()}
-    null_model = make_null_model(card.modality, **shapes).fit(scaler.transform(train))
+    null_model = card.modality.null_model().fit(scaler.transform(train))
     found = []
     for detector_name in DETECTORS:
         params = QUICK if name in IMAGES and detector_name == "autoencoder" else {}
-        detector = make_detector(detector_name, params, seed=seed, device="cpu", **shapes)
+        detector = make_detector(detector_name, params, seed=seed, modality=card.modality, device="cpu")
         detector.fit(scaler.transform(train))
         outputs = {role: observe(detector, null_model, rows) for role, rows in scaled.items()}
         for row in judge(outputs, {kind: outputs[kind] for kind in probes}, anomalous, seed):

@@ -42,10 +42,9 @@ from threadpoolctl import threadpool_limits
 
 from assay.calibration.adapters.ares import Ares
 from assay.calibration.adapters.outputs import Outputs, observe
-from assay.calibration.hardness import make_null_model
 from assay.data.images import load_images
+from assay.data.modalities.image import Image
 from assay.data.public_sets import load_named
-from assay.data.scaling import scaler_for
 from assay.data.splitting import split_rows
 from assay.detectors.registry import make_detector
 from assay.evaluation.metrics import auroc
@@ -91,10 +90,10 @@ def contamination(classes: tuple[int, ...], seeds: tuple[int, ...], levels: tupl
     for c, seed, rho in track(jobs, description="contamination", disable=not sys.stderr.isatty()):
         dataset = load_named(f"mnist-{c}", mirror=Path(MIRROR) if MIRROR else None, cache=ROOT / ".assay" / "downloads")
         rows, truth = contaminated(dataset.data.labels, rho, (seed, c))
-        scaler = scaler_for("image").fit(dataset.data.features[rows["train"]])
+        scaler = Image((28, 28)).scaler().fit(dataset.data.features[rows["train"]])
         scaled = {role: scaler.transform(dataset.data.features[of]) for role, of in rows.items()}
         detector: Any = make_detector("autoencoder", {"members": 1}, seed=seed, device="cpu").fit(scaled["train"])
-        null_model = make_null_model("image", (28, 28)).fit(scaled["train"])
+        null_model = Image((28, 28)).null_model().fit(scaled["train"])
         adapt, tested = (observe(detector, null_model, scaled[role]) for role in ("adapt", "test"))
         scores = {"none": np.asarray(tested.scores)}
         adapters = {f"k = {k}": Ares(neighbours=k) for k in COUNTS}
@@ -157,10 +156,10 @@ def _observed(name: str, kind: str, seed: int) -> tuple[Outputs, Outputs, Any]:
     dataset = load_named(name, mirror=Path(MIRROR) if MIRROR else None, cache=ROOT / ".assay" / "downloads")
     card = dataset.card
     parts = split_rows(dataset.data, card.columns, seed=seed)
-    scaler = scaler_for(card.modality).fit(parts["train"].features)
+    scaler = card.modality.scaler().fit(parts["train"].features)
     train, adapt, test = (scaler.transform(parts[role].features) for role in ("train", "adapt", "test"))
-    null_model = make_null_model(card.modality, card.image_shape).fit(train)
-    detector: Any = make_detector(kind, {}, seed=seed, image_shape=card.image_shape, device="cpu").fit(train)
+    null_model = card.modality.null_model().fit(train)
+    detector: Any = make_detector(kind, {}, seed=seed, modality=card.modality, device="cpu").fit(train)
     truth = (parts["test"].labels == 1).astype(np.int8)
     return observe(detector, null_model, adapt), observe(detector, null_model, test), truth
 

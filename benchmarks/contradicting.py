@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from assay.data.dataset import Dataset
+from assay.data.modalities.series import Series
 from assay.data.public_sets import load_named
-from assay.data.scaling import scaler_for
 from assay.data.splitting import split_rows
 from assay.detectors.registry import detector_class, make_detector
 from assay.evaluation.metrics import auprc, auroc
@@ -123,10 +123,10 @@ def heartbeats(dataset: Dataset, seed: int) -> Iterator[dict[str, Any]]:
     for rho in LEVELS:
         n_hidden = round(rho / (1 - rho) * len(normal))
         unlabelled = np.concatenate([normal, pool[n_labelled : n_labelled + n_hidden]])
-        scaler = scaler_for(card.modality, card.series_shape).fit(unlabelled)
+        scaler = card.modality.scaler().fit(unlabelled)
         rows, labelled, tested = (scaler.transform(x) for x in (unlabelled, pool[:n_labelled], test.features))
         for label, candidate in ECG.items():
-            judged = measure(candidate, rows, labelled, tested, truth, seed=seed, series_shape=STEPS)
+            judged = measure(candidate, rows, labelled, tested, truth, seed=seed, modality=Series(STEPS))
             yield {"contamination": rho, "candidate": label, "seed": seed, **judged}
 
 

@@ -28,8 +28,8 @@ from rich.progress import track
 
 from assay.data.contamination import choose_labelled, inject
 from assay.data.dataset import RowSet
+from assay.data.modalities.tabular import TABULAR
 from assay.data.public_sets import load_named
-from assay.data.scaling import scaler_for
 from assay.data.splitting import split_rows
 from assay.detectors.registry import DETECTORS, make_detector
 from assay.errors import PoolTooSmallError, TrainingError
@@ -88,7 +88,7 @@ def measure(job: tuple[str, int]) -> list[dict[str, Any]]:
     for rho in LEVELS:
         try:
             level = inject(
-                train, rest, levels=[0, rho][rho == 0 :], source="pool", seed=seed, image_shape=None, columns=columns
+                train, rest, levels=[0, rho][rho == 0 :], source="pool", seed=seed, modality=TABULAR, columns=columns
             )[-1]
         except PoolTooSmallError:
             break
@@ -101,7 +101,7 @@ def _judge(
     train: RowSet, injected: RowSet, labelled: RowSet, test: np.ndarray[Any, Any], truth: Any, seed: int
 ) -> list[dict[str, Any]]:
     features = np.concatenate([train.features, injected.features])
-    scaler = scaler_for("tabular").fit(features)
+    scaler = TABULAR.scaler().fit(features)
     scaled, known, tested = (scaler.transform(x) for x in (features, labelled.features, test))
     found = []
     for candidate, (kind, params) in CANDIDATES.items():

@@ -33,8 +33,8 @@ from assay.calibration.calibrators.conformal import ConformalCalibrator
 from assay.calibration.contaminated.estimates import contamination_from_answers
 from assay.calibration.contaminated.label_trim import choose_questions, fpr_range, rows_to_label, trim
 from assay.data.dataset import Dataset
+from assay.data.modalities.tabular import TABULAR
 from assay.data.public_sets import load_named
-from assay.data.scaling import scaler_for
 from assay.detectors.registry import make_detector
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,7 +71,7 @@ def measure(dataset: Dataset, seed: int) -> Iterator[dict[str, Any]]:
     hidden, foreign, sought = (dataset.data.features[part] for part in np.split(anomalous, cuts)[:3])
     for trained in ("normal", "contaminated"):
         rows = train if trained == "normal" else np.concatenate([train[len(hidden) :], hidden])
-        scaler = scaler_for("tabular").fit(rows)
+        scaler = TABULAR.scaler().fit(rows)
         detector = make_detector("isolation_forest", {}, seed=seed, device="cpu").fit(scaler.transform(rows))
         scores = [detector.decision_function(scaler.transform(x)) for x in (calibration, foreign, test, sought)]
         settings = {(rho, BUDGET) for rho in RHOS} | {(RHO, budget) for budget in BUDGETS}

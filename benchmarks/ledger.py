@@ -30,6 +30,7 @@ import pandas as pd
 import yaml
 
 from assay.data.dataset import Card, Dataset, RowSet, fingerprints, write_dataset
+from assay.data.modalities.tabular import TABULAR
 from assay.environment import set_environment
 from assay.eventlog import EventLog
 from assay.hashing import hash_bytes
@@ -113,7 +114,7 @@ def questions(folder: Path) -> list[tuple[str, Spent, str]]:
     project = make_project(folder / "asked", "ledger")
     rng = np.random.default_rng(0)
     features = rng.normal(size=(ASKED, len(COLUMNS))).astype(np.float32)
-    card = Card("ledger", "tabular", COLUMNS, None, "made here")
+    card = Card("ledger", TABULAR, COLUMNS, "made here")
     rows = pd.DataFrame({"row_id": ["a"], "label": [0], "group": [""], "time": [""]})
     write_dataset(project.root / "data" / "ledger", Dataset(card, RowSet(features[:1], rows)))
     content, ids = folder / "rows.csv", folder / "ids.csv"
@@ -169,7 +170,7 @@ def keeping(folder: Path) -> list[tuple[str, Spent, str]]:
     rows["label"] = (rng.random(n) < 0.1).astype(np.int8)
     features = rng.normal(size=(n, len(COLUMNS))).astype(np.float32)
     features[rows["label"] == 1] *= 3
-    ingest(project, Dataset(Card("big", "tabular", COLUMNS, None, "made here"), RowSet(features, rows)))
+    ingest(project, Dataset(Card("big", TABULAR, COLUMNS, "made here"), RowSet(features, rows)))
     for stage in STAGES:
         runs.execute(project, stage)
     spent = sum(event["seconds"] for event in project.events if event["event"] == "stage")

@@ -52,8 +52,10 @@ from rich.progress import track
 from assay.data.contamination import Level, inject
 from assay.data.dataset import ANOMALY, Dataset, RowSet
 from assay.data.images import load_images
+from assay.data.modalities.base import Modality
+from assay.data.modalities.image import Image
+from assay.data.modalities.tabular import TABULAR
 from assay.data.public_sets import load_named
-from assay.data.scaling import scaler_for
 from assay.data.splitting import split_rows
 from assay.detectors.registry import make_detector
 from assay.detectors.wrappers.trimmed import Trimmed
@@ -108,7 +110,7 @@ class Case:
     bad: Flags
     tested: Rows
     truth: NDArray[np.int8]
-    image_shape: tuple[int, int] | None = None
+    modality: Modality = TABULAR
 
 
 def cases(name: str, line: int, seed: int) -> Iterator[Case]:
@@ -123,8 +125,8 @@ def cases(name: str, line: int, seed: int) -> Iterator[Case]:
     for level in levels:
         features = np.concatenate([train.features, level.injected.features])
         bad = np.arange(len(features)) >= len(train)
-        scaler = scaler_for(card.modality).fit(features)
-        yield Case(level.rho, scaler.transform(features), bad, scaler.transform(test.features), truth, card.image_shape)
+        scaler = card.modality.scaler().fit(features)
+        yield Case(level.rho, scaler.transform(features), bad, scaler.transform(test.features), truth, card.modality)
 
 
 def held_out_cases(name: str, seed: int) -> Iterator[Case]:
@@ -138,20 +140,20 @@ def held_out_cases(name: str, seed: int) -> Iterator[Case]:
     truth = (np.arange(len(test)) >= n_test).astype(np.int8)
     for rho in HELD_OUT_LEVELS:
         features = np.concatenate([train, anomalous[n_bad:][: round(len(train) * rho / (1 - rho))]])
-        scaler = scaler_for(modality).fit(features)
+        scaler = modality.scaler().fit(features)
         bad = np.arange(len(features)) >= len(train)
         yield Case(rho, scaler.transform(features), bad, scaler.transform(test), truth)
 
 
-def held_out_rows(name: str) -> tuple[Rows, Rows, str]:
+def held_out_rows(name: str) -> tuple[Rows, Rows, Modality]:
     """Return a held-out set's normal and anomalous rows, and their modality."""
     collection, usual, odd = HELD_OUT[name]
     if collection == "ecg5000":
         data = load_named("ecg5000", mirror=mirror(), cache=ROOT / ".assay" / "downloads").data
-        return data.features[data.labels != ANOMALY], data.features[data.labels == ANOMALY], "tabular"
+        return data.features[data.labels != ANOMALY], data.features[data.labels == ANOMALY], TABULAR
     images, classes = load_images(collection)
     small = images.reshape(-1, 7, 4, 7, 4).mean(axis=(2, 4)).reshape(len(images), -1).astype(np.float32)
-    return small[classes != odd if usual is None else classes == usual], small[classes == odd], "image"
+    return small[classes != odd if usual is None else classes == usual], small[classes == odd], Image((7, 7))
 
 
 def mirror() -> Path | None:
@@ -171,9 +173,7 @@ def levels_of(dataset: Dataset, levels: tuple[float, ...], seed: int) -> tuple[R
     if n_train < len(train):
         train = train.take(np.sort(np.random.default_rng(seed).choice(len(train), n_train, replace=False)))
     card = dataset.card
-    found = inject(
-        train, pool, levels=levels, source="pool", seed=seed, columns=card.columns, image_shape=card.image_shape
-    )
+    found = inject(train, pool, levels=levels, source="pool", seed=seed, columns=card.columns, modality=card.modality)
     return train, found, parts["test"]
 
 
@@ -204,7 +204,7 @@ def measure(name: str, line: int, seed: int, bases: Sequence[str]) -> Iterator[d
 
 def scores(case: Case, kind: str, params: dict[str, Any], kept: Flags, seed: int) -> NDArray[np.float32]:
     """Return the test rows' scores of a detector fitted on some of the training rows."""
-    detector = make_detector(kind, params, seed=seed, image_shape=case.image_shape, device="cpu")
+    detector = make_detector(kind, params, seed=seed, modality=case.modality, device="cpu")
     return detector.fit(case.rows[kept]).decision_function(case.tested)
 
 

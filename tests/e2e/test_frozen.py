@@ -36,7 +36,10 @@ def old_project(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     for name in ("expectations", "labels", "targets", "quarantine", "deployments"):
         for path in (root / name).glob("*"):
             path.unlink()
-    code = {path: (root / path).read_bytes() for path in ("dvc.yaml", "flows/retrain.py", "constraints.txt")}
+    code = {
+        path: (root / path).read_bytes()
+        for path in ("dvc.yaml", "flows/retrain.py", "bentofile.yaml", "constraints.txt")
+    }
     with tarfile.open(FROZEN / "project-2.tar.xz") as packed:
         packed.extractall(root, filter="data")
     for path, content in code.items():

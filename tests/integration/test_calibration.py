@@ -15,6 +15,7 @@ from assay.calibration.contaminated.label_trim import choose_questions, trim_rep
 from assay.data.dataset import Card, Dataset, RowSet, read_rows, write_dataset
 from assay.data.expectations import learn_suite
 from assay.data.labelling import ensure_labels, labels_path, write_questions
+from assay.data.modalities.tabular import TABULAR
 from assay.data.quarantine import ensure_quarantine
 from assay.data.target import ensure_target, target_path, write_target
 from assay.errors import ConfigError, DataError, InputError
@@ -63,7 +64,7 @@ def plant(n: int, seed: int, *, groups: int = 0) -> RowSet:
 def make_project(root: Path, data: RowSet, **changes: Any) -> Project:
     root.mkdir()
     shutil.copy(ROOT / "dvc.yaml", root)
-    dataset = Dataset(Card(NAME, "tabular", COLUMNS, None, "made here", category_column="machine"), data)
+    dataset = Dataset(Card(NAME, TABULAR, COLUMNS, "made here", category_column="machine"), data)
     write_dataset(root / "data" / NAME, dataset)
     write_json(root / "expectations" / f"{NAME}.json", learn_suite(dataset))
     for ensure in (ensure_quarantine, ensure_labels, ensure_target):

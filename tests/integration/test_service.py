@@ -30,8 +30,8 @@ import assay
 from assay.calibration.adapters.outputs import observe
 from assay.calibration.adapters.registry import make_adapter
 from assay.calibration.calibrators.conformal import ConformalCalibrator
-from assay.calibration.hardness import Strata, make_null_model
-from assay.data.scaling import scaler_for
+from assay.calibration.hardness import Strata
+from assay.data.modalities.tabular import TABULAR
 from assay.detectors.registry import make_detector
 from assay.errors import ConfigError, InputError, ScorerError, TamperedError, ToolError
 from assay.eventlog import EventLog
@@ -53,10 +53,10 @@ ROWS = DATA.data.astype(np.float32)
 def fit_scorer(folder: Path, name: str) -> Path:
     """Fit a scorer on benign tumours: 160 to train, 70 to adapt, 70 to calibrate."""
     train, adapt, calibration = np.split(ROWS[DATA.target == 1][:300], [160, 230])
-    scaler = scaler_for("tabular").fit(train)
+    scaler = TABULAR.scaler().fit(train)
     scaled = scaler.transform(train)
-    detector = make_detector("isolation_forest", {}, seed=0, image_shape=None).fit(scaled)
-    null_model = make_null_model("tabular").fit(scaled)
+    detector = make_detector("isolation_forest", {}, seed=0).fit(scaled)
+    null_model = TABULAR.null_model().fit(scaled)
     scaled = scaler.transform(adapt)
     hardness = null_model.hardness(scaled)
     adapter = make_adapter("cadet", {}).fit(observe(detector, null_model, scaled))

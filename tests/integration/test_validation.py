@@ -14,6 +14,7 @@ from sklearn.datasets import load_digits
 
 from assay.data.dataset import Card, Dataset, RowSet
 from assay.data.expectations import learn_suite, load_suite
+from assay.data.modalities.tabular import TABULAR
 from assay.data.validation import Check, LevelRows, Summary, raise_if_failed, validate
 from assay.errors import ConfigError, DataError, ValidationFailedError
 from assay.parts import canonical_json, write_json
@@ -54,7 +55,7 @@ class Data:
 def dataset(features: np.ndarray, labels: np.ndarray, columns: tuple[str, ...]) -> Dataset:
     ids = [f"r{i}" for i in range(len(features))]
     rows = pd.DataFrame({"row_id": ids, "label": labels.astype(np.int8), "group": "", "time": ""})
-    return Dataset(Card("digits", "tabular", columns, None, "bundled"), RowSet(features.astype("f4"), rows))
+    return Dataset(Card("digits", TABULAR, columns, "bundled"), RowSet(features.astype("f4"), rows))
 
 
 def data_of(source: Dataset) -> Data:

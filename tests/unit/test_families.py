@@ -17,10 +17,10 @@ from assay.calibration.calibrators.grouped import GroupedCalibrator
 from assay.calibration.calibrators.mondrian import MondrianCalibrator
 from assay.calibration.calibrators.registry import CALIBRATORS, load_calibrator
 from assay.calibration.calibrators.weighted import DensityRatio, WeightedCalibrator, load_ratio
-from assay.calibration.hardness import NULL_MODELS, Strata, load_null_model, load_strata, make_null_model
+from assay.calibration.hardness import Strata, load_strata
 from assay.calibration.streams.martingale import MARTINGALES, Power, SimpleJumper, load_martingale
 from assay.calibration.streams.monitor import Monitor, load_monitor
-from assay.data.scaling import SCALERS, load_scaler, scaler_for
+from assay.data.modalities.registry import load_null_model, load_scaler, modality_class, modality_classes
 from assay.errors import ConfigError, ScorerError
 from assay.parts import Part
 
@@ -30,16 +30,15 @@ SCORES, GROUPS = RNG.normal(size=60), np.arange(60) % 5
 CODES = RNG.normal(size=(2, 60, 3))
 OUTPUTS = Outputs(SCORES, np.abs(RNG.normal(size=60)), lambda: CODES)
 FEW = Outputs(SCORES[:5], SCORES[:5], lambda: CODES[:, :5])
-SHAPES = {"image_shape": (2, 3), "series_shape": (3, 2)}
+SHAPED = {
+    name: modality_class(name)(shape) for name, shape in (("tabular", None), ("image", (2, 3)), ("series", (3, 2)))
+}
 
 Load = Callable[[Part], Any]
 FITTED: dict[str, tuple[Load, Any]] = {
-    "scaler of rows": (load_scaler, scaler_for("tabular").fit(ROWS)),
-    "scaler of images": (load_scaler, scaler_for("image").fit(ROWS)),
-    "scaler of series": (load_scaler, scaler_for("series", (3, 2)).fit(ROWS)),
+    **{f"scaler of {name}": (load_scaler, one.scaler().fit(ROWS)) for name, one in SHAPED.items()},
     **{
-        f"null model of {kind}": (load_null_model, make_null_model(kind, **SHAPES).fit(ROWS))
-        for kind in ("tabular", "image", "series")
+        f"null model of {name}": (load_null_model, modality.null_model().fit(ROWS)) for name, modality in SHAPED.items()
     },
     "strata": (load_strata, Strata.fit(SCORES)),
     **{f"adapter {name}": (load_adapter, make_adapter(name, {}).fit(OUTPUTS)) for name in ADAPTERS},
@@ -60,7 +59,8 @@ FITTED: dict[str, tuple[Load, Any]] = {
 
 def test_every_kind_is_among_them() -> None:
     kinds = {fitted.to_part().kind for _, fitted in FITTED.values()}
-    assert kinds >= {*SCALERS, *NULL_MODELS, *ADAPTERS, *CALIBRATORS, *MARTINGALES}
+    of_modalities = {part.kind for one in modality_classes() for part in (one.scaler_class, one.null_model_class)}
+    assert kinds >= {*of_modalities, *ADAPTERS, *CALIBRATORS, *MARTINGALES}
 
 
 @pytest.mark.parametrize("name", FITTED)

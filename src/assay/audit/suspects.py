@@ -18,9 +18,9 @@ from assay.calibration.adapters.registry import load_adapter
 from assay.calibration.calibrators.mondrian import MondrianCalibrator
 from assay.calibration.calibrators.registry import Calibrator
 from assay.calibration.decisions import Reference, Rule
-from assay.calibration.hardness import load_null_model, load_strata
+from assay.calibration.hardness import load_strata
 from assay.data.dataset import ANOMALY, UNKNOWN, RowSet
-from assay.data.scaling import load_scaler
+from assay.data.modalities.registry import load_null_model, load_scaler
 from assay.detectors.registry import load_detector
 from assay.errors import ConfigError, ScorerError
 from assay.parts import read_json, read_part, write_bytes

@@ -21,7 +21,7 @@ from assay.parameters import check_share
 if TYPE_CHECKING:
     from assay.calibration.adapters.registry import ScoreAdapter
     from assay.calibration.calibrators.weighted import DensityRatio
-    from assay.calibration.hardness import NullModel
+    from assay.data.null_models import NullModel
     from assay.detectors.base import Detector
 
 Floats = NDArray[np.floating[Any]]

@@ -11,7 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from assay.data.dataset import ANOMALY, RowSet, fingerprints
-from assay.data.recipes import RECIPES, synthesize
+from assay.data.modalities.base import Modality
+from assay.data.recipes import synthesize
 from assay.data.splitting import uniform_hashes
 from assay.errors import ConfigError, DataError, PoolTooSmallError
 
@@ -46,7 +47,7 @@ def inject(
     levels: Sequence[float],
     source: str,
     seed: int,
-    image_shape: tuple[int, int] | None,
+    modality: Modality,
     columns: tuple[str, ...],
 ) -> list[Level]:
     """Choose or make the rows that each contamination level adds to `train`.
@@ -62,10 +63,11 @@ def inject(
         Strictly increasing shares in [0, 0.5), starting with 0, which adds nothing.
     source : str
         "pool": labelled anomalies of the pool, without replacement, in the order of a hash of their
-        content and the seed; a key of `RECIPES`: synthetic rows fitted on train; "auto": "pool" if
-        the pool has anomalies, else "cluster".
+        content and the seed; a key of the modality's recipes: synthetic rows fitted on train; "auto":
+        "pool" if the pool has anomalies, else the modality's default recipe.
     seed : int
-    image_shape : tuple of int or None
+    modality : Modality
+        What the rows hold.
     columns : tuple of str
 
     Returns
@@ -83,20 +85,20 @@ def inject(
         Train has no rows, or rows that a recipe cannot be fitted on.
     """
     _check_levels(levels)
-    if source not in (AUTO, POOL, *RECIPES):
-        raise ConfigError(f"source {source!r} is not allowed; use {', '.join((AUTO, POOL, *RECIPES))}")
+    if source not in (allowed := (AUTO, POOL, *modality.recipes)):
+        raise ConfigError(f"source {source!r} is not allowed; use {', '.join(allowed)}")
     if len(train) == 0:
         raise DataError("train has no rows; a share of nothing cannot be injected")
     anomalies = pool.take(pool.labels == ANOMALY)
     if source == AUTO:
-        source = POOL if len(anomalies) else "cluster"
+        source = POOL if len(anomalies) else modality.default_recipe
     counts = [round(rho / (1 - rho) * len(train)) for rho in levels]
     if source == POOL:
-        _check_pool(len(anomalies), len(train), levels[-1], counts[-1])
+        _check_pool(len(anomalies), len(train), levels[-1], counts[-1], modality)
         rows = _from_pool(anomalies, counts[-1], seed)
     else:
         taken = {*train.rows["fingerprint"], *pool.rows["fingerprint"]}
-        rows = _synthetic(source, train, counts[-1], seed, columns, image_shape, taken)
+        rows = _synthetic(source, train, counts[-1], seed, columns, modality, taken)
     return [Level(float(rho), rows.take(np.arange(n)), len(train)) for rho, n in zip(levels, counts, strict=True)]
 
 
@@ -144,7 +146,7 @@ def make_probes(
     n: int,
     seed: int,
     columns: tuple[str, ...],
-    image_shape: tuple[int, int] | None,
+    modality: Modality,
 ) -> RowSet:
     """Make probe anomalies from normal rows, where labelled anomalies are too few to judge by.
 
@@ -155,12 +157,13 @@ def make_probes(
     normals : RowSet
         Rows with the column ``fingerprint``.
     recipes : sequence of str
-        Keys of `RECIPES`; each makes an equal share (the first ones one row more where `n` is no multiple).
+        Of the modality's; each makes an equal share (the first ones one row more where `n` is no multiple).
     n : int
         Number of probes in all.
     seed : int
     columns : tuple of str
-    image_shape : tuple of int or None
+    modality : Modality
+        What the rows hold.
 
     Returns
     -------
@@ -174,16 +177,18 @@ def make_probes(
     DataError
         The normals are rows that a recipe cannot be fitted on.
     """
-    unknown = [recipe for recipe in recipes if recipe not in RECIPES]
+    unknown = [recipe for recipe in recipes if recipe not in modality.recipes]
     if unknown or not recipes or len(set(recipes)) < len(recipes):
-        raise ConfigError(f"recipes {list(recipes)} are not allowed; use different ones of {', '.join(RECIPES)}")
+        raise ConfigError(
+            f"recipes {list(recipes)} are not allowed; use different ones of {', '.join(modality.recipes)}"
+        )
     if n < len(recipes):
         raise ConfigError(f"{n} probes cannot be shared by {len(recipes)} recipes; ask for at least one of each")
     taken = set(normals.rows["fingerprint"])
     parts = []
     for i, recipe in enumerate(recipes):
         share = n // len(recipes) + (i < n % len(recipes))
-        parts.append(_synthetic(recipe, normals, share, seed, columns, image_shape, taken))
+        parts.append(_synthetic(recipe, normals, share, seed, columns, modality, taken))
         taken.update(parts[-1].rows["fingerprint"])
     features = np.concatenate([part.features for part in parts])
     return RowSet(features, pd.concat([part.rows for part in parts], ignore_index=True))
@@ -198,13 +203,13 @@ def _check_levels(levels: Sequence[float]) -> None:
         )
 
 
-def _check_pool(held: int, n_train: int, rho: float, wanted: int) -> None:
+def _check_pool(held: int, n_train: int, rho: float, wanted: int, modality: Modality) -> None:
     if wanted > held:
         largest = min(1000 * held // (n_train + held), 499) / 1000
         raise PoolTooSmallError(
             f"level {rho} of {n_train} training rows needs {wanted} anomalies but the pool has {held}; "
             f"the largest rho possible is {largest:.3f}: lower the levels, "
-            f"or set the source to one of {', '.join(RECIPES)}"
+            f"or set the source to one of {', '.join(modality.recipes)}"
         )
 
 
@@ -224,7 +229,7 @@ def _synthetic(
     n: int,
     seed: int,
     columns: tuple[str, ...],
-    image_shape: tuple[int, int] | None,
+    modality: Modality,
     taken: set[str],
 ) -> RowSet:
     """Return `n` rows by a recipe, all of different content and none of it `taken`."""
@@ -233,7 +238,7 @@ def _synthetic(
         return _record(recipe, fitted, features, source, np.empty(0, dtype="U32"), seed)
     for attempt in range(_MAX_TRIES):
         asked = n * 2**attempt
-        features, source = synthesize(recipe, fitted.features, asked, seed=seed, image=image_shape is not None)
+        features, source = synthesize(recipe, fitted.features, asked, seed=seed, modality=modality)
         prints = fingerprints(features, columns)
         content = pd.Series(prints)
         new = np.flatnonzero(~content.duplicated().to_numpy() & ~content.isin(taken).to_numpy())[:n]
@@ -241,7 +246,7 @@ def _synthetic(
             return _record(recipe, fitted, features[new], source[new], prints[new], seed)
     raise ConfigError(
         f"recipe {recipe!r} made only {len(new)} of {n} rows that differ from all others "
-        f"({asked} tries); the data have too few distinct values for it: use another of {', '.join(RECIPES)}"
+        f"({asked} tries); the data have too few distinct values for it: use another of {', '.join(modality.recipes)}"
     )
 
 

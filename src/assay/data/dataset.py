@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from assay.data.modalities.base import Modality
+from assay.data.modalities.registry import modality_fields, read_modality
 from assay.errors import DataError, TamperedError
 from assay.hashing import hash_file
 from assay.parts import read_json, write_bytes, write_json
 
 NORMAL, ANOMALY, UNKNOWN = 0, 1, -1
-OPTIONAL = ("id_column", "series_shape", "category_column")
+OPTIONAL = ("id_column", "category_column")
 SEALED = ("features.npy", "rows.csv")
 
 
@@ -59,29 +60,23 @@ class Card:
     Attributes
     ----------
     name : str
-    modality : {"tabular", "image", "series"}
+    modality : Modality
+        What the rows hold; on disk its name, and its shape as ``<name>_shape``.
     columns : tuple of str
         Feature names, in the order of the feature array's columns.
-    image_shape : tuple of int or None
-        (height, width) of images, whose pixels are the columns in row-major order.
     source : str
         Where the data come from, for people.
     id_column : str or None
         Name of the column of row ids in the user's file, where there was one.
-    series_shape : tuple of int or None
-        (length, channels) of the windows of series, whose columns are the channels of the first step, then those
-        of the second, and so on.
     category_column : str or None
         Name of the column of categories in the user's file, where there was one.
     """
 
     name: str
-    modality: str
+    modality: Modality
     columns: tuple[str, ...]
-    image_shape: tuple[int, int] | None
     source: str
     id_column: str | None = None
-    series_shape: tuple[int, int] | None = None
     category_column: str | None = None
 
 
@@ -126,8 +121,10 @@ def write_dataset(folder: Path, dataset: Dataset) -> None:
     """Write a dataset folder: ``features.npy``, ``rows.csv`` and ``card.json``, which seals the other two."""
     write_rows(folder, dataset.data)
     seal = {name: hash_file(folder / name) for name in SEALED}
-    card = {name: value for name, value in asdict(dataset.card).items() if name not in OPTIONAL or value is not None}
-    write_json(folder / "card.json", {**card, "sha256": seal})
+    card = dataset.card
+    optional = {name: value for name in OPTIONAL if (value := getattr(card, name)) is not None}
+    own = {"name": card.name, "columns": list(card.columns), "source": card.source}
+    write_json(folder / "card.json", {**own, **optional, **modality_fields(card.modality), "sha256": seal})
 
 
 def broken_seals(folder: Path) -> list[Path]:
@@ -145,18 +142,12 @@ def read_card(folder: Path) -> Card:
     fields = read_json(folder / "card.json")
     return Card(
         name=fields["name"],
-        modality=fields["modality"],
+        modality=read_modality(fields),
         columns=tuple(fields["columns"]),
-        image_shape=_pair(fields["image_shape"]),
         source=fields["source"],
         id_column=fields.get("id_column"),
-        series_shape=_pair(fields.get("series_shape")),
         category_column=fields.get("category_column"),
     )
-
-
-def _pair(shape: Sequence[int] | None) -> tuple[int, int] | None:
-    return None if shape is None else (int(shape[0]), int(shape[1]))
 
 
 def read_dataset(folder: Path) -> Dataset:

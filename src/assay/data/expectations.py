@@ -15,17 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Dataset, fingerprints
+from assay.data.ranges import EXTREMES, entry
 from assay.errors import ConfigError, DataError
 from assay.parts import parse_json
 
 ROW_ID, LABEL, FINGERPRINT, INJECTED = "row.id", "row.label", "row.fingerprint", "row.injected"
 BOOKKEEPING = (ROW_ID, LABEL, FINGERPRINT, INJECTED)
-MINIMUM, MAXIMUM = "row.minimum", "row.maximum"
-EXTREMES = (MINIMUM, MAXIMUM)
-MANY_PIXELS = 256
 UNIQUE_SLACK = 0.1
 
 
@@ -58,15 +55,11 @@ def table_columns(columns: tuple[str, ...], *, extremes: bool = False) -> list[s
 def learn_suite(dataset: Dataset) -> dict[str, Any]:
     """Learn the expectation suite of a dataset from its reference version, the one first ingested.
 
-    Expected are: the columns and their order; row ids unique and not null; labels -1, 0 or 1; no
-    null and, per feature, values in ``[min - range, max + range]`` of the finite reference values
-    (which also catches infinities); and, of the source alone, a proportion of distinct rows at
+    Expected are: the columns and their order; row ids unique and not null; labels -1, 0 or 1; what
+    the modality learns of the values (mostly, per feature, no null and ``[min - range, max + range]`` of the finite
+    reference values, which also catches infinities); and, of the source alone, a proportion of distinct rows at
     most 0.1 below that of the reference. (Duplicates share a role, so the proportion in a part of the data
     can lie far from that of the whole.)
-
-    Images of more than `MANY_PIXELS` pixels, which share a scale, are judged as a whole: the null and range
-    expectations are about each row's smallest and largest pixel, columns ``row.minimum`` and
-    ``row.maximum`` of the table. (An expectation takes milliseconds, and there are two per column.)
 
     Parameters
     ----------
@@ -84,33 +77,29 @@ def learn_suite(dataset: Dataset) -> dict[str, Any]:
         There are no rows, or a feature's name is not allowed (see `table_columns`).
     """
     columns, features = dataset.card.columns, dataset.data.features
-    whole = dataset.card.modality == "image" and len(columns) > MANY_PIXELS
-    names = table_columns(columns, extremes=whole)
+    of_values = dataset.card.modality.expectations(columns, features)
+    names = table_columns(columns, extremes=any(one["kwargs"].get("column") in EXTREMES for one in of_values))
     if not len(features):
         raise DataError(f"{dataset.card.name} has no rows; at least one is needed to learn expectations")
     distinct = len(np.unique(fingerprints(features, columns))) / len(features)
     fewest = math.floor(1e4 * max(0.0, distinct - UNIQUE_SLACK)) / 1e4
     learned = [
-        _entry("expect_table_columns_to_match_ordered_list", column_list=names),
-        _entry("expect_column_values_to_not_be_null", column=ROW_ID),
-        _entry("expect_column_values_to_be_unique", column=ROW_ID),
-        _entry("expect_column_values_to_be_in_set", column=LABEL, value_set=[UNKNOWN, NORMAL, ANOMALY]),
-        _entry("expect_column_values_to_be_in_set", column=INJECTED, value_set=[0, 1]),
+        entry("expect_table_columns_to_match_ordered_list", column_list=names),
+        entry("expect_column_values_to_not_be_null", column=ROW_ID),
+        entry("expect_column_values_to_be_unique", column=ROW_ID),
+        entry("expect_column_values_to_be_in_set", column=LABEL, value_set=[UNKNOWN, NORMAL, ANOMALY]),
+        entry("expect_column_values_to_be_in_set", column=INJECTED, value_set=[0, 1]),
         {
             "type": "expect_column_proportion_of_unique_values_to_be_between",
             "kwargs": {"column": FINGERPRINT, "min_value": fewest},
             "meta": {"only": "source"},
         },
     ]
-    if whole:
-        learned += [entry for name in EXTREMES for entry in _feature_entries(name, features)]
-    else:
-        learned += [e for name, values in zip(columns, features.T, strict=True) for e in _feature_entries(name, values)]
     notes = (
         f"Learned from the first version ingested, {len(features)} rows; yours to edit. The training rows "
         'of every level must meet it too, except what has {"only": "source"} as its meta.'
     )
-    return {"name": dataset.card.name, "expectations": learned, "meta": {"notes": notes}}
+    return {"name": dataset.card.name, "expectations": learned + of_values, "meta": {"notes": notes}}
 
 
 def load_suite(path: Path) -> dict[str, Any]:
@@ -172,28 +161,6 @@ def _parse(number: int, entry: object) -> Any:
         raise ConfigError(f"{where}, is not an expectation that Great Expectations knows") from error
     except (GreatExpectationsError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"{where}, is refused: {' '.join(str(error).split())}") from error
-
-
-def _entry(kind: str, **kwargs: Any) -> dict[str, Any]:
-    return {"type": kind, "kwargs": kwargs, "meta": {}}
-
-
-def _feature_entries(name: str, values: NDArray[np.float32]) -> list[dict[str, Any]]:
-    """Return what is expected of a feature: no null, and ``[min - range, max + range]`` of finite values."""
-    not_null = _entry("expect_column_values_to_not_be_null", column=name)
-    finite = values[np.isfinite(values)]
-    if not finite.size:
-        return [not_null]
-    low, high = float(finite.min()), float(finite.max())
-    margin = high - low if high > low else max(1.0, abs(low))
-    bounds = {"min_value": _as_float32(low - margin), "max_value": _as_float32(high + margin)}
-    return [not_null, _entry("expect_column_values_to_be_between", column=name, **bounds)]
-
-
-def _as_float32(value: float) -> float:
-    """Return the shortest decimal for the nearest finite float32 (0.1, not 0.10000000149011612)."""
-    limit = float(np.finfo(np.float32).max)
-    return float(str(np.float32(min(max(value, -limit), limit))))
 
 
 def _refuse_constant(text: str) -> float:

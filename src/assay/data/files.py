@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from assay.data.categories import Texts
 from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Card, Dataset, RowSet
+from assay.data.modalities.tabular import TABULAR
 from assay.errors import DataError
 from assay.names import check_name
 
@@ -66,7 +67,7 @@ def read_table(
     Returns
     -------
     Dataset
-        Modality "tabular"; the card's source is the file's name without its folder.
+        Tabular; the card's source is the file's name without its folder.
 
     Raises
     ------
@@ -94,7 +95,7 @@ def read_table(
     ).astype({"row_id": "str", "group": "str", "time": "str"})
     if category:
         rows["category"] = pd.Series(_categories(texts["category"]), dtype="str")
-    card = Card(name, "tabular", columns, None, path.name, id_column, category_column=category)
+    card = Card(name, TABULAR, columns, path.name, id_column, category_column=category)
     return Dataset(card, RowSet(features_of(frame, columns), rows))
 
 

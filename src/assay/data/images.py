@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.data.dataset import Card
 from assay.data.mirrored import MirroredFile
+from assay.data.modalities.base import Found
 from assay.errors import DataError
 
 SIDE, CLASSES = 28, 10
@@ -75,8 +74,8 @@ def _read(name: str, mirror: Path | None) -> tuple[Images, Images]:
     return images, classes
 
 
-def one_class(name: str, mirror: Path | None) -> tuple[Card, NDArray[Any], NDArray[np.bool_]]:
-    """Return the card, the features of shape (n, 784) and the anomalies of a key of `IMAGE_SETS`.
+def one_class(name: str, mirror: Path | None) -> Found:
+    """Return the features, of shape (n, 784), and the anomalies of a key of `IMAGE_SETS`.
 
     All images of the normal class, and of each other class equally many, drawn by a fixed seed, so that the
     anomalies are at most 20 % of the normals; in the order of the collection, whose official split into
@@ -93,5 +92,5 @@ def one_class(name: str, mirror: Path | None) -> tuple[Card, NDArray[Any], NDArr
         f"{IMAGE_FILES[collection].origin}; normal = all images of class {normal}, anomaly = {each} images of each "
         f"other class, drawn by seed {SEED}"
     )
-    card = Card(name, "image", columns, (SIDE, SIDE), source)
-    return card, images[picked].reshape(len(picked), -1), classes[picked] != normal
+    features = images[picked].reshape(len(picked), -1)
+    return Found(columns, (SIDE, SIDE), source, features, classes[picked] != normal)

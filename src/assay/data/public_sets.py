@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from assay.data.dataset import Card, Dataset, RowSet
-from assay.data.images import IMAGE_SETS, one_class
-from assay.data.series import ecg5000
+from assay.data.modalities.base import Modality, Reader
+from assay.data.modalities.image import Image
+from assay.data.modalities.registry import modality_classes
+from assay.data.modalities.tabular import TABULAR
 from assay.errors import DataError
 
 ADDRESS = (
@@ -25,11 +26,11 @@ ADDRESS = (
 
 @dataclass(frozen=True, slots=True)
 class PublicFile:
-    """A dataset file of ADBench (Han et al. 2022): its name, its SHA-256 and, for images, their shape."""
+    """A dataset file of ADBench (Han et al. 2022): its name, its SHA-256 and what its rows hold."""
 
     file: str
     sha256: str
-    image_shape: tuple[int, int] | None = None
+    modality: Modality = TABULAR
 
     @property
     def address(self) -> str:
@@ -45,7 +46,7 @@ PUBLIC: dict[str, PublicFile] = {
     "shuttle": PublicFile("32_shuttle.npz", "26900b0f6be45d9ddb7a402c9b2f956ceda42d23a8ca4cf4406b8bc1352823d1"),
     "mammography": PublicFile("23_mammography.npz", "a0308ac9712d78321073b1c2dc98dc37665c0f35c1cc33019416fe8f8d7de7ea"),
     "optdigits": PublicFile(
-        "26_optdigits.npz", "60de17a375a278ba220a7849727d998aa02b5e2f9fd17732a004bba28de4656e", (8, 8)
+        "26_optdigits.npz", "60de17a375a278ba220a7849727d998aa02b5e2f9fd17732a004bba28de4656e", Image((8, 8))
     ),
     "pendigits": PublicFile("28_pendigits.npz", "c4936b89dcdad59d303020e492f763a0f54170080d787c77497609acbb9c2d79"),
     "vertebral": PublicFile("39_vertebral.npz", "0816286f92b96fe6867664a41a031ac7228dcfbf1a5feefe50ca3883b2e9073d"),
@@ -53,8 +54,8 @@ PUBLIC: dict[str, PublicFile] = {
 
 
 def dataset_names() -> tuple[str, ...]:
-    """Return the names that `load_named` knows, the bundled ones first."""
-    return (*_BUNDLED, *PUBLIC, *MIRRORED)
+    """Return the names that `load_named` knows, the bundled ones first, those that come with a modality last."""
+    return (*_BUNDLED, *PUBLIC, *_by_modality())
 
 
 def load_named(name: str, *, mirror: Path | None, cache: Path) -> Dataset:
@@ -65,8 +66,8 @@ def load_named(name: str, *, mirror: Path | None, cache: Path) -> Dataset:
     name : str
         One of `dataset_names`.
     mirror : Path or None
-        Folder with copies of the public files as ``adbench/<file>``, which None downloads, and with those of
-        `MIRRORED`, which are at no public address.
+        Folder with copies of the public files as ``adbench/<file>``, which None downloads, and of what the readers of
+        modalities read, which is at no public address.
     cache : Path
         Folder where checked copies of the public files are kept.
 
@@ -79,18 +80,25 @@ def load_named(name: str, *, mirror: Path | None, cache: Path) -> Dataset:
         return _BUNDLED[name]()
     if name in PUBLIC:
         return _load_public(name, PUBLIC[name], mirror, cache)
-    if name in MIRRORED:
-        return _dataset(*MIRRORED[name](mirror))
+    if name in (known := _by_modality()):
+        modality, read = known[name]
+        found = read(mirror)
+        card = Card(name, modality(found.shape), found.columns, found.source)
+        return _dataset(card, found.features, found.anomalous)
     raise DataError(f"unknown dataset {name!r}; known: {', '.join(dataset_names())}")
+
+
+def _by_modality() -> dict[str, tuple[type[Modality], Reader]]:
+    """Return the datasets that come with a modality."""
+    return {name: (modality, read) for modality in modality_classes() for name, read in modality.sets.items()}
 
 
 def _load_public(name: str, public: PublicFile, mirror: Path | None, cache: Path) -> Dataset:
     with np.load(_fetch(public, mirror, cache), allow_pickle=False) as arrays:
         X, y = arrays["X"], arrays["y"]
     columns = tuple(f"x{i}" for i in range(X.shape[1]))
-    modality = "tabular" if public.image_shape is None else "image"
     source = f"ADBench (Han et al. 2022), {public.address}"
-    return _dataset(Card(name, modality, columns, public.image_shape, source), X, y == 1)
+    return _dataset(Card(name, public.modality, columns, source), X, y == 1)
 
 
 def _fetch(public: PublicFile, mirror: Path | None, cache: Path) -> Path:
@@ -129,7 +137,7 @@ def _digits() -> Dataset:
     X, y = load_digits(return_X_y=True)
     columns = tuple(f"pixel_{row}_{column}" for row in range(8) for column in range(8))
     source = "scikit-learn load_digits (UCI Optical Recognition of Handwritten Digits); anomaly = digit 0"
-    return _dataset(Card("digits", "image", columns, (8, 8), source), X, y == 0)
+    return _dataset(Card("digits", Image((8, 8)), columns, source), X, y == 0)
 
 
 def _breast_cancer() -> Dataset:
@@ -140,7 +148,7 @@ def _breast_cancer() -> Dataset:
     columns = tuple(str(column) for column in bunch.feature_names)
     source = "scikit-learn load_breast_cancer (UCI Breast Cancer Wisconsin, Diagnostic); anomaly = malignant"
     malignant = bunch.target == list(bunch.target_names).index("malignant")
-    return _dataset(Card("breast_cancer", "tabular", columns, None, source), bunch.data, malignant)
+    return _dataset(Card("breast_cancer", TABULAR, columns, source), bunch.data, malignant)
 
 
 def _dataset(card: Card, X: NDArray[Any], anomalous: NDArray[np.bool_]) -> Dataset:
@@ -157,7 +165,3 @@ def _dataset(card: Card, X: NDArray[Any], anomalous: NDArray[np.bool_]) -> Datas
 
 
 _BUNDLED: dict[str, Callable[[], Dataset]] = {"digits": _digits, "breast_cancer": _breast_cancer}
-MIRRORED: dict[str, Callable[[Path | None], tuple[Card, NDArray[Any], NDArray[np.bool_]]]] = {
-    "ecg5000": ecg5000,
-    **{name: partial(one_class, name) for name in IMAGE_SETS},
-}

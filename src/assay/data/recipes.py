@@ -3,8 +3,8 @@
 After ADBench (Han, Hu, Huang, Jiang, Zhao: ADBench, NeurIPS 2022, section 3.3 and its data
 generator). What differs from it, for all recipes:
 
-* Values are clipped to [min - range/2, max + range/2] of each column of the fitted rows, so that a range
-  check alone does not find them; images to the smallest and largest of all their pixels.
+* Values are clipped to the bounds of the modality: mostly [min - range/2, max + range/2] of each column of the fitted
+  rows, so that a range check alone does not find them; images to the smallest and largest of all their pixels.
 * Fitting uses at most `MAX_FITTED` rows.
 * A recipe is a stream: asked for more rows, it gives the same ones first.
 """
@@ -12,12 +12,16 @@ generator). What differs from it, for all recipes:
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from assay.data.scaling import FLOAT32_MAX, check_finite
 from assay.errors import DataError
+
+if TYPE_CHECKING:
+    from assay.data.modalities.base import Modality
 
 MAX_FITTED = 5_000
 CLUSTERS = 3
@@ -31,19 +35,19 @@ Recipe = Callable[[Rows, int, np.random.Generator], Made]
 
 
 def synthesize(
-    recipe: str, normals: NDArray[np.float32], n: int, *, seed: int, image: bool
+    recipe: str, normals: NDArray[np.float32], n: int, *, seed: int, modality: Modality
 ) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
     """Make `n` synthetic anomalies by a recipe fitted on `normals`.
 
     Parameters
     ----------
     recipe : str
-        A key of `RECIPES`.
+        A key of the modality's recipes.
     normals : ndarray of float32, shape (m, d)
     n : int
     seed : int
-    image : bool
-        Whether the columns are the pixels of images.
+    modality : Modality
+        What the rows hold: its recipes, and the bounds of what they make.
 
     Returns
     -------
@@ -60,11 +64,11 @@ def synthesize(
     check_finite(normals)
     if len(normals) < 2:
         raise DataError(f"{len(normals)} rows cannot be fitted; synthetic anomalies need at least 2")
-    choice, making = np.random.default_rng((seed, list(RECIPES).index(recipe))).spawn(2)
+    choice, making = np.random.default_rng((seed, list(modality.recipes).index(recipe))).spawn(2)
     fitted = np.sort(choice.permutation(len(normals))[:MAX_FITTED])
     X = normals[fitted].astype(np.float64)
-    made, source = RECIPES[recipe](X, n, making)
-    low, high = _bounds(X, image)
+    made, source = modality.recipes[recipe](X, n, making)
+    low, high = modality.bounds(X)
     return np.clip(made, low, high).astype(np.float32), np.where(source < 0, -1, fitted[source])
 
 
@@ -113,7 +117,7 @@ def cluster(X: Rows, n: int, rng: np.random.Generator) -> Made:
     outer = np.argsort((Z**2).sum(axis=1), kind="stable")[len(Z) // 2 :]
     anchors = choice.choice(outer, size=CLUSTERS)
     near = _neighbours(Z, anchors)
-    low, high = (_bounds(X, image=False) - mean) / scale
+    low, high = (column_bounds(X) - mean) / scale
     made_by = assignment.integers(CLUSTERS, size=n)
     draws = noise.standard_normal((n, near.shape[1]))
     made = np.empty((n, X.shape[1]))
@@ -146,11 +150,9 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def _bounds(X: Rows, image: bool) -> Rows:
-    """Return the least and greatest allowed value of each column, shape (2, d)."""
+def column_bounds(X: Rows) -> Rows:
+    """Return half a range below the least and above the greatest value of each column, shape (2, d)."""
     low, high = X.min(axis=0), X.max(axis=0)
-    if image:
-        return np.stack([np.full_like(low, low.min()), np.full_like(high, high.max())])
     half = (high - low) / 2
     bounds: Rows = np.clip(np.stack([low - half, high + half]), -FLOAT32_MAX, FLOAT32_MAX)
     return bounds

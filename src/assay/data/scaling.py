@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.errors import ConfigError, DataError
-from assay.families import Family, check_part
+from assay.errors import DataError
+from assay.families import check_part
 from assay.parts import Part
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -17,6 +17,8 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 class Scaler(Protocol):
     """What every scaler can do."""
 
+    kind: ClassVar[str]
+
     def fit(self, X: NDArray[Any]) -> Self:
         """Learn the statistics from rows of shape (n, d)."""
 
@@ -24,7 +26,7 @@ class Scaler(Protocol):
         """Return scaled rows of shape (n, d)."""
 
     def to_part(self) -> Part:
-        """Return what `load_scaler` needs."""
+        """Return what `assay.data.modalities.registry.load_scaler` needs."""
 
     @classmethod
     def from_part(cls, part: Part) -> Self:
@@ -74,6 +76,7 @@ class Standard:
     mean_, scale_ : ndarray of float64, shape (d,)
     """
 
+    kind: ClassVar[str] = "standard"
     mean_: NDArray[np.float64]
     scale_: NDArray[np.float64]
 
@@ -119,7 +122,7 @@ class Standard:
 
     def to_part(self) -> Part:
         """Return the fitted statistics."""
-        return Part("standard", arrays={"mean": self.mean_, "scale": self.scale_})
+        return Part(self.kind, arrays={"mean": self.mean_, "scale": self.scale_})
 
     @classmethod
     def from_part(cls, part: Part) -> Self:
@@ -140,6 +143,7 @@ class MinMax:
     minimum_, range_ : ndarray of float64, shape (1,)
     """
 
+    kind: ClassVar[str] = "minmax"
     minimum_: NDArray[np.float64]
     range_: NDArray[np.float64]
 
@@ -174,7 +178,7 @@ class MinMax:
 
     def to_part(self) -> Part:
         """Return the fitted statistics."""
-        return Part("minmax", arrays={"minimum": self.minimum_, "range": self.range_})
+        return Part(self.kind, arrays={"minimum": self.minimum_, "range": self.range_})
 
     @classmethod
     def from_part(cls, part: Part) -> Self:
@@ -183,31 +187,3 @@ class MinMax:
         scaler = cls()
         scaler.minimum_, scaler.range_ = part.arrays["minimum"], part.arrays["range"]
         return scaler
-
-
-SCALERS: dict[str, type[Scaler]] = {"standard": Standard, "minmax": MinMax}
-_FAMILY = Family[Scaler]("scaler", SCALERS)
-_BY_MODALITY: dict[str, str] = {"tabular": "standard", "image": "minmax", "series": "standard"}
-
-
-def scaler_for(modality: str, series_shape: tuple[int, int] | None = None) -> Scaler:
-    """Return an unfitted scaler for a modality: `Standard` for rows and series, `MinMax` for images.
-
-    Series are scaled channel by channel if their shape (length, channels) is given, else column by column.
-    """
-    if modality not in _BY_MODALITY:
-        raise ConfigError(f"no scaler for modality {modality!r}; allowed: {', '.join(_BY_MODALITY)}")
-    if series_shape is not None:
-        return Standard(channels=series_shape[1])
-    return SCALERS[_BY_MODALITY[modality]]()
-
-
-def load_scaler(part: Part) -> Scaler:
-    """Rebuild a fitted scaler from its part.
-
-    Raises
-    ------
-    ScorerError
-        The part is of an unknown kind, or damaged.
-    """
-    return _FAMILY.load(part)

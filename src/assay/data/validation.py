@@ -13,18 +13,16 @@ import pandas as pd
 
 from assay.data.dataset import Dataset, RowSet, fingerprints
 from assay.data.expectations import (
-    EXTREMES,
     FINGERPRINT,
     INJECTED,
     LABEL,
-    MAXIMUM,
-    MINIMUM,
     ROW_ID,
     great_expectations,
     parse_expectations,
     parse_suite,
     table_columns,
 )
+from assay.data.ranges import EXTREMES, MAXIMUM, MINIMUM
 from assay.errors import DataError, ValidationFailedError
 
 SITE = "assay"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
+from assay.data.modalities.base import Modality
+from assay.data.modalities.tabular import TABULAR
 from assay.detectors.base import Detector
 from assay.families import Family
 from assay.parts import Part
@@ -62,8 +64,7 @@ def make_detector(
     params: Mapping[str, Any],
     *,
     seed: int,
-    image_shape: tuple[int, int] | None = None,
-    series_shape: tuple[int, int] | None = None,
+    modality: Modality = TABULAR,
     device: str = "auto",
 ) -> Detector:
     """Return an unfitted detector.
@@ -76,10 +77,8 @@ def make_detector(
         Its constructor arguments, without those below; the ones left out take their defaults.
     seed : int
         Given to the detectors that draw random numbers.
-    image_shape : (int, int), optional
-        Given to the detectors that know images.
-    series_shape : (int, int), optional
-        Length and channels of windows of series, given to the detectors that know them.
+    modality : Modality
+        What the rows hold; how their columns are arranged is given to the detectors that can tell.
     device : {"auto", "cpu", "cuda"}
         Given to the detectors that train networks.
 
@@ -93,7 +92,8 @@ def make_detector(
         external: Any = _LOADED.member(EXTERNAL)
         detector = external(path=name, params=dict(params), seed=seed)
     else:
-        by_run = {"seed": seed, "image_shape": image_shape, "series_shape": series_shape, "device": device}
+        shapes = {"image_shape": None, "series_shape": None, **modality.network_arguments()}
+        by_run = {"seed": seed, "device": device, **shapes}
         detector = _NAMED.make(name, params, by_run)
     return cast(Detector, detector.check() if hasattr(detector, "check") else detector)
 

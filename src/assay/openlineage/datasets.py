@@ -128,12 +128,12 @@ def contamination(plan: dict[str, Any], level: str) -> AssayContaminationDataset
 
 
 def _schema(card: Card, path: Path) -> schema_dataset.SchemaDatasetFacet:
-    """Fields of rows: one for each feature of a table, one in all for images and series; then those of rows.csv."""
-    shape = card.image_shape or card.series_shape
+    """Fields of rows: one for each feature, or one in all where they have a shape; then those of rows.csv."""
+    shape = card.modality.shape
     if shape is None:
         fields = [Field(name, "float32", fields=None) for name in card.columns]
     else:
-        fields = [Field("features", f"float32[{shape[0]},{shape[1]}]", description=card.modality, fields=None)]
+        fields = [Field("features", f"float32[{shape[0]},{shape[1]}]", description=card.modality.name, fields=None)]
     with (path / "rows.csv").open(encoding="utf-8") as stream:
         about = stream.readline().strip().split(",")
     return schema_dataset.SchemaDatasetFacet(
@@ -142,7 +142,7 @@ def _schema(card: Card, path: Path) -> schema_dataset.SchemaDatasetFacet:
 
 
 def _metrics(project: Project, path: Path) -> Metrics | None:
-    """Metrics of rows; of each column only in tables, for an image has as many as pixels."""
+    """Metrics of rows; of each column only where these have no shape, for an image has as many as pixels."""
     if _n_rows(path) is None:
         return None
     return _measure(path, _stamp(path), read_card(project.data))
@@ -152,7 +152,7 @@ def _metrics(project: Project, path: Path) -> Metrics | None:
 def _measure(path: Path, stamp: object, card: Card) -> Metrics:
     features = np.load(path / "features.npy", mmap_mode="r", allow_pickle=False)
     columns = {}
-    if len(features) and card.image_shape is None and card.series_shape is None:
+    if len(features) and card.modality.shape is None:
         finite = np.isfinite(features)
         low = features.min(axis=0, where=finite, initial=np.inf)
         high = features.max(axis=0, where=finite, initial=-np.inf)

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from assay.calibration.calibrators.registry import Calibrator
     from assay.calibration.calibrators.weighted import DensityRatio
     from assay.calibration.decisions import Scored
-    from assay.calibration.hardness import NullModel, Strata
+    from assay.calibration.hardness import Strata
+    from assay.data.null_models import NullModel
     from assay.data.scaling import Scaler
     from assay.detectors.base import Floats
 
@@ -150,8 +151,8 @@ class _Level:
         method: str,
         seed: int,
     ) -> None:
-        from assay.calibration.hardness import Strata, load_null_model
-        from assay.data.scaling import load_scaler
+        from assay.calibration.hardness import Strata
+        from assay.data.modalities.registry import load_null_model, load_scaler
 
         self.about, self.trained, self.method, self.seed = about, trained, method, seed
         self.adapt_rows, self.reference = adapt, reference
@@ -216,13 +217,7 @@ class _Level:
         from assay.calibration.adapters.outputs import observe
         from assay.calibration.adapters.probes import make_probes
 
-        made = make_probes(
-            self.adapt_rows.features,
-            self.about.modality,
-            seed=self.seed,
-            image_shape=self.about.image_shape,
-            series_shape=self.about.series_shape,
-        )
+        made = make_probes(self.adapt_rows.features, self.about.modality, seed=self.seed)
         return {
             recipe: observe(self.detector, self.null_model, self.scaler.transform(rows))
             for recipe, rows in made.items()

@@ -70,8 +70,8 @@ class LevelScores:
     """
 
     def __init__(self, trained: Path, adapters: Path, level: str, normals: RowSet, anomalies: RowSet) -> None:
-        from assay.calibration.hardness import load_null_model, load_strata
-        from assay.data.scaling import load_scaler
+        from assay.calibration.hardness import load_strata
+        from assay.data.modalities.registry import load_null_model, load_scaler
 
         self.trained, self.adapters = trained / level, adapters / level
         scaler = load_scaler(read_part(self.trained, "scaler"))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.data.dataset import Card, read_card, read_rows
+from assay.data.modalities.registry import modality_fields
 from assay.errors import NoValidCandidateError
 from assay.parts import Part, read_json, read_part
 from assay.pipeline.candidates import candidate_name
@@ -67,10 +68,8 @@ def package(
     behind = {stage: digest for stage, digest in hashes.items() if stage != "select"}
     head = {
         "name": card.name,
-        "modality": card.modality,
         "columns": list(card.columns),
-        "image_shape": None if card.image_shape is None else list(card.image_shape),
-        **({} if card.series_shape is None else {"series_shape": list(card.series_shape)}),
+        **modality_fields(card.modality),
         **({} if card.category_column is None else {"category_column": card.category_column}),
         "eps": eps,
         "calibration": read_json(calibrated / "calibration.json"),

@@ -33,7 +33,6 @@ def split(out: Path, *, data: Path, quarantine: Path, seed: int, source: str) ->
     """
     from assay.data.contamination import make_probes
     from assay.data.quarantine import read_quarantine
-    from assay.data.recipes import RECIPES
     from assay.data.splitting import EXCLUDED, QUARANTINED, ROLES, evidence, split_rows
 
     dataset = read_dataset(data)
@@ -53,8 +52,8 @@ def split(out: Path, *, data: Path, quarantine: Path, seed: int, source: str) ->
                 + (f", {barred[QUARANTINED]} of them quarantined in {quarantine}" if listed else "")
             )
     if kind == "probes":
-        injected = "cluster" if source == "auto" else source
-        recipes = [name for name in RECIPES if name != injected]
+        injected = card.modality.default_recipe if source == "auto" else source
+        recipes = [name for name in card.modality.recipes if name != injected]
         for offset, role in enumerate(("selection", "test"), start=1):
             # Rows that are not finite are left to validation, which names them.
             normals = parts[role].take((parts[role].labels != ANOMALY) & np.isfinite(parts[role].features).all(axis=1))
@@ -64,7 +63,7 @@ def split(out: Path, *, data: Path, quarantine: Path, seed: int, source: str) ->
                 n=max(60, len(normals) // 5),
                 seed=1_000 * (seed + 1) + offset,
                 columns=card.columns,
-                image_shape=card.image_shape,
+                modality=card.modality,
             )
             write_rows(out / role / "probes", probes)
     unit = "time" if (dataset.data.rows["time"] != "").any() else "row"
@@ -112,7 +111,7 @@ def contaminate(
         source=source,
         seed=seed,
         columns=about.columns,
-        image_shape=about.image_shape,
+        modality=about.modality,
     )
     unknown = int((clean.labels == -1).sum())
     plan = []

@@ -19,7 +19,7 @@ from assay.pipeline.progress import Progress, silent
 from assay.pipeline.rows import HELD_OUT, level_rows, levels_of, training_rows
 
 if TYPE_CHECKING:
-    from assay.calibration.hardness import NullModel
+    from assay.data.null_models import NullModel
     from assay.data.scaling import Scaler
     from assay.detectors.base import Detector
 
@@ -73,8 +73,7 @@ def train(
             choice.name,
             choice.params,
             seed=seed,
-            image_shape=about.image_shape,
-            series_shape=about.series_shape,
+            modality=about.modality,
             device=device,
         )
         rows, labels = training_rows(train, contaminated, level, labelled=detector.uses_labels)
@@ -103,13 +102,10 @@ def train(
 
 def _scale_level(about: Card, rows: RowSet, out: Path) -> tuple[Scaler, NullModel]:
     """Fit and write the scaler and the null model of a level; return both."""
-    from assay.calibration.hardness import make_null_model
-    from assay.data.scaling import scaler_for
-
-    scaler = scaler_for(about.modality, about.series_shape).fit(rows.features)
+    scaler = about.modality.scaler().fit(rows.features)
     scaled = scaler.transform(rows.features)
     write_part(out, "scaler", scaler.to_part())
-    null_model = make_null_model(about.modality, about.image_shape, about.series_shape).fit(scaled)
+    null_model = about.modality.null_model().fit(scaled)
     write_part(out, "null_model", null_model.to_part())
     return scaler, null_model
 

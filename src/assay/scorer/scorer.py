@@ -16,9 +16,11 @@ from assay.calibration.calibrators.mondrian import MondrianCalibrator
 from assay.calibration.calibrators.registry import Calibrator, load_calibrator
 from assay.calibration.calibrators.weighted import load_ratio
 from assay.calibration.decisions import Reference, Rule, Scored, score_rows
-from assay.calibration.hardness import NullModel, load_null_model, load_strata
+from assay.calibration.hardness import load_strata
 from assay.data.categories import Texts
-from assay.data.scaling import Scaler, load_scaler
+from assay.data.modalities.registry import load_null_model, load_scaler
+from assay.data.null_models import NullModel
+from assay.data.scaling import Scaler
 from assay.detectors.base import Detector
 from assay.detectors.registry import load_detector, unpackageable
 from assay.errors import ScorerError, TamperedError

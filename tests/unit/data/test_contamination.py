@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from assay.data.contamination import RECORD_COLUMNS, Level, inject, make_probes
 from assay.data.dataset import Dataset, RowSet, fingerprints
+from assay.data.modalities.image import Image
+from assay.data.modalities.tabular import TABULAR
 from assay.data.public_sets import load_named
 from assay.data.recipes import RECIPES, synthesize
-from assay.data.scaling import scaler_for
 from assay.data.splitting import split_rows
 from assay.errors import ConfigError, DataError, PoolTooSmallError
 
@@ -45,7 +46,7 @@ def make(n: int, *, label: int = 0, seed: int = 0, d: int = 3) -> RowSet:
 
 def run(train: RowSet, pool: RowSet, *, levels: tuple[float, ...] = LEVELS, source: str, seed: int = 0) -> list[Level]:
     columns = tuple(f"x{i}" for i in range(train.features.shape[1]))
-    return inject(train, pool, levels=levels, source=source, seed=seed, image_shape=None, columns=columns)
+    return inject(train, pool, levels=levels, source=source, seed=seed, modality=TABULAR, columns=columns)
 
 
 def same(a: RowSet, b: RowSet) -> None:
@@ -64,7 +65,7 @@ def test_levels_hold_the_stated_share_nested_and_on_record(
         levels=LEVELS,
         source=source,
         seed=7,
-        image_shape=card.image_shape,
+        modality=card.modality,
         columns=card.columns,
     )
     assert [level.rho for level in found] == list(LEVELS)
@@ -158,9 +159,9 @@ def test_unknown_sources_and_recipes_are_named() -> None:
         run(make(50), make(5, label=1), source="noise")
     for recipes in (["pool"], [], ["local", "local"]):
         with pytest.raises(ConfigError, match="recipes"):
-            make_probes(make(50), recipes=recipes, n=10, seed=0, columns=("x0", "x1", "x2"), image_shape=None)
+            make_probes(make(50), recipes=recipes, n=10, seed=0, columns=("x0", "x1", "x2"), modality=TABULAR)
     with pytest.raises(ConfigError, match="1 probes"):
-        make_probes(make(50), recipes=["local", "global"], n=1, seed=0, columns=("x0", "x1", "x2"), image_shape=None)
+        make_probes(make(50), recipes=["local", "global"], n=1, seed=0, columns=("x0", "x1", "x2"), modality=TABULAR)
 
 
 def test_rows_that_no_recipe_can_be_fitted_on_are_refused() -> None:
@@ -183,17 +184,17 @@ def test_data_without_room_for_new_rows_are_refused() -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_is_a_stream(recipe: str) -> None:
-    few, many = (synthesize(recipe, make(80).features, n, seed=3, image=False) for n in (10, 40))
+    few, many = (synthesize(recipe, make(80).features, n, seed=3, modality=TABULAR) for n in (10, 40))
     np.testing.assert_array_equal(few[0], many[0][:10])
     np.testing.assert_array_equal(few[1], many[1][:10])
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_synthetic_rows_stay_in_bounds(recipe: str, dataset: Dataset, parts: dict[str, RowSet]) -> None:
-    X, image = parts["train"].features, dataset.card.image_shape is not None
-    made, _ = synthesize(recipe, X, 300, seed=0, image=image)
+    X, modality = parts["train"].features, dataset.card.modality
+    made, _ = synthesize(recipe, X, 300, seed=0, modality=modality)
     low, high = X.min(axis=0), X.max(axis=0)
-    if image:
+    if modality.name == "image":
         assert made.min() >= X.min()
         assert made.max() <= X.max()
     else:
@@ -206,7 +207,7 @@ def test_synthetic_rows_stay_in_bounds(recipe: str, dataset: Dataset, parts: dic
 def test_one_column_a_constant_one_and_huge_values_are_no_obstacle(recipe: str) -> None:
     rng = np.random.default_rng(0)
     X = np.stack([rng.normal(size=60), np.full(60, 4.0), rng.normal(size=60) * 1e38], axis=1).astype(np.float32)
-    made, _ = synthesize(recipe, X, 50, seed=0, image=False)
+    made, _ = synthesize(recipe, X, 50, seed=0, modality=TABULAR)
     assert np.isfinite(made).all()
     assert (made[:, 1] == 4).all()
     assert len(run(rows_of(X[:, :1], 0, "r"), make(1, label=1, d=1), source=recipe)[-1].injected) == 7
@@ -216,7 +217,7 @@ def test_dependency_keeps_the_margins_and_breaks_the_dependence() -> None:
     rng = np.random.default_rng(0)
     a = rng.normal(size=2000)
     X = np.stack([a, a + 0.1 * rng.normal(size=2000)], axis=1).astype(np.float32)
-    made, _ = synthesize("dependency", X, 2000, seed=0, image=False)
+    made, _ = synthesize("dependency", X, 2000, seed=0, modality=TABULAR)
     assert abs(np.asarray(pd.DataFrame(made).corr())[0, 1]) < 0.1
     np.testing.assert_allclose(made.mean(axis=0), X.mean(axis=0), atol=0.1)
     np.testing.assert_allclose(made.std(axis=0), X.std(axis=0), rtol=0.1)
@@ -224,7 +225,7 @@ def test_dependency_keeps_the_margins_and_breaks_the_dependence() -> None:
 
 def test_local_has_five_times_the_covariance_of_its_neighbourhood() -> None:
     X = np.random.default_rng(0).multivariate_normal([3, -2], [[4, 1], [1, 1]], size=40).astype(np.float32)
-    made, _ = synthesize("local", X, 20_000, seed=0, image=False)  # 40 rows are one neighbourhood
+    made, _ = synthesize("local", X, 20_000, seed=0, modality=TABULAR)  # 40 rows are one neighbourhood
     # Clipping at half a range beyond the data cuts the far tails only.
     np.testing.assert_allclose(np.cov(made, rowvar=False), 5 * np.cov(X, rowvar=False), rtol=0.2)
 
@@ -241,10 +242,8 @@ def test_synthetic_rows_look_anomalous_to_a_neighbour_distance(
     for seed in range(5):
         redrawn = split_rows(dataset.data, card.columns, seed=seed)
         train, test = redrawn["train"], redrawn["test"].take(redrawn["test"].labels == 0)
-        probes = make_probes(
-            test, recipes=[recipe], n=100, seed=seed, columns=card.columns, image_shape=card.image_shape
-        )
-        scaler = scaler_for(card.modality).fit(train.features)
+        probes = make_probes(test, recipes=[recipe], n=100, seed=seed, columns=card.columns, modality=card.modality)
+        scaler = card.modality.scaler().fit(train.features)
         neighbours = NearestNeighbors(n_neighbors=5).fit(scaler.transform(train.features))
         rows = scaler.transform(np.concatenate([test.features, probes.features]))
         truth = np.repeat([0, 1], [len(test), len(probes)])
@@ -260,7 +259,7 @@ def test_probes_are_shared_equally_new_and_on_record(dataset: Dataset, parts: di
         n=50,
         seed=3,
         columns=card.columns,
-        image_shape=card.image_shape,
+        modality=card.modality,
     )
     assert found.rows["recipe"].value_counts().to_dict() == {"local": 17, "global": 17, "dependency": 16}
     assert tuple(found.rows.columns) == RECORD_COLUMNS
@@ -273,7 +272,7 @@ def test_probes_are_shared_equally_new_and_on_record(dataset: Dataset, parts: di
 
 def test_cluster_lies_far_outside_and_local_beside_its_source() -> None:
     X = np.random.default_rng(0).normal(size=(500, 5)).astype(np.float32)
-    made, _ = synthesize("cluster", X, 200, seed=0, image=False)
+    made, _ = synthesize("cluster", X, 200, seed=0, modality=TABULAR)
     assert np.median(np.linalg.norm(made, axis=1)) > np.linalg.norm(X, axis=1).max()
 
     halves = X + np.repeat([[-50.0], [50.0]], 250, axis=0).astype(np.float32)
@@ -285,7 +284,7 @@ def test_cluster_lies_far_outside_and_local_beside_its_source() -> None:
 def test_synthetic_rows_are_all_different_where_clipping_makes_them_equal() -> None:
     pixels = np.array([[0, 1], [1, 0]] * 30, dtype=np.float32)  # clipping leads to [0, 0] and [1, 1]
     train = rows_of(pixels, 0, "p")
-    made, _ = synthesize("dependency", pixels, 49, seed=1, image=True)
+    made, _ = synthesize("dependency", pixels, 49, seed=1, modality=Image((1, 2)))
     assert len(np.unique(made, axis=0)) < 49
     found = inject(
         train,
@@ -293,7 +292,7 @@ def test_synthetic_rows_are_all_different_where_clipping_makes_them_equal() -> N
         levels=(0, 0.45),
         source="dependency",
         seed=1,
-        image_shape=(1, 2),
+        modality=Image((1, 2)),
         columns=("x0", "x1"),
     )[-1].injected
     assert len(np.unique(np.concatenate([found.features, np.unique(pixels, axis=0)]), axis=0)) == 49 + 2
@@ -301,6 +300,6 @@ def test_synthetic_rows_are_all_different_where_clipping_makes_them_equal() -> N
 
 def test_at_most_five_thousand_rows_are_fitted() -> None:
     X = np.random.default_rng(0).normal(size=(20_000, 2)).astype(np.float32)
-    _, sources = synthesize("local", X, 30_000, seed=0, image=False)
+    _, sources = synthesize("local", X, 30_000, seed=0, modality=TABULAR)
     assert 4_500 < len(set(sources)) <= 5_000
     assert sources.max() > 15_000

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from assay.data.dataset import Card, Dataset, RowSet, fingerprints, read_card, read_dataset, read_rows, write_dataset
+from assay.data.modalities.image import Image
+from assay.data.modalities.tabular import TABULAR
 from assay.errors import DataError
 
 COLUMNS = ("b", "a", "c")
@@ -27,7 +29,7 @@ def dataset() -> Dataset:
         }
     )
     features = np.array([[1, 2, 3], [0.1, -0.0, 1e-45], [np.nan, np.inf, -np.inf], [3e38, 5, 6]], np.float32)
-    return Dataset(Card("small", "tabular", COLUMNS, None, "made here"), RowSet(features, rows))
+    return Dataset(Card("small", TABULAR, COLUMNS, "made here"), RowSet(features, rows))
 
 
 def test_a_dataset_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -49,7 +51,7 @@ def test_writing_twice_gives_the_same_bytes_and_nothing_else(tmp_path: Path) -> 
 
 
 def test_an_image_shape_survives(tmp_path: Path) -> None:
-    card = Card("tiny", "image", ("p", "q"), (1, 2), "made here")
+    card = Card("tiny", Image((1, 2)), ("p", "q"), "made here")
     write_dataset(tmp_path, Dataset(card, RowSet(np.zeros((4, 2), np.float32), dataset().data.rows)))
     assert read_card(tmp_path) == card
 

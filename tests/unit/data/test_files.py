@@ -32,7 +32,7 @@ def test_a_csv_becomes_a_dataset(tmp_path: Path) -> None:
     path = csv(tmp_path, "id,x,ill,y,who\n007,1.5,0,2,a\n008,,1,inf,\n009,-1,,True,NA\n".replace("True", "3"))
     found = read_table(path, name="mine", label="ill", id_column="id", group="who")
     assert found.card.columns == ("x", "y")
-    assert (found.card.modality, found.card.source) == ("tabular", "mine.csv")
+    assert (found.card.modality.name, found.card.source) == ("tabular", "mine.csv")
     assert found.data.rows["row_id"].tolist() == ["007", "008", "009"]
     assert found.data.labels.tolist() == [0, 1, -1]
     assert found.data.rows["group"].tolist() == ["a", "", "NA"]

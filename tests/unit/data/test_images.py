@@ -14,11 +14,12 @@ import pytest
 
 from assay.data import images, series
 from assay.data.dataset import Card, Dataset, RowSet, read_dataset, write_dataset
-from assay.data.expectations import MANY_PIXELS, learn_suite
+from assay.data.expectations import learn_suite
 from assay.data.images import IMAGE_SETS, load_images
 from assay.data.mirrored import MirroredFile
+from assay.data.modalities.image import MANY_PIXELS, Image
+from assay.data.modalities.series import Series
 from assay.data.public_sets import load_named
-from assay.data.scaling import scaler_for
 from assay.data.validation import validate
 from assay.errors import DataError
 
@@ -49,8 +50,7 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_one_class_is_normal_and_the_others_are_equally_many_anomalies(mirror: Path, tmp_path: Path) -> None:
     found = load_named("fashion-mnist-3", mirror=mirror, cache=tmp_path / "cache")
     pixels, classes = load_images("fashion-mnist", mirror=mirror)
-    assert found.card.modality == "image"
-    assert found.card.image_shape == (28, 28)
+    assert found.card.modality == Image((28, 28))
     assert found.card.columns[29] == "pixel_1_1"
     assert "2 images of each other class" in found.card.source
     assert (found.data.labels == 0).sum() == 90
@@ -68,8 +68,7 @@ def test_one_class_is_normal_and_the_others_are_equally_many_anomalies(mirror: P
 
 def test_series_have_their_shape_on_the_card(mirror: Path, tmp_path: Path) -> None:
     found = load_named("ecg5000", mirror=mirror, cache=tmp_path / "cache")
-    assert found.card.modality == "series"
-    assert found.card.series_shape == (6, 1)
+    assert found.card.modality == Series((6, 1))
     assert found.card.columns == ("t000", "t001", "t002", "t003", "t004", "t005")
     assert (found.data.labels == 1).sum() == 10
     write_dataset(tmp_path / "data", found)
@@ -78,14 +77,14 @@ def test_series_have_their_shape_on_the_card(mirror: Path, tmp_path: Path) -> No
 
 def test_series_are_scaled_channel_by_channel() -> None:
     windows = np.random.default_rng(0).normal(size=(50, 4, 2)) * [1, 10] + [0, 5]
-    scaler = scaler_for("series", (4, 2)).fit(windows.reshape(50, 8))
+    scaler = Series((4, 2)).scaler().fit(windows.reshape(50, 8))
     scaled = scaler.transform(windows.reshape(50, 8)).reshape(50, 4, 2)
     np.testing.assert_allclose(scaled.mean(axis=(0, 1)), 0, atol=1e-6)
     np.testing.assert_allclose(scaled.std(axis=(0, 1)), 1, atol=1e-6)
     steps = scaled.mean(axis=0)
     assert np.abs(steps).max() > 1e-3
     with pytest.raises(DataError, match="2 channels"):
-        scaler_for("series", (4, 2)).fit(np.ones((3, 7)))
+        Series((4, 2)).scaler().fit(np.ones((3, 7)))
 
 
 def test_a_file_that_only_a_mirror_holds_says_where_the_original_is(
@@ -114,7 +113,7 @@ def test_large_images_are_judged_as_a_whole(tmp_path: Path) -> None:
         {"row_id": [f"r{i}" for i in range(30)], "label": np.zeros(30, np.int8), "group": "", "time": ""}
     )
     columns = tuple(f"p{i}" for i in range(side**2))
-    card = Card("large", "image", columns, (side, side), "made here")
+    card = Card("large", Image((side, side)), columns, "made here")
     suite = learn_suite(Dataset(card, RowSet(features, rows)))
     assert len(suite["expectations"]) < 12
     spoilt = features.copy()

@@ -16,6 +16,8 @@ import pytest
 from assay.data import public_sets as registry
 from assay.data.dataset import read_dataset, write_dataset
 from assay.data.images import IMAGE_SETS
+from assay.data.modalities.image import Image
+from assay.data.modalities.tabular import TABULAR
 from assay.data.public_sets import PUBLIC, PublicFile, dataset_names, load_named
 from assay.errors import DataError
 
@@ -74,8 +76,7 @@ def test_bundled_sets_have_the_same_bytes_everywhere(name: str, tmp_path: Path) 
 
 def test_digits_are_images_with_zero_as_the_anomaly(tmp_path: Path) -> None:
     digits = load_named("digits", mirror=None, cache=tmp_path)
-    assert digits.card.modality == "image"
-    assert digits.card.image_shape == (8, 8)
+    assert digits.card.modality == Image((8, 8))
     assert digits.card.columns[8] == "pixel_1_0"
     assert digits.data.rows["row_id"].iloc[[0, -1]].tolist() == ["digits-0000", "digits-1796"]
     assert (digits.data.labels == 1).sum() == 178
@@ -140,7 +141,7 @@ def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
 
 
 def test_names() -> None:
-    assert dataset_names() == ("digits", "breast_cancer", *SHAPES, "ecg5000", *IMAGE_SETS)
+    assert dataset_names() == ("digits", "breast_cancer", *SHAPES, *IMAGE_SETS, "ecg5000")
 
 
 @pytest.mark.skipif("ASSAY_DATA_MIRROR" not in os.environ, reason="ASSAY_DATA_MIRROR names no folder of public files")
@@ -150,6 +151,6 @@ def test_public_sets_are_the_published_ones(name: str, tmp_path: Path) -> None:
     labels = found.data.labels
     assert (*found.data.features.shape, (labels == 1).sum()) == SHAPES[name]
     assert set(labels) == {0, 1}
-    assert found.card.image_shape == ((8, 8) if name == "optdigits" else None)
+    assert found.card.modality == (Image((8, 8)) if name == "optdigits" else TABULAR)
     write_dataset(tmp_path / "data", found)
     np.testing.assert_array_equal(read_dataset(tmp_path / "data").data.features, found.data.features)

@@ -14,6 +14,8 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from tests.damage import assert_damaged_parts_are_refused, assert_wrong_parameters_are_refused
 
+from assay.data.modalities.image import Image
+from assay.data.modalities.series import Series
 from assay.detectors.base import Detector, Embeds, n_stored_floats
 from assay.detectors.registry import DETECTORS, detector_class, load_detector, make_detector
 from assay.errors import ConfigError, InputError, ScorerError, TrainingError
@@ -312,12 +314,13 @@ def test_wrong_parameters_are_refused_when_fitting() -> None:
 
 
 def test_what_the_run_sets_reaches_those_that_take_it() -> None:
-    by_run: dict[str, Any] = {"seed": 7, "image_shape": (8, 8), "device": "cpu"}
+    by_run: dict[str, Any] = {"seed": 7, "modality": Image((8, 8)), "device": "cpu"}
     assert {"series_shape": (10, 2)}.items() <= make_detector(
-        "lstm_predictor", {}, seed=0, series_shape=(10, 2)
+        "lstm_predictor", {}, seed=0, modality=Series((10, 2))
     ).get_params().items()
-    assert by_run.items() <= make_detector("autoencoder", {}, **by_run).get_params().items()
-    assert not by_run.keys() & make_detector("knn", {}, **by_run).get_params().keys()
+    given = {"seed": 7, "image_shape": (8, 8), "device": "cpu"}
+    assert given.items() <= make_detector("autoencoder", {}, **by_run).get_params().items()
+    assert not given.keys() & make_detector("knn", {}, **by_run).get_params().keys()
     with pytest.raises(ConfigError, match="'tpu'; it must be one of 'auto', 'cpu', 'cuda'"):
         make_detector("autoencoder", {}, seed=0, device="tpu")
     with pytest.raises(ConfigError, match="seed is -1"):

@@ -18,6 +18,7 @@ import yaml
 from tests.conftest import QUICK
 
 from assay.data.dataset import Card, Dataset, RowSet, read_dataset, write_dataset
+from assay.data.modalities.tabular import TABULAR
 from assay.data.quarantine import ensure_quarantine
 from assay.data.target import ensure_target, target_path, write_target
 from assay.errors import DataError, LedgerError, TamperedError
@@ -49,7 +50,7 @@ def make_rows(n: int, seed: int, prefix: str) -> RowSet:
 
 
 def ingest(root: Path, name: str, data: RowSet, id_column: str | None = None) -> None:
-    write_dataset(root / "data" / name, Dataset(Card(name, "tabular", COLUMNS, None, "made here", id_column), data))
+    write_dataset(root / "data" / name, Dataset(Card(name, TABULAR, COLUMNS, "made here", id_column), data))
     ensure_quarantine(root, name)
 
 
@@ -496,7 +497,7 @@ def test_ids_that_are_numbers_of_another_dataset(project: Project) -> None:
     ingest(project.root, NAME, RowSet(data.features, data.rows.assign(row_id=ids)), id_column="patient")
     columns = ("patient", "height")
     other = RowSet(data.features[:, :2], data.rows)
-    write_dataset(project.root / "data" / OTHER, Dataset(Card(OTHER, "tabular", columns, None, "made here"), other))
+    write_dataset(project.root / "data" / OTHER, Dataset(Card(OTHER, TABULAR, columns, "made here"), other))
     run(project)
     found = ask(project, pd.DataFrame({"patient": ids[:20]}))
     assert found.asked.by == "row_id"
@@ -506,7 +507,7 @@ def test_ids_that_are_numbers_of_another_dataset(project: Project) -> None:
 def test_rows_that_fit_several_layouts_of_a_dataset_are_counted_once(project: Project) -> None:
     run(project)
     data = make_rows(300, 0, "p")
-    fewer = Dataset(Card(NAME, "tabular", COLUMNS[:2], None, "made here"), RowSet(data.features[:, :2], data.rows))
+    fewer = Dataset(Card(NAME, TABULAR, COLUMNS[:2], "made here"), RowSet(data.features[:, :2], data.rows))
     asked = table(project).iloc[:30].drop(columns="row_id")
     write_dataset(project.root / "data" / NAME, fewer)
     found = ask(project, asked)

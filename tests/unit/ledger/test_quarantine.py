@@ -13,6 +13,7 @@ import yaml
 from tests.conftest import QUICK
 
 from assay.data.dataset import Card, Dataset, RowSet, fingerprints, write_dataset
+from assay.data.modalities.tabular import TABULAR
 from assay.data.quarantine import COLUMNS, ensure_quarantine, quarantine_path, read_quarantine, write_quarantine
 from assay.data.splitting import EXCLUDED, ROLES, split_rows
 from assay.errors import ConfigError, DataError, StageError
@@ -50,7 +51,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     params = yaml.safe_load(QUICK) | {"dataset": NAME}
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     for seed, name in enumerate((NAME, OTHER)):
-        write_dataset(root / "data" / name, Dataset(Card(name, "tabular", NAMES, None, "made"), make_rows(300, seed)))
+        write_dataset(root / "data" / name, Dataset(Card(name, TABULAR, NAMES, "made"), make_rows(300, seed)))
         ensure_quarantine(root, name)
     return Project(root)
 
@@ -129,7 +130,7 @@ def test_rows_that_would_fail_validation_do_not_once_they_are_quarantined(projec
     features = clean.features.copy()
     features[7, 1] = np.nan
     write_json(project.suite, learn_suite(read_dataset(project.data)))
-    spoilt = Dataset(Card(NAME, "tabular", NAMES, None, "made"), RowSet(features, clean.rows))
+    spoilt = Dataset(Card(NAME, TABULAR, NAMES, "made"), RowSet(features, clean.rows))
     write_dataset(project.data, spoilt)
     for stage in ("split", "contaminate"):
         stages.run(project, stage)
@@ -187,7 +188,7 @@ def test_an_id_means_the_content_it_has_now_or_else_had_when_it_was_used(project
     keep_rows(project.root, project.events, NAME)
     data = make_rows(300, 0)
     fewer = RowSet(data.features[10:] + 1, data.rows.iloc[10:])
-    write_dataset(project.data, Dataset(Card(NAME, "tabular", NAMES, None, "made"), fewer))
+    write_dataset(project.data, Dataset(Card(NAME, TABULAR, NAMES, "made"), fewer))
     done = put(project, pd.DataFrame({"row_id": ["p-4", "p-20", "p-4", "never"]}))
     assert done.changed == 2
     now = fingerprints(fewer.features[10:11], NAMES)[0]
@@ -202,13 +203,11 @@ def test_thousands_of_ids_that_only_runs_know_take_no_time(project: Project) -> 
     from assay.ledger.rows import keep_rows
 
     data = make_rows(20_000, 0)
-    write_dataset(project.data, Dataset(Card(NAME, "tabular", NAMES, None, "made"), data))
+    write_dataset(project.data, Dataset(Card(NAME, TABULAR, NAMES, "made"), data))
     for stage in ("split", "contaminate"):
         stages.run(project, stage)
     keep_rows(project.root, project.events, NAME)
-    write_dataset(
-        project.data, Dataset(Card(NAME, "tabular", NAMES, None, "made"), data.take(np.arange(9_000, 20_000)))
-    )
+    write_dataset(project.data, Dataset(Card(NAME, TABULAR, NAMES, "made"), data.take(np.arange(9_000, 20_000))))
     started = perf_counter()
     assert put(project, pd.DataFrame({"row_id": data.rows["row_id"].iloc[3:17_000]})).changed == 16_997
     assert perf_counter() - started < 10

@@ -17,6 +17,8 @@ from tests.conftest import QUICK, ROOT
 from tests.openlineage_model import contamination_schema, problems
 
 from assay.data.dataset import Card, Dataset, RowSet, write_dataset
+from assay.data.modalities.image import Image
+from assay.data.modalities.tabular import TABULAR
 from assay.openlineage.client import new_run_id, tell_run_ended, tell_run_started, telling
 from assay.openlineage.datasets import SCHEMA_ID, contamination, input_datasets
 from assay.project.layout import Project
@@ -42,7 +44,7 @@ def make_project(root: Path, *, image_shape: tuple[int, int] | None = None, bad:
         features[0], features[:, 3] = [np.nan, np.inf, 1, np.nan], np.nan
     rows = pd.DataFrame({"row_id": list("abcdef"), "label": np.zeros(6, np.int8), "group": "", "time": ""})
     columns = ("one", "two", "three", "four")
-    card = Card("metals", "tabular" if image_shape is None else "image", columns, image_shape, "made")
+    card = Card("metals", TABULAR if image_shape is None else Image(image_shape), columns, "made")
     write_dataset(root / "data/metals", Dataset(card, RowSet(features, rows)))
     shutil.copyfile(ROOT / "dvc.yaml", root / "dvc.yaml")
     (root / "params.yaml").write_text(QUICK.replace("breast_cancer", "metals"))

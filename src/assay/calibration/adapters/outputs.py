@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from assay.errors import DataError
 
 if TYPE_CHECKING:
-    from assay.calibration.hardness import NullModel
+    from assay.data.null_models import NullModel
     from assay.detectors.base import Detector
 
 Floats = NDArray[np.floating[Any]]

@@ -11,7 +11,8 @@ import numpy as np
 from annotated_types import Ge
 from numpy.typing import NDArray
 
-from assay.data.scaling import Scaler, Standard, load_scaler, scaler_for
+from assay.data.modalities.registry import load_scaler, modality_of_network
+from assay.data.scaling import Scaler
 from assay.detectors.base import Detector, Floats, Labels, Progress, check_rows, require_fitted
 from assay.detectors.wrappers.wrapper import Wrapper
 from assay.errors import TrainingError
@@ -34,8 +35,8 @@ class Cross(Wrapper):
 
     A row's fold is a hash of its content, so that equal rows are in one fold. Rows arrive scaled by statistics of
     all training rows, the held-out ones among them. Therefore each fold scales its rows again, by the scaler of the
-    modality, fitted on its own rows (`assay.data.scaling.scaler_for`: column by column; all pixels of images alike;
-    channel by channel for series): as one such map after another is one again, that is the fold's own scaler on
+    modality, fitted on its own rows (column by column; all pixels of images alike; channel by channel for
+    series): as one such map after another is one again, that is the fold's own scaler on
     the raw rows, up to rounding, and but for columns that are constant in the fold, which are only shifted.
 
     Rows with label 1, which a detector that learns from labels needs, are known to every fold and in none.
@@ -150,7 +151,7 @@ class Cross(Wrapper):
 
     def _new_scaler(self) -> Scaler:
         """Return the unfitted scaler that the modality has."""
-        return scaler_for("tabular" if self.image_shape is None else "image", self.series_shape)
+        return modality_of_network(self.image_shape, self.series_shape).scaler()
 
     def _own_arrays(self) -> dict[str, Array]:
         arrays: dict[str, Array] = {"held_out_scores": self.held_out_scores_, "fold_of": self.fold_of_}
@@ -170,9 +171,8 @@ class Cross(Wrapper):
         if unknown := [name for name in arrays if name.startswith("scaler.") and not name.startswith(leads)]:
             raise ValueError(f"it has no fold for its array {unknown[0]!r}")
         for lead in leads:
-            scaler = self._new_scaler()
-            kind = "standard" if isinstance(scaler, Standard) else "minmax"
-            own = inner_part(Part(self.kind, {}, dict(arrays)), lead, {"kind": kind, "config": {}})
+            head = {"kind": self._new_scaler().kind, "config": {}}
+            own = inner_part(Part(self.kind, {}, dict(arrays)), lead, head)
             self.scalers_.append(load_scaler(own))
             self.scalers_[-1].transform(np.zeros((1, self.n_features_in_), dtype=np.float32))
 

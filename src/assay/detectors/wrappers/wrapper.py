@@ -11,6 +11,7 @@ from annotated_types import Len
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
+from assay.data.modalities.registry import modality_of_network
 from assay.detectors.base import Detector, Floats, Labels, Progress, check_labels, check_rows, require_fitted
 from assay.errors import ConfigError
 from assay.families import Heads, check_part, inner_part, stored_parameters
@@ -115,8 +116,7 @@ class Wrapper(BaseEstimator):  # type: ignore[misc]
             name,
             params or {},
             seed=seed,
-            image_shape=self.image_shape,
-            series_shape=self.series_shape,
+            modality=modality_of_network(self.image_shape, self.series_shape),
             device=self.device,
         )
         if made.uses_labels and not self.passes_labels:

@@ -14,7 +14,8 @@ from sklearn.preprocessing import SplineTransformer
 from assay.calibration.adapters.cadet import Cadet
 from assay.calibration.adapters.outputs import Outputs
 from assay.calibration.adapters.registry import ADAPTERS, Identity, load_adapter, make_adapter
-from assay.calibration.hardness import MeanNull, Strata
+from assay.calibration.hardness import Strata
+from assay.data.null_models import MeanNull
 from assay.detectors.registry import make_detector
 from assay.errors import ConfigError, DataError, ScorerError
 from assay.evaluation.metrics import stratum_rates

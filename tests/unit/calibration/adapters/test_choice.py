@@ -13,7 +13,9 @@ from assay.calibration.adapters.cadet import Cadet
 from assay.calibration.adapters.outputs import Outputs, observe
 from assay.calibration.adapters.probes import make_probes
 from assay.calibration.adapters.registry import Identity
-from assay.calibration.hardness import make_null_model
+from assay.data.modalities.image import Image
+from assay.data.modalities.series import Series
+from assay.data.modalities.tabular import TABULAR
 from assay.data.recipes import RECIPES
 from assay.detectors.registry import make_detector
 from assay.errors import ConfigError, DataError
@@ -192,40 +194,35 @@ def test_bad_arguments_are_refused():
     with pytest.raises(DataError, match="1 probes of kind 'a'"):
         choose_adapter(CANDIDATES, biased(rng, 50), {"a": biased(rng, 1)}, seed=0)
     assert "no probes" in choose_adapter(CANDIDATES, biased(rng, 50), {}, seed=0).evidence["reason"]
-    with pytest.raises(ConfigError, match="'text'"):
-        make_probes(np.ones((5, 4)), "text", seed=0)
-    with pytest.raises(ConfigError, match="'image'"):
-        make_probes(np.ones((5, 4)), "image", seed=0)
 
 
-SHAPES = [("tabular", {}, 12), ("image", {"image_shape": (3, 4)}, 12), ("image", {"image_shape": (8, 8)}, 64)]
-SHAPES += [("series", {"series_shape": (6, 2)}, 12), ("series", {"series_shape": (1, 3)}, 3)]
+SHAPES = [(TABULAR, 12), (Image((3, 4)), 12), (Image((8, 8)), 64), (Series((6, 2)), 12), (Series((1, 3)), 3)]
 
 
-@pytest.mark.parametrize(("modality", "shape", "width"), SHAPES)
-def test_probes_are_few_seeded_and_new(modality, shape, width):
+@pytest.mark.parametrize(("modality", "width"), SHAPES)
+def test_probes_are_few_seeded_and_new(modality, width):
     rows = np.random.default_rng(0).gamma(2, size=(60, width)).astype(np.float32)
     before = rows.copy()
-    made = make_probes(rows, modality, seed=4, **shape)
+    made = make_probes(rows, modality, seed=4)
     assert len(made) == 4
     assert sum(len(found) for found in made.values()) <= 500
-    for kind, found in make_probes(rows, modality, seed=4, **shape).items():
+    for kind, found in make_probes(rows, modality, seed=4).items():
         assert found.dtype == np.float32
         assert np.isfinite(found).all()
         np.testing.assert_array_equal(found, made[kind])
-    other = make_probes(rows, modality, seed=5, **shape)
+    other = make_probes(rows, modality, seed=5)
     assert all(not np.array_equal(other[kind], made[kind]) for kind in made)
     np.testing.assert_array_equal(rows, before)
-    assert make_probes(rows[:1], modality, seed=4, **shape) == {}
-    assert all(np.isfinite(found).all() for found in make_probes(0 * rows[:2], modality, seed=4, **shape).values())
+    assert make_probes(rows[:1], modality, seed=4) == {}
+    assert all(np.isfinite(found).all() for found in make_probes(0 * rows[:2], modality, seed=4).values())
 
 
 def test_tabular_probes_are_the_recipes_and_the_far_ones_are_of_every_strength():
     rng = np.random.default_rng(0)
     rows = (rng.standard_normal((400, 3)) @ rng.standard_normal((3, 6))).astype(np.float32)
-    made = make_probes(rows, "tabular", seed=0)
+    made = make_probes(rows, TABULAR, seed=0)
     assert list(made) == list(RECIPES)
-    null = make_null_model("tabular").fit(rows)
+    null = TABULAR.null_model().fit(rows)
     for kind in ("global", "cluster"):
         above = (null.hardness(made[kind])[:, None] > null.hardness(rows)).mean(axis=1)
         assert 0.1 < (above < 0.9).mean() < 0.9
@@ -235,15 +232,13 @@ def test_images_and_series_have_probes_that_are_easier_as_hard_and_harder_than_n
     rng = np.random.default_rng(0)
     images = rng.standard_normal((300, 144))
     walks = np.cumsum(rng.standard_normal((300, 40)), axis=1)
-    for rows, modality, shape, easier, same, harder in (
-        (images, "image", {"image_shape": (12, 12)}, "erased", ("turned", "patch"), ("confetti",)),
-        (walks, "series", {"series_shape": (40, 1)}, "stuck", ("backwards",), ("spike", "shift")),
+    for rows, modality, easier, same, harder in (
+        (images, Image((12, 12)), "erased", ("turned", "patch"), ("confetti",)),
+        (walks, Series((40, 1)), "stuck", ("backwards",), ("spike", "shift")),
     ):
-        null = make_null_model(modality, **shape).fit(rows)
+        null = modality.null_model().fit(rows)
         usual = null.hardness(rows).mean()
-        ratio = {
-            kind: null.hardness(x).mean() / usual for kind, x in make_probes(rows, modality, seed=0, **shape).items()
-        }
+        ratio = {kind: null.hardness(x).mean() / usual for kind, x in make_probes(rows, modality, seed=0).items()}
         assert ratio[easier] < 0.995
         assert all(ratio[kind] == pytest.approx(1, abs=0.03) for kind in same)
         assert all(ratio[kind] > 1.05 for kind in harder)
@@ -255,9 +250,7 @@ def test_with_a_detector_and_probes_of_its_own_rows_the_plain_score_is_kept_on_b
     for seed in range(4):
         rng = np.random.default_rng(seed)
         train, adapt = rng.standard_normal((2, 150, 5)).astype(np.float32)
-        null, detector = make_null_model("tabular").fit(train), make_detector("knn", {}, seed=seed).fit(train)
-        probes = {
-            kind: observe(detector, null, rows) for kind, rows in make_probes(adapt, "tabular", seed=seed).items()
-        }
+        null, detector = TABULAR.null_model().fit(train), make_detector("knn", {}, seed=seed).fit(train)
+        probes = {kind: observe(detector, null, rows) for kind, rows in make_probes(adapt, TABULAR, seed=seed).items()}
         labels[choose_adapter(CANDIDATES, observe(detector, null, adapt), probes, seed=seed).label] += 1
     assert labels["none"] == 4

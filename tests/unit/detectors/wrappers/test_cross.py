@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from assay.data.scaling import scaler_for
+from assay.data.modalities.base import Modality
+from assay.data.modalities.image import Image
+from assay.data.modalities.series import Series
+from assay.data.modalities.tabular import TABULAR
 from assay.detectors.base import CrossFitted
 from assay.detectors.registry import learns_from_labels, load_detector, make_detector
 from assay.detectors.wrappers.cross import Cross
@@ -66,18 +69,18 @@ def test_p_values_of_folds_that_differ_by_chance_are_valid_and_cautious() -> Non
 
 
 @pytest.mark.parametrize(
-    ("shape", "modality"), [({}, "tabular"), ({"image_shape": (2, 3)}, "image"), ({"series_shape": (3, 2)}, "series")]
+    ("shape", "modality"),
+    [({}, TABULAR), ({"image_shape": (2, 3)}, Image((2, 3))), ({"series_shape": (3, 2)}, Series((3, 2)))],
 )
-def test_a_fold_is_the_detector_on_raw_rows_scaled_without_that_fold(shape: dict[str, Any], modality: str) -> None:
+def test_a_fold_is_the_detector_on_raw_rows_scaled_without_that_fold(shape: dict[str, Any], modality: Modality) -> None:
     """Wild rows would give the scale away: the scale of all rows differs from that without them."""
     raw = cloud(60, seed=0, columns=6) * [1, 50, 0.1, 1, 2, 7] + 5
     raw[:3] *= 30
-    scaler = scaler_for(modality, shape.get("series_shape"))
-    rows = scaler.fit(raw).transform(raw)
+    rows = modality.scaler().fit(raw).transform(raw)
     found = Cross(detector=KNN, folds=4, **shape).fit(rows)
     for fold in range(4):
         others = found.fold_of_ != fold
-        own = scaler_for(modality, shape.get("series_shape")).fit(raw[others])
+        own = modality.scaler().fit(raw[others])
         alone = make_detector("knn", KNN["knn"], seed=0).fit(own.transform(raw[others]))
         scores = alone.decision_function(own.transform(raw))
         np.testing.assert_allclose(found.fold_scores(rows)[fold], scores, rtol=1e-4, atol=1e-4)

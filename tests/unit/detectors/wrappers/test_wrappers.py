@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from assay.data.modalities.image import Image
 from assay.detectors.base import Embeds, Suspects
 from assay.detectors.registry import load_detector, make_detector, unpackageable
 from assay.detectors.wrappers.cross import Cross
@@ -136,7 +137,7 @@ def test_what_names_a_class_may_be_wrapped_and_never_packaged(wrapper: type[Any]
 def test_what_the_run_sets_reaches_the_inner_detector() -> None:
     rows = np.random.default_rng(0).uniform(size=(40, 64)).astype(np.float32)
     inner = {"autoencoder": {"epochs": 1, "members": 1}}
-    detector = make_detector("trimmed", {"detector": inner}, seed=3, image_shape=(8, 8), device="cpu").fit(rows)
+    detector = make_detector("trimmed", {"detector": inner}, seed=3, modality=Image((8, 8)), device="cpu").fit(rows)
     assert isinstance(detector, Trimmed)
     assert {"seed": 3, "image_shape": (8, 8), "device": "cpu"}.items() <= detector.detector_.get_params().items()
 

@@ -1,0 +1,149 @@
+"""Images: columns are pixels, which share a scale and have neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from assay.data.images import IMAGE_SETS, one_class
+from assay.data.modalities.base import Kind, Modality, Reader, Rows, Shape, draw
+from assay.data.null_models import NullModel, check_width, distance
+from assay.data.ranges import Entry, column_entries, extreme_entries
+from assay.data.scaling import MinMax, Scaler
+from assay.families import check_part
+from assay.parameters import ImageShape
+from assay.parts import Part
+
+MANY_PIXELS = 256
+
+
+class NeighbourNull:
+    """Null model of images: each pixel is the mean of its 4 neighbours (CADET eq 3).
+
+    Pixels beyond the border repeat the border pixel (CADET, footnote 2). The measure assumes that
+    neighbouring pixels share one scale, so images should be scaled as a whole, not pixel by pixel.
+
+    Parameters
+    ----------
+    image_shape : tuple of int
+        (height, width); rows hold the pixels in row-major order.
+    """
+
+    kind: ClassVar[str] = "neighbours"
+
+    def __init__(self, image_shape: tuple[int, int]) -> None:
+        self.image_shape = image_shape
+
+    def fit(self, X: Rows) -> Self:
+        """Check that rows have height x width columns; there is nothing to learn."""
+        check_width(X, self.image_shape[0] * self.image_shape[1])
+        return self
+
+    def hardness(self, X: Rows) -> NDArray[np.float64]:
+        """Return the Euclidean distance of each image to its neighbour average, shape (n,)."""
+        check_width(X, self.image_shape[0] * self.image_shape[1])
+        return distance(X, self._neighbour_mean)
+
+    def _neighbour_mean(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        images = np.pad(rows.reshape(-1, *self.image_shape), ((0, 0), (1, 1), (1, 1)), mode="edge")
+        vertical = images[:, :-2, 1:-1] + images[:, 2:, 1:-1]
+        horizontal = images[:, 1:-1, :-2] + images[:, 1:-1, 2:]
+        mean: NDArray[np.float64] = ((vertical + horizontal) / 4).reshape(rows.shape)
+        return mean
+
+    def to_part(self) -> Part:
+        """Return the image shape as a part without arrays."""
+        return Part(self.kind, {"image_shape": list(self.image_shape)})
+
+    @classmethod
+    def from_part(cls, part: Part) -> Self:
+        """Return the null model that `to_part` described."""
+        check_part(part, {"image_shape": ImageShape}, {})
+        height, width = part.config["image_shape"]
+        return cls((int(height), int(width)))
+
+
+def patch(images: Rows, n: int, rng: np.random.Generator) -> Rows:
+    """Paste a rectangle of another image somewhere (CutPaste: Li, Sohn, Yoon, Pfister, CVPR 2021)."""
+    made, others = draw(images, n, rng), draw(images, n, rng)
+    for image, other in zip(made, others, strict=True):
+        height, width = _rectangle(image.shape, rng)
+        there, here = (_place(image.shape, (height, width), rng) for _ in range(2))
+        image[here] = other[there]
+    return made
+
+
+def erased(images: Rows, n: int, rng: np.random.Generator) -> Rows:
+    """Fill a rectangle with the median of the image: detail that is missing."""
+    made = draw(images, n, rng)
+    for image in made:
+        image[_place(image.shape, _rectangle(image.shape, rng), rng)] = np.median(image)
+    return made
+
+
+def turned(images: Rows, n: int, rng: np.random.Generator) -> Rows:
+    """Turn by 90, 180 or 270 degrees (180 where not square): as hard as before (Golan, El-Yaniv, NeurIPS 2018)."""
+    square = images.shape[1] == images.shape[2]
+    quarters = rng.integers(1, 4, size=n) if square else np.full(n, 2)
+    return np.stack([np.rot90(image, k) for image, k in zip(draw(images, n, rng), quarters, strict=True)])
+
+
+def confetti(images: Rows, n: int, rng: np.random.Generator) -> Rows:
+    """Strew 1 to 8 small squares of a random grey (confetti noise: Liznerski et al., ICLR 2021)."""
+    made, low, high = draw(images, n, rng), images.min(), images.max()
+    largest = max(1, min(images.shape[1:]) // 6)
+    for image in made:
+        for _ in range(rng.integers(1, 9)):
+            side = int(rng.integers(1, largest + 1))
+            image[_place(image.shape, (side, side), rng)] = rng.uniform(low, high)
+    return made
+
+
+IMAGE_KINDS: dict[str, Kind] = {"patch": patch, "erased": erased, "turned": turned, "confetti": confetti}
+
+
+def _rectangle(shape: tuple[int, ...], rng: np.random.Generator) -> tuple[int, int]:
+    """Return height and width of a rectangle of 2 to 15 % of an image, its sides 1:1 to 1:e."""
+    area, stretch = rng.uniform(0.02, 0.15), np.exp(rng.uniform(-0.5, 0.5))
+    height, width = (round(side * np.sqrt(area) * by) for side, by in zip(shape, (stretch, 1 / stretch), strict=True))
+    return max(1, height), max(1, width)
+
+
+def _place(shape: tuple[int, ...], size: tuple[int, int], rng: np.random.Generator) -> tuple[slice, slice]:
+    top, left = (int(rng.integers(side - part + 1)) for side, part in zip(shape, size, strict=True))
+    return slice(top, top + size[0]), slice(left, left + size[1])
+
+
+class Image(Modality):
+    """Grey images, flattened row by row: pixels share one scale, and neighbours are alike."""
+
+    name: ClassVar[str] = "image"
+    sides: ClassVar[str | None] = "height, width"
+    scaler_class: ClassVar[type[Scaler]] = MinMax
+    null_model_class: ClassVar[type[NullModel]] = NeighbourNull
+    sets: ClassVar[Mapping[str, Reader]] = {name: partial(one_class, name) for name in IMAGE_SETS}
+
+    def null_model(self) -> NullModel:
+        """Return the unfitted null model: each pixel from its neighbours."""
+        return NeighbourNull(self.two_sides)
+
+    def bounds(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the smallest and the largest of all pixels, for every column; shape (2, d)."""
+        return np.stack([np.full(X.shape[1], X.min()), np.full(X.shape[1], X.max())])
+
+    @property
+    def probe_kinds(self) -> Mapping[str, Kind]:
+        """Kinds that are harder than normal images, easier, and as hard: recipes would make noise of pixels."""
+        return IMAGE_KINDS
+
+    def expectations(self, columns: tuple[str, ...], features: NDArray[np.float32]) -> list[Entry]:
+        """Return what is expected of the pixels: of each, or of each image's extremes if there are many."""
+        return column_entries(columns, features) if len(columns) <= MANY_PIXELS else extreme_entries(features)
+
+    def network_arguments(self) -> dict[str, Shape]:
+        """Return the shape, for convolutional networks."""
+        return {"image_shape": self.two_sides}

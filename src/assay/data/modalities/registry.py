@@ -1,0 +1,96 @@
+"""The modalities by name. A new one is one file, one line here and one test file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+from assay.data.modalities.base import Modality
+from assay.data.modalities.image import Image
+from assay.data.modalities.series import Series
+from assay.data.modalities.tabular import TABULAR
+from assay.data.null_models import NullModel
+from assay.data.scaling import Scaler
+from assay.errors import DataError
+from assay.families import Family
+from assay.parts import Part
+
+MODALITIES: dict[str, str | type[Modality]] = {
+    "tabular": "assay.data.modalities.tabular:Tabular",
+    "image": "assay.data.modalities.image:Image",
+    "series": "assay.data.modalities.series:Series",
+}
+
+
+def modality_class(name: str) -> type[Modality]:
+    """Import and return the class of a registered modality; an unknown name raises `DataError`."""
+    if name not in MODALITIES:
+        raise DataError(f"modality {name!r} is unknown; known: {', '.join(MODALITIES)}")
+    found = MODALITIES[name]
+    if not isinstance(found, str):
+        return found
+    module, _, attribute = found.partition(":")
+    imported: type[Modality] = getattr(import_module(module), attribute)
+    return imported
+
+
+def modality_classes() -> Iterator[type[Modality]]:
+    """Yield the class of each registered modality, importing one after the other."""
+    return map(modality_class, MODALITIES)
+
+
+def modality_fields(modality: Modality) -> dict[str, Any]:
+    """Return a modality as it stands in ``card.json`` and ``scorer.json``; the key ``image_shape`` is always there."""
+    shape = {} if modality.shape is None else {f"{modality.name}_shape": list(modality.shape)}
+    return {"modality": modality.name, "image_shape": None, **shape}
+
+
+def read_modality(fields: Mapping[str, Any]) -> Modality:
+    """Return the modality that `modality_fields` described.
+
+    Raises
+    ------
+    DataError
+        It is not registered.
+    ConfigError
+        Its shape is missing, or is none.
+    """
+    name = fields["modality"]
+    return modality_class(name)(_shape(fields.get(f"{name}_shape")))
+
+
+def modality_of_network(image_shape: Sequence[int] | None, series_shape: Sequence[int] | None) -> Modality:
+    """Return the modality that a detector's own arguments tell of (see `Modality.network_arguments`)."""
+    if series_shape is not None:
+        return Series(_shape(series_shape))
+    return TABULAR if image_shape is None else Image(_shape(image_shape))
+
+
+def load_scaler(part: Part) -> Scaler:
+    """Rebuild a fitted scaler from its part.
+
+    Raises
+    ------
+    ScorerError
+        No modality has a scaler of that kind, or the part is damaged.
+    """
+    known = {modality.scaler_class.kind: modality.scaler_class for modality in modality_classes()}
+    return Family[Scaler]("scaler", known).load(part)
+
+
+def load_null_model(part: Part) -> NullModel:
+    """Rebuild a fitted null model from its part.
+
+    Raises
+    ------
+    ScorerError
+        No modality has a null model of that kind, or the part is damaged.
+    """
+    known = {modality.null_model_class.kind: modality.null_model_class for modality in modality_classes()}
+    return Family[NullModel]("null model", known).load(part)
+
+
+def _shape(shape: Any) -> Any:
+    """Return a shape from JSON as a tuple, whatever it is, for the modality to judge."""
+    return tuple(shape) if isinstance(shape, list) else shape

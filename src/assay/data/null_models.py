@@ -1,0 +1,96 @@
+"""Null models: how hard a row is to model, whatever the detector (CADET, section 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from assay.errors import DataError, InputError
+from assay.families import check_part
+from assay.parts import Part
+
+Rows = NDArray[np.floating[Any]]
+BLOCK_ROWS = 4096
+
+
+class NullModel(Protocol):
+    """A naive reconstruction of a row; its distance from the row is the row's hardness."""
+
+    kind: ClassVar[str]
+
+    def fit(self, X: Rows) -> Self:
+        """Fit on scaled training rows of shape (n, d)."""
+        ...
+
+    def hardness(self, X: Rows) -> NDArray[np.float64]:
+        """Return ``||x - Null(x)||`` (CADET eq 2), shape (n,), of scaled rows of shape (n, d)."""
+        ...
+
+    def to_part(self) -> Part:
+        """Return the fitted null model as a part."""
+        ...
+
+    @classmethod
+    def from_part(cls, part: Part) -> Self:
+        """Return the null model that `to_part` described."""
+        ...
+
+
+class MeanNull:
+    """Null model of rows whose columns are in no order: the mean of the training rows (CADET eq 5).
+
+    Attributes
+    ----------
+    mean_ : ndarray of float64, shape (d,)
+    """
+
+    kind: ClassVar[str] = "mean"
+    mean_: NDArray[np.float64]
+
+    def fit(self, X: Rows) -> Self:
+        """Store the mean of scaled training rows, shape (n, d).
+
+        Raises
+        ------
+        DataError
+            There are no rows, or one is not finite.
+        """
+        if len(X) == 0 or not np.isfinite(X).all():
+            raise DataError(f"hardness cannot be fitted on {len(X)} rows; it needs at least one, all finite")
+        self.mean_ = np.mean(X, axis=0, dtype=np.float64)
+        return self
+
+    def hardness(self, X: Rows) -> NDArray[np.float64]:
+        """Return the Euclidean distance of each row to the training mean, shape (n,)."""
+        check_width(X, self.mean_.size)
+        return distance(X, lambda rows: self.mean_)
+
+    def to_part(self) -> Part:
+        """Return the mean as a part."""
+        return Part(self.kind, {}, {"mean": self.mean_})
+
+    @classmethod
+    def from_part(cls, part: Part) -> Self:
+        """Return the null model that `to_part` described."""
+        check_part(part, {}, {"mean": "float64 d"})
+        model = cls()
+        model.mean_ = part.arrays["mean"]
+        return model
+
+
+def check_width(X: Rows, columns: int) -> None:
+    """Raise `InputError` unless rows have so many columns."""
+    if X.ndim != 2 or X.shape[1] != columns:
+        raise InputError(f"rows have shape {X.shape}; hardness needs (n, {columns})")
+
+
+def distance(X: Rows, null: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Return the Euclidean distance of each row to what `null` makes of it, shape (n,), in float64, block by block."""
+    distances = np.empty(len(X), dtype=np.float64)
+    for start in range(0, len(X), BLOCK_ROWS):
+        rows = np.array(X[start : start + BLOCK_ROWS], dtype=np.float64, order="C")
+        distances[start : start + BLOCK_ROWS] = np.linalg.norm(rows - null(rows), axis=1)
+    return distances
