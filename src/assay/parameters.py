@@ -13,6 +13,7 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
+from numbers import Real
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -152,17 +153,22 @@ def check_value(what: str, value: Any, annotation: Any) -> None:
 
 def plain_parameters(params: Mapping[str, Any]) -> dict[str, Any]:
     """Return parameters as JSON values: tuples become lists, NumPy numbers plain ones."""
-    plain: dict[str, Any] = json.loads(json.dumps(params, default=lambda value: value.item()))
+    plain: dict[str, Any] = json.loads(json.dumps(params, default=_plain))
     return plain
 
 
 def _plain(value: Any) -> Any:
-    """Return NumPy's numbers as Python's, and lists as tuples; what only looks like a number is none."""
+    """Return NumPy's numbers and fractions as Python's, and lists as tuples; what only looks like a number is none."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, list | tuple):
         return tuple(map(_plain, value))
-    return object() if hasattr(value, "__float__") and not isinstance(value, int | float) else value
+    if isinstance(value, int | float) or not hasattr(value, "__float__"):
+        return value
+    try:
+        return float(value) if isinstance(value, Real) else object()
+    except OverflowError:
+        return object()
 
 
 def _words(annotation: Any) -> str:

@@ -44,7 +44,12 @@ from assay.parameters import (
             (0, 1, 0.5, np.float32(2)),
             (-1e-9, True, "0", float("nan"), float("inf")),
         ),
-        (Positive, "a finite number > 0", (1e-300, 10**20), (0, 0.0, 10**400, np.array(1.0), Fraction(1, 2))),
+        (
+            Positive,
+            "a finite number > 0",
+            (1e-300, 10**20, Fraction(1, 2)),
+            (0, 0.0, 10**400, np.array(1.0), Fraction(10**400)),
+        ),
         (Share, "a number between 0 and 1, both excluded (for instance 0.05)", (0.5,), (0, 1, 1.0)),
         (Annotated[float, Gt(0), Lt(0.5)], "a number between 0 and 0.5", (0.2,), (0, 0.5)),
         (Annotated[float, Ge(0), Le(0.5)], "a number from 0 to 0.5", (0, 0.5), (0.6,)),
