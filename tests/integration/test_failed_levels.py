@@ -26,6 +26,7 @@ from assay.hashing import RECORD
 from assay.names import Choice
 from assay.parts import read_json, write_json
 from assay.pipeline.candidates import Candidates
+from assay.pipeline.made import Made
 from assay.project import stages
 from assay.project.layout import Project
 from assay.project.stages import STAGES
@@ -36,7 +37,7 @@ ROOT = Path(__file__).parents[2]
 NAME, WIDTH = "wide", 263
 COLUMNS = tuple(f"c{i}" for i in range(WIDTH))
 CLEAN, SPOILT = "level-0", "level-0.1"
-MCD, NONE = Choice("mcd", "mcd"), Choice("none", "none")
+MCD, KNN, NONE = Choice("mcd", "mcd"), Choice("knn", "knn"), Choice("none", "none")
 PARAMS: dict[str, Any] = {
     "dataset": NAME,
     "eps": 0.1,
@@ -148,38 +149,40 @@ def test_it_ships_where_it_is_the_best_at_the_level_that_ships(finished: Project
     assert scorer.head["candidate"] == {"detector": "mcd", "adapter": "none", "level": CLEAN}
 
 
-def test_nothing_ships_of_what_could_not_be_trained_at_the_level_that_ships(finished: Project, tmp_path: Path) -> None:
-    """The same detector at the spoilt level alone: the lowest one is the one that ships."""
+def train(project: Project, contaminated: Path, out: Path, *detectors: Choice) -> Made[Any]:
+    return pipeline.train(
+        out,
+        card=project.data,
+        train=project.folder("split") / "train",
+        contaminated=contaminated,
+        checkpoints=out / "checkpoints",
+        detectors=detectors,
+        seed=0,
+        device="cpu",
+    )
+
+
+def test_training_goes_on_where_all_fail_at_a_level_that_does_not_ship(finished: Project, tmp_path: Path) -> None:
+    made = train(finished, finished.folder("contaminate"), tmp_path / "train", MCD)
+    assert list(made.result) == ["mcd"]
+    assert list(made.details["fit_seconds"]["mcd"]) == [CLEAN]
+
+
+def test_what_cannot_be_trained_at_the_level_that_ships_is_no_candidate(finished: Project, tmp_path: Path) -> None:
+    """With the spoilt level alone, which then is the lowest one."""
     contaminated = Path(shutil.copytree(finished.folder("contaminate"), tmp_path / "contaminate"))
     shutil.rmtree(contaminated / CLEAN)
-
-    def train(out: Path, *detectors: Choice) -> Any:
-        rows = finished.folder("split") / "train"
-        checkpoints = tmp_path / "checkpoints"
-        return pipeline.train(
-            out,
-            card=finished.data,
-            train=rows,
-            contaminated=contaminated,
-            checkpoints=checkpoints,
-            detectors=detectors,
-            seed=0,
-            device="cpu",
-        )
-
     with pytest.raises(TrainingError, match="no detector could be trained: 263 columns vary"):
-        train(tmp_path / "alone", MCD)
-    knn = Choice("knn", "knn")
-    made = train(tmp_path / "train", MCD, knn)
+        train(finished, contaminated, tmp_path / "alone", MCD)
+    made = train(finished, contaminated, tmp_path / "train", MCD, KNN)
     assert list(made.result) == ["mcd"]
     assert list(made.details["fit_seconds"]) == ["knn"]
-    adapters = Path(shutil.copytree(finished.folder("calibrate") / "adapters", tmp_path / "adapters"))
     selection = pipeline.select(
         tmp_path / "select",
         selection=finished.folder("split") / "selection",
         trained=tmp_path / "train",
-        adapters=adapters,
-        candidates=Candidates((MCD, knn), (NONE,)),
+        adapters=finished.folder("calibrate") / "adapters",
+        candidates=Candidates((MCD, KNN), (NONE,)),
         eps=0.1,
         seed=0,
     ).result
@@ -187,14 +190,14 @@ def test_nothing_ships_of_what_could_not_be_trained_at_the_level_that_ships(fini
     assert list(selection.untrained) == ["mcd"]
 
 
-def test_a_stage_with_no_candidate_says_so(finished: Project, tmp_path: Path) -> None:
-    """Selection with a target rate that no half of the rows allows: every candidate says why, and nothing ships."""
+def test_every_candidate_says_why_where_none_is_valid(finished: Project, tmp_path: Path) -> None:
+    """With a target rate that no half of the rows allows."""
     pipeline.select(
         tmp_path / "select",
         selection=finished.folder("split") / "selection",
         trained=finished.folder("train"),
         adapters=finished.folder("calibrate") / "adapters",
-        candidates=Candidates((MCD, Choice("knn", "knn")), (NONE,)),
+        candidates=Candidates((MCD, KNN), (NONE,)),
         eps=0.0001,
         seed=0,
     )
