@@ -211,7 +211,7 @@ def test_the_printed_commands_bring_the_recorded_bytes_back_in_a_fresh_clone(
         **chain.code,
     }
     for stage in ("train", "calibrate", "evaluate"):
-        assert hash_tree(clone / "work" / NAME / stage) == chain.records[stage]["outputs"]
+        assert hash_tree(clone / "work" / NAME / stage) == chain.records[stage].outputs
     assert hash_tree(clone / "work/scorers" / NAME) == hash_tree(finished.root / "work/scorers" / NAME)
     assert (clone / "params.yaml").read_text().count("eps: 0.05") == 1
 
