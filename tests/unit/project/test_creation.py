@@ -64,6 +64,8 @@ def test_the_pipeline_is_this_repository_s_but_for_its_code(made: Path) -> None:
     here, there = Project(ROOT).stages, Project(made).stages
     for name in STAGES:
         assert theirs[name]["cmd"] == ours[name]["cmd"]
+        deps = [path for path in ours[name]["deps"] if not path.startswith("src/") and path != "constraints.txt"]
+        assert theirs[name]["deps"] == deps
         assert theirs[name]["params"][-1] == {LOCK: [f"stages.{name}"]}
         mine, its = here[name], there[name]
         assert (its.inputs, its.params, its.folder) == (mine.inputs, mine.params, mine.folder)
