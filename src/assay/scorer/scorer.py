@@ -226,6 +226,7 @@ class Scorer:
         return as_features(X, self.columns)
 
 
+PART_HEAD = {"kind", "config"}
 PART_FILES = ("scaler", "detector", "null_model", "strata", "adapter", "calibrator")
 RATIO = "ratio"  # only where calibration is weighted
 
@@ -299,17 +300,14 @@ def load_scorer(folder: Path) -> Scorer:
         )
     if found := check_files(folder):
         raise TamperedError(f"{found[0]}; the scorer is not the one that was packaged, and nothing was loaded")
-    try:
-        parts = {
-            name: Part(
-                head["parts"][name]["kind"],
-                head["parts"][name]["config"],
-                read_arrays(folder / f"{name}.safetensors"),
-            )
-            for name in (*PART_FILES, *([RATIO] if RATIO in head["parts"] else []))
-        }
-    except KeyError as error:
-        raise ScorerError(f"{folder / HEAD} has no part {error}; it needs {', '.join(PART_FILES)}") from error
+    heads = head["parts"] if isinstance(head.get("parts"), dict) else {}
+    names = (*PART_FILES, *([RATIO] if RATIO in heads else []))
+    if missing := [name for name in names if not isinstance(heads.get(name), dict) or set(heads[name]) != PART_HEAD]:
+        raise ScorerError(f"{folder / HEAD} has no part {missing[0]!r}; it needs {', '.join(PART_FILES)}")
+    parts = {
+        name: Part(heads[name]["kind"], heads[name]["config"], read_arrays(folder / f"{name}.safetensors"))
+        for name in names
+    }
     if reason := unpackageable(parts["detector"]):
         raise ScorerError(f"{folder} is no scorer that Assay packaged, and nothing was loaded: {reason}")
     return Scorer(

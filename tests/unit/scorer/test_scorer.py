@@ -259,6 +259,26 @@ def test_a_missing_part_is_named(folder: Path, part: str) -> None:
         load_scorer(moved)
 
 
+@pytest.mark.parametrize(
+    "damage", [None, [], "text", {"kind": "standard"}, {"kind": "standard", "config": {}, "odd": 1}]
+)
+def test_what_is_no_head_of_a_part_is_refused(folder: Path, damage: object) -> None:
+    moved = repack(folder, lambda head: head["parts"].update(scaler=damage))
+    with pytest.raises(ScorerError, match="has no part 'scaler'"):
+        load_scorer(moved)
+    moved = repack(moved, lambda head: head.update(parts=damage))
+    with pytest.raises(ScorerError, match="has no part 'scaler'"):
+        load_scorer(moved)
+
+
+@pytest.mark.parametrize("config", [None, [], "text", {"odd": 1}, {"kind": "external", "config": None}])
+@pytest.mark.parametrize("part", ["scaler", "detector", "null_model", "strata", "adapter", "calibrator"])
+def test_a_part_with_a_damaged_configuration_is_refused(folder: Path, part: str, config: object) -> None:
+    moved = repack(folder, lambda head: head["parts"][part].update(config=config))
+    with pytest.raises(ScorerError, match=r"damaged|no scorer that Assay packaged"):
+        load_scorer(moved)
+
+
 @pytest.mark.parametrize("part", ["scaler", "detector", "null_model", "adapter", "calibrator"])
 def test_a_part_of_an_unknown_kind_is_refused(folder: Path, part: str) -> None:
     """A kind is a name in a registry; nothing is imported for it."""

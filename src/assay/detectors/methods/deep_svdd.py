@@ -36,24 +36,9 @@ class DeepSVDD(HypersphereDetector):
     objective : {"one-class", "soft-boundary"}
     nu : float
         Between 0 and 1; used by the soft boundary only.
-    hidden : sequence of int
-        Widths of the encoder's dense hidden layers, outermost first.
-    latent_dim : int
-        Width of the code.
-    pretrain_epochs : int
-        Of the encoder, as half of an autoencoder; 0 = none.
-    epochs, batch_size, learning_rate, weight_decay
-        See `assay.detectors.training.loop.Schedule`.
-    members : int
-        S, the number of networks, which differ by their random streams.
-    image_shape : (int, int), optional
-        Height and width of flattened images; makes the outer layers convolutions.
-    device : {"auto", "cpu", "cuda"}
-        Where to train; "auto" takes a GPU if there is one.
-    mixed_precision, compiled : bool
-        See `assay.detectors.training.loop.Compute`; they matter on a GPU only.
-    seed : int
-        Member s draws from a stream derived from (seed, s).
+    hidden, latent_dim, pretrain_epochs, epochs, batch_size, learning_rate, weight_decay, members, image_shape, \
+device, mixed_precision, compiled, seed
+        See `assay.detectors.methods.hypersphere.HypersphereDetector`.
     """
 
     kind: ClassVar[str] = "deep_svdd"

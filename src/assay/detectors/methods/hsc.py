@@ -28,24 +28,9 @@ class HSC(HypersphereDetector):
 
     Parameters
     ----------
-    hidden : sequence of int
-        Widths of the encoder's dense hidden layers, outermost first.
-    latent_dim : int
-        Width of the code.
-    pretrain_epochs : int
-        Of the encoder, as half of an autoencoder, on all rows; 0 = none.
-    epochs, batch_size, learning_rate, weight_decay
-        See `assay.detectors.training.loop.Schedule`; half of a batch are labelled anomalies.
-    members : int
-        S, the number of networks, which differ by their random streams.
-    image_shape : (int, int), optional
-        Height and width of flattened images; makes the outer layers convolutions.
-    device : {"auto", "cpu", "cuda"}
-        Where to train; "auto" takes a GPU if there is one.
-    mixed_precision, compiled : bool
-        See `assay.detectors.training.loop.Compute`; they matter on a GPU only.
-    seed : int
-        Member s draws from a stream derived from (seed, s).
+    hidden, latent_dim, pretrain_epochs, epochs, batch_size, learning_rate, weight_decay, members, image_shape, \
+device, mixed_precision, compiled, seed
+        See `assay.detectors.methods.hypersphere.HypersphereDetector`; half of a batch are labelled anomalies.
     """
 
     kind: ClassVar[str] = "hsc"
