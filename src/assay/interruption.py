@@ -15,7 +15,7 @@ from types import FrameType
 from assay.errors import InterruptedRunError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-GRACE_SECONDS = 8
+GRACE_SECONDS = 9
 STDIN = 0
 
 

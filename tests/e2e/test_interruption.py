@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
 from tests.conftest import QUICK, Checkout
 from tests.waiting import at_work, wait_until, wait_until_none_works
 
+from assay.interruption import GRACE_SECONDS
+from assay.ledger.history import SIGNALLED
 from assay.project.layout import Project
 from assay.project.stages import STAGES
 
@@ -53,20 +56,28 @@ def test_a_killed_run_leaves_nothing_half_written_and_resumes(checkout: Checkout
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_run_in_order(finished: Checkout, prefect_api: str, number: signal.Signals) -> None:
-    """Told twice, it ends once: with a server of its own and proxies that lead nowhere, and with the tests' server."""
+    """Told twice, it ends once: with a server of its own and proxies that lead nowhere, and with the tests' server.
+
+    On a machine too slow to end in order in time it ends all the same, and the next command logs that.
+    """
     finished.params(QUICK.replace("detectors:\n", f"detectors:\n{LONG}"))
     server = PROXIES if number == signal.SIGINT else {"PREFECT_API_URL": prefect_api}
     run = finished.start("assay", "run", **server)
     wait_until(lambda: any((finished.root / "work/breast_cancer").glob(".train.*")), run)
+    sent = time.monotonic()
     run.send_signal(number)
     run.send_signal(number)
     *_, told = (output := run.communicate()[0]).splitlines()
+    in_order = time.monotonic() - sent < GRACE_SECONDS
     wait_until_none_works(finished.root)
     assert run.returncode == 128 + number, output
     assert told == "assay: interrupted; the next `assay run` goes on from here", output
     assert "Traceback" not in output
-    assert ended_runs(finished.root) == [("interrupted", "a signal ended it")]
-    assert not list(finished.root.glob("work/**/.*.*"))
+    if in_order:
+        assert ended_runs(finished.root) == [("interrupted", SIGNALLED)]
+        assert not list(finished.root.glob("work/**/.*.*"))
+    finished.assay("stage", "split")
+    assert [state for state, _ in ended_runs(finished.root)] == ["interrupted"]
 
 
 def test_two_runs_at_once_are_refused(checkout: Checkout) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import Any
 
 from tests.conftest import QUICK, Checkout
 from tests.waiting import at_work, wait_until, wait_until_none_works
 
 from assay.eventlog import EventLog
+from assay.interruption import GRACE_SECONDS
 
 LONG = QUICK.replace(
     "detectors:\n", "detectors:\n  - autoencoder: {epochs: 1000000, members: 2, learning_rate: 0.000001}\n"
@@ -34,10 +36,15 @@ def test_an_interval_schedule_fires_until_a_signal_ends_it(finished: Checkout) -
         finished.params(LONG)
         wait_until(lambda: is_training(finished), clock)
     finally:
+        sent = time.monotonic()
         clock.send_signal(signal.SIGTERM)
         told = clock.communicate()[0]
+    # A machine may be too slow to end in order in time; the next command logs the run's end then.
+    in_order = time.monotonic() - sent < GRACE_SECONDS
     wait_until_none_works(finished.root)
-    assert clock.returncode == 0, told
+    assert clock.returncode == 0 or not in_order, told
+    assert ended(log)[-1]["state"] == "interrupted" or not in_order, told
+    finished.assay("stage", "split")
     assert "Traceback" not in told
     assert {event["state"] for event in ended(log)[:2]} == {"completed"}
     assert ended(log)[-1]["state"] == "interrupted", told
