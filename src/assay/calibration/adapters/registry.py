@@ -60,7 +60,11 @@ class Identity:
 
 
 AUTO = "auto"
-ADAPTERS: dict[str, type[ScoreAdapter]] = {"none": Identity, "cadet": Cadet, "ares": Ares}
+ADAPTERS: dict[str, str] = {
+    "none": "assay.calibration.adapters.registry:Identity",
+    "cadet": "assay.calibration.adapters.cadet:Cadet",
+    "ares": "assay.calibration.adapters.ares:Ares",
+}
 _FAMILY = Family[ScoreAdapter]("adapter", ADAPTERS, besides=f", and {AUTO}")
 
 
@@ -77,6 +81,11 @@ def check_adapter(name: str, params: Mapping[str, Any]) -> None:
             raise ConfigError(f"adapter 'auto' takes no parameters; drop {sorted(params)[0]!r}")
         return
     make_adapter(name, params)
+
+
+def adapter_class(name: str) -> type[ScoreAdapter]:
+    """Import and return the class of a registered adapter; an unknown name raises `ConfigError`."""
+    return _FAMILY.member(name)
 
 
 def make_adapter(name: str, params: Mapping[str, Any]) -> ScoreAdapter:
