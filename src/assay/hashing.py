@@ -12,7 +12,7 @@ from typing import Any, Self
 from assay.parts import canonical_json
 
 RECORD = "record.json"
-SCHEMA = 1
+RECORD_SCHEMA = 1
 IGNORED = ("__pycache__", ".gitignore")
 
 
@@ -40,7 +40,7 @@ class Record:
     params: dict[str, Any]
     code: dict[str, str]
     outputs: dict[str, str] = field(default_factory=dict)
-    schema: int = SCHEMA
+    schema: int = RECORD_SCHEMA
     assay: str | None = None
 
     @property

@@ -19,7 +19,7 @@ from assay.project.stages import STAGES
 from assay.scorer.scorer import HEAD
 
 UNKNOWN = "not known to this version of Assay; use the version that made the scorer"
-BESIDE = tuple(stage for stage, entry in STAGES.items() if not entry.behind)
+DOWNSTREAM = tuple(stage for stage, entry in STAGES.items() if not entry.behind)
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ def read_chain(project: Project, tag: str) -> Chain:
         archive=Archive(project.root),
         events=_events(project),
     )
-    for stage in BESIDE:
+    for stage in DOWNSTREAM:
         if (content := _content_beside(chain, stage)) is not None and (record := _record(content)) is not None:
             chain.contents[stage], chain.records[stage] = content, record
     return chain

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from assay.audit.chain import Chain, event_of
 from assay.audit.commits import commit_with, without_git
-from assay.audit.findings import INTACT, Outcome, differ
+from assay.audit.findings import INTACT, CheckResult, differ
 from assay.errors import ScorerError
 from assay.eventlog import START
 from assay.hashing import hash_bytes, hash_file, hash_tree
@@ -20,7 +20,7 @@ from assay.project.scorers import MANIFEST, find_scorer
 from assay.scorer.scorer import HEAD, check_files
 
 
-def check_log(project: Project, tag: str) -> Outcome:
+def check_log(project: Project, tag: str) -> CheckResult:
     """Walk the chain of the log, and look in it for the head that every deployed Bento's label names."""
     log = project.events
     log.check()
@@ -82,7 +82,7 @@ def _listed(folder: Path) -> list[str]:
     return words + [f"{folder / name} was added" for name in now if name not in then and name != MANIFEST]
 
 
-def check_model(chain: Chain) -> Outcome:
+def check_model(chain: Chain) -> CheckResult:
     """Hold the copy in BentoML's model store, which is what gets served, to the scorer."""
     folder = _store(chain.project) / "models" / chain.name / chain.version
     if not folder.is_dir():
@@ -91,7 +91,7 @@ def check_model(chain: Chain) -> Outcome:
     return differ([f"{folder / HEAD} was changed"] if changed else check_files(folder) or _listed(folder))
 
 
-def check_bento(chain: Chain) -> Outcome:
+def check_bento(chain: Chain) -> CheckResult:
     """Hold the scorer's Bento, where there is one, to what was logged when it was built."""
     folder = bento_folder(chain.project, chain.name, chain.version)
     logged = event_of(chain, "published", scorer=chain.tag)
@@ -106,7 +106,7 @@ def check_bento(chain: Chain) -> Outcome:
     return INTACT if same else ("differs", f"{logged['bento']} is not the one that was built: {folder / MANIFEST}")
 
 
-def check_deployment(chain: Chain) -> Outcome:
+def check_deployment(chain: Chain) -> CheckResult:
     """Hold the deployment record of the dataset to the newest promotion in the log, or to Git."""
     path, logged = deployment_path(chain.project.root, chain.name), event_of(chain, "promoted", name=chain.name)
     short = f"deployments/{path.name}"

@@ -47,11 +47,11 @@ class Findings:
         return {"scorer": self.tag, "intact": self.intact, "findings": found, "limits": list(LIMITS)}
 
 
-Outcome = tuple[str, str]
-INTACT: Outcome = ("ok", "")
+CheckResult = tuple[str, str]
+INTACT: CheckResult = ("ok", "")
 
 
-def look(what: str, check: Callable[[], Outcome]) -> Finding:
+def look(what: str, check: Callable[[], CheckResult]) -> Finding:
     """Make a finding of a check; what cannot even be read differs, and hides no other finding."""
     try:
         state, detail = check()
@@ -63,5 +63,5 @@ def look(what: str, check: Callable[[], Outcome]) -> Finding:
     return Finding(what, state, detail)
 
 
-def differ(words: list[str]) -> Outcome:
+def differ(words: list[str]) -> CheckResult:
     return ("differs", "; ".join(words)) if words else INTACT

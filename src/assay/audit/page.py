@@ -52,7 +52,7 @@ def write_page(path: Path, shown: Shown) -> None:
     """
     from jinja2 import Environment, PackageLoader
 
-    environment = Environment(loader=PackageLoader("assay", "templates"), autoescape=True, trim_blocks=True)
+    environment = Environment(loader=PackageLoader("assay.audit", "."), autoescape=True, trim_blocks=True)
     environment.filters.update(words=words, plain=lambda name: name.replace("_", " "))
     boxes = [_box(node, number) for number, node in enumerate(shown.nodes)]
     content = environment.get_template("lineage.html").render(

@@ -14,7 +14,7 @@ import numpy as np
 
 import assay
 from assay import console
-from assay.audit.chain import BESIDE, Chain, before_entries, event_of, read_chain, require_records, where_from
+from assay.audit.chain import DOWNSTREAM, Chain, before_entries, event_of, read_chain, require_records, where_from
 from assay.audit.commits import commit_with, content_at, find_origin
 from assay.errors import AssayError, ScorerError, StageError
 from assay.hashing import hash_file
@@ -134,12 +134,12 @@ def _another_assay(chain: Chain, differing: list[str], now: dict[str, str]) -> s
 
 def _compares(chain: Chain, stage: str) -> bool:
     """Tell whether a stage that no scorer depends on is on record by today's code, and so are those that it reads."""
-    if stage not in BESIDE or stage not in chain.records:
+    if stage not in DOWNSTREAM or stage not in chain.records:
         return False
     project, work = chain.project, f"work/{chain.name}/"
     now = hash_code(project.root, project.stages[stage].code)
     read = {path.removeprefix(work).partition("/")[0] for path in chain.records[stage].inputs if path.startswith(work)}
-    return now == chain.records[stage].code and all(_compares(chain, name) for name in read & {*BESIDE})
+    return now == chain.records[stage].code and all(_compares(chain, name) for name in read & {*DOWNSTREAM})
 
 
 def _prepare(chain: Chain, root: Path) -> Project:
@@ -190,7 +190,7 @@ def _setting(chain: Chain, path: str, digest: str) -> bytes:
 def _run(replica: Project, stage: str) -> None:
     try:
         with console.stage_progress(stage) as progress:
-            stages.run(replica, stage, progress)
+            stages.run_verb(replica, stage, progress)
     except AssayError as error:
         raise StageError(f"the replay stopped at stage {stage}: {error}") from error
 
@@ -199,7 +199,7 @@ def _compare(chain: Chain, replica: Project, stage: str) -> Compared:
     """Compare the outputs of a stage with the recorded ones."""
     here = replica.folder(stage)
     then, now = chain.records[stage].outputs, require_record(here).outputs
-    return judge(f"stage {stage}", then, now, lambda name: chain.find(stage, name), here)
+    return compare_files(f"stage {stage}", then, now, lambda name: chain.find(stage, name), here)
 
 
 def _compare_scorers(chain: Chain, replica: Project) -> Compared:
@@ -209,12 +209,12 @@ def _compare_scorers(chain: Chain, replica: Project) -> Compared:
         return Compared("scorer", SAME, f"{chain.tag}, {len(chain.head['files']) + 1} files")
     files = {"then": chain.head["files"], "now": read_json(folder / HEAD)["files"]}
     then, now = ({n: d for n, d in part.items() if not n.startswith("lineage/")} for part in files.values())
-    found = judge("scorer", then, now, lambda name: chain.folder / name, folder)
+    found = compare_files("scorer", then, now, lambda name: chain.folder / name, folder)
     state = CLOSE if found.state == SAME else found.state
     return Compared(found.what, state, f"{chain.name}:{folder.name}, the records differ; {found.detail}")
 
 
-def judge(
+def compare_files(
     what: str, then: dict[str, str], now: dict[str, str], recorded: Callable[[str], Path | None], here: Path
 ) -> Compared:
     """Compare files by hash, and those that differ by content, as far as a recorded copy is left.

@@ -31,12 +31,12 @@ from assay.project.freshness import check_outputs
 from assay.project.layout import Project
 from assay.scorer.scorer import ScoreFunction
 
-COLUMNS = ["level", "row_id", "fingerprint", "label", "injected", "suspicion", "suspect", "group"]
+SUSPECT_COLUMNS = ["level", "row_id", "fingerprint", "label", "injected", "suspicion", "suspect", "group"]
 OWN, SCORES = "its own suspicion", "p-values up to eps"
 
 
 @dataclass(frozen=True, slots=True)
-class Suspects:
+class SuspectReport:
     """The training rows of every level, with the suspicion of one detector.
 
     Attributes
@@ -48,7 +48,7 @@ class Suspects:
         What the suspicion is: the detector's own, or its scores.
     eps : float
     rows : DataFrame
-        The columns `COLUMNS`: ``level`` (injected rho), ``injected`` and ``suspect`` (0 or 1), ``label``
+        The columns `SUSPECT_COLUMNS`: ``level`` (injected rho), ``injected`` and ``suspect`` (0 or 1), ``label``
         (1 anomaly, 0 normal, -1 unknown), ``suspicion`` (higher = more suspect), ``group`` (suspects
         that belong together, from 1; 0 for the other rows).
     """
@@ -110,7 +110,7 @@ def _rate(level: dict[str, Any], name: str) -> str:
     return f"{found['suspected']} of {found['rows']} (precision {precision}, recall {found['recall']:.3f})"
 
 
-def find_suspects(project: Project, what: str) -> Suspects:
+def find_suspects(project: Project, what: str) -> SuspectReport:
     """Return the training rows of every level with what a scorer, or a detector of the last run, thinks of them.
 
     A detector that tells its suspicion while it is trained (``<label>.suspects.csv`` of the train stage) is taken at
@@ -148,7 +148,7 @@ def find_suspects(project: Project, what: str) -> Suspects:
         return _of_scorer(chain, Path(folder))
 
 
-def _of_scorer(chain: Chain, folder: Path) -> Suspects:
+def _of_scorer(chain: Chain, folder: Path) -> SuspectReport:
     """Bring together what a scorer was made with, from work/ or DVC's cache, and ask it."""
     detector, adapter, _ = chain.candidate
     wanted = {"split": ("train/",), "contaminate": (), "train": (), "calibrate": ()}
@@ -158,7 +158,7 @@ def _of_scorer(chain: Chain, folder: Path) -> Suspects:
     return collect(chain.tag, detector, adapter, chain.head["eps"], folders)
 
 
-def collect(what: str, detector: str, adapter: str, eps: float, folders: dict[str, Path]) -> Suspects:
+def collect(what: str, detector: str, adapter: str, eps: float, folders: dict[str, Path]) -> SuspectReport:
     """Ask a detector of every level about its training rows; `folders` are those of the stages up to calibrate."""
     frames, means = [], SCORES
     for level in levels_of(folders["train"]):
@@ -173,7 +173,7 @@ def collect(what: str, detector: str, adapter: str, eps: float, folders: dict[st
         frames.append(frame.assign(level=float(level.removeprefix("level-"))))
     if not frames:
         raise ScorerError(f"{detector} was not trained at any level; see failures.json of the train stage")
-    return Suspects(what, detector, means, eps, pd.concat(frames, ignore_index=True)[COLUMNS])
+    return SuspectReport(what, detector, means, eps, pd.concat(frames, ignore_index=True)[SUSPECT_COLUMNS])
 
 
 def _own(path: Path, rows: RowSet) -> pd.DataFrame:
@@ -225,7 +225,7 @@ def _categories(calibrator: Calibrator, rows: RowSet) -> tuple[NDArray[np.object
     return category.where(known, calibrator.keys_[0]).to_numpy(dtype=object), known.to_numpy(dtype=np.bool_)
 
 
-def write_suspects(path: Path, found: Suspects) -> None:
+def write_suspects(path: Path, found: SuspectReport) -> None:
     """Write the suspected rows, the most suspect of every level first (UTF-8, LF).
 
     Raises

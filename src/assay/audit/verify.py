@@ -6,10 +6,10 @@ from functools import partial
 from pathlib import Path
 
 import assay
-from assay.audit.chain import BESIDE, UNKNOWN, Chain, before_entries, event_of, read_chain, work_folder
+from assay.audit.chain import DOWNSTREAM, UNKNOWN, Chain, before_entries, event_of, read_chain, work_folder
 from assay.audit.commits import commit_with, without_git
 from assay.audit.delivery import bento_folder, check_bento, check_deployment, check_log, check_model
-from assay.audit.findings import INTACT, Finding, Findings, Outcome, differ, look
+from assay.audit.findings import INTACT, CheckResult, Finding, Findings, differ, look
 from assay.errors import AssayError
 from assay.hashing import RECORD, dvc_directory_md5, hash_bytes, hash_file, hash_json, hash_paths, lineage_root
 from assay.ledger.rows import FIRST, TARGETS, rows_folder
@@ -57,8 +57,8 @@ def verify_scorer(project: Project, tag: str) -> Findings:
     found.append(look(DATA, lambda: _tracked(chain)))
     found += [look(path, partial(_setting, chain, path)) for path in chain.settings]
     found.append(look("code", lambda: _code(chain)))
-    for stage in (*order, *(stage for stage in BESIDE if stage != "package")):
-        check = partial(_beside if stage in BESIDE else _stage, chain, stage, moved)
+    for stage in (*order, *(stage for stage in DOWNSTREAM if stage != "package")):
+        check = partial(_beside if stage in DOWNSTREAM else _stage, chain, stage, moved)
         found.append(look(f"stage {stage}", check))
         if found[-1].state == "superseded":
             moved.add(f"work/{chain.name}/{stage}/")
@@ -71,12 +71,12 @@ def verify_scorer(project: Project, tag: str) -> Findings:
     return Findings(chain.tag, tuple(found))
 
 
-def _scorer_files(folder: Path, version: str) -> Outcome:
+def _scorer_files(folder: Path, version: str) -> CheckResult:
     changed = len(folder.name) == len(version) and folder.name != version
     return differ([f"{folder / HEAD} was changed"] if changed else check_files(folder))
 
 
-def _parts(folder: Path) -> Outcome:
+def _parts(folder: Path) -> CheckResult:
     """Hold every part of a scorer, and what it says of its calibration, to the outputs on record of its stages."""
     head, outputs = parse_json((folder / HEAD).read_bytes()), {}
     for stage in ("train", "calibrate"):
@@ -106,14 +106,14 @@ def _parts(folder: Path) -> Outcome:
     return differ(words)
 
 
-def _root(chain: Chain) -> Outcome:
+def _root(chain: Chain) -> CheckResult:
     lineage = chain.head["lineage"]
     behind = {stage: digest for stage, digest in lineage["records"].items() if stage != "select"}
     same = lineage_root(behind) == lineage["root"]
     return INTACT if same else ("differs", "is not the hash of the records that scorer.json names")
 
 
-def _data(chain: Chain) -> Outcome:
+def _data(chain: Chain) -> CheckResult:
     data = chain.project.root / "data" / chain.name
     version = dvc_directory_md5(data) if data.is_dir() else "missing"
     if version == chain.data_version:
@@ -127,7 +127,7 @@ def _data(chain: Chain) -> Outcome:
     return "superseded", f"{told}; {kept}"
 
 
-def _tracked(chain: Chain) -> Outcome:
+def _tracked(chain: Chain) -> CheckResult:
     """Hold data.dvc to the log or Git, and to the data version if DVC's cache has what it names."""
     tracked = tracked_version(chain.project.root)
     if tracked is None:
@@ -144,7 +144,7 @@ def _tracked(chain: Chain) -> Outcome:
     return "superseded", f"names {tracked}, and in it {version} for data/{chain.name}"
 
 
-def _setting(chain: Chain, path: str) -> Outcome:
+def _setting(chain: Chain, path: str) -> CheckResult:
     """A suite and the like are the user's to edit; while Git or the log knows the edit, it is no tampering.
 
     Nor is it that labels or target rows were filled in, where there were none.
@@ -170,7 +170,7 @@ def _changed(chain: Chain, recorded: dict[str, str]) -> list[str]:
     return [path for path, digest in sorted(recorded.items()) if now.get(path) != digest]
 
 
-def _code(chain: Chain) -> Outcome:
+def _code(chain: Chain) -> CheckResult:
     """Code goes on being written; while the Bento or Git holds the recorded file, a change is no tampering.
 
     Nor is it that another version of Assay is installed: the record says which one to install again.
@@ -200,7 +200,7 @@ def _kept(chain: Chain, path: str) -> bool:
     return (copy.is_file() and hash_file(copy) == digest) or commit_with(chain.project.root, path, digest) is not None
 
 
-def _stage(chain: Chain, stage: str, moved: set[str]) -> Outcome:
+def _stage(chain: Chain, stage: str, moved: set[str]) -> CheckResult:
     """Hold a stage that is behind the scorer to the record that the scorer names."""
     carried, here, digest = chain.folder / "lineage" / f"{stage}.json", chain.work(stage), chain.named(stage)
     if not carried.is_file() or hash_file(carried) != digest:
@@ -228,7 +228,7 @@ def _made_elsewhere(chain: Chain, carried: Path) -> str:
     )
 
 
-def _beside(chain: Chain, stage: str, moved: set[str]) -> Outcome:
+def _beside(chain: Chain, stage: str, moved: set[str]) -> CheckResult:
     """Hold a stage that no scorer depends on, as the evaluation, to its record, and that to the log or dvc.lock."""
     here = chain.work(stage)
     if not here.is_dir():
@@ -250,7 +250,7 @@ def _known(chain: Chain, stage: str) -> bool:
     return locked_version(chain.project.root, str(here.relative_to(chain.project.root))) == dvc_directory_md5(here)
 
 
-def _files(chain: Chain, stage: str, moved: set[str]) -> Outcome:
+def _files(chain: Chain, stage: str, moved: set[str]) -> CheckResult:
     """Re-hash the outputs of a stage and what it was made from."""
     here, record, root = chain.work(stage), chain.records[stage], chain.project.root
     words = differences(here, record)
@@ -262,7 +262,7 @@ def _files(chain: Chain, stage: str, moved: set[str]) -> Outcome:
     return "superseded", f"{here} is intact; of what it was made from, {gone[0]} has moved on"
 
 
-def _superseded(chain: Chain, stage: str) -> Outcome:
+def _superseded(chain: Chain, stage: str) -> CheckResult:
     """A later run holds the folder; what DVC's cache kept of the recorded outputs is re-hashed."""
     here, listing = chain.work(stage), chain.archived(stage)
     told = f"{here} now holds a later run's outputs" if here.is_dir() else f"{here} is gone"
@@ -279,7 +279,7 @@ def _superseded(chain: Chain, stage: str) -> Outcome:
     return "superseded", f"{told}; DVC's cache holds the recorded ones, " + (f"but for {lost}" if lost else "intact")
 
 
-def _package(chain: Chain) -> Outcome:
+def _package(chain: Chain) -> CheckResult:
     here = work_folder(chain.project, chain.name, "package")
     if not (here / chain.version).is_dir():
         return "superseded", f"{here} now holds a later scorer; this one lies in BentoML's store"
@@ -289,7 +289,7 @@ def _package(chain: Chain) -> Outcome:
     return differ([f"{here / RECORD} is missing"] if record is None else differences(here, record))
 
 
-def _rows(chain: Chain) -> Outcome:
+def _rows(chain: Chain) -> CheckResult:
     """Hold what was kept of the roles of the run's rows, for the ledger, to the name that the log has for it."""
     key = {"dataset": chain.name, **{stage: chain.named(stage) for stage in FIRST}}
     towards = {TARGETS: chain.settings.get(f"targets/{chain.name}.csv")}

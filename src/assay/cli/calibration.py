@@ -10,7 +10,7 @@ import click
 from assay.cli.common import as_json, find_project
 
 
-@click.command()
+@click.command("score")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("tag", required=False)
 @click.option(
@@ -19,7 +19,7 @@ from assay.cli.common import as_json, find_project
 @click.option("--eps", type=float, help="Flag rows with p <= EPS; default: the scorer's own eps.")
 @click.option("--fdr", type=float, help="Instead: of the flagged rows at most this share is normal, on average.")
 @as_json
-def score(file: Path, tag: str | None, out: Path, eps: float | None, fdr: float | None, as_json: bool) -> None:
+def score_command(file: Path, tag: str | None, out: Path, eps: float | None, fdr: float | None, as_json: bool) -> None:
     """Score the rows of FILE; without TAG, by the champion of the dataset in params.yaml."""
     if eps is not None and fdr is not None:
         raise click.UsageError("give --eps or --fdr, not both")
@@ -57,7 +57,7 @@ def score(file: Path, tag: str | None, out: Path, eps: float | None, fdr: float 
         click.echo(batch.note)
 
 
-@click.command()
+@click.command("label")
 @click.option("--budget", type=click.IntRange(1), default=50, show_default=True, help="Rows with the highest scores.")
 @click.option(
     "--sample",
@@ -66,7 +66,7 @@ def score(file: Path, tag: str | None, out: Path, eps: float | None, fdr: float 
     show_default=True,
     help="Rows picked at random besides: they tell how many anomalies are left.",
 )
-def label(budget: int, sample: int) -> None:
+def label_command(budget: int, sample: int) -> None:
     """List the calibration rows worth labelling, to undo what contamination of them does.
 
     Fill in the column `label` of the file (1 anomaly, 0 normal) and run `assay run`: labelled anomalies are left out
@@ -82,10 +82,10 @@ def label(budget: int, sample: int) -> None:
         click.echo(line)
 
 
-@click.command()
+@click.command("reweight")
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @click.option("--clear", is_flag=True, help="Calibrate without weights again.")
-def reweight(file: Path | None, clear: bool) -> None:
+def reweight_command(file: Path | None, clear: bool) -> None:
     """Weight the calibration towards the rows of FILE: unlabelled rows as the scorer meets them now.
 
     For inputs that have moved while what is normal for each input has not (covariate shift). The next `assay run`

@@ -38,11 +38,11 @@ from assay.scorer.scorer import HEAD
 if TYPE_CHECKING:
     import duckdb
 
-SCHEMA = 1
+LEDGER_SCHEMA = 1
 LEDGER = "ledger.json"
 CARRIED, CARRIED_ROWS = "rows.safetensors", "carried-"
 FROM_ROWS, FROM_SCORER, FROM_NOTHING = "rows of its run", "the scorer's own list", "nothing"
-COLUMNS = {
+TABLES = {
     "files": {"rows": "string", "dataset": "string", "data_version": "string", "path": "string", "columns": "strings"},
     "runs": dict.fromkeys(("run", "driver", "dataset", "started", "state", "reason"), "string"),
     "reads": dict.fromkeys(("run", "rows", "use"), "string"),
@@ -90,7 +90,7 @@ class Ledger:
         connection = duckdb.connect(config={**dict.fromkeys(switches, False), "temp_directory": ""})
         connection.execute(f"SET allowed_directories = [{quoted(folder.parent)}]")
         connection.execute("SET enable_external_access = false")
-        for name in COLUMNS:
+        for name in TABLES:
             connection.register(name, parquet.read_table(pa.BufferReader(self.tables[name])))
         return connection
 
@@ -147,7 +147,7 @@ def _rebuild(project: Project) -> Ledger:
     build.add_rows({name: checked.get(name) == stamp for name, stamp in stamps.items()})
     build.add_history(History.of(project.events))
     build.add_scorers(scorers)
-    _write(folder, build, {"schema": SCHEMA, "sources": sources, "notes": build.notes, "checked": stamps})
+    _write(folder, build, {"schema": LEDGER_SCHEMA, "sources": sources, "notes": build.notes, "checked": stamps})
     return Ledger(root, scorers, tuple(build.notes), build.tables())
 
 
@@ -265,7 +265,7 @@ class Build:
 
     def tables(self) -> dict[str, bytes]:
         """Return the content of each table's Parquet file."""
-        return {name: _pack_table(getattr(self, name), columns) for name, columns in COLUMNS.items()}
+        return {name: _pack_table(getattr(self, name), columns) for name, columns in TABLES.items()}
 
 
 def _pack_table(rows: list[Row], columns: dict[str, str]) -> bytes:
@@ -303,8 +303,8 @@ def _read_head(folder: Path) -> Row | None:
         schema = head["schema"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    require_schema(folder / LEDGER, schema, SCHEMA)
-    whole = schema == SCHEMA and {"sources", "notes", "checked", "files"} <= head.keys()
+    require_schema(folder / LEDGER, schema, LEDGER_SCHEMA)
+    whole = schema == LEDGER_SCHEMA and {"sources", "notes", "checked", "files"} <= head.keys()
     return head if whole else None
 
 
@@ -315,7 +315,7 @@ def _checked(head: Row | None) -> Row:
 
 def _intact_tables(folder: Path, listed: dict[str, str]) -> dict[str, bytes] | None:
     """Return the content of the ledger's tables, None where a file of the ledger is not the one that its head lists."""
-    tables = {f"{name}.parquet": name for name in COLUMNS}
+    tables = {f"{name}.parquet": name for name in TABLES}
     found: dict[str, bytes] = {}
     try:
         for name, digest in listed.items():
@@ -326,7 +326,7 @@ def _intact_tables(folder: Path, listed: dict[str, str]) -> dict[str, bytes] | N
                 return None
     except OSError:
         return None
-    return found if found.keys() == COLUMNS.keys() else None
+    return found if found.keys() == TABLES.keys() else None
 
 
 def _stamps(root: Path) -> dict[str, list[int]]:

@@ -14,10 +14,10 @@ from assay.data.dataset import fingerprints, read_dataset
 from assay.data.quarantine import quarantine_path, read_quarantine, write_quarantine
 from assay.errors import ConfigError, DataError
 from assay.hashing import hash_file
-from assay.ledger.asked import ID, PRINT, Asked, read_asked
 from assay.ledger.ledger import Ledger, open_ledger
+from assay.ledger.query import ID, PRINT, RowQuery, read_query
 from assay.ledger.rows import target_fingerprints
-from assay.ledger.who_saw import Answer, answer, find, layouts_of
+from assay.ledger.who_saw import Answer, answer_query, find, layouts_of
 from assay.project.layout import Project
 
 
@@ -86,7 +86,7 @@ def quarantine(project: Project, path: Path, *, why: str, dataset: str | None = 
     if not why.strip():
         raise ConfigError("--why is empty; say why, it is kept on record")
     ledger = open_ledger(project)
-    asked = read_asked(path, layouts_of(ledger), dataset=dataset)
+    asked = read_query(path, layouts_of(ledger), dataset=dataset)
     now = _data_now(project.root, [dataset] if dataset else asked.datasets)
     name = dataset or _the_dataset(ledger, asked, now)
     data = now.get(name, _NO_ROWS)
@@ -95,7 +95,7 @@ def quarantine(project: Project, path: Path, *, why: str, dataset: str | None = 
         notes.append(f"{n} of them are in targets/{name}.csv too, which this does not change: see `assay reweight`")
     with project.lock():
         changed, listed = _write(project, name, entries, why=" ".join(why.split()), lift=lift)
-    seen = answer(open_ledger(project), replace(asked, notes=(*asked.notes, *notes)), name)
+    seen = answer_query(open_ledger(project), replace(asked, notes=(*asked.notes, *notes)), name)
     return Quarantine(
         dataset=name,
         path=quarantine_path(project.root, name).relative_to(project.root),
@@ -153,7 +153,7 @@ def _data_now(root: Path, names: list[str]) -> dict[str, pd.DataFrame]:
     return found
 
 
-def _the_dataset(ledger: Ledger, asked: Asked, now: dict[str, pd.DataFrame]) -> str:
+def _the_dataset(ledger: Ledger, asked: RowQuery, now: dict[str, pd.DataFrame]) -> str:
     """Return the one dataset that the rows belong to."""
     names = set(asked.datasets)
     if asked.by in (ID, PRINT):
@@ -170,7 +170,7 @@ def _the_dataset(ledger: Ledger, asked: Asked, now: dict[str, pd.DataFrame]) -> 
     return names.pop()
 
 
-def _entries(ledger: Ledger, asked: Asked, name: str, now: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+def _entries(ledger: Ledger, asked: RowQuery, name: str, now: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Return the different contents asked about with a row id each, and notes.
 
     A row told by its id has the content that it has in ``data/`` now, or else that it had when a run used it.

@@ -24,7 +24,7 @@ from assay.hashing import RECORD, dvc_directory_md5, hash_bytes, hash_file, hash
 from assay.parts import parse_json, write_bytes
 from assay.project.freshness import require_record
 
-SCHEMA = 1
+ROWS_SCHEMA = 1
 USES = (
     "train",
     "labelled",
@@ -141,7 +141,7 @@ def pack(frame: pd.DataFrame, about: dict[str, Any]) -> bytes:
             "rho": pa.array(frame["rho"], pa.float64()),
         }
     )
-    head = {_META: json.dumps({"schema": SCHEMA, **about}, sort_keys=True).encode()}
+    head = {_META: json.dumps({"schema": ROWS_SCHEMA, **about}, sort_keys=True).encode()}
     buffer = io.BytesIO()
     parquet.write_table(table.replace_schema_metadata(head), buffer, compression="zstd", use_dictionary=["use", "rho"])
     return buffer.getvalue()
@@ -163,7 +163,7 @@ def about_rows(path: Path) -> dict[str, Any] | None:
         schema = about["schema"]
     except (ArrowException, OSError, KeyError, TypeError, ValueError):
         return None
-    require_schema(path, schema, SCHEMA)
+    require_schema(path, schema, ROWS_SCHEMA)
     return about
 
 

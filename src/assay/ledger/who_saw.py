@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.data.dataset import fingerprints, read_card, read_dataset
-from assay.ledger.asked import ID, Asked, Layout, read_asked
-from assay.ledger.ledger import CARRIED_ROWS, FROM_SCORER, Ledger, open_ledger, quoted
+from assay.ledger.ledger import CARRIED_ROWS, FROM_SCORER, Ledger, Row, open_ledger, quoted
+from assay.ledger.query import ID, Layout, RowQuery, read_query
 from assay.ledger.rows import INJECTED, LABELLED, USES, as_uuids
 from assay.project.layout import Project
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 LEARNED = ("train", "labelled", "adapt", "calibration", "target")
 JUDGED = ("selection", "test")
 
-Row = dict[str, Any]
-
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -29,7 +27,7 @@ class Answer:
 
     Attributes
     ----------
-    asked : Asked
+    asked : RowQuery
     known : list of bool
         For each row asked about, whether any run or scorer here used it.
     scorers : list of dict
@@ -41,7 +39,7 @@ class Answer:
     notes : list of str
     """
 
-    asked: Asked
+    asked: RowQuery
     known: list[bool]
     scorers: list[Row]
     runs: list[Row]
@@ -106,7 +104,7 @@ def who_saw(project: Project, path: Path, *, dataset: str | None = None) -> Answ
         A newer version of Assay wrote the ledger.
     """
     ledger = open_ledger(project)
-    return answer(ledger, read_asked(path, layouts_of(ledger), dataset=dataset), dataset)
+    return answer_query(ledger, read_query(path, layouts_of(ledger), dataset=dataset), dataset)
 
 
 def layouts_of(ledger: Ledger) -> list[Layout]:
@@ -122,7 +120,7 @@ def layouts_of(ledger: Ledger) -> list[Layout]:
     return [Layout(name, columns, id_column) for (name, columns), id_column in found.items()]
 
 
-def answer(ledger: Ledger, asked: Asked, dataset: str | None = None) -> Answer:
+def answer_query(ledger: Ledger, asked: RowQuery, dataset: str | None = None) -> Answer:
     """Find the rows in the ledger; see `who_saw`."""
     with ledger.connect() as connection:
         find(connection, ledger.root, asked, dataset)
@@ -144,7 +142,7 @@ def answer(ledger: Ledger, asked: Asked, dataset: str | None = None) -> Answer:
 def find(
     connection: duckdb.DuckDBPyConnection,
     root: Path,
-    asked: Asked,
+    asked: RowQuery,
     dataset: str | None = None,
     *,
     contents: bool = False,
@@ -191,7 +189,7 @@ def _source(paths: list[Path]) -> str:
     return f"(SELECT {nothing}, NULL::UUID AS fingerprint LIMIT 0)"
 
 
-def _find_in_lists(connection: duckdb.DuckDBPyConnection, root: Path, asked: Asked, lists: list[Path]) -> None:
+def _find_in_lists(connection: duckdb.DuckDBPyConnection, root: Path, asked: RowQuery, lists: list[Path]) -> None:
     """Find rows told by id in scorers' own lists, which hold contents alone.
 
     An id stands for the content that it has in ``data/`` now, and for every one that it had when a run used it.
@@ -212,7 +210,7 @@ def _find_in_lists(connection: duckdb.DuckDBPyConnection, root: Path, asked: Ask
     )
 
 
-def contents_now(root: Path, asked: Asked) -> pd.DataFrame:
+def contents_now(root: Path, asked: RowQuery) -> pd.DataFrame:
     """Return ``dataset``, ``key`` (row id) and ``fingerprint`` of rows told by id, as they are in ``data/`` now."""
     import pandas as pd
 

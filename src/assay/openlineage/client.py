@@ -29,26 +29,26 @@ def new_run_id() -> str:
     return str(generate_new_uuid())
 
 
-def tell_run_started(project: Project, run: str) -> None:
+def emit_run_started(project: Project, run: str) -> None:
     """Tell that a run begins; until it ends it is the parent of the stages that this process runs."""
     _open_runs[project.root] = run
     with _harmless():
-        from assay.openlineage.events import Job, tell
+        from assay.openlineage.events import Job, emit
 
-        tell(project, Job(project, RUN, run), "START")
+        emit(project, Job(project, RUN, run), "START")
 
 
-def tell_run_ended(project: Project, run: str, error: BaseException | None) -> None:
+def emit_run_ended(project: Project, run: str, error: BaseException | None) -> None:
     """Tell how a run ended: COMPLETE, FAIL with its error, or ABORT where it was interrupted."""
     _open_runs.pop(project.root, None)
     with _harmless():
-        from assay.openlineage.events import Job, tell
+        from assay.openlineage.events import Job, emit
 
-        tell(project, Job(project, RUN, run), _outcome(error), error)
+        emit(project, Job(project, RUN, run), _outcome(error), error)
 
 
 @contextmanager
-def telling(project: Project, stage: str) -> Iterator[Callable[[], None]]:
+def stage_events(project: Project, stage: str) -> Iterator[Callable[[], None]]:
     """Tell of a stage while it runs; yields what to call when its work begins, which a fresh stage never does."""
     run = ""
 
@@ -56,15 +56,15 @@ def telling(project: Project, stage: str) -> Iterator[Callable[[], None]]:
         nonlocal run
         run = new_run_id()
         with _harmless():
-            from assay.openlineage.events import Job, tell
+            from assay.openlineage.events import Job, emit
 
-            tell(project, Job(project, stage, run, _open_runs.get(project.root)), "START")
+            emit(project, Job(project, stage, run, _open_runs.get(project.root)), "START")
 
     def end(error: BaseException | None) -> None:
         with _harmless():
-            from assay.openlineage.events import Job, tell
+            from assay.openlineage.events import Job, emit
 
-            tell(project, Job(project, stage, run, _open_runs.get(project.root)), _outcome(error), error)
+            emit(project, Job(project, stage, run, _open_runs.get(project.root)), _outcome(error), error)
 
     try:
         yield begin

@@ -26,7 +26,7 @@ from assay.project.layout import Project
 from assay.project.stages import STAGES
 
 NAMESPACE = "file"
-BESIDE = ("card.json", "split.json", "record.json")
+_DESCRIPTIVE_FILES = ("card.json", "split.json", "record.json")
 SCHEMA_ID = "urn:uuid:523d8656-4099-4a17-9703-f8186d4c1bab"
 
 Facets = dict[str, DatasetFacet]
@@ -88,7 +88,7 @@ def _inputs(project: Project, job: str) -> list[Path]:
     """Inputs by dvc.yaml, folders by the parts in which they are written; no files that only describe others."""
     if job == "run":
         return [project.data]
-    paths = [project.root / path for path in project.stages[job].inputs if Path(path).name not in BESIDE]
+    paths = [project.root / path for path in project.stages[job].inputs if Path(path).name not in _DESCRIPTIVE_FILES]
     return list(dict.fromkeys(part for path in paths if path.exists() for part in _parts(project, path)))
 
 

@@ -78,7 +78,7 @@ class Job:
         return facets
 
 
-def tell(project: Project, job: Job, state: str, error: BaseException | None = None) -> None:
+def emit(project: Project, job: Job, state: str, error: BaseException | None = None) -> None:
     """Append an event to the project's file, and send it to the user's backend where one is set."""
     if os.environ.get("OPENLINEAGE_DISABLED", "").strip().lower() == "true":
         return

@@ -17,7 +17,7 @@ from assay.project.layout import Project
 from assay.project.templates import COPIES, README, read_template, template_stages
 
 PIPELINE = "dvc.yaml"
-HEAD = """\
+_DVC_HEADER = """\
 # One stage per verb. The same lists of inputs and parameters serve DVC and Assay's own records. The code of a stage is
 # what is installed: `assay run` and `assay stage` keep its hash in assay.lock.
 """
@@ -93,7 +93,7 @@ def _write(root: Path, *, own_git: bool) -> None:
     for name in (README, *COPIES):
         write_bytes(root / name, read_template(name))
     text = yaml.safe_dump(pipeline(), sort_keys=False, width=120)
-    write_bytes(root / PIPELINE, (HEAD + text).encode())
+    write_bytes(root / PIPELINE, (_DVC_HEADER + text).encode())
     write_json(root / LOCK, lock_content(Project(root)))
 
 

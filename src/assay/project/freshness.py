@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import StageError, TamperedError
-from assay.hashing import RECORD, SCHEMA, Record, dvc_directory_md5, hash_bytes, hash_file, hash_paths, hash_tree
+from assay.hashing import RECORD, RECORD_SCHEMA, Record, dvc_directory_md5, hash_bytes, hash_file, hash_paths, hash_tree
 from assay.parts import canonical_json, parse_json, write_bytes
 from assay.project.installed import hash_code, made_by
 from assay.project.layout import Project
@@ -45,7 +45,7 @@ def read_record(folder: Path) -> Record | None:
         record = Record.from_json(parse_json(path.read_bytes()))
     except ValueError:
         record = None
-    if record is not None and record.schema == SCHEMA and _content(record) == path.read_bytes():
+    if record is not None and record.schema == RECORD_SCHEMA and _content(record) == path.read_bytes():
         return record
     raise TamperedError(f"{path} is not a record that this version of Assay wrote; remove {folder} to compute it again")
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class StageEntry:
     """What there is to know of a stage beside its part of dvc.yaml.
 
     Attributes
@@ -162,19 +162,21 @@ def _package(project: Project, out: Path, progress: Progress) -> Made[Any]:
     )
 
 
-STAGES: dict[str, Entry] = {
-    "split": Entry("Split into roles", _split, uses=("excluded",), behind=True, parted=True),
-    "contaminate": Entry("Contaminate", _contaminate, uses=("pool",), behind=True, parted=True),
-    "validate": Entry("Validate", _validate, behind=True),
-    "train": Entry("Train", _train, uses=("train", "labelled", "injected"), behind=True, parted=True),
-    "calibrate": Entry("Calibrate", _calibrate, uses=("adapt", "calibration", "target"), behind=True, parted=True),
-    "select": Entry("Select", _select, uses=("selection",), behind=True),
-    "evaluate": Entry("Evaluate", _evaluate, uses=("test",)),
-    "package": Entry("Scorer", _package, parted=True),
+STAGES: dict[str, StageEntry] = {
+    "split": StageEntry("Split into roles", _split, uses=("excluded",), behind=True, parted=True),
+    "contaminate": StageEntry("Contaminate", _contaminate, uses=("pool",), behind=True, parted=True),
+    "validate": StageEntry("Validate", _validate, behind=True),
+    "train": StageEntry("Train", _train, uses=("train", "labelled", "injected"), behind=True, parted=True),
+    "calibrate": StageEntry("Calibrate", _calibrate, uses=("adapt", "calibration", "target"), behind=True, parted=True),
+    "select": StageEntry("Select", _select, uses=("selection",), behind=True),
+    "evaluate": StageEntry("Evaluate", _evaluate, uses=("test",)),
+    "package": StageEntry("Scorer", _package, parted=True),
 }
 
 
-def run(project: Project, stage: str, progress: Progress = silent, begin: Callable[[], None] = lambda: None) -> Outcome:
+def run_verb(
+    project: Project, stage: str, progress: Progress = silent, begin: Callable[[], None] = lambda: None
+) -> Outcome:
     """Run one stage of a project unless it is fresh; see `assay.project.freshness.run_stage`.
 
     Parameters

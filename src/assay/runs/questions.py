@@ -23,7 +23,7 @@ from assay.scorer.scorer import Scorer, load_scorer
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class QuestionFile:
     """A file of questions that was written.
 
     Attributes
@@ -41,7 +41,7 @@ class Asked:
     lines: list[str]
 
 
-def ask(project: Project, *, budget: int, sample: int) -> Asked:
+def ask(project: Project, *, budget: int, sample: int) -> QuestionFile:
     """Write ``labels/<dataset>.csv``: the calibration rows that the newest scorer scores highest, and a random sample.
 
     Where rows are compared within strata or categories, the highest are those that stand out in their own: the rows
@@ -80,7 +80,7 @@ def ask(project: Project, *, budget: int, sample: int) -> Asked:
         kind = scorer.calibrator.kind
         lines.append(f"all of this is proven for split conformal p-values; for {kind} ones, as here, it is a guide")
     answered = int((written["label"] != "").sum())
-    return Asked(path, len(written) - answered, answered, lines)
+    return QuestionFile(path, len(written) - answered, answered, lines)
 
 
 def _from_verified(project: Project, scorer: Scorer, rows: RowSet) -> list[str]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from assay.evaluation.tested import Evaluation
 
 NUMBERS = ("auroc", "auprc", "fpr", "worst_stratum_fpr", "power")
-COLUMNS = ("detector", "adapter", *NUMBERS, "selection_power", "fit_seconds", "state", "reason")
+_COLUMNS = ("detector", "adapter", *NUMBERS, "selection_power", "fit_seconds", "state", "reason")
 HEADINGS = {
     "auroc": "AUROC",
     "auprc": "AUPRC",
@@ -136,12 +136,12 @@ def write_report(project: Project) -> Path:
 def _page(project: Project, evaluation: Evaluation, rows: list[Standing], figures: list[tuple[str, str]]) -> str:
     from jinja2 import Environment, PackageLoader
 
-    environment = Environment(loader=PackageLoader("assay", "templates"), autoescape=True)
+    environment = Environment(loader=PackageLoader("assay.runs", "."), autoescape=True)
     environment.filters.update(cell=_cell, heading=lambda name: HEADINGS.get(name, name.replace("_", " ")))
     return environment.get_template("report.html").render(
         dataset=project.dataset,
         evidence=EVIDENCE[evaluation.evidence],
-        columns=COLUMNS,
+        columns=_COLUMNS,
         rows=[row.to_json() for row in rows],
         figures=figures,
         record=(project.folder("evaluate") / RECORD).relative_to(project.root),

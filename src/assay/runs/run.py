@@ -122,8 +122,8 @@ def execute(project: Project, stage: str) -> Outcome:
     """Run one stage with its progress on screen; first keep which rows it is going to read."""
     if stage not in ("split", "contaminate"):
         keep_rows(project.root, project.events, project.dataset)
-    with console.stage_progress(stage) as progress, openlineage.telling(project, stage) as begin:
-        outcome = stages.run(project, stage, progress, begin)
+    with console.stage_progress(stage) as progress, openlineage.stage_events(project, stage) as begin:
+        outcome = stages.run_verb(project, stage, progress, begin)
     console.say(stage_line(outcome))
     return outcome
 
@@ -138,7 +138,7 @@ def open_run(project: Project, driver: str) -> str:
         dataset=project.dataset,
         commit=versioning.head_commit(project.root),
     )
-    openlineage.tell_run_started(project, run)
+    openlineage.emit_run_started(project, run)
     return run
 
 
@@ -153,13 +153,13 @@ def close_run(project: Project, run: str, done: list[str], error: BaseException 
             versioning.commit(project.root, done)
     except ToolError as failed:
         if error is None:
-            openlineage.tell_run_ended(project, run, failed)
+            openlineage.emit_run_ended(project, run, failed)
             raise
         console.say(f"dvc.lock was not brought up to date: {failed}")
     state = "completed" if error is None else "interrupted" if interrupted else "failed"
     reason = SIGNALLED if interrupted else "" if error is None else str(error)
     project.events.append("run-ended", run=run, state=state, reason=reason, stages=done)
-    openlineage.tell_run_ended(project, run, error)
+    openlineage.emit_run_ended(project, run, error)
 
 
 def deliver(project: Project) -> str:
@@ -224,7 +224,7 @@ def summarise(project: Project, verdict: str, *, shipped: bool = True) -> Result
     )
 
 
-def show(result: Result) -> None:
+def print_result(result: Result) -> None:
     """Print the table of candidates, the scorer, its report and record, and the command that serves it."""
     title = f"{result.dataset}: test rows, trained without injected rows"
     console.paper.print(candidates_table(result.candidates, eps=result.eps, evidence=result.evidence, title=title))

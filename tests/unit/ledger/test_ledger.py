@@ -78,7 +78,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 def run(project: Project, *, read: tuple[str, ...] = READ, scorer: str | None = SCORER) -> None:
     """Split and contaminate for real, keep the rows, and log the other stages as they would be."""
     for stage in ("split", "contaminate"):
-        stages.run(project, stage)
+        stages.run_verb(project, stage)
     name = project.dataset
     keep_rows(project.root, project.events, name)
     for stage in read:

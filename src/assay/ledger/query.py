@@ -31,7 +31,7 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RowQuery:
     """Rows that somebody asks about.
 
     Attributes
@@ -67,7 +67,7 @@ class Asked:
         return int(self.keys.groupby([self.keys["dataset"], layout], dropna=False)["key"].nunique().max())
 
 
-def read_asked(path: Path, layouts: Sequence[Layout], *, dataset: str | None = None) -> Asked:
+def read_query(path: Path, layouts: Sequence[Layout], *, dataset: str | None = None) -> RowQuery:
     """Read a CSV or Parquet file of rows.
 
     They are told by a column ``fingerprint`` if the file has one; else by content if it has every feature column of
@@ -132,7 +132,7 @@ def _missing(path: Path, header: list[str], layouts: Sequence[Layout]) -> str:
     )
 
 
-def _by_fingerprint(path: Path, frame: pd.DataFrame, dataset: str | None) -> Asked:
+def _by_fingerprint(path: Path, frame: pd.DataFrame, dataset: str | None) -> RowQuery:
     prints = np.array([text.strip().lower() for text in texts_of(frame[PRINT])], dtype=object)
     for place, text in enumerate(prints):
         if not FINGERPRINT.fullmatch(text):
@@ -143,7 +143,7 @@ def _by_fingerprint(path: Path, frame: pd.DataFrame, dataset: str | None) -> Ask
         marked = _marked(path, frame)
         notes = (f"{int(marked.sum())} of {len(frame)} rows are marked as suspect; only these are meant",)
         keys, frame = keys[marked].assign(place=np.arange(marked.sum())), frame[marked]
-    return Asked(path, PRINT, len(frame), keys, _ids(frame, ID), notes)
+    return RowQuery(path, PRINT, len(frame), keys, _ids(frame, ID), notes)
 
 
 def _marked(path: Path, frame: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -164,7 +164,7 @@ def _flags(path: Path, frame: pd.DataFrame, name: str) -> np.ndarray[Any, np.dty
     return np.isin(plain, _TRUE)
 
 
-def _by_content(path: Path, frame: pd.DataFrame, fits: list[Layout]) -> Asked:
+def _by_content(path: Path, frame: pd.DataFrame, fits: list[Layout]) -> RowQuery:
     parts = [
         pd.DataFrame(
             {
@@ -178,17 +178,17 @@ def _by_content(path: Path, frame: pd.DataFrame, fits: list[Layout]) -> Asked:
     keys = pd.concat(parts, ignore_index=True).drop_duplicates()
     named = next(filter(None, (_id_column(layout, list(map(str, frame.columns))) for layout in fits)), ID)
     used = {named, *(column for layout in fits for column in layout.columns)}
-    return Asked(path, CONTENT, len(frame), keys, _ids(frame, named), _ignored(frame, used))
+    return RowQuery(path, CONTENT, len(frame), keys, _ids(frame, named), _ignored(frame, used))
 
 
-def _by_id(path: Path, frame: pd.DataFrame, named: dict[str, str]) -> Asked:
+def _by_id(path: Path, frame: pd.DataFrame, named: dict[str, str]) -> RowQuery:
     parts = [
         pd.DataFrame({"place": np.arange(len(frame)), "dataset": name, "key": texts_of(frame[column])})
         for name, column in named.items()
     ]
     column = next(iter(named.values()))
     keys = pd.concat(parts, ignore_index=True)
-    return Asked(path, ID, len(frame), keys, _ids(frame, column), _ignored(frame, {*named.values()}))
+    return RowQuery(path, ID, len(frame), keys, _ids(frame, column), _ignored(frame, {*named.values()}))
 
 
 def _ids(frame: pd.DataFrame, column: str) -> np.ndarray[Any, np.dtype[np.object_]]:
