@@ -36,7 +36,7 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
-    """Train, calibrate, audit and deploy anomaly scorers on data that nobody can promise is clean."""
+    """Train, calibrate, audit and deploy anomaly scorers on data that may be contaminated."""
 
 
 @main.command("init")
@@ -47,9 +47,9 @@ def init_command(folder: Path) -> None:
     from assay.project.creation import create
 
     set_environment(folder.resolve())
-    made = create(folder)
+    root = create(folder)
     click.echo(
-        f"{made}: a project; README.md in it says what is what\nnext: cd {folder} && assay ingest FILE --name NAME"
+        f"{root}: a project; its README.md explains the files\nnext: cd {folder} && assay ingest FILE --name NAME"
     )
 
 
@@ -57,7 +57,7 @@ def init_command(folder: Path) -> None:
 @click.option("--dataset", metavar="NAME", help="Dataset to run on; it is written to params.yaml.")
 @as_json
 def run_command(dataset: str | None, as_json: bool) -> None:
-    """Run the pipeline: everything that is not fresh, then publish and compare with the champion."""
+    """Run the stages that are not fresh, publish the scorer and compare it with the champion."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
     project = find_project()
     from assay.errors import NoValidCandidateError
@@ -78,7 +78,7 @@ def run_command(dataset: str | None, as_json: bool) -> None:
 
 
 def _run(project: Project, dataset: str | None) -> Result:
-    """Ask the records and DVC first; Prefect is imported only when there is something to do."""
+    """Check the records first; Prefect is imported only if a stage has to run."""
     from assay.runs import run as runs
 
     with project.lock():
@@ -110,7 +110,7 @@ def load_flow(project: Project) -> Any:
 @main.command("stage")
 @click.argument("name", metavar="STAGE")
 def stage_command(name: str) -> None:
-    """Run one stage of dvc.yaml unless it is fresh; this is what `dvc repro` calls."""
+    """Run one stage of dvc.yaml unless it is fresh; `dvc repro` calls this."""
     project = find_project()
     from assay.errors import ConfigError
     from assay.project import stages
@@ -132,14 +132,14 @@ def stage_command(name: str) -> None:
 
 @main.command("ingest")
 @click.argument("source", metavar="FILE_OR_NAME")
-@click.option("--name", help="Name of the dataset, for a file of your own.")
+@click.option("--name", help="Name of the dataset, for your own file.")
 @click.option("--label", metavar="COLUMN", help="Column of labels: 0 normal, 1 anomaly, empty or -1 unknown.")
 @click.option("--id", "id_column", metavar="COLUMN", help="Column of unique row ids.")
-@click.option("--group", metavar="COLUMN", help="Column of groups; a group's normal rows get one role.")
+@click.option("--group", metavar="COLUMN", help="Column of groups; all normal rows of a group get the same role.")
 @click.option("--time", metavar="COLUMN", help="Column to split by time; not with --group.")
-@click.option("--category", metavar="COLUMN", help="Column of categories that scores may be calibrated within.")
+@click.option("--category", metavar="COLUMN", help="Column of categories for calibration within categories.")
 def ingest_command(source: str, **options: str | None) -> None:
-    """Bring a CSV or Parquet file, or a public dataset by name, into data/ and track it with DVC."""
+    """Add a CSV or Parquet file, or a public dataset by name, to data/ and track it with DVC."""
     project = find_project()
     from assay.project.ingest import ingest, load_source
 
@@ -156,7 +156,7 @@ def ingest_command(source: str, **options: str | None) -> None:
 
 @main.command("restore")
 def restore_command() -> None:
-    """Bring data/ back as data.dvc names it: from DVC's cache or remote, or the bundled sets."""
+    """Restore data/ to the version in data.dvc: from DVC's cache or remote, or the bundled sets."""
     project = find_project()
     from assay.project.ingest import restore
 
@@ -204,8 +204,11 @@ def scorers_command(as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=2))
         return
     for row in rows:
-        barred = ", ".join(f"{use} {n}" for use, n in row["quarantined"].items())
-        marks = ("champion" if row["champion"] else "", f"learned from quarantined rows ({barred})" if barred else "")
+        quarantined = ", ".join(f"{use} {n}" for use, n in row["quarantined"].items())
+        marks = (
+            "champion" if row["champion"] else "",
+            f"learned from quarantined rows ({quarantined})" if quarantined else "",
+        )
         click.echo(
             f"{row['tag']:<32}{row.get('detector') or '-'}+{row.get('adapter') or '-'}  "
             f"{row.get('broken') or '; '.join(filter(None, marks))}"
@@ -220,21 +223,21 @@ def detectors_command(as_json: bool) -> None:
     """List the detectors that params.yaml may name, with their parameters and defaults."""
     from assay.detectors.registry import describe_detectors
 
-    found = describe_detectors()
+    descriptions = describe_detectors()
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(descriptions, indent=2))
         return
-    for row in found:
+    for row in descriptions:
         params = ", ".join(f"{name}={value!r}" for name, value in row["params"].items())
         labels = " Learns from labelled anomalies." if row["uses_labels"] else ""
         click.echo(f"{row['name']:<23}{row['summary']}{labels}\n{'':<23}{params}")
-    click.echo("\nBesides, any outlier or density detector of scikit-learn or PyOD by its path, for instance")
-    click.echo("sklearn.svm.OneClassSVM: {nu: 0.1}; such a one is compared and calibrated, not packaged.")
+    click.echo("\nAlso any outlier or density detector of scikit-learn or PyOD by its path, for instance")
+    click.echo("sklearn.svm.OneClassSVM: {nu: 0.1}; these are compared and calibrated, but not packaged.")
 
 
 @main.command("promote")
 @click.argument("tag")
-@click.option("--why", required=True, help="The reason, kept on record.")
+@click.option("--why", required=True, help="The reason, which is recorded.")
 def promote_command(tag: str, why: str) -> None:
     """Make a scorer the champion by hand, for instance to roll back."""
     project = find_project()

@@ -121,7 +121,7 @@ def test_a_problem_with_telling_does_not_stop_the_work(tmp_path: Path, capsys: p
     project = make_project(tmp_path)
     (project.data / "features.npy").write_bytes(b"not an array")
     emit_run_started(project, new_run_id())
-    assert capsys.readouterr().err.count("OpenLineage: an event could not be told") == 1
+    assert capsys.readouterr().err.count("OpenLineage: an event could not be written") == 1
 
 
 def test_the_address_of_the_git_remote_stays_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
