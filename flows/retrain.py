@@ -55,11 +55,11 @@ def run_stages(project: Project) -> runs.Result:
     """Run the tasks in order; DVC hears of those that finished, whatever becomes of the rest."""
     runs.prepare(project)
     runs.check_choices(project)
-    run, done, problem = runs.open_run(project, "prefect"), [], None
+    run, finished, problem = runs.open_run(project, "prefect"), [], None
     try:
         for stage in STAGES:
             verb.with_options(name=stage)(str(project.root), stage)
-            done.append(stage)
+            finished.append(stage)
         result = runs.summarise(project, runs.deliver(project))
         console.say(f"{result.scorer}: {result.verdict}")
         return result
@@ -67,4 +67,4 @@ def run_stages(project: Project) -> runs.Result:
         problem = error
         raise
     finally:
-        runs.close_run(project, run, done, problem)
+        runs.close_run(project, run, finished, problem)

@@ -1,4 +1,4 @@
-"""What people see while the pipeline works: one line a stage, a bar while it trains, a table at the end."""
+"""Output on the screen: a line for each stage, a progress bar, and tables."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def stage_progress(stage: str) -> Iterator[Callable[[str, float], None]]:
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
         task = bar.add_task(stage, total=1.0)
 
-        def move(what: str, share: float) -> None:
-            bar.update(task, description=f"{stage}: {what}", completed=share)
+        def move(step: str, share: float) -> None:
+            bar.update(task, description=f"{stage}: {step}", completed=share)
 
         yield move
 

@@ -1,4 +1,4 @@
-"""Environment of the frameworks: their telemetry off, their state inside the project."""
+"""Environment variables of the frameworks: telemetry off, state inside the project."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def set_environment(root: Path) -> None:
 
 
 def spare_loopback() -> None:
-    """Except loopback from the user's proxies, which cannot reach a server on this machine."""
+    """Exclude loopback from the user's proxies, which cannot reach a server on this machine."""
     if not any(os.environ.get(name) or os.environ.get(name.lower()) for name in PROXIES):
         return
-    given = ",".join(os.environ.get(name, "") for name in ("no_proxy", "NO_PROXY"))
-    hosts = [host.strip() for host in given.split(",") if host.strip()]
+    configured = ",".join(os.environ.get(name, "") for name in ("no_proxy", "NO_PROXY"))
+    hosts = [host.strip() for host in configured.split(",") if host.strip()]
     if "*" not in hosts:
         os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(dict.fromkeys([*hosts, *LOOPBACK]))

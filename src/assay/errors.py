@@ -1,4 +1,4 @@
-"""Every exception that Assay raises on purpose.
+"""The exceptions that Assay raises on purpose.
 
 A message gives the bad value, what is allowed, and what to do. The command line shows it as one
 line and exits with the class's ``exit_code``; only bugs show a traceback.
@@ -67,7 +67,7 @@ class NoValidCandidateError(AssayError):
 
 
 class TamperedError(AssayError):
-    """Bytes on disk are not those that were recorded."""
+    """Bytes on disk differ from the recorded ones."""
 
     exit_code = 5
 
@@ -93,4 +93,4 @@ class InterruptedRunError(AssayError):
 
 
 class LedgerError(AssayError):
-    """The ledger, or the rows kept for it, cannot be used, for instance since a newer version wrote them."""
+    """The ledger, or the rows kept for it, cannot be used, for instance because a newer version wrote them."""

@@ -1,4 +1,4 @@
-"""Run events: what happened when and where, each entry bound to the one before it by its hash."""
+"""The event log: events with time and machine, chained by the hash of the entry before."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class EventLog:
     """An append-only file of JSON lines, one event each.
 
     Every event holds the SHA-256 of the line before it, so that a change or a cut anywhere but at the
-    very end shows. Events are beside the records: they hold times, machine and run ids, and no stage
+    very end shows. Events are separate from the records: they hold times, machine and run ids, and no stage
     reads them for its results.
 
     Parameters
@@ -61,6 +61,7 @@ class EventLog:
         line = json.dumps(entry, sort_keys=True, ensure_ascii=False).encode()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab") as stream:
+            # A crash may have left part of a line, which would make the new one unreadable.
             stream.truncate(sum(len(whole) + 1 for whole in self._lines()))
             stream.write(line + b"\n")
             stream.flush()
@@ -83,12 +84,12 @@ class EventLog:
 
     def last(self, event: str, **fields: Any) -> dict[str, Any] | None:
         """Return the newest event of that name whose entries equal `fields`, or None."""
-        wanted = {"event": event, **fields}
-        found = None
+        criteria = {"event": event, **fields}
+        newest = None
         for entry in self:
-            if all(entry.get(name) == value for name, value in wanted.items()):
-                found = entry
-        return found
+            if all(entry.get(name) == value for name, value in criteria.items()):
+                newest = entry
+        return newest
 
     def _lines(self) -> list[bytes]:
         """All complete lines: a last line cut short by a crash was never acknowledged and is dropped."""

@@ -1,4 +1,4 @@
-"""Stage records: content hashes of what a stage read, by which parameters and code, and what it wrote."""
+"""Stage records: content hashes of a stage's inputs, code and outputs, and its parameters."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any, Self
 from assay.parts import canonical_json
 
 RECORD = "record.json"
-SCHEMA = 1
+RECORD_SCHEMA = 1
 IGNORED = ("__pycache__", ".gitignore")
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a stage read, by which parameters and code, and what it wrote: the content of ``record.json``.
+    """The content of ``record.json``: hashes of a stage's inputs, code and outputs, and its parameters.
 
     Attributes
     ----------
@@ -31,7 +31,7 @@ class Record:
         SHA-256 by path relative to the stage's folder; empty before it has run.
     schema : int
     assay : str, optional
-        Version of Assay, where the code is that of an installed one.
+        Version of Assay, where the code is installed code.
     """
 
     stage: str
@@ -40,12 +40,12 @@ class Record:
     params: dict[str, Any]
     code: dict[str, str]
     outputs: dict[str, str] = field(default_factory=dict)
-    schema: int = SCHEMA
+    schema: int = RECORD_SCHEMA
     assay: str | None = None
 
     @property
     def key(self) -> str:
-        """Hash of what determines a stage's outputs: its inputs, parameters and code."""
+        """Hash of all that determines a stage's outputs: its inputs, parameters and code."""
         return hash_json({name: getattr(self, name) for name in ("stage", "dataset", "inputs", "params", "code")})
 
     def to_json(self) -> dict[str, Any]:
@@ -92,17 +92,17 @@ def hash_paths(root: Path, paths: Iterable[str]) -> dict[str, str]:
 
 
 def hash_tree(folder: Path) -> dict[str, str]:
-    """Hash every file of a stage folder but its record, by its path relative to the folder."""
-    found = {file.relative_to(folder).as_posix(): hash_file(file) for file in files_of(folder)}
-    found.pop(RECORD, None)
-    return found
+    """Hash every file of a stage folder except its record, by its path relative to the folder."""
+    hashes = {file.relative_to(folder).as_posix(): hash_file(file) for file in files_of(folder)}
+    hashes.pop(RECORD, None)
+    return hashes
 
 
 def dvc_directory_md5(folder: Path) -> str:
-    """Return the hash by which DVC names a folder: the data version of ``data/<name>``.
+    """Return DVC's hash of a folder: the data version of ``data/<name>``.
 
     The MD5 of the JSON list of every file's MD5 and path, sorted by path, with ``.dir`` at its end;
-    a test holds it equal to what DVC writes.
+    a test compares it with DVC's own.
     """
     return dvc_md5({file.relative_to(folder).as_posix(): file for file in files_of(folder)})
 

@@ -1,4 +1,4 @@
-"""How processes end: on a signal in order and in time, and never later than the process that started them."""
+"""Ending processes: in order and in time after a signal, and together with their parent."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def interruptible() -> Iterator[None]:
     """Let SIGINT and SIGTERM end the block as an exception does, so that every ``finally`` in it runs.
 
     The first signal raises `KeyboardInterrupt` in the main thread, later ones are ignored. A process whose main thread
-    has not ended `GRACE_SECONDS` after the first, since it computes outside of Python, ends there and then.
+    has not ended `GRACE_SECONDS` after the first, since it computes outside of Python, is ended.
 
     Raises
     ------
@@ -37,11 +37,11 @@ def interruptible() -> Iterator[None]:
         if received:
             return
         received.append(number)
-        for each in SIGNALS:
-            signal.signal(each, signal.SIG_IGN)
+        for ignored in SIGNALS:
+            signal.signal(ignored, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in SIGNALS}
+    previous_handlers = {number: signal.signal(number, interrupt) for number in SIGNALS}
     with _deadline():
         try:
             yield
@@ -51,19 +51,19 @@ def interruptible() -> Iterator[None]:
             raise InterruptedRunError(received[0]) from error
         finally:
             if not received:
-                for number, handler in before.items():
+                for number, handler in previous_handlers.items():
                     signal.signal(number, handler)
 
 
 @contextmanager
 def _deadline() -> Iterator[None]:
-    """End the process `GRACE_SECONDS` after a signal, whatever the main thread does and whoever handles the signal."""
-    listening, told = socket.socketpair()
-    told.setblocking(False)
+    """End the process `GRACE_SECONDS` after a signal, whatever the main thread does and whichever handler is set."""
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
 
     def wait() -> None:
-        with listening:
-            while number := listening.recv(1):
+        with receiver:
+            while number := receiver.recv(1):
                 if number[0] in SIGNALS:
                     time.sleep(GRACE_SECONDS)
                     late = InterruptedRunError(number[0])
@@ -72,18 +72,18 @@ def _deadline() -> Iterator[None]:
                     os._exit(late.exit_code)
 
     threading.Thread(target=wait, name="deadline", daemon=True).start()
-    before = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    previous = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
     try:
         yield
     finally:
-        signal.set_wakeup_fd(before)
-        told.close()
+        signal.set_wakeup_fd(previous)
+        sender.close()
 
 
 def end_with_parent() -> None:
-    """End this process at once when its parent ends, which holds the other end of its standard input.
+    """End this process when its parent ends, which holds the other end of its standard input.
 
-    Until then it is for the parent to end it: Ctrl-C, which reaches every process of a terminal, is left to that.
+    Ctrl-C reaches every process of a terminal; this one ignores it, so that its parent can end it in order.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 

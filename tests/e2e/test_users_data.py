@@ -155,7 +155,7 @@ def test_time_ordered_data_are_split_by_time(checkout: Checkout, prefect_api: st
         ("eps: 0.05", "eps: 2", "eps is 2"),
         ("eps: 0.05\n", "", "lacks the setting 'eps'"),
         ("detectors:", "detector:", "'detector'"),
-        ("  - knn\n", "  - knn\n  - knn\n", "'knn' stands twice"),
+        ("  - knn\n", "  - knn\n  - knn\n", "'knn' occurs twice"),
         ("  - knn\n", "  - no_such\n", "no_such"),
         ("  - knn\n", "  - knn: {neighbours: 3}\n", "neighbours"),
         ("[none, cadet]", "[cadets]", "cadets"),

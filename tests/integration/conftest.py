@@ -32,7 +32,7 @@ def moved_on(finished_once: Checkout, tmp_path_factory: pytest.TempPathFactory) 
     project = Project(root)
     run = runs.open_run(project, "tests")
     for stage in ("train", "calibrate", "select", "evaluate"):
-        assert stages.run(project, stage).ran
+        assert stages.run_verb(project, stage).ran
     checkout.assay("stage", "package")
     runs.close_run(project, run, [], None)
     (new,) = (path.name for path in folder.iterdir() if path.is_dir())

@@ -69,7 +69,7 @@ def verify(project: Checkout, tag: str = "breast_cancer") -> Findings:
 
 
 def wrong(findings: Findings) -> dict[str, str]:
-    return {finding.what: finding.detail for finding in findings.found if finding.state == "differs"}
+    return {finding.what: finding.detail for finding in findings.items if finding.state == "differs"}
 
 
 def flipped(content: bytes) -> bytes:
@@ -309,7 +309,7 @@ def test_an_edited_suite_moved_on_only_if_git_knows_the_recorded_one(finished: C
     path.write_bytes(before)
     assert finished.call(*GIT, "commit", "-qm", "suite", "--", "expectations").returncode == 0
     spoil(path)
-    found = {finding.what: finding for finding in verify(finished).found}
+    found = {finding.what: finding for finding in verify(finished).items}
     assert found["expectations/breast_cancer.json"].state == "superseded"
     assert "was edited since; commit " in found["expectations/breast_cancer.json"].detail
 
@@ -327,7 +327,7 @@ def test_labels_and_target_rows_that_were_filled_in_are_no_tampering(finished: C
     """Commands write these files and people fill them in, and neither is logged."""
     finished.assay("label", "--budget", "5")
     (finished.root / f"targets/{NAME}.csv").write_text("a\n1\n")
-    found = {finding.what: finding for finding in verify(finished).found}
+    found = {finding.what: finding for finding in verify(finished).items}
     for path in (f"labels/{NAME}.csv", f"targets/{NAME}.csv"):
         assert found[path].state == "superseded"
         assert "the recorded one had no entries" in found[path].detail
@@ -337,7 +337,7 @@ def test_labels_and_target_rows_that_were_filled_in_are_no_tampering(finished: C
 def test_code_that_went_on_is_no_tampering_while_the_recorded_one_is_kept(finished: Checkout) -> None:
     path = finished.root / "src/assay/project/stages.py"
     path.write_text(path.read_text() + "# more\n")
-    found = {finding.what: finding for finding in verify(finished).found}
+    found = {finding.what: finding for finding in verify(finished).items}
     assert found["code"].state == "superseded"
     assert "src/assay/project/stages.py" in found["code"].detail
     (
@@ -364,7 +364,7 @@ def test_a_run_with_other_settings_supersedes_and_spoils_nothing(moved_on: tuple
     assert {states[what] for what in WHAT if states[what] != "superseded"} == {"ok"}
     assert done.stdout.splitlines()[-1] == f"{NAME}:{old}: intact"
     assert "DVC's cache holds the recorded ones, intact" in done.stdout
-    assert {finding.state for finding in verify(project, f"{NAME}:{new}").found} == {"ok"}
+    assert {finding.state for finding in verify(project, f"{NAME}:{new}").items} == {"ok"}
     kept = project.root / ".bentoml/models/breast_cancer" / old
     for path in (kept / "detector.safetensors", kept / "lineage/train.json"):
         before = spoil(path)
@@ -388,7 +388,7 @@ def test_what_moved_on_is_re_hashed_in_the_cache_of_dvc(moved_on: tuple[Checkout
     told = wrong(verify(project, f"{NAME}:{old}"))["stage train"]
     assert f"{path} (train/level-0/mcd.safetensors) was changed" in told
     path.unlink()
-    found = {finding.what: finding for finding in verify(project, f"{NAME}:{old}").found}
+    found = {finding.what: finding for finding in verify(project, f"{NAME}:{old}").items}
     assert (found["stage train"].state, found["stage train"].detail[-9:]) == ("superseded", "but for 1")
     path.write_bytes(before)
 
@@ -399,8 +399,8 @@ def test_a_later_run_that_nobody_logged_is_no_later_run(finished: Checkout) -> N
     params.write_text(params.read_text().replace("eps: 0.05", "eps: 0.1"))
     log = EventLog(finished.root / ".assay/events.jsonl")
     before = log.path.read_bytes()
-    stages.run(Project(finished.root), "select")
-    assert {f.what: f.state for f in verify(finished).found}["stage select"] == "superseded"
+    stages.run_verb(Project(finished.root), "select")
+    assert {f.what: f.state for f in verify(finished).items}["stage select"] == "superseded"
     log.path.write_bytes(before)
     assert "is not a record that was logged here" in wrong(verify(finished))["stage select"]
 
@@ -411,10 +411,10 @@ def test_a_later_run_that_was_pulled_is_a_later_run(finished: Checkout) -> None:
     params.write_text(params.read_text().replace("eps: 0.05", "eps: 0.1"))
     log = EventLog(finished.root / ".assay/events.jsonl")
     before = log.path.read_bytes()
-    stages.run(Project(finished.root), "select")
+    stages.run_verb(Project(finished.root), "select")
     log.path.write_bytes(before)
     commit(finished.root, ["select"])
-    found = {finding.what: finding for finding in verify(finished).found}
+    found = {finding.what: finding for finding in verify(finished).items}
     assert found["stage select"].state == "superseded"
     assert "now holds a later run's outputs" in found["stage select"].detail
 
@@ -427,7 +427,7 @@ def test_what_a_scorer_from_elsewhere_lacks_after_a_run_here_is_said(finished: C
     assert "stage select" not in wrong(verify(finished))
     params = finished.root / "params.yaml"
     params.write_text(params.read_text().replace("eps: 0.05", "eps: 0.1"))
-    stages.run(Project(finished.root), "select")
+    stages.run_verb(Project(finished.root), "select")
     told = wrong(verify(finished))["stage select"]
     assert "lineage/select.json is not a record that was logged here" in told
     assert "made elsewhere" in told

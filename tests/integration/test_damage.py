@@ -138,14 +138,14 @@ def scorer_folder(project: Checkout) -> Path:
 @pytest.mark.parametrize("name", ["detector.safetensors", "lineage/train.json"])
 def test_a_missing_file_of_the_scorer_is_named(finished: Checkout, name: str) -> None:
     (scorer_folder(finished) / name).unlink()
-    found = {f.what: f for f in verify_scorer(Project(finished.root), "breast_cancer").found}
+    found = {f.what: f for f in verify_scorer(Project(finished.root), "breast_cancer").items}
     assert f"{name} is missing" in found["scorer folder"].detail
 
 
 def test_a_broken_carried_record_hides_no_other_finding(finished: Checkout) -> None:
     path = scorer_folder(finished) / "lineage/train.json"
     path.write_bytes(b"{")
-    found = {f.what: f.state for f in verify_scorer(Project(finished.root), "breast_cancer").found}
+    found = {f.what: f.state for f in verify_scorer(Project(finished.root), "breast_cancer").items}
     assert found["stage split"] == "ok"
     assert found["stage train"] == "differs"
 

@@ -77,7 +77,7 @@ def make_project(root: Path) -> Project:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project = make_project(tmp_path_factory.mktemp("failed") / "project")
     for stage in STAGES:
-        stages.run(project, stage)
+        stages.run_verb(project, stage)
     return project
 
 

@@ -114,7 +114,7 @@ def make_project(root: Path, dataset: Dataset) -> Project:
 
 def test_every_verb_takes_it(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     for stage in STAGES:
-        stages.run(project, stage)
+        stages.run_verb(project, stage)
     assert read_json(project.folder("split") / "split.json")["evidence"] == "probes"
     for made in ("split/selection/probes", "split/test/probes", "contaminate/level-0.1"):
         stage, _, rest = made.partition("/")
@@ -140,6 +140,6 @@ def test_its_expectations_are_held(project: Project) -> None:
     dataset = load_named("visits", mirror=None, cache=data)
     write_dataset(data, Dataset(dataset.card, RowSet(spoilt.features, spoilt.rows)))
     for stage in ("split", "contaminate"):
-        stages.run(project, stage)
+        stages.run_verb(project, stage)
     with pytest.raises(ValidationFailedError, match=r"tue.*visits-0003"):
-        stages.run(project, "validate")
+        stages.run_verb(project, "validate")

@@ -15,7 +15,7 @@ from tests.integration.conftest import GIT
 
 from assay.audit.chain import read_chain
 from assay.audit.commits import find_origin
-from assay.audit.replay import ATOL, CLOSE, DIFFERS, RTOL, SAME, Compared, Replayed, judge, replay_scorer
+from assay.audit.replay import ATOL, CLOSE, DIFFERS, RTOL, SAME, Compared, Replayed, compare_files, replay_scorer
 from assay.errors import ScorerError, StageError
 from assay.hashing import dvc_directory_md5, hash_file, hash_tree
 from assay.parts import read_arrays, read_json, write_arrays, write_json
@@ -97,7 +97,7 @@ def test_numbers_are_held_to_the_stated_tolerance(tmp_path: Path, change: float,
         rows = [f"{name},{n},{float(x)!r}" for name, n, x in zip("abcdefghi", range(9), arrays["x"], strict=True)]
         (folder / "d.csv").write_text("\n".join(["row_id,n,suspicion", *rows[:: -1 if step.any() else 1]]))
     for name in ("a.safetensors", "b.json", "c.npy", "d.csv"):
-        found = judge("it", {name: hash_file(then / name)}, {name: hash_file(now / name)}, then.joinpath, now)
+        found = compare_files("it", {name: hash_file(then / name)}, {name: hash_file(now / name)}, then.joinpath, now)
         assert found.state == state
 
 
@@ -106,7 +106,7 @@ def test_a_table_of_other_rows_is_another_one(tmp_path: Path) -> None:
     for folder, rows in ((then, "007,1,0.5\n8,0,0.25\n"), (now, "7,1,0.5\n8,0,0.25\n")):
         folder.mkdir()
         (folder / "t.csv").write_text(f"row_id,suspect,suspicion\n{rows}")
-    assert judge("it", hash_tree(then), hash_tree(now), then.joinpath, now).state == DIFFERS
+    assert compare_files("it", hash_tree(then), hash_tree(now), then.joinpath, now).state == DIFFERS
 
 
 def test_labels_that_were_filled_in_since_do_not_stand_in_the_way(finished: Checkout) -> None:
@@ -120,9 +120,9 @@ def test_what_is_no_number_has_to_be_equal(tmp_path: Path) -> None:
         (folder / "r.csv").write_text(f"{name}\n")
         write_arrays(folder / "i.safetensors", {"i": np.array([len(name), ord(name)])})
     then, now = (hash_tree(tmp_path / part) for part in ("then", "now"))
-    found = judge("it", then, {**now, "new": ""}, (tmp_path / "then").joinpath, tmp_path / "now")
+    found = compare_files("it", then, {**now, "new": ""}, (tmp_path / "then").joinpath, tmp_path / "now")
     assert found == Compared("it", DIFFERS, "new is new; b.json; i.safetensors; r.csv")
-    assert "no intact copy" in judge("it", then, now, lambda name: None, tmp_path / "now").detail
+    assert "no intact copy" in compare_files("it", then, now, lambda name: None, tmp_path / "now").detail
 
 
 def test_bytes_count_on_the_machine_of_the_training_and_the_tolerance_elsewhere() -> None:

@@ -58,11 +58,11 @@ def test_by_scores(finished: Checkout) -> None:
 def test_an_old_scorer_is_asked_from_the_cache_of_dvc(moved_on: tuple[Checkout, str, str]) -> None:
     project, old, _ = moved_on
     found = find_suspects(Project(project.root), f"{NAME}:{old}")
-    assert (found.what, found.eps, len(found.levels)) == (f"{NAME}:{old}", 0.05, 2)
+    assert (found.subject, found.eps, len(found.levels)) == (f"{NAME}:{old}", 0.05, 2)
     cache = project.root / ".dvc/cache"
     cache.rename(cache.with_name("elsewhere"))
     try:
-        with pytest.raises(ScorerError, match="DVC's cache has not got it; no DVC remote is configured"):
+        with pytest.raises(ScorerError, match="DVC's cache does not hold it; no DVC remote is configured"):
             find_suspects(Project(project.root), f"{NAME}:{old}")
     finally:
         cache.with_name("elsewhere").rename(cache)
@@ -70,7 +70,7 @@ def test_an_old_scorer_is_asked_from_the_cache_of_dvc(moved_on: tuple[Checkout, 
 
 def test_a_detector_of_the_last_run_is_asked_by_its_label(finished: Checkout) -> None:
     found = find_suspects(Project(finished.root), "knn")
-    assert (found.detector, found.means, found.eps) == ("knn", SCORES, 0.05)
+    assert (found.detector, found.measure, found.eps) == ("knn", SCORES, 0.05)
     path = finished.root / f"work/{NAME}/train/level-0/knn.safetensors"
     path.unlink()
     with pytest.raises(TamperedError, match=r"knn\.safetensors is missing"):
@@ -90,7 +90,7 @@ def test_a_detector_that_tells_is_taken_at_its_word(finished: Checkout) -> None:
         told.iloc[::-1].to_csv(work / level / "mcd.suspects.csv", index=False)
     folders = {stage: finished.root / f"work/{NAME}/{stage}" for stage in ("split", "contaminate", "calibrate")}
     found = suspects.collect("mcd", "mcd", "none", 0.05, {**folders, "train": work})
-    assert found.means == OWN
+    assert found.measure == OWN
     picked = found.rows[(found.rows["level"] == 0) & (found.rows["suspect"] == 1)]
     assert picked["row_id"].tolist() == [rows["row_id"][5], rows["row_id"][3]]
     assert picked["group"].tolist() == [2, 1]
@@ -165,7 +165,7 @@ def test_whatever_rows_are_compared_with(trained: Path, tmp_path: Path, compared
     assert facts["compared"] == scorer.calibrator.kind
     assert facts.get("target_rows") == (400 if compared == "targets" else None)
     assert compare_scorers(project, folder, folder).to_json()["thresholds"] == {}
-    states = {finding.what: finding.state for finding in verify_scorer(project, folder).found}
+    states = {finding.what: finding.state for finding in verify_scorer(project, folder).items}
     assert states["parts against the records"] == "ok"
 
 
@@ -173,7 +173,7 @@ def test_a_detector_of_folds_is_asked_too(trained: Path) -> None:
     project = Project(trained)
     run(project, "calibrate")
     found = find_suspects(project, "cross")
-    assert (found.means, len(found.levels)) == (SCORES, 2)
+    assert (found.measure, len(found.levels)) == (SCORES, 2)
     assert 0 < found.rows["suspect"].sum() < len(found.rows) / 5
 
 
@@ -204,9 +204,9 @@ def test_what_calibrates_a_weighted_scorer_is_held_to_the_records(trained: Path,
             (folder.with_name("forged") / path.name).symlink_to(path)
     forged = folder.with_name("forged")
     assert load_scorer(forged).reference.ties == "randomised"
-    found = {finding.what: finding.detail for finding in verify_scorer(project, str(forged)).found}
+    found = {finding.what: finding.detail for finding in verify_scorer(project, str(forged)).items}
     assert "ratio in" in found["parts against the records"]
     assert "calibration in" in found["parts against the records"]
     target_path(project.root, PLANT).write_bytes(b"")
-    states = {finding.what: finding.state for finding in verify_scorer(project, str(folder)).found}
+    states = {finding.what: finding.state for finding in verify_scorer(project, str(folder)).items}
     assert states[f"targets/{PLANT}.csv"] == "differs"

@@ -1,4 +1,4 @@
-"""The chain behind a scorer: its records, and every recorded file wherever an intact copy of it still lies."""
+"""The chain behind a scorer: its records, and intact copies of the recorded files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from assay.project.stages import STAGES
 from assay.scorer.scorer import HEAD
 
 UNKNOWN = "not known to this version of Assay; use the version that made the scorer"
-BESIDE = tuple(stage for stage, entry in STAGES.items() if not entry.behind)
+DOWNSTREAM = tuple(stage for stage, entry in STAGES.items() if not entry.behind)
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Chain:
         Content of ``scorer.json``.
     version : str
     records : dict of str to Record
-        By stage: those that the scorer carries and names by their hash; those of stages that are not behind the
-        scorer (``evaluate``, ``package``), where work/ or DVC's cache holds those of its run.
+        By stage: those that the scorer carries and names by their hash; also those of the stages downstream of its
+        parts (``evaluate``, ``package``), where work/ or DVC's cache holds them.
     contents : dict of str to bytes
-        The same records as they are written.
+        The bytes of the same records.
     archive : Archive
     events : tuple of dict
         The event log; empty where it cannot be read.
@@ -65,12 +65,12 @@ class Chain:
 
     @property
     def data_version(self) -> str:
-        """What DVC calls the dataset's folder that the scorer learned from."""
+        """DVC's hash of the dataset's folder that the scorer was trained on."""
         return str(self.head["lineage"]["data_version"])
 
     @property
     def candidate(self) -> tuple[str, str, str]:
-        """Detector, adapter and level of what was packaged."""
+        """Detector, adapter and level of the packaged candidate."""
         chosen = self.head["candidate"]
         return chosen["detector"], chosen["adapter"], chosen["level"]
 
@@ -80,27 +80,27 @@ class Chain:
 
     @property
     def unknown(self) -> list[str]:
-        """Stages that scorer.json names and this version does not know; their records are not read."""
+        """Stages in scorer.json that this version does not know; their records are not read."""
         return sorted(set(self.head["lineage"]["records"]) - set(STAGES))
 
     @property
     def behind(self) -> dict[str, Record]:
-        """The records that the scorer carries: of the stages that it was made by."""
+        """The records that the scorer carries: those of the stages that made it."""
         return {stage: record for stage, record in self.records.items() if stage in self.head["lineage"]["records"]}
 
     @property
     def params(self) -> dict[str, Any]:
-        """Every parameter behind the scorer by its name in params.yaml."""
+        """Every parameter behind the scorer, by its name in params.yaml."""
         return {name: value for record in self.behind.values() for name, value in record.params.items()}
 
     @property
     def code(self) -> dict[str, str]:
         """Code behind the scorer as `assay.project.installed.hash_code` names it; "" where records disagree."""
-        found: dict[str, str] = {}
+        hashes: dict[str, str] = {}
         for record in self.behind.values():
             for path, digest in record.code.items():
-                found[path] = digest if found.get(path, digest) == digest else ""
-        return found
+                hashes[path] = digest if hashes.get(path, digest) == digest else ""
+        return hashes
 
     @property
     def made_by(self) -> str:
@@ -119,15 +119,15 @@ class Chain:
 
     @property
     def _outside(self) -> dict[str, str]:
-        found = {path: digest for record in self.behind.values() for path, digest in record.inputs.items()}
-        return {path: digest for path, digest in sorted(found.items()) if not path.startswith("work/")}
+        inputs = {path: digest for record in self.behind.values() for path, digest in record.inputs.items()}
+        return {path: digest for path, digest in sorted(inputs.items()) if not path.startswith("work/")}
 
     def work(self, stage: str) -> Path:
-        """Where the newest run's outputs of a stage lie."""
+        """Folder of the newest run's outputs of a stage."""
         return work_folder(self.project, self.name, stage)
 
     def archived(self, stage: str) -> Listing | None:
-        """Return the listing of a stage's folder in DVC's cache, None where the cache has not got it."""
+        """Return the listing of a stage's folder in DVC's cache, None where the cache does not hold it."""
         if stage not in self.contents:
             return None
         folder = self.archive.folder_with(RECORD, self.contents[stage])
@@ -138,16 +138,16 @@ class Chain:
         digest = self.records[stage].outputs.get(name) if stage in self.records else None
         if digest is None:
             return None
-        if _has(here := self.work(stage) / name, digest):
-            return here
+        if _has(current := self.work(stage) / name, digest):
+            return current
         listing = self.archived(stage) or {}
         return self._cached(listing[name], digest) if name in listing else None
 
     def find_data(self, path: str) -> Path | None:
         """Return a file with the recorded bytes of a raw file of the dataset: from data/, else from DVC's cache."""
-        digest, here = self.data[path], self.project.root / path
-        if _has(here, digest):
-            return here
+        digest, current = self.data[path], self.project.root / path
+        if _has(current, digest):
+            return current
         listing = self.archive.data(self.name, self.data_version) or {}
         md5 = listing.get(path.removeprefix(f"data/{self.name}/"))
         return None if md5 is None else self._cached(md5, digest)
@@ -175,7 +175,7 @@ class Chain:
         Raises
         ------
         ScorerError
-            No intact copy of one is left; the message says where it may come from.
+            No intact copy of one is left; the message names possible sources.
         """
         for name in self.records[stage].outputs:
             if parts and not name.startswith(parts):
@@ -183,8 +183,8 @@ class Chain:
             path = self.find(stage, name)
             if path is None:
                 raise ScorerError(
-                    f"{self.work(stage) / name} is not what {self.tag} was made with, and DVC's cache has not got it; "
-                    f"{where_from(self.archive)}"
+                    f"{self.work(stage) / name} is not what {self.tag} was made with, and DVC's cache does not "
+                    f"hold it; {where_from(self.archive)}"
                 )
             (into / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, into / name)
@@ -192,18 +192,18 @@ class Chain:
 
 
 def require_records(chain: Chain) -> None:
-    """Raise `ScorerError` unless every record that a scorer names is there, and of a stage that is known."""
+    """Raise `ScorerError` if a record that a scorer names is missing, or belongs to an unknown stage."""
     if chain.unknown:
         raise ScorerError(f"stage {chain.unknown[0]} of {chain.tag}: {UNKNOWN}")
-    if lost := [stage for stage in chain.head["lineage"]["records"] if stage not in chain.records]:
+    if missing := [stage for stage in chain.head["lineage"]["records"] if stage not in chain.records]:
         raise ScorerError(
-            f"the record of stage {lost[0]} in {chain.folder} is broken or missing; "
+            f"the record of stage {missing[0]} in {chain.folder} is broken or missing; "
             f"see `assay audit verify {chain.folder}`"
         )
 
 
 def where_from(archive: Archive) -> str:
-    """Say where what DVC's cache lacks may come from."""
+    """Return advice on where to get files that DVC's cache lacks."""
     if archive.remote is None:
         return (
             "no DVC remote is configured: add the one that holds it (`dvc remote add -d NAME ADDRESS`), then `dvc pull`"
@@ -212,9 +212,9 @@ def where_from(archive: Archive) -> str:
 
 
 def before_entries(path: str, digest: str) -> bytes | None:
-    """Return the content of a file of labels or target rows without entries if that is the recorded one, else None.
+    """Return the content of an empty file of labels or target rows if the recorded file was empty, else None.
 
-    People fill these files in by hand, or have commands write them that are not logged.
+    People edit these files by hand or by commands that do not log it, so the empty version may be in no Git commit.
     """
     contents = {"labels": f"{','.join(COLUMNS)}\n".encode(), "targets": b""}
     content = contents.get(path.partition("/")[0])
@@ -222,48 +222,48 @@ def before_entries(path: str, digest: str) -> bytes | None:
 
 
 def work_folder(project: Project, name: str, stage: str) -> Path:
-    """Return where the newest run's outputs of a dataset's stage lie."""
+    """Return the folder of the newest run's outputs of a dataset's stage."""
     return project.root / "work" / ("scorers" if stage == "package" else name) / (name if stage == "package" else stage)
 
 
 def read_chain(project: Project, tag: str) -> Chain:
     """Read a scorer's head and the records behind it.
 
-    Records that are missing or broken are left out here; `assay.audit.verify.verify_scorer` names them.
+    Missing or broken records are left out; `assay.audit.verify.verify_scorer` names them.
 
     Raises
     ------
     ScorerError
-        There is no such scorer, or its head is not what Assay writes.
+        There is no such scorer, or its scorer.json is not valid.
     """
     folder = find_scorer(tag, project.root).resolve()
     head = read_json(folder / HEAD)
     try:
-        named = dict(head["lineage"]["records"])
+        record_hashes = dict(head["lineage"]["records"])
         str(head["name"]), head["lineage"]["data_version"], head["candidate"]["detector"]
     except (KeyError, TypeError, ValueError) as error:
         raise ScorerError(f"{folder / HEAD} is not the head of a scorer: {error!r}") from error
-    carried = {stage: folder / "lineage" / f"{stage}.json" for stage in STAGES if stage in named}
-    found = {stage: path.read_bytes() for stage, path in carried.items() if _has(path, named[stage])}
-    records = {stage: _record(content) for stage, content in found.items()}
+    carried = {stage: folder / "lineage" / f"{stage}.json" for stage in STAGES if stage in record_hashes}
+    record_contents = {stage: path.read_bytes() for stage, path in carried.items() if _has(path, record_hashes[stage])}
+    records = {stage: _record(content) for stage, content in record_contents.items()}
     chain = Chain(
         project=project,
         folder=folder,
         head=head,
         version=hash_file(folder / HEAD)[:12],
         records={stage: record for stage, record in records.items() if record is not None},
-        contents={stage: content for stage, content in found.items() if records[stage] is not None},
+        contents={stage: content for stage, content in record_contents.items() if records[stage] is not None},
         archive=Archive(project.root),
         events=_events(project),
     )
-    for stage in BESIDE:
-        if (content := _content_beside(chain, stage)) is not None and (record := _record(content)) is not None:
+    for stage in DOWNSTREAM:
+        if (content := _downstream_content(chain, stage)) is not None and (record := _record(content)) is not None:
             chain.contents[stage], chain.records[stage] = content, record
     return chain
 
 
 def _record(content: bytes) -> Record | None:
-    """Return what a carried record says, None where it is no record."""
+    """Return the record with that content, None if it is not a record."""
     try:
         return Record.from_json(parse_json(content))
     except ValueError:
@@ -281,15 +281,15 @@ def _has(path: Path, digest: str) -> bool:
     return path.is_file() and hash_file(path) == digest
 
 
-def _content_beside(chain: Chain, stage: str) -> bytes | None:
-    """Return the record of a stage that read what the scorer was made of, or made it; the newest logged one."""
-    here = chain.work(stage) / RECORD
+def _downstream_content(chain: Chain, stage: str) -> bytes | None:
+    """Return the record of a downstream stage whose inputs or outputs are those of the scorer, the newest logged."""
+    current = chain.work(stage) / RECORD
     marks = {"evaluate": ["evaluation.json"], "package": [f"{chain.version}/{HEAD}"]}.get(stage, [])
     cached = [chain.archive.object(listing[RECORD]) for listing in chain.archive.folders_with(RECORD, *marks)]
-    contents = [path.read_bytes() for path in (here, *cached) if path is not None and path.is_file()]
+    contents = [path.read_bytes() for path in (current, *cached) if path is not None and path.is_file()]
     fitting = [content for content in contents if _fits(chain, stage, content)]
-    logged = {e.get("record"): place for place, e in enumerate(chain.events) if e.get("stage") == stage}
-    return max(fitting, key=lambda content: logged.get(hash_bytes(content), -1), default=None)
+    log_positions = {e.get("record"): number for number, e in enumerate(chain.events) if e.get("stage") == stage}
+    return max(fitting, key=lambda content: log_positions.get(hash_bytes(content), -1), default=None)
 
 
 def _fits(chain: Chain, stage: str, content: bytes) -> bool:
@@ -303,11 +303,11 @@ def _fits(chain: Chain, stage: str, content: bytes) -> bool:
 
 
 def _reads_from(chain: Chain, record: Record) -> bool:
-    """Tell whether the outputs of stages that a record names as inputs are those of the chain, and there are any."""
+    """Return whether a record has stage outputs among its inputs, and all of them are those of the chain."""
     compared = []
     for path, digest in record.inputs.items():
-        top, _, rest = path.partition(f"/{chain.name}/")
-        stage, _, name = rest.partition("/")
+        top, _, stage_path = path.partition(f"/{chain.name}/")
+        stage, _, name = stage_path.partition("/")
         if top == "work" and stage in chain.records:
             content = chain.contents[stage]
             compared.append(
@@ -318,5 +318,5 @@ def _reads_from(chain: Chain, record: Record) -> bool:
 
 def event_of(chain: Chain, event: str, **fields: Any) -> dict[str, Any] | None:
     """Return the newest event of that name whose entries equal `fields`, or None."""
-    wanted = {"event": event, **fields}
-    return next((e for e in reversed(chain.events) if all(e.get(k) == v for k, v in wanted.items())), None)
+    criteria = {"event": event, **fields}
+    return next((e for e in reversed(chain.events) if all(e.get(k) == v for k, v in criteria.items())), None)

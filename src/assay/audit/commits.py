@@ -1,4 +1,4 @@
-"""Which Git commit holds what a scorer was made from, and the commands that bring that state back."""
+"""The Git commit with the sources of a scorer, and the commands that restore that state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST = 500
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The state in Git and DVC that a scorer was made from.
+    """The state in Git and DVC from which a scorer was made.
 
     Attributes
     ----------
@@ -29,7 +29,7 @@ class Origin:
     differs : tuple of str
         Files of `commit` that are not the recorded ones.
     commands : tuple of str
-        What brings the state of `commit` back.
+        Commands that restore the state of `commit`.
     note : str
         The same in words.
     """
@@ -52,20 +52,20 @@ class Origin:
 
 
 def find_origin(chain: Chain) -> Origin:
-    """Look for the commit that holds what a scorer was made from.
+    """Find the commit that holds the data, parameters and code of a scorer.
 
-    Commits are held to the records by content, whoever wrote them and whenever: raw data by the version that
-    data.dvc and dvc.lock name, parameters by value, suite and code by hash. A commit whose dvc.lock also names the
-    scorer's stage outputs goes first, then the newest.
+    Commits are compared with the records by content: raw data by the version in data.dvc and dvc.lock, parameters by
+    value, suite and code by hash. Commits whose dvc.lock also names the scorer's stage outputs come first, then the
+    newest.
     """
     logged = logged_commit(chain)
-    there = [logged] if logged and git(chain.project.root, "cat-file", "-t", logged) else []
-    commits = list(dict.fromkeys(there + _commits(chain.project.root, "dvc.lock", "data.dvc")))
+    run_commit = [logged] if logged and git(chain.project.root, "cat-file", "-t", logged) else []
+    commits = list(dict.fromkeys(run_commit + _commits(chain.project.root, "dvc.lock", "data.dvc")))
     locks = _files(chain.project.root, [(commit, "dvc.lock") for commit in commits])
-    holds = [_names_outputs(chain, lock or b"") for lock in locks]
-    names_outputs = dict(zip(commits, holds, strict=True))
+    has_outputs = [_names_outputs(chain, lock or b"") for lock in locks]
+    names_outputs = dict(zip(commits, has_outputs, strict=True))
     differs: dict[str, tuple[str, ...]] = {}
-    for commit in sorted(commits, key=lambda each: not names_outputs[each]):
+    for commit in sorted(commits, key=lambda candidate: not names_outputs[candidate]):
         differs[commit] = differences_at(chain, commit)
         if not differs[commit]:
             return _origin(chain, commit, logged, (), names_outputs[commit])
@@ -75,7 +75,7 @@ def find_origin(chain: Chain) -> Origin:
 
 
 def logged_commit(chain: Chain) -> str | None:
-    """Return the commit that was checked out when the run that trained the scorer began, None if nobody logged it."""
+    """Return the commit that was checked out when the run that trained the scorer began, None if it was not logged."""
     commit = None
     for event in chain.events:
         if event.get("event") == "run-started" and event.get("dataset") == chain.name:
@@ -88,32 +88,38 @@ def logged_commit(chain: Chain) -> str | None:
 
 
 def differences_at(chain: Chain, commit: str) -> tuple[str, ...]:
-    """Name what in a commit is not what a scorer was made from."""
-    own = {path: digest for path, digest in chain.code.items() if not is_installed(path)}
-    root, hashes = chain.project.root, {**own, **chain.settings}
+    """Return the files of a commit that differ from those that a scorer was made from."""
+    project_code = {path: digest for path, digest in chain.code.items() if not is_installed(path)}
+    root, hashes = chain.project.root, {**project_code, **chain.settings}
     paths = ["params.yaml", "data.dvc", "dvc.lock", LOCK, *hashes]
     content = dict(zip(paths, _files(root, [(commit, path) for path in paths]), strict=True))
-    found = [path for path, digest in hashes.items() if hash_bytes(content[path] or b"") != digest]
+    differing = [path for path, digest in hashes.items() if hash_bytes(content[path] or b"") != digest]
     if chain.made_by and not _same_installation(chain, content[LOCK]):
-        found.insert(0, LOCK)
+        differing.insert(0, LOCK)
     if not _same_params(chain, content["params.yaml"]):
-        found.insert(0, "params.yaml")
+        differing.insert(0, "params.yaml")
     if not _same_data(chain, content["data.dvc"], content["dvc.lock"]):
-        found.insert(0, "data.dvc")
-    return tuple(found)
+        differing.insert(0, "data.dvc")
+    return tuple(differing)
 
 
 def commit_with(root: Path, path: str, digest: str) -> str | None:
     """Return the newest commit in which the file `path` has that SHA-256, None where no commit has it."""
     commits = _commits(root, path)
     contents = _files(root, [(commit, path) for commit in commits])
-    same = (commit for commit, content in zip(commits, contents, strict=True) if hash_bytes(content or b"") == digest)
-    return next(same, None)
+    matching = (
+        commit for commit, content in zip(commits, contents, strict=True) if hash_bytes(content or b"") == digest
+    )
+    return next(matching, None)
 
 
 def without_git() -> str:
-    """Return what to add to a finding that no commit could contradict, since there is no Git here; else ""."""
-    return "" if has_git() else " (git is not installed here, so that commits are unknown: install it and ask again)"
+    """Return the remark for findings that could not be compared with Git since it is not installed, else ""."""
+    return (
+        ""
+        if has_git()
+        else " (git is not installed here, so that commits are unknown: install it and repeat the command)"
+    )
 
 
 def content_at(root: Path, commit: str, path: str) -> bytes:
@@ -124,8 +130,8 @@ def content_at(root: Path, commit: str, path: str) -> bytes:
 def _origin(chain: Chain, commit: str, logged: str | None, differs: tuple[str, ...], outputs: bool) -> Origin:
     verb = "checkout" if chain.archive.remote is None else "pull"
     commands = (f"git checkout {commit}", f"dvc {verb}" if outputs else f"dvc {verb} data.dvc")
-    what = "data, parameters, code and every output" if outputs else "data, parameters and code"
-    note = f"commit {commit[:12]} holds {what} by content"
+    parts = "data, parameters, code and every output" if outputs else "data, parameters and code"
+    note = f"commit {commit[:12]} holds {parts} by content"
     if differs:
         shown = ", ".join(differs[:3]) + (f" and {len(differs) - 3} more" if len(differs) > 3 else "")
         note = f"the run began at commit {commit[:12]} with changes that were not committed: {shown}"
@@ -144,17 +150,17 @@ def _no_commit(chain: Chain, logged: str | None) -> str:
     if not has_git():
         began = "" if logged is None else f"; the run began at {logged[:12]}"
         return f"the commit that {chain.tag} was made from is unknown{without_git()}{began}"
-    words = f"no commit in Git holds what {chain.tag} was made from"
+    message = f"no commit in Git holds what {chain.tag} was made from"
     if logged is not None:
-        return f"{words}; the run began at {logged[:12]}, which is not in this repository any more"
+        return f"{message}; the run began at {logged[:12]}, which is not in this repository any more"
     return (
-        f"{words}, and which one was checked out has not been logged: commit params.yaml, data.dvc, dvc.lock, "
+        f"{message}, and which one was checked out has not been logged: commit params.yaml, data.dvc, dvc.lock, "
         f"expectations/, quarantine/, labels/, targets/ and {LOCK if chain.made_by else SOURCE} after a run to have one"
     )
 
 
 def _names_outputs(chain: Chain, lock: bytes) -> bool:
-    """Tell whether a dvc.lock is that of the scorer's run: the raw data, every stage's parameters and folder."""
+    """Return whether a dvc.lock is that of the scorer's run: the raw data, every stage's parameters and folder."""
     folders = {stage: chain.archive.folder_with(RECORD, chain.contents[stage]) for stage in chain.behind}
     marks = (chain.data_version, *folders.values())
     if not all(mark.encode() in lock for mark in marks if mark is not None):
@@ -175,23 +181,23 @@ def _same_params(chain: Chain, text: bytes | None) -> bool:
     content = _yaml(text)
     if not isinstance(content, dict) or content.get("dataset") != chain.name:
         return False
-    for name, then in chain.params.items():
+    for name, recorded in chain.params.items():
         value: Any = content
         for key in name.split("."):
             value = value.get(key) if isinstance(value, dict) else None
-        if value != then:
+        if value != recorded:
             return False
     return True
 
 
 def _same_installation(chain: Chain, lock: bytes | None) -> bool:
-    """Hold assay.lock to the code on record of every stage behind the scorer."""
+    """Compare assay.lock with the recorded code of every stage behind the scorer."""
     stages = read_lock(lock or b"")["stages"]
     return all(stages.get(stage) == hash_json(record.code) for stage, record in chain.behind.items())
 
 
 def _same_data(chain: Chain, tracked: bytes | None, lock: bytes | None) -> bool:
-    """Hold data.dvc to the data version: by its listing in the cache, or else by the lock beside it."""
+    """Compare data.dvc with the data version: by its listing in the cache, or else by dvc.lock."""
     try:
         folder = str(_yaml(tracked)["outs"][0]["md5"])
         if folder in chain.archive.folders:
@@ -212,19 +218,19 @@ def _yaml(text: bytes | None) -> Any:
 
 
 def _commits(root: Path, *paths: str) -> list[str]:
-    """Return the newest commits that touched any of the paths, on whatever branch."""
+    """Return the newest commits on any branch that changed any of the paths."""
     return (git(root, "log", "--all", f"-{MOST}", "--format=%H", "--", *paths) or b"").decode().split()
 
 
-def _files(root: Path, wanted: Iterable[tuple[str, str]]) -> list[bytes | None]:
-    """Return the content of files in commits, None for one that is not there, by one process for all."""
-    wanted = list(wanted)
-    asked = "".join(f"{commit}:./{path}\n" for commit, path in wanted).encode()
-    out = (git(root, "cat-file", "--batch", asked=asked) or b"") if wanted else b""
-    found: list[bytes | None] = []
-    for _ in wanted:
-        head, _, out = out.partition(b"\n")
+def _files(root: Path, commit_paths: Iterable[tuple[str, str]]) -> list[bytes | None]:
+    """Return the content of files in commits, None for a missing one; one Git process reads them all."""
+    commit_paths = list(commit_paths)
+    request = "".join(f"{commit}:./{path}\n" for commit, path in commit_paths).encode()
+    output = (git(root, "cat-file", "--batch", standard_input=request) or b"") if commit_paths else b""
+    contents: list[bytes | None] = []
+    for _ in commit_paths:
+        head, _, output = output.partition(b"\n")
         size = int(head.rsplit(b" ", 1)[1]) if head and not head.endswith(b"missing") else None
-        found.append(None if size is None else out[:size])
-        out = out if size is None else out[size + 1 :]
-    return found
+        contents.append(None if size is None else output[:size])
+        output = output if size is None else output[size + 1 :]
+    return contents

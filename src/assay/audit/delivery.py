@@ -1,4 +1,4 @@
-"""What was made of a scorer: its copy in BentoML's store, its Bento, its deployment, and the log of it all."""
+"""Checks of a scorer's delivery: its copy in BentoML's store, its Bento, its deployment, and the event log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from assay.audit.chain import Chain, event_of
 from assay.audit.commits import commit_with, without_git
-from assay.audit.findings import INTACT, Outcome, differ
+from assay.audit.findings import INTACT, CheckResult, differ
 from assay.errors import ScorerError
 from assay.eventlog import START
 from assay.hashing import hash_bytes, hash_file, hash_tree
@@ -20,20 +20,22 @@ from assay.project.scorers import MANIFEST, find_scorer
 from assay.scorer.scorer import HEAD, check_files
 
 
-def check_log(project: Project, tag: str) -> Outcome:
-    """Walk the chain of the log, and look in it for the head that every deployed Bento's label names."""
+def check_log(project: Project, tag: str) -> CheckResult:
+    """Check the hash chain of the log, and that it holds the head in the label of every deployed Bento."""
     log = project.events
     log.check()
     lines = log.path.read_bytes().splitlines() if log.path.is_file() else []
     heads = {START: 0, **{hash_bytes(line): number for number, line in enumerate(lines, start=1)}}
-    newest, words = 0, []
+    newest, problems = 0, []
     for label in sorted({*_deployed_labels(project), *_labels(project, tag)}):
         head = bento_labels(label).get("chain_head")
         if head in heads:
             newest = max(newest, heads[head])
         else:
-            words.append(f"{log.path} has no entry for the chain head in the label of {label}; the log was cut")
-    return differ(words) if words else ("ok", f"{len(lines)} entries, held by a deployed label up to entry {newest}")
+            problems.append(f"{log.path} has no entry for the chain head in the label of {label}; the log was cut")
+    return (
+        differ(problems) if problems else ("ok", f"{len(lines)} entries, held by a deployed label up to entry {newest}")
+    )
 
 
 def bento_folder(project: Project, name: str, version: str) -> Path:
@@ -63,27 +65,29 @@ def _labels(project: Project, tag: str) -> list[Path]:
 
 
 def _deployed_labels(project: Project) -> list[Path]:
-    found = []
+    bentos = []
     for path in (project.root / "deployments").glob("*.json"):
         try:
             deployed = read_deployment(project.root, path.stem)
         except ScorerError:
             continue
         if deployed is not None and (bento := bento_folder(project, deployed.name, deployed.version)).is_dir():
-            found.append(bento)
-    return found
+            bentos.append(bento)
+    return bentos
 
 
 def _listed(folder: Path) -> list[str]:
-    """Name what is not as it was in BentoML's store when a model or Bento was published."""
-    then, now = read_json(folder / MANIFEST), hash_tree(folder)
-    words = [f"{folder / name} was changed" for name in then if name in now and now[name] != then[name]]
-    words += [f"{folder / name} is missing" for name in then if name not in now]
-    return words + [f"{folder / name} was added" for name in now if name not in then and name != MANIFEST]
+    """Return the changes to a model or Bento in BentoML's store since it was published."""
+    recorded, hashes = read_json(folder / MANIFEST), hash_tree(folder)
+    problems = [
+        f"{folder / name} was changed" for name in recorded if name in hashes and hashes[name] != recorded[name]
+    ]
+    problems += [f"{folder / name} is missing" for name in recorded if name not in hashes]
+    return problems + [f"{folder / name} was added" for name in hashes if name not in recorded and name != MANIFEST]
 
 
-def check_model(chain: Chain) -> Outcome:
-    """Hold the copy in BentoML's model store, which is what gets served, to the scorer."""
+def check_model(chain: Chain) -> CheckResult:
+    """Compare the copy in BentoML's model store, which is served, with the scorer."""
     folder = _store(chain.project) / "models" / chain.name / chain.version
     if not folder.is_dir():
         return "ok", "none was published here"
@@ -91,23 +95,25 @@ def check_model(chain: Chain) -> Outcome:
     return differ([f"{folder / HEAD} was changed"] if changed else check_files(folder) or _listed(folder))
 
 
-def check_bento(chain: Chain) -> Outcome:
-    """Hold the scorer's Bento, where there is one, to what was logged when it was built."""
+def check_bento(chain: Chain) -> CheckResult:
+    """Compare the scorer's Bento, if any, with the log of its build."""
     folder = bento_folder(chain.project, chain.name, chain.version)
     logged = event_of(chain, "published", scorer=chain.tag)
     if logged is None:
-        told = f"{folder} is there, but the log does not know that it was published: the log was cut, or it was built"
-        return ("differs", f"{told} by hand") if folder.is_dir() else ("ok", "none was published here")
+        message = (
+            f"{folder} is there, but the log does not know that it was published: the log was cut, or it was built"
+        )
+        return ("differs", f"{message} by hand") if folder.is_dir() else ("ok", "none was published here")
     if not folder.is_dir():
         return "superseded", f"{logged['bento']} is gone from BentoML's store; `assay serve` builds it again"
-    if words := _listed(folder):
-        return differ(words)
-    same = hash_file(folder / MANIFEST) == logged["bento_hash"]
-    return INTACT if same else ("differs", f"{logged['bento']} is not the one that was built: {folder / MANIFEST}")
+    if problems := _listed(folder):
+        return differ(problems)
+    is_same = hash_file(folder / MANIFEST) == logged["bento_hash"]
+    return INTACT if is_same else ("differs", f"{logged['bento']} is not the one that was built: {folder / MANIFEST}")
 
 
-def check_deployment(chain: Chain) -> Outcome:
-    """Hold the deployment record of the dataset to the newest promotion in the log, or to Git."""
+def check_deployment(chain: Chain) -> CheckResult:
+    """Compare the deployment record of the dataset with the newest promotion in the log, or with Git."""
     path, logged = deployment_path(chain.project.root, chain.name), event_of(chain, "promoted", name=chain.name)
     short = f"deployments/{path.name}"
     if not path.is_file():
@@ -119,7 +125,7 @@ def check_deployment(chain: Chain) -> Outcome:
         return "ok", champion
     if logged is None:
         return "differs", f"{short} names a champion that neither the log nor a Git commit knows{without_git()}"
-    then = replace(
+    expected = replace(
         deployed,
         version=logged["version"],
         tag=f"{chain.name}:{logged['version']}",
@@ -128,8 +134,9 @@ def check_deployment(chain: Chain) -> Outcome:
         reason=logged["reason"],
         previous=logged["replaces"],
     )
-    late = abs((datetime.fromisoformat(deployed.since) - datetime.fromisoformat(logged["time"])).total_seconds())
-    written = {name: getattr(then, name) for name in then.__slots__}
-    if late > 2 or canonical_json(written).encode() != path.read_bytes():
+    delay = abs((datetime.fromisoformat(deployed.since) - datetime.fromisoformat(logged["time"])).total_seconds())
+    written = {name: getattr(expected, name) for name in expected.__slots__}
+    # The two times are taken one after the other, in whole seconds.
+    if delay > 2 or canonical_json(written).encode() != path.read_bytes():
         return "differs", f"{short} is not what was logged when {logged['version']} was promoted"
     return "ok", champion

@@ -1,4 +1,4 @@
-"""What changed between two scorers: rows, injected rows, parameters, code, choice, thresholds and metrics."""
+"""Differences between two scorers: rows, injected rows, parameters, code, choice, thresholds and metrics."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GONE = "not on record any more: neither work/ nor DVC's cache holds it"
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What changed from one scorer to another.
+    """Changes from one scorer to another.
 
     Attributes
     ----------
@@ -31,9 +31,9 @@ class Difference:
     rows : dict
         By use (train, adapt, calibration, labelled): ``before`` and ``after`` (counts), ``added`` and ``removed``
         (counts, by content), and ``sample_added`` and ``sample_removed``: up to 5 rows each, ``fingerprint`` and
-        ``row_id`` (None where it is not at hand).
+        ``row_id`` (None where it is not known).
     values : dict
-        What is one value a scorer, by name: [before, after]; only what changed, but for metrics, which are all told.
+        Single values by group and name: [before, after]; only changes, except for metrics, which are all listed.
     code : dict
         ``changed``, ``added`` and ``removed``: paths.
     """
@@ -52,24 +52,24 @@ class Difference:
         """Yield the difference as aligned text."""
         yield f"{self.before} -> {self.after}"
         yield "rows"
-        for use, found in self.rows.items():
-            counts = f"{found['before']} -> {found['after']}"
-            yield f"    {use:<24}{counts:<18}{found['added']} added, {found['removed']} removed"
+        for use, changes in self.rows.items():
+            counts = f"{changes['before']} -> {changes['after']}"
+            yield f"    {use:<24}{counts:<18}{changes['added']} added, {changes['removed']} removed"
             for sign, name in (("+", "sample_added"), ("-", "sample_removed")):
                 yield from (
-                    f"        {sign} {row['fingerprint']}  {row['row_id'] or ''}".rstrip() for row in found[name]
+                    f"        {sign} {row['fingerprint']}  {row['row_id'] or ''}".rstrip() for row in changes[name]
                 )
         for group, values in self.values.items():
             yield group.replace("_", " ") + ("" if values else ": the same")
-            for name, (then, now) in values.items():
-                yield f"    {name.replace('_', ' '):<24}{_words(then)} -> {_words(now)}{_change(then, now)}"
-        told = [f"{kind} {path}" for kind, paths in self.code.items() for path in paths]
-        yield "code" + ("" if told else ": the same")
-        yield from (f"    {line}" for line in told)
+            for name, (old, new) in values.items():
+                yield f"    {name.replace('_', ' '):<24}{_words(old)} -> {_words(new)}{_change(old, new)}"
+        code_changes = [f"{kind} {path}" for kind, paths in self.code.items() for path in paths]
+        yield "code" + ("" if code_changes else ": the same")
+        yield from (f"    {line}" for line in code_changes)
 
 
 def compare_scorers(project: Project, before: str, after: str) -> Difference:
-    """Compare two scorers by what they carry, and by what their runs left in work/ or DVC's cache.
+    """Compare two scorers by their folders, and by outputs of their runs in work/ or DVC's cache.
 
     Raises
     ------
@@ -77,19 +77,28 @@ def compare_scorers(project: Project, before: str, after: str) -> Difference:
         There is no such scorer, or its head, a record or its list of rows is broken, or one of its
         stages is not known.
     """
-    old, new = read_chain(project, before), read_chain(project, after)
-    for chain in (old, new):
+    chain_before, chain_after = read_chain(project, before), read_chain(project, after)
+    for chain in (chain_before, chain_after):
         _require_whole(chain)
     values = {
-        "data": _changed({"version": old.data_version, **old.settings}, {"version": new.data_version, **new.settings}),
-        "injected_rows": _changed(_injected(old), _injected(new)),
-        "parameters": _changed(_flat(old.params), _flat(new.params)),
-        "choice": _changed(_choice(old), _choice(new)),
-        "selection": _changed(_selection(old), _selection(new)),
-        "thresholds": _changed(reference_of(old), reference_of(new)),
-        "metrics": _pairs(_metrics(old), _metrics(new)),
+        "data": _changed(
+            {"version": chain_before.data_version, **chain_before.settings},
+            {"version": chain_after.data_version, **chain_after.settings},
+        ),
+        "injected_rows": _changed(_injected(chain_before), _injected(chain_after)),
+        "parameters": _changed(_flat(chain_before.params), _flat(chain_after.params)),
+        "choice": _changed(_choice(chain_before), _choice(chain_after)),
+        "selection": _changed(_selection(chain_before), _selection(chain_after)),
+        "thresholds": _changed(reference_of(chain_before), reference_of(chain_after)),
+        "metrics": _pairs(_metrics(chain_before), _metrics(chain_after)),
     }
-    return Difference(old.tag, new.tag, _rows(old, new), values, _code(old.code, new.code))
+    return Difference(
+        chain_before.tag,
+        chain_after.tag,
+        _rows(chain_before, chain_after),
+        values,
+        _code(chain_before.code, chain_after.code),
+    )
 
 
 def _require_whole(chain: Chain) -> None:
@@ -99,23 +108,23 @@ def _require_whole(chain: Chain) -> None:
         raise ScorerError(f"{path} is not the one that was packaged; see `assay audit verify {chain.tag}`")
 
 
-def _rows(old: Chain, new: Chain) -> dict[str, dict[str, Any]]:
-    then, now = _fingerprints(old), _fingerprints(new)
-    found = {}
-    for use in dict.fromkeys((*now, *then)):
+def _rows(chain_before: Chain, chain_after: Chain) -> dict[str, dict[str, Any]]:
+    rows_before, rows_after = _fingerprints(chain_before), _fingerprints(chain_after)
+    changes = {}
+    for use in dict.fromkeys((*rows_after, *rows_before)):
         added, removed = (
-            now.get(use, Counter()) - then.get(use, Counter()),
-            then.get(use, Counter()) - now.get(use, Counter()),
+            rows_after.get(use, Counter()) - rows_before.get(use, Counter()),
+            rows_before.get(use, Counter()) - rows_after.get(use, Counter()),
         )
-        found[use] = {
-            "before": then.get(use, Counter()).total(),
-            "after": now.get(use, Counter()).total(),
+        changes[use] = {
+            "before": rows_before.get(use, Counter()).total(),
+            "after": rows_after.get(use, Counter()).total(),
             "added": added.total(),
             "removed": removed.total(),
-            "sample_added": _sample(new, use, added),
-            "sample_removed": _sample(old, use, removed),
+            "sample_added": _sample(chain_after, use, added),
+            "sample_removed": _sample(chain_before, use, removed),
         }
-    return found
+    return changes
 
 
 def _fingerprints(chain: Chain) -> dict[str, Counter[str]]:
@@ -129,8 +138,8 @@ def _sample(chain: Chain, use: str, prints: Counter[str]) -> list[dict[str, str 
     if not prints:
         return []
     rows = chain.rows("contaminate" if use == LABELLED else "split", use)
-    known = {row["fingerprint"]: row["row_id"] for row in rows or ()}
-    return [{"fingerprint": mark, "row_id": known.get(mark)} for mark in sorted(prints)[:SAMPLE]]
+    row_ids = {row["fingerprint"]: row["row_id"] for row in rows or ()}
+    return [{"fingerprint": mark, "row_id": row_ids.get(mark)} for mark in sorted(prints)[:SAMPLE]]
 
 
 def _injected(chain: Chain) -> dict[str, Any]:
@@ -156,25 +165,25 @@ def _metrics(chain: Chain) -> dict[str, Any]:
 
 def _flat(value: dict[str, Any], start: str = "") -> dict[str, Any]:
     """Return nested settings by dotted names; lists stay whole."""
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for name, part in value.items():
-        found |= _flat(part, f"{start}{name}.") if isinstance(part, dict) else {f"{start}{name}": part}
-    return found
+        settings |= _flat(part, f"{start}{name}.") if isinstance(part, dict) else {f"{start}{name}": part}
+    return settings
 
 
-def _pairs(then: dict[str, Any], now: dict[str, Any]) -> dict[str, list[Any]]:
-    return {name: [then.get(name), now.get(name)] for name in dict.fromkeys((*then, *now))}
+def _pairs(before: dict[str, Any], after: dict[str, Any]) -> dict[str, list[Any]]:
+    return {name: [before.get(name), after.get(name)] for name in dict.fromkeys((*before, *after))}
 
 
-def _changed(then: dict[str, Any], now: dict[str, Any]) -> dict[str, list[Any]]:
-    return {name: pair for name, pair in _pairs(then, now).items() if pair[0] != pair[1]}
+def _changed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, list[Any]]:
+    return {name: pair for name, pair in _pairs(before, after).items() if pair[0] != pair[1]}
 
 
-def _code(then: dict[str, str], now: dict[str, str]) -> dict[str, list[str]]:
+def _code(before: dict[str, str], after: dict[str, str]) -> dict[str, list[str]]:
     return {
-        "changed": sorted(path for path in then if path in now and then[path] != now[path]),
-        "added": sorted(set(now) - set(then)),
-        "removed": sorted(set(then) - set(now)),
+        "changed": sorted(path for path in before if path in after and before[path] != after[path]),
+        "added": sorted(set(after) - set(before)),
+        "removed": sorted(set(before) - set(after)),
     }
 
 
@@ -184,6 +193,6 @@ def _words(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _change(then: Any, now: Any) -> str:
-    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (then, now))
-    return f"  ({now - then:+.4g})" if numbers else ""
+def _change(before: Any, after: Any) -> str:
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (before, after))
+    return f"  ({after - before:+.4g})" if numbers else ""

@@ -1,4 +1,4 @@
-"""What there is to tell of each stage behind a scorer, read from its record and its recorded outputs."""
+"""Facts about each stage behind a scorer, read from its record and its recorded outputs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ METRICS = ("auroc", "auprc", "fpr", "worst_stratum_fpr", "power")
 
 
 def candidate_row(rows: list[dict[str, Any]], chain: Chain) -> dict[str, Any]:
-    """Return the row of the packaged candidate among rows of a selection or an evaluation; empty where it is not."""
+    """Return the row of the packaged candidate among rows of a selection or an evaluation; empty if it is not there."""
     detector, adapter, level = chain.candidate
-    same = (row for row in rows if (row["detector"], row["adapter"]) == (detector, adapter))
-    return next((row for row in same if row.get("level", level) == level), {})
+    matching = (row for row in rows if (row["detector"], row["adapter"]) == (detector, adapter))
+    return next((row for row in matching if row.get("level", level) == level), {})
 
 
 def metrics_of(chain: Chain) -> dict[str, float] | None:
@@ -40,9 +40,8 @@ def selection_of(chain: Chain) -> dict[str, Any] | None:
 def reference_of(chain: Chain) -> dict[str, Any]:
     """Return m reference scores, the smallest eps they allow, and the score threshold at the scorer's eps.
 
-    There is none where no row can be flagged at that eps, and no single one where rows are compared within strata or
-    categories, over groups or folds, or weighted.
-    Empty where the scorer's calibrator is not the packaged one any more.
+    There is no threshold where no row can be flagged at that eps, and no single one where rows are compared within
+    strata or categories, over groups or folds, or weighted. The result is empty where the calibrator's file changed.
     """
     from assay.calibration.calibrators.conformal import ConformalCalibrator
     from assay.calibration.calibrators.registry import load_calibrator
@@ -51,10 +50,10 @@ def reference_of(chain: Chain) -> dict[str, Any]:
     if not path.is_file() or hash_file(path) != chain.head["files"].get(path.name):
         return {}
     calibrator = load_calibrator(Part(part["kind"], part["config"], read_arrays(path)))
-    found = {"m": calibrator.n_rows, "smallest_eps": calibrator.smallest_eps}
+    facts = {"m": calibrator.n_rows, "smallest_eps": calibrator.smallest_eps}
     if isinstance(calibrator, ConformalCalibrator) and isfinite(threshold := calibrator.threshold(chain.head["eps"])):
-        found["threshold"] = threshold
-    return found
+        facts["threshold"] = threshold
+    return facts
 
 
 def _params(chain: Chain, stage: str, name: str) -> Any:
@@ -62,16 +61,16 @@ def _params(chain: Chain, stage: str, name: str) -> Any:
 
 
 def _split(chain: Chain) -> Facts:
-    found = chain.json("split", "split.json") or {}
+    split = chain.json("split", "split.json") or {}
     roles = {
         role: f"{counts['rows']} rows" + (f" ({counts['anomalies']} anomalies)" if counts["anomalies"] else "")
-        for role, counts in found.get("roles", {}).items()
+        for role, counts in split.get("roles", {}).items()
     }
     return {
-        "roles_by": found.get("unit"),
-        "evidence": found.get("evidence"),
+        "roles_by": split.get("unit"),
+        "evidence": split.get("evidence"),
         "seed": (_params(chain, "split", "split") or {}).get("seed"),
-        "roles": [{role: told} for role, told in roles.items()],
+        "roles": [{role: text} for role, text in roles.items()],
     }
 
 
@@ -81,18 +80,18 @@ def _contaminate(chain: Chain) -> Facts:
     for level in plan["levels"]:
         rows = chain.rows("contaminate", f"level-{level['rho']:g}") or []
         recipes = Counter(row["recipe"] for row in rows)
-        told = {name: level[name] for name in ("rho", "n_train", "n_injected")}
+        counts = {name: level[name] for name in ("rho", "n_train", "n_injected")}
         natural = {name: level[name] for name in ("natural_anomalies_known", "natural_rows_unknown")}
-        levels.append(told | ({"by": dict(recipes)} if recipes else {}) | natural)
+        levels.append(counts | ({"by": dict(recipes)} if recipes else {}) | natural)
     settings = _params(chain, "contaminate", "contaminate") or {}
     return {"source": settings.get("source"), "seed": settings.get("seed"), "levels": levels}
 
 
 def _validate(chain: Chain) -> Facts:
-    found = chain.json("validate", "summary.json") or {"batches": {}}
-    checks = {name: f"{len(batch)} checks" for name, batch in found["batches"].items()}
-    failed = sum(not check["success"] for batch in found["batches"].values() for check in batch)
-    return {"suite": found.get("suite"), "failed": failed if checks else None, "batches": [checks] if checks else []}
+    summary = chain.json("validate", "summary.json") or {"batches": {}}
+    checks = {name: f"{len(batch)} checks" for name, batch in summary["batches"].items()}
+    failed = sum(not check["success"] for batch in summary["batches"].values() for check in batch)
+    return {"suite": summary.get("suite"), "failed": failed if checks else None, "batches": [checks] if checks else []}
 
 
 def _train(chain: Chain) -> Facts:
@@ -110,28 +109,28 @@ def _train(chain: Chain) -> Facts:
 
 
 def _calibrate(chain: Chain) -> Facts:
-    about = chain.json("calibrate", "calibration.json") or {}
+    calibration = chain.json("calibrate", "calibration.json") or {}
     return {
         "shipped": chain.candidate[1],
         "adapters": [_choice(entry) for entry in _params(chain, "calibrate", "adapters") or ()],
         **{name: value for name, value in reference_of(chain).items() if name != "threshold"},
         "compared": chain.head["parts"]["calibrator"]["kind"],
-        "ties": about.get("ties"),
-        "labelled_anomalies_left_out": about.get("trim", {}).get("removed") or None,
-        "target_rows": about.get("n_target") or None,
+        "ties": calibration.get("ties"),
+        "labelled_anomalies_left_out": calibration.get("trim", {}).get("removed") or None,
+        "target_rows": calibration.get("n_target") or None,
     }
 
 
 def _select(chain: Chain) -> Facts:
-    row, found = selection_of(chain) or {}, chain.json("select", "selection.json") or {}
+    row, selection = selection_of(chain) or {}, chain.json("select", "selection.json") or {}
     return {
         "winner": f"{chain.candidate[0]}+{chain.candidate[1]}",
         "mean_power": row.get("power"),
         "fpr": row.get("fpr"),
         "worst_stratum_fpr": row.get("worst_stratum_fpr"),
-        "candidates": len(found.get("candidates", ())) or None,
-        "rows": {"normals": found["n_normals"], "anomalies": found["n_anomalies"]} if found else None,
-        "evidence": found.get("evidence"),
+        "candidates": len(selection.get("candidates", ())) or None,
+        "rows": {"normals": selection["n_normals"], "anomalies": selection["n_anomalies"]} if selection else None,
+        "evidence": selection.get("evidence"),
         "eps": _params(chain, "select", "eps"),
         "seed": (_params(chain, "select", "select") or {}).get("seed"),
     }
@@ -141,9 +140,9 @@ def _evaluate(chain: Chain) -> Facts:
     metrics = metrics_of(chain)
     if metrics is None:
         return {"metrics": "not on record any more: neither work/ nor DVC's cache holds this run's evaluation"}
-    found = chain.json("evaluate", "evaluation.json")
-    rows = {"normals": found["n_normals"], "anomalies": found["n_anomalies"]}
-    return {**metrics, "rows": rows, "evidence": found["evidence"], "eps": found["eps"]}
+    evaluation = chain.json("evaluate", "evaluation.json")
+    rows = {"normals": evaluation["n_normals"], "anomalies": evaluation["n_anomalies"]}
+    return {**metrics, "rows": rows, "evidence": evaluation["evidence"], "eps": evaluation["eps"]}
 
 
 def _package(chain: Chain) -> Facts:
@@ -160,8 +159,8 @@ def _package(chain: Chain) -> Facts:
 def event_details(chain: Chain, stage: str) -> dict[str, Any]:
     """Return what was logged when a stage of the chain ran here: fit seconds and the like."""
     digest = chain.named(stage)
-    same = (e for e in reversed(chain.events) if e.get("stage") == stage and e.get("record") == digest)
-    return dict(next(same, {"details": {}})["details"])
+    matching = (e for e in reversed(chain.events) if e.get("stage") == stage and e.get("record") == digest)
+    return dict(next(matching, {"details": {}})["details"])
 
 
 def _choice(entry: Any) -> str:
@@ -169,12 +168,12 @@ def _choice(entry: Any) -> str:
     if isinstance(entry, str):
         return entry
     ((name, params),) = entry.items()
-    told = ", ".join(f"{key}={value}" for key, value in (params or {}).items())
-    return f"{name}({told})"
+    values = ", ".join(f"{key}={value}" for key, value in (params or {}).items())
+    return f"{name}({values})"
 
 
 def facts_of(chain: Chain, stage: str) -> Facts:
-    """Return what there is to tell of a stage: its parameters and outputs, where nobody has said what is telling."""
+    """Return the facts about a stage; for a stage without an entry in `FACTS`, its parameters and output files."""
     if stage in FACTS:
         return FACTS[stage](chain)
     record = chain.records.get(stage)

@@ -1,4 +1,4 @@
-"""What an audit finds: one finding for each thing that was looked at."""
+"""Results of verification: one finding for each check."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from assay.errors import AssayError
 
 LIMITS = (
-    "not to be seen: a change of the log's last entry, and a cut of entries after its newest deployed label",
-    "not to be seen: a chain forged as a whole, log, dvc.lock, Bento and all; Git commits kept elsewhere tell",
+    "not detectable: a change of the log's last entry, and a cut of entries after its newest deployed label",
+    "not detectable: a chain forged as a whole, log, dvc.lock, Bento and all; compare with Git commits kept elsewhere",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at: what it is, "ok", "differs" or "superseded", and the details."""
+    """The result of one check: its subject, the state "ok", "differs" or "superseded", and details."""
 
     what: str
     state: str
@@ -28,31 +28,34 @@ class Findings:
     """All findings on one scorer."""
 
     tag: str
-    found: tuple[Finding, ...]
+    items: tuple[Finding, ...]
 
     @property
     def intact(self) -> bool:
-        """True if nothing differs."""
-        return all(finding.state != "differs" for finding in self.found)
+        """Whether nothing differs."""
+        return all(finding.state != "differs" for finding in self.items)
 
     def lines(self) -> list[str]:
-        """One line for each finding, what no finding can tell, and one that sums them up."""
-        words = [f"{f.state:<11}{f.what}" + (f": {f.detail}" if f.detail else "") for f in self.found]
-        wrong = sum(f.state == "differs" for f in self.found)
-        return [*words, *LIMITS, f"{self.tag}: {'intact' if self.intact else f'{wrong} differ'}"]
+        """Return one line for each finding, the limits of verification, and a summary."""
+        text = [
+            f"{finding.state:<11}{finding.what}" + (f": {finding.detail}" if finding.detail else "")
+            for finding in self.items
+        ]
+        n_differing = sum(finding.state == "differs" for finding in self.items)
+        return [*text, *LIMITS, f"{self.tag}: {'intact' if self.intact else f'{n_differing} differ'}"]
 
     def to_json(self) -> dict[str, Any]:
         """Return the findings as plain JSON values."""
-        found = [{"what": f.what, "state": f.state, "detail": f.detail} for f in self.found]
-        return {"scorer": self.tag, "intact": self.intact, "findings": found, "limits": list(LIMITS)}
+        findings = [{"what": finding.what, "state": finding.state, "detail": finding.detail} for finding in self.items]
+        return {"scorer": self.tag, "intact": self.intact, "findings": findings, "limits": list(LIMITS)}
 
 
-Outcome = tuple[str, str]
-INTACT: Outcome = ("ok", "")
+CheckResult = tuple[str, str]
+INTACT: CheckResult = ("ok", "")
 
 
-def look(what: str, check: Callable[[], Outcome]) -> Finding:
-    """Make a finding of a check; what cannot even be read differs, and hides no other finding."""
+def run_check(subject: str, check: Callable[[], CheckResult]) -> Finding:
+    """Run a check; a file that cannot be read counts as differing and does not stop the other checks."""
     try:
         state, detail = check()
     except (AssayError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -60,8 +63,8 @@ def look(what: str, check: Callable[[], Outcome]) -> Finding:
             "differs",
             str(error) if isinstance(error, AssayError | OSError) else f"cannot be read: {error!r}",
         )
-    return Finding(what, state, detail)
+    return Finding(subject, state, detail)
 
 
-def differ(words: list[str]) -> Outcome:
-    return ("differs", "; ".join(words)) if words else INTACT
+def differ(messages: list[str]) -> CheckResult:
+    return ("differs", "; ".join(messages)) if messages else INTACT

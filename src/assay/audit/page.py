@@ -14,16 +14,16 @@ from assay.parts import write_bytes
 WIDTH, HEIGHT, GAP, LEFT, TOP, LANE, LANES = 400, 56, 22, 172, 8, 15, 10
 STATES = {
     "ok": ("as recorded", "the bytes are the recorded ones"),
-    "superseded": ("moved on", "a later run or an edit that is on record took its place; the record is intact"),
+    "superseded": ("moved on", "a later run or a recorded edit took its place; the record is intact"),
     "differs": ("differs", "the bytes are not the recorded ones"),
-    "": ("not there", "nothing of the kind is on record"),
+    "": ("not there", "there is no record of it"),
 }
 ROWS_SHOWN = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A node as it is drawn: its number among the boxes, its corner, and its line in short."""
+    """A drawn node: its number among the boxes, its top left corner, and its summary line."""
 
     node: Node
     number: int
@@ -34,7 +34,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """What a node reads from another: the path of its line, and what is read, in words."""
+    """An arrow between two boxes: the path of its line, and its title."""
 
     start: int
     end: int
@@ -52,7 +52,7 @@ def write_page(path: Path, shown: Shown) -> None:
     """
     from jinja2 import Environment, PackageLoader
 
-    environment = Environment(loader=PackageLoader("assay", "templates"), autoescape=True, trim_blocks=True)
+    environment = Environment(loader=PackageLoader("assay.audit", "."), autoescape=True, trim_blocks=True)
     environment.filters.update(words=words, plain=lambda name: name.replace("_", " "))
     boxes = [_box(node, number) for number, node in enumerate(shown.nodes)]
     content = environment.get_template("lineage.html").render(
@@ -62,7 +62,7 @@ def write_page(path: Path, shown: Shown) -> None:
         states=STATES,
         limits=LIMITS,
         rows=(shown.injected or [])[:ROWS_SHOWN],
-        differing=[finding for finding in shown.findings.found if finding.state == "differs"],
+        differing=[finding for finding in shown.findings.items if finding.state == "differs"],
         width=LEFT + WIDTH + 8,
         height=boxes[-1].y + HEIGHT + TOP,
         box_width=WIDTH,
@@ -75,20 +75,20 @@ def write_page(path: Path, shown: Shown) -> None:
 
 
 def edges_of(boxes: list[Box]) -> list[Edge]:
-    """Draw a line for everything that a box reads: straight from the one above, else an arc at the left.
+    """Draw a line for each input of a box: straight from the box above, else an arc at the left.
 
-    Arcs of different length keep to lanes of their own, the longer the farther out.
+    Arcs of different length have different lanes, the longer ones farther out.
     """
     numbers = {box.node.key: box.number for box in boxes}
-    found = []
+    edges = []
     for box in boxes:
         for source, parts in box.node.reads.items():
             if source not in numbers:  # a stage that is neither known nor named by the scorer
                 continue
             start = boxes[numbers[source]]
             title = f"{box.node.title} reads {', '.join(parts)} of {start.node.title}"
-            found.append(Edge(start.number, box.number, _path(start, box), title))
-    return found
+            edges.append(Edge(start.number, box.number, _path(start, box), title))
+    return edges
 
 
 def _path(start: Box, end: Box) -> str:
@@ -108,9 +108,9 @@ def _box(node: Node, number: int) -> Box:
 
 
 def _line(node: Node, most: int = 58) -> str:
-    """Say the most telling of a node's facts on one line."""
-    told = _summary(node)
-    return told if len(told) <= most else told[: most - 1].rstrip() + "…"
+    """Return the main facts of a node on one line."""
+    text = _summary(node)
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 
 def _summary(node: Node) -> str:
@@ -121,9 +121,9 @@ def _summary(node: Node) -> str:
         ]
         return f"rows injected: {', '.join(levels) or 'none'}; seed {facts.get('seed', '-')}"
     if node.key == "split":
-        rows = [f"{role} {told.split()[0]}" for part in facts.get("roles", ()) for role, told in part.items()]
+        rows = [f"{role} {text.split()[0]}" for part in facts.get("roles", ()) for role, text in part.items()]
         return ", ".join(rows)
-    wanted = {
+    names = {
         "code": ("files", "assay", "constraints_txt"),
         "data": ("rows", "columns", "modality"),
         "validate": ("failed", "batches"),
@@ -135,5 +135,5 @@ def _summary(node: Node) -> str:
         "bento": ("tag",),
         "deployment": ("since", "champion"),
     }.get(node.key, ("files",))
-    shown = {name: facts[name] for name in wanted if name in facts}
+    shown = {name: facts[name] for name in names if name in facts}
     return words(shown) or facts.get("file") or node.detail or "-"

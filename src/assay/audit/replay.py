@@ -1,4 +1,4 @@
-"""Replaying a scorer: its recorded inputs through the same stages once more, in a folder of its own."""
+"""Replaying a scorer: running the same stages on its recorded inputs again, in a temporary folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 import assay
 from assay import console
-from assay.audit.chain import BESIDE, Chain, before_entries, event_of, read_chain, require_records, where_from
+from assay.audit.chain import DOWNSTREAM, Chain, before_entries, event_of, read_chain, require_records, where_from
 from assay.audit.commits import commit_with, content_at, find_origin
 from assay.errors import AssayError, ScorerError, StageError
 from assay.hashing import hash_file
@@ -35,7 +35,7 @@ TOLERANCE = f"|new - recorded| <= {ATOL:g} + {RTOL:g} |recorded| for every numbe
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What became of a stage's outputs: "same bytes", "within tolerance" or "differs", and the details."""
+    """Comparison of outputs: "same bytes", "within tolerance" or "differs", and details."""
 
     what: str
     state: str
@@ -50,46 +50,50 @@ class Replayed:
     ----------
     tag : str
     compared : tuple of Compared
-    here : bool
-        Whether the log says that the scorer was trained on this machine; only then have bytes to be equal.
+    trained_here : bool
+        Whether the log says that the scorer was trained on this machine; only then must bytes be equal.
     """
 
     tag: str
     compared: tuple[Compared, ...]
-    here: bool
+    trained_here: bool
 
     @property
     def same(self) -> bool:
-        """True if all bytes are equal or, for a scorer of another machine, all numbers within the tolerance."""
-        return {found.state for found in self.compared} <= ({SAME} if self.here else {SAME, CLOSE})
+        """Whether all bytes are equal or, for a scorer of another machine, all numbers are within the tolerance."""
+        return {part.state for part in self.compared} <= ({SAME} if self.trained_here else {SAME, CLOSE})
 
     def lines(self) -> list[str]:
-        """One line for each stage and one that sums them up."""
-        words = [f"{found.state:<18}{found.what}: {found.detail}" for found in self.compared]
-        where = "trained on this machine" if self.here else "trained on another machine, or nobody logged on which"
-        told = "the replay is the same" if self.same else "the replay differs"
-        return [*words, f"tolerance across machines: {TOLERANCE}", f"{self.tag}: {told} ({where})"]
+        """Return one line for each stage, and a summary."""
+        text = [f"{part.state:<18}{part.what}: {part.detail}" for part in self.compared]
+        machine = (
+            "trained on this machine"
+            if self.trained_here
+            else "trained on another machine, or on one that was not logged"
+        )
+        verdict = "the replay is the same" if self.same else "the replay differs"
+        return [*text, f"tolerance across machines: {TOLERANCE}", f"{self.tag}: {verdict} ({machine})"]
 
     def to_json(self) -> dict[str, Any]:
         """Return the replay as plain JSON values."""
-        found = [{"what": f.what, "state": f.state, "detail": f.detail} for f in self.compared]
-        about = {"scorer": self.tag, "same": self.same, "trained_here": self.here, "rtol": RTOL, "atol": ATOL}
-        return {**about, "compared": found}
+        parts = [{"what": part.what, "state": part.state, "detail": part.detail} for part in self.compared]
+        summary = {"scorer": self.tag, "same": self.same, "trained_here": self.trained_here, "rtol": RTOL, "atol": ATOL}
+        return {**summary, "compared": parts}
 
 
 def replay_scorer(project: Project, tag: str) -> Replayed:
     """Rebuild a scorer from its recorded data, parameters, suite and code, and compare every recorded output.
 
-    All happens in a temporary folder; the project is only read. On the machine that trained the scorer every byte
-    has to be the recorded one. On another one arrays and numbers may differ within `RTOL` and `ATOL`.
+    This happens in a temporary folder; the project is only read. On the machine that trained the scorer every byte
+    has to be equal. On another one arrays and numbers may differ within `RTOL` and `ATOL`.
 
     Raises
     ------
     ScorerError
-        There is no such scorer, a record is broken or of a stage that is not known, or a recorded input is no
-        longer at hand.
+        There is no such scorer, a record is broken or of an unknown stage, or a recorded input is no longer
+        available.
     StageError
-        Today's code is not the recorded one, or a stage fails.
+        The present code is not the recorded one, or a stage fails.
     """
     chain = read_chain(project, tag)
     require_records(chain)
@@ -106,12 +110,12 @@ def replay_scorer(project: Project, tag: str) -> Replayed:
 
 
 def _require_code(chain: Chain) -> None:
-    """Raise `StageError` unless the code that runs is the code on record."""
+    """Raise `StageError` unless the running code is the recorded code."""
     project = chain.project
-    now = hash_code(project.root, {path for stage in chain.behind for path in project.stages[stage].code})
-    if differing := sorted(path for path in {*now, *chain.code} if now.get(path) != chain.code.get(path)):
+    current = hash_code(project.root, {path for stage in chain.behind for path in project.stages[stage].code})
+    if differing := sorted(path for path in {*current, *chain.code} if current.get(path) != chain.code.get(path)):
         if chain.made_by:
-            raise StageError(_another_assay(chain, differing, now))
+            raise StageError(_another_assay(chain, differing, current))
         origin = find_origin(chain)
         fitting = origin.commands if origin.commit is not None and not origin.differs else ()
         advice = f"bring it back with `{' && '.join(fitting)}`" if fitting else origin.note
@@ -122,28 +126,33 @@ def _require_code(chain: Chain) -> None:
     stages.require_own_code(project)
 
 
-def _another_assay(chain: Chain, differing: list[str], now: dict[str, str]) -> str:
-    """Say which Assay a scorer needs, and what differs of the installed one."""
-    told = f"replay needs what {chain.tag} was made with: Assay {chain.made_by}; installed is {assay.__version__}"
+def _another_assay(chain: Chain, differing: list[str], current: dict[str, str]) -> str:
+    """Return the message on the Assay version that a scorer needs, and how the installed one differs."""
+    requirement = (
+        f"replay needs what {chain.tag} was made with: Assay {chain.made_by}; installed is {assay.__version__}"
+    )
     moved = [path for path in differing if path.startswith(VERSIONS)]
-    versions = [f"{p.removeprefix(VERSIONS)} {chain.code.get(p, 'none')} -> {now.get(p, 'none')}" for p in moved]
+    versions = [f"{p.removeprefix(VERSIONS)} {chain.code.get(p, 'none')} -> {current.get(p, 'none')}" for p in moved]
     files = [path for path in differing if path not in moved]
-    words = [*([f"other {named(files)}"] if files else []), *versions]
-    return f"{told}, with {', '.join(words)}; install the recorded versions into an environment, and replay from there"
+    differences = [*([f"other {named(files)}"] if files else []), *versions]
+    return (
+        f"{requirement}, with {', '.join(differences)}; install the recorded versions into an environment, and "
+        "replay from there"
+    )
 
 
 def _compares(chain: Chain, stage: str) -> bool:
-    """Tell whether a stage that no scorer depends on is on record by today's code, and so are those that it reads."""
-    if stage not in BESIDE or stage not in chain.records:
+    """Return whether a downstream stage, and those it reads, were recorded with the present code."""
+    if stage not in DOWNSTREAM or stage not in chain.records:
         return False
     project, work = chain.project, f"work/{chain.name}/"
-    now = hash_code(project.root, project.stages[stage].code)
+    current = hash_code(project.root, project.stages[stage].code)
     read = {path.removeprefix(work).partition("/")[0] for path in chain.records[stage].inputs if path.startswith(work)}
-    return now == chain.records[stage].code and all(_compares(chain, name) for name in read & {*BESIDE})
+    return current == chain.records[stage].code and all(_compares(chain, name) for name in read & {*DOWNSTREAM})
 
 
 def _prepare(chain: Chain, root: Path) -> Project:
-    """Lay out a project with the recorded inputs and parameters, and today's code, which is the recorded one."""
+    """Lay out a project with the recorded inputs and parameters, and the present code, which equals the recorded."""
     import yaml
 
     project = chain.project
@@ -155,13 +164,13 @@ def _prepare(chain: Chain, root: Path) -> Project:
         if not is_installed(path):
             _copy(project.root / path, root / path)
     for path in chain.data:
-        found = chain.find_data(path)
-        if found is None:
+        source = chain.find_data(path)
+        if source is None:
             raise ScorerError(
                 f"{path} of the recorded data version {chain.data_version} is neither in data/ nor in DVC's cache; "
                 f"{where_from(chain.archive)}"
             )
-        _copy(found, root / path)
+        _copy(source, root / path)
     for path, digest in chain.settings.items():
         write_bytes(root / path, _setting(chain, path, digest))
     return Project(root)
@@ -173,10 +182,10 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _setting(chain: Chain, path: str, digest: str) -> bytes:
-    """Return the recorded bytes of a suite or the like, from the project or from Git; or as nobody had filled it in."""
-    here = chain.project.root / path
-    if here.is_file() and hash_file(here) == digest:
-        return here.read_bytes()
+    """Return the recorded bytes of a suite or similar file, from the project or Git, or of its empty version."""
+    current = chain.project.root / path
+    if current.is_file() and hash_file(current) == digest:
+        return current.read_bytes()
     if (content := before_entries(path, digest)) is not None:
         return content
     commit = commit_with(chain.project.root, path, digest)
@@ -190,16 +199,16 @@ def _setting(chain: Chain, path: str, digest: str) -> bytes:
 def _run(replica: Project, stage: str) -> None:
     try:
         with console.stage_progress(stage) as progress:
-            stages.run(replica, stage, progress)
+            stages.run_verb(replica, stage, progress)
     except AssayError as error:
         raise StageError(f"the replay stopped at stage {stage}: {error}") from error
 
 
 def _compare(chain: Chain, replica: Project, stage: str) -> Compared:
     """Compare the outputs of a stage with the recorded ones."""
-    here = replica.folder(stage)
-    then, now = chain.records[stage].outputs, require_record(here).outputs
-    return judge(f"stage {stage}", then, now, lambda name: chain.find(stage, name), here)
+    folder = replica.folder(stage)
+    recorded, outputs = chain.records[stage].outputs, require_record(folder).outputs
+    return compare_files(f"stage {stage}", recorded, outputs, lambda name: chain.find(stage, name), folder)
 
 
 def _compare_scorers(chain: Chain, replica: Project) -> Compared:
@@ -208,83 +217,101 @@ def _compare_scorers(chain: Chain, replica: Project) -> Compared:
     if folder.name == chain.version:
         return Compared("scorer", SAME, f"{chain.tag}, {len(chain.head['files']) + 1} files")
     files = {"then": chain.head["files"], "now": read_json(folder / HEAD)["files"]}
-    then, now = ({n: d for n, d in part.items() if not n.startswith("lineage/")} for part in files.values())
-    found = judge("scorer", then, now, lambda name: chain.folder / name, folder)
-    state = CLOSE if found.state == SAME else found.state
-    return Compared(found.what, state, f"{chain.name}:{folder.name}, the records differ; {found.detail}")
+    recorded, replayed = ({n: d for n, d in part.items() if not n.startswith("lineage/")} for part in files.values())
+    comparison = compare_files("scorer", recorded, replayed, lambda name: chain.folder / name, folder)
+    state = CLOSE if comparison.state == SAME else comparison.state
+    return Compared(comparison.what, state, f"{chain.name}:{folder.name}, the records differ; {comparison.detail}")
 
 
-def judge(
-    what: str, then: dict[str, str], now: dict[str, str], recorded: Callable[[str], Path | None], here: Path
+def compare_files(
+    subject: str,
+    recorded: dict[str, str],
+    replayed: dict[str, str],
+    recorded_copy: Callable[[str], Path | None],
+    folder: Path,
 ) -> Compared:
-    """Compare files by hash, and those that differ by content, as far as a recorded copy is left.
+    """Compare files by hash, and those with other hashes by content, as far as a recorded copy is left.
 
     Parameters
     ----------
-    what : str
+    subject : str
         Name of the comparison.
-    then, now : dict of str to str
+    recorded, replayed : dict of str to str
         SHA-256 by file name.
-    recorded : callable
-        Gives an intact recorded copy of a file, or None.
-    here : Path
-        Folder of the new files.
+    recorded_copy : callable
+        Returns the path of an intact recorded copy of a file, or None.
+    folder : Path
+        Folder of the replayed files.
     """
-    words = [f"{name} is missing" for name in then if name not in now]
-    words += [f"{name} is new" for name in now if name not in then]
-    changed = [name for name in then if name in now and now[name] != then[name]]
-    far = []
+    messages = [f"{name} is missing" for name in recorded if name not in replayed]
+    messages += [f"{name} is new" for name in replayed if name not in recorded]
+    changed = [name for name in recorded if name in replayed and replayed[name] != recorded[name]]
+    differing = []
     for name in changed:
-        copy = recorded(name)
-        if copy is None or hash_file(copy) != then[name]:
-            far.append(f"{name} (no intact copy of the recorded one is left to compare with)")
-        elif not _close(copy, here / name):
-            far.append(name)
-    if words or far:
-        return Compared(what, DIFFERS, "; ".join([*words, *far]))
+        copy = recorded_copy(name)
+        if copy is None or hash_file(copy) != recorded[name]:
+            differing.append(f"{name} (no intact copy of the recorded one is left to compare with)")
+        elif not _close(copy, folder / name):
+            differing.append(name)
+    if messages or differing:
+        return Compared(subject, DIFFERS, "; ".join([*messages, *differing]))
     if changed:
         return Compared(
-            what, CLOSE, f"{', '.join(changed)}; the other {len(then) - len(changed)} files have the same bytes"
+            subject, CLOSE, f"{', '.join(changed)}; the other {len(recorded) - len(changed)} files have the same bytes"
         )
-    return Compared(what, SAME, f"{len(then)} files")
+    return Compared(subject, SAME, f"{len(recorded)} files")
 
 
-def _close(then: Path, now: Path) -> bool:
-    """Tell whether two files hold the same but for numbers within the tolerance."""
-    if now.suffix == ".safetensors":
-        old, new = read_arrays(then), read_arrays(now)
-        return old.keys() == new.keys() and all(_arrays_close(old[name], new[name]) for name in old)
-    if now.suffix == ".npy":
-        return _arrays_close(np.load(then, allow_pickle=False), np.load(now, allow_pickle=False))
-    if now.suffix == ".csv":
-        return _tables_close(then, now)
-    return now.suffix == ".json" and _values_close(parse_json(then.read_bytes()), parse_json(now.read_bytes()))
+def _close(recorded: Path, replayed: Path) -> bool:
+    """Return whether two files are equal, with numbers within the tolerance."""
+    if replayed.suffix == ".safetensors":
+        recorded_arrays, replayed_arrays = read_arrays(recorded), read_arrays(replayed)
+        return recorded_arrays.keys() == replayed_arrays.keys() and all(
+            _arrays_close(recorded_arrays[name], replayed_arrays[name]) for name in recorded_arrays
+        )
+    if replayed.suffix == ".npy":
+        return _arrays_close(np.load(recorded, allow_pickle=False), np.load(replayed, allow_pickle=False))
+    if replayed.suffix == ".csv":
+        return _tables_close(recorded, replayed)
+    return replayed.suffix == ".json" and _values_close(
+        parse_json(recorded.read_bytes()), parse_json(replayed.read_bytes())
+    )
 
 
-def _tables_close(then: Path, now: Path) -> bool:
-    """Compare tables with the same columns and row ids, in whatever order: where numbers differ, so may it."""
+def _tables_close(recorded: Path, replayed: Path) -> bool:
+    """Compare tables by row id, whatever the order of rows: where numbers differ, the order may, too."""
     import pandas as pd
 
-    old, new = (pd.read_csv(path, dtype=TEXTS, keep_default_na=False) for path in (then, now))
-    if list(old.columns) != list(new.columns) or ROW_ID not in old.columns:
+    recorded_table, replayed_table = (
+        pd.read_csv(path, dtype=TEXTS, keep_default_na=False) for path in (recorded, replayed)
+    )
+    if list(recorded_table.columns) != list(replayed_table.columns) or ROW_ID not in recorded_table.columns:
         return False
-    old, new = old.sort_values(ROW_ID, kind="stable"), new.sort_values(ROW_ID, kind="stable")
-    return all(_arrays_close(old[name].to_numpy(), new[name].to_numpy()) for name in old.columns)
+    recorded_table, replayed_table = (
+        recorded_table.sort_values(ROW_ID, kind="stable"),
+        replayed_table.sort_values(ROW_ID, kind="stable"),
+    )
+    return all(
+        _arrays_close(recorded_table[name].to_numpy(), replayed_table[name].to_numpy())
+        for name in recorded_table.columns
+    )
 
 
-def _arrays_close(then: Any, now: Any) -> bool:
-    if then.shape != now.shape or then.dtype != now.dtype:
+def _arrays_close(recorded: Any, replayed: Any) -> bool:
+    if recorded.shape != replayed.shape or recorded.dtype != replayed.dtype:
         return False
-    if then.dtype.kind != "f":
-        return bool(np.array_equal(then, now))
-    return bool(np.allclose(now, then, rtol=RTOL, atol=ATOL, equal_nan=True))
+    if recorded.dtype.kind != "f":
+        return bool(np.array_equal(recorded, replayed))
+    return bool(np.allclose(replayed, recorded, rtol=RTOL, atol=ATOL, equal_nan=True))
 
 
-def _values_close(then: Any, now: Any) -> bool:
-    if isinstance(then, dict) and isinstance(now, dict):
-        return then.keys() == now.keys() and all(_values_close(then[key], now[key]) for key in then)
-    if isinstance(then, list) and isinstance(now, list):
-        return len(then) == len(now) and all(map(_values_close, then, now))
-    if isinstance(then, float) and isinstance(now, float):
-        return abs(now - then) <= ATOL + RTOL * abs(then)
-    return type(then) is type(now) and bool(then == now)
+def _values_close(recorded: Any, replayed: Any) -> bool:
+    if isinstance(recorded, dict) and isinstance(replayed, dict):
+        return recorded.keys() == replayed.keys() and all(
+            _values_close(recorded[key], replayed[key]) for key in recorded
+        )
+    if isinstance(recorded, list) and isinstance(replayed, list):
+        return len(recorded) == len(replayed) and all(map(_values_close, recorded, replayed))
+    if isinstance(recorded, float) and isinstance(replayed, float):
+        return abs(replayed - recorded) <= ATOL + RTOL * abs(recorded)
+    return type(recorded) is type(replayed) and bool(recorded == replayed)

@@ -1,4 +1,4 @@
-"""Showing the chain behind a scorer: one node for each thing on the way from its deployment to the raw bytes."""
+"""Showing the chain behind a scorer: one node for each step from its deployment back to the raw bytes."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ SETTINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One thing in the chain.
+    """One step in the chain.
 
     Attributes
     ----------
     key, title : str
     state : str
-        As `assay.audit.verify.verify_scorer` found it: "ok", "superseded" or "differs"; "" where it is not there.
+        As `assay.audit.verify.verify_scorer` found it: "ok", "superseded" or "differs"; "" where it does not exist.
     detail : str
-        What verification says of it.
+        Details from verification.
     digest : str
-        The hash that names it.
+        Its hash.
     facts : dict
-        JSON values. What no intact copy is left of is left out.
+        JSON values; without those whose source has no intact copy left.
     reads : dict of str to list of str
-        Key of each node that it reads from, and what of it.
+        By key of each node that it reads from: the parts read.
     """
 
     key: str
@@ -61,7 +61,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """The chain behind a scorer, raw data first, with the rows that its levels inject."""
+    """The chain behind a scorer, raw data first, with the injected rows of its levels."""
 
     findings: Findings
     nodes: tuple[Node, ...]
@@ -95,8 +95,9 @@ class Shown:
             yield from self._row_lines()
         yield f"origin: {self.origin.note}"
         yield from (f"    {command}" for command in self.origin.commands)
-        wrong = sum(finding.state == "differs" for finding in self.findings.found)
-        yield f"{self.findings.tag}: {'intact' if self.findings.intact else f'{wrong} differ'} (assay audit verify)"
+        n_differing = sum(finding.state == "differs" for finding in self.findings.items)
+        verdict = "intact" if self.findings.intact else f"{n_differing} differ"
+        yield f"{self.findings.tag}: {verdict} (assay audit verify)"
 
     def _row_lines(self) -> Iterator[str]:
         if self.injected is None:
@@ -123,60 +124,60 @@ def words(value: Any) -> str:
 
 
 def show_scorer(project: Project, tag: str) -> Shown:
-    """Collect the chain behind a scorer, with the state that verification finds of each part.
+    """Collect the chain behind a scorer, with the state of each part by verification.
 
     Raises
     ------
     ScorerError
-        There is no such scorer, or its head is not what Assay writes.
+        There is no such scorer, or its scorer.json is not valid.
     """
     chain, findings = read_chain(project, tag), verify_scorer(project, tag)
-    states = {finding.what: finding for finding in findings.found}
+    states = {each.what: each for each in findings.items}
     nodes = [_code(chain, states["code"]), _data(chain, states[f"data/{chain.name}"])]
     for path, digest in chain.settings.items():
         title = SETTINGS.get(path.partition("/")[0], path)
         nodes.append(Node(path, title, states[path].state, states[path].detail, digest, {"file": path}))
     for stage in chain.unknown:
-        found = states[f"stage {stage}"]
-        nodes.append(Node(stage, f"Stage {stage}", found.state, found.detail, chain.named(stage)))
+        finding = states[f"stage {stage}"]
+        nodes.append(Node(stage, f"Stage {stage}", finding.state, finding.detail, chain.named(stage)))
     for stage in STAGES:
-        found = states["scorer folder"] if stage == "package" else states.get(f"stage {stage}", Finding(stage, ""))
-        nodes.append(_stage(chain, stage, found))
+        finding = states["scorer folder"] if stage == "package" else states.get(f"stage {stage}", Finding(stage, ""))
+        nodes.append(_stage(chain, stage, finding))
     nodes += [_bento(chain, states["Bento"]), _deployment(chain, states["deployment"])]
     return Shown(findings, tuple(nodes), find_origin(chain), injected_rows(chain))
 
 
 def injected_rows(chain: Chain) -> list[dict[str, Any]] | None:
-    """List every row that a level injects: whence, by which recipe and seed, and at which levels.
+    """List every injected row: its source row, recipe, seed and levels.
 
     None where no intact copy of a level is left in work/ or DVC's cache.
     """
     plan = chain.json("contaminate", "plan.json")
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    entries: dict[tuple[str, str], dict[str, Any]] = {}
     for level in [] if plan is None else plan["levels"]:
         rows = chain.rows("contaminate", f"level-{level['rho']:g}")
         if rows is None:
             return None
         for row in rows:
-            told = {name: row[name] for name in ("row_id", "fingerprint", "source_row", "recipe")}
-            entry = found.setdefault(
-                (row["row_id"], row["fingerprint"]), {**told, "seed": int(row["seed"]), "levels": []}
+            values = {name: row[name] for name in ("row_id", "fingerprint", "source_row", "recipe")}
+            entry = entries.setdefault(
+                (row["row_id"], row["fingerprint"]), {**values, "seed": int(row["seed"]), "levels": []}
             )
             entry["levels"].append(level["rho"])
-    return None if plan is None else list(found.values())
+    return None if plan is None else list(entries.values())
 
 
-def _code(chain: Chain, found: Finding) -> Node:
+def _code(chain: Chain, finding: Finding) -> Node:
     facts: dict[str, Any] = {"files": sum(not path.startswith(VERSIONS) for path in chain.code)}
     if chain.made_by:
         versions = {p.removeprefix(VERSIONS): v for p, v in sorted(chain.code.items()) if p.startswith(VERSIONS)}
         facts |= {"assay": chain.made_by, "installed": versions}
     else:
         facts |= {"constraints_txt": chain.code.get(CONSTRAINTS, "")[:12]}
-    return Node("code", "Code and lock", found.state, found.detail, hash_json(chain.code), facts)
+    return Node("code", "Code and lock", finding.state, finding.detail, hash_json(chain.code), facts)
 
 
-def _data(chain: Chain, found: Finding) -> Node:
+def _data(chain: Chain, finding: Finding) -> Node:
     split = chain.json("split", "split.json") or {"roles": {}}
     facts: dict[str, Any] = {
         "rows": sum(role["rows"] for role in split["roles"].values()) or None,
@@ -184,12 +185,12 @@ def _data(chain: Chain, found: Finding) -> Node:
     }
     card = chain.find_data(f"data/{chain.name}/card.json") if chain.data else None
     if card is not None:
-        about = parse_json(card.read_bytes())
-        facts |= {"source": about["source"], "modality": about["modality"], "columns": len(about["columns"])}
-    return Node("data", "Raw data", found.state, found.detail, chain.data_version, facts)
+        content = parse_json(card.read_bytes())
+        facts |= {"source": content["source"], "modality": content["modality"], "columns": len(content["columns"])}
+    return Node("data", "Raw data", finding.state, finding.detail, chain.data_version, facts)
 
 
-def _stage(chain: Chain, stage: str, found: Finding) -> Node:
+def _stage(chain: Chain, stage: str, finding: Finding) -> Node:
     title, content = STAGES[stage].title, chain.contents.get(stage)
     digest = hash_bytes(content) if content is not None else ""
     facts = {name: value for name, value in facts_of(chain, stage).items() if value not in (None, [], {})}
@@ -197,44 +198,44 @@ def _stage(chain: Chain, stage: str, found: Finding) -> Node:
     if event is not None:
         facts["ran"] = f"{event['time']} on {event['machine']}, {event['seconds']:g} s"
     if stage == "package":
-        return Node(stage, title, found.state, found.detail, chain.version, facts, _reads(chain, stage))
-    state = found.state if content is not None else ""
-    return Node(stage, title, state, found.detail, digest, facts, _reads(chain, stage))
+        return Node(stage, title, finding.state, finding.detail, chain.version, facts, _reads(chain, stage))
+    state = finding.state if content is not None else ""
+    return Node(stage, title, state, finding.detail, digest, facts, _reads(chain, stage))
 
 
 def _reads(chain: Chain, stage: str) -> dict[str, list[str]]:
-    """Name the nodes whose files a stage's record lists as inputs, and which parts of them."""
-    found: dict[str, list[str]] = {}
+    """Return the nodes whose files a stage's record lists as inputs, with the parts of them."""
+    sources: dict[str, list[str]] = {}
     for path in chain.records[stage].inputs if stage in chain.records else ():
         parts = path.split("/")
         source = "data" if parts[0] == "data" else path if path in chain.settings else parts[2]
         part = parts[-1] if path in chain.settings or parts[0] == "data" else parts[3]
-        if part not in found.setdefault(source, []):
-            found[source].append(part)
+        if part not in sources.setdefault(source, []):
+            sources[source].append(part)
     order = ["data", *chain.settings, *chain.unknown, *STAGES]
-    places = {source: place for place, source in enumerate(order)}
-    return {source: found[source] for source in sorted(found, key=lambda source: places.get(source, len(order)))}
+    positions = {source: position for position, source in enumerate(order)}
+    return {source: sources[source] for source in sorted(sources, key=lambda source: positions.get(source, len(order)))}
 
 
-def _bento(chain: Chain, found: Finding) -> Node:
+def _bento(chain: Chain, finding: Finding) -> Node:
     folder = bento_folder(chain.project, chain.name, chain.version)
     logged = event_of(chain, "published", scorer=chain.tag)
     if logged is None and not folder.is_dir():
-        return Node("bento", "Bento", "", found.detail, "", {}, {"package": ["all"]})
+        return Node("bento", "Bento", "", finding.detail, "", {}, {"package": ["all"]})
     facts: dict[str, Any] = {"tag": f"assay-{chain.tag}"}
     if (folder / "bento.yaml").is_file():
         facts |= {"chain_head": bento_labels(folder).get("chain_head", "")[:12]}
     if logged is not None:
         facts |= {"published": f"{logged['time']} on {logged['machine']}"}
     digest = str(logged["bento_hash"]) if logged else ""
-    return Node("bento", "Bento", found.state, found.detail, digest, facts, {"package": ["all"]})
+    return Node("bento", "Bento", finding.state, finding.detail, digest, facts, {"package": ["all"]})
 
 
-def _deployment(chain: Chain, found: Finding) -> Node:
+def _deployment(chain: Chain, finding: Finding) -> Node:
     title, deployed = "Deployment", read_deployment(chain.project.root, chain.name)
     reads = {"bento": ["tag"]}
     if deployed is None or deployed.version != chain.version:
-        other = {} if deployed is None else {"champion": deployed.tag}
-        return Node("deployment", title, "", found.detail, "", other, reads)
+        facts_without_it = {} if deployed is None else {"champion": deployed.tag}
+        return Node("deployment", title, "", finding.detail, "", facts_without_it, reads)
     facts = {"champion": "yes", "since": deployed.since, "reason": deployed.reason, "previous": deployed.previous}
-    return Node("deployment", title, found.state, found.detail, deployed.version, facts, reads)
+    return Node("deployment", title, finding.state, finding.detail, deployed.version, facts, reads)

@@ -1,4 +1,4 @@
-"""The commands ``assay audit ...``: what stands behind a scorer. Everything heavy is imported inside them."""
+"""The commands ``assay audit ...``. Everything heavy is imported inside them."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from assay.cli.common import as_json, find_project
 
 @click.group()
 def audit() -> None:
-    """Ask what stands behind a scorer."""
+    """Trace, verify and compare scorers."""
 
 
-def tell(lines: Iterable[str], content: dict[str, Any], *, as_json: bool) -> None:
+def print_output(lines: Iterable[str], content: dict[str, Any], *, as_json: bool) -> None:
     """Print either the lines or the JSON."""
     for line in [json.dumps(content, indent=2)] if as_json else lines:
         click.echo(line)
 
 
-@audit.command()
+@audit.command("show")
 @click.argument("tag")
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Draw the chain as one HTML file.")
-@click.option("--rows", is_flag=True, help="List the injected rows: whence, by which recipe and seed, at which levels.")
+@click.option("--rows", is_flag=True, help="List the injected rows with source row, recipe, seed and levels.")
 @as_json
-def show(tag: str, html: Path | None, rows: bool, as_json: bool) -> None:
+def show_command(tag: str, html: Path | None, rows: bool, as_json: bool) -> None:
     """Show the whole chain behind a scorer, from the deployment back to the raw bytes."""
     project = find_project()
     from assay.audit.show import show_scorer
@@ -39,89 +39,89 @@ def show(tag: str, html: Path | None, rows: bool, as_json: bool) -> None:
         from assay.audit.page import write_page
 
         write_page(html, shown)
-    tell(shown.lines(rows=rows), shown.to_json(), as_json=as_json)
+    print_output(shown.lines(rows=rows), shown.to_json(), as_json=as_json)
     if html is not None and not as_json:
         click.echo(f"drawn: {html}")
 
 
-@audit.command()
+@audit.command("verify")
 @click.argument("tag")
 @as_json
-def verify(tag: str, as_json: bool) -> None:
-    """Re-hash a scorer and everything behind it; name what differs; exit code 1 if anything does."""
+def verify_command(tag: str, as_json: bool) -> None:
+    """Re-hash a scorer and everything behind it; list what differs; exit code 1 if anything does."""
     project = find_project()
     from assay.audit.verify import verify_scorer
 
     findings = verify_scorer(project, tag)
-    tell(findings.lines(), findings.to_json(), as_json=as_json)
+    print_output(findings.lines(), findings.to_json(), as_json=as_json)
     sys.exit(0 if findings.intact else 1)
 
 
-@audit.command()
+@audit.command("replay")
 @click.argument("tag")
 @as_json
-def replay(tag: str, as_json: bool) -> None:
-    """Rebuild a scorer from its recorded inputs in a folder of its own and compare; exit code 1 if it differs."""
+def replay_command(tag: str, as_json: bool) -> None:
+    """Rebuild a scorer from its recorded inputs in a temporary folder and compare; exit code 1 if it differs."""
     project = find_project()
     from assay.audit.replay import replay_scorer
 
     replayed = replay_scorer(project, tag)
-    tell(replayed.lines(), replayed.to_json(), as_json=as_json)
+    print_output(replayed.lines(), replayed.to_json(), as_json=as_json)
     sys.exit(0 if replayed.same else 1)
 
 
-@audit.command()
+@audit.command("diff")
 @click.argument("before")
 @click.argument("after")
 @as_json
-def diff(before: str, after: str, as_json: bool) -> None:
+def diff_command(before: str, after: str, as_json: bool) -> None:
     """Show what changed between two scorers: rows, parameters, code, metrics."""
     project = find_project()
     from assay.audit.diff import compare_scorers
 
-    found = compare_scorers(project, before, after)
-    tell(found.lines(), found.to_json(), as_json=as_json)
+    difference = compare_scorers(project, before, after)
+    print_output(difference.lines(), difference.to_json(), as_json=as_json)
 
 
-@audit.command()
-@click.argument("what", metavar="TAG_OR_DETECTOR")
+@audit.command("suspects")
+@click.argument("tag_or_detector", metavar="TAG_OR_DETECTOR")
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="CSV file for the suspected rows."
 )
 @as_json
-def suspects(what: str, out: Path, as_json: bool) -> None:
-    """Write the training rows that a scorer or a detector of the last run itself suspects."""
+def suspects_command(tag_or_detector: str, out: Path, as_json: bool) -> None:
+    """Write the training rows that a scorer or a detector of the last run suspects to be anomalies."""
     project = find_project()
     from assay.audit.suspects import find_suspects, write_suspects
 
-    found = find_suspects(project, what)
-    write_suspects(out, found)
-    tell([*found.lines(), f"written: {out}"], found.to_json(), as_json=as_json)
+    report = find_suspects(project, tag_or_detector)
+    write_suspects(out, report)
+    print_output([*report.lines(), f"written: {out}"], report.to_json(), as_json=as_json)
 
 
 @audit.command("who-saw")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--dataset", metavar="NAME", help="Ask about this dataset alone.")
+@click.option("--dataset", metavar="NAME", help="Search this dataset alone.")
 @as_json
-def who_saw(file: Path, dataset: str | None, as_json: bool) -> None:
-    """Name every scorer and run that used the rows of a CSV or Parquet file, and for what."""
+def who_saw_command(file: Path, dataset: str | None, as_json: bool) -> None:
+    """List every scorer and run that used the rows of a CSV or Parquet file, and for what."""
     project = find_project()
-    from assay.ledger.who_saw import who_saw as find_users
+    from assay.ledger.who_saw import who_saw
 
-    found = find_users(project, file, dataset=dataset)
-    tell(found.lines(), found.to_json(), as_json=as_json)
+    answer = who_saw(project, file, dataset=dataset)
+    print_output(answer.lines(), answer.to_json(), as_json=as_json)
 
 
-@audit.command()
+@audit.command("quarantine")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--why", required=True, help="The reason, kept on record.")
-@click.option("--dataset", metavar="NAME", help="The dataset that the rows belong to, where that is not plain.")
+@click.option("--why", required=True, help="The reason, which is recorded.")
+@click.option("--dataset", metavar="NAME", help="The dataset of the rows, if several fit.")
 @click.option("--lift", is_flag=True, help="Take the rows out of the quarantine again.")
 @as_json
-def quarantine(file: Path, why: str, dataset: str | None, lift: bool, as_json: bool) -> None:
-    """Exclude the rows of a file from the next runs, and name the scorers that used them."""
+def quarantine_command(file: Path, why: str, dataset: str | None, lift: bool, as_json: bool) -> None:
+    """Exclude the rows of a file from later runs, and list the scorers that used them."""
     project = find_project()
-    from assay.ledger.quarantine import quarantine as exclude
+    from assay.ledger.quarantine import quarantine
 
-    done = exclude(project, file, why=why, dataset=dataset, lift=lift)
-    tell(done.lines(), done.to_json(), as_json=as_json)
+    result = quarantine(project, file, why=why, dataset=dataset, lift=lift)
+    print_output(result.lines(), result.to_json(), as_json=as_json)

@@ -10,7 +10,7 @@ import click
 from assay.cli.common import as_json, find_project
 
 
-@click.command()
+@click.command("score")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("tag", required=False)
 @click.option(
@@ -19,7 +19,7 @@ from assay.cli.common import as_json, find_project
 @click.option("--eps", type=float, help="Flag rows with p <= EPS; default: the scorer's own eps.")
 @click.option("--fdr", type=float, help="Instead: of the flagged rows at most this share is normal, on average.")
 @as_json
-def score(file: Path, tag: str | None, out: Path, eps: float | None, fdr: float | None, as_json: bool) -> None:
+def score_command(file: Path, tag: str | None, out: Path, eps: float | None, fdr: float | None, as_json: bool) -> None:
     """Score the rows of FILE; without TAG, by the champion of the dataset in params.yaml."""
     if eps is not None and fdr is not None:
         raise click.UsageError("give --eps or --fdr, not both")
@@ -37,9 +37,9 @@ def score(file: Path, tag: str | None, out: Path, eps: float | None, fdr: float 
     rule = batch.rule
     batch.write(out)
     if as_json:
-        found = {"scorer": scorer.tag, "rows": len(batch.rows), "flagged": batch.n_flagged, "out": str(out)}
-        how = {"eps": rule.eps, "fdr": rule.fdr, "false_alarms_at_most": batch.false_alarms, "note": batch.note}
-        click.echo(json.dumps(found | how, indent=2))
+        summary = {"scorer": scorer.tag, "rows": len(batch.rows), "flagged": batch.n_flagged, "out": str(out)}
+        decision = {"eps": rule.eps, "fdr": rule.fdr, "false_alarms_at_most": batch.false_alarms, "note": batch.note}
+        click.echo(json.dumps(summary | decision, indent=2))
         return
     by = f"p <= {rule.eps:g}" if rule.fdr is None else f"a false discovery rate of {rule.fdr:g}"
     click.echo(f"{out}: {batch.n_flagged} of {len(batch.rows)} rows flagged at {by} by {scorer.tag}")
@@ -57,16 +57,16 @@ def score(file: Path, tag: str | None, out: Path, eps: float | None, fdr: float 
         click.echo(batch.note)
 
 
-@click.command()
+@click.command("label")
 @click.option("--budget", type=click.IntRange(1), default=50, show_default=True, help="Rows with the highest scores.")
 @click.option(
     "--sample",
     type=click.IntRange(0),
     default=0,
     show_default=True,
-    help="Rows picked at random besides: they tell how many anomalies are left.",
+    help="Additional rows picked at random, to estimate how many anomalies are left.",
 )
-def label(budget: int, sample: int) -> None:
+def label_command(budget: int, sample: int) -> None:
     """List the calibration rows worth labelling, to undo what contamination of them does.
 
     Fill in the column `label` of the file (1 anomaly, 0 normal) and run `assay run`: labelled anomalies are left out
@@ -76,20 +76,21 @@ def label(budget: int, sample: int) -> None:
     from assay.runs.questions import ask
 
     with project.lock():
-        asked = ask(project, budget=budget, sample=sample)
-    click.echo(f"{asked.path.relative_to(project.root)}: {asked.open} rows to label, {asked.answered} labelled already")
-    for line in asked.lines:
+        questions = ask(project, budget=budget, sample=sample)
+    path = questions.path.relative_to(project.root)
+    click.echo(f"{path}: {questions.open} rows to label, {questions.answered} labelled already")
+    for line in questions.lines:
         click.echo(line)
 
 
-@click.command()
+@click.command("reweight")
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @click.option("--clear", is_flag=True, help="Calibrate without weights again.")
-def reweight(file: Path | None, clear: bool) -> None:
+def reweight_command(file: Path | None, clear: bool) -> None:
     """Weight the calibration towards the rows of FILE: unlabelled rows as the scorer meets them now.
 
-    For inputs that have moved while what is normal for each input has not (covariate shift). The next `assay run`
-    calibrates with weights estimated from a sample of the rows.
+    For covariate shift: the distribution of the inputs has changed, but which inputs are normal has not. The next
+    `assay run` calibrates with weights estimated from a sample of the rows.
     """
     if (file is None) != clear:
         raise click.UsageError("give a FILE of current rows, or --clear")

@@ -1,4 +1,4 @@
-"""What the command files share: the project around the current folder, and ``--json``."""
+"""Shared by all commands: finding the project around the current folder, and the option ``--json``."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import click
 
 from assay import __version__
 from assay.cli.audit import audit
-from assay.cli.calibration import label, reweight, score
+from assay.cli.calibration import label_command, reweight_command, score_command
 from assay.cli.common import as_json, find_project
 from assay.errors import AssayError
 
@@ -36,28 +36,28 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
-    """Train, calibrate, audit and deploy anomaly scorers on data that nobody can promise is clean."""
+    """Train, calibrate, audit and deploy anomaly scorers on data that may be contaminated."""
 
 
-@main.command()
+@main.command("init")
 @click.argument("folder", type=click.Path(path_type=Path))
-def init(folder: Path) -> None:
+def init_command(folder: Path) -> None:
     """Make a project in FOLDER: settings, pipeline and flow, with Git and DVC, for the installed Assay."""
     from assay.environment import set_environment
     from assay.project.creation import create
 
     set_environment(folder.resolve())
-    made = create(folder)
+    root = create(folder)
     click.echo(
-        f"{made}: a project; README.md in it says what is what\nnext: cd {folder} && assay ingest FILE --name NAME"
+        f"{root}: a project; its README.md explains the files\nnext: cd {folder} && assay ingest FILE --name NAME"
     )
 
 
-@main.command()
+@main.command("run")
 @click.option("--dataset", metavar="NAME", help="Dataset to run on; it is written to params.yaml.")
 @as_json
-def run(dataset: str | None, as_json: bool) -> None:
-    """Run the pipeline: everything that is not fresh, then publish and compare with the champion."""
+def run_command(dataset: str | None, as_json: bool) -> None:
+    """Run the stages that are not fresh, publish the scorer and compare it with the champion."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
     project = find_project()
     from assay.errors import NoValidCandidateError
@@ -69,16 +69,16 @@ def run(dataset: str | None, as_json: bool) -> None:
             result = _run(project, dataset)
     except NoValidCandidateError:
         if not as_json:
-            runs.show(runs.summarise(project, "no valid candidate, nothing ships", shipped=False))
+            runs.print_result(runs.summarise(project, "no valid candidate, nothing ships", shipped=False))
         raise
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=2))
     else:
-        runs.show(result)
+        runs.print_result(result)
 
 
 def _run(project: Project, dataset: str | None) -> Result:
-    """Ask the records and DVC first; Prefect is imported only when there is something to do."""
+    """Check the records first; Prefect is imported only if a stage has to run."""
     from assay.runs import run as runs
 
     with project.lock():
@@ -107,10 +107,10 @@ def load_flow(project: Project) -> Any:
     return module
 
 
-@main.command()
+@main.command("stage")
 @click.argument("name", metavar="STAGE")
-def stage(name: str) -> None:
-    """Run one stage of dvc.yaml unless it is fresh; this is what `dvc repro` calls."""
+def stage_command(name: str) -> None:
+    """Run one stage of dvc.yaml unless it is fresh; `dvc repro` calls this."""
     project = find_project()
     from assay.errors import ConfigError
     from assay.project import stages
@@ -130,23 +130,22 @@ def stage(name: str) -> None:
             click.echo(f"{project.dataset}:{stages.scorer_folders(project)[0].name}: {runs.deliver(project)}")
 
 
-@main.command()
+@main.command("ingest")
 @click.argument("source", metavar="FILE_OR_NAME")
-@click.option("--name", help="Name of the dataset, for a file of your own.")
+@click.option("--name", help="Name of the dataset, for your own file.")
 @click.option("--label", metavar="COLUMN", help="Column of labels: 0 normal, 1 anomaly, empty or -1 unknown.")
 @click.option("--id", "id_column", metavar="COLUMN", help="Column of unique row ids.")
-@click.option("--group", metavar="COLUMN", help="Column of groups; a group's normal rows get one role.")
+@click.option("--group", metavar="COLUMN", help="Column of groups; all normal rows of a group get the same role.")
 @click.option("--time", metavar="COLUMN", help="Column to split by time; not with --group.")
-@click.option("--category", metavar="COLUMN", help="Column of categories that scores may be calibrated within.")
-def ingest(source: str, **options: str | None) -> None:
-    """Bring a CSV or Parquet file, or a public dataset by name, into data/ and track it with DVC."""
+@click.option("--category", metavar="COLUMN", help="Column of categories for calibration within categories.")
+def ingest_command(source: str, **options: str | None) -> None:
+    """Add a CSV or Parquet file, or a public dataset by name, to data/ and track it with DVC."""
     project = find_project()
-    from assay.project.ingest import ingest as bring_in
-    from assay.project.ingest import load_source
+    from assay.project.ingest import ingest, load_source
 
     with project.lock():
         dataset = load_source(project, source, **options)
-        folder = bring_in(project, dataset)
+        folder = ingest(project, dataset)
     labels = dataset.data.labels
     click.echo(
         f"{folder.relative_to(project.root)}: {len(labels)} rows x {len(dataset.card.columns)} columns, "
@@ -155,21 +154,21 @@ def ingest(source: str, **options: str | None) -> None:
     )
 
 
-@main.command()
-def restore() -> None:
-    """Bring data/ back as data.dvc names it: from DVC's cache or remote, or the bundled sets."""
+@main.command("restore")
+def restore_command() -> None:
+    """Restore data/ to the version in data.dvc: from DVC's cache or remote, or the bundled sets."""
     project = find_project()
-    from assay.project.ingest import restore as bring_back
+    from assay.project.ingest import restore
 
     with project.lock():
-        bring_back(project)
+        restore(project)
 
 
-@main.command()
+@main.command("schedule")
 @click.option("--cron", metavar="EXPRESSION", help='When to run, for instance "0 2 * * *".')
 @click.option("--interval", type=click.FloatRange(min=1), metavar="SECONDS", help="Seconds between runs.")
 @click.option("--dataset", metavar="NAME", help="Dataset to run on; default: the one in params.yaml.")
-def schedule(cron: str | None, interval: float | None, dataset: str | None) -> None:
+def schedule_command(cron: str | None, interval: float | None, dataset: str | None) -> None:
     """Serve the flow on a schedule through Prefect until interrupted."""
     if (cron is None) == (interval is None):
         raise click.UsageError('give either --cron "0 2 * * *" or --interval SECONDS')
@@ -181,21 +180,21 @@ def schedule(cron: str | None, interval: float | None, dataset: str | None) -> N
     serve_schedule(project, cron=cron, interval=interval, dataset=dataset)
 
 
-@main.command()
+@main.command("serve")
 @click.argument("tag", required=False)
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535))
-def serve(tag: str | None, host: str, port: int) -> None:
+def serve_command(tag: str | None, host: str, port: int) -> None:
     """Serve a scorer over HTTP; without TAG, the champion of the dataset in params.yaml."""
     project = find_project()
-    from assay.release.bento import serve as serve_bento
+    from assay.release.bento import serve
 
-    sys.exit(serve_bento(tag or project.dataset, root=project.root, host=host, port=port))
+    sys.exit(serve(tag or project.dataset, root=project.root, host=host, port=port))
 
 
-@main.command()
+@main.command("scorers")
 @as_json
-def scorers(as_json: bool) -> None:
+def scorers_command(as_json: bool) -> None:
     """List the packaged scorers of this project."""
     project = find_project()
     from assay.project.scorers import list_scorers
@@ -205,8 +204,11 @@ def scorers(as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=2))
         return
     for row in rows:
-        barred = ", ".join(f"{use} {n}" for use, n in row["quarantined"].items())
-        marks = ("champion" if row["champion"] else "", f"learned from quarantined rows ({barred})" if barred else "")
+        quarantined = ", ".join(f"{use} {n}" for use, n in row["quarantined"].items())
+        marks = (
+            "champion" if row["champion"] else "",
+            f"learned from quarantined rows ({quarantined})" if quarantined else "",
+        )
         click.echo(
             f"{row['tag']:<32}{row.get('detector') or '-'}+{row.get('adapter') or '-'}  "
             f"{row.get('broken') or '; '.join(filter(None, marks))}"
@@ -215,31 +217,31 @@ def scorers(as_json: bool) -> None:
         click.echo("none yet; `assay run` makes one", err=True)
 
 
-@main.command()
+@main.command("detectors")
 @as_json
-def detectors(as_json: bool) -> None:
+def detectors_command(as_json: bool) -> None:
     """List the detectors that params.yaml may name, with their parameters and defaults."""
     from assay.detectors.registry import describe_detectors
 
-    found = describe_detectors()
+    descriptions = describe_detectors()
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(descriptions, indent=2))
         return
-    for row in found:
+    for row in descriptions:
         params = ", ".join(f"{name}={value!r}" for name, value in row["params"].items())
         labels = " Learns from labelled anomalies." if row["uses_labels"] else ""
         click.echo(f"{row['name']:<23}{row['summary']}{labels}\n{'':<23}{params}")
-    click.echo("\nBesides, any outlier or density detector of scikit-learn or PyOD by its path, for instance")
-    click.echo("sklearn.svm.OneClassSVM: {nu: 0.1}; such a one is compared and calibrated, not packaged.")
+    click.echo("\nAlso any outlier or density detector of scikit-learn or PyOD by its path, for instance")
+    click.echo("sklearn.svm.OneClassSVM: {nu: 0.1}; these are compared and calibrated, but not packaged.")
 
 
-@main.command()
+@main.command("promote")
 @click.argument("tag")
-@click.option("--why", required=True, help="The reason, kept on record.")
-def promote(tag: str, why: str) -> None:
+@click.option("--why", required=True, help="The reason, which is recorded.")
+def promote_command(tag: str, why: str) -> None:
     """Make a scorer the champion by hand, for instance to roll back."""
     project = find_project()
-    from assay.project.deployment import promote as make_champion
+    from assay.project.deployment import promote
     from assay.project.scorers import find_scorer
     from assay.release.bento import bind, publish
     from assay.scorer.scorer import load_scorer
@@ -249,7 +251,7 @@ def promote(tag: str, why: str) -> None:
         scorer = load_scorer(folder)
         published = publish(folder, root=project.root, chain_head=project.events.head)
         bind(published, project.events)
-        make_champion(
+        promote(
             project.root,
             scorer.name,
             scorer.version,
@@ -260,5 +262,5 @@ def promote(tag: str, why: str) -> None:
     click.echo(f"{scorer.tag} is the champion; a running service keeps the old one until it is restarted")
 
 
-for command in (audit, label, reweight, score):
+for command in (audit, label_command, reweight_command, score_command):
     main.add_command(command)

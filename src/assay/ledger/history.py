@@ -1,4 +1,4 @@
-"""What the event log tells of runs: which rows they read, for what, and which scorers came of them."""
+"""The runs in the event log: which rows they read and for what use, and which scorers they made."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from assay.ledger.rows import FIRST
 from assay.project.stages import STAGES
 
-PLACES = list(STAGES)
+ORDER = list(STAGES)
 KILLED = "it was killed before it could log its end"
 SIGNALLED = "a signal ended it"
 
@@ -18,8 +18,8 @@ SIGNALLED = "a signal ended it"
 class History:
     """The runs of a project, read from its events in their order.
 
-    Stages that ran outside a run of the flow (``dvc repro``, ``assay stage``) make up runs of their own: one
-    for each row of stages in the order of the pipeline. Runs hold the project's lock: one without an end is
+    Stages that ran outside a run of the flow (``dvc repro``, ``assay stage``) are grouped into separate runs: one
+    for each sequence of stages in the order of the pipeline. Runs hold the project's lock: one without an end is
     "unfinished" until the next begins, and "interrupted" from then on.
 
     Attributes
@@ -29,9 +29,9 @@ class History:
     reads : set of (str, str, str)
         Run, SHA-256 of the file of rows, and use.
     made : dict of str to (str or None, str)
-        By scorer: the file of rows and the run that it came from.
+        By scorer: its file of rows and the run that made it.
     without_rows : set of str
-        Runs of which the rows were not kept.
+        Runs whose rows were not kept.
     """
 
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -40,8 +40,8 @@ class History:
     without_rows: set[str] = field(default_factory=set)
     _rows: dict[str, str] = field(default_factory=dict)
     _flow: str | None = None
-    _apart: str | None = None
-    _place: int = -1
+    _outside_run: str | None = None
+    _position: int = -1
 
     @classmethod
     def of(cls, events: Iterable[dict[str, Any]]) -> History:
@@ -51,9 +51,9 @@ class History:
             if event["event"] == "rows":
                 history._rows[event["dataset"]] = event["rows"]
             elif event["event"] == "run-started":
-                if (before := history._flow) is not None:
-                    history.runs[before] |= {"state": "interrupted", "reason": KILLED}
-                history._flow, history._apart = event["run"], None
+                if (unfinished := history._flow) is not None:
+                    history.runs[unfinished] |= {"state": "interrupted", "reason": KILLED}
+                history._flow, history._outside_run = event["run"], None
                 history._open(event, event["run"], event["driver"])
             elif event["event"] == "run-ended":
                 history._end(event)
@@ -62,8 +62,8 @@ class History:
         return history
 
     def _open(self, event: dict[str, Any], run: str, driver: str) -> None:
-        about = {"run": run, "driver": driver, "dataset": event["dataset"], "started": event["time"]}
-        self.runs[run] = {**about, "state": "unfinished", "reason": ""}
+        description = {"run": run, "driver": driver, "dataset": event["dataset"], "started": event["time"]}
+        self.runs[run] = {**description, "state": "unfinished", "reason": ""}
 
     def _end(self, event: dict[str, Any]) -> None:
         self._flow, run = None, self.runs.get(event["run"])
@@ -76,7 +76,7 @@ class History:
         run = self.runs[self._flow] if self._flow else None
         if run is None or run["dataset"] != event["dataset"]:
             run = self._outside(event)
-            if event["stage"] == PLACES[-1]:
+            if event["stage"] == ORDER[-1]:
                 run["state"] = "completed"
         self._use(run, [event["stage"]])
         if "scorer" in event["details"]:
@@ -84,18 +84,19 @@ class History:
 
     def _outside(self, event: dict[str, Any]) -> dict[str, Any]:
         """Return the run outside the flow that a stage belongs to."""
-        current = self.runs.get(self._apart or "")
-        # A stage that this version does not know has no place: it goes along with those around it.
-        place = PLACES.index(event["stage"]) if event["stage"] in STAGES else None
-        if current is None or current["dataset"] != event["dataset"] or (place is not None and place <= self._place):
-            self._apart = f"dvc-{event['previous'][:12]}"
-            self._open(event, self._apart, "dvc")
-            self._place = -1
-        self._place = self._place if place is None else place
-        return self.runs[self._apart or ""]
+        current = self.runs.get(self._outside_run or "")
+        # A stage that this version does not know has no position; it belongs to the run of its neighbours.
+        position = ORDER.index(event["stage"]) if event["stage"] in STAGES else None
+        is_over = position is not None and position <= self._position
+        if current is None or current["dataset"] != event["dataset"] or is_over:
+            self._outside_run = f"dvc-{event['previous'][:12]}"
+            self._open(event, self._outside_run, "dvc")
+            self._position = -1
+        self._position = self._position if position is None else position
+        return self.runs[self._outside_run or ""]
 
     def _use(self, run: dict[str, Any], stages: list[str]) -> None:
-        """Note what stages read; rows are kept after the first two, which therefore count with a later one."""
+        """Add the uses of these stages. Rows are kept after the first two stages, which count once a later one ran."""
         if not set(stages) - {*FIRST}:
             return
         rows = self._rows.get(run["dataset"])

@@ -1,9 +1,9 @@
 """The ledger: which run and which scorer used which row, for what; Parquet tables that DuckDB queries.
 
-It is an index. The event log, the kept rows (`assay.ledger.rows`), the scorer folders and the deployments
-are what it is made from, so that it can be lost, and is rebuilt whenever one of them has changed. One entry
-(run, dataset, data version, fingerprint, row id, use) is a join: the tables hold which run and which scorer used
-which file of rows, and the rows themselves are stored once for all runs that share them.
+It is an index of the event log, the kept rows (`assay.ledger.rows`), the scorer folders and the deployments. It can be
+deleted, and is rebuilt whenever one of its sources has changed. One entry (run, dataset, data version, fingerprint,
+row id, use) is a join: the tables hold which run and which scorer used which file of rows, and the rows themselves are
+stored once for all runs that share them.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from assay.scorer.scorer import HEAD
 if TYPE_CHECKING:
     import duckdb
 
-SCHEMA = 1
+LEDGER_SCHEMA = 1
 LEDGER = "ledger.json"
 CARRIED, CARRIED_ROWS = "rows.safetensors", "carried-"
 FROM_ROWS, FROM_SCORER, FROM_NOTHING = "rows of its run", "the scorer's own list", "nothing"
-COLUMNS = {
+TABLES = {
     "files": {"rows": "string", "dataset": "string", "data_version": "string", "path": "string", "columns": "strings"},
     "runs": dict.fromkeys(("run", "driver", "dataset", "started", "state", "reason"), "string"),
     "reads": dict.fromkeys(("run", "rows", "use"), "string"),
@@ -58,9 +58,9 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """An up-to-date ledger: its tables as they were when it was opened, whoever rebuilds it on disk meanwhile.
+    """An up-to-date ledger: its tables as they were when it was opened, also if it is rebuilt on disk meanwhile.
 
-    The kept rows, which lie in files of their own, are read when they are asked about.
+    The kept rows are in separate files, which queries read.
 
     Attributes
     ----------
@@ -69,7 +69,7 @@ class Ledger:
     scorers : list of dict
         As `assay.project.scorers.list_scorers` describes them, now.
     notes : tuple of str
-        What it cannot answer for, in words.
+        What the ledger does not cover, in words.
     tables : dict of str to bytes
         The content of each table's Parquet file.
     """
@@ -86,11 +86,12 @@ class Ledger:
         from pyarrow import parquet
 
         folder = ledger_folder(self.root)
+        # DuckDB would otherwise install extensions from the network and write temporary files to the current folder.
         switches = ("autoinstall_known_extensions", "autoload_known_extensions", "allow_community_extensions")
         connection = duckdb.connect(config={**dict.fromkeys(switches, False), "temp_directory": ""})
         connection.execute(f"SET allowed_directories = [{quoted(folder.parent)}]")
         connection.execute("SET enable_external_access = false")
-        for name in COLUMNS:
+        for name in TABLES:
             connection.register(name, parquet.read_table(pa.BufferReader(self.tables[name])))
         return connection
 
@@ -101,7 +102,7 @@ def quoted(path: Path) -> str:
 
 
 def ledger_folder(root: Path) -> Path:
-    """Return where a project's ledger lies."""
+    """Return the folder of a project's ledger."""
     return root / ".assay" / "ledger"
 
 
@@ -130,7 +131,7 @@ def open_ledger(project: Project) -> Ledger:
 
 
 def _read(project: Project) -> Ledger | None:
-    """Return the ledger that lies there, None where it is missing, damaged, out of date or being rebuilt."""
+    """Return the ledger on disk, None where it is missing, damaged, out of date or being rebuilt."""
     head, scorers = _read_head(ledger_folder(project.root)), list_scorers(project.root)
     if head is None or head["sources"] != _sources(project, scorers, _stamps(project.root)):
         return None
@@ -139,30 +140,32 @@ def _read(project: Project) -> Ledger | None:
 
 
 def _rebuild(project: Project) -> Ledger:
-    """Make the ledger anew; two at once would mix their files, so that one waits for the other."""
+    """Build the ledger; call it under the ledger's lock, since two at once would mix their files."""
     root, folder = project.root, ledger_folder(project.root)
     checked, scorers, stamps = _checked(_read_head(folder)), list_scorers(root), _stamps(root)
-    sources = _sources(project, scorers, stamps)  # of before the rows are read: what comes meanwhile is not in it
+    sources = _sources(
+        project, scorers, stamps
+    )  # before reading the rows, so that later changes make the ledger out of date
     build = Build(root, notes=[])
     build.add_rows({name: checked.get(name) == stamp for name, stamp in stamps.items()})
     build.add_history(History.of(project.events))
     build.add_scorers(scorers)
-    _write(folder, build, {"schema": SCHEMA, "sources": sources, "notes": build.notes, "checked": stamps})
+    _write(folder, build, {"schema": LEDGER_SCHEMA, "sources": sources, "notes": build.notes, "checked": stamps})
     return Ledger(root, scorers, tuple(build.notes), build.tables())
 
 
 def _sources(project: Project, scorers: list[Row], stamps: Row) -> str:
-    """Return the hash of what a ledger is made from."""
+    """Return the hash of the sources of a ledger."""
     return hash_json({"events": project.events.head, "scorers": scorers, "rows": stamps})
 
 
 def keep_work(project: Project) -> list[str]:
-    """Keep the rows of what ``work/`` holds and nobody here has kept: it was pulled. Return what prevented it."""
-    known = {key_of(event) for event in project.events if event["event"] == "rows"}
+    """Keep the rows in ``work/`` that were pulled and so are not kept yet; return the problems."""
+    kept = {key_of(event) for event in project.events if event["event"] == "rows"}
     keys = {path.name: key_in_work(project.root, path.name) for path in (project.root / "work").glob("*")}
-    new = [name for name, key in sorted(keys.items()) if key is not None and key_of(key) not in known]
+    names = [name for name, key in sorted(keys.items()) if key is not None and key_of(key) not in kept]
     problems = []
-    for name in new:
+    for name in names:
         try:
             with project.lock():
                 keep_rows(project.root, project.events, name)
@@ -186,78 +189,79 @@ class Build:
     made: dict[str, tuple[str | None, str]] = field(default_factory=dict)
 
     def add_rows(self, names: dict[str, bool]) -> None:
-        """Add the kept files of rows; those that were not checked before are held to their names."""
+        """Add the kept files of rows; check the hash of those that were not checked before."""
         for name, checked in sorted(names.items()):
             path = rows_folder(self.root) / f"{name}.parquet"
-            about = about_rows(path) if checked or hash_file(path) == name else None
-            if about is None:
+            metadata = about_rows(path) if checked or hash_file(path) == name else None
+            if metadata is None:
                 self.notes.append(f"{path} was changed and is left out; remove it")
                 continue
-            self._add_file(name, path, about)
-            self.by_key[key_of(about)] = name
+            self._add_file(name, path, metadata)
+            self.by_key[key_of(metadata)] = name
 
     def add_history(self, history: History) -> None:
-        """Add what the event log tells of runs."""
-        here = {row["rows"] for row in self.files}
+        """Add the runs in the event log."""
+        kept = {row["rows"] for row in self.files}
         self.runs = list(history.runs.values())
         self.reads = [{"run": run, "rows": rows, "use": use} for run, rows, use in sorted(history.reads)]
         self.made = history.made
-        lost = sorted({rows for _, rows, _ in history.reads} - here)
-        self.notes += [f"the rows of some runs, {rows_folder(self.root) / name}.parquet, are gone" for name in lost]
-        if n := len(history.without_rows):
-            self.notes.append(f"{n} run{'s' * (n > 1)} ended before rows were kept, and cannot be searched")
+        missing = sorted({rows for _, rows, _ in history.reads} - kept)
+        self.notes += [f"the rows of some runs, {rows_folder(self.root) / name}.parquet, are gone" for name in missing]
+        if count := len(history.without_rows):
+            self.notes.append(f"{count} run{'s' * (count > 1)} ended before rows were kept, and cannot be searched")
 
     def add_scorers(self, scorers: list[Row]) -> None:
-        """Add every scorer: those that lie here, and those that were packaged here and are gone."""
-        listed = {row["tag"]: row for row in scorers}
-        here = {row["rows"]: row for row in self.files}
-        for tag in sorted({*listed, *self.made}):
+        """Add every scorer: those present, and those that were packaged here and are gone."""
+        descriptions = {row["tag"]: row for row in scorers}
+        files = {row["rows"]: row for row in self.files}
+        for tag in sorted({*descriptions, *self.made}):
             rows, run = self.made.get(tag, (None, None))
             row: Row = {"scorer": tag, "dataset": tag.partition(":")[0], "run": run, "data_version": None}
             row |= {"rho": 0.0, "labels": True}
-            found = listed.get(tag)
-            if found is not None and found["broken"] is None:
-                folder = Path(found["folder"])
+            description = descriptions.get(tag)
+            if description is not None and description["broken"] is None:
+                folder = Path(description["folder"])
                 head = read_json(folder / HEAD)
                 row["rho"] = float(head["candidate"]["level"].removeprefix("level-"))
                 row["data_version"] = head["lineage"]["data_version"]
                 row["labels"] = LABELLED in uses_carried(folder / CARRIED)
-                own = self._rows_of(tag, folder, head)
-                rows = own or (rows if rows in here else self._list_of(folder, head))
-            row["rows"] = rows if rows in here or rows in self.carried else None
-            row["known_from"] = FROM_SCORER if rows in self.carried else FROM_ROWS if rows in here else FROM_NOTHING
+                recorded_rows = self._rows_of(tag, folder, head)
+                rows = recorded_rows or (rows if rows in files else self._list_of(folder, head))
+            row["rows"] = rows if rows in files or rows in self.carried else None
+            row["known_from"] = FROM_SCORER if rows in self.carried else FROM_ROWS if rows in files else FROM_NOTHING
             if row["rows"] is None:
-                self.notes.append(f"{tag}: what it saw is not known here")
+                self.notes.append(f"{tag}: the rows that it used are not known here")
             elif row["data_version"] is None and rows is not None:
-                row["data_version"] = here[rows]["data_version"]
+                row["data_version"] = files[rows]["data_version"]
             self.scorers.append(row)
 
     def _rows_of(self, tag: str, folder: Path, head: Row) -> str | None:
-        """Return the kept rows of an intact scorer, those of its split, contamination and target rows."""
+        """Return the file of kept rows of an intact scorer: that of its split, contamination and target rows."""
         records = head["lineage"]["records"]
         key = {"dataset": head["name"], **{stage: records.get(stage) for stage in FIRST}}
         if not head.get("calibration", {}).get("n_target"):
             return self.by_key.get(key_of(key))
         inputs = read_json(folder / "lineage" / "calibrate.json")["inputs"]
-        towards = key | {TARGETS: inputs.get(f"targets/{head['name']}.csv")}
-        if (kept := self.by_key.get(key_of(towards))) is None:
+        target_key = key | {TARGETS: inputs.get(f"targets/{head['name']}.csv")}
+        if (kept := self.by_key.get(key_of(target_key))) is None:
             self.notes.append(f"{tag} was weighted towards target rows that are not known here")
         return kept or self.by_key.get(key_of(key))
 
     def _list_of(self, folder: Path, head: Row) -> str | None:
-        """Return the rows that an intact scorer carries a list of."""
+        """Return the file of the rows in an intact scorer's own list, None where it has none."""
         if CARRIED not in head["files"]:
             return None
         name = f"{CARRIED_ROWS}{head['files'][CARRIED][:16]}"
-        about = {"dataset": head["name"], "data_version": head["lineage"]["data_version"], "columns": head["columns"]}
+        data_version = head["lineage"]["data_version"]
+        metadata = {"dataset": head["name"], "data_version": data_version, "columns": head["columns"]}
         if name not in self.carried:
-            self.carried[name] = pack(carried_rows(folder / CARRIED), about)
-            self._add_file(name, ledger_folder(self.root) / f"{name}.parquet", about)
+            self.carried[name] = pack(carried_rows(folder / CARRIED), metadata)
+            self._add_file(name, ledger_folder(self.root) / f"{name}.parquet", metadata)
         return name
 
-    def _add_file(self, name: str, path: Path, about: Row) -> None:
-        shown = {key: about[key] for key in ("dataset", "data_version", "columns")}
-        self.files.append({"rows": name, "path": path.relative_to(self.root).as_posix(), **shown})
+    def _add_file(self, name: str, path: Path, metadata: Row) -> None:
+        columns = {key: metadata[key] for key in ("dataset", "data_version", "columns")}
+        self.files.append({"rows": name, "path": path.relative_to(self.root).as_posix(), **columns})
 
     def contents(self) -> dict[str, bytes]:
         """Return the ledger's files by name."""
@@ -265,7 +269,7 @@ class Build:
 
     def tables(self) -> dict[str, bytes]:
         """Return the content of each table's Parquet file."""
-        return {name: _pack_table(getattr(self, name), columns) for name, columns in COLUMNS.items()}
+        return {name: _pack_table(getattr(self, name), columns) for name, columns in TABLES.items()}
 
 
 def _pack_table(rows: list[Row], columns: dict[str, str]) -> bytes:
@@ -285,51 +289,51 @@ def _pack_table(rows: list[Row], columns: dict[str, str]) -> bytes:
 
 
 def _write(folder: Path, build: Build, head: Row) -> None:
-    """Write every file under a temporary name and rename it, the head last: what it does not name is damaged."""
+    """Write every file under a temporary name and rename it. The head comes last: it makes the others valid."""
     contents = build.contents()
     for name, content in contents.items():
         write_bytes(folder / name, content)
-    listed = {name: hash_bytes(content) for name, content in contents.items()}
-    write_json(folder / LEDGER, {**head, "files": listed})
+    hashes = {name: hash_bytes(content) for name, content in contents.items()}
+    write_json(folder / LEDGER, {**head, "files": hashes})
     for path in folder.glob(f"{CARRIED_ROWS}*.parquet"):
         if path.name not in contents:
             path.unlink(missing_ok=True)
 
 
 def _read_head(folder: Path) -> Row | None:
-    """Return the ledger's head, None where there is none that this version wrote."""
+    """Return the ledger's head, None where this version wrote none."""
     try:
         head = parse_json((folder / LEDGER).read_bytes())
         schema = head["schema"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    require_schema(folder / LEDGER, schema, SCHEMA)
-    whole = schema == SCHEMA and {"sources", "notes", "checked", "files"} <= head.keys()
+    require_schema(folder / LEDGER, schema, LEDGER_SCHEMA)
+    whole = schema == LEDGER_SCHEMA and {"sources", "notes", "checked", "files"} <= head.keys()
     return head if whole else None
 
 
 def _checked(head: Row | None) -> Row:
-    """Return the stamps of the kept files of rows that a ledger's head says were checked."""
+    """Return the stamps of the kept files that were checked, by the ledger's head."""
     return {} if head is None else dict(head["checked"])
 
 
-def _intact_tables(folder: Path, listed: dict[str, str]) -> dict[str, bytes] | None:
+def _intact_tables(folder: Path, hashes: dict[str, str]) -> dict[str, bytes] | None:
     """Return the content of the ledger's tables, None where a file of the ledger is not the one that its head lists."""
-    tables = {f"{name}.parquet": name for name in COLUMNS}
-    found: dict[str, bytes] = {}
+    tables = {f"{name}.parquet": name for name in TABLES}
+    contents: dict[str, bytes] = {}
     try:
-        for name, digest in listed.items():
+        for name, digest in hashes.items():
             if name in tables:
-                found[tables[name]] = (folder / name).read_bytes()
-            now = hash_bytes(found[tables[name]]) if name in tables else hash_file(folder / name)
-            if now != digest:
+                contents[tables[name]] = (folder / name).read_bytes()
+            actual = hash_bytes(contents[tables[name]]) if name in tables else hash_file(folder / name)
+            if actual != digest:
                 return None
     except OSError:
         return None
-    return found if found.keys() == COLUMNS.keys() else None
+    return contents if contents.keys() == TABLES.keys() else None
 
 
 def _stamps(root: Path) -> dict[str, list[int]]:
-    """Return size and time of every kept file of rows: one that was checked once is not hashed again."""
+    """Return size and time of every kept file of rows, so that a checked file is not hashed again."""
     stats = {path.stem: path.stat() for path in sorted(rows_folder(root).glob("*.parquet"))}
     return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}

@@ -1,7 +1,7 @@
 """Which rows every run used, and for what: one immutable file for each split, contamination and set of target rows.
 
-``work/<name>`` is overwritten by the next run; these files stay. A file is named by its own SHA-256, so that
-it vouches for itself; an event names it too, so that a lost one is missed.
+``work/<name>`` is overwritten by the next run; these files stay. The name of a file is its SHA-256, so that a change
+shows; an event names it too, so that a loss shows.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from assay.arrays import Texts
 from assay.data.dataset import fingerprints, read_card
 from assay.data.target import read_target, target_path
 from assay.errors import DataError, LedgerError, TamperedError
@@ -24,7 +25,7 @@ from assay.hashing import RECORD, dvc_directory_md5, hash_bytes, hash_file, hash
 from assay.parts import parse_json, write_bytes
 from assay.project.freshness import require_record
 
-SCHEMA = 1
+ROWS_SCHEMA = 1
 USES = (
     "train",
     "labelled",
@@ -44,15 +45,15 @@ _META = b"assay"
 
 
 def rows_folder(root: Path) -> Path:
-    """Return where the rows of a project's runs are kept."""
+    """Return the folder of the kept rows of a project's runs."""
     return root / ".assay" / "rows"
 
 
 def keep_rows(root: Path, events: EventLog, name: str) -> str | None:
     """Keep the roles of the rows that ``work/<name>`` holds now, and the target rows; call it under the project's lock.
 
-    Every stage event of the dataset from here on, until the next ``rows`` event, is about these rows. Nothing
-    is written where the newest such event says so already.
+    Every later stage event of the dataset, until the next ``rows`` event, used these rows. Nothing is written where
+    the newest ``rows`` event already names them.
 
     Returns
     -------
@@ -68,28 +69,28 @@ def keep_rows(root: Path, events: EventLog, name: str) -> str | None:
     key = key_in_work(root, name)
     if key is None:
         return None
-    known = [event for event in events if event["event"] == "rows" and event["dataset"] == name]
-    same = [event for event in known if key_of(event) == key_of(key)]
-    kept = [event["rows"] for event in same if (rows_folder(root) / f"{event['rows']}.parquet").is_file()]
-    if kept and same[-1] is known[-1]:
+    logged = [event for event in events if event["event"] == "rows" and event["dataset"] == name]
+    matching = [event for event in logged if key_of(event) == key_of(key)]
+    kept = [event["rows"] for event in matching if (rows_folder(root) / f"{event['rows']}.parquet").is_file()]
+    if kept and matching[-1] is logged[-1]:
         return str(kept[-1])
     if kept:
-        digest, about = str(kept[-1]), {key: same[-1][key] for key in ("data_version", "counts")}
+        digest, metadata = str(kept[-1]), {key: matching[-1][key] for key in ("data_version", "counts")}
     else:
         card = root / "data" / name / "card.json"
         columns = list(read_card(card.parent).columns) if card.is_file() else []
-        towards = pd.DataFrame({"fingerprint": target_fingerprints(root, name)}, dtype="str")
-        frame = pd.concat([_read_roles(work), towards.assign(use=TARGET, rho=0.0)], ignore_index=True)
-        about = {"data_version": _data_version(root, name), "counts": _counts(frame)}
-        content = pack(frame, {**key, "data_version": about["data_version"], "columns": columns})
+        target_rows = pd.DataFrame({"fingerprint": target_fingerprints(root, name)}, dtype="str")
+        frame = pd.concat([_read_roles(work), target_rows.assign(use=TARGET, rho=0.0)], ignore_index=True)
+        metadata = {"data_version": _data_version(root, name), "counts": _counts(frame)}
+        content = pack(frame, {**key, "data_version": metadata["data_version"], "columns": columns})
         digest = hash_bytes(content)
         write_bytes(rows_folder(root) / f"{digest}.parquet", content)
-    events.append("rows", rows=digest, **key, **about)
+    events.append("rows", rows=digest, **key, **metadata)
     return digest
 
 
 def key_in_work(root: Path, name: str) -> dict[str, str] | None:
-    """Return what the uses of rows depend on: the records of the split and the contamination, and the target rows.
+    """Return what determines the uses of rows: the records of the split and the contamination, and the target rows.
 
     Returns
     -------
@@ -101,17 +102,17 @@ def key_in_work(root: Path, name: str) -> dict[str, str] | None:
     if not all(path.is_file() for path in records.values()):
         return None
     targets = target_path(root, name)
-    given = {TARGETS: targets} if targets.is_file() and targets.read_bytes().strip() else {}
-    return {"dataset": name, **{what: hash_file(path) for what, path in {**records, **given}.items()}}
+    target_file = {TARGETS: targets} if targets.is_file() and targets.read_bytes().strip() else {}
+    return {"dataset": name, **{part: hash_file(path) for part, path in {**records, **target_file}.items()}}
 
 
-def key_of(about: Mapping[str, Any]) -> tuple[str | None, ...]:
-    """Return what `key_in_work` says, from an event or the metadata of a file of rows, so that it can be compared."""
-    return tuple(about.get(what) for what in ("dataset", *FIRST, TARGETS))
+def key_of(metadata: Mapping[str, Any]) -> tuple[str | None, ...]:
+    """Return the key of an event or a file of rows as a tuple, for comparison with `key_in_work`."""
+    return tuple(metadata.get(part) for part in ("dataset", *FIRST, TARGETS))
 
 
-def target_fingerprints(root: Path, name: str) -> NDArray[np.object_]:
-    """Return the contents of a dataset's target rows, shape (n,); none of a file that calibration will refuse."""
+def target_fingerprints(root: Path, name: str) -> Texts:
+    """Return the contents of a dataset's target rows, shape (n,); empty for a file that calibration will refuse."""
     try:
         columns = read_card(root / "data" / name).columns
         return fingerprints(read_target(target_path(root, name), columns), columns).astype(object)
@@ -119,7 +120,7 @@ def target_fingerprints(root: Path, name: str) -> NDArray[np.object_]:
         return np.empty(0, dtype=object)
 
 
-def pack(frame: pd.DataFrame, about: dict[str, Any]) -> bytes:
+def pack(frame: pd.DataFrame, metadata: dict[str, Any]) -> bytes:
     """Return rows and their uses as Parquet.
 
     Parameters
@@ -128,7 +129,7 @@ def pack(frame: pd.DataFrame, about: dict[str, Any]) -> bytes:
         ``fingerprint`` (hex), ``row_id`` (str or None), ``use`` (str), ``rho`` (float; the lowest level that
         injects the row, 0 for rows that are not injected).
     about : dict
-        ``dataset``, ``columns``, ``data_version`` and the like; it goes into the file's metadata.
+        The file's metadata: ``dataset``, ``columns``, ``data_version`` and so on.
     """
     import pyarrow as pa
     from pyarrow import parquet
@@ -141,14 +142,14 @@ def pack(frame: pd.DataFrame, about: dict[str, Any]) -> bytes:
             "rho": pa.array(frame["rho"], pa.float64()),
         }
     )
-    head = {_META: json.dumps({"schema": SCHEMA, **about}, sort_keys=True).encode()}
+    head = {_META: json.dumps({"schema": ROWS_SCHEMA, **metadata}, sort_keys=True).encode()}
     buffer = io.BytesIO()
     parquet.write_table(table.replace_schema_metadata(head), buffer, compression="zstd", use_dictionary=["use", "rho"])
     return buffer.getvalue()
 
 
 def about_rows(path: Path) -> dict[str, Any] | None:
-    """Return what a file that `pack` wrote says of itself, None where it is no such file.
+    """Return the metadata of a file that `pack` wrote, None for any other file.
 
     Raises
     ------
@@ -159,19 +160,19 @@ def about_rows(path: Path) -> dict[str, Any] | None:
     from pyarrow.parquet import read_schema
 
     try:
-        about: dict[str, Any] = parse_json(read_schema(path).metadata[_META])
-        schema = about["schema"]
+        metadata: dict[str, Any] = parse_json(read_schema(path).metadata[_META])
+        schema = metadata["schema"]
     except (ArrowException, OSError, KeyError, TypeError, ValueError):
         return None
-    require_schema(path, schema, SCHEMA)
-    return about
+    require_schema(path, schema, ROWS_SCHEMA)
+    return metadata
 
 
-def require_schema(path: Path, found: object, known: int) -> None:
+def require_schema(path: Path, schema: object, supported: int) -> None:
     """Raise `LedgerError` for a schema number above the one that this version writes."""
-    if isinstance(found, int) and found > known:
+    if isinstance(schema, int) and schema > supported:
         raise LedgerError(
-            f"{path} has schema {found}, and this Assay knows {known}; a newer version wrote it: "
+            f"{path} has schema {schema}, and this Assay supports {supported}; a newer version wrote it: "
             "install that one. Nothing was changed"
         )
 
@@ -197,7 +198,7 @@ def carried_rows(path: Path) -> pd.DataFrame:
 
 
 def uses_carried(path: Path) -> set[str]:
-    """Return the uses that a scorer's ``rows.safetensors`` lists rows of; none where there is no such file."""
+    """Return the uses in a scorer's ``rows.safetensors``; empty where there is no such file."""
     from safetensors import safe_open
 
     if not path.is_file():
@@ -213,7 +214,7 @@ def _as_hex(packed: NDArray[np.uint8]) -> list[str]:
 
 
 def _read_roles(work: Path) -> pd.DataFrame:
-    """Collect the rows of every role, and of the lowest level that injects them those that are injected."""
+    """Collect the rows of every role, and the injected rows, each with the lowest level that injects it."""
     recorded = {stage: require_record(work / stage).outputs for stage in FIRST}
     parts = [
         _read(work, "split", path, recorded).assign(use=path.parent.name, rho=0.0)
@@ -246,5 +247,5 @@ def _counts(frame: pd.DataFrame) -> dict[str, int]:
 def _data_version(root: Path, name: str) -> str | None:
     """Return DVC's hash of ``data/<name>`` if the split that ``work/`` holds was made from it, else None."""
     recorded = require_record(root / "work" / name / "split").inputs
-    now = hash_paths(root, [f"data/{name}"])
-    return dvc_directory_md5(root / "data" / name) if now and now.items() <= recorded.items() else None
+    hashes = hash_paths(root, [f"data/{name}"])
+    return dvc_directory_md5(root / "data" / name) if hashes and hashes.items() <= recorded.items() else None

@@ -1,4 +1,4 @@
-"""Who saw these rows: every scorer and run that used them, and for what."""
+"""The scorers and runs that used given rows, and for what."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.data.dataset import fingerprints, read_card, read_dataset
-from assay.ledger.asked import ID, Asked, Layout, read_asked
-from assay.ledger.ledger import CARRIED_ROWS, FROM_SCORER, Ledger, open_ledger, quoted
+from assay.ledger.ledger import CARRIED_ROWS, FROM_SCORER, Ledger, Row, open_ledger, quoted
+from assay.ledger.query import ID, Layout, RowQuery, read_query
 from assay.ledger.rows import INJECTED, LABELLED, USES, as_uuids
 from assay.project.layout import Project
 
@@ -20,28 +20,26 @@ if TYPE_CHECKING:
 LEARNED = ("train", "labelled", "adapt", "calibration", "target")
 JUDGED = ("selection", "test")
 
-Row = dict[str, Any]
-
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Who saw some rows.
+    """The scorers and runs that used the rows of a query.
 
     Attributes
     ----------
-    asked : Asked
+    query : RowQuery
     known : list of bool
-        For each row asked about, whether any run or scorer here used it.
+        For each row of the query, whether any run or scorer here used it.
     scorers : list of dict
-        Deployed ones first. ``uses``: what the scorer learned from or was judged by; ``run_only``: what its run used
-        beside it (rows injected in the stress test, the pool, excluded rows). Both map a use to how many of
-        the ``rows`` asked about, and how many ``stored`` rows have their content (duplicates count).
+        Champions first. ``uses``: rows that the scorer was trained, calibrated or evaluated on; ``run_only``: rows
+        that only its run used (injected in the stress test, pool, excluded). Both map a use to the number of the
+        query's ``rows``, and of ``stored`` rows with their content (duplicates count).
     runs : list of dict
         Every run that used any of them, oldest first.
     notes : list of str
     """
 
-    asked: Asked
+    query: RowQuery
     known: list[bool]
     scorers: list[Row]
     runs: list[Row]
@@ -54,40 +52,40 @@ class Answer:
 
     @property
     def commands(self) -> list[str]:
-        """What to call to train anew, for each dataset with a scorer that used the rows."""
+        """Commands that retrain, one for each dataset with a scorer that used the rows."""
         return [f"assay run --dataset {name}" for name in sorted({r["dataset"] for r in self.scorers if r["uses"]})]
 
     @property
     def datasets(self) -> list[str]:
-        """Names of the datasets whose scorers or runs used the rows; where none did, of those whose columns fit."""
-        return sorted({row["dataset"] for row in (*self.scorers, *self.runs)}) or self.asked.datasets
+        """Names of the datasets whose scorers or runs used the rows; where none did, the ones whose columns fit."""
+        return sorted({row["dataset"] for row in (*self.scorers, *self.runs)}) or self.query.datasets
 
     def lines(self, *, advice: bool = True) -> list[str]:
-        """Return the answer as text, with or without what to call next."""
-        asked, known = self.asked, sum(self.known)
-        what = f"{asked.path.name}: {asked.n_rows} rows, {asked.different} different, told by {asked.by}"
-        where = f" in {', '.join(self.datasets)}" if self.datasets else ""
-        lines = [f"{what}{where}; {known} were used here, {asked.n_rows - known} were not"]
+        """Return the answer as text, with or without the commands to call next."""
+        query, n_known = self.query, sum(self.known)
+        summary = f"{query.path.name}: {query.n_rows} rows, {query.different} different, matched by {query.by}"
+        datasets = f" in {', '.join(self.datasets)}" if self.datasets else ""
+        lines = [f"{summary}{datasets}; {n_known} were used here, {query.n_rows - n_known} were not"]
         if self.scorers:
             lines += ["", *_aligned([_SCORER_HEAD, *map(_cells, self.scorers)])]
         if self.runs:
             lines += ["", *_aligned([_RUN_HEAD, *map(_run_cells, self.runs)])]
         lines += ["", *(f"note: {note}" for note in self.notes)] if self.notes else []
         if self.learned and advice:
-            lines += ["", f"to exclude the rows: assay audit quarantine {asked.path} --why WHY"]
-            lines += [f"to train anew:       {command}" for command in self.commands]
+            lines += ["", f"to exclude the rows: assay audit quarantine {query.path} --why WHY"]
+            lines += [f"to retrain:          {command}" for command in self.commands]
         return lines
 
     def to_json(self) -> Row:
         """Return the answer as plain JSON values."""
         return {
-            "file": str(self.asked.path),
-            "matched_by": self.asked.by,
+            "file": str(self.query.path),
+            "matched_by": self.query.by,
             "datasets": self.datasets,
-            "rows": self.asked.n_rows,
-            "different": self.asked.different,
+            "rows": self.query.n_rows,
+            "different": self.query.different,
             "known": sum(self.known),
-            "unknown_rows": [place for place, known in enumerate(self.known) if not known],
+            "unknown_rows": [number for number, is_known in enumerate(self.known) if not is_known],
             "scorers": self.scorers,
             "runs": self.runs,
             "retrain": self.commands,
@@ -96,7 +94,7 @@ class Answer:
 
 
 def who_saw(project: Project, path: Path, *, dataset: str | None = None) -> Answer:
-    """Match the rows of a file to every run and scorer that the ledger knows.
+    """Find every run and scorer in the ledger that used the rows of a file.
 
     Raises
     ------
@@ -106,129 +104,131 @@ def who_saw(project: Project, path: Path, *, dataset: str | None = None) -> Answ
         A newer version of Assay wrote the ledger.
     """
     ledger = open_ledger(project)
-    return answer(ledger, read_asked(path, layouts_of(ledger), dataset=dataset), dataset)
+    return answer_query(ledger, read_query(path, layouts_of(ledger), dataset=dataset), dataset)
 
 
 def layouts_of(ledger: Ledger) -> list[Layout]:
-    """Return the columns of every dataset that is in ``data/``, or that a run or a scorer here used."""
+    """Return the layouts of every dataset in ``data/``, or that a run or a scorer here used."""
     cards = [read_card(path.parent) for path in sorted((ledger.root / "data").glob("*/card.json"))]
-    found = {(card.name, card.columns): card.id_column for card in cards}
-    names = {card.name: card.id_column for card in cards}
+    id_columns = {(card.name, card.columns): card.id_column for card in cards}
+    current_id_columns = {card.name: card.id_column for card in cards}
     with ledger.connect() as connection:
         used = connection.execute("SELECT DISTINCT dataset, columns FROM files ORDER BY ALL").fetchall()
     for name, columns in used:
         if columns:
-            found.setdefault((name, tuple(columns)), names.get(name))
-    return [Layout(name, columns, id_column) for (name, columns), id_column in found.items()]
+            id_columns.setdefault((name, tuple(columns)), current_id_columns.get(name))
+    return [Layout(name, columns, id_column) for (name, columns), id_column in id_columns.items()]
 
 
-def answer(ledger: Ledger, asked: Asked, dataset: str | None = None) -> Answer:
+def answer_query(ledger: Ledger, query: RowQuery, dataset: str | None = None) -> Answer:
     """Find the rows in the ledger; see `who_saw`."""
     with ledger.connect() as connection:
-        find(connection, ledger.root, asked, dataset)
-        same = "a.key = h.key AND a.dataset IS NOT DISTINCT FROM h.named"
-        places = connection.execute(f"SELECT DISTINCT a.place FROM asked a SEMI JOIN hits h ON {same}").fetchall()
-        seen = {place for (place,) in places}
-        uses = _scorer_uses(connection)
+        find(connection, ledger.root, query, dataset)
+        condition = "a.key = h.key AND a.dataset IS NOT DISTINCT FROM h.named"
+        numbers = connection.execute(
+            f"SELECT DISTINCT a.place FROM queried a SEMI JOIN hits h ON {condition}"
+        ).fetchall()
+        seen_rows = {number for (number,) in numbers}
+        uses_by_scorer = _scorer_uses(connection)
         runs = _runs(connection)
         known_from = dict(connection.execute("SELECT scorer, known_from FROM scorers").fetchall())
-    listed = {row["tag"]: row for row in ledger.scorers}
-    scorers = [_scorer(tag, found, listed.get(tag)) for tag, found in uses.items()]
+    descriptions = {row["tag"]: row for row in ledger.scorers}
+    scorers = [_scorer(tag, uses, descriptions.get(tag)) for tag, uses in uses_by_scorer.items()]
     scorers.sort(key=lambda row: (not row["champion"], not {*row["uses"]} & {*LEARNED}, row["scorer"]))
-    notes = [*asked.notes, *ledger.notes]
-    short = sorted(tag for tag, whence in known_from.items() if whence == FROM_SCORER)
-    notes += [f"{tag} was made elsewhere: only the rows that it learned from are known" for tag in short]
-    return Answer(asked, [place in seen for place in range(asked.n_rows)], scorers, runs, notes)
+    notes = [*query.notes, *ledger.notes]
+    partly_known = sorted(tag for tag, origin in known_from.items() if origin == FROM_SCORER)
+    notes += [f"{tag} was made elsewhere: only the rows that it learned from are known" for tag in partly_known]
+    return Answer(query, [number in seen_rows for number in range(query.n_rows)], scorers, runs, notes)
 
 
 def find(
     connection: duckdb.DuckDBPyConnection,
     root: Path,
-    asked: Asked,
+    query: RowQuery,
     dataset: str | None = None,
     *,
     contents: bool = False,
 ) -> None:
-    """Scan the kept rows once for those asked about, into the table ``hits``.
+    """Search the kept rows for those of the query in one scan, and create the table ``hits``.
 
-    Its columns: the ``key`` that rows of the file asked about are told by and the dataset that it was ``named`` for,
-    the first ``place`` in that file with this key and how many ``copies`` it has there, ``rows`` (the file of rows),
-    the ``number`` of the row in it, ``use`` and ``rho``; with `contents` also ``fingerprint``, which makes questions
-    by id slower. A table ``asked`` holds every place with its key.
+    Its columns: the ``key`` of the query's rows and the dataset that it was ``named`` for, the first ``place`` in the
+    user's file with this key and the number of its ``copies`` there, ``rows`` (the file of kept rows), the ``number``
+    of the row in it, ``use`` and ``rho``; with `contents` also ``fingerprint``, which makes queries by id slower. The
+    table ``queried`` holds every place with its key.
     """
     import pyarrow as pa
 
-    by_id = asked.by == ID
-    key = pa.array(asked.keys["key"], pa.string()) if by_id else as_uuids(asked.keys["key"])
-    places, names = pa.array(asked.keys["place"], pa.int64()), pa.array(asked.keys["dataset"], pa.string())
-    connection.register("given", pa.table({"place": places, "dataset": names, "key": key}))
-    connection.execute("CREATE TEMP TABLE asked AS SELECT * FROM given")
+    by_id = query.by == ID
+    key = pa.array(query.keys["key"], pa.string()) if by_id else as_uuids(query.keys["key"])
+    places, names = pa.array(query.keys["place"], pa.int64()), pa.array(query.keys["dataset"], pa.string())
+    connection.register("query_rows", pa.table({"place": places, "dataset": names, "key": key}))
+    connection.execute("CREATE TEMP TABLE queried AS SELECT * FROM query_rows")
     connection.execute("CREATE TEMP TABLE chosen AS SELECT * FROM files WHERE ? IN ('', dataset)", [dataset or ""])
     paths = connection.execute(
-        "SELECT path FROM chosen WHERE dataset IN (SELECT dataset FROM asked) "
-        "OR EXISTS (FROM asked WHERE dataset IS NULL) ORDER BY path"
+        "SELECT path FROM chosen WHERE dataset IN (SELECT dataset FROM queried) "
+        "OR EXISTS (FROM queried WHERE dataset IS NULL) ORDER BY path"
     ).fetchall()
     lists = [root / path for (path,) in paths if Path(path).name.startswith(CARRIED_ROWS)] if by_id else []
     content = ", r.fingerprint" if contents or lists else ""
-    wanted = "(SELECT min(place) AS place, count(*) AS copies, dataset, key FROM asked GROUP BY ALL)"
+    distinct_keys = "(SELECT min(place) AS place, count(*) AS copies, dataset, key FROM queried GROUP BY ALL)"
     connection.execute(
-        f"CREATE TEMP TABLE hits AS WITH found AS ("
+        f"CREATE TEMP TABLE hits AS WITH matches AS ("
         f"SELECT a.place, a.copies, a.key, a.dataset AS named, r.filename, r.file_row_number AS number, r.use, "
         f"r.rho{content} FROM {_source([root / path for (path,) in paths])} r "
-        f"JOIN {wanted} a ON a.key = r.{'row_id' if by_id else 'fingerprint'}) "
-        f"SELECT found.* EXCLUDE (filename), rows FROM found JOIN chosen "
+        f"JOIN {distinct_keys} a ON a.key = r.{'row_id' if by_id else 'fingerprint'}) "
+        f"SELECT matches.* EXCLUDE (filename), rows FROM matches JOIN chosen "
         f"ON parse_filename(filename, true) = rows WHERE named IS NULL OR named = chosen.dataset"
     )
     if lists:
-        _find_in_lists(connection, root, asked, lists)
+        _find_in_lists(connection, root, query, lists)
 
 
 def _source(paths: list[Path]) -> str:
-    """Return the SQL that reads files of rows, none of them too."""
+    """Return the SQL that reads files of rows, also an empty list of them."""
     if paths:
         return f"read_parquet([{', '.join(map(quoted, paths))}], filename = true, file_row_number = true)"
     nothing = "NULL::VARCHAR AS filename, 0 AS file_row_number, '' AS use, 0.0 AS rho, '' AS row_id"
     return f"(SELECT {nothing}, NULL::UUID AS fingerprint LIMIT 0)"
 
 
-def _find_in_lists(connection: duckdb.DuckDBPyConnection, root: Path, asked: Asked, lists: list[Path]) -> None:
-    """Find rows told by id in scorers' own lists, which hold contents alone.
+def _find_in_lists(connection: duckdb.DuckDBPyConnection, root: Path, query: RowQuery, lists: list[Path]) -> None:
+    """Find rows queried by id in scorers' own lists, which hold contents alone.
 
-    An id stands for the content that it has in ``data/`` now, and for every one that it had when a run used it.
+    An id stands for its content in ``data/`` now, and for every content that it had when a run used it.
     """
     import pyarrow as pa
 
-    now = contents_now(root, asked)
-    columns = {name: pa.array(now[name], pa.string()) for name in ("dataset", "key")}
-    connection.register("now", pa.table({**columns, "fingerprint": as_uuids(now["fingerprint"])}))
+    contents = contents_now(root, query)
+    columns = {name: pa.array(contents[name], pa.string()) for name in ("dataset", "key")}
+    connection.register("current_rows", pa.table({**columns, "fingerprint": as_uuids(contents["fingerprint"])}))
     connection.execute(
-        f"INSERT INTO hits BY NAME WITH known AS ("
-        f"FROM now UNION SELECT dataset, key, fingerprint FROM hits JOIN files USING (rows)), "
-        f"told AS (SELECT min(place) AS place, count(*) AS copies, dataset, key, fingerprint "
-        f"FROM asked JOIN known USING (dataset, key) GROUP BY ALL) "
+        f"INSERT INTO hits BY NAME WITH contents AS ("
+        f"FROM current_rows UNION SELECT dataset, key, fingerprint FROM hits JOIN files USING (rows)), "
+        f"matched AS (SELECT min(place) AS place, count(*) AS copies, dataset, key, fingerprint "
+        f"FROM queried JOIN contents USING (dataset, key) GROUP BY ALL) "
         f"SELECT t.place, t.copies, t.key, t.dataset AS named, r.file_row_number AS number, r.use, r.rho, "
-        f"r.fingerprint, rows FROM {_source(lists)} r JOIN told t USING (fingerprint) "
+        f"r.fingerprint, rows FROM {_source(lists)} r JOIN matched t USING (fingerprint) "
         f"JOIN chosen c ON parse_filename(r.filename, true) = rows AND c.dataset = t.dataset"
     )
 
 
-def contents_now(root: Path, asked: Asked) -> pd.DataFrame:
-    """Return ``dataset``, ``key`` (row id) and ``fingerprint`` of rows told by id, as they are in ``data/`` now."""
+def contents_now(root: Path, query: RowQuery) -> pd.DataFrame:
+    """Return ``dataset``, ``key`` (row id) and ``fingerprint`` of the rows with the query's ids in ``data/`` now."""
     import pandas as pd
 
     parts = [pd.DataFrame({"dataset": [], "key": [], "fingerprint": []}, dtype="str")]
-    for name in asked.datasets:
+    for name in query.datasets:
         if (root / "data" / name / "card.json").is_file():
-            found = read_dataset(root / "data" / name)
-            ids = asked.keys.loc[asked.keys["dataset"] == name, "key"]
-            rows = found.data.take(found.data.rows["row_id"].isin(ids).to_numpy(dtype=bool))
-            prints = fingerprints(rows.features, found.card.columns)
+            dataset = read_dataset(root / "data" / name)
+            ids = query.keys.loc[query.keys["dataset"] == name, "key"]
+            rows = dataset.data.take(dataset.data.rows["row_id"].isin(ids).to_numpy(dtype=bool))
+            prints = fingerprints(rows.features, dataset.card.columns)
             parts.append(pd.DataFrame({"dataset": name, "key": rows.rows["row_id"], "fingerprint": prints}))
     return pd.concat(parts, ignore_index=True)
 
 
 def _counts(kinds: str, source: str) -> str:
-    """Return the SQL that counts hits of each kind: rows asked about, and stored rows with their content."""
+    """Return the SQL that counts hits of each kind: rows of the query, and stored rows with their content."""
     return (
         f"SELECT {kinds}, sum(copies)::INTEGER AS n_rows, sum(numbers)::INTEGER AS n_stored FROM ("
         f"SELECT {kinds}, place, max(copies) AS copies, count(DISTINCT number) AS numbers FROM {source} GROUP BY ALL"
@@ -237,27 +237,27 @@ def _counts(kinds: str, source: str) -> str:
 
 
 def _scorer_uses(connection: duckdb.DuckDBPyConnection) -> dict[str, Row]:
-    """Return, by scorer, the counts of each use, and apart from them what its run alone used.
+    """Return by scorer the counts of each use, separately for the scorer and for its run alone.
 
     Hits are counted once for all scorers of the same rows, level and use of labels.
     """
-    own = (
+    is_own_use = (
         f"CASE h.use WHEN '{INJECTED}' THEN h.rho <= k.level WHEN '{LABELLED}' THEN k.labels "
         f"ELSE h.use IN {(*LEARNED, *JUDGED)!r} END"
     )
     kinds = "(SELECT DISTINCT rows, rho AS level, labels FROM scorers)"
     counted = _counts(
-        "rows, level, labels, own, use", f"(SELECT *, ({own}) AS own FROM hits h JOIN {kinds} k USING (rows))"
+        "rows, level, labels, own, use", f"(SELECT *, ({is_own_use}) AS own FROM hits h JOIN {kinds} k USING (rows))"
     )
-    found = connection.execute(
+    counts = connection.execute(
         f"SELECT scorer, own, use, n_rows, n_stored FROM ({counted}) c JOIN scorers s "
         f"ON c.rows = s.rows AND c.level = s.rho AND c.labels = s.labels"
     ).fetchall()
     uses: dict[str, Row] = {}
-    for tag, is_own, use, rows, stored in found:
+    for tag, is_own, use, rows, stored in counts:
         kinds_of = uses.setdefault(tag, {"uses": {}, "run_only": {}})
         kinds_of["uses" if is_own else "run_only"][use] = {"rows": rows, "stored": stored}
-    return {tag: {kind: _ordered(counts) for kind, counts in kinds_of.items()} for tag, kinds_of in uses.items()}
+    return {tag: {kind: _ordered(by_use) for kind, by_use in kinds_of.items()} for tag, kinds_of in uses.items()}
 
 
 def _runs(connection: duckdb.DuckDBPyConnection) -> list[Row]:
@@ -266,37 +266,38 @@ def _runs(connection: duckdb.DuckDBPyConnection) -> list[Row]:
         "SELECT run, data_version, use, list(rows ORDER BY rows) AS sources "
         "FROM reads JOIN files USING (rows) GROUP BY ALL"
     )
-    each = f"(SELECT sources, use, unnest(sources) AS rows FROM (SELECT DISTINCT sources, use FROM ({read})))"
-    counted = _counts("sources, use", f"(FROM hits JOIN {each} USING (rows, use))")
-    found = connection.execute(
+    sources = f"(SELECT sources, use, unnest(sources) AS rows FROM (SELECT DISTINCT sources, use FROM ({read})))"
+    counted = _counts("sources, use", f"(FROM hits JOIN {sources} USING (rows, use))")
+    counts = connection.execute(
         f"SELECT u.run, u.driver, u.dataset, r.data_version, u.started, u.state, u.reason, use, n_rows, n_stored "
         f"FROM ({read}) r JOIN ({counted}) USING (sources, use) JOIN runs u USING (run) "
         f"ORDER BY u.started, u.run, r.data_version"
     ).fetchall()
-    made: dict[str, list[str]] = {}
+    scorers: dict[str, list[str]] = {}
     for run, tag in connection.execute("SELECT run, scorer FROM scorers ORDER BY ALL").fetchall():
-        made.setdefault(run, []).append(tag)
+        scorers.setdefault(run, []).append(tag)
     names = ("run", "driver", "dataset", "data_version", "started", "state", "reason")
     runs: dict[tuple[Any, ...], Row] = {}
-    for *about, use, rows, stored in found:
+    for *run_values, use, rows, stored in counts:
         row = runs.setdefault(
-            tuple(about), {**dict(zip(names, about, strict=True)), "scorers": made.get(about[0], []), "uses": {}}
+            tuple(run_values),
+            dict(zip(names, run_values, strict=True)) | {"scorers": scorers.get(run_values[0], []), "uses": {}},
         )
         row["uses"][use] = {"rows": rows, "stored": stored}
     return [{**row, "uses": _ordered(row["uses"])} for row in runs.values()]
 
 
-def _scorer(tag: str, found: Row, listed: Row | None) -> Row:
+def _scorer(tag: str, uses: Row, description: Row | None) -> Row:
     """Describe a scorer that used the rows; `listed` is None where its folder is gone."""
     return {
         "scorer": tag,
         "dataset": tag.partition(":")[0],
-        "champion": listed is not None and listed["champion"],
-        "bento": None if listed is None else listed["bento"],
-        "folder": None if listed is None else listed["folder"],
-        "broken": "its folder is gone" if listed is None else listed["broken"],
-        "quarantined": {} if listed is None else listed["quarantined"],
-        **found,
+        "champion": description is not None and description["champion"],
+        "bento": None if description is None else description["bento"],
+        "folder": None if description is None else description["folder"],
+        "broken": "its folder is gone" if description is None else description["broken"],
+        "quarantined": {} if description is None else description["quarantined"],
+        **uses,
     }
 
 
@@ -307,23 +308,23 @@ _RUN_HEAD = ("run", "driver", "started", "state", "data version", "used")
 def _cells(row: Row) -> tuple[str, ...]:
     counts = (str(row["uses"].get(use, {"rows": 0})["rows"] or "-") for use in (*LEARNED, *JUDGED))
     deployed = "champion" if row["champion"] else "Bento" if row["bento"] else "-"
-    barred = f"learned from quarantined rows ({_told(row['quarantined'])})" if row["quarantined"] else ""
-    remarks = "; ".join(filter(None, (barred, row["broken"])))
-    return (row["scorer"], deployed, *counts, _told(row["run_only"]) or "-", remarks)
+    quarantined = f"learned from quarantined rows ({_counts_text(row['quarantined'])})" if row["quarantined"] else ""
+    remarks = "; ".join(filter(None, (quarantined, row["broken"])))
+    return (row["scorer"], deployed, *counts, _counts_text(row["run_only"]) or "-", remarks)
 
 
 def _run_cells(row: Row) -> tuple[str, ...]:
     version = (row["data_version"] or "-")[:12]
-    return (row["run"][:12], row["driver"], row["started"], row["state"], version, _told(row["uses"]))
+    return (row["run"][:12], row["driver"], row["started"], row["state"], version, _counts_text(row["uses"]))
 
 
-def _told(uses: Row) -> str:
+def _counts_text(counts: Row) -> str:
     """Return counts by use in words; a count is a number, or a dict with the number of ``rows``."""
-    return ", ".join(f"{use} {n['rows'] if isinstance(n, dict) else n}" for use, n in uses.items())
+    return ", ".join(f"{use} {count['rows'] if isinstance(count, dict) else count}" for use, count in counts.items())
 
 
 def _aligned(table: list[tuple[str, ...]]) -> list[str]:
-    """Return lines with columns as wide as their widest cell, and without those that say nothing."""
+    """Return lines with columns as wide as their widest cell, without empty columns."""
     columns = [column for column in zip(*table, strict=True) if {*column[1:]} - {"-", ""}]
     widths = [max(map(len, column)) for column in columns]
     rows = zip(*columns, strict=True)

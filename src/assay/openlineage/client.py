@@ -1,12 +1,12 @@
-"""OpenLineage: what a run and its stages tell the outside, by the official client.
+"""OpenLineage events of runs and stages, sent by the official client.
 
 Every event is appended to ``.assay/openlineage.jsonl``, and goes to a backend only where one is set in
 OpenLineage's own way (``OPENLINEAGE_URL``, ``OPENLINEAGE_CONFIG``, ``openlineage.yml``); ``OPENLINEAGE_DISABLED=true``
-stops both. Telling never stops the work: what fails here is a line on screen.
+stops both. A failure here never stops the work: it is printed as one line.
 
 A run is the job ``<dataset>.run``, a stage ``<dataset>.<stage>``, in the namespace ``OPENLINEAGE_NAMESPACE`` or else
-the project folder's name. Under ``dvc repro`` there is no run, so that stages have no parent; a fresh stage did not
-run, and nothing is told of it. The client is imported when the first event is told, not before.
+the project folder's name. Under ``dvc repro`` there is no run, so that stages have no parent; a fresh stage does
+not run and has no events. The client is imported for the first event, not before.
 """
 
 from __future__ import annotations
@@ -29,42 +29,42 @@ def new_run_id() -> str:
     return str(generate_new_uuid())
 
 
-def tell_run_started(project: Project, run: str) -> None:
-    """Tell that a run begins; until it ends it is the parent of the stages that this process runs."""
+def emit_run_started(project: Project, run: str) -> None:
+    """Emit START of a run, which is the parent of the stages that this process runs until it ends."""
     _open_runs[project.root] = run
     with _harmless():
-        from assay.openlineage.events import Job, tell
+        from assay.openlineage.events import Job, emit
 
-        tell(project, Job(project, RUN, run), "START")
+        emit(project, Job(project, RUN, run), "START")
 
 
-def tell_run_ended(project: Project, run: str, error: BaseException | None) -> None:
-    """Tell how a run ended: COMPLETE, FAIL with its error, or ABORT where it was interrupted."""
+def emit_run_ended(project: Project, run: str, error: BaseException | None) -> None:
+    """Emit the end of a run: COMPLETE, FAIL with its error, or ABORT where it was interrupted."""
     _open_runs.pop(project.root, None)
     with _harmless():
-        from assay.openlineage.events import Job, tell
+        from assay.openlineage.events import Job, emit
 
-        tell(project, Job(project, RUN, run), _outcome(error), error)
+        emit(project, Job(project, RUN, run), _outcome(error), error)
 
 
 @contextmanager
-def telling(project: Project, stage: str) -> Iterator[Callable[[], None]]:
-    """Tell of a stage while it runs; yields what to call when its work begins, which a fresh stage never does."""
+def stage_events(project: Project, stage: str) -> Iterator[Callable[[], None]]:
+    """Emit START and end of a stage; yields a function to call when its work begins (never for a fresh stage)."""
     run = ""
 
     def begin() -> None:
         nonlocal run
         run = new_run_id()
         with _harmless():
-            from assay.openlineage.events import Job, tell
+            from assay.openlineage.events import Job, emit
 
-            tell(project, Job(project, stage, run, _open_runs.get(project.root)), "START")
+            emit(project, Job(project, stage, run, _open_runs.get(project.root)), "START")
 
     def end(error: BaseException | None) -> None:
         with _harmless():
-            from assay.openlineage.events import Job, tell
+            from assay.openlineage.events import Job, emit
 
-            tell(project, Job(project, stage, run, _open_runs.get(project.root)), _outcome(error), error)
+            emit(project, Job(project, stage, run, _open_runs.get(project.root)), _outcome(error), error)
 
     try:
         yield begin
@@ -88,4 +88,4 @@ def _harmless() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        console.say(f"OpenLineage: an event could not be told, the run goes on: {type(error).__name__}: {error}")
+        console.say(f"OpenLineage: an event could not be written, the run goes on: {type(error).__name__}: {error}")

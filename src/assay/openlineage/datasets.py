@@ -1,4 +1,4 @@
-"""The datasets of OpenLineage events: names, versions, schemas, metrics, and how contaminated they are."""
+"""The datasets of OpenLineage events: names, versions, schemas, metrics and contamination."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from assay.project.layout import Project
 from assay.project.stages import STAGES
 
 NAMESPACE = "file"
-BESIDE = ("card.json", "split.json", "record.json")
+_DESCRIPTIVE_FILES = ("card.json", "split.json", "record.json")
 SCHEMA_ID = "urn:uuid:523d8656-4099-4a17-9703-f8186d4c1bab"
 
 Facets = dict[str, DatasetFacet]
@@ -37,10 +37,10 @@ Field = schema_dataset.SchemaDatasetFacetFields
 
 @attr.define
 class AssayContaminationDatasetFacet(DatasetFacet):
-    """How contaminated the training rows of a level are; contamination_facet.json says what each field means.
+    """Contamination of the training rows of a level; contamination_facet.json describes the fields.
 
-    The schema has no public address. Its URN is fixed for ever, as OpenLineage asks of a version of a schema; the file
-    is in the package.
+    The schema has no public address. Its URN never changes, as OpenLineage requires of a schema version; the file is in
+    the package.
     """
 
     injectedRho: float  # noqa: N815
@@ -60,35 +60,35 @@ class AssayContaminationDatasetFacet(DatasetFacet):
 
 
 def input_datasets(project: Project, job: str) -> list[InputDataset]:
-    """Return what a stage (or "run", the whole run) reads, as far as it is there."""
-    found = []
+    """Return what a stage (or "run", the whole run) reads, as far as it exists."""
+    datasets = []
     for path in _inputs(project, job):
         metrics = _metrics(project, path)
         facets: dict[str, InputDatasetFacet] = {} if metrics is None else {"dataQualityMetrics": metrics}
-        found.append(InputDataset(NAMESPACE, path.as_posix(), facets=_facets(project, path), inputFacets=facets))
-    return found
+        datasets.append(InputDataset(NAMESPACE, path.as_posix(), facets=_facets(project, path), inputFacets=facets))
+    return datasets
 
 
 def output_datasets(project: Project, job: str) -> list[OutputDataset]:
     """Return what a stage (or "run", the whole run) has written."""
-    found = []
+    datasets = []
     for path in _parts(project, project.folder("package" if job == "run" else job)):
         size = sum(file.stat().st_size for file in files_of(path))
         statistics = output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(
             rowCount=_n_rows(path), size=size, fileCount=len(files_of(path))
         )
         facets = _facets(project, path)
-        found.append(
+        datasets.append(
             OutputDataset(NAMESPACE, path.as_posix(), facets=facets, outputFacets={"outputStatistics": statistics})
         )
-    return found
+    return datasets
 
 
 def _inputs(project: Project, job: str) -> list[Path]:
-    """Inputs by dvc.yaml, folders by the parts in which they are written; no files that only describe others."""
+    """Inputs by dvc.yaml, folders split as they are written; without files that only describe others."""
     if job == "run":
         return [project.data]
-    paths = [project.root / path for path in project.stages[job].inputs if Path(path).name not in BESIDE]
+    paths = [project.root / path for path in project.stages[job].inputs if Path(path).name not in _DESCRIPTIVE_FILES]
     return list(dict.fromkeys(part for path in paths if path.exists() for part in _parts(project, path)))
 
 
@@ -109,40 +109,40 @@ def _facets(project: Project, path: Path) -> Facets:
 
 
 def contamination(plan: dict[str, Any], level: str) -> AssayContaminationDatasetFacet:
-    """Return the facet of one level of ``plan.json``: injected and natural rho apart, the latter only where known."""
+    """Return the facet of one level of ``plan.json``: injected rho, and natural rho where it is known."""
     (row,) = (row for row in plan["levels"] if f"level-{row['rho']:g}" == level)
-    known, unknown = row["natural_anomalies_known"], row["natural_rows_unknown"]
+    n_known, n_unknown = row["natural_anomalies_known"], row["natural_rows_unknown"]
     n_natural = row["n_train"] - row["n_injected"]
     return AssayContaminationDatasetFacet(
         injectedRho=row["injected_rho"],
         nInjected=row["n_injected"],
         nTrain=row["n_train"],
         nLabelled=plan["n_labelled"],
-        naturalRhoKnown=unknown == 0,
-        naturalAnomaliesKnown=known,
-        naturalRowsUnknown=unknown,
+        naturalRhoKnown=n_unknown == 0,
+        naturalAnomaliesKnown=n_known,
+        naturalRowsUnknown=n_unknown,
         source=plan["source"],
         seed=plan["seed"],
-        naturalRho=known / n_natural if unknown == 0 else None,
+        naturalRho=n_known / n_natural if n_unknown == 0 else None,
     )
 
 
 def _schema(card: Card, path: Path) -> schema_dataset.SchemaDatasetFacet:
-    """Fields of rows: one for each feature, or one in all where they have a shape; then those of rows.csv."""
+    """Fields of rows: one for each feature, or a single one for rows with a shape; then those of rows.csv."""
     shape = card.modality.shape
     if shape is None:
         fields = [Field(name, "float32", fields=None) for name in card.columns]
     else:
         fields = [Field("features", f"float32[{shape[0]},{shape[1]}]", description=card.modality.name, fields=None)]
     with (path / "rows.csv").open(encoding="utf-8") as stream:
-        about = stream.readline().strip().split(",")
+        row_columns = stream.readline().strip().split(",")
     return schema_dataset.SchemaDatasetFacet(
-        fields + [Field(name, "int8" if name == "label" else "string", fields=None) for name in about]
+        fields + [Field(name, "int8" if name == "label" else "string", fields=None) for name in row_columns]
     )
 
 
 def _metrics(project: Project, path: Path) -> Metrics | None:
-    """Metrics of rows; of each column only where these have no shape, for an image has as many as pixels."""
+    """Metrics of rows; per column only for rows without a shape, since an image has one column per pixel."""
     if _n_rows(path) is None:
         return None
     return _measure(path, _stamp(path), read_card(project.data))
@@ -174,7 +174,7 @@ def _n_rows(path: Path) -> int | None:
 
 
 def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
-    """What tells that a folder is still the one that was read before."""
+    """Sizes and times of a folder's files: the cache key of what was read from it."""
     stats = [(file, file.stat()) for file in files_of(path)]
     return tuple((str(file), stat.st_size, stat.st_mtime_ns) for file, stat in stats)
 

@@ -19,7 +19,7 @@ from assay import __version__, console
 from assay.openlineage.datasets import input_datasets, output_datasets
 from assay.project.layout import Project
 
-# No public address of Assay is known to the package, so that its name and version are given as a package URL.
+# The package knows no public address of Assay, so the producer is a package URL.
 set_producer(f"pkg:generic/assay@{__version__}")
 
 LOG = "openlineage.jsonl"
@@ -56,7 +56,7 @@ class Job:
         return f"{self.project.dataset}.{name}"
 
     def event(self, state: str, error: BaseException | None) -> RunEvent:
-        """Return what happens to it now as an event: its inputs always, its outputs once it is complete."""
+        """Return an event of the present time: with its inputs, and with its outputs once it is complete."""
         kind = job_type_job.JobTypeJobFacet("BATCH", "ASSAY", "RUN" if self.name == "run" else "STAGE")
         return RunEvent(
             eventType=RunState(state),
@@ -78,7 +78,7 @@ class Job:
         return facets
 
 
-def tell(project: Project, job: Job, state: str, error: BaseException | None = None) -> None:
+def emit(project: Project, job: Job, state: str, error: BaseException | None = None) -> None:
     """Append an event to the project's file, and send it to the user's backend where one is set."""
     if os.environ.get("OPENLINEAGE_DISABLED", "").strip().lower() == "true":
         return
@@ -92,7 +92,7 @@ def tell(project: Project, job: Job, state: str, error: BaseException | None = N
     except Exception as problem:
         backend.client = None
         console.say(
-            f"OpenLineage: the backend could not be reached; this process sends it nothing more, "
+            f"OpenLineage: the backend could not be reached; this process sends it no more events, "
             f"all events stay in .assay/{LOG}: {type(problem).__name__}: {problem}"
         )
 

@@ -1,4 +1,4 @@
-"""DVC's cache as the archive of what ``data/`` and ``work/`` no longer hold. Nothing here changes it."""
+"""Read-only access to DVC's cache, which holds what ``data/`` and ``work/`` no longer do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Listing = dict[str, str]
 class Archive:
     """The folders that DVC's cache of a project holds, each a listing of paths and MD5s.
 
-    Whoever takes a file from here checks it against the SHA-256 that a record names for it.
+    Callers have to check each file against the SHA-256 in its record.
 
     Parameters
     ----------
@@ -29,38 +29,38 @@ class Archive:
 
     @cached_property
     def _settings(self) -> configparser.ConfigParser:
-        found = configparser.ConfigParser(interpolation=None)
-        found.read([self.root / ".dvc" / name for name in ("config", "config.local")], encoding="utf-8")
-        return found
+        settings = configparser.ConfigParser(interpolation=None)
+        settings.read([self.root / ".dvc" / name for name in ("config", "config.local")], encoding="utf-8")
+        return settings
 
     @cached_property
     def store(self) -> Path:
-        """Where the cache keeps its objects by MD5."""
+        """Folder of the cache's objects, by MD5."""
         chosen = self._settings.get("cache", "dir", fallback="cache")
         return self.root / ".dvc" / chosen / "files" / "md5"
 
     @cached_property
     def remote(self) -> str | None:
         """Name and address of the DVC remote that is the default, or the only one; None where there is none."""
-        named = {
+        addresses = {
             section.split('"')[1]: self._settings[section].get("url", "")
             for section in self._settings.sections()
             if section.startswith("'remote ")
         }
-        default = self._settings.get("core", "remote", fallback=next(iter(named), None))
-        return None if default is None else f"{default} ({named.get(default, 'address unknown')})"
+        default = self._settings.get("core", "remote", fallback=next(iter(addresses), None))
+        return None if default is None else f"{default} ({addresses.get(default, 'address unknown')})"
 
     @cached_property
     def folders(self) -> dict[str, Listing]:
         """Every folder in the cache: its name (``<md5>.dir``) and its listing; unreadable ones are left out."""
-        found = {}
+        listings = {}
         for path in sorted(self.store.glob("??/*.dir")):
             try:
                 listing = {entry["relpath"]: entry["md5"] for entry in parse_json(path.read_bytes())}
             except (ValueError, KeyError, TypeError):
                 continue
-            found[path.parent.name + path.name] = listing
-        return found
+            listings[path.parent.name + path.name] = listing
+        return listings
 
     def object(self, md5: str) -> Path | None:
         """Return the cached file of that MD5 by name, None where it is not there."""
@@ -69,22 +69,22 @@ class Archive:
 
     def folder_with(self, path: str, content: bytes) -> str | None:
         """Return the name of a cached folder in which the file `path` has that content."""
-        wanted = md5_of(content)
-        return next((name for name, listing in self.folders.items() if listing.get(path) == wanted), None)
+        md5 = md5_of(content)
+        return next((name for name, listing in self.folders.items() if listing.get(path) == md5), None)
 
     def folders_with(self, *paths: str) -> list[Listing]:
         """Return the listings of the cached folders that hold all these paths."""
         return [listing for listing in self.folders.values() if all(path in listing for path in paths)]
 
     def version_in(self, folder: str, name: str) -> str | None:
-        """Return what DVC calls the folder `name` inside the cached folder `folder`, None where it has none."""
+        """Return DVC's hash of the folder `name` inside the cached folder `folder`, None where it has none."""
         inside = self._inside(folder, name)
         return version_of(inside) if inside else None
 
     def data(self, name: str, version: str) -> Listing | None:
-        """Return the listing of a folder `name` of that version, from whichever cached folder holds it."""
-        found = (folder for folder in self.folders if self.version_in(folder, name) == version)
-        return next((self._inside(folder, name) for folder in found), None)
+        """Return the listing of a folder `name` of that version, from any cached folder that holds it."""
+        holders = (folder for folder in self.folders if self.version_in(folder, name) == version)
+        return next((self._inside(folder, name) for folder in holders), None)
 
     def _inside(self, folder: str, name: str) -> Listing:
         start = f"{name}/"
@@ -92,7 +92,7 @@ class Archive:
 
 
 def version_of(listing: Listing) -> str:
-    """Return what DVC calls a folder of that listing; see `assay.hashing.dvc_directory_md5`."""
+    """Return DVC's hash of a folder with that listing; see `assay.hashing.dvc_directory_md5`."""
     entries = [{"md5": md5, "relpath": path} for path, md5 in sorted(listing.items())]
     return md5_of(json.dumps(entries, sort_keys=True).encode()) + ".dir"
 

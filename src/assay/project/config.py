@@ -41,7 +41,7 @@ KNOWN = ("dataset", "eps", *SECTIONS, "detectors", "adapters")
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything that params.yaml says; every setting has to stand there, since DVC watches them there.
+    """The content of params.yaml. Every setting has to be in the file, since DVC tracks changes there.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class Config:
 
 
 def read_params(path: Path) -> dict[str, Any]:
-    """Read params.yaml, check it as `parse_config` does, and return it as it stands.
+    """Read params.yaml, check it as `parse_config` does, and return its content.
 
     Raises
     ------
@@ -94,21 +94,21 @@ def parse_config(raw: Any, *, where: str = "params.yaml") -> Config:
     )
 
 
-def _check_names(given: Mapping[str, Any], known: Collection[str], where: str) -> None:
-    if unknown := sorted(set(given) - set(known), key=str):
-        raise ConfigError(f"{where}: unknown setting {unknown[0]!r}; there are {', '.join(known)}")
-    if missing := [name for name in known if name not in given]:
-        raise ConfigError(f"{where} lacks the setting {missing[0]!r}; it needs {', '.join(known)}")
+def _check_names(settings: Mapping[str, Any], allowed: Collection[str], where: str) -> None:
+    if unknown := sorted(set(settings) - set(allowed), key=str):
+        raise ConfigError(f"{where}: unknown setting {unknown[0]!r}; there are {', '.join(allowed)}")
+    if missing := [name for name in allowed if name not in settings]:
+        raise ConfigError(f"{where} lacks the setting {missing[0]!r}; it needs {', '.join(allowed)}")
 
 
 def _section(raw: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
-    given, settings = raw[name], SECTIONS[name]
-    if not isinstance(given, Mapping):
-        raise ConfigError(f"{where}: {name} must be a mapping with {', '.join(settings)}, not {given!r}")
-    _check_names(given, settings, f"{where}: {name}")
+    section, settings = raw[name], SECTIONS[name]
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"{where}: {name} must be a mapping with {', '.join(settings)}, not {section!r}")
+    _check_names(section, settings, f"{where}: {name}")
     for setting, annotation in settings.items():
-        check_value(f"{where}: {name}.{setting}", given[setting], annotation)
-    return dict(given)
+        check_value(f"{where}: {name}.{setting}", section[setting], annotation)
+    return dict(section)
 
 
 def _choices(raw: Any, where: str, always: tuple[str, ...] = ()) -> tuple[Choice, ...]:
@@ -119,7 +119,7 @@ def _choices(raw: Any, where: str, always: tuple[str, ...] = ()) -> tuple[Choice
     labels = [choice.label for choice in choices]
     for label in labels:
         if labels.count(label) > 1:
-            raise ConfigError(f"{where}: {label!r} stands twice; give one of them a label of its own (label: NAME)")
+            raise ConfigError(f"{where}: {label!r} occurs twice; give one of them another label (label: NAME)")
         if not LABEL.fullmatch(label) or label in RESERVED_LABELS:
             raise ConfigError(
                 f"{where}: label {label!r} is not allowed; use letters, digits, '-' and '_', and none of "
@@ -129,7 +129,7 @@ def _choices(raw: Any, where: str, always: tuple[str, ...] = ()) -> tuple[Choice
 
 
 def _label(name: str) -> str:
-    """Return the label of an entry that gives none: its name, or the last part of a path."""
+    """Return the default label of an entry: its name, or the last part of a path."""
     return name.rpartition(".")[2]
 
 

@@ -17,14 +17,14 @@ from assay.project.layout import Project
 from assay.project.templates import COPIES, README, read_template, template_stages
 
 PIPELINE = "dvc.yaml"
-HEAD = """\
+_DVC_HEADER = """\
 # One stage per verb. The same lists of inputs and parameters serve DVC and Assay's own records. The code of a stage is
 # what is installed: `assay run` and `assay stage` keep its hash in assay.lock.
 """
 
 
 def create(folder: Path) -> Path:
-    """Make a project in a folder, which need not exist; all of it appears at its end, or nothing.
+    """Make a project in a new or existing folder; on an error nothing of it is left behind.
 
     Returns
     -------
@@ -36,16 +36,16 @@ def create(folder: Path) -> Path:
     ToolError
         Git is not installed, or Git or DVC fails.
     ConfigError
-        The folder holds a project, or something of a name that a project needs.
+        The folder holds a project, or a file or folder with a name that a project needs.
     """
     folder = folder.resolve()
     if not versioning.has_git():
         raise ToolError("git is not installed, and a project is a Git repository; install git, then run this again")
     _require_room(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = folder if folder.is_dir() else folder.parent
-    inside = versioning.git(beside, "rev-parse", "--is-inside-work-tree") is not None
-    staging = Path(tempfile.mkdtemp(dir=beside, prefix=".assay-init-"))
+    parent = folder if folder.is_dir() else folder.parent
+    inside = versioning.git(parent, "rev-parse", "--is-inside-work-tree") is not None
+    staging = Path(tempfile.mkdtemp(dir=parent, prefix=".assay-init-"))
     try:
         staging.chmod(0o755)
         _write(staging, own_git=not inside)
@@ -59,7 +59,7 @@ def create(folder: Path) -> Path:
 
 
 def pipeline() -> dict[str, Any]:
-    """Return the content of a project's dvc.yaml: this repository's, with assay.lock in the place of its code."""
+    """Return the content of a project's dvc.yaml: that of this repository, with assay.lock in place of its code."""
     stages = {}
     for name, stage in template_stages().items():
         inputs = [path for path in stage["deps"] if not is_own(path)]
@@ -72,16 +72,16 @@ def _require_room(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file; name a new folder, or an empty one")
     names = sorted({name.partition("/")[0] for name in (*COPIES, README, LOCK)})
-    if there := [name for name in names if os.path.lexists(folder / name)]:
-        what = "is an Assay project already" if {PIPELINE, "params.yaml"} <= {*there} else "is not empty enough"
+    if occupied := [name for name in names if os.path.lexists(folder / name)]:
+        problem = "is an Assay project already" if {PIPELINE, "params.yaml"} <= {*occupied} else "is not empty enough"
         raise ConfigError(
-            f"{folder} {what}: it holds {', '.join(there)}, which `assay init` would write; nothing was written. "
+            f"{folder} {problem}: it holds {', '.join(occupied)}, which `assay init` would write; nothing was written. "
             "Name a new folder, or move these away"
         )
 
 
 def _write(root: Path, *, own_git: bool) -> None:
-    """Write a whole project; DVC wants to see a Git repository, and leaves entries in its index."""
+    """Write a whole project. `dvc init` needs a Git repository and changes its index, so it gets a temporary one."""
     import yaml
 
     _git_init(root)
@@ -93,18 +93,18 @@ def _write(root: Path, *, own_git: bool) -> None:
     for name in (README, *COPIES):
         write_bytes(root / name, read_template(name))
     text = yaml.safe_dump(pipeline(), sort_keys=False, width=120)
-    write_bytes(root / PIPELINE, (HEAD + text).encode())
+    write_bytes(root / PIPELINE, (_DVC_HEADER + text).encode())
     write_json(root / LOCK, lock_content(Project(root)))
 
 
 def _git_init(root: Path) -> None:
-    done = subprocess.run(["git", "init", "--quiet"], cwd=root, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise ToolError(f"`git init` failed in {root.parent}: {done.stderr.strip()}")
+    process = subprocess.run(["git", "init", "--quiet"], cwd=root, capture_output=True, text=True, check=False)
+    if process.returncode != 0:
+        raise ToolError(f"`git init` failed in {root.parent}: {process.stderr.strip()}")
 
 
 def _move(staging: Path, folder: Path) -> None:
-    """Move everything into a folder that exists; what makes it a project comes last. On an error all goes back."""
+    """Move everything into an existing folder, dvc.yaml last, which makes it a project. An error undoes all moves."""
     moved = []
     try:
         for path in sorted(staging.iterdir(), key=lambda path: (path.name == PIPELINE, path.name)):

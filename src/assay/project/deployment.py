@@ -1,4 +1,4 @@
-"""Deployments: which scorer of a dataset is its champion, since when and why; small files for Git."""
+"""Deployment records: the champion of a dataset, since when and why; small files for Git."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Deployment:
 
 
 def deployment_path(root: Path, name: str) -> Path:
-    """Return where the deployment record of a dataset lies in a project."""
+    """Return the path of a dataset's deployment record."""
     return root / "deployments" / f"{name}.json"
 
 
@@ -65,7 +65,7 @@ def read_deployment(root: Path, name: str) -> Deployment | None:
 def promote(root: Path, name: str, version: str, *, bento: str, reason: str, events: EventLog) -> Deployment:
     """Make a scorer the champion: log it, then write the record. Call it under the project's lock.
 
-    A repeated promotion of the same version keeps the version before it on record.
+    Promoting the champion again keeps ``previous`` unchanged.
     """
     current = read_deployment(root, name)
     previous = None

@@ -1,4 +1,4 @@
-"""Whether a stage's outputs are what its record says, and whether they still answer today's inputs."""
+"""Stage outputs: whether they are the recorded ones, and whether they are up to date with their inputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import StageError, TamperedError
-from assay.hashing import RECORD, SCHEMA, Record, dvc_directory_md5, hash_bytes, hash_file, hash_paths, hash_tree
+from assay.hashing import RECORD, RECORD_SCHEMA, Record, dvc_directory_md5, hash_bytes, hash_file, hash_paths, hash_tree
 from assay.parts import canonical_json, parse_json, write_bytes
 from assay.project.installed import hash_code, made_by
 from assay.project.layout import Project
@@ -22,7 +22,7 @@ Work = Callable[[Project, Path], dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a stage: whether it ran or was fresh, in how many seconds, and its timings."""
+    """Result of running a stage: whether it ran or was fresh, the seconds it took, and its timings."""
 
     stage: str
     ran: bool
@@ -36,7 +36,7 @@ def read_record(folder: Path) -> Record | None:
     Raises
     ------
     TamperedError
-        The record is there but is not what Assay writes.
+        The record exists but was not written by this version of Assay.
     """
     path = folder / RECORD
     if not path.is_file():
@@ -45,7 +45,7 @@ def read_record(folder: Path) -> Record | None:
         record = Record.from_json(parse_json(path.read_bytes()))
     except ValueError:
         record = None
-    if record is not None and record.schema == SCHEMA and _content(record) == path.read_bytes():
+    if record is not None and record.schema == RECORD_SCHEMA and _content(record) == path.read_bytes():
         return record
     raise TamperedError(f"{path} is not a record that this version of Assay wrote; remove {folder} to compute it again")
 
@@ -63,16 +63,18 @@ def _content(record: Record) -> bytes:
 
 
 def differences(folder: Path, record: Record) -> list[str]:
-    """Name every output of a stage that is missing, changed or not on record."""
-    now, then = hash_tree(folder), record.outputs
-    words = [f"{folder / name} was changed" for name in then if name in now and now[name] != then[name]]
-    words += [f"{folder / name} is missing" for name in then if name not in now]
-    words += [f"{folder / name} is not on record" for name in now if name not in then]
-    return sorted(words)
+    """Return a message for every output of a stage that is missing, changed or not in its record."""
+    hashes, recorded = hash_tree(folder), record.outputs
+    messages = [
+        f"{folder / name} was changed" for name in recorded if name in hashes and hashes[name] != recorded[name]
+    ]
+    messages += [f"{folder / name} is missing" for name in recorded if name not in hashes]
+    messages += [f"{folder / name} is not on record" for name in hashes if name not in recorded]
+    return sorted(messages)
 
 
 def describe_inputs(project: Project, stage_name: str) -> Record:
-    """Return the record of a stage as the files stand now, without outputs: what determines these."""
+    """Return the record of a stage for the present files, without outputs: all that determines the outputs."""
     stage = project.stages[stage_name]
     for path in stage.inputs:
         if not (project.root / path).exists():
@@ -101,10 +103,10 @@ def check_outputs(project: Project, stage_name: str) -> Record | None:
     record = read_record(folder)
     if record is None:
         return None
-    if found := differences(folder, record):
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    if problems := differences(folder, record):
+        remainder = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise TamperedError(
-            f"stage {stage_name}: {found[0]}{more} since it was recorded; "
+            f"stage {stage_name}: {problems[0]}{remainder} since it was recorded; "
             f"nothing was run. Find out why, then remove {folder} to compute it again, or `dvc checkout --force`"
         )
     event = project.events.last("stage", key=record.key)
@@ -118,7 +120,7 @@ def check_outputs(project: Project, stage_name: str) -> Record | None:
 
 
 def is_fresh(project: Project, stage_name: str) -> bool:
-    """Tell whether a stage's outputs are intact and answer today's inputs, parameters and code."""
+    """Return whether a stage's outputs are intact and up to date with its inputs, parameters and code."""
     record = check_outputs(project, stage_name)
     if record is None or any(not (project.root / path).exists() for path in project.stages[stage_name].inputs):
         return False
@@ -126,15 +128,14 @@ def is_fresh(project: Project, stage_name: str) -> bool:
 
 
 def run_stage(project: Project, stage_name: str, work: Work) -> Outcome:
-    """Run one stage unless it is fresh; its folder appears whole, record and all, or not at all.
+    """Run one stage unless it is fresh; its folder appears complete with its record, or not at all.
 
     Parameters
     ----------
     project : Project
     stage_name : str
     work : callable
-        Gets the project and an empty folder, writes the outputs there, returns timings and the like for
-        the event log.
+        Gets the project and an empty folder, writes the outputs there, and returns details for the event log.
 
     Raises
     ------
@@ -150,6 +151,7 @@ def run_stage(project: Project, stage_name: str, work: Work) -> Outcome:
     folder = project.folder(stage_name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     _sweep(folder)
+    # In the same folder, since a rename is atomic within one file system alone.
     staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         staging.chmod(0o755)
@@ -176,9 +178,9 @@ def run_stage(project: Project, stage_name: str, work: Work) -> Outcome:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what an interrupted run of the same stage left under temporary names."""
-    for left in folder.parent.glob(f".{folder.name}.*"):
-        shutil.rmtree(left)
+    """Remove temporary folders that an interrupted run of the same stage left."""
+    for leftover in folder.parent.glob(f".{folder.name}.*"):
+        shutil.rmtree(leftover)
 
 
 def _swap(staging: Path, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Bringing datasets into ``data/``, and ``data/`` back to what data.dvc names."""
+"""Ingesting datasets into ``data/``, and restoring ``data/`` to the version that data.dvc names."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def load_source(
     name : str, optional
         Name to give to the file's dataset; needed for files, not allowed for public sets.
     label, id_column, group, time, category : str, optional
-        Columns of the file that hold these.
+        Names of the file's columns.
 
     Raises
     ------
@@ -54,12 +54,12 @@ def load_source(
     options = {"--name": name, "--label": label, "--id": id_column, "--group": group, "--time": time}
     options["--category"] = category
     if source in dataset_names():
-        if given := [option for option, value in options.items() if value is not None]:
-            raise DataError(f"{given[0]} is for files of your own; {source} is a public dataset and needs no options")
+        if unusable := [option for option, value in options.items() if value is not None]:
+            raise DataError(f"{unusable[0]} is for your own files; {source} is a public dataset and needs no options")
         mirror = os.environ.get("ASSAY_DATA_MIRROR")
         return load_named(source, mirror=Path(mirror) if mirror else None, cache=project.state / "downloads")
     if name is not None and name in dataset_names():
-        raise DataError(f"--name {name} is the name of a public dataset; give your own another one")
+        raise DataError(f"--name {name} is the name of a public dataset; give yours another name")
     if group is not None and time is not None:
         raise DataError("--group and --time cannot both decide the roles of rows; give the one that matters more")
     path = Path(source)
@@ -71,10 +71,10 @@ def load_source(
 
 
 def ingest(project: Project, dataset: Dataset) -> Path:
-    """Put a dataset into ``data/<name>/`` and track it; learn its suite if it has none yet.
+    """Write a dataset to ``data/<name>/`` and track it with DVC; learn its expectation suite if it has none.
 
-    The datasets that are there already must be what data.dvc names, so that tracking the new one blesses
-    nothing else. What is killed on the way is finished by the next command. Call it under the project's lock.
+    The other datasets are first checked against data.dvc, so that tracking the new one does not also track changes
+    to them. The next command finishes an ingest that was killed. Call it under the project's lock.
 
     Returns
     -------
@@ -91,9 +91,11 @@ def ingest(project: Project, dataset: Dataset) -> Path:
     staging = Path(tempfile.mkdtemp(dir=project.root, prefix=STAGING))
     try:
         write_dataset(staging / name, dataset)
-        others = {p.relative_to(data).as_posix(): p for p in files_of(data) if p.relative_to(data).parts[0] != name}
-        own = {p.relative_to(staging).as_posix(): p for p in files_of(staging)}
-        tracked = dvc_md5({**others, **own})
+        other_files = {
+            p.relative_to(data).as_posix(): p for p in files_of(data) if p.relative_to(data).parts[0] != name
+        }
+        new_files = {p.relative_to(staging).as_posix(): p for p in files_of(staging)}
+        tracked = dvc_md5({**other_files, **new_files})
         if learned is not None:
             write_json(suite, learned)
         _ensure_inputs(project.root, name)
@@ -109,16 +111,16 @@ def ingest(project: Project, dataset: Dataset) -> Path:
 
 
 def restore(project: Project) -> None:
-    """Make ``data/`` what data.dvc names: from the DVC cache, a remote, or the bundled sets.
+    """Restore ``data/`` to the version that data.dvc names: from the DVC cache, a remote, or the bundled sets.
 
     Datasets without a file of quarantined rows, of labels or of target rows get an empty one.
 
     Raises
     ------
     TamperedError
-        ``data/`` is there and differs, or data.dvc was rewritten by neither `ingest` nor a Git commit.
+        ``data/`` differs from data.dvc, or data.dvc was changed by neither `ingest` nor a Git commit.
     DataError
-        ``data/`` is not there and nothing that it could come from is.
+        ``data/`` is missing, and so is every source to restore it from.
     """
     _bring_back(project)
     for card in (project.root / "data").glob("*/card.json"):
@@ -126,7 +128,7 @@ def restore(project: Project) -> None:
 
 
 def _ensure_inputs(root: Path, name: str) -> None:
-    """Write the small files about a dataset that people fill in, empty, where they are missing."""
+    """Create the files that people fill in for a dataset, empty, where they are missing."""
     ensure_quarantine(root, name)
     ensure_labels(root, name)
     ensure_target(root, name)
@@ -177,7 +179,7 @@ def require_known_data(project: Project) -> None:
 
 
 def _check(project: Project, data: Path) -> None:
-    """Hold ``data/`` to data.dvc; finish an ingest that was killed between placing and tracking."""
+    """Check ``data/`` against data.dvc; finish an ingest that was killed between writing and tracking."""
     try:
         versioning.require_clean_data(project.root)
     except TamperedError:
@@ -196,7 +198,7 @@ def _track(project: Project, name: str) -> None:
 
 
 def _checked_out(project: Project) -> bool:
-    """Try the DVC cache, then the remote; tell whether ``data/`` came back."""
+    """Pull ``data/`` from the remote, or check it out from the DVC cache; return whether that worked."""
     command = ("pull",) if versioning.has_remote(project.root) else ("checkout",)
     try:
         versioning.dvc(project.root, *command, versioning.DATA)
@@ -206,6 +208,6 @@ def _checked_out(project: Project) -> bool:
 
 
 def _sweep(project: Project) -> None:
-    """Remove what a killed command left under temporary names."""
-    for left in project.root.glob(f"{STAGING}*"):
-        shutil.rmtree(left)
+    """Remove temporary folders that a killed command left."""
+    for leftover in project.root.glob(f"{STAGING}*"):
+        shutil.rmtree(leftover)

@@ -1,4 +1,4 @@
-"""Code on record: files of a project's ``src/``, or the installed Assay, which ``assay.lock`` names for Git and DVC."""
+"""The code in records: files of a project's ``src/``, or the installed Assay as ``assay.lock`` names it."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ LOCK = "assay.lock"
 PACKAGE = Path(assay.__file__).resolve().parent
 SOURCE, CONSTRAINTS = "src/", "constraints.txt"
 FILES, VERSIONS = "assay/", "distributions/"
-# Those that decide results; pyod is an extra.
+# The distributions that determine results; pyod is optional.
 DISTRIBUTIONS = ("great-expectations", "numpy", "pandas", "pyod", "safetensors", "scikit-learn", "scipy", "torch")
 
 
 def is_own(path: str) -> bool:
-    """Tell whether a dependency in dvc.yaml is code that the project holds itself."""
+    """Return whether a dependency in dvc.yaml is code inside the project."""
     return path.startswith(SOURCE) or path == CONSTRAINTS
 
 
 def is_installed(name: str) -> bool:
-    """Tell whether a name of code on record means the installed Assay, or the version of a distribution."""
+    """Return whether a recorded name is a file of the installed Assay or the version of a distribution."""
     return name.startswith((FILES, VERSIONS))
 
 
 def stage_code(stage: str) -> tuple[str, ...]:
-    """Return what of the installation is the code of a stage: files and folders of Assay, and all `DISTRIBUTIONS`."""
+    """Return the installed code of a stage: files and folders of Assay, and all `DISTRIBUTIONS`."""
     paths = [path for path in template_stages()[stage]["deps"] if path.startswith(SOURCE)]
     return (*(path.removeprefix(SOURCE) for path in paths), VERSIONS)
 
 
 def hash_code(root: Path, names: Iterable[str]) -> dict[str, str]:
-    """Return the state of code as records name it.
+    """Return the hashes and versions of code, as records hold them.
 
     Parameters
     ----------
@@ -55,49 +55,55 @@ def hash_code(root: Path, names: Iterable[str]) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        SHA-256 of every file, version of every distribution. What is missing is left out.
+        SHA-256 of every file, version of every distribution. Missing files and distributions are left out.
     """
     names = list(names)
-    own = hash_paths(root, [name for name in names if not is_installed(name)])
-    files = hash_paths(PACKAGE.parent, [name for name in names if name.startswith(FILES)])
-    versions = {f"{VERSIONS}{name}": found for name, found in distributions().items()}
-    return {**own, **files, **{name: found for name, found in versions.items() if VERSIONS in names or name in names}}
+    project_files = hash_paths(root, [name for name in names if not is_installed(name)])
+    package_files = hash_paths(PACKAGE.parent, [name for name in names if name.startswith(FILES)])
+    versions = {f"{VERSIONS}{name}": installed for name, installed in distributions().items()}
+    return {
+        **project_files,
+        **package_files,
+        **{name: installed for name, installed in versions.items() if VERSIONS in names or name in names},
+    }
 
 
 def distributions() -> dict[str, str]:
     """Return the installed versions of `DISTRIBUTIONS`, without the local part that names a machine (``+cpu``)."""
-    found = {}
+    versions = {}
     for name in DISTRIBUTIONS:
         try:
-            found[name] = version(name).partition("+")[0]
+            versions[name] = version(name).partition("+")[0]
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def described(code: Iterable[str]) -> str:
-    """Say how many files and versions these names of code are."""
+    """Return the number of files and of versions among names of code, as text."""
     names = list(code)
     versions = sum(name.startswith(VERSIONS) for name in names)
-    return " and ".join(f"{n} {what}" for n, what in ((len(names) - versions, "files"), (versions, "versions")) if n)
+    return " and ".join(
+        f"{count} {noun}" for count, noun in ((len(names) - versions, "files"), (versions, "versions")) if count
+    )
 
 
 def named(code: Iterable[str], most: int = 3) -> str:
-    """The same with the first names."""
+    """Return the same text with the first `most` names."""
     names = sorted(code)
     shown = [name.removeprefix(VERSIONS) for name in names[:most]] + ["..."] * (len(names) > most)
     return f"{described(names)} ({', '.join(shown)})"
 
 
 def made_by(code: Iterable[str]) -> str | None:
-    """Return the version of the Assay that runs, where code on record is that of an installed one."""
+    """Return the version of the running Assay where recorded code is installed code, else None."""
     return assay.__version__ if any(map(is_installed, code)) else None
 
 
 def lock_content(project: Project) -> dict[str, Any] | None:
-    """Return what assay.lock has to say now; None for a project whose code is its own.
+    """Return the current content of assay.lock; None for a project that holds its own code.
 
-    Of each stage it has the hash of what `hash_code` says, which is what the record has as ``code``.
+    The hash of a stage is that of `hash_code`, whose result is the ``code`` of the stage's record.
     """
     stages = {name: stage.code for name, stage in project.stages.items() if any(map(is_installed, stage.code))}
     if not stages:
@@ -110,29 +116,29 @@ def lock_content(project: Project) -> dict[str, Any] | None:
 
 
 def refresh_lock(project: Project) -> tuple[str, ...]:
-    """Bring assay.lock up to what is installed, so that DVC sees what our records see, and say so in one line.
+    """Update assay.lock to the installed code, so that DVC compares what the records compare; print one line.
 
     Returns
     -------
     tuple of str
-        The stages whose code is another one than the file said.
+        The stages whose code has changed since the file was written.
     """
-    now, path = lock_content(project), project.root / LOCK
-    if now is None or (path.is_file() and path.read_bytes() == canonical_json(now).encode()):
+    content, path = lock_content(project), project.root / LOCK
+    if content is None or (path.is_file() and path.read_bytes() == canonical_json(content).encode()):
         return ()
-    then = read_lock(path.read_bytes() if path.is_file() else b"")
-    write_bytes(path, canonical_json(now).encode())
-    changed = tuple(name for name, digest in now["stages"].items() if then["stages"].get(name) != digest)
-    told = "stages whose code changed run again" if changed else "no stage's code changed"
-    console.say(f"{LOCK}: {_moves(then, now)}: {told}")
+    previous = read_lock(path.read_bytes() if path.is_file() else b"")
+    write_bytes(path, canonical_json(content).encode())
+    changed = tuple(name for name, digest in content["stages"].items() if previous["stages"].get(name) != digest)
+    consequence = "stages whose code changed run again" if changed else "no stage's code changed"
+    console.say(f"{LOCK}: {_moves(previous, content)}: {consequence}")
     return changed
 
 
 def read_lock(content: bytes) -> dict[str, Any]:
-    """Return what an assay.lock says; one that cannot be read says nothing of anything."""
+    """Return the content of an assay.lock; empty entries where it cannot be read."""
     try:
-        found = parse_json(content)
-        return {"assay": str(found["assay"]), **{name: dict(found[name]) for name in ("distributions", "stages")}}
+        lock = parse_json(content)
+        return {"assay": str(lock["assay"]), **{name: dict(lock[name]) for name in ("distributions", "stages")}}
     except (ValueError, KeyError, TypeError):
         return {"assay": "unknown", "distributions": {}, "stages": {}}
 
@@ -143,29 +149,32 @@ def require_locked(project: Project, stage: str) -> None:
     Raises
     ------
     StageError
-        A stage before it has other code than assay.lock said, so that DVC has passed over what has to run first.
+        The code of an earlier stage has changed since assay.lock was written, so DVC skipped a stage that has to run.
     """
     changed, order = refresh_lock(project), list(project.stages)
-    if before := [name for name in order[: order.index(stage)] if name in changed]:
+    if earlier_stages := [name for name in order[: order.index(stage)] if name in changed]:
         raise StageError(
-            f"the code of stage {before[0]} is another one than {LOCK} said, and stage {stage} comes after it; nothing "
-            f"was run. {LOCK} is up to date now: `dvc repro` (or `assay run`) begins at {before[0]}"
+            f"the code of stage {earlier_stages[0]} has changed since {LOCK} was written, and stage {stage} comes "
+            f"after it; nothing was run. {LOCK} is up to date now: `dvc repro` (or `assay run`) begins at "
+            f"{earlier_stages[0]}"
         )
 
 
-def _moves(then: dict[str, Any], now: dict[str, Any]) -> str:
-    """Say in words which versions changed."""
-    words = [f"Assay {then['assay']} -> {now['assay']}"] if then["assay"] != now["assay"] else []
-    names = sorted({*then["distributions"], *now["distributions"]}) if then["distributions"] else []
+def _moves(previous: dict[str, Any], current: dict[str, Any]) -> str:
+    """Return as text which versions changed."""
+    changes = [f"Assay {previous['assay']} -> {current['assay']}"] if previous["assay"] != current["assay"] else []
+    names = sorted({*previous["distributions"], *current["distributions"]}) if previous["distributions"] else []
     for name in names:
-        old, new = (lock["distributions"].get(name, "none") for lock in (then, now))
-        words += [f"{name} {old} -> {new}"] if old != new else []
-    return ", ".join(words) or f"the installed files of Assay {now['assay']} are others"
+        old_version, new_version = (lock["distributions"].get(name, "none") for lock in (previous, current))
+        changes += [f"{name} {old_version} -> {new_version}"] if old_version != new_version else []
+    return ", ".join(changes) or f"the installed files of Assay {current['assay']} changed"
 
 
 def check_params(stage: str, params: Iterable[Any]) -> bool:
-    """Tell whether a stage of dvc.yaml has its code in assay.lock; raise `ConfigError` if it names another file."""
+    """Return whether a stage of dvc.yaml has its code in assay.lock; raise `ConfigError` if it names another file."""
     files = [name for entry in params if isinstance(entry, dict) for name in entry]
-    if other := [name for name in files if name != LOCK]:
-        raise ConfigError(f"dvc.yaml: stage {stage} has parameters in {other[0]}; Assay reads params.yaml and {LOCK}")
+    if other_files := [name for name in files if name != LOCK]:
+        raise ConfigError(
+            f"dvc.yaml: stage {stage} has parameters in {other_files[0]}; Assay reads params.yaml and {LOCK}"
+        )
     return bool(files)

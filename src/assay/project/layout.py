@@ -1,4 +1,4 @@
-"""A project: the folder with params.yaml and dvc.yaml, and where everything in it lies."""
+"""A project: the folder with params.yaml and dvc.yaml, and the paths in it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from assay.project.installed import check_params, is_own, stage_code
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of dvc.yaml: the same list of inputs, code and parameters serves DVC and our records.
+    """One stage of dvc.yaml: DVC and Assay's records use the same inputs, code and parameters.
 
     Attributes
     ----------
@@ -29,7 +29,7 @@ class Stage:
     inputs : tuple of str
         Paths relative to the project.
     code : tuple of str
-        The same in ``src/`` and constraints.txt; or, where the stage depends on assay.lock, what is installed
+        Paths in ``src/``, and constraints.txt; or, where the stage depends on assay.lock, names of installed code
         (see `assay.project.installed.hash_code`).
     params : tuple of str
         Names in params.yaml.
@@ -59,23 +59,23 @@ class Project:
     @classmethod
     def find(cls, start: Path | None = None) -> Project:
         """Return the project at or above `start` (default: the current folder)."""
-        here = (start or Path.cwd()).resolve()
-        for folder in (here, *here.parents):
-            if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():
-                return cls(folder)
+        folder = (start or Path.cwd()).resolve()
+        for candidate in (folder, *folder.parents):
+            if (candidate / "params.yaml").is_file() and (candidate / "dvc.yaml").is_file():
+                return cls(candidate)
         raise ConfigError(
-            f"{here} is not inside an Assay project (a folder with params.yaml and dvc.yaml); cd into one, or "
+            f"{folder} is not inside an Assay project (a folder with params.yaml and dvc.yaml); cd into one, or "
             "make one: `assay init FOLDER`"
         )
 
     @cached_property
     def raw_params(self) -> dict[str, Any]:
-        """params.yaml as it stands, once it has been checked."""
+        """Content of params.yaml, checked."""
         return read_params(self.root / "params.yaml")
 
     @cached_property
     def config(self) -> Config:
-        """params.yaml, checked and with its defaults."""
+        """The settings in params.yaml."""
         return parse_config(self.raw_params)
 
     @property
@@ -152,9 +152,9 @@ class Project:
         check_name(name, "--dataset")
         self.require_dataset(name)
         path = self.root / "params.yaml"
-        text, found = re.subn(r"(?m)^dataset:.*$", f"dataset: {name}", path.read_text(encoding="utf-8"))
-        if found != 1:
-            raise ConfigError(f"{path} has {found} lines that begin with 'dataset:'; it needs one")
+        text, n_lines = re.subn(r"(?m)^dataset:.*$", f"dataset: {name}", path.read_text(encoding="utf-8"))
+        if n_lines != 1:
+            raise ConfigError(f"{path} has {n_lines} lines that begin with 'dataset:'; it needs one")
         write_bytes(path, text.encode())
         for cached in ("raw_params", "config", "stages"):
             self.__dict__.pop(cached, None)
@@ -163,13 +163,11 @@ class Project:
         """Raise `StageError` unless the dataset has been ingested."""
         if not (self.root / "data" / name).is_dir():
             have = ", ".join(sorted(p.name for p in (self.root / "data").glob("*"))) or "none"
-            raise StageError(
-                f"there is no dataset {name!r} in data/ (there are: {have}); bring it in with `assay ingest`"
-            )
+            raise StageError(f"there is no dataset {name!r} in data/ (there are: {have}); add it with `assay ingest`")
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the project: one run at a time; a second one is told so at once."""
+        """Hold the project's lock; raise `StageError` at once if another command holds it."""
         from filelock import FileLock, Timeout
 
         self.state.mkdir(exist_ok=True)

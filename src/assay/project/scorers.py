@@ -1,4 +1,4 @@
-"""The packaged scorers of a project: which there are, and which one a tag names."""
+"""The packaged scorers of a project: finding one by its tag, and listing all."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def find_scorer(tag: str | Path, root: Path | None = None) -> Path:
     Parameters
     ----------
     tag : str or Path
-        A scorer folder, ``name:version`` (a prefix of the version will do), or ``name`` alone for the
-        champion of that name.
+        A scorer folder, ``name:version`` (or a prefix of the version), or ``name`` alone for the champion of that
+        dataset.
     root : Path, optional
-        Project folder; the one around the current folder where it is left out. ``BENTOML_HOME`` is obeyed.
+        Project folder; by default the one around the current folder. ``BENTOML_HOME`` is respected.
 
     Raises
     ------
     ScorerError
-        There is no such scorer, or a prefix fits several.
+        There is no such scorer, or several versions begin with the prefix.
     """
     if (folder := Path(tag)).is_dir() and (folder / HEAD).is_file():
         return folder
@@ -56,16 +56,17 @@ def find_scorer(tag: str | Path, root: Path | None = None) -> Path:
         root / "work" / "scorers" / name,
         Path(os.environ.get("BENTOML_HOME", root / ".bentoml")) / "models" / name,
     )
-    found = {p.name: p for store in reversed(stores) for p in store.glob(f"{version}*") if (p / HEAD).is_file()}
-    if len(found) != 1:
-        words = "there is no scorer" if not found else f"{len(found)} scorers are called"
-        raise ScorerError(f"{words} {tag!r} in {root}; `assay scorers` lists what there is")
-    return next(iter(found.values()))
+    # work/ comes last, so that it wins over BentoML's copy of the same version.
+    folders = {p.name: p for store in reversed(stores) for p in store.glob(f"{version}*") if (p / HEAD).is_file()}
+    if len(folders) != 1:
+        problem = "there is no scorer" if not folders else f"{len(folders)} scorers are called"
+        raise ScorerError(f"{problem} {tag!r} in {root}; `assay scorers` lists them")
+    return next(iter(folders.values()))
 
 
 def _project_root() -> Path:
-    here = Path.cwd()
-    return next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").is_file()), here)
+    current = Path.cwd()
+    return next((folder for folder in (current, *current.parents) if (folder / "dvc.yaml").is_file()), current)
 
 
 def list_scorers(root: Path) -> list[dict[str, Any]]:
@@ -75,18 +76,18 @@ def list_scorers(root: Path) -> list[dict[str, Any]]:
     -------
     list of dict
         ``name``, ``version``, ``tag``, ``champion``, ``folder``, ``bento`` (None where there is no intact
-        one), ``quarantined`` (how many of the rows that it learned from are quarantined now, by what they
-        were for) and ``broken`` (the reason, or None); of those that are not broken also ``detector``,
-        ``adapter``, ``eps``, ``data_version`` and ``lineage_root``.
+        one), ``quarantined`` (number of now quarantined rows that it learned from, by use) and ``broken`` (the
+        reason, or None); intact scorers also have ``detector``, ``adapter``, ``eps``, ``data_version`` and
+        ``lineage_root``.
     """
     home = bentoml_home(root)
     stores = (home / "models", root / "work" / "scorers")
-    found = {(path.parent.name, path.name): path for store in stores for path in store.glob(f"*/{VERSION}")}
+    folders = {(path.parent.name, path.name): path for store in stores for path in store.glob(f"*/{VERSION}")}
     champions = {}
     for record in (root / "deployments").glob("*.json"):
         if (deployment := read_deployment(root, record.stem)) is not None:
             champions[deployment.name] = deployment.version
-            found.setdefault((deployment.name, deployment.version), stores[1] / deployment.name / deployment.version)
+            folders.setdefault((deployment.name, deployment.version), stores[1] / deployment.name / deployment.version)
     return [
         {
             "name": name,
@@ -98,29 +99,29 @@ def list_scorers(root: Path) -> list[dict[str, Any]]:
             "quarantined": _quarantined(root, name, folder),
             **_describe(folder),
         }
-        for (name, version), folder in sorted(found.items())
+        for (name, version), folder in sorted(folders.items())
     ]
 
 
 def identify(folder: Path) -> tuple[str, str]:
-    """Return name and version of a scorer folder, having checked every file of it."""
-    found = check_files(folder)
+    """Check every file of a scorer folder and return its name and version."""
+    problems = check_files(folder)
     head = read_json(folder / HEAD)
     if outside := [name for name in head["files"] if ".." in Path(name).parts or Path(name).is_absolute()]:
         raise ScorerError(f"{folder / HEAD} lists {outside[0]!r}, which is not in its folder; do not use this scorer")
     version = hash_file(folder / HEAD)[:12]
     if re.fullmatch(VERSION, folder.name) and folder.name != version:
-        found = [f"{folder / HEAD} was changed"]
-    if found:
-        raise TamperedError(f"{found[0]}; the scorer is not the one that was packaged")
+        problems = [f"{folder / HEAD} was changed"]
+    if problems:
+        raise TamperedError(f"{problems[0]}; the scorer is not the one that was packaged")
     return str(head["name"]), version
 
 
 def is_intact(item: Path) -> bool:
-    """Tell whether every file is there that was in a model or Bento when it was published."""
+    """Return whether a model or Bento in BentoML's store still has every file as it was published."""
     try:
-        listed: dict[str, str] = read_json(item / MANIFEST)
-        return all(hash_file(item / name) == digest for name, digest in listed.items())
+        manifest: dict[str, str] = read_json(item / MANIFEST)
+        return all(hash_file(item / name) == digest for name, digest in manifest.items())
     except (AssayError, OSError):
         return False
 
@@ -130,16 +131,16 @@ def bentoml_home(root: Path) -> Path:
 
 
 def _quarantined(root: Path, name: str, folder: Path) -> dict[str, int]:
-    listed = read_quarantine(quarantine_path(root, name))["fingerprint"]
-    if listed.empty or not (folder / "rows.safetensors").is_file():
+    quarantined = read_quarantine(quarantine_path(root, name))["fingerprint"]
+    if quarantined.empty or not (folder / "rows.safetensors").is_file():
         return {}
-    marks = np.frombuffer(bytes.fromhex("".join(listed)), dtype="S16")
+    marks = np.frombuffer(bytes.fromhex("".join(quarantined)), dtype="S16")
     try:
         arrays = read_arrays(folder / "rows.safetensors")
         counts = {use: int(np.isin(packed.view("S16"), marks).sum()) for use, packed in arrays.items()}
     except (ScorerError, ValueError):
         return {}
-    return {use: n for use, n in counts.items() if n}
+    return {use: count for use, count in counts.items() if count}
 
 
 def _describe(folder: Path) -> dict[str, Any]:

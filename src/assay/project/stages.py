@@ -1,7 +1,7 @@
-"""The stages of a project: what each is called, which files its verb gets, and what else others ask of it.
+"""The stages of a project: their titles, the files that their verbs get, and what the ledger and the audit need.
 
-A new one is a verb in `assay.pipeline`, a line in `STAGES` at its place in the order, and its part of dvc.yaml. The
-drivers, the ledger, OpenLineage and the audit read them here.
+A new stage is a verb in `assay.pipeline`, an entry in `STAGES` at its place in the order, and a stage in dvc.yaml. The
+drivers, the ledger, OpenLineage and the audit read `STAGES`.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """What there is to know of a stage beside its part of dvc.yaml.
+class StageEntry:
+    """Properties of a stage in addition to those in dvc.yaml.
 
     Attributes
     ----------
     title : str
-        What people read.
+        Name in outputs for people.
     make : callable
-        Calls the verb with the project's files: gets the project, the folder to write to, and whom to tell of progress.
+        Calls the verb with the project's files; gets the project, the output folder and the progress callback.
     uses : tuple of str
-        What it uses rows for; see `assay.ledger.rows.USES`.
+        Uses of rows in the stage; see `assay.ledger.rows.USES`.
     behind : bool
-        Whether a scorer is made from it and carries its record.
+        Whether a scorer is made from its outputs and carries its record.
     parted : bool
-        Whether each folder in its folder is a dataset of its own.
+        Whether each folder in its output folder is a separate dataset (for OpenLineage).
     """
 
     title: str
@@ -87,10 +87,10 @@ def _validate(project: Project, out: Path, progress: Progress) -> Made[Any]:
 
 
 def _train(project: Project, out: Path, progress: Progress) -> Made[Any]:
-    """Train; states of interrupted trainings are kept by the code that made them, until one is finished."""
+    """Train. Checkpoints of interrupted trainings are kept per code version, until a training finishes."""
     checkpoints = project.state / "checkpoints" / project.dataset
     code = hash_json(hash_code(project.root, project.stages["train"].code))[:12]
-    made = pipeline.train(
+    result = pipeline.train(
         out,
         card=project.data,
         train=project.folder("split") / "train",
@@ -101,7 +101,7 @@ def _train(project: Project, out: Path, progress: Progress) -> Made[Any]:
         **project.config.sections["train"],
     )
     shutil.rmtree(checkpoints, ignore_errors=True)
-    return made
+    return result
 
 
 def _calibrate(project: Project, out: Path, progress: Progress) -> Made[Any]:
@@ -162,20 +162,22 @@ def _package(project: Project, out: Path, progress: Progress) -> Made[Any]:
     )
 
 
-STAGES: dict[str, Entry] = {
-    "split": Entry("Split into roles", _split, uses=("excluded",), behind=True, parted=True),
-    "contaminate": Entry("Contaminate", _contaminate, uses=("pool",), behind=True, parted=True),
-    "validate": Entry("Validate", _validate, behind=True),
-    "train": Entry("Train", _train, uses=("train", "labelled", "injected"), behind=True, parted=True),
-    "calibrate": Entry("Calibrate", _calibrate, uses=("adapt", "calibration", "target"), behind=True, parted=True),
-    "select": Entry("Select", _select, uses=("selection",), behind=True),
-    "evaluate": Entry("Evaluate", _evaluate, uses=("test",)),
-    "package": Entry("Scorer", _package, parted=True),
+STAGES: dict[str, StageEntry] = {
+    "split": StageEntry("Split into roles", _split, uses=("excluded",), behind=True, parted=True),
+    "contaminate": StageEntry("Contaminate", _contaminate, uses=("pool",), behind=True, parted=True),
+    "validate": StageEntry("Validate", _validate, behind=True),
+    "train": StageEntry("Train", _train, uses=("train", "labelled", "injected"), behind=True, parted=True),
+    "calibrate": StageEntry("Calibrate", _calibrate, uses=("adapt", "calibration", "target"), behind=True, parted=True),
+    "select": StageEntry("Select", _select, uses=("selection",), behind=True),
+    "evaluate": StageEntry("Evaluate", _evaluate, uses=("test",)),
+    "package": StageEntry("Scorer", _package, parted=True),
 }
 
 
-def run(project: Project, stage: str, progress: Progress = silent, begin: Callable[[], None] = lambda: None) -> Outcome:
-    """Run one stage of a project unless it is fresh; see `assay.project.freshness.run_stage`.
+def run_verb(
+    project: Project, stage: str, progress: Progress = silent, begin: Callable[[], None] = lambda: None
+) -> Outcome:
+    """Run the verb of a stage unless the stage is fresh; see `assay.project.freshness.run_stage`.
 
     Parameters
     ----------
@@ -183,9 +185,9 @@ def run(project: Project, stage: str, progress: Progress = silent, begin: Callab
     stage : str
         A key of `STAGES`.
     progress : callable
-        Is told how far the work is.
+        Called with the current step and the finished share of the work.
     begin : callable
-        Is called when the work begins, which that of a fresh stage never does.
+        Called when the work begins; never for a fresh stage.
     """
 
     def work(its_project: Project, out: Path) -> dict[str, Any]:
@@ -196,13 +198,13 @@ def run(project: Project, stage: str, progress: Progress = silent, begin: Callab
 
 
 def require_own_code(project: Project) -> None:
-    """Raise `StageError` if the code that runs is not the code in ``src/``, whose hash goes on record."""
+    """Raise `StageError` if the running code is not the code in ``src/``, whose hash is recorded."""
     import assay
 
-    running, own = Path(assay.__file__).parent, project.root / "src" / "assay"
-    if own.is_dir() and running.resolve() != own.resolve() and hash_tree(running) != hash_tree(own):
+    running, recorded = Path(assay.__file__).parent, project.root / "src" / "assay"
+    if recorded.is_dir() and running.resolve() != recorded.resolve() and hash_tree(running) != hash_tree(recorded):
         raise StageError(
-            f"the assay that runs, {running}, differs from {own}, whose hashes would go on record; "
+            f"the running assay, {running}, differs from {recorded}, whose hashes would be recorded; "
             f"use the environment of this project (`make run`), or install it: pip install -e {project.root}"
         )
 

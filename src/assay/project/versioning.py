@@ -1,4 +1,4 @@
-"""DVC and Git from the outside: every call is a process of its own, and no two of DVC run at once."""
+"""DVC and Git as subprocesses; DVC commands never run at the same time."""
 
 from __future__ import annotations
 
@@ -18,19 +18,21 @@ DATA = "data.dvc"
 
 def dvc(root: Path, *arguments: str) -> str:
     """Run a DVC command in `root` and return what it printed; `ToolError` says why it failed."""
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "dvc", *arguments], cwd=root, capture_output=True, text=True, check=False
     )
-    if done.returncode != 0:
-        words = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr.strip()]
-        raise ToolError(f"`dvc {' '.join(arguments)}` failed with exit code {done.returncode}: {words[0]}")
-    return done.stdout
+    if process.returncode != 0:
+        error_lines = [line for line in process.stderr.splitlines() if line.startswith("ERROR")] or [
+            process.stderr.strip()
+        ]
+        raise ToolError(f"`dvc {' '.join(arguments)}` failed with exit code {process.returncode}: {error_lines[0]}")
+    return process.stdout
 
 
 def status(root: Path, *targets: str) -> dict[str, Any]:
-    """Return what ``dvc status`` finds changed, by stage or .dvc file; empty when all is clean."""
-    found: dict[str, Any] = json.loads(dvc(root, "status", "--json", *targets) or "{}")
-    return found
+    """Return the changes that ``dvc status`` reports, by stage or .dvc file; empty when all is clean."""
+    changes: dict[str, Any] = json.loads(dvc(root, "status", "--json", *targets) or "{}")
+    return changes
 
 
 def require_clean_data(root: Path) -> None:
@@ -39,25 +41,25 @@ def require_clean_data(root: Path) -> None:
         names = ", ".join(changed_datasets(root)) or "data/"
         raise TamperedError(
             f"{names} differs from what {DATA} names; nothing was run. "
-            f"`dvc checkout --force {DATA}` restores it; new data come in by `assay ingest`, after that"
+            f"`dvc checkout --force {DATA}` restores it; add new data with `assay ingest`, after that"
         )
 
 
 def changed_datasets(root: Path) -> list[str]:
-    """Name the dataset folders whose files differ from their own card, as far as that shows."""
+    """Name the files of datasets that differ from the hashes in the dataset's card."""
     from assay.data.dataset import broken_seals
 
     return [str(p.relative_to(root)) for folder in sorted((root / "data").glob("*")) for p in broken_seals(folder)]
 
 
 def commit(root: Path, stages: Sequence[str]) -> None:
-    """Record the present outputs of the named stages in dvc.lock, and of no others."""
+    """Record the present outputs of these stages alone in dvc.lock."""
     if stages:
         dvc(root, "commit", "-f", *stages)
 
 
 def track_data(root: Path) -> None:
-    """Write data.dvc for ``data/`` as it stands."""
+    """Write data.dvc for the present ``data/``."""
     dvc(root, "add", "data")
 
 
@@ -95,7 +97,7 @@ def locked_version(root: Path, folder: str) -> str | None:
 
 
 def has_remote(root: Path) -> bool:
-    """Tell whether a DVC remote is configured."""
+    """Return whether a DVC remote is configured."""
     return bool(dvc(root, "remote", "list").strip())
 
 
@@ -105,13 +107,13 @@ def head_commit(root: Path) -> str:
 
 
 def has_git() -> bool:
-    """Tell whether there is a Git to ask on this machine; Assay does without, and then knows of no commits."""
+    """Return whether Git is installed; without it Assay works, but knows of no commits."""
     return shutil.which("git") is not None
 
 
-def git(root: Path, *arguments: str, asked: bytes = b"") -> bytes | None:
-    """Return what a Git command that only reads printed; None where it failed (no repository, no commit, no Git)."""
+def git(root: Path, *arguments: str, standard_input: bytes = b"") -> bytes | None:
+    """Run a read-only Git command and return its output; None where it failed (no repository, no commit, no Git)."""
     if not has_git():
         return None
-    done = subprocess.run(["git", *arguments], cwd=root, input=asked, capture_output=True, check=False)
-    return done.stdout if done.returncode == 0 else None
+    process = subprocess.run(["git", *arguments], cwd=root, input=standard_input, capture_output=True, check=False)
+    return process.stdout if process.returncode == 0 else None

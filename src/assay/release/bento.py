@@ -1,4 +1,4 @@
-"""Packaging: scorers as BentoML models and Bentos, the list of them, and the server of one."""
+"""Scorers as BentoML models and Bentos, and the server of one scorer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LONGEST_NAME = 63 - len("assay-")
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What a scorer is called in BentoML.
+    """The names of a scorer in BentoML.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class Published:
     bento_hash : str
         SHA-256 of the list of the Bento's files and their hashes.
     built : bool
-        Whether the Bento was built just now.
+        Whether this call built the Bento.
     """
 
     model_tag: str
@@ -50,8 +50,8 @@ class Published:
 def publish(folder: Path, *, root: Path, chain_head: str) -> Published:
     """Copy a scorer folder into BentoML's model store and build its Bento.
 
-    What is there already and intact is left alone; what is incomplete is replaced. Both are made in a
-    folder beside the stores and renamed into place, so that nothing half-written has a final name.
+    An intact model or Bento is kept, an incomplete one is replaced. Both are written to a temporary folder next to the
+    stores and renamed into place, so that nothing half-written has a final name.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def publish(folder: Path, *, root: Path, chain_head: str) -> Published:
 
 
 def bind(published: Published, events: EventLog) -> None:
-    """Log a Bento's content the first time; afterwards hold it to what was logged.
+    """Log a Bento's content the first time; afterwards check it against the log.
 
     Raises
     ------
@@ -121,12 +121,12 @@ def _publish(folder: Path, root: Path, chain_head: str, targets: list[Path]) -> 
     try:
         _run_build(folder.resolve(), root, chain_head, staging)
         for number, target in enumerate(targets):
-            made = staging / target.relative_to(home)
-            write_json(made / MANIFEST, hash_tree(made))
+            built = staging / target.relative_to(home)
+            write_json(built / MANIFEST, hash_tree(built))
             target.parent.mkdir(parents=True, exist_ok=True)
             if target.exists():
                 target.rename(staging / f"incomplete-{number}")
-            made.rename(target)
+            built.rename(target)
             write_bytes(target.parent / "latest", target.name.encode())
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -137,13 +137,13 @@ def _run_build(folder: Path, root: Path, chain_head: str, staging: Path) -> None
     bentofile = root / "bentofile.yaml"
     if not bentofile.is_file():
         raise ToolError(
-            f"{bentofile} is missing; it says what goes into a Bento; `assay init` in an empty folder writes one"
+            f"{bentofile} is missing; it defines the content of a Bento; `assay init` in an empty folder writes one"
         )
     context = staging / "context"
     package = Path(assay.__file__).parent
     shutil.copytree(package, context / "src" / "assay", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(bentofile, context)
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "assay.release.bento", str(folder), chain_head],
         cwd=context,
         env=_environment(staging),
@@ -152,16 +152,16 @@ def _run_build(folder: Path, root: Path, chain_head: str, staging: Path) -> None
         text=True,
         check=False,
     )
-    if done.returncode != 0:
-        last = " | ".join(done.stdout.strip().splitlines()[-3:])
+    if process.returncode != 0:
+        last = " | ".join(process.stdout.strip().splitlines()[-3:])
         raise ToolError(f"BentoML could not build the Bento of {folder}: {last}")
 
 
 def build(folder: Path, chain_head: str) -> None:
-    """Make model and Bento of a scorer folder in BENTOML_HOME, in a process of its own.
+    """Build the model and the Bento of a scorer folder in BENTOML_HOME.
 
     The current folder is the build context. BentoML reads BENTOML_HOME once in a process and imports the
-    service that it builds, which is why this runs in a child.
+    service that it builds, so this runs in a child process.
     """
     import bentoml
 
@@ -194,7 +194,7 @@ def serve(tag: str, *, root: Path, host: str, port: int) -> int:
     Parameters
     ----------
     tag : str
-        What `find_scorer` takes; its Bento is built where it is missing.
+        As for `find_scorer`; a missing Bento is built.
     root : Path
         Project folder.
     host : str
@@ -227,15 +227,15 @@ def serve(tag: str, *, root: Path, host: str, port: int) -> int:
 
 
 def _run_server(command: list[str], environment: dict[str, str]) -> int:
-    """Run a command, handing on the signals that end it."""
+    """Run a command and pass SIGINT and SIGTERM on to it."""
     with subprocess.Popen(command, env=environment) as child:
-        before = {
+        previous_handlers = {
             n: signal.signal(n, lambda number, _: child.send_signal(number)) for n in (signal.SIGINT, signal.SIGTERM)
         }
         try:
             return child.wait()
         finally:
-            for number, handler in before.items():
+            for number, handler in previous_handlers.items():
                 signal.signal(number, handler)
 
 
@@ -246,6 +246,7 @@ def _free_address(host: str, port: int) -> str:
             0
         ]
         with socket.socket(family, kind) as probe:
+            # A port that is only in TIME_WAIT can be bound again.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Champion and challenger: whether a new scorer may take the place of the one that serves."""
+"""Champion and challenger: whether a new scorer replaces the deployed one."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from assay.arrays import Singles
 from assay.calibration.calibrators.conformal import row_count, rows_needed
 from assay.data.dataset import RowSet, fingerprints
 from assay.data.splitting import MIN_LABELLED
@@ -35,7 +35,7 @@ def judge(
     seed: int,
     quarantined: frozenset[str] = frozenset(),
 ) -> Verdict:
-    """Compare two scorers on the selection rows that neither has learned from.
+    """Compare two scorers on the selection rows that neither was trained, adapted or calibrated on.
 
     Parameters
     ----------
@@ -48,56 +48,61 @@ def judge(
     seed : int
         Seed of the two folds, the same as in selection.
     quarantined : frozenset of str
-        Fingerprints of rows that no scorer should have learned from.
+        Fingerprints of rows that no scorer may be trained, adapted or calibrated on.
 
     Returns
     -------
     Verdict
-        The challenger is promoted if its two-fold power is not below the champion's, or if the champion has
-        learned from quarantined rows and the challenger has not; else the champion stays, also if there are too
-        few rows to tell.
+        The challenger is promoted if its two-fold power is not below the champion's, or if the champion was trained
+        on quarantined rows and the challenger was not. Otherwise the champion stays, also if there are too few rows
+        for the comparison.
     """
-    new = load_scorer(challenger)
+    candidate = load_scorer(challenger)
     try:
-        old = load_scorer(champion)
+        current = load_scorer(champion)
     except AssayError as error:
         return Verdict(
-            False, f"the champion cannot be compared: {error}; to replace it by hand: assay promote {new.tag}"
+            False, f"the champion cannot be compared: {error}; to replace it by hand: assay promote {candidate.tag}"
         )
-    if set(new.columns) != set(old.columns):
+    if set(candidate.columns) != set(current.columns):
         return Verdict(
             False,
-            f"the champion {old.tag} takes other columns; to replace it by hand: assay promote {new.tag}",
+            f"the champion {current.tag} takes other columns; to replace it by hand: assay promote {candidate.tag}",
         )
-    of_new, of_old = seen_rows(challenger), seen_rows(champion)
-    barred = {bytes.fromhex(mark) for mark in quarantined}
-    if of_old & barred and not of_new & barred:
+    candidate_rows, current_rows = seen_rows(challenger), seen_rows(champion)
+    excluded = {bytes.fromhex(mark) for mark in quarantined}
+    if current_rows & excluded and not candidate_rows & excluded:
         return Verdict(
-            True, f"the champion {old.tag} has learned from {len(of_old & barred)} quarantined rows, this one from none"
+            True,
+            f"the champion {current.tag} has learned from {len(current_rows & excluded)} quarantined rows, "
+            "this scorer from none",
         )
     normals, anomalies, evidence = evidence_rows(selection)
-    seen = of_new | of_old
-    normals, anomalies = unseen(normals, new, seen), unseen(anomalies, new, seen)
+    seen = candidate_rows | current_rows
+    normals, anomalies = unseen(normals, candidate, seen), unseen(anomalies, candidate, seen)
     needed = 2 * rows_needed(eps)
     if len(normals) < needed or len(anomalies) < MIN_LABELLED:
         return Verdict(
             False,
             f"too few selection rows that neither scorer has learned from: {len(normals)} normals "
             f"(needed {row_count(needed)}), {len(anomalies)} anomalies (needed {MIN_LABELLED}); "
-            f"the champion {old.tag} stays",
+            f"the champion {current.tag} stays",
         )
-    power, before = compare_power(
-        *(SelectionScores(_scores(scorer, new, normals), _scores(scorer, new, anomalies)) for scorer in (new, old)),
+    power, current_power = compare_power(
+        *(
+            SelectionScores(_scores(scorer, candidate, normals), _scores(scorer, candidate, anomalies))
+            for scorer in (candidate, current)
+        ),
         fingerprints=normals.rows["fingerprint"].to_numpy(dtype=np.str_),
         eps=eps,
         seed=seed,
     )
-    what = f"power {power:.3f} against {before:.3f} on {len(anomalies)} " + (
+    comparison = f"power {power:.3f} against {current_power:.3f} on {len(anomalies)} " + (
         "synthetic probes" if evidence == "probes" else "anomalies"
     )
-    if power >= before:
-        return Verdict(True, f"{what}: not below the champion {old.tag}")
-    return Verdict(False, f"{what}: below the champion {old.tag}, which stays")
+    if power >= current_power:
+        return Verdict(True, f"{comparison}: not below the champion {current.tag}")
+    return Verdict(False, f"{comparison}: below the champion {current.tag}, which stays")
 
 
 def seen_rows(folder: Path) -> set[bytes]:
@@ -112,7 +117,7 @@ def unseen(data: RowSet, scorer: Scorer, seen: set[bytes]) -> RowSet:
     return data.take(np.array([bytes.fromhex(str(key)) not in seen for key in keys], dtype=np.bool_))
 
 
-def _scores(scorer: Scorer, order: Scorer, data: RowSet) -> NDArray[np.float32]:
-    """Score rows whose columns stand in `order`'s order."""
-    where = [order.columns.index(name) for name in scorer.columns]
-    return scorer.decision_function(data.features[:, where])
+def _scores(scorer: Scorer, order: Scorer, data: RowSet) -> Singles:
+    """Score rows whose columns are in the order of those of `order`."""
+    positions = [order.columns.index(name) for name in scorer.columns]
+    return scorer.decision_function(data.features[:, positions])

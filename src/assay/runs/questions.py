@@ -1,4 +1,4 @@
-"""Which calibration rows are worth labelling, and what is known of their contamination so far."""
+"""Choosing calibration rows to label, and estimating the contamination from the labels so far."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from assay.scorer.scorer import Scorer, load_scorer
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A file of questions that was written.
+class QuestionFile:
+    """A written file of rows to label.
 
     Attributes
     ----------
     path : Path
     open, answered : int
-        Rows in it without and with a label.
+        Numbers of its rows without and with a label.
     lines : list of str
-        What is known of the contamination of the calibration rows, and what follows from it.
+        Estimates of the contamination of the calibration rows, and their consequences.
     """
 
     path: Path
@@ -41,36 +41,38 @@ class Asked:
     lines: list[str]
 
 
-def ask(project: Project, *, budget: int, sample: int) -> Asked:
+def ask(project: Project, *, budget: int, sample: int) -> QuestionFile:
     """Write ``labels/<dataset>.csv``: the calibration rows that the newest scorer scores highest, and a random sample.
 
-    Where rows are compared within strata or categories, the highest are those that stand out in their own: the rows
-    with the lowest p-values.
+    Where rows are compared within strata or categories, the rows with the lowest p-values are taken, since scores of
+    different strata are not comparable.
 
     Raises
     ------
     StageError
-        No scorer has been packaged yet, or the newest one is of another split.
+        No scorer has been packaged yet, or the newest one was made from another split.
     DataError
-        The file that is there cannot be used.
+        The present file of labels cannot be used.
     """
     folders = [path for path in project.folder("package").glob("*") if path.is_dir()]
     if not folders:
-        raise StageError(f"there is no scorer of {project.dataset} yet to say which rows matter; run `assay run` first")
+        raise StageError(f"there is no scorer of {project.dataset} yet to choose rows by; run `assay run` first")
     scorer, split = load_scorer(folders[0]), project.folder("split")
     record = split / RECORD
     if not record.is_file() or hash_file(record) != scorer.head["lineage"]["records"].get("split"):
-        raise StageError(f"the newest scorer, {scorer.tag}, is of another split of the data; run `assay run` first")
+        raise StageError(
+            f"the newest scorer, {scorer.tag}, was made from another split of the data; run `assay run` first"
+        )
     rows = presumed_normals(read_rows(split / "calibration"))
     scored = scorer.function.scored(rows.features, categories_of(rows))
     mondrian = isinstance(scorer.calibrator, MondrianCalibrator)
     ranks = -scorer.reference.p_values(scored) if mondrian else scored.scores
     seed = project.config.sections["calibrate"]["seed"]
     purposes = choose_questions(ranks, rows.rows["row_id"].tolist(), budget=budget, sample=sample, seed=seed)
-    asked = rows.rows.assign(purpose=purposes, score=scored.scores)[purposes != ""]
+    questions = rows.rows.assign(purpose=purposes, score=scored.scores)[purposes != ""]
     path = labels_path(project.root, project.dataset)
     path.parent.mkdir(exist_ok=True)
-    written = write_questions(path, asked)
+    written = write_questions(path, questions)
     labels, purposes = align(written, rows.rows)
     eps = float(scorer.head["eps"])
     lines = consequences(eps, contamination_from_answers(labels, purposes, confidence=CONFIDENCE))
@@ -78,17 +80,19 @@ def ask(project: Project, *, budget: int, sample: int) -> Asked:
         lines = _from_verified(project, scorer, rows) or lines
     if scorer.calibrator.kind not in BATCHED:
         kind = scorer.calibrator.kind
-        lines.append(f"all of this is proven for split conformal p-values; for {kind} ones, as here, it is a guide")
+        lines.append(
+            f"these bounds are proven for split conformal p-values; for {kind} ones, as here, they are a guide"
+        )
     answered = int((written["label"] != "").sum())
-    return Asked(path, len(written) - answered, answered, lines)
+    return QuestionFile(path, len(written) - answered, answered, lines)
 
 
 def _from_verified(project: Project, scorer: Scorer, rows: RowSet) -> list[str]:
-    """Say what verified normals tell of unknown calibration rows; nothing where a dataset does not have both."""
-    others = read_rows(project.folder("split") / "selection")
-    verified, unknown = others.take(others.labels == NORMAL), rows.take(rows.labels == UNKNOWN)
+    """Estimate the contamination of unknown calibration rows from verified normals; empty without either."""
+    selection = read_rows(project.folder("split") / "selection")
+    verified, unknown = selection.take(selection.labels == NORMAL), rows.take(rows.labels == UNKNOWN)
     if not len(verified) or not len(unknown):
         return []
-    of_unknown, of_verified = (np.asarray(scorer.function(part.features)) for part in (unknown, verified))
-    known = contamination_from_verified(of_unknown, of_verified, confidence=CONFIDENCE)
-    return consequences(float(scorer.head["eps"]), known)
+    unknown_scores, verified_scores = (np.asarray(scorer.function(part.features)) for part in (unknown, verified))
+    bounds = contamination_from_verified(unknown_scores, verified_scores, confidence=CONFIDENCE)
+    return consequences(float(scorer.head["eps"]), bounds)

@@ -1,4 +1,4 @@
-"""The leaderboard of a run and its report: one HTML page with pictures, for people."""
+"""The leaderboard of a run and its report: one HTML page with figures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from assay.evaluation.tested import Evaluation
 
 NUMBERS = ("auroc", "auprc", "fpr", "worst_stratum_fpr", "power")
-COLUMNS = ("detector", "adapter", *NUMBERS, "selection_power", "fit_seconds", "state", "reason")
+_COLUMNS = ("detector", "adapter", *NUMBERS, "selection_power", "fit_seconds", "state", "reason")
 HEADINGS = {
     "auroc": "AUROC",
     "auprc": "AUPRC",
@@ -48,11 +48,11 @@ class Standing:
     ----------
     detector, adapter : str
     auroc, auprc, fpr, worst_stratum_fpr, power : float or None
-        Of the test rows, by the models trained without injected rows; None where it could not be trained.
+        On the test rows, by the models trained without injected rows; None where it could not be trained.
     fit_seconds : float or None
         None where it was not trained here.
     selection_power : float or None
-        Mean over all levels on selection rows, which is what the choice was made by.
+        Mean over all levels on selection rows, the criterion of the choice.
     chosen : bool
     state : {"chosen", "", "not valid"}
     reason : str
@@ -90,7 +90,7 @@ def leaderboard(project: Project) -> list[Standing]:
         metrics, choice = tested.get(key), selected.get(key)
         numbers: dict[str, Any] = {name: getattr(metrics, name, None) for name in NUMBERS}
         won = choice is not None and choice is selection.chosen
-        why = (choice.reason if choice else "", untrained_words(selection.untrained.get(detector.label, {})))
+        reasons = (choice.reason if choice else "", untrained_words(selection.untrained.get(detector.label, {})))
         rows.append(
             Standing(
                 *key,
@@ -99,14 +99,14 @@ def leaderboard(project: Project) -> list[Standing]:
                 selection_power=choice.power if choice else None,
                 chosen=won,
                 state="chosen" if won else "" if choice and choice.valid else "not valid",
-                reason="; ".join(filter(None, why)),
+                reason="; ".join(filter(None, reasons)),
             )
         )
     return rows
 
 
 def untrained_words(failures: Mapping[str, str]) -> str:
-    """Say at which levels a detector could not be trained, and why; "" where it could at all."""
+    """Return as text at which levels a detector could not be trained, and why; "" if there are none."""
     levels: dict[str, list[str]] = {}
     for level, reason in failures.items():
         levels.setdefault(reason, []).append(f"{rho_of(level):g}")
@@ -117,8 +117,8 @@ def fit_seconds(project: Project) -> dict[str, dict[str, float]]:
     """Return seconds of each detector's fit at each level, as logged when the models were trained here."""
     path = project.folder("train") / RECORD
     event = project.events.last("stage", record=hash_file(path))
-    found: dict[str, dict[str, float]] = event["details"].get("fit_seconds", {}) if event else {}
-    return found
+    seconds: dict[str, dict[str, float]] = event["details"].get("fit_seconds", {}) if event else {}
+    return seconds
 
 
 def write_report(project: Project) -> Path:
@@ -136,12 +136,12 @@ def write_report(project: Project) -> Path:
 def _page(project: Project, evaluation: Evaluation, rows: list[Standing], figures: list[tuple[str, str]]) -> str:
     from jinja2 import Environment, PackageLoader
 
-    environment = Environment(loader=PackageLoader("assay", "templates"), autoescape=True)
+    environment = Environment(loader=PackageLoader("assay.runs", "."), autoescape=True)
     environment.filters.update(cell=_cell, heading=lambda name: HEADINGS.get(name, name.replace("_", " ")))
     return environment.get_template("report.html").render(
         dataset=project.dataset,
         evidence=EVIDENCE[evaluation.evidence],
-        columns=COLUMNS,
+        columns=_COLUMNS,
         rows=[row.to_json() for row in rows],
         figures=figures,
         record=(project.folder("evaluate") / RECORD).relative_to(project.root),
@@ -169,28 +169,32 @@ def _diagnostics(project: Project, detector: str, adapter: str) -> list[tuple[st
     from assay.evaluation.diagnostics import Diagnostics
 
     folder = project.folder("evaluate") / "diagnostics"
-    found = {}
+    diagnostics = {}
     for choice in project.config.adapters:
         content = read_json(folder / f"{candidate_name(detector, choice.label)}.json")
-        found[choice.label] = Diagnostics.from_json(content)
-    own, name = found[adapter], candidate_name(detector, adapter)
+        diagnostics[choice.label] = Diagnostics.from_json(content)
+    chosen, name = diagnostics[adapter], candidate_name(detector, adapter)
     figures = [
         (
             f"p-values of test normals by {name}: bars should end in bands",
-            pictures.histogram_picture(own.histogram),
+            pictures.histogram_picture(chosen.histogram),
         ),
-        (f"False-positive rate of {name} at each eps", pictures.reliability_picture(own.reliability)),
+        (f"False-positive rate of {name} at each eps", pictures.reliability_picture(chosen.reliability)),
         (
-            f"False-positive rate of {detector} by quartile of hardness, at eps {own.eps:g}",
-            pictures.strata_picture({label: each.strata for label, each in found.items()}, own.eps),
+            f"False-positive rate of {detector} by quartile of hardness, at eps {chosen.eps:g}",
+            pictures.strata_picture(
+                {label: diagnostic.strata for label, diagnostic in diagnostics.items()}, chosen.eps
+            ),
         ),
-        (f"Score of {name} against hardness", pictures.hardness_picture(own.before, own.after)),
+        (f"Score of {name} against hardness", pictures.hardness_picture(chosen.before, chosen.after)),
     ]
-    if own.power is not None:
-        figures.append((f"Power of {name} on test anomalies at each eps", pictures.power_picture(own.power, own.eps)))
-    if own.path is not None:
+    if chosen.power is not None:
+        figures.append(
+            (f"Power of {name} on test anomalies at each eps", pictures.power_picture(chosen.power, chosen.eps))
+        )
+    if chosen.path is not None:
         title = f"Test martingale of {name} over the test normals: high where they are not like the calibration rows"
-        figures.append((title, pictures.path_picture(own.path)))
+        figures.append((title, pictures.path_picture(chosen.path)))
     return [(title, _source(figure)) for title, figure in figures]
 
 
@@ -223,7 +227,7 @@ def candidates_table(rows: Sequence[Standing], *, eps: float, evidence: str, tit
         The leaderboard.
     eps : float
     evidence : {"labels", "anomalies", "probes"}
-        Where labels are missing the columns say what the numbers really are.
+        Selects column names that say what the numbers are where labels are missing.
     """
     table = Table(title=title, title_justify="left")
     table.add_column("detector")

@@ -1,4 +1,4 @@
-"""A run from outside the stages: what must hold before it, what is left to do after it, what it says."""
+"""The steps of a run around its stages: checks before them, delivery after them, and the output."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a run ends with; `to_json` is what ``assay run --json`` prints."""
+    """The result of a run; ``assay run --json`` prints its `to_json`."""
 
     dataset: str
     eps: float
@@ -57,7 +57,7 @@ class Result:
 
 
 def prepare(project: Project) -> None:
-    """Check what must hold before the first stage, and log the end of a run that was killed.
+    """Check the project before the first stage, and log the end of a run that was killed.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def prepare(project: Project) -> None:
     StageError
         The dataset has not been ingested.
     """
-    project.config  # noqa: B018  (read first: DVC says less of a broken file)
+    project.config  # noqa: B018  (read first: the error messages of DVC on a broken file say less)
     restore(project)
     project.require_dataset(project.dataset)
     stages.require_own_code(project)
@@ -80,8 +80,8 @@ def prepare(project: Project) -> None:
 def end_interrupted(project: Project) -> None:
     """Log the end of a run that was killed before it could; call it under the project's lock.
 
-    A run holds that lock from its beginning to its end: one that is open while another command holds it is none.
-    What that command does would count as done by the run otherwise.
+    A run holds that lock from its beginning to its end, so a run that is open while another command holds the lock is
+    dead. Without this event the ledger would count the stages of that command as stages of the run.
     """
     run = None
     for event in project.events:
@@ -94,7 +94,7 @@ def end_interrupted(project: Project) -> None:
 
 
 def check_choices(project: Project) -> None:
-    """Raise `ConfigError` at once for what would only be refused when its turn comes: choices, missing categories."""
+    """Raise `ConfigError` early for choices, and for missing categories, that a later stage would refuse."""
     from assay.calibration.adapters.registry import check_adapter
     from assay.data.dataset import read_card
     from assay.detectors.registry import make_detector
@@ -119,17 +119,17 @@ def stale_stages(project: Project) -> list[str]:
 
 
 def execute(project: Project, stage: str) -> Outcome:
-    """Run one stage with its progress on screen; first keep which rows it is going to read."""
+    """Run one stage with its progress on screen; first keep the roles of its rows for the ledger."""
     if stage not in ("split", "contaminate"):
         keep_rows(project.root, project.events, project.dataset)
-    with console.stage_progress(stage) as progress, openlineage.telling(project, stage) as begin:
-        outcome = stages.run(project, stage, progress, begin)
+    with console.stage_progress(stage) as progress, openlineage.stage_events(project, stage) as begin:
+        outcome = stages.run_verb(project, stage, progress, begin)
     console.say(stage_line(outcome))
     return outcome
 
 
 def open_run(project: Project, driver: str) -> str:
-    """Log that a run begins; returns its id."""
+    """Log that a run begins; return its id."""
     run = openlineage.new_run_id()
     project.events.append(
         "run-started",
@@ -138,32 +138,32 @@ def open_run(project: Project, driver: str) -> str:
         dataset=project.dataset,
         commit=versioning.head_commit(project.root),
     )
-    openlineage.tell_run_started(project, run)
+    openlineage.emit_run_started(project, run)
     return run
 
 
-def close_run(project: Project, run: str, done: list[str], error: BaseException | None) -> None:
-    """Tell DVC of the stages that ran or were fresh, and log how the run ended.
+def close_run(project: Project, run: str, finished: list[str], error: BaseException | None) -> None:
+    """Record the finished stages in dvc.lock, and log how the run ended.
 
-    A run that is interrupted has to end soon: the next one tells DVC of its stages too.
+    An interrupted run has to end soon, so it leaves dvc.lock to the next run.
     """
     interrupted = error is not None and not isinstance(error, Exception)
     try:
         if not interrupted:
-            versioning.commit(project.root, done)
+            versioning.commit(project.root, finished)
     except ToolError as failed:
         if error is None:
-            openlineage.tell_run_ended(project, run, failed)
+            openlineage.emit_run_ended(project, run, failed)
             raise
         console.say(f"dvc.lock was not brought up to date: {failed}")
     state = "completed" if error is None else "interrupted" if interrupted else "failed"
     reason = SIGNALLED if interrupted else "" if error is None else str(error)
-    project.events.append("run-ended", run=run, state=state, reason=reason, stages=done)
-    openlineage.tell_run_ended(project, run, error)
+    project.events.append("run-ended", run=run, state=state, reason=reason, stages=finished)
+    openlineage.emit_run_ended(project, run, error)
 
 
 def deliver(project: Project) -> str:
-    """Publish the scorer and decide who is champion; returns the verdict in words."""
+    """Publish the scorer and decide whether it becomes champion; return the verdict as text."""
     from assay.release.bento import bind, publish
 
     (folder,) = stages.scorer_folders(project)
@@ -172,12 +172,14 @@ def deliver(project: Project) -> str:
     name, current = project.dataset, read_deployment(project.root, project.dataset)
     if current is not None and current.version == folder.name:
         return f"{current.tag} is the champion already"
-    found = _challenge(project, folder, current)
-    if found.promote:
-        promote(project.root, name, folder.name, bento=published.bento_tag, reason=found.reason, events=project.events)
+    decision = _challenge(project, folder, current)
+    if decision.promote:
+        promote(
+            project.root, name, folder.name, bento=published.bento_tag, reason=decision.reason, events=project.events
+        )
     else:
-        keep(project.root, name, folder.name, reason=found.reason, events=project.events)
-    return found.reason
+        keep(project.root, name, folder.name, reason=decision.reason, events=project.events)
+    return decision.reason
 
 
 def _challenge(project: Project, folder: Path, current: Deployment | None) -> Verdict:
@@ -192,12 +194,12 @@ def _challenge(project: Project, folder: Path, current: Deployment | None) -> Ve
         tag = f"{project.dataset}:{folder.name}"
         return Verdict(False, f"the champion cannot be compared: {error}; to replace it: assay promote {tag} --why WHY")
     selection, seed = project.folder("split") / "selection", project.config.sections["select"]["seed"]
-    listed = read_quarantine(quarantine_path(project.root, project.dataset))["fingerprint"]
-    return judge(folder, champion, selection, eps=project.config.eps, seed=seed, quarantined=frozenset(listed))
+    fingerprints = read_quarantine(quarantine_path(project.root, project.dataset))["fingerprint"]
+    return judge(folder, champion, selection, eps=project.config.eps, seed=seed, quarantined=frozenset(fingerprints))
 
 
 def summarise(project: Project, verdict: str, *, shipped: bool = True) -> Result:
-    """Collect what a finished run says, and draw its report; ``shipped`` tells whether it ended in a scorer."""
+    """Collect the result of a finished run and draw its report; `shipped` says whether it packaged a scorer."""
     from assay.pipeline.evaluating import read_evaluation
     from assay.scorer.scorer import load_scorer
 
@@ -224,13 +226,13 @@ def summarise(project: Project, verdict: str, *, shipped: bool = True) -> Result
     )
 
 
-def show(result: Result) -> None:
+def print_result(result: Result) -> None:
     """Print the table of candidates, the scorer, its report and record, and the command that serves it."""
     title = f"{result.dataset}: test rows, trained without injected rows"
     console.paper.print(candidates_table(result.candidates, eps=result.eps, evidence=result.evidence, title=title))
     if result.unit == "time":
         console.paper.print(
-            "roles were given by time: later rows are not exchangeable with the calibration rows, so that their "
+            "roles were assigned by time: later rows are not exchangeable with the calibration rows, so their "
             "false-positive rate is not guaranteed to stay below eps",
             markup=False,
         )
@@ -242,13 +244,13 @@ def show(result: Result) -> None:
         )
     for row in result.candidates:
         if row.reason:
-            told = f"{row.state}: " if row.state else ""
-            console.paper.print(f"{told}{row.detector}+{row.adapter}: {row.reason}", markup=False)
+            prefix = f"{row.state}: " if row.state else ""
+            console.paper.print(f"{prefix}{row.detector}+{row.adapter}: {row.reason}", markup=False)
     lines = [
         ("scorer", result.scorer or "none"),
         ("champion", result.champion or "none"),
         ("", result.verdict),
-        *(("p-values", told) for told in (result.guarantee, result.limits) if told),
+        *(("p-values", sentence) for sentence in (result.guarantee, result.limits) if sentence),
     ]
     lines += [("folder", result.folder or "none"), ("report", result.report), ("lineage", result.record)]
     if result.champion:
@@ -258,7 +260,7 @@ def show(result: Result) -> None:
 
 
 def refresh(project: Project) -> Result:
-    """End a run in which every stage was fresh: mend what is missing around them, and say the same again."""
+    """Finish a run in which every stage was fresh: update dvc.lock, deliver the scorer, and return the result."""
     if set(versioning.status(project.root)) - {versioning.DATA}:
         versioning.commit(project.root, list(STAGES))
     console.say("nothing changed: every stage is fresh")
@@ -266,6 +268,6 @@ def refresh(project: Project) -> Result:
 
 
 def stage_line(outcome: Outcome) -> str:
-    """One line on what became of a stage."""
-    words = f"{outcome.seconds:6.1f} s" if outcome.ran else "   fresh"
-    return f"{outcome.stage:<12}{words}"
+    """Return one line about a stage: its seconds, or that it was fresh."""
+    duration = f"{outcome.seconds:6.1f} s" if outcome.ran else "   fresh"
+    return f"{outcome.stage:<12}{duration}"

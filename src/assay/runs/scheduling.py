@@ -1,4 +1,4 @@
-"""Serving the retraining flow on a clock, through Prefect."""
+"""Serving the retraining flow on a schedule, through Prefect."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ STOP_SECONDS = 3
 
 
 def serve_schedule(project: Project, *, cron: str | None, interval: float | None, dataset: str | None) -> None:
-    """Serve the flow until a signal ends it, and the run that it is at; runs never overlap.
+    """Serve the flow until a signal ends it and its current run; runs never overlap.
 
     Parameters
     ----------
@@ -59,19 +59,19 @@ def serve_schedule(project: Project, *, cron: str | None, interval: float | None
         from prefect import Flow
         from prefect.runner import Runner
 
-        # By address, so that the process of each run can import it again.
+        # From source, so that the process of each run can import it.
         flow: Any = Flow.from_source(source=str(project.root), entrypoint="flows/retrain.py:retrain")
         name = dataset or project.dataset
         runner = Runner(name=f"retrain-{name}", limit=1, pause_on_shutdown=True)
         runner.add_flow(flow, name=runner.name, parameters={"dataset": dataset}, **clock)
-        what = f"cron {cron} (UTC)" if cron is not None else f"every {interval:g} s"
-        console.say(f"retraining {name}: {what}; Prefect at {os.environ['PREFECT_API_URL']}; stop with Ctrl-C")
+        timing = f"cron {cron} (UTC)" if cron is not None else f"every {interval:g} s"
+        console.say(f"retraining {name}: {timing}; Prefect at {os.environ['PREFECT_API_URL']}; stop with Ctrl-C")
         os.environ[SCHEDULED] = "1"
         _serve(runner)
 
 
 def _serve(runner: Runner) -> None:
-    """Serve in a thread of its own, where Prefect handles no signals: its own handlers wait until a run has ended."""
+    """Serve in another thread, where Prefect installs no signal handlers: these would wait for the end of a run."""
     with ThreadPoolExecutor(1) as thread:
         serving = thread.submit(lambda: asyncio.run(runner.start()))
         try:
@@ -90,18 +90,18 @@ def _check_cron(expression: str) -> None:
         CronSim(expression, datetime.now(UTC))
     except CronSimError as error:
         raise ConfigError(
-            f'{expression!r} is no cron expression ({error}); for instance "0 2 * * *" is 02:00 every day'
+            f'{expression!r} is not a cron expression ({error}); for instance "0 2 * * *" is 02:00 every day'
         ) from error
 
 
 @contextlib.contextmanager
 def prefect_server(project: Project) -> Iterator[str]:
     """Use the server at ``PREFECT_API_URL``, or run one on loopback as long as the block lasts."""
-    if given := os.environ.get("PREFECT_API_URL"):
-        if not _answers(given):
-            raise ToolError(f"no Prefect server answers at PREFECT_API_URL={given}; start it, or unset the variable")
-        with _prefect_errors(given):
-            yield given
+    if user_url := os.environ.get("PREFECT_API_URL"):
+        if not _answers(user_url):
+            raise ToolError(f"no Prefect server answers at PREFECT_API_URL={user_url}; start it, or unset the variable")
+        with _prefect_errors(user_url):
+            yield user_url
         return
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -122,7 +122,7 @@ def prefect_server(project: Project) -> Iterator[str]:
     ]
     with (
         log.open("wb") as stream,
-        # A session of its own: Ctrl-C ends the run first, which tells the server so.
+        # Its own session, so that Ctrl-C reaches the run alone, which still reports its end to the server.
         subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=stream, stderr=stream, start_new_session=True
         ) as server,
@@ -139,7 +139,7 @@ def prefect_server(project: Project) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _prefect_errors(url: str) -> Iterator[None]:
-    """Turn what Prefect's client raises, where its server cannot be used any longer, into `ToolError`."""
+    """Turn exceptions of Prefect's client, when its server is not usable any longer, into `ToolError`."""
     try:
         yield
     except Exception as error:
@@ -160,7 +160,7 @@ def _stop(server: subprocess.Popen[bytes]) -> None:
     if server.poll() is None and "prefect.events.worker" in sys.modules:
         from prefect.events.worker import EventsWorker
 
-        # What Prefect has still to tell it: at its exit it would look for a server that is gone, for seconds.
+        # Send pending events now: at exit Prefect would spend seconds looking for a server that is gone.
         EventsWorker.drain_all(timeout=STOP_SECONDS)
     server.terminate()
     try:
@@ -170,7 +170,7 @@ def _stop(server: subprocess.Popen[bytes]) -> None:
 
 
 def _wait(url: str, server: subprocess.Popen[bytes], log: str) -> None:
-    """Wait as long as the server is at its start: a slow machine may take minutes."""
+    """Wait until the server answers; starting may take minutes on a slow machine."""
     end = time.monotonic() + HANG_SECONDS
     while not _answers(url):
         if server.poll() is not None or time.monotonic() > end:

@@ -78,7 +78,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 def run(project: Project, *, read: tuple[str, ...] = READ, scorer: str | None = SCORER) -> None:
     """Split and contaminate for real, keep the rows, and log the other stages as they would be."""
     for stage in ("split", "contaminate"):
-        stages.run(project, stage)
+        stages.run_verb(project, stage)
     name = project.dataset
     keep_rows(project.root, project.events, name)
     for stage in read:
@@ -126,7 +126,7 @@ def test_every_use_of_rows_is_found_by_content(project: Project) -> None:
     (told,) = found.runs
     assert counts(told["uses"]) == counts(scorer["uses"]) | counts(scorer["run_only"])
     assert told["scorers"] == [SCORER]
-    assert (found.asked.by, sum(found.known)) == ("content", len(asked))
+    assert (found.query.by, sum(found.known)) == ("content", len(asked))
     assert "not used: column 'remark'" in found.notes
     assert list(scorer["uses"]) == [use for use in OWN if use in scorer["uses"]]
 
@@ -138,7 +138,7 @@ def test_rows_are_told_by_id_and_by_fingerprint_too(project: Project) -> None:
     by_id = ask(project, asked[["row_id"]])
     prints = pd.concat(roles(project).values())[["row_id", "fingerprint"]].drop_duplicates()
     by_print = ask(project, asked[["row_id"]].merge(prints)[["fingerprint"]])
-    assert [found.asked.by for found in (by_content, by_id, by_print)] == ["content", "row_id", "fingerprint"]
+    assert [found.query.by for found in (by_content, by_id, by_print)] == ["content", "row_id", "fingerprint"]
     assert by_content.scorers == by_id.scorers == by_print.scorers != []
 
 
@@ -163,7 +163,7 @@ def test_duplicates_are_counted_and_near_misses_are_not_guessed(project: Project
     near = one + np.float32(1e-3)
     found = ask(project, pd.concat([one, one, near, one * 0 - 0.0]))
     assert found.known == [True, True, False, False]
-    assert (found.asked.n_rows, found.asked.different) == (4, 3)
+    assert (found.query.n_rows, found.query.different) == (4, 3)
     (use,) = {**found.scorers[0]["uses"], **found.scorers[0]["run_only"]}.values()
     assert use == {"rows": 2, "stored": 2}
 
@@ -183,7 +183,7 @@ def test_copies_asked_about_and_copies_stored_are_not_multiplied(project: Projec
     assert {n["stored"] for n in found.runs[0]["uses"].values()} <= {1, 500, 501}
     ledger = open_ledger(project)
     with ledger.connect() as connection:
-        find(connection, project.root, found.asked)
+        find(connection, project.root, found.query)
         assert connection.execute("SELECT count(*) FROM hits").fetchone() == (501,)
 
 
@@ -338,7 +338,9 @@ def test_a_newer_ledger_is_refused(project: Project) -> None:
     head = ledger_folder(project.root) / "ledger.json"
     head.write_text(json.dumps({**json.loads(head.read_text()), "schema": 2}))
     before = tree(project.root)
-    with pytest.raises(LedgerError, match=r"ledger\.json has schema 2, and this Assay knows 1; a newer version wrote"):
+    with pytest.raises(
+        LedgerError, match=r"ledger\.json has schema 2, and this Assay supports 1; a newer version wrote"
+    ):
         who_saw(project, project.root / "asked.csv")
     assert tree(project.root) == before
 
@@ -364,7 +366,7 @@ def test_changed_and_lost_rows_are_missed(project: Project) -> None:
     found = ask(project, table(project))
     assert found.scorers == found.runs == []
     assert any(f"{kept} was changed and is left out" in note for note in found.notes)
-    assert any(f"{SCORER}: what it saw is not known here" in note for note in found.notes)
+    assert any(f"{SCORER}: the rows that it used are not known here" in note for note in found.notes)
     kept.unlink()
     assert any(f"{kept}, are gone" in note for note in ask(project, table(project)).notes)
     kept.write_bytes(content)
@@ -500,7 +502,7 @@ def test_ids_that_are_numbers_of_another_dataset(project: Project) -> None:
     write_dataset(project.root / "data" / OTHER, Dataset(Card(OTHER, TABULAR, columns, "made here"), other))
     run(project)
     found = ask(project, pd.DataFrame({"patient": ids[:20]}))
-    assert found.asked.by == "row_id"
+    assert found.query.by == "row_id"
     assert sum(found.known) == 20
 
 
@@ -511,7 +513,7 @@ def test_rows_that_fit_several_layouts_of_a_dataset_are_counted_once(project: Pr
     asked = table(project).iloc[:30].drop(columns="row_id")
     write_dataset(project.root / "data" / NAME, fewer)
     found = ask(project, asked)
-    assert (found.asked.n_rows, found.asked.different, sum(found.known)) == (30, 30, 30)
+    assert (found.query.n_rows, found.query.different, sum(found.known)) == (30, 30, 30)
 
 
 def test_datasets_with_the_same_columns_are_kept_apart(project: Project) -> None:
@@ -580,7 +582,7 @@ def test_suspects_are_asked_about_and_what_was_injected_on_purpose_is_not(projec
     flags = {"suspicion": 0.5, "suspect": [1, 1, 1, 0, 0, 1], "injected": [0, 0, 0, 0, 0, 1]}
     found = ask(project, train[["row_id", "fingerprint"]].assign(**flags))
     assert counts(found.scorers[0]["uses"]) == {"train": 3}
-    assert found.asked.n_rows == 3
+    assert found.query.n_rows == 3
     assert any("3 of 6 rows are marked as suspect" in note for note in found.notes)
 
 

@@ -19,7 +19,7 @@ from tests.openlineage_model import contamination_schema, problems
 from assay.data.dataset import Card, Dataset, RowSet, write_dataset
 from assay.data.modalities.image import Image
 from assay.data.modalities.tabular import TABULAR
-from assay.openlineage.client import new_run_id, tell_run_ended, tell_run_started, telling
+from assay.openlineage.client import emit_run_ended, emit_run_started, new_run_id, stage_events
 from assay.openlineage.datasets import SCHEMA_ID, contamination, input_datasets
 from assay.project.layout import Project
 
@@ -63,7 +63,7 @@ def states(project: Project) -> list[tuple[str, str]]:
 
 
 def fail_at_work(project: Project, stage: str, error: BaseException) -> None:
-    with telling(project, stage) as begin:
+    with stage_events(project, stage) as begin:
         begin()
         raise error
 
@@ -79,10 +79,10 @@ def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("error", "state"), [(ValueError("bad ore"), "FAIL"), (KeyboardInterrupt(), "ABORT")])
 def test_a_run_and_its_stage_end_as_they_were_ended(tmp_path: Path, error: BaseException, state: str) -> None:
     project, run = make_project(tmp_path), new_run_id()
-    tell_run_started(project, run)
+    emit_run_started(project, run)
     with pytest.raises(type(error)):
         fail_at_work(project, "contaminate", error)
-    tell_run_ended(project, run, error)
+    emit_run_ended(project, run, error)
     names = [("metals.run", "START"), ("metals.contaminate", "START"), ("metals.contaminate", state)]
     assert states(project) == [*names, ("metals.run", state)]
     events = told(project)
@@ -94,9 +94,9 @@ def test_a_run_and_its_stage_end_as_they_were_ended(tmp_path: Path, error: BaseE
 
 def test_a_stage_after_its_run_has_no_parent(tmp_path: Path) -> None:
     project, run = make_project(tmp_path), new_run_id()
-    tell_run_started(project, run)
-    tell_run_ended(project, run, RuntimeError())
-    with pytest.raises(RuntimeError), telling(project, "split"):
+    emit_run_started(project, run)
+    emit_run_ended(project, run, RuntimeError())
+    with pytest.raises(RuntimeError), stage_events(project, "split"):
         raise RuntimeError
     events = told(project)[2:]
     assert [event["eventType"] for event in events] == ["START", "FAIL"]
@@ -105,7 +105,7 @@ def test_a_stage_after_its_run_has_no_parent(tmp_path: Path) -> None:
 
 def test_nothing_is_told_of_a_stage_that_never_begins(tmp_path: Path) -> None:
     project = make_project(tmp_path)
-    with telling(project, "split"):
+    with stage_events(project, "split"):
         pass
     assert told(project) == []
 
@@ -113,15 +113,15 @@ def test_nothing_is_told_of_a_stage_that_never_begins(tmp_path: Path) -> None:
 def test_disabled_tells_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENLINEAGE_DISABLED", "True")
     project = make_project(tmp_path)
-    tell_run_started(project, new_run_id())
+    emit_run_started(project, new_run_id())
     assert told(project) == []
 
 
 def test_a_problem_with_telling_does_not_stop_the_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     project = make_project(tmp_path)
     (project.data / "features.npy").write_bytes(b"not an array")
-    tell_run_started(project, new_run_id())
-    assert capsys.readouterr().err.count("OpenLineage: an event could not be told") == 1
+    emit_run_started(project, new_run_id())
+    assert capsys.readouterr().err.count("OpenLineage: an event could not be written") == 1
 
 
 def test_the_address_of_the_git_remote_stays_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +130,7 @@ def test_the_address_of_the_git_remote_stays_here(tmp_path: Path, monkeypatch: p
     remote = ["git", "-C", str(tmp_path), "remote", "add", "origin", "https://user:secret@example.org/metals.git"]
     subprocess.run(remote, check=True)
     monkeypatch.chdir(tmp_path)
-    tell_run_started(project, new_run_id())
+    emit_run_started(project, new_run_id())
     assert len(told(project)) == 1
     assert "secret" not in (project.state / "openlineage.jsonl").read_text()
 
@@ -147,7 +147,7 @@ def test_the_schema_of_the_facet_is_one_and_holds_known_and_unknown_apart(tmp_pa
     Draft202012Validator.check_schema(schema)
     assert schema["$id"] == SCHEMA_ID
     project = make_project(tmp_path)
-    tell_run_started(project, new_run_id())
+    emit_run_started(project, new_run_id())
     (event,) = told(project)
     own = {
         "_producer": event["producer"],
@@ -178,7 +178,7 @@ def test_what_is_not_finite_is_counted_and_never_told_as_a_number(tmp_path: Path
 
 def test_images_are_one_field(tmp_path: Path) -> None:
     project = make_project(tmp_path, image_shape=(2, 2))
-    tell_run_started(project, new_run_id())
+    emit_run_started(project, new_run_id())
     (event,) = told(project)
     (dataset,) = event["inputs"]
     assert dataset["name"] == project.data.as_posix()

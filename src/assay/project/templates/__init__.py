@@ -1,7 +1,7 @@
-"""The files that `assay init` writes: copies of this repository's own, but for the README.
+"""The files that `assay init` writes: copies of this repository's files, except for the README.
 
-``python -m assay.project.templates`` (part of ``make format``) copies them anew; a test holds them equal. None has its
-real name here, since DVC, Git and Assay act on such files wherever they find them.
+``python -m assay.project.templates`` (part of ``make format``) copies them again; a test compares them. They have the
+suffix ``.template`` here, since DVC, Git and Assay act on files with the real names wherever they find them.
 """
 
 from __future__ import annotations

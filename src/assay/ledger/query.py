@@ -1,15 +1,15 @@
-"""A user's file of rows, and how its rows are told: by their content's fingerprint, or by their id."""
+"""A user's file of rows, matched to stored rows by fingerprint of their content or by row id."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from assay.arrays import Flags, Texts
 from assay.data.dataset import fingerprints
 from assay.data.files import features_of, read_frame, texts_of
 from assay.data.quarantine import FINGERPRINT
@@ -23,7 +23,7 @@ _TRUE, _FALSE = ("1", "1.0", "true"), ("0", "0.0", "false", "")
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The columns that some version of a dataset has, and what its column of ids is called in the user's files."""
+    """The columns of one version of a dataset, and the name of the id column in the user's files."""
 
     dataset: str
     columns: tuple[str, ...]
@@ -31,18 +31,18 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """Rows that somebody asks about.
+class RowQuery:
+    """The rows of a user's file, with the keys by which the ledger finds them.
 
     Attributes
     ----------
     path : Path
     by : {"content", "fingerprint", "row_id"}
-        What its rows are told by.
+        What the rows are matched by.
     n_rows : int
     keys : DataFrame
         ``place`` (of the row in the file, from 0), ``dataset`` (None: any) and ``key``: the fingerprint
-        in hex, or the row id. A place has several keys where several layouts fit.
+        in hex, or the row id. A row has several keys where several layouts fit.
     row_ids : ndarray of str, shape (n_rows,)
         Ids in the file, "" where there are none.
     notes : tuple of str
@@ -52,47 +52,47 @@ class Asked:
     by: str
     n_rows: int
     keys: pd.DataFrame
-    row_ids: np.ndarray[Any, np.dtype[np.object_]]
+    row_ids: Texts
     notes: tuple[str, ...]
 
     @property
     def datasets(self) -> list[str]:
-        """Names of the datasets whose columns fit; empty where rows are told by fingerprint."""
+        """Names of the datasets whose columns fit; empty where rows are matched by fingerprint."""
         return sorted(set(self.keys["dataset"].dropna()))
 
     @property
     def different(self) -> int:
-        """How many rows of the file differ from one another; where several layouts fit, by the one that says most."""
+        """Number of different rows in the file; where several layouts fit, the largest of their numbers."""
         layout = self.keys.groupby(["dataset", "place"], dropna=False).cumcount()
         return int(self.keys.groupby([self.keys["dataset"], layout], dropna=False)["key"].nunique().max())
 
 
-def read_asked(path: Path, layouts: Sequence[Layout], *, dataset: str | None = None) -> Asked:
+def read_query(path: Path, layouts: Sequence[Layout], *, dataset: str | None = None) -> RowQuery:
     """Read a CSV or Parquet file of rows.
 
-    They are told by a column ``fingerprint`` if the file has one; else by content if it has every feature column of
-    a dataset, in any order; else by a column ``row_id``, or what the dataset's ids were called when it was ingested.
-    Where a file with fingerprints has a column ``suspect``, only the rows that it marks are asked about, and of those
-    only what a column ``injected`` does not mark as injected on purpose.
+    Rows are matched by a column ``fingerprint`` if the file has one; else by content if it has every feature column of
+    a dataset, in any order; else by a column ``row_id``, or the id column that the dataset was ingested with.
+    If a file with fingerprints has a column ``suspect``, only rows with a true value in it are used; rows that a column
+    ``injected`` marks are left out.
 
     Parameters
     ----------
     path : Path
     layouts : sequence of Layout
-        All that is known of the project's datasets.
+        The known versions of the project's datasets.
     dataset : str, optional
-        Ask about this dataset alone.
+        Search this dataset alone.
 
     Raises
     ------
     DataError
         The file cannot be used, there is no such dataset, or the columns fit none.
     """
-    known = sorted({layout.dataset for layout in layouts})
-    if dataset is not None and dataset not in known:
-        raise DataError(f"there is no dataset {dataset!r}; there are {', '.join(known) or 'none'}")
-    if not known:
-        raise DataError("no dataset is known here; bring one in with `assay ingest`")
+    dataset_names = sorted({layout.dataset for layout in layouts})
+    if dataset is not None and dataset not in dataset_names:
+        raise DataError(f"there is no dataset {dataset!r}; there are {', '.join(dataset_names) or 'none'}")
+    if not dataset_names:
+        raise DataError("no dataset is known here; add one with `assay ingest`")
     layouts = [layout for layout in layouts if dataset in (None, layout.dataset)]
     features = {column for layout in layouts for column in layout.columns}
     ids = {PRINT, ID, *(layout.id_column for layout in layouts if layout.id_column)} - features
@@ -103,24 +103,24 @@ def read_asked(path: Path, layouts: Sequence[Layout], *, dataset: str | None = N
         return _by_fingerprint(path, _as_written(path, frame, {PRINT, ID, SUSPECT, INJECTED} & features), dataset)
     if fits:
         return _by_content(path, frame, fits)
-    named = {layout.dataset: column for layout in layouts if (column := _id_column(layout, header))}
-    if not named:
+    id_columns = {layout.dataset: column for layout in layouts if (column := _id_column(layout, header))}
+    if not id_columns:
         raise DataError(_missing(path, header, layouts))
-    return _by_id(path, _as_written(path, frame, {*named.values()} & features), named)
+    return _by_id(path, _as_written(path, frame, {*id_columns.values()} & features), id_columns)
 
 
 def _as_written(path: Path, frame: pd.DataFrame, columns: set[str]) -> pd.DataFrame:
-    """Return the frame with `columns` as texts: of those that were read as numbers, being features elsewhere."""
+    """Read the frame again as texts if `columns`, which are features of other datasets, were read as numbers."""
     return read_frame(path, (), texts=[*map(str, frame.columns)]) if columns else frame
 
 
 def _id_column(layout: Layout, header: list[str]) -> str | None:
-    wanted = (ID, layout.id_column)
-    return next((name for name in wanted if name in header and name not in layout.columns), None)
+    names = (ID, layout.id_column)
+    return next((name for name in names if name in header and name not in layout.columns), None)
 
 
 def _missing(path: Path, header: list[str], layouts: Sequence[Layout]) -> str:
-    """Say which columns are missing for the dataset that lacks the fewest."""
+    """Return the message about the columns that the file lacks, for the dataset that lacks the fewest."""
     gaps = {layout: [name for name in layout.columns if name not in header] for layout in layouts}
     nearest = min(layouts, key=lambda layout: len(gaps[layout]))
     lacks, name = gaps[nearest], nearest.dataset
@@ -132,39 +132,41 @@ def _missing(path: Path, header: list[str], layouts: Sequence[Layout]) -> str:
     )
 
 
-def _by_fingerprint(path: Path, frame: pd.DataFrame, dataset: str | None) -> Asked:
+def _by_fingerprint(path: Path, frame: pd.DataFrame, dataset: str | None) -> RowQuery:
     prints = np.array([text.strip().lower() for text in texts_of(frame[PRINT])], dtype=object)
-    for place, text in enumerate(prints):
+    for number, text in enumerate(prints):
         if not FINGERPRINT.fullmatch(text):
-            raise DataError(f"{path.name}, row {place}: {text!r} is not a fingerprint (32 hex digits); mend it")
+            raise DataError(f"{path.name}, row {number}: {text!r} is not a fingerprint (32 hex digits); correct it")
     keys = pd.DataFrame({"place": np.arange(len(frame)), "dataset": dataset, "key": prints})
     notes: tuple[str, ...] = ()
     if SUSPECT in frame.columns:
         marked = _marked(path, frame)
-        notes = (f"{int(marked.sum())} of {len(frame)} rows are marked as suspect; only these are meant",)
+        notes = (f"{int(marked.sum())} of {len(frame)} rows are marked as suspect; only these are used",)
         keys, frame = keys[marked].assign(place=np.arange(marked.sum())), frame[marked]
-    return Asked(path, PRINT, len(frame), keys, _ids(frame, ID), notes)
+    return RowQuery(path, PRINT, len(frame), keys, _ids(frame, ID), notes)
 
 
-def _marked(path: Path, frame: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _marked(path: Path, frame: pd.DataFrame) -> Flags:
     """Return the mask of suspects, without rows that were injected on purpose."""
     suspect, injected = (_flags(path, frame, name) for name in (SUSPECT, INJECTED))
     if not (suspect & ~injected).any():
-        raise DataError(f"{path.name} marks no row as {SUSPECT} but injected ones; there is nothing to ask about")
+        raise DataError(
+            f"{path.name} marks no row as {SUSPECT}, apart from injected ones; there is nothing to search for"
+        )
     return suspect & ~injected
 
 
-def _flags(path: Path, frame: pd.DataFrame, name: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _flags(path: Path, frame: pd.DataFrame, name: str) -> Flags:
     if name not in frame.columns:
         return np.zeros(len(frame), dtype=bool)
     plain = [text.strip().lower() for text in texts_of(frame[name])]
-    for place, text in enumerate(plain):
+    for number, text in enumerate(plain):
         if text not in (*_TRUE, *_FALSE):
-            raise DataError(f"{path.name}, row {place}: {name} is {text!r}; allowed are 0, 1, true and false")
+            raise DataError(f"{path.name}, row {number}: {name} is {text!r}; allowed are 0, 1, true and false")
     return np.isin(plain, _TRUE)
 
 
-def _by_content(path: Path, frame: pd.DataFrame, fits: list[Layout]) -> Asked:
+def _by_content(path: Path, frame: pd.DataFrame, fits: list[Layout]) -> RowQuery:
     parts = [
         pd.DataFrame(
             {
@@ -176,22 +178,22 @@ def _by_content(path: Path, frame: pd.DataFrame, fits: list[Layout]) -> Asked:
         for layout in fits
     ]
     keys = pd.concat(parts, ignore_index=True).drop_duplicates()
-    named = next(filter(None, (_id_column(layout, list(map(str, frame.columns))) for layout in fits)), ID)
-    used = {named, *(column for layout in fits for column in layout.columns)}
-    return Asked(path, CONTENT, len(frame), keys, _ids(frame, named), _ignored(frame, used))
+    id_column = next(filter(None, (_id_column(layout, list(map(str, frame.columns))) for layout in fits)), ID)
+    used = {id_column, *(column for layout in fits for column in layout.columns)}
+    return RowQuery(path, CONTENT, len(frame), keys, _ids(frame, id_column), _ignored(frame, used))
 
 
-def _by_id(path: Path, frame: pd.DataFrame, named: dict[str, str]) -> Asked:
+def _by_id(path: Path, frame: pd.DataFrame, id_columns: dict[str, str]) -> RowQuery:
     parts = [
         pd.DataFrame({"place": np.arange(len(frame)), "dataset": name, "key": texts_of(frame[column])})
-        for name, column in named.items()
+        for name, column in id_columns.items()
     ]
-    column = next(iter(named.values()))
+    column = next(iter(id_columns.values()))
     keys = pd.concat(parts, ignore_index=True)
-    return Asked(path, ID, len(frame), keys, _ids(frame, column), _ignored(frame, {*named.values()}))
+    return RowQuery(path, ID, len(frame), keys, _ids(frame, column), _ignored(frame, {*id_columns.values()}))
 
 
-def _ids(frame: pd.DataFrame, column: str) -> np.ndarray[Any, np.dtype[np.object_]]:
+def _ids(frame: pd.DataFrame, column: str) -> Texts:
     return texts_of(frame[column]) if column in frame.columns else np.full(len(frame), "", dtype=object)
 
 
