@@ -218,7 +218,7 @@ def _categories(calibrator: Calibrator, rows: RowSet) -> tuple[NDArray[np.object
 
     The others, which cannot be suspected, are given any category that was.
     """
-    if not isinstance(calibrator, MondrianCalibrator) or calibrator.beside != "category":
+    if not isinstance(calibrator, MondrianCalibrator) or calibrator.side_information != "category":
         return None, np.ones(len(rows), dtype=np.bool_)
     category = rows.rows["category"]
     known = category.isin(calibrator.keys_)
