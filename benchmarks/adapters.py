@@ -35,7 +35,7 @@ from assay.calibration.adapters.ares import Ares
 from assay.calibration.adapters.auto import choose_adapter
 from assay.calibration.adapters.cadet import Cadet
 from assay.calibration.adapters.outputs import Outputs, observe
-from assay.calibration.adapters.probes import make_probes
+from assay.calibration.adapters.probes import make_probes_by_kind
 from assay.calibration.adapters.registry import ScoreAdapter, auto_candidates
 from assay.calibration.calibrators.conformal import ConformalCalibrator
 from assay.calibration.calibrators.mondrian import MondrianCalibrator
@@ -82,7 +82,7 @@ def measure(name: str, seed: int) -> Found:
     judged = np.concatenate([parts[role].features for role in ("selection", "test")])
     raw["judged"], first = np.unique(judged, axis=0, return_index=True)
     anomalous = np.concatenate([parts[role].labels == 1 for role in ("selection", "test")])[first]
-    probes = make_probes(raw["adapt"], card.modality, seed=seed)
+    probes = make_probes_by_kind(raw["adapt"], card.modality, seed=seed)
     scaler = card.modality.scaler().fit(train)
     scaled = {role: scaler.transform(rows) for role, rows in (raw | probes).items()}
     null_model = card.modality.null_model().fit(scaler.transform(train))

@@ -194,7 +194,7 @@ def recall(adapter: Ares, stored: Any, rows: Any) -> float:
     """Return the share of the true nearest neighbours of rows (n, d) that the adapter's index finds."""
     assert adapter.index_ is not None
     found = np.empty((len(rows), adapter.k_), dtype=np.int64)
-    adapter.index_.search(rows, lambda block: found.__setitem__(block.places, block.neighbours))
+    adapter.index_.search(rows, lambda block: found.__setitem__(block.rows, block.neighbours))
     squared = np.square(stored).sum(axis=1) - 2 * rows @ stored.T
     true = np.argpartition(squared, adapter.k_ - 1, axis=1)[:, : adapter.k_]
     return float(np.mean([np.isin(a, b).mean() for a, b in zip(true, found, strict=True)]))

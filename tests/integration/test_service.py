@@ -39,7 +39,7 @@ from assay.project.deployment import keep, promote, read_deployment
 from assay.project.scorers import list_scorers
 from assay.release.bento import Published, publish, serve
 from assay.scorer.scorer import ScoreFunction, Scorer, write_scorer
-from assay.service.requests import read_rows
+from assay.service.requests import read_request_rows
 
 CHECKOUT = Path(__file__).parents[2]
 NAME = "breast-cancer_2"
@@ -259,13 +259,13 @@ def test_a_batch_in_which_nothing_can_be_flagged_is_told_why(client: httpx.Clien
 
 def test_a_category_may_be_text_or_a_number() -> None:
     content = {"columns": ["b", "site", "a"], "rows": [[1.0, "north", 2.0], [3.0, 7.0, 4.0]]}
-    rows, categories = read_rows(content, ("a", "b"), "site")
+    rows, categories = read_request_rows(content, ("a", "b"), "site")
     np.testing.assert_array_equal(rows, [[2, 1], [4, 3]])
     assert categories == ["north", "7"]
     with pytest.raises(InputError, match="'site' is missing"):
-        read_rows({"columns": ["a", "b"], "rows": []}, ("a", "b"), "site")
+        read_request_rows({"columns": ["a", "b"], "rows": []}, ("a", "b"), "site")
     with pytest.raises(InputError, match="row 0: the category is null"):
-        read_rows({"columns": ["a", "b", "site"], "rows": [[1.0, 2.0, None]]}, ("a", "b"), "site")
+        read_request_rows({"columns": ["a", "b", "site"], "rows": [[1.0, 2.0, None]]}, ("a", "b"), "site")
 
 
 def test_whole_numbers_are_numbers(client: httpx.Client, scorer: Scorer) -> None:

@@ -218,7 +218,7 @@ def _categories(calibrator: Calibrator, rows: RowSet) -> tuple[Texts | None, Fla
 
     Rows of other categories, which cannot be suspects, get an arbitrary calibrated category.
     """
-    if not isinstance(calibrator, MondrianCalibrator) or calibrator.beside != "category":
+    if not isinstance(calibrator, MondrianCalibrator) or calibrator.side_information != "category":
         return None, np.ones(len(rows), dtype=np.bool_)
     category = rows.rows["category"]
     is_calibrated = category.isin(calibrator.keys_)

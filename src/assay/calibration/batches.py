@@ -1,49 +1,47 @@
-"""Decisions about many rows at once: the false discovery rate, and a bound for rows picked after looking.
+"""Decisions about a batch of rows: false discovery rate, and a bound for rows picked after inspection.
 
 Both need p-values that satisfy the Simes inequality. Split conformal p-values do, although the rows of a batch share
-one reference (Bates, Candes, Lei, Romano, Sesia 2023, theorem 2: positive dependence on a subset, PRDS): when a normal
-row changes places with a higher calibration score, its own p-value falls and no other one rises, and it is as likely in
-any place. That also holds with ties, counted or randomised by a number for each row, which the theorem leaves out, and
-with one reference for each stratum. It does not for weighted p-values (weights differ from row to row), nor for those
-of cross-calibration, nor for randomised ones that share a number.
+one reference (Bates, Candes, Lei, Romano, Sesia 2023, theorem 2: positive dependence on a subset, PRDS). If a normal
+row trades places with a higher calibration score, its p-value falls and no other p-value rises; and all places are
+equally likely. The argument also covers cases outside the theorem: ties (counted, or randomised by one number per row),
+and one reference per stratum. It does not cover weighted p-values (weights differ between rows), those of
+cross-calibration, or randomised p-values that share a number.
 
 Normal rows must be exchangeable with the calibration rows. All guarantees are averages or probabilities over both the
-calibration rows and the batch: with one given reference, one batch after another errs in the same direction.
+calibration rows and the batch. With one fixed reference the errors of several batches go in the same direction.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from assay.arrays import Doubles, Flags, Floats
 from assay.errors import InputError
 from assay.parameters import check_share
 
-PValues = NDArray[np.floating[Any]]
 LARGEST_DENOMINATOR = 10**6
 
 
-def benjamini_hochberg(p_values: PValues, alpha: float) -> NDArray[np.bool_]:
+def benjamini_hochberg(p_values: Floats, alpha: float) -> Flags:
     """Flag rows of a batch so that the false discovery rate is at most ``alpha * n_normal / n``.
 
     The rows with the r smallest p-values are flagged, for the largest r whose r-th smallest is
     ``<= alpha * r / n`` (Benjamini and Hochberg 1995; for conformal p-values Bates et al. 2023). The false discovery
-    rate is the mean, over batches and calibration sets, of the share of normal rows among those flagged, 0 where none
-    is flagged. With m calibration rows no p-value is below 1 / (m + 1): unless at least ``n / ((m + 1) alpha)`` rows
-    reach it, it flags nothing.
+    rate is the share of normal rows among the flagged ones (0 if none is flagged), averaged over batches and
+    calibration sets. With m calibration rows no p-value is below 1 / (m + 1): nothing is flagged unless at least
+    ``n / ((m + 1) alpha)`` rows have this p-value.
 
-    The comparison needs no tolerance: alpha stands for the fraction it is the nearest number to (0.1 for 1/10), and
-    alpha * r / n is rounded once, as a p-value k / (m + 1) is, so that equal fractions are equal numbers. (Where
-    alpha is no fraction with a denominator up to 10^6, it is rounded twice.)
+    The comparison needs no tolerance. alpha is read as the simple fraction that rounds to it (0.1 as 1/10), and
+    alpha * r / n is rounded once, like a p-value k / (m + 1), so that equal fractions are equal numbers. (If alpha is
+    not such a fraction, with a denominator up to 10^6, it is rounded twice.)
 
     Parameters
     ----------
     p_values : ndarray of float, shape (n,)
-        Of all rows of the batch, also of those that nobody wants flagged.
+        p-values of all rows of the batch; leave none out.
     alpha : float
         Between 0 and 1, both excluded.
 
@@ -66,12 +64,12 @@ def benjamini_hochberg(p_values: PValues, alpha: float) -> NDArray[np.bool_]:
 
 
 def discovery_limits(n: int, smallest: float, alpha: float) -> str:
-    """Return "", or a sentence that says how many rows of a batch it takes for `benjamini_hochberg` to flag any.
+    """Return a sentence on how many rows must stand out for `benjamini_hochberg` to flag any, or "" if one is enough.
 
     Parameters
     ----------
     n : int
-        Rows of the batch.
+        Number of rows of the batch.
     smallest : float
         The smallest p-value that a row can have (`assay.calibration.calibrators.registry.Calibrator.smallest_eps`).
     alpha : float
@@ -79,26 +77,26 @@ def discovery_limits(n: int, smallest: float, alpha: float) -> str:
     fewest = 1 + int(np.searchsorted(_levels(check_share(alpha, "alpha"), n, n), smallest))
     if fewest == 1 or n == 0:
         return ""
-    told = f"as no p-value is below {smallest:.3g}; smaller batches or more calibration rows take fewer"
+    reason = f"as no p-value is below {smallest:.3g}; smaller batches or more calibration rows take fewer"
     if fewest > n:
-        return f"At a false discovery rate of {alpha:g} no row of a batch of {n} can be flagged, {told}."
+        return f"At a false discovery rate of {alpha:g} no row of a batch of {n} can be flagged, {reason}."
     return (
         f"At a false discovery rate of {alpha:g} rows of a batch of {n} are flagged only if at least {fewest} of them "
-        f"stand out, {told}."
+        f"stand out, {reason}."
     )
 
 
-def false_discovery_bound(p_values: PValues, chosen: NDArray[np.bool_], delta: float) -> int:
-    """Return how many of the chosen rows are normal at most, however they were chosen.
+def false_discovery_bound(p_values: Floats, chosen: Flags, delta: float) -> int:
+    """Return an upper bound on the number of normal rows among the chosen rows, however they were chosen.
 
-    With probability at least ``1 - delta`` the bound holds for all subsets of the batch at once, so also for one
-    picked after looking at p-values, scores and features, and for as many as anybody likes to try: closed testing
-    with Simes tests (Goeman, Meijer, Krebs, Solari 2019, theorem 1 with lemma 2). It takes O(n log n).
+    With probability at least ``1 - delta`` the bound holds for all subsets of the batch at once. It therefore holds for
+    any number of subsets picked after inspecting p-values, scores and features: closed testing with Simes tests
+    (Goeman, Meijer, Krebs, Solari 2019, theorem 1 with lemma 2). Takes O(n log n).
 
     Parameters
     ----------
     p_values : ndarray of float, shape (n,)
-        Of all rows of the batch, not of the chosen ones alone.
+        p-values of all rows of the batch, not only of the chosen ones.
     chosen : ndarray of bool, shape (n,)
     delta : float
         Between 0 and 1, both excluded.
@@ -118,20 +116,19 @@ def false_discovery_bound(p_values: PValues, chosen: NDArray[np.bool_], delta: f
     return picked.size - _discoveries(picked, among, delta)
 
 
-def _largest_unrejected(ordered: PValues, delta: float) -> int:
-    """Return the largest h such that the Simes test does not reject that all h largest p-values are of normal rows.
-
-    A test that rejects for h rejects for h + 1: a smaller p-value came in and j/h <= (j + 1)/(h + 1).
-    """
+def _largest_unrejected(ordered: Floats, delta: float) -> int:
+    """Return the largest h for which the Simes test accepts that the h largest p-values are all of normal rows."""
 
     def rejects(size: int) -> bool:
         return bool((ordered[ordered.size - size :] <= _levels(delta, size, size)).any())
 
+    # Bisection is allowed: if the test rejects for h, it rejects for h + 1, since one smaller p-value is added and
+    # j/h <= (j + 1)/(h + 1).
     return bisect_left(range(1, ordered.size + 1), True, key=rejects)
 
 
-def _discoveries(picked: PValues, among: int, delta: float) -> int:
-    """Return how many of the picked rows are anomalies at least: max over u of 1 - u + #{p <= u delta / among}."""
+def _discoveries(picked: Floats, among: int, delta: float) -> int:
+    """Return a lower bound on the anomalies among the picked rows: max over u of 1 - u + #{p <= u delta / among}."""
     if among == 0 or picked.size == 0:
         return picked.size
     first = np.searchsorted(_levels(delta, picked.size, among), picked, side="left")
@@ -139,15 +136,15 @@ def _discoveries(picked: PValues, among: int, delta: float) -> int:
     return max(0, int((counts - np.arange(picked.size)).max()))
 
 
-def _levels(level: float, count: int, among: int) -> NDArray[np.float64]:
-    """Return ``level * r / among`` for r = 1 .. count, each rounded once if the level is a fraction."""
+def _levels(level: float, count: int, among: int) -> Doubles:
+    """Return ``level * r / among`` for r = 1 .. count, each rounded once if the level is a simple fraction."""
     nearest = Fraction(level).limit_denominator(LARGEST_DENOMINATOR)
-    over, under = nearest.as_integer_ratio() if float(nearest) == level else (level, 1)
-    levels: NDArray[np.float64] = np.arange(1, count + 1) * over / (among * under)
+    numerator, denominator = nearest.as_integer_ratio() if float(nearest) == level else (level, 1)
+    levels: Doubles = np.arange(1, count + 1) * numerator / (among * denominator)
     return levels
 
 
-def _check(p_values: PValues) -> NDArray[np.float64]:
+def _check(p_values: Floats) -> Doubles:
     p = np.asarray(p_values, dtype=np.float64)
     if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
         raise InputError(f"p-values have shape {p.shape} or are not all between 0 and 1; give shape (n,), none NaN")

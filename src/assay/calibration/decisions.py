@@ -1,4 +1,4 @@
-"""From scored rows to p-values, whatever the calibrator compares them by, and from p-values to flags."""
+"""From scored rows to p-values, for every calibrator, and from p-values to flags."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from assay.arrays import Doubles, Flags, Floats, Singles, Texts
 from assay.calibration.adapters.outputs import Outputs, observe
 from assay.calibration.batches import benjamini_hochberg, discovery_limits
 from assay.calibration.calibrators.registry import Calibrator
 from assay.calibration.hardness import Strata
-from assay.data.categories import Texts
 from assay.errors import InputError
 from assay.parameters import check_share
 
@@ -24,29 +24,28 @@ if TYPE_CHECKING:
     from assay.data.null_models import NullModel
     from assay.detectors.base import Detector
 
-Floats = NDArray[np.floating[Any]]
 RANDOMISED = "randomised"
 BATCHED = ("conformal", "mondrian")
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """n scored rows, and what else calibrators may compare them by.
+    """n scored rows, with everything that a calibrator may need.
 
     Attributes
     ----------
     scores : ndarray of float32, shape (n,)
         Adapted scores; higher = more anomalous.
     outputs : Outputs
-        Of the detector.
+        The detector's outputs.
     features, scaled : ndarray of float32, shape (n, d)
-        The raw rows, and the scaled ones.
+        The raw and the scaled rows.
     categories : ndarray of str, shape (n,), or None
     fold_scores : callable or None
-        Returns the scores by each of K folds, of shape (K, n), where the detector has folds.
+        Returns the scores by each of K folds, shape (K, n), if the detector has folds.
     """
 
-    scores: NDArray[np.float32]
+    scores: Singles
     outputs: Outputs
     features: Floats
     scaled: Floats
@@ -54,7 +53,7 @@ class Scored:
     fold_scores: Callable[[], Floats] | None = None
 
 
-def score_rows(
+def score_with_adapter(
     detector: Detector,
     null_model: NullModel,
     adapter: ScoreAdapter,
@@ -77,14 +76,14 @@ def adapt_rows(
     """Adapt the outputs of a detector for rows of shape (n, d)."""
     from assay.detectors.base import CrossFitted
 
-    by_fold = (lambda: detector.fold_scores(scaled)) if isinstance(detector, CrossFitted) else None
+    fold_scores = (lambda: detector.fold_scores(scaled)) if isinstance(detector, CrossFitted) else None
     scores = np.asarray(adapter.transform(outputs), dtype=np.float32)
-    return Scored(scores, outputs, features, scaled, categories, by_fold)
+    return Scored(scores, outputs, features, scaled, categories, fold_scores)
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What a scored row is compared with.
+    """A fitted calibrator with everything that it needs to compare scored rows.
 
     Attributes
     ----------
@@ -92,9 +91,9 @@ class Reference:
     strata : Strata
         Hardness strata, with edges from the adapt rows.
     ratio : DensityRatio or None
-        Weights of rows, where calibration is weighted towards target rows.
+        Weights of rows, if calibration is weighted towards target rows.
     ties : {"counted", "randomised"}
-        What becomes of calibration scores equal to a row's.
+        How calibration scores equal to a row's score are treated.
     """
 
     calibrator: Calibrator
@@ -102,30 +101,30 @@ class Reference:
     ratio: DensityRatio | None = None
     ties: str = "counted"
 
-    def p_values(self, scored: Scored) -> NDArray[np.float64]:
+    def p_values(self, scored: Scored) -> Doubles:
         """Return the p-values of scored rows, shape (n,).
 
         Raises
         ------
         InputError
-            Rows have no category, or one that was never calibrated, where they are compared within categories.
+            Rows are compared within categories, and a category is missing or was never calibrated.
         """
         scores: Floats = scored.scores
         if self.calibrator.kind == "cross":
             assert scored.fold_scores is not None
             scores = scored.fold_scores()
         breaks = tie_breaks(scored.features) if self.ties == RANDOMISED else None
-        return self.calibrator.p_values(scores, self.beside(scored), tie_breaks=breaks)
+        return self.calibrator.p_values(scores, self.side_information(scored), tie_breaks=breaks)
 
-    def beside(self, scored: Scored) -> NDArray[Any] | None:
-        """Return what the calibrator wants beside the scores, shape (n,), or None."""
-        if self.calibrator.beside == "stratum":
+    def side_information(self, scored: Scored) -> NDArray[Any] | None:
+        """Return the side information of the calibrator for scored rows, shape (n,), or None if it needs none."""
+        if self.calibrator.side_information == "stratum":
             return self.strata.assign(np.asarray(scored.outputs.hardness, dtype=np.float64))
-        if self.calibrator.beside == "category":
+        if self.calibrator.side_information == "category":
             if scored.categories is None:
                 raise InputError("these rows have no categories; this scorer compares rows within categories")
             return scored.categories
-        if self.calibrator.beside == "weight":
+        if self.calibrator.side_information == "weight":
             assert self.ratio is not None
             return self.ratio.weights(scored.scaled)
         return None
@@ -133,20 +132,20 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How p-values become flags: by a false-positive rate, or by a false discovery rate of the whole batch.
+    """How p-values become flags: by a false-positive rate, or by a false discovery rate of the batch.
 
     Attributes
     ----------
     eps, fdr : float or None
-        One of the two. Rows with p <= eps are flagged; or, by Benjamini-Hochberg, those of which at most a share
-        `fdr` is normal, on average (Bates, Candes, Lei, Romano, Sesia 2023).
+        Exactly one is set. `eps` flags rows with p <= eps. `fdr` flags rows by Benjamini-Hochberg: on average at most a
+        share `fdr` of the flagged rows is normal (Bates, Candes, Lei, Romano, Sesia 2023).
 
     Raises
     ------
     InputError
         Both are given, or neither.
     ConfigError
-        The one that is given is not a number between 0 and 1.
+        The given rate is not a number between 0 and 1.
     """
 
     eps: float | None = None
@@ -161,33 +160,35 @@ class Rule:
                 object.__setattr__(self, name, check_share(rate, name))
 
     def require(self, calibrator: Calibrator) -> None:
-        """Raise `InputError` unless a calibrator's p-values allow this decision."""
+        """Raise `InputError` if the p-values of a calibrator do not allow this decision."""
         if self.fdr is not None and calibrator.kind not in BATCHED:
             raise InputError(
                 f"false discoveries are not controlled by this scorer: it is calibrated as {calibrator.kind!r}, "
                 f"and proofs exist for {' and '.join(BATCHED)} p-values; decide by eps instead"
             )
 
-    def flags(self, p_values: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Return which rows are flagged, bool of shape (n,), given the p-values of all of them.
+    def flags(self, p_values: Doubles) -> Flags:
+        """Return which rows are flagged, bool of shape (n,), from the p-values of the whole batch.
 
-        Comparing with eps takes no tolerance; `ConformalCalibrator.predict` says why.
+        The comparison with eps needs no tolerance; `ConformalCalibrator.predict` explains why.
         """
         if self.fdr is not None:
             return benjamini_hochberg(p_values, self.fdr)
         assert self.eps is not None
         return p_values <= self.eps
 
-    def note(self, flags: NDArray[np.bool_], calibrator: Calibrator) -> str:
-        """Return why nothing was or can be flagged, or ""."""
+    def note(self, flags: Flags, calibrator: Calibrator) -> str:
+        """Return why nothing was flagged or can be flagged, or ""."""
         if self.fdr is not None:
             return "" if flags.any() else discovery_limits(len(flags), calibrator.smallest_eps, self.fdr)
         assert self.eps is not None
         return calibrator.limits(self.eps)
 
 
-def tie_breaks(features: Floats) -> NDArray[np.float64]:
-    """Return a number in [0, 1) for each row of shape (n, d): a hash of its content, the same wherever it comes."""
+def tie_breaks(features: Floats) -> Doubles:
+    """Return a number in [0, 1) for each row of shape (n, d): a hash of its values alone."""
+    # Adding 0 turns -0 into 0, so that equal rows have equal hashes.
     rows = np.ascontiguousarray(features, dtype="<f4") + np.float32(0.0)
     digests = b"".join(blake2b(row.tobytes(), digest_size=8, person=b"ties").digest() for row in rows)
+    # The upper 53 bits fill the mantissa of a float64 exactly.
     return (np.frombuffer(digests, dtype="<u8") >> np.uint64(11)).astype(np.float64) / 2.0**53

@@ -1,4 +1,4 @@
-"""Strata of hardness: how hard a row is to model, whatever the detector (CADET, section 3.2)."""
+"""Strata of hardness, which is how hard a row is to model for any detector (CADET, section 3.2)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from assay.arrays import Doubles, Integers
 from assay.errors import DataError
 from assay.families import Family, check_part
 from assay.parameters import Count
@@ -26,14 +26,14 @@ class Strata:
         Increasing upper edges of all strata but the last; an edge belongs to the stratum below it.
     """
 
-    edges: NDArray[np.float64]
+    edges: Doubles
 
     @classmethod
-    def fit(cls, hardness: NDArray[np.float64]) -> Self:
+    def fit(cls, hardness: Doubles) -> Self:
         """Return the quartile strata of the adapt rows' hardness, shape (n,).
 
-        Edges are observed values. Where ties leave fewer than three different edges there are fewer
-        strata, and every stratum holds at least one of the rows it was fitted on.
+        Edges are observed values. With ties there may be fewer than three different edges, and thus fewer strata. Every
+        stratum holds at least one of these rows.
 
         Raises
         ------
@@ -48,10 +48,10 @@ class Strata:
 
     @property
     def n_strata(self) -> int:
-        """Number of strata: 4, or fewer where the hardness has ties."""
+        """Number of strata: 4, or fewer if the hardness has ties."""
         return self.edges.size + 1
 
-    def assign(self, hardness: NDArray[np.float64]) -> NDArray[np.int64]:
+    def assign(self, hardness: Doubles) -> Integers:
         """Return the stratum of each hardness value, shape (n,), 0 (easiest) to ``n_strata - 1``."""
         return np.searchsorted(self.edges, hardness, side="left").astype(np.int64)
 

@@ -1,4 +1,4 @@
-"""Whether p-values mean what they say, as a few hundred numbers that pictures are drawn from."""
+"""Diagnostics of p-values: the few hundred numbers behind the pictures."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from typing import Any, Self
 
 import numpy as np
 
+from assay.arrays import Floats, Integers
 from assay.calibration.calibrators.conformal import check_eps
 from assay.evaluation.rates import (
-    EPS,
-    Floats,
-    Numbers,
-    Rates,
+    EPS_GRID,
+    BandedRates,
+    FloatTuple,
     References,
-    Strata,
     Uniformity,
     check_lengths,
-    floats,
+    float_tuple,
     histogram,
     reliability,
     stratum_rates,
@@ -33,7 +32,7 @@ PATH_POINTS = 80
 
 @dataclass(frozen=True, slots=True)
 class HardnessTrend:
-    """How a score depends on hardness (CADET fig. 1 and 5, left): quantiles in bins of as many rows each.
+    """Dependence of a score on hardness (CADET fig. 1 and 5, left): quantiles in bins of equal numbers of rows.
 
     Attributes
     ----------
@@ -42,99 +41,101 @@ class HardnessTrend:
     low, median, high : tuple of float
         Quantiles .1, .5 and .9 of the scores in each bin.
     spearman : float or None
-        Rank correlation of score and hardness; None where one of them is constant.
+        Rank correlation of score and hardness; None if one of them is constant.
     """
 
-    hardness: Numbers
-    low: Numbers
-    median: Numbers
-    high: Numbers
+    hardness: FloatTuple
+    low: FloatTuple
+    median: FloatTuple
+    high: FloatTuple
     spearman: float | None
 
 
 @dataclass(frozen=True, slots=True)
-class Power:
-    """Share of n anomalies that are flagged at each eps."""
+class PowerCurve:
+    """Share of n anomalies flagged at each eps."""
 
-    eps: Numbers
-    power: Numbers
+    eps: FloatTuple
+    power: FloatTuple
     n: int
 
 
 @dataclass(frozen=True, slots=True)
-class Path:
-    """A test martingale over a stream, thinned to the highest value in each of at most 80 blocks of rows.
+class MartingalePath:
+    """A test martingale over a stream: the highest value in each of at most 80 blocks of rows.
 
     Attributes
     ----------
     row : tuple of int
-        Rows, counted from 1, where the highest values were reached.
+        Rows, counted from 1, that reached the highest values.
     log10_value : tuple of float
     log10_threshold : float
     alarm : int or None
-        First row at which the threshold was reached.
+        First row that reached the threshold.
     """
 
     row: tuple[int, ...]
-    log10_value: Numbers
+    log10_value: FloatTuple
     log10_threshold: float
     alarm: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnostics:
-    """What the test rows say of one candidate's p-values.
+    """Diagnostics of one candidate's p-values on the test rows.
 
     Attributes
     ----------
     eps : float
-        At which strata are judged.
+        Target false-positive rate of the comparison of strata.
     before, after : HardnessTrend
-        Of the detector's score, and of the adapted one.
-    strata : Rates
-        False-positive rate by stratum of hardness, 1 the easiest.
-    histogram : Rates
+        Of the detector's score and of the adapted score.
+    strata : BandedRates
+        False-positive rate by hardness stratum; 1 is the easiest.
+    histogram : BandedRates
         Share of p-values in each bin.
-    reliability : Rates
+    reliability : BandedRates
         False-positive rate at each eps.
     uniformity : Uniformity or None
-    power : Power or None
+    power : PowerCurve or None
         None without anomalies.
-    path : Path or None
+    path : MartingalePath or None
         None without a stream.
     """
 
     eps: float
     before: HardnessTrend
     after: HardnessTrend
-    strata: Rates
-    histogram: Rates
-    reliability: Rates
+    strata: BandedRates
+    histogram: BandedRates
+    reliability: BandedRates
     uniformity: Uniformity | None
-    power: Power | None
-    path: Path | None
+    power: PowerCurve | None
+    path: MartingalePath | None
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain dicts, lists and numbers; numbers that are not finite become None."""
+        """Return JSON values; numbers that are not finite become None."""
         plain: dict[str, Any] = _plain(asdict(self))
         return plain
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
         """Return the diagnostics that `to_json` described, with NaN for numbers that were not finite."""
-        made = {name: value and KINDS[name](**_tuples(value)) for name, value in content.items() if name in KINDS}
-        return cls(**{**content, **made})
+        restored = {
+            name: value and PART_TYPES[name](**_tuples(value)) for name, value in content.items() if name in PART_TYPES
+        }
+        return cls(**{**content, **restored})
 
 
-KINDS: dict[str, Any] = {
+PART_TYPES: dict[str, Any] = {
     "before": HardnessTrend,
     "after": HardnessTrend,
-    "strata": Rates,
-    "histogram": Rates,
-    "reliability": Rates,
+    "strata": BandedRates,
+    "histogram": BandedRates,
+    "reliability": BandedRates,
     "uniformity": Uniformity,
-    "power": Power,
-    "path": Path,
+    "power": PowerCurve,
+    "path": MartingalePath,
 }
 
 
@@ -144,19 +145,19 @@ def diagnose(
     scores: Floats,
     adapted: Floats,
     hardness: Floats,
-    strata: Strata,
+    strata: Integers,
     references: References | None,
     eps: float,
     seed: int,
     anomalies: Floats | None = None,
-    path: Path | None = None,
+    path: MartingalePath | None = None,
 ) -> Diagnostics:
-    """Return the diagnostics of n normals, which are exchangeable with the calibration rows if all is well.
+    """Return the diagnostics of n normals, which should be exchangeable with the calibration rows.
 
     Parameters
     ----------
     p_values, scores, adapted, hardness : ndarray of float, shape (n,)
-        Of the normals: p-values, the detector's scores, the adapted ones, and hardness.
+        p-values, detector scores, adapted scores and hardness of the normals.
     strata : ndarray of int, shape (n,)
         From 0, see `assay.calibration.hardness.Strata`.
     references : References or None
@@ -165,13 +166,13 @@ def diagnose(
         Of the uniformity test.
     anomalies : ndarray of float, shape (k,), optional
         p-values of anomalies.
-    path : Path, optional
+    path : MartingalePath, optional
         See `thin_path`.
 
     Raises
     ------
     DataError
-        There are no normals, or not one value of each kind for every one.
+        There are no normals, or the arrays differ in length.
     ConfigError
         `eps` is not between 0 and 1.
     """
@@ -189,36 +190,36 @@ def diagnose(
 
 
 def hardness_trend(scores: Floats, hardness: Floats) -> HardnessTrend:
-    """Return how scores (n,) depend on hardness (n,), in ten bins, or n where n is less.
+    """Return the dependence of scores (n,) on hardness (n,) in ten bins, or n bins if n is less.
 
-    Quantiles are scores that occur, so that infinite scores are no trouble.
+    Quantiles are observed scores, so that infinite scores are allowed.
     """
     from scipy.stats import rankdata
 
     check_lengths(scores, hardness)
     bins = np.array_split(np.argsort(hardness, kind="stable"), min(HARDNESS_BINS, len(hardness)))
-    found = [np.quantile(scores[rows], HARDNESS_LEVELS, method="inverted_cdf") for rows in bins]
-    low, median, high = (floats(values) for values in zip(*found, strict=True))
-    middles = floats(np.quantile(hardness[rows], 0.5, method="inverted_cdf") for rows in bins)
+    bin_quantiles = [np.quantile(scores[rows], HARDNESS_LEVELS, method="inverted_cdf") for rows in bins]
+    low, median, high = (float_tuple(values) for values in zip(*bin_quantiles, strict=True))
+    middles = float_tuple(np.quantile(hardness[rows], 0.5, method="inverted_cdf") for rows in bins)
     ranks = rankdata(scores), rankdata(hardness)
     varied = all(np.ptp(values) > 0 for values in ranks)
     return HardnessTrend(middles, low, median, high, float(np.corrcoef(*ranks)[0, 1]) if varied else None)
 
 
-def power_curve(p_values: Floats, grid: Sequence[float] = EPS) -> Power:
-    """Return the share of anomalies, p-values (k,), that are flagged at each eps of the grid."""
+def power_curve(p_values: Floats, grid: Sequence[float] = EPS_GRID) -> PowerCurve:
+    """Return the share of anomalies, with p-values (k,), flagged at each eps of the grid."""
     shares = [float((p_values <= check_eps(eps)).mean()) for eps in grid]
-    return Power(tuple(grid), tuple(shares), len(p_values))
+    return PowerCurve(tuple(grid), tuple(shares), len(p_values))
 
 
-def thin_path(log10_values: Floats, threshold: float) -> Path:
-    """Return the log10 path (n,) of a test martingale as few points (see `assay.calibration.streams.monitor`)."""
+def thin_path(log10_values: Floats, threshold: float) -> MartingalePath:
+    """Reduce the log10 path (n,) of a test martingale to few points (see `assay.calibration.streams.monitor`)."""
     blocks = np.array_split(np.arange(len(log10_values)), max(min(PATH_POINTS, len(log10_values)), 1))
     rows = [int(block[np.argmax(log10_values[block])]) for block in blocks if block.size]
     limit = math.log10(threshold)
     reached = np.flatnonzero(log10_values >= limit)
     alarm = int(reached[0]) + 1 if reached.size else None
-    return Path(tuple(row + 1 for row in rows), floats(log10_values[rows]), limit, alarm)
+    return MartingalePath(tuple(row + 1 for row in rows), float_tuple(log10_values[rows]), limit, alarm)
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Numbers that judge a scorer: ranking, flag rates, and how likely a false-positive rate is by chance."""
+"""Metrics of a scorer: ranking, flag rates, and the probability of a false-positive count by chance."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from assay.arrays import Flags, Floats, Integers
 from assay.calibration.calibrators.conformal import largest_rank
 from assay.errors import DataError
-
-Floats = NDArray[np.floating[Any]]
 
 
 def auroc(labels: NDArray[np.integer[Any]], scores: Floats) -> float:
@@ -43,8 +42,8 @@ def auprc(labels: NDArray[np.integer[Any]], scores: Floats) -> float:
     return float(average_precision_score(labels, _ranks(labels, scores)))
 
 
-def stratum_rates(flags: NDArray[np.bool_], strata: NDArray[np.integer[Any]]) -> dict[int, float]:
-    """Return the flag rate inside each stratum that holds a row (CADET fig. 5).
+def stratum_flag_rates(flags: Flags, strata: NDArray[np.integer[Any]]) -> dict[int, float]:
+    """Return the flag rate within each non-empty stratum (CADET fig. 5).
 
     Parameters
     ----------
@@ -62,20 +61,20 @@ def stratum_rates(flags: NDArray[np.bool_], strata: NDArray[np.integer[Any]]) ->
 
 
 def fpr_upper_tail(k: int, n: int, m: int, eps: float) -> float:
-    """Return P(at least k of n normals are flagged), the threshold coming from m calibration scores.
+    """Return P(at least k of n normals are flagged) with a threshold from m calibration scores.
 
-    Given the calibration set the rate is ``Beta(l, m+1-l)`` with ``l = floor((m+1) eps)`` for continuous
-    scores, so the count is beta-binomial; a plain binomial would call the luck of the calibration draw a
-    broken guarantee. Ties make it conservative.
+    Over calibration sets the rate is ``Beta(l, m+1-l)`` with ``l = floor((m+1) eps)`` for continuous scores, so the
+    count is beta-binomial. A plain binomial would mistake the variation between calibration sets for a broken
+    guarantee. Ties make the probability conservative.
 
     Parameters
     ----------
     k : int
-        False positives seen.
+        Observed false positives.
     n : int
-        Normals judged, exchangeable with the calibration rows.
+        Number of tested normals, exchangeable with the calibration rows.
     m : int
-        Calibration scores.
+        Number of calibration scores.
     eps : float
         Target false-positive rate.
     """
@@ -87,9 +86,9 @@ def fpr_upper_tail(k: int, n: int, m: int, eps: float) -> float:
     return float(betabinom.sf(k - 1, n, rank, m + 1 - rank))
 
 
-def _ranks(labels: NDArray[np.integer[Any]], scores: Floats) -> NDArray[np.int64]:
-    """Check labels and scores; return ranks in place of scores, so that infinities are no trouble."""
-    found = set(np.unique(labels).tolist())
-    if found != {0, 1} or np.isnan(scores).any():
-        raise DataError(f"labels {sorted(found)}, {np.isnan(scores).sum()} NaN scores; give both 0 and 1, and no NaN")
+def _ranks(labels: NDArray[np.integer[Any]], scores: Floats) -> Integers:
+    """Check labels and scores; return ranks instead of scores, so that infinities are allowed."""
+    classes = set(np.unique(labels).tolist())
+    if classes != {0, 1} or np.isnan(scores).any():
+        raise DataError(f"labels {sorted(classes)}, {np.isnan(scores).sum()} NaN scores; give both 0 and 1, and no NaN")
     return np.unique(scores, return_inverse=True)[1].astype(np.int64)

@@ -1,4 +1,4 @@
-"""Pictures of diagnostics, each about 600 pixels wide and made from its numbers alone."""
+"""Pictures of diagnostics, each about 600 pixels wide and drawn only from its numbers."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from assay.evaluation.diagnostics import HardnessTrend, Path, Power
-    from assay.evaluation.rates import Rates
+    from assay.evaluation.diagnostics import HardnessTrend, MartingalePath, PowerCurve
+    from assay.evaluation.rates import BandedRates
 
-NORMAL, ANOMALY, BAND, GUIDE = "#4477aa", "#cc6677", "#bbccee", "#555555"
+_NORMAL, _ANOMALY, _BAND, _GUIDE = "#4477aa", "#cc6677", "#bbccee", "#555555"
 SERIES = (("#4477aa", "o"), ("#cc6677", "s"), ("#117733", "^"), ("#999933", "D"), ("#aa4499", "v"))
 SIZE = (6.0, 3.2)
 RATE_TICKS = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1)
 
 
 def hardness_picture(before: HardnessTrend, after: HardnessTrend) -> Figure:
-    """Draw the score against hardness, before and after adapting (CADET fig. 1 and 5, left)."""
+    """Draw the score against hardness, before and after adaptation (CADET fig. 1 and 5, left)."""
     figure = _figure()
     for axes, trend, title in zip(figure.subplots(1, 2), (before, after), ("Before", "After"), strict=True):
-        axes.fill_between(trend.hardness, trend.low, trend.high, color=BAND, linewidth=0, label="10 to 90 %")
-        axes.plot(trend.hardness, trend.median, color=NORMAL, marker="o", markersize=3, label="median")
+        axes.fill_between(trend.hardness, trend.low, trend.high, color=_BAND, linewidth=0, label="10 to 90 %")
+        axes.plot(trend.hardness, trend.median, color=_NORMAL, marker="o", markersize=3, label="median")
         strength = "no ranks" if trend.spearman is None else f"rank correlation {trend.spearman:.2f}"
         axes.set_title(f"{title} adapting: {strength}", fontsize=9)
         _finish(axes, xlabel="hardness of normals", ylabel="score")
@@ -33,19 +33,19 @@ def hardness_picture(before: HardnessTrend, after: HardnessTrend) -> Figure:
     return figure
 
 
-def strata_picture(candidates: Mapping[str, Rates], eps: float) -> Figure:
-    """Draw false-positive rates by stratum of hardness, and their bands, of named candidates (CADET fig. 5, right)."""
+def strata_picture(candidates: Mapping[str, BandedRates], eps: float) -> Figure:
+    """Draw the false-positive rates of named candidates by hardness stratum, with bands (CADET fig. 5, right)."""
     figure, axes = _axes()
     step = 0.8 / len(candidates)
-    strata = sorted({place for rates in candidates.values() for place in rates.at})
+    strata = sorted({stratum for rates in candidates.values() for stratum in rates.at})
     for number, (name, rates) in enumerate(candidates.items()):
         colour, marker = SERIES[number % len(SERIES)]
-        places = np.array(rates.at) + (number - (len(candidates) - 1) / 2) * step
+        positions = np.array(rates.at) + (number - (len(candidates) - 1) / 2) * step
         height = np.subtract(rates.high, rates.low)
         shown = "95 % band" if number == 0 and np.isfinite(height).any() else None
-        axes.bar(places, height, 0.9 * step, rates.low, color=BAND, label=shown)
-        axes.plot(places, rates.rate, marker, color=colour, markersize=6, clip_on=False, zorder=3, label=name)
-    axes.axhline(eps, color=GUIDE, linewidth=1, linestyle="--", label=f"eps = {eps:g}")
+        axes.bar(positions, height, 0.9 * step, rates.low, color=_BAND, label=shown)
+        axes.plot(positions, rates.rate, marker, color=colour, markersize=6, clip_on=False, zorder=3, label=name)
+    axes.axhline(eps, color=_GUIDE, linewidth=1, linestyle="--", label=f"eps = {eps:g}")
     _finish(axes, xlabel="hardness stratum (1 = easiest)", ylabel="false-positive rate")
     axes.set_xticks(strata, [f"{stratum:g}" for stratum in strata])
     axes.set_ylim(0, None)
@@ -53,30 +53,30 @@ def strata_picture(candidates: Mapping[str, Rates], eps: float) -> Figure:
     return figure
 
 
-def histogram_picture(rates: Rates) -> Figure:
-    """Draw the p-values of normals: how often each bin is hit, over how often it should be."""
+def histogram_picture(rates: BandedRates) -> Figure:
+    """Draw the histogram of p-values of normals: the observed share of each bin divided by the expected one."""
     figure, axes = _axes()
     edges = np.array([0.0, *rates.at])
     expected = np.array(rates.expected)
     relative, low, high = (np.divide(values, expected) for values in (rates.rate, rates.low, rates.high))
     if np.isfinite(low).any():
         low, high = np.r_[low, low[-1]], np.r_[high, high[-1]]
-        axes.fill_between(edges, low, high, step="post", color=BAND, linewidth=0, label="95 % band")
-    axes.stairs(relative, edges, color=NORMAL, linewidth=1.5, baseline=None, label="normals")
-    axes.axhline(1, color=GUIDE, linewidth=1, linestyle="--", label="as they should be")
+        axes.fill_between(edges, low, high, step="post", color=_BAND, linewidth=0, label="95 % band")
+    axes.stairs(relative, edges, color=_NORMAL, linewidth=1.5, baseline=None, label="normals")
+    axes.axhline(1, color=_GUIDE, linewidth=1, linestyle="--", label="as they should be")
     _finish(axes, xlabel="p-value", ylabel="frequency (1 = expected)")
     axes.set(xlim=(0, 1), ylim=(0, None))
     _legend_above(axes)
     return figure
 
 
-def reliability_picture(rates: Rates) -> Figure:
-    """Draw the false-positive rate against eps, with its band; both axes go with the square root."""
+def reliability_picture(rates: BandedRates) -> Figure:
+    """Draw the false-positive rate against eps, with its band; both axes have a square-root scale."""
     figure, axes = _axes()
     if np.isfinite(rates.low).any():
-        axes.fill_between(rates.at, rates.low, rates.high, color=BAND, linewidth=0, label="95 % band")
-    axes.plot(rates.at, rates.at, color=GUIDE, linewidth=1, linestyle="--", label="rate = eps")
-    axes.plot(rates.at, rates.rate, color=NORMAL, marker="o", markersize=3, label=f"{max(rates.n):,} normals")
+        axes.fill_between(rates.at, rates.low, rates.high, color=_BAND, linewidth=0, label="95 % band")
+    axes.plot(rates.at, rates.at, color=_GUIDE, linewidth=1, linestyle="--", label="rate = eps")
+    axes.plot(rates.at, rates.rate, color=_NORMAL, marker="o", markersize=3, label=f"{max(rates.n):,} normals")
     _finish(axes, xlabel="eps", ylabel="false-positive rate")
     _root_scale(axes, "x", max(rates.at))
     _root_scale(axes, "y", 1.05 * np.nanmax([*rates.at, *rates.rate, *rates.high]))
@@ -84,13 +84,13 @@ def reliability_picture(rates: Rates) -> Figure:
     return figure
 
 
-def power_picture(power: Power, eps: float) -> Figure:
-    """Draw the share of anomalies flagged against eps; the eps axis goes with the square root."""
+def power_picture(power: PowerCurve, eps: float) -> Figure:
+    """Draw the share of anomalies flagged against eps; the eps axis has a square-root scale."""
     figure, axes = _axes()
     label = f"{power.n:,} anomal{'y' if power.n == 1 else 'ies'}"
-    axes.plot(power.eps, power.power, color=ANOMALY, marker="s", markersize=3, label=label)
-    axes.plot(power.eps, power.eps, color=GUIDE, linewidth=1, linestyle="--", label="flagging at random")
-    axes.axvline(eps, color=GUIDE, linewidth=1, linestyle=":", label=f"eps = {eps:g}")
+    axes.plot(power.eps, power.power, color=_ANOMALY, marker="s", markersize=3, label=label)
+    axes.plot(power.eps, power.eps, color=_GUIDE, linewidth=1, linestyle="--", label="flagging at random")
+    axes.axvline(eps, color=_GUIDE, linewidth=1, linestyle=":", label=f"eps = {eps:g}")
     _finish(axes, xlabel="eps", ylabel="share of anomalies flagged")
     _root_scale(axes, "x", max(*power.eps, eps))
     axes.set_ylim(-0.02, 1.02)
@@ -98,15 +98,15 @@ def power_picture(power: Power, eps: float) -> Figure:
     return figure
 
 
-def path_picture(path: Path) -> Figure:
+def path_picture(path: MartingalePath) -> Figure:
     """Draw a test martingale over the rows of a stream, its threshold, and the alarm if there is one."""
     figure, axes = _axes()
-    axes.plot(path.row, path.log10_value, color=NORMAL, label="test martingale")
+    axes.plot(path.row, path.log10_value, color=_NORMAL, label="test martingale")
     threshold = f"alarm at {10**path.log10_threshold:,.0f}"
-    axes.axhline(path.log10_threshold, color=GUIDE, linewidth=1, linestyle="--", label=threshold)
+    axes.axhline(path.log10_threshold, color=_GUIDE, linewidth=1, linestyle="--", label=threshold)
     if path.alarm is not None:
-        axes.axvline(path.alarm, color=ANOMALY, linewidth=1, linestyle=":")
-        axes.plot(path.alarm, path.log10_threshold, color=ANOMALY, marker="s", label=f"alarm in row {path.alarm:,}")
+        axes.axvline(path.alarm, color=_ANOMALY, linewidth=1, linestyle=":")
+        axes.plot(path.alarm, path.log10_threshold, color=_ANOMALY, marker="s", label=f"alarm in row {path.alarm:,}")
     _finish(axes, xlabel="row of the stream", ylabel="evidence, log10")
     _legend_above(axes)
     return figure
@@ -140,9 +140,9 @@ def _legend_above(axes: Axes) -> None:
     axes.legend(fontsize=8, frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
 
 
-def _root_scale(axes: Axes, which: str, upper: float) -> None:
+def _root_scale(axes: Axes, axis: str, upper: float) -> None:
     ticks = [tick for tick in RATE_TICKS if tick <= upper]
     functions = (lambda x: np.sqrt(np.maximum(x, 0)), np.square)
-    getattr(axes, f"set_{which}scale")("function", functions=functions)
-    getattr(axes, f"set_{which}lim")(0, upper)
-    getattr(axes, f"set_{which}ticks")(ticks, [f"{tick:g}" for tick in ticks])
+    getattr(axes, f"set_{axis}scale")("function", functions=functions)
+    getattr(axes, f"set_{axis}lim")(0, upper)
+    getattr(axes, f"set_{axis}ticks")(ticks, [f"{tick:g}" for tick in ticks])

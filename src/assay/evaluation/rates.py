@@ -1,4 +1,4 @@
-"""False-positive rates with exact bands, and whether p-values of normals are uniform, over calibration sets."""
+"""False-positive rates with exact bands, and tests of the uniformity of p-values, over calibration sets."""
 
 from __future__ import annotations
 
@@ -12,38 +12,36 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from assay.arrays import Doubles, Flags, Floats, Integers
 from assay.calibration.calibrators.conformal import check_eps, largest_rank
 from assay.errors import DataError
 
-Floats = NDArray[np.floating[Any]]
-Flags = NDArray[np.bool_]
-Strata = NDArray[np.integer[Any]]
-Numbers = tuple[float, ...]
+FloatTuple = tuple[float, ...]
 
 COVERAGE = 0.95
-EPS = (0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.14, 0.16, 0.18, 0.2)
+EPS_GRID = (0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.14, 0.16, 0.18, 0.2)
 HISTOGRAM_BINS = 20
 TEST_LEVELS = 100
-DRAWS = 999
+_DRAWS = 999
 
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """The calibration scores that the p-values of n normals were counted in.
+    """The sizes of the references that the p-values of n normals were computed from.
 
-    Given to the functions below as None where there is no exact law of such p-values (weighted and cross
-    calibration, groups of rows): then rates have no bands, and there is no test.
+    The functions below take None if such p-values have no known exact distribution (weighted and cross calibration,
+    groups of rows): then rates have no bands, and there is no test.
 
     Attributes
     ----------
     sizes : tuple of int
-        Calibration scores in each reference: one number for split conformal, one per key for Mondrian.
+        Number of calibration scores in each reference: one for split conformal, one per key for Mondrian.
     of_row : ndarray of int, shape (n,)
-        Which reference each p-value comes from, as an index of `sizes`.
+        Reference of each p-value, as an index of `sizes`.
     """
 
     sizes: tuple[int, ...]
-    of_row: NDArray[np.integer[Any]]
+    of_row: Integers
 
     @classmethod
     def shared(cls, m: int, n: int) -> Self:
@@ -52,41 +50,40 @@ class References:
 
 
 @dataclass(frozen=True, slots=True)
-class Rates:
-    """Shares of normals, and the band that each of them (not all together) lies in with probability .95 at least.
+class BandedRates:
+    """Shares of normals, each with a band that contains it with probability at least .95 (pointwise).
 
     Attributes
     ----------
     at : tuple of float
-        What the rate belongs to: an eps, a stratum, or the upper end of a bin of p-values.
+        The eps, the stratum, or the upper end of the bin of p-values of each rate.
     n : tuple of int
-        Normals.
+        Number of normals.
     rate, expected, low, high : tuple of float
-        What was seen, its mean over calibration sets, and the ends of the band; NaN where there is none.
+        The observed rate, its mean over calibration sets, and the ends of the band; NaN if there is none.
     """
 
-    at: Numbers
+    at: FloatTuple
     n: tuple[int, ...]
-    rate: Numbers
-    expected: Numbers
-    low: Numbers
-    high: Numbers
+    rate: FloatTuple
+    expected: FloatTuple
+    low: FloatTuple
+    high: FloatTuple
 
 
 @dataclass(frozen=True, slots=True)
 class Uniformity:
-    """Results of `uniformity`: p-values of a test against small p-values, and against any deviation."""
+    """Results of `uniformity`: p-values of a test for too small p-values, and of one for any deviation."""
 
     too_small: float
     not_uniform: float
 
 
-def stratum_rates(p_values: Floats, strata: Strata, references: References | None, eps: float) -> Rates:
-    """Return the rate of ``p <= eps`` by stratum, with the band it has if hardness has no say in it.
+def stratum_rates(p_values: Floats, strata: Integers, references: References | None, eps: float) -> BandedRates:
+    """Return the rate of ``p <= eps`` by stratum, with its band under the hypothesis that hardness has no effect.
 
-    That is, if scores in each stratum are distributed like all that share its reference. A rate outside
-    says that rows of that hardness are flagged more often, or less, than eps says of all together
-    (CADET fig. 5, right).
+    Under this hypothesis scores in each stratum are distributed like all scores that share its reference. A rate
+    outside its band means that rows of that hardness are flagged more or less often than eps (CADET fig. 5, right).
     """
     check_lengths(p_values, strata)
     groups = np.unique(strata).tolist()
@@ -94,11 +91,11 @@ def stratum_rates(p_values: Floats, strata: Strata, references: References | Non
     return _rates([g + 1 for g in groups], [(flagged, strata == g, 0.0, eps) for g in groups], references)
 
 
-def histogram(p_values: Floats, references: References | None) -> Rates:
-    """Return the share of p-values (n,) in 20 bins, or m + 1 where m is less; ``at`` holds their upper ends.
+def histogram(p_values: Floats, references: References | None) -> BandedRates:
+    """Return the share of p-values (n,) in 20 bins, or m + 1 if that is less; ``at`` holds their upper ends.
 
-    Bins end at multiples of 1 / (m + 1), m being the size of the largest reference, so that the expected
-    share is exact.
+    Bins end at multiples of 1 / (m + 1), where m is the size of the largest reference, so that expected shares are
+    exact.
     """
     values = 10**6 if references is None else max(references.sizes) + 1
     whole = np.unique(np.linspace(0, values, min(HISTOGRAM_BINS, values) + 1).round())
@@ -108,87 +105,87 @@ def histogram(p_values: Floats, references: References | None) -> Rates:
     return _rates(ends[1:], inside, references)
 
 
-def reliability(p_values: Floats, references: References | None, grid: Sequence[float] = EPS) -> Rates:
+def reliability(p_values: Floats, references: References | None, grid: Sequence[float] = EPS_GRID) -> BandedRates:
     """Return the false-positive rate at each eps of the grid, for the p-values (n,) of normals.
 
-    With one reference the expected rate is ``floor((m + 1) eps) / (m + 1)``, 0 where eps is below 1 / (m + 1).
+    With one reference the expected rate is ``floor((m + 1) eps) / (m + 1)``, 0 if eps is below 1 / (m + 1).
     """
     everyone = np.ones(len(p_values), dtype=bool)
     return _rates(list(grid), [(p_values <= check_eps(eps), everyone, 0.0, eps) for eps in grid], references)
 
 
 def uniformity(p_values: Floats, references: References, *, seed: int) -> Uniformity:
-    """Test whether n normals have the p-values of rows that are exchangeable with their calibration rows.
+    """Test whether the p-values of n normals are those of rows exchangeable with their calibration rows.
 
     The statistic is the largest difference over some 100 levels t between the share of ``p <= t`` and its
-    expectation, both as arcsine of the square root, which gives them about the same variance at all levels.
-    Levels are multiples of 1 / (m + 1), half of them as dense as they can be at the small end.
+    expectation, after the arcsine of the square root, which stabilises the variance over levels. Levels are multiples
+    of 1 / (m + 1); half of them are geometrically spaced, dense at the small end.
 
-    Its null is drawn 999 times from the exact joint law: ranks of normals among m calibration scores are such
-    that the numbers of p-values between levels are Dirichlet-multinomial, independently for each reference. A test
-    that takes p-values for independent and uniform (Kolmogorov and Smirnov's) would call the luck of the
-    calibration draw a broken p-value. Ties make p-values larger than the null has them: ``too_small`` stays
-    valid, ``not_uniform`` notices.
+    The null distribution is simulated 999 times from the exact joint distribution: for normals ranked among m
+    calibration scores, the numbers of p-values between levels are Dirichlet-multinomial, independently for each
+    reference. A test that assumes independent uniform p-values (Kolmogorov-Smirnov) would mistake the variation between
+    calibration sets for invalid p-values. Ties make p-values larger than under the null: ``too_small`` stays valid,
+    ``not_uniform`` detects them.
     """
     check_lengths(p_values, references.of_row)
     values = max(references.sizes) + 1
     small, even = np.geomspace(1, values, TEST_LEVELS // 2), np.linspace(1, values, TEST_LEVELS // 2)
     levels = np.unique(np.concatenate([small, even]).round())[:-1] / values
     rng = np.random.default_rng(seed)
-    drawn, expected = np.zeros((DRAWS, levels.size)), np.zeros(levels.size)
-    for place, m in enumerate(references.sizes):
-        n = int((references.of_row == place).sum())
+    drawn, expected = np.zeros((_DRAWS, levels.size)), np.zeros(levels.size)
+    for reference, m in enumerate(references.sizes):
+        n = int((references.of_row == reference).sum())
         ranks = [_rank(m, level) for level in levels.tolist()]
-        widths = rng.standard_gamma(np.diff([0, *ranks, m + 1]), size=(DRAWS, levels.size + 1))
+        widths = rng.standard_gamma(np.diff([0, *ranks, m + 1]), size=(_DRAWS, levels.size + 1))
         counts = rng.multinomial(n, widths / widths.sum(axis=1, keepdims=True))
         drawn += np.cumsum(counts, axis=1)[:, :-1]
         expected += n * np.array(ranks) / (m + 1)
-    seen = np.searchsorted(np.sort(p_values), levels, side="right")
-    shares = np.vstack([seen, drawn, expected]) / len(p_values)
+    observed = np.searchsorted(np.sort(p_values), levels, side="right")
+    shares = np.vstack([observed, drawn, expected]) / len(p_values)
     scale = np.arcsin(np.sqrt(np.clip(shares, 0, 1)))
     deviations = scale[:-1] - scale[-1]
     return Uniformity(_tail(deviations.max(axis=1)), _tail(np.abs(deviations).max(axis=1)))
 
 
 def rate_band(counts: Sequence[int], ranks: Sequence[int], sizes: Sequence[int]) -> tuple[float, float]:
-    """Return the band that a share of normals lies in with probability .95 at least, over calibration sets too.
+    """Return the band that contains a share of normals with probability at least .95, over calibration sets too.
 
-    It is the share of p-values that are one of `ranks` of the m + 1 values that each can take (for instance
-    ``p <= rank / (m + 1)``). Given the calibration scores such a rate is ``Beta(rank, m + 1 - rank)``, so that the
-    number is beta-binomial, and a sum of independent ones over references. This is exact without ties.
+    It is the share of p-values in a set of `ranks` of their m + 1 possible values (for instance
+    ``p <= rank / (m + 1)``). Over calibration sets the rate of one reference is ``Beta(rank, m + 1 - rank)``, so its
+    count is beta-binomial; counts of several references are independent and add up. This is exact without ties.
 
     Parameters
     ----------
     counts, ranks, sizes : sequence of int
-        For each reference: normals, ranks, and calibration scores m.
+        For each reference: the numbers of normals, of ranks, and of calibration scores m.
     """
     from scipy.signal import fftconvolve
     from scipy.stats import betabinom
 
-    laws = []
+    distributions = []
     for n, rank, m in zip(counts, ranks, sizes, strict=True):
-        if rank in (0, m + 1):
-            laws.append(np.eye(1, n + 1, 0 if rank == 0 else n)[0])
+        if rank in (0, m + 1):  # none or all: the beta distribution degenerates to a point
+            distributions.append(np.eye(1, n + 1, 0 if rank == 0 else n)[0])
         else:
-            laws.append(betabinom.pmf(np.arange(n + 1), n, rank, m + 1 - rank))
-    cumulated = np.cumsum(reduce(fftconvolve, laws))
+            distributions.append(betabinom.pmf(np.arange(n + 1), n, rank, m + 1 - rank))
+    cumulated = np.cumsum(reduce(fftconvolve, distributions))
     low, high = np.searchsorted(cumulated, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
     return float(low / sum(counts)), float(min(high, sum(counts)) / sum(counts))
 
 
 def _rates(
     at: Sequence[float], events: Sequence[tuple[Flags, Flags, float, float]], references: References | None
-) -> Rates:
-    """Return shares: of which rows p lies between two numbers, among which rows."""
+) -> BandedRates:
+    """Return the rates of events: flags of its rows, flags of the rows to count among, and an interval of p each."""
     rows = [_rate(*event, references) for event in events]
     n, *numbers = zip(*rows, strict=True)
-    return Rates(tuple(at), tuple(n), *map(floats, numbers))
+    return BandedRates(tuple(at), tuple(n), *map(float_tuple, numbers))
 
 
 def _rate(
     hit: Flags, among: Flags, low: float, high: float, references: References | None
 ) -> tuple[int, float, float, float, float]:
-    """Return n, rate, expected rate and band of ``low < p <= high`` among some rows."""
+    """Return n, rate, expected rate and band of ``low < p <= high`` among the flagged rows."""
     n = int(among.sum())
     if n == 0:
         raise DataError("diagnostics need at least one normal row with a p-value")
@@ -198,31 +195,32 @@ def _rate(
     check_lengths(hit, references.of_row)
     counts = np.bincount(references.of_row[among], minlength=len(references.sizes))
     used = np.flatnonzero(counts).tolist()
-    sizes = [references.sizes[place] for place in used]
+    sizes = [references.sizes[i] for i in used]
     ranks = [_rank(m, high) - _rank(m, low) for m in sizes]
     expected = sum(counts[i] * rank / (m + 1) for i, rank, m in zip(used, ranks, sizes, strict=True)) / n
     return n, rate, float(expected), *rate_band(counts[used].tolist(), ranks, sizes)
 
 
 def _rank(m: int, level: float) -> int:
-    """Return how many of the m + 1 values of p are at most a level from 0 to 1."""
+    """Return how many of the m + 1 possible values of p are at most a level from 0 to 1."""
     if level in (0, 1):
         return int(level) * (m + 1)
     return largest_rank(m, level)
 
 
-def _tail(values: NDArray[np.float64]) -> float:
-    """Return the p-value of the first of the values among the others."""
+def _tail(values: Doubles) -> float:
+    """Return the p-value of the first value, the observed one, among all."""
+    # The tolerance makes draws equal to the observed value count, however they were rounded.
     return float((values >= values[0] - 1e-12).sum() / values.size)
 
 
 def check_lengths(*columns: NDArray[Any]) -> None:
-    """Raise `DataError` unless all columns have one value for each of the same rows, one at least."""
+    """Raise `DataError` unless all columns have the same length, at least 1."""
     lengths = [len(column) for column in columns]
     if len(set(lengths)) != 1 or lengths[0] == 0:
         raise DataError(f"columns of normal rows have lengths {lengths}; give one value of each for at least one row")
 
 
-def floats(values: Any) -> Numbers:
+def float_tuple(values: Any) -> FloatTuple:
     """Return numbers as a tuple of float."""
     return tuple(float(value) for value in values)

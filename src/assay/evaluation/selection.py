@@ -1,4 +1,4 @@
-"""Selection: which candidate ships, decided on selection rows alone."""
+"""Selection of the candidate that ships, on selection rows alone."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from assay.arrays import Flags, Integers
 from assay.errors import ConfigError, DataError
-from assay.evaluation.metrics import fpr_upper_tail, stratum_rates
+from assay.evaluation.metrics import fpr_upper_tail, stratum_flag_rates
 from assay.evaluation.two_fold import (
     SelectionScores,
     TwoFold,
-    check_rows,
+    check_selection_scores,
     rows_fault,
     split_folds,
     two_fold,
     two_fold_fpr,
 )
 
-Scores = NDArray[np.floating[Any]]
 SIGNIFICANCE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A detector with an adapter, and what selection may know of it.
+    """A detector with an adapter, and the data that selection uses.
 
     Attributes
     ----------
     detector, adapter : str
         Names, for the record.
     position : int
-        Place in params.yaml; the last tie-break.
+        Position in params.yaml; the last tie-break.
     n_stored_floats : int
-        Numbers that its folder holds.
+        Number of floats that its parts hold.
     scores : mapping of float to SelectionScores
         By contamination level (rho); the same rows, in the same order, at every level.
     unpackageable : str
-        Why it cannot be packaged; empty where it can.
+        Why it cannot be packaged; empty if it can.
     untrained : mapping of float to str
-        Why its detector could not be trained, by level; there are no scores at these.
+        Why its detector could not be trained, by level; these levels have no scores.
     """
 
     detector: str
@@ -59,7 +59,7 @@ class Candidate:
 class LevelResult:
     """Two-fold rates of a candidate at one contamination level.
 
-    Where its detector could not be trained its power is 0, and the other two are None.
+    If its detector could not be trained there, the power is 0, and the other two are None.
     """
 
     level: float
@@ -70,20 +70,20 @@ class LevelResult:
 
 @dataclass(frozen=True, slots=True)
 class CandidateResult:
-    """What selection found of one candidate.
+    """The result of selection for one candidate.
 
     Attributes
     ----------
     valid : bool
     reason : str
-        Why it is not valid; empty where it is.
+        Why it is not valid; empty if it is.
     tied : bool
         Valid, and within one paired standard error of the highest mean power.
     power : float or None
-        Mean over all levels, those with power 0 because it could not be trained there among them; None where the scores
-        could not be judged.
+        Mean over all levels, including those with power 0 because it could not be trained; None if the scores could not
+        be evaluated.
     fpr, worst_stratum_fpr : float or None
-        Means over the levels at which it could be trained; None where the scores could not be judged.
+        Means over the levels at which it could be trained; None if the scores could not be evaluated.
     levels : tuple of LevelResult
     """
 
@@ -102,23 +102,23 @@ class CandidateResult:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The outcome of `select`.
+    """The outcome of `select_candidate`.
 
     Attributes
     ----------
     winner : int or None
-        Index of the winner among the candidates given; None where none is valid.
+        Index of the winner among the given candidates; None if none is valid.
     eps : float
     ships_at : float
         Contamination level of the model that ships.
     n_normals, n_anomalies : int
-        Selection rows.
+        Numbers of selection rows.
     candidates : tuple of CandidateResult
         In the order given.
     evidence : str
-        What the rows are ("labels", "anomalies" or "probes"), where that is known.
+        Kind of the rows ("labels", "anomalies" or "probes"), or empty.
     untrained : mapping of str to (mapping of str to str)
-        Why detectors could not be trained, by label and level; those that could everywhere are not listed.
+        Why detectors could not be trained, by label and level; detectors trained at every level are not listed.
     """
 
     winner: int | None
@@ -132,7 +132,7 @@ class Selection:
 
     @property
     def chosen(self) -> CandidateResult | None:
-        """The winner, None where no candidate is valid."""
+        """The winner, or None if no candidate is valid."""
         return None if self.winner is None else self.candidates[self.winner]
 
     def to_json(self) -> dict[str, Any]:
@@ -143,12 +143,12 @@ class Selection:
     def from_json(cls, content: dict[str, Any]) -> Self:
         """Return the selection that `to_json` described."""
         rows = [
-            {**row, "levels": tuple(LevelResult(**found) for found in row["levels"])} for row in content["candidates"]
+            {**row, "levels": tuple(LevelResult(**level) for level in row["levels"])} for row in content["candidates"]
         ]
         return cls(**{**content, "candidates": tuple(CandidateResult(**row) for row in rows)})
 
 
-def select(
+def select_candidate(
     candidates: Sequence[Candidate],
     *,
     fingerprints: NDArray[np.str_],
@@ -157,29 +157,28 @@ def select(
     seed: int,
     ships_at: float = 0.0,
 ) -> Selection:
-    """Choose the candidate that ships, from selection rows only.
+    """Choose the candidate that ships, on selection rows only.
 
-    Inside the selection rows, the threshold comes from one half of the normals, false-positive rate and
-    power from the other half and all anomalies; both directions are averaged. Of the valid candidates the
-    one with the highest mean power over the levels wins. Those within one paired standard error of it
-    (over anomalies) tie: whoever could be trained at more levels wins, then the smaller worst-stratum
-    false-positive rate, then fewer stored floats, then the position. The winner is calibrated on other
-    rows, so that its guarantee does not pay for the choice.
+    The threshold comes from one half of the selection normals; false-positive rate and power come from the other half
+    and all anomalies. Both directions are averaged. The valid candidate with the highest mean power over the levels
+    wins. Candidates within one paired standard error of it (over anomalies) tie. Ties are broken by more levels at
+    which the detector could be trained, then a smaller worst-stratum false-positive rate, then fewer stored floats,
+    then the position. The winner is calibrated on other rows, so the choice does not weaken its guarantee.
 
     A detector that could not be trained at a level has power 0 there: under that contamination there would have been
-    no scorer to detect anything. Its other rates are means over the levels at which it could.
+    no scorer. Its other rates are means over the levels at which it could be trained.
 
     A candidate is valid if it can be packaged; its scores are finite and not all equal; each half of the
-    normals is large enough for `eps`; at the level that ships, no half's false positives are too many for
-    `eps` (beta-binomial, one-sided, .01 shared by all candidates and halves) and its power is above its
+    normals is large enough for `eps`; and, at the level that ships, neither half has significantly too many false
+    positives for `eps` (beta-binomial, one-sided, .01 shared by all candidates and halves), and the power is above the
     false-positive rate.
 
     Parameters
     ----------
     candidates : sequence of Candidate
-        All with the same rows, and the same levels, at each of which there are scores or a reason why not.
+        All with the same rows and levels; each level has scores, or a reason why there are none.
     fingerprints : ndarray of str, shape (n,)
-        Of the selection normals; with `seed` they decide the halves, the same for all candidates.
+        Of the selection normals; with `seed` they determine the halves, the same for all candidates.
     strata : mapping of float to ndarray of int, shape (n,)
         Hardness strata of the normals by level; the same for all candidates.
     eps : float
@@ -192,7 +191,7 @@ def select(
     Returns
     -------
     Selection
-        Without a winner where no candidate is valid; every invalid candidate says why.
+        Without a winner if no candidate is valid; every invalid candidate has a reason.
 
     Raises
     ------
@@ -230,7 +229,7 @@ def _check_shapes(
     n_normals: int,
     ships_at: float,
 ) -> int:
-    """Return the number of anomalies; raise `DataError` where rows or levels differ."""
+    """Return the number of anomalies; raise `DataError` if rows or levels differ."""
     for level, assigned in strata.items():
         if assigned.shape != (n_normals,):
             raise DataError(
@@ -250,12 +249,12 @@ def _check_shapes(
             )
         for scores in candidate.scores.values():
             n_anomalies = len(scores.anomalies) if n_anomalies is None else n_anomalies
-            check_rows(scores, n_normals, n_anomalies)
+            check_selection_scores(scores, n_normals, n_anomalies)
     return n_anomalies or 0
 
 
 def _scores_fault(candidate: Candidate) -> str:
-    """Return why a candidate's scores cannot be judged, or ""."""
+    """Return why a candidate's scores cannot be evaluated, or ""."""
     for level, scores in sorted(candidate.scores.items()):
         pooled = np.concatenate([scores.normals, scores.anomalies])
         wrong = np.count_nonzero(~np.isfinite(pooled))
@@ -266,8 +265,8 @@ def _scores_fault(candidate: Candidate) -> str:
     return ""
 
 
-def _decision_fault(shipped: TwoFold, second: NDArray[np.bool_], eps: float, alpha: float) -> str:
-    """Return why the decisions of the model that ships are not acceptable, or ""."""
+def _decision_fault(shipped: TwoFold, second: Flags, eps: float, alpha: float) -> str:
+    """Return why the decisions of the model that ships are unacceptable, or ""."""
     for judged in (second, ~second):
         n, k = int(judged.sum()), int(shipped.flags[judged].sum())
         chance = fpr_upper_tail(k, n, second.size - n, eps)
@@ -284,22 +283,22 @@ def _describe(
     reason: str,
     folds: Mapping[float, TwoFold],
     strata: Mapping[float, NDArray[np.integer[Any]]],
-    second: NDArray[np.bool_],
+    second: Flags,
 ) -> CandidateResult:
-    found = {
+    by_level = {
         level: LevelResult(
             level=level,
             power=float(fold.detections.mean()) / 2,
             fpr=two_fold_fpr(fold.flags, second),
-            worst_stratum_fpr=max(stratum_rates(fold.flags, strata[level]).values()),
+            worst_stratum_fpr=max(stratum_flag_rates(fold.flags, strata[level]).values()),
         )
         for level, fold in folds.items()
     }
-    if found:
-        found |= {
+    if by_level:
+        by_level |= {
             level: LevelResult(level, power=0.0, fpr=None, worst_stratum_fpr=None) for level in candidate.untrained
         }
-    levels = tuple(found[level] for level in sorted(found))
+    levels = tuple(by_level[level] for level in sorted(by_level))
     return CandidateResult(
         detector=candidate.detector,
         adapter=candidate.adapter,
@@ -315,13 +314,13 @@ def _describe(
     )
 
 
-def _mean(given: Iterable[float | None]) -> float | None:
-    """Return the mean of the values that are not None, the same for every order; None where there are none."""
-    values = [value for value in given if value is not None]
-    return math.fsum(values) / len(values) if values else None
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Return the mean of the values that are not None, or None without any; the order does not matter."""
+    numbers = [value for value in values if value is not None]
+    return math.fsum(numbers) / len(numbers) if numbers else None
 
 
-def _mark_ties(results: Sequence[CandidateResult], detections: Sequence[NDArray[np.int64]]) -> list[CandidateResult]:
+def _mark_ties(results: Sequence[CandidateResult], detections: Sequence[Integers]) -> list[CandidateResult]:
     """Mark the valid candidates within one paired standard error of one with the highest mean power."""
     valid = [counts for result, counts in zip(results, detections, strict=True) if result.valid]
     highest = max((counts.sum() for counts in valid), default=0)
@@ -332,11 +331,11 @@ def _mark_ties(results: Sequence[CandidateResult], detections: Sequence[NDArray[
     ]
 
 
-def _within_error(differences: NDArray[np.int64]) -> bool:
-    """Say whether the mean, which is >= 0, is at most its standard error.
+def _within_error(differences: Integers) -> bool:
+    """Return whether the mean difference, which is >= 0, is at most its standard error.
 
-    With ``sd**2 = (sum(d**2) - sum(d)**2 / a) / (a - 1)`` that is ``sum(d)**2 <= sum(d**2)``, exact in
-    integers. It holds with equality where a single anomaly tells two candidates apart, and always for a = 1.
+    With ``sd**2 = (sum(d**2) - sum(d)**2 / a) / (a - 1)`` this is ``sum(d)**2 <= sum(d**2)``, exact in integers. It
+    holds with equality if the candidates differ in a single anomaly, and always for a = 1.
     """
     return int(differences.sum()) ** 2 <= int((differences**2).sum())
 

@@ -1,4 +1,4 @@
-"""What the test rows say of candidates, as ``evaluation.json`` holds it."""
+"""Test results of candidates, the content of ``evaluation.json``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True)
 class Tested:
-    """What the test rows say of a candidate at one contamination level.
+    """Test results of a candidate at one contamination level.
 
     Attributes
     ----------
@@ -17,13 +17,13 @@ class Tested:
     detector, adapter : str
     auroc, auprc : float
     fpr, power : float
-        Share of the normals and of the anomalies that are flagged at eps.
+        Shares of normals and of anomalies flagged at eps.
     stratum_fpr : dict of int to float
-        By hardness stratum.
+        False-positive rate by hardness stratum.
     worst_stratum_fpr : float
         The largest of these.
     smallest_eps : float
-        Below it no row can be flagged.
+        Smallest eps at which a row can be flagged.
     n_calibration : int
     """
 
@@ -42,19 +42,19 @@ class Tested:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What the test rows say of all candidates.
+    """Test results of all candidates.
 
     Attributes
     ----------
     evidence : {"labels", "anomalies", "probes"}
-        What the rows are; see `assay.pipeline.rows.evidence_rows`.
+        Kind of the rows; see `assay.pipeline.rows.evidence_rows`.
     eps : float
     n_normals, n_anomalies : int
-        Test rows.
+        Numbers of test rows.
     n_uncalibrated : int
-        Rows left out, because their categories have no calibration rows.
+        Number of rows left out because their categories have no calibration rows.
     candidates : tuple of Tested
-        By level; none for a detector that could not be trained there.
+        By level; a detector that could not be trained at a level is missing there.
     """
 
     evidence: str
@@ -65,7 +65,7 @@ class Evaluation:
     candidates: tuple[Tested, ...]
 
     def at(self, level: str) -> dict[tuple[str, str], Tested]:
-        """Return what is said at a level, by detector and adapter."""
+        """Return the results at a level, by detector and adapter."""
         return {(row.detector, row.adapter): row for row in self.candidates if row.level == level}
 
     def to_json(self) -> dict[str, Any]:

@@ -1,18 +1,16 @@
-"""Two-fold power: one half of the selection normals sets the threshold, the other half and the anomalies are judged."""
+"""Two-fold power: thresholds come from one half of the selection normals, rates from the other and the anomalies."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from assay.arrays import Flags, Floats, Integers
 from assay.calibration.calibrators.conformal import ConformalCalibrator, row_count, rows_needed
 from assay.errors import DataError
-
-Scores = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,23 +23,23 @@ class SelectionScores:
     anomalies : ndarray of float, shape (a,)
     """
 
-    normals: Scores
-    anomalies: Scores
+    normals: Floats
+    anomalies: Floats
 
 
 @dataclass(frozen=True, slots=True)
 class TwoFold:
-    """Normals' flags, shape (n,), each by the other half; anomalies' detections, shape (a,), 0, 1 or 2."""
+    """Flags of the normals by the other half, shape (n,); detections of the anomalies, 0, 1 or 2, shape (a,)."""
 
-    flags: NDArray[np.bool_]
-    detections: NDArray[np.int64]
+    flags: Flags
+    detections: Integers
 
 
-def split_folds(fingerprints: NDArray[np.str_], *, seed: int) -> NDArray[np.bool_]:
+def split_folds(fingerprints: NDArray[np.str_], *, seed: int) -> Flags:
     """Return which normals, shape (n,), are in the second half.
 
-    The halves are those of the order of a hash of seed and fingerprint: they do not depend on the order of
-    the rows, and differ in size by one at most.
+    The halves split the order of a hash of seed and fingerprint: they do not depend on the order of the rows, and
+    their sizes differ by at most one.
     """
     keys = [hashlib.blake2b(f"fold:{seed}:{mark}".encode(), digest_size=16).hexdigest() for mark in fingerprints]
     second = np.zeros(len(keys), dtype=np.bool_)
@@ -57,7 +55,7 @@ def compare_power(
     eps: float,
     seed: int,
 ) -> tuple[float, float]:
-    """Return a challenger's two-fold power and the champion's, as `choose` measures it.
+    """Return a challenger's two-fold power and the champion's, measured as in `select_candidate`.
 
     Parameters
     ----------
@@ -79,7 +77,7 @@ def compare_power(
     """
     n_normals, n_anomalies = len(fingerprints), len(new_scores.anomalies)
     for scores in (new_scores, old_scores):
-        check_rows(scores, n_normals, n_anomalies)
+        check_selection_scores(scores, n_normals, n_anomalies)
     fault = rows_fault(n_normals, n_anomalies, eps)
     if fault:
         raise DataError(fault)
@@ -88,8 +86,8 @@ def compare_power(
     return float(new.mean()), float(old.mean())
 
 
-def check_rows(scores: SelectionScores, n_normals: int, n_anomalies: int) -> None:
-    """Raise `DataError` unless there is one score for each of the rows."""
+def check_selection_scores(scores: SelectionScores, n_normals: int, n_anomalies: int) -> None:
+    """Raise `DataError` unless there is one score for each row."""
     if scores.normals.shape != (n_normals,) or scores.anomalies.shape != (n_anomalies,):
         raise DataError(
             f"scores of {scores.normals.shape} normals and {scores.anomalies.shape} anomalies; "
@@ -108,8 +106,8 @@ def rows_fault(n_normals: int, n_anomalies: int, eps: float) -> str:
     return "" if n_anomalies else "there are no selection anomalies, so power cannot be measured"
 
 
-def two_fold(scores: SelectionScores, second: NDArray[np.bool_], eps: float) -> TwoFold:
-    """Judge the normals of each half, and all anomalies, by the normals of the other half."""
+def two_fold(scores: SelectionScores, second: Flags, eps: float) -> TwoFold:
+    """Flag the normals of each half, and all anomalies, with thresholds from the normals of the other half."""
     flags = np.zeros(scores.normals.size, dtype=np.bool_)
     detections = np.zeros(scores.anomalies.size, dtype=np.int64)
     for judged in (second, ~second):
@@ -119,6 +117,6 @@ def two_fold(scores: SelectionScores, second: NDArray[np.bool_], eps: float) -> 
     return TwoFold(flags, detections)
 
 
-def two_fold_fpr(flags: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+def two_fold_fpr(flags: Flags, second: Flags) -> float:
     """Return the mean of the two halves' false-positive rates."""
     return float(flags[second].mean() + flags[~second].mean()) / 2

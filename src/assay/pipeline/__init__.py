@@ -1,7 +1,7 @@
 """The verbs of the pipeline, one function each, on files named by their arguments.
 
-The Prefect flow, the DVC stages and ``assay stage`` all call these through `assay.project.stages`. What each
-one may read is listed in docs/architecture.md; nothing here reaches for a file it was not given.
+The Prefect flow, the DVC stages and ``assay stage`` call them through `assay.project.stages`. docs/architecture.md
+lists what each may read. A verb reads only files that its arguments name.
 """
 
 from assay.pipeline.calibrating import calibrate

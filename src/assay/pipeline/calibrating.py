@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from assay.arrays import Singles
 from assay.data.dataset import Card, RowSet, read_card, read_rows
 from assay.errors import ConfigError, DataError
 from assay.names import Choice
 from assay.parts import read_json, read_part, write_json, write_part
 from assay.pipeline.candidates import Candidates, candidate_name, read_failures
 from assay.pipeline.made import Made
-from assay.pipeline.progress import Progress, silent
-from assay.pipeline.rows import HELD_OUT, levels_of, presumed_normals
+from assay.pipeline.progress import StageProgress, silent
+from assay.pipeline.rows import HELD_OUT_PART, levels_of, presumed_normals
 
 if TYPE_CHECKING:
     from assay.calibration.adapters.outputs import Outputs
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from assay.calibration.hardness import Strata
     from assay.data.null_models import NullModel
     from assay.data.scaling import Scaler
-    from assay.detectors.base import Floats
 
 METHODS = {"all": "split", "hardness": "stratum", "category": "category"}
 NO_CATEGORIES = (
@@ -48,14 +48,13 @@ def calibrate(
     within: str,
     ties: str,
     seed: int,
-    progress: Progress = silent,
+    progress: StageProgress = silent,
 ) -> Made[dict[str, Any]]:
     """Fit adapters and stratum edges on the adapt rows, then store the calibration rows' scores.
 
-    Nothing is learned from the calibration rows but the conformal reference, which lies apart in
-    ``reference/``. Those of them that somebody has labelled as anomalies are left out (Label-Trim); that and how
-    rows are compared is written to ``calibration.json``. A detector that could not be trained at a level is left out
-    at that level alone.
+    The calibration rows are used only for the conformal reference, which is stored separately in ``reference/``. Those
+    labelled as anomalies are removed first (Label-Trim). ``calibration.json`` records this and the calibration method.
+    A detector that could not be trained at a level is left out at that level alone.
 
     Parameters
     ----------
@@ -68,16 +67,16 @@ def calibrate(
     labels : Path
         Answers to the questions of `assay label`.
     target : Path
-        Rows that calibration is weighted towards; usually an empty file.
+        File of rows that calibration is weighted towards; usually empty.
     trained : Path
-        Folder of what `assay.pipeline.train` made.
+        Folder of the results of `assay.pipeline.train`.
     candidates : Candidates
     within : {"all", "hardness", "category"}
-        Rows that a row is compared with.
+        Calibration rows that a row is compared with.
     ties : {"counted", "randomised"}
-        What becomes of calibration scores equal to a row's.
+        How calibration scores equal to a row's score are treated.
     seed : int
-        Of everything random here.
+        Seed of all random choices of this stage.
 
     Returns
     -------
@@ -87,20 +86,20 @@ def calibrate(
     from assay.calibration.contaminated.label_trim import trim_report
     from assay.data.target import read_target
 
-    about = read_card(card)
+    dataset_card = read_card(card)
     adapt_rows = presumed_normals(read_rows(adapt))
-    reference, found = trim_report(presumed_normals(read_rows(calibration)), labels, seed=seed)
-    towards = read_target(target, about.columns)
-    method = _method(within, ties, read_json(split)["unit"], reference, len(towards))
+    reference, trim_results = trim_report(presumed_normals(read_rows(calibration)), labels, seed=seed)
+    target_rows = read_target(target, dataset_card.columns)
+    method = _method(within, ties, read_json(split)["unit"], reference, len(target_rows))
     failures = read_failures(trained)
     for level in levels_of(trained):
-        stage = _Level(about, trained / level, adapt_rows, reference, towards, method, seed)
+        stage = _Level(dataset_card, trained / level, adapt_rows, reference, target_rows, method, seed)
         write_part(out / "adapters" / level, "strata", stage.strata.to_part())
         if stage.ratio is not None:
             write_part(out / "reference" / level, "ratio", stage.ratio.to_part())
         for choice in candidates.trained(level, failures):
             progress(f"{choice.label} at {level}", 0.0)
-            stage.take(choice.label)
+            stage.load_detector(choice.label)
             for adapter_choice in candidates.adapters:
                 name = candidate_name(choice.label, adapter_choice.label)
                 adapter, evidence = stage.adapter(adapter_choice)
@@ -109,25 +108,25 @@ def calibrate(
                     write_json(out / "adapters" / level / f"{name}.choice.json", evidence)
                 write_part(out / "reference" / level, name, stage.calibrator(adapter).to_part())
     if method == "category":
-        found["categories"] = sorted(set(reference.rows["category"]))
-    compared = {"within": within, "ties": ties, "method": method, "n_target": len(towards), **found}
-    write_json(out / "calibration.json", compared)
-    return Made(compared)
+        trim_results["categories"] = sorted(set(reference.rows["category"]))
+    settings = {"within": within, "ties": ties, "method": method, "n_target": len(target_rows), **trim_results}
+    write_json(out / "calibration.json", settings)
+    return Made(settings)
 
 
 def _method(within: str, ties: str, unit: str, reference: RowSet, n_target: int) -> str:
-    """Return how rows are compared: "split", "stratum", "category", "grouped" or "weighted".
+    """Return the calibration method: "split", "stratum", "category", "grouped" or "weighted".
 
     Raises
     ------
     ConfigError
-        The settings contradict each other or the dataset.
+        The settings contradict each other or do not suit the dataset.
     """
     if within == "category" and "category" not in reference.rows:
         raise ConfigError(NO_CATEGORIES)
     if within != "all" and (unit == "group" or n_target):
-        why = "roles were given by group" if unit == "group" else "there are target rows (`assay reweight --clear`)"
-        raise ConfigError(f"calibrate.within is {within!r}, which cannot be had where {why}; use 'all'")
+        reason = "roles were given by group" if unit == "group" else "there are target rows (`assay reweight --clear`)"
+        raise ConfigError(f"calibrate.within is {within!r}, which is not possible when {reason}; use 'all'")
     if unit == "group" and n_target:
         raise ConfigError(
             "there are target rows, and roles were given by group: weights are for rows that are independent of each "
@@ -139,22 +138,22 @@ def _method(within: str, ties: str, unit: str, reference: RowSet, n_target: int)
 
 
 class _Level:
-    """Calibration at one contamination level: what every candidate there shares, and the detector in turn."""
+    """Calibration at one contamination level: the state shared by all candidates, and the current detector."""
 
     def __init__(
         self,
-        about: Card,
+        card: Card,
         trained: Path,
         adapt: RowSet,
         reference: RowSet,
-        target: Floats,
+        target: Singles,
         method: str,
         seed: int,
     ) -> None:
         from assay.calibration.hardness import Strata
         from assay.data.modalities.registry import load_null_model, load_scaler
 
-        self.about, self.trained, self.method, self.seed = about, trained, method, seed
+        self.card, self.trained, self.method, self.seed = card, trained, method, seed
         self.adapt_rows, self.reference = adapt, reference
         self.scaler: Scaler = load_scaler(read_part(trained, "scaler"))
         self.null_model: NullModel = load_null_model(read_part(trained, "null_model"))
@@ -170,8 +169,8 @@ class _Level:
             except DataError as error:
                 raise DataError(f"{error} (`assay reweight --clear` ends the weighting)") from error
 
-    def take(self, label: str) -> None:
-        """Turn to a detector."""
+    def load_detector(self, label: str) -> None:
+        """Make a detector the current one, and compute its outputs."""
         from assay.calibration.adapters.outputs import observe
         from assay.detectors.registry import load_detector
 
@@ -181,12 +180,12 @@ class _Level:
         self.probes: dict[str, Outputs] | None = None
 
     def adapter(self, choice: Choice) -> tuple[ScoreAdapter, dict[str, Any] | None]:
-        """Fit an adapter; where the choice is left to the data, return what it was made by, too."""
-        from assay.calibration.adapters.registry import AUTO, auto_candidates, make_adapter
+        """Return a fitted adapter, with the evidence of its choice if that is left to the data ("auto"), else None."""
+        from assay.calibration.adapters.registry import AUTO_ADAPTER, auto_candidates, make_adapter
 
-        if choice.name != AUTO:
+        if choice.name != AUTO_ADAPTER:
             adapter = make_adapter(choice.name, choice.params)
-            return adapter.fit(self._unseen() if choice.name == "cadet" else self.of_adapt), None
+            return adapter.fit(self._unused_in_training() if choice.name == "cadet" else self.of_adapt), None
         from assay.calibration.adapters.auto import choose_adapter
 
         if self.probes is None:
@@ -194,33 +193,32 @@ class _Level:
         chosen = choose_adapter(auto_candidates(), self.of_adapt, self.probes, seed=self.seed)
         return chosen.adapter, {"chosen": chosen.label, **chosen.evidence}
 
-    def _unseen(self) -> Outputs:
-        """Return outputs for rows that the detector has not seen, for CADET (cross-fitting where adapt rows are few).
+    def _unused_in_training(self) -> Outputs:
+        """Return outputs for rows not used to train the detector, for CADET.
 
-        The adapt rows; where these are too few for conditional quantiles and the detector has folds, also its training
-        rows, each scored by the fold that was fitted without it.
+        These are the adapt rows. If they are too few for conditional quantiles and the detector has folds, its training
+        rows are added, each scored by the model that was fitted without it.
         """
-        from assay.calibration.adapters.cadet import MIN_ROWS
+        from assay.calibration.adapters.cadet import MIN_QUANTILE_ROWS
         from assay.calibration.adapters.outputs import Outputs
         from assay.detectors.base import CrossFitted
 
-        if len(self.of_adapt) >= MIN_ROWS or not isinstance(self.detector, CrossFitted):
+        if len(self.of_adapt) >= MIN_QUANTILE_ROWS or not isinstance(self.detector, CrossFitted):
             return self.of_adapt
-        hardness = read_part(self.trained, f"{self.label}.{HELD_OUT}").arrays["hardness"]
+        hardness = read_part(self.trained, f"{self.label}.{HELD_OUT_PART}").arrays["hardness"]
         return Outputs(
             np.concatenate([self.of_adapt.scores, self.detector.held_out_scores_]),
             np.concatenate([self.of_adapt.hardness, hardness]),
         )
 
     def _make_probes(self) -> dict[str, Outputs]:
-        """Return the detector's outputs for synthetic anomalies made from the adapt rows, by recipe."""
+        """Return the detector's outputs for probes made from the adapt rows, by kind."""
         from assay.calibration.adapters.outputs import observe
-        from assay.calibration.adapters.probes import make_probes
+        from assay.calibration.adapters.probes import make_probes_by_kind
 
-        made = make_probes(self.adapt_rows.features, self.about.modality, seed=self.seed)
+        probes = make_probes_by_kind(self.adapt_rows.features, self.card.modality, seed=self.seed)
         return {
-            recipe: observe(self.detector, self.null_model, self.scaler.transform(rows))
-            for recipe, rows in made.items()
+            kind: observe(self.detector, self.null_model, self.scaler.transform(rows)) for kind, rows in probes.items()
         }
 
     def calibrator(self, adapter: ScoreAdapter) -> Calibrator:
@@ -238,13 +236,13 @@ class _Level:
             return self._cross(self.detector, scored)
         if self.method == "stratum":
             hardness = np.asarray(self.of_reference.hardness, dtype=np.float64)
-            found = self.strata.assign(hardness)
-            if len(np.unique(found)) < self.strata.n_strata:
+            strata = self.strata.assign(hardness)
+            if len(np.unique(strata)) < self.strata.n_strata:
                 raise ConfigError(
                     f"calibrate.within is 'hardness', and of {self.strata.n_strata} strata one has none of the "
-                    f"{len(found)} calibration rows; use 'all', or bring in more rows"
+                    f"{len(strata)} calibration rows; use 'all', or bring in more rows"
                 )
-            return MondrianCalibrator("stratum").fit(scored.scores, found)
+            return MondrianCalibrator("stratum").fit(scored.scores, strata)
         if self.method == "category":
             categories = self.reference.rows["category"].to_numpy(dtype=object)
             return MondrianCalibrator("category").fit(scored.scores, categories)
@@ -255,9 +253,9 @@ class _Level:
         return ConformalCalibrator().fit(scored.scores)
 
     def _cross(self, detector: Any, scored: Scored) -> Calibrator:
-        """Compare within folds: the held-out training rows, and every calibration row in the fold it falls to.
+        """Fit a cross-calibrator on the held-out training rows and, in their folds, the calibration rows.
 
-        At contamination levels, injected rows are among the held-out ones, as anomalies nobody knows of would be.
+        At contamination levels the held-out rows include injected ones, as they would include undetected anomalies.
         """
         from assay.calibration.calibrators.cross import CrossCalibrator
 
@@ -272,6 +270,6 @@ class _Level:
 
 
 def _groups(rows: RowSet) -> Any:
-    """Return each row's group; rows without one are grouped by content, as roles are."""
-    group, content = (rows.rows[name].to_numpy(dtype=object) for name in ("group", "fingerprint"))
-    return np.where(group == "", "row:" + content, "group:" + group)
+    """Return each row's group; rows without one are grouped by equal content, as in the split."""
+    group, fingerprint = (rows.rows[name].to_numpy(dtype=object) for name in ("group", "fingerprint"))
+    return np.where(group == "", "row:" + fingerprint, "group:" + group)

@@ -1,4 +1,4 @@
-"""Candidates, each a detector with an adapter: their names, and loading them from stage folders."""
+"""Candidates, each a detector with an adapter: their names, and their scores from stage folders."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
+from assay.arrays import Texts
 from assay.data.dataset import RowSet
 from assay.names import Choice
 from assay.parts import read_json, read_part
@@ -22,7 +20,7 @@ Failures = Mapping[str, Mapping[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """What is compared: every detector with every adapter.
+    """The compared candidates: every detector with every adapter.
 
     Attributes
     ----------
@@ -34,7 +32,7 @@ class Candidates:
     adapters: tuple[Choice, ...]
 
     def pairs(self) -> Iterator[tuple[Choice, Choice]]:
-        """Yield every detector with every adapter, in order of position."""
+        """Yield every detector with every adapter, in the order of positions."""
         return ((detector, adapter) for detector in self.detectors for adapter in self.adapters)
 
     def trained(self, level: str, failures: Failures) -> list[Choice]:
@@ -43,28 +41,28 @@ class Candidates:
 
 
 def read_failures(trained: Path) -> Failures:
-    """Read why detectors could not be trained, by label and level; the others are not listed."""
+    """Read why detectors could not be trained, by label and level."""
     failures: Failures = read_json(trained / "failures.json")
     return failures
 
 
-def categories_of(rows: RowSet) -> NDArray[np.object_] | None:
-    """Return each row's category, or None where the dataset has none."""
+def categories_of(rows: RowSet) -> Texts | None:
+    """Return each row's category, or None if the dataset has no categories."""
     return rows.rows["category"].to_numpy(dtype=object) if "category" in rows.rows else None
 
 
 def candidate_name(detector: str, adapter: str) -> str:
-    """File name of a candidate's parts."""
+    """Return the file name of a candidate's parts."""
     return f"{detector}+{adapter}"
 
 
 class LevelScores:
-    """Scores of evidence rows by the candidates of one contamination level; a detector scores the rows once.
+    """Scores of evidence rows by the candidates of one contamination level; each detector scores the rows once.
 
     Parameters
     ----------
     trained, adapters : Path
-        The folders of the stages that trained detectors and fitted adapters.
+        Folders of the trained detectors and of the fitted adapters.
     level : str
     normals, anomalies : RowSet
     """

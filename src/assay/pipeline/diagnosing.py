@@ -1,4 +1,4 @@
-"""Whether a candidate's p-values mean what they say, from the test rows."""
+"""Diagnostics of a candidate's p-values on the test rows."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from assay.arrays import Doubles, Integers, Singles
 from assay.calibration.calibrators.conformal import ConformalCalibrator
 from assay.calibration.calibrators.mondrian import MondrianCalibrator
 from assay.calibration.decisions import Reference, Scored
 from assay.calibration.streams.monitor import Monitor
-from assay.evaluation.diagnostics import Path, diagnose, thin_path
+from assay.evaluation.diagnostics import MartingalePath, diagnose, thin_path
 from assay.evaluation.rates import References
 
-THRESHOLD = 100.0
-SEED = 0
+_THRESHOLD = 100.0
+_SEED = 0
 
 
 def diagnose_rows(
     reference: Reference,
     normals: Scored,
-    p_values: tuple[NDArray[np.float64], ...],
-    strata: NDArray[np.int64],
+    p_values: tuple[Doubles, ...],
+    strata: Integers,
     order: NDArray[np.intp],
     eps: float,
 ) -> dict[str, Any]:
@@ -34,15 +35,15 @@ def diagnose_rows(
     normals : Scored
         The n test normals.
     p_values : (ndarray, ndarray)
-        Of the normals and of the anomalies.
+        p-values of the normals and of the anomalies.
     strata : ndarray of int, shape (n,)
         Hardness strata of the normals.
     order : ndarray of int, shape (n,)
-        The normals in the order of time, which the test martingale takes them in.
+        Indices of the normals in the order of time, for the test martingale.
     eps : float
     """
     of_normals, of_anomalies = p_values
-    found = diagnose(
+    diagnostics = diagnose(
         of_normals,
         scores=normals.outputs.scores,
         adapted=normals.scores,
@@ -50,27 +51,29 @@ def diagnose_rows(
         strata=strata,
         references=_references(reference, normals),
         eps=eps,
-        seed=SEED,
+        seed=_SEED,
         anomalies=of_anomalies if of_anomalies.size else None,
         path=_path(reference, normals.scores[order]),
     )
-    return found.to_json()
+    return diagnostics.to_json()
 
 
 def _references(reference: Reference, normals: Scored) -> References | None:
-    """Return what the p-values were counted in; None where that follows no exact law."""
+    """Return the references of the p-values, or None if their exact distribution is unknown."""
     calibrator = reference.calibrator
     if isinstance(calibrator, MondrianCalibrator):
         keys, sizes = list(calibrator.keys_), tuple(scores.size for scores in calibrator.references_)
-        return References(sizes, np.array([keys.index(key) for key in np.asarray(reference.beside(normals)).tolist()]))
+        return References(
+            sizes, np.array([keys.index(key) for key in np.asarray(reference.side_information(normals)).tolist()])
+        )
     if isinstance(calibrator, ConformalCalibrator):
         return References.shared(calibrator.n_rows, len(normals.scores))
     return None
 
 
-def _path(reference: Reference, scores: NDArray[np.float32]) -> Path | None:
-    """Return the path of a test martingale over the normals; None where rows are not compared with all others."""
+def _path(reference: Reference, scores: Singles) -> MartingalePath | None:
+    """Return the path of a test martingale over the normals, or None unless calibration is plain split conformal."""
     if not isinstance(reference.calibrator, ConformalCalibrator):
         return None
-    monitor = Monitor.start(reference.calibrator.scores_, seed=SEED, threshold=THRESHOLD)
-    return thin_path(monitor.update(scores), THRESHOLD)
+    monitor = Monitor.start(reference.calibrator.scores_, seed=_SEED, threshold=_THRESHOLD)
+    return thin_path(monitor.update(scores), _THRESHOLD)

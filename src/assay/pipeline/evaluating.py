@@ -1,4 +1,4 @@
-"""The verb that reads the test rows, once, for the record."""
+"""The verb that evaluates all candidates on the test rows, once, for the record."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from assay.arrays import Doubles, Integers
 from assay.data.dataset import RowSet
 from assay.errors import DataError
 from assay.parts import read_json, read_part, write_arrays, write_json
@@ -31,10 +31,10 @@ def evaluate(
     candidates: Candidates,
     eps: float,
 ) -> Made[Evaluation]:
-    """Read the test rows, once, for the record: every candidate at every level, with diagnostics at the lowest.
+    """Evaluate every candidate at every level on the test rows, with diagnostics at the lowest level.
 
-    Rows of a category without calibration rows, which a scorer refuses, are counted and left out. So is a detector at
-    a level where it could not be trained.
+    Rows of a category without calibration rows, which a scorer refuses, are counted and left out. A detector is left
+    out at levels where it could not be trained.
 
     Raises
     ------
@@ -47,10 +47,10 @@ def evaluate(
     *all_rows, evidence = evidence_rows(test)
     calibration = read_json(calibrated / "calibration.json")
     normals, anomalies = (_calibrated(rows, calibration.get("categories")) for rows in all_rows)
-    for what, rows in (("normal", normals), ("anomaly", anomalies)):
+    for kind, rows in (("normal", normals), ("anomaly", anomalies)):
         if not len(rows):
             raise DataError(
-                f"no test {what} is of a category with calibration rows; merge small categories and ingest again, or "
+                f"no test {kind} is of a category with calibration rows; merge small categories and ingest again, or "
                 "set calibrate.within to 'all' or 'hardness'"
             )
     failures = read_failures(trained)
@@ -63,12 +63,12 @@ def evaluate(
             for adapter, of_normals, of_anomalies in scored.of(detector.label, candidates.adapters):
                 name = candidate_name(detector.label, adapter.label)
                 reference = read_reference(calibrated / "reference" / level, name, scored.edges, calibration["ties"])
-                found = tuple(reference.p_values(rows) for rows in (of_normals, of_anomalies))
-                p_values[f"{name}.normals"], p_values[f"{name}.anomalies"] = found
-                figures = _figures(reference, of_normals, of_anomalies, found, scored.strata, eps)
+                both_p_values = tuple(reference.p_values(rows) for rows in (of_normals, of_anomalies))
+                p_values[f"{name}.normals"], p_values[f"{name}.anomalies"] = both_p_values
+                figures = _figures(reference, of_normals, of_anomalies, both_p_values, scored.strata, eps)
                 if level == levels_of(trained)[0]:
-                    told = diagnose_rows(reference, of_normals, found, scored.strata, order, eps)
-                    write_json(out / "diagnostics" / f"{name}.json", told)
+                    diagnostics = diagnose_rows(reference, of_normals, both_p_values, scored.strata, order, eps)
+                    write_json(out / "diagnostics" / f"{name}.json", diagnostics)
                 table.append(Tested(level, detector.label, adapter.label, **figures))
         write_arrays(out / "p_values" / f"{level}.safetensors", p_values)
     left_out = sum(map(len, all_rows)) - len(normals) - len(anomalies)
@@ -78,12 +78,12 @@ def evaluate(
 
 
 def _calibrated(rows: RowSet, categories: Sequence[str] | None) -> RowSet:
-    """Return the rows that a scorer answers; all of them where it does not compare within categories."""
+    """Return the rows that a scorer accepts: all of them unless it compares within categories."""
     return rows if categories is None else rows.take(rows.rows["category"].isin(categories).to_numpy(dtype=bool))
 
 
 def read_reference(folder: Path, name: str, strata: Strata, ties: str) -> Reference:
-    """Read what rows of a candidate are compared with."""
+    """Read the reference of a candidate."""
     from assay.calibration.calibrators.registry import load_calibrator
     from assay.calibration.calibrators.weighted import load_ratio
     from assay.calibration.decisions import Reference
@@ -97,19 +97,19 @@ def _figures(
     reference: Reference,
     normals: Scored,
     anomalies: Scored,
-    p_values: tuple[NDArray[np.float64], ...],
-    strata: NDArray[np.int64],
+    p_values: tuple[Doubles, ...],
+    strata: Integers,
     eps: float,
 ) -> dict[str, Any]:
-    """What the test rows say of one candidate at one level."""
+    """Return the test results of one candidate at one level."""
     from assay.calibration.decisions import Rule
-    from assay.evaluation.metrics import auprc, auroc, stratum_rates
+    from assay.evaluation.metrics import auprc, auroc, stratum_flag_rates
 
     counts = (len(normals.scores), len(anomalies.scores))
     truth = np.concatenate([np.zeros(counts[0], np.int8), np.ones(counts[1], np.int8)])
     scores = np.concatenate([normals.scores, anomalies.scores])
     flags, detected = map(Rule(eps).flags, p_values)
-    rates = stratum_rates(flags, strata)
+    rates = stratum_flag_rates(flags, strata)
     return {
         "auroc": auroc(truth, scores),
         "auprc": auprc(truth, scores),

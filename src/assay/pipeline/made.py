@@ -1,4 +1,4 @@
-"""What a verb hands back."""
+"""The return value of a verb."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Made(Generic[T_co]):
-    """What a verb made in its folder.
+    """The result of a verb.
 
     Attributes
     ----------
     result : object
-        What it came to; each verb says of what type. The files hold it, too.
+        The main result, of a type that each verb documents; the files of its folder hold it, too.
     details : dict
-        What the event log is told of it and no file may hold: seconds, for instance.
+        Values for the event log that no file may hold, for instance seconds.
     """
 
     result: T_co

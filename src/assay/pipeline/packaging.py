@@ -38,24 +38,24 @@ def package(
     split : Path
         ``split.json``.
     rows : mapping of str to Path
-        Folders of the rows it learned from (train, adapt, calibration); their fingerprints go along. So do those of
-        ``labelled``, labelled anomalies, if there is such a folder and the winner learned from them.
+        Folders of the rows that the winner learned from (train, adapt, calibration). Their fingerprints are packaged,
+        and also those of the labelled anomalies in ``labelled`` if there are any and the winner learned from them.
     records : mapping of str to Path
         ``record.json`` of each stage up to calibration, in order, and of select.
     trained, calibrated, selected : Path
-        Folders of what `assay.pipeline.train`, `calibrate` and `select` made.
+        Folders of the results of `assay.pipeline.train`, `calibrate` and `select`.
     eps : float
         The scorer's own target false-positive rate.
 
     Returns
     -------
     Made of Path
-        The scorer folder; the details are its tag.
+        The scorer folder; the details hold its tag.
 
     Raises
     ------
     NoValidCandidateError
-        Selection found nothing that may ship.
+        No candidate is valid.
     """
     from assay.hashing import dvc_directory_md5, hash_file, lineage_root
     from assay.scorer.scorer import write_scorer
@@ -65,7 +65,7 @@ def package(
     level = levels_of(trained)[0]
     parts = _parts(trained / level, calibrated, level, winner.detector, winner.adapter)
     hashes = {stage: hash_file(path) for stage, path in records.items()}
-    behind = {stage: digest for stage, digest in hashes.items() if stage != "select"}
+    upstream = {stage: digest for stage, digest in hashes.items() if stage != "select"}
     head = {
         "name": card.name,
         "columns": list(card.columns),
@@ -75,14 +75,14 @@ def package(
         "calibration": read_json(calibrated / "calibration.json"),
         "unit": read_json(split)["unit"],
         "candidate": {"detector": winner.detector, "adapter": winner.adapter, "level": level},
-        "lineage": {"root": lineage_root(behind), "data_version": dvc_directory_md5(data), "records": hashes},
+        "lineage": {"root": lineage_root(upstream), "data_version": dvc_directory_md5(data), "records": hashes},
     }
-    learned = {
+    learned_from = {
         use: folder for use, folder in rows.items() if use != LABELLED or _uses_labels(parts["detector"], folder)
     }
-    seen = {use: packed_fingerprints(read_rows(folder), card.columns) for use, folder in learned.items()}
+    fingerprints = {use: packed_fingerprints(read_rows(folder), card.columns) for use, folder in learned_from.items()}
     extra: dict[str, Any] = {f"lineage/{stage}.json": path.read_bytes() for stage, path in records.items()}
-    version = write_scorer(out, head, parts, {**extra, "rows.safetensors": seen})
+    version = write_scorer(out, head, parts, {**extra, "rows.safetensors": fingerprints})
     return Made(out / version, {"scorer": f"{card.name}:{version}"})
 
 
@@ -91,13 +91,13 @@ def _winner(selection: Selection) -> CandidateResult:
         reasons: dict[str, list[str]] = {}
         for row in selection.candidates:
             reasons.setdefault(row.reason, []).append(candidate_name(row.detector, row.adapter))
-        told = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
-        raise NoValidCandidateError(f"no valid candidate, nothing ships ({told})")
+        message = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
+        raise NoValidCandidateError(f"no valid candidate, nothing ships ({message})")
     return selection.chosen
 
 
 def _parts(trained: Path, calibrated: Path, level: str, detector: str, adapter: str) -> dict[str, Part]:
-    """Read the parts of which a candidate consists."""
+    """Read the parts of a candidate."""
     name = candidate_name(detector, adapter)
     ratio = calibrated / "reference" / level / "ratio.json"
     return {

@@ -20,16 +20,17 @@ if TYPE_CHECKING:
 
 
 def split(out: Path, *, data: Path, quarantine: Path, seed: int, source: str) -> Made[dict[str, Any]]:
-    """Give every row one role; write each role's rows, and probes where labels are too few.
+    """Assign one role to every row; write each role's rows, and probes if labels are too few.
 
-    Probes are synthetic anomalies made from the selection (test) normals by recipes other than `source`,
-    which is what gets injected into train; they lie in folders of their own beside those rows. Rows whose
-    content is in the file `quarantine` are excluded, all copies of them; one that is missing holds none.
+    Probes are synthetic anomalies made from the selection (test) normals by recipes other than `source`, the recipe of
+    the rows injected into train. They are written to a subfolder ``probes`` of those rows. All copies of rows listed in
+    the file `quarantine` are excluded; a missing file lists none.
 
     Returns
     -------
     Made of dict
-        Content of ``split.json``: rows and anomalies of every role, the kind of evidence, and by what roles were given.
+        Content of ``split.json``: rows and anomalies of every role, the kind of evidence, and the unit that roles were
+        assigned by.
     """
     from assay.data.contamination import make_probes
     from assay.data.quarantine import read_quarantine
@@ -71,10 +72,10 @@ def split(out: Path, *, data: Path, quarantine: Path, seed: int, source: str) ->
     counts = {
         role: {"rows": len(rows), "anomalies": int((rows.labels == ANOMALY).sum())} for role, rows in parts.items()
     }
-    about = {"evidence": kind, "seed": seed, "roles": counts, "order": list(ROLES), "unit": unit}
-    found = {**about, **barred}
-    write_json(out / "split.json", found)
-    return Made(found)
+    summary = {"evidence": kind, "seed": seed, "roles": counts, "order": list(ROLES), "unit": unit}
+    summary |= barred
+    write_json(out / "split.json", summary)
+    return Made(summary)
 
 
 def contaminate(
@@ -88,34 +89,34 @@ def contaminate(
     labelled: float,
     seed: int,
 ) -> Made[dict[str, Any]]:
-    """Choose or make the rows that each level adds to train, and put every one on record.
+    """Choose or make the rows that each level injects into train, and record them.
 
-    A share `labelled` of anomalies is first set aside from the pool in ``labelled/``, the same for every level:
-    for the detectors that learn from labelled anomalies. Injected rows are never labelled in training.
+    First a share `labelled` of anomalies is set aside from the pool in ``labelled/``, the same for every level, for
+    detectors that learn from labels. Injected rows are never labelled in training.
 
     Returns
     -------
     Made of dict
-        Content of ``plan.json``: for every level how many rows it has, and how many of them are injected.
+        Content of ``plan.json``: for every level its numbers of rows and of injected rows.
     """
     from assay.data.contamination import choose_labelled, inject
 
-    about, clean = read_card(card), read_rows(train)
-    known, rest = choose_labelled(read_rows(pool), share=labelled, n_train=len(clean), seed=seed)
+    dataset_card, clean = read_card(card), read_rows(train)
+    labelled_anomalies, injectable = choose_labelled(read_rows(pool), share=labelled, n_train=len(clean), seed=seed)
     if labelled:
-        write_rows(out / LABELLED, known)
-    found = inject(
+        write_rows(out / LABELLED, labelled_anomalies)
+    contaminated_levels = inject(
         clean,
-        rest,
+        injectable,
         levels=levels,
         source=source,
         seed=seed,
-        columns=about.columns,
-        modality=about.modality,
+        columns=dataset_card.columns,
+        modality=dataset_card.modality,
     )
     unknown = int((clean.labels == -1).sum())
     plan = []
-    for level in found:
+    for level in contaminated_levels:
         write_rows(out / level_name(level.rho), level.injected)
         n_injected = len(level.injected)
         plan.append(
@@ -128,18 +129,18 @@ def contaminate(
                 "natural_rows_unknown": unknown,
             }
         )
-    whole = {"source": source, "seed": seed, "n_labelled": len(known), "levels": plan}
-    write_json(out / "plan.json", whole)
-    return Made(whole)
+    content = {"source": source, "seed": seed, "n_labelled": len(labelled_anomalies), "levels": plan}
+    write_json(out / "plan.json", content)
+    return Made(content)
 
 
 def validate(out: Path, *, data: Path, suite: Path, split: Path, contaminated: Path, docs: Path) -> Made[Summary]:
-    """Validate the source without its quarantined rows, every level of train, and that roles share no content.
+    """Validate the source without quarantined rows, every level of train, and that no two roles share equal rows.
 
     Parameters
     ----------
     docs : Path
-        Folder of the Data Docs, which are for people and no output.
+        Folder of the Data Docs, which are not an output of the stage.
 
     Raises
     ------

@@ -1,11 +1,11 @@
-"""How a verb tells how far it is."""
+"""The callback by which a verb reports its progress."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-Progress = Callable[[str, float], None]
+StageProgress = Callable[[str, float], None]  # current task, finished share of the stage
 
 
-def silent(what: str, share: float) -> None:
-    """Progress callback that shows nothing."""
+def silent(task: str, share: float) -> None:
+    """Report nothing."""

@@ -27,24 +27,25 @@ def select(
     eps: float,
     seed: int,
 ) -> Made[Selection]:
-    """Choose the candidate to ship, from selection rows alone.
+    """Choose the candidate to ship, on selection rows alone.
 
-    A detector that could not be trained at the lowest level, whose model ships, is no candidate. One that could not be
-    trained at another level stays one, with power 0 there; see `assay.evaluation.selection.select`.
+    A detector that could not be trained at the lowest level, whose model ships, is not a candidate. One that could not
+    be trained at another level remains a candidate, with power 0 there; see
+    `assay.evaluation.selection.select_candidate`.
 
     Parameters
     ----------
     selection : Path
         Folder of the selection rows.
     trained : Path
-        Folder of what `assay.pipeline.train` made.
+        Folder of the results of `assay.pipeline.train`.
     adapters : Path
         Folder of the fitted adapters.
     candidates : Candidates
     eps : float
-        Target false-positive rate that candidates are compared by.
+        Target false-positive rate of the comparison.
     seed : int
-        Of the two folds.
+        Seed of the two folds.
 
     Returns
     -------
@@ -53,22 +54,21 @@ def select(
     """
     from assay.detectors.base import n_stored_floats
     from assay.detectors.registry import unpackageable
-    from assay.evaluation.selection import Candidate
-    from assay.evaluation.selection import select as choose
+    from assay.evaluation.selection import Candidate, select_candidate
     from assay.evaluation.two_fold import SelectionScores
 
     normals, anomalies, evidence = evidence_rows(selection)
     failures = read_failures(trained)
     levels = {rho_of(level): level for level in levels_of(trained)}
     strata: dict[float, Any] = {}
-    found: dict[str, dict[float, SelectionScores]] = {}
+    scores_of: dict[str, dict[float, SelectionScores]] = {}
     for rho, level in levels.items():
         scored = LevelScores(trained, adapters, level, normals, anomalies)
         strata[rho] = scored.strata
         for detector in candidates.trained(level, failures):
             for adapter, of_normals, of_anomalies in scored.of(detector.label, candidates.adapters):
                 name = candidate_name(detector.label, adapter.label)
-                found.setdefault(name, {})[rho] = SelectionScores(of_normals.scores, of_anomalies.scores)
+                scores_of.setdefault(name, {})[rho] = SelectionScores(of_normals.scores, of_anomalies.scores)
     ships_at = min(levels)
     ships = levels[ships_at]
     compared = []
@@ -79,10 +79,10 @@ def select(
         name = candidate_name(detector.label, adapter.label)
         part = read_part(trained / ships, detector.label)
         floats = n_stored_floats(part) + n_stored_floats(read_part(adapters / ships, name))
-        hindrance = unpackageable(part)
-        compared.append(Candidate(detector.label, adapter.label, position, floats, found[name], hindrance, untrained))
-    prints = normals.rows["fingerprint"].to_numpy(dtype=np.str_)
-    chosen = choose(compared, fingerprints=prints, strata=strata, eps=eps, seed=seed, ships_at=ships_at)
+        fault = unpackageable(part)
+        compared.append(Candidate(detector.label, adapter.label, position, floats, scores_of[name], fault, untrained))
+    fingerprints = normals.rows["fingerprint"].to_numpy(dtype=np.str_)
+    chosen = select_candidate(compared, fingerprints=fingerprints, strata=strata, eps=eps, seed=seed, ships_at=ships_at)
     result = replace(chosen, evidence=evidence, untrained=failures)
     write_json(out / "selection.json", result.to_json())
     return Made(result)

@@ -20,7 +20,7 @@ from assay.errors import StageError
 from assay.hashing import RECORD, hash_json, hash_tree
 from assay.pipeline.candidates import Candidates
 from assay.pipeline.made import Made
-from assay.pipeline.progress import Progress, silent
+from assay.pipeline.progress import StageProgress, silent
 from assay.project.freshness import Outcome, run_stage
 from assay.project.installed import hash_code
 
@@ -47,7 +47,7 @@ class StageEntry:
     """
 
     title: str
-    make: Callable[[Project, Path, Progress], Made[Any]]
+    make: Callable[[Project, Path, StageProgress], Made[Any]]
     uses: tuple[str, ...] = ()
     behind: bool = False
     parted: bool = False
@@ -58,7 +58,7 @@ def candidates_of(project: Project) -> Candidates:
     return Candidates(project.config.detectors, project.config.adapters)
 
 
-def _split(project: Project, out: Path, progress: Progress) -> Made[Any]:
+def _split(project: Project, out: Path, progress: StageProgress) -> Made[Any]:
     sections = project.config.sections
     return pipeline.split(
         out,
@@ -69,13 +69,13 @@ def _split(project: Project, out: Path, progress: Progress) -> Made[Any]:
     )
 
 
-def _contaminate(project: Project, out: Path, progress: Progress) -> Made[Any]:
+def _contaminate(project: Project, out: Path, progress: StageProgress) -> Made[Any]:
     roles = project.folder("split")
     settings = project.config.sections["contaminate"]
     return pipeline.contaminate(out, card=project.data, train=roles / "train", pool=roles / "pool", **settings)
 
 
-def _validate(project: Project, out: Path, progress: Progress) -> Made[Any]:
+def _validate(project: Project, out: Path, progress: StageProgress) -> Made[Any]:
     return pipeline.validate(
         out,
         data=project.data,
@@ -86,7 +86,7 @@ def _validate(project: Project, out: Path, progress: Progress) -> Made[Any]:
     )
 
 
-def _train(project: Project, out: Path, progress: Progress) -> Made[Any]:
+def _train(project: Project, out: Path, progress: StageProgress) -> Made[Any]:
     """Train. Checkpoints of interrupted trainings are kept per code version, until a training finishes."""
     checkpoints = project.state / "checkpoints" / project.dataset
     code = hash_json(hash_code(project.root, project.stages["train"].code))[:12]
@@ -104,7 +104,7 @@ def _train(project: Project, out: Path, progress: Progress) -> Made[Any]:
     return result
 
 
-def _calibrate(project: Project, out: Path, progress: Progress) -> Made[Any]:
+def _calibrate(project: Project, out: Path, progress: StageProgress) -> Made[Any]:
     roles = project.folder("split")
     return pipeline.calibrate(
         out,
@@ -121,7 +121,7 @@ def _calibrate(project: Project, out: Path, progress: Progress) -> Made[Any]:
     )
 
 
-def _select(project: Project, out: Path, progress: Progress) -> Made[Any]:
+def _select(project: Project, out: Path, progress: StageProgress) -> Made[Any]:
     return pipeline.select(
         out,
         selection=project.folder("split") / "selection",
@@ -133,7 +133,7 @@ def _select(project: Project, out: Path, progress: Progress) -> Made[Any]:
     )
 
 
-def _evaluate(project: Project, out: Path, progress: Progress) -> Made[Any]:
+def _evaluate(project: Project, out: Path, progress: StageProgress) -> Made[Any]:
     return pipeline.evaluate(
         out,
         test=project.folder("split") / "test",
@@ -144,7 +144,7 @@ def _evaluate(project: Project, out: Path, progress: Progress) -> Made[Any]:
     )
 
 
-def _package(project: Project, out: Path, progress: Progress) -> Made[Any]:
+def _package(project: Project, out: Path, progress: StageProgress) -> Made[Any]:
     roles = project.folder("split")
     return pipeline.package(
         out,
@@ -175,7 +175,7 @@ STAGES: dict[str, StageEntry] = {
 
 
 def run_verb(
-    project: Project, stage: str, progress: Progress = silent, begin: Callable[[], None] = lambda: None
+    project: Project, stage: str, progress: StageProgress = silent, begin: Callable[[], None] = lambda: None
 ) -> Outcome:
     """Run the verb of a stage unless the stage is fresh; see `assay.project.freshness.run_stage`.
 

@@ -1,4 +1,4 @@
-"""Scoring a file: every row gets a score, a p-value and a decision."""
+"""Scoring of a file: every row gets a score, a p-value and a decision."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Batch:
     Attributes
     ----------
     rows : DataFrame
-        The file's columns that are no features, as they were written, then score, p_value and flagged.
+        The file's columns that are not features, unchanged, then score, p_value and flagged.
     rule : Rule
-        What flagged.
+        The rule that flagged the rows.
     false_alarms : int or None
-        With probability at least .9 no more of the flagged rows are normal than that, whatever decided; None where
-        the scorer's p-values allow no such bound.
+        Upper bound, with probability at least .9, on the number of normal rows among the flagged ones, for any rule;
+        None if the scorer's p-values allow no such bound.
     note : str
         Why nothing could be flagged, or "".
     """
@@ -47,7 +47,7 @@ class Batch:
 
     @property
     def n_flagged(self) -> int:
-        """How many rows are flagged."""
+        """Number of flagged rows."""
         return int(self.rows["flagged"].sum())
 
     def write(self, path: Path) -> None:
@@ -71,16 +71,16 @@ def score_file(scorer: Scorer, path: Path, *, eps: float | None = None, fdr: flo
         The file cannot be read or lacks a column; a value is missing; false discoveries cannot be controlled.
     """
     rule = scorer.rule(eps=eps, fdr=fdr)
-    frame, found = _judge(scorer, path)
-    flags = rule.flags(found.p_values)
-    known = scorer.calibrator.kind in BATCHED
-    bound = false_discovery_bound(found.p_values, flags, DELTA) if known else None
-    rows = frame.assign(score=found.scores, p_value=found.p_values, flagged=flags.astype(np.int8))
+    frame, judged = _judge(scorer, path)
+    flags = rule.flags(judged.p_values)
+    has_bound = scorer.calibrator.kind in BATCHED
+    bound = false_discovery_bound(judged.p_values, flags, DELTA) if has_bound else None
+    rows = frame.assign(score=judged.scores, p_value=judged.p_values, flagged=flags.astype(np.int8))
     return Batch(rows, rule, bound, rule.note(flags, scorer.calibrator))
 
 
 def _judge(scorer: Scorer, path: Path) -> tuple[Any, Judged]:
-    """Return the columns that are no features, and the rows' scores and p-values."""
+    """Return the columns that are not features, and the rows' scores and p-values."""
     category = scorer.category_column
     frame = read_frame(path, () if category is None else (category,), numbers=scorer.columns)
     names = list(frame.columns)
@@ -93,5 +93,5 @@ def _judge(scorer: Scorer, path: Path) -> tuple[Any, Judged]:
         row, column = np.argwhere(~np.isfinite(features))[0]
         raise InputError(f"{path.name}, row {row}, column {scorer.columns[column]!r}: missing or infinite")
     categories = None if category is None else texts_of(frame[category]).tolist()
-    rest = [name for name in names if name not in scorer.columns]
-    return frame[rest], scorer.judge(features, categories)
+    other_columns = [name for name in names if name not in scorer.columns]
+    return frame[other_columns], scorer.judge(features, categories)

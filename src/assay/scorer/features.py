@@ -1,4 +1,4 @@
-"""Rows in any decent form as a scorer takes them: which column is which, and whether every value is a number."""
+"""Input of a scorer: rows in any common form are checked and brought into the scorer's order of columns."""
 
 from __future__ import annotations
 
@@ -6,56 +6,57 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from assay.data.categories import Texts, category_texts
+from assay.arrays import Singles, Texts
+from assay.data.categories import category_texts
 from assay.errors import InputError
 
 
 def names_of(X: Any) -> list[str]:
-    """Return the column names of a DataFrame, and none for anything else."""
+    """Return the column names of a DataFrame; an empty list for anything else."""
     return [str(name) for name in X.columns] if hasattr(X, "columns") and hasattr(X, "to_numpy") else []
 
 
 def checked_categories(categories: Any, n: int) -> Texts:
-    """Return the categories of n rows as texts; raise `InputError` where one is missing."""
-    given = np.asarray(categories, dtype=object)
-    if given.shape != (n,):
-        raise InputError(f"{given.shape} categories for {n} rows; give one for each row")
-    texts = category_texts(given)
+    """Return the categories of n rows as texts; raise `InputError` if one is missing."""
+    values = np.asarray(categories, dtype=object)
+    if values.shape != (n,):
+        raise InputError(f"{values.shape} categories for {n} rows; give one for each row")
+    texts = category_texts(values)
     if missing := np.flatnonzero(texts == "").tolist():
         raise InputError(f"row {missing[0]} has no category; this scorer compares rows within categories")
     return texts
 
 
 def as_numbers(frame: Any) -> Any:
-    """Return a DataFrame of float64 where its columns are all numbers or booleans, else the frame as it is."""
+    """Return a DataFrame as float64 if its columns are all numbers or booleans, else unchanged."""
     from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
-    plain = all(is_numeric_dtype(dtype) or is_bool_dtype(dtype) for dtype in frame.dtypes)
-    return frame.astype("float64") if plain else frame
+    all_numbers = all(is_numeric_dtype(dtype) or is_bool_dtype(dtype) for dtype in frame.dtypes)
+    return frame.astype("float64") if all_numbers else frame
 
 
-def column_order(expected: Sequence[str], given: Sequence[str]) -> list[int]:
-    """Return where each expected column stands among the given ones.
+def column_order(expected: Sequence[str], names: Sequence[str]) -> list[int]:
+    """Return the index of each expected column in `names`.
 
     Raises
     ------
     InputError
         A column is unknown, missing or given twice.
     """
-    known, where = set(expected), {name: place for place, name in enumerate(given)}
-    if unknown := [name for name in given if name not in known]:
+    index_of = {name: index for index, name in enumerate(names)}
+    expected_names = set(expected)
+    if unknown := [name for name in names if name not in expected_names]:
         raise InputError(f"unknown column {unknown[0]!r}; this scorer takes {_listed(expected)}")
-    if missing := [name for name in expected if name not in where]:
+    if missing := [name for name in expected if name not in index_of]:
         raise InputError(f"column {missing[0]!r} is missing; this scorer takes {_listed(expected)}")
-    if len(given) != len(where):
-        twice = next(name for place, name in enumerate(given) if where[name] != place)
+    if len(names) != len(index_of):
+        twice = next(name for index, name in enumerate(names) if index_of[name] != index)
         raise InputError(f"column {twice!r} is given twice; give each column once")
-    return [where[name] for name in expected]
+    return [index_of[name] for name in expected]
 
 
-def as_features(X: Any, columns: Sequence[str]) -> NDArray[np.float32]:
+def as_features(X: Any, columns: Sequence[str]) -> Singles:
     """Check raw rows and return them as float32 of shape (n, d); see `Scorer.decision_function`."""
     try:
         values = np.asarray(X)

@@ -1,4 +1,4 @@
-"""The scorer: everything between raw rows and decisions, as one folder of JSON and safetensors."""
+"""The scorer: every step from raw rows to decisions, stored as one folder of JSON and safetensors files."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from assay.arrays import Doubles, Flags, Singles, Texts
 from assay.calibration.adapters.registry import ScoreAdapter, load_adapter
 from assay.calibration.calibrators.mondrian import MondrianCalibrator
 from assay.calibration.calibrators.registry import Calibrator, load_calibrator
 from assay.calibration.calibrators.weighted import load_ratio
-from assay.calibration.decisions import Reference, Rule, Scored, score_rows
+from assay.calibration.decisions import Reference, Rule, Scored, score_with_adapter
 from assay.calibration.hardness import load_strata
-from assay.data.categories import Texts
 from assay.data.modalities.registry import load_null_model, load_scaler
 from assay.data.null_models import NullModel
 from assay.data.scaling import Scaler
@@ -28,16 +25,16 @@ from assay.hashing import hash_file
 from assay.parts import Part, read_arrays, read_json, write_arrays, write_bytes, write_json
 from assay.scorer.features import as_features, as_numbers, checked_categories, column_order, names_of
 
-SCHEMA = 2  # a head may name ties, a density ratio and a category column, which readers of 1 alone pass over
-READS = (1, 2)
+_SCHEMA = 2  # the head may name ties, a density ratio and a category column, which readers of schema 1 ignore
+_READABLE_SCHEMAS = (1, 2)
 HEAD = "scorer.json"
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreFunction:
-    """Scaling, detector and score adapter in a row: raw features to anomaly scores.
+    """Scaler, detector and score adapter in sequence: raw features to anomaly scores.
 
-    It holds no reference scores, so whoever has only this cannot decide by calibration rows.
+    It holds no reference scores, so code that has only this cannot use calibration rows.
     """
 
     scaler: Scaler
@@ -45,26 +42,26 @@ class ScoreFunction:
     null_model: NullModel
     adapter: ScoreAdapter
 
-    def __call__(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    def __call__(self, features: Singles) -> Singles:
         """Score rows of shape (n, d); returns float32 (n,), higher = more anomalous."""
         return self.scored(features).scores
 
-    def scored(self, features: NDArray[np.float32], categories: Texts | None = None) -> Scored:
-        """Score rows of shape (n, d), and keep what calibrators may compare them by."""
+    def scored(self, features: Singles, categories: Texts | None = None) -> Scored:
+        """Score rows of shape (n, d), with everything that a calibrator may need."""
         scaled = self.scaler.transform(features)
-        return score_rows(self.detector, self.null_model, self.adapter, features, scaled, categories)
+        return score_with_adapter(self.detector, self.null_model, self.adapter, features, scaled, categories)
 
-    def hardness(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Hardness H(x) of rows of shape (n, d); returns float64 (n,)."""
+    def hardness(self, features: Singles) -> Doubles:
+        """Return the hardness H(x) of rows of shape (n, d), float64 of shape (n,)."""
         return self.null_model.hardness(self.scaler.transform(features))
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Rows' scores, float32 of shape (n,), and p-values, float64 of shape (n,)."""
+    """Scores, float32 of shape (n,), and p-values, float64 of shape (n,), of rows."""
 
-    scores: NDArray[np.float32]
-    p_values: NDArray[np.float64]
+    scores: Singles
+    p_values: Doubles
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +76,7 @@ class Scorer:
         First 12 hex digits of the SHA-256 of ``scorer.json``, which lists the hash of every other file.
     function : ScoreFunction
     reference : Reference
-        What scored rows are compared with: the scores of the calibration rows, and by what.
+        The scores of the calibration rows, and how rows are compared with them.
     """
 
     head: dict[str, Any]
@@ -89,25 +86,25 @@ class Scorer:
 
     @property
     def calibrator(self) -> Calibrator:
-        """Reference scores of the calibration rows; says what is guaranteed, and the smallest eps."""
+        """The fitted calibrator, with its guarantee and smallest eps."""
         return self.reference.calibrator
 
     @property
     def category_column(self) -> str | None:
-        """Name of the column of categories, where rows are compared within categories."""
-        return self.head.get("category_column") if self.calibrator.beside == "category" else None
+        """Name of the column of categories, if rows are compared within categories."""
+        return self.head.get("category_column") if self.calibrator.side_information == "category" else None
 
     @property
     def categories(self) -> tuple[str, ...] | None:
-        """The calibrated categories in increasing order, where rows are compared within categories."""
+        """The calibrated categories in increasing order, if rows are compared within categories."""
         calibrator = self.calibrator
-        if not isinstance(calibrator, MondrianCalibrator) or calibrator.beside != "category":
+        if not isinstance(calibrator, MondrianCalibrator) or calibrator.side_information != "category":
             return None
         return tuple(map(str, calibrator.keys_))
 
     @property
     def name(self) -> str:
-        """Name of the dataset that the scorer is for."""
+        """Name of the scorer's dataset."""
         return str(self.head["name"])
 
     @property
@@ -120,7 +117,7 @@ class Scorer:
         """Names of the features, in the order of the columns of X."""
         return tuple(self.head["columns"])
 
-    def decision_function(self, X: Any) -> NDArray[np.float32]:
+    def decision_function(self, X: Any) -> Singles:
         """Return anomaly scores.
 
         Parameters
@@ -135,7 +132,7 @@ class Scorer:
         Raises
         ------
         InputError
-            Wrong width, unknown or missing columns, values that are not finite numbers.
+            The width is wrong, columns are unknown or missing, or a value is not a finite number.
         """
         return self.function(self._features(X))
 
@@ -146,8 +143,8 @@ class Scorer:
         ----------
         X : array-like, shape (n, d), or DataFrame
         category : sequence of str or numbers, length n, optional
-            The rows' categories, where the scorer compares rows within categories and X is no DataFrame that has
-            them in the scorer's ``category_column``. 3, 3.0 and "3" are one.
+            The rows' categories. Needed if the scorer compares rows within categories and X is not a DataFrame with the
+            scorer's ``category_column``. 3, 3.0 and "3" are the same category.
 
         Raises
         ------
@@ -157,28 +154,28 @@ class Scorer:
         if category is None and self.category_column is not None and self.category_column in names_of(X):
             category = X.iloc[:, names_of(X).index(self.category_column)].to_numpy(dtype=object)
         features = self._features(X)
-        by_category = self.calibrator.beside == "category" and category is not None
+        by_category = self.calibrator.side_information == "category" and category is not None
         categories = checked_categories(category, len(features)) if by_category else None
         scored = self.function.scored(features, categories)
         return Judged(scored.scores, self.reference.p_values(scored))
 
-    def p_values(self, X: Any, category: Sequence[object] | None = None) -> NDArray[np.float64]:
+    def p_values(self, X: Any, category: Sequence[object] | None = None) -> Doubles:
         """Return conformal p-values, float64 of shape (n,); see `judge`."""
         return self.judge(X, category).p_values
 
-    def predict(self, X: Any, eps: float | None = None, category: Sequence[object] | None = None) -> NDArray[np.bool_]:
+    def predict(self, X: Any, eps: float | None = None, category: Sequence[object] | None = None) -> Flags:
         """Flag rows: True where p <= eps.
 
-        ``calibrator.guarantee`` says what that means: for most scorers at most eps of new normal rows are flagged
-        on average over calibration sets, if they are exchangeable with the calibration rows (split conformal
-        prediction; CADET eq 11). Rows of later times are not; ``head["unit"]`` tells which of "row", "group" or
-        "time" roles were given by.
+        ``calibrator.guarantee`` states the guarantee: for most scorers at most a share eps of new normal rows is
+        flagged, on average over calibration sets, if they are exchangeable with the calibration rows (split conformal
+        prediction; CADET eq 11). Rows of later times are not exchangeable. ``head["unit"]`` says whether roles were
+        assigned by "row", "group" or "time".
 
         Parameters
         ----------
         X : array-like, shape (n, d), or DataFrame
         eps : float, optional
-            Target false-positive rate; the scorer's default where it is left out.
+            Target false-positive rate; by default the scorer's own.
         category : sequence of str or numbers, optional
             See `judge`.
 
@@ -191,8 +188,8 @@ class Scorer:
         """
         return self.rule(eps=eps).flags(self.p_values(X, category))
 
-    def discover(self, X: Any, fdr: float, category: Sequence[object] | None = None) -> NDArray[np.bool_]:
-        """Flag rows of a batch such that at most a share `fdr` of the flagged ones is normal, on average.
+    def discover(self, X: Any, fdr: float, category: Sequence[object] | None = None) -> Flags:
+        """Flag rows of a batch so that on average at most a share `fdr` of the flagged rows is normal.
 
         Benjamini-Hochberg on the p-values of the batch (Bates, Candes, Lei, Romano, Sesia 2023).
 
@@ -206,18 +203,18 @@ class Scorer:
         return self.rule(fdr=fdr).flags(self.p_values(X, category))
 
     def rule(self, *, eps: float | None = None, fdr: float | None = None) -> Rule:
-        """Return how rows are flagged: by `eps`, by `fdr`, or by the scorer's own eps where both are None.
+        """Return the rule that flags rows: by `eps`, by `fdr`, or by the scorer's own eps if both are None.
 
         Raises
         ------
         ConfigError, InputError
-            Both are given; the rate is not between 0 and 1; this scorer's p-values do not allow the decision.
+            Both are given, the rate is not between 0 and 1, or this scorer's p-values do not allow the decision.
         """
         rule = Rule(self.head["eps"] if eps is None and fdr is None else eps, fdr)
         rule.require(self.calibrator)
         return rule
 
-    def _features(self, X: Any) -> NDArray[np.float32]:
+    def _features(self, X: Any) -> Singles:
         names = names_of(X)
         if names:
             if self.category_column in names:
@@ -228,7 +225,7 @@ class Scorer:
 
 PART_HEAD = {"kind", "config"}
 PART_FILES = ("scaler", "detector", "null_model", "strata", "adapter", "calibrator")
-RATIO = "ratio"  # only where calibration is weighted
+RATIO = "ratio"  # only if calibration is weighted
 
 
 def write_scorer(folder: Path, head: dict[str, Any], parts: dict[str, Part], extra: dict[str, Any]) -> str:
@@ -241,17 +238,18 @@ def write_scorer(folder: Path, head: dict[str, Any], parts: dict[str, Part], ext
     head : dict
         Name, columns, candidate, eps and lineage; ``schema``, ``parts`` and ``files`` are added.
     parts : dict of str to Part
-        One for each of scaler, detector, null_model, strata, adapter and calibrator; ratio where there is one.
+        Scaler, detector, null_model, strata, adapter and calibrator; also ratio if calibration is weighted.
     extra : dict of str to (dict of arrays, or bytes)
-        Further files by relative name: arrays go to safetensors, bytes as they are.
+        Further files by relative name: arrays are written as safetensors, bytes unchanged.
 
     Raises
     ------
     ScorerError
-        The detector may not be packaged.
+        The detector cannot be packaged.
     """
     if reason := unpackageable(parts["detector"]):
         raise ScorerError(f"nothing was packaged: {reason}")
+    # The version is known only once all files are written; a folder is complete before it gets its final name.
     staging = folder / ".scorer"
     for name, part in parts.items():
         write_arrays(staging / f"{name}.safetensors", part.arrays)
@@ -262,32 +260,32 @@ def write_scorer(folder: Path, head: dict[str, Any], parts: dict[str, Part], ext
             write_arrays(staging / name, content)
     files = {p.relative_to(staging).as_posix(): hash_file(p) for p in sorted(staging.rglob("*")) if p.is_file()}
     described = {name: {"kind": part.kind, "config": part.config} for name, part in parts.items()}
-    write_json(staging / HEAD, {**head, "schema": SCHEMA, "parts": described, "files": files})
+    write_json(staging / HEAD, {**head, "schema": _SCHEMA, "parts": described, "files": files})
     version = hash_file(staging / HEAD)[:12]
     staging.rename(folder / version)
     return version
 
 
 def check_files(folder: Path) -> list[str]:
-    """Name every file of a scorer folder that is missing or not the one that scorer.json lists."""
+    """Return a message for every file of a scorer folder that is missing or differs from its hash in scorer.json."""
     head = _read_head(folder)
-    words = []
+    messages = []
     for name, digest in sorted(head["files"].items()):
         path = folder / name
         if not path.is_file():
-            words.append(f"{path} is missing")
+            messages.append(f"{path} is missing")
         elif hash_file(path) != digest:
-            words.append(f"{path} was changed")
-    return words
+            messages.append(f"{path} was changed")
+    return messages
 
 
 def load_scorer(folder: Path) -> Scorer:
-    """Load a scorer folder onto the CPU, checking every file against its hash first.
+    """Load a scorer folder onto the CPU after checking every file against its hash.
 
     Raises
     ------
     ScorerError
-        The folder is no scorer, or was written by a newer version of Assay.
+        The folder is not a scorer folder, or was written by a newer version of Assay.
     TamperedError
         A file is missing or was changed.
     """
@@ -298,8 +296,8 @@ def load_scorer(folder: Path) -> Scorer:
         raise TamperedError(
             f"{folder / HEAD} was changed: its hash begins with {version}, not with {folder.name}; nothing was loaded"
         )
-    if found := check_files(folder):
-        raise TamperedError(f"{found[0]}; the scorer is not the one that was packaged, and nothing was loaded")
+    if messages := check_files(folder):
+        raise TamperedError(f"{messages[0]}; the scorer is not the one that was packaged, and nothing was loaded")
     heads = head["parts"] if isinstance(head.get("parts"), dict) else {}
     names = (*PART_FILES, *([RATIO] if RATIO in heads else []))
     if missing := [name for name in names if not isinstance(heads.get(name), dict) or set(heads[name]) != PART_HEAD]:
@@ -334,9 +332,9 @@ def _read_head(folder: Path) -> dict[str, Any]:
     head: dict[str, Any] = read_json(folder / HEAD)
     if not isinstance(head, dict) or not isinstance(head.get("files", {}), dict):
         raise ScorerError(f"{folder / HEAD} is not what Assay writes")
-    if head.get("schema") not in READS or "files" not in head:
-        known = " and ".join(map(str, READS))
+    if head.get("schema") not in _READABLE_SCHEMAS or "files" not in head:
+        readable = " and ".join(map(str, _READABLE_SCHEMAS))
         raise ScorerError(
-            f"{folder / HEAD} has schema {head.get('schema')!r}; this Assay reads {known}; install a newer one"
+            f"{folder / HEAD} has schema {head.get('schema')!r}; this Assay reads {readable}; install a newer one"
         )
     return head

@@ -1,4 +1,4 @@
-"""The bodies of answers of the service: what is deployed, and what is said of rows."""
+"""The bodies of the service's answers: /info and /score."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from assay.arrays import Doubles
 from assay.scorer.scorer import Judged, Scorer
 
 MOST_CATEGORIES = 100
 
 
 def describe(scorer: Scorer) -> dict[str, Any]:
-    """Return the body of the answer of /info.
+    """Return the body of an answer of /info.
 
-    Of the calibrated categories at most `MOST_CATEGORIES` are listed, and all are counted; both are None where rows
-    are not compared within categories.
+    At most `MOST_CATEGORIES` calibrated categories are listed; the count includes all. Both are None if rows are not
+    compared within categories.
     """
-    known = scorer.categories
+    categories = scorer.categories
     return {
         "name": scorer.name,
         "columns": scorer.columns,
@@ -30,14 +30,14 @@ def describe(scorer: Scorer) -> dict[str, Any]:
         "n_calibration": scorer.calibrator.n_rows,
         "guarantee": scorer.calibrator.guarantee,
         "category_column": scorer.category_column,
-        "categories": None if known is None else list(known[:MOST_CATEGORIES]),
-        "n_categories": None if known is None else len(known),
+        "categories": None if categories is None else list(categories[:MOST_CATEGORIES]),
+        "n_categories": None if categories is None else len(categories),
         **versions(scorer),
     }
 
 
 def versions(scorer: Scorer) -> dict[str, str]:
-    """Return what an answer says about where it comes from."""
+    """Return the versions that every answer carries."""
     lineage = scorer.head["lineage"]
     return {
         "model_version": scorer.version,
@@ -46,22 +46,23 @@ def versions(scorer: Scorer) -> dict[str, str]:
     }
 
 
-def answer(
-    scorer: Scorer, rows: NDArray[np.float64], categories: list[str] | None, eps: float | None, fdr: float | None
+def score_answer(
+    scorer: Scorer, rows: Doubles, categories: list[str] | None, eps: float | None, fdr: float | None
 ) -> dict[str, Any]:
-    """Score rows of shape (n, d) and return the body of the answer; `Scorer.rule` says by what rows are flagged.
+    """Score rows of shape (n, d) and return the body of an answer of /score; `Scorer.rule` explains eps and fdr.
 
     Raises
     ------
     ConfigError, InputError
-        A value is not finite or does not fit float32; a category is not known; false discoveries cannot be
-        controlled with this scorer.
+        A value is not finite or does not fit float32; a category was never calibrated; or this scorer cannot control
+        false discoveries.
     """
     rule = scorer.rule(eps=eps, fdr=fdr)
-    found = scorer.judge(rows, categories) if len(rows) else Judged(np.empty(0, np.float32), np.empty(0))
-    flags = rule.flags(found.p_values)
-    how = {"eps": rule.eps, **({} if rule.fdr is None else {"fdr": rule.fdr})}
-    told = rule.note(flags, scorer.calibrator)
-    decided = zip(found.scores.tolist(), found.p_values.tolist(), flags.tolist(), strict=True)
+    judged = scorer.judge(rows, categories) if len(rows) else Judged(np.empty(0, np.float32), np.empty(0))
+    flags = rule.flags(judged.p_values)
+    rates = {"eps": rule.eps, **({} if rule.fdr is None else {"fdr": rule.fdr})}
+    note = rule.note(flags, scorer.calibrator)
+    decided = zip(judged.scores.tolist(), judged.p_values.tolist(), flags.tolist(), strict=True)
+    # JSON has no infinity: a score beyond float32 becomes null.
     results = [{"score": s if math.isfinite(s) else None, "p_value": p, "flagged": f} for s, p, f in decided]
-    return {"results": results, **how, **versions(scorer), **({"note": told} if told else {})}
+    return {"results": results, **rates, **versions(scorer), **({"note": note} if note else {})}

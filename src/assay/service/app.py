@@ -1,8 +1,8 @@
-"""The HTTP service of one packaged scorer: POST /score and POST /info beside BentoML's own endpoints.
+"""The HTTP service of one packaged scorer: POST /score and POST /info, in addition to BentoML's endpoints.
 
-BentoML imports this module: from the installed package while a Bento is built, and from the Bento's own
-source when it is served. The scorer's tag is the argument ``scorer`` of the build; BentoML records it in
-bento.yaml and hands it back before it imports this module again, so that nothing has to be set to serve.
+BentoML imports this module from the installed package when it builds a Bento, and from the Bento's source when it
+serves one. The scorer's tag is the argument ``scorer`` of the build. BentoML records it in bento.yaml and sets it again
+before it imports this module, so serving needs no settings.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from starlette.responses import JSONResponse
 
 from assay.errors import AssayError
 from assay.scorer.scorer import load_scorer
-from assay.service.answers import answer, describe
-from assay.service.requests import read_body, read_rows, read_share
+from assay.service.answers import describe, score_answer
+from assay.service.requests import read_body, read_request_rows, read_share
 
 
 class Arguments(BaseModel):
@@ -29,19 +29,19 @@ class Arguments(BaseModel):
 class RawBody(bentoml.IODescriptor):  # type: ignore[misc]
     """Any body."""
 
-    # Kept as it came: BentoML would log a traceback for a body that pydantic refuses, and name no row.
+    # Not parsed by pydantic: for a body that it refuses, BentoML would log a traceback and name no row.
     _body: bytes = PrivateAttr(b"")
 
     @classmethod
     async def from_http_request(cls, request: Request, serde: object) -> RawBody:
-        """Keep the bytes, whatever their content type; `read_body` and `read_rows` check them."""
+        """Keep the bytes, for any content type; `read_body` and `read_request_rows` check them."""
         received = cls.model_construct()
         received._body = await request.body()
         return received  # type: ignore[no-any-return]
 
 
 class ScoreRequest(RawBody):
-    """Rows to be scored. The fields serve the API documentation; `read_body` and `read_rows` check them."""
+    """Rows to score. The fields are for the API documentation; `read_body` and `read_request_rows` check them."""
 
     columns: list[str] = Field(description="every column of the scorer once, in any order (see /info)")
     rows: list[list[float | str]] = Field(
@@ -51,30 +51,30 @@ class ScoreRequest(RawBody):
         default=None,
         gt=0,
         lt=1,
-        description="target false-positive rate; left out: the scorer's own (see /info)",
+        description="target false-positive rate; by default the scorer's own (see /info)",
     )
     fdr: float | None = Field(
         default=None,
         gt=0,
         lt=1,
-        description="flag so that of the flagged rows of this request at most this share is normal, on average "
+        description="flag rows so that on average at most this share of the flagged rows of this request is normal "
         "(Benjamini-Hochberg); instead of eps",
     )
 
 
-class Result(BaseModel):
-    """What is said of one row."""
+class RowResult(BaseModel):
+    """The result of one row."""
 
-    score: float | None = Field(description="higher = more anomalous; float32; null where it is beyond float32")
-    p_value: float = Field(description="conformal p-value; the row is flagged where p_value <= eps, without fdr")
+    score: float | None = Field(description="higher = more anomalous; float32; null if it is beyond float32")
+    p_value: float = Field(description="conformal p-value; without fdr the row is flagged if p_value <= eps")
     flagged: bool
 
 
 class ScoreAnswer(bentoml.IODescriptor):  # type: ignore[misc]
-    """Answer of /score; ``note`` is there only where something should be known about it."""
+    """Answer of /score; ``note`` is present only if rows were not, or cannot be, flagged, and says why."""
 
-    results: list[Result]
-    eps: float | None = Field(description="null where the request gave fdr")
+    results: list[RowResult]
+    eps: float | None = Field(description="null if the request gave fdr")
     fdr: float | None = None
     model_version: str
     data_version: str
@@ -83,7 +83,7 @@ class ScoreAnswer(bentoml.IODescriptor):  # type: ignore[misc]
 
 
 class InfoAnswer(bentoml.IODescriptor):  # type: ignore[misc]
-    """Answer of /info: what is deployed here."""
+    """Answer of /info: the deployed scorer."""
 
     name: str
     columns: list[str]
@@ -91,11 +91,13 @@ class InfoAnswer(bentoml.IODescriptor):  # type: ignore[misc]
     smallest_eps: float = Field(description="below it nothing can be flagged")
     detector: str
     adapter: str
-    n_calibration: int = Field(description="rows that p-values compare with")
-    guarantee: str = Field(description="what p-values promise, and under which assumption")
-    category_column: str | None = Field(description="a column to send besides, where rows compare within categories")
-    categories: list[str] | None = Field(description="the categories that it knows, sorted; the first 100 of them")
-    n_categories: int | None = Field(description="how many it knows; rows of any other are refused")
+    n_calibration: int = Field(description="number of calibration rows")
+    guarantee: str = Field(description="the guarantee of p-values and its assumption")
+    category_column: str | None = Field(
+        description="an additional column to send, if rows are compared within categories"
+    )
+    categories: list[str] | None = Field(description="the calibrated categories, sorted; at most the first 100")
+    n_categories: int | None = Field(description="number of calibrated categories; rows of any other are refused")
     model_version: str
     data_version: str
     lineage_root: str
@@ -109,7 +111,7 @@ class InfoAnswer(bentoml.IODescriptor):  # type: ignore[misc]
     logging={"access": {"enabled": False}},
 )
 class ScoringService:
-    """Scores rows and flags those whose conformal p-value is at most eps."""
+    """Scores rows and flags them by their conformal p-values."""
 
     model = bentoml.models.BentoModel(bentoml.use_arguments(Arguments).scorer)
 
@@ -118,16 +120,16 @@ class ScoringService:
 
     @bentoml.api(output_spec=ScoreAnswer)  # type: ignore[untyped-decorator]
     def score(self, request: ScoreRequest, /) -> JSONResponse:
-        """Score rows; a body that does not fit is answered by status 400 and {"error": what is wrong}."""
+        """Score rows; an invalid body gets status 400 and {"error": a sentence that says why}."""
         try:
             content = read_body(request._body)
             eps, fdr = (read_share(content, key) for key in ("eps", "fdr"))
-            rows, categories = read_rows(content, self.scorer.columns, self.scorer.category_column)
-            return JSONResponse(answer(self.scorer, rows, categories, eps, fdr))
+            rows, categories = read_request_rows(content, self.scorer.columns, self.scorer.category_column)
+            return JSONResponse(score_answer(self.scorer, rows, categories, eps, fdr))
         except AssayError as error:
             return JSONResponse({"error": str(error)}, status_code=400)
 
     @bentoml.api(output_spec=InfoAnswer)  # type: ignore[untyped-decorator]
     def info(self, request: RawBody, /) -> JSONResponse:
-        """Say what is deployed; the body of the request is not read."""
+        """Describe the deployed scorer; the body of the request is not read."""
         return JSONResponse(describe(self.scorer))

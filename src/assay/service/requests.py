@@ -1,4 +1,4 @@
-"""The body of a request to /score: read, checked, and refused with a sentence that says why."""
+"""The body of a request to /score: parsed and checked; errors say what to send instead."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from itertools import chain
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from assay.arrays import Doubles
 from assay.data.categories import category_texts
 from assay.errors import InputError
 from assay.parameters import check_share
@@ -18,48 +18,48 @@ BODY = '{"columns": [names], "rows": [[numbers], ...], "eps": number (optional),
 KEYS = ("columns", "rows", "eps", "fdr")
 
 
-class Whole(float):
-    """A whole number of many digits, and these digits: float64 may not hold them all, and a category is told by all."""
+class LongInteger(float):
+    """A long integer with all its digits: float64 may drop some, and a category needs all of them."""
 
     __slots__ = ("digits",)
     digits: str
 
     def __new__(cls, digits: str) -> Self:
-        """Read the number from its digits."""
+        """Parse the digits."""
         number = super().__new__(cls, digits)
         number.digits = digits
         return number
 
 
-JSON_WORDS = {
+JSON_NAMES = {
     str: "a string",
     bool: "true or false",
     type(None): "null",
     list: "a list",
     dict: "an object",
     float: "a number",
-    Whole: "a number",
+    LongInteger: "a number",
 }
 
 
-def _whole(digits: str) -> float:
-    return float(digits) if len(digits) < 16 else Whole(digits)  # 15 digits are below 2**53
+def _integer(digits: str) -> float:
+    return float(digits) if len(digits) < 16 else LongInteger(digits)  # 15 digits are below 2**53
 
 
 def read_body(body: bytes) -> dict[str, Any]:
-    """Parse the body of a request to /score; every number becomes a float, a long whole one a `Whole`.
+    """Parse the body of a request to /score; every number becomes a float, a long integer a `LongInteger`.
 
     Raises
     ------
     InputError
-        It is not a JSON object, or a key is missing or unknown.
+        The body is not a JSON object, or a key is missing or unknown.
     """
     try:
-        content = parse_json(body, parse_int=_whole)
+        content = parse_json(body, parse_int=_integer)
     except ValueError as error:
         raise InputError(f"the body is not JSON ({error}); send {BODY}") from error
     if not isinstance(content, dict):
-        raise InputError(f"the body is {JSON_WORDS[type(content)]}; send an object: {BODY}")
+        raise InputError(f"the body is {JSON_NAMES[type(content)]}; send an object: {BODY}")
     if unknown := sorted(content.keys() - set(KEYS)):
         raise InputError(f"unknown key {unknown[0]!r}; send {BODY}")
     if missing := [key for key in ("columns", "rows") if key not in content]:
@@ -73,66 +73,66 @@ def read_share(content: dict[str, Any], key: str) -> float | None:
     Raises
     ------
     InputError, ConfigError
-        It is no number, or not between 0 and 1.
+        The value is not a number, or not between 0 and 1.
     """
     value = content.get(key)
     if value is None:
         return None
     if not isinstance(value, float):
-        raise InputError(f"{key} is {JSON_WORDS[type(value)]}; give a number between 0 and 1, or leave it out")
+        raise InputError(f"{key} is {JSON_NAMES[type(value)]}; give a number between 0 and 1, or leave it out")
     return check_share(value, key)
 
 
-def read_rows(
+def read_request_rows(
     content: dict[str, Any], columns: tuple[str, ...], category_column: str | None = None
-) -> tuple[NDArray[np.float64], list[str] | None]:
-    """Return the rows of a request, float64 of shape (n, d), in the order of the scorer's columns, and categories.
+) -> tuple[Doubles, list[str] | None]:
+    """Return the rows of a request, float64 of shape (n, d), in the scorer's order of columns, and categories.
 
     Raises
     ------
     InputError
-        Unknown, missing or doubled columns; rows of another length; a value that is no number.
+        Columns are unknown, missing or repeated, rows have another length, or a value is not a number.
     """
-    given, rows = content["columns"], content["rows"]
-    if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
+    names, rows = content["columns"], content["rows"]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError("columns must be a list of names; POST /info names this scorer's columns")
     expected = columns if category_column is None else (*columns, category_column)
-    order = column_order(expected, given)
-    check_shape(rows, len(given))
+    order = column_order(expected, names)
+    check_shape(rows, len(names))
     categories = None
     if category_column is not None:
         categories = [category_text(row.pop(order[-1]), number) for number, row in enumerate(rows)]
-        given = [name for name in given if name != category_column]
-        order = column_order(columns, given)
-    check_numbers(rows, given)
+        names = [name for name in names if name != category_column]
+        order = column_order(columns, names)
+    check_numbers(rows, names)
     return np.array(rows, dtype=np.float64).reshape(len(rows), len(columns))[:, order], categories
 
 
 def category_text(value: object, row: int) -> str:
-    """Return a category as text; raise `InputError` for what is neither text nor a number."""
+    """Return a category as text; raise `InputError` if it is neither text nor a number."""
     if not isinstance(value, str | float):
-        raise InputError(f"row {row}: the category is {JSON_WORDS[type(value)]}; give text or a number")
-    return value.digits if isinstance(value, Whole) else str(category_texts([value])[0])
+        raise InputError(f"row {row}: the category is {JSON_NAMES[type(value)]}; give text or a number")
+    return value.digits if isinstance(value, LongInteger) else str(category_texts([value])[0])
 
 
 def check_shape(rows: object, width: int) -> None:
-    """Raise `InputError` unless `rows` is a list of lists of `width` values, naming the first bad row."""
-    wanted = f"every row must be a list of {width} numbers, one for each column"
+    """Raise `InputError`, naming the first bad row, unless `rows` is a list of lists of `width` values."""
+    rule = f"every row must be a list of {width} numbers, one for each column"
     if not isinstance(rows, list):
-        raise InputError(f"rows is {JSON_WORDS[type(rows)]}; give a list of rows: {wanted}")
+        raise InputError(f"rows is {JSON_NAMES[type(rows)]}; give a list of rows: {rule}")
     for number, row in enumerate(rows):
         if not isinstance(row, list):
-            raise InputError(f"row {number} is {JSON_WORDS[type(row)]}; {wanted}")
+            raise InputError(f"row {number} is {JSON_NAMES[type(row)]}; {rule}")
         if len(row) != width:
-            raise InputError(f"row {number} has length {len(row)}; {wanted}")
+            raise InputError(f"row {number} has length {len(row)}; {rule}")
 
 
 def check_numbers(rows: list[list[Any]], columns: list[str]) -> None:
     """Raise `InputError` at the first value that is not a JSON number."""
-    if set(map(type, chain.from_iterable(rows))) <= {float, Whole}:
+    if set(map(type, chain.from_iterable(rows))) <= {float, LongInteger}:
         return
     for number, row in enumerate(rows):
         for name, value in zip(columns, row, strict=True):
             if not isinstance(value, float):
-                what = JSON_WORDS[type(value)]
-                raise InputError(f"row {number}, column {name!r} is {what}; every value must be a finite number")
+                kind = JSON_NAMES[type(value)]
+                raise InputError(f"row {number}, column {name!r} is {kind}; every value must be a finite number")

@@ -14,7 +14,7 @@ from assay.calibration.calibrators.mondrian import MondrianCalibrator
 from assay.errors import ConfigError, DataError
 from assay.evaluation.diagnostics import Diagnostics, diagnose, hardness_trend, power_curve, thin_path
 from assay.evaluation.metrics import fpr_upper_tail
-from assay.evaluation.rates import EPS, References, histogram, rate_band, reliability, stratum_rates, uniformity
+from assay.evaluation.rates import EPS_GRID, References, histogram, rate_band, reliability, stratum_rates, uniformity
 from assay.parts import canonical_json
 
 
@@ -223,7 +223,7 @@ def test_diagnostics_are_small_and_come_back_from_json():
     assert (again.strata, again.reliability, again.histogram) == (made.strata, made.reliability, made.histogram)
     assert (again.before, again.power, again.path, again.eps) == (made.before, made.power, made.path, made.eps)
     assert full() == made
-    assert len(made.reliability.rate) == len(EPS)
+    assert len(made.reliability.rate) == len(EPS_GRID)
 
 
 def test_without_anomalies_stream_or_exact_law_there_are_gaps_and_no_guesses():

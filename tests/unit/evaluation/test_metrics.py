@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from assay.calibration.calibrators.conformal import ConformalCalibrator
 from assay.errors import DataError
-from assay.evaluation.metrics import auprc, auroc, fpr_upper_tail, stratum_rates
+from assay.evaluation.metrics import auprc, auroc, fpr_upper_tail, stratum_flag_rates
 
 LABELS = np.array([0, 0, 1, 1, 0, 1])
 SCORES = np.array([0.1, 0.4, 0.4, 0.9, 0.2, 0.3])
@@ -39,10 +39,10 @@ def test_ranking_metrics_need_both_classes_and_numbers(metric, labels, scores):
 
 def test_stratum_rates():
     flags = np.array([True, False, False, True, True])
-    assert stratum_rates(flags, np.array([0, 0, 2, 2, 3])) == {0: 0.5, 2: 0.5, 3: 1.0}
+    assert stratum_flag_rates(flags, np.array([0, 0, 2, 2, 3])) == {0: 0.5, 2: 0.5, 3: 1.0}
     for strata in (np.array([0]), np.zeros(0, dtype=int)):
         with pytest.raises(DataError):
-            stratum_rates(flags[: 2 * strata.size], strata)
+            stratum_flag_rates(flags[: 2 * strata.size], strata)
 
 
 def test_upper_tail_is_the_law_of_false_positives_over_redraws():

@@ -124,9 +124,9 @@ def test_few_rows_are_drawn_too(n):
 
 def test_pyplot_and_its_global_state_stay_out():
     code = (
-        "import sys\nfrom assay.evaluation.diagnostics import Path\n"
+        "import sys\nfrom assay.evaluation.diagnostics import MartingalePath\n"
         "from assay.evaluation.pictures import path_picture\n"
-        "print('matplotlib' in sys.modules)\npath_picture(Path((1,), (0.0,), 2.0, None))\n"
+        "print('matplotlib' in sys.modules)\npath_picture(MartingalePath((1,), (0.0,), 2.0, None))\n"
         "print('matplotlib.pyplot' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 from assay.calibration.calibrators.conformal import ConformalCalibrator, largest_rank
 from assay.errors import ConfigError, DataError
-from assay.evaluation.selection import Candidate, Selection, select
+from assay.evaluation.selection import Candidate, Selection, select_candidate
 from assay.evaluation.two_fold import SelectionScores, compare_power, split_folds
 from assay.parts import canonical_json
 
@@ -35,7 +35,7 @@ def candidate(position, shift, *, seed=0, levels=(0.0, 0.1), n=N, a=A, floats=10
 
 def choose(candidates, *, n=N, levels=(0.0, 0.1), eps=EPS, seed=0, **more):
     strata = {level: np.arange(n) % 4 for level in levels}
-    return select(candidates, fingerprints=marks(n), strata=strata, eps=eps, seed=seed, **more)
+    return select_candidate(candidates, fingerprints=marks(n), strata=strata, eps=eps, seed=seed, **more)
 
 
 def with_scores(base, level, **arrays):
@@ -153,7 +153,7 @@ def test_row_order_does_not_matter():
         replace(one, scores={k: replace(v, normals=v.normals[order]) for k, v in one.scores.items()}) for one in pool
     ]
     strata = {level: (np.arange(N) % 4)[order] for level in (0.0, 0.1)}
-    again = select(shuffled, fingerprints=marks(N)[order], strata=strata, eps=EPS, seed=0)
+    again = select_candidate(shuffled, fingerprints=marks(N)[order], strata=strata, eps=EPS, seed=0)
     assert again == choose(pool)
 
 
@@ -233,7 +233,7 @@ def test_rows_that_differ_are_refused():
         with pytest.raises(DataError):
             choose([good, bad])
     with pytest.raises(DataError, match="strata"):
-        select([good], fingerprints=marks(N), strata={0.0: np.zeros(3, dtype=int)}, eps=EPS, seed=0)
+        select_candidate([good], fingerprints=marks(N), strata={0.0: np.zeros(3, dtype=int)}, eps=EPS, seed=0)
     with pytest.raises(ConfigError, match=r"0\.2"):
         choose([good], ships_at=0.2)
     with pytest.raises(ConfigError, match="eps"):

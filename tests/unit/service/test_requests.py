@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from assay.errors import ConfigError, InputError
-from assay.service.requests import read_body, read_rows, read_share
+from assay.service.requests import read_body, read_request_rows, read_share
 
 BEYOND = 2**53 + 1  # the first whole number that float64 lacks
 
@@ -42,7 +42,7 @@ def test_a_body_that_is_nested_too_deeply_is_refused(text: str) -> None:
     ],
 )
 def test_a_category_keeps_its_digits(given: str, text: str) -> None:
-    rows, categories = read_rows(read_body(body(given)), ("a",), "site")
+    rows, categories = read_request_rows(read_body(body(given)), ("a",), "site")
     assert categories == [text]
     assert rows.tolist() == [[1.0]]
 
@@ -50,7 +50,7 @@ def test_a_category_keeps_its_digits(given: str, text: str) -> None:
 def test_long_whole_numbers_are_features_and_shares_as_any_number() -> None:
     numbers = [BEYOND, -BEYOND, 10**15, 10**16, 2**63, 0, 10**400]
     content = {"columns": ["a"], "rows": [[number] for number in numbers]}
-    rows, categories = read_rows(read_body(json.dumps(content).encode()), ("a",))
+    rows, categories = read_request_rows(read_body(json.dumps(content).encode()), ("a",))
     assert categories is None
     assert rows.dtype == np.float64
     assert rows[:, 0].tolist() == [*map(float, numbers[:-1]), float("inf")]
@@ -64,6 +64,6 @@ def test_a_long_whole_number_in_the_wrong_place_is_a_number(place: str) -> None:
     content = json.loads(body("1")) | {place: BEYOND}
     read = read_body(json.dumps(content).encode())
     with pytest.raises((InputError, ConfigError), match=f"{place} (is a number|must be a list|is 9007199254740992)"):
-        read_share(read, "eps") or read_rows(read, ("a",), "site")
+        read_share(read, "eps") or read_request_rows(read, ("a",), "site")
     with pytest.raises(InputError, match="the body is a number"):
         read_body(str(BEYOND).encode())

@@ -1,25 +1,23 @@
-"""ARES: scores relative to the neighbours' (`ARES: Locally Adaptive Reconstruction-based Anomaly Scoring`)."""
+"""ARES: scores relative to those of neighbours (`ARES: Locally Adaptive Reconstruction-based Anomaly Scoring`)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 from annotated_types import Ge, Le
-from numpy.typing import NDArray
 
-from assay.calibration.adapters.neighbours import Found, Neighbours, in_threads
+from assay.arrays import Doubles, Floats
+from assay.calibration.adapters.neighbours import Neighbourhoods, Neighbours, in_threads
 from assay.calibration.adapters.outputs import Outputs
 from assay.errors import DataError
 from assay.families import check_part, stored_parameters
 from assay.parameters import Count, NotNegative, Seed, Whole, check_parameters, parameters_of, plain_parameters
 from assay.parts import Part
 
-Floats = NDArray[np.floating[Any]]
-Doubles = NDArray[np.float64]
-MIN_ROWS = 20
+_MIN_ROWS = 20
 FEWEST_NEIGHBOURS = 10
 MOST_CONTAMINATION = 0.25
 LARGEST = float(np.finfo(np.float32).max)
@@ -31,70 +29,70 @@ ARRAYS = {
     "centres": "float64 2",
     "spreads": "float64 2",
 }
-CHUNK = 2**16
+_CHUNK_ROWS = 2**16
 MOST_PAIRS = 2**26
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Ares:
-    """Score above that of the neighbours in latent space, plus how sparse the latent space is around the row.
+    """Excess of the score over that of neighbours in latent space, plus the sparsity of latent space around the row.
 
     ``s = z(r) + density_weight * z(d)`` (ARES eq 8), with ``r = Err - median of Err among the k nearest adapt
     rows`` (eq 6), d the logarithm of the row's local outlier factor LOF_k among the adapt rows (eq 1 and 7), and
-    z(v) = (v - median) / interquartile range of v over the adapt rows, each one left out of its own
-    neighbourhood. Neighbours are nearest by latent code.
+    z(v) = (v - median) / interquartile range of v over the adapt rows; no adapt row is its own neighbour.
+    Neighbours are nearest by latent code.
 
     Differs from the paper:
 
-    - Neighbours are adapt rows, which the detector was not trained on. The paper takes the training rows,
+    - Neighbours are adapt rows, which were not used to train the detector. The paper takes training rows,
       whose errors are too small.
-    - z makes the two terms comparable: neither the unit of the score nor that of the codes matters. The paper adds
-      half of LOF to an error in any unit.
-    - d is log LOF: eq 7 asks for a negative log density, and LOF is a ratio of densities. Next to rows that are
-      all alike LOF is as large as you like, and its logarithm stays in bounds.
-    - k grows with the rows and with the suspected contamination; the paper's 10 is the least.
-    - Codes of the members of an ensemble lie side by side in one space, each member's in units of the median
-      distance of its codes from their median, so that none dominates.
+    - z makes the two terms comparable: the units of score and codes do not matter. The paper adds half of LOF to
+      an error of any unit.
+    - d is log LOF: eq 7 requires a negative log density, and LOF is a ratio of densities. Next to identical rows
+      LOF has no bound, but its logarithm stays moderate.
+    - k grows with the number of rows and the suspected contamination; the paper's 10 is the minimum.
+    - Codes of the members of an ensemble are concatenated, each member's in units of the median distance of its
+      codes from their median, so that none dominates.
 
     Parameters
     ----------
     neighbours : int or "auto"
         k, less than the number of adapt rows. "auto" is the smallest k > 2 n `contamination` of n adapt rows, at
-        least 10: then most neighbours are normal even where all anomalies among the adapt rows form one
-        cluster, whose members would otherwise vouch for each other. (In the paper's table 4 the best k at n of
-        about 5,000 and a contamination of .5, 1, 2, 3 and 5 % were 50, 100, 200, 200 and 500.)
+        least 10: then most neighbours are normal even if all anomalies among the adapt rows form one cluster, whose
+        members would otherwise make each other look normal. (In the paper's table 4 the best k at n of about 5,000
+        and a contamination of .5, 1, 2, 3 and 5 % were 50, 100, 200, 200 and 500.)
     contamination : float
-        The largest share of anomalies suspected among the adapt rows, from 0 to .25; only "auto" reads it. It costs
-        fine structure, since a neighbourhood is twice that share of all rows. The default is the k of the
-        paper's table 4 that loses least at worst: 500 neighbours (5 %) were at most .6 points of AUROC below the
-        best k, from no contamination to 10 %, and 10 neighbours up to 13.
+        The largest share of anomalies suspected among the adapt rows, from 0 to .25; only "auto" reads it. Larger
+        values blur fine structure, since a neighbourhood is twice that share of all rows. The default has the smallest
+        worst loss in the paper's table 4: 500 neighbours (5 %) were at most .6 points of AUROC below the best k, from
+        no contamination to 10 %, and 10 neighbours up to 13 points.
     density_weight : float
-        Weight of the density term (the paper's alpha), >= 0. At 1 a row that is unusual by as many
-        interquartile ranges in either term counts the same.
+        Weight of the density term (the paper's alpha), >= 0. At 1 an interquartile range of either term counts the
+        same.
     max_rows : int
-        At most so many adapt rows are kept, picked at random; "auto" then has as many fewer neighbours, which
-        are the same share of the rows.
+        At most this many adapt rows are kept, picked at random; "auto" then uses proportionally fewer neighbours.
     seed : int
-        Of that pick, and of the approximate search among many rows (see `assay.calibration.adapters.neighbours`).
+        Seed of this sample and of the approximate search among many rows (see
+        `assay.calibration.adapters.neighbours`).
 
     Attributes
     ----------
     k_ : int
-        0 where the fit fell back.
+        Number of neighbours; 0 after a fallback.
     units_ : ndarray of float64, shape (S,)
-        What the members' codes are divided by.
+        Divisors of the members' codes.
     index_ : Neighbours, optional
-        The adapt rows' codes; None where the fit fell back.
+        The adapt rows' codes; None after a fallback.
     errors_ : ndarray of float64, shape (n,)
         The adapt rows' scores.
     reach_ : ndarray of float64, shape (n,)
-        Distance of each adapt row to its k-th nearest other one.
+        Distance of each adapt row to its k-th nearest neighbour.
     density_ : ndarray of float64, shape (n,)
-        Its local reachability density.
+        Local reachability density of each adapt row.
     centres_, spreads_ : ndarray of float64, shape (2,)
         Median and interquartile range of r and d among the adapt rows.
     fallback_ : str
-        Why scores are only centred and scaled; empty where they are not.
+        Why scores are only centred and scaled; empty without a fallback.
 
     Raises
     ------
@@ -107,7 +105,7 @@ class Ares:
     neighbours: Literal["auto"] | Count = "auto"
     contamination: Annotated[float, Ge(0), Le(MOST_CONTAMINATION)] = 0.05
     density_weight: NotNegative = 1.0
-    max_rows: Annotated[int, Ge(MIN_ROWS)] = 20_000
+    max_rows: Annotated[int, Ge(_MIN_ROWS)] = 20_000
     seed: Seed = 0
 
     def __post_init__(self) -> None:
@@ -116,8 +114,8 @@ class Ares:
     def fit(self, outputs: Outputs) -> Self:
         """Fit on the outputs for the adapt rows.
 
-        With fewer than 20 rows, or where all their codes are equal, scores are only centred and scaled, and
-        ``fallback_`` says why.
+        Fallback: with fewer than 20 rows, or if all codes are equal, scores are only centred and scaled, and
+        ``fallback_`` holds the reason.
 
         Raises
         ------
@@ -145,16 +143,16 @@ class Ares:
         Raises
         ------
         DataError
-            A latent code is not finite, or there are not as many as rows.
+            A latent code is not finite, or the numbers of codes and rows differ.
         """
         errors, latents = np.asarray(outputs.scores, dtype=np.float64), _check_latents(outputs)
-        starts = range(0, max(1, len(errors)), CHUNK)
-        chunks = [self._terms(errors[i : i + CHUNK], latents[:, i : i + CHUNK]) for i in starts]
+        starts = range(0, max(1, len(errors)), _CHUNK_ROWS)
+        chunks = [self._terms(errors[i : i + _CHUNK_ROWS], latents[:, i : i + _CHUNK_ROWS]) for i in starts]
         r, d = (np.concatenate(chunks, axis=1) - self.centres_[:, None]) / self.spreads_[:, None]
         return np.asarray(np.clip(r + self.density_weight * d, -LARGEST, LARGEST))
 
     def to_part(self) -> Part:
-        """Return the parameters and what is known of the adapt rows as a part."""
+        """Return the parameters and the fitted state as a part."""
         config = plain_parameters({name: getattr(self, name) for name in parameters_of(type(self))})
         arrays = {name: getattr(self, f"{name}_") for name in ARRAYS}
         arrays |= {} if self.index_ is None else self.index_.arrays()
@@ -191,19 +189,19 @@ class Ares:
         return self.neighbours
 
     def _space(self, latents: Floats) -> Doubles:
-        """Return the codes of all members side by side, of shape (n, S * k)."""
+        """Return the concatenated codes of all members, shape (n, S * k)."""
         return np.concatenate([codes / unit for codes, unit in zip(latents, self.units_, strict=True)], axis=1)
 
     def _terms(self, errors: Doubles, latents: Floats) -> Doubles:
         """Return r and d of rows, shape (2, n)."""
         terms = np.stack([errors, np.zeros_like(errors)])
 
-        def judge(found: Found) -> None:
-            terms[0, found.places] -= _medians(self.errors_.take(found.neighbours))
-            terms[1, found.places] = self._log_factors(found, self._density(found))
+        def add_terms(neighbourhoods: Neighbourhoods) -> None:
+            terms[0, neighbourhoods.rows] -= _medians(self.errors_.take(neighbourhoods.neighbours))
+            terms[1, neighbourhoods.rows] = self._log_factors(neighbourhoods, self._density(neighbourhoods))
 
         if self.index_ is not None:
-            self.index_.search(self._space(latents), judge)
+            self.index_.search(self._space(latents), add_terms)
         return terms
 
     def _fit_densities(self, index: Neighbours) -> Doubles:
@@ -211,38 +209,41 @@ class Ares:
         n_rows = len(self.errors_)
         terms = np.stack([self.errors_, np.zeros(n_rows)])
         self.reach_, self.density_ = np.empty(n_rows), np.empty(n_rows)
-        kept: list[Found] = []
+        # Three passes over the neighbourhoods, since densities need every row's reach and factors every row's density.
+        # The neighbourhoods are kept if memory allows, else searched again.
+        kept: list[Neighbourhoods] = []
         keep = n_rows * self.k_ <= MOST_PAIRS
 
-        def again(use: Callable[[Found], None]) -> None:
+        def repeat(use: Callable[[Neighbourhoods], None]) -> None:
             in_threads(use, kept, n_rows) if keep else index.search_stored(use)
 
-        def compare(found: Found) -> None:
-            terms[0, found.places] -= _medians(self.errors_.take(found.neighbours))
-            self.reach_[found.places] = found.distances.max(axis=1)
+        def fit_reach(neighbourhoods: Neighbourhoods) -> None:
+            terms[0, neighbourhoods.rows] -= _medians(self.errors_.take(neighbourhoods.neighbours))
+            self.reach_[neighbourhoods.rows] = neighbourhoods.distances.max(axis=1)
             if keep:
-                kept.append(found)
+                kept.append(neighbourhoods)
 
-        def weigh(found: Found) -> None:
-            self.density_[found.places] = self._density(found)
+        def fit_density(neighbourhoods: Neighbourhoods) -> None:
+            self.density_[neighbourhoods.rows] = self._density(neighbourhoods)
 
-        def relate(found: Found) -> None:
-            terms[1, found.places] = self._log_factors(found, self.density_[found.places])
+        def fit_log_factor(neighbourhoods: Neighbourhoods) -> None:
+            terms[1, neighbourhoods.rows] = self._log_factors(neighbourhoods, self.density_[neighbourhoods.rows])
 
-        index.search_stored(compare)
-        again(weigh)
-        again(relate)
+        index.search_stored(fit_reach)
+        repeat(fit_density)
+        repeat(fit_log_factor)
         return terms
 
-    def _density(self, found: Found) -> Doubles:
-        """Return the local reachability density of rows with these neighbours; finite next to equal rows."""
+    def _density(self, neighbourhoods: Neighbourhoods) -> Doubles:
+        """Return the local reachability density of rows with these neighbours."""
         assert self.index_ is not None
-        reachability = np.maximum(self.reach_.take(found.neighbours), found.distances).mean(axis=1)
+        reachability = np.maximum(self.reach_.take(neighbourhoods.neighbours), neighbourhoods.distances).mean(axis=1)
+        # Next to equal rows the mean is 0; the step of the grid keeps the density finite.
         return np.asarray(1.0 / np.maximum(reachability, self.index_.grid.step))
 
-    def _log_factors(self, found: Found, density: Doubles) -> Doubles:
+    def _log_factors(self, neighbourhoods: Neighbourhoods, density: Doubles) -> Doubles:
         """Return log LOF (eq 1) of rows of this density."""
-        return np.asarray(np.log(self.density_.take(found.neighbours).mean(axis=1) / density))
+        return np.asarray(np.log(self.density_.take(neighbourhoods.neighbours).mean(axis=1) / density))
 
 
 def _check_scores(scores: Floats) -> Doubles:
@@ -261,7 +262,7 @@ def _check_latents(outputs: Outputs) -> Floats:
 
 
 def _medians(values: Doubles) -> Doubles:
-    """Return the median of each row of (b, k); what `numpy.median` gives, in a fifth of the time."""
+    """Return the median of each row of (b, k), like `numpy.median` in a fifth of the time."""
     middle = values.shape[1] // 2
     parted = np.partition(values, middle, axis=1)
     upper = parted[:, middle]
@@ -269,19 +270,19 @@ def _medians(values: Doubles) -> Doubles:
 
 
 def _unit(codes: Floats) -> float:
-    """Return the median distance of codes (n, k) from their median; where that is 0 the root mean square."""
+    """Return the median distance of codes (n, k) from their median; if it is 0 the root mean square."""
     codes = np.asarray(codes, dtype=np.float64)
     distances = np.linalg.norm(codes - np.median(codes, axis=0), axis=1)
     return float(np.median(distances)) or float(np.sqrt(np.square(distances).mean()))
 
 
 def _degenerate(n_rows: int, units: Doubles) -> str:
-    if n_rows < MIN_ROWS:
-        return f"{n_rows} rows, neighbourhoods need {MIN_ROWS}"
+    if n_rows < _MIN_ROWS:
+        return f"{n_rows} rows, neighbourhoods need {_MIN_ROWS}"
     return "" if units.any() else "all latent codes are equal"
 
 
 def _spread(values: Doubles) -> float:
-    """Return the interquartile range; where it is 0 the full range, and where that is 0 too, 1."""
+    """Return the interquartile range; if it is 0 the full range, and if that is 0 too, 1."""
     low, high = np.quantile(values, [0.25, 0.75])
     return float(high - low) or float(np.ptp(values)) or 1.0

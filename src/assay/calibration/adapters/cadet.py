@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 import numpy as np
 from annotated_types import Ge
-from numpy.typing import NDArray
 
+from assay.arrays import Doubles, Floats
 from assay.calibration.adapters.outputs import Outputs
 from assay.errors import DataError
 from assay.families import check_part, stored_parameters
 from assay.parameters import NotNegative, Seed, Share, check_parameters, parameters_of, plain_parameters
 from assay.parts import Part
 
-Floats = NDArray[np.floating[Any]]
-MIN_ROWS = 20
+MIN_QUANTILE_ROWS = 20
 ROWS_PER_INTERVAL = 60
 MAX_INTERVALS = 4
 FLOOR_FRACTION = 0.1
@@ -25,27 +24,26 @@ STORED = {"floor": NotNegative, "hardness_mean": float, "hardness_std": NotNegat
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Cadet:
-    """Score in units of the spread that normal rows of the same hardness have.
+    """Score in units of the spread of normal rows of the same hardness.
 
     ``s = (Err - q_a(H)) / max(q_.75(H) - q_.25(H), floor) + prior_weight * |z(H)|`` (CADET eq 9-10), where
-    q are quantiles of the score Err given the hardness H, fitted by B-splines on rows that the detector
-    was not trained on, and z is the z-score of H among those rows.
+    q are quantiles of the score Err given the hardness H, fitted by B-splines on rows not used to train the
+    detector, and z is the z-score of H among those rows.
 
     Differs from the paper:
 
     - The level a of q_a is a parameter of the adapter, not 1 - eps: no score depends on the user's eps.
-    - Splines are of degree 1 with knots at up to five quantiles of H, fewer for few rows (an interval per
-      60). On held-out normal rows of seven ADBench sets their pinball loss was as low as that of cubic
-      splines at 1,000 rows and lower below, and the false-positive rates of the strata were as equal.
-    - Outside the fitted range, H is taken at its nearer end; a spline runs wild there, and that is where
-      anomalies are.
-    - Quantiles that cross at a knot are put in order (Chernozhukov, Fernandez-Val, Galichon 2010), and the
+    - Splines have degree 1 and knots at up to five quantiles of H, fewer for few rows (one interval per 60 rows).
+      On held-out normal rows of seven ADBench sets their pinball loss equalled that of cubic splines at 1,000
+      rows and was lower with fewer rows, and the false-positive rates of the strata were equally even.
+    - Outside the fitted range, H is clipped to the range: a spline extrapolates badly, and anomalies lie there.
+    - Quantiles that cross at a knot are sorted (Chernozhukov, Fernandez-Val, Galichon 2010), and the
       spread never falls below a tenth of the interquartile range of all scores.
-    - `prior_weight` (the paper's lambda) is .74, which is 1 / 1.349 and weighs one standard deviation of H
-      like one of a normal Err. The paper names no value, and chooses it by test labels. At 0 the strata's
-      false-positive rates are the most equal; but where hardness itself tells anomalies, as on most
-      tabular sets, the first term alone removes what is to be found: on the development sets cardio and
-      thyroid it ranked worse than chance.
+    - `prior_weight` (the paper's lambda) is .74 = 1 / 1.349, which gives one standard deviation of H the weight
+      of one standard deviation of a normally distributed Err. The paper names no value, and chooses it by test
+      labels. At 0 the strata's false-positive rates are the most even. But where hardness itself separates
+      anomalies, as on most tabular sets, the first term alone removes this signal: on the development sets
+      cardio and thyroid it ranked worse than chance.
 
     Parameters
     ----------
@@ -54,23 +52,23 @@ class Cadet:
     prior_weight : float
         Weight of the hardness prior, >= 0.
     max_rows : int
-        Quantiles are fitted on at most so many rows, picked at random; time grows faster than rows.
+        Quantiles are fitted on at most this many rows, picked at random: time grows faster than linearly.
     seed : int
-        Seed of that pick.
+        Seed of this sample.
 
     Attributes
     ----------
     knots_ : ndarray of float64, shape (k,)
-        Hardness values, increasing; a single one where the fit fell back to unconditional quantiles.
+        Hardness values, increasing; a single one after a fallback to unconditional quantiles.
     curves_ : ndarray of float64, shape (k, 3)
-        Quantiles of the score at the knots, for levels .25, .75 and a; linear in between (which are the
-        coefficients of the B-splines of degree 1).
+        Quantiles of the score at the knots, for levels .25, .75 and a; linear in between. These are the coefficients of
+        the B-splines of degree 1.
     floor_ : float
         Smallest spread.
     hardness_mean_, hardness_std_ : float
-        Of the fitting rows.
+        Mean and standard deviation of H among the fitting rows.
     fallback_ : str
-        Why the quantiles are unconditional; empty where they are not.
+        Why the quantiles are unconditional; empty if they are conditional.
 
     Raises
     ------
@@ -82,7 +80,7 @@ class Cadet:
 
     quantile: Share = 0.95
     prior_weight: NotNegative = 0.74
-    max_rows: Annotated[int, Ge(MIN_ROWS)] = 5000
+    max_rows: Annotated[int, Ge(MIN_QUANTILE_ROWS)] = 5000
     seed: Seed = 0
 
     def __post_init__(self) -> None:
@@ -91,12 +89,12 @@ class Cadet:
     def fit(self, outputs: Outputs) -> Self:
         """Fit the conditional quantiles on the outputs for adapt rows.
 
-        Where there are no rows that the detector has not seen, give out-of-fold scores of its training rows (see
+        If all rows were used to train the detector, give out-of-fold scores of its training rows (see
         `assay.detectors.wrappers.cross.Cross`): their scores by the detector itself are too small, and new rows would
         exceed the quantiles too often.
 
-        With fewer than 20 rows, or where all scores or all hardness values are equal, the quantiles are
-        unconditional, and ``fallback_`` says why.
+        With fewer than 20 rows, or if all scores or all hardness values are equal, the quantiles are unconditional,
+        and ``fallback_`` holds the reason.
 
         Raises
         ------
@@ -109,6 +107,7 @@ class Cadet:
             float(hardness.mean()),
             float(np.ptp(hardness) and hardness.std()),
         )
+        # The solver works on standardised scores, so that its tolerances do not depend on the unit of the scores.
         centre, unit = float(np.median(scores)), _spread(scores)
         self.floor_ = FLOOR_FRACTION * unit
         levels = np.array([0.25, 0.75, self.quantile])
@@ -123,11 +122,11 @@ class Cadet:
         self.curves_ = centre + unit * curves
         return self
 
-    def transform(self, outputs: Outputs) -> NDArray[np.float64]:
+    def transform(self, outputs: Outputs) -> Doubles:
         """Return the adapted scores, shape (n,), of the rows with these outputs."""
         scores, hardness = (np.asarray(values, dtype=np.float64) for values in (outputs.scores, outputs.hardness))
         low, high, base = (np.interp(hardness, self.knots_, curve) for curve in self.curves_.T)
-        adapted: NDArray[np.float64] = (scores - base) / np.maximum(high - low, self.floor_)
+        adapted: Doubles = (scores - base) / np.maximum(high - low, self.floor_)
         if self.prior_weight and self.hardness_std_:
             adapted += self.prior_weight * np.abs((hardness - self.hardness_mean_) / self.hardness_std_)
         return adapted
@@ -148,9 +147,7 @@ class Cadet:
         adapter.knots_, adapter.curves_ = part.arrays["knots"], part.arrays["curves"]
         return adapter
 
-    def _sample(
-        self, scores: NDArray[np.float64], hardness: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _sample(self, scores: Doubles, hardness: Doubles) -> tuple[Doubles, Doubles]:
         if scores.shape != hardness.shape:
             raise DataError(f"{scores.shape} scores but {hardness.shape} hardness values; give one of each for a row")
         if scores.size <= self.max_rows:
@@ -159,38 +156,38 @@ class Cadet:
         return scores[picked], hardness[picked]
 
 
-def _check(values: Floats) -> NDArray[np.float64]:
+def _check(values: Floats) -> Doubles:
     if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
         raise DataError(f"cadet cannot be fitted on values of shape {values.shape}; give (n,), n >= 1, all finite")
     return np.asarray(values, dtype=np.float64)
 
 
-def _degenerate(scores: NDArray[np.float64], hardness: NDArray[np.float64]) -> str:
-    if scores.size < MIN_ROWS:
-        return f"{scores.size} rows, conditional quantiles need {MIN_ROWS}"
+def _degenerate(scores: Doubles, hardness: Doubles) -> str:
+    if scores.size < MIN_QUANTILE_ROWS:
+        return f"{scores.size} rows, conditional quantiles need {MIN_QUANTILE_ROWS}"
     if np.ptp(scores) == 0:
         return "all scores are equal"
     return "all hardness values are equal" if np.ptp(hardness) == 0 else ""
 
 
-def _spread(scores: NDArray[np.float64]) -> float:
-    """Return the interquartile range; where it is 0 the full range, and where that is 0 too, 1."""
+def _spread(scores: Doubles) -> float:
+    """Return the interquartile range; if it is 0 the full range, and if that is 0 too, 1."""
     low, high = np.quantile(scores, [0.25, 0.75])
     return float(high - low) or float(np.ptp(scores)) or 1.0
 
 
-def _place_knots(hardness: NDArray[np.float64]) -> NDArray[np.float64]:
+def _place_knots(hardness: Doubles) -> Doubles:
     intervals = min(max(hardness.size // ROWS_PER_INTERVAL, 1), MAX_INTERVALS)
     levels = np.linspace(0, 1, intervals + 1)
     return np.unique(np.quantile(hardness, levels, method="inverted_cdf"))
 
 
 def _fit_curves(
-    scores: NDArray[np.float64],
-    hardness: NDArray[np.float64],
-    knots: NDArray[np.float64],
-    levels: NDArray[np.float64],
-) -> NDArray[np.float64]:
+    scores: Doubles,
+    hardness: Doubles,
+    knots: Doubles,
+    levels: Doubles,
+) -> Doubles:
     """Return the coefficients of quantile-regression splines, shape (knots, levels) (CADET eq 8)."""
     from sklearn.linear_model import QuantileRegressor
     from sklearn.preprocessing import SplineTransformer

@@ -1,15 +1,15 @@
-"""The nearest of many stored rows: exact among few, nearly exact and much faster among many.
+"""Nearest-neighbour search among stored rows: exact for few, nearly exact and much faster for many.
 
-Rows are put on a grid so fine that it hardly moves them, and so coarse that every squared distance between grid
-points is an integer that float64 holds. Sums and matrix products of such numbers do not round at all: a row's
-neighbours and distances are the same bits alone and in a batch, with any number of threads and any BLAS, and equal
-rows have distance 0.
+Rows are snapped to a grid that is fine enough to hardly move them, and coarse enough that float64 holds every squared
+distance between grid points as an integer. Sums and matrix products of such numbers do not round. A row's neighbours
+and distances are therefore the same bits alone and in a batch, with any number of threads and any BLAS, and equal rows
+have distance 0.
 
-More stored rows than `MOST_EXACT` are searched by lists: pivots are spread among them by k-means, and each has a list
-of the stored rows nearest to it. A row is looked up in the list of its nearest pivot only. The lists are as long as it
-takes for stored rows to find `RECALL` of their true neighbours there, measured on a sample when the index is built;
-where that is more than half of all rows (many dimensions without structure) the search stays exact. A row unlike all
-stored ones finds fewer of its true neighbours.
+More than `MOST_EXACT` stored rows are searched by lists: k-means places pivots, and each pivot has a list of the stored
+rows nearest to it. A row is searched in the list of its nearest pivot only. The lists are just long enough that stored
+rows find `RECALL` of their true neighbours there, measured on a sample when the index is built. If that takes more than
+half of all rows (many dimensions without structure), the search stays exact. A row unlike all stored rows finds fewer
+of its true neighbours.
 """
 
 from __future__ import annotations
@@ -17,17 +17,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Self, TypeVar
+from typing import ClassVar, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from assay.arrays import Doubles, Floats, Singles
 from assay.parts import Array
 
-Floats = NDArray[np.floating[Any]]
-Doubles = NDArray[np.float64]
 Indices = NDArray[np.int32]
-T = TypeVar("T")
+_Item = TypeVar("_Item")
 
 MOST_EXACT = 5_000
 RECALL = 0.97
@@ -36,46 +35,46 @@ PIVOTS_PER_ROOT = 2
 ROWS_PER_PIVOT = 20
 KMEANS_ROUNDS = 5
 BITS = 53  # of float64
-MOST_BITS = 23  # so that grid points are whole numbers in float32, too
-BLOCK_DISTANCES = 2**17
-BLOCK_ROWS = 32
+MOST_BITS = 23  # so that float32, too, holds grid points exactly
+_BLOCK_DISTANCES = 2**17
+_BLOCK_ROWS = 32
 JOB_ROWS = 1024
 MANY_ROWS = 2_000
 
 
-class Found(NamedTuple):
+class Neighbourhoods(NamedTuple):
     """Neighbours of some rows, in no particular order.
 
     Attributes
     ----------
-    places : ndarray of int, shape (b,)
-        Where these rows stand among those that were searched for.
+    rows : ndarray of int, shape (b,)
+        Indices of these rows among the searched rows.
     distances : ndarray of float64, shape (b, k)
     neighbours : ndarray of int32, shape (b, k)
         Indices of stored rows.
     """
 
-    places: NDArray[np.intp]
+    rows: NDArray[np.intp]
     distances: Doubles
     neighbours: Indices
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Whole multiples of a step around a centre, up to a limit.
+    """Integer multiples of a step around a centre, up to a limit.
 
-    The step is the limit over 2^b, with b so that ``d (2 * 2^b)^2 <= 2^53``. The limit is four times the norm
-    of the farthest row about the centre (the medians of the columns), but at least 16 and at most 1,024 times
-    the median row's: a wild row among those that the grid is made for must not make it coarse for all others.
-    Coordinates beyond it are drawn in to it.
+    The step is the limit divided by 2^b, with b such that ``d (2 * 2^b)^2 <= 2^53``. The limit is four times the
+    largest norm of a row about the centre (the medians of the columns), but at least 16 and at most 1,024 times the
+    median norm, so that a single extreme row does not coarsen the grid for all others. Coordinates beyond the limit
+    are clipped.
 
     Attributes
     ----------
     centre : ndarray of float64, shape (d,)
     step : float
-        0 where all rows are equal.
+        0 if all rows are equal.
     limit : int
-        In steps.
+        In units of the step.
     """
 
     centre: Doubles
@@ -84,7 +83,7 @@ class Grid:
 
     @classmethod
     def fit(cls, rows: Floats) -> Self:
-        """Make the grid for rows of shape (n, d)."""
+        """Return the grid for rows of shape (n, d)."""
         centre = np.median(rows, axis=0).astype(np.float64)
         norms = np.sqrt(np.square(rows - centre).sum(axis=1))
         usual = float(np.median(norms)) or float(norms.mean())
@@ -92,19 +91,19 @@ class Grid:
         reach = float(np.clip(4 * norms.max(), 16 * usual, 1024 * usual))
         return cls(centre, reach / 2**bits, 2**bits)
 
-    def snap(self, rows: Floats) -> NDArray[np.float32]:
-        """Return the grid points nearest to rows (n, d), in steps from the centre: whole numbers."""
+    def snap(self, rows: Floats) -> Singles:
+        """Return the grid points nearest to rows (n, d), as integer numbers of steps from the centre."""
         steps = np.rint((rows - self.centre) / (self.step or 1.0))
         return np.clip(steps, -self.limit, self.limit).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """Finds the k stored rows that are nearest to a row, in Euclidean distance.
+    """Finds the k stored rows nearest to a row, in Euclidean distance.
 
-    Why not a library: an inverted file of faiss 1.15 of the same recall took about as long for k = 10, but two to
-    three times as long for k = 100 and nine times for k = 1,201 (60,000 rows of 32 columns, one core), since what
-    costs time are many neighbours, not many distances; and what it finds for a row may depend on the batch.
+    Why not a library: an inverted file of faiss 1.15 with the same recall took about as long for k = 10, but two to
+    three times as long for k = 100 and nine times for k = 1,201 (60,000 rows of 32 columns, one core), since the number
+    of neighbours dominates the time, not the number of distances. Its results for a row may also depend on the batch.
 
     Attributes
     ----------
@@ -113,9 +112,9 @@ class Neighbours:
     points : ndarray of float32, shape (n, d)
         The stored rows on the grid.
     pivots : ndarray of float32, shape (m, d)
-        On the grid; a single one where the search is exact.
+        On the grid; a single one if the search is exact.
     lists : ndarray of int32, shape (m, c)
-        The c stored rows nearest to each pivot, by index.
+        Indices of the c stored rows nearest to each pivot.
     """
 
     stored: ClassVar[Mapping[str, str]] = {
@@ -128,8 +127,8 @@ class Neighbours:
 
     k: int
     grid: Grid
-    points: NDArray[np.float32]
-    pivots: NDArray[np.float32]
+    points: Singles
+    pivots: Singles
     lists: Indices
     _factors: Doubles = field(init=False, repr=False, compare=False)
 
@@ -138,7 +137,7 @@ class Neighbours:
 
     @classmethod
     def build(cls, rows: Floats, k: int, *, seed: int = 0) -> Self:
-        """Store rows of shape (n, d), all finite, to find k < n of them; the seed picks pivots and the sample."""
+        """Index rows of shape (n, d), all finite, for searches of k < n; the seed draws pivots and the sample."""
         grid = Grid.fit(rows)
         points = grid.snap(rows)
         exact = cls(k, grid, points, points[:1], np.arange(len(rows), dtype=np.int32)[None])
@@ -151,19 +150,19 @@ class Neighbours:
 
     @property
     def is_exact(self) -> bool:
-        """Whether all neighbours are true ones."""
+        """Whether every search is exact."""
         return len(self.pivots) == 1
 
-    def search(self, rows: Floats, use: Callable[[Found], None]) -> None:
-        """Find the nearest stored rows of rows (n, d), and hand them on block by block, perhaps in several threads."""
+    def search(self, rows: Floats, use: Callable[[Neighbourhoods], None]) -> None:
+        """Find the nearest stored rows of rows (n, d); `use` gets each block of results, maybe in several threads."""
         self._search(self.grid.snap(rows), use, stored=False)
 
-    def search_stored(self, use: Callable[[Found], None]) -> None:
-        """Find the nearest other stored rows of the stored rows, and hand them on as `search` does."""
+    def search_stored(self, use: Callable[[Neighbourhoods], None]) -> None:
+        """Find the nearest other stored rows of every stored row; `use` is called as by `search`."""
         self._search(self.points, use, stored=True)
 
     def arrays(self) -> dict[str, Array]:
-        """Return what to store, next to k."""
+        """Return the arrays to store in addition to k."""
         size = np.array([self.grid.step, self.grid.limit])
         return {
             "centre": self.grid.centre,
@@ -175,7 +174,7 @@ class Neighbours:
 
     @classmethod
     def from_arrays(cls, k: int, arrays: dict[str, Array]) -> Self:
-        """Rebuild what `arrays` was called on; a `ValueError` where k is not less than the number of rows."""
+        """Rebuild an index from its `arrays`; raise `ValueError` unless k is less than the number of rows."""
         if not k < len(arrays["points"]):
             raise ValueError(f"k is {k}, but there are {len(arrays['points'])} stored rows")
         grid = Grid(arrays["centre"], float(arrays["grid"][0]), int(arrays["grid"][1]))
@@ -184,22 +183,22 @@ class Neighbours:
             lists = np.arange(len(points), dtype=np.int32)[None]
         return cls(k, grid, points, arrays["pivots"], lists)
 
-    def _search(self, points: NDArray[np.float32], use: Callable[[Found], None], *, stored: bool) -> None:
+    def _search(self, points: Singles, use: Callable[[Neighbourhoods], None], *, stored: bool) -> None:
         nearest_pivot = _nearest(points, self.pivots)
         order = np.argsort(nearest_pivot, kind="stable")
         ends = np.searchsorted(nearest_pivot[order], np.arange(len(self.pivots) + 1))
-        size = max(BLOCK_ROWS, BLOCK_DISTANCES // self.lists.shape[1])
+        size = max(_BLOCK_ROWS, _BLOCK_DISTANCES // self.lists.shape[1])
 
         def search_list(pivot: int, start: int, stop: int) -> None:
             listed = self.lists[pivot]
-            near = self._factors if self.is_exact else self._factors[listed]
+            list_factors = self._factors if self.is_exact else self._factors[listed]
             for first in range(start, stop, size):
-                places = order[first : min(first + size, stop)]
-                squared = _factors(points[places]) @ near.T
+                rows = order[first : min(first + size, stop)]
+                squared = _factors(points[rows]) @ list_factors.T
                 if stored:
-                    _leave_out(squared, listed, places)
+                    _leave_out(squared, listed, rows)
                 closest, distances = self._closest(squared)
-                use(Found(places, distances, listed.take(closest)))
+                use(Neighbourhoods(rows, distances, listed.take(closest)))
 
         jobs = (
             (int(pivot), start, min(start + JOB_ROWS, ends[pivot + 1]))
@@ -214,68 +213,68 @@ class Neighbours:
         starts = np.arange(len(squared))[:, None] * squared.shape[1]
         return closest, np.sqrt(squared.take(closest + starts)) * self.grid.step
 
-    def _length_of_lists(self, pivots: NDArray[np.float32], sample: NDArray[np.intp]) -> int:
-        """Return how long lists must be to hold `RECALL` of the neighbours of a sample of stored rows."""
-        home = pivots[_nearest(self.points[sample], pivots)]
+    def _length_of_lists(self, pivots: Singles, sample: NDArray[np.intp]) -> int:
+        """Return the length of lists that hold `RECALL` of the neighbours of a sample of stored rows."""
+        nearest_pivots = pivots[_nearest(self.points[sample], pivots)]
         ranks = np.empty((len(sample), self.k), dtype=np.intp)
 
         def rank(rows: slice) -> None:
-            to_rows, to_pivots = self._squared(self.points[sample[rows]]), self._squared(home[rows])
+            to_rows, to_pivots = self._squared(self.points[sample[rows]]), self._squared(nearest_pivots[rows])
             to_rows[np.arange(len(to_rows)), sample[rows]] = np.inf
             closest, _ = self._closest(to_rows)
-            for of_row, near, to_pivot in zip(ranks[rows], closest, to_pivots, strict=True):
-                of_row[:] = np.searchsorted(np.sort(to_pivot), to_pivot[near], side="right")
+            for row_ranks, neighbours, to_pivot in zip(ranks[rows], closest, to_pivots, strict=True):
+                row_ranks[:] = np.searchsorted(np.sort(to_pivot), to_pivot[neighbours], side="right")
 
-        in_threads(rank, _slices(len(sample), BLOCK_ROWS), len(self.points))
+        in_threads(rank, _slices(len(sample), _BLOCK_ROWS), len(self.points))
         return max(int(np.quantile(ranks, RECALL, method="inverted_cdf")), self.k + 1)
 
-    def _lists(self, pivots: NDArray[np.float32], length: int) -> Indices:
+    def _lists(self, pivots: Singles, length: int) -> Indices:
         lists = np.empty((len(pivots), length), dtype=np.int32)
 
         def fill(rows: slice) -> None:
             closest = np.argpartition(self._squared(pivots[rows]), length - 1, axis=1)[:, :length]
             lists[rows] = np.sort(closest, axis=1)
 
-        in_threads(fill, _slices(len(pivots), BLOCK_ROWS), len(self.points))
+        in_threads(fill, _slices(len(pivots), _BLOCK_ROWS), len(self.points))
         return lists
 
-    def _squared(self, points: NDArray[np.float32]) -> Doubles:
-        """Return squared distances, in steps, of some grid points to all stored rows."""
+    def _squared(self, points: Singles) -> Doubles:
+        """Return squared distances, in squared steps, from grid points to all stored rows."""
         return np.asarray(_factors(points) @ self._factors.T)
 
 
-def _spread_pivots(points: NDArray[np.float32], n_pivots: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Return pivots by a few rounds of k-means (Lloyd 1982) on a sample, on the grid; no sum rounds."""
+def _spread_pivots(points: Singles, n_pivots: int, rng: np.random.Generator) -> Singles:
+    """Return pivots on the grid by a few rounds of k-means (Lloyd 1982) on a sample."""
     sample = points[np.sort(rng.choice(len(points), min(len(points), ROWS_PER_PIVOT * n_pivots), replace=False))]
     pivots = sample[np.sort(rng.choice(len(sample), min(len(sample), n_pivots), replace=False))]
     for _ in range(KMEANS_ROUNDS):
         nearest = _nearest(sample, pivots)
         order = np.argsort(nearest, kind="stable")
-        held, starts, counts = np.unique(nearest[order], return_index=True, return_counts=True)
+        used_pivots, starts, counts = np.unique(nearest[order], return_index=True, return_counts=True)
         sums = np.add.reduceat(sample[order].astype(np.float64), starts, axis=0)
-        pivots[held] = np.rint(sums / counts[:, None])
+        pivots[used_pivots] = np.rint(sums / counts[:, None])
     return pivots
 
 
-def _nearest(points: NDArray[np.float32], pivots: NDArray[np.float32]) -> NDArray[np.intp]:
-    """Return the index of each point's nearest pivot, the first of several."""
-    found = np.zeros(len(points), dtype=np.intp)
+def _nearest(points: Singles, pivots: Singles) -> NDArray[np.intp]:
+    """Return the index of each point's nearest pivot; ties go to the first."""
+    nearest = np.zeros(len(points), dtype=np.intp)
     if len(pivots) == 1:
-        return found
+        return nearest
     factors = _stored_factors(pivots).T
 
     def find(rows: slice) -> None:
-        found[rows] = (_factors(points[rows]) @ factors).argmin(axis=1)
+        nearest[rows] = (_factors(points[rows]) @ factors).argmin(axis=1)
 
-    in_threads(find, _slices(len(points), max(BLOCK_ROWS, BLOCK_DISTANCES // len(pivots))), len(points))
-    return found
+    in_threads(find, _slices(len(points), max(_BLOCK_ROWS, _BLOCK_DISTANCES // len(pivots))), len(points))
+    return nearest
 
 
-def in_threads(function: Callable[[T], None], items: Iterable[T], n_rows: int) -> None:
-    """Call a function of each item, in as many threads as BLAS would take; where there are few rows, in this one.
+def in_threads(function: Callable[[_Item], None], items: Iterable[_Item], n_rows: int) -> None:
+    """Call a function on each item, in as many threads as BLAS would use; with few rows, in this thread.
 
-    BLAS itself gets one thread meanwhile: in many small products its threads cost more than they give, most of all
-    on a busy machine.
+    BLAS itself is limited to one thread meanwhile: in many small products its threads cost more than they gain, above
+    all on a busy machine.
     """
     if n_rows < MANY_ROWS:
         for item in items:
@@ -294,20 +293,20 @@ def _slices(n: int, size: int) -> list[slice]:
     return [slice(start, start + size) for start in range(0, n, size)]
 
 
-def _factors(points: NDArray[np.float32]) -> Doubles:
+def _factors(points: Singles) -> Doubles:
     """Return (-2 x, 1, x x): its product with `_stored_factors` of y is the squared distance, without rounding."""
     x = points.astype(np.float64)
     return np.column_stack([-2 * x, np.ones(len(x)), np.square(x).sum(axis=1)])
 
 
-def _stored_factors(points: NDArray[np.float32]) -> Doubles:
+def _stored_factors(points: Singles) -> Doubles:
     """Return (y, y y, 1)."""
     y = points.astype(np.float64)
     return np.column_stack([y, np.square(y).sum(axis=1), np.ones(len(y))])
 
 
 def _leave_out(squared: Doubles, listed: Indices, rows: NDArray[np.intp]) -> None:
-    """Put each stored row infinitely far from itself where it is in the list, which is sorted."""
-    at = np.minimum(np.searchsorted(listed, rows), len(listed) - 1)
-    itself = np.flatnonzero(listed[at] == rows)
-    squared[itself, at[itself]] = np.inf
+    """Set the distance of each stored row to itself to infinity if it is in the list, which is sorted."""
+    positions = np.minimum(np.searchsorted(listed, rows), len(listed) - 1)
+    itself = np.flatnonzero(listed[positions] == rows)
+    squared[itself, positions[itself]] = np.inf

@@ -1,26 +1,22 @@
-"""What score adapters read: a detector's outputs for some rows."""
+"""A detector's outputs for rows, which score adapters read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
+from assay.arrays import Floats
 from assay.errors import DataError
 
 if TYPE_CHECKING:
     from assay.data.null_models import NullModel
     from assay.detectors.base import Detector
 
-Floats = NDArray[np.floating[Any]]
-
 
 def _no_latents() -> Floats:
-    raise DataError("these outputs hold no latent codes; use an adapter that reads scores and hardness alone")
+    raise DataError("these outputs hold no latent codes; use an adapter that reads only scores and hardness")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +30,8 @@ class Outputs:
     hardness : ndarray of float64, shape (n,)
         See `assay.calibration.hardness`.
     latents : callable
-        Returns the latent codes, of shape (S, n, k) for S members; it costs time, so that it is called by the
-        adapters alone that need it.
+        Returns the latent codes, shape (S, n, k) for S members. Computing them takes time, so only adapters that need
+        them call it.
     """
 
     scores: Floats
@@ -47,9 +43,9 @@ class Outputs:
 
 
 def observe(detector: Detector, null_model: NullModel, scaled: Floats) -> Outputs:
-    """Return what a detector says of scaled rows of shape (n, d).
+    """Return a detector's outputs for scaled rows of shape (n, d).
 
-    Where a detector has no latent space, the scaled rows themselves stand in for it, as one member.
+    If a detector has no latent space, the scaled rows themselves serve as the latent codes of one member.
     """
     from assay.detectors.base import latent_codes
 

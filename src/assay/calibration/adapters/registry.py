@@ -1,4 +1,4 @@
-"""Score adapters: what is done to a detector's score before it is calibrated."""
+"""Score adapters, which change a detector's scores before calibration: protocol and registry."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Protocol, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from assay.arrays import Doubles
 from assay.calibration.adapters.ares import Ares
 from assay.calibration.adapters.cadet import Cadet
 from assay.calibration.adapters.outputs import Outputs
@@ -17,13 +17,13 @@ from assay.parts import Part
 
 
 class ScoreAdapter(Protocol):
-    """Maps a detector's outputs for a row to an adapted score; higher = more anomalous."""
+    """Maps a detector's outputs for rows to adapted scores; higher = more anomalous."""
 
     def fit(self, outputs: Outputs) -> Self:
         """Fit on the outputs for the adapt rows."""
         ...
 
-    def transform(self, outputs: Outputs) -> NDArray[np.float64]:
+    def transform(self, outputs: Outputs) -> Doubles:
         """Return adapted scores, shape (n,)."""
         ...
 
@@ -44,12 +44,12 @@ class Identity:
         """Learn nothing."""
         return self
 
-    def transform(self, outputs: Outputs) -> NDArray[np.float64]:
+    def transform(self, outputs: Outputs) -> Doubles:
         """Return the scores in float64, shape (n,)."""
         return np.array(outputs.scores, dtype=np.float64)
 
     def to_part(self) -> Part:
-        """Return a part without settings and arrays."""
+        """Return a part without settings or arrays."""
         return Part("none")
 
     @classmethod
@@ -59,13 +59,13 @@ class Identity:
         return cls()
 
 
-AUTO = "auto"
+AUTO_ADAPTER = "auto"
 ADAPTERS: dict[str, str] = {
     "none": "assay.calibration.adapters.registry:Identity",
     "cadet": "assay.calibration.adapters.cadet:Cadet",
     "ares": "assay.calibration.adapters.ares:Ares",
 }
-_FAMILY = Family[ScoreAdapter]("adapter", ADAPTERS, besides=f", and {AUTO}")
+_FAMILY = Family[ScoreAdapter]("adapter", ADAPTERS, besides=f", and {AUTO_ADAPTER}")
 
 
 def auto_candidates() -> dict[str, ScoreAdapter]:
@@ -75,8 +75,8 @@ def auto_candidates() -> dict[str, ScoreAdapter]:
 
 
 def check_adapter(name: str, params: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` where params.yaml may not name an adapter like that."""
-    if name == AUTO:
+    """Raise `ConfigError` if an adapter of params.yaml has an unknown name or a parameter that is not allowed."""
+    if name == AUTO_ADAPTER:
         if params:
             raise ConfigError(f"adapter 'auto' takes no parameters; drop {sorted(params)[0]!r}")
         return

@@ -1,22 +1,20 @@
-"""Cross-conformal calibration: every row is used for fitting and, by the models that did not see it, for reference."""
+"""Cross-conformal calibration: each row is used for fitting, and as a reference for models fitted without it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from assay.arrays import Doubles, Floats, Singles
 from assay.calibration.calibrators.conformal import (
-    Scores,
+    CountingCalibrator,
     check_scores,
     check_tie_breaks,
-    counted,
+    count_at_least,
     reference_scores,
-    refuse_beside,
-    row_count,
-    rows_needed,
+    refuse_side_information,
     split_references,
 )
 from assay.errors import DataError, InputError
@@ -24,26 +22,25 @@ from assay.families import check_part
 from assay.parts import Part
 
 
-class CrossCalibrator:
-    """Compares the score of a row by each fold's model with that model's scores of the rows it did not see.
+class CrossCalibrator(CountingCalibrator):
+    """Compares each fold model's score of a row with that model's scores of the rows it was not fitted on.
 
     ``p = (1 + sum_k #{i in fold k: s_k(x_i) >= s_k(x)}) / (m + 1)``, with K folds of m rows in all (Vovk 2015; with
-    one row in a fold it decides as the jackknife+ does, Barber, Candes, Ramdas, Tibshirani 2021). Model k is fitted
-    without the rows of fold k. Those may be the rows left out in turn, calibration rows that no model saw (given to
-    folds by chance or by a hash, not by what they look like), or both: what matters is that model k saw none of
-    fold k.
+    one row per fold it decides like the jackknife+, Barber, Candes, Ramdas, Tibshirani 2021). Model k is fitted
+    without the rows of fold k. These may be the rows left out in turn, calibration rows used by no model (assigned to
+    folds at random or by a hash, not by their values), or both.
 
-    What is guaranteed. ``p_k = (1 + #{i in fold k: s_k(x_i) >= s_k(x)}) / (m_k + 1)`` is a split-conformal p-value,
-    valid by itself, but the K of them depend on each other. A mean of valid p-values with fixed weights is at most
-    t with probability at most 2 t, however they depend on each other (Vovk, Wang 2020): where it is, the mean of
-    ``max(0, 2 - p_k / t)`` is at least 1, and its expectation is at most 2 t. With weights ``(m_k + 1) / (m + K)``
-    the mean is ``((m + 1) p + K - 1) / (m + K)``, so that (Gasparin, Ramdas 2025, section 2)
+    Guarantee: ``p_k = (1 + #{i in fold k: s_k(x_i) >= s_k(x)}) / (m_k + 1)`` is a valid split-conformal p-value, but
+    the K values depend on each other. A mean of valid p-values with fixed weights is at most t with probability at
+    most 2 t under any dependence (Vovk, Wang 2020): if it is, the mean of ``max(0, 2 - p_k / t)`` is at least 1, and
+    the expectation of that mean is at most 2 t. With weights ``(m_k + 1) / (m + K)`` the mean is
+    ``((m + 1) p + K - 1) / (m + K)``, so that (Gasparin, Ramdas 2025, section 2)
 
         P(p <= eps) <= 2 eps + 2 (1 - eps) (K - 1) / (m + K).
 
-    The last term is the price of counting the row itself once, not once in every fold. Where every fold has one
-    row, model k was fitted on all the other m - 1 and fitting does not depend on their order, it falls away:
-    ``P(p <= eps) <= 2 eps`` (Barber et al., theorem 1). The rates observed are near eps, or below it.
+    The last term arises because the row itself is counted once, not once per fold. It vanishes if every fold has one
+    row, model k is fitted on all other m - 1 rows, and fitting does not depend on their order:
+    ``P(p <= eps) <= 2 eps`` (Barber et al., theorem 1). Observed rates are near eps or below it.
 
     Attributes
     ----------
@@ -52,16 +49,16 @@ class CrossCalibrator:
     """
 
     kind: ClassVar[str] = "cross"
-    beside: ClassVar[str] = "nothing"
-    references_: tuple[NDArray[np.float32], ...]
+    side_information: ClassVar[str] = "nothing"
+    references_: tuple[Singles, ...]
 
-    def fit(self, folds: Sequence[Scores]) -> Self:
+    def fit(self, folds: Sequence[Floats]) -> Self:
         """Store the scores of the calibration rows by fold.
 
         Parameters
         ----------
         folds : sequence of K >= 2 ndarrays of float, shape (m_k,)
-            Scores of the rows of fold k by model k, which saw none of them; higher = more anomalous.
+            Scores of the rows of fold k by model k, which was fitted without them; higher = more anomalous.
 
         Raises
         ------
@@ -69,7 +66,9 @@ class CrossCalibrator:
             There are fewer than two folds, a fold has no scores, or one is NaN.
         """
         if len(folds) < 2:
-            raise DataError(f"{len(folds)} folds were given; cross-calibration needs 2 or more, split needs none")
+            raise DataError(
+                f"{len(folds)} folds were given; cross-calibration needs 2 or more, split calibration needs none"
+            )
         self.references_ = tuple(np.sort(reference_scores(scores)) for scores in folds)
         return self
 
@@ -80,12 +79,12 @@ class CrossCalibrator:
 
     @property
     def n_folds(self) -> int:
-        """Number K of folds, and of models that must score a row."""
+        """Number K of folds; each row is scored by K models."""
         return len(self.references_)
 
     @property
     def guarantee(self) -> str:
-        """What is guaranteed, and under which assumption."""
+        """The guarantee and its assumption."""
         m, folds = self.n_rows, self.n_folds
         row = f"a row that is exchangeable with the {m} calibration rows"
         if folds == m:
@@ -95,41 +94,26 @@ class CrossCalibrator:
             )
         return f"P(p <= eps) <= 2 eps + {2 * (folds - 1) / (m + folds):.3g} for {row}, no model having seen its fold."
 
-    @property
-    def smallest_eps(self) -> float:
-        """The smallest eps that can ever flag a row: 1 / (m + 1)."""
-        return 1 / (self.n_rows + 1)
-
-    def limits(self, eps: float) -> str:
-        """Return "", or where no row can be flagged at `eps` a sentence that says so and what it would take."""
-        needed = rows_needed(eps)
-        if self.n_rows >= needed:
-            return ""
-        told = f"it takes {row_count(needed)} calibration rows, there are {self.n_rows}"
-        return f"At eps {eps:g} no row can be flagged: {told}."
-
-    def p_values(
-        self, scores: Scores, beside: None = None, *, tie_breaks: NDArray[np.floating[Any]] | None = None
-    ) -> NDArray[np.float64]:
+    def p_values(self, scores: Floats, side_information: None = None, *, tie_breaks: Floats | None = None) -> Doubles:
         """Return the cross-conformal p-value of each row, shape (n,), in float64.
 
         Parameters
         ----------
         scores : ndarray of float, shape (K, n)
             Each row's scores by the model of every fold, in the order of the folds.
-        beside : None
-            Nothing is wanted beside the scores.
+        side_information : None
+            This calibrator needs the scores alone.
         tie_breaks : ndarray of float, shape (n,), optional
-            Uniform in [0, 1). In every fold, the row takes a random place among those it ties with, as in
-            `ConformalCalibrator.p_values`: every p_k is exact then, and the guarantee stays what it is.
+            Uniform in [0, 1). In every fold the row is ranked at random among rows with the same score, as in
+            `ConformalCalibrator.p_values`. Every p_k is then exact; the guarantee does not change.
 
         Raises
         ------
         InputError
-            Scores are not of shape (K, n), one is NaN, there is something beside the scores, or `tie_breaks` are
-            not as described.
+            Scores are not of shape (K, n), one is NaN, `side_information` is given, or `tie_breaks` have a wrong
+            shape or range.
         """
-        refuse_beside(self.kind, beside)
+        refuse_side_information(self.kind, side_information)
         if scores.ndim != 2 or len(scores) != self.n_folds:
             raise InputError(
                 f"scores have shape {scores.shape}; give ({self.n_folds}, n), a score by every fold's model"
@@ -137,8 +121,8 @@ class CrossCalibrator:
         check_scores(scores)
         breaks = check_tie_breaks(tie_breaks, scores.shape[1:])
         counts = np.zeros(scores.shape[1], dtype=np.int64)
-        for reference, by_model in zip(self.references_, scores, strict=True):
-            counts += counted(reference, by_model, breaks)
+        for reference, fold_scores in zip(self.references_, scores, strict=True):
+            counts += count_at_least(reference, fold_scores, breaks)
         return np.asarray((1 + counts) / (self.n_rows + 1), dtype=np.float64)
 
     def to_part(self) -> Part:

@@ -1,4 +1,4 @@
-"""Conformal calibration for rows that come in groups (patients, machines, sites): a new row is of a new group."""
+"""Conformal calibration for grouped rows (patients, machines, sites): a new row comes from a new group."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from assay.arrays import Doubles, Floats, Singles
 from assay.calibration.calibrators.conformal import (
-    Scores,
     check_scores,
-    counted,
+    count_at_least,
     reference_scores,
-    refuse_beside,
+    refuse_side_information,
     require_reference,
     row_count,
     rows_needed,
@@ -25,38 +25,37 @@ from assay.parts import Part
 
 
 class GroupedCalibrator:
-    """Compares a score with those of groups of calibration rows, each group of the same weight.
+    """Compares a score with the calibration scores of G groups, all of equal weight.
 
     ``p = (1 + sum_g mean_{i in g} 1{s_gi >= s}) / (G + 1)`` for G groups: hierarchical conformal prediction (Lee,
     Barber, Willett 2023, section 3; Dunn, Wasserman, Ramdas 2022), written as a p-value. ``P(p <= eps) <= eps`` for
-    a normal row of a new group, if the G + 1 groups are exchangeable and so are the rows of a group among
-    themselves; rows of one group may depend on each other in any way. Rows that belong to no group are groups of
-    one.
+    a normal row of a new group, if the G + 1 groups are exchangeable and the rows within each group are exchangeable.
+    Rows of one group may depend on each other in any way. A row without a group is a group of one.
 
-    Why: with the rows of all other groups in, the p-value of a new row would be its place in a list where each
-    group weighs 1 / (G + 1); the rows of its own group, which are not there, count as if all were at least as
-    anomalous. That makes p valid, and too large by up to 1 / (G + 1). Comparing row by row instead
-    (`ConformalCalibrator`) treats the rows of a group as independent, and flags too many. Group effects as large as the
-    noise, rate at eps .05: .006 with 20 groups of 50 rows (row by row .057), .042 with 100 of 10 (.051).
+    Reason: if all rows of all G + 1 groups were known, the p-value would be the row's rank in a list where each group
+    weighs 1 / (G + 1). The other rows of the new group are not known; they count as if all were at least as anomalous.
+    That makes p valid, and too large by up to 1 / (G + 1). Comparing with single rows (`ConformalCalibrator`) treats
+    the rows of a group as independent and flags too many. Rates at eps .05, with group effects as large as the noise:
+    .006 with 20 groups of 50 rows (.057 compared with single rows), .042 with 100 groups of 10 (.051).
 
-    p is the correctly rounded quotient of two integers (over the least common multiple of the group sizes), so that
-    ``p <= eps`` is exact as in `ConformalCalibrator.predict`, whatever the sizes.
+    p is the correctly rounded quotient of two integers (over the least common multiple of the group sizes), so
+    ``p <= eps`` is exact as in `ConformalCalibrator.predict`, for any sizes.
 
     Attributes
     ----------
     scores_ : ndarray of float32, shape (m,)
         The calibration scores in increasing order.
     groups_ : ndarray of int32, shape (m,)
-        The group of each, 0 to G - 1.
+        The group of each score, 0 to G - 1.
     """
 
     kind: ClassVar[str] = "grouped"
-    beside: ClassVar[str] = "nothing"
-    scores_: NDArray[np.float32]
+    side_information: ClassVar[str] = "nothing"
+    scores_: Singles
     groups_: NDArray[np.int32]
-    _p_values: NDArray[np.float64]
+    _p_values: Doubles
 
-    def fit(self, scores: Scores, groups: NDArray[Any]) -> Self:
+    def fit(self, scores: Floats, groups: NDArray[Any]) -> Self:
         """Store the scores of the calibration rows with their groups.
 
         Parameters
@@ -87,7 +86,7 @@ class GroupedCalibrator:
 
     @property
     def guarantee(self) -> str:
-        """What is guaranteed, and under which assumption."""
+        """The guarantee and its assumption."""
         return (
             f"P(p <= eps) <= eps for a row of a new group, if that group is exchangeable with the {self.n_groups} "
             "groups of the calibration rows, and the rows of a group with each other."
@@ -95,11 +94,11 @@ class GroupedCalibrator:
 
     @property
     def smallest_eps(self) -> float:
-        """The smallest false-positive rate that can ever flag a row: 1 / (G + 1)."""
+        """The smallest false-positive rate at which a row can be flagged: 1 / (G + 1)."""
         return 1 / (self.n_groups + 1)
 
     def limits(self, eps: float) -> str:
-        """Return "", or where no row can be flagged at `eps` a sentence that says so and what it would take."""
+        """Return a sentence on what it takes to flag rows at `eps` if none can be flagged, else ""."""
         needed = rows_needed(eps)
         if self.n_groups >= needed:
             return ""
@@ -108,29 +107,27 @@ class GroupedCalibrator:
             f"there are {self.n_groups}."
         )
 
-    def p_values(
-        self, scores: Scores, beside: None = None, *, tie_breaks: NDArray[np.floating[Any]] | None = None
-    ) -> NDArray[np.float64]:
-        """Return the p-value of each row as that of a row of a new group, shape (n,), in float64.
+    def p_values(self, scores: Floats, side_information: None = None, *, tie_breaks: Floats | None = None) -> Doubles:
+        """Return the p-value of each row, taken as a row of a new group: float64 of shape (n,).
 
-        Ties count against the row. They cannot be broken at random to make ``P(p <= eps)`` exact: it is not exact
-        without ties either, since the rest of the row's own group is never seen and is counted as anomalous.
+        Ties raise p. Random tie breaking cannot make ``P(p <= eps)`` exact: it is not exact without ties either, since
+        the rest of the row's group is unknown and counted as at least as anomalous.
 
         Raises
         ------
         InputError
-            A score is NaN, or there is something beside the scores.
+            A score is NaN, or `side_information` is given.
         ConfigError
             `tie_breaks` are given.
         """
-        refuse_beside(self.kind, beside)
+        refuse_side_information(self.kind, side_information)
         check_scores(scores)
         if tie_breaks is not None:
-            raise ConfigError("tie_breaks are given; p-values of new groups are not exact with them, leave them out")
-        return self._p_values[counted(self.scores_, scores)]
+            raise ConfigError("tie_breaks are given; they do not make p-values of new groups exact, leave them out")
+        return self._p_values[count_at_least(self.scores_, scores)]
 
     def to_part(self) -> Part:
-        """Return the sorted calibration scores and their groups as a part; names of groups are not kept."""
+        """Return the sorted calibration scores and their group numbers as a part; group names are not kept."""
         return Part(self.kind, {}, {"scores": self.scores_, "groups": self.groups_})
 
     @classmethod
@@ -143,21 +140,22 @@ class GroupedCalibrator:
             raise ValueError("its groups are not numbered from 0 on")
         return cls()._set(scores, groups)
 
-    def _set(self, scores: NDArray[np.float32], groups: NDArray[np.int32]) -> Self:
+    def _set(self, scores: Singles, groups: NDArray[np.int32]) -> Self:
         self.scores_, self.groups_ = scores, groups
         self._p_values = _tail_p_values(groups[::-1])
         return self
 
 
-def _tail_p_values(groups: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Return the p-value of a row that 0, 1, ..., m calibration rows stand above, shape (m + 1,).
+def _tail_p_values(groups: NDArray[np.int32]) -> Doubles:
+    """Return the p-values of a row with 0, 1, ..., m calibration scores above it, shape (m + 1,).
 
-    `groups` are those of the calibration rows from the highest score down. Sums are of integers: of 64 bits where
-    the denominator is below 2^53, else Python's. Either way the quotient is correctly rounded.
+    `groups` are ordered from the highest calibration score down.
     """
     sizes = np.bincount(groups).tolist()
     multiple = math.lcm(*sizes)
     denominator = multiple * (len(sizes) + 1)
+    # Below 2^53 float64 holds numerator and denominator, so that their quotient is correctly rounded; beyond, Python's
+    # integers divide with correct rounding.
     exact = np.int64 if denominator < 2**53 else object
     shares = np.array([multiple // size for size in sizes], dtype=exact)
     above = np.cumsum(shares[groups])

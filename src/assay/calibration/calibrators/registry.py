@@ -1,13 +1,11 @@
-"""The calibrators there are: how a row's score becomes a p-value, and which assumption that rests on."""
+"""The protocol of calibrators, which turn scores into p-values, and their registry."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar, Protocol, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
-from assay.calibration.calibrators.conformal import ConformalCalibrator, Scores
+from assay.arrays import Doubles, Floats
+from assay.calibration.calibrators.conformal import ConformalCalibrator
 from assay.calibration.calibrators.cross import CrossCalibrator
 from assay.calibration.calibrators.grouped import GroupedCalibrator
 from assay.calibration.calibrators.mondrian import MondrianCalibrator
@@ -19,19 +17,19 @@ from assay.parts import Part
 class Calibrator(Protocol):
     """Maps scores to p-values by comparison with calibration rows; eps may change without refitting.
 
-    Each has a `fit` of its own, which takes what it compares by.
+    The arguments of `fit` differ between calibrators.
     """
 
     kind: ClassVar[str]
 
     @property
-    def beside(self) -> str:
-        """What `p_values` wants beside the scores: "nothing", "stratum", "category" or "weight"."""
+    def side_information(self) -> str:
+        """What `p_values` needs for each row in addition to its score: "nothing", "stratum", "category" or "weight"."""
         ...
 
     @property
     def guarantee(self) -> str:
-        """One sentence: what is guaranteed, and under which assumption."""
+        """The guarantee and its assumption, in one sentence."""
         ...
 
     @property
@@ -45,7 +43,7 @@ class Calibrator(Protocol):
         ...
 
     def limits(self, eps: float) -> str:
-        """Return "", or one sentence: which rows cannot be flagged at `eps`, and how many more it would take.
+        """Return a sentence on rows that cannot be flagged at `eps` and what it would take, or "".
 
         Raises
         ------
@@ -54,26 +52,24 @@ class Calibrator(Protocol):
         """
         ...
 
-    def p_values(
-        self, scores: Scores, beside: Any = None, *, tie_breaks: NDArray[np.floating[Any]] | None = None
-    ) -> NDArray[np.float64]:
+    def p_values(self, scores: Floats, side_information: Any = None, *, tie_breaks: Floats | None = None) -> Doubles:
         """Return p-values, shape (n,), of scores of shape (n,), or (K, n) where rows are scored by K folds.
 
         Parameters
         ----------
         scores : ndarray of float
-        beside : ndarray, shape (n,), or None
-            What `beside` says.
+        side_information : ndarray, shape (n,), or None
+            What the attribute `side_information` names, for each row.
         tie_breaks : ndarray of float, shape (n,), optional
-            Random numbers, uniform in [0, 1), by which a row takes its place among equal calibration scores; without
-            them ties count against the row being anomalous.
+            Random numbers, uniform in [0, 1), that rank a row among equal calibration scores; without them ties raise
+            p.
 
         Raises
         ------
         InputError
-            A score is NaN, or what is wanted beside the scores or `tie_breaks` do not fit.
+            A score is NaN, or `side_information` or `tie_breaks` have a wrong shape or value.
         ConfigError
-            `tie_breaks` have no exact meaning for this calibrator.
+            `tie_breaks` are given, and this calibrator cannot use them.
         """
         ...
 

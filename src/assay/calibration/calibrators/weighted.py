@@ -1,4 +1,4 @@
-"""Weighted conformal calibration, for rows whose features have shifted, and the weights of such rows."""
+"""Weighted conformal calibration under covariate shift, and the weights of rows."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from assay.arrays import Doubles, Floats, Integers, Singles
 from assay.calibration.calibrators.conformal import (
-    Scores,
     check_scores,
     check_tie_breaks,
-    counted,
+    count_at_least,
     reference_scores,
     require_reference,
     row_count,
@@ -25,45 +25,44 @@ from assay.families import Family, check_part
 from assay.parameters import Count, NotNegative
 from assay.parts import Part
 
-Rows = NDArray[np.floating[Any]]
 TOTAL_BITS = 51
 CLIP = 50.0
-MIN_ROWS = 20
+_MIN_ROWS = 20
 ROWS_PER_COLUMN = 10
 MIN_OVERLAP = 0.5
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-BLOCK_ROWS = 4096
+_BLOCK_ROWS = 4096
 
 
 class WeightedCalibrator:
-    """Compares a score with those of calibration rows from another distribution, weighted towards the row's own.
+    """Compares a score with weighted scores of calibration rows from another feature distribution.
 
-    ``p = (sum_i w_i 1{s_i >= s} + w(x)) / (sum_i w_i + w(x))``, where w is the density of normal rows met now over
-    that of the calibration rows, up to a factor (Tibshirani, Barber, Candes, Ramdas 2019; as a p-value, Jin, Candes
-    2023). For known weights ``P(p <= eps) <= eps``; for estimated ones (`DensityRatio`) it holds as nearly as the
-    estimate is good. A row of weight w(x) can be flagged only if ``w(x) / (sum_i w_i + w(x)) <= eps``: where weights
-    are large, rows are hard to flag.
+    ``p = (sum_i w_i 1{s_i >= s} + w(x)) / (sum_i w_i + w(x))``, where w is the density of current normal rows divided
+    by that of the calibration rows, up to a factor (Tibshirani, Barber, Candes, Ramdas 2019; as a p-value, Jin, Candes
+    2023). With known weights ``P(p <= eps) <= eps``; with estimated ones (`DensityRatio`) the bound is as accurate as
+    the estimate. A row of weight w(x) can be flagged only if ``w(x) / (sum_i w_i + w(x)) <= eps``: rows of large
+    weight are hard to flag.
 
-    Weights are stored as integers, in units of at most 2^-50 of their sum, rounded up. Sums of them are exact, and p
-    is the correctly rounded quotient of two integers: where all weights are equal it is that of `ConformalCalibrator`.
+    Weights are stored as integers, in units of at most 2^-50 of their sum, rounded up. Their sums are exact, and p is
+    the correctly rounded quotient of two integers: with equal weights it is that of `ConformalCalibrator`.
 
     Attributes
     ----------
     scores_ : ndarray of float32, shape (m,)
-        The calibration scores in increasing order; those that are equal in random order.
+        The calibration scores in increasing order; equal scores are in random order.
     weights_ : ndarray of int64, shape (m,)
         Their weights, in units of ``2 ** exponent_``.
     exponent_ : int
     """
 
     kind: ClassVar[str] = "weighted"
-    beside: ClassVar[str] = "weight"
-    scores_: NDArray[np.float32]
-    weights_: NDArray[np.int64]
+    side_information: ClassVar[str] = "weight"
+    scores_: Singles
+    weights_: Integers
     exponent_: int
-    _above: NDArray[np.float64]
+    _above: Doubles
 
-    def fit(self, scores: Scores, weights: Scores, *, seed: int = 0) -> Self:
+    def fit(self, scores: Floats, weights: Floats, *, seed: int = 0) -> Self:
         """Store the scores of the calibration rows with their weights.
 
         Parameters
@@ -73,12 +72,12 @@ class WeightedCalibrator:
         weights : ndarray of float, shape (m,)
             Finite, none negative, not all 0.
         seed : int
-            Of the order of equal scores, which matters with tie breaks alone.
+            Seed of the order of equal scores; it matters only with tie breaks.
 
         Raises
         ------
         DataError
-            There are no scores, one is NaN, or the weights are not as described.
+            There are no scores, one is NaN, or the weights have a wrong shape or range.
         """
         rounded, weights = reference_scores(scores), np.asarray(weights, dtype=np.float64)
         total = weights.sum()
@@ -99,13 +98,13 @@ class WeightedCalibrator:
 
     @property
     def effective_rows(self) -> float:
-        """Effective sample size ``(sum w)^2 / sum w^2``: so many rows of equal weight would say as much."""
+        """Effective sample size ``(sum w)^2 / sum w^2``, a number of rows of equal weight."""
         relative = self.weights_ / self.weights_.max()
         return float(relative.sum() ** 2 / (relative**2).sum())
 
     @property
     def guarantee(self) -> str:
-        """What is guaranteed, and under which assumption."""
+        """The guarantee and its assumption."""
         return (
             f"P(p <= eps) <= eps for a row independent of the {self.n_rows} calibration rows, if the weights are the "
             "true ratios of its density to theirs; for estimated weights it holds only approximately."
@@ -113,15 +112,15 @@ class WeightedCalibrator:
 
     @property
     def smallest_eps(self) -> float:
-        """The smallest false-positive rate that can flag a row of the usual weight: 1 / (`effective_rows` + 1).
+        """The smallest false-positive rate at which a row of usual weight can be flagged: 1 / (`effective_rows` + 1).
 
-        The usual weight is the mean one of the rows met now, ``sum w^2 / sum w``; rows of lower weight can be
-        flagged at a smaller rate.
+        The usual weight is the mean weight of current rows, ``sum w^2 / sum w``. Rows of lower weight can be flagged at
+        a smaller rate.
         """
         return 1 / (self.effective_rows + 1)
 
     def limits(self, eps: float) -> str:
-        """Return "", or where no row of the usual weight can be flagged at `eps` a sentence that says so."""
+        """Return a sentence on what it takes to flag rows of usual weight at `eps` if none can be flagged, else ""."""
         needed = rows_needed(eps)
         if self.smallest_eps <= eps:
             return ""
@@ -134,34 +133,34 @@ class WeightedCalibrator:
 
     def p_values(
         self,
-        scores: Scores,
-        beside: NDArray[Any] | None = None,
+        scores: Floats,
+        side_information: NDArray[Any] | None = None,
         *,
-        tie_breaks: NDArray[np.floating[Any]] | None = None,
-    ) -> NDArray[np.float64]:
-        """Return the weighted p-value of each row, shape (n,), in float64, in (0, 1].
+        tie_breaks: Floats | None = None,
+    ) -> Doubles:
+        """Return the weighted p-value of each row, float64 of shape (n,), in (0, 1].
 
         Parameters
         ----------
         scores : ndarray of float, shape (n,)
-        beside : ndarray of float, shape (n,)
-            The weight w(x) of each row, finite, not negative. A weight of 0 (no such row is met now) counts as the
-            smallest there is.
+        side_information : ndarray of float, shape (n,)
+            The weight w(x) of each row, finite, not negative. A weight of 0 (such rows do not occur now) counts as the
+            smallest unit.
         tie_breaks : ndarray of float, shape (n,), optional
-            Uniform in [0, 1). As in `ConformalCalibrator.p_values`, the row takes a random place among the
-            calibration rows it ties with, whose order is random; its own weight counts in full. For known weights
-            ``P(p <= t) = t`` then holds wherever t is a value that p can take, given the calibration rows and the row
-            as a set and the order of its ties.
+            Uniform in [0, 1). As in `ConformalCalibrator.p_values`, the row is ranked at random among the calibration
+            rows with the same score, which are in random order; its weight counts in full. With known weights
+            ``P(p <= t) = t`` then holds for every t that p can take, given the set of calibration rows and row and the
+            order of its ties.
 
         Raises
         ------
         InputError
-            A score is NaN, a weight is missing or not as described, or so are `tie_breaks`.
+            A score is NaN, a weight is missing, negative or infinite, or `tie_breaks` have a wrong shape or range.
         """
         check_scores(scores)
-        own = self._units(scores, beside)
-        above = self._above[counted(self.scores_, scores, check_tie_breaks(tie_breaks, scores.shape))]
-        return np.asarray((above + own) / (self._above[-1] + own), dtype=np.float64)
+        row_units = self._units(scores, side_information)
+        above = self._above[count_at_least(self.scores_, scores, check_tie_breaks(tie_breaks, scores.shape))]
+        return np.asarray((above + row_units) / (self._above[-1] + row_units), dtype=np.float64)
 
     def to_part(self) -> Part:
         """Return the sorted calibration scores and their weights as a part."""
@@ -177,78 +176,79 @@ class WeightedCalibrator:
             raise ValueError("its weights are negative, or all 0")
         return cls()._set(scores, weights, part.config["exponent"])
 
-    def _set(self, scores: NDArray[np.float32], weights: NDArray[np.int64], exponent: int) -> Self:
+    def _set(self, scores: Singles, weights: Integers, exponent: int) -> Self:
         self.scores_, self.weights_, self.exponent_ = scores, weights, exponent
         self._above = np.concatenate([[0], np.cumsum(weights[::-1])]).astype(np.float64)
         return self
 
-    def _units(self, scores: Scores, weights: NDArray[Any] | None) -> NDArray[np.float64]:
+    def _units(self, scores: Floats, weights: NDArray[Any] | None) -> Doubles:
         """Return the weights of rows in the units of the calibration rows' weights, rounded up, at least 1."""
         if weights is None or np.shape(weights) != scores.shape:
-            raise InputError(f"{np.shape(scores)} scores need the weight of each row beside them; see DensityRatio")
+            raise InputError(f"{np.shape(scores)} scores need the weight of each row as well; see DensityRatio")
         values = np.asarray(weights, dtype=np.float64)
         if not ((values >= 0) & (values < np.inf)).all():
             raise InputError("a weight is negative or not finite; give w(x) = p_target(x) / p_source(x) of each row")
         with np.errstate(over="ignore"):
+            # 2^200 units are far beyond every sum of calibration weights: p is 1, and the quotient stays finite.
             units = np.minimum(np.ldexp(values, -self.exponent_), 2.0**200)
         return np.maximum(np.ceil(units), 1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class DensityRatio:
-    """Weights of rows: the density of target rows over that of source rows, by logistic regression.
+    """Weights of rows: the density of target rows divided by that of source rows, by logistic regression.
 
-    ``w(x) = n_source / n_target * exp(intercept + coef . x)``, the odds that a row is a target row, corrected for how
-    many of each there were (Tibshirani et al. 2019, section 2.3), within ``[1 / 50, 50]``. The clip keeps one row from
-    deciding alone; where the true ratio lies beyond it, it costs validity. The penalty of the regression is
-    chosen by log loss on held-out rows, so that weights are near 1 where no shift can be told from chance.
+    ``w(x) = n_source / n_target * exp(intercept + coef . x)``, the odds that a row is a target row, corrected for the
+    numbers of rows (Tibshirani et al. 2019, section 2.3) and clipped to ``[1 / 50, 50]``. The clip keeps single rows
+    from dominating; where the true ratio lies beyond it, validity suffers. The penalty of the regression is
+    chosen by log loss on held-out rows, so that weights are near 1 where no shift is detectable.
 
-    How near the weights come depends on the rows there are for each of the d columns. Mean of one column moved by one
-    standard deviation, 300 calibration rows, rate at eps .05 (.19 without weights, .03 with known ones): .11 with 2
-    rows for each column, .08 with 5, .055 with 10. Fewer than 10 are refused.
+    The accuracy of the weights depends on the number of rows per column. Rate at eps .05 with 300 calibration rows, the
+    mean of one column moved by one standard deviation (.19 without weights, .03 with known ones): .11 with 2 rows per
+    column, .08 with 5, .055 with 10. Fewer than 10 are refused.
 
-    The ratio is log-linear in the features: it follows a shift of means, not of variances. Target rows should be
-    normal rows but for a few: anomalies among them earn high weights, and with them high p-values.
+    The ratio is log-linear in the features: it models a shift of means, not of variances. Nearly all target rows
+    should be normal: anomalies among them get high weights, and thus high p-values.
 
     Attributes
     ----------
     coef : ndarray of float64, shape (d,)
     log_scale : float
-        Intercept, with ``log(n_source / n_target)`` in it.
+        Intercept plus ``log(n_source / n_target)``.
     n_source, n_target : int
-        Rows that it was fitted on.
+        Numbers of rows of the fit.
     overlap : float
-        Mean weight of the source rows: about 1, or less where there are target rows whose like is not among the
-        source rows (or which are beyond the clip).
+        Mean weight of the source rows: about 1, or less if some target rows are unlike all source rows (or beyond the
+        clip).
     """
 
-    coef: NDArray[np.float64]
+    coef: Doubles
     log_scale: float
     n_source: int
     n_target: int
     overlap: float
 
     @classmethod
-    def fit(cls, source: Rows, target: Rows, *, seed: int) -> Self:
+    def fit(cls, source: Floats, target: Floats, *, seed: int) -> Self:
         """Fit the ratio on scaled rows; needs scikit-learn.
 
         Parameters
         ----------
         source : ndarray of float, shape (n_source, d)
-            Rows distributed as the calibration rows, but others (the adapt rows).
+            Rows distributed like the calibration rows, but not the same rows (the adapt rows).
         target : ndarray of float, shape (n_target, d)
-            A sample of the rows that are met now.
+            A sample of current rows.
         seed : int
-            Of the folds by which the penalty is chosen.
+            Seed of the folds that choose the penalty.
 
         Raises
         ------
         DataError
-            Fewer than 20 rows of a kind or than 10 for each column, rows that are not finite or differ in width, or
-            too little overlap: source rows stand for less than half of the target rows.
+            There are fewer than 20 source or target rows or fewer than 10 per column; values are not finite; widths
+            differ; or the overlap is below one half.
         """
         columns = source.shape[-1]
-        needed = max(MIN_ROWS, ROWS_PER_COLUMN * columns)
+        needed = max(_MIN_ROWS, ROWS_PER_COLUMN * columns)
         for name, rows in (("source", source), ("target", target)):
             if rows.shape[1:] != (columns,) or len(rows) < needed or not np.isfinite(rows).all():
                 raise DataError(
@@ -265,20 +265,20 @@ class DensityRatio:
             )
         return cls(coef, unchecked.log_scale, len(source), len(target), overlap)
 
-    def weights(self, X: Rows) -> NDArray[np.float64]:
+    def weights(self, X: Floats) -> Doubles:
         """Return w(x) of scaled rows of shape (n, d), shape (n,), in [1 / 50, 50].
 
         Raises
         ------
         InputError
-            The rows are of another width.
+            The rows have another width.
         """
         if X.ndim != 2 or X.shape[1] != self.coef.size:
             raise InputError(f"rows have shape {X.shape}; weights need (n, {self.coef.size})")
         logs = np.empty(len(X), dtype=np.float64)
-        for start in range(0, len(X), BLOCK_ROWS):
-            block = slice(start, start + BLOCK_ROWS)
-            logs[block] = (X[block] * self.coef).sum(axis=1)  # no matrix product: it rounds otherwise in a batch
+        for start in range(0, len(X), _BLOCK_ROWS):
+            block = slice(start, start + _BLOCK_ROWS)
+            logs[block] = (X[block] * self.coef).sum(axis=1)  # a matrix product rounds differently by batch
         limit = math.log(CLIP)
         return np.exp(np.clip(logs + self.log_scale, -limit, limit))
 
@@ -299,17 +299,17 @@ _RATIO = Family[DensityRatio]("density ratio", {"density_ratio": DensityRatio})
 
 
 def load_ratio(part: Part) -> DensityRatio:
-    """Return the ratio that a part describes; needs numpy alone.
+    """Return the ratio that a part describes; needs only numpy.
 
     Raises
     ------
     ScorerError
-        The part is of another kind, or damaged.
+        The part has another kind, or is damaged.
     """
     return _RATIO.load(part)
 
 
-def _regress(source: Rows, target: Rows, seed: int) -> tuple[NDArray[np.float64], float]:
+def _regress(source: Floats, target: Floats, seed: int) -> tuple[Doubles, float]:
     """Return coefficients and intercept of the log odds that a row is a target row."""
     from sklearn.linear_model import LogisticRegressionCV
     from sklearn.model_selection import StratifiedKFold
@@ -325,6 +325,6 @@ def _regress(source: Rows, target: Rows, seed: int) -> tuple[NDArray[np.float64]
         max_iter=1000,
         use_legacy_attributes=False,
     )
-    with threadpool_limits(limits=1):  # with another number of threads it rounds in another way
+    with threadpool_limits(limits=1):  # the rounding depends on the number of threads
         model.fit(rows, truth)
     return model.coef_[0].astype(np.float64), float(model.intercept_[0])

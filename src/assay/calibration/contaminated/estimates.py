@@ -1,4 +1,4 @@
-"""How many of the calibration rows are anomalies: intervals from labels, and from rows known to be normal."""
+"""The share of anomalies among calibration rows: intervals from labels, and from rows known to be normal."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from assay.arrays import Doubles, Flags, Texts
 from assay.data.dataset import ANOMALY, UNKNOWN
 from assay.data.labelling import ESTIMATE, TRIM
 from assay.errors import ConfigError, DataError
@@ -16,22 +17,22 @@ from assay.errors import ConfigError, DataError
 
 @dataclass(frozen=True, slots=True)
 class Contamination:
-    """What is known of the share of anomalies among m calibration rows.
+    """An estimate, with confidence limits, of the share of anomalies among m calibration rows.
 
     Attributes
     ----------
     m : int
-        Calibration rows, before any is removed.
+        Number of calibration rows before any is removed.
     estimate : float or None
-        The share; None where nothing allows an estimate.
+        The estimated share; None if it cannot be estimated.
     low, high : float
         Confidence limits of the share among these m rows.
     confidence : float
     how : {"answers", "verified"}
-        What it was learned from.
+        The source: labels ("answers"), or rows known to be normal ("verified").
     left : float or None
-        Upper confidence limit, one-sided, of the share among the rows that stay when those labelled as anomalies are
-        removed; None where no random sample was labelled, without which nothing bounds it but the labels themselves.
+        One-sided upper confidence limit of the share among the rows that remain when those labelled as anomalies are
+        removed; None if no random sample was labelled, since then only the labels themselves bound it.
     """
 
     m: int
@@ -43,18 +44,16 @@ class Contamination:
     left: float | None = None
 
 
-def contamination_from_answers(
-    labels: NDArray[Any], purposes: NDArray[np.object_], *, confidence: float
-) -> Contamination:
+def contamination_from_answers(labels: NDArray[Any], purposes: Texts, *, confidence: float) -> Contamination:
     """Estimate the share of anomalies from labelled rows: the highest scores, and a random sample of the others.
 
-    The highest scores are counted. For the others the limits are those of an exact test of how many anomalies there
-    are among them, given how many the sample has (hypergeometric: drawn without replacement). A row that was asked
-    about and has no label counts as an anomaly in the upper limits and as normal in the lower one, so that it does no
-    harm to label the easy ones first. Labels of other rows move a limit only where they contradict it.
+    Anomalies among the highest scores are counted. For the other rows the limits come from an exact hypergeometric test
+    (sampling without replacement) of their number of anomalies, given the number in the sample. A selected row without
+    a label counts as an anomaly in the upper limits and as normal in the lower one, so that labelling the easy rows
+    first is safe. Labels of other rows change a limit only if they contradict it.
 
     The interval has two tails of (1 - confidence)/2, ``left`` has one of 1 - confidence. The size of the sample must
-    not depend on its labels: whoever asks for more until the limits please has less confidence than stated.
+    not depend on its labels: enlarging it until the limits look good lowers the confidence below the stated one.
 
     Parameters
     ----------
@@ -78,51 +77,51 @@ def contamination_from_answers(
     tail = 1 - _check_confidence(confidence)
     top, drawn = purposes == TRIM, purposes == ESTIMATE
     anomalous, unlabelled = labels == ANOMALY, labels == UNKNOWN
-    found, unknown = int((anomalous & drawn).sum()), int((unlabelled & drawn).sum())
+    sample_anomalies, unknown = int((anomalous & drawn).sum()), int((unlabelled & drawn).sum())
     n_drawn, n_others, m = int(drawn.sum()), int((~top).sum()), labels.size
-    known = int((anomalous & ~top).sum())
-    possible = known + int((unlabelled & ~top).sum())
+    labelled = int((anomalous & ~top).sum())
+    possible = labelled + int((unlabelled & ~top).sum())
 
     def most(level: float) -> int:
-        return int(np.clip(_most(found + unknown, n_drawn, n_others, level), known, possible))
+        return int(np.clip(_most(sample_anomalies + unknown, n_drawn, n_others, level), labelled, possible))
 
     in_top, open_top = int((anomalous & top).sum()), int((unlabelled & top).sum())
-    fewest = n_others - _most(n_drawn - found, n_drawn, n_others, tail / 2)
-    removed = in_top + known
-    left = (open_top + most(tail) - known) / max(m - removed, 1)
+    fewest = n_others - _most(n_drawn - sample_anomalies, n_drawn, n_others, tail / 2)
+    removed = in_top + labelled
+    left = (open_top + most(tail) - labelled) / max(m - removed, 1)
     return Contamination(
         m=m,
         estimate=_estimate(labels, top, drawn),
-        low=(in_top + max(fewest, known)) / m,
+        low=(in_top + max(fewest, labelled)) / m,
         high=(in_top + open_top + most(tail / 2)) / m,
         confidence=confidence,
         how="answers",
-        left=left if n_drawn > unknown or known == possible else None,
+        left=left if n_drawn > unknown or labelled == possible else None,
     )
 
 
 def contamination_from_verified(scores: NDArray[Any], verified: NDArray[Any], *, confidence: float) -> Contamination:
-    """Bound the share of anomalies from below by scores of rows that are known to be normal.
+    """Bound the share of anomalies from below by scores of rows known to be normal.
 
-    If more calibration scores lie above a verified normal's score than chance explains, the rest are anomalies.
-    Nothing bounds the share from above: anomalies that score as normal rows do are invisible.
+    If more calibration scores lie above a verified normal's score than chance explains, the excess are anomalies.
+    There is no upper bound: anomalies with scores like those of normal rows are undetectable.
 
     For the j-th highest verified score t and k anomalies, the m - k normal calibration rows and the verified ones are
-    exchangeable, so that the number of normal ones above t follows a negative hypergeometric law. The lower limit is
-    the smallest k which that law does not reject for any of j = 1, 2, 4, 8, ..., each at an equal part of
-    1 - confidence.
+    exchangeable, so that the number of normal ones above t follows a negative hypergeometric distribution. The lower
+    limit is the smallest k that this distribution does not reject for any of j = 1, 2, 4, 8, ..., each at an equal part
+    of 1 - confidence.
 
-    Differs from Blanchard, Lee, Scott 2010 (``1 - inf_t F_cal(t) / F_ver(t)`` with uniform bands): the law is exact
-    for these sizes, and tight where few normal rows score high, which is where anomalies show; uniform bands are as
-    wide there as in the middle. The estimate is their ratio at the j that gives the limit.
+    Differs from Blanchard, Lee, Scott 2010 (``1 - inf_t F_cal(t) / F_ver(t)`` with uniform bands): the distribution is
+    exact for these sizes, and tight where few normal rows score high, where anomalies show; uniform bands are as wide
+    there as in the middle. The estimate is their ratio at the j that gives the limit.
 
     Parameters
     ----------
     scores : ndarray of float, shape (m,)
         Of the calibration rows.
     verified : ndarray of float, shape (v,)
-        Of rows that are certainly normal, of the same kind as the normal calibration rows, and which no fitting step
-        has seen either.
+        Of rows that are certainly normal, distributed like the normal calibration rows, and not used by any fitting
+        step either.
     confidence : float
         Between 0 and 1.
 
@@ -147,26 +146,26 @@ def contamination_from_verified(scores: NDArray[Any], verified: NDArray[Any], *,
     return Contamination(m, float(max(low, 1 - ratio)), low, 1.0, confidence, "verified")
 
 
-def _estimate(labels: NDArray[Any], top: NDArray[np.bool_], drawn: NDArray[np.bool_]) -> float | None:
-    """Return the share of anomalies if in either part the rows without labels are like those with one."""
+def _estimate(labels: NDArray[Any], top: Flags, drawn: Flags) -> float | None:
+    """Return the share of anomalies, assuming that in both parts unlabelled rows are like labelled ones."""
     total = 0.0
-    for part, asked in ((top, top), (~top, drawn)):
-        given = labels[asked & (labels != UNKNOWN)]
-        if part.any() and given.size == 0:
+    for part, selected in ((top, top), (~top, drawn)):
+        part_labels = labels[selected & (labels != UNKNOWN)]
+        if part.any() and part_labels.size == 0:
             return None
-        total += part.sum() * float((given == ANOMALY).mean()) if given.size else 0.0
+        total += part.sum() * float((part_labels == ANOMALY).mean()) if part_labels.size else 0.0
     return total / labels.size
 
 
-def _most(found: int, drawn: int, total: int, tail: float) -> int:
-    """Return the largest number of anomalies among `total` rows with which P(at most `found` in `drawn`) > tail."""
-    numbers = range(found, total - drawn + found + 1)
-    refuted = bisect_left(numbers, True, key=lambda k: _at_most(found, drawn, k, total) <= tail)
+def _most(observed: int, drawn: int, total: int, tail: float) -> int:
+    """Return the largest number of anomalies among `total` rows with P(at most `observed` in `drawn`) > tail."""
+    numbers = range(observed, total - drawn + observed + 1)
+    refuted = bisect_left(numbers, True, key=lambda k: _at_most(observed, drawn, k, total) <= tail)
     return numbers[refuted - 1]
 
 
 def _fewest_above(above: int, rank: int, m: int, v: int, level: float) -> int:
-    """Return the smallest number k of anomalies with which P(at least above - k normal rows above t) > level.
+    """Return the smallest number k of anomalies with P(at least above - k normal rows above t) > level.
 
     At least b of m - k normal rows are above the `rank`-th highest of v verified ones if and only if fewer than `rank`
     verified ones are among the highest ``b + rank - 1`` of all.
@@ -179,10 +178,10 @@ def _fewest_above(above: int, rank: int, m: int, v: int, level: float) -> int:
 
 
 def _at_most(most: int, drawn: int, special: int, total: int) -> float:
-    """Return P(at most `most` special rows among `drawn` ones of `total`), drawn without replacement."""
+    """Return P(at most `most` special rows among `drawn` of `total`), drawn without replacement."""
     from scipy.special import gammaln
 
-    def log_choose(n: int, k: NDArray[np.int_]) -> NDArray[np.float64]:
+    def log_choose(n: int, k: NDArray[np.int_]) -> Doubles:
         return np.asarray(gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1))  # -inf where k < 0 or k > n
 
     counts = np.arange(most + 1)

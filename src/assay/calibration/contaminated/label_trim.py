@@ -1,7 +1,7 @@
-"""Calibration rows that may hold anomalies: what that does, and Label-Trim, which undoes most of it.
+"""Contaminated calibration rows: their effect on false-positive rates, and Label-Trim, which repairs most of it.
 
-An anomaly among the calibration rows raises the threshold if it scores above it, which costs power, and lowers it a
-little if it scores below, which costs validity.
+An anomaly among the calibration rows that scores above the threshold raises it, which costs power; one that scores
+below lowers it a little, which costs validity.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.calibration.calibrators.conformal import Scores, check_eps
+from assay.arrays import Doubles, Flags, Floats, Texts
+from assay.calibration.calibrators.conformal import check_eps
 from assay.calibration.contaminated.estimates import contamination_from_answers
 from assay.data.dataset import ANOMALY, UNKNOWN, RowSet
 from assay.data.labelling import ESTIMATE, NOT_ASKED, TRIM, align, read_answers
@@ -25,14 +26,14 @@ CONFIDENCE = 0.95
 
 
 def fpr_range(eps: float, rho: float) -> tuple[float, float]:
-    """Return the lowest and highest false-positive rate at eps if a share rho of the calibration rows is anomalous.
+    """Return the range of the false-positive rate at eps if a share rho of the calibration rows are anomalies.
 
-    ``max(0, (eps - rho) / (1 - rho))``, reached where all anomalies score above the normal rows, and
-    ``min(1, eps / (1 - rho))``, where all score below them. Where anomalies score stochastically higher than normal
-    rows the rate is at most eps; the data cannot prove that they do.
+    The lower end is ``max(0, (eps - rho) / (1 - rho))``, reached if all anomalies score above the normal rows. The
+    upper end is ``min(1, eps / (1 - rho))``, reached if all score below. If anomalies score stochastically higher than
+    normal rows, the rate is at most eps; the data cannot prove this.
 
-    For m calibration rows the upper end holds as it is, if rho is the share among them or the mean share; with k
-    anomalies it is exactly ``floor((m + 1) eps) / (m + 1 - k)``. The lower end is that of large m: the exact one is
+    The upper end holds for m calibration rows if rho is their share of anomalies or its mean; with k anomalies it is
+    exactly ``floor((m + 1) eps) / (m + 1 - k)``. The lower end is the limit of large m: the exact one is
     ``(floor((m + 1) eps) - k) / (m + 1 - k)``, lower by up to ``1 / (m (1 - rho))``, and lower still with ties.
 
     Raises
@@ -48,17 +49,17 @@ def fpr_range(eps: float, rho: float) -> tuple[float, float]:
     return max(0.0, (eps - rho) / (1 - rho)), min(1.0, eps / (1 - rho))
 
 
-def rows_to_label(scores: Scores, budget: int) -> NDArray[np.intp]:
-    """Return which calibration rows Label-Trim asks about: those with the highest scores, highest first.
+def rows_to_label(scores: Floats, budget: int) -> NDArray[np.intp]:
+    """Return the indices of the calibration rows with the highest scores, highest first, for Label-Trim.
 
-    Bashari, Sesia, Romano 2025, algorithm 1. Of equal scores the earlier row comes first. A budget beyond m asks
-    about all rows.
+    Bashari, Sesia, Romano 2025, algorithm 1. Of equal scores the earlier row comes first. A budget beyond m
+    selects all rows.
 
     Parameters
     ----------
     scores : ndarray of float, shape (m,)
     budget : int
-        How many rows somebody is willing to label.
+        Number of rows to label.
 
     Raises
     ------
@@ -74,60 +75,59 @@ def rows_to_label(scores: Scores, budget: int) -> NDArray[np.intp]:
     return np.argsort(-scores, kind="stable")[:budget]
 
 
-def choose_questions(
-    scores: Scores, row_ids: Sequence[str], *, budget: int, sample: int, seed: int
-) -> NDArray[np.object_]:
-    """Return for each calibration row why it should be labelled: "trim", "estimate", or "" for not at all.
+def choose_questions(scores: Floats, row_ids: Sequence[str], *, budget: int, sample: int, seed: int) -> Texts:
+    """Return the purpose of labelling each calibration row: "trim", "estimate", or "" for none.
 
-    The `budget` highest scores are asked about for trimming. Of the other rows a uniform random sample without
-    replacement is: it alone can tell how many anomalies are left below. The sample is those with the lowest hash of
-    seed and row id, so that a larger one contains a smaller one, and that most of it stays when rows come and go.
+    The `budget` highest scores are labelled for trimming. A uniform random sample without replacement of the other rows
+    is labelled to estimate how many anomalies are left among them; nothing else shows that. The sample consists of the
+    rows with the lowest hashes of seed and row id: a larger sample contains a smaller one, and most of it stays the
+    same when rows are added or removed.
     """
     purposes = np.full(len(scores), NOT_ASKED, dtype=object)
     if sample < 0:
         raise ConfigError(f"sample is {sample}; give the number of rows to pick at random, 0 or more")
     purposes[rows_to_label(scores, budget)] = TRIM
-    others = np.flatnonzero(purposes == NOT_ASKED)
-    order = np.argsort(_lots(row_ids, seed)[others], kind="stable")
-    purposes[others[order[:sample]]] = ESTIMATE
+    other_rows = np.flatnonzero(purposes == NOT_ASKED)
+    order = np.argsort(_lots(row_ids, seed)[other_rows], kind="stable")
+    purposes[other_rows[order[:sample]]] = ESTIMATE
     return purposes
 
 
-def complete_sample(purposes: NDArray[np.object_], row_ids: Sequence[str], *, seed: int) -> NDArray[np.object_]:
-    """Return the purposes with the rows that would be in the sample, had they been there when it was drawn.
+def complete_sample(purposes: Texts, row_ids: Sequence[str], *, seed: int) -> Texts:
+    """Return the purposes, with new rows added to the sample where their hashes belong to it.
 
-    Rows that came later (a new version of the data) were not sampled, so that a sample of the earlier ones alone says
-    nothing of them. With these in it, as yet unlabelled, it is a sample of all rows again.
+    Rows of a newer data version could not be sampled when the questions were chosen, so the sample does not represent
+    them. With the new rows that would have been drawn, as yet unlabelled, it is again a sample of all rows.
 
     Parameters
     ----------
     purposes : ndarray of str, shape (m,)
-        Of the rows asked about last, see `choose_questions`.
+        Of the latest questions, see `choose_questions`.
     row_ids : sequence of m str
     seed : int
-        That of `choose_questions`. With another one far more rows seem to have come later, which errs on the safe side.
+        That of `choose_questions`. With another seed far more rows seem to be new, which is conservative.
     """
     lots = _lots(row_ids, seed)
     drawn = lots <= lots[purposes == ESTIMATE].max(initial=-1)
     return np.where((purposes == NOT_ASKED) & drawn, ESTIMATE, purposes)
 
 
-def _lots(row_ids: Sequence[str], seed: int) -> NDArray[np.float64]:
+def _lots(row_ids: Sequence[str], seed: int) -> Doubles:
     return uniform_hashes(row_ids, f"estimate:{seed}")
 
 
 @dataclass(frozen=True, slots=True)
 class TrimReport:
-    """What Label-Trim did.
+    """The numbers of rows before and after Label-Trim.
 
     Attributes
     ----------
     m_before, m_after : int
-        Calibration rows.
+        Number of calibration rows.
     labelled : int
-        Rows with a label.
+        Number of rows with a label.
     removed : int
-        Those labelled as anomalies.
+        Number of rows labelled as anomalies.
     """
 
     m_before: int
@@ -136,13 +136,13 @@ class TrimReport:
     removed: int
 
 
-def trim(scores: Scores, labels: NDArray[Any]) -> tuple[Scores, TrimReport]:
+def trim(scores: Floats, labels: NDArray[Any]) -> tuple[Floats, TrimReport]:
     """Return the scores of the calibration rows without those labelled as anomalies, and what was removed.
 
-    Bashari, Sesia, Romano 2025, algorithm 1. All normal rows stay, so that whatever picked the labelled rows,
+    Bashari, Sesia, Romano 2025, algorithm 1. All normal rows stay. Therefore, for any choice of labelled rows,
     with a share rho' of anomalies left the false-positive rate is at most ``eps / (1 - rho')`` (up to 1/m; see
-    `fpr_range`). Removing high scores without labels instead drops normal rows too and inflates it, and so do
-    labels that call normal rows anomalies.
+    `fpr_range`). Removing high scores without labels, or labelling normal rows as anomalies, removes normal rows too
+    and inflates the rate.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ def trim(scores: Scores, labels: NDArray[Any]) -> tuple[Scores, TrimReport]:
 
 
 def trim_report(rows: RowSet, answers: Path, *, seed: int) -> tuple[RowSet, dict[str, Any]]:
-    """Return the calibration rows without those labelled as anomalies, and what is known of their contamination.
+    """Return the calibration rows without those labelled as anomalies, and the estimate of their contamination.
 
     Parameters
     ----------
@@ -169,28 +169,28 @@ def trim_report(rows: RowSet, answers: Path, *, seed: int) -> tuple[RowSet, dict
     answers : Path
         File of `assay.data.labelling`; a missing one holds no answers.
     seed : int
-        By which the random sample was drawn.
+        Seed that the random sample was drawn with.
 
     Returns
     -------
     RowSet
     dict
         ``trim`` (see `TrimReport`) and ``contamination`` (see
-        `assay.calibration.contaminated.estimates.Contamination`), plain.
+        `assay.calibration.contaminated.estimates.Contamination`), as plain JSON values.
 
     Raises
     ------
     DataError
-        The file is not what it should be, or no row is left.
+        The file is malformed, or no row is left.
     """
     labels, purposes = align(read_answers(answers), rows.rows)
     purposes = complete_sample(purposes, rows.rows["row_id"].tolist(), seed=seed)
     kept, report = _trim(labels, len(rows))
-    known = contamination_from_answers(labels, purposes, confidence=CONFIDENCE)
-    return rows.take(kept), {"trim": asdict(report), "contamination": asdict(known)}
+    contamination = contamination_from_answers(labels, purposes, confidence=CONFIDENCE)
+    return rows.take(kept), {"trim": asdict(report), "contamination": asdict(contamination)}
 
 
-def _trim(labels: NDArray[Any], m: int) -> tuple[NDArray[np.bool_], TrimReport]:
+def _trim(labels: NDArray[Any], m: int) -> tuple[Flags, TrimReport]:
     if labels.shape != (m,):
         raise DataError(f"labels have shape {labels.shape}; give one for each of {m} calibration rows")
     kept = labels != ANOMALY

@@ -10,21 +10,21 @@ import numpy as np
 from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
+from assay.arrays import Doubles
 from assay.errors import ConfigError, InputError
 from assay.families import Family, check_part
 from assay.parameters import Whole
 from assay.parts import Array, Part
 
-PValues = NDArray[np.float64]
-BLOCK_ROWS = 16384
+_BLOCK_ROWS = 16384
 LN_10 = math.log(10)
-SMALLEST = float(np.finfo(np.float64).tiny)
+_SMALLEST = float(np.finfo(np.float64).tiny)
 
 
 class Martingale(Protocol):
-    """A capital that starts at 1 and that bets on p-values one after the other.
+    """A capital that starts at 1 and bets on p-values one after the other.
 
-    While these are independent and uniform, ``P(the capital ever reaches c) <= 1/c`` (Ville's inequality).
+    While the p-values are independent and uniform, ``P(the capital ever reaches c) <= 1/c`` (Ville's inequality).
     """
 
     @property
@@ -32,7 +32,7 @@ class Martingale(Protocol):
         """Logarithm to base 10 of the capital."""
         ...
 
-    def update(self, p_values: PValues) -> NDArray[np.float64]:
+    def update(self, p_values: Doubles) -> Doubles:
         """Bet on p-values of shape (n,); returns the log10 capital after each, shape (n,)."""
         ...
 
@@ -51,24 +51,24 @@ class Martingale(Protocol):
 
 
 class SimpleJumper:
-    """The Simple Jumper martingale: a capital spread over three bets, which jumps from one to the other.
+    """The Simple Jumper martingale: its capital is spread over three bets and jumps between them.
 
     The elementary bets are ``f_e(p) = 1 + e (p - 1/2)`` for e in {-1, 0, 1}; before each p-value, the share
-    `jump` of the capital is spread evenly over them again (Vovk, Petej, Nouretdinov, Ahlberg, Carlsson,
+    `jump` of the capital is redistributed evenly over them (Vovk, Petej, Nouretdinov, Ahlberg, Carlsson,
     Gammerman 2021, `Retrain or not retrain: conformal test martingales for change-point detection`,
-    algorithm 1; Vovk, Gammerman, Shafer 2022, section 8.1). It grows when p-values are too small or too
-    large on average; a mean within about 1/24 of 1/2 pays no bet off.
+    algorithm 1; Vovk, Gammerman, Shafer 2022, section 8.1). The capital grows if p-values are too small or too
+    large on average; no bet pays off if their mean is within about 1/24 of 1/2.
 
-    Differs from the paper: half of the capital starts in a reserve, which flows into the bets little by little
-    (see `reserve`), a mixture over the time at which betting starts, and thus a martingale as well. Without it the
-    capital falls by some 18 orders of magnitude in 10,000 quiet rows, and an alarm must first make up for that.
+    Differs from the paper: half of the capital starts in a reserve that flows into the bets gradually (see `reserve`).
+    This is a mixture over starting times of betting, and thus also a martingale. Without the reserve the capital falls
+    by about 18 orders of magnitude in 10,000 rows without a change, which an alarm would first have to regain.
 
-    The capital never meets overflow or underflow: its logarithm and the shares of the bets are kept.
+    The capital cannot overflow or underflow: its logarithm and the shares of the bets are stored.
 
     Parameters
     ----------
     jump : float
-        Share that is spread again, between 0 and 1.
+        Share that is redistributed, between 0 and 1.
 
     Raises
     ------
@@ -89,7 +89,7 @@ class SimpleJumper:
         """Logarithm to base 10 of the capital."""
         return self._log / LN_10
 
-    def update(self, p_values: PValues) -> NDArray[np.float64]:
+    def update(self, p_values: Doubles) -> Doubles:
         """Bet on p-values; see `Martingale.update`.
 
         Raises
@@ -103,8 +103,8 @@ class SimpleJumper:
         reserved = reserve(n)
         for p in check_p_values(p_values).tolist():
             n += 1
-            before, reserved = reserved, reserve(n)
-            released = idle * (1 - reserved / before)
+            last_reserved, reserved = reserved, reserve(n)
+            released = idle * (1 - reserved / last_reserved)
             spread = (self.jump * (small + none + large) + released) / 3
             small = (kept * small + spread) * (1.5 - p)
             none = kept * none + spread
@@ -138,17 +138,17 @@ class SimpleJumper:
 
 
 class Power:
-    """Mixture of power martingales: bets ``f_e(p) = e p^(e - 1)``, which pay when p-values are small.
+    """Mixture of power martingales: bets ``f_e(p) = e p^(e - 1)``, which pay off on small p-values.
 
     The capital is a mean over e of ``prod_i e p_i^(e - 1)`` (Vovk, Gammerman, Shafer 2022, section 8.1). Small
-    p-values pay more than with `SimpleJumper`, large ones nothing.
+    p-values pay more than with `SimpleJumper`, large ones do not pay off.
 
-    Differs from the paper: e is mixed over the grid 0.05, 0.10, ..., 0.95 in place of an integral, so that every row
+    Differs from the paper: e is mixed over the grid 0.05, 0.10, ..., 0.95 instead of an integral, so that every row
     takes the same time; half of the capital starts in a reserve, as with `SimpleJumper`; and p-values below
     the smallest normal float count as that float, which can only lower the capital.
 
-    With F_n(e) the product above, the capital of bet e is ``F_n(e) a_n(e)``, where ``a_n`` sums what was
-    put in before each row i over ``F_{i-1}(e)``; ``log F_n(e) = n log e + (e - 1) sum log p_i``.
+    With F_n(e) the product above, the capital of bet e is ``F_n(e) a_n(e)``. Here ``a_n`` is the sum over rows i of the
+    deposit before row i divided by ``F_{i-1}(e)``, and ``log F_n(e) = n log e + (e - 1) sum log p_i``.
     """
 
     GRID = np.arange(1, 20) / 20
@@ -156,38 +156,38 @@ class Power:
     def __init__(self) -> None:
         self._n = 0
         self._log_sum = 0.0
-        self._put_in = np.full(self.GRID.size, math.log((1 - reserve(0)) / self.GRID.size))
+        self._deposits = np.full(self.GRID.size, math.log((1 - reserve(0)) / self.GRID.size))
 
     @property
     def log10_value(self) -> float:
         """Logarithm to base 10 of the capital."""
         factors = _log_factors(self.GRID, np.array([self._n]), np.array([self._log_sum]))
-        return float(_log10_total(factors + self._put_in, [reserve(self._n)])[0])
+        return float(_log10_total(factors + self._deposits, [reserve(self._n)])[0])
 
-    def update(self, p_values: PValues) -> NDArray[np.float64]:
+    def update(self, p_values: Doubles) -> Doubles:
         """Bet on p-values; see `SimpleJumper.update`."""
-        logs = [math.log(max(p, SMALLEST)) for p in check_p_values(p_values).tolist()]
-        blocks = [self._bet(logs[start : start + BLOCK_ROWS]) for start in range(0, len(logs), BLOCK_ROWS)]
+        logs = [math.log(max(p, _SMALLEST)) for p in check_p_values(p_values).tolist()]
+        blocks = [self._bet(logs[start : start + _BLOCK_ROWS]) for start in range(0, len(logs), _BLOCK_ROWS)]
         return np.concatenate([np.empty(0), *blocks])
 
-    def _bet(self, logs: list[float]) -> NDArray[np.float64]:
+    def _bet(self, logs: list[float]) -> Doubles:
         n = self._n + np.arange(len(logs) + 1)
         sums = np.cumsum([self._log_sum, *logs])
         reserves = [reserve(i) for i in n.tolist()]
         released = [math.log((a - b) / self.GRID.size) for a, b in pairwise(reserves)]
         factors = _log_factors(self.GRID, n, sums)
         added = np.array(released)[:, None] - factors[:-1]
-        put_in = np.logaddexp.accumulate(np.concatenate([self._put_in[None], added]))
-        self._n, self._log_sum, self._put_in = int(n[-1]), float(sums[-1]), put_in[-1]
-        return _log10_total(factors[1:] + put_in[1:], reserves[1:])
+        deposits = np.logaddexp.accumulate(np.concatenate([self._deposits[None], added]))
+        self._n, self._log_sum, self._deposits = int(n[-1]), float(sums[-1]), deposits[-1]
+        return _log10_total(factors[1:] + deposits[1:], reserves[1:])
 
     def fresh(self) -> Self:
         """Return a new martingale."""
         return type(self)()
 
     def to_part(self) -> Part:
-        """Return the number of p-values, the sum of their logarithms and what was put in as a part."""
-        return Part("power", {"n": self._n}, {"state": np.array([self._log_sum, *self._put_in])})
+        """Return the number of p-values, the sum of their logarithms and the scaled deposits as a part."""
+        return Part("power", {"n": self._n}, {"state": np.array([self._log_sum, *self._deposits])})
 
     @classmethod
     def from_part(cls, part: Part) -> Self:
@@ -195,26 +195,27 @@ class Power:
         check_part(part, {"n": Whole}, {"state": f"float64 {cls.GRID.size + 1}"})
         martingale = cls()
         martingale._n, state = part.config["n"], part.arrays["state"]
-        martingale._log_sum, martingale._put_in = float(state[0]), state[1:].copy()
+        martingale._log_sum, martingale._deposits = float(state[0]), state[1:].copy()
         return martingale
 
 
 def reserve(n: int) -> float:
     """Return the capital that does not bet after n rows, ``1 / (2 + ln(1 + n / 100))``: 1/2 at first.
 
-    What flows out at row n falls a little faster than 1/n. An alarm after n quiet rows therefore needs a gain
-    that is larger by a factor of the order of n, where without a reserve it is exponential in n.
+    The outflow at row n falls slightly faster than 1/n. An alarm after n rows without a change therefore needs a gain
+    larger by a factor of the order of n; without a reserve the factor is exponential in n.
     """
     return 1 / (2 + math.log1p(n / 100))
 
 
-def _log_factors(grid: Array, n: Array, log_sum: Array) -> NDArray[np.float64]:
-    factors: NDArray[np.float64] = n[:, None] * np.log(grid) + log_sum[:, None] * (grid - 1)
+def _log_factors(grid: Array, n: Array, log_sum: Array) -> Doubles:
+    factors: Doubles = n[:, None] * np.log(grid) + log_sum[:, None] * (grid - 1)
     return factors
 
 
-def _log10_total(logs: NDArray[np.float64], reserves: list[float]) -> NDArray[np.float64]:
-    """Return log10 of the sum of a row of capitals, shape (n, k) in natural logarithms, and of the reserve."""
+def _log10_total(logs: Doubles, reserves: list[float]) -> Doubles:
+    """Return log10 of the sum of the capitals of each row, natural logarithms of shape (n, k), and its reserve."""
+    # The largest capital is factored out, so that no exponential overflows.
     most = np.maximum(logs.max(axis=1), 0)
     total = np.exp(logs - most[:, None]).sum(axis=1) + reserves * np.exp(-most)
     return np.asarray((most + np.log(total)) / LN_10)
@@ -225,11 +226,11 @@ _FAMILY = Family[Martingale]("martingale", MARTINGALES)
 
 
 def load_martingale(part: Part) -> Martingale:
-    """Return the martingale that a part describes; of an unknown kind, or damaged, it is a `ScorerError`."""
+    """Return the martingale that a part describes; raise `ScorerError` if it is of an unknown kind or damaged."""
     return _FAMILY.load(part)
 
 
-def check_p_values(values: NDArray[Any]) -> PValues:
+def check_p_values(values: NDArray[Any]) -> Doubles:
     """Return p-values in float64; raise `InputError` unless they are of shape (n,) and between 0 and 1."""
     p_values = np.asarray(values, dtype=np.float64)
     if p_values.ndim != 1 or not np.all((p_values >= 0) & (p_values <= 1)):

@@ -1,4 +1,4 @@
-"""Monitoring: an alarm once a stream of scores stops being exchangeable with the calibration rows."""
+"""Monitoring: an alarm when a stream of scores is no longer exchangeable with the calibration scores."""
 
 from __future__ import annotations
 
@@ -10,37 +10,36 @@ import numpy as np
 from annotated_types import Gt
 from numpy.typing import NDArray
 
+from assay.arrays import Doubles, Floats, Integers, Singles
 from assay.calibration.streams.martingale import Martingale, SimpleJumper, load_martingale
 from assay.errors import ConfigError, DataError, InputError
 from assay.families import Family, Head, check_part, inner_part
 from assay.parameters import Count, Seed, Whole
 from assay.parts import Array, Part
 
-Scores = NDArray[np.floating[Any]]
-Counts = NDArray[np.int64]
-BLOCK_ROWS = 128
+_BLOCK_ROWS = 128
 EDGE_SHARE = 4
 DRAWS_PER_COUNT = 4
 
 
 class AllScores:
-    """Keeps every score: sorted runs, each more than twice as long as the next, merged as they grow.
+    """Stores every score, in sorted runs that are merged so that each is more than twice as long as the next.
 
-    Ranking a score among n takes O(log^2 n), keeping it O(log n) on average.
+    Ranking a score among n takes O(log^2 n), storing it O(log n) on average.
     """
 
-    def __init__(self, scores: NDArray[np.float32]) -> None:
+    def __init__(self, scores: Singles) -> None:
         self.size = scores.size
         self._runs = [np.sort(scores)]
 
-    def add(self, scores: NDArray[np.float32]) -> tuple[Counts, Counts]:
-        """Rank scores (n,) one after the other, each among all earlier ones, and keep them.
+    def add(self, scores: Singles) -> tuple[Integers, Integers]:
+        """Rank each of the scores (n,) among all earlier ones, in order, and store them.
 
-        Returns, of shape (n,) each, how many earlier scores are higher and how many are equal.
+        Returns the numbers of earlier scores that are higher and that are equal, each of shape (n,).
         """
         above, equal = np.empty(scores.size, np.int64), np.empty(scores.size, np.int64)
-        for start in range(0, scores.size, BLOCK_ROWS):
-            block = scores[start : start + BLOCK_ROWS]
+        for start in range(0, scores.size, _BLOCK_ROWS):
+            block = scores[start : start + _BLOCK_ROWS]
             rows = slice(start, start + block.size)
             above[rows], equal[rows] = _among_themselves(block)
             order = np.argsort(block, kind="stable") + start
@@ -51,7 +50,7 @@ class AllScores:
             self._keep(scores[order])
         return above, equal
 
-    def _keep(self, run: NDArray[np.float32]) -> None:
+    def _keep(self, run: Singles) -> None:
         self.size += run.size
         while self._runs and self._runs[-1].size <= 2 * run.size:
             run = np.sort(np.concatenate([self._runs.pop(), run]), kind="stable")
@@ -63,43 +62,43 @@ class AllScores:
 
     @classmethod
     def from_part(cls, part: Part) -> Self:
-        """Return what `to_part` described; the runs are others, the ranks the same."""
+        """Return the scores that `to_part` described: the runs may differ, the ranks do not."""
         check_part(part, {}, {"scores": "float32 m"})
         return cls(part.arrays["scores"])
 
 
 class BinnedScores:
-    """Keeps how many scores fell between fixed edges; scores of one bin count as equal.
+    """Stores the number of scores in each bin between fixed edges; scores of one bin count as equal.
 
     Parameters
     ----------
     edges : ndarray of float32, shape (k,)
-        Increasing; an edge belongs to the bin above it. They must be independent of what is counted.
+        Increasing; an edge belongs to the bin above it. Edges must be independent of the counted scores.
     counts : ndarray of int64, shape (k + 1,)
     """
 
-    def __init__(self, edges: NDArray[np.float32], counts: Counts) -> None:
+    def __init__(self, edges: Singles, counts: Integers) -> None:
         self._edges = edges
         self._counts = counts
         self.size = int(counts.sum())
 
     @classmethod
-    def start(cls, scores: NDArray[np.float32], *, bins: int, seed: int) -> Self:
-        """Take edges from a random quarter of the scores, and count the others."""
-        mixed = np.random.default_rng(seed).permutation(scores)
+    def start(cls, scores: Singles, *, bins: int, seed: int) -> Self:
+        """Take edges from a random quarter of the scores and count the rest."""
+        shuffled = np.random.default_rng(seed).permutation(scores)
         n_edges = -(-scores.size // EDGE_SHARE)
         levels = np.arange(1, bins) / bins
-        edges = np.unique(np.quantile(mixed[:n_edges], levels, method="inverted_cdf"))
+        edges = np.unique(np.quantile(shuffled[:n_edges], levels, method="inverted_cdf"))
         past = cls(edges, np.zeros(edges.size + 1, np.int64))
-        past.add(mixed[n_edges:])
+        past.add(shuffled[n_edges:])
         return past
 
-    def add(self, scores: NDArray[np.float32]) -> tuple[Counts, Counts]:
+    def add(self, scores: Singles) -> tuple[Integers, Integers]:
         """Rank scores one after the other; see `AllScores.add`."""
         above, equal = np.empty(scores.size, np.int64), np.empty(scores.size, np.int64)
-        places = np.searchsorted(self._edges, scores, side="right")
-        for start in range(0, scores.size, BLOCK_ROWS):
-            block = places[start : start + BLOCK_ROWS]
+        bins = np.searchsorted(self._edges, scores, side="right")
+        for start in range(0, scores.size, _BLOCK_ROWS):
+            block = bins[start : start + _BLOCK_ROWS]
             rows = slice(start, start + block.size)
             above[rows], equal[rows] = _among_themselves(block)
             above[rows] += self.size - np.cumsum(self._counts)[block]
@@ -114,7 +113,7 @@ class BinnedScores:
 
     @classmethod
     def from_part(cls, part: Part) -> Self:
-        """Return what `to_part` described."""
+        """Return the bins that `to_part` described."""
         check_part(part, {}, {"edges": "float32 edges", "counts": "int64 bins"})
         if part.arrays["counts"].size != part.arrays["edges"].size + 1:
             raise ValueError("its counts are not one more than its edges")
@@ -126,36 +125,36 @@ _PASTS = Family[Past]("past scores", {"all": AllScores, "binned": BinnedScores})
 
 
 class Monitor:
-    """Watches a stream of scores, and raises an alarm when it is no longer like the calibration rows.
+    """Watches a stream of scores; raises an alarm when it is no longer exchangeable with the calibration scores.
 
-    Each score gets a smoothed p-value of its own, ``(#{earlier > s} + U (#{earlier = s} + 1)) / (#earlier + 1)``,
+    Each score gets a smoothed p-value, ``(#{earlier > s} + U (#{earlier = s} + 1)) / (#earlier + 1)``,
     where the calibration scores and all earlier scores of the stream count as earlier, and U is drawn from
-    (seed, number of the row). A martingale bets against these (Vovk, Gammerman, Shafer 2022, sections 2.2 and
-    8.1). They are for the monitor alone and take no part in decisions about rows.
+    (seed, number of the row). A martingale bets against these p-values (Vovk, Gammerman, Shafer 2022, sections 2.2 and
+    8.1). Only the monitor uses them; decisions about rows do not.
 
     **Guarantee.** If calibration scores and stream are exchangeable, the p-values are independent and
     uniform, ties or not, and ``P(an alarm is ever raised) <= 1 / threshold``, however long the stream. The probability
-    is over calibration rows, stream and seed. Against the calibration scores alone, p-values would share their
-    luck, and this would fail. The stream is all rows that are scored: an alarm may mean a drift of normal rows, more
-    anomalies than there were among the calibration rows, or (with `SimpleJumper`) scores that grew smaller.
+    is over calibration rows, stream and seed. p-values against the calibration scores alone would depend on each other,
+    and the bound would fail. The stream consists of all scored rows: an alarm may mean a drift of normal rows, more
+    anomalies than among the calibration rows, or (with `SimpleJumper`) smaller scores.
 
-    **After an alarm** the martingale goes on; `reset` starts a new one against all scores so far. If whether
-    to reset depends on the martingale alone, each alarm still has at most that probability, given
-    those before: under exchangeability k alarms come with at most ``threshold ** -k``, and the expected number
-    of alarms, ever, is at most ``1 / (threshold - 1)``. After retraining, start a new monitor.
+    **After an alarm** the martingale continues; `reset` starts a new one against all scores so far. If the decision to
+    reset depends on the martingale alone, each alarm still has at most this probability given the earlier ones. Under
+    exchangeability the probability of k alarms is at most ``threshold ** -k``, and the expected total number of alarms
+    is at most ``1 / (threshold - 1)``. After retraining, start a new monitor.
 
-    **Bounded memory.** With `memory` given, a random quarter of the calibration scores fixes the edges of at most so
-    many bins, and only the number of later scores in each bin is kept. The edges are independent of what is
-    counted, so that the guarantee stays as it is; what is paid is that quarter and the order within a bin. (A
-    reservoir of earlier scores gives uniform p-values that share their luck like those against the calibration
-    scores alone, and the bound fails; for a window of the last ones no bound is known.)
+    **Bounded memory.** With `memory`, a random quarter of the calibration scores fixes the edges of at most that many
+    bins, and only the number of later scores in each bin is stored. The edges are independent of the counted scores, so
+    the guarantee does not change; the cost is this quarter and the order within a bin. (A reservoir of earlier scores
+    gives uniform p-values that depend on each other like those against the calibration scores alone, and the bound
+    fails; for a window of recent scores no bound is known.)
 
-    The class is made by `start` or `load_monitor`.
+    Create monitors by `start` or `load_monitor`.
 
     Attributes
     ----------
     threshold : float
-        Capital at which the alarm is raised.
+        Capital that raises the alarm.
     n_seen : int
         Rows monitored so far.
     alarm : int or None
@@ -173,27 +172,27 @@ class Monitor:
     @classmethod
     def start(
         cls,
-        calibration_scores: Scores,
+        calibration_scores: Floats,
         *,
         seed: int,
         threshold: float = 100.0,
         martingale: Martingale | None = None,
         memory: int | None = None,
     ) -> Self:
-        """Return a monitor that has seen nothing yet.
+        """Return a monitor at the start of a stream.
 
         Parameters
         ----------
         calibration_scores : ndarray of float, shape (m,)
             In any order; infinities and ties are allowed. Compared in float32, as `ConformalCalibrator` does.
         seed : int
-            Of the smoothing; give every replica another one.
+            Of the smoothing; use a different one for every replica.
         threshold : float
             Above 1; see `alarm_threshold`.
         martingale : Martingale, optional
-            A fresh one; `SimpleJumper` where it is left out.
+            A new martingale; by default a `SimpleJumper`.
         memory : int, optional
-            Most bins to keep, at least 2; where it is left out every score is kept (4 bytes each).
+            Maximum number of bins, at least 2; by default every score is stored (4 bytes each).
 
         Raises
         ------
@@ -215,11 +214,11 @@ class Monitor:
 
     @property
     def log10_value(self) -> float:
-        """Logarithm to base 10 of the capital, which is the evidence against exchangeability."""
+        """Logarithm to base 10 of the capital, the evidence against exchangeability."""
         return self._martingale.log10_value
 
-    def update(self, scores: Scores) -> NDArray[np.float64]:
-        """Judge scores of the stream in their order, exactly as if they came one by one.
+    def update(self, scores: Floats) -> Doubles:
+        """Process scores of the stream in order, with exactly the same results as one by one.
 
         Parameters
         ----------
@@ -233,7 +232,7 @@ class Monitor:
         Raises
         ------
         InputError
-            A score is NaN, or the shape is another one; nothing was taken in.
+            A score is NaN, or the shape is not (n,); the monitor is unchanged.
         """
         if scores.ndim != 1 or np.isnan(scores).any():
             raise InputError(f"{np.isnan(scores).sum()} NaN among scores of shape {scores.shape}; give (n,), none NaN")
@@ -248,7 +247,7 @@ class Monitor:
         return path
 
     def reset(self) -> None:
-        """Take back the alarm and start a new martingale, with capital 1, against all scores so far."""
+        """Clear the alarm and start a new martingale, with capital 1, against all scores so far."""
         self._martingale = self._martingale.fresh()
         self.alarm = None
 
@@ -284,7 +283,7 @@ _MONITOR = Family[Monitor]("monitor", {"monitor": Monitor})
 
 
 def load_monitor(part: Part) -> Monitor:
-    """Return the monitor that a part describes; it goes on as the other one would, to the last bit.
+    """Return the monitor that a part describes; it continues with exactly the same results.
 
     Raises
     ------
@@ -295,7 +294,7 @@ def load_monitor(part: Part) -> Monitor:
 
 
 def alarm_threshold(false_alarm_probability: float) -> float:
-    """Return the threshold that an unchanged stream ever reaches with at most this probability: 1 over it.
+    """Return the threshold that an exchangeable stream ever reaches with at most this probability: its inverse.
 
     Raises
     ------
@@ -312,13 +311,13 @@ def alarm_threshold(false_alarm_probability: float) -> float:
 def merge(monitors: Sequence[Monitor]) -> float:
     """Return log10 of the mean capital of K replicas that watch parts of one stream.
 
-    **What holds**, where rows are dealt out without regard to their scores: a replica's capital has mean 1 at most
-    while its rows are exchangeable with the calibration rows, whatever the others see; so has the mean of K. At
-    one moment, fixed before the stream is seen, it is c or more with probability 1/c at most (Markov), and each
-    replica's own alarm keeps its guarantee. That the mean *ever* reaches c is less sure: replicas share
-    calibration rows, so that their capitals depend on each other and the mean is no martingale. The probability
-    is at most ``e ln(K) / c`` for K > 2, and 2 / c for K = 2 (harmonic means of dependent p-values; Vovk and Wang
-    2020, `Combining p-values via averaging`). The product of capitals has no such bound.
+    **Guarantee**, if rows are assigned to replicas regardless of their scores: a replica's capital has mean at most 1
+    while its rows are exchangeable with the calibration rows, and so has the mean of K capitals. At one moment fixed in
+    advance, this mean is at least c with probability at most 1/c (Markov). Each replica's alarm keeps its guarantee.
+    The bound on the mean *ever* reaching c is weaker: replicas share calibration rows, so their capitals depend on each
+    other and the mean is not a martingale. The probability is at most ``e ln(K) / c`` for K > 2, and 2 / c for K = 2
+    (harmonic means of dependent p-values; Vovk and Wang 2020, `Combining p-values via averaging`). The product of
+    capitals has no such bound.
 
     Raises
     ------
@@ -332,22 +331,23 @@ def merge(monitors: Sequence[Monitor]) -> float:
     return most + math.log10(np.power(10.0, values - most).mean())
 
 
-def _among_themselves(values: NDArray[Any]) -> tuple[Counts, Counts]:
-    """Return how many earlier values are higher than each, and how many equal."""
+def _among_themselves(values: NDArray[Any]) -> tuple[Integers, Integers]:
+    """Return for each value the numbers of earlier values that are higher and that are equal."""
     earlier = np.tri(values.size, k=-1, dtype=bool)
     above = (values > values[:, None]) & earlier
     equal = (values == values[:, None]) & earlier
     return above.sum(axis=1), equal.sum(axis=1)
 
 
-def _uniforms(seed: int, first: int, n: int) -> NDArray[np.float64]:
-    """Return n numbers inside (0, 1), row i of the stream getting the same one in whatever batch it comes."""
+def _uniforms(seed: int, first: int, n: int) -> Doubles:
+    """Return n numbers in (0, 1); row i of the stream gets the same number in every batch."""
     generator = np.random.Philox(seed, counter=first // DRAWS_PER_COUNT)
     skipped = first % DRAWS_PER_COUNT
     raw = generator.random_raw(skipped + n)[skipped:]
+    # The upper 52 bits plus one half: float64 holds all values exactly, and 0 and 1 are excluded.
     return ((raw >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 
-def _round(scores: Scores) -> NDArray[np.float32]:
+def _round(scores: Floats) -> Singles:
     with np.errstate(over="ignore"):
         return np.asarray(scores, dtype=np.float32)

@@ -179,7 +179,7 @@ def test_adapted_score_of_a_row_does_not_depend_on_its_batch(monkeypatch, lists,
 def test_large_batches_are_scored_in_chunks(monkeypatch):
     fitted, tested = Ares().fit(local(200, seed=13)), local(100, seed=14)
     expected = fitted.transform(tested)
-    monkeypatch.setattr("assay.calibration.adapters.ares.CHUNK", 33)
+    monkeypatch.setattr("assay.calibration.adapters.ares._CHUNK_ROWS", 33)
     np.testing.assert_array_equal(fitted.transform(tested), expected)
 
 

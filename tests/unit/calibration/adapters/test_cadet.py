@@ -18,7 +18,7 @@ from assay.calibration.hardness import Strata
 from assay.data.null_models import MeanNull
 from assay.detectors.registry import make_detector
 from assay.errors import ConfigError, DataError, ScorerError
-from assay.evaluation.metrics import stratum_rates
+from assay.evaluation.metrics import stratum_flag_rates
 from assay.parts import Part, read_part, write_part
 
 
@@ -68,7 +68,7 @@ def test_false_positive_rates_of_the_strata_come_together():
                 .fit(Outputs(train_scores, train_hardness))
                 .transform(Outputs(scores, hardness))
             )
-            rates = stratum_rates(adapted > np.quantile(adapted, 0.95), strata)
+            rates = stratum_flag_rates(adapted > np.quantile(adapted, 0.95), strata)
             found.append(max(rates.values()) - min(rates.values()))
     assert np.mean(gaps["none"]) > 0.15
     assert np.mean(gaps["cadet"]) < 0.05

@@ -11,7 +11,7 @@ import pytest
 from assay.calibration.adapters.auto import choose_adapter
 from assay.calibration.adapters.cadet import Cadet
 from assay.calibration.adapters.outputs import Outputs, observe
-from assay.calibration.adapters.probes import make_probes
+from assay.calibration.adapters.probes import make_probes_by_kind
 from assay.calibration.adapters.registry import Identity
 from assay.data.modalities.image import Image
 from assay.data.modalities.series import Series
@@ -203,24 +203,24 @@ SHAPES = [(TABULAR, 12), (Image((3, 4)), 12), (Image((8, 8)), 64), (Series((6, 2
 def test_probes_are_few_seeded_and_new(modality, width):
     rows = np.random.default_rng(0).gamma(2, size=(60, width)).astype(np.float32)
     before = rows.copy()
-    made = make_probes(rows, modality, seed=4)
+    made = make_probes_by_kind(rows, modality, seed=4)
     assert len(made) == 4
     assert sum(len(found) for found in made.values()) <= 500
-    for kind, found in make_probes(rows, modality, seed=4).items():
+    for kind, found in make_probes_by_kind(rows, modality, seed=4).items():
         assert found.dtype == np.float32
         assert np.isfinite(found).all()
         np.testing.assert_array_equal(found, made[kind])
-    other = make_probes(rows, modality, seed=5)
+    other = make_probes_by_kind(rows, modality, seed=5)
     assert all(not np.array_equal(other[kind], made[kind]) for kind in made)
     np.testing.assert_array_equal(rows, before)
-    assert make_probes(rows[:1], modality, seed=4) == {}
-    assert all(np.isfinite(found).all() for found in make_probes(0 * rows[:2], modality, seed=4).values())
+    assert make_probes_by_kind(rows[:1], modality, seed=4) == {}
+    assert all(np.isfinite(found).all() for found in make_probes_by_kind(0 * rows[:2], modality, seed=4).values())
 
 
 def test_tabular_probes_are_the_recipes_and_the_far_ones_are_of_every_strength():
     rng = np.random.default_rng(0)
     rows = (rng.standard_normal((400, 3)) @ rng.standard_normal((3, 6))).astype(np.float32)
-    made = make_probes(rows, TABULAR, seed=0)
+    made = make_probes_by_kind(rows, TABULAR, seed=0)
     assert list(made) == list(RECIPES)
     null = TABULAR.null_model().fit(rows)
     for kind in ("global", "cluster"):
@@ -238,7 +238,9 @@ def test_images_and_series_have_probes_that_are_easier_as_hard_and_harder_than_n
     ):
         null = modality.null_model().fit(rows)
         usual = null.hardness(rows).mean()
-        ratio = {kind: null.hardness(x).mean() / usual for kind, x in make_probes(rows, modality, seed=0).items()}
+        ratio = {
+            kind: null.hardness(x).mean() / usual for kind, x in make_probes_by_kind(rows, modality, seed=0).items()
+        }
         assert ratio[easier] < 0.995
         assert all(ratio[kind] == pytest.approx(1, abs=0.03) for kind in same)
         assert all(ratio[kind] > 1.05 for kind in harder)
@@ -251,6 +253,8 @@ def test_with_a_detector_and_probes_of_its_own_rows_the_plain_score_is_kept_on_b
         rng = np.random.default_rng(seed)
         train, adapt = rng.standard_normal((2, 150, 5)).astype(np.float32)
         null, detector = TABULAR.null_model().fit(train), make_detector("knn", {}, seed=seed).fit(train)
-        probes = {kind: observe(detector, null, rows) for kind, rows in make_probes(adapt, TABULAR, seed=seed).items()}
+        probes = {
+            kind: observe(detector, null, rows) for kind, rows in make_probes_by_kind(adapt, TABULAR, seed=seed).items()
+        }
         labels[choose_adapter(CANDIDATES, observe(detector, null, adapt), probes, seed=seed).label] += 1
     assert labels["none"] == 4

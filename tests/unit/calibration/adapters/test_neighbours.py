@@ -27,7 +27,7 @@ def gather(search, n, *rows):
     """Neighbours and distances of all rows, the nearest first."""
     blocks = []
     search(*rows, blocks.append)
-    places = np.concatenate([block.places for block in blocks])
+    places = np.concatenate([block.rows for block in blocks])
     assert sorted(places) == list(range(n))
     back = np.argsort(places)
     neighbours, distances = (np.concatenate([getattr(b, f) for b in blocks])[back] for f in ("neighbours", "distances"))

@@ -47,14 +47,14 @@ class Plain:
         }[kind]()
 
     def given(self, scores):
-        """Return what the calibrator takes for these scores: the scores, and what is beside them."""
+        """Return what the calibrator takes for these scores: the scores, and their side information."""
         scores = np.asarray(scores, dtype=np.float64)
-        beside = {"mondrian": np.full(scores.size, "all"), "weighted": np.full(scores.size, 0.1)}.get(self.kind)
-        return (np.stack([scores, scores]) if self.kind == "cross" else scores), beside
+        by_kind = {"mondrian": np.full(scores.size, "all"), "weighted": np.full(scores.size, 0.1)}
+        return (np.stack([scores, scores]) if self.kind == "cross" else scores), by_kind.get(self.kind)
 
     def p_values(self, scores, **how):
-        taken, beside = self.given(scores)
-        return self.it.p_values(taken, beside, **how)
+        taken, side_information = self.given(scores)
+        return self.it.p_values(taken, side_information, **how)
 
     def predict(self, scores, eps):
         return self.p_values(scores) <= eps
@@ -159,18 +159,18 @@ def test_guarantees_are_one_sentence_each(kind):
 def test_calibrators_come_back_from_disk_the_same(kind, tmp_path):
     rng = np.random.default_rng(0)
     rows = Plain(kind, np.r_[rng.poisson(3, size=40), np.inf, -np.inf])
-    scores, beside = rows.given(np.r_[np.arange(8), np.inf, -np.inf])
+    scores, side_information = rows.given(np.r_[np.arange(8), np.inf, -np.inf])
     write_part(tmp_path, "reference", rows.it.to_part())
     again = load_calibrator(read_part(tmp_path, "reference"))
     assert type(again) is type(rows.it)
     assert type(again) is CALIBRATORS[kind]
-    assert again.beside == rows.it.beside
+    assert again.side_information == rows.it.side_information
     assert again.guarantee == rows.it.guarantee
-    np.testing.assert_array_equal(again.p_values(scores, beside), rows.it.p_values(scores, beside))
+    np.testing.assert_array_equal(again.p_values(scores, side_information), rows.it.p_values(scores, side_information))
     if kind in BREAKABLE:
         breaks = rng.random(10)
-        expected = rows.it.p_values(scores, beside, tie_breaks=breaks)
-        np.testing.assert_array_equal(again.p_values(scores, beside, tie_breaks=breaks), expected)
+        expected = rows.it.p_values(scores, side_information, tie_breaks=breaks)
+        np.testing.assert_array_equal(again.p_values(scores, side_information, tie_breaks=breaks), expected)
     for name in rows.it.to_part().arrays:
         arrays = {**rows.it.to_part().arrays, name: np.empty(0, dtype=np.float32)}
         with pytest.raises(ScorerError, match="damaged"):
@@ -191,15 +191,15 @@ def test_what_does_not_fit_is_refused(kind):
     it = Plain(kind, np.arange(5))
     with pytest.raises(InputError, match="NaN"):
         it.p_values([1.0, np.nan])
-    scores, beside = it.given([1.0, 2.0])
+    scores, side_information = it.given([1.0, 2.0])
     with pytest.raises(InputError, match="scores"):
-        it.it.p_values(scores, np.ones(2) if beside is None else None)
-    if beside is not None:
+        it.it.p_values(scores, np.ones(2) if side_information is None else None)
+    if side_information is not None:
         with pytest.raises(InputError, match="scores need the"):
-            it.it.p_values(scores, beside[:1])
+            it.it.p_values(scores, side_information[:1])
     for bad in ([0.5], [0.5, 1.0], [-0.1, 0.5], [0.5, np.nan]):
         with pytest.raises((InputError, ConfigError), match="tie_breaks"):
-            it.it.p_values(scores, beside, tie_breaks=np.array(bad))
+            it.it.p_values(scores, side_information, tie_breaks=np.array(bad))
     for eps in (0, 1, float("nan"), float("inf"), 10**400, True, "0.1", None):
         with pytest.raises(ConfigError, match="between 0 and 1"):
             it.it.limits(eps)

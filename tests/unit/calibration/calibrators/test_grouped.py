@@ -89,7 +89,7 @@ def test_limits_speak_of_groups():
 
 def test_randomised_ties_and_bad_groups_are_refused():
     calibrator = GroupedCalibrator().fit(np.arange(4.0), np.array([0, 0, 1, 1]))
-    with pytest.raises(ConfigError, match="not exact"):
+    with pytest.raises(ConfigError, match="do not make p-values of new groups exact"):
         calibrator.p_values(np.ones(1), tie_breaks=np.zeros(1))
     for groups in (np.array([0.5, 1, 2, 3]), np.array([0, 1])):
         with pytest.raises(DataError, match="all integers or all strings"):

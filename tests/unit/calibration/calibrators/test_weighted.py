@@ -93,9 +93,9 @@ def test_randomised_ties_are_valid_and_closer_to_exact():
         kind, of_new = rng.integers(0, 2, m), (rng.random(n) < 0.8).astype(int)
         scores, new = rng.poisson(1 + kind).astype(float), rng.poisson(1 + of_new).astype(float)
         calibrator = WeightedCalibrator().fit(scores, np.array([0.4, 1.6])[kind], seed=seed)
-        beside = np.array([0.4, 1.6])[of_new]
-        broken[seed] = rates(calibrator.p_values(new, beside, tie_breaks=rng.random(n)))
-        counted[seed] = rates(calibrator.p_values(new, beside))
+        weights = np.array([0.4, 1.6])[of_new]
+        broken[seed] = rates(calibrator.p_values(new, weights, tie_breaks=rng.random(n)))
+        counted[seed] = rates(calibrator.p_values(new, weights))
     error = 3 * broken.std(axis=0) / np.sqrt(redraws)
     assert (broken.mean(axis=0) <= LEVELS + error).all()
     assert broken.mean(axis=0)[2] > max(0.08, 1.3 * counted.mean(axis=0)[2])

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from assay.calibration.adapters.probes import make_probes
+from assay.calibration.adapters.probes import make_probes_by_kind
 from assay.data.contamination import inject
 from assay.data.dataset import Card, Dataset, RowSet, fingerprints, read_card, write_dataset
 from assay.data.expectations import learn_suite
@@ -97,7 +97,7 @@ def test_what_its_recipes_make_is_within_its_bounds_and_can_be_scaled(modality: 
 @pytest.mark.parametrize("modality", EVERY, ids=lambda modality: modality.name)
 def test_its_probes_can_be_scaled(modality: Modality) -> None:
     scaler = modality.scaler().fit(rows())
-    for made in make_probes(rows(), modality, seed=0).values():
+    for made in make_probes_by_kind(rows(), modality, seed=0).values():
         assert made.shape == (125, WIDTH)
         assert np.isfinite(scaler.transform(made)).all()
 
