@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from assay.arrays import Texts
 from assay.calibration.adapters.outputs import Outputs, observe
 from assay.calibration.batches import benjamini_hochberg, discovery_limits
 from assay.calibration.calibrators.registry import Calibrator
 from assay.calibration.hardness import Strata
-from assay.data.categories import Texts
 from assay.errors import InputError
 from assay.parameters import check_share
 

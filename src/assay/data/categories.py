@@ -6,11 +6,10 @@ import re
 from collections.abc import Iterable
 
 import numpy as np
-from numpy.typing import NDArray
 
+from assay.arrays import Texts
 from assay.errors import InputError
 
-Texts = NDArray[np.object_]
 _WHOLE = re.compile(r"(-?\d+)\.0+")
 _MISSING = ("nan", "NaT", "<NA>")
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from assay.arrays import Singles
 from assay.data.dataset import ANOMALY, RowSet, fingerprints
 from assay.data.modalities.base import Modality
 from assay.data.recipes import synthesize
@@ -253,7 +254,7 @@ def _synthetic(
 def _record(
     recipe: str,
     fitted: RowSet,
-    features: NDArray[np.float32],
+    features: Singles,
     source: NDArray[np.intp],
     prints: NDArray[np.str_],
     seed: int,

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from assay.arrays import Labels, Singles
 from assay.data.modalities.base import Modality
 from assay.data.modalities.registry import modality_fields, read_modality
 from assay.errors import DataError, TamperedError
@@ -36,14 +37,14 @@ class RowSet:
         else a step puts on record.
     """
 
-    features: NDArray[np.float32]
+    features: Singles
     rows: pd.DataFrame
 
     def __len__(self) -> int:
         return len(self.features)
 
     @property
-    def labels(self) -> NDArray[np.int8]:
+    def labels(self) -> Labels:
         """Labels of shape (n,): 0 normal, 1 anomaly, -1 unknown."""
         return self.rows["label"].to_numpy(dtype=np.int8)
 
@@ -167,7 +168,7 @@ def read_dataset(folder: Path) -> Dataset:
     return Dataset(read_card(folder), read_rows(folder))
 
 
-def fingerprints(features: NDArray[np.float32], columns: tuple[str, ...]) -> NDArray[np.str_]:
+def fingerprints(features: Singles, columns: tuple[str, ...]) -> NDArray[np.str_]:
     """Return each row's content fingerprint.
 
     The 128-bit BLAKE2b hash, in hex, of the (column name, value) pairs sorted by name, after casting to

@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from assay.data.categories import Texts
+from assay.arrays import Labels, Singles, Texts
 from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Card, Dataset, RowSet
 from assay.data.modalities.tabular import TABULAR
 from assay.errors import DataError
@@ -198,7 +197,7 @@ def _check_names(path: Path, names: Sequence[str], special: Sequence[str]) -> No
             raise DataError(f"{path.name} has no column {column!r}; its columns are {', '.join(names)}")
 
 
-def features_of(frame: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.float32]:
+def features_of(frame: pd.DataFrame, columns: Sequence[str]) -> Singles:
     """Return columns of a frame from `read_frame` as features of shape (n, d), cast to float32."""
     features = np.empty((len(frame), len(columns)), dtype=np.float32)
     for i, column in enumerate(columns):
@@ -243,7 +242,7 @@ def _categories(texts: Texts) -> Texts:
     return _printable("category", texts)
 
 
-def _labels(texts: Texts) -> NDArray[np.int8]:
+def _labels(texts: Texts) -> Labels:
     """Return labels as 0, 1 and -1."""
     codes, unique = pd.factorize(texts)
     found = np.array([_LABELS.get(text.strip().lower(), 2) for text in unique], dtype=np.int8)[codes]
@@ -256,7 +255,7 @@ def _labels(texts: Texts) -> NDArray[np.int8]:
     return found
 
 
-def _float32(name: str, column: pd.Series[Any]) -> NDArray[np.float32]:
+def _float32(name: str, column: pd.Series[Any]) -> Singles:
     """Return a feature column as float32; text that reads as a number counts as one."""
     if column.dtype == object or isinstance(column.dtype, pd.StringDtype):
         numbers = pd.to_numeric(column.astype("str"), errors="coerce")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from assay.arrays import Flags, Labels, Texts
 from assay.data.dataset import UNKNOWN
 from assay.errors import DataError
 from assay.parts import write_bytes
@@ -59,7 +59,7 @@ def read_answers(path: Path, known: Collection[str] | None = None) -> pd.DataFra
     return frame
 
 
-def _faults(frame: pd.DataFrame, known: Collection[str] | None) -> dict[str, NDArray[np.bool_]]:
+def _faults(frame: pd.DataFrame, known: Collection[str] | None) -> dict[str, Flags]:
     """Return for everything that can be wrong with a line which lines have it."""
     prints, labels = frame["fingerprint"], frame["label"]
     answers = frame[labels != ""].drop_duplicates(["fingerprint", "label"])
@@ -142,7 +142,7 @@ def ensure_labels(root: Path, name: str) -> None:
         write_bytes(path, f"{','.join(COLUMNS)}\n".encode())
 
 
-def align(answers: pd.DataFrame, rows: pd.DataFrame) -> tuple[NDArray[np.int8], NDArray[np.object_]]:
+def align(answers: pd.DataFrame, rows: pd.DataFrame) -> tuple[Labels, Texts]:
     """Return what the answers say of m rows with the columns ``fingerprint`` and ``row_id``.
 
     Answers about other rows are left aside: rows leave the calibration when they are quarantined, for one.

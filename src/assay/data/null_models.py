@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from assay.arrays import Doubles, Floats
 from assay.errors import DataError, InputError
 from assay.families import check_part
 from assay.parts import Part
 
-Rows = NDArray[np.floating[Any]]
 BLOCK_ROWS = 4096
 
 
@@ -21,11 +20,11 @@ class NullModel(Protocol):
 
     kind: ClassVar[str]
 
-    def fit(self, X: Rows) -> Self:
+    def fit(self, X: Floats) -> Self:
         """Fit on scaled training rows of shape (n, d)."""
         ...
 
-    def hardness(self, X: Rows) -> NDArray[np.float64]:
+    def hardness(self, X: Floats) -> Doubles:
         """Return ``||x - Null(x)||`` (CADET eq 2), shape (n,), of scaled rows of shape (n, d)."""
         ...
 
@@ -48,9 +47,9 @@ class MeanNull:
     """
 
     kind: ClassVar[str] = "mean"
-    mean_: NDArray[np.float64]
+    mean_: Doubles
 
-    def fit(self, X: Rows) -> Self:
+    def fit(self, X: Floats) -> Self:
         """Store the mean of scaled training rows, shape (n, d).
 
         Raises
@@ -63,7 +62,7 @@ class MeanNull:
         self.mean_ = np.mean(X, axis=0, dtype=np.float64)
         return self
 
-    def hardness(self, X: Rows) -> NDArray[np.float64]:
+    def hardness(self, X: Floats) -> Doubles:
         """Return the Euclidean distance of each row to the training mean, shape (n,)."""
         check_width(X, self.mean_.size)
         return distance(X, lambda rows: self.mean_)
@@ -81,13 +80,13 @@ class MeanNull:
         return model
 
 
-def check_width(X: Rows, columns: int) -> None:
+def check_width(X: Floats, columns: int) -> None:
     """Raise `InputError` unless rows have so many columns."""
     if X.ndim != 2 or X.shape[1] != columns:
         raise InputError(f"rows have shape {X.shape}; hardness needs (n, {columns})")
 
 
-def distance(X: Rows, null: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> NDArray[np.float64]:
+def distance(X: Floats, null: Callable[[Doubles], Doubles]) -> Doubles:
     """Return the Euclidean distance of each row to what `null` makes of it, shape (n,), in float64, block by block."""
     distances = np.empty(len(X), dtype=np.float64)
     for start in range(0, len(X), BLOCK_ROWS):

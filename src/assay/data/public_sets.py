@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from assay.arrays import Flags
 from assay.data.dataset import Card, Dataset, RowSet
 from assay.data.modalities.base import Modality, Reader
 from assay.data.modalities.image import Image
@@ -151,7 +152,7 @@ def _breast_cancer() -> Dataset:
     return _dataset(Card("breast_cancer", TABULAR, columns, source), bunch.data, malignant)
 
 
-def _dataset(card: Card, X: NDArray[Any], anomalous: NDArray[np.bool_]) -> Dataset:
+def _dataset(card: Card, X: NDArray[Any], anomalous: Flags) -> Dataset:
     width = max(4, len(str(len(X) - 1)))
     rows = pd.DataFrame(
         {

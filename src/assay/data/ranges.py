@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from assay.arrays import Singles
 
 MINIMUM, MAXIMUM = "row.minimum", "row.maximum"
 EXTREMES = (MINIMUM, MAXIMUM)
@@ -18,12 +19,12 @@ def entry(kind: str, **kwargs: Any) -> Entry:
     return {"type": kind, "kwargs": kwargs, "meta": {}}
 
 
-def column_entries(columns: tuple[str, ...], features: NDArray[np.float32]) -> list[Entry]:
+def column_entries(columns: tuple[str, ...], features: Singles) -> list[Entry]:
     """Return, for each column, that it has no null and lies in ``[min - range, max + range]`` of its finite values."""
     return [e for name, values in zip(columns, features.T, strict=True) for e in _of_values(name, values)]
 
 
-def extreme_entries(features: NDArray[np.float32]) -> list[Entry]:
+def extreme_entries(features: Singles) -> list[Entry]:
     """Return the same of each row's smallest and largest value, by the range of all values.
 
     For many columns that share a scale: an expectation takes milliseconds, and there are two per column. They are about
@@ -32,7 +33,7 @@ def extreme_entries(features: NDArray[np.float32]) -> list[Entry]:
     return [e for name in EXTREMES for e in _of_values(name, features)]
 
 
-def _of_values(name: str, values: NDArray[np.float32]) -> list[Entry]:
+def _of_values(name: str, values: Singles) -> list[Entry]:
     not_null = entry("expect_column_values_to_not_be_null", column=name)
     finite = values[np.isfinite(values)]
     if not finite.size:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from assay.arrays import Doubles, Singles
 from assay.data.scaling import FLOAT32_MAX, check_finite
 from assay.errors import DataError
 
@@ -29,14 +30,13 @@ STRETCH = 5.0
 WIDENING = 0.1
 _MIN_NEIGHBOURS, _MAX_NEIGHBOURS = 50, 200
 
-Rows = NDArray[np.float64]
-Made = tuple[Rows, NDArray[np.intp]]
-Recipe = Callable[[Rows, int, np.random.Generator], Made]
+Made = tuple[Doubles, NDArray[np.intp]]
+Recipe = Callable[[Doubles, int, np.random.Generator], Made]
 
 
 def synthesize(
-    recipe: str, normals: NDArray[np.float32], n: int, *, seed: int, modality: Modality
-) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    recipe: str, normals: Singles, n: int, *, seed: int, modality: Modality
+) -> tuple[Singles, NDArray[np.intp]]:
     """Make `n` synthetic anomalies by a recipe fitted on `normals`.
 
     Parameters
@@ -72,7 +72,7 @@ def synthesize(
     return np.clip(made, low, high).astype(np.float32), np.where(source < 0, -1, fitted[source])
 
 
-def local(X: Rows, n: int, rng: np.random.Generator) -> Made:
+def local(X: Doubles, n: int, rng: np.random.Generator) -> Made:
     """Draw each row from the Gaussian of a random row's neighbourhood, its covariance times 5.
 
     Differs from ADBench: one Gaussian per row (mean and covariance of its nearest rows, columns
@@ -92,7 +92,7 @@ def local(X: Rows, n: int, rng: np.random.Generator) -> Made:
     return made * scale + mean, anchors
 
 
-def scattered(X: Rows, n: int, rng: np.random.Generator) -> Made:
+def scattered(X: Doubles, n: int, rng: np.random.Generator) -> Made:
     """Draw each column uniformly from its range, widened by 10 % of it on each side ("global").
 
     Differs from ADBench: it multiplies the ends themselves by 1.1, which narrows a range of
@@ -103,7 +103,7 @@ def scattered(X: Rows, n: int, rng: np.random.Generator) -> Made:
     return rng.uniform(low - margin, high + margin, size=(n, X.shape[1])), _no_source(n)
 
 
-def cluster(X: Rows, n: int, rng: np.random.Generator) -> Made:
+def cluster(X: Doubles, n: int, rng: np.random.Generator) -> Made:
     """Draw rows from 3 Gaussians whose means lie 5 times as far from the centre as rows do.
 
     Differs from ADBench: in place of the components of a mixture, the means are rows from the outer half
@@ -130,7 +130,7 @@ def cluster(X: Rows, n: int, rng: np.random.Generator) -> Made:
     return made * scale + mean, anchors[made_by]
 
 
-def dependency(X: Rows, n: int, rng: np.random.Generator) -> Made:
+def dependency(X: Doubles, n: int, rng: np.random.Generator) -> Made:
     """Draw each column from its own Gaussian kernel density (Scott's bandwidth): no dependence is left.
 
     As in ADBench, without its vine copula, which models the normal rows it makes and we have.
@@ -150,21 +150,21 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def column_bounds(X: Rows) -> Rows:
+def column_bounds(X: Doubles) -> Doubles:
     """Return half a range below the least and above the greatest value of each column, shape (2, d)."""
     low, high = X.min(axis=0), X.max(axis=0)
     half = (high - low) / 2
-    bounds: Rows = np.clip(np.stack([low - half, high + half]), -FLOAT32_MAX, FLOAT32_MAX)
+    bounds: Doubles = np.clip(np.stack([low - half, high + half]), -FLOAT32_MAX, FLOAT32_MAX)
     return bounds
 
 
-def _standardise(X: Rows) -> tuple[Rows, Rows]:
+def _standardise(X: Doubles) -> tuple[Doubles, Doubles]:
     """Return mean and standard deviation of each column; 1 where it is constant."""
     constant = X.min(axis=0) == X.max(axis=0)
     return np.where(constant, X[0], X.mean(axis=0)), np.where(constant, 1.0, X.std(axis=0))
 
 
-def _neighbours(Z: Rows, anchors: NDArray[np.intp]) -> NDArray[np.intp]:
+def _neighbours(Z: Doubles, anchors: NDArray[np.intp]) -> NDArray[np.intp]:
     """Return the indices of the k nearest rows of each anchor, itself included, shape (n, k)."""
     from sklearn.neighbors import NearestNeighbors
 
@@ -174,7 +174,7 @@ def _neighbours(Z: Rows, anchors: NDArray[np.intp]) -> NDArray[np.intp]:
     return np.asarray(found, dtype=np.intp)[codes]
 
 
-def _gaussian(rows: Rows) -> tuple[Rows, Rows]:
+def _gaussian(rows: Doubles) -> tuple[Doubles, Doubles]:
     """Return mean (d,) and a factor F (k, d) of the covariance of `rows`: F.T @ F is the covariance."""
     mean = rows.mean(axis=0)
     return mean, (rows - mean) / np.sqrt(len(rows) - 1)

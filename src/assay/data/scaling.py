@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from assay.arrays import Doubles, Singles
 from assay.errors import DataError
 from assay.families import check_part
 from assay.parts import Part
@@ -22,7 +23,7 @@ class Scaler(Protocol):
     def fit(self, X: NDArray[Any]) -> Self:
         """Learn the statistics from rows of shape (n, d)."""
 
-    def transform(self, X: NDArray[Any]) -> NDArray[np.float32]:
+    def transform(self, X: NDArray[Any]) -> Singles:
         """Return scaled rows of shape (n, d)."""
 
     def to_part(self) -> Part:
@@ -55,7 +56,7 @@ def _check_fit(X: NDArray[Any]) -> None:
         raise DataError(f"a scaler cannot be fitted on rows of shape {X.shape}; give at least one row and column")
 
 
-def _float32(values: NDArray[np.float64]) -> NDArray[np.float32]:
+def _float32(values: Doubles) -> Singles:
     """Cast to float32; what lies beyond its range becomes its largest value, never infinity."""
     return np.clip(values, -FLOAT32_MAX, FLOAT32_MAX).astype(np.float32)
 
@@ -77,8 +78,8 @@ class Standard:
     """
 
     kind: ClassVar[str] = "standard"
-    mean_: NDArray[np.float64]
-    scale_: NDArray[np.float64]
+    mean_: Doubles
+    scale_: Doubles
 
     def __init__(self, channels: int | None = None) -> None:
         self.channels = channels
@@ -107,7 +108,7 @@ class Standard:
         self.scale_ = np.tile(np.where(constant, 1.0, values.std(axis=0, dtype=np.float64)), steps)
         return self
 
-    def transform(self, X: NDArray[Any]) -> NDArray[np.float32]:
+    def transform(self, X: NDArray[Any]) -> Singles:
         """Return (X - mean) / scale, computed in float64.
 
         Raises
@@ -144,8 +145,8 @@ class MinMax:
     """
 
     kind: ClassVar[str] = "minmax"
-    minimum_: NDArray[np.float64]
-    range_: NDArray[np.float64]
+    minimum_: Doubles
+    range_: Doubles
 
     def fit(self, X: NDArray[Any]) -> Self:
         """Learn the minimum and the range of all pixels.
@@ -165,7 +166,7 @@ class MinMax:
         self.range_ = np.array([high - low if high > low else 1.0])
         return self
 
-    def transform(self, X: NDArray[Any]) -> NDArray[np.float32]:
+    def transform(self, X: NDArray[Any]) -> Singles:
         """Return (X - minimum) / range, computed in float64; not clipped to [0, 1].
 
         Raises

@@ -7,8 +7,8 @@ from hashlib import blake2b
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from assay.arrays import Doubles, Flags, Integers
 from assay.data.dataset import ANOMALY, RowSet, fingerprints
 from assay.errors import DataError
 
@@ -24,7 +24,7 @@ _ANOMALY_CUTS = np.array([0.50, 0.75])
 _ANOMALY_ROLES = np.array([_POOL, _SELECTION, _TEST])
 
 
-def uniform_hashes(keys: Iterable[str], salt: str) -> NDArray[np.float64]:
+def uniform_hashes(keys: Iterable[str], salt: str) -> Doubles:
     """Return a number in [0, 1) for each key: the first 53 bits of a BLAKE2b hash of salt and key.
 
     Equal keys get equal numbers, everywhere and always; another salt gives independent numbers.
@@ -115,7 +115,7 @@ def evidence(parts: dict[str, RowSet]) -> str:
     return "labels" if min(counts) >= MIN_LABELLED else "probes"
 
 
-def _roles_by_hash(rows: pd.DataFrame, seed: int) -> NDArray[np.int64]:
+def _roles_by_hash(rows: pd.DataFrame, seed: int) -> Integers:
     """Return the index in `ROLES` of each row of data without times."""
     group = rows["group"].to_numpy(dtype=object)
     keys = np.where(group != "", "group:" + group, "row:" + rows["fingerprint"].to_numpy(dtype=object))
@@ -128,7 +128,7 @@ def _roles_by_hash(rows: pd.DataFrame, seed: int) -> NDArray[np.int64]:
     return np.where((rows["label"] == ANOMALY).to_numpy(), for_anomalies, roles)
 
 
-def _roles_by_time(data: RowSet) -> NDArray[np.int64]:
+def _roles_by_time(data: RowSet) -> Integers:
     """Return the index in `ROLES` of each row of time-ordered data."""
     roles = np.empty(len(data), dtype=np.int64)
     anomalous = data.labels == ANOMALY
@@ -141,7 +141,7 @@ def _roles_by_time(data: RowSet) -> NDArray[np.int64]:
     return roles
 
 
-def _share_before(times: pd.Series[str]) -> NDArray[np.float64]:
+def _share_before(times: pd.Series[str]) -> Doubles:
     """Return, for each row, the share of rows with an earlier time; equal for equal times."""
     codes, _ = pd.factorize(times.to_numpy(dtype=object), sort=True)
     counts = np.bincount(codes)
@@ -149,7 +149,7 @@ def _share_before(times: pd.Series[str]) -> NDArray[np.float64]:
     return before[codes] / len(codes)
 
 
-def _is_later_copy(prints: pd.Series[str], roles: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _is_later_copy(prints: pd.Series[str], roles: Integers) -> Flags:
     """Return the mask of rows whose content also has an earlier role."""
     codes, unique = pd.factorize(prints.to_numpy(dtype=object))
     first = np.full(len(unique), len(ROLES))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from assay.arrays import Singles
 from assay.data.files import features_of, read_frame
 from assay.errors import DataError
 from assay.parts import write_bytes
@@ -22,7 +22,7 @@ def target_path(root: Path, name: str) -> Path:
     return root / "targets" / f"{name}.csv"
 
 
-def read_target(path: Path, columns: Sequence[str]) -> NDArray[np.float32]:
+def read_target(path: Path, columns: Sequence[str]) -> Singles:
     """Return the target rows of a dataset, shape (n, d); n is 0 where calibration is not weighted.
 
     Raises
@@ -40,7 +40,7 @@ def read_target(path: Path, columns: Sequence[str]) -> NDArray[np.float32]:
         raise DataError(f"{error} (`assay reweight --clear` ends the weighting)") from error
 
 
-def take_columns(path: Path, columns: Sequence[str]) -> NDArray[np.float32]:
+def take_columns(path: Path, columns: Sequence[str]) -> Singles:
     """Return the columns of a CSV or Parquet file as finite features of shape (n, d)."""
     frame = read_frame(path, ())
     if missing := [name for name in columns if name not in frame.columns]:
@@ -52,7 +52,7 @@ def take_columns(path: Path, columns: Sequence[str]) -> NDArray[np.float32]:
     return features
 
 
-def write_target(path: Path, features: NDArray[np.float32], columns: Sequence[str], *, seed: int) -> int:
+def write_target(path: Path, features: Singles, columns: Sequence[str], *, seed: int) -> int:
     """Write target rows, at most 5,000 picked at random; returns how many. Without rows the file is empty."""
     if len(features) > MOST_ROWS:
         picked = np.random.default_rng(seed).choice(len(features), MOST_ROWS, replace=False)

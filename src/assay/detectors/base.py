@@ -9,12 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import NotFittedError
 
+from assay.arrays import Doubles, Flags, Integers, Labels, Singles
 from assay.errors import InputError, TrainingError
 from assay.parts import Part
 
-Floats = NDArray[np.float32]
-Labels = NDArray[np.int8]
-Doubles = NDArray[np.float64]
 Progress = Callable[[int, int, float], None]
 CHUNK = 2048  # rows scored at once
 FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -32,7 +30,7 @@ class Detector(Protocol):
     uses_labels: bool
     n_features_in_: int
 
-    def fit(self, X: Floats, y: NDArray[Any] | None = None, *, progress: Progress | None = None) -> Self:
+    def fit(self, X: Singles, y: NDArray[Any] | None = None, *, progress: Progress | None = None) -> Self:
         """Fit on rows of shape (n, d); `progress(epoch, epochs, loss)` is called after every epoch, if any.
 
         Labels `y` of shape (n,) are 0 (normal), 1 (anomaly) or -1 (unknown, presumed normal); None = all -1.
@@ -40,7 +38,7 @@ class Detector(Protocol):
         """
         ...
 
-    def decision_function(self, X: Floats) -> Floats:
+    def decision_function(self, X: Singles) -> Singles:
         """Return scores of shape (n,); higher = more anomalous."""
         ...
 
@@ -57,7 +55,7 @@ class Detector(Protocol):
 class Embeds(Protocol):
     """A detector that maps rows to a latent space."""
 
-    def embed(self, X: Floats) -> Floats:
+    def embed(self, X: Singles) -> Singles:
         """Return the latent codes of rows (n, d) by each of the S members, of shape (S, n, k)."""
         ...
 
@@ -79,14 +77,14 @@ class CrossFitted(Protocol):
     """
 
     n_folds: int
-    fold_of_: NDArray[np.int64]
-    held_out_scores_: Floats
+    fold_of_: Integers
+    held_out_scores_: Singles
 
-    def fold_scores(self, X: Floats) -> Floats:
+    def fold_scores(self, X: Singles) -> Singles:
         """Return the scores of rows (n, d) by each fold, of shape (K, n)."""
         ...
 
-    def fold_of_new(self, X: Floats) -> NDArray[np.int64]:
+    def fold_of_new(self, X: Singles) -> Integers:
         """Return the fold that each of the rows (n, d) would belong to as a training row, of shape (n,)."""
         ...
 
@@ -103,8 +101,8 @@ class Suspects(Protocol):
         The rows that it took for anomalies in the end.
     """
 
-    suspicion_: Floats
-    suspects_: NDArray[np.bool_]
+    suspicion_: Singles
+    suspects_: Flags
 
 
 @runtime_checkable
@@ -117,10 +115,10 @@ class GroupsSuspects(Suspects, Protocol):
         The number of a suspect's group, from 1; 0 for the other rows.
     """
 
-    groups_: NDArray[np.int64]
+    groups_: Integers
 
 
-def check_rows(X: Any, n_features: int | None = None) -> Floats:
+def check_rows(X: Any, n_features: int | None = None) -> Singles:
     """Return rows as a C-ordered float32 array of shape (n, d).
 
     Parameters
@@ -188,7 +186,7 @@ def require_fitted(detector: object, attribute: str) -> None:
         raise NotFittedError(f"this {type(detector).__name__} is not fitted yet; call fit first")
 
 
-def score_rows(score: Callable[[Floats], Doubles], rows: Floats, *, chunk: int) -> Floats:
+def score_rows(score: Callable[[Singles], Doubles], rows: Singles, *, chunk: int) -> Singles:
     """Score rows chunk by chunk, so that memory stays bounded; round the float64 scores once, to float32."""
     scores = np.empty(len(rows), dtype=np.float32)
     for start in range(0, len(rows), chunk):
@@ -196,7 +194,7 @@ def score_rows(score: Callable[[Floats], Doubles], rows: Floats, *, chunk: int) 
     return scores
 
 
-def latent_codes(detector: Detector, X: Floats) -> Floats:
+def latent_codes(detector: Detector, X: Singles) -> Singles:
     """Return the codes of rows (n, d) by each of the S members, of shape (S, n, k).
 
     Where a detector has no latent space, the rows themselves stand in for it, as one member.
@@ -204,7 +202,7 @@ def latent_codes(detector: Detector, X: Floats) -> Floats:
     return detector.embed(X) if isinstance(detector, Embeds) else X[None]
 
 
-def require_varied(kind: str, scores: Floats) -> None:
+def require_varied(kind: str, scores: Singles) -> None:
     """Refuse a detector whose scores of the training rows are not finite, or all the same.
 
     Raises

@@ -17,6 +17,7 @@ from assay.pipeline.progress import Progress, silent
 from assay.pipeline.rows import HELD_OUT, levels_of, presumed_normals
 
 if TYPE_CHECKING:
+    from assay.arrays import Singles
     from assay.calibration.adapters.outputs import Outputs
     from assay.calibration.adapters.registry import ScoreAdapter
     from assay.calibration.calibrators.registry import Calibrator
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from assay.calibration.hardness import Strata
     from assay.data.null_models import NullModel
     from assay.data.scaling import Scaler
-    from assay.detectors.base import Floats
 
 METHODS = {"all": "split", "hardness": "stratum", "category": "category"}
 NO_CATEGORIES = (
@@ -147,7 +147,7 @@ class _Level:
         trained: Path,
         adapt: RowSet,
         reference: RowSet,
-        target: Floats,
+        target: Singles,
         method: str,
         seed: int,
     ) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.data.categories import Texts, category_texts
+from assay.arrays import Texts
+from assay.data.categories import category_texts
 from assay.errors import InputError
 
 

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from assay.arrays import Texts
 from assay.calibration.adapters.registry import ScoreAdapter, load_adapter
 from assay.calibration.calibrators.mondrian import MondrianCalibrator
 from assay.calibration.calibrators.registry import Calibrator, load_calibrator
 from assay.calibration.calibrators.weighted import load_ratio
 from assay.calibration.decisions import Reference, Rule, Scored, score_rows
 from assay.calibration.hardness import load_strata
-from assay.data.categories import Texts
 from assay.data.modalities.registry import load_null_model, load_scaler
 from assay.data.null_models import NullModel
 from assay.data.scaling import Scaler

@@ -12,15 +12,15 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from assay.arrays import Doubles, Flags, Floats, Singles
 from assay.data.null_models import MeanNull, NullModel
 from assay.data.ranges import Entry, column_entries
 from assay.data.recipes import RECIPES, Recipe, column_bounds, synthesize
 from assay.data.scaling import Scaler, Standard
 from assay.errors import ConfigError
 
-Rows = NDArray[np.floating[Any]]
 Shape = tuple[int, int]
-Kind = Callable[[Rows, int, np.random.Generator], Rows]
+Kind = Callable[[Floats, int, np.random.Generator], Floats]
 FAR = ("global", "cluster")
 DRAWS = 25
 
@@ -44,7 +44,7 @@ class Found:
     shape: Shape | None
     source: str
     features: NDArray[Any]
-    anomalous: NDArray[np.bool_]
+    anomalous: Flags
 
 
 Reader = Callable[[Path | None], Found]
@@ -107,7 +107,7 @@ class Modality:
         """Return an unfitted null model of scaled rows, from which hardness is measured; here their mean."""
         return self.null_model_class()
 
-    def bounds(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
+    def bounds(self, X: Doubles) -> Doubles:
         """Return the least and the greatest value, shape (2, d), that a recipe fitted on rows X may make of a column.
 
         Here half a range beyond each column's.
@@ -125,7 +125,7 @@ class Modality:
         """
         return {recipe: partial(_by_recipe, self, recipe) for recipe in self.recipes}
 
-    def expectations(self, columns: tuple[str, ...], features: NDArray[np.float32]) -> list[Entry]:
+    def expectations(self, columns: tuple[str, ...], features: Singles) -> list[Entry]:
         """Return what is expected of the values of rows, learned from the first version (`assay.data.ranges`)."""
         return column_entries(columns, features)
 
@@ -144,7 +144,7 @@ class Modality:
         return self.shape
 
 
-def draw(items: Rows, n: int, rng: np.random.Generator) -> Rows:
+def draw(items: Floats, n: int, rng: np.random.Generator) -> Floats:
     """Return a copy of n random items, in float64."""
     return items[rng.integers(len(items), size=n)].astype(np.float64)
 
@@ -157,7 +157,7 @@ def _two_sides(shape: object) -> bool:
     )
 
 
-def _by_recipe(modality: Modality, recipe: str, rows: Rows, n: int, rng: np.random.Generator) -> Rows:
+def _by_recipe(modality: Modality, recipe: str, rows: Floats, n: int, rng: np.random.Generator) -> Floats:
     """Return n probes by a recipe, nearer to the rows where it makes them far out."""
     draws = DRAWS if recipe == "cluster" else 1
     normals = rows.astype(np.float32).reshape(len(rows), -1)

@@ -7,10 +7,10 @@ from functools import partial
 from typing import ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from assay.arrays import Doubles, Floats, Singles
 from assay.data.images import IMAGE_SETS, one_class
-from assay.data.modalities.base import Kind, Modality, Reader, Rows, Shape, draw
+from assay.data.modalities.base import Kind, Modality, Reader, Shape, draw
 from assay.data.null_models import NullModel, check_width, distance
 from assay.data.ranges import Entry, column_entries, extreme_entries
 from assay.data.scaling import MinMax, Scaler
@@ -38,21 +38,21 @@ class NeighbourNull:
     def __init__(self, image_shape: tuple[int, int]) -> None:
         self.image_shape = image_shape
 
-    def fit(self, X: Rows) -> Self:
+    def fit(self, X: Floats) -> Self:
         """Check that rows have height x width columns; there is nothing to learn."""
         check_width(X, self.image_shape[0] * self.image_shape[1])
         return self
 
-    def hardness(self, X: Rows) -> NDArray[np.float64]:
+    def hardness(self, X: Floats) -> Doubles:
         """Return the Euclidean distance of each image to its neighbour average, shape (n,)."""
         check_width(X, self.image_shape[0] * self.image_shape[1])
         return distance(X, self._neighbour_mean)
 
-    def _neighbour_mean(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _neighbour_mean(self, rows: Doubles) -> Doubles:
         images = np.pad(rows.reshape(-1, *self.image_shape), ((0, 0), (1, 1), (1, 1)), mode="edge")
         vertical = images[:, :-2, 1:-1] + images[:, 2:, 1:-1]
         horizontal = images[:, 1:-1, :-2] + images[:, 1:-1, 2:]
-        mean: NDArray[np.float64] = ((vertical + horizontal) / 4).reshape(rows.shape)
+        mean: Doubles = ((vertical + horizontal) / 4).reshape(rows.shape)
         return mean
 
     def to_part(self) -> Part:
@@ -67,7 +67,7 @@ class NeighbourNull:
         return cls((int(height), int(width)))
 
 
-def patch(images: Rows, n: int, rng: np.random.Generator) -> Rows:
+def patch(images: Floats, n: int, rng: np.random.Generator) -> Floats:
     """Paste a rectangle of another image somewhere (CutPaste: Li, Sohn, Yoon, Pfister, CVPR 2021)."""
     made, others = draw(images, n, rng), draw(images, n, rng)
     for image, other in zip(made, others, strict=True):
@@ -77,7 +77,7 @@ def patch(images: Rows, n: int, rng: np.random.Generator) -> Rows:
     return made
 
 
-def erased(images: Rows, n: int, rng: np.random.Generator) -> Rows:
+def erased(images: Floats, n: int, rng: np.random.Generator) -> Floats:
     """Fill a rectangle with the median of the image: detail that is missing."""
     made = draw(images, n, rng)
     for image in made:
@@ -85,14 +85,14 @@ def erased(images: Rows, n: int, rng: np.random.Generator) -> Rows:
     return made
 
 
-def turned(images: Rows, n: int, rng: np.random.Generator) -> Rows:
+def turned(images: Floats, n: int, rng: np.random.Generator) -> Floats:
     """Turn by 90, 180 or 270 degrees (180 where not square): as hard as before (Golan, El-Yaniv, NeurIPS 2018)."""
     square = images.shape[1] == images.shape[2]
     quarters = rng.integers(1, 4, size=n) if square else np.full(n, 2)
     return np.stack([np.rot90(image, k) for image, k in zip(draw(images, n, rng), quarters, strict=True)])
 
 
-def confetti(images: Rows, n: int, rng: np.random.Generator) -> Rows:
+def confetti(images: Floats, n: int, rng: np.random.Generator) -> Floats:
     """Strew 1 to 8 small squares of a random grey (confetti noise: Liznerski et al., ICLR 2021)."""
     made, low, high = draw(images, n, rng), images.min(), images.max()
     largest = max(1, min(images.shape[1:]) // 6)
@@ -131,7 +131,7 @@ class Image(Modality):
         """Return the unfitted null model: each pixel from its neighbours."""
         return NeighbourNull(self.two_sides)
 
-    def bounds(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
+    def bounds(self, X: Doubles) -> Doubles:
         """Return the smallest and the largest of all pixels, for every column; shape (2, d)."""
         return np.stack([np.full(X.shape[1], X.min()), np.full(X.shape[1], X.max())])
 
@@ -140,7 +140,7 @@ class Image(Modality):
         """Kinds that are harder than normal images, easier, and as hard: recipes would make noise of pixels."""
         return IMAGE_KINDS
 
-    def expectations(self, columns: tuple[str, ...], features: NDArray[np.float32]) -> list[Entry]:
+    def expectations(self, columns: tuple[str, ...], features: Singles) -> list[Entry]:
         """Return what is expected of the pixels: of each, or of each image's extremes if there are many."""
         return column_entries(columns, features) if len(columns) <= MANY_PIXELS else extreme_entries(features)
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from assay.data.modalities.base import Kind, Modality, Reader, Rows, Shape, draw
+from assay.arrays import Doubles, Floats
+from assay.data.modalities.base import Kind, Modality, Reader, Shape, draw
 from assay.data.null_models import NullModel, check_width, distance
 from assay.data.scaling import Scaler, Standard
 from assay.data.series import ecg5000
@@ -55,8 +55,8 @@ class AutoregressiveNull:
     """
 
     kind: ClassVar[str] = "autoregressive"
-    coefficients_: NDArray[np.float64]
-    intercepts_: NDArray[np.float64]
+    coefficients_: Doubles
+    intercepts_: Doubles
 
     def __init__(self, series_shape: tuple[int, int], *, order: int | None = None) -> None:
         if order is not None and not 0 <= order < series_shape[0]:
@@ -64,7 +64,7 @@ class AutoregressiveNull:
         self.series_shape = series_shape
         self.order = order
 
-    def fit(self, X: Rows) -> Self:
+    def fit(self, X: Floats) -> Self:
         """Fit on scaled training windows of shape (n, length * channels).
 
         Lags that do not vary or repeat each other get finite coefficients, by a ridge of 1e-9 of their variance.
@@ -89,7 +89,7 @@ class AutoregressiveNull:
         self.intercepts_ = means[:, 0] - past
         return self
 
-    def _moments(self, X: Rows, most: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _moments(self, X: Floats, most: int) -> tuple[Doubles, Doubles]:
         """Return mean (channels, 1 + most) and covariance of a step (first) and its lags, over all windows."""
         centre = np.mean(X, axis=0, dtype=np.float64).reshape(self.series_shape).mean(axis=0)
         channels, width = self.series_shape[1], most + 1
@@ -106,12 +106,12 @@ class AutoregressiveNull:
         covariance = products / count - mean[:, :, None] * mean[:, None, :]
         return mean + centre[:, None], covariance
 
-    def hardness(self, X: Rows) -> NDArray[np.float64]:
+    def hardness(self, X: Floats) -> Doubles:
         """Return the Euclidean distance of each window to its predictions, without the first p steps, shape (n,)."""
         check_width(X, self.series_shape[0] * self.series_shape[1])
         return distance(X, self._predict)
 
-    def _predict(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _predict(self, rows: Doubles) -> Doubles:
         """Return the predictions (n, d); the first p steps, which have none, as they are."""
         windows, order = rows.reshape(-1, *self.series_shape), self.coefficients_.shape[1]
         predicted = windows.copy()
@@ -138,7 +138,7 @@ class AutoregressiveNull:
         return model
 
 
-def spike(windows: Rows, n: int, rng: np.random.Generator) -> Rows:
+def spike(windows: Floats, n: int, rng: np.random.Generator) -> Floats:
     """Add 2 to 6 standard deviations to one step of one channel, up or down."""
     made = draw(windows, n, rng)
     for window, step, channel, size in _jumps(windows, made, (2, 6), rng):
@@ -146,7 +146,7 @@ def spike(windows: Rows, n: int, rng: np.random.Generator) -> Rows:
     return made
 
 
-def shift(windows: Rows, n: int, rng: np.random.Generator) -> Rows:
+def shift(windows: Floats, n: int, rng: np.random.Generator) -> Floats:
     """Add 0.5 to 3 standard deviations to one channel from some step on, up or down."""
     made = draw(windows, n, rng)
     for window, step, channel, size in _jumps(windows, made, (0.5, 3), rng):
@@ -154,7 +154,7 @@ def shift(windows: Rows, n: int, rng: np.random.Generator) -> Rows:
     return made
 
 
-def stuck(windows: Rows, n: int, rng: np.random.Generator) -> Rows:
+def stuck(windows: Floats, n: int, rng: np.random.Generator) -> Floats:
     """Repeat the values of one step for a quarter of the window, in all channels: change that is missing."""
     made = draw(windows, n, rng)
     long = max(1, windows.shape[1] // 4)
@@ -164,7 +164,7 @@ def stuck(windows: Rows, n: int, rng: np.random.Generator) -> Rows:
     return made
 
 
-def backwards(windows: Rows, n: int, rng: np.random.Generator) -> Rows:
+def backwards(windows: Floats, n: int, rng: np.random.Generator) -> Floats:
     """Turn time around: as hard as before."""
     return draw(windows, n, rng)[:, ::-1]
 
@@ -172,7 +172,7 @@ def backwards(windows: Rows, n: int, rng: np.random.Generator) -> Rows:
 SERIES_KINDS: dict[str, Kind] = {"spike": spike, "shift": shift, "stuck": stuck, "backwards": backwards}
 
 
-def _regress(covariance: NDArray[np.float64], order: int) -> tuple[NDArray[np.float64], float]:
+def _regress(covariance: Doubles, order: int) -> tuple[Doubles, float]:
     """Return the coefficients of the first `order` lags and the share of the variance that they leave.
 
     `covariance` is that of a step and its lags, shape (1 + lags, 1 + lags).
@@ -189,7 +189,7 @@ def _aic(rests: list[float], steps: int, order: int) -> float:
     return steps * float(np.log(rests).sum()) + 2 * len(rests) * (order + 1)
 
 
-def _jumps(windows: Rows, made: Rows, sizes: tuple[float, float], rng: np.random.Generator) -> Any:
+def _jumps(windows: Floats, made: Floats, sizes: tuple[float, float], rng: np.random.Generator) -> Any:
     """Yield each window made with a step of its middle half, a channel and a signed size in that channel's unit."""
     (length, channels), spread = windows.shape[1:], windows.std(axis=(0, 1))
     for window in made:

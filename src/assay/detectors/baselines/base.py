@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from threadpoolctl import threadpool_limits
 
+from assay.arrays import Doubles, Singles
 from assay.detectors.base import (
     CHUNK,
     FLOAT32_MAX,
-    Doubles,
-    Floats,
     Progress,
     check_labels,
     check_rows,
@@ -48,7 +47,7 @@ class ArrayForm:
     __slots__ = ()
     stored: ClassVar[Mapping[str, str]]
 
-    def score(self, rows: Floats) -> Doubles:
+    def score(self, rows: Singles) -> Doubles:
         """Return scores of shape (n,) of checked rows (n, d); higher = more anomalous."""
         raise NotImplementedError
 
@@ -81,7 +80,7 @@ class Baseline(BaseEstimator):  # type: ignore[misc]
     uses_labels: ClassVar[bool] = False
     array_form: ClassVar[type[ArrayForm]]
 
-    def fit(self, X: Floats, y: NDArray[Any] | None = None, *, progress: Progress | None = None) -> Self:
+    def fit(self, X: Singles, y: NDArray[Any] | None = None, *, progress: Progress | None = None) -> Self:
         """Fit on rows of shape (n, d); there is no progress to report.
 
         Raises
@@ -108,7 +107,7 @@ class Baseline(BaseEstimator):  # type: ignore[misc]
         require_varied(self.kind, self.decision_function(rows_to_compare(rows)))
         return self
 
-    def decision_function(self, X: Floats) -> Floats:
+    def decision_function(self, X: Singles) -> Singles:
         """Return scores of shape (n,) of rows (n, d); higher = more anomalous.
 
         A squared distance beyond float32 becomes its largest value, never infinity.
@@ -116,7 +115,7 @@ class Baseline(BaseEstimator):  # type: ignore[misc]
         require_fitted(self, "form_")
         return score_rows(self._score, check_rows(X, self.n_features_in_), chunk=CHUNK)
 
-    def _score(self, rows: Floats) -> Doubles:
+    def _score(self, rows: Singles) -> Doubles:
         return np.clip(self.form_.score(rows), -FLOAT32_MAX, FLOAT32_MAX)
 
     def to_part(self) -> Part:
@@ -134,5 +133,5 @@ class Baseline(BaseEstimator):  # type: ignore[misc]
         detector.n_features_in_ = part.config["n_features"]
         return detector
 
-    def _fitted_form(self, rows: Floats) -> ArrayForm:
+    def _fitted_form(self, rows: Singles) -> ArrayForm:
         raise NotImplementedError

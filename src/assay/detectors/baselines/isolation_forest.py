@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.detectors.base import Doubles, Floats
+from assay.arrays import Doubles, Integers, Singles
 from assay.detectors.baselines.base import ArrayForm, Baseline
 from assay.parameters import Count, Seed32
 
@@ -78,7 +78,7 @@ class IsolationTrees(ArrayForm):
             expected=expected_path_length(np.array([estimator.max_samples_])),
         )
 
-    def score(self, rows: Floats) -> Doubles:
+    def score(self, rows: Singles) -> Doubles:
         """Return the anomaly scores, in (0, 1)."""
         values, start = rows.ravel(), np.arange(len(rows))[:, None] * rows.shape[1]
         children = self.children.ravel()
@@ -92,13 +92,13 @@ class IsolationTrees(ArrayForm):
         return np.asarray(np.exp2(-total / (len(self.roots) * self.expected[0])), dtype=np.float64)
 
 
-def _children(tree: Any) -> NDArray[np.int64]:
+def _children(tree: Any) -> Integers:
     """Return the left and right child of every node, of shape (nodes, 2); a leaf's are itself."""
     pair = np.stack([tree.children_left, tree.children_right], axis=1)
     return np.where(pair < 0, np.arange(tree.node_count)[:, None], pair)
 
 
-def _node_depths(tree: Any) -> NDArray[np.int64]:
+def _node_depths(tree: Any) -> Integers:
     """Return the depth of every node, the root's being 0; parents come before their children."""
     depth = np.zeros(tree.node_count, dtype=np.int64)
     for node, pair in enumerate(_children(tree)):
@@ -130,7 +130,7 @@ class IsolationForest(Baseline):
     n_estimators: Count = 100
     seed: Seed32 = 0
 
-    def _fitted_form(self, rows: Floats) -> ArrayForm:
+    def _fitted_form(self, rows: Singles) -> ArrayForm:
         from sklearn.ensemble import IsolationForest as Forest
 
         return IsolationTrees.export(Forest(n_estimators=self.n_estimators, random_state=self.seed).fit(rows))

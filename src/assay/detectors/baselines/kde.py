@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from assay.detectors.base import Doubles, Floats
+from assay.arrays import Doubles, Singles
 from assay.detectors.baselines.base import BLOCK_DISTANCES, ArrayForm, Baseline
 from assay.parameters import Positive
 from assay.parts import Array
@@ -34,7 +34,7 @@ class GaussianKernels(ArrayForm):
 
     stored: ClassVar[Mapping[str, str]] = {"rows": "float32 m n_features", "bandwidth": "float64 1"}
 
-    rows: Floats
+    rows: Singles
     bandwidth: float
     centres: Doubles = field(init=False, repr=False, compare=False)
 
@@ -42,11 +42,11 @@ class GaussianKernels(ArrayForm):
         object.__setattr__(self, "centres", self.rows.astype(np.float64))
 
     @classmethod
-    def export(cls, estimator: Any, rows: Floats) -> Self:
+    def export(cls, estimator: Any, rows: Singles) -> Self:
         """Take over a `sklearn.neighbors.KernelDensity` fitted on the rows."""
         return cls(rows, float(estimator.bandwidth_))
 
-    def score(self, rows: Floats) -> Doubles:
+    def score(self, rows: Singles) -> Doubles:
         """Return the negative log densities."""
         n_centres, width = self.centres.shape
         normaliser = np.log(n_centres) + width * (np.log(self.bandwidth) + np.log(2.0 * np.pi) / 2.0)
@@ -89,7 +89,7 @@ class KernelDensity(Baseline):
 
     bandwidth: Positive | Literal["scott"] = "scott"
 
-    def _fitted_form(self, rows: Floats) -> ArrayForm:
+    def _fitted_form(self, rows: Singles) -> ArrayForm:
         from sklearn.neighbors import KernelDensity as Density
 
         return GaussianKernels.export(Density(bandwidth=self.bandwidth).fit(rows.astype(np.float64)), rows)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from scipy.spatial import cKDTree
 
-from assay.detectors.base import Doubles, Floats
+from assay.arrays import Doubles, Singles
 from assay.detectors.baselines.base import ArrayForm, Baseline
 from assay.errors import TrainingError
 from assay.parameters import Count
@@ -42,7 +42,7 @@ class LocalOutlierFactors(ArrayForm):
         "n_neighbors": "int32 1",
     }
 
-    rows: Floats
+    rows: Singles
     reach: Doubles
     density: Doubles
     n_neighbors: int
@@ -58,7 +58,7 @@ class LocalOutlierFactors(ArrayForm):
         reach = np.ascontiguousarray(estimator._distances_fit_X_[:, k - 1], dtype=np.float64)
         return cls(np.array(estimator._fit_X, dtype=np.float32), reach, estimator._lrd, k)
 
-    def score(self, rows: Floats) -> Doubles:
+    def score(self, rows: Singles) -> Doubles:
         """Return the mean density of the neighbours over the row's own (definition 7)."""
         distances, neighbours = self.tree.query(rows.astype(np.float64), k=np.arange(1, self.n_neighbors + 1))
         reachability = np.maximum(distances, self.reach[neighbours]).mean(axis=1)
@@ -93,7 +93,7 @@ class LocalOutlierFactor(Baseline):
 
     n_neighbors: Count = 20
 
-    def _fitted_form(self, rows: Floats) -> ArrayForm:
+    def _fitted_form(self, rows: Singles) -> ArrayForm:
         from sklearn.neighbors import LocalOutlierFactor as Factor
 
         if self.n_neighbors >= len(rows):

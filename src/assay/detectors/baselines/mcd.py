@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.detectors.base import Doubles, Floats
+from assay.arrays import Doubles, Singles
 from assay.detectors.baselines.base import ArrayForm, Baseline
 from assay.errors import TrainingError
 from assay.parameters import Seed32
@@ -50,7 +50,7 @@ class Mahalanobis(ArrayForm):
         variances = np.maximum(variances, SMALLEST_VARIANCE * variances.mean())
         return cls(columns.astype(np.int32), estimator.location_, directions / np.sqrt(variances))
 
-    def score(self, rows: Floats) -> Doubles:
+    def score(self, rows: Singles) -> Doubles:
         """Return the squared distances."""
         centred = rows[:, self.columns] - self.location
         return np.asarray(np.square(centred @ self.whitening).sum(axis=1), dtype=np.float64)
@@ -75,7 +75,7 @@ class MinimumCovarianceDeterminant(Baseline):
 
     seed: Seed32 = 0
 
-    def _fitted_form(self, rows: Floats) -> ArrayForm:
+    def _fitted_form(self, rows: Singles) -> ArrayForm:
         from sklearn.covariance import MinCovDet
 
         columns = np.flatnonzero((rows != rows[0]).any(axis=0))

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 
-from assay.detectors.base import FLOAT32_MAX, Doubles, Floats, check_rows, require_fitted
+from assay.arrays import Doubles, Singles
+from assay.detectors.base import FLOAT32_MAX, check_rows, require_fitted
 from assay.detectors.baselines.base import ArrayForm, Baseline
 from assay.errors import TrainingError
 from assay.parameters import Count, Share
@@ -54,12 +55,12 @@ class PrincipalResiduals(ArrayForm):
         components = np.ascontiguousarray(estimator.components_[:n_components])
         return cls(estimator.mean_, components, np.array([noise]))
 
-    def codes(self, rows: Floats) -> Doubles:
+    def codes(self, rows: Singles) -> Doubles:
         """Return the coordinates along the components, of shape (n, q); row by row, like the scores."""
         centred = rows.astype(np.float64) - self.mean
         return np.asarray((self.components @ centred[:, :, None])[:, :, 0], dtype=np.float64)
 
-    def score(self, rows: Floats) -> Doubles:
+    def score(self, rows: Singles) -> Doubles:
         """Return the standardised squared errors; row by row, so that no product depends on the batch."""
         centred = rows.astype(np.float64) - self.mean
         errors = centred - (self.components.T @ self.codes(rows)[:, :, None])[:, :, 0]
@@ -87,13 +88,13 @@ class PrincipalComponents(Baseline):
 
     n_components: Count | Share = 0.9
 
-    def embed(self, X: Floats) -> Floats:
+    def embed(self, X: Singles) -> Singles:
         """Return the coordinates of rows (n, d) along the leading components, as one member, of shape (1, n, k)."""
         require_fitted(self, "form_")
         codes = cast(PrincipalResiduals, self.form_).codes(check_rows(X, self.n_features_in_))
         return np.clip(codes, -FLOAT32_MAX, FLOAT32_MAX).astype(np.float32)[None]
 
-    def _fitted_form(self, rows: Floats) -> ArrayForm:
+    def _fitted_form(self, rows: Singles) -> ArrayForm:
         from sklearn.decomposition import PCA
 
         n_varying = int((rows != rows[0]).any(axis=0).sum())

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from assay.detectors.base import Floats, require_fitted
+from assay.arrays import Singles
+from assay.detectors.base import require_fitted
 from assay.detectors.training.neural import Fitting, NeuralDetector
 from assay.networks.build import Coder, autoencoder
 from assay.parameters import Count, ImageShape, Widths
@@ -47,12 +48,12 @@ class Autoencoder(NeuralDetector):
     latent_dim: Count = 8
     image_shape: ImageShape | None = None
 
-    def reconstruct(self, X: Floats) -> Floats:
+    def reconstruct(self, X: Singles) -> Singles:
         """Return every member's reconstruction of rows (n, d), of shape (S, n, d)."""
         require_fitted(self, "network_")
         return self._mapped(self.network_.forward, X)
 
-    def embed(self, X: Floats) -> Floats:
+    def embed(self, X: Singles) -> Singles:
         """Return every member's codes of rows (n, d), of shape (S, n, latent_dim)."""
         require_fitted(self, "network_")
         return self._mapped(self.network_.encode, X)

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from assay.detectors.base import Floats, require_fitted
+from assay.arrays import Singles
+from assay.detectors.base import require_fitted
 from assay.detectors.methods.lstm_predictor import predictor
 from assay.detectors.training.loop import pinned_threads
 from assay.detectors.training.neural import Fitting, NeuralDetector
@@ -201,7 +202,7 @@ class Contradicting(NeuralDetector):
     image_shape: ImageShape | None = None
     series_shape: SeriesShape | None = None
 
-    def embed(self, X: Floats) -> Floats:
+    def embed(self, X: Singles) -> Singles:
         """Return every member's codes of rows (n, d), of shape (S, n, latent_dim).
 
         The LSTM has none: with base "lstm_predictor" the rows themselves stand in for them, as one member.
@@ -237,7 +238,7 @@ class Contradicting(NeuralDetector):
         fitting.run(terms.loss, data, self._schedule(), companions=(known, k), held_out_loss=terms.held_out)
         self._check(fitting, untrained.cpu(), losses_of(network, some.cpu()), losses_of(network, labelled.cpu()))
 
-    def _some(self, rows: Floats, fitting: Fitting) -> Tensor:
+    def _some(self, rows: Singles, fitting: Fitting) -> Tensor:
         """Return the first rows for every member, on the device of the training."""
         return torch.tensor(rows[:WATCHED], device=fitting.compute.device).expand(self.members, -1, -1)
 

@@ -8,7 +8,8 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from assay.detectors.base import Floats, require_fitted
+from assay.arrays import Singles
+from assay.detectors.base import require_fitted
 from assay.detectors.training.balancing import balanced
 from assay.detectors.training.neural import Fitting, NeuralDetector
 from assay.detectors.training.updates import Schedule
@@ -53,7 +54,7 @@ class DevNet(NeuralDetector):
     epochs: Count = 100
     weight_decay: Rates = 1e-2
 
-    def embed(self, X: Floats) -> Floats:
+    def embed(self, X: Singles) -> Singles:
         """Return every member's last hidden layer of rows (n, d), of shape (S, n, k): what the score is linear in."""
         require_fitted(self, "network_")
         return self._mapped(self.network_[:-1], X)

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from assay.detectors.base import Floats, require_fitted
+from assay.arrays import Singles
+from assay.detectors.base import require_fitted
 from assay.detectors.training.loop import pinned_threads
 from assay.detectors.training.neural import Fitting, NeuralDetector
 from assay.detectors.training.updates import Schedule
@@ -94,7 +95,7 @@ class HypersphereDetector(NeuralDetector):
     epochs: Count = 50
     learning_rate: PositiveRates = 1e-3
 
-    def embed(self, X: Floats) -> Floats:
+    def embed(self, X: Singles) -> Singles:
         """Return every member's codes of rows (n, d), of shape (S, n, latent_dim)."""
         require_fitted(self, "network_")
         return self._mapped(self.network_.encode, X)
@@ -136,7 +137,7 @@ class HypersphereDetector(NeuralDetector):
         pair = _Pair(cast(Hypersphere, fitting.network).encode, decode)
         fitting.run(pair.forward, [fitting.rows], self._schedule(epochs=self.pretrain_epochs), network=pair)
 
-    def _place_center(self, network: Hypersphere, rows: Floats) -> Tensor:
+    def _place_center(self, network: Hypersphere, rows: Singles) -> Tensor:
         """Put the centre where a first forward pass maps the rows to; return the spread of the codes."""
         codes = _codes(network.train(), rows)
         center = codes.mean(dim=1, keepdim=True)
@@ -148,14 +149,14 @@ class HypersphereDetector(NeuralDetector):
         return cast(Tensor, self.network_(x))
 
 
-def passes(rows: Floats, members: int) -> Iterator[Tensor]:
+def passes(rows: Singles, members: int) -> Iterator[Tensor]:
     """Yield rows (n, d) in float32 for every member, in about equal chunks of shape (S, some, d)."""
     chunks = -(-len(rows) // PASS_ROWS)
     for chunk in np.array_split(rows, chunks):
         yield torch.tensor(chunk).expand(members, -1, -1)
 
 
-def _codes(network: Hypersphere, rows: Floats) -> Tensor:
+def _codes(network: Hypersphere, rows: Singles) -> Tensor:
     with torch.no_grad(), pinned_threads():
         parts = [network.encode(x) for x in passes(rows, len(network.center))]
         return torch.cat(parts, dim=1)

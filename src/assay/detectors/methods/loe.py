@@ -8,10 +8,9 @@ from typing import Annotated, ClassVar, Literal, cast
 import numpy as np
 import torch
 from annotated_types import Gt, Lt
-from numpy.typing import NDArray
 from torch import Tensor
 
-from assay.detectors.base import Floats
+from assay.arrays import Flags, Singles
 from assay.detectors.methods.hypersphere import Hypersphere, HypersphereDetector, anomaly_loss, passes, pseudo_huber
 from assay.detectors.training.loop import pinned_threads
 from assay.detectors.training.neural import Fitting
@@ -95,16 +94,16 @@ class LatentOutlierExposure(HypersphereDetector):
         fitting.run(normal_loss, [fitting.rows], self._schedule(epochs=WARM_UP), before=before)
         fitting.run(loss, [fitting.rows], self._schedule(), before=before + WARM_UP)
         self.suspicion_ = self._suspicion(network.eval(), fitting.rows)
-        self.suspects_: NDArray[np.bool_] = np.zeros(len(fitting.rows), dtype=np.bool_)
+        self.suspects_: Flags = np.zeros(len(fitting.rows), dtype=np.bool_)
         self.suspects_[np.argsort(-self.suspicion_, kind="stable")[: self._n_suspects(len(fitting.rows))]] = True
 
     def _n_suspects(self, n_rows: int) -> int:
         return min(max(1, round(self.contamination * n_rows)), n_rows // 2)
 
-    def _suspicion(self, network: Hypersphere, rows: Floats) -> Floats:
+    def _suspicion(self, network: Hypersphere, rows: Singles) -> Singles:
         with torch.no_grad(), pinned_threads():
             h = pseudo_huber(torch.cat([network(x) for x in passes(rows, self.members)], dim=1))
-            found: Floats = (h - anomaly_loss(h)).mean(dim=0).numpy()
+            found: Singles = (h - anomaly_loss(h)).mean(dim=0).numpy()
         return found
 
     def _member_scores(self, x: Tensor) -> Tensor:

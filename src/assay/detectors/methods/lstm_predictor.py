@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from assay.detectors.base import Floats, require_fitted
+from assay.arrays import Singles
+from assay.detectors.base import require_fitted
 from assay.detectors.training.neural import Fitting, NeuralDetector
 from assay.errors import ConfigError, TrainingError
 from assay.networks.recurrent import RecurrentPredictor
@@ -53,7 +54,7 @@ class LSTMPredictor(NeuralDetector):
     members: Count = 3
     series_shape: SeriesShape | None = None
 
-    def predict_steps(self, X: Floats) -> Floats:
+    def predict_steps(self, X: Singles) -> Singles:
         """Return every member's prediction of the steps after the context, of shape (S, n, steps * channels)."""
         require_fitted(self, "network_")
         return self._mapped(self.network_.forward, X)

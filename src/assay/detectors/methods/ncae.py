@@ -9,11 +9,10 @@ from typing import Annotated, Any, ClassVar, Literal, cast
 import numpy as np
 import torch
 from annotated_types import Ge, Le
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from assay.detectors.base import Doubles, Floats
+from assay.arrays import Doubles, Flags, Singles
 from assay.detectors.methods.autoencoder import Autoencoder
 from assay.detectors.training.loop import pinned_threads
 from assay.detectors.training.neural import CHUNK, Fitting
@@ -169,8 +168,8 @@ class NormalityCalibratedAutoencoder(Autoencoder):
                 f"{float(variety.min()):.1g} of the rows'), so rows were compared with a single one"
             )
         self.tau_ = float(game.tau.mean())
-        self.suspicion_: Floats = _suspicion(game, self.epochs).mean(axis=0).astype(np.float32)
-        self.suspects_: NDArray[np.bool_] = np.zeros(len(rows), dtype=np.bool_)
+        self.suspicion_: Singles = _suspicion(game, self.epochs).mean(axis=0).astype(np.float32)
+        self.suspects_: Flags = np.zeros(len(rows), dtype=np.bool_)
         self.suspects_[np.argsort(-self.suspicion_, kind="stable")[: math.ceil(self.tau_ * len(rows) - TINY)]] = True
 
     def _require_spread(self, codes: Tensor, least: float) -> None:

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn import functional
 
-from assay.detectors.base import Doubles, Floats
+from assay.arrays import Doubles, Singles
 from assay.detectors.methods.autoencoder import Autoencoder
 from assay.detectors.training.loop import pinned_threads
 from assay.detectors.training.neural import CHUNK, Fitting
@@ -163,7 +163,7 @@ mixed_precision, compiled, seed
             for member, differences in enumerate(self._differences(fitting, network)):
                 network.whitening.settle(member, *whitening_of(differences.astype(np.float64)))
 
-    def _differences(self, fitting: Fitting, network: PathwayCoder) -> Floats:
+    def _differences(self, fitting: Fitting, network: PathwayCoder) -> Singles:
         """Return the differences of each member's pick of training rows, in its order, of shape (S, m, p)."""
         if len(fitting.rows) < LEAST_ROWS:
             raise TrainingError(
@@ -173,7 +173,7 @@ mixed_precision, compiled, seed
         picks = np.stack([stream.permutation(len(fitting.rows))[:MOST_ROWS] for stream in fitting.streams])
         with torch.inference_mode(), pinned_threads():
             parts = [network.differences(torch.from_numpy(fitting.rows[rows])) for rows in _chunks(picks)]
-        found: Floats = torch.cat(parts, dim=1).numpy()
+        found: Singles = torch.cat(parts, dim=1).numpy()
         return found
 
     def _member_scores(self, x: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ from typing import Annotated, ClassVar, cast
 from annotated_types import Ge
 from torch import Tensor
 
-from assay.detectors.base import Floats, require_fitted
+from assay.arrays import Singles
+from assay.detectors.base import require_fitted
 from assay.detectors.training.neural import Fitting, NeuralDetector
 from assay.errors import TrainingError
 from assay.networks.coupling import CouplingFlow
@@ -57,7 +58,7 @@ class RealNVP(NeuralDetector):
     hidden: Widths = (64,)
     noise_scale: NotNegative = 0.05
 
-    def embed(self, X: Floats) -> Floats:
+    def embed(self, X: Singles) -> Singles:
         """Return every member's latent rows z of rows (n, d), of shape (S, n, d)."""
         require_fitted(self, "network_")
         return self._mapped(lambda x: self.network_(x)[0], X)

@@ -13,16 +13,8 @@ from annotated_types import Predicate
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-from assay.detectors.base import (
-    CHUNK,
-    Floats,
-    Progress,
-    check_labels,
-    check_rows,
-    require_fitted,
-    require_varied,
-    score_rows,
-)
+from assay.arrays import Singles
+from assay.detectors.base import CHUNK, Progress, check_labels, check_rows, require_fitted, require_varied, score_rows
 from assay.detectors.plugged.isolation import isolated
 from assay.detectors.plugged.probe import probe_rows, require_steady, rows_to_compare
 from assay.detectors.plugged.recipe import PATH, Recipe, fitted
@@ -79,7 +71,7 @@ class External(BaseEstimator):  # type: ignore[misc]
         self._recipe(np.empty((0, 1), dtype=np.float32)).estimator()
         return self
 
-    def fit(self, X: Floats, y: NDArray[Any] | None = None, *, progress: Progress | None = None) -> Self:
+    def fit(self, X: Singles, y: NDArray[Any] | None = None, *, progress: Progress | None = None) -> Self:
         """Fit on rows of shape (n, d); there is no progress to report.
 
         Raises
@@ -103,7 +95,7 @@ class External(BaseEstimator):  # type: ignore[misc]
         require_varied(self.path, self.decision_function(rows_to_compare(rows)))
         return self
 
-    def decision_function(self, X: Floats) -> Floats:
+    def decision_function(self, X: Singles) -> Singles:
         """Return scores of shape (n,) of rows (n, d); higher = more anomalous."""
         require_fitted(self, "recipe_")
         rows = check_rows(X, self.n_features_in_)
@@ -128,7 +120,7 @@ class External(BaseEstimator):  # type: ignore[misc]
         detector.n_features_in_ = config["n_features"]
         return detector
 
-    def _recipe(self, rows: Floats) -> Recipe:
+    def _recipe(self, rows: Singles) -> Recipe:
         check_parameters(f"detector {self.kind!r}", type(self), self.get_params(deep=False))
         try:
             params = json.dumps(dict(self.params or {}), sort_keys=True, allow_nan=False)

@@ -6,10 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from assay.detectors.base import (
-    Doubles,
-    Floats,
-)
+from assay.arrays import Doubles, Singles
 from assay.errors import TrainingError
 
 PROBE_ROWS = 32
@@ -20,23 +17,23 @@ MOST_COMPARED_ROWS = 1_000
 class Scores(Protocol):
     """Anything that scores checked rows in float64."""
 
-    def score(self, rows: Floats) -> Doubles:
+    def score(self, rows: Singles) -> Doubles:
         """Return scores of shape (n,); higher = more anomalous."""
         ...
 
 
-def probe_rows(rows: Floats) -> Floats:
+def probe_rows(rows: Singles) -> Singles:
     """Return the few training rows, evenly spaced, that a detector is probed with."""
     return rows[:: max(1, len(rows) // PROBE_ROWS)]
 
 
-def rows_to_compare(rows: Floats) -> Floats:
+def rows_to_compare(rows: Singles) -> Singles:
     """Return some training rows, and rows between them: a row is its own neighbour, those are not."""
     some = rows[:: max(1, len(rows) // MOST_COMPARED_ROWS)]
     return np.concatenate([some, some / 2 + np.roll(some, 1, axis=0) / 2])
 
 
-def require_steady(kind: str, form: Scores, rows: Floats) -> None:
+def require_steady(kind: str, form: Scores, rows: Singles) -> None:
     """Score some rows in a batch, again, and one by one, and compare.
 
     Alone and in a batch, scores may differ by a hundred-thousandth of their size and range: the rounding of a

@@ -13,10 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from assay.detectors.base import (
-    Doubles,
-    Floats,
-)
+from assay.arrays import Doubles, Singles
 from assay.detectors.plugged.isolation import isolated
 from assay.errors import ConfigError, TrainingError
 
@@ -45,7 +42,7 @@ class Recipe:
     params: str
     seed: int
     digest: str
-    rows: Floats = field(repr=False, compare=False)
+    rows: Singles = field(repr=False, compare=False)
 
     def estimator(self) -> Any:
         """Return the estimator, not fitted.
@@ -110,7 +107,7 @@ class _Native:
     def __init__(self, path: str, estimator: Any) -> None:
         self.path, self.estimator = path, estimator
 
-    def score(self, rows: Floats) -> Doubles:
+    def score(self, rows: Singles) -> Doubles:
         method = _score_method(self.path)
         try:
             scores = np.asarray(getattr(self.estimator, method)(rows.astype(np.float64)), dtype=np.float64)

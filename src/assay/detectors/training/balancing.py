@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-from numpy.typing import NDArray
-
-from assay.detectors.base import Labels
+from assay.arrays import Flags, Labels
 from assay.errors import TrainingError
 
 
-def balanced(kind: str, labels: Labels, batch_size: int) -> tuple[int, tuple[NDArray[np.bool_], int]]:
+def balanced(kind: str, labels: Labels, batch_size: int) -> tuple[int, tuple[Flags, int]]:
     """Return how many ordinary rows a batch gets, and the labelled anomalies that join it as `companions`.
 
     Parameters

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from assay.arrays import Flags, Integers
 from assay.detectors.training.updates import Schedule
 
 HELD_OUT = 0.1
@@ -26,7 +27,7 @@ class Batches:
         schedule: Schedule,
         streams: Sequence[np.random.Generator],
         noise: int,
-        companions: tuple[NDArray[np.bool_], int] | None,
+        companions: tuple[Flags, int] | None,
         device: torch.device,
     ) -> None:
         self.data = [torch.tensor(array, device=device) for array in data]
@@ -43,7 +44,7 @@ class Batches:
         drawn = [stream.standard_normal((n_rows, self.noise), dtype=np.float32) for stream in self.streams]
         return torch.from_numpy(np.stack(drawn)).to(self.device)
 
-    def _draw_companions(self) -> NDArray[np.int64]:
+    def _draw_companions(self) -> Integers:
         """Return which companions join each batch of an epoch, of shape (S, batches * companions of one)."""
         wanted = self.n_steps * self.n_companions
         rounds = math.ceil(wanted / len(self.companions))

@@ -19,13 +19,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from assay.arrays import Flags, Singles
 from assay.detectors.base import Progress
 from assay.detectors.training.batches import Batches
 from assay.detectors.training.checkpoints import Checkpoint, fingerprint
 from assay.detectors.training.updates import Loss, Schedule, Step, Update
 from assay.errors import ConfigError, TrainingError
-
-Losses = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +84,7 @@ def train(
     compute: Compute,
     held_out_loss: Loss | None = None,
     noise: int = 0,
-    companions: tuple[NDArray[np.bool_], int] | None = None,
+    companions: tuple[Flags, int] | None = None,
     after_epoch: Callable[[int], None] | None = None,
     progress: Progress | None = None,
     checkpoint: Path | None = None,
@@ -146,7 +145,7 @@ def train(
         network.to("cpu")
 
 
-def _require_rows(n_rows: int, companions: tuple[NDArray[np.bool_], int] | None) -> None:
+def _require_rows(n_rows: int, companions: tuple[Flags, int] | None) -> None:
     n_ordinary = n_rows if companions is None else int((~companions[0]).sum())
     if n_ordinary < 2:
         besides = "" if n_ordinary == n_rows else f" beside {n_rows - n_ordinary} labelled anomalies"
@@ -236,7 +235,7 @@ class _Run:
         with torch.autocast("cuda", dtype=torch.bfloat16):
             return loss(*batch).float()
 
-    def _epoch(self) -> Losses:
+    def _epoch(self) -> Singles:
         """Take one pass over each member's rows; return the mean losses of the last step, of shape (S,)."""
         total = torch.zeros(len(self.active), device=self.compute.device)
         self.network.train()
@@ -249,19 +248,19 @@ class _Run:
                 update.apply(gradients)
             self.first_step = False
             total += losses.detach()
-        mean: Losses = (total / self.batches.n_steps).cpu().numpy()
+        mean: Singles = (total / self.batches.n_steps).cpu().numpy()
         return mean
 
-    def _held_out(self) -> Losses:
+    def _held_out(self) -> Singles:
         """Return the mean loss of each member on its held-out rows, of shape (S,)."""
         self.network.eval()
         with torch.no_grad():
             parts = [self._losses(self.held_out_loss, batch).sum(dim=1) for batch in self.batches.held_out()]
-        mean: Losses = (torch.stack(parts).sum(dim=0) / self.batches.held.shape[1]).cpu().numpy()
+        mean: Singles = (torch.stack(parts).sum(dim=0) / self.batches.held.shape[1]).cpu().numpy()
         return mean
 
     @torch.no_grad()
-    def _keep_best(self, held: Losses, epoch: int, patience: int) -> None:
+    def _keep_best(self, held: Singles, epoch: int, patience: int) -> None:
         better = self.active & (held < self.best_loss)
         self.best_loss[better], self.best_epoch[better] = held[better], epoch
         for name, value in self.state.items():
@@ -272,7 +271,7 @@ class _Run:
                     self.best[name][member] = value[member]
         self.active &= epoch - self.best_epoch < patience
 
-    def _require_finite(self, losses: Losses, epoch: int) -> None:
+    def _require_finite(self, losses: Singles, epoch: int) -> None:
         bad = np.flatnonzero(self.active & ~np.isfinite(losses))
         if bad.size:
             raise TrainingError(

@@ -13,11 +13,9 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
+from assay.arrays import Doubles, Labels, Singles
 from assay.detectors.base import (
     FLOAT32_MAX,
-    Doubles,
-    Floats,
-    Labels,
     Progress,
     check_labels,
     check_rows,
@@ -59,7 +57,7 @@ class Fitting:
         Fallbacks that were taken, for the record.
     """
 
-    rows: Floats
+    rows: Singles
     labels: Labels
     network: nn.Module
     streams: list[np.random.Generator]
@@ -161,7 +159,7 @@ class NeuralDetector(BaseEstimator):  # type: ignore[misc]
 
     def fit(
         self,
-        X: Floats,
+        X: Singles,
         y: NDArray[Any] | None = None,
         *,
         progress: Progress | None = None,
@@ -203,7 +201,7 @@ class NeuralDetector(BaseEstimator):  # type: ignore[misc]
         require_one_each(self.kind, self.members, params)
         return self
 
-    def decision_function(self, X: Floats) -> Floats:
+    def decision_function(self, X: Singles) -> Singles:
         """Return scores of shape (n,) of rows (n, d); higher = more anomalous.
 
         A score beyond float32 becomes its largest value, never infinity.
@@ -266,16 +264,16 @@ class NeuralDetector(BaseEstimator):  # type: ignore[misc]
     def _chunk(self) -> int:
         return max(1, min(CHUNK, MEMBER_ROWS // self.members))
 
-    def _stacked(self, rows: Floats) -> Tensor:
+    def _stacked(self, rows: Singles) -> Tensor:
         """Return rows (n, d) in float64 for every member, of shape (S, n, d)."""
         return torch.tensor(rows, dtype=torch.float64).expand(self.members, -1, -1)
 
-    def _mean_scores(self, rows: Floats) -> Doubles:
+    def _mean_scores(self, rows: Singles) -> Doubles:
         with torch.inference_mode():
             scores: Doubles = self._member_scores(self._stacked(rows)).mean(dim=0).numpy()
         return np.clip(scores, -FLOAT32_MAX, FLOAT32_MAX)
 
-    def _mapped(self, function: Callable[[Tensor], Tensor], X: Floats) -> Floats:
+    def _mapped(self, function: Callable[[Tensor], Tensor], X: Singles) -> Singles:
         """Apply a function of stacked rows to checked rows, in chunks; return finite float32 of shape (S, n, ...)."""
         rows = check_rows(X, self.n_features_in_)
         starts = range(0, max(1, len(rows)), self._chunk)

@@ -11,15 +11,14 @@ import numpy as np
 from annotated_types import Ge
 from numpy.typing import NDArray
 
+from assay.arrays import Integers, Labels, Singles
 from assay.data.modalities.registry import load_scaler, modality_of_network
 from assay.data.scaling import Scaler
-from assay.detectors.base import Detector, Floats, Labels, Progress, check_rows, require_fitted
+from assay.detectors.base import Detector, Progress, check_rows, require_fitted
 from assay.detectors.wrappers.wrapper import Wrapper
 from assay.errors import TrainingError
 from assay.families import inner_part
 from assay.parts import Array, Part
-
-Folds = NDArray[np.int64]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -88,7 +87,7 @@ class Cross(Wrapper):
         """K."""
         return self.folds
 
-    def decision_function(self, X: Floats) -> Floats:
+    def decision_function(self, X: Singles) -> Singles:
         """Return the folds' mean scores of rows (n, d), of shape (n,)."""
         scores = self.fold_scores(X)
         total = np.zeros(scores.shape[1])
@@ -96,19 +95,19 @@ class Cross(Wrapper):
             total += one
         return np.asarray(total / len(scores), dtype=np.float32)
 
-    def fold_scores(self, X: Floats) -> Floats:
+    def fold_scores(self, X: Singles) -> Singles:
         """Return the scores of rows (n, d) by each fold's detector, of shape (K, n)."""
         require_fitted(self, "detectors_")
         rows = check_rows(X, self.n_features_in_)
         folds = zip(self.detectors_, self.scalers_, strict=True)
         return np.stack([detector.decision_function(scaler.transform(rows)) for detector, scaler in folds])
 
-    def fold_of_new(self, X: Floats) -> Folds:
+    def fold_of_new(self, X: Singles) -> Integers:
         """Return the fold that each of the rows (n, d) would belong to as a training row, of shape (n,)."""
         require_fitted(self, "detectors_")
         return fold_of(check_rows(X, self.n_features_in_), self.folds, seed=self.seed)
 
-    def _fit(self, rows: Floats, labels: Labels, progress: Progress | None) -> None:
+    def _fit(self, rows: Singles, labels: Labels, progress: Progress | None) -> None:
         usual = np.flatnonzero(labels != 1)
         self.fold_of_ = fold_of(rows[usual], self.folds, seed=self.seed)
         self._require_rows()
@@ -126,7 +125,7 @@ class Cross(Wrapper):
             self.detectors_.append(detector)
             self.scalers_.append(scaler)
 
-    def _fitted(self, fold: int, rows: Floats, labels: Labels, progress: Progress | None) -> Detector:
+    def _fitted(self, fold: int, rows: Singles, labels: Labels, progress: Progress | None) -> Detector:
         """Return the detector of a fold, fitted on the rows of the others."""
 
         def tell(epoch: int, epochs: int, loss: float) -> None:
@@ -177,7 +176,7 @@ class Cross(Wrapper):
             self.scalers_[-1].transform(np.zeros((1, self.n_features_in_), dtype=np.float32))
 
 
-def fold_of(rows: Floats, folds: int, *, seed: int) -> Folds:
+def fold_of(rows: Singles, folds: int, *, seed: int) -> Integers:
     """Return the fold of each of the rows (n, d), of shape (n,): a hash of seed and content, modulo `folds`."""
     start = blake2b(f"{seed}|".encode(), digest_size=8)
     found = np.empty(len(rows), dtype=np.int64)

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.detectors.base import Doubles, Floats
+from assay.arrays import Doubles, Flags, Integers, Singles
 
-Flags = NDArray[np.bool_]
 Places = NDArray[np.intp]
-Numbers = NDArray[np.int64]
 
 NEIGHBOURS = 5
 SMALLEST = 12
@@ -45,7 +43,7 @@ class Findings:
 
     suspicion: Doubles
     separation: Doubles
-    groups: Numbers
+    groups: Integers
 
     def bounds(self, verified: Flags) -> tuple[float, float]:
         """Return the lower and upper bound on the share of clustered contaminants (see `Trimmed`).
@@ -77,7 +75,7 @@ class Group:
     separation: float
 
 
-def suspect(rows: Floats, verified: Flags, *, most: float, seed: int) -> Findings:
+def suspect(rows: Singles, verified: Flags, *, most: float, seed: int) -> Findings:
     """Search rows (n, d) for groups apart from the bulk, each of at most the share `most` of them.
 
     Groups that verified normal rows vouch for are left out: were a group normal, it would hold as large a share of
@@ -114,7 +112,7 @@ def _most_separate(found: Sequence[Group], n: int) -> Doubles:
     return separation
 
 
-def _numbers(found: Sequence[Group], n: int) -> Numbers:
+def _numbers(found: Sequence[Group], n: int) -> Integers:
     """Number the suspect groups; of a group around others the rows that are left join those, where they are few."""
     numbers = np.zeros(n, dtype=np.int64)
     for group in found:
@@ -126,14 +124,14 @@ def _numbers(found: Sequence[Group], n: int) -> Numbers:
     return numbers
 
 
-def own_reach(rows: Floats) -> Doubles:
+def own_reach(rows: Singles) -> Doubles:
     """Return the distance of each of the rows (n, d) to its 5th nearest, at least the median or else above 0."""
     own = _nearest(rows, rows, NEIGHBOURS + 1)[:, -1]  # a row is its own first neighbour
     least = float(np.median(own)) or float(own[own > 0].min(initial=np.inf))
     return np.maximum(own, least if np.isfinite(least) else 1.0)
 
 
-def usual_separation(rows: Floats, own: Doubles, *, largest: int, seed: int) -> Callable[[int], float]:
+def usual_separation(rows: Singles, own: Doubles, *, largest: int, seed: int) -> Callable[[int], float]:
     """Return the function from the size of a group to the separation that is usual for neighbourhoods of that size.
 
     Measured at six sizes from 12 to `largest`, around 60 of the rows (n, d), of whose neighbourhoods at most 50 members
@@ -173,7 +171,7 @@ def _squared_distances(rows: Doubles, squares: Doubles, places: Places) -> Doubl
     return np.maximum(squares[places][:, None] + squares - 2 * (rows[places] @ rows.T), 0)
 
 
-def entry_reach(rows: Floats, *, seed: int) -> Doubles:
+def entry_reach(rows: Singles, *, seed: int) -> Doubles:
     """Return the reach at which each row of (n, d) enters the growing core, of shape (n,).
 
     To be quick, the reach grows to the smallest 2 % of the distances that are left, not to the very smallest.
@@ -198,7 +196,7 @@ def entry_reach(rows: Floats, *, seed: int) -> Doubles:
     return entered
 
 
-def _nearest(rows: Floats, among: Floats, k: int) -> Doubles:
+def _nearest(rows: Singles, among: Singles, k: int) -> Doubles:
     """Return the distances from rows (n, d) to their k nearest `among` others, of shape (n, k), ascending."""
     from sklearn.neighbors import NearestNeighbors
 
@@ -206,7 +204,7 @@ def _nearest(rows: Floats, among: Floats, k: int) -> Doubles:
     return np.asarray(search.kneighbors(rows.astype(np.float64))[0], dtype=np.float64)
 
 
-def _groups(rows: Floats, entrants: Places, reach: Doubles) -> Iterator[Places]:
+def _groups(rows: Singles, entrants: Places, reach: Doubles) -> Iterator[Places]:
     """Yield the groups of at least 12 entrants that hang together by neighbours within the reach of both."""
     from scipy.sparse.csgraph import connected_components
     from sklearn.neighbors import kneighbors_graph
@@ -221,7 +219,7 @@ def _groups(rows: Floats, entrants: Places, reach: Doubles) -> Iterator[Places]:
         yield entrants[labels == label]
 
 
-def _gap(rows: Floats, group: Places) -> float:
+def _gap(rows: Singles, group: Places) -> float:
     """Return the median distance from a group's rows to their 5th nearest row outside it."""
     outside = np.delete(rows, group, axis=0)
     return float(np.median(_nearest(rows[group], outside, NEIGHBOURS)[:, -1]))

@@ -9,17 +9,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.detectors.base import (
-    FLOAT32_MAX,
-    Detector,
-    Doubles,
-    Floats,
-    Labels,
-    Progress,
-    check_rows,
-    latent_codes,
-    require_fitted,
-)
+from assay.arrays import Doubles, Labels, Singles
+from assay.detectors.base import FLOAT32_MAX, Detector, Progress, check_rows, latent_codes, require_fitted
 from assay.detectors.wrappers.wrapper import Wrapper
 from assay.errors import InputError
 from assay.parts import Array
@@ -59,17 +50,17 @@ class Rescaled(Wrapper):
 
     scaler: Literal["minmax"] = "minmax"
 
-    def decision_function(self, X: Floats) -> Floats:
+    def decision_function(self, X: Singles) -> Singles:
         """Return the inner detector's scores of the scaled rows, of shape (n,)."""
         require_fitted(self, "detector_")
         return self.detector_.decision_function(self._scaled(check_rows(X, self.n_features_in_)))
 
-    def embed(self, X: Floats) -> Floats:
+    def embed(self, X: Singles) -> Singles:
         """Return the inner detector's codes, of shape (S, n, k), or the scaled rows where it has no latent space."""
         require_fitted(self, "detector_")
         return latent_codes(self.detector_, self._scaled(check_rows(X, self.n_features_in_)))
 
-    def _fit(self, rows: Floats, labels: Labels, progress: Progress | None) -> None:
+    def _fit(self, rows: Singles, labels: Labels, progress: Progress | None) -> None:
         if len(rows) == 0:
             raise InputError("there are no training rows to scale; give some")
         self.minimum_: Doubles = rows.min(axis=0).astype(np.float64)
@@ -77,7 +68,7 @@ class Rescaled(Wrapper):
         self.range_: Doubles = np.where(spread > 0, spread, 1.0)
         self.detector_ = self._new(self.seed).fit(self._scaled(rows), progress=progress)
 
-    def _scaled(self, rows: Floats) -> Floats:
+    def _scaled(self, rows: Singles) -> Singles:
         values = (rows.astype(np.float64) - self.minimum_) / self.range_
         return np.clip(values, -FLOAT32_MAX, FLOAT32_MAX).astype(np.float32)
 

@@ -10,7 +10,8 @@ import numpy as np
 from annotated_types import Ge
 from numpy.typing import NDArray
 
-from assay.detectors.base import Detector, Floats, Labels, Progress, check_rows, require_fitted
+from assay.arrays import Labels, Singles
+from assay.detectors.base import Detector, Progress, check_rows, require_fitted
 from assay.detectors.wrappers.wrapper import Wrapper
 from assay.parameters import Count
 
@@ -53,7 +54,7 @@ class Subsampled(Wrapper):
     samples: Count = 20
     sample_size: Annotated[int, Ge(2)] = 256
 
-    def decision_function(self, X: Floats) -> Floats:
+    def decision_function(self, X: Singles) -> Singles:
         """Return the members' mean scores of rows (n, d), of shape (n,)."""
         require_fitted(self, "members_")
         rows = check_rows(X, self.n_features_in_)
@@ -62,7 +63,7 @@ class Subsampled(Wrapper):
             total += member.decision_function(rows)
         return np.asarray(total / len(self.members_), dtype=np.float32)
 
-    def _fit(self, rows: Floats, labels: Labels, progress: Progress | None) -> None:
+    def _fit(self, rows: Singles, labels: Labels, progress: Progress | None) -> None:
         members = []
         for s in range(self.samples):
             rng = np.random.default_rng([self.seed, s])

@@ -11,16 +11,8 @@ from annotated_types import Gt, Lt
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from assay.detectors.base import (
-    FLOAT32_MAX,
-    Detector,
-    Floats,
-    Labels,
-    Progress,
-    check_rows,
-    latent_codes,
-    require_fitted,
-)
+from assay.arrays import Labels, Singles
+from assay.detectors.base import FLOAT32_MAX, Detector, Progress, check_rows, latent_codes, require_fitted
 from assay.detectors.wrappers.forward_search import suspect
 from assay.detectors.wrappers.wrapper import Wrapper
 from assay.parts import Array
@@ -103,17 +95,17 @@ class Trimmed(Wrapper):
 
     most: Annotated[float, Gt(0), Lt(0.2)] = 0.1
 
-    def decision_function(self, X: Floats) -> Floats:
+    def decision_function(self, X: Singles) -> Singles:
         """Return the inner detector's scores of rows (n, d), of shape (n,)."""
         require_fitted(self, "detector_")
         return self.detector_.decision_function(X)
 
-    def embed(self, X: Floats) -> Floats:
+    def embed(self, X: Singles) -> Singles:
         """Return the inner detector's codes, of shape (S, n, k), or the rows where it has no latent space."""
         require_fitted(self, "detector_")
         return latent_codes(self.detector_, check_rows(X, self.n_features_in_))
 
-    def _fit(self, rows: Floats, labels: Labels, progress: Progress | None) -> None:
+    def _fit(self, rows: Singles, labels: Labels, progress: Progress | None) -> None:
         with threadpool_limits(limits=1):
             found = suspect(rows, labels == 0, most=self.most, seed=self.seed)
         self.suspicion_ = np.minimum(found.suspicion, FLOAT32_MAX).astype(np.float32)

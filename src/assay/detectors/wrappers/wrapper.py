@@ -11,8 +11,9 @@ from annotated_types import Len
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
+from assay.arrays import Labels, Singles
 from assay.data.modalities.registry import modality_of_network
-from assay.detectors.base import Detector, Floats, Labels, Progress, check_labels, check_rows, require_fitted
+from assay.detectors.base import Detector, Progress, check_labels, check_rows, require_fitted
 from assay.errors import ConfigError
 from assay.families import Heads, check_part, inner_part, stored_parameters
 from assay.parameters import Count, Device, ImageShape, Says, Seed, SeriesShape, check_parameters, plain_parameters
@@ -43,7 +44,7 @@ class Wrapper(BaseEstimator):  # type: ignore[misc]
     device: Device = "auto"
     seed: Seed = 0
 
-    def fit(self, X: Floats, y: NDArray[Any] | None = None, *, progress: Progress | None = None) -> Self:
+    def fit(self, X: Singles, y: NDArray[Any] | None = None, *, progress: Progress | None = None) -> Self:
         """Fit on rows of shape (n, d).
 
         Raises
@@ -130,7 +131,7 @@ class Wrapper(BaseEstimator):  # type: ignore[misc]
         """Return what the wrapper stores beside its inner detectors."""
         return {}
 
-    def _fit(self, rows: Floats, labels: Labels, progress: Progress | None) -> None:
+    def _fit(self, rows: Singles, labels: Labels, progress: Progress | None) -> None:
         raise NotImplementedError
 
     def _inner(self) -> list[Detector]:
