@@ -1,4 +1,4 @@
-"""Null models: how hard a row is to model, whatever the detector (CADET, section 3.2)."""
+"""Null models: measure how hard a row is to model, independent of the detector (CADET, section 3.2)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from assay.errors import DataError, InputError
 from assay.families import check_part
 from assay.parts import Part
 
-BLOCK_ROWS = 4096
+HARDNESS_ROWS = 4096  # rows whose float64 copy is held at once
 
 
 class NullModel(Protocol):
-    """A naive reconstruction of a row; its distance from the row is the row's hardness."""
+    """A naive reconstruction of rows; the distance of a row to its reconstruction is the row's hardness."""
 
     kind: ClassVar[str]
 
@@ -39,7 +39,7 @@ class NullModel(Protocol):
 
 
 class MeanNull:
-    """Null model of rows whose columns are in no order: the mean of the training rows (CADET eq 5).
+    """Null model of tabular rows: the mean of the training rows (CADET eq 5).
 
     Attributes
     ----------
@@ -81,15 +81,16 @@ class MeanNull:
 
 
 def check_width(X: Floats, columns: int) -> None:
-    """Raise `InputError` unless rows have so many columns."""
+    """Raise `InputError` unless rows have the given number of columns."""
     if X.ndim != 2 or X.shape[1] != columns:
         raise InputError(f"rows have shape {X.shape}; hardness needs (n, {columns})")
 
 
 def distance(X: Floats, null: Callable[[Doubles], Doubles]) -> Doubles:
-    """Return the Euclidean distance of each row to what `null` makes of it, shape (n,), in float64, block by block."""
+    """Return the Euclidean distance of each row to its reconstruction by `null`, shape (n,), in float64, in blocks."""
     distances = np.empty(len(X), dtype=np.float64)
-    for start in range(0, len(X), BLOCK_ROWS):
-        rows = np.array(X[start : start + BLOCK_ROWS], dtype=np.float64, order="C")
-        distances[start : start + BLOCK_ROWS] = np.linalg.norm(rows - null(rows), axis=1)
+    for start in range(0, len(X), HARDNESS_ROWS):
+        # C order makes the norm add in the same order for any layout of X.
+        rows = np.array(X[start : start + HARDNESS_ROWS], dtype=np.float64, order="C")
+        distances[start : start + HARDNESS_ROWS] = np.linalg.norm(rows - null(rows), axis=1)
     return distances

@@ -1,4 +1,4 @@
-"""What a detector is, and what all detectors share: checks of rows and labels, row-wise scoring."""
+"""The interface of detectors, and checks of rows and labels and chunked scoring that all detectors share."""
 
 from __future__ import annotations
 
@@ -13,24 +13,23 @@ from assay.arrays import Doubles, Flags, Integers, Labels, Singles
 from assay.errors import InputError, TrainingError
 from assay.parts import Part
 
-Progress = Callable[[int, int, float], None]
-CHUNK = 2048  # rows scored at once
-FLOAT32_MAX = float(np.finfo(np.float32).max)
+EpochProgress = Callable[[int, int, float], None]
+ROWS_AT_ONCE = 2048  # rows scored at once
 
 
 @runtime_checkable
 class Detector(Protocol):
-    """An anomaly detector in scikit-learn's manners (`get_params`, `set_params`, `clone`).
+    """An anomaly detector with scikit-learn's conventions (`get_params`, `set_params`, `clone`).
 
-    It gets rows that are already scaled. Scores are computed in float64 row by row and rounded once, so that
-    a row has the same score alone, in any batch, and after saving and loading.
+    Its rows are already scaled. Scores are computed in float64 row by row and rounded once, so that a row has
+    the same score alone, in any batch, and after saving and loading.
     """
 
     kind: str
     uses_labels: bool
     n_features_in_: int
 
-    def fit(self, X: Singles, y: NDArray[Any] | None = None, *, progress: Progress | None = None) -> Self:
+    def fit(self, X: Singles, y: NDArray[Any] | None = None, *, progress: EpochProgress | None = None) -> Self:
         """Fit on rows of shape (n, d); `progress(epoch, epochs, loss)` is called after every epoch, if any.
 
         Labels `y` of shape (n,) are 0 (normal), 1 (anomaly) or -1 (unknown, presumed normal); None = all -1.
@@ -47,7 +46,7 @@ class Detector(Protocol):
         ...
 
     def to_part(self) -> Part:
-        """Return what `assay.detectors.registry.load_detector` needs to rebuild the fitted detector."""
+        """Return the part from which `assay.detectors.registry.load_detector` rebuilds the fitted detector."""
         ...
 
 
@@ -62,18 +61,18 @@ class Embeds(Protocol):
 
 @runtime_checkable
 class CrossFitted(Protocol):
-    """A fitted detector of K folds, each of which has not seen a part of the training rows.
+    """A detector fitted K times, each time without one fold of the training rows.
 
-    What is said of training rows is said of those without label 1, in their order.
+    The attributes refer to the training rows without label 1, in their order.
 
     Attributes
     ----------
     n_folds : int
         K.
     fold_of_ : ndarray of int64, shape (m,)
-        The fold of each of those rows, from 0 to K - 1: the one that was fitted without it.
+        The fold of each row, from 0 to K - 1: the one whose detector was fitted without it.
     held_out_scores_ : ndarray of float32, shape (m,)
-        Each row's score by its fold.
+        The score of each row by the detector of its fold.
     """
 
     n_folds: int
@@ -81,7 +80,7 @@ class CrossFitted(Protocol):
     held_out_scores_: Singles
 
     def fold_scores(self, X: Singles) -> Singles:
-        """Return the scores of rows (n, d) by each fold, of shape (K, n)."""
+        """Return the scores of rows (n, d) by each fold's detector, of shape (K, n)."""
         ...
 
     def fold_of_new(self, X: Singles) -> Integers:
@@ -91,14 +90,14 @@ class CrossFitted(Protocol):
 
 @runtime_checkable
 class Suspects(Protocol):
-    """A detector that suspects some of its training rows to be anomalies, in the order of those rows.
+    """A detector that suspects some of its training rows to be anomalies; attributes are in the order of the rows.
 
     Attributes
     ----------
     suspicion_ : ndarray of float32, shape (n,)
         Higher = more suspect.
     suspects_ : ndarray of bool, shape (n,)
-        The rows that it took for anomalies in the end.
+        The rows that it finally treated as anomalies.
     """
 
     suspicion_: Singles
@@ -107,12 +106,12 @@ class Suspects(Protocol):
 
 @runtime_checkable
 class GroupsSuspects(Suspects, Protocol):
-    """A detector that says which of its suspects belong together.
+    """A detector that groups its suspects.
 
     Attributes
     ----------
     groups_ : ndarray of int64, shape (n,)
-        The number of a suspect's group, from 1; 0 for the other rows.
+        Number of each suspect's group, from 1; 0 for all other rows.
     """
 
     groups_: Integers
@@ -125,23 +124,25 @@ def check_rows(X: Any, n_features: int | None = None) -> Singles:
     ----------
     X : array_like
     n_features : int, optional
-        The width that the rows must have; None while fitting.
+        The required width; None while fitting.
 
     Raises
     ------
     InputError
-        Not numbers, not two-dimensional, of no or the wrong width, or not finite in float32.
+        The rows are not numbers, not two-dimensional, of width 0 or the wrong width, or not finite in float32.
     """
     try:
         array = np.asarray(X)
     except ValueError as error:
         raise InputError(f"rows must be an array of shape (n, d): {error}") from error
     if array.dtype.kind not in "fiub":
-        raise InputError(f"rows have dtype {array.dtype}; they must be real numbers: encode or drop the others")
+        raise InputError(f"rows have dtype {array.dtype}; they must be real numbers: encode or drop other columns")
     if array.ndim != 2 or array.shape[1] == 0:
         raise InputError(f"rows have shape {array.shape}; it must be (n, d): reshape a single row to (1, d)")
     if n_features is not None and array.shape[1] != n_features:
-        raise InputError(f"rows have {array.shape[1]} columns; the detector was fitted on {n_features}: give those")
+        raise InputError(
+            f"rows have {array.shape[1]} columns; the detector was fitted on {n_features}: pass the same columns"
+        )
     with np.errstate(over="ignore"):
         rows = np.ascontiguousarray(array, dtype=np.float32)
     if not np.isfinite(rows).all():
@@ -154,12 +155,12 @@ def check_rows(X: Any, n_features: int | None = None) -> Singles:
 
 
 def check_labels(kind: str, y: Any, n_rows: int, *, uses_labels: bool) -> Labels:
-    """Return labels as int8 of shape (n,); None means that none is known.
+    """Return labels as int8 of shape (n,); None means that all are unknown.
 
     Raises
     ------
     InputError
-        They are not n values out of 0, 1 and -1, or hold anomalies that the detector cannot use.
+        They are not n values of 0, 1 and -1, or include anomalies that the detector cannot use.
     """
     if y is None:
         return np.full(n_rows, -1, dtype=np.int8)
@@ -186,8 +187,8 @@ def require_fitted(detector: object, attribute: str) -> None:
         raise NotFittedError(f"this {type(detector).__name__} is not fitted yet; call fit first")
 
 
-def score_rows(score: Callable[[Singles], Doubles], rows: Singles, *, chunk: int) -> Singles:
-    """Score rows chunk by chunk, so that memory stays bounded; round the float64 scores once, to float32."""
+def score_in_chunks(score: Callable[[Singles], Doubles], rows: Singles, *, chunk: int) -> Singles:
+    """Score rows in chunks, which bounds memory; round the float64 scores once, to float32."""
     scores = np.empty(len(rows), dtype=np.float32)
     for start in range(0, len(rows), chunk):
         scores[start : start + chunk] = score(rows[start : start + chunk])
@@ -197,13 +198,13 @@ def score_rows(score: Callable[[Singles], Doubles], rows: Singles, *, chunk: int
 def latent_codes(detector: Detector, X: Singles) -> Singles:
     """Return the codes of rows (n, d) by each of the S members, of shape (S, n, k).
 
-    Where a detector has no latent space, the rows themselves stand in for it, as one member.
+    For a detector without latent space the codes are the rows themselves, as one member.
     """
     return detector.embed(X) if isinstance(detector, Embeds) else X[None]
 
 
 def require_varied(kind: str, scores: Singles) -> None:
-    """Refuse a detector whose scores of the training rows are not finite, or all the same.
+    """Reject a detector whose scores of the training rows are not finite or all the same.
 
     Raises
     ------
@@ -220,5 +221,5 @@ def require_varied(kind: str, scores: Singles) -> None:
 
 
 def n_stored_floats(part: Part) -> int:
-    """Return the number of array elements that a part stores; the smaller of two equals is preferred."""
+    """Return the number of array elements that a part stores: the tie-break between equally good detectors."""
     return sum(array.size for array in part.arrays.values())

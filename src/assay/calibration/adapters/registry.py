@@ -61,7 +61,7 @@ class Identity:
 
 AUTO = "auto"
 ADAPTERS: dict[str, type[ScoreAdapter]] = {"none": Identity, "cadet": Cadet, "ares": Ares}
-_FAMILY = Family[ScoreAdapter]("adapter", ADAPTERS, besides=f", and {AUTO}")
+_FAMILY = Family[ScoreAdapter]("adapter", ADAPTERS, suffix=f", and {AUTO}")
 
 
 def auto_candidates() -> dict[str, ScoreAdapter]:

@@ -1,4 +1,4 @@
-"""Isolation Forest: how few random cuts it takes to isolate a row."""
+"""Isolation Forest: anomalies are isolated by few random splits."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ EULER_GAMMA = float(np.euler_gamma)
 class IsolationTrees(ArrayForm):
     """Isolation Forest (Liu, Ting and Zhou 2008): 2^(-mean path length / expected path length).
 
-    The nodes of all trees lie one after the other. A leaf is its own child, so that every row takes the
-    same number of steps.
+    The nodes of all trees are concatenated. A leaf is its own child, so that every row takes the same
+    number of steps.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class IsolationTrees(ArrayForm):
 
     @classmethod
     def export(cls, estimator: Any) -> Self:
-        """Take over a fitted `sklearn.ensemble.IsolationForest` that splits on all columns."""
+        """Convert a fitted `sklearn.ensemble.IsolationForest` that splits on all columns."""
         trees = [member.tree_ for member in estimator.estimators_]
         sizes = [tree.node_count for tree in trees]
         roots = np.cumsum([0, *sizes[:-1]])
@@ -86,20 +86,20 @@ class IsolationTrees(ArrayForm):
         for _ in range(int(self.depth[0])):
             right = values[start + self.feature[node]] > self.threshold[node]
             node = children[2 * node + right]
-        total = np.zeros(len(rows))
+        total = np.zeros(len(rows))  # tree by tree: a sum over an axis may add in another order for a single row
         for column in self.length[node].T:
             total += column
         return np.asarray(np.exp2(-total / (len(self.roots) * self.expected[0])), dtype=np.float64)
 
 
 def _children(tree: Any) -> Integers:
-    """Return the left and right child of every node, of shape (nodes, 2); a leaf's are itself."""
+    """Return the left and right child of every node, of shape (nodes, 2); both children of a leaf are itself."""
     pair = np.stack([tree.children_left, tree.children_right], axis=1)
     return np.where(pair < 0, np.arange(tree.node_count)[:, None], pair)
 
 
 def _node_depths(tree: Any) -> Integers:
-    """Return the depth of every node, the root's being 0; parents come before their children."""
+    """Return the depth of every node, 0 for the root; parents come before their children."""
     depth = np.zeros(tree.node_count, dtype=np.int64)
     for node, pair in enumerate(_children(tree)):
         depth[pair[pair != node]] = depth[node] + 1

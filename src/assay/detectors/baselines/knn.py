@@ -26,7 +26,7 @@ class NeighbourDistances(ArrayForm):
     n_neighbors : int
         k.
     tree : cKDTree
-        Made from the rows.
+        Index of the rows.
     """
 
     stored: ClassVar[Mapping[str, str]] = {"rows": "float32 m n_features", "n_neighbors": "int32 1"}
@@ -40,7 +40,7 @@ class NeighbourDistances(ArrayForm):
 
     @classmethod
     def export(cls, estimator: Any) -> Self:
-        """Take over a fitted `sklearn.neighbors.NearestNeighbors`."""
+        """Convert a fitted `sklearn.neighbors.NearestNeighbors`."""
         return cls(np.array(estimator._fit_X, dtype=np.float32), estimator.n_neighbors)
 
     def score(self, rows: Singles) -> Doubles:
@@ -62,7 +62,7 @@ class NeighbourDistances(ArrayForm):
 class KNearestNeighbors(Baseline):
     """Distance to the k-th nearest training row (Ramaswamy, Rastogi and Shim 2000), exact.
 
-    A training row counts itself as its first neighbour when it is scored.
+    A training row is its own first neighbour when it is scored.
 
     Parameters
     ----------

@@ -8,13 +8,11 @@ from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 
-from assay.arrays import Doubles, Singles
-from assay.detectors.base import FLOAT32_MAX, check_rows, require_fitted
-from assay.detectors.baselines.base import ArrayForm, Baseline
+from assay.arrays import FLOAT32_MAX, Doubles, Singles
+from assay.detectors.base import check_rows, require_fitted
+from assay.detectors.baselines.base import SMALLEST_VARIANCE, ArrayForm, Baseline
 from assay.errors import TrainingError
 from assay.parameters import Count, Share
-
-SMALLEST_VARIANCE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +42,10 @@ class PrincipalResiduals(ArrayForm):
 
     @classmethod
     def export(cls, estimator: Any, n_components: int, n_varying: int) -> Self:
-        """Take over the leading components of a fitted `sklearn.decomposition.PCA` that has all of them.
+        """Convert the leading components of a fitted `sklearn.decomposition.PCA` that has all of them.
 
-        The noise variance is at least a millionth of the mean variance of the columns that vary, so that
-        scores stay finite where the components left out have no variance at all.
+        The noise variance is at least a millionth of the mean variance of the varying columns, so that scores are
+        finite if the components left out have no variance.
         """
         variances = estimator.explained_variance_
         noise = variances[n_components:].sum() / (n_varying - n_components)
@@ -72,15 +70,14 @@ class PrincipalComponents(Baseline):
     """Squared reconstruction error outside the leading principal components, over the noise variance.
 
     The score is the Q statistic (Jackson and Mudholkar 1979) divided by the mean variance of the components
-    left out (Tipping and Bishop 1999, eq 8), so that it does not depend on the unit of the rows. Constant and
-    collinear columns are safe: the noise variance has a floor (see
-    `PrincipalResiduals`).
+    left out (Tipping and Bishop 1999, eq 8), so that it does not depend on the unit of the rows. The noise
+    variance has a floor, for constant and collinear columns (see `PrincipalResiduals.export`).
 
     Parameters
     ----------
     n_components : int or float
-        A whole number of leading components, less than the columns that vary; or a share of the variance,
-        between 0 and 1: the fewest components that hold more than it, but at least one is always left out.
+        Number of leading components, less than the number of varying columns; or a share of the variance
+        between 0 and 1: the fewest components that explain more than it. At least one component is left out.
     """
 
     kind = "pca"

@@ -119,8 +119,8 @@ class Contradiction:
         """Return what each row of a batch adds to the objective, of shape (S, B)."""
         losses = self.network(batch)
         size, k = losses.shape[1], self.n_companions
-        against = self._bounded(losses) * (-self.share * size / k)
-        return torch.where(labels == 1, against, losses * (size / (size - k)))
+        unlearning = self._bounded(losses) * (-self.share * size / k)
+        return torch.where(labels == 1, unlearning, losses * (size / (size - k)))
 
     def held_out(self, batch: Tensor, labels: Tensor) -> Tensor:
         """Return what each held-out row adds to the criterion of early stopping, of shape (S, B).
@@ -219,26 +219,28 @@ class Contradicting(NeuralDetector):
         return Reconstruction(autoencoder(self.members, n_features, self.hidden, self.latent_dim, self.image_shape))
 
     def _train(self, fitting: Fitting) -> None:
-        known = fitting.labels == 1
-        if not known.any():
+        anomalous = fitting.labels == 1
+        if not anomalous.any():
             raise TrainingError(
                 f"detector {self.kind!r} learns from labelled anomalies, and no row has label 1: "
                 f"label some, or use the detector {self.base!r}, which needs none"
             )
         network = fitting.network.to(fitting.compute.device)
-        some, labelled = (self._some(rows, fitting) for rows in (fitting.rows[~known], fitting.rows[known]))
+        ordinary, labelled = (
+            self._watched(rows, fitting) for rows in (fitting.rows[~anomalous], fitting.rows[anomalous])
+        )
         if isinstance(network, Distance):
-            network.settle(some)
-        untrained = losses_of(network, some)
-        n_labelled = int(known.sum())
-        share = self.weight * n_labelled / (len(known) - n_labelled)
+            network.settle(ordinary)
+        untrained = losses_of(network, ordinary)
+        n_labelled = int(anomalous.sum())
+        share = self.weight * n_labelled / (len(anomalous) - n_labelled)
         k = min(n_labelled, COMPANIONS)
         terms = Contradiction(network, self.bound, untrained.mean(dim=1, keepdim=True), share, k, labelled)
         data: list[NDArray[Any]] = [fitting.rows, fitting.labels]
-        fitting.run(terms.loss, data, self._schedule(), companions=(known, k), held_out_loss=terms.held_out)
-        self._check(fitting, untrained.cpu(), losses_of(network, some.cpu()), losses_of(network, labelled.cpu()))
+        fitting.run(terms.loss, data, self._schedule(), companions=(anomalous, k), held_out_loss=terms.held_out)
+        self._check(fitting, untrained.cpu(), losses_of(network, ordinary.cpu()), losses_of(network, labelled.cpu()))
 
-    def _some(self, rows: Singles, fitting: Fitting) -> Tensor:
+    def _watched(self, rows: Singles, fitting: Fitting) -> Tensor:
         """Return the first rows for every member, on the device of the training."""
         return torch.tensor(rows[:WATCHED], device=fitting.compute.device).expand(self.members, -1, -1)
 
@@ -247,8 +249,9 @@ class Contradicting(NeuralDetector):
 
         The untrained network of Deep SVDD says nothing about a scale.
         """
-        before, after, against = (losses.median(dim=1).values for losses in (untrained, noisy, labelled))
-        growth = float((after / before).max()) if self.base != "deep_svdd" else 0.0
+        medians = (losses.median(dim=1).values for losses in (untrained, noisy, labelled))
+        untrained_loss, ordinary_loss, labelled_loss = medians
+        growth = float((ordinary_loss / untrained_loss).max()) if self.base != "deep_svdd" else 0.0
         advice = f"lower weight ({self.weight:g}), bound the loss (bound is {self.bound!r}), or check the labels"
         if growth > RUINED:
             raise TrainingError(
@@ -257,7 +260,7 @@ class Contradicting(NeuralDetector):
             )
         if growth >= 1:
             fitting.notes.append(f"rows without label 1 were not learned, only to tell labelled anomalies; {advice}")
-        if bool((against <= after).any()):
+        if bool((labelled_loss <= ordinary_loss).any()):
             fitting.notes.append(
                 "labelled anomalies score no higher than half of the other rows: they are too alike, or too few for "
                 f"the weight {self.weight:g}"

@@ -15,7 +15,7 @@ from assay.detectors.training.loop import pinned_threads
 from assay.detectors.training.neural import Fitting
 from assay.errors import TrainingError
 from assay.networks.build import Coder, autoencoder
-from assay.networks.mixture import RIDGE, TINY, Mixture, energy, moments
+from assay.networks.mixture import COVARIANCE_RIDGE, TINY, Mixture, energy, moments
 from assay.networks.mlp import stacked_mlp
 from assay.parameters import Count, NotNegative, Positive
 
@@ -56,10 +56,11 @@ class GaussianMixtureCoder(nn.Module):
         a norm in a denominator is ``sqrt(|x|^2 + floor)``.
         """
         codes = self.encode(x)
-        found = self.coder.decode(codes)
-        error, before, after = _norm(x - found, TINY), _norm(x, self.floor), _norm(found, self.floor)
-        cosine = (x * found).sum(dim=2, keepdim=True) / (before * after)
-        return torch.cat([codes, error / before, cosine], dim=2), found
+        reconstruction = self.coder.decode(codes)
+        error = _norm(x - reconstruction, TINY)
+        row_norm, reconstruction_norm = _norm(x, self.floor), _norm(reconstruction, self.floor)
+        cosine = (x * reconstruction).sum(dim=2, keepdim=True) / (row_norm * reconstruction_norm)
+        return torch.cat([codes, error / row_norm, cosine], dim=2), reconstruction
 
     def shares(self, features: Tensor, keep: Tensor | None = None) -> Tensor:
         """Return the estimated membership in the components, of shape (S, n, K); `keep` is the mask of dropout."""
@@ -121,17 +122,17 @@ class DAGMM(Autoencoder):
         network.floor.fill_(float(rows.square().sum(dim=1).mean()))
 
         def loss(batch: Tensor, noise: Tensor) -> Tensor:
-            features, found = network.features(batch)
+            features, reconstruction = network.features(batch)
             with torch.autocast(batch.device.type, enabled=False):
                 shares = network.shares(features.float(), 2.0 * (noise > 0))
-                return self._loss(batch, found, features.float(), moments(features.float(), shares))
+                return self._loss(batch, reconstruction, features.float(), moments(features.float(), shares))
 
         def held_out_loss(batch: Tensor, _: Tensor) -> Tensor:
-            features, found = network.features(batch)
+            features, reconstruction = network.features(batch)
             mixture = network.mixture
             with torch.autocast(batch.device.type, enabled=False):
                 stored = (mixture.weights, mixture.means, mixture.covariances)
-                return self._loss(batch, found, features.float(), stored)
+                return self._loss(batch, reconstruction, features.float(), stored)
 
         def settle(_: int = 0) -> None:
             self._settle_mixture(network, rows)
@@ -143,12 +144,14 @@ class DAGMM(Autoencoder):
         with torch.no_grad(), pinned_threads():
             self._require_spread(self._settle_mixture(network, rows))
 
-    def _loss(self, batch: Tensor, found: Tensor, features: Tensor, mixture: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    def _loss(
+        self, batch: Tensor, reconstruction: Tensor, features: Tensor, mixture: tuple[Tensor, Tensor, Tensor]
+    ) -> Tensor:
         """Return equation 7 of every row, of shape (S, n); the penalty is the same for all rows of a member."""
-        reconstruction = (batch - found).square().sum(dim=2)
+        error = (batch - reconstruction).square().sum(dim=2)
         penalty = (1.0 / mixture[2].diagonal(dim1=2, dim2=3)).sum(dim=(1, 2))
-        weighed = self.lambda_energy * energy(features, *mixture) + self.lambda_covariance * penalty.unsqueeze(1)
-        return reconstruction + weighed
+        penalties = self.lambda_energy * energy(features, *mixture) + self.lambda_covariance * penalty.unsqueeze(1)
+        return error + penalties
 
     def _settle_mixture(self, network: GaussianMixtureCoder, rows: Tensor) -> Tensor:
         """Take the moments of all rows, with no dropout; return the features of the rows."""
@@ -163,7 +166,7 @@ class DAGMM(Autoencoder):
         """Raise `TrainingError` where all rows have one code: the energy fell because the code shrank."""
         variances: Any = features[..., : self.latent_dim].var(dim=1).amax(dim=1)
         for member in range(self.members):
-            if variances[member] < RIDGE:
+            if variances[member] < COVARIANCE_RIDGE:
                 raise TrainingError(
                     f"the code of member {member} collapsed (largest variance {variances[member]:.2g}): all rows are "
                     f"at one point, of low energy; raise lambda_covariance (now {self.lambda_covariance:g}), lower "

@@ -12,7 +12,7 @@ from assay.detectors.methods.hypersphere import Hypersphere, HypersphereDetector
 from assay.detectors.training.neural import Fitting
 from assay.parameters import Positive
 
-EPS = 1e-6
+_EPS = 1e-6
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -64,7 +64,7 @@ class DeepSAD(HypersphereDetector):
 
         def loss(batch: Tensor, labels: Tensor) -> Tensor:
             distances = network(batch)
-            labelled = self.eta * torch.where(labels == 1, 1 / (distances + EPS), distances)
+            labelled = self.eta * torch.where(labels == 1, 1 / (distances + _EPS), distances)
             return torch.where(labels == -1, distances, labelled)
 
-        fitting.run(loss, [fitting.rows, fitting.labels], self._schedule(), before=self.pretrain_epochs)
+        fitting.run(loss, [fitting.rows, fitting.labels], self._schedule(), finished=self.pretrain_epochs)

@@ -13,7 +13,7 @@ from assay.detectors.methods.hypersphere import Hypersphere, HypersphereDetector
 from assay.detectors.training.neural import Fitting
 from assay.parameters import Share
 
-WARM_UP = 10
+_WARM_UP = 10
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -63,9 +63,9 @@ class DeepSVDD(HypersphereDetector):
 
     def _concentrate(self, fitting: Fitting) -> None:
         network = cast(Hypersphere, fitting.network)
-        before = self.pretrain_epochs
+        finished = self.pretrain_epochs
         if self.objective == "one-class":
-            fitting.run(network.forward, [fitting.rows], self._schedule(), before=before)
+            fitting.run(network.forward, [fitting.rows], self._schedule(), finished=finished)
             return
         chunks = [x.to(fitting.compute.device) for x in passes(fitting.rows, self.members)]
 
@@ -73,11 +73,11 @@ class DeepSVDD(HypersphereDetector):
             return network.radius + torch.relu(network(batch) - network.radius) / self.nu
 
         def solve(epoch: int) -> None:
-            if epoch + 1 >= min(WARM_UP, self.epochs):
+            if epoch + 1 >= min(_WARM_UP, self.epochs):
                 network.eval()
                 network.radius.copy_(solve_radius(torch.cat([network(x) for x in chunks], dim=1), self.nu))
 
-        fitting.run(loss, [fitting.rows], self._schedule(), before=before, after_epoch=solve)
+        fitting.run(loss, [fitting.rows], self._schedule(), finished=finished, after_epoch=solve)
 
     def _member_scores(self, x: Tensor) -> Tensor:
         return cast(Tensor, self.network_(x) - self.network_.radius)

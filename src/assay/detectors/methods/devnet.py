@@ -14,9 +14,9 @@ from assay.detectors.training.balancing import balanced
 from assay.detectors.training.neural import Fitting, NeuralDetector
 from assay.detectors.training.updates import Schedule
 from assay.networks.mlp import stacked_mlp
-from assay.parameters import Count, Rates, Widths
+from assay.parameters import Count, NotNegativeRates, Widths
 
-MARGIN = 5.0
+_MARGIN = 5.0
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -52,7 +52,7 @@ class DevNet(NeuralDetector):
 
     hidden: Widths = (20,)
     epochs: Count = 100
-    weight_decay: Rates = 1e-2
+    weight_decay: NotNegativeRates = 1e-2
 
     def embed(self, X: Singles) -> Singles:
         """Return every member's last hidden layer of rows (n, d), of shape (S, n, k): what the score is linear in."""
@@ -71,7 +71,7 @@ class DevNet(NeuralDetector):
 
         def loss(batch: Tensor, labels: Tensor) -> Tensor:
             deviation = fitting.network(batch).squeeze(2)
-            return torch.where(labels == 1, torch.relu(MARGIN - deviation), deviation.abs())
+            return torch.where(labels == 1, torch.relu(_MARGIN - deviation), deviation.abs())
 
         fitting.run(loss, [fitting.rows, fitting.labels], self._schedule(batch_size=half), companions=companions)
 

@@ -64,8 +64,8 @@ class HSC(HypersphereDetector):
             return torch.where(labels == 1, anomaly_loss(h), h)
 
         schedule = self._schedule(batch_size=half)
-        before = self.pretrain_epochs
-        fitting.run(loss, [fitting.rows, fitting.labels], schedule, before=before, companions=companions)
+        finished = self.pretrain_epochs
+        fitting.run(loss, [fitting.rows, fitting.labels], schedule, finished=finished, companions=companions)
 
     def _member_scores(self, x: Tensor) -> Tensor:
         return pseudo_huber(self.network_(x))

@@ -20,10 +20,10 @@ from assay.networks.encoders import decoder, encoder
 from assay.networks.mlp import initialise
 from assay.parameters import Count, ImageShape, PositiveRates, Whole, Widths
 
-LEAST_CENTER = 0.1
-LEAST_SPREAD = 1e-8
-SMALLEST_HUBER = 1e-6
-PASS_ROWS = 4096
+_LEAST_CENTER = 0.1
+_LEAST_SPREAD = 1e-8
+_SMALLEST_HUBER = 1e-6
+_PASS_ROWS = 4096
 
 
 class Hypersphere(nn.Module):
@@ -119,9 +119,9 @@ class HypersphereDetector(NeuralDetector):
                 f"{len(usual)} training rows that are no labelled anomalies; at least 2 are needed: give more rows"
             )
         self._pretrain(fitting)
-        before = self._place_center(network, usual)
+        initial_spread = self._place_center(network, usual)
         self._concentrate(fitting)
-        require_spread(self.kind, before, spread(_codes(network.eval(), usual)))
+        require_spread(self.kind, initial_spread, spread(_codes(network.eval(), usual)))
 
     def _concentrate(self, fitting: Fitting) -> None:
         """Train the encoder around the centre."""
@@ -141,8 +141,8 @@ class HypersphereDetector(NeuralDetector):
         """Put the centre where a first forward pass maps the rows to; return the spread of the codes."""
         codes = _codes(network.train(), rows)
         center = codes.mean(dim=1, keepdim=True)
-        pushed = torch.where(center < 0, -LEAST_CENTER, LEAST_CENTER)
-        network.center.copy_(torch.where(center.abs() < LEAST_CENTER, pushed, center))
+        pushed = torch.where(center < 0, -_LEAST_CENTER, _LEAST_CENTER)
+        network.center.copy_(torch.where(center.abs() < _LEAST_CENTER, pushed, center))
         return spread(codes)
 
     def _member_scores(self, x: Tensor) -> Tensor:
@@ -151,7 +151,7 @@ class HypersphereDetector(NeuralDetector):
 
 def passes(rows: Singles, members: int) -> Iterator[Tensor]:
     """Yield rows (n, d) in float32 for every member, in about equal chunks of shape (S, some, d)."""
-    chunks = -(-len(rows) // PASS_ROWS)
+    chunks = -(-len(rows) // _PASS_ROWS)
     for chunk in np.array_split(rows, chunks):
         yield torch.tensor(chunk).expand(members, -1, -1)
 
@@ -167,7 +167,7 @@ def spread(codes: Tensor) -> Tensor:
     return codes.double().var(dim=1, correction=0).sum(dim=1)
 
 
-def require_spread(kind: str, before: Tensor, after: Tensor) -> None:
+def require_spread(kind: str, initial: Tensor, final: Tensor) -> None:
     """Refuse a collapsed hypersphere: a member that maps all training rows to (nearly) one point.
 
     The codes of a well-trained member too have a small share of their first spread (1e-2 to 1e-4), so that only a
@@ -178,18 +178,18 @@ def require_spread(kind: str, before: Tensor, after: Tensor) -> None:
     TrainingError
         The spread of a member's codes is 0 at the start, or 1e-8 of that or less in the end.
     """
-    still = torch.nonzero(before <= 0)
-    if len(still):
+    constant = torch.nonzero(initial <= 0)
+    if len(constant):
         raise TrainingError(
-            f"detector {kind!r}: member {int(still[0])} maps all training rows to one point before training; "
+            f"detector {kind!r}: member {int(constant[0])} maps all training rows to one point before training; "
             "check that the training rows are not all alike"
         )
-    fallen = torch.nonzero(~(after > LEAST_SPREAD * before))
-    if len(fallen):
-        member = int(fallen[0])
+    collapsed = torch.nonzero(~(final > _LEAST_SPREAD * initial))
+    if len(collapsed):
+        member = int(collapsed[0])
         raise TrainingError(
             f"detector {kind!r}: the hypersphere of member {member} has collapsed: the variance of its codes fell "
-            f"from {float(before[member]):.3g} to {float(after[member]):.3g}, so that all rows look alike; "
+            f"from {float(initial[member]):.3g} to {float(final[member]):.3g}, so that all rows look alike; "
             "train for fewer epochs, lower learning_rate, or pre-train the encoder (pretrain_epochs)"
         )
 
@@ -201,6 +201,6 @@ def pseudo_huber(squared: Tensor) -> Tensor:
 
 def anomaly_loss(h: Tensor) -> Tensor:
     """Return -log(1 - exp(-h)) for h >= 0, finite with finite gradients; h counts as 1e-6 at least."""
-    h = h.clamp(min=SMALLEST_HUBER)
+    h = h.clamp(min=_SMALLEST_HUBER)
     near, far = torch.log(-torch.expm1(-h)), torch.log1p(-torch.exp(-h))
     return -torch.where(h < 0.693, near, far)

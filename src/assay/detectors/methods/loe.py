@@ -15,7 +15,7 @@ from assay.detectors.methods.hypersphere import Hypersphere, HypersphereDetector
 from assay.detectors.training.loop import pinned_threads
 from assay.detectors.training.neural import Fitting
 
-WARM_UP = 2
+_WARM_UP = 2
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -74,7 +74,7 @@ class LatentOutlierExposure(HypersphereDetector):
     contamination: Annotated[float, Gt(0), Lt(0.5)] = 0.1
 
     def _total_epochs(self) -> int:
-        return self.pretrain_epochs + WARM_UP + self.epochs
+        return self.pretrain_epochs + _WARM_UP + self.epochs
 
     def _concentrate(self, fitting: Fitting) -> None:
         network = cast(Hypersphere, fitting.network)
@@ -90,9 +90,9 @@ class LatentOutlierExposure(HypersphereDetector):
             share = torch.zeros_like(h).scatter(1, top, weight)
             return (1 - share) * h + share * anomalous
 
-        before = self.pretrain_epochs
-        fitting.run(normal_loss, [fitting.rows], self._schedule(epochs=WARM_UP), before=before)
-        fitting.run(loss, [fitting.rows], self._schedule(), before=before + WARM_UP)
+        finished = self.pretrain_epochs
+        fitting.run(normal_loss, [fitting.rows], self._schedule(epochs=_WARM_UP), finished=finished)
+        fitting.run(loss, [fitting.rows], self._schedule(), finished=finished + _WARM_UP)
         self.suspicion_ = self._suspicion(network.eval(), fitting.rows)
         self.suspects_: Flags = np.zeros(len(fitting.rows), dtype=np.bool_)
         self.suspects_[np.argsort(-self.suspicion_, kind="stable")[: self._n_suspects(len(fitting.rows))]] = True
@@ -103,8 +103,8 @@ class LatentOutlierExposure(HypersphereDetector):
     def _suspicion(self, network: Hypersphere, rows: Singles) -> Singles:
         with torch.no_grad(), pinned_threads():
             h = pseudo_huber(torch.cat([network(x) for x in passes(rows, self.members)], dim=1))
-            found: Singles = (h - anomaly_loss(h)).mean(dim=0).numpy()
-        return found
+            suspicion: Singles = (h - anomaly_loss(h)).mean(dim=0).numpy()
+        return suspicion
 
     def _member_scores(self, x: Tensor) -> Tensor:
         return pseudo_huber(self.network_(x))

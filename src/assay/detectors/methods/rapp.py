@@ -16,17 +16,17 @@ from torch.nn import functional
 from assay.arrays import Doubles, Singles
 from assay.detectors.methods.autoencoder import Autoencoder
 from assay.detectors.training.loop import pinned_threads
-from assay.detectors.training.neural import CHUNK, Fitting
+from assay.detectors.training.neural import NETWORK_ROWS, Fitting
 from assay.errors import TrainingError
 from assay.networks.build import Coder, autoencoder
 from assay.networks.lenet import LeNetAutoencoder, StackedConv
 from assay.networks.mlp import StackedLinear
 
-LEAST_ROWS = 10
-MOST_ROWS = 5000
-DIRECTIONS = 256
-RIDGES = 10.0 ** np.arange(-6, 1)
-LEAST_VARIANCE = 1e-12
+_LEAST_ROWS = 10
+_MOST_ROWS = 5000
+_DIRECTIONS = 256
+_RIDGES = 10.0 ** np.arange(-6, 1)
+_LEAST_VARIANCE = 1e-12
 
 
 def pathway(coder: Coder, x: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ def pathway(coder: Coder, x: Tensor) -> Tensor:
     Tensor of shape (S, n, p)
         The row, each hidden layer after its activation function, flattened if it is made of maps, and the code.
     """
-    found, value = [x], x
+    activations, value = [x], x
     if isinstance(coder, LeNetAutoencoder):
         height, width = coder.image_shape
         images = x.reshape(*x.shape[:2], 1, height, width)
@@ -49,13 +49,13 @@ def pathway(coder: Coder, x: Tensor) -> Tensor:
         for layer in coder.down:
             maps = layer(maps)
             if not isinstance(layer, StackedConv):
-                found.append(maps.flatten(2))
-        value = found[-1]
+                activations.append(maps.flatten(2))
+        value = activations[-1]
     for layer in coder.encoder:
         value = layer(value)
         if not isinstance(layer, StackedLinear):
-            found.append(value)
-    return torch.cat([*found, value], dim=2)
+            activations.append(value)
+    return torch.cat([*activations, value], dim=2)
 
 
 class Whitening(nn.Module):
@@ -77,19 +77,19 @@ class Whitening(nn.Module):
 
     def __init__(self, members: int, width: int) -> None:
         super().__init__()
-        rank = min(width, DIRECTIONS)
+        rank = min(width, _DIRECTIONS)
         self.register_buffer("centre", torch.zeros(members, 1, width))
         self.register_buffer("directions", torch.zeros(members, width, rank))
         self.register_buffer("weights", torch.zeros(members, 1, rank))
         self.register_buffer("rest", torch.zeros(members, 1))
 
-    def settle(self, member: int, centre: Doubles, directions: Doubles, variances: Doubles, rest: float) -> None:
+    def settle(self, member: int, centre: Doubles, directions: Doubles, variances: Doubles, residual: float) -> None:
         """Take over a Gaussian of one member; `rest` is the variance of the other directions."""
         rank = directions.shape[1]
         self.centre[member, 0] = torch.from_numpy(centre)
         self.directions[member, :, :rank] = torch.from_numpy(directions)
         self.weights[member, 0, :rank] = torch.from_numpy(1.0 / variances)
-        self.rest[member] = 1.0 / rest if rank < len(centre) else 0.0
+        self.rest[member] = 1.0 / residual if rank < len(centre) else 0.0
 
     def forward(self, differences: Tensor) -> Tensor:
         """Return squared Mahalanobis distances by p, of shape (S, n), of differences (S, n, p)."""
@@ -165,16 +165,16 @@ mixed_precision, compiled, seed
 
     def _differences(self, fitting: Fitting, network: PathwayCoder) -> Singles:
         """Return the differences of each member's pick of training rows, in its order, of shape (S, m, p)."""
-        if len(fitting.rows) < LEAST_ROWS:
+        if len(fitting.rows) < _LEAST_ROWS:
             raise TrainingError(
-                f"{len(fitting.rows)} training rows; whitening needs at least {LEAST_ROWS}: "
+                f"{len(fitting.rows)} training rows; whitening needs at least {_LEAST_ROWS}: "
                 "give more rows, or use score: sap"
             )
-        picks = np.stack([stream.permutation(len(fitting.rows))[:MOST_ROWS] for stream in fitting.streams])
+        picks = np.stack([stream.permutation(len(fitting.rows))[:_MOST_ROWS] for stream in fitting.streams])
         with torch.inference_mode(), pinned_threads():
             parts = [network.differences(torch.from_numpy(fitting.rows[rows])) for rows in _chunks(picks)]
-        found: Singles = torch.cat(parts, dim=1).numpy()
-        return found
+        differences: Singles = torch.cat(parts, dim=1).numpy()
+        return differences
 
     def _member_scores(self, x: Tensor) -> Tensor:
         differences: Tensor = self.network_.differences(x)
@@ -184,7 +184,7 @@ mixed_precision, compiled, seed
 
 
 def _chunks(picks: NDArray[Any]) -> list[NDArray[Any]]:
-    return np.array_split(picks, -(-picks.shape[1] // CHUNK), axis=1)
+    return np.array_split(picks, -(-picks.shape[1] // NETWORK_ROWS), axis=1)
 
 
 def whitening_of(differences: Doubles) -> tuple[Doubles, Doubles, Doubles, float]:
@@ -205,20 +205,20 @@ def whitening_of(differences: Doubles) -> tuple[Doubles, Doubles, Doubles, float
         The differences do not vary.
     """
     half = len(differences) // 2
-    centre, directions, variances, rest, mean_variance = _spectrum(differences[:half])
+    centre, directions, variances, residual, mean_variance = _spectrum(differences[:half])
     moved = differences[half:] - centre
     squares = np.square(moved @ directions)
     beyond = (np.square(moved).sum(axis=1) - squares.sum(axis=1)).mean().clip(min=0.0)
     n_beyond = len(centre) - len(variances)
 
     def misfit(ridge: float) -> float:
-        ridged, last = variances + ridge * mean_variance, rest + ridge * mean_variance
+        ridged, last = variances + ridge * mean_variance, residual + ridge * mean_variance
         fitted = (np.log(ridged) + squares.mean(axis=0) / ridged).sum()
         return float(fitted + n_beyond * np.log(last) + beyond / last)
 
-    ridge = min(RIDGES, key=misfit)
-    centre, directions, variances, rest, mean_variance = _spectrum(differences)
-    return centre, directions, variances + ridge * mean_variance, rest + ridge * mean_variance
+    ridge = min(_RIDGES, key=misfit)
+    centre, directions, variances, residual, mean_variance = _spectrum(differences)
+    return centre, directions, variances + ridge * mean_variance, residual + ridge * mean_variance
 
 
 def _spectrum(differences: Doubles) -> tuple[Doubles, Doubles, Doubles, float, float]:
@@ -226,16 +226,16 @@ def _spectrum(differences: Doubles) -> tuple[Doubles, Doubles, Doubles, float, f
     centre = differences.mean(axis=0)
     moved = differences - centre
     total, p = float(np.square(moved).sum()) / len(moved), len(centre)
-    if total / p < LEAST_VARIANCE:
+    if total / p < _LEAST_VARIANCE:
         raise TrainingError(
             "detector 'rapp': all training rows differ from their reconstructions in the same way, so there is "
             "nothing to whiten by; check that the training rows differ, scale the features, or use score: sap"
         )
     with threadpool_limits(limits=1):  # with another number of threads it rounds in another way
-        if p <= DIRECTIONS:
+        if p <= _DIRECTIONS:
             _, singular, rows = np.linalg.svd(moved, full_matrices=False)
         else:
-            _, singular, rows = randomized_svd(moved, min(DIRECTIONS, *moved.shape), random_state=0)
+            _, singular, rows = randomized_svd(moved, min(_DIRECTIONS, *moved.shape), random_state=0)
     variances = np.square(singular) / len(moved)
-    rest = max(total - float(variances.sum()), 0.0) / max(p - len(variances), 1)
-    return centre, rows.T, variances, rest, total / p
+    residual = max(total - float(variances.sum()), 0.0) / max(p - len(variances), 1)
+    return centre, rows.T, variances, residual, total / p

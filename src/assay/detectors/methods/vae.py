@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from assay.detectors.methods.autoencoder import Autoencoder
-from assay.detectors.training.neural import CHUNK, Fitting
+from assay.detectors.training.neural import NETWORK_ROWS, Fitting
 from assay.networks.build import Coder, autoencoder
 from assay.networks.mlp import StackedLinear
 from assay.parameters import NotNegative
@@ -128,7 +128,7 @@ mixed_precision, compiled, seed
     def _idle(self, fitting: Fitting, network: VariationalCoder) -> list[int]:
         """Return the members none of whose latent dimensions carries `IN_USE` nats on average."""
         total: Any = 0.0
-        for chunk in torch.tensor(fitting.rows).split(CHUNK):  # type: ignore[no-untyped-call]
+        for chunk in torch.tensor(fitting.rows).split(NETWORK_ROWS):  # type: ignore[no-untyped-call]
             total = total + divergence(*network.posterior(chunk.expand(self.members, -1, -1))).sum(dim=1)
         unused = (total / len(fitting.rows) < IN_USE).all(dim=1)
         return [member for member in range(self.members) if unused[member]]

@@ -14,7 +14,7 @@ from torch import Tensor
 from assay.arrays import Flags, Integers
 from assay.detectors.training.updates import Schedule
 
-HELD_OUT = 0.1
+_HELD_OUT_SHARE = 0.1
 EVALUATION_ROWS = 1024
 
 
@@ -34,7 +34,7 @@ class Batches:
         self.streams, self.device, self.noise = list(streams), device, noise
         marked, self.n_companions = companions or (np.zeros(len(data[0]), dtype=np.bool_), 0)
         ordinary, self.companions = np.flatnonzero(~marked), np.flatnonzero(marked)
-        n_held = 0 if schedule.patience is None else max(1, int(HELD_OUT * len(ordinary)))
+        n_held = 0 if schedule.patience is None else max(1, int(_HELD_OUT_SHARE * len(ordinary)))
         orders = np.stack([stream.permutation(ordinary) for stream in streams])
         self.held, self.kept = torch.from_numpy(orders[:, :n_held]).to(device), orders[:, n_held:]
         self.held_noise = self._draw_noise(n_held)
@@ -46,10 +46,10 @@ class Batches:
 
     def _draw_companions(self) -> Integers:
         """Return which companions join each batch of an epoch, of shape (S, batches * companions of one)."""
-        wanted = self.n_steps * self.n_companions
-        rounds = math.ceil(wanted / len(self.companions))
+        n_needed = self.n_steps * self.n_companions
+        rounds = math.ceil(n_needed / len(self.companions))
         drawn = [
-            np.concatenate([stream.permutation(self.companions) for _ in range(rounds)])[:wanted]
+            np.concatenate([stream.permutation(self.companions) for _ in range(rounds)])[:n_needed]
             for stream in self.streams
         ]
         return np.stack(drawn)

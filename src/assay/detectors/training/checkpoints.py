@@ -24,9 +24,9 @@ SECONDS_BETWEEN = 20.0
 LAYOUT = "2"  # of the file; files of another layout are passed over
 
 
-def fingerprint(arrays: Iterable[NDArray[Any]], words: Iterable[str]) -> str:
+def fingerprint(arrays: Iterable[NDArray[Any]], texts: Iterable[str]) -> str:
     """Return a hash of what a training starts from."""
-    digest = hashlib.sha256("\n".join([LAYOUT, *words]).encode())
+    digest = hashlib.sha256("\n".join([LAYOUT, *texts]).encode())
     for array in arrays:
         digest.update(f"{array.dtype}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
@@ -65,7 +65,7 @@ class Checkpoint:
         """Save the state after so many epochs: the last one always, others every twenty seconds."""
         if not last and time.monotonic() - self.saved < SECONDS_BETWEEN:
             return
-        about = {
+        record = {
             "key": self.key,
             "epochs": epochs,
             "streams": [stream.bit_generator.state for stream in run.batches.streams],
@@ -75,7 +75,7 @@ class Checkpoint:
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_name(self.path.name + ".tmp")
-        save_file(_tensors(run), temporary, metadata={"state": json.dumps(about)})
+        save_file(_tensors(run), temporary, metadata={"state": json.dumps(record)})
         temporary.replace(self.path)
         self.saved = time.monotonic()
 
@@ -83,26 +83,26 @@ class Checkpoint:
         """Take over a saved state of this training; return how many epochs it has behind it, 0 without one."""
         try:
             with safe_open(self.path, framework="pt") as file:
-                about = parse_json(file.metadata()["state"])
+                record = parse_json(file.metadata()["state"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError, ValueError, KeyError, TypeError):
             return 0
-        if about.get("key") != self.key:
+        if record.get("key") != self.key:
             return 0
         _take_over(run, tensors)
-        for stream, state in zip(run.batches.streams, about["streams"], strict=True):
+        for stream, state in zip(run.batches.streams, record["streams"], strict=True):
             stream.bit_generator.state = state
-        run.best_loss = np.array(about["best_loss"])
-        run.best_epoch = np.array(about["best_epoch"])
-        run.active = np.array(about["active"])
+        run.best_loss = np.array(record["best_loss"])
+        run.best_epoch = np.array(record["best_epoch"])
+        run.active = np.array(record["active"])
         run.first_step = False
-        return int(about["epochs"])
+        return int(record["epochs"])
 
 
 def _tensors(run: Resumable) -> dict[str, Tensor]:
-    found = {f"state.{name}": value.detach() for name, value in run.state.items()}
-    found |= {f"best.{name}": value for name, value in run.best.items()} | _moments(run)
-    return {name: value.cpu().contiguous().clone() for name, value in found.items()}
+    tensors = {f"state.{name}": value.detach() for name, value in run.state.items()}
+    tensors |= {f"best.{name}": value for name, value in run.best.items()} | _moments(run)
+    return {name: value.cpu().contiguous().clone() for name, value in tensors.items()}
 
 
 def _moments(run: Resumable) -> dict[str, Tensor]:

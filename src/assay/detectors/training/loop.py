@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from assay.arrays import Flags, Singles
-from assay.detectors.base import Progress
+from assay.detectors.base import EpochProgress
 from assay.detectors.training.batches import Batches
 from assay.detectors.training.checkpoints import Checkpoint, fingerprint
 from assay.detectors.training.updates import Loss, Schedule, Step, Update
@@ -48,12 +48,12 @@ class Compute:
 @contextmanager
 def pinned_threads() -> Iterator[None]:
     """Let torch use one thread inside the block, so that sums are always added in the same order."""
-    before = torch.get_num_threads()
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
 
 
 def member_streams(seed: int, members: int) -> list[np.random.Generator]:
@@ -74,7 +74,7 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else name.replace("auto", "cpu"))
 
 
-def train(
+def train_network(
     network: nn.Module,
     loss: Loss | Sequence[Step],
     data: Sequence[NDArray[Any]],
@@ -86,9 +86,9 @@ def train(
     noise: int = 0,
     companions: tuple[Flags, int] | None = None,
     after_epoch: Callable[[int], None] | None = None,
-    progress: Progress | None = None,
+    progress: EpochProgress | None = None,
     checkpoint: Path | None = None,
-    about: str = "",
+    settings: str = "",
 ) -> None:
     """Train a stacked network in place; it ends on the CPU with every member's best parameters.
 
@@ -125,7 +125,7 @@ def train(
         training loss of the members that still train.
     checkpoint : Path, optional
         File that keeps the state of the training meanwhile. If it holds a state of this very training (data,
-        schedule, initial state and `about` are the same), it goes on from there, with the same result.
+        schedule, initial state and `settings` are the same), it goes on from there, with the same result.
     about : str
         What else the result depends on, such as the constants of the loss.
 
@@ -141,15 +141,15 @@ def train(
         steps = [Step(loss, list(network.parameters()))] if callable(loss) else list(loss)
         batches = Batches(data, schedule, streams, noise, companions, compute.device)
         run = _Run(network, steps, held_out_loss or steps[-1].loss, batches, schedule, compute)
-        run.epochs(after_epoch, progress, _checkpoint(checkpoint, network, data, schedule, streams, about))
+        run.epochs(after_epoch, progress, _checkpoint(checkpoint, network, data, schedule, streams, settings))
         network.to("cpu")
 
 
 def _require_rows(n_rows: int, companions: tuple[Flags, int] | None) -> None:
     n_ordinary = n_rows if companions is None else int((~companions[0]).sum())
     if n_ordinary < 2:
-        besides = "" if n_ordinary == n_rows else f" beside {n_rows - n_ordinary} labelled anomalies"
-        raise TrainingError(f"{n_ordinary} training rows{besides}; at least 2 are needed: give more rows")
+        next_to = "" if n_ordinary == n_rows else f" beside {n_rows - n_ordinary} labelled anomalies"
+        raise TrainingError(f"{n_ordinary} training rows{next_to}; at least 2 are needed: give more rows")
 
 
 def _checkpoint(
@@ -158,12 +158,12 @@ def _checkpoint(
     data: Sequence[NDArray[Any]],
     schedule: Schedule,
     streams: Sequence[np.random.Generator],
-    about: str,
+    settings: str,
 ) -> Checkpoint | None:
     if path is None:
         return None
     state = [value.detach().cpu().numpy() for value in network.state_dict().values()]
-    return Checkpoint(path, fingerprint([*data, *state], [about, str(schedule), *map(_stream_state, streams)]))
+    return Checkpoint(path, fingerprint([*data, *state], [settings, str(schedule), *map(_stream_state, streams)]))
 
 
 def _stream_state(stream: np.random.Generator) -> str:
@@ -198,7 +198,7 @@ class _Run:
         self.first_step = True
 
     def epochs(
-        self, after_epoch: Callable[[int], None] | None, progress: Progress | None, checkpoint: Checkpoint | None
+        self, after_epoch: Callable[[int], None] | None, progress: EpochProgress | None, checkpoint: Checkpoint | None
     ) -> None:
         """Train until the last epoch or until every member has stopped, then restore the best parameters."""
         done = checkpoint.load(self) if checkpoint is not None else 0

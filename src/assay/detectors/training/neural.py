@@ -13,25 +13,24 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
-from assay.arrays import Doubles, Labels, Singles
+from assay.arrays import FLOAT32_MAX, Doubles, Labels, Singles
 from assay.detectors.base import (
-    FLOAT32_MAX,
-    Progress,
+    EpochProgress,
     check_labels,
     check_rows,
     require_fitted,
     require_varied,
-    score_rows,
+    score_in_chunks,
 )
-from assay.detectors.training.loop import Compute, member_streams, pick_device, train
+from assay.detectors.training.loop import Compute, member_streams, pick_device, train_network
 from assay.detectors.training.updates import Loss, Schedule, Step
 from assay.errors import ConfigError
 from assay.families import check_arrays, check_part, stored_parameters
 from assay.networks.mlp import initialise
-from assay.parameters import Count, Device, PositiveRates, Rates, Seed, check_parameters, plain_parameters
+from assay.parameters import Count, Device, NotNegativeRates, PositiveRates, Seed, check_parameters, plain_parameters
 from assay.parts import Part
 
-CHUNK, MEMBER_ROWS = 512, 6400  # rows at once, and members times rows: more fall out of the processor's cache
+NETWORK_ROWS, MEMBER_ROWS = 512, 6400  # rows at once, and members times rows: more fall out of the processor's cache
 WHERE = ("device", "mixed_precision", "compiled")
 
 
@@ -63,9 +62,9 @@ class Fitting:
     streams: list[np.random.Generator]
     compute: Compute
     total: int
-    progress: Progress | None = None
+    progress: EpochProgress | None = None
     checkpoint: Path | None = None
-    about: str = ""
+    settings: str = ""
     notes: list[str] = field(default_factory=list)
 
     def run(
@@ -75,8 +74,8 @@ class Fitting:
         schedule: Schedule,
         *,
         network: nn.Module | None = None,
-        before: int = 0,
-        **how: Any,
+        finished: int = 0,
+        **options: Any,
     ) -> None:
         """Train one phase; see `assay.detectors.training.loop.train` for the arguments.
 
@@ -92,23 +91,23 @@ class Fitting:
             if note not in self.notes:
                 self.notes.append(note)
 
-        def tell(epoch: int, _: int, loss: float) -> None:
+        def report(epoch: int, _: int, loss: float) -> None:
             if self.progress is not None:
-                self.progress(before + epoch, self.total, loss)
+                self.progress(finished + epoch, self.total, loss)
 
-        checkpoint = self.checkpoint and self.checkpoint.with_name(f"{self.checkpoint.name}.{before}.safetensors")
+        checkpoint = self.checkpoint and self.checkpoint.with_name(f"{self.checkpoint.name}.{finished}.safetensors")
         trained = self.network if network is None else network
-        train(
+        train_network(
             trained,
             loss,
             data,
             schedule,
             self.streams,
             compute=self.compute,
-            progress=tell,
+            progress=report,
             checkpoint=checkpoint,
-            about=self.about,
-            **how,
+            settings=self.settings,
+            **options,
         )
 
 
@@ -150,7 +149,7 @@ class NeuralDetector(BaseEstimator):  # type: ignore[misc]
     epochs: Count = 150
     batch_size: Count = 128
     learning_rate: PositiveRates = 3e-3
-    weight_decay: Rates = 1e-6
+    weight_decay: NotNegativeRates = 1e-6
     members: Count = 5
     device: Device = "auto"
     mixed_precision: bool = False
@@ -162,7 +161,7 @@ class NeuralDetector(BaseEstimator):  # type: ignore[misc]
         X: Singles,
         y: NDArray[Any] | None = None,
         *,
-        progress: Progress | None = None,
+        progress: EpochProgress | None = None,
         checkpoint: Path | None = None,
     ) -> Self:
         """Train on rows of shape (n, d) with labels of shape (n,): 0 normal, 1 anomaly, -1 unknown.
@@ -187,8 +186,8 @@ class NeuralDetector(BaseEstimator):  # type: ignore[misc]
         streams = member_streams(self.seed, self.members)
         initialise(network, streams)
         compute = Compute(pick_device(self.device), self.mixed_precision, self.compiled)
-        about = f"{self.kind} {plain_parameters(self.get_params(deep=False))} {compute}"
-        fitting = Fitting(rows, labels, network, streams, compute, self._total_epochs(), progress, checkpoint, about)
+        settings = f"{self.kind} {plain_parameters(self.get_params(deep=False))} {compute}"
+        fitting = Fitting(rows, labels, network, streams, compute, self._total_epochs(), progress, checkpoint, settings)
         self._train(fitting)
         self._settle(network, rows.shape[1], tuple(fitting.notes))
         require_varied(self.kind, self.decision_function(rows))
@@ -207,7 +206,7 @@ class NeuralDetector(BaseEstimator):  # type: ignore[misc]
         A score beyond float32 becomes its largest value, never infinity.
         """
         require_fitted(self, "network_")
-        return score_rows(self._mean_scores, check_rows(X, self.n_features_in_), chunk=self._chunk)
+        return score_in_chunks(self._mean_scores, check_rows(X, self.n_features_in_), chunk=self._chunk)
 
     def to_part(self) -> Part:
         """Return the parameters of all members; where they were trained is left out."""
@@ -250,9 +249,9 @@ class NeuralDetector(BaseEstimator):  # type: ignore[misc]
 
     def _schedule(self, **changes: Any) -> Schedule:
         """Return the schedule that the constructor's arguments describe, with some changes."""
-        given = {name: getattr(self, name) for name in ("epochs", "batch_size")}
-        given |= {name: per_member(getattr(self, name)) for name in ("learning_rate", "weight_decay")}
-        return Schedule(**(given | changes))
+        settings = {name: getattr(self, name) for name in ("epochs", "batch_size")}
+        settings |= {name: per_member(getattr(self, name)) for name in ("learning_rate", "weight_decay")}
+        return Schedule(**(settings | changes))
 
     def _settle(self, network: nn.Module, n_features: int, notes: tuple[str, ...]) -> None:
         """Keep a trained network, ready to score."""
@@ -262,7 +261,7 @@ class NeuralDetector(BaseEstimator):  # type: ignore[misc]
 
     @property
     def _chunk(self) -> int:
-        return max(1, min(CHUNK, MEMBER_ROWS // self.members))
+        return max(1, min(NETWORK_ROWS, MEMBER_ROWS // self.members))
 
     def _stacked(self, rows: Singles) -> Tensor:
         """Return rows (n, d) in float64 for every member, of shape (S, n, d)."""

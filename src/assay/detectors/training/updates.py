@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 PATIENCE = 20
-BETAS, EPS = (0.9, 0.999), 1e-8
+_BETAS, _EPS = (0.9, 0.999), 1e-8
 
 Loss = Callable[..., Tensor]
 Rate = float | Sequence[float]
@@ -103,16 +103,16 @@ class Update:
         """Take the step by the parameters' gradients; a parameter without one (None) stays as it is."""
         reached = [index for index, gradient in enumerate(gradients) if gradient is not None]
         parameters: list[Tensor] = [self.parameters[index] for index in reached]
-        found = [gradient.contiguous() for gradient in gradients if gradient is not None]
+        clean = [gradient.contiguous() for gradient in gradients if gradient is not None]
         if self.decays is not None:
-            decayed = zip(found, parameters, strict=True)
-            found = [gradient + _spread(self.decays, parameter) * parameter for gradient, parameter in decayed]
+            decayed = zip(clean, parameters, strict=True)
+            clean = [gradient + _spread(self.decays, parameter) * parameter for gradient, parameter in decayed]
         if self.shares is None:
-            self._adam(reached, parameters, found)
+            self._adam(reached, parameters, clean)
             return
-        before = [parameter.clone() for parameter in parameters]
-        self._adam(reached, parameters, found)
-        for parameter, old in zip(parameters, before, strict=True):
+        previous = [parameter.clone() for parameter in parameters]
+        self._adam(reached, parameters, clean)
+        for parameter, old in zip(parameters, previous, strict=True):
             parameter.copy_(old + _spread(self.shares, parameter) * (parameter - old))
 
     def _adam(self, reached: list[int], parameters: list[Tensor], gradients: list[Tensor]) -> None:
@@ -127,10 +127,10 @@ class Update:
             [],
             [count] * len(reached),
             lr=self.rate,
-            beta1=BETAS[0],
-            beta2=BETAS[1],
+            beta1=_BETAS[0],
+            beta2=_BETAS[1],
             weight_decay=self.decay,
-            eps=EPS,
+            eps=_EPS,
             amsgrad=False,
             maximize=False,
         )

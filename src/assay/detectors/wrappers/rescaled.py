@@ -1,4 +1,4 @@
-"""Rescaled: a detector on columns of another scale. The scale decides which columns a distance listens to."""
+"""Rescaled: a detector on rescaled columns. The scale of a column is its weight in a distance."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.arrays import Doubles, Labels, Singles
-from assay.detectors.base import FLOAT32_MAX, Detector, Progress, check_rows, latent_codes, require_fitted
+from assay.arrays import FLOAT32_MAX, Doubles, Labels, Singles
+from assay.detectors.base import Detector, EpochProgress, check_rows, latent_codes, require_fitted
 from assay.detectors.wrappers.wrapper import Wrapper
 from assay.errors import InputError
 from assay.parts import Array
@@ -20,11 +20,11 @@ from assay.parts import Array
 class Rescaled(Wrapper):
     """Any detector on min-max scaled columns.
 
-    Rows reach a detector standardised: every column varies as much as any other, and a column that is nearly
-    always the same, such as a pixel at the margin, has a few enormous values. Scaled by its range it stays
-    small. Which of the two finds anomalies depends on the data, so that this is a candidate to compare.
-    Min-max after standardising is min-max of the raw columns. It fails where one wild value makes a column's
-    range, and says nothing new of images, which arrive on one common range.
+    Detectors get standardised rows: all columns have the same variance, and a nearly constant column, such as a
+    pixel at the border, has a few enormous values. Scaled by its range it has small ones. Which scale finds
+    anomalies depends on the data, so that this is a candidate to compare. Min-max after standardising equals
+    min-max of the raw columns. It fails if one outlier determines the range of a column, and changes nothing
+    for images, which have one common range.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class Rescaled(Wrapper):
         Per column: subtract the smallest training value, divide by the range. A constant column is only
         shifted. Values outside the training range are not clipped.
     image_shape, series_shape, device, seed
-        Given to the inner detector.
+        Passed to the inner detector.
 
     Attributes
     ----------
@@ -56,11 +56,11 @@ class Rescaled(Wrapper):
         return self.detector_.decision_function(self._scaled(check_rows(X, self.n_features_in_)))
 
     def embed(self, X: Singles) -> Singles:
-        """Return the inner detector's codes, of shape (S, n, k), or the scaled rows where it has no latent space."""
+        """Return the inner detector's codes, of shape (S, n, k), or the scaled rows if it has no latent space."""
         require_fitted(self, "detector_")
         return latent_codes(self.detector_, self._scaled(check_rows(X, self.n_features_in_)))
 
-    def _fit(self, rows: Singles, labels: Labels, progress: Progress | None) -> None:
+    def _fit(self, rows: Singles, labels: Labels, progress: EpochProgress | None) -> None:
         if len(rows) == 0:
             raise InputError("there are no training rows to scale; give some")
         self.minimum_: Doubles = rows.min(axis=0).astype(np.float64)

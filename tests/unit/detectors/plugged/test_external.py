@@ -22,7 +22,7 @@ from assay.detectors.base import Detector
 from assay.detectors.plugged.external import External
 from assay.detectors.plugged.isolation import isolated
 from assay.detectors.plugged.probe import probe_rows, require_steady
-from assay.detectors.plugged.recipe import fitted
+from assay.detectors.plugged.specification import fitted
 from assay.detectors.registry import load_detector, make_detector, unpackageable
 from assay.errors import ConfigError, InputError, ScorerError, TrainingError
 from assay.parts import Part, read_part, write_part
