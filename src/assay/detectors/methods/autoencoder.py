@@ -28,18 +28,10 @@ class Autoencoder(NeuralDetector):
     latent_dim : int
         Width of the code. With no more columns than that the code is no bottleneck; what limits the network
         then is its bounded hidden layers, which cannot follow a row far outside the training rows.
-    epochs, batch_size, learning_rate, weight_decay
-        See `assay.detectors.training.loop.Schedule`.
-    members : int
-        S, the number of autoencoders, which differ by their random streams.
     image_shape : (int, int), optional
         Height and width of flattened images; makes the outer layers convolutions.
-    device : {"auto", "cpu", "cuda"}
-        Where to train; "auto" takes a GPU if there is one.
-    mixed_precision, compiled : bool
-        See `assay.detectors.training.loop.Compute`; they matter on a GPU only.
-    seed : int
-        Member s draws from a stream derived from (seed, s).
+    epochs, batch_size, learning_rate, weight_decay, members, device, mixed_precision, compiled, seed
+        See `assay.detectors.training.neural.NeuralDetector`.
     """
 
     kind: ClassVar[str] = "autoencoder"

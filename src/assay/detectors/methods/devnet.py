@@ -35,16 +35,8 @@ class DevNet(NeuralDetector):
     ----------
     hidden : sequence of int
         Widths of the hidden layers, outermost first.
-    epochs, batch_size, learning_rate, weight_decay
-        See `assay.detectors.training.loop.Schedule`; half of a batch are labelled anomalies.
-    members : int
-        S, the number of networks, which differ by their random streams.
-    device : {"auto", "cpu", "cuda"}
-        Where to train; "auto" takes a GPU if there is one.
-    mixed_precision, compiled : bool
-        See `assay.detectors.training.loop.Compute`; they matter on a GPU only.
-    seed : int
-        Member s draws from a stream derived from (seed, s).
+    epochs, batch_size, learning_rate, weight_decay, members, device, mixed_precision, compiled, seed
+        See `assay.detectors.training.neural.NeuralDetector`; half of a batch are labelled anomalies.
     """
 
     kind: ClassVar[str] = "devnet"

@@ -47,18 +47,10 @@ class LatentOutlierExposure(HypersphereDetector):
         Width of the code.
     pretrain_epochs : int
         Of the encoder, as half of an autoencoder, on all rows; 0 = none.
-    epochs, batch_size, learning_rate, weight_decay
-        See `assay.detectors.training.loop.Schedule`.
-    members : int
-        S, the number of networks, which differ by their random streams.
     image_shape : (int, int), optional
         Height and width of flattened images; makes the outer layers convolutions.
-    device : {"auto", "cpu", "cuda"}
-        Where to train; "auto" takes a GPU if there is one.
-    mixed_precision, compiled : bool
-        See `assay.detectors.training.loop.Compute`; they matter on a GPU only.
-    seed : int
-        Member s draws from a stream derived from (seed, s).
+    epochs, batch_size, learning_rate, weight_decay, members, device, mixed_precision, compiled, seed
+        See `assay.detectors.training.neural.NeuralDetector`.
 
     Attributes
     ----------

@@ -40,16 +40,8 @@ class RealNVP(NeuralDetector):
         Widths of the dense hidden layers inside each coupling.
     noise_scale : float
         Standard deviation of the noise on training rows (in training only), in units of standardised columns.
-    epochs, batch_size, learning_rate, weight_decay
-        See `assay.detectors.training.loop.Schedule`.
-    members : int
-        S, the number of flows, which differ by their random streams.
-    device : {"auto", "cpu", "cuda"}
-        Where to train; "auto" takes a GPU if there is one.
-    mixed_precision, compiled : bool
-        See `assay.detectors.training.loop.Compute`; they matter on a GPU only.
-    seed : int
-        Member s draws from a stream derived from (seed, s).
+    epochs, batch_size, learning_rate, weight_decay, members, device, mixed_precision, compiled, seed
+        See `assay.detectors.training.neural.NeuralDetector`.
     """
 
     kind: ClassVar[str] = "realnvp"

@@ -9,7 +9,7 @@ from assay.errors import TrainingError
 
 
 def balanced(kind: str, labels: Labels, batch_size: int) -> tuple[int, tuple[Flags, int]]:
-    """Return how many ordinary rows a batch gets, and the labelled anomalies that join it as `companions`.
+    """Return the number of ordinary rows in a batch, and the `companions` that add as many labelled anomalies.
 
     Parameters
     ----------
@@ -18,7 +18,7 @@ def balanced(kind: str, labels: Labels, batch_size: int) -> tuple[int, tuple[Fla
     labels : ndarray of int8, shape (n,)
         0, 1 and -1.
     batch_size : int
-        Of ordinary rows and anomalies together.
+        Ordinary rows and anomalies together.
 
     Raises
     ------
@@ -32,5 +32,5 @@ def balanced(kind: str, labels: Labels, batch_size: int) -> tuple[int, tuple[Fla
             "1: label some (or add auxiliary anomalies), or use a detector that needs none, for instance deep_svdd"
         )
     half, n_ordinary = max(1, batch_size // 2), int((~anomalous).sum())
-    n_batches = math.ceil(n_ordinary / half)  # about equal ones, as the training loop makes them
+    n_batches = math.ceil(n_ordinary / half)  # of about equal size, as in the training loop
     return half, (anomalous, math.ceil(n_ordinary / n_batches))

@@ -1,4 +1,4 @@
-"""The batches of a training: each member's rows in its own order, on the device."""
+"""Batches for training: each member's rows in its own order, on the device."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EVALUATION_ROWS = 1024
 
 
 class Batches:
-    """The rows of each member, on the device: those held out, and those of every batch of an epoch."""
+    """The held-out rows of each member, and the batches of each epoch, on the device."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Batches:
         return torch.from_numpy(np.stack(drawn)).to(self.device)
 
     def _draw_companions(self) -> Integers:
-        """Return which companions join each batch of an epoch, of shape (S, batches * companions of one)."""
+        """Return the companions of all batches of an epoch, of shape (S, batches * companions per batch)."""
         n_needed = self.n_steps * self.n_companions
         rounds = math.ceil(n_needed / len(self.companions))
         drawn = [

@@ -1,4 +1,4 @@
-"""The state of a training on disk, so that an interrupted one goes on with the same result."""
+"""The state of a training on disk, so that an interrupted training can be resumed with the same result."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from assay.detectors.training.updates import Update
 from assay.parts import parse_json
 
 SECONDS_BETWEEN = 20.0
-LAYOUT = "2"  # of the file; files of another layout are passed over
+LAYOUT = "2"  # version of the file format; files of other versions are ignored
 
 
 def fingerprint(arrays: Iterable[NDArray[Any]], texts: Iterable[str]) -> str:
-    """Return a hash of what a training starts from."""
+    """Return a hash of everything that a training starts from."""
     digest = hashlib.sha256("\n".join([LAYOUT, *texts]).encode())
     for array in arrays:
         digest.update(f"{array.dtype}{array.shape}".encode())
@@ -34,7 +34,7 @@ def fingerprint(arrays: Iterable[NDArray[Any]], texts: Iterable[str]) -> str:
 
 
 class Resumable(Protocol):
-    """What of a training is saved, and taken over by one that goes on."""
+    """The state of a training that is saved, and restored when it is resumed."""
 
     batches: Batches
     updates: list[Update]
@@ -47,7 +47,7 @@ class Resumable(Protocol):
 
 
 class Checkpoint:
-    """A file that holds the newest saved state of one training; a state of another one is passed over.
+    """A file that holds the latest saved state of one training; the state of another training is ignored.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class Checkpoint:
         self.saved = time.monotonic()
 
     def save(self, run: Resumable, epochs: int, *, last: bool) -> None:
-        """Save the state after so many epochs: the last one always, others every twenty seconds."""
+        """Save the state after `epochs` epochs: always after the last one, otherwise every twenty seconds."""
         if not last and time.monotonic() - self.saved < SECONDS_BETWEEN:
             return
         record = {
@@ -80,7 +80,7 @@ class Checkpoint:
         self.saved = time.monotonic()
 
     def load(self, run: Resumable) -> int:
-        """Take over a saved state of this training; return how many epochs it has behind it, 0 without one."""
+        """Restore the saved state of this training; return its number of finished epochs, 0 if there is none."""
         try:
             with safe_open(self.path, framework="pt") as file:
                 record = parse_json(file.metadata()["state"])
@@ -89,7 +89,7 @@ class Checkpoint:
             return 0
         if record.get("key") != self.key:
             return 0
-        _take_over(run, tensors)
+        _restore(run, tensors)
         for stream, state in zip(run.batches.streams, record["streams"], strict=True):
             stream.bit_generator.state = state
         run.best_loss = np.array(record["best_loss"])
@@ -114,7 +114,7 @@ def _moments(run: Resumable) -> dict[str, Tensor]:
     }
 
 
-def _take_over(run: Resumable, tensors: dict[str, Tensor]) -> None:
+def _restore(run: Resumable, tensors: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, value in run.state.items():
             value.copy_(tensors[f"state.{name}"])

@@ -1,9 +1,9 @@
 """The one training loop of the neural detectors.
 
 S members train as one stacked network (see `assay.networks.mlp`): each has its own stream of random numbers
-for its initial parameters, its held-out rows, its batches and its noise, its own early stopping and its own
-best parameters. So each equals the member that would have been trained alone, up to rounding. The data lie on
-the device as a whole; batches are picked from them by index.
+for its initial parameters, held-out rows, batches and noise, its own early stopping and its own best
+parameters. So each member equals one trained alone, up to rounding. All data are on the device; batches are
+selected by index.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from assay.errors import ConfigError, TrainingError
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """Where and how to compute.
+    """Device and precision of a training.
 
     Attributes
     ----------
     device : torch.device
     mixed_precision : bool
-        Let a GPU compute losses in bfloat16 where that is safe; a CPU does not.
+        Compute losses in bfloat16 where that is safe; only on a GPU.
     compiled : bool
-        Let a GPU compile the losses; a CPU does not.
+        Compile the losses; only on a GPU.
     """
 
     device: torch.device
@@ -47,7 +47,7 @@ class Compute:
 
 @contextmanager
 def pinned_threads() -> Iterator[None]:
-    """Let torch use one thread inside the block, so that sums are always added in the same order."""
+    """Use one torch thread inside the block, so that sums are always added in the same order."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -70,7 +70,7 @@ def pick_device(name: str) -> torch.device:
         "cuda" where there is no GPU.
     """
     if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device: 'cuda' asked for, but there is no GPU here; use 'auto' or 'cpu'")
+        raise ConfigError("device is 'cuda', but there is no GPU on this machine; use 'auto' or 'cpu'")
     return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else name.replace("auto", "cpu"))
 
 
@@ -92,9 +92,9 @@ def train_network(
 ) -> None:
     """Train a stacked network in place; it ends on the CPU with every member's best parameters.
 
-    A seeded tenth of the rows is held out for each member. After every epoch its loss there decides whether
-    the member's parameters are kept; `Schedule.patience` epochs without a better one stop the member, and the
-    loop ends with the last member.
+    A seeded tenth of the rows is held out for each member. After every epoch the parameters of the members whose
+    held-out loss improved are kept; `Schedule.patience` epochs without improvement stop a member, and the loop
+    ends with the last member.
 
     Parameters
     ----------
@@ -111,29 +111,29 @@ def train_network(
         One for each of the S members.
     compute : Compute
     held_out_loss : callable, optional
-        What early stopping watches; the loss (of the last step) if not given.
+        The loss for early stopping; by default the loss of the last step.
     noise : int
         Width of standard normal noise that comes with every batch as its last array, (S, batch, noise).
         The noise of the held-out rows is the same in every epoch.
     companions : (ndarray of bool of shape (n,), int), optional
-        Marks rows that do not take part in the passes: so many of them join every batch, at its end, in an
-        order of their own, for instance labelled anomalies. They are never held out.
+        Marks rows, for instance labelled anomalies, that are not part of the passes; the given number of them is
+        appended to every batch, in a separate random order. They are never held out.
     after_epoch : callable, optional
         Called without gradients as ``after_epoch(epoch)``, counted from 0, before the held-out loss.
     progress : callable, optional
         Called as ``progress(epoch, epochs, loss)`` after every epoch, counted from 1, with the mean
-        training loss of the members that still train.
+        training loss of the members still in training.
     checkpoint : Path, optional
-        File that keeps the state of the training meanwhile. If it holds a state of this very training (data,
-        schedule, initial state and `settings` are the same), it goes on from there, with the same result.
-    about : str
-        What else the result depends on, such as the constants of the loss.
+        File that keeps the state during training. If it holds a state of this training (same data, schedule, initial
+        state and `settings`), training resumes from it, with the same result.
+    settings : str
+        Everything else that the result depends on, such as the constants of the loss.
 
     Raises
     ------
     TrainingError
-        There are fewer than 2 rows that are no companions; a member's loss is not finite; or no gradient reaches a
-        member.
+        There are fewer than 2 rows without the companions; a member's loss is not finite; or a member gets no
+        gradient.
     """
     _require_rows(len(data[0]), companions)
     with pinned_threads():
@@ -148,8 +148,8 @@ def train_network(
 def _require_rows(n_rows: int, companions: tuple[Flags, int] | None) -> None:
     n_ordinary = n_rows if companions is None else int((~companions[0]).sum())
     if n_ordinary < 2:
-        next_to = "" if n_ordinary == n_rows else f" beside {n_rows - n_ordinary} labelled anomalies"
-        raise TrainingError(f"{n_ordinary} training rows{next_to}; at least 2 are needed: give more rows")
+        excluded = "" if n_ordinary == n_rows else f" that are not labelled anomalies ({n_rows - n_ordinary} are)"
+        raise TrainingError(f"{n_ordinary} training rows{excluded}; at least 2 are needed: give more rows")
 
 
 def _checkpoint(
@@ -171,7 +171,7 @@ def _stream_state(stream: np.random.Generator) -> str:
 
 
 class _Run:
-    """The state of one call of `train`."""
+    """The state of one call of `train_network`."""
 
     def __init__(
         self,
@@ -224,7 +224,7 @@ class _Run:
 
     @torch.no_grad()
     def restore_best(self) -> None:
-        """Take back every member's best parameters."""
+        """Restore every member's best parameters."""
         for name, value in self.state.items():
             value.copy_(self.best[name])
 
@@ -236,12 +236,13 @@ class _Run:
             return loss(*batch).float()
 
     def _epoch(self) -> Singles:
-        """Take one pass over each member's rows; return the mean losses of the last step, of shape (S,)."""
+        """Make one pass over each member's rows; return the mean losses of the last step, of shape (S,)."""
         total = torch.zeros(len(self.active), device=self.compute.device)
         self.network.train()
         for batch in self.batches.epoch():
             for loss, update in zip(self.losses, self.updates, strict=True):
                 losses = self._losses(loss, batch).mean(dim=1)
+                # The gradient of a sum over members is each member's own: no parameter belongs to two.
                 gradients = torch.autograd.grad(losses.sum(), update.parameters, allow_unused=True)
                 if self.first_step:
                     self._require_gradient(gradients)

@@ -1,4 +1,4 @@
-"""What the neural detectors share: fitting members as one network, scoring in float64, storing all members."""
+"""The base of the neural detectors: fits all members as one network, scores in float64, stores all members."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from assay.networks.mlp import initialise
 from assay.parameters import Count, Device, NotNegativeRates, PositiveRates, Seed, check_parameters, plain_parameters
 from assay.parts import Part
 
-NETWORK_ROWS, MEMBER_ROWS = 512, 6400  # rows at once, and members times rows: more fall out of the processor's cache
-WHERE = ("device", "mixed_precision", "compiled")
+NETWORK_ROWS, MEMBER_ROWS = 512, 6400  # rows at once, and members times rows: more do not fit the processor's cache
+DEVICE_ARGUMENTS = ("device", "mixed_precision", "compiled")
 
 
 @dataclass(frozen=True, slots=True)
 class Fitting:
-    """One call of `fit`: what its phases of training have in common.
+    """One call of `fit`: the data shared by its training phases.
 
     Attributes
     ----------
@@ -49,11 +49,11 @@ class Fitting:
         One for each member.
     compute : Compute
     total : int
-        Epochs of all phases together, for the progress.
-    about : str
-        The detector and its arguments: states of other ones are not gone on from.
+        Epochs of all phases, for the progress.
+    settings : str
+        The detector and its arguments; the saved state of other ones is not resumed.
     notes : list of str
-        Fallbacks that were taken, for the record.
+        Fallbacks that were taken, for the record of the run.
     """
 
     rows: Singles
@@ -77,14 +77,14 @@ class Fitting:
         finished: int = 0,
         **options: Any,
     ) -> None:
-        """Train one phase; see `assay.detectors.training.loop.train` for the arguments.
+        """Train one phase; see `assay.detectors.training.loop.train_network` for the arguments.
 
         Parameters
         ----------
         network : Module, optional
             The part of the network that the phase trains, if not all of it.
-        before : int
-            Epochs of the phases before this one.
+        finished : int
+            Epochs of the previous phases.
         """
         if schedule.batch_size > len(data[0]):
             note = f"batch_size {schedule.batch_size} > {len(data[0])} training rows: every step takes all of them"
@@ -115,9 +115,9 @@ class Fitting:
 class NeuralDetector(BaseEstimator):  # type: ignore[misc]
     """Base of the detectors that are S stacked networks; their score is the mean of the members' scores.
 
-    A subclass declares its parameters, as those below are (whose defaults it may change), and has `kind`,
-    `_build`, `_train` and `_member_scores`. Scores are computed on the CPU in float64, wherever the members
-    were trained, and rounded once.
+    A subclass declares its parameters like those below (and may change their defaults), and defines `kind`,
+    `_build`, `_train` and `_member_scores`. Scores are computed on the CPU in float64, also for members trained on
+    a GPU, and rounded once.
 
     Parameters
     ----------
@@ -126,9 +126,9 @@ class NeuralDetector(BaseEstimator):  # type: ignore[misc]
     members : int
         S, the number of networks, which differ by their random streams.
     device : {"auto", "cpu", "cuda"}
-        Where to train; "auto" takes a GPU if there is one.
+        Where to train; "auto" uses a GPU if there is one.
     mixed_precision, compiled : bool
-        See `assay.detectors.training.loop.Compute`; they matter on a GPU only.
+        See `assay.detectors.training.loop.Compute`; used only on a GPU.
     seed : int
         Member s draws from a stream derived from (seed, s).
 
@@ -166,8 +166,8 @@ class NeuralDetector(BaseEstimator):  # type: ignore[misc]
     ) -> Self:
         """Train on rows of shape (n, d) with labels of shape (n,): 0 normal, 1 anomaly, -1 unknown.
 
-        `checkpoint` is the start of the names of files that keep the state of the training meanwhile; a call
-        with the same rows and arguments goes on from them, with the same result.
+        `checkpoint` is the prefix of the files that keep the state during training; a call with the same rows and
+        arguments resumes from them, with the same result.
 
         Raises
         ------
@@ -177,7 +177,7 @@ class NeuralDetector(BaseEstimator):  # type: ignore[misc]
             The rows are not a finite array of shape (n, d), or the labels do not fit (see
             `assay.detectors.base.check_labels`).
         TrainingError
-            See `assay.detectors.training.loop.train`; also when all training rows get the same score.
+            See `assay.detectors.training.loop.train_network`; also if all training rows get the same score.
         """
         self.check()
         rows = check_rows(X)
@@ -194,7 +194,7 @@ class NeuralDetector(BaseEstimator):  # type: ignore[misc]
         return self
 
     def check(self) -> Self:
-        """Check the constructor arguments; raises `ConfigError`."""
+        """Check the constructor arguments; raise `ConfigError`."""
         params = self.get_params(deep=False)
         check_parameters(f"detector {self.kind!r}", type(self), params)
         require_one_each(self.kind, self.members, params)
@@ -209,10 +209,10 @@ class NeuralDetector(BaseEstimator):  # type: ignore[misc]
         return score_in_chunks(self._mean_scores, check_rows(X, self.n_features_in_), chunk=self._chunk)
 
     def to_part(self) -> Part:
-        """Return the parameters of all members; where they were trained is left out."""
+        """Return the parameters of all members, without the arguments about the device."""
         require_fitted(self, "network_")
         params = plain_parameters(self.get_params(deep=False))
-        for name in WHERE:
+        for name in DEVICE_ARGUMENTS:
             del params[name]
         config = {"params": params, "n_features": self.n_features_in_, "notes": list(self.notes_)}
         state = self.network_.state_dict()
@@ -220,8 +220,8 @@ class NeuralDetector(BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def from_part(cls, part: Part) -> Self:
-        """Rebuild what `to_part` was called on."""
-        params = stored_parameters(cls, without=WHERE)
+        """Rebuild the detector from its part."""
+        params = stored_parameters(cls, without=DEVICE_ARGUMENTS)
         config = {"params": params, "n_features": Count, "notes?": tuple[str, ...]}
         check_part(part, config, {"*": "float32 ..."})
         detector = cls(**part.config["params"])
@@ -233,7 +233,7 @@ class NeuralDetector(BaseEstimator):  # type: ignore[misc]
         return detector
 
     def _build(self, n_features: int) -> nn.Module:
-        """Return the stacked network, not initialised: parameters and buffers have shape (S, ...)."""
+        """Return the stacked network, not yet initialised: parameters and buffers have shape (S, ...)."""
         raise NotImplementedError
 
     def _train(self, fitting: Fitting) -> None:
@@ -248,13 +248,13 @@ class NeuralDetector(BaseEstimator):  # type: ignore[misc]
         return self.epochs
 
     def _schedule(self, **changes: Any) -> Schedule:
-        """Return the schedule that the constructor's arguments describe, with some changes."""
+        """Return the schedule of the constructor arguments, with some changes."""
         settings = {name: getattr(self, name) for name in ("epochs", "batch_size")}
         settings |= {name: per_member(getattr(self, name)) for name in ("learning_rate", "weight_decay")}
         return Schedule(**(settings | changes))
 
     def _settle(self, network: nn.Module, n_features: int, notes: tuple[str, ...]) -> None:
-        """Keep a trained network, ready to score."""
+        """Store a trained network, ready to score."""
         self.network_: Any = network.double().eval()
         self.n_features_in_ = n_features
         self.notes_ = notes
@@ -283,16 +283,16 @@ class NeuralDetector(BaseEstimator):  # type: ignore[misc]
 
 
 def per_member(value: float | Sequence[float]) -> float | tuple[float, ...]:
-    """Return a number as it is, and one for each member as a tuple."""
+    """Return one number for all members as float, or one for each member as a tuple."""
     return tuple(value) if isinstance(value, list | tuple) else float(value)  # type: ignore[arg-type]
 
 
 def require_one_each(kind: str, members: int, params: dict[str, Any]) -> None:
-    """Raise `ConfigError` where a list of rates does not hold one number for each member."""
+    """Raise `ConfigError` if a list of rates does not have one number for each member."""
     for name in ("learning_rate", "weight_decay"):
         value = params[name]
         if isinstance(value, list | tuple) and len(value) != members:
             raise ConfigError(
-                f"detector {kind!r}: {name} lists {len(value)} numbers, and there are {members} members; "
+                f"detector {kind!r}: {name} lists {len(value)} numbers for {members} members; "
                 "give one number, or one for each member"
             )

@@ -74,7 +74,7 @@ class Cross(Wrapper):
 
     kind: ClassVar[str] = "cross"
     passes_labels: ClassVar[bool] = True
-    scaler_part: ClassVar[Mapping[str, str]] = {
+    stored: ClassVar[Mapping[str, str]] = {
         "held_out_scores": "float32 m",
         "fold_of": "int64 m",
         "scaler.*": "float64 ...",

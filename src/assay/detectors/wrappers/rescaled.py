@@ -46,7 +46,7 @@ class Rescaled(Wrapper):
     """
 
     kind: ClassVar[str] = "rescaled"
-    own: ClassVar[Mapping[str, str]] = {"minimum": "float64 n_features", "range": "float64 n_features"}
+    stored: ClassVar[Mapping[str, str]] = {"minimum": "float64 n_features", "range": "float64 n_features"}
 
     scaler: Literal["minmax"] = "minmax"
 

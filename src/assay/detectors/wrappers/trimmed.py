@@ -89,7 +89,7 @@ class Trimmed(Wrapper):
     """
 
     kind: ClassVar[str] = "trimmed"
-    own: ClassVar[Mapping[str, str]] = {"rho": "float64 3"}
+    stored: ClassVar[Mapping[str, str]] = {"rho": "float64 3"}
 
     most: Annotated[float, Gt(0), Lt(0.2)] = 0.1
 

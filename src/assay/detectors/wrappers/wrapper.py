@@ -35,7 +35,7 @@ class Wrapper(BaseEstimator):  # type: ignore[misc]
 
     kind: ClassVar[str]
     passes_labels: ClassVar[bool] = False
-    own: ClassVar[Mapping[str, str]] = {}  # dtype and dimensions of its own arrays, see `assay.families.check_part`
+    stored: ClassVar[Mapping[str, str]] = {}  # dtype and dimensions of its own arrays, see `assay.families.check_part`
     uses_labels = False  # as the inner detector; set by `check`
 
     detector: Inner = "knn"
@@ -93,7 +93,7 @@ class Wrapper(BaseEstimator):  # type: ignore[misc]
         prefixes = [f"{i}." for i in range(len(heads) if isinstance(heads, list) else 0)]
         wrapper_arrays = {name: array for name, array in part.arrays.items() if not name.startswith(tuple(prefixes))}
         config = {"params": stored_parameters(cls, without=("device",)), "n_features": Count, "inner": Heads}
-        check_part(Part(part.kind, part.config, wrapper_arrays), config, cls.own)
+        check_part(Part(part.kind, part.config, wrapper_arrays), config, cls.stored)
         wrapper = cls(**part.config["params"])
         loaded = [
             load_detector(inner_part(part, prefix, head))

@@ -192,7 +192,7 @@ def test_too_few_rows_are_refused(n: int) -> None:
 
 def test_companions_alone_are_too_few_rows() -> None:
     marked = np.arange(10) > 0
-    with pytest.raises(TrainingError, match="1 training rows beside 9 labelled anomalies; at least 2"):
+    with pytest.raises(TrainingError, match="1 training rows that are not labelled anomalies \\(9 are\\); at least 2"):
         trained(member_streams(0, 1), rows(10), companions=(marked, 4))
 
 
