@@ -26,10 +26,10 @@ class Autoencoder(NeuralDetector):
     hidden : sequence of int
         Widths of the encoder's dense hidden layers, outermost first; mirrored in the decoder.
     latent_dim : int
-        Width of the code. With no more columns than that the code is no bottleneck; what limits the network
-        then is its bounded hidden layers, which cannot follow a row far outside the training rows.
+        Width of the code. With at most that many columns the code is not a bottleneck; then the bounded hidden
+        layers limit the network: they cannot reconstruct rows far outside the training rows.
     image_shape : (int, int), optional
-        Height and width of flattened images; makes the outer layers convolutions.
+        Height and width of flattened images; makes the outer layers convolutional.
     epochs, batch_size, learning_rate, weight_decay, members, device, mixed_precision, compiled, seed
         See `assay.detectors.training.neural.NeuralDetector`.
     """

@@ -50,10 +50,10 @@ class GaussianMixtureCoder(nn.Module):
         return cast(Tensor, self.coder(x))
 
     def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the mixture sees, of shape (S, n, latent_dim + 2), and the reconstructions.
+        """Return the features for the mixture, of shape (S, n, latent_dim + 2), and the reconstructions.
 
-        Code, relative Euclidean distance ``|x - x'| / |x|`` and cosine similarity of row and reconstruction, where
-        a norm in a denominator is ``sqrt(|x|^2 + floor)``.
+        Features are the code, the relative Euclidean distance ``|x - x'| / |x|`` and the cosine similarity of row and
+        reconstruction; norms in denominators are ``sqrt(|x|^2 + floor)``.
         """
         codes = self.encode(x)
         reconstruction = self.coder.decode(codes)
@@ -76,20 +76,19 @@ def _norm(x: Tensor, floor: Tensor | float) -> Tensor:
 class DAGMM(Autoencoder):
     """Ensemble of deep autoencoding Gaussian mixture models (Zong et al. 2018).
 
-    An autoencoder compresses a row to a code; code, relative reconstruction error and cosine similarity go to an
-    estimation network, whose output (by a softmax) says how much of the row belongs to each of K Gaussians. All is
-    trained at once on (eq 7)
+    An autoencoder compresses a row to a code; an estimation network maps code, relative reconstruction error and
+    cosine similarity (by a softmax) to the row's membership in each of K Gaussians. All are trained jointly on (eq 7)
 
     ``|x - x'|^2 + lambda_energy * E(z) + lambda_covariance * sum of the inverse variances of all components``,
 
-    with the mixture's moments taken from each batch. After training the moments are taken from all training rows and
-    stored; the score is the energy E under those, so that a row's score depends on that row alone.
+    with the mixture's moments computed from each batch. After training the moments of all training rows are stored;
+    the score is the energy E under those, so that a row's score depends only on that row.
 
     Differs from the paper: early stopping (on the loss of held-out rows under the moments of all training rows, taken
-    after every epoch) and ridges on the covariances (see `assay.networks.mixture.moments`). The norms in the
-    denominators of the two error features have the mean squared norm of the training rows added under the root: on
-    standardised rows the paper's ratios are largest and least certain for rows near the mean, the most normal ones.
-    The penalty of the paper keeps variances from 0, not the determinant, which also falls as codes become collinear.
+    after every epoch) and ridges on the covariances (see `assay.networks.mixture.moments`). The mean squared norm of
+    the training rows is added under the root of the norms in the denominators of the two error features: on
+    standardised rows the paper's ratios are largest and noisiest near the mean, for the most normal rows. The
+    paper's penalty keeps variances away from 0, but not the determinant, which also falls as codes become collinear.
 
     Parameters
     ----------
@@ -154,7 +153,7 @@ class DAGMM(Autoencoder):
         return error + penalties
 
     def _settle_mixture(self, network: GaussianMixtureCoder, rows: Tensor) -> Tensor:
-        """Take the moments of all rows, with no dropout; return the features of the rows."""
+        """Store the moments of all rows, without dropout; return the features of the rows."""
         device = network.mixture.means.device
         parts = rows.split(EVALUATION_ROWS)  # type: ignore[no-untyped-call]
         chunks = (part.to(device).expand(self.members, -1, -1) for part in parts)
@@ -163,7 +162,7 @@ class DAGMM(Autoencoder):
         return features
 
     def _require_spread(self, features: Tensor) -> None:
-        """Raise `TrainingError` where all rows have one code: the energy fell because the code shrank."""
+        """Raise `TrainingError` if all rows have the same code: then the energy fell only because the code shrank."""
         variances: Any = features[..., : self.latent_dim].var(dim=1).amax(dim=1)
         for member in range(self.members):
             if variances[member] < COVARIANCE_RIDGE:

@@ -22,8 +22,8 @@ class DeepSVDD(HypersphereDetector):
 
     The one-class objective is the mean squared distance to the centre (eq 2.11). The soft-boundary objective
     (eq 2.10) is R^2 + mean(max(0, squared distance - R^2)) / nu: at most a share nu of the training rows lies
-    outside the radius R, and at least nu lies outside or on it (proposition 4). R^2 is solved after every epoch,
-    after a warm-up of ten epochs (or all but the last) with R = 0, as an order statistic of the distances of all
+    outside the radius R, and at least nu lies outside or on it (proposition 4). After a warm-up of ten epochs (or
+    all but the last) with R = 0, R^2 is solved after every epoch, as an order statistic of the distances of all
     training rows. The score is the squared distance to the centre, minus R^2 with a soft boundary, averaged over
     the members; the property of nu holds for each member.
 
@@ -41,9 +41,9 @@ class DeepSVDD(HypersphereDetector):
     latent_dim : int
         Width of the code.
     pretrain_epochs : int
-        Of the encoder, as half of an autoencoder; 0 = none.
+        Epochs of pre-training of the encoder in an autoencoder; 0 = none.
     image_shape : (int, int), optional
-        Height and width of flattened images; makes the outer layers convolutions.
+        Height and width of flattened images; makes the outer layers convolutional.
     epochs, batch_size, learning_rate, weight_decay, members, device, mixed_precision, compiled, seed
         See `assay.detectors.training.neural.NeuralDetector`.
     """

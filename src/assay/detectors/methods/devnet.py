@@ -23,12 +23,12 @@ _MARGIN = 5.0
 class DevNet(NeuralDetector):
     """Deviation network (Pang, Shen, van den Hengel 2019, eq 4-6).
 
-    The network's output is the score. Its deviation from reference scores of a standard normal prior is
-    dev = score: rows not labelled as anomalies lose |dev|, labelled anomalies max(0, 5 - dev), in batches of as
-    many anomalies as other rows. It needs rows with label 1. The score is averaged over the members.
+    The network's output is the score, which equals its deviation dev from reference scores of a standard normal
+    prior. The loss is |dev| for rows not labelled as anomalies and max(0, 5 - dev) for labelled anomalies, in
+    batches with as many anomalies as other rows. It needs rows with label 1. The score is averaged over the members.
 
-    Differs from the paper: mean 0 and standard deviation 1 of the reference scores are taken as they are, not
-    estimated from 5,000 draws (which adds an error of .014 and nothing else); Adam with a falling rate, in place of
+    Differs from the paper: mean 0 and standard deviation 1 of the reference scores are exact instead of
+    estimated from 5,000 draws (which only adds an error of .014); Adam with a falling rate, in place of
     RMSprop, and 100 passes over the rows, in place of 50 times 20 batches; images are flat rows.
 
     Parameters
@@ -47,7 +47,7 @@ class DevNet(NeuralDetector):
     weight_decay: NotNegativeRates = 1e-2
 
     def embed(self, X: Singles) -> Singles:
-        """Return every member's last hidden layer of rows (n, d), of shape (S, n, k): what the score is linear in."""
+        """Return every member's last hidden layer of rows (n, d), of shape (S, n, k); the score is linear in it."""
         require_fitted(self, "network_")
         return self._mapped(self.network_[:-1], X)
 
@@ -55,7 +55,7 @@ class DevNet(NeuralDetector):
         return stacked_mlp(self.members, [n_features, *self.hidden, 1], nn.ReLU)
 
     def _schedule(self, **changes: object) -> Schedule:
-        """Return a schedule of fixed length: the few labelled anomalies are never held out."""
+        """Return a schedule of fixed length, because labelled anomalies are never held out for early stopping."""
         return super()._schedule(patience=None, **changes)
 
     def _train(self, fitting: Fitting) -> None:

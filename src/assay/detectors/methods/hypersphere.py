@@ -1,4 +1,4 @@
-"""What the hypersphere detectors share: normal rows are mapped close to a fixed centre, anomalies far from it."""
+"""The base of the hypersphere detectors: they map normal rows close to a fixed centre, anomalies far from it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Hypersphere(nn.Module):
 
 
 class _Pair(nn.Module):
-    """The encoder, as it is pre-trained."""
+    """The autoencoder that pre-trains the encoder."""
 
     def __init__(self, encode: nn.Module, decode: nn.Module) -> None:
         super().__init__()
@@ -67,9 +67,9 @@ class HypersphereDetector(NeuralDetector):
     """Base of the detectors that map normal rows close to a centre; their score is the squared distance to it.
 
     The encoder has no bias terms and no bounded activations (Ruff 2021, propositions 2 and 3). It is pre-trained
-    as half of an autoencoder for `pretrain_epochs`; then the centre is placed at the mean code of the rows that
-    are not labelled anomalies, with components under .1 pushed to +-.1, and stays there (proposition 1); then a
-    subclass trains the encoder in `_concentrate`. A hypersphere that has collapsed is a `TrainingError`.
+    in an autoencoder for `pretrain_epochs`. Then the centre is fixed at the mean code of the rows that are not
+    labelled anomalies, with components below .1 set to +-.1 (proposition 1), and a subclass trains the encoder in
+    `_concentrate`. A collapsed hypersphere raises `TrainingError`.
 
     Differs from the thesis: Adam's rate falls along half a cosine in every phase, in place of one step from 1e-4
     to 1e-5 (the training loop has one schedule for all detectors).
@@ -81,9 +81,9 @@ class HypersphereDetector(NeuralDetector):
     latent_dim : int
         Width of the code.
     pretrain_epochs : int
-        Of the encoder, as half of an autoencoder, on all rows; 0 = none.
+        Epochs of pre-training of the encoder in an autoencoder, on all rows; 0 = none.
     image_shape : (int, int), optional
-        Height and width of flattened images; makes the outer layers convolutions.
+        Height and width of flattened images; makes the outer layers convolutional.
     epochs, batch_size, learning_rate, weight_decay, members, device, mixed_precision, compiled, seed
         See `assay.detectors.training.neural.NeuralDetector`.
     """
@@ -108,27 +108,27 @@ class HypersphereDetector(NeuralDetector):
         return self.pretrain_epochs + self.epochs
 
     def _schedule(self, **changes: object) -> Schedule:
-        """Return a schedule of fixed length, without held-out rows: as the hypersphere shrinks, its loss falls."""
+        """Return a schedule of fixed length: as the hypersphere shrinks, any held-out loss falls."""
         return super()._schedule(patience=None, **changes)
 
     def _train(self, fitting: Fitting) -> None:
         network = cast(Hypersphere, fitting.network)
-        usual = fitting.rows[fitting.labels != 1]
-        if len(usual) < 2:
+        ordinary = fitting.rows[fitting.labels != 1]
+        if len(ordinary) < 2:
             raise TrainingError(
-                f"{len(usual)} training rows that are no labelled anomalies; at least 2 are needed: give more rows"
+                f"{len(ordinary)} training rows that are not labelled anomalies; at least 2 are needed: give more rows"
             )
         self._pretrain(fitting)
-        initial_spread = self._place_center(network, usual)
+        initial_spread = self._place_center(network, ordinary)
         self._concentrate(fitting)
-        require_spread(self.kind, initial_spread, spread(_codes(network.eval(), usual)))
+        require_spread(self.kind, initial_spread, spread(_codes(network.eval(), ordinary)))
 
     def _concentrate(self, fitting: Fitting) -> None:
         """Train the encoder around the centre."""
         raise NotImplementedError
 
     def _pretrain(self, fitting: Fitting) -> None:
-        """Train the encoder as half of an autoencoder, on all rows; the decoder is not kept."""
+        """Pre-train the encoder in an autoencoder, on all rows; the decoder is discarded."""
         if not self.pretrain_epochs:
             return
         n_features = fitting.rows.shape[1]
@@ -138,7 +138,7 @@ class HypersphereDetector(NeuralDetector):
         fitting.run(pair.forward, [fitting.rows], self._schedule(epochs=self.pretrain_epochs), network=pair)
 
     def _place_center(self, network: Hypersphere, rows: Singles) -> Tensor:
-        """Put the centre where a first forward pass maps the rows to; return the spread of the codes."""
+        """Set the centre to the mean code of a first forward pass; return the spread of the codes."""
         codes = _codes(network.train(), rows)
         center = codes.mean(dim=1, keepdim=True)
         pushed = torch.where(center < 0, -_LEAST_CENTER, _LEAST_CENTER)
@@ -168,10 +168,10 @@ def spread(codes: Tensor) -> Tensor:
 
 
 def require_spread(kind: str, initial: Tensor, final: Tensor) -> None:
-    """Refuse a collapsed hypersphere: a member that maps all training rows to (nearly) one point.
+    """Reject a collapsed hypersphere: a member that maps all training rows to (nearly) one point.
 
-    The codes of a well-trained member too have a small share of their first spread (1e-2 to 1e-4), so that only a
-    complete collapse can be told by it.
+    Well-trained members also lose most of their initial spread (1e-2 to 1e-4 remains), so that only a complete
+    collapse is detected.
 
     Raises
     ------
@@ -200,7 +200,8 @@ def pseudo_huber(squared: Tensor) -> Tensor:
 
 
 def anomaly_loss(h: Tensor) -> Tensor:
-    """Return -log(1 - exp(-h)) for h >= 0, finite with finite gradients; h counts as 1e-6 at least."""
+    """Return -log(1 - exp(-h)) for h >= 0, finite with finite gradients; h is clamped to at least 1e-6."""
     h = h.clamp(min=_SMALLEST_HUBER)
+    # Each form is exact where the other one cancels; they meet at log 2 (Maechler 2012, log1mexp).
     near, far = torch.log(-torch.expm1(-h)), torch.log1p(-torch.exp(-h))
     return -torch.where(h < 0.693, near, far)

@@ -1,4 +1,4 @@
-"""Latent outlier exposure: training on rows of which some, nobody knows which, are anomalies."""
+"""Latent outlier exposure: training on rows with an unknown subset of anomalies."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ class LatentOutlierExposure(HypersphereDetector):
     """Latent outlier exposure on a hypersphere (Qiu, Li, Kloft, Rudolph, Mandt 2022).
 
     Block coordinate descent: in every batch the share `contamination` of the rows with the highest L_n - L_a (at
-    least one row, never more than half of them) is taken for anomalies, then the network is updated with these
-    labels. A row taken for an anomaly loses L_a ("hard") or (L_n + L_a) / 2 ("soft"), any other L_n. L_n = h and
+    least one row, at most half of them) is treated as anomalous, then the network is updated with these labels. The
+    loss is L_a ("hard") or (L_n + L_a) / 2 ("soft") for these rows and L_n for all others. L_n = h and
     L_a = -log(1 - exp(-h)) are the losses of the hypersphere classifier (Ruff 2021, eq 2.20; h = sqrt(d^2 + 1) - 1
     for the distance d to the centre): both are bounded below, while Deep SVDD's squared distance and its inverse have
-    scales of their own. Two epochs on L_n alone come first. The score is h, averaged over the members.
+    different scales. The first two epochs use only L_n. The score is h, averaged over the members.
 
-    Differs from the paper: the base is a hypersphere, in place of neural transformation learning on tables; the
+    Differs from the paper: the base is a hypersphere instead of neural transformation learning on tables; the
     centre is placed as in Deep SVDD, by all rows. See also `assay.detectors.methods.hypersphere.HypersphereDetector`.
 
-    Where the training rows are cleaner than assumed, normal rows are taken for anomalies, which costs ranking: set
-    `contamination` low then. A single member may settle on the wrong rows where the anomalies are a dense cluster;
-    the mean over several rarely does.
+    If the training rows are cleaner than assumed, normal rows are treated as anomalous, which degrades the ranking:
+    set `contamination` low then. If the anomalies are a dense cluster, a single member may pick the wrong rows; the
+    mean over several rarely does.
 
     Parameters
     ----------
     variant : {"hard", "soft"}
     contamination : float
-        The share of anomalies among the training rows that it assumes, between 0 and 0.5.
+        Assumed share of anomalies among the training rows, between 0 and 0.5.
     hidden : sequence of int
         Widths of the encoder's dense hidden layers, outermost first.
     latent_dim : int
         Width of the code.
     pretrain_epochs : int
-        Of the encoder, as half of an autoencoder, on all rows; 0 = none.
+        Epochs of pre-training of the encoder in an autoencoder, on all rows; 0 = none.
     image_shape : (int, int), optional
-        Height and width of flattened images; makes the outer layers convolutions.
+        Height and width of flattened images; makes the outer layers convolutional.
     epochs, batch_size, learning_rate, weight_decay, members, device, mixed_precision, compiled, seed
         See `assay.detectors.training.neural.NeuralDetector`.
 

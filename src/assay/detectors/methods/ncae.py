@@ -1,4 +1,4 @@
-"""The normality-calibrated autoencoder: training on rows of which some, nobody knows which, are anomalies."""
+"""The normality-calibrated autoencoder: training on rows with an unknown subset of anomalies."""
 
 from __future__ import annotations
 
@@ -35,44 +35,44 @@ _MOST_FITTED, _START, _ROUNDS, _LEAST_VARIANCE, _GRID, _DIP = 2_000, 0.1, 100, 0
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class NormalityCalibratedAutoencoder(Autoencoder):
-    """Autoencoder that is taught to reconstruct suspect training rows as normal ones (NCAE, Yu et al. 2023).
+    """Autoencoder that learns to reconstruct suspect training rows as normal ones (NCAE, Yu et al. 2023).
 
-    Samples of normality are made by the decoder from codes near the mean code, w ~ N(mean, sigma I), and have to pass
-    a discriminator of samples (eq 6). In every batch the ceil(tau m) rows whose codes are least like those of the
-    samples (mean cosine, eq 7) are taken for contaminated, and the autoencoder is trained to reconstruct them as the
-    mean sample, all other rows as themselves (eq 3 and 8a), while a discriminator of codes (eq 4) draws the codes
+    The decoder makes samples of normality from codes near the mean code, w ~ N(mean, sigma I), against a discriminator
+    of samples (eq 6). In every batch the ceil(tau m) rows whose codes are least like those of the
+    samples (mean cosine, eq 7) are treated as contaminated: the autoencoder is trained to reconstruct them as the mean
+    sample, and all other rows as themselves (eq 3 and 8a), while a discriminator of codes (eq 4) draws the codes
     towards N(mean, I). The score is the mean squared reconstruction error, averaged over the members.
 
-    It assumes that training rows are contaminated. On clean data every row that it mines is a normal one that it
-    learns to reconstruct badly.
+    It assumes that training rows are contaminated. On clean data it treats normal rows as contaminated and learns to
+    reconstruct them badly.
 
     Differs from the paper:
 
     * A plain autoencoder is trained first (`warm_up`), and its codes are then mapped linearly, decoder included, to
       mean (3, ..., 3) and covariance I. Cosines depend on where the origin lies, which no loss of the paper
-      determines; seen from there they measure the distance from the mean code. Without it the code discriminator,
-      which starts from codes of far smaller variance, drives the encoder to one code for all rows.
-    * The lowest similarities are mined (the text of section 3.3 sorts in the other direction); a contaminated
+      determines; after the map they measure the distance from the mean code. Without it the codes have far too small
+      a variance at first, and the code discriminator drives the encoder to one code for all rows.
+    * The lowest similarities are selected (the text of section 3.3 sorts in the other direction); a contaminated
       row's *reconstruction* is drawn to the mean sample, which gets no gradient (eq 8a as printed contains no
       reconstruction).
-    * The decoder's two losses are one step, as in eq 8, and not two, as in algorithm 1: in Adam a step of its own
-      has the size of the learning rate, however small its loss. Generators minimise -log D, not log(1 - D).
+    * The decoder's two losses are one step, as in eq 8, instead of two as in algorithm 1: a separate step
+      of Adam has the size of the learning rate, however small the loss. Generators minimise -log D, not log(1 - D).
     * `tau` can be found from the data; the learning rate starts at 1e-3, not 0.01, and falls along half a cosine.
 
     Parameters
     ----------
     tau : float or "auto"
-        Share of each batch that is taken for contaminated, from 0 to 0.5. "auto": the share of rows
-        in a second mode of suspicion, found anew after every epoch (see `second_mode`): 0 on clean rows, but also
-        where contaminants lie scattered, so that it is safe rather than strong.
+        Share of each batch that is treated as contaminated, from 0 to 0.5. "auto": the share of rows in a second
+        mode of suspicion, estimated after every epoch (see `second_mode`): 0 on clean rows, but also for scattered
+        contaminants, so that it is conservative.
     sigma : float
-        Variance of the codes that samples are made from; the standard deviation is its root.
+        Variance (not standard deviation) of the codes that samples are made from.
     warm_up : int
-        Epochs of the plain autoencoder before the game.
+        Epochs of the plain autoencoder before adversarial training.
     hidden, latent_dim
         See `assay.detectors.methods.autoencoder.Autoencoder`.
     epochs : int
-        Of the game.
+        Epochs of adversarial training.
     batch_size, learning_rate, weight_decay
         See `assay.detectors.training.loop.Schedule`; no rows are held out.
     members : int
@@ -83,8 +83,8 @@ class NormalityCalibratedAutoencoder(Autoencoder):
     Attributes
     ----------
     suspicion_ : ndarray of float32, shape (n,)
-        log(1 - similarity) of the training rows, the similarity averaged over the epochs of the game and the
-        members; not stored.
+        log(1 - similarity) of the training rows, the similarity averaged over the epochs of adversarial training
+        and the members; not stored.
     suspects_ : ndarray of bool, shape (n,)
         The share tau of them with the highest suspicion; not stored.
     tau_ : float
@@ -156,7 +156,7 @@ class NormalityCalibratedAutoencoder(Autoencoder):
         return game
 
     def _conclude(self, game: CalibrationGame, fitting: Fitting) -> None:
-        """Check the outcome of the game and keep what it says of the training rows."""
+        """Check the result of adversarial training and store suspicion and suspects of the training rows."""
         rows = torch.tensor(fitting.rows)
         with torch.no_grad(), pinned_threads():
             self._require_spread(_codes(game.coder, rows, self.members), _LEAST_SPREAD)
@@ -164,7 +164,7 @@ class NormalityCalibratedAutoencoder(Autoencoder):
             variety = samples.std(dim=1).mean(dim=1) / rows.std(dim=0).mean()
         if float(variety.min()) < _LEAST_VARIETY:
             fitting.notes.append(
-                "generator collapse: the samples of normality are all alike (spread "
+                "generator collapse: the samples of normality are nearly equal (spread "
                 f"{float(variety.min()):.1g} of the rows'), so rows were compared with a single one"
             )
         self.tau_ = float(game.tau.mean())
@@ -173,7 +173,7 @@ class NormalityCalibratedAutoencoder(Autoencoder):
         self.suspects_[np.argsort(-self.suspicion_, kind="stable")[: math.ceil(self.tau_ * len(rows) - _TINY)]] = True
 
     def _require_spread(self, codes: Tensor, least: float) -> None:
-        """Raise `TrainingError` where a member's codes (S, n, k) hardly differ."""
+        """Raise `TrainingError` if a member's codes (S, n, k) hardly differ."""
         spread = codes.std(dim=1).mean(dim=1)
         if float(spread.min()) < least:
             raise TrainingError(
@@ -229,8 +229,8 @@ def second_mode(suspicion: Doubles) -> float:
     """Return the share of rows in a second mode of suspicion, above the first; 0 if there is none.
 
     A mixture of two Gaussians is fitted (expectation maximisation from the top tenth, at most 2,000 rows). It has a
-    second mode if its density falls, between the means, to under 0.8 of the lower of its values at the means. A long
-    tail is no second mode, and neither are contaminants that lie scattered: for those the share stays 0.
+    second mode if its density between the means falls below 0.8 times the smaller of its values at the means. Neither a
+    long tail nor scattered contaminants are a second mode: for those the share is 0.
 
     Parameters
     ----------
@@ -280,7 +280,7 @@ def _deception(generated: Tensor) -> Tensor:
 
 
 def _fixed_noise(latent_dim: int) -> Tensor:
-    """Return the standard normals that the samples for judging all training rows are made of."""
+    """Return the standard normals for the samples that all training rows are compared with."""
     rng = np.random.default_rng(SAMPLE_SEED)
     return torch.from_numpy(rng.standard_normal((1, SAMPLES, latent_dim), dtype=np.float32))
 

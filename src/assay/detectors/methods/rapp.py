@@ -1,4 +1,4 @@
-"""RaPP: anomalies are what an autoencoder changes, in its input and in every hidden layer on the way to the code."""
+"""RaPP: rows that differ from their reconstruction, in the input or in hidden layers of the encoder, are anomalous."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LEAST_VARIANCE = 1e-12
 
 
 def pathway(coder: Coder, x: Tensor) -> Tensor:
-    """Return a row and its hidden activations in every layer of the encoder, side by side.
+    """Return rows and their hidden activations in every layer of the encoder, concatenated.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def pathway(coder: Coder, x: Tensor) -> Tensor:
     Returns
     -------
     Tensor of shape (S, n, p)
-        The row, each hidden layer after its activation function, flattened if it is made of maps, and the code.
+        The row, each hidden layer after its activation function (feature maps flattened), and the code.
     """
     activations, value = [x], x
     if isinstance(coder, LeNetAutoencoder):
@@ -59,9 +59,9 @@ def pathway(coder: Coder, x: Tensor) -> Tensor:
 
 
 class Whitening(nn.Module):
-    """A Gaussian of each member's differences: its leading directions, and one variance for all the others.
+    """A Gaussian of each member's differences: leading directions, and one variance for all other directions.
 
-    All of it is zero until `settle`.
+    All buffers are zero before `settle`.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ class Whitening(nn.Module):
         self.register_buffer("rest", torch.zeros(members, 1))
 
     def settle(self, member: int, centre: Doubles, directions: Doubles, variances: Doubles, residual: float) -> None:
-        """Take over a Gaussian of one member; `rest` is the variance of the other directions."""
+        """Store the Gaussian of one member; `residual` is the variance of the other directions."""
         rank = directions.shape[1]
         self.centre[member, 0] = torch.from_numpy(centre)
         self.directions[member, :, :rank] = torch.from_numpy(directions)
@@ -92,7 +92,7 @@ class Whitening(nn.Module):
         self.rest[member] = 1.0 / residual if rank < len(centre) else 0.0
 
     def forward(self, differences: Tensor) -> Tensor:
-        """Return squared Mahalanobis distances by p, of shape (S, n), of differences (S, n, p)."""
+        """Return squared Mahalanobis distances divided by p, of shape (S, n), of differences (S, n, p)."""
         moved = differences - self.centre
         squares = torch.bmm(moved, self.directions).square()
         beyond = (moved.square().sum(dim=2) - squares.sum(dim=2)).clamp_min(0.0)
@@ -100,7 +100,7 @@ class Whitening(nn.Module):
 
 
 class PathwayCoder(nn.Module):
-    """An autoencoder, with the whitening of its differences along the pathway if that is asked for."""
+    """An autoencoder, optionally with the whitening of its differences along the pathway."""
 
     def __init__(self, coder: Coder, members: int, n_features: int, *, whitened: bool) -> None:
         super().__init__()
@@ -133,11 +133,11 @@ class RaPP(Autoencoder):
 
     Both are averaged over the members. Training is that of `Autoencoder`.
 
-    Differs from the paper: "nap" divides by variances to which a ridge is added, a power of ten between 1e-6 and
-    1 times the mean variance, that which gives the held-out half of the rows the highest Gaussian likelihood. The
-    paper divides by the singular values as they are: with no more rows than activations that gives every training
-    row the same score, and near-zero singular values (bounded activations, constant columns) divide by rounding
-    errors. The ridge also keeps what is stored in float32 exact enough. With more than 256 activations (images)
+    Differs from the paper: "nap" adds a ridge to the variances, the power of ten between 1e-6 and 1 times the mean
+    variance with the highest Gaussian likelihood of the held-out half of the rows. The paper divides by the singular
+    values without a ridge: with at most as many rows as activations every training row then gets the same score, and
+    near-zero singular values (bounded activations, constant columns) amplify rounding errors. The ridge also makes
+    float32 precise enough for the stored arrays. With more than 256 activations (images)
     the directions beyond the 256 leading ones share one variance. At most 5,000 rows are used.
 
     Parameters
@@ -164,7 +164,7 @@ mixed_precision, compiled, seed
                 network.whitening.settle(member, *whitening_of(differences.astype(np.float64)))
 
     def _differences(self, fitting: Fitting, network: PathwayCoder) -> Singles:
-        """Return the differences of each member's pick of training rows, in its order, of shape (S, m, p)."""
+        """Return the differences of each member's sample of training rows, in random order, of shape (S, m, p)."""
         if len(fitting.rows) < _LEAST_ROWS:
             raise TrainingError(
                 f"{len(fitting.rows)} training rows; whitening needs at least {_LEAST_ROWS}: "
@@ -193,7 +193,7 @@ def whitening_of(differences: Doubles) -> tuple[Doubles, Doubles, Doubles, float
     Parameters
     ----------
     differences : ndarray of shape (m, p)
-        In random order: the first half decides together with the second which ridge the variances need.
+        In random order: the ridge fitted on the first half is chosen by the likelihood of the second.
 
     Returns
     -------
@@ -231,7 +231,7 @@ def _spectrum(differences: Doubles) -> tuple[Doubles, Doubles, Doubles, float, f
             "detector 'rapp': all training rows differ from their reconstructions in the same way, so there is "
             "nothing to whiten by; check that the training rows differ, scale the features, or use score: sap"
         )
-    with threadpool_limits(limits=1):  # with another number of threads it rounds in another way
+    with threadpool_limits(limits=1):  # the number of threads changes the rounding
         if p <= _DIRECTIONS:
             _, singular, rows = np.linalg.svd(moved, full_matrices=False)
         else:
