@@ -1,4 +1,4 @@
-"""Types of arrays, by what they hold."""
+"""Types of arrays, by what they hold, and the range of float32."""
 
 from __future__ import annotations
 
@@ -14,3 +14,5 @@ Integers = NDArray[np.int64]
 Labels = NDArray[np.int8]  # 0 normal, 1 anomaly, -1 unknown
 Flags = NDArray[np.bool_]
 Texts = NDArray[np.object_]
+
+FLOAT32_MAX = float(np.finfo(np.float32).max)

@@ -1,7 +1,7 @@
-"""Families of registered things (detectors, adapters, calibrators, ...): by name made, and from parts loaded.
+"""Families of registered classes (detectors, adapters, calibrators, ...): made by name, loaded from parts.
 
-All families are of one form: a name, declared parameters (`assay.parameters`), `to_part` and `from_part`. Whatever is
-wrong with a part becomes one `ScorerError` here.
+Every member has a name, declared parameters (`assay.parameters`), `to_part` and `from_part`. Any fault of a part is
+raised here as one `ScorerError`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import numpy as np
 from annotated_types import Predicate
 
 from assay.errors import ConfigError, ScorerError
-from assay.parameters import Rule, Says, check_parameters, parameters_of, rule
+from assay.parameters import Declaration, Says, check_parameters, declaration, parameters_of
 from assay.parts import Array, Part
 
-T = TypeVar("T")
+Member = TypeVar("Member")
 Head = Annotated[
     Mapping[str, Any], Predicate(lambda head: set(head) == {"kind", "config"}), Says("a part's kind and config")
 ]
@@ -28,54 +28,54 @@ Heads = Annotated[tuple[Head, ...], Says("a list of parts, each with kind and co
 
 
 @dataclass(frozen=True)
-class Family(Generic[T]):
-    """What is registered under one noun.
+class Family(Generic[Member]):
+    """Classes that are registered under one noun.
 
     Attributes
     ----------
     noun : str
-        What one of them is called in messages, for instance "detector".
+        The name of a member in messages, for instance "detector".
     members : mapping
-        Classes by their names, which are also the kinds of their parts; or "module:Class", imported when it is needed.
+        Classes by name, which is also the kind of their parts; or "module:Class", imported when needed.
     by_run : tuple of str
-        Parameters that the run sets, not params.yaml, where a class has them.
-    besides : str
-        What else may be named; ends the list of names in a message.
+        Parameters that the run sets, where a class has them; params.yaml may not set these.
+    suffix : str
+        Ends the list of names in messages, for names that are not in `members`.
     """
 
     noun: str
-    members: Mapping[str, type[T] | str]
+    members: Mapping[str, type[Member] | str]
     by_run: tuple[str, ...] = ()
-    besides: str = ""
+    suffix: str = ""
 
-    def member(self, name: str) -> type[T]:
+    def member(self, name: str) -> type[Member]:
         """Return a class by its name.
 
         Raises
         ------
         ConfigError
-            There is none of that name.
+            No member has that name.
         """
         if name not in self.members:
-            known = ", ".join(sorted(self.members)) + self.besides
-            raise ConfigError(f"there is no {self.noun} {name!r}; there are {known}")
-        found = self.members[name]
-        if not isinstance(found, str):
-            return found
-        module, _, attribute = found.partition(":")
-        imported: type[T] = getattr(import_module(module), attribute)
+            names = ", ".join(sorted(self.members)) + self.suffix
+            raise ConfigError(f"there is no {self.noun} {name!r}; there are {names}")
+        registered = self.members[name]
+        if not isinstance(registered, str):
+            return registered
+        module, _, attribute = registered.partition(":")
+        imported: type[Member] = getattr(import_module(module), attribute)
         return imported
 
-    def make(self, name: str, params: Mapping[str, Any], by_run: Mapping[str, Any] | None = None) -> T:
-        """Return a new one.
+    def make(self, name: str, params: Mapping[str, Any], by_run: Mapping[str, Any] | None = None) -> Member:
+        """Return a new instance.
 
         Parameters
         ----------
         name : str
         params : mapping
-            Constructor arguments, without those that the run sets; the ones left out take their defaults.
+            Constructor arguments, without those that the run sets; missing ones take their defaults.
         by_run : mapping, optional
-            Those that the run sets; what the class does not take is left out.
+            Arguments that the run sets; those that the class does not take are ignored.
 
         Raises
         ------
@@ -83,24 +83,24 @@ class Family(Generic[T]):
             The name or a parameter is unknown, or a value is not allowed.
         """
         cls: Any = self.member(name)
-        who = f"{self.noun} {name!r}"
-        check_parameters(who, cls, params, hidden=self.by_run)
-        given = {key: value for key, value in (by_run or {}).items() if key in parameters_of(cls)}
-        check_parameters(who, cls, {**params, **given})
-        made: T = cls(**params, **given)
-        return made
+        owner = f"{self.noun} {name!r}"
+        check_parameters(owner, cls, params, hidden=self.by_run)
+        run_arguments = {key: value for key, value in (by_run or {}).items() if key in parameters_of(cls)}
+        check_parameters(owner, cls, {**params, **run_arguments})
+        instance: Member = cls(**params, **run_arguments)
+        return instance
 
-    def load(self, part: Part) -> T:
-        """Rebuild what `to_part` was called on.
+    def load(self, part: Part) -> Member:
+        """Rebuild the object whose `to_part` returned the part.
 
         Raises
         ------
         ScorerError
-            The part is of no registered kind, or is not what `to_part` of that kind returns.
+            The kind is not registered, or the part is not what `to_part` of that kind returns.
         """
         if not isinstance(part.kind, str) or part.kind not in self.members:
             raise ScorerError(
-                f"{self.noun} {short(part.kind)} is unknown, and the scorer folder damaged or made by a newer Assay; "
+                f"{self.noun} {short(part.kind)} is unknown: the scorer folder is damaged or made by a newer Assay; "
                 f"this one loads {', '.join(sorted(self.members))}"
             )
         try:
@@ -108,79 +108,79 @@ class Family(Generic[T]):
         except ScorerError as error:  # of a part inside this one
             raise ScorerError(f"{self.noun} {part.kind!r}: {error}") from error
         except Exception as error:
-            what = " ".join(str(error).split()) or type(error).__name__
+            message = " ".join(str(error).split()) or type(error).__name__
             raise ScorerError(
-                f"{self.noun} {part.kind!r}: {what}; the scorer folder is damaged, restore it or make it again"
+                f"{self.noun} {part.kind!r}: {message}; the scorer folder is damaged, restore it or make it again"
             ) from error
 
 
 def check_part(part: Part, config: Mapping[str, Any], arrays: Mapping[str, str]) -> None:
-    """Check that a part has the configuration and the arrays that its kind has, all of them and no others.
+    """Check that a part has exactly the settings and arrays of its kind.
 
     Parameters
     ----------
     part : Part
     config : mapping
-        What each setting may be: an annotation (see `assay.parameters`), a `Rule`, or a mapping of such for settings
-        within it. A name that ends in "?" may be missing.
+        The allowed values of each setting: an annotation (see `assay.parameters`), a `Declaration`, or a mapping of
+        such for settings within it. A name that ends in "?" may be missing.
     arrays : mapping
-        Dtype and dimensions of each array, for instance ``"float64 k 3"``. Dimensions of one name are equal, within the
-        part and to a setting of that name; "any" stands for all dtypes, "..." for all shapes. A name with * stands for
+        Dtype and dimensions of each array, for instance ``"float64 k 3"``. Dimensions with the same name must be equal,
+        within the part and to a setting of that name; "any" allows all dtypes, "..." all shapes. A name with * allows
         any number of arrays.
 
     Raises
     ------
     ValueError
-        Something is missing, is there without being described, or is not what is described.
+        A setting or array is missing, is not expected, or has a value, dtype or shape that is not allowed.
     """
     _check_settings(part.config, config, "")
     check_arrays(part, arrays)
 
 
 def check_arrays(part: Part, arrays: Mapping[str, str]) -> None:
-    """Check the arrays of a part as `check_part` does, where they can be described only once its settings are known."""
+    """Check a part's arrays as `check_part` does, for shapes that depend on the part's settings."""
     _check_names([name for name in arrays if "*" not in name], list(arrays), part.arrays, "array")
     sizes = {name: value for name, value in part.config.items() if type(value) is int}
     for name, array in part.arrays.items():
-        pattern = name if name in arrays else next(one for one in arrays if fnmatchcase(name, one))
+        pattern = name if name in arrays else next(candidate for candidate in arrays if fnmatchcase(name, candidate))
         _check_array(name, array, arrays[pattern], sizes)
 
 
-def inner_part(part: Part, lead: str, head: Mapping[str, Any]) -> Part:
-    """Return a part that is stored inside another one: its head, and those arrays whose names begin with `lead`."""
-    arrays = {name.removeprefix(lead): array for name, array in part.arrays.items() if name.startswith(lead)}
+def inner_part(part: Part, prefix: str, head: Mapping[str, Any]) -> Part:
+    """Return a part stored inside another one: its head, and the arrays whose names begin with `prefix`."""
+    arrays = {name.removeprefix(prefix): array for name, array in part.arrays.items() if name.startswith(prefix)}
     return Part(head["kind"], head["config"], arrays)
 
 
-def stored_parameters(cls: type, without: tuple[str, ...] = ()) -> dict[str, Rule]:
-    """Return what `check_part` needs of the constructor arguments that a part holds."""
-    return {name: one for name, one in parameters_of(cls).items() if name not in without}
+def stored_parameters(cls: type, without: tuple[str, ...] = ()) -> dict[str, Declaration]:
+    """Return the declarations of the constructor arguments that a part holds, for `check_part`."""
+    return {name: parameter for name, parameter in parameters_of(cls).items() if name not in without}
 
 
-def _check_settings(given: Any, described: Mapping[str, Any], within: str) -> None:
-    if not isinstance(given, Mapping):
-        raise ValueError(f"its {within.rstrip('.') or 'configuration'} is {short(given)}; it must be a mapping")
-    needed = [name for name in described if not name.endswith("?")]
-    _check_names(needed, [name.removesuffix("?") for name in described], given, "setting", within)
-    for name, value in given.items():
-        wanted = described.get(name, described.get(f"{name}?"))
-        if isinstance(wanted, Mapping):
-            _check_settings(value, wanted, f"{within}{name}.")
+def _check_settings(settings: Any, declared: Mapping[str, Any], within: str) -> None:
+    if not isinstance(settings, Mapping):
+        raise ValueError(f"its {within.rstrip('.') or 'configuration'} is {short(settings)}; it must be a mapping")
+    needed = [name for name in declared if not name.endswith("?")]
+    _check_names(needed, [name.removesuffix("?") for name in declared], settings, "setting", within)
+    for name, value in settings.items():
+        expected = declared.get(name, declared.get(f"{name}?"))
+        if isinstance(expected, Mapping):
+            _check_settings(value, expected, f"{within}{name}.")
             continue
-        allowed = wanted if isinstance(wanted, Rule) else rule(wanted)
+        allowed = expected if isinstance(expected, Declaration) else declaration(expected)
         if not allowed.accepts(value):
             raise ValueError(f"its setting {within}{name} is {short(value)}; it must be {allowed.text}")
 
 
-def _check_names(needed: list[str], known: list[str], given: Mapping[str, Any], what: str, within: str = "") -> None:
-    if missing := [name for name in needed if name not in given]:
-        raise ValueError(f"its {what} {within + missing[0]!r} is missing")
-    if unknown := [name for name in given if not any(fnmatchcase(name, one) for one in known)]:
-        raise ValueError(f"it has no {what} {within + unknown[0]!r}, but the part holds one")
+def _check_names(needed: list[str], allowed: list[str], actual: Mapping[str, Any], noun: str, within: str = "") -> None:
+    if missing := [name for name in needed if name not in actual]:
+        raise ValueError(f"its {noun} {within + missing[0]!r} is missing")
+    if unknown := [name for name in actual if not any(fnmatchcase(name, pattern) for pattern in allowed)]:
+        raise ValueError(f"it has no {noun} {within + unknown[0]!r}, but the part holds one")
 
 
 def _check_array(name: str, array: Array, described: str, sizes: dict[str, int]) -> None:
-    """Check dtype and shape of an array; `sizes` of named dimensions are compared, and taken in if they are new."""
+    """Check dtype and shape of an array; named dimensions are compared with `sizes`, and new ones added to it."""
     dtype, *dimensions = described.split()
     if dtype != "any" and array.dtype != np.dtype(dtype):
         raise ValueError(f"its array {name!r} is of {array.dtype}, not of {dtype}")
@@ -190,5 +190,5 @@ def _check_array(name: str, array: Array, described: str, sizes: dict[str, int])
     for dimension, length in zip(dimensions, array.shape, strict=False):
         fits &= length == (int(dimension) if dimension.isdigit() else sizes.setdefault(dimension, length))
     if not fits:
-        known = ", ".join(str(sizes.get(dimension, dimension)) for dimension in dimensions)
-        raise ValueError(f"its array {name!r} has shape {array.shape}, not ({known})")
+        expected = ", ".join(str(sizes.get(dimension, dimension)) for dimension in dimensions)
+        raise ValueError(f"its array {name!r} has shape {array.shape}, not ({expected})")

@@ -1,4 +1,4 @@
-"""Names that people give: of datasets and candidates, and what may not be one."""
+"""Names of datasets and candidates: their form, and the reserved ones."""
 
 from __future__ import annotations
 
@@ -23,10 +23,13 @@ class Choice:
     params: dict[str, Any] = field(default_factory=dict)
 
 
-def check_name(name: Any, what: str) -> None:
-    """Raise `ConfigError` unless `name` can name a dataset, its folders, and what BentoML stores of it."""
+def check_name(name: Any, subject: str) -> None:
+    """Raise `ConfigError` unless `name` can name a dataset, its folders and its BentoML model.
+
+    `subject` begins the message.
+    """
     if not isinstance(name, str) or not NAME.fullmatch(name) or name in RESERVED_NAMES:
         raise ConfigError(
-            f"{what} is {name!r}; use up to 60 lower-case letters, digits, '-' and '_', with a letter or digit at "
+            f"{subject} is {name!r}; use up to 60 lower-case letters, digits, '-' and '_', with a letter or digit at "
             f"both ends, and not {', '.join(RESERVED_NAMES)}"
         )

@@ -1,8 +1,8 @@
-"""Parameters are declared where a class or a function takes them; one check says which values they may have.
+"""Parameters are declared where a class or a function takes them; one check tests values against the declaration.
 
 A declaration is an annotation: ``epochs: Count = 150``, ``tau: Literal["auto"] | Annotated[float, Ge(0), Le(0.5)]``.
-What is allowed, and the words for it, come from there. Values are taken as they are, never converted: true is no
-number, 2.0 is no integer, numbers are finite. A list may stand for a tuple, and a number of NumPy's for a plain one.
+The check and its messages are derived from the annotation. Values are never converted: true is not a number, 2.0 is not
+an integer, and numbers must be finite. A list is accepted for a tuple, and a NumPy number for a plain one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from assay.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Says:
-    """The words for what a declaration allows, where they cannot be told from it: ``Annotated[..., Says("...")]``."""
+    """The description of a declaration where none can be derived from it: ``Annotated[..., Says("...")]``."""
 
     text: str
 
@@ -32,12 +32,12 @@ class Says:
 Count = Annotated[int, Ge(1)]
 Whole = Annotated[int, Ge(0)]
 Seed = Whole
-Seed32 = Annotated[int, Ge(0), Le(2**32 - 1)]  # those that scikit-learn takes
+Seed32 = Annotated[int, Ge(0), Le(2**32 - 1)]  # the range that scikit-learn accepts
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Gt(0), Lt(1), Says("a number between 0 and 1, both excluded (for instance 0.05)")]
 Widths = Annotated[Sequence[Count], Says("a list of integers >= 1")]
-Rates = Annotated[
+NotNegativeRates = Annotated[
     NotNegative | Annotated[Sequence[NotNegative], Len(1)],
     Says("a finite number >= 0, or a list of them, one for each member"),
 ]
@@ -50,8 +50,8 @@ ImageShape = Annotated[tuple[Count, Count], Says("[height, width]")]
 SeriesShape = Annotated[tuple[Count, Count], Says("[length, channels]")]
 
 
-class Rule:
-    """What a value may be, and how to say so.
+class Declaration:
+    """The values that a parameter may have, and their description.
 
     Parameters
     ----------
@@ -64,12 +64,12 @@ class Rule:
     def __init__(self, annotation: Any, *, required: bool = False) -> None:
         from pydantic import ConfigDict, TypeAdapter
 
-        self.text = _words(annotation)
+        self.text = _describe(annotation)
         self.required = required
         self._type: TypeAdapter[Any] = TypeAdapter(annotation, config=ConfigDict(strict=True, allow_inf_nan=False))
 
     def accepts(self, value: Any) -> bool:
-        """Tell whether the value is one of those allowed."""
+        """Return whether the value is allowed."""
         from pydantic import ValidationError
 
         try:
@@ -79,76 +79,82 @@ class Rule:
         return True
 
 
-rule = cache(Rule)
+declaration = cache(Declaration)
 
 
-def parameters_of(made: Callable[..., Any]) -> Mapping[str, Rule]:
+def parameters_of(target: Callable[..., Any]) -> Mapping[str, Declaration]:
     """Return the declared parameters by name.
 
     Parameters
     ----------
-    made : class or function
-        Those of a dataclass are its fields, those of another class its constructor's arguments, and those of a
-        function its keyword-only arguments.
+    target : class or function
+        The parameters are a dataclass's fields, another class's constructor arguments, or a function's keyword-only
+        arguments.
     """
-    return _parameters_of(made)
+    return _parameters_of(target)
 
 
 @cache
-def _parameters_of(made: Callable[..., Any]) -> Mapping[str, Rule]:
-    signature = inspect.signature(made).parameters.values()
-    if is_dataclass(made):
-        hints = get_type_hints(made, include_extras=True)
-        names = {field.name for field in fields(made) if field.init}
+def _parameters_of(target: Callable[..., Any]) -> Mapping[str, Declaration]:
+    signature = inspect.signature(target).parameters.values()
+    if is_dataclass(target):
+        hints = get_type_hints(target, include_extras=True)
+        names = {field.name for field in fields(target) if field.init}
     else:
-        hints = get_type_hints(made.__init__ if isinstance(made, type) else made, include_extras=True)  # type: ignore[misc]
-        names = {one.name for one in signature if isinstance(made, type) or one.kind is one.KEYWORD_ONLY}
+        hints = get_type_hints(target.__init__ if isinstance(target, type) else target, include_extras=True)  # type: ignore[misc]
+        names = {
+            parameter.name
+            for parameter in signature
+            if isinstance(target, type) or parameter.kind is parameter.KEYWORD_ONLY
+        }
     return {
-        one.name: Rule(hints[one.name], required=one.default is one.empty) for one in signature if one.name in names
+        parameter.name: Declaration(hints[parameter.name], required=parameter.default is parameter.empty)
+        for parameter in signature
+        if parameter.name in names
     }
 
 
 def check_parameters(
-    who: str, made: Callable[..., Any], given: Mapping[str, Any], *, hidden: Sequence[str] = ()
+    owner: str, target: Callable[..., Any], values: Mapping[str, Any], *, hidden: Sequence[str] = ()
 ) -> None:
     """Check parameters against their declarations.
 
     Parameters
     ----------
-    who : str
+    owner : str
         Begins the message, for instance "detector 'knn'".
-    made : class or function
+    target : class or function
         See `parameters_of`.
-    given : mapping
-        The values by name; whatever has a default may be missing.
+    values : mapping
+        The values by name; a parameter with a default may be missing.
     hidden : sequence of str
-        Parameters that may not be given.
+        Parameters that may not be set.
 
     Raises
     ------
     ConfigError
         A parameter is unknown or missing, or its value is not allowed.
     """
-    declared = {name: one for name, one in parameters_of(made).items() if name not in hidden}
-    for name, value in given.items():
+    declared = {name: parameter for name, parameter in parameters_of(target).items() if name not in hidden}
+    for name, value in values.items():
         if name not in declared:
-            raise ConfigError(f"{who} has no parameter {name!r}; it has {', '.join(sorted(declared)) or 'none'}")
+            raise ConfigError(f"{owner} has no parameter {name!r}; it has {', '.join(sorted(declared)) or 'none'}")
         if not declared[name].accepts(value):
-            raise ConfigError(f"{who}: {name} is {value!r}; it must be {declared[name].text}")
-    if missing := sorted(name for name, one in declared.items() if one.required and name not in given):
-        raise ConfigError(f"{who} lacks the parameter {missing[0]!r}; it must be {declared[missing[0]].text}")
+            raise ConfigError(f"{owner}: {name} is {value!r}; it must be {declared[name].text}")
+    if missing := sorted(name for name, parameter in declared.items() if parameter.required and name not in values):
+        raise ConfigError(f"{owner} lacks the parameter {missing[0]!r}; it must be {declared[missing[0]].text}")
 
 
-def check_share(value: Any, what: str) -> float:
+def check_share(value: Any, subject: str) -> float:
     """Return a rate (eps, fdr, ...) as a float; raise `ConfigError` unless it is a number between 0 and 1."""
-    check_value(what, value, Share)
+    check_value(subject, value, Share)
     return float(value)
 
 
-def check_value(what: str, value: Any, annotation: Any) -> None:
-    """Raise `ConfigError` unless an annotation allows the value; `what` begins the message."""
-    if not rule(annotation).accepts(value):
-        raise ConfigError(f"{what} is {value!r}; it must be {rule(annotation).text}")
+def check_value(subject: str, value: Any, annotation: Any) -> None:
+    """Raise `ConfigError` unless an annotation allows the value; `subject` begins the message."""
+    if not declaration(annotation).accepts(value):
+        raise ConfigError(f"{subject} is {value!r}; it must be {declaration(annotation).text}")
 
 
 def plain_parameters(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,7 +164,10 @@ def plain_parameters(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return NumPy's numbers and fractions as Python's, and lists as tuples; what only looks like a number is none."""
+    """Return NumPy numbers and fractions as Python numbers, and lists as tuples.
+
+    Other objects that convert to float, such as `decimal.Decimal`, become an object that no declaration allows.
+    """
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, list | tuple):
@@ -171,25 +180,29 @@ def _plain(value: Any) -> Any:
         return object()
 
 
-def _words(annotation: Any) -> str:
-    """Return what an annotation allows, in words."""
+def _describe(annotation: Any) -> str:
+    """Return a description of the values that an annotation allows."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        said = [extra.text for extra in inner[1:] if isinstance(extra, Says)]
-        return said[0] if said else _number(_words(inner[0]), inner[1:])
+        texts = [extra.text for extra in inner[1:] if isinstance(extra, Says)]
+        return texts[0] if texts else _describe_number(_describe(inner[0]), inner[1:])
     if origin is Literal:
         return ("one of " if len(inner) > 1 else "") + ", ".join(map(repr, inner))
     if origin in (Union, types.UnionType):
-        return ", or ".join(map(_words, inner))
+        return ", or ".join(map(_describe, inner))
     plain = {int: "an integer", float: "a finite number", bool: "true or false", str: "a text", type(None): "null"}
     return plain.get(annotation, f"a value of type {annotation}")
 
 
-def _number(noun: str, extras: Sequence[Any]) -> str:
-    """Return a kind of number with its bounds, in words."""
-    low = [(one.ge, ">=") if isinstance(one, Ge) else (one.gt, ">") for one in extras if isinstance(one, Ge | Gt)]
+def _describe_number(noun: str, extras: Sequence[Any]) -> str:
+    """Return a description of a kind of number with its bounds."""
+    low = [
+        (bound.ge, ">=") if isinstance(bound, Ge) else (bound.gt, ">") for bound in extras if isinstance(bound, Ge | Gt)
+    ]
     high = [
-        (one.le, "to") if isinstance(one, Le) else (one.lt, "to below") for one in extras if isinstance(one, Le | Lt)
+        (bound.le, "to") if isinstance(bound, Le) else (bound.lt, "to below")
+        for bound in extras
+        if isinstance(bound, Le | Lt)
     ]
     if not low or not high:
         return noun + "".join(f" {sign} {bound}" for bound, sign in low)

@@ -20,14 +20,12 @@ from numpy.typing import NDArray
 from assay.errors import ConfigError, ScorerError
 
 Array = NDArray[Any]
-
-
 TOO_DEEP = "it is nested too deeply"
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What is left of a fitted object when its code is taken away.
+    """The stored form of a fitted object: everything but its code.
 
     Attributes
     ----------
@@ -55,23 +53,23 @@ def canonical_json(value: object) -> str:
         raise ValueError(TOO_DEEP) from error
 
 
-def parse_json(content: str | bytes, **how: Any) -> Any:
-    """Return what JSON from outside says; whatever cannot be read of it, nesting without end too, is a `ValueError`.
+def parse_json(content: str | bytes, **options: Any) -> Any:
+    """Parse JSON from outside; invalid JSON, too deep nesting included, raises `ValueError`.
 
     Parameters
     ----------
     content : str or bytes
-    how
+    options
         Arguments of `json.loads`.
     """
     try:
-        return json.loads(content, **how)
+        return json.loads(content, **options)
     except RecursionError as error:
         raise ValueError(TOO_DEEP) from error
 
 
 def parse_yaml(content: str | bytes, where: object) -> Any:
-    """Return what YAML says; what cannot be read of it is a `ConfigError` that says where it stands."""
+    """Parse YAML; invalid YAML raises a `ConfigError` that names the file `where` it came from."""
     import yaml
 
     try:
@@ -83,7 +81,7 @@ def parse_yaml(content: str | bytes, where: object) -> Any:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path` under a temporary name, then rename it into place."""
+    """Write `content` to `path` atomically: under a temporary name, then renamed into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
@@ -91,7 +89,7 @@ def write_bytes(path: Path, content: bytes) -> None:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        Path(temporary).chmod(0o644)
+        Path(temporary).chmod(0o644)  # mkstemp makes files that only their owner can read
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -117,6 +115,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
     """Write named arrays to one safetensors file."""
     from safetensors.numpy import save
 
+    # safetensors writes the buffer as it lies in memory, whatever the strides.
     plain = {name: np.asarray(array, order="C") for name, array in sorted(arrays.items())}
     write_bytes(path, save(plain))
 
@@ -141,7 +140,7 @@ def write_part(folder: Path, name: str, part: Part) -> None:
 
 
 def read_part(folder: Path, name: str) -> Part:
-    """Read what `write_part` wrote."""
+    """Read a part that `write_part` wrote; raise `ScorerError` for a damaged one."""
     head = read_json(folder / f"{name}.json")
     if not isinstance(head, dict) or set(head) != {"kind", "config"}:
         raise ScorerError(f"{folder / name}.json is not the head of a part: it needs kind and config")

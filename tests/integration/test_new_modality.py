@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from assay.data.dataset import Dataset, RowSet, read_card, read_rows, write_dataset
 from assay.data.expectations import learn_suite
 from assay.data.labelling import ensure_labels
-from assay.data.modalities.base import Found, Modality
+from assay.data.modalities.base import Modality, RawDataset
 from assay.data.modalities.registry import MODALITIES
 from assay.data.public_sets import load_named
 from assay.data.quarantine import ensure_quarantine
-from assay.data.ranges import Entry, column_entries, entry
+from assay.data.ranges import Expectation, column_entries, entry
 from assay.data.scaling import Scaler, Standard
 from assay.data.target import ensure_target
 from assay.errors import DataError, ScorerError, ValidationFailedError
@@ -73,9 +73,9 @@ def counts(n: int, seed: int, rate: float = 30.0) -> NDArray[np.float32]:
     return np.random.default_rng((seed, 1)).poisson(rates).astype(np.float32)
 
 
-def visits(mirror: Path | None) -> Found:
+def visits(mirror: Path | None) -> RawDataset:
     """Visits of 900 pages on four days, none known to be odd."""
-    return Found(("mon", "tue", "wed", "thu"), None, "made here", counts(900, 0), np.zeros(900, dtype=np.bool_))
+    return RawDataset(("mon", "tue", "wed", "thu"), None, "made here", counts(900, 0), np.zeros(900, dtype=np.bool_))
 
 
 class Counts(Modality):
@@ -88,7 +88,7 @@ class Counts(Modality):
     def bounds(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.maximum(super().bounds(X), 0.0)
 
-    def expectations(self, columns: tuple[str, ...], features: NDArray[np.float32]) -> list[Entry]:
+    def expectations(self, columns: tuple[str, ...], features: NDArray[np.float32]) -> list[Expectation]:
         least = [entry("expect_column_values_to_be_between", column=name, min_value=0) for name in columns]
         return column_entries(columns, features) + least
 

@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from assay.data.dataset import Card, Dataset, RowSet
 from assay.data.expectations import learn_suite, load_suite
 from assay.data.modalities.tabular import TABULAR
-from assay.data.validation import Check, LevelRows, Summary, raise_if_failed, validate
+from assay.data.validation import Check, LevelRows, Summary, raise_if_failed, validate_dataset
 from assay.errors import ConfigError, DataError, ValidationFailedError
 from assay.parts import canonical_json, write_json
 
@@ -35,8 +35,8 @@ class Data:
     roles: dict[str, RowSet]
     levels: list[LevelRows]
 
-    def validate(self, docs: Path) -> Summary:
-        return validate(self.suite, self.source, self.roles, self.levels, docs=docs)
+    def validate_dataset(self, docs: Path) -> Summary:
+        return validate_dataset(self.suite, self.source, self.roles, self.levels, docs=docs)
 
     def with_cells(self, cells: dict[tuple[int, int], float]) -> Data:
         """Return these data with some cells of the source replaced."""

@@ -23,8 +23,8 @@ from assay.parameters import (
     Widths,
     check_parameters,
     check_share,
+    declaration,
     parameters_of,
-    rule,
 )
 
 
@@ -72,11 +72,11 @@ from assay.parameters import (
 def test_an_annotation_says_what_is_allowed(
     annotation: Any, words: str, good: tuple[Any, ...], bad: tuple[Any, ...]
 ) -> None:
-    assert rule(annotation).text == words
+    assert declaration(annotation).text == words
     for value in good:
-        assert rule(annotation).accepts(value), value
+        assert declaration(annotation).accepts(value), value
     for value in bad:
-        assert not rule(annotation).accepts(value), value
+        assert not declaration(annotation).accepts(value), value
 
 
 def recipe(rows: Any, *, share: Share, steps: Count = 3) -> None:

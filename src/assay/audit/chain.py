@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assay.data.labelling import COLUMNS
+from assay.data.labelling import QUESTION_COLUMNS
 from assay.errors import ScorerError, TamperedError
 from assay.hashing import RECORD, Record, hash_bytes, hash_file
 from assay.parts import parse_json, read_json
@@ -216,7 +216,7 @@ def before_entries(path: str, digest: str) -> bytes | None:
 
     People edit these files by hand or by commands that do not log it, so the empty version may be in no Git commit.
     """
-    contents = {"labels": f"{','.join(COLUMNS)}\n".encode(), "targets": b""}
+    contents = {"labels": f"{','.join(QUESTION_COLUMNS)}\n".encode(), "targets": b""}
     content = contents.get(path.partition("/")[0])
     return content if content is not None and hash_bytes(content) == digest else None
 

@@ -1,4 +1,4 @@
-"""Categories of rows as texts: the same in every form that they come in."""
+"""Categories of rows as texts, independent of the type they are stored in."""
 
 from __future__ import annotations
 
@@ -6,22 +6,21 @@ import re
 from collections.abc import Iterable
 
 import numpy as np
-from numpy.typing import NDArray
 
+from assay.arrays import Texts
 from assay.errors import InputError
 
-Texts = NDArray[np.object_]
 _WHOLE = re.compile(r"(-?\d+)\.0+")
 _MISSING = ("nan", "NaT", "<NA>")
 
 
 def category_texts(categories: Iterable[object]) -> Texts:
-    """Return categories as texts, shape (n,), the same in every form: 3, 3.0, "3" and " 3.0 " are "3", missing is "".
+    """Return categories as texts, shape (n,): 3, 3.0, "3" and " 3.0 " all become "3", missing values "".
 
     Raises
     ------
     InputError
-        One is neither text nor a number.
+        A category is neither text nor a number.
     """
     texts = [_category_text(value, row) for row, value in enumerate(categories)]
     return np.array(texts, dtype=object)

@@ -1,4 +1,4 @@
-"""Contamination levels: rows added to train, each on record; and probe anomalies."""
+"""Contamination levels: rows that are injected into train, with their origin; and probe anomalies."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from assay.arrays import Singles
 from assay.data.dataset import ANOMALY, RowSet, fingerprints
 from assay.data.modalities.base import Modality
 from assay.data.recipes import synthesize
 from assay.data.splitting import uniform_hashes
 from assay.errors import ConfigError, DataError, PoolTooSmallError
 
-POOL, AUTO = "pool", "auto"
+POOL, _AUTO = "pool", "auto"
 RECORD_COLUMNS = ("row_id", "label", "group", "time", "fingerprint", "source_row", "recipe", "seed")
 _MAX_TRIES = 4
 
@@ -28,11 +29,11 @@ class Level:
     Attributes
     ----------
     rho : float
-        Wanted share n_injected / (n_train + n_injected).
+        Requested share n_injected / (n_train + n_injected).
     injected : RowSet
         The rows to add, with the columns `RECORD_COLUMNS`, and ``category`` where the dataset has categories.
     n_train : int
-        Rows of train before anything is added.
+        Rows of train before injection.
     """
 
     rho: float
@@ -50,10 +51,10 @@ def inject(
     modality: Modality,
     columns: tuple[str, ...],
 ) -> list[Level]:
-    """Choose or make the rows that each contamination level adds to `train`.
+    """Choose or synthesise the rows that each contamination level adds to `train`.
 
     A level adds round(rho / (1 - rho) * n_train) rows. Levels are nested: the rows of a level are the first
-    rows of every higher one, and they do not depend on which other levels are asked for.
+    rows of every higher one, and they do not depend on the other levels.
 
     Parameters
     ----------
@@ -67,7 +68,6 @@ def inject(
         "pool" if the pool has anomalies, else the modality's default recipe.
     seed : int
     modality : Modality
-        What the rows hold.
     columns : tuple of str
 
     Returns
@@ -82,28 +82,28 @@ def inject(
     PoolTooSmallError
         The pool holds fewer anomalies than the highest level needs.
     DataError
-        Train has no rows, or rows that a recipe cannot be fitted on.
+        Train has no rows, or a recipe cannot be fitted on them.
     """
     _check_levels(levels)
-    if source not in (allowed := (AUTO, POOL, *modality.recipes)):
+    if source not in (allowed := (_AUTO, POOL, *modality.recipes)):
         raise ConfigError(f"source {source!r} is not allowed; use {', '.join(allowed)}")
     if len(train) == 0:
-        raise DataError("train has no rows; a share of nothing cannot be injected")
+        raise DataError("train has no rows; there is nothing to inject into")
     anomalies = pool.take(pool.labels == ANOMALY)
-    if source == AUTO:
+    if source == _AUTO:
         source = POOL if len(anomalies) else modality.default_recipe
     counts = [round(rho / (1 - rho) * len(train)) for rho in levels]
     if source == POOL:
         _check_pool(len(anomalies), len(train), levels[-1], counts[-1], modality)
         rows = _from_pool(anomalies, counts[-1], seed)
     else:
-        taken = {*train.rows["fingerprint"], *pool.rows["fingerprint"]}
-        rows = _synthetic(source, train, counts[-1], seed, columns, modality, taken)
+        excluded_fingerprints = {*train.rows["fingerprint"], *pool.rows["fingerprint"]}
+        rows = _synthetic(source, train, counts[-1], seed, columns, modality, excluded_fingerprints)
     return [Level(float(rho), rows.take(np.arange(n)), len(train)) for rho, n in zip(levels, counts, strict=True)]
 
 
 def choose_labelled(pool: RowSet, *, share: float, n_train: int, seed: int) -> tuple[RowSet, RowSet]:
-    """Set aside the pool's anomalies whose label training may know.
+    """Set aside the anomalies of the pool whose labels training may use.
 
     Parameters
     ----------
@@ -112,34 +112,34 @@ def choose_labelled(pool: RowSet, *, share: float, n_train: int, seed: int) -> t
     share : float
         round(share * n_train) rows are set aside, in the order of a hash of their content and the seed.
     n_train : int
-        Rows of train before anything is added.
+        Rows of train before injection.
     seed : int
 
     Returns
     -------
     labelled, rest : RowSet
-        No content is in both.
+        They have no content in common.
 
     Raises
     ------
     PoolTooSmallError
-        The pool holds fewer anomalies.
+        The pool holds fewer anomalies than that.
     """
     anomalies = pool.take(pool.labels == ANOMALY)
-    wanted = round(share * n_train)
-    if wanted > len(anomalies):
+    n_labelled = round(share * n_train)
+    if n_labelled > len(anomalies):
         raise PoolTooSmallError(
-            f"contaminate.labelled is {share:g}: {wanted} labelled anomalies for {n_train} training rows, and the "
+            f"contaminate.labelled is {share:g}: {n_labelled} labelled anomalies for {n_train} training rows, and the "
             f"injection pool holds {len(anomalies)}; the largest share possible is {len(anomalies) / n_train:.4g}"
         )
     prints = anomalies.rows["fingerprint"].to_numpy(dtype=object)
     order = np.argsort(uniform_hashes(prints, f"labelled:{seed}"), kind="stable")
-    labelled = anomalies.take(np.sort(order[:wanted]))
-    taken = pool.rows["fingerprint"].isin(labelled.rows["fingerprint"]).to_numpy()
-    return labelled, pool.take(~taken)
+    labelled = anomalies.take(np.sort(order[:n_labelled]))
+    is_labelled = pool.rows["fingerprint"].isin(labelled.rows["fingerprint"]).to_numpy()
+    return labelled, pool.take(~is_labelled)
 
 
-def make_probes(
+def make_probe_rows(
     normals: RowSet,
     *,
     recipes: Sequence[str],
@@ -148,22 +148,21 @@ def make_probes(
     columns: tuple[str, ...],
     modality: Modality,
 ) -> RowSet:
-    """Make probe anomalies from normal rows, where labelled anomalies are too few to judge by.
+    """Make probe anomalies from normal rows, for evaluation with too few labelled anomalies.
 
-    The caller passes recipes and a seed other than those of the rows injected into train.
+    The caller passes other recipes and another seed than those of the rows injected into train.
 
     Parameters
     ----------
     normals : RowSet
         Rows with the column ``fingerprint``.
     recipes : sequence of str
-        Of the modality's; each makes an equal share (the first ones one row more where `n` is no multiple).
+        Recipes of the modality; each makes an equal share (the first ones one row more if `n` is not a multiple).
     n : int
         Number of probes in all.
     seed : int
     columns : tuple of str
     modality : Modality
-        What the rows hold.
 
     Returns
     -------
@@ -175,7 +174,7 @@ def make_probes(
     ConfigError
         A recipe is unknown or cannot make enough new rows, or `n` is smaller than the number of recipes.
     DataError
-        The normals are rows that a recipe cannot be fitted on.
+        A recipe cannot be fitted on the normals.
     """
     unknown = [recipe for recipe in recipes if recipe not in modality.recipes]
     if unknown or not recipes or len(set(recipes)) < len(recipes):
@@ -183,13 +182,13 @@ def make_probes(
             f"recipes {list(recipes)} are not allowed; use different ones of {', '.join(modality.recipes)}"
         )
     if n < len(recipes):
-        raise ConfigError(f"{n} probes cannot be shared by {len(recipes)} recipes; ask for at least one of each")
-    taken = set(normals.rows["fingerprint"])
+        raise ConfigError(f"{n} probes cannot be shared by {len(recipes)} recipes; request at least one of each")
+    excluded_fingerprints = set(normals.rows["fingerprint"])
     parts = []
     for i, recipe in enumerate(recipes):
         share = n // len(recipes) + (i < n % len(recipes))
-        parts.append(_synthetic(recipe, normals, share, seed, columns, modality, taken))
-        taken.update(parts[-1].rows["fingerprint"])
+        parts.append(_synthetic(recipe, normals, share, seed, columns, modality, excluded_fingerprints))
+        excluded_fingerprints.update(parts[-1].rows["fingerprint"])
     features = np.concatenate([part.features for part in parts])
     return RowSet(features, pd.concat([part.rows for part in parts], ignore_index=True))
 
@@ -203,21 +202,21 @@ def _check_levels(levels: Sequence[float]) -> None:
         )
 
 
-def _check_pool(held: int, n_train: int, rho: float, wanted: int, modality: Modality) -> None:
-    if wanted > held:
-        largest = min(1000 * held // (n_train + held), 499) / 1000
+def _check_pool(n_pool: int, n_train: int, rho: float, n_needed: int, modality: Modality) -> None:
+    if n_needed > n_pool:
+        largest = min(1000 * n_pool // (n_train + n_pool), 499) / 1000
         raise PoolTooSmallError(
-            f"level {rho} of {n_train} training rows needs {wanted} anomalies but the pool has {held}; "
+            f"level {rho} of {n_train} training rows needs {n_needed} anomalies but the pool has {n_pool}; "
             f"the largest rho possible is {largest:.3f}: lower the levels, "
             f"or set the source to one of {', '.join(modality.recipes)}"
         )
 
 
 def _from_pool(anomalies: RowSet, n: int, seed: int) -> RowSet:
-    """Return the first `n` anomalies in seeded order; rows of equal content by their id."""
-    place = uniform_hashes(anomalies.rows["fingerprint"], f"inject:{seed}")
+    """Return the first `n` anomalies in seeded order; rows of equal content are ordered by id."""
+    hashes = uniform_hashes(anomalies.rows["fingerprint"], f"inject:{seed}")
     row_id = anomalies.rows["row_id"]
-    order = np.lexsort((row_id.to_numpy(dtype=object), anomalies.rows["fingerprint"].to_numpy(dtype=object), place))
+    order = np.lexsort((row_id.to_numpy(dtype=object), anomalies.rows["fingerprint"].to_numpy(dtype=object), hashes))
     picked = anomalies.take(order[:n])
     record = picked.rows.assign(source_row=picked.rows["row_id"], recipe=POOL, seed=seed)
     return RowSet(picked.features, record[[name for name in (*RECORD_COLUMNS, "category") if name in record]])
@@ -230,30 +229,30 @@ def _synthetic(
     seed: int,
     columns: tuple[str, ...],
     modality: Modality,
-    taken: set[str],
+    excluded_fingerprints: set[str],
 ) -> RowSet:
-    """Return `n` rows by a recipe, all of different content and none of it `taken`."""
+    """Return `n` rows made by a recipe, with different fingerprints that are not among the excluded ones."""
     if n == 0:
         features, source = np.empty((0, len(columns)), dtype=np.float32), np.empty(0, dtype=np.intp)
         return _record(recipe, fitted, features, source, np.empty(0, dtype="U32"), seed)
     for attempt in range(_MAX_TRIES):
-        asked = n * 2**attempt
-        features, source = synthesize(recipe, fitted.features, asked, seed=seed, modality=modality)
+        n_made = n * 2**attempt
+        features, source = synthesize(recipe, fitted.features, n_made, seed=seed, modality=modality)
         prints = fingerprints(features, columns)
         content = pd.Series(prints)
-        new = np.flatnonzero(~content.duplicated().to_numpy() & ~content.isin(taken).to_numpy())[:n]
+        new = np.flatnonzero(~content.duplicated().to_numpy() & ~content.isin(excluded_fingerprints).to_numpy())[:n]
         if len(new) == n:
             return _record(recipe, fitted, features[new], source[new], prints[new], seed)
     raise ConfigError(
         f"recipe {recipe!r} made only {len(new)} of {n} rows that differ from all others "
-        f"({asked} tries); the data have too few distinct values for it: use another of {', '.join(modality.recipes)}"
+        f"({n_made} tries); the data have too few distinct values for it: use another of {', '.join(modality.recipes)}"
     )
 
 
 def _record(
     recipe: str,
     fitted: RowSet,
-    features: NDArray[np.float32],
+    features: Singles,
     source: NDArray[np.intp],
     prints: NDArray[np.str_],
     seed: int,
@@ -272,6 +271,6 @@ def _record(
         }
     )
     if "category" in fitted.rows:
-        like = np.where(source < 0, np.arange(len(source)) % max(1, len(fitted)), source)
-        rows["category"] = fitted.rows["category"].to_numpy(dtype=object)[like]
+        similar_rows = np.where(source < 0, np.arange(len(source)) % max(1, len(fitted)), source)
+        rows["category"] = fitted.rows["category"].to_numpy(dtype=object)[similar_rows]
     return RowSet(features, rows)

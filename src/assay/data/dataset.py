@@ -1,9 +1,10 @@
-"""Row sets and datasets: features beside what is known of each row, as files with stable bytes."""
+"""Row sets and datasets: features and a table of ids, labels and groups, as files with reproducible bytes."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from assay.arrays import Labels, Singles
 from assay.data.modalities.base import Modality
 from assay.data.modalities.registry import modality_fields, read_modality
 from assay.errors import DataError, TamperedError
@@ -21,6 +23,7 @@ from assay.parts import read_json, write_bytes, write_json
 NORMAL, ANOMALY, UNKNOWN = 0, 1, -1
 OPTIONAL = ("id_column", "category_column")
 SEALED = ("features.npy", "rows.csv")
+FINGERPRINT_PATTERN = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +35,18 @@ class RowSet:
     features : ndarray of float32, shape (n, d)
     rows : DataFrame of n rows
         At least ``row_id`` (str) and ``label`` (int8; 0 normal, 1 anomaly, -1 unknown); ``group`` and
-        ``time`` (str, "" where there is none), ``category`` (str) where the dataset has categories, and whatever
-        else a step puts on record.
+        ``time`` (str, "" where there is none), ``category`` (str) where the dataset has categories, and further
+        columns that a stage adds.
     """
 
-    features: NDArray[np.float32]
+    features: Singles
     rows: pd.DataFrame
 
     def __len__(self) -> int:
         return len(self.features)
 
     @property
-    def labels(self) -> NDArray[np.int8]:
+    def labels(self) -> Labels:
         """Labels of shape (n,): 0 normal, 1 anomaly, -1 unknown."""
         return self.rows["label"].to_numpy(dtype=np.int8)
 
@@ -55,21 +58,21 @@ class RowSet:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What a dataset is; written as ``card.json``.
+    """The description of a dataset; written as ``card.json``.
 
     Attributes
     ----------
     name : str
     modality : Modality
-        What the rows hold; on disk its name, and its shape as ``<name>_shape``.
+        Stored as its name, and its shape as ``<name>_shape``.
     columns : tuple of str
         Feature names, in the order of the feature array's columns.
     source : str
-        Where the data come from, for people.
+        Origin of the data, for people.
     id_column : str or None
-        Name of the column of row ids in the user's file, where there was one.
+        Column of row ids in the user's file, if any.
     category_column : str or None
-        Name of the column of categories in the user's file, where there was one.
+        Column of categories in the user's file, if any.
     """
 
     name: str
@@ -97,7 +100,7 @@ def write_rows(folder: Path, data: RowSet) -> None:
 
 
 def read_rows(folder: Path) -> RowSet:
-    """Read what `write_rows` wrote.
+    """Read the files that `write_rows` wrote.
 
     Raises
     ------
@@ -118,17 +121,17 @@ def read_rows(folder: Path) -> RowSet:
 
 
 def write_dataset(folder: Path, dataset: Dataset) -> None:
-    """Write a dataset folder: ``features.npy``, ``rows.csv`` and ``card.json``, which seals the other two."""
+    """Write a dataset folder: ``features.npy``, ``rows.csv`` and ``card.json``, which holds the hashes of both."""
     write_rows(folder, dataset.data)
     seal = {name: hash_file(folder / name) for name in SEALED}
     card = dataset.card
     optional = {name: value for name in OPTIONAL if (value := getattr(card, name)) is not None}
-    own = {"name": card.name, "columns": list(card.columns), "source": card.source}
-    write_json(folder / "card.json", {**own, **optional, **modality_fields(card.modality), "sha256": seal})
+    fields = {"name": card.name, "columns": list(card.columns), "source": card.source}
+    write_json(folder / "card.json", {**fields, **optional, **modality_fields(card.modality), "sha256": seal})
 
 
 def broken_seals(folder: Path) -> list[Path]:
-    """Return the files of a dataset folder that are not the ones its card was written for."""
+    """Return the files of a dataset folder whose hash is not the one on its card."""
     if not (folder / "card.json").is_file():
         return []
     seal = read_json(folder / "card.json")["sha256"]
@@ -158,7 +161,7 @@ def read_dataset(folder: Path) -> Dataset:
     DataError
         There is no dataset in the folder.
     TamperedError
-        A file is not the one that the card was written for.
+        The hash of a file is not the one on the card.
     """
     if read_card(folder) and (broken := broken_seals(folder)):
         raise TamperedError(
@@ -167,12 +170,12 @@ def read_dataset(folder: Path) -> Dataset:
     return Dataset(read_card(folder), read_rows(folder))
 
 
-def fingerprints(features: NDArray[np.float32], columns: tuple[str, ...]) -> NDArray[np.str_]:
+def fingerprints(features: Singles, columns: tuple[str, ...]) -> NDArray[np.str_]:
     """Return each row's content fingerprint.
 
     The 128-bit BLAKE2b hash, in hex, of the (column name, value) pairs sorted by name, after casting to
-    float32, with -0.0 taken as 0.0 and every NaN as one NaN, before any scaling: equal rows have equal
-    fingerprints whatever the order of their columns.
+    float32 and before any scaling; -0.0 counts as 0.0 and all NaNs as one. Equal rows have equal
+    fingerprints in any order of their columns.
 
     Parameters
     ----------
@@ -184,12 +187,12 @@ def fingerprints(features: NDArray[np.float32], columns: tuple[str, ...]) -> NDA
     ndarray of str, shape (n,)
     """
     order = sorted(range(len(columns)), key=columns.__getitem__)
-    values = np.ascontiguousarray(features[:, order], dtype="<f4") + np.float32(0.0)
+    values = np.ascontiguousarray(features[:, order], dtype="<f4") + np.float32(0.0)  # which makes -0.0 a 0.0
     values[np.isnan(values)] = np.float32(np.nan)
     start = hashlib.blake2b("\x1f".join(columns[i] for i in order).encode(), digest_size=16)
-    found = []
+    digests = []
     for row in values:
         digest = start.copy()
         digest.update(row.tobytes())
-        found.append(digest.hexdigest())
-    return np.array(found, dtype="U32")
+        digests.append(digest.hexdigest())
+    return np.array(digests, dtype="U32")

@@ -1,6 +1,6 @@
-"""Expectation suites: what a dataset's table must look like, learned once and then the user's to edit.
+"""Expectation suites: what a dataset's table must look like, learned once, then edited by the user.
 
-A suite is the plain JSON of a Great Expectations suite (name, expectations, meta). It is about the
+A suite is the plain JSON of a Great Expectations suite (name, expectations, meta). It describes the
 table that `assay.data.validation` makes of a row set: the bookkeeping columns, then the features.
 """
 
@@ -17,17 +17,17 @@ from typing import Any
 import numpy as np
 
 from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Dataset, fingerprints
-from assay.data.ranges import EXTREMES, entry
+from assay.data.ranges import EXTREMES, expectation
 from assay.errors import ConfigError, DataError
 from assay.parts import parse_json
 
-ROW_ID, LABEL, FINGERPRINT, INJECTED = "row.id", "row.label", "row.fingerprint", "row.injected"
-BOOKKEEPING = (ROW_ID, LABEL, FINGERPRINT, INJECTED)
+ID_COLUMN, LABEL_COLUMN, FINGERPRINT_COLUMN, INJECTED_COLUMN = "row.id", "row.label", "row.fingerprint", "row.injected"
+BOOKKEEPING = (ID_COLUMN, LABEL_COLUMN, FINGERPRINT_COLUMN, INJECTED_COLUMN)
 UNIQUE_SLACK = 0.1
 
 
 def great_expectations() -> Any:
-    """Import Great Expectations with its analytics off and its import warnings kept in."""
+    """Import Great Expectations without analytics and without its import warnings."""
     os.environ["GX_ANALYTICS_ENABLED"] = "False"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -36,30 +36,30 @@ def great_expectations() -> Any:
 
 
 def table_columns(columns: tuple[str, ...], *, extremes: bool = False) -> list[str]:
-    """Return the columns of a table: the bookkeeping ones, a row's extremes if wanted, then the features.
+    """Return the columns of a table: bookkeeping columns, optionally the row extremes, then features.
 
     Raises
     ------
     DataError
-        A feature has the name of a bookkeeping column, or two features have the same name.
+        A feature has a reserved name, or two features have the same name.
     """
-    taken = (*BOOKKEEPING, *EXTREMES)
+    reserved = (*BOOKKEEPING, *EXTREMES)
     for name in columns:
-        if name in taken:
-            raise DataError(f"a feature is called {name!r}; {', '.join(taken)} are taken: rename it")
+        if name in reserved:
+            raise DataError(f"a feature is called {name!r}; {', '.join(reserved)} are reserved: rename it")
         if columns.count(name) > 1:
             raise DataError(f"two features are called {name!r}; names must be unique: rename one")
     return [*BOOKKEEPING, *(EXTREMES if extremes else ()), *columns]
 
 
 def learn_suite(dataset: Dataset) -> dict[str, Any]:
-    """Learn the expectation suite of a dataset from its reference version, the one first ingested.
+    """Learn the expectation suite of a dataset from its reference version, the first one ingested.
 
-    Expected are: the columns and their order; row ids unique and not null; labels -1, 0 or 1; what
-    the modality learns of the values (mostly, per feature, no null and ``[min - range, max + range]`` of the finite
-    reference values, which also catches infinities); and, of the source alone, a proportion of distinct rows at
-    most 0.1 below that of the reference. (Duplicates share a role, so the proportion in a part of the data
-    can lie far from that of the whole.)
+    Expected are: the columns and their order; row ids unique and not null; labels -1, 0 or 1; the value
+    expectations of the modality (mostly, per feature, no null and ``[min - range, max + range]`` of the finite
+    reference values, which also excludes infinities); and, for the source only, a proportion of distinct rows at
+    most 0.1 below that of the reference. (Duplicates share a role, so that the proportion in a part of the data
+    can differ much from that of the whole.)
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def learn_suite(dataset: Dataset) -> dict[str, Any]:
     Returns
     -------
     dict
-        JSON-able; equal data give equal dicts, whatever the machine or library version.
+        JSON-able; equal data give equal dicts on any machine and with any library version.
 
     Raises
     ------
@@ -77,21 +77,23 @@ def learn_suite(dataset: Dataset) -> dict[str, Any]:
         There are no rows, or a feature's name is not allowed (see `table_columns`).
     """
     columns, features = dataset.card.columns, dataset.data.features
-    of_values = dataset.card.modality.expectations(columns, features)
-    names = table_columns(columns, extremes=any(one["kwargs"].get("column") in EXTREMES for one in of_values))
+    value_expectations = dataset.card.modality.expectations(columns, features)
+    uses_extremes = any(entry["kwargs"].get("column") in EXTREMES for entry in value_expectations)
+    names = table_columns(columns, extremes=uses_extremes)
     if not len(features):
-        raise DataError(f"{dataset.card.name} has no rows; at least one is needed to learn expectations")
+        raise DataError(f"{dataset.card.name} has no rows; ingest at least one to learn expectations")
+    # Rounded down, so that the number in the file does not depend on float rounding.
     distinct = len(np.unique(fingerprints(features, columns))) / len(features)
     fewest = math.floor(1e4 * max(0.0, distinct - UNIQUE_SLACK)) / 1e4
-    learned = [
-        entry("expect_table_columns_to_match_ordered_list", column_list=names),
-        entry("expect_column_values_to_not_be_null", column=ROW_ID),
-        entry("expect_column_values_to_be_unique", column=ROW_ID),
-        entry("expect_column_values_to_be_in_set", column=LABEL, value_set=[UNKNOWN, NORMAL, ANOMALY]),
-        entry("expect_column_values_to_be_in_set", column=INJECTED, value_set=[0, 1]),
+    general_expectations = [
+        expectation("expect_table_columns_to_match_ordered_list", column_list=names),
+        expectation("expect_column_values_to_not_be_null", column=ID_COLUMN),
+        expectation("expect_column_values_to_be_unique", column=ID_COLUMN),
+        expectation("expect_column_values_to_be_in_set", column=LABEL_COLUMN, value_set=[UNKNOWN, NORMAL, ANOMALY]),
+        expectation("expect_column_values_to_be_in_set", column=INJECTED_COLUMN, value_set=[0, 1]),
         {
             "type": "expect_column_proportion_of_unique_values_to_be_between",
-            "kwargs": {"column": FINGERPRINT, "min_value": fewest},
+            "kwargs": {"column": FINGERPRINT_COLUMN, "min_value": fewest},
             "meta": {"only": "source"},
         },
     ]
@@ -99,23 +101,24 @@ def learn_suite(dataset: Dataset) -> dict[str, Any]:
         f"Learned from the first version ingested, {len(features)} rows; yours to edit. The training rows "
         'of every level must meet it too, except what has {"only": "source"} as its meta.'
     )
-    return {"name": dataset.card.name, "expectations": learned + of_values, "meta": {"notes": notes}}
+    learned = general_expectations + value_expectations
+    return {"name": dataset.card.name, "expectations": learned, "meta": {"notes": notes}}
 
 
 def load_suite(path: Path) -> dict[str, Any]:
-    """Read a suite that `learn_suite` made and a user may have edited.
+    """Read a suite that `learn_suite` made and a user may have edited; return its JSON.
 
     Raises
     ------
     ConfigError
-        The file is missing, is not JSON, is not a suite, or holds an expectation that Great
-        Expectations does not know or whose arguments it refuses.
+        The file is missing, is not JSON or not a suite, or Great Expectations does not know an
+        expectation or refuses its arguments.
     """
-    advice = "correct it, or bring back the version in git"
+    advice = "correct it, or restore the version in git"
     try:
         suite = parse_json(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError as error:
-        raise ConfigError(f"{path} is missing; ingest the dataset, or bring it back from git") from error
+        raise ConfigError(f"{path} is missing; ingest the dataset, or restore the file from git") from error
     except ValueError as error:
         raise ConfigError(f"{path} is not valid JSON: {error}; {advice}") from error
     try:
@@ -131,7 +134,7 @@ def parse_suite(suite: object) -> tuple[str, list[Any]]:
     Raises
     ------
     ConfigError
-        It is not a suite, or holds an expectation that is unknown or whose arguments are refused.
+        It is not a suite, or an expectation is unknown or its arguments are refused.
     """
     shape = 'a suite is a JSON object with "name" (the dataset\'s) and "expectations" (a list)'
     if not isinstance(suite, dict) or not isinstance(suite.get("expectations"), list):
@@ -143,7 +146,7 @@ def parse_suite(suite: object) -> tuple[str, list[Any]]:
 
 
 def parse_expectations(entries: Sequence[object]) -> list[Any]:
-    """Return the Great Expectations objects of some entries of a suite; see `parse_suite`."""
+    """Return the Great Expectations objects of entries of a suite; see `parse_suite`."""
     great_expectations()
     return [_parse(number, entry) for number, entry in enumerate(entries, start=1)]
 

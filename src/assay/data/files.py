@@ -1,4 +1,4 @@
-"""A user's own CSV or Parquet file as a dataset."""
+"""A user's CSV or Parquet file as a dataset."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from assay.data.categories import Texts
+from assay.arrays import Labels, Singles, Texts
 from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Card, Dataset, RowSet
 from assay.data.modalities.tabular import TABULAR
 from assay.errors import DataError
@@ -40,8 +39,8 @@ def read_table(
 ) -> Dataset:
     """Read a CSV (UTF-8, comma, one header line) or Parquet file as a tabular dataset.
 
-    Every column that is not named by an option is a feature: numbers (or booleans, as 0 and 1) that
-    become float32. Missing and infinite features are kept; validation reports them.
+    All columns that no option names are features: numbers (or booleans, as 0 and 1), cast to float32.
+    Missing and infinite features are kept; validation reports them.
 
     Parameters
     ----------
@@ -54,20 +53,20 @@ def read_table(
     id_column : str, optional
         Column of unique row ids. Default: "<name>-<row number>", from 0, at least seven digits.
     group : str, optional
-        Column of group ids; rows of a group keep together. Missing: a row of its own.
+        Column of group ids; rows of a group get one role. Without an id a row is a group by itself.
     time : str, optional
-        Column of ISO 8601 timestamps or of numbers, never missing. It is stored as text whose
-        alphabetical order is the order in time: timestamps in UTC with nine decimals of a second (one
-        without a zone is taken as UTC); numbers, exactly as decimals, with 20 digits before the point,
-        those below zero as "-" and the complement to 10**20 (-1.25 is "-99999999999999999998.75").
+        Column of ISO 8601 timestamps or of numbers, never missing. Times are stored as text whose
+        alphabetical order is the order in time: timestamps in UTC with nine decimals of a second (without
+        a time zone they count as UTC); numbers as exact decimals with 20 digits before the point,
+        negative ones as "-" and the complement to 10**20 (-1.25 is "-99999999999999999998.75").
     category : str, optional
-        Column of categories, never missing, that scores may be calibrated within (a machine type, a site). Text,
-        without spaces around it, or numbers: 3, 3.0 and "3" are one.
+        Column of categories, never missing, for calibration within categories (a machine type, a site). Text, stripped
+        of spaces, or numbers: 3, 3.0 and "3" are the same.
 
     Returns
     -------
     Dataset
-        Tabular; the card's source is the file's name without its folder.
+        Tabular; the card's source is the file name without its folder.
 
     Raises
     ------
@@ -82,7 +81,7 @@ def read_table(
     frame = read_frame(path, special)
     columns = tuple(column for column in frame.columns if column not in special)
     if not columns:
-        raise DataError(f"{path.name} has no feature column besides {special}")
+        raise DataError(f"{path.name} has no feature column, only {special}")
     texts = {role: texts_of(frame[column]) for role, column in roles.items() if column is not None}
     blank = np.full(len(frame), "", dtype=object)
     rows = pd.DataFrame(
@@ -105,7 +104,7 @@ def sortable_times(texts: Texts) -> Texts:
     Raises
     ------
     DataError
-        A time is missing, or is not of the kind (number, timestamp) of the first one.
+        A time is missing, or is not a number or timestamp as the first one is.
     """
     codes, unique = pd.factorize(texts)
     if _is_number(unique[0]):
@@ -128,9 +127,9 @@ def sortable_times(texts: Texts) -> Texts:
 def read_frame(
     path: Path, special: Sequence[str], *, texts: Collection[str] = (), numbers: Collection[str] | None = None
 ) -> pd.DataFrame:
-    """Read a CSV or Parquet file: its `special` columns, and those of `texts` that it has, as they are written.
+    """Read a CSV or Parquet file; in a CSV file, keep the `special` columns and those in `texts` as text.
 
-    Where `numbers` are given, so are all columns but these: "007" stays "007".
+    If `numbers` are given, all columns but these stay text: "007" stays "007".
 
     Raises
     ------
@@ -160,15 +159,15 @@ def _read_csv(
     header = pd.read_csv(path, header=None, nrows=1, dtype=str, na_filter=False, encoding="utf-8-sig")
     names = [str(name) for name in header.iloc[0]]
     _check_names(path, names, special)
-    others = set(names) - set(names if numbers is None else numbers)
-    written = [name for name in names if name in special or name in texts or name in others]
+    not_numbers = set(names) - set(names if numbers is None else numbers)
+    text_columns = [name for name in names if name in special or name in texts or name in not_numbers]
     frame = pd.read_csv(
         path,
-        dtype=dict.fromkeys(written, str),
+        dtype=dict.fromkeys(text_columns, str),
         keep_default_na=False,
-        na_values={column: _MISSING for column in names if column not in written},
+        na_values={column: _MISSING for column in names if column not in text_columns},
         encoding="utf-8-sig",
-        low_memory=False,
+        low_memory=False,  # in chunks, pandas could give one column several types
     )
     if not isinstance(frame.index, pd.RangeIndex):
         raise DataError(f"{path.name} has rows with more fields than its header; give every column a name")
@@ -198,7 +197,7 @@ def _check_names(path: Path, names: Sequence[str], special: Sequence[str]) -> No
             raise DataError(f"{path.name} has no column {column!r}; its columns are {', '.join(names)}")
 
 
-def features_of(frame: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.float32]:
+def features_of(frame: pd.DataFrame, columns: Sequence[str]) -> Singles:
     """Return columns of a frame from `read_frame` as features of shape (n, d), cast to float32."""
     features = np.empty((len(frame), len(columns)), dtype=np.float32)
     for i, column in enumerate(columns):
@@ -207,56 +206,58 @@ def features_of(frame: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.float
 
 
 def texts_of(column: pd.Series[Any]) -> Texts:
-    """Return a column as texts, missing values as "" and whole numbers without a point."""
+    """Return a column as texts: missing values as "", whole numbers without a decimal point."""
     texts = column.convert_dtypes().astype("str").to_numpy(dtype=object, copy=True)
     texts[column.isna().to_numpy(dtype=bool)] = ""
     return texts
 
 
-def _printable(what: str, texts: Texts) -> Texts:
-    """Return `texts` unless one holds a control character, which a CSV file would not give back."""
+def _printable(role: str, texts: Texts) -> Texts:
+    """Return `texts`; raise `DataError` for control characters, which a CSV file would not preserve."""
     for row, text in enumerate(texts):
         if _CONTROL.search(text):
-            raise DataError(f"row {row} has the {what} {text!r}; line breaks and control characters are not allowed")
+            raise DataError(f"row {row} has the {role} {text!r}; line breaks and control characters are not allowed")
     return texts
 
 
 def _ids(texts: Texts) -> Texts:
     """Return row ids, checked."""
-    empty = np.flatnonzero(texts == "")
-    if len(empty):
-        raise DataError(f"row {empty[0]} has no row id; every row needs one of its own")
-    again = np.flatnonzero(pd.Series(texts).duplicated().to_numpy())
-    if len(again):
-        raise DataError(f"row {again[0]} has the row id {texts[again[0]]!r} of an earlier row; ids must be unique")
+    missing = np.flatnonzero(texts == "")
+    if len(missing):
+        raise DataError(f"row {missing[0]} has no row id; every row needs its own")
+    repeated = np.flatnonzero(pd.Series(texts).duplicated().to_numpy())
+    if len(repeated):
+        raise DataError(
+            f"row {repeated[0]} has the row id {texts[repeated[0]]!r} of an earlier row; ids must be unique"
+        )
     return _printable("row id", texts)
 
 
 def _categories(texts: Texts) -> Texts:
-    """Return categories, checked; see `assay.calibration.decisions.category_texts`."""
+    """Return categories, checked; see `assay.data.categories.category_texts`."""
     from assay.data.categories import category_texts
 
     texts = category_texts(texts)
-    empty = np.flatnonzero(texts == "")
-    if len(empty):
-        raise DataError(f"row {empty[0]} has no category; every row needs one")
+    missing = np.flatnonzero(texts == "")
+    if len(missing):
+        raise DataError(f"row {missing[0]} has no category; every row needs one")
     return _printable("category", texts)
 
 
-def _labels(texts: Texts) -> NDArray[np.int8]:
+def _labels(texts: Texts) -> Labels:
     """Return labels as 0, 1 and -1."""
     codes, unique = pd.factorize(texts)
-    found = np.array([_LABELS.get(text.strip().lower(), 2) for text in unique], dtype=np.int8)[codes]
-    bad = np.flatnonzero(found == 2)
+    labels = np.array([_LABELS.get(text.strip().lower(), 2) for text in unique], dtype=np.int8)[codes]
+    bad = np.flatnonzero(labels == 2)
     if len(bad):
         raise DataError(
             f"row {bad[0]} has the label {texts[bad[0]]!r}; allowed are 0 or false (normal), "
             "1 or true (anomaly), -1 or nothing (unknown)"
         )
-    return found
+    return labels
 
 
-def _float32(name: str, column: pd.Series[Any]) -> NDArray[np.float32]:
+def _float32(name: str, column: pd.Series[Any]) -> Singles:
     """Return a feature column as float32; text that reads as a number counts as one."""
     if column.dtype == object or isinstance(column.dtype, pd.StringDtype):
         numbers = pd.to_numeric(column.astype("str"), errors="coerce")
@@ -270,7 +271,7 @@ def _float32(name: str, column: pd.Series[Any]) -> NDArray[np.float32]:
             f"column {name!r} is not numeric: row {bad[0]} has {column.iloc[bad[0]]!r}; "
             "turn it into numbers, remove it, or name it as label, id, group, time or category"
         )
-    exact = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
+    exact = numbers.to_numpy(dtype=np.float64, na_value=np.nan)  # float64 first, to see an overflow of float32
     with np.errstate(over="ignore"):
         cast = exact.astype(np.float32)
     beyond = np.flatnonzero(np.isinf(cast) & np.isfinite(exact))
@@ -282,7 +283,7 @@ def _float32(name: str, column: pd.Series[Any]) -> NDArray[np.float32]:
 
 
 def _is_number(text: str) -> bool:
-    """Tell whether `_number_key` can write a text."""
+    """Return whether `_number_key` can convert a text."""
     try:
         value = Decimal(text)
     except InvalidOperation:
@@ -295,7 +296,7 @@ def _number_key(text: str) -> str:
     """Return a number as text that sorts by its value (see `read_table`)."""
     with localcontext(prec=_TIME_DIGITS + _TIME_DECIMALS + 1):
         value = Decimal(text)
-        whole = value.to_integral_value(ROUND_FLOOR)
+        whole = value.to_integral_value(ROUND_FLOOR)  # so that the fraction of a negative number is positive too
         fraction = value - whole
     digits = f"{fraction:f}".partition(".")[2].rstrip("0")
     sign, shown = ("", int(whole)) if whole >= 0 else ("-", 10**_TIME_DIGITS + int(whole))

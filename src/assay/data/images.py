@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.data.mirrored import MirroredFile
-from assay.data.modalities.base import Found
+from assay.data.modalities.base import RawDataset
 from assay.errors import DataError
 
 SIDE, CLASSES = 28, 10
-ANOMALY_SHARE = 0.2
-SEED = 0
+_ANOMALY_SHARE = 0.2
+_SEED = 0
 
 IMAGE_FILES: dict[str, MirroredFile] = {
     "mnist": MirroredFile(
@@ -41,19 +41,19 @@ Images = NDArray[np.uint8]
 def load_images(name: str, *, mirror: Path | None = None) -> tuple[Images, Images]:
     """Return all 70,000 images of a collection, of shape (n, 28, 28), and their classes 0 to 9, of shape (n,).
 
-    MNIST in its official order, the 60,000 training images first; Fashion-MNIST in that of its file. The
-    arrays are read once per process and cannot be written to.
+    MNIST is in its official order, the 60,000 training images first; Fashion-MNIST in the order of its file. The
+    arrays are read once per process and are read-only.
 
     Parameters
     ----------
     name : {"mnist", "fashion-mnist"}
     mirror : Path, optional
-        Folder that holds the file; the one that the environment variable ASSAY_DATA_MIRROR names if not given.
+        Folder that holds the file; by default the one in the environment variable ASSAY_DATA_MIRROR.
 
     Raises
     ------
     DataError
-        The name is unknown, or the file is missing or is not the expected one.
+        The name is unknown, or the file is missing or has another hash.
     """
     if name not in IMAGE_FILES:
         raise DataError(f"unknown image collection {name!r}; known: {', '.join(IMAGE_FILES)}")
@@ -74,23 +74,23 @@ def _read(name: str, mirror: Path | None) -> tuple[Images, Images]:
     return images, classes
 
 
-def one_class(name: str, mirror: Path | None) -> Found:
-    """Return the features, of shape (n, 784), and the anomalies of a key of `IMAGE_SETS`.
+def one_class(name: str, mirror: Path | None) -> RawDataset:
+    """Return the dataset of a key of `IMAGE_SETS`: features of shape (n, 784), anomalies marked.
 
-    All images of the normal class, and of each other class equally many, drawn by a fixed seed, so that the
-    anomalies are at most 20 % of the normals; in the order of the collection, whose official split into
-    training and test images plays no part.
+    It holds all images of the normal class, and the same number of each other class, drawn with a fixed seed, so that
+    the anomalies are at most 20 % of the normals. Images keep the order of the collection; its official split into
+    training and test images is ignored.
     """
     collection, normal = IMAGE_SETS[name]
     images, classes = load_images(collection, mirror=mirror)
-    each = int(ANOMALY_SHARE * np.count_nonzero(classes == normal)) // (CLASSES - 1)
-    rng = np.random.default_rng((SEED, normal))
-    others = [rng.permutation(np.flatnonzero(classes == c))[:each] for c in range(CLASSES) if c != normal]
-    picked = np.sort(np.concatenate([np.flatnonzero(classes == normal), *others]))
+    n_per_class = int(_ANOMALY_SHARE * np.count_nonzero(classes == normal)) // (CLASSES - 1)
+    rng = np.random.default_rng((_SEED, normal))
+    anomalies = [rng.permutation(np.flatnonzero(classes == c))[:n_per_class] for c in range(CLASSES) if c != normal]
+    picked = np.sort(np.concatenate([np.flatnonzero(classes == normal), *anomalies]))
     columns = tuple(f"pixel_{row}_{column}" for row in range(SIDE) for column in range(SIDE))
     source = (
-        f"{IMAGE_FILES[collection].origin}; normal = all images of class {normal}, anomaly = {each} images of each "
-        f"other class, drawn by seed {SEED}"
+        f"{IMAGE_FILES[collection].origin}; normal = all images of class {normal}, anomaly = {n_per_class} images of "
+        f"each other class, drawn by seed {_SEED}"
     )
     features = images[picked].reshape(len(picked), -1)
-    return Found(columns, (SIDE, SIDE), source, features, classes[picked] != normal)
+    return RawDataset(columns, (SIDE, SIDE), source, features, classes[picked] != normal)

@@ -1,83 +1,72 @@
-"""Questions about calibration rows and their answers, as a small file for Git that people fill in."""
+"""Labelling questions about calibration rows and their answers: a small file for Git that people fill in."""
 
 from __future__ import annotations
 
 import csv
-import re
-from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from assay.data.dataset import UNKNOWN
+from assay.arrays import Flags, Labels, Texts
+from assay.data.dataset import FINGERPRINT_PATTERN, UNKNOWN
 from assay.errors import DataError
 from assay.parts import write_bytes
 
-COLUMNS = ("fingerprint", "row_id", "purpose", "score", "label")
-FINGERPRINT = re.compile(r"[0-9a-f]{32}")
+QUESTION_COLUMNS = ("fingerprint", "row_id", "purpose", "score", "label")
 TRIM, ESTIMATE, EARLIER, NOT_ASKED = "trim", "estimate", "earlier", ""
 
 
 def labels_path(root: Path, name: str) -> Path:
-    """Return where the answers about a dataset lie in a project."""
+    """Return the path of a dataset's file of questions and answers."""
     return root / "labels" / f"{name}.csv"
 
 
-def read_answers(path: Path, known: Collection[str] | None = None) -> pd.DataFrame:
-    """Read a file of questions and answers; one that is missing holds none.
+def read_answers(path: Path) -> pd.DataFrame:
+    """Read a file of questions and answers; a missing one holds none.
 
     A byte-order mark and the line ends of a spreadsheet program are accepted.
-
-    Parameters
-    ----------
-    path : Path
-    known : collection of str, optional
-        Fingerprints that may occur; where left out, any may.
 
     Returns
     -------
     DataFrame of str
-        The columns `COLUMNS`; ``label`` is "0" normal, "1" anomaly or "" not answered. ``purpose`` is "trim" (among
-        the highest scores), "estimate" (picked at random) or "earlier" (asked before, and answered).
+        The columns `QUESTION_COLUMNS`; ``label`` is "0" normal, "1" anomaly or "" not answered. ``purpose`` is "trim"
+        (among the highest scores), "estimate" (picked at random) or "earlier" (an answered earlier question).
 
     Raises
     ------
     DataError
-        Columns are missing, or a line, which is named, holds another label, an unknown fingerprint or purpose, a row
-        that an earlier line has, or an answer that contradicts that of another line with the same fingerprint.
+        Columns are missing, or a line has an invalid label, an invalid fingerprint or purpose, the row of an earlier
+        line, or a label that contradicts an earlier line with the same fingerprint. The message names the line.
     """
     if not path.is_file():
-        return pd.DataFrame(columns=list(COLUMNS), dtype="str")
+        return pd.DataFrame(columns=list(QUESTION_COLUMNS), dtype="str")
     numbers, lines = _read_lines(path)
-    frame = pd.DataFrame(lines, columns=list(COLUMNS), dtype="str")
-    for fault, wrong in _faults(frame, known).items():
+    frame = pd.DataFrame(lines, columns=list(QUESTION_COLUMNS), dtype="str")
+    for fault, wrong in _faults(frame).items():
         if wrong.any():
-            place = int(wrong.argmax())
-            raise DataError(f"{path}, line {numbers[place]} {fault}: {','.join(lines[place])}; mend it")
+            row = int(wrong.argmax())
+            raise DataError(f"{path}, line {numbers[row]} {fault}: {','.join(lines[row])}; correct it")
     return frame
 
 
-def _faults(frame: pd.DataFrame, known: Collection[str] | None) -> dict[str, NDArray[np.bool_]]:
-    """Return for everything that can be wrong with a line which lines have it."""
+def _faults(frame: pd.DataFrame) -> dict[str, Flags]:
+    """Return each possible fault of a line with the mask of the lines that have it."""
     prints, labels = frame["fingerprint"], frame["label"]
     answers = frame[labels != ""].drop_duplicates(["fingerprint", "label"])
     contradicting = answers.index[answers["fingerprint"].duplicated()]
-    wrong = {
-        "has a fingerprint that is not one (32 hex digits)": ~prints.str.fullmatch(FINGERPRINT),
-        "has a purpose that is not trim, estimate or earlier": ~frame["purpose"].isin((TRIM, ESTIMATE, EARLIER)),
-        "has a label that is not 0 (normal), 1 (anomaly) or empty": ~labels.isin(("0", "1", "")),
-        "is about a row that an earlier line is about": frame.duplicated(["fingerprint", "row_id"]),
+    faults = {
+        "has an invalid fingerprint (it must be 32 hex digits)": ~prints.str.fullmatch(FINGERPRINT_PATTERN),
+        "has a purpose other than trim, estimate or earlier": ~frame["purpose"].isin((TRIM, ESTIMATE, EARLIER)),
+        "has a label other than 0 (normal), 1 (anomaly) or empty": ~labels.isin(("0", "1", "")),
+        "repeats the row of an earlier line": frame.duplicated(["fingerprint", "row_id"]),
         "contradicts the label of an earlier line with the same fingerprint": frame.index.isin(contradicting),
     }
-    if known is not None:
-        wrong["has a fingerprint of no row here"] = ~prints.isin(known)
-    return {fault: np.asarray(mask, dtype=np.bool_) for fault, mask in wrong.items()}
+    return {fault: np.asarray(mask, dtype=np.bool_) for fault, mask in faults.items()}
 
 
 def _read_lines(path: Path) -> tuple[list[int], list[list[str]]]:
-    """Return the number of each line in the file, and its fields, but for the header and empty lines."""
+    """Return line numbers and fields of all lines but the header and empty ones."""
     numbers, lines = [], []
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
@@ -89,45 +78,47 @@ def _read_lines(path: Path) -> tuple[list[int], list[list[str]]]:
                     lines.append(fields)
     except (ValueError, csv.Error) as error:
         raise DataError(f"{path} cannot be read: {error}; save it as CSV in UTF-8") from error
-    if tuple(header) != COLUMNS:
-        raise DataError(f"{path} has the columns {', '.join(header)}; it needs {','.join(COLUMNS)}")
+    if tuple(header) != QUESTION_COLUMNS:
+        raise DataError(f"{path} has the columns {', '.join(header)}; it needs {','.join(QUESTION_COLUMNS)}")
     for number, fields in zip(numbers, lines, strict=True):
-        if len(fields) != len(COLUMNS):
-            raise DataError(f"{path}, line {number} has {len(fields)} fields instead of {len(COLUMNS)}; mend it")
+        if len(fields) != len(QUESTION_COLUMNS):
+            raise DataError(
+                f"{path}, line {number} has {len(fields)} fields instead of {len(QUESTION_COLUMNS)}; correct it"
+            )
         fields[-1] = fields[-1].strip()
     return numbers, lines
 
 
-def write_questions(path: Path, asked: pd.DataFrame) -> pd.DataFrame:
-    """Write the file anew: the rows asked about now, the highest score first, with the answers that are known.
+def write_questions(path: Path, questions: pd.DataFrame) -> pd.DataFrame:
+    """Rewrite the file: the given questions with their known answers, the highest score first.
 
-    An answer about a row counts for all rows with its content. Answered rows that are not asked about now stay, with
-    the purpose "earlier"; questions that are neither asked now nor answered go.
+    An answer counts for all rows with the same content. Answered rows that are no longer asked about stay, with the
+    purpose "earlier"; unanswered ones are dropped.
 
     Parameters
     ----------
     path : Path
-    asked : DataFrame
+    questions : DataFrame
         At least ``fingerprint``, ``row_id``, ``purpose`` ("trim" or "estimate") and ``score``.
 
     Returns
     -------
     DataFrame
-        What was written, as `read_answers` returns it.
+        The file's content, as `read_answers` returns it.
 
     Raises
     ------
     DataError
-        The file that is there cannot be read; nothing is written then.
+        The existing file cannot be read; it is left as it is.
     """
-    before = read_answers(path)
-    answered = _by_content(before)
-    labels = [answered.get(mark, "") for mark in asked["fingerprint"]]
-    now = asked.assign(score=_as_text(asked["score"]), label=labels)
-    now = now[list(COLUMNS)].astype("str")
-    keys = pd.MultiIndex.from_frame(now[["fingerprint", "row_id"]])
-    gone = ~pd.MultiIndex.from_frame(before[["fingerprint", "row_id"]]).isin(keys) & (before["label"] != "")
-    frame = pd.concat([now, before[gone].assign(purpose=EARLIER)], ignore_index=True)
+    previous = read_answers(path)
+    known_labels = _labels_by_fingerprint(previous)
+    labels = [known_labels.get(fingerprint, "") for fingerprint in questions["fingerprint"]]
+    current = questions.assign(score=_as_text(questions["score"]), label=labels)
+    current = current[list(QUESTION_COLUMNS)].astype("str")
+    keys = pd.MultiIndex.from_frame(current[["fingerprint", "row_id"]])
+    kept = ~pd.MultiIndex.from_frame(previous[["fingerprint", "row_id"]]).isin(keys) & (previous["label"] != "")
+    frame = pd.concat([current, previous[kept].assign(purpose=EARLIER)], ignore_index=True)
     scores = pd.to_numeric(frame["score"], errors="coerce").to_numpy(dtype=np.float64)  # people may have edited them
     order = np.argsort(-scores, kind="stable")
     frame = frame.iloc[order].reset_index(drop=True)
@@ -139,30 +130,30 @@ def ensure_labels(root: Path, name: str) -> None:
     """Write a file without questions where there is none: DVC needs every input of a stage to exist."""
     path = labels_path(root, name)
     if not path.is_file():
-        write_bytes(path, f"{','.join(COLUMNS)}\n".encode())
+        write_bytes(path, f"{','.join(QUESTION_COLUMNS)}\n".encode())
 
 
-def align(answers: pd.DataFrame, rows: pd.DataFrame) -> tuple[NDArray[np.int8], NDArray[np.object_]]:
-    """Return what the answers say of m rows with the columns ``fingerprint`` and ``row_id``.
+def align(answers: pd.DataFrame, rows: pd.DataFrame) -> tuple[Labels, Texts]:
+    """Return the labels and purposes of m rows with the columns ``fingerprint`` and ``row_id``.
 
-    Answers about other rows are left aside: rows leave the calibration when they are quarantined, for one.
+    Answers about other rows are ignored: rows leave the calibration set when they are quarantined, for example.
 
     Returns
     -------
     labels : ndarray of int8, shape (m,)
-        0 normal, 1 anomaly, -1 not labelled; by content.
+        0 normal, 1 anomaly, -1 not labelled; rows with the same fingerprint share a label.
     purposes : ndarray of str, shape (m,)
-        "trim" or "estimate" for the rows asked about last, else "".
+        "trim" or "estimate" for the rows of the latest questions, else "".
     """
-    known = _by_content(answers)
-    labels = np.array([known.get(mark, UNKNOWN) for mark in rows["fingerprint"]], dtype=np.int8)
-    last = answers[answers["purpose"] != EARLIER]
-    asked = dict(zip(zip(last["fingerprint"], last["row_id"], strict=True), last["purpose"], strict=True))
+    known_labels = _labels_by_fingerprint(answers)
+    labels = np.array([known_labels.get(fingerprint, UNKNOWN) for fingerprint in rows["fingerprint"]], dtype=np.int8)
+    latest = answers[answers["purpose"] != EARLIER]
+    purposes = dict(zip(zip(latest["fingerprint"], latest["row_id"], strict=True), latest["purpose"], strict=True))
     keys = zip(rows["fingerprint"], rows["row_id"], strict=True)
-    return labels, np.array([asked.get(key, NOT_ASKED) for key in keys], dtype=object)
+    return labels, np.array([purposes.get(key, NOT_ASKED) for key in keys], dtype=object)
 
 
-def _by_content(answers: pd.DataFrame) -> dict[str, str]:
+def _labels_by_fingerprint(answers: pd.DataFrame) -> dict[str, str]:
     answered = answers[answers["label"] != ""]
     return dict(zip(answered["fingerprint"], answered["label"], strict=True))
 

@@ -1,4 +1,4 @@
-"""Files that are at no public address in the form they are read in here: a mirror folder holds them."""
+"""Dataset files that are not published in the form they are read in; a mirror folder holds them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class MirroredFile:
         Its name.
     sha256 : str
     content : str
-        The arrays that it holds, for people.
+        A description of its arrays, for people.
     origin : str
-        Where anybody can get the original data that it was made from.
+        Where the original data are published.
     """
 
     file: str
@@ -35,21 +35,21 @@ class MirroredFile:
     origin: str
 
     def read(self, mirror: Path | None) -> dict[str, NDArray[Any]]:
-        """Return the arrays of the file in a mirror folder, after its hash has been checked.
+        """Return the arrays of the file in a mirror folder, after checking its hash.
 
         Raises
         ------
         DataError
-            There is no mirror, or the file is not there, or is another one.
+            There is no mirror folder, or the file is missing or has another hash.
         """
         if mirror is None:
-            raise DataError(f"{self.file} is at no public address; {self._advice()}")
+            raise DataError(f"{self.file} is not published in this form; {self._advice()}")
         path = mirror / self.file
         if not path.is_file():
             raise DataError(f"there is no {path}; {self._advice()}")
         data = path.read_bytes()
-        if (found := hashlib.sha256(data).hexdigest()) != self.sha256:
-            raise DataError(f"{path} has SHA-256 {found}; {self._advice()}")
+        if (actual := hashlib.sha256(data).hexdigest()) != self.sha256:
+            raise DataError(f"{path} has SHA-256 {actual}; {self._advice()}")
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
 

@@ -1,31 +1,30 @@
-"""Null models: how hard a row is to model, whatever the detector (CADET, section 3.2)."""
+"""Null models: measure how hard a row is to model, independent of the detector (CADET, section 3.2)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from assay.arrays import Doubles, Floats
 from assay.errors import DataError, InputError
 from assay.families import check_part
 from assay.parts import Part
 
-Rows = NDArray[np.floating[Any]]
-BLOCK_ROWS = 4096
+HARDNESS_ROWS = 4096  # rows whose float64 copy is held at once
 
 
 class NullModel(Protocol):
-    """A naive reconstruction of a row; its distance from the row is the row's hardness."""
+    """A naive reconstruction of rows; the distance of a row to its reconstruction is the row's hardness."""
 
     kind: ClassVar[str]
 
-    def fit(self, X: Rows) -> Self:
+    def fit(self, X: Floats) -> Self:
         """Fit on scaled training rows of shape (n, d)."""
         ...
 
-    def hardness(self, X: Rows) -> NDArray[np.float64]:
+    def hardness(self, X: Floats) -> Doubles:
         """Return ``||x - Null(x)||`` (CADET eq 2), shape (n,), of scaled rows of shape (n, d)."""
         ...
 
@@ -40,7 +39,7 @@ class NullModel(Protocol):
 
 
 class MeanNull:
-    """Null model of rows whose columns are in no order: the mean of the training rows (CADET eq 5).
+    """Null model of tabular rows: the mean of the training rows (CADET eq 5).
 
     Attributes
     ----------
@@ -48,9 +47,9 @@ class MeanNull:
     """
 
     kind: ClassVar[str] = "mean"
-    mean_: NDArray[np.float64]
+    mean_: Doubles
 
-    def fit(self, X: Rows) -> Self:
+    def fit(self, X: Floats) -> Self:
         """Store the mean of scaled training rows, shape (n, d).
 
         Raises
@@ -63,7 +62,7 @@ class MeanNull:
         self.mean_ = np.mean(X, axis=0, dtype=np.float64)
         return self
 
-    def hardness(self, X: Rows) -> NDArray[np.float64]:
+    def hardness(self, X: Floats) -> Doubles:
         """Return the Euclidean distance of each row to the training mean, shape (n,)."""
         check_width(X, self.mean_.size)
         return distance(X, lambda rows: self.mean_)
@@ -81,16 +80,17 @@ class MeanNull:
         return model
 
 
-def check_width(X: Rows, columns: int) -> None:
-    """Raise `InputError` unless rows have so many columns."""
+def check_width(X: Floats, columns: int) -> None:
+    """Raise `InputError` unless rows have the given number of columns."""
     if X.ndim != 2 or X.shape[1] != columns:
         raise InputError(f"rows have shape {X.shape}; hardness needs (n, {columns})")
 
 
-def distance(X: Rows, null: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Return the Euclidean distance of each row to what `null` makes of it, shape (n,), in float64, block by block."""
+def distance(X: Floats, null: Callable[[Doubles], Doubles]) -> Doubles:
+    """Return the Euclidean distance of each row to its reconstruction by `null`, shape (n,), in float64, in blocks."""
     distances = np.empty(len(X), dtype=np.float64)
-    for start in range(0, len(X), BLOCK_ROWS):
-        rows = np.array(X[start : start + BLOCK_ROWS], dtype=np.float64, order="C")
-        distances[start : start + BLOCK_ROWS] = np.linalg.norm(rows - null(rows), axis=1)
+    for start in range(0, len(X), HARDNESS_ROWS):
+        # C order makes the norm add in the same order for any layout of X.
+        rows = np.array(X[start : start + HARDNESS_ROWS], dtype=np.float64, order="C")
+        distances[start : start + HARDNESS_ROWS] = np.linalg.norm(rows - null(rows), axis=1)
     return distances

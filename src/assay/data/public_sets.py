@@ -1,4 +1,4 @@
-"""Datasets by name: two that come with scikit-learn, and public ones with a pinned hash and, mostly, address."""
+"""Datasets by name: two from scikit-learn, and public ones with a pinned hash and, mostly, a pinned address."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from assay.arrays import Flags
 from assay.data.dataset import Card, Dataset, RowSet
 from assay.data.modalities.base import Modality, Reader
 from assay.data.modalities.image import Image
@@ -26,7 +27,7 @@ ADDRESS = (
 
 @dataclass(frozen=True, slots=True)
 class PublicFile:
-    """A dataset file of ADBench (Han et al. 2022): its name, its SHA-256 and what its rows hold."""
+    """A dataset file of ADBench (Han et al. 2022): its name, SHA-256 and modality."""
 
     file: str
     sha256: str
@@ -34,7 +35,7 @@ class PublicFile:
 
     @property
     def address(self) -> str:
-        """Where anybody can download the file."""
+        """The public address of the file."""
         return ADDRESS.format(file=self.file)
 
 
@@ -54,7 +55,7 @@ PUBLIC: dict[str, PublicFile] = {
 
 
 def dataset_names() -> tuple[str, ...]:
-    """Return the names that `load_named` knows, the bundled ones first, those that come with a modality last."""
+    """Return the names that `load_named` accepts: bundled datasets, public ones, then those of the modalities."""
     return (*_BUNDLED, *PUBLIC, *_by_modality())
 
 
@@ -66,25 +67,25 @@ def load_named(name: str, *, mirror: Path | None, cache: Path) -> Dataset:
     name : str
         One of `dataset_names`.
     mirror : Path or None
-        Folder with copies of the public files as ``adbench/<file>``, which None downloads, and of what the readers of
-        modalities read, which is at no public address.
+        Folder with copies of the public files as ``adbench/<file>`` and of the files that the modalities' readers
+        read, which are not published in that form. With None the public files are downloaded.
     cache : Path
-        Folder where checked copies of the public files are kept.
+        Folder that keeps verified copies of the public files.
 
     Raises
     ------
     DataError
-        The name is unknown, or the file is missing or is not the published one.
+        The name is unknown, or the file is missing or has another hash.
     """
     if name in _BUNDLED:
         return _BUNDLED[name]()
     if name in PUBLIC:
         return _load_public(name, PUBLIC[name], mirror, cache)
-    if name in (known := _by_modality()):
-        modality, read = known[name]
-        found = read(mirror)
-        card = Card(name, modality(found.shape), found.columns, found.source)
-        return _dataset(card, found.features, found.anomalous)
+    if name in (modality_sets := _by_modality()):
+        modality, read = modality_sets[name]
+        raw = read(mirror)
+        card = Card(name, modality(raw.shape), raw.columns, raw.source)
+        return _dataset(card, raw.features, raw.anomalous)
     raise DataError(f"unknown dataset {name!r}; known: {', '.join(dataset_names())}")
 
 
@@ -102,9 +103,9 @@ def _load_public(name: str, public: PublicFile, mirror: Path | None, cache: Path
 
 
 def _fetch(public: PublicFile, mirror: Path | None, cache: Path) -> Path:
-    """Return the path of a checked copy of a public file, made first where there is none.
+    """Return the path of a verified copy of a public file, fetched if there is none.
 
-    A copy gets its name only after its hash has been checked.
+    A copy gets its final name only after its hash has been checked.
     """
     import pooch
 
@@ -114,7 +115,7 @@ def _fetch(public: PublicFile, mirror: Path | None, cache: Path) -> Path:
 
     pooch.get_logger().setLevel("WARNING")
     try:
-        found = pooch.retrieve(
+        file = pooch.retrieve(
             public.address,
             known_hash=f"sha256:{public.sha256}",
             fname=public.file,
@@ -124,10 +125,10 @@ def _fetch(public: PublicFile, mirror: Path | None, cache: Path) -> Path:
     except (ValueError, OSError) as error:  # pooch: wrong hash; requests' errors are OSErrors
         origin = public.address if mirror is None else mirror / "adbench" / public.file
         raise DataError(
-            f"{public.file} could not be had from {origin}: {error}. Get the file with SHA-256 "
+            f"{public.file} could not be fetched from {origin}: {error}. Get the file with SHA-256 "
             f"{public.sha256} from {public.address} and put it at adbench/{public.file} in a mirror folder"
         ) from error
-    return Path(found)
+    return Path(file)
 
 
 def _digits() -> Dataset:
@@ -151,7 +152,7 @@ def _breast_cancer() -> Dataset:
     return _dataset(Card("breast_cancer", TABULAR, columns, source), bunch.data, malignant)
 
 
-def _dataset(card: Card, X: NDArray[Any], anomalous: NDArray[np.bool_]) -> Dataset:
+def _dataset(card: Card, X: NDArray[Any], anomalous: Flags) -> Dataset:
     width = max(4, len(str(len(X) - 1)))
     rows = pd.DataFrame(
         {

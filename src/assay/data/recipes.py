@@ -1,12 +1,12 @@
 """Recipes for synthetic anomalies: local, global, cluster and dependency.
 
 After ADBench (Han, Hu, Huang, Jiang, Zhao: ADBench, NeurIPS 2022, section 3.3 and its data
-generator). What differs from it, for all recipes:
+generator). Differences from it, for all recipes:
 
-* Values are clipped to the bounds of the modality: mostly [min - range/2, max + range/2] of each column of the fitted
-  rows, so that a range check alone does not find them; images to the smallest and largest of all their pixels.
+* Values are clipped to the bounds of the modality, so that a range check alone does not find them: mostly to
+  [min - range/2, max + range/2] of each column of the fitted rows, for images to the range of all pixels.
 * Fitting uses at most `MAX_FITTED` rows.
-* A recipe is a stream: asked for more rows, it gives the same ones first.
+* A recipe is a stream: the first rows are the same for any number of rows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.data.scaling import FLOAT32_MAX, check_finite
+from assay.arrays import FLOAT32_MAX, Doubles, Singles
+from assay.data.scaling import check_finite
 from assay.errors import DataError
 
 if TYPE_CHECKING:
@@ -29,14 +30,13 @@ STRETCH = 5.0
 WIDENING = 0.1
 _MIN_NEIGHBOURS, _MAX_NEIGHBOURS = 50, 200
 
-Rows = NDArray[np.float64]
-Made = tuple[Rows, NDArray[np.intp]]
-Recipe = Callable[[Rows, int, np.random.Generator], Made]
+_RowsAndSources = tuple[Doubles, NDArray[np.intp]]
+Recipe = Callable[[Doubles, int, np.random.Generator], _RowsAndSources]
 
 
 def synthesize(
-    recipe: str, normals: NDArray[np.float32], n: int, *, seed: int, modality: Modality
-) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    recipe: str, normals: Singles, n: int, *, seed: int, modality: Modality
+) -> tuple[Singles, NDArray[np.intp]]:
     """Make `n` synthetic anomalies by a recipe fitted on `normals`.
 
     Parameters
@@ -47,14 +47,14 @@ def synthesize(
     n : int
     seed : int
     modality : Modality
-        What the rows hold: its recipes, and the bounds of what they make.
+        The modality of the rows, with its recipes and their bounds.
 
     Returns
     -------
     features : ndarray of float32, shape (n, d)
-        The first rows of what a larger `n` gives.
+        A larger `n` gives the same rows first.
     sources : ndarray of int, shape (n,)
-        Index of the row of `normals` each was made from; -1 where it was made from all of them.
+        Index of the row of `normals` that each was made from; -1 if it was made from all of them.
 
     Raises
     ------
@@ -65,19 +65,19 @@ def synthesize(
     if len(normals) < 2:
         raise DataError(f"{len(normals)} rows cannot be fitted; synthetic anomalies need at least 2")
     choice, making = np.random.default_rng((seed, list(modality.recipes).index(recipe))).spawn(2)
-    fitted = np.sort(choice.permutation(len(normals))[:MAX_FITTED])
-    X = normals[fitted].astype(np.float64)
-    made, source = modality.recipes[recipe](X, n, making)
+    fitted_rows = np.sort(choice.permutation(len(normals))[:MAX_FITTED])
+    X = normals[fitted_rows].astype(np.float64)
+    synthetic, source = modality.recipes[recipe](X, n, making)
     low, high = modality.bounds(X)
-    return np.clip(made, low, high).astype(np.float32), np.where(source < 0, -1, fitted[source])
+    return np.clip(synthetic, low, high).astype(np.float32), np.where(source < 0, -1, fitted_rows[source])
 
 
-def local(X: Rows, n: int, rng: np.random.Generator) -> Made:
+def local(X: Doubles, n: int, rng: np.random.Generator) -> _RowsAndSources:
     """Draw each row from the Gaussian of a random row's neighbourhood, its covariance times 5.
 
     Differs from ADBench: one Gaussian per row (mean and covariance of its nearest rows, columns
-    standardised) in place of a Gaussian mixture chosen by BIC. It needs no EM, cannot be singular, and
-    knows which row an anomaly came from.
+    standardised) instead of a Gaussian mixture chosen by BIC. It needs no EM, cannot be singular, and
+    each anomaly has a source row.
     """
     choice, noise = rng.spawn(2)
     anchors = choice.integers(len(X), size=n)
@@ -85,31 +85,31 @@ def local(X: Rows, n: int, rng: np.random.Generator) -> Made:
     Z = (X - mean) / scale
     near = _neighbours(Z, anchors)
     draws = noise.standard_normal((n, near.shape[1])) * np.sqrt(STRETCH)
-    made = np.empty((n, X.shape[1]))
+    synthetic = np.empty((n, X.shape[1]))
     for i, (rows, draw) in enumerate(zip(near, draws, strict=True)):
         centre, spread = _gaussian(Z[rows])
-        made[i] = centre + draw @ spread
-    return made * scale + mean, anchors
+        synthetic[i] = centre + draw @ spread
+    return synthetic * scale + mean, anchors
 
 
-def scattered(X: Rows, n: int, rng: np.random.Generator) -> Made:
-    """Draw each column uniformly from its range, widened by 10 % of it on each side ("global").
+def scattered(X: Doubles, n: int, rng: np.random.Generator) -> _RowsAndSources:
+    """Draw each column uniformly from its range, widened by 10 % on each side ("global").
 
-    Differs from ADBench: it multiplies the ends themselves by 1.1, which narrows a range of
-    positive values from below.
+    Differs from ADBench, which multiplies both ends by 1.1: that narrows a range of positive values
+    from below.
     """
     low, high = X.min(axis=0), X.max(axis=0)
     margin = WIDENING * (high - low)
     return rng.uniform(low - margin, high + margin, size=(n, X.shape[1])), _no_source(n)
 
 
-def cluster(X: Rows, n: int, rng: np.random.Generator) -> Made:
-    """Draw rows from 3 Gaussians whose means lie 5 times as far from the centre as rows do.
+def cluster(X: Doubles, n: int, rng: np.random.Generator) -> _RowsAndSources:
+    """Draw rows from 3 Gaussians whose means lie 5 times as far from the centre as the rows they are made from.
 
-    Differs from ADBench: in place of the components of a mixture, the means are rows from the outer half
-    of the data and the covariances those of their neighbourhoods; distances count from the mean of the
-    data, not from the origin, which would leave the mean of centred data where it is; and means stay two
-    deviations inside the clipping bounds, so that clipping does not make the rows of a cluster equal.
+    Differs from ADBench: means are rows from the outer half of the data, and covariances those of their
+    neighbourhoods, instead of a mixture's components; distances are taken from the mean of the data instead of
+    the origin, which would not move the mean of centred data; and means stay two standard deviations inside
+    the clipping bounds, so that clipping does not make the rows of a cluster equal.
     """
     choice, assignment, noise = rng.spawn(3)
     mean, scale = _standardise(X)
@@ -118,22 +118,22 @@ def cluster(X: Rows, n: int, rng: np.random.Generator) -> Made:
     anchors = choice.choice(outer, size=CLUSTERS)
     near = _neighbours(Z, anchors)
     low, high = (column_bounds(X) - mean) / scale
-    made_by = assignment.integers(CLUSTERS, size=n)
+    cluster_of = assignment.integers(CLUSTERS, size=n)
     draws = noise.standard_normal((n, near.shape[1]))
-    made = np.empty((n, X.shape[1]))
-    for number in range(CLUSTERS):
-        _, spread = _gaussian(Z[near[number]])
-        margin = np.minimum(2.0 * Z[near[number]].std(axis=0), (high - low) / 4)
-        far = np.clip(STRETCH * Z[anchors[number]], low + margin, high - margin)
-        mine = made_by == number
-        made[mine] = far + draws[mine] @ spread
-    return made * scale + mean, anchors[made_by]
+    synthetic = np.empty((n, X.shape[1]))
+    for index in range(CLUSTERS):
+        _, spread = _gaussian(Z[near[index]])
+        margin = np.minimum(2.0 * Z[near[index]].std(axis=0), (high - low) / 4)
+        far = np.clip(STRETCH * Z[anchors[index]], low + margin, high - margin)
+        in_cluster = cluster_of == index
+        synthetic[in_cluster] = far + draws[in_cluster] @ spread
+    return synthetic * scale + mean, anchors[cluster_of]
 
 
-def dependency(X: Rows, n: int, rng: np.random.Generator) -> Made:
-    """Draw each column from its own Gaussian kernel density (Scott's bandwidth): no dependence is left.
+def dependency(X: Doubles, n: int, rng: np.random.Generator) -> _RowsAndSources:
+    """Draw each column from its own Gaussian kernel density (Scott's bandwidth): columns become independent.
 
-    As in ADBench, without its vine copula, which models the normal rows it makes and we have.
+    As in ADBench, but without its vine copula: that generates normal rows, which are given here.
     """
     d = X.shape[1]
     choice, noise = rng.spawn(2)
@@ -150,32 +150,36 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def column_bounds(X: Rows) -> Rows:
-    """Return half a range below the least and above the greatest value of each column, shape (2, d)."""
+def column_bounds(X: Doubles) -> Doubles:
+    """Return the minimum minus and the maximum plus half the range of each column, shape (2, d)."""
     low, high = X.min(axis=0), X.max(axis=0)
     half = (high - low) / 2
-    bounds: Rows = np.clip(np.stack([low - half, high + half]), -FLOAT32_MAX, FLOAT32_MAX)
+    bounds: Doubles = np.clip(np.stack([low - half, high + half]), -FLOAT32_MAX, FLOAT32_MAX)
     return bounds
 
 
-def _standardise(X: Rows) -> tuple[Rows, Rows]:
-    """Return mean and standard deviation of each column; 1 where it is constant."""
+def _standardise(X: Doubles) -> tuple[Doubles, Doubles]:
+    """Return mean and standard deviation of each column; the deviation of a constant column is 1."""
+    # Compared exactly: rounding can give equal values a tiny deviation, and another mean.
     constant = X.min(axis=0) == X.max(axis=0)
     return np.where(constant, X[0], X.mean(axis=0)), np.where(constant, 1.0, X.std(axis=0))
 
 
-def _neighbours(Z: Rows, anchors: NDArray[np.intp]) -> NDArray[np.intp]:
+def _neighbours(Z: Doubles, anchors: NDArray[np.intp]) -> NDArray[np.intp]:
     """Return the indices of the k nearest rows of each anchor, itself included, shape (n, k)."""
     from sklearn.neighbors import NearestNeighbors
 
     k = min(len(Z), max(_MIN_NEIGHBOURS, min(2 * Z.shape[1], _MAX_NEIGHBOURS)))
     unique, codes = np.unique(anchors, return_inverse=True)
-    found = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(Z).kneighbors(Z[unique], return_distance=False)
-    return np.asarray(found, dtype=np.intp)[codes]
+    neighbours = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(Z).kneighbors(Z[unique], return_distance=False)
+    return np.asarray(neighbours, dtype=np.intp)[codes]
 
 
-def _gaussian(rows: Rows) -> tuple[Rows, Rows]:
-    """Return mean (d,) and a factor F (k, d) of the covariance of `rows`: F.T @ F is the covariance."""
+def _gaussian(rows: Doubles) -> tuple[Doubles, Doubles]:
+    """Return mean (d,) and a factor F (k, d) of the covariance of `rows`: F.T @ F is the covariance.
+
+    Standard normals (k,) times F have that covariance, even where it is singular and has no Cholesky factor.
+    """
     mean = rows.mean(axis=0)
     return mean, (rows - mean) / np.sqrt(len(rows) - 1)
 

@@ -7,26 +7,25 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from assay.arrays import FLOAT32_MAX, Doubles, Singles
 from assay.errors import DataError
 from assay.families import check_part
 from assay.parts import Part
 
-FLOAT32_MAX = float(np.finfo(np.float32).max)
-
 
 class Scaler(Protocol):
-    """What every scaler can do."""
+    """The interface of scalers."""
 
     kind: ClassVar[str]
 
     def fit(self, X: NDArray[Any]) -> Self:
         """Learn the statistics from rows of shape (n, d)."""
 
-    def transform(self, X: NDArray[Any]) -> NDArray[np.float32]:
+    def transform(self, X: NDArray[Any]) -> Singles:
         """Return scaled rows of shape (n, d)."""
 
     def to_part(self) -> Part:
-        """Return what `assay.data.modalities.registry.load_scaler` needs."""
+        """Return the part that `assay.data.modalities.registry.load_scaler` reads."""
 
     @classmethod
     def from_part(cls, part: Part) -> Self:
@@ -36,7 +35,7 @@ class Scaler(Protocol):
 def check_finite(X: NDArray[Any]) -> None:
     """Raise `DataError` unless `X` is a 2-D array of finite numbers.
 
-    The message names the first bad row and column, counted from 0.
+    The message names the first row and column that is not finite, counted from 0.
     """
     if X.ndim != 2:
         raise DataError(f"rows have shape {X.shape}; a 2-D array (rows, columns) is needed")
@@ -55,8 +54,8 @@ def _check_fit(X: NDArray[Any]) -> None:
         raise DataError(f"a scaler cannot be fitted on rows of shape {X.shape}; give at least one row and column")
 
 
-def _float32(values: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Cast to float32; what lies beyond its range becomes its largest value, never infinity."""
+def _float32(values: Doubles) -> Singles:
+    """Cast to float32; values beyond its range become its largest value, never infinity."""
     return np.clip(values, -FLOAT32_MAX, FLOAT32_MAX).astype(np.float32)
 
 
@@ -68,8 +67,8 @@ class Standard:
     Parameters
     ----------
     channels : int, optional
-        For windows of series of so many channels: one mean and one deviation for all steps of a channel, which
-        keep a series a series.
+        For windows of series: number of channels. All steps of a channel share one mean and one deviation, which
+        keeps the shape of the series.
 
     Attributes
     ----------
@@ -77,8 +76,8 @@ class Standard:
     """
 
     kind: ClassVar[str] = "standard"
-    mean_: NDArray[np.float64]
-    scale_: NDArray[np.float64]
+    mean_: Doubles
+    scale_: Doubles
 
     def __init__(self, channels: int | None = None) -> None:
         self.channels = channels
@@ -93,21 +92,21 @@ class Standard:
         Raises
         ------
         DataError
-            A value is not finite, there is no row, or the columns are no whole number of steps.
+            A value is not finite, there is no row, or the number of columns is not a multiple of the channels.
         """
         _check_fit(X)
         width = X.shape[1] if self.channels is None else self.channels
         if X.shape[1] % width:
             raise DataError(f"rows have {X.shape[1]} columns; windows of {width} channels have a multiple of that")
         values, steps = X.reshape(-1, width), X.shape[1] // width
-        # Compared, because rounding in the mean of equal values would leave a tiny scale.
+        # Compared exactly, because rounding in the mean of equal values would leave a tiny scale.
         constant = values.min(axis=0) == values.max(axis=0)
         mean = np.where(constant, values[0], values.mean(axis=0, dtype=np.float64)).astype(np.float64)
         self.mean_ = np.tile(mean, steps)
         self.scale_ = np.tile(np.where(constant, 1.0, values.std(axis=0, dtype=np.float64)), steps)
         return self
 
-    def transform(self, X: NDArray[Any]) -> NDArray[np.float32]:
+    def transform(self, X: NDArray[Any]) -> Singles:
         """Return (X - mean) / scale, computed in float64.
 
         Raises
@@ -136,7 +135,7 @@ class Standard:
 class MinMax:
     """For images: subtract the smallest pixel of all training images, divide by the range of all.
 
-    One minimum and one range for all pixels keep an image an image. Constant images are only shifted.
+    One minimum and one range for all pixels keep the contrasts within an image. Constant images are only shifted.
 
     Attributes
     ----------
@@ -144,8 +143,8 @@ class MinMax:
     """
 
     kind: ClassVar[str] = "minmax"
-    minimum_: NDArray[np.float64]
-    range_: NDArray[np.float64]
+    minimum_: Doubles
+    range_: Doubles
 
     def fit(self, X: NDArray[Any]) -> Self:
         """Learn the minimum and the range of all pixels.
@@ -165,7 +164,7 @@ class MinMax:
         self.range_ = np.array([high - low if high > low else 1.0])
         return self
 
-    def transform(self, X: NDArray[Any]) -> NDArray[np.float32]:
+    def transform(self, X: NDArray[Any]) -> Singles:
         """Return (X - minimum) / range, computed in float64; not clipped to [0, 1].
 
         Raises

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from assay.data.mirrored import MirroredFile
-from assay.data.modalities.base import Found
+from assay.data.modalities.base import RawDataset
 
 ECG5000 = MirroredFile(
     "ecg5000_f32.npz",
@@ -15,10 +15,10 @@ ECG5000 = MirroredFile(
 )
 
 
-def ecg5000(mirror: Path | None) -> Found:
-    """Return the windows, of shape (5000, 140), and the anomalies: all classes but the first."""
+def ecg5000(mirror: Path | None) -> RawDataset:
+    """Return the windows, of shape (5000, 140); anomalies are all classes but the first."""
     arrays = ECG5000.read(mirror)
     X = arrays["X"]
     columns = tuple(f"t{step:03d}" for step in range(X.shape[1]))
     source = f"{ECG5000.origin}; normal = class 1 (normal beats), anomaly = any other class"
-    return Found(columns, (X.shape[1], 1), source, X, arrays["y"] == 1)
+    return RawDataset(columns, (X.shape[1], 1), source, X, arrays["y"] == 1)

@@ -1,4 +1,4 @@
-"""Roles of rows: which rows may train, calibrate, choose and judge."""
+"""Roles of rows: training, adapting, calibration, selection and test."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from hashlib import blake2b
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from assay.arrays import Doubles, Flags, Integers
 from assay.data.dataset import ANOMALY, RowSet, fingerprints
 from assay.errors import DataError
 
@@ -24,10 +24,10 @@ _ANOMALY_CUTS = np.array([0.50, 0.75])
 _ANOMALY_ROLES = np.array([_POOL, _SELECTION, _TEST])
 
 
-def uniform_hashes(keys: Iterable[str], salt: str) -> NDArray[np.float64]:
+def uniform_hashes(keys: Iterable[str], salt: str) -> Doubles:
     """Return a number in [0, 1) for each key: the first 53 bits of a BLAKE2b hash of salt and key.
 
-    Equal keys get equal numbers, everywhere and always; another salt gives independent numbers.
+    Equal keys get equal numbers on every machine; another salt gives independent numbers.
 
     Parameters
     ----------
@@ -51,25 +51,25 @@ def uniform_hashes(keys: Iterable[str], salt: str) -> NDArray[np.float64]:
 def split_rows(
     data: RowSet, columns: tuple[str, ...], *, seed: int, quarantined: Collection[str] = ()
 ) -> dict[str, RowSet]:
-    """Give every row one role, independent of all other rows as far as that is possible.
+    """Assign one role to every row, as independent of the other rows as possible.
 
-    Without times, the role is a function of the label and of hash(seed, group id, or else the row's
-    fingerprint): it stays when rows are added, reordered or relabelled and when columns change places,
-    and duplicates and groups keep together. Normals and unknown rows: train .40, adapt .15,
-    calibration .15, selection .15, test .15. Labelled anomalies: pool .50, selection .25, test .25; in
-    a group whose normals are in selection or test, they are there too.
+    Without times, the role is a function of the label and of a hash of the seed and the group id (without a
+    group, the row's fingerprint). So it does not change when rows are added, reordered or relabelled or columns
+    reordered, and duplicates and groups stay together. Normal and unknown rows: train .40, adapt .15,
+    calibration .15, selection .15, test .15. Labelled anomalies: pool .50, selection .25, test .25; those of a
+    group whose normal rows are in selection or test are in that role too.
 
-    With times, normals are cut at the same fractions in time order and anomalies in their own time
-    order; times are compared as text (`assay.data.files.read_table` writes them so that this is right).
-    Equal times get one role. Time order comes before groups: a group may then span several roles,
-    and roles move when rows are added.
+    With times, normals are cut at the same fractions in time order, and anomalies separately in theirs;
+    times are compared as text (`assay.data.files.read_table` writes them so that this is the time order).
+    Equal times get one role. Groups are ignored: a group may span several roles, and roles can change
+    when rows are added.
 
-    Last, content (fingerprint) found in several roles stays in the first of them in the order of
-    `ROLES`; the other copies are excluded. That happens to rows with contradictory labels and to
-    duplicates in different groups or at different times.
+    Finally, rows with the same fingerprint in several roles stay in the first of these in the order of
+    `ROLES`; the other copies are excluded. These are rows with contradictory labels, and duplicates in
+    different groups or at different times.
 
-    Quarantined content is excluded in every copy; no other row's role depends on it. Where any is listed, the
-    excluded rows gain a column ``reason``: "quarantined" or "copy".
+    All copies of a quarantined row are excluded; no other row's role depends on them. If the quarantine is not
+    empty, the excluded rows get a column ``reason``: "quarantined" or "copy".
 
     Parameters
     ----------
@@ -82,13 +82,13 @@ def split_rows(
     Returns
     -------
     dict of str to RowSet
-        One for each of `ROLES` and "excluded", any of them possibly empty; together they hold every
-        row once, in the original order, with the column ``fingerprint`` added.
+        One for each of `ROLES` and "excluded", possibly empty; together they hold every row once, in the
+        original order, with the column ``fingerprint`` added.
 
     Raises
     ------
     DataError
-        Some rows have a time and others have none.
+        Some rows have a time and others do not.
     """
     marked = RowSet(data.features, data.rows.assign(fingerprint=fingerprints(data.features, columns)))
     timed = (data.rows["time"] != "").to_numpy(dtype=bool)
@@ -99,12 +99,12 @@ def split_rows(
             "give every row a time, or none of them"
         )
     roles = _roles_by_time(marked) if timed.any() else _roles_by_hash(marked.rows, seed)
-    barred = marked.rows["fingerprint"].isin(quarantined).to_numpy(dtype=bool)
-    excluded = _is_later_copy(marked.rows["fingerprint"], roles) | barred
+    is_quarantined = marked.rows["fingerprint"].isin(quarantined).to_numpy(dtype=bool)
+    excluded = _is_later_copy(marked.rows["fingerprint"], roles) | is_quarantined
     parts = {name: marked.take((roles == i) & ~excluded) for i, name in enumerate(ROLES)}
     left_out = marked.take(excluded)
     if len(quarantined):
-        reasons = np.where(barred[excluded], QUARANTINED, "copy")
+        reasons = np.where(is_quarantined[excluded], QUARANTINED, "copy")
         left_out = RowSet(left_out.features, left_out.rows.assign(reason=reasons))
     return parts | {EXCLUDED: left_out}
 
@@ -115,20 +115,20 @@ def evidence(parts: dict[str, RowSet]) -> str:
     return "labels" if min(counts) >= MIN_LABELLED else "probes"
 
 
-def _roles_by_hash(rows: pd.DataFrame, seed: int) -> NDArray[np.int64]:
+def _roles_by_hash(rows: pd.DataFrame, seed: int) -> Integers:
     """Return the index in `ROLES` of each row of data without times."""
     group = rows["group"].to_numpy(dtype=object)
     keys = np.where(group != "", "group:" + group, "row:" + rows["fingerprint"].to_numpy(dtype=object))
     codes, unique = pd.factorize(keys)
-    place = uniform_hashes(unique, f"role:{seed}")[codes]
+    position = uniform_hashes(unique, f"role:{seed}")[codes]
     coin = uniform_hashes(unique, f"coin:{seed}")[codes] < 0.5
-    roles = _NORMAL_ROLES[np.searchsorted(_NORMAL_CUTS, place, side="right")]
-    spare = (place < 0.70) & (place >= 0.50)  # where normals adapt or calibrate, which anomalies never do
-    for_anomalies = np.where(place < 0.50, _POOL, np.where(spare, np.where(coin, _SELECTION, _TEST), roles))
+    roles = _NORMAL_ROLES[np.searchsorted(_NORMAL_CUTS, position, side="right")]
+    normals_only = (position < 0.70) & (position >= 0.50)  # where normals adapt or calibrate, which anomalies never do
+    for_anomalies = np.where(position < 0.50, _POOL, np.where(normals_only, np.where(coin, _SELECTION, _TEST), roles))
     return np.where((rows["label"] == ANOMALY).to_numpy(), for_anomalies, roles)
 
 
-def _roles_by_time(data: RowSet) -> NDArray[np.int64]:
+def _roles_by_time(data: RowSet) -> Integers:
     """Return the index in `ROLES` of each row of time-ordered data."""
     roles = np.empty(len(data), dtype=np.int64)
     anomalous = data.labels == ANOMALY
@@ -141,17 +141,17 @@ def _roles_by_time(data: RowSet) -> NDArray[np.int64]:
     return roles
 
 
-def _share_before(times: pd.Series[str]) -> NDArray[np.float64]:
+def _share_before(times: pd.Series[str]) -> Doubles:
     """Return, for each row, the share of rows with an earlier time; equal for equal times."""
     codes, _ = pd.factorize(times.to_numpy(dtype=object), sort=True)
     counts = np.bincount(codes)
-    before = np.cumsum(counts) - counts
-    return before[codes] / len(codes)
+    n_earlier = np.cumsum(counts) - counts
+    return n_earlier[codes] / len(codes)
 
 
-def _is_later_copy(prints: pd.Series[str], roles: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return the mask of rows whose content also has an earlier role."""
+def _is_later_copy(prints: pd.Series[str], roles: Integers) -> Flags:
+    """Return the mask of rows whose fingerprint also occurs in an earlier role."""
     codes, unique = pd.factorize(prints.to_numpy(dtype=object))
-    first = np.full(len(unique), len(ROLES))
-    np.minimum.at(first, codes, roles)
-    return roles > first[codes]
+    first_role = np.full(len(unique), len(ROLES))
+    np.minimum.at(first_role, codes, roles)
+    return roles > first_role[codes]

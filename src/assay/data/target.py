@@ -1,4 +1,4 @@
-"""Target rows: a sample of the rows that a scorer meets now, which calibration can be weighted towards."""
+"""Target rows: a sample of the rows that a scorer currently scores, which calibration can be weighted towards."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from assay.arrays import Singles
 from assay.data.files import features_of, read_frame
 from assay.errors import DataError
 from assay.parts import write_bytes
 
-MOST_ROWS = 5_000
+_MOST_ROWS = 5_000
 
 
 def target_path(root: Path, name: str) -> Path:
-    """Return where the target rows of a dataset lie in a project."""
+    """Return the path of a dataset's file of target rows."""
     return root / "targets" / f"{name}.csv"
 
 
-def read_target(path: Path, columns: Sequence[str]) -> NDArray[np.float32]:
+def read_target(path: Path, columns: Sequence[str]) -> Singles:
     """Return the target rows of a dataset, shape (n, d); n is 0 where calibration is not weighted.
 
     Raises
     ------
     DataError
-        The file is missing, lacks a column, or holds what is no number.
+        The file is missing, lacks a column, or holds a value that is not a finite number.
     """
     if not path.is_file():
         raise DataError(f"{path} is missing; restore it with `git checkout {path}` or `assay reweight --clear`")
@@ -40,7 +40,7 @@ def read_target(path: Path, columns: Sequence[str]) -> NDArray[np.float32]:
         raise DataError(f"{error} (`assay reweight --clear` ends the weighting)") from error
 
 
-def take_columns(path: Path, columns: Sequence[str]) -> NDArray[np.float32]:
+def take_columns(path: Path, columns: Sequence[str]) -> Singles:
     """Return the columns of a CSV or Parquet file as finite features of shape (n, d)."""
     frame = read_frame(path, ())
     if missing := [name for name in columns if name not in frame.columns]:
@@ -52,10 +52,10 @@ def take_columns(path: Path, columns: Sequence[str]) -> NDArray[np.float32]:
     return features
 
 
-def write_target(path: Path, features: NDArray[np.float32], columns: Sequence[str], *, seed: int) -> int:
-    """Write target rows, at most 5,000 picked at random; returns how many. Without rows the file is empty."""
-    if len(features) > MOST_ROWS:
-        picked = np.random.default_rng(seed).choice(len(features), MOST_ROWS, replace=False)
+def write_target(path: Path, features: Singles, columns: Sequence[str], *, seed: int) -> int:
+    """Write target rows, at most 5,000 (a random sample), and return their number; no rows make an empty file."""
+    if len(features) > _MOST_ROWS:
+        picked = np.random.default_rng(seed).choice(len(features), _MOST_ROWS, replace=False)
         features = features[np.sort(picked)]
     text = io.StringIO()
     if len(features):

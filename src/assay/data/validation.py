@@ -1,4 +1,4 @@
-"""Validation: run a suite on the source and on every level, and show which rows fail it."""
+"""Validation: run a suite on the source and on every level, and report the rows that fail."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pandas as pd
 
 from assay.data.dataset import Dataset, RowSet, fingerprints
 from assay.data.expectations import (
-    FINGERPRINT,
-    INJECTED,
-    LABEL,
-    ROW_ID,
+    FINGERPRINT_COLUMN,
+    ID_COLUMN,
+    INJECTED_COLUMN,
+    LABEL_COLUMN,
     great_expectations,
     parse_expectations,
     parse_suite,
@@ -31,7 +31,7 @@ ROWS_IN_SUMMARY, ROWS_IN_DOCS, FAILURES_IN_MESSAGE = 5, 20, 3
 
 @dataclass(frozen=True, slots=True)
 class LevelRows:
-    """The training rows of one contamination level, and what was planned.
+    """The training rows of one contamination level, and their planned numbers.
 
     Attributes
     ----------
@@ -55,17 +55,17 @@ class Check:
     Attributes
     ----------
     expectation : str
-        Its type, as Great Expectations calls it.
+        Its type in Great Expectations.
     column : str or None
     success : bool
     expected : str
-        Its other arguments, shortened.
+        Its other arguments, abbreviated.
     observed : str or None
-        The value observed, or the first unexpected values; None where nothing is to be told.
+        The observed value, or the first unexpected values; None if there is neither.
     n_unexpected : int or None
-        Number of rows that fail it; None for expectations about the whole table or column.
+        Number of rows that fail; None for expectations of a whole table or column.
     row_ids : tuple of str
-        Of a failed one, the ids of the first failing rows.
+        Ids of the first failing rows, if it failed.
     """
 
     expectation: str
@@ -79,7 +79,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What validation found: the suite's name and, per batch, every check."""
+    """The result of a validation: the suite's name and, per batch, every check."""
 
     suite: str
     batches: dict[str, tuple[Check, ...]]
@@ -95,19 +95,19 @@ class Summary:
             yield from ((batch, check) for check in checks if not check.success)
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-able dict that depends on data and suite alone: no times, no run ids."""
+        """Return a JSON-able dict without times and run ids: it depends on data and suite only."""
         batches = {name: [asdict(check) for check in checks] for name, checks in self.batches.items()}
         return {"suite": self.suite, "success": self.success, "batches": batches}
 
 
-def validate(
+def validate_dataset(
     suite: dict[str, Any], source: Dataset, roles: dict[str, RowSet], levels: list[LevelRows], *, docs: Path
 ) -> Summary:
     """Run a suite on the source and on every level, and check that roles share no row.
 
-    Fingerprints are computed from the features, never read. On a level, the number of rows and of
-    injected rows must be those planned. For the roles, the rows injected at the largest level
-    belong to train, and their originals no longer to the pool.
+    Fingerprints are computed from the features, not read from files. The numbers of rows and of injected rows
+    of a level must be the planned ones. For the check of the roles, the rows injected at the largest level
+    count as train, and the pool rows they were copied from are left out.
 
     Parameters
     ----------
@@ -129,22 +129,22 @@ def validate(
     Raises
     ------
     ConfigError
-        The suite cannot be understood.
+        The suite is not valid.
     DataError
-        Features are not as many as the card's columns, or a name is not allowed.
+        The number of features differs from the card's columns, or a name is not allowed.
     """
     columns = source.card.columns
     name, expectations = parse_suite(suite)
-    shared = [one for one in expectations if (one.meta or {}).get("only") != "source"]
-    extremes = any(getattr(one, "column", None) in EXTREMES for one in expectations)
+    for_levels = [expectation for expectation in expectations if (expectation.meta or {}).get("only") != "source"]
+    extremes = any(getattr(expectation, "column", None) in EXTREMES for expectation in expectations)
     runner = _Runner(name, docs)
     runner.run("source", _table(source.data, columns, extremes), expectations)
     for level in levels:
-        runner.run(f"level-{level.rho:g}", _table(level.train, columns, extremes), shared + _planned(level))
-    unique = [{"type": "expect_column_values_to_be_unique", "kwargs": {"column": FINGERPRINT}}]
+        runner.run(f"level-{level.rho:g}", _table(level.train, columns, extremes), for_levels + _planned(level))
+    unique = [{"type": "expect_column_values_to_be_unique", "kwargs": {"column": FINGERPRINT_COLUMN}}]
     runner.run("roles", _roles_table(roles, levels, columns), parse_expectations(unique))
     runner.write_docs()
-    return Summary(name, runner.found)
+    return Summary(name, runner.checks)
 
 
 def raise_if_failed(summary: Summary) -> None:
@@ -152,19 +152,19 @@ def raise_if_failed(summary: Summary) -> None:
     failures = list(summary.failures())
     if not failures:
         return
-    told = [_sentence(batch, check) for batch, check in failures[:FAILURES_IN_MESSAGE]]
+    sentences = [_sentence(batch, check) for batch, check in failures[:FAILURES_IN_MESSAGE]]
     if len(failures) > FAILURES_IN_MESSAGE:
-        told.append(f"and {len(failures) - FAILURES_IN_MESSAGE} more in the summary")
+        sentences.append(f"and {len(failures) - FAILURES_IN_MESSAGE} more in the summary")
     count = f"{len(failures)} expectation{'s' * (len(failures) > 1)}"
     raise ValidationFailedError(
-        f"{count} of {summary.suite!r} failed: {'; '.join(told)}. Fix the rows or edit "
+        f"{count} of {summary.suite!r} failed: {'; '.join(sentences)}. Fix the rows or edit "
         f"expectations/{summary.suite}.json (where roles or counts of injected rows fail, run split and "
         "contaminate again)"
     )
 
 
 class _Runner:
-    """Runs expectations on tables inside one in-memory context, and keeps the results for the docs."""
+    """Runs expectations on tables in one in-memory context, and keeps the results for the Data Docs."""
 
     def __init__(self, name: str, docs: Path) -> None:
         gx = great_expectations()
@@ -188,33 +188,33 @@ class _Runner:
             progress_bars=ProgressBarsConfig(globally=False),
         )
         self.name = name
-        self.found: dict[str, tuple[Check, ...]] = {}
+        self.checks: dict[str, tuple[Check, ...]] = {}
         self._gx = gx
         self._context = gx.get_context(project_config=config, mode="ephemeral")
         self._source = self._context.data_sources.add_pandas(SITE)
         self._time = datetime.datetime.now(datetime.UTC)
 
     def run(self, name: str, table: pd.DataFrame, expectations: list[Any]) -> None:
-        """Run all expectations fast, then the failed ones again with their row ids."""
+        """Run all expectations without row ids, which is fast, then the failed ones again with row ids."""
         asset = self._source.add_dataframe_asset(name)
         batch = asset.add_batch_definition_whole_dataframe(name).get_batch({"dataframe": table})
         result = batch.validate(self._suite(expectations), result_format="BASIC")
-        by_row = [one for one in result.results if _fails_by_row(one)]
+        by_row = [outcome for outcome in result.results if _fails_by_row(outcome)]
         if by_row:
             detail = {
                 "result_format": "SUMMARY",
-                "unexpected_index_column_names": [ROW_ID],
+                "unexpected_index_column_names": [ID_COLUMN],
                 "partial_unexpected_count": ROWS_IN_DOCS,
             }
-            suite = self._suite([one.expectation_config.to_domain_obj() for one in by_row])
-            again = batch.validate(suite, result_format=detail).results
-            others = [one for one in result.results if not _fails_by_row(one)]
-            result.results = others + [_with_rows_for_docs(one) for one in again]
-        self.found[name] = tuple(sorted((_check(one) for one in result.results), key=_order))
+            suite = self._suite([outcome.expectation_config.to_domain_obj() for outcome in by_row])
+            detailed = batch.validate(suite, result_format=detail).results
+            passed = [outcome for outcome in result.results if not _fails_by_row(outcome)]
+            result.results = passed + [_with_rows_for_docs(outcome) for outcome in detailed]
+        self.checks[name] = tuple(sorted((_check(outcome) for outcome in result.results), key=_order))
         self._keep(name, result)
 
     def write_docs(self) -> None:
-        """Write the Data Docs; pages of earlier runs go, other files in the folder stay."""
+        """Write the Data Docs; they replace the pages of earlier runs, other files in the folder stay."""
         self._context.build_data_docs(site_names=[SITE])
 
     def _suite(self, expectations: list[Any]) -> Any:
@@ -237,7 +237,7 @@ class _Runner:
 
 
 def _table(data: RowSet, columns: tuple[str, ...], extremes: bool) -> pd.DataFrame:
-    """Return the table that expectations are about; features as float64, which is exact and fast there."""
+    """Return the table that expectations describe; features as float64, which is exact and fast."""
     if data.features.shape[1] != len(columns):
         raise DataError(
             f"there are {data.features.shape[1]} features but {len(columns)} column names on the card; "
@@ -251,22 +251,22 @@ def _table(data: RowSet, columns: tuple[str, ...], extremes: bool) -> pd.DataFra
 
 
 def _bookkeeping(data: RowSet, columns: tuple[str, ...]) -> pd.DataFrame:
-    known = {
-        ROW_ID: _text(data.rows["row_id"]),
-        LABEL: data.labels,
-        FINGERPRINT: fingerprints(data.features, columns),
-        INJECTED: data.rows["injected"].to_numpy(dtype=np.int64) if "injected" in data.rows else 0,
+    values = {
+        ID_COLUMN: _id_texts(data.rows["row_id"]),
+        LABEL_COLUMN: data.labels,
+        FINGERPRINT_COLUMN: fingerprints(data.features, columns),
+        INJECTED_COLUMN: data.rows["injected"].to_numpy(dtype=np.int64) if "injected" in data.rows else 0,
     }
-    return pd.DataFrame(known)
+    return pd.DataFrame(values)
 
 
-def _text(ids: pd.Series[Any]) -> list[str | None]:
-    """Return row ids as text, with None for empty ones: a missing id is "" in rows.csv."""
-    return [str(one) if one is not None and str(one) else None for one in ids]
+def _id_texts(ids: pd.Series[Any]) -> list[str | None]:
+    """Return row ids as text, None for missing ones, which are "" in rows.csv."""
+    return [str(row_id) if row_id is not None and str(row_id) else None for row_id in ids]
 
 
 def _planned(level: LevelRows) -> list[Any]:
-    n_injected = {"column": INJECTED, "min_value": level.n_injected, "max_value": level.n_injected}
+    n_injected = {"column": INJECTED_COLUMN, "min_value": level.n_injected, "max_value": level.n_injected}
     return parse_expectations(
         [
             {"type": "expect_table_row_count_to_equal", "kwargs": {"value": level.n_total}},
@@ -276,57 +276,58 @@ def _planned(level: LevelRows) -> list[Any]:
 
 
 def _roles_table(roles: dict[str, RowSet], levels: list[LevelRows], columns: tuple[str, ...]) -> pd.DataFrame:
-    """Return the distinct (fingerprint, role) pairs, each with the role and id of its first row."""
+    """Return the distinct (fingerprint, role) pairs, each with "role/id" of its first row."""
     tables = {role: _bookkeeping(data, columns) for role, data in roles.items()}
     if levels:
         largest = _bookkeeping(max(levels, key=lambda level: level.rho).train, columns)
-        injected = largest[largest[INJECTED] == 1]
-        moved = set(injected[FINGERPRINT]) - set(tables["train"][FINGERPRINT])
+        injected = largest[largest[INJECTED_COLUMN] == 1]
+        moved = set(injected[FINGERPRINT_COLUMN]) - set(tables["train"][FINGERPRINT_COLUMN])
         tables["train"] = pd.concat([tables["train"], injected])
-        tables["pool"] = tables["pool"][~tables["pool"][FINGERPRINT].isin(moved)]
+        tables["pool"] = tables["pool"][~tables["pool"][FINGERPRINT_COLUMN].isin(moved)]
     pairs = [
-        table.assign(**{ROW_ID: [f"{role}/{row_id}" for row_id in table[ROW_ID]], "role": role})
+        table.assign(**{ID_COLUMN: [f"{role}/{row_id}" for row_id in table[ID_COLUMN]], "role": role})
         for role, table in tables.items()
     ]
-    found = pd.concat(pairs, ignore_index=True)[[ROW_ID, FINGERPRINT, "role"]]
-    return found.drop_duplicates([FINGERPRINT, "role"], ignore_index=True)
+    table = pd.concat(pairs, ignore_index=True)[[ID_COLUMN, FINGERPRINT_COLUMN, "role"]]
+    return table.drop_duplicates([FINGERPRINT_COLUMN, "role"], ignore_index=True)
 
 
-def _fails_by_row(one: Any) -> bool:
-    return not one.success and bool(one.result.get("unexpected_count"))
+def _fails_by_row(outcome: Any) -> bool:
+    return not outcome.success and bool(outcome.result.get("unexpected_count"))
 
 
-def _with_rows_for_docs(one: Any) -> Any:
-    """Let the docs show the first failing rows: they read a key that only whole lists are put under."""
-    if "partial_unexpected_index_list" in one.result:
-        one.result["unexpected_index_list"] = one.result["partial_unexpected_index_list"]
-        one.result["unexpected_list"] = one.result["partial_unexpected_list"]
-    return one
+def _with_rows_for_docs(outcome: Any) -> Any:
+    """Put the first failing rows under the keys of complete lists, the only ones that the Data Docs display."""
+    if "partial_unexpected_index_list" in outcome.result:
+        outcome.result["unexpected_index_list"] = outcome.result["partial_unexpected_index_list"]
+        outcome.result["unexpected_list"] = outcome.result["partial_unexpected_list"]
+    return outcome
 
 
-def _check(one: Any) -> Check:
-    config, result = one.expectation_config, one.result
+def _check(outcome: Any) -> Check:
+    config, result = outcome.expectation_config, outcome.result
     kwargs = {key: value for key, value in config.kwargs.items() if key not in ("column", "batch_id")}
     failing = result.get("partial_unexpected_index_list") or []
     return Check(
         expectation=config.type,
         column=config.kwargs.get("column"),
-        success=bool(one.success),
+        success=bool(outcome.success),
         expected=", ".join(f"{key} {_short(value)}" for key, value in kwargs.items()),
-        observed=_observed(one),
+        observed=_observed(outcome),
         n_unexpected=result.get("unexpected_count"),
-        row_ids=() if one.success else tuple(str(row[ROW_ID]) for row in failing[:ROWS_IN_SUMMARY]),
+        row_ids=() if outcome.success else tuple(str(row[ID_COLUMN]) for row in failing[:ROWS_IN_SUMMARY]),
     )
 
 
-def _observed(one: Any) -> str | None:
-    result = one.result
-    if not one.success and not result:
-        return _exception(one.exception_info)
+def _observed(outcome: Any) -> str | None:
+    result = outcome.result
+    if not outcome.success and not result:
+        return _exception(outcome.exception_info)
     if "mismatched" in (result.get("details") or {}):
-        wrong = result["details"]["mismatched"]
-        told = [f"{m['Found']} in place of {m['Expected']} at {m['Expected Column Position']}" for m in wrong]
-        return _short(told)
+        mismatches = result["details"]["mismatched"]
+        return _short(
+            [f"{m['Found']} in place of {m['Expected']} at {m['Expected Column Position']}" for m in mismatches]
+        )
     if result.get("observed_value") is not None:
         return _short(result["observed_value"])
     unexpected = result.get("partial_unexpected_list")
@@ -334,9 +335,9 @@ def _observed(one: Any) -> str | None:
 
 
 def _exception(info: dict[str, Any]) -> str:
-    """Return the message of an expectation that could not be evaluated (its column is missing, say)."""
-    told = info if "exception_message" in info else next(iter(info.values()), {})
-    return " ".join(str(told.get("exception_message")).split())
+    """Return the message of an expectation that could not be evaluated, for instance of a missing column."""
+    details = info if "exception_message" in info else next(iter(info.values()), {})
+    return " ".join(str(details.get("exception_message")).split())
 
 
 def _short(value: object) -> str:
@@ -353,15 +354,15 @@ def _order(check: Check) -> tuple[str, str, str]:
 
 
 def _sentence(batch: str, check: Check) -> str:
-    told = f"{batch}: {check.expectation}"
+    sentence = f"{batch}: {check.expectation}"
     if check.column:
-        told += f" of column {check.column!r}"
+        sentence += f" of column {check.column!r}"
     if check.expected:
-        told += f" ({check.expected})"
+        sentence += f" ({check.expected})"
     if check.observed:
-        told += f" found {check.observed}"
+        sentence += f" found {check.observed}"
     if check.n_unexpected:
-        told += f" in {check.n_unexpected} row{'s' * (check.n_unexpected > 1)}"
+        sentence += f" in {check.n_unexpected} row{'s' * (check.n_unexpected > 1)}"
     if check.row_ids:
-        told += f", first row ids {', '.join(check.row_ids)}"
-    return told
+        sentence += f", first row ids {', '.join(check.row_ids)}"
+    return sentence

@@ -1,4 +1,4 @@
-"""What a detector is, and what all detectors share: checks of rows and labels, row-wise scoring."""
+"""The interface of detectors, and checks of rows and labels and chunked scoring that all detectors share."""
 
 from __future__ import annotations
 
@@ -9,30 +9,27 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import NotFittedError
 
+from assay.arrays import Doubles, Flags, Integers, Labels, Singles
 from assay.errors import InputError, TrainingError
 from assay.parts import Part
 
-Floats = NDArray[np.float32]
-Labels = NDArray[np.int8]
-Doubles = NDArray[np.float64]
-Progress = Callable[[int, int, float], None]
-CHUNK = 2048  # rows scored at once
-FLOAT32_MAX = float(np.finfo(np.float32).max)
+EpochProgress = Callable[[int, int, float], None]
+ROWS_AT_ONCE = 2048  # rows scored at once
 
 
 @runtime_checkable
 class Detector(Protocol):
-    """An anomaly detector in scikit-learn's manners (`get_params`, `set_params`, `clone`).
+    """An anomaly detector with scikit-learn's conventions (`get_params`, `set_params`, `clone`).
 
-    It gets rows that are already scaled. Scores are computed in float64 row by row and rounded once, so that
-    a row has the same score alone, in any batch, and after saving and loading.
+    Its rows are already scaled. Scores are computed in float64 row by row and rounded once, so that a row has
+    the same score alone, in any batch, and after saving and loading.
     """
 
     kind: str
     uses_labels: bool
     n_features_in_: int
 
-    def fit(self, X: Floats, y: NDArray[Any] | None = None, *, progress: Progress | None = None) -> Self:
+    def fit(self, X: Singles, y: NDArray[Any] | None = None, *, progress: EpochProgress | None = None) -> Self:
         """Fit on rows of shape (n, d); `progress(epoch, epochs, loss)` is called after every epoch, if any.
 
         Labels `y` of shape (n,) are 0 (normal), 1 (anomaly) or -1 (unknown, presumed normal); None = all -1.
@@ -40,7 +37,7 @@ class Detector(Protocol):
         """
         ...
 
-    def decision_function(self, X: Floats) -> Floats:
+    def decision_function(self, X: Singles) -> Singles:
         """Return scores of shape (n,); higher = more anomalous."""
         ...
 
@@ -49,7 +46,7 @@ class Detector(Protocol):
         ...
 
     def to_part(self) -> Part:
-        """Return what `assay.detectors.registry.load_detector` needs to rebuild the fitted detector."""
+        """Return the part from which `assay.detectors.registry.load_detector` rebuilds the fitted detector."""
         ...
 
 
@@ -57,93 +54,95 @@ class Detector(Protocol):
 class Embeds(Protocol):
     """A detector that maps rows to a latent space."""
 
-    def embed(self, X: Floats) -> Floats:
+    def embed(self, X: Singles) -> Singles:
         """Return the latent codes of rows (n, d) by each of the S members, of shape (S, n, k)."""
         ...
 
 
 @runtime_checkable
 class CrossFitted(Protocol):
-    """A fitted detector of K folds, each of which has not seen a part of the training rows.
+    """A detector fitted K times, each time without one fold of the training rows.
 
-    What is said of training rows is said of those without label 1, in their order.
+    The attributes refer to the training rows without label 1, in their order.
 
     Attributes
     ----------
     n_folds : int
         K.
     fold_of_ : ndarray of int64, shape (m,)
-        The fold of each of those rows, from 0 to K - 1: the one that was fitted without it.
+        The fold of each row, from 0 to K - 1: the one whose detector was fitted without it.
     held_out_scores_ : ndarray of float32, shape (m,)
-        Each row's score by its fold.
+        The score of each row by the detector of its fold.
     """
 
     n_folds: int
-    fold_of_: NDArray[np.int64]
-    held_out_scores_: Floats
+    fold_of_: Integers
+    held_out_scores_: Singles
 
-    def fold_scores(self, X: Floats) -> Floats:
-        """Return the scores of rows (n, d) by each fold, of shape (K, n)."""
+    def fold_scores(self, X: Singles) -> Singles:
+        """Return the scores of rows (n, d) by each fold's detector, of shape (K, n)."""
         ...
 
-    def fold_of_new(self, X: Floats) -> NDArray[np.int64]:
+    def fold_of_new(self, X: Singles) -> Integers:
         """Return the fold that each of the rows (n, d) would belong to as a training row, of shape (n,)."""
         ...
 
 
 @runtime_checkable
 class Suspects(Protocol):
-    """A detector that suspects some of its training rows to be anomalies, in the order of those rows.
+    """A detector that suspects some of its training rows to be anomalies; attributes are in the order of the rows.
 
     Attributes
     ----------
     suspicion_ : ndarray of float32, shape (n,)
         Higher = more suspect.
     suspects_ : ndarray of bool, shape (n,)
-        The rows that it took for anomalies in the end.
+        The rows that it finally treated as anomalies.
     """
 
-    suspicion_: Floats
-    suspects_: NDArray[np.bool_]
+    suspicion_: Singles
+    suspects_: Flags
 
 
 @runtime_checkable
 class GroupsSuspects(Suspects, Protocol):
-    """A detector that says which of its suspects belong together.
+    """A detector that groups its suspects.
 
     Attributes
     ----------
     groups_ : ndarray of int64, shape (n,)
-        The number of a suspect's group, from 1; 0 for the other rows.
+        Number of each suspect's group, from 1; 0 for all other rows.
     """
 
-    groups_: NDArray[np.int64]
+    groups_: Integers
 
 
-def check_rows(X: Any, n_features: int | None = None) -> Floats:
+def check_rows(X: Any, n_features: int | None = None) -> Singles:
     """Return rows as a C-ordered float32 array of shape (n, d).
 
     Parameters
     ----------
     X : array_like
     n_features : int, optional
-        The width that the rows must have; None while fitting.
+        The required width; None while fitting.
 
     Raises
     ------
     InputError
-        Not numbers, not two-dimensional, of no or the wrong width, or not finite in float32.
+        The rows are not numbers, not two-dimensional, of width 0 or the wrong width, or not finite in float32.
     """
     try:
         array = np.asarray(X)
     except ValueError as error:
         raise InputError(f"rows must be an array of shape (n, d): {error}") from error
     if array.dtype.kind not in "fiub":
-        raise InputError(f"rows have dtype {array.dtype}; they must be real numbers: encode or drop the others")
+        raise InputError(f"rows have dtype {array.dtype}; they must be real numbers: encode or drop other columns")
     if array.ndim != 2 or array.shape[1] == 0:
         raise InputError(f"rows have shape {array.shape}; it must be (n, d): reshape a single row to (1, d)")
     if n_features is not None and array.shape[1] != n_features:
-        raise InputError(f"rows have {array.shape[1]} columns; the detector was fitted on {n_features}: give those")
+        raise InputError(
+            f"rows have {array.shape[1]} columns; the detector was fitted on {n_features}: pass the same columns"
+        )
     with np.errstate(over="ignore"):
         rows = np.ascontiguousarray(array, dtype=np.float32)
     if not np.isfinite(rows).all():
@@ -156,12 +155,12 @@ def check_rows(X: Any, n_features: int | None = None) -> Floats:
 
 
 def check_labels(kind: str, y: Any, n_rows: int, *, uses_labels: bool) -> Labels:
-    """Return labels as int8 of shape (n,); None means that none is known.
+    """Return labels as int8 of shape (n,); None means that all are unknown.
 
     Raises
     ------
     InputError
-        They are not n values out of 0, 1 and -1, or hold anomalies that the detector cannot use.
+        They are not n values of 0, 1 and -1, or include anomalies that the detector cannot use.
     """
     if y is None:
         return np.full(n_rows, -1, dtype=np.int8)
@@ -188,24 +187,24 @@ def require_fitted(detector: object, attribute: str) -> None:
         raise NotFittedError(f"this {type(detector).__name__} is not fitted yet; call fit first")
 
 
-def score_rows(score: Callable[[Floats], Doubles], rows: Floats, *, chunk: int) -> Floats:
-    """Score rows chunk by chunk, so that memory stays bounded; round the float64 scores once, to float32."""
+def score_in_chunks(score: Callable[[Singles], Doubles], rows: Singles, *, chunk: int) -> Singles:
+    """Score rows in chunks, which bounds memory; round the float64 scores once, to float32."""
     scores = np.empty(len(rows), dtype=np.float32)
     for start in range(0, len(rows), chunk):
         scores[start : start + chunk] = score(rows[start : start + chunk])
     return scores
 
 
-def latent_codes(detector: Detector, X: Floats) -> Floats:
+def latent_codes(detector: Detector, X: Singles) -> Singles:
     """Return the codes of rows (n, d) by each of the S members, of shape (S, n, k).
 
-    Where a detector has no latent space, the rows themselves stand in for it, as one member.
+    For a detector without latent space the codes are the rows themselves, as one member.
     """
     return detector.embed(X) if isinstance(detector, Embeds) else X[None]
 
 
-def require_varied(kind: str, scores: Floats) -> None:
-    """Refuse a detector whose scores of the training rows are not finite, or all the same.
+def require_varied(kind: str, scores: Singles) -> None:
+    """Reject a detector whose scores of the training rows are not finite or all the same.
 
     Raises
     ------
@@ -222,5 +221,5 @@ def require_varied(kind: str, scores: Floats) -> None:
 
 
 def n_stored_floats(part: Part) -> int:
-    """Return the number of array elements that a part stores; the smaller of two equals is preferred."""
+    """Return the number of array elements that a part stores: the tie-break between equally good detectors."""
     return sum(array.size for array in part.arrays.values())

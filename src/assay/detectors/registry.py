@@ -43,7 +43,7 @@ _NAMED = Family[Detector](
     "detector",
     DETECTORS,
     SET_BY_THE_RUN,
-    besides=", and the classes of scikit-learn and PyOD by their paths, for instance sklearn.svm.OneClassSVM",
+    suffix=", and the classes of scikit-learn and PyOD by their paths, for instance sklearn.svm.OneClassSVM",
 )
 _LOADED = Family[Detector]("detector", {**DETECTORS, EXTERNAL: "assay.detectors.plugged.external:External"})
 
@@ -54,7 +54,7 @@ def detector_class(name: str) -> Any:
     Raises
     ------
     ConfigError
-        There is no detector of that name.
+        No detector has that name.
     """
     return _NAMED.member(name)
 
@@ -74,13 +74,13 @@ def make_detector(
     name : str
         A key of `DETECTORS`, or the path of a class of scikit-learn or PyOD (see `assay.detectors.plugged`).
     params : mapping
-        Its constructor arguments, without those below; the ones left out take their defaults.
+        Its constructor arguments, without those below; missing ones take their defaults.
     seed : int
-        Given to the detectors that draw random numbers.
+        Passed to the detectors that draw random numbers.
     modality : Modality
-        What the rows hold; how their columns are arranged is given to the detectors that can tell.
+        Its shape is passed to the detectors that use one.
     device : {"auto", "cpu", "cuda"}
-        Given to the detectors that train networks.
+        Passed to the detectors that train networks.
 
     Raises
     ------
@@ -100,32 +100,32 @@ def make_detector(
 
 def describe_detectors() -> list[dict[str, Any]]:
     """Return name, one-line summary, use of labels and parameters with defaults of every detector."""
-    found = []
+    descriptions = []
     for name in DETECTORS:
         cls = detector_class(name)
         defaults = {key: value for key, value in cls().get_params().items() if key not in SET_BY_THE_RUN}
         summary = (cls.__doc__ or "").strip().splitlines()[0]
-        found.append({"name": name, "summary": summary, "uses_labels": cls.uses_labels, "params": defaults})
-    return found
+        descriptions.append({"name": name, "summary": summary, "uses_labels": cls.uses_labels, "params": defaults})
+    return descriptions
 
 
 def unpackageable(part: Part) -> str:
-    """Return why a detector's part may not be packaged, nor loaded from a scorer; "" where it may."""
+    """Return why a detector's part may not be packaged or loaded from a scorer; "" if it may."""
     for config in _nested({"kind": part.kind, "config": part.config}):
         if config.get("kind") == EXTERNAL:
             path = config["config"].get("path", "it") if isinstance(config.get("config"), Mapping) else "it"
-            return f"{str(path).rpartition('.')[2]} has no array form; it is compared and calibrated, not packaged"
+            return f"{str(path).rpartition('.')[2]} has no array form; it can be compared and calibrated, not packaged"
     return ""
 
 
 def learns_from_labels(part: Part) -> bool:
-    """Return whether a fitted detector, or one that it wraps, is of those that learn from labelled anomalies."""
+    """Return whether a fitted detector, or one that it wraps, learns from labelled anomalies."""
     kinds = (config.get("kind") for config in _nested({"kind": part.kind, "config": part.config}))
     return any(kind in DETECTORS and detector_class(kind).uses_labels for kind in kinds if isinstance(kind, str))
 
 
 def _nested(config: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield every mapping in a configuration, that of a wrapped detector too."""
+    """Yield every mapping in a configuration, those of wrapped detectors included."""
     if isinstance(config, Mapping):
         yield config
     for inner in config.values() if isinstance(config, Mapping) else config if isinstance(config, list) else ():
@@ -133,13 +133,13 @@ def _nested(config: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def load_detector(part: Part) -> Detector:
-    """Rebuild a fitted detector from what its `to_part` returned.
+    """Rebuild a fitted detector from the part that its `to_part` returned.
 
-    Whoever loads a scorer asks `unpackageable` first: what names a class is never loaded from one.
+    Loaders of scorers must call `unpackageable` first: a part that names a class path is never loaded from a scorer.
 
     Raises
     ------
     ScorerError
-        The part is of no registered kind, or its config and arrays do not fit together.
+        The kind is not registered, or the part is damaged.
     """
     return _LOADED.load(part)

@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 
 from assay.arrays import Flags, Texts
-from assay.data.dataset import fingerprints
+from assay.data.dataset import FINGERPRINT_PATTERN, fingerprints
 from assay.data.files import features_of, read_frame, texts_of
-from assay.data.quarantine import FINGERPRINT
 from assay.errors import DataError
 from assay.ledger.rows import INJECTED
 
@@ -135,7 +134,7 @@ def _missing(path: Path, header: list[str], layouts: Sequence[Layout]) -> str:
 def _by_fingerprint(path: Path, frame: pd.DataFrame, dataset: str | None) -> RowQuery:
     prints = np.array([text.strip().lower() for text in texts_of(frame[PRINT])], dtype=object)
     for number, text in enumerate(prints):
-        if not FINGERPRINT.fullmatch(text):
+        if not FINGERPRINT_PATTERN.fullmatch(text):
             raise DataError(f"{path.name}, row {number}: {text!r} is not a fingerprint (32 hex digits); correct it")
     keys = pd.DataFrame({"place": np.arange(len(frame)), "dataset": dataset, "key": prints})
     notes: tuple[str, ...] = ()

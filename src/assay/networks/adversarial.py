@@ -1,4 +1,4 @@
-"""Discriminators, and the autoencoder that plays against them, several members at once."""
+"""Discriminators and the autoencoder trained against them, several members at once."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from assay.networks.lenet import CHANNELS, StackedConv
 from assay.networks.mlp import StackedLinear, stacked_mlp
 
 HIDDEN = (64, 32)
-LEAKINESS = 0.2
+_LEAKINESS = 0.2
 FLATTEST = 0.01
 
 
 def _leaky() -> nn.Module:
-    return nn.LeakyReLU(LEAKINESS)
+    return nn.LeakyReLU(_LEAKINESS)
 
 
 def dense_critic(members: int, width: int) -> nn.Module:
-    """Return S discriminators of rows of a width: (S, n, width) -> logits of "real", (S, n, 1)."""
+    """Return S discriminators of rows with `width` columns: (S, n, width) -> logits of "real", (S, n, 1)."""
     return stacked_mlp(members, [width, *HIDDEN, 1], _leaky)
 
 
@@ -48,7 +48,7 @@ class ImageCritic(nn.Module):
 
 
 class CalibrationGame(nn.Module):
-    """An autoencoder, the discriminators of its codes and of its samples, and what is known of its codes.
+    """An autoencoder, the discriminators of its codes and samples, and running statistics of its codes.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class CalibrationGame(nn.Module):
     mean : Tensor of shape (S, 1, latent_dim)
         Running mean of the codes (Yu et al. 2023, eq 5).
     tau : Tensor of float64, shape (S,)
-        Share of a batch that is taken for contaminated.
+        Share of a batch that is treated as contaminated.
     total : Tensor of shape (S, n_rows)
         Sum over the epochs of each training row's contamination score.
     """
@@ -113,17 +113,18 @@ def place_codes(coder: Coder, codes: Tensor, centre: float) -> None:
     """Move the codes of a trained autoencoder to mean (centre, ..., centre) and covariance I.
 
     The last layer of the encoder and the first one of the decoder take the linear map and its inverse, so that
-    reconstructions stay as they were. Directions with less than 1 % of the largest variance are stretched as if
+    reconstructions do not change. Directions with less than 1 % of the largest variance are scaled as if
     they had 1 %.
 
     Parameters
     ----------
     coder : MLPAutoencoder or LeNetAutoencoder
     codes : Tensor of shape (S, n, latent_dim)
-        Those of the training rows.
+        Codes of the training rows.
     centre : float
     """
     last, first = cast(StackedLinear, coder.encoder[-1]), cast(StackedLinear, coder.decoder[0])
+    # In float64: the map and its inverse must cancel in the float32 weights.
     mean = codes.double().mean(dim=1, keepdim=True)
     centred = codes.double() - mean
     variances, axes = torch.linalg.eigh(centred.mT @ centred / codes.shape[1])

@@ -1,4 +1,4 @@
-"""The network that fits the rows: plain ones or flattened images."""
+"""The autoencoder for the rows: dense for plain rows, convolutional for flattened images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Coder = MLPAutoencoder | LeNetAutoencoder
 def autoencoder(
     members: int, n_features: int, hidden: Sequence[int], latent_dim: int, image_shape: tuple[int, int] | None
 ) -> Coder:
-    """Return S autoencoders for rows of a width: dense ones, or convolutional ones for images.
+    """Return S autoencoders for rows of `n_features` columns: dense ones, or convolutional ones for images.
 
     Raises
     ------

@@ -14,7 +14,7 @@ Halves = tuple[Tensor, Tensor]
 
 
 class Bound(nn.Module):
-    """The largest log scale of each column of one coupling, learnt; the scale itself is a tanh times that."""
+    """A learnt bound on the log scale of each column of a coupling: the log scale is the bound times a tanh."""
 
     def __init__(self, members: int, width: int) -> None:
         super().__init__()
@@ -28,37 +28,37 @@ class Bound(nn.Module):
 
 
 class Coupling(nn.Module):
-    """Scale and shift one half of the columns, by amounts computed from the other half (Dinh et al. 2017, eq 4-8).
+    """Scale and shift one half of the columns by amounts computed from the other half (Dinh et al. 2017, eq 4-8).
 
     Parameters
     ----------
     members : int
-    given, changed : int
+    inputs, changed : int
         Number of columns in the halves.
     hidden : sequence of int
-        Widths of the hidden layers of the network in between.
+        Widths of the hidden layers of the network that computes them.
     """
 
-    def __init__(self, members: int, given: int, changed: int, hidden: tuple[int, ...]) -> None:
+    def __init__(self, members: int, inputs: int, changed: int, hidden: tuple[int, ...]) -> None:
         super().__init__()
-        self.net = stacked_mlp(members, [given, *hidden, 2 * changed])
+        self.net = stacked_mlp(members, [inputs, *hidden, 2 * changed])
         self.bound = Bound(members, changed)
 
-    def amounts(self, given: Tensor) -> Halves:
+    def amounts(self, inputs: Tensor) -> Halves:
         """Return log scales and shifts, each of shape (S, n, changed)."""
-        raw, shift = self.net(given).chunk(2, dim=2)
+        raw, shift = self.net(inputs).chunk(2, dim=2)
         return self.bound(raw), shift
 
     @torch.no_grad()
     def to_identity(self) -> None:
-        """Make it change nothing: its last layer gives zeros. The bound is 1, so that gradients get through."""
+        """Make the coupling the identity: its last layer returns zeros; with the bound at 1 gradients are not zero."""
         for parameter in cast(StackedLinear, self.net[-1]).parameters():
             parameter.zero_()
         self.bound.most.fill_(1.0)
 
 
 class CouplingFlow(nn.Module):
-    """Couplings in turn on the columns of odd and of even number; the base density is standard normal.
+    """Couplings that alternate between odd and even columns; the base density is standard normal.
 
     Parameters
     ----------
@@ -85,17 +85,17 @@ class CouplingFlow(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the latent rows, of the shape of `x` (S, n, d), and the log determinants, of shape (S, n)."""
-        given, changed = x[..., 0::2], x[..., 1::2]
+        inputs, changed = x[..., 0::2], x[..., 1::2]
         total = x.new_zeros(x.shape[:2])
         for coupling in self.couplings:
-            log_scale, shift = cast(Coupling, coupling).amounts(given)
-            given, changed = changed * log_scale.exp() + shift, given
+            log_scale, shift = cast(Coupling, coupling).amounts(inputs)
+            inputs, changed = changed * log_scale.exp() + shift, inputs
             total = total + log_scale.sum(dim=2)
-        return self._merged(given, changed), total
+        return self._merged(inputs, changed), total
 
-    def _merged(self, given: Tensor, changed: Tensor) -> Tensor:
-        """Bring the halves back into the order of the columns: after an odd number of couplings they are swapped."""
-        return _interleaved(given, changed) if len(self.couplings) % 2 == 0 else _interleaved(changed, given)
+    def _merged(self, inputs: Tensor, changed: Tensor) -> Tensor:
+        """Restore the order of the columns: after an odd number of couplings the halves are swapped."""
+        return _interleaved(inputs, changed) if len(self.couplings) % 2 == 0 else _interleaved(changed, inputs)
 
     def negative_log_likelihood(self, x: Tensor) -> Tensor:
         """Return -log p(x), in nats, of shape (S, n)."""

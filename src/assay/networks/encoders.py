@@ -1,8 +1,8 @@
 """Encoders for one-class learning, several members at once: no bias terms, unbounded activations.
 
 A network that can map every row to one point has a trivial one-class solution. Bias terms and bounded
-activations make that easy (Ruff 2021, propositions 2 and 3), so these networks have neither. The decoders mirror
-them and serve pre-training.
+activations make that possible (Ruff 2021, propositions 2 and 3), so these networks have neither. The decoders
+mirror the encoders and are used in pre-training.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from assay.errors import ConfigError
+from assay.networks.lenet import CHANNELS
 from assay.networks.mlp import StackedLinear
 
-LEAKINESS = 0.1
+_LEAKINESS = 0.1
 MOMENTUM = 0.1
-EPS = 1e-4
-CHANNELS = (8, 16)
+_EPS = 1e-4
 
 
 class StackedNorm(nn.Module):
     """S batch normalisations without scale and shift: (S, n, c, ...) -> the same shape.
 
-    In training by the mean and variance of each member's batch; in evaluation by their running averages, which
-    are kept for each member, so that a row's score does not depend on its batch. Without it one-class training
-    on tables is far weaker: a network without bias terms maps 0 to 0, wherever the rows lie around it.
+    Training uses the mean and variance of each member's batch; evaluation uses each member's running averages, so
+    that a row's score does not depend on its batch. Without normalisation one-class training on tables is far
+    weaker: a network without bias terms maps 0 to 0, wherever the rows lie.
     """
 
     mean: Tensor
@@ -41,12 +41,12 @@ class StackedNorm(nn.Module):
         self.register_buffer("variance", torch.ones(members, 1, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x with mean 0 and variance 1 in every channel; one row alone is no batch to take them from."""
+        """Return x with mean 0 and variance 1 in every channel; a single row is normalised by the running averages."""
         members, n_rows = x.shape[:2]
-        channels = x.transpose(0, 1).flatten(1, 2)
+        channels = x.transpose(0, 1).flatten(1, 2)  # members side by side: one call normalises all of them
         training = self.training and n_rows > 1
         running = self.mean.view(-1), self.variance.view(-1)
-        normal = functional.batch_norm(channels, *running, training=training, momentum=MOMENTUM, eps=EPS)
+        normal = functional.batch_norm(channels, *running, training=training, momentum=MOMENTUM, eps=_EPS)
         return normal.reshape(n_rows, members, *x.shape[2:]).transpose(0, 1)
 
 
@@ -80,8 +80,8 @@ class ConvEncoder(nn.Module):
         first, second = CHANNELS
         height, width = (-(-side // 4) for side in image_shape)
         self.down = nn.Sequential(
-            *(UnbiasedConv(members, 1, first, stride=2), StackedNorm(members, first), nn.LeakyReLU(LEAKINESS)),
-            *(UnbiasedConv(members, first, second, stride=2), StackedNorm(members, second), nn.LeakyReLU(LEAKINESS)),
+            *(UnbiasedConv(members, 1, first, stride=2), StackedNorm(members, first), nn.LeakyReLU(_LEAKINESS)),
+            *(UnbiasedConv(members, first, second, stride=2), StackedNorm(members, second), nn.LeakyReLU(_LEAKINESS)),
         )
         self.dense = dense(members, [second * height * width, *hidden, latent_dim])
 
@@ -102,8 +102,8 @@ class ConvDecoder(nn.Module):
         self.small = (second, *(-(-side // 4) for side in image_shape))
         self.dense = dense(members, [latent_dim, *reversed(hidden), second * self.small[1] * self.small[2]])
         self.up = nn.Sequential(
-            *(nn.LeakyReLU(LEAKINESS), UnbiasedConv(members, second, first * 4, stride=1), nn.PixelShuffle(2)),
-            *(StackedNorm(members, first), nn.LeakyReLU(LEAKINESS)),
+            *(nn.LeakyReLU(_LEAKINESS), UnbiasedConv(members, second, first * 4, stride=1), nn.PixelShuffle(2)),
+            *(StackedNorm(members, first), nn.LeakyReLU(_LEAKINESS)),
             *(UnbiasedConv(members, first, 4, stride=1), nn.PixelShuffle(2)),
         )
 
@@ -119,7 +119,7 @@ def dense(members: int, widths: Sequence[int]) -> nn.Sequential:
     layers: list[nn.Module] = []
     for n_in, n_out in pairwise(widths):
         linear = StackedLinear(members, n_in, n_out, bias=False)
-        layers += [linear, StackedNorm(members, n_out), nn.LeakyReLU(LEAKINESS)]
+        layers += [linear, StackedNorm(members, n_out), nn.LeakyReLU(_LEAKINESS)]
     return nn.Sequential(*layers[:-2])
 
 

@@ -1,4 +1,4 @@
-"""Mixtures of Gaussians of several members at once, with gradients."""
+"""Gaussian mixtures of several members at once, differentiable."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-RIDGE = 1e-3
-TINY = 1e-10
+COVARIANCE_RIDGE = 1e-3
+TINY = 1e-10  # keeps divisions by and logarithms of empty components finite
 
 
 class Mixture(nn.Module):
@@ -32,7 +32,7 @@ class Mixture(nn.Module):
         self.register_buffer("covariances", torch.eye(width).repeat(members, n_components, 1, 1))
 
     def settle(self, features: Tensor, shares: Tensor) -> None:
-        """Take over the `moments` of features."""
+        """Store the `moments` of features."""
         for name, value in zip(("weights", "means", "covariances"), moments(features, shares), strict=True):
             getattr(self, name).copy_(value)
 
@@ -44,29 +44,30 @@ class Mixture(nn.Module):
 def moments(features: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return weights, means and covariances of the components (Zong et al. 2018, eq 5).
 
-    The diagonals of the covariances get a ridge of ``RIDGE * (1 + variance)``: no covariance is singular in float32,
-    and the energy has a lower bound.
+    A ridge of ``COVARIANCE_RIDGE * (1 + variance)`` is added to the diagonals of the covariances: none is singular in
+    float32, and the energy has a lower bound.
 
     Parameters
     ----------
     features : Tensor of shape (S, n, q)
     shares : Tensor of shape (S, n, K)
-        How much of each row belongs to each component; they add up to 1 over K.
+        Membership of each row in each component; sums to 1 over K.
     """
     counts = shares.sum(dim=1)
     weighted = shares.transpose(1, 2) / (counts + TINY).unsqueeze(2)
     means = weighted @ features
     moved = features.unsqueeze(1) - means.unsqueeze(2)
     covariances = (moved * weighted.unsqueeze(3)).transpose(2, 3) @ moved
-    ridge = RIDGE * (1.0 + covariances.diagonal(dim1=2, dim2=3))
+    ridge = COVARIANCE_RIDGE * (1.0 + covariances.diagonal(dim1=2, dim2=3))
     return counts / shares.shape[1], means, covariances + torch.diag_embed(ridge)
 
 
 def energy(features: Tensor, weights: Tensor, means: Tensor, covariances: Tensor) -> Tensor:
     """Return -log of the mixture's density, of shape (S, n), of features (S, n, q) (Zong et al. 2018, eq 6).
 
-    Where a covariance is not finite, because a training has failed, a member's energies are NaN.
+    If a covariance is not finite, because training failed, the member's energies are NaN.
     """
+    # cholesky_ex reports a failure per matrix; cholesky would raise for all members.
     lower, failed = torch.linalg.cholesky_ex(covariances)
     lower = torch.where(failed[..., None, None] == 0, lower, torch.nan)
     moved = (features.unsqueeze(1) - means.unsqueeze(2)).transpose(2, 3)

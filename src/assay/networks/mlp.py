@@ -1,8 +1,8 @@
 """Fully connected networks of several members at once.
 
 The members of an ensemble are one *stacked* network: every parameter has a leading member dimension S,
-inputs and outputs have shape (S, n, width), and one batched matrix product serves all members. No value of
-one member ever reaches another.
+inputs and outputs have shape (S, n, width), and one batched matrix product computes all members. Members do not
+influence each other.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class StackedLinear(nn.Module):
 
 
 class Tanh(nn.Module):
-    """tanh(x) by the sigmoid, 2 sigmoid(2x) - 1, several times as fast on a CPU as torch's own.
+    """tanh(x) as 2 sigmoid(2x) - 1, several times as fast on a CPU as torch's tanh.
 
-    Doubling is a sum, and what can be done in place is: a product with a number takes longer.
+    Doubling is written as a sum, which is faster than a product with a number, and operations are in place.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ def stacked_mlp(
 ) -> nn.Sequential:
     """Return linear maps from each width to the next, with activations between them and none at the end.
 
-    The bounded tanh is the default because a network of ReLUs goes on linearly outside the training rows and
+    The bounded tanh is the default because a network of ReLUs extrapolates linearly outside the training rows and
     reconstructs many outliers well.
     """
     layers: list[nn.Module] = []
@@ -93,8 +93,8 @@ class MLPAutoencoder(nn.Module):
 def initialise(network: nn.Module, streams: Sequence[np.random.Generator]) -> None:
     """Draw the parameters of every member from that member's own stream.
 
-    Each parameter of a layer is uniform on (-1/sqrt(fan_in), 1/sqrt(fan_in)). The draws are made by NumPy,
-    so they are the same for a CPU and a GPU, and member s gets the same ones whatever the other members are.
+    Each parameter of a layer is uniform on (-1/sqrt(fan_in), 1/sqrt(fan_in)). NumPy makes the draws, so that they
+    are the same for a CPU and a GPU, and those of member s do not depend on the other members.
 
     Parameters
     ----------

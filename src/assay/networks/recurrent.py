@@ -1,4 +1,4 @@
-"""A recurrent network that reads the first steps of a series and predicts the others, several members at once."""
+"""A recurrent network that reads the first steps of a series and predicts the rest, several members at once."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ State = tuple[Tensor, Tensor]
 
 
 class StackedLSTM(nn.Module):
-    """S LSTM layers side by side, the equations of `torch.nn.LSTM` with one bias.
+    """S LSTM layers side by side, with the equations of `torch.nn.LSTM` and one bias.
 
-    The gates stand in the order input, forget, cell, output. As tanh(x) = 2 sigmoid(2x) - 1, one sigmoid serves
-    all four of them.
+    The gates are in the order input, forget, cell, output. As tanh(x) = 2 sigmoid(2x) - 1, one sigmoid computes
+    all four.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class StackedLSTM(nn.Module):
         self.bias = nn.Parameter(torch.zeros(members, 1, 4 * units))
 
     def weights(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the weights and the bias, doubled where a gate is a tanh."""
+        """Return the weights and the bias, doubled for the cell gate, which is a tanh."""
         scale = self.bias.new_ones(4, self.units)
         scale[2] = 2.0
         scale = scale.flatten()
@@ -49,7 +49,7 @@ class StackedLSTM(nn.Module):
 
 
 def step(projected: Tensor, weight_state: Tensor, state: State) -> State:
-    """Take one step, given what the input adds to the gates, of shape (S, n, 4 * units)."""
+    """Take one step; `projected` is the contribution of the input to the gates, of shape (S, n, 4 * units)."""
     hidden, cell = state
     enter, forget, new, leave = torch.sigmoid(torch.baddbmm(projected, hidden, weight_state)).chunk(4, dim=2)
     cell = forget * cell + enter * (2 * new - 1)
@@ -57,7 +57,7 @@ def step(projected: Tensor, weight_state: Tensor, state: State) -> State:
 
 
 class RecurrentPredictor(nn.Module):
-    """An LSTM that reads `context` steps and then predicts the rest, each step from its own prediction before.
+    """An LSTM that reads `context` steps and predicts the rest, each step from its previous prediction.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class RecurrentPredictor(nn.Module):
     series_shape : (int, int)
         Length and channels of the series, each of which is one flattened row.
     context : int
-        Steps that are read; at least one, and less than the length.
+        Number of steps that are read; at least one and less than the length.
     units : int
         Width of the LSTM's state.
     """
@@ -78,20 +78,21 @@ class RecurrentPredictor(nn.Module):
         self.head = StackedLinear(members, units, series_shape[1])
 
     def targets(self, x: Tensor) -> Tensor:
-        """Return the part of rows (S, n, length * channels) that is to be predicted, flattened."""
+        """Return the steps of rows (S, n, length * channels) to predict, flattened."""
         return x[..., self.context * self.series_shape[1] :]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the prediction of ``targets(x)``, of its shape; only the steps of the context are read."""
+        """Return the prediction of ``targets(x)``, of the same shape; only the context is read."""
         length, channels = self.series_shape
         members, n = x.shape[:2]
         weight_in, weight_state, bias = self.recurrent.weights()
         read = x[..., : self.context * channels].reshape(members, n, self.context, channels)
         read = read.transpose(1, 2).reshape(members, self.context * n, channels)
+        # One product for all context steps: they do not depend on the state.
         projected = torch.baddbmm(bias, read, weight_in).reshape(members, self.context, n, -1)
         state = self.recurrent.start(n)
-        for one in projected.unbind(dim=1):
-            state = step(one, weight_state, state)
+        for step_input in projected.unbind(dim=1):
+            state = step(step_input, weight_state, state)
         predicted = [self.head(state[0])]
         while len(predicted) < length - self.context:
             state = step(torch.baddbmm(bias, predicted[-1], weight_in), weight_state, state)

@@ -32,7 +32,7 @@ def split(out: Path, *, data: Path, quarantine: Path, seed: int, source: str) ->
         Content of ``split.json``: rows and anomalies of every role, the kind of evidence, and the unit that roles were
         assigned by.
     """
-    from assay.data.contamination import make_probes
+    from assay.data.contamination import make_probe_rows
     from assay.data.quarantine import read_quarantine
     from assay.data.splitting import EXCLUDED, QUARANTINED, ROLES, evidence, split_rows
 
@@ -58,7 +58,7 @@ def split(out: Path, *, data: Path, quarantine: Path, seed: int, source: str) ->
         for offset, role in enumerate(("selection", "test"), start=1):
             # Rows that are not finite are left to validation, which names them.
             normals = parts[role].take((parts[role].labels != ANOMALY) & np.isfinite(parts[role].features).all(axis=1))
-            probes = make_probes(
+            probes = make_probe_rows(
                 normals,
                 recipes=recipes,
                 n=max(60, len(normals) // 5),
@@ -149,8 +149,7 @@ def validate(out: Path, *, data: Path, suite: Path, split: Path, contaminated: P
     """
     from assay.data.expectations import load_suite
     from assay.data.splitting import EXCLUDED, QUARANTINED, ROLES
-    from assay.data.validation import LevelRows, raise_if_failed
-    from assay.data.validation import validate as check
+    from assay.data.validation import LevelRows, raise_if_failed, validate_dataset
 
     plan = read_json(contaminated / "plan.json")["levels"]
     levels = [
@@ -168,7 +167,7 @@ def validate(out: Path, *, data: Path, suite: Path, split: Path, contaminated: P
         barred = excluded.loc[excluded["reason"] == QUARANTINED, "row_id"]
         used = ~source.data.rows["row_id"].isin(barred)
         source = replace(source, data=source.data.take(used.to_numpy(dtype=bool)))
-    summary = check(load_suite(suite), source, roles, levels, docs=docs)
+    summary = validate_dataset(load_suite(suite), source, roles, levels, docs=docs)
     raise_if_failed(summary)
     write_json(out / "summary.json", summary.to_json())
     return Made(summary)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assay.data.contamination import RECORD_COLUMNS, Level, inject, make_probes
+from assay.data.contamination import RECORD_COLUMNS, Level, inject, make_probe_rows
 from assay.data.dataset import Dataset, RowSet, fingerprints
 from assay.data.modalities.image import Image
 from assay.data.modalities.tabular import TABULAR
@@ -159,9 +159,11 @@ def test_unknown_sources_and_recipes_are_named() -> None:
         run(make(50), make(5, label=1), source="noise")
     for recipes in (["pool"], [], ["local", "local"]):
         with pytest.raises(ConfigError, match="recipes"):
-            make_probes(make(50), recipes=recipes, n=10, seed=0, columns=("x0", "x1", "x2"), modality=TABULAR)
+            make_probe_rows(make(50), recipes=recipes, n=10, seed=0, columns=("x0", "x1", "x2"), modality=TABULAR)
     with pytest.raises(ConfigError, match="1 probes"):
-        make_probes(make(50), recipes=["local", "global"], n=1, seed=0, columns=("x0", "x1", "x2"), modality=TABULAR)
+        make_probe_rows(
+            make(50), recipes=["local", "global"], n=1, seed=0, columns=("x0", "x1", "x2"), modality=TABULAR
+        )
 
 
 def test_rows_that_no_recipe_can_be_fitted_on_are_refused() -> None:
@@ -242,7 +244,7 @@ def test_synthetic_rows_look_anomalous_to_a_neighbour_distance(
     for seed in range(5):
         redrawn = split_rows(dataset.data, card.columns, seed=seed)
         train, test = redrawn["train"], redrawn["test"].take(redrawn["test"].labels == 0)
-        probes = make_probes(test, recipes=[recipe], n=100, seed=seed, columns=card.columns, modality=card.modality)
+        probes = make_probe_rows(test, recipes=[recipe], n=100, seed=seed, columns=card.columns, modality=card.modality)
         scaler = card.modality.scaler().fit(train.features)
         neighbours = NearestNeighbors(n_neighbors=5).fit(scaler.transform(train.features))
         rows = scaler.transform(np.concatenate([test.features, probes.features]))
@@ -253,7 +255,7 @@ def test_synthetic_rows_look_anomalous_to_a_neighbour_distance(
 
 def test_probes_are_shared_equally_new_and_on_record(dataset: Dataset, parts: dict[str, RowSet]) -> None:
     card, test = dataset.card, parts["test"]
-    found = make_probes(
+    found = make_probe_rows(
         test,
         recipes=["local", "global", "dependency"],
         n=50,

@@ -20,7 +20,7 @@ from assay.data.mirrored import MirroredFile
 from assay.data.modalities.image import MANY_PIXELS, Image
 from assay.data.modalities.series import Series
 from assay.data.public_sets import load_named
-from assay.data.validation import validate
+from assay.data.validation import validate_dataset
 from assay.errors import DataError
 
 NO_MIRROR = pytest.mark.skipif(
@@ -92,7 +92,7 @@ def test_a_file_that_only_a_mirror_holds_says_where_the_original_is(
 ) -> None:
     monkeypatch.delenv("ASSAY_DATA_MIRROR", raising=False)
     told = r"SHA-256 \w{64}, made from the original data of Fashion-MNIST, https://github\.com/zalandoresearch"
-    with pytest.raises(DataError, match=f"no public address; .*{told}.*ASSAY_DATA_MIRROR"):
+    with pytest.raises(DataError, match=f"not published in this form; .*{told}.*ASSAY_DATA_MIRROR"):
         load_named("fashion-mnist-0", mirror=None, cache=tmp_path)
     (mirror / "small.npz").write_bytes(b"something else")
     with pytest.raises(DataError, match=f"small.npz has SHA-256 .*{told}"):
@@ -121,7 +121,7 @@ def test_large_images_are_judged_as_a_whole(tmp_path: Path) -> None:
     for values, failing in ((features, []), (spoilt, ["r3", "r5", "r8"])):
         data = RowSet(values, rows)
         roles = {"train": data, "pool": data.take(np.arange(0))}
-        summary = validate(suite, Dataset(card, data), roles, [], docs=tmp_path / "docs")
+        summary = validate_dataset(suite, Dataset(card, data), roles, [], docs=tmp_path / "docs")
         assert sorted({row for _, check in summary.failures() for row in check.row_ids}) == failing
 
 

@@ -65,7 +65,7 @@ ADAPTERS: dict[str, str] = {
     "cadet": "assay.calibration.adapters.cadet:Cadet",
     "ares": "assay.calibration.adapters.ares:Ares",
 }
-_FAMILY = Family[ScoreAdapter]("adapter", ADAPTERS, besides=f", and {AUTO_ADAPTER}")
+_FAMILY = Family[ScoreAdapter]("adapter", ADAPTERS, suffix=f", and {AUTO_ADAPTER}")
 
 
 def auto_candidates() -> dict[str, ScoreAdapter]:

@@ -1,4 +1,4 @@
-"""What a modality is: all that the pipeline has to know of what a row holds, in one object."""
+"""Modalities: everything that the pipeline must know about the content of rows, in one object."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from assay.arrays import Doubles, Flags, Floats, Singles
 from assay.data.null_models import MeanNull, NullModel
-from assay.data.ranges import Entry, column_entries
+from assay.data.ranges import Expectation, column_expectations
 from assay.data.recipes import RECIPES, Recipe, column_bounds, synthesize
 from assay.data.scaling import Scaler, Standard
 from assay.errors import ConfigError
 
-Rows = NDArray[np.floating[Any]]
 Shape = tuple[int, int]
-Kind = Callable[[Rows, int, np.random.Generator], Rows]
-FAR = ("global", "cluster")
-DRAWS = 25
+Kind = Callable[[Floats, int, np.random.Generator], Floats]
+_FAR = ("global", "cluster")
+_CLUSTER_DRAWS = 25
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A dataset that comes with a modality, as its reader returns it.
+class RawDataset:
+    """A dataset of a modality, as its reader returns it.
 
     Attributes
     ----------
     columns : tuple of str, length d
     shape : (int, int) or None
-        What the modality is made with.
+        Passed to the modality.
     source : str
-        Where the data come from, for people.
+        Origin of the data, for people.
     features : ndarray, shape (n, d)
     anomalous : ndarray of bool, shape (n,)
     """
@@ -44,22 +44,22 @@ class Found:
     shape: Shape | None
     source: str
     features: NDArray[Any]
-    anomalous: NDArray[np.bool_]
+    anomalous: Flags
 
 
-Reader = Callable[[Path | None], Found]
+Reader = Callable[[Path | None], RawDataset]
 
 
 @dataclass(frozen=True, slots=True)
 class Modality:
-    """What rows hold, and what follows from it; here, whatever holds for columns in no order.
+    """The content of rows and the scaler, null model, recipes and networks that fit it; this base is for tables.
 
-    A modality is a subclass that overrides what differs, and one line in `assay.data.modalities.registry`.
+    A new modality is a subclass that overrides what differs, and one line in `assay.data.modalities.registry`.
 
     Parameters
     ----------
     shape : (int, int), optional
-        For a modality whose columns have places: how many there are along each of its two sides.
+        The size of a row along its two sides, for a modality whose columns are arranged on a grid.
 
     Attributes
     ----------
@@ -67,20 +67,20 @@ class Modality:
         Its key in the registry, and its name in ``card.json`` and ``scorer.json``, where its shape is called
         ``<name>_shape``.
     sides : str or None
-        What the numbers of the shape count, for people; None where there is no shape.
+        The names of the two numbers of the shape, for people; None for a modality without shape.
     scaler_class, null_model_class
-        Whose parts a stage or scorer folder may hold; their ``kind`` is that of no other class.
+        Classes that load the parts in stage and scorer folders; their ``kind`` must be unique.
     recipes : mapping of str to Recipe
-        By which synthetic anomalies are injected, and made for want of labelled ones.
+        Recipes for synthetic anomalies: injected ones, and probes where labelled anomalies are missing.
     default_recipe : str
-        The one that source "auto" injects where there are no anomalies.
+        The recipe that source "auto" uses if there are no anomalies.
     sets : mapping of str to Reader
-        The datasets that come with the modality; a reader is called with a folder of copies, or None.
+        The named datasets of the modality; a reader is called with the mirror folder, or None.
 
     Raises
     ------
     ConfigError
-        The shape is missing, is none, or is for a modality that has none.
+        The shape is missing, not a shape, or given to a modality without shape.
     """
 
     name: ClassVar[str]
@@ -100,17 +100,17 @@ class Modality:
             raise ConfigError(f"{self.name}_shape is {self.shape!r}; give ({self.sides}), whole numbers of at least 1")
 
     def scaler(self) -> Scaler:
-        """Return an unfitted scaler for raw rows; here by column."""
+        """Return an unfitted scaler for raw rows; by default it scales by column."""
         return self.scaler_class()
 
     def null_model(self) -> NullModel:
-        """Return an unfitted null model of scaled rows, from which hardness is measured; here their mean."""
+        """Return an unfitted null model of scaled rows, which measures hardness; by default their mean."""
         return self.null_model_class()
 
-    def bounds(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the least and the greatest value, shape (2, d), that a recipe fitted on rows X may make of a column.
+    def bounds(self, X: Doubles) -> Doubles:
+        """Return the smallest and largest value of each column, shape (2, d), for rows made by a recipe fitted on X.
 
-        Here half a range beyond each column's.
+        By default half a range beyond those of X.
         """
         return column_bounds(X)
 
@@ -118,33 +118,33 @@ class Modality:
     def probe_kinds(self) -> Mapping[str, Kind]:
         """The kinds of probes by which adapters are chosen (`assay.calibration.adapters.probes`).
 
-        Each makes n raw items of those it is given, shape (m, *shape) where there is a shape. Here the recipes,
-        "cluster" drawn anew 25 times since a draw has three centres only. Those that lie far outside the data
-        ("global", "cluster") every score finds, so that they would tell no two apart; they are moved towards a random
-        row, so that a share of the way is left that is log-uniform between 1/4 and 1.
+        Each makes n raw items from m given ones, of shape (m, *shape) if there is a shape. By default the recipes;
+        "cluster" is drawn anew 25 times, because a draw has only three centres. Every score finds anomalies far
+        outside the data ("global", "cluster"), so that these could not rank adapters: they are moved towards a random
+        row, to a share of the distance that is log-uniform between 1/4 and 1.
         """
         return {recipe: partial(_by_recipe, self, recipe) for recipe in self.recipes}
 
-    def expectations(self, columns: tuple[str, ...], features: NDArray[np.float32]) -> list[Entry]:
-        """Return what is expected of the values of rows, learned from the first version (`assay.data.ranges`)."""
-        return column_entries(columns, features)
+    def expectations(self, columns: tuple[str, ...], features: Singles) -> list[Expectation]:
+        """Return the expectations of the values of rows, learned from the first version (`assay.data.ranges`)."""
+        return column_expectations(columns, features)
 
     def network_arguments(self) -> dict[str, Shape]:
-        """Return the arguments that tell a detector's network how columns are arranged.
+        """Return the shape argument that the modality passes to a detector's network.
 
-        ``image_shape`` makes networks that can convolutional, ``series_shape`` recurrent. They are stored in a
-        detector's part, so that it is loaded without the modality.
+        ``image_shape`` makes networks convolutional, ``series_shape`` recurrent, where they support it. It is stored in
+        the detector's part, so that loading does not need the modality.
         """
         return {}
 
     @property
     def two_sides(self) -> Shape:
-        """The shape, of a modality that has one."""
+        """The shape, for modalities that have one."""
         assert self.shape is not None
         return self.shape
 
 
-def draw(items: Rows, n: int, rng: np.random.Generator) -> Rows:
+def draw(items: Floats, n: int, rng: np.random.Generator) -> Floats:
     """Return a copy of n random items, in float64."""
     return items[rng.integers(len(items), size=n)].astype(np.float64)
 
@@ -157,17 +157,17 @@ def _two_sides(shape: object) -> bool:
     )
 
 
-def _by_recipe(modality: Modality, recipe: str, rows: Rows, n: int, rng: np.random.Generator) -> Rows:
-    """Return n probes by a recipe, nearer to the rows where it makes them far out."""
-    draws = DRAWS if recipe == "cluster" else 1
+def _by_recipe(modality: Modality, recipe: str, rows: Floats, n: int, rng: np.random.Generator) -> Floats:
+    """Return n probes made by a recipe, moved closer to the rows if the recipe makes distant ones."""
+    draws = _CLUSTER_DRAWS if recipe == "cluster" else 1
     normals = rows.astype(np.float32).reshape(len(rows), -1)
     parts = [
         synthesize(recipe, normals, n // draws, seed=seed, modality=modality)[0]
         for seed in rng.integers(2**31, size=draws).tolist()
     ]
-    made = np.concatenate(parts)
-    if recipe not in FAR:
-        return made
+    features = np.concatenate(parts)
+    if recipe not in _FAR:
+        return features
     towards = normals[rng.integers(len(normals), size=n)]
     share = 0.25 ** rng.uniform(size=(n, 1))
-    return np.asarray(towards + share * (made - towards))
+    return np.asarray(towards + share * (features - towards))

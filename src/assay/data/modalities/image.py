@@ -1,4 +1,4 @@
-"""Images: columns are pixels, which share a scale and have neighbours."""
+"""Images: columns are pixels, which have neighbours and share one scale."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from functools import partial
 from typing import ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from assay.arrays import Doubles, Floats, Singles
 from assay.data.images import IMAGE_SETS, one_class
-from assay.data.modalities.base import Kind, Modality, Reader, Rows, Shape, draw
+from assay.data.modalities.base import Kind, Modality, Reader, Shape, draw
 from assay.data.null_models import NullModel, check_width, distance
-from assay.data.ranges import Entry, column_entries, extreme_entries
+from assay.data.ranges import Expectation, column_expectations, extreme_expectations
 from assay.data.scaling import MinMax, Scaler
 from assay.families import check_part
 from assay.parameters import ImageShape
@@ -24,8 +24,8 @@ MANY_PIXELS = 256
 class NeighbourNull:
     """Null model of images: each pixel is the mean of its 4 neighbours (CADET eq 3).
 
-    Pixels beyond the border repeat the border pixel (CADET, footnote 2). The measure assumes that
-    neighbouring pixels share one scale, so images should be scaled as a whole, not pixel by pixel.
+    Pixels beyond the border repeat the border pixel (CADET, footnote 2). Neighbouring pixels must share one
+    scale: scale images as a whole, not pixel by pixel.
 
     Parameters
     ----------
@@ -38,21 +38,21 @@ class NeighbourNull:
     def __init__(self, image_shape: tuple[int, int]) -> None:
         self.image_shape = image_shape
 
-    def fit(self, X: Rows) -> Self:
+    def fit(self, X: Floats) -> Self:
         """Check that rows have height x width columns; there is nothing to learn."""
         check_width(X, self.image_shape[0] * self.image_shape[1])
         return self
 
-    def hardness(self, X: Rows) -> NDArray[np.float64]:
+    def hardness(self, X: Floats) -> Doubles:
         """Return the Euclidean distance of each image to its neighbour average, shape (n,)."""
         check_width(X, self.image_shape[0] * self.image_shape[1])
         return distance(X, self._neighbour_mean)
 
-    def _neighbour_mean(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _neighbour_mean(self, rows: Doubles) -> Doubles:
         images = np.pad(rows.reshape(-1, *self.image_shape), ((0, 0), (1, 1), (1, 1)), mode="edge")
         vertical = images[:, :-2, 1:-1] + images[:, 2:, 1:-1]
         horizontal = images[:, 1:-1, :-2] + images[:, 1:-1, 2:]
-        mean: NDArray[np.float64] = ((vertical + horizontal) / 4).reshape(rows.shape)
+        mean: Doubles = ((vertical + horizontal) / 4).reshape(rows.shape)
         return mean
 
     def to_part(self) -> Part:
@@ -67,47 +67,47 @@ class NeighbourNull:
         return cls((int(height), int(width)))
 
 
-def patch(images: Rows, n: int, rng: np.random.Generator) -> Rows:
-    """Paste a rectangle of another image somewhere (CutPaste: Li, Sohn, Yoon, Pfister, CVPR 2021)."""
-    made, others = draw(images, n, rng), draw(images, n, rng)
-    for image, other in zip(made, others, strict=True):
+def patch(images: Floats, n: int, rng: np.random.Generator) -> Floats:
+    """Paste a rectangle of another image at a random position (CutPaste: Li, Sohn, Yoon, Pfister, CVPR 2021)."""
+    patched, sources = draw(images, n, rng), draw(images, n, rng)
+    for image, source in zip(patched, sources, strict=True):
         height, width = _rectangle(image.shape, rng)
-        there, here = (_place(image.shape, (height, width), rng) for _ in range(2))
-        image[here] = other[there]
-    return made
+        source_area, target_area = (_place(image.shape, (height, width), rng) for _ in range(2))
+        image[target_area] = source[source_area]
+    return patched
 
 
-def erased(images: Rows, n: int, rng: np.random.Generator) -> Rows:
-    """Fill a rectangle with the median of the image: detail that is missing."""
-    made = draw(images, n, rng)
-    for image in made:
+def erased(images: Floats, n: int, rng: np.random.Generator) -> Floats:
+    """Fill a rectangle with the median of the image, which removes detail."""
+    result = draw(images, n, rng)
+    for image in result:
         image[_place(image.shape, _rectangle(image.shape, rng), rng)] = np.median(image)
-    return made
+    return result
 
 
-def turned(images: Rows, n: int, rng: np.random.Generator) -> Rows:
-    """Turn by 90, 180 or 270 degrees (180 where not square): as hard as before (Golan, El-Yaniv, NeurIPS 2018)."""
+def turned(images: Floats, n: int, rng: np.random.Generator) -> Floats:
+    """Rotate by 90, 180 or 270 degrees (180 if not square); hardness stays (Golan, El-Yaniv, NeurIPS 2018)."""
     square = images.shape[1] == images.shape[2]
     quarters = rng.integers(1, 4, size=n) if square else np.full(n, 2)
     return np.stack([np.rot90(image, k) for image, k in zip(draw(images, n, rng), quarters, strict=True)])
 
 
-def confetti(images: Rows, n: int, rng: np.random.Generator) -> Rows:
-    """Strew 1 to 8 small squares of a random grey (confetti noise: Liznerski et al., ICLR 2021)."""
-    made, low, high = draw(images, n, rng), images.min(), images.max()
+def confetti(images: Floats, n: int, rng: np.random.Generator) -> Floats:
+    """Add 1 to 8 small squares of a random grey (confetti noise: Liznerski et al., ICLR 2021)."""
+    result, low, high = draw(images, n, rng), images.min(), images.max()
     largest = max(1, min(images.shape[1:]) // 6)
-    for image in made:
+    for image in result:
         for _ in range(rng.integers(1, 9)):
             side = int(rng.integers(1, largest + 1))
             image[_place(image.shape, (side, side), rng)] = rng.uniform(low, high)
-    return made
+    return result
 
 
 IMAGE_KINDS: dict[str, Kind] = {"patch": patch, "erased": erased, "turned": turned, "confetti": confetti}
 
 
 def _rectangle(shape: tuple[int, ...], rng: np.random.Generator) -> tuple[int, int]:
-    """Return height and width of a rectangle of 2 to 15 % of an image, its sides 1:1 to 1:e."""
+    """Return height and width of a rectangle of 2 to 15 % of an image's area, with sides from 1:1 to 1:e."""
     area, stretch = rng.uniform(0.02, 0.15), np.exp(rng.uniform(-0.5, 0.5))
     height, width = (round(side * np.sqrt(area) * by) for side, by in zip(shape, (stretch, 1 / stretch), strict=True))
     return max(1, height), max(1, width)
@@ -119,7 +119,7 @@ def _place(shape: tuple[int, ...], size: tuple[int, int], rng: np.random.Generat
 
 
 class Image(Modality):
-    """Grey images, flattened row by row: pixels share one scale, and neighbours are alike."""
+    """Grey images, flattened row by row: pixels share one scale, and neighbouring ones are similar."""
 
     name: ClassVar[str] = "image"
     sides: ClassVar[str | None] = "height, width"
@@ -131,18 +131,18 @@ class Image(Modality):
         """Return the unfitted null model: each pixel from its neighbours."""
         return NeighbourNull(self.two_sides)
 
-    def bounds(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the smallest and the largest of all pixels, for every column; shape (2, d)."""
+    def bounds(self, X: Doubles) -> Doubles:
+        """Return the smallest and the largest of all pixels, for every column, shape (2, d)."""
         return np.stack([np.full(X.shape[1], X.min()), np.full(X.shape[1], X.max())])
 
     @property
     def probe_kinds(self) -> Mapping[str, Kind]:
-        """Kinds that are harder than normal images, easier, and as hard: recipes would make noise of pixels."""
+        """Probes that are harder, easier and as hard as normal images; the recipes would only add pixel noise."""
         return IMAGE_KINDS
 
-    def expectations(self, columns: tuple[str, ...], features: NDArray[np.float32]) -> list[Entry]:
-        """Return what is expected of the pixels: of each, or of each image's extremes if there are many."""
-        return column_entries(columns, features) if len(columns) <= MANY_PIXELS else extreme_entries(features)
+    def expectations(self, columns: tuple[str, ...], features: Singles) -> list[Expectation]:
+        """Return the expectations of each pixel or, with more than 256 pixels, of each image's extremes."""
+        return column_expectations(columns, features) if len(columns) <= MANY_PIXELS else extreme_expectations(features)
 
     def network_arguments(self) -> dict[str, Shape]:
         """Return the shape, for convolutional networks."""

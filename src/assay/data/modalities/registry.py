@@ -27,41 +27,41 @@ def modality_class(name: str) -> type[Modality]:
     """Import and return the class of a registered modality; an unknown name raises `DataError`."""
     if name not in MODALITIES:
         raise DataError(f"modality {name!r} is unknown; known: {', '.join(MODALITIES)}")
-    found = MODALITIES[name]
-    if not isinstance(found, str):
-        return found
-    module, _, attribute = found.partition(":")
+    registered = MODALITIES[name]
+    if not isinstance(registered, str):
+        return registered
+    module, _, attribute = registered.partition(":")
     imported: type[Modality] = getattr(import_module(module), attribute)
     return imported
 
 
 def modality_classes() -> Iterator[type[Modality]]:
-    """Yield the class of each registered modality, importing one after the other."""
+    """Yield the class of each registered modality, imported when it is reached."""
     return map(modality_class, MODALITIES)
 
 
 def modality_fields(modality: Modality) -> dict[str, Any]:
-    """Return a modality as it stands in ``card.json`` and ``scorer.json``; the key ``image_shape`` is always there."""
+    """Return the keys of a modality in ``card.json`` and ``scorer.json``; ``image_shape`` is always among them."""
     shape = {} if modality.shape is None else {f"{modality.name}_shape": list(modality.shape)}
     return {"modality": modality.name, "image_shape": None, **shape}
 
 
 def read_modality(fields: Mapping[str, Any]) -> Modality:
-    """Return the modality that `modality_fields` described.
+    """Return the modality that `modality_fields` describes.
 
     Raises
     ------
     DataError
         It is not registered.
     ConfigError
-        Its shape is missing, or is none.
+        Its shape is missing or not a shape.
     """
     name = fields["modality"]
     return modality_class(name)(_shape(fields.get(f"{name}_shape")))
 
 
 def modality_of_network(image_shape: Sequence[int] | None, series_shape: Sequence[int] | None) -> Modality:
-    """Return the modality that a detector's own arguments tell of (see `Modality.network_arguments`)."""
+    """Return the modality that belongs to a detector's shape arguments (see `Modality.network_arguments`)."""
     if series_shape is not None:
         return Series(_shape(series_shape))
     return TABULAR if image_shape is None else Image(_shape(image_shape))
@@ -75,8 +75,8 @@ def load_scaler(part: Part) -> Scaler:
     ScorerError
         No modality has a scaler of that kind, or the part is damaged.
     """
-    known = {modality.scaler_class.kind: modality.scaler_class for modality in modality_classes()}
-    return Family[Scaler]("scaler", known).load(part)
+    classes = {modality.scaler_class.kind: modality.scaler_class for modality in modality_classes()}
+    return Family[Scaler]("scaler", classes).load(part)
 
 
 def load_null_model(part: Part) -> NullModel:
@@ -87,10 +87,10 @@ def load_null_model(part: Part) -> NullModel:
     ScorerError
         No modality has a null model of that kind, or the part is damaged.
     """
-    known = {modality.null_model_class.kind: modality.null_model_class for modality in modality_classes()}
-    return Family[NullModel]("null model", known).load(part)
+    classes = {modality.null_model_class.kind: modality.null_model_class for modality in modality_classes()}
+    return Family[NullModel]("null model", classes).load(part)
 
 
 def _shape(shape: Any) -> Any:
-    """Return a shape from JSON as a tuple, whatever it is, for the modality to judge."""
+    """Return a shape from JSON as a tuple; any other value unchanged, for the modality to reject."""
     return tuple(shape) if isinstance(shape, list) else shape

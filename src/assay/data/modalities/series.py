@@ -1,4 +1,4 @@
-"""Windows of series: columns are steps of channels, in order of time."""
+"""Windows of series: columns are the steps of all channels, in time order."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from assay.data.modalities.base import Kind, Modality, Reader, Rows, Shape, draw
+from assay.arrays import Doubles, Floats
+from assay.data.modalities.base import Kind, Modality, Reader, Shape, draw
 from assay.data.null_models import NullModel, check_width, distance
 from assay.data.scaling import Scaler, Standard
 from assay.data.series import ecg5000
@@ -17,9 +17,9 @@ from assay.families import check_part
 from assay.parameters import SeriesShape, Whole
 from assay.parts import Part
 
-BLOCK_VALUES = 2**22
+_BLOCK_VALUES = 2**22
 MAX_ORDER = 10
-RIDGE = 1e-9
+_RIDGE = 1e-9
 
 
 class AutoregressiveNull:
@@ -29,23 +29,23 @@ class AutoregressiveNull:
 
     Differs from the paper:
 
-    - It pads a window at its start; here the first p steps, which have no past of p steps, are left out of
-      the norm.
-    - It names no p. Here p is the order with the smallest AIC (Akaike 1974), summed over channels, up to 10 and
-      to a quarter of the window, all judged by the same steps: it needs no labels and no held-out rows. With many
-      windows that is mostly the largest one; a superfluous lag costs next to nothing then.
+    - The paper pads a window at its start; here the first p steps, which lack p earlier ones, are left out of the
+      norm.
+    - The paper does not state p. Here p is the order with the smallest AIC (Akaike 1974), summed over channels, at
+      most 10 and a quarter of the window; all orders are compared on the same steps. This needs no labels and no
+      held-out rows. With many windows it is mostly the largest order; a superfluous lag then costs almost nothing.
 
     Parameters
     ----------
     series_shape : tuple of int
         (length, channels); rows hold the channels of the first step, then those of the second, and so on.
     order : int, optional
-        p, at least 0 and below the length; chosen by AIC where it is left out.
+        p, at least 0 and below the length; chosen by AIC if not given.
 
     Attributes
     ----------
     coefficients_ : ndarray of float64, shape (channels, p)
-        Of the step before, of that before it, and so on.
+        Of lag 1, lag 2, and so on.
     intercepts_ : ndarray of float64, shape (channels,)
 
     Raises
@@ -55,8 +55,8 @@ class AutoregressiveNull:
     """
 
     kind: ClassVar[str] = "autoregressive"
-    coefficients_: NDArray[np.float64]
-    intercepts_: NDArray[np.float64]
+    coefficients_: Doubles
+    intercepts_: Doubles
 
     def __init__(self, series_shape: tuple[int, int], *, order: int | None = None) -> None:
         if order is not None and not 0 <= order < series_shape[0]:
@@ -64,10 +64,10 @@ class AutoregressiveNull:
         self.series_shape = series_shape
         self.order = order
 
-    def fit(self, X: Rows) -> Self:
+    def fit(self, X: Floats) -> Self:
         """Fit on scaled training windows of shape (n, length * channels).
 
-        Lags that do not vary or repeat each other get finite coefficients, by a ridge of 1e-9 of their variance.
+        A ridge of 1e-9 of their variance keeps the coefficients of constant or collinear lags finite.
 
         Raises
         ------
@@ -77,42 +77,44 @@ class AutoregressiveNull:
         check_width(X, self.series_shape[0] * self.series_shape[1])
         if len(X) == 0 or not np.isfinite(X).all():
             raise DataError(f"hardness cannot be fitted on {len(X)} rows; it needs at least one, all finite")
-        most = min(MAX_ORDER, self.series_shape[0] // 4) if self.order is None else self.order
-        means, covariances = self._moments(X, most)
-        fits = [[_regress(covariance, order) for covariance in covariances] for order in range(most + 1)]
-        order = most
+        max_order = min(MAX_ORDER, self.series_shape[0] // 4) if self.order is None else self.order
+        means, covariances = self._moments(X, max_order)
+        fits = [[_regress(covariance, order) for covariance in covariances] for order in range(max_order + 1)]
+        order = max_order
         if self.order is None:
-            steps = len(X) * (self.series_shape[0] - most)
-            order = int(np.argmin([_aic([rest for _, rest in fitted], steps, p) for p, fitted in enumerate(fits)]))
+            steps = len(X) * (self.series_shape[0] - max_order)
+            residuals = [[residual for _, residual in channel_fits] for channel_fits in fits]
+            order = int(np.argmin([_aic(residuals[p], steps, p) for p in range(max_order + 1)]))
         self.coefficients_ = np.stack([coefficients for coefficients, _ in fits[order]])
-        past = (self.coefficients_ * means[:, 1 : order + 1]).sum(axis=1)
-        self.intercepts_ = means[:, 0] - past
+        from_lags = (self.coefficients_ * means[:, 1 : order + 1]).sum(axis=1)
+        self.intercepts_ = means[:, 0] - from_lags
         return self
 
-    def _moments(self, X: Rows, most: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return mean (channels, 1 + most) and covariance of a step (first) and its lags, over all windows."""
+    def _moments(self, X: Floats, max_order: int) -> tuple[Doubles, Doubles]:
+        """Return mean (channels, 1 + max_order) and covariance of a step (first) and its lags, over all windows."""
+        # Centred before the products, which would otherwise cancel where means are large against deviations.
         centre = np.mean(X, axis=0, dtype=np.float64).reshape(self.series_shape).mean(axis=0)
-        channels, width = self.series_shape[1], most + 1
+        channels, width = self.series_shape[1], max_order + 1
         total, products = np.zeros((channels, width)), np.zeros((channels, width, width))
-        block = max(1, BLOCK_VALUES // (X.shape[1] * width))
+        block = max(1, _BLOCK_VALUES // (X.shape[1] * width))
         for start in range(0, len(X), block):
             windows = X[start : start + block].astype(np.float64).reshape(-1, *self.series_shape) - centre
             lagged = np.lib.stride_tricks.sliding_window_view(windows, width, axis=1)[..., ::-1]
             steps = np.moveaxis(lagged, 2, 0).reshape(channels, -1, width)
             total += steps.sum(axis=1)
             products += steps.transpose(0, 2, 1) @ steps
-        count = len(X) * (self.series_shape[0] - most)
+        count = len(X) * (self.series_shape[0] - max_order)
         mean = total / count
         covariance = products / count - mean[:, :, None] * mean[:, None, :]
         return mean + centre[:, None], covariance
 
-    def hardness(self, X: Rows) -> NDArray[np.float64]:
+    def hardness(self, X: Floats) -> Doubles:
         """Return the Euclidean distance of each window to its predictions, without the first p steps, shape (n,)."""
         check_width(X, self.series_shape[0] * self.series_shape[1])
         return distance(X, self._predict)
 
-    def _predict(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the predictions (n, d); the first p steps, which have none, as they are."""
+    def _predict(self, rows: Doubles) -> Doubles:
+        """Return the predictions (n, d); the first p steps, which have none, unchanged."""
         windows, order = rows.reshape(-1, *self.series_shape), self.coefficients_.shape[1]
         predicted = windows.copy()
         predicted[:, order:] = self.intercepts_
@@ -138,67 +140,69 @@ class AutoregressiveNull:
         return model
 
 
-def spike(windows: Rows, n: int, rng: np.random.Generator) -> Rows:
+def spike(windows: Floats, n: int, rng: np.random.Generator) -> Floats:
     """Add 2 to 6 standard deviations to one step of one channel, up or down."""
-    made = draw(windows, n, rng)
-    for window, step, channel, size in _jumps(windows, made, (2, 6), rng):
+    probes = draw(windows, n, rng)
+    for window, step, channel, size in _jumps(windows, probes, (2, 6), rng):
         window[step, channel] += size
-    return made
+    return probes
 
 
-def shift(windows: Rows, n: int, rng: np.random.Generator) -> Rows:
+def shift(windows: Floats, n: int, rng: np.random.Generator) -> Floats:
     """Add 0.5 to 3 standard deviations to one channel from some step on, up or down."""
-    made = draw(windows, n, rng)
-    for window, step, channel, size in _jumps(windows, made, (0.5, 3), rng):
+    probes = draw(windows, n, rng)
+    for window, step, channel, size in _jumps(windows, probes, (0.5, 3), rng):
         window[step:, channel] += size
-    return made
+    return probes
 
 
-def stuck(windows: Rows, n: int, rng: np.random.Generator) -> Rows:
-    """Repeat the values of one step for a quarter of the window, in all channels: change that is missing."""
-    made = draw(windows, n, rng)
-    long = max(1, windows.shape[1] // 4)
-    for window in made:
-        start = rng.integers(windows.shape[1] - long + 1)
-        window[start : start + long] = window[start]
-    return made
+def stuck(windows: Floats, n: int, rng: np.random.Generator) -> Floats:
+    """Repeat the values of one step for a quarter of the window, in all channels."""
+    probes = draw(windows, n, rng)
+    length = max(1, windows.shape[1] // 4)
+    for window in probes:
+        start = rng.integers(windows.shape[1] - length + 1)
+        window[start : start + length] = window[start]
+    return probes
 
 
-def backwards(windows: Rows, n: int, rng: np.random.Generator) -> Rows:
-    """Turn time around: as hard as before."""
+def backwards(windows: Floats, n: int, rng: np.random.Generator) -> Floats:
+    """Reverse time; hardness stays."""
     return draw(windows, n, rng)[:, ::-1]
 
 
 SERIES_KINDS: dict[str, Kind] = {"spike": spike, "shift": shift, "stuck": stuck, "backwards": backwards}
 
 
-def _regress(covariance: NDArray[np.float64], order: int) -> tuple[NDArray[np.float64], float]:
-    """Return the coefficients of the first `order` lags and the share of the variance that they leave.
+def _regress(covariance: Doubles, order: int) -> tuple[Doubles, float]:
+    """Return the coefficients of the first `order` lags and the share of the variance that they leave unexplained.
 
     `covariance` is that of a step and its lags, shape (1 + lags, 1 + lags).
     """
-    of_lags, with_lags = covariance[1 : order + 1, 1 : order + 1], covariance[1 : order + 1, 0]
-    ridge = RIDGE * float(np.trace(of_lags)) / max(order, 1) or 1.0
-    coefficients = np.asarray(np.linalg.solve(of_lags + ridge * np.eye(order), with_lags), dtype=np.float64)
-    rest = covariance[0, 0] - 2 * coefficients @ with_lags + coefficients @ of_lags @ coefficients
-    return coefficients, max(float(rest / (covariance[0, 0] or 1.0)), RIDGE)
+    lag_covariance, step_covariance = covariance[1 : order + 1, 1 : order + 1], covariance[1 : order + 1, 0]
+    ridge = _RIDGE * float(np.trace(lag_covariance)) / max(order, 1) or 1.0
+    coefficients = np.asarray(
+        np.linalg.solve(lag_covariance + ridge * np.eye(order), step_covariance), dtype=np.float64
+    )
+    residual = covariance[0, 0] - 2 * coefficients @ step_covariance + coefficients @ lag_covariance @ coefficients
+    return coefficients, max(float(residual / (covariance[0, 0] or 1.0)), _RIDGE)
 
 
-def _aic(rests: list[float], steps: int, order: int) -> float:
-    """Return Akaike's criterion of an order, but for a constant, from the shares of variance left."""
-    return steps * float(np.log(rests).sum()) + 2 * len(rests) * (order + 1)
+def _aic(residuals: list[float], steps: int, order: int) -> float:
+    """Return Akaike's criterion of an order, up to a constant, from the unexplained shares of variance."""
+    return steps * float(np.log(residuals).sum()) + 2 * len(residuals) * (order + 1)
 
 
-def _jumps(windows: Rows, made: Rows, sizes: tuple[float, float], rng: np.random.Generator) -> Any:
-    """Yield each window made with a step of its middle half, a channel and a signed size in that channel's unit."""
+def _jumps(windows: Floats, probes: Floats, sizes: tuple[float, float], rng: np.random.Generator) -> Any:
+    """Yield each probe with a step of its middle half, a channel and a signed size in that channel's unit."""
     (length, channels), spread = windows.shape[1:], windows.std(axis=(0, 1))
-    for window in made:
+    for window in probes:
         step, channel = rng.integers(length // 4, length - length // 4), rng.integers(channels)
         yield window, step, channel, rng.choice([-1, 1]) * rng.uniform(*sizes) * spread[channel]
 
 
 class Series(Modality):
-    """Windows of series, flattened step by step: a step holds the values of all channels."""
+    """Windows of series, flattened step by step: all channels of the first step, then of the second, and so on."""
 
     name: ClassVar[str] = "series"
     sides: ClassVar[str | None] = "length, channels"
@@ -210,12 +214,12 @@ class Series(Modality):
         return Standard(channels=self.two_sides[1])
 
     def null_model(self) -> NullModel:
-        """Return the unfitted null model: each step from the ones before it."""
+        """Return the unfitted null model: each step is predicted from the steps before it."""
         return AutoregressiveNull(self.two_sides)
 
     @property
     def probe_kinds(self) -> Mapping[str, Kind]:
-        """Kinds that are harder than normal windows, easier, and as hard: recipes would make noise of steps."""
+        """Probes that are harder, easier and as hard as normal windows; the recipes would only add noise."""
         return SERIES_KINDS
 
     def network_arguments(self) -> dict[str, Shape]:

@@ -1,4 +1,4 @@
-"""Tabular rows: columns in no order, each with a scale of its own."""
+"""Tabular rows: columns in no order, each with its own scale."""
 
 from __future__ import annotations
 

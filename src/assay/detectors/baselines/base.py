@@ -1,7 +1,7 @@
-"""Baselines that can be packaged: scikit-learn fits them, an array form scores, and that form is what is stored.
+"""Baselines that can be packaged: scikit-learn fits them, and an array form scores and is stored.
 
-The form scores from the moment of fitting on: what is served is what was measured, and no pickle is needed. Every form
-gives the scores of its estimator up to rounding (or says how it differs), and a row's score never depends on its batch.
+The form scores from fitting on, so that the served scores are the evaluated ones and no pickle is needed. Every form
+gives its estimator's scores up to rounding (or documents the difference); a row's score never depends on its batch.
 """
 
 from __future__ import annotations
@@ -15,17 +15,15 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from threadpoolctl import threadpool_limits
 
+from assay.arrays import FLOAT32_MAX, Doubles, Singles
 from assay.detectors.base import (
-    CHUNK,
-    FLOAT32_MAX,
-    Doubles,
-    Floats,
-    Progress,
+    ROWS_AT_ONCE,
+    EpochProgress,
     check_labels,
     check_rows,
     require_fitted,
     require_varied,
-    score_rows,
+    score_in_chunks,
 )
 from assay.detectors.plugged.probe import probe_rows, require_steady, rows_to_compare
 from assay.errors import TrainingError
@@ -33,11 +31,11 @@ from assay.families import check_part, stored_parameters
 from assay.parameters import Count, check_parameters, plain_parameters
 from assay.parts import Array, Part
 
-BLOCK_DISTANCES = 2**20
+SMALLEST_VARIANCE = 1e-6  # of a direction, as a share of the mean variance
 
 
 class ArrayForm:
-    """A fitted scorer that consists of arrays; here those that are its attributes.
+    """A fitted scorer that consists of arrays, by default the attributes that `stored` names.
 
     Attributes
     ----------
@@ -48,7 +46,7 @@ class ArrayForm:
     __slots__ = ()
     stored: ClassVar[Mapping[str, str]]
 
-    def score(self, rows: Floats) -> Doubles:
+    def score(self, rows: Singles) -> Doubles:
         """Return scores of shape (n,) of checked rows (n, d); higher = more anomalous."""
         raise NotImplementedError
 
@@ -58,7 +56,7 @@ class ArrayForm:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
-        """Rebuild the form from what `arrays` returned."""
+        """Rebuild the form from its stored arrays."""
         return cls(**arrays)
 
 
@@ -66,22 +64,22 @@ class ArrayForm:
 class Baseline(BaseEstimator):  # type: ignore[misc]
     """A scikit-learn estimator that becomes an array form when fitted.
 
-    A subclass declares its parameters, names its form and says how to fit it. Every fitted one is probed as a
-    plugged-in detector is.
+    A subclass declares its parameters, names its form and implements `_fitted_form`. Fitting ends with the same probe
+    as for plugged-in detectors.
 
     Attributes
     ----------
     n_features_in_ : int
         Width of the rows.
     form_ : ArrayForm
-        What scores the rows.
+        Scores the rows.
     """
 
     kind: ClassVar[str]
     uses_labels: ClassVar[bool] = False
     array_form: ClassVar[type[ArrayForm]]
 
-    def fit(self, X: Floats, y: NDArray[Any] | None = None, *, progress: Progress | None = None) -> Self:
+    def fit(self, X: Singles, y: NDArray[Any] | None = None, *, progress: EpochProgress | None = None) -> Self:
         """Fit on rows of shape (n, d); there is no progress to report.
 
         Raises
@@ -91,14 +89,14 @@ class Baseline(BaseEstimator):  # type: ignore[misc]
         InputError
             The rows are not a finite array of shape (n, d), or `y` holds labelled anomalies.
         TrainingError
-            The estimator cannot be fitted, or does not pass the probe.
+            The estimator cannot be fitted, or fails the probe.
         """
         check_parameters(f"detector {self.kind!r}", type(self), self.get_params(deep=False))
         rows = check_rows(X)
         check_labels(self.kind, y, len(rows), uses_labels=self.uses_labels)
         if len(rows) < 2:
             raise TrainingError(f"{len(rows)} training rows; detector {self.kind!r} needs at least 2: give more")
-        with threadpool_limits(limits=1):
+        with threadpool_limits(limits=1):  # the number of threads changes the rounding of sums
             try:
                 form = self._fitted_form(rows)
             except ValueError as error:
@@ -108,15 +106,15 @@ class Baseline(BaseEstimator):  # type: ignore[misc]
         require_varied(self.kind, self.decision_function(rows_to_compare(rows)))
         return self
 
-    def decision_function(self, X: Floats) -> Floats:
+    def decision_function(self, X: Singles) -> Singles:
         """Return scores of shape (n,) of rows (n, d); higher = more anomalous.
 
         A squared distance beyond float32 becomes its largest value, never infinity.
         """
         require_fitted(self, "form_")
-        return score_rows(self._score, check_rows(X, self.n_features_in_), chunk=CHUNK)
+        return score_in_chunks(self._score, check_rows(X, self.n_features_in_), chunk=ROWS_AT_ONCE)
 
-    def _score(self, rows: Floats) -> Doubles:
+    def _score(self, rows: Singles) -> Doubles:
         return np.clip(self.form_.score(rows), -FLOAT32_MAX, FLOAT32_MAX)
 
     def to_part(self) -> Part:
@@ -127,12 +125,12 @@ class Baseline(BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def from_part(cls, part: Part) -> Self:
-        """Rebuild what `to_part` was called on."""
+        """Rebuild the detector from its part."""
         check_part(part, {"params": stored_parameters(cls), "n_features": Count}, cls.array_form.stored)
         detector = cls(**part.config["params"])
         detector.form_ = cls.array_form.from_arrays(part.arrays)
         detector.n_features_in_ = part.config["n_features"]
         return detector
 
-    def _fitted_form(self, rows: Floats) -> ArrayForm:
+    def _fitted_form(self, rows: Singles) -> ArrayForm:
         raise NotImplementedError

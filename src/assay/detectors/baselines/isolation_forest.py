@@ -1,4 +1,4 @@
-"""Isolation Forest: how few random cuts it takes to isolate a row."""
+"""Isolation Forest: anomalies are isolated by few random splits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.detectors.base import Doubles, Floats
+from assay.arrays import Doubles, Integers, Singles
 from assay.detectors.baselines.base import ArrayForm, Baseline
 from assay.parameters import Count, Seed32
 
@@ -20,8 +20,8 @@ EULER_GAMMA = float(np.euler_gamma)
 class IsolationTrees(ArrayForm):
     """Isolation Forest (Liu, Ting and Zhou 2008): 2^(-mean path length / expected path length).
 
-    The nodes of all trees lie one after the other. A leaf is its own child, so that every row takes the
-    same number of steps.
+    The nodes of all trees are concatenated. A leaf is its own child, so that every row takes the same
+    number of steps.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class IsolationTrees(ArrayForm):
 
     @classmethod
     def export(cls, estimator: Any) -> Self:
-        """Take over a fitted `sklearn.ensemble.IsolationForest` that splits on all columns."""
+        """Convert a fitted `sklearn.ensemble.IsolationForest` that splits on all columns."""
         trees = [member.tree_ for member in estimator.estimators_]
         sizes = [tree.node_count for tree in trees]
         roots = np.cumsum([0, *sizes[:-1]])
@@ -78,7 +78,7 @@ class IsolationTrees(ArrayForm):
             expected=expected_path_length(np.array([estimator.max_samples_])),
         )
 
-    def score(self, rows: Floats) -> Doubles:
+    def score(self, rows: Singles) -> Doubles:
         """Return the anomaly scores, in (0, 1)."""
         values, start = rows.ravel(), np.arange(len(rows))[:, None] * rows.shape[1]
         children = self.children.ravel()
@@ -86,20 +86,20 @@ class IsolationTrees(ArrayForm):
         for _ in range(int(self.depth[0])):
             right = values[start + self.feature[node]] > self.threshold[node]
             node = children[2 * node + right]
-        total = np.zeros(len(rows))
+        total = np.zeros(len(rows))  # tree by tree: a sum over an axis may add in another order for a single row
         for column in self.length[node].T:
             total += column
         return np.asarray(np.exp2(-total / (len(self.roots) * self.expected[0])), dtype=np.float64)
 
 
-def _children(tree: Any) -> NDArray[np.int64]:
-    """Return the left and right child of every node, of shape (nodes, 2); a leaf's are itself."""
+def _children(tree: Any) -> Integers:
+    """Return the left and right child of every node, of shape (nodes, 2); both children of a leaf are itself."""
     pair = np.stack([tree.children_left, tree.children_right], axis=1)
     return np.where(pair < 0, np.arange(tree.node_count)[:, None], pair)
 
 
-def _node_depths(tree: Any) -> NDArray[np.int64]:
-    """Return the depth of every node, the root's being 0; parents come before their children."""
+def _node_depths(tree: Any) -> Integers:
+    """Return the depth of every node, 0 for the root; parents come before their children."""
     depth = np.zeros(tree.node_count, dtype=np.int64)
     for node, pair in enumerate(_children(tree)):
         depth[pair[pair != node]] = depth[node] + 1
@@ -130,7 +130,7 @@ class IsolationForest(Baseline):
     n_estimators: Count = 100
     seed: Seed32 = 0
 
-    def _fitted_form(self, rows: Floats) -> ArrayForm:
+    def _fitted_form(self, rows: Singles) -> ArrayForm:
         from sklearn.ensemble import IsolationForest as Forest
 
         return IsolationTrees.export(Forest(n_estimators=self.n_estimators, random_state=self.seed).fit(rows))

@@ -9,10 +9,12 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from assay.detectors.base import Doubles, Floats
-from assay.detectors.baselines.base import BLOCK_DISTANCES, ArrayForm, Baseline
+from assay.arrays import Doubles, Singles
+from assay.detectors.baselines.base import ArrayForm, Baseline
 from assay.parameters import Positive
 from assay.parts import Array
+
+_BLOCK_DISTANCES = 2**20  # held in memory at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +22,8 @@ class GaussianKernels(ArrayForm):
     """Negative log of a Gaussian kernel density (Rosenblatt 1956, Parzen 1962), exact.
 
     A row so far away that every kernel underflows still has a finite score: the largest exponent is taken out
-    of the sum first. Differs from scikit-learn: its trees add and subtract bounds, which loses digits where the
-    density is low; one leaf that holds all rows gives the scores of this form.
+    of the sum. Differs from scikit-learn, whose trees add and subtract bounds, which loses digits where the
+    density is low; with one leaf for all rows scikit-learn gives the scores of this form.
 
     Attributes
     ----------
@@ -29,12 +31,12 @@ class GaussianKernels(ArrayForm):
     bandwidth : float
         Standard deviation of the kernels.
     centres : ndarray of float64, shape (m, d)
-        The rows.
+        The rows in float64.
     """
 
     stored: ClassVar[Mapping[str, str]] = {"rows": "float32 m n_features", "bandwidth": "float64 1"}
 
-    rows: Floats
+    rows: Singles
     bandwidth: float
     centres: Doubles = field(init=False, repr=False, compare=False)
 
@@ -42,16 +44,16 @@ class GaussianKernels(ArrayForm):
         object.__setattr__(self, "centres", self.rows.astype(np.float64))
 
     @classmethod
-    def export(cls, estimator: Any, rows: Floats) -> Self:
-        """Take over a `sklearn.neighbors.KernelDensity` fitted on the rows."""
+    def export(cls, estimator: Any, rows: Singles) -> Self:
+        """Convert a `sklearn.neighbors.KernelDensity` fitted on the rows."""
         return cls(rows, float(estimator.bandwidth_))
 
-    def score(self, rows: Floats) -> Doubles:
+    def score(self, rows: Singles) -> Doubles:
         """Return the negative log densities."""
         n_centres, width = self.centres.shape
         normaliser = np.log(n_centres) + width * (np.log(self.bandwidth) + np.log(2.0 * np.pi) / 2.0)
         scores = np.empty(len(rows))
-        block = max(1, BLOCK_DISTANCES // n_centres)
+        block = max(1, _BLOCK_DISTANCES // n_centres)
         for start in range(0, len(rows), block):
             exponents = cdist(rows[start : start + block].astype(np.float64), self.centres, "sqeuclidean")
             exponents /= -2.0 * self.bandwidth**2
@@ -74,8 +76,7 @@ class GaussianKernels(ArrayForm):
 class KernelDensity(Baseline):
     """Negative log of a Gaussian kernel density, scikit-learn's, exact.
 
-    A training row counts its own kernel when it is scored. Scoring a row takes time in proportion to the
-    training rows.
+    The score of a training row includes its own kernel. Scoring time is proportional to the number of training rows.
 
     Parameters
     ----------
@@ -89,7 +90,7 @@ class KernelDensity(Baseline):
 
     bandwidth: Positive | Literal["scott"] = "scott"
 
-    def _fitted_form(self, rows: Floats) -> ArrayForm:
+    def _fitted_form(self, rows: Singles) -> ArrayForm:
         from sklearn.neighbors import KernelDensity as Density
 
         return GaussianKernels.export(Density(bandwidth=self.bandwidth).fit(rows.astype(np.float64)), rows)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from scipy.spatial import cKDTree
 
-from assay.detectors.base import Doubles, Floats
+from assay.arrays import Doubles, Singles
 from assay.detectors.baselines.base import ArrayForm, Baseline
 from assay.errors import TrainingError
 from assay.parameters import Count
@@ -26,12 +26,12 @@ class NeighbourDistances(ArrayForm):
     n_neighbors : int
         k.
     tree : cKDTree
-        Made from the rows.
+        Index of the rows.
     """
 
     stored: ClassVar[Mapping[str, str]] = {"rows": "float32 m n_features", "n_neighbors": "int32 1"}
 
-    rows: Floats
+    rows: Singles
     n_neighbors: int
     tree: Any = field(init=False, repr=False, compare=False)
 
@@ -40,10 +40,10 @@ class NeighbourDistances(ArrayForm):
 
     @classmethod
     def export(cls, estimator: Any) -> Self:
-        """Take over a fitted `sklearn.neighbors.NearestNeighbors`."""
+        """Convert a fitted `sklearn.neighbors.NearestNeighbors`."""
         return cls(np.array(estimator._fit_X, dtype=np.float32), estimator.n_neighbors)
 
-    def score(self, rows: Floats) -> Doubles:
+    def score(self, rows: Singles) -> Doubles:
         """Return the distances to the k-th nearest stored row."""
         distances, _ = self.tree.query(rows.astype(np.float64), k=[self.n_neighbors])
         return np.asarray(distances[:, 0], dtype=np.float64)
@@ -62,7 +62,7 @@ class NeighbourDistances(ArrayForm):
 class KNearestNeighbors(Baseline):
     """Distance to the k-th nearest training row (Ramaswamy, Rastogi and Shim 2000), exact.
 
-    A training row counts itself as its first neighbour when it is scored.
+    A training row is its own first neighbour when it is scored.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class KNearestNeighbors(Baseline):
 
     n_neighbors: Count = 5
 
-    def _fitted_form(self, rows: Floats) -> ArrayForm:
+    def _fitted_form(self, rows: Singles) -> ArrayForm:
         from sklearn.neighbors import NearestNeighbors
 
         if self.n_neighbors > len(rows):

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from scipy.spatial import cKDTree
 
-from assay.detectors.base import Doubles, Floats
+from assay.arrays import Doubles, Singles
 from assay.detectors.baselines.base import ArrayForm, Baseline
 from assay.errors import TrainingError
 from assay.parameters import Count
@@ -32,7 +32,7 @@ class LocalOutlierFactors(ArrayForm):
     n_neighbors : int
         k.
     tree : cKDTree
-        Made from the rows.
+        Index of the rows.
     """
 
     stored: ClassVar[Mapping[str, str]] = {
@@ -42,7 +42,7 @@ class LocalOutlierFactors(ArrayForm):
         "n_neighbors": "int32 1",
     }
 
-    rows: Floats
+    rows: Singles
     reach: Doubles
     density: Doubles
     n_neighbors: int
@@ -53,20 +53,20 @@ class LocalOutlierFactors(ArrayForm):
 
     @classmethod
     def export(cls, estimator: Any) -> Self:
-        """Take over a fitted `sklearn.neighbors.LocalOutlierFactor`."""
+        """Convert a fitted `sklearn.neighbors.LocalOutlierFactor`."""
         k = estimator.n_neighbors_
         reach = np.ascontiguousarray(estimator._distances_fit_X_[:, k - 1], dtype=np.float64)
         return cls(np.array(estimator._fit_X, dtype=np.float32), reach, estimator._lrd, k)
 
-    def score(self, rows: Floats) -> Doubles:
-        """Return the mean density of the neighbours over the row's own (definition 7)."""
+    def score(self, rows: Singles) -> Doubles:
+        """Return the mean density of the neighbours divided by the density of the row (definition 7)."""
         distances, neighbours = self.tree.query(rows.astype(np.float64), k=np.arange(1, self.n_neighbors + 1))
         reachability = np.maximum(distances, self.reach[neighbours]).mean(axis=1)
-        own = 1.0 / (reachability + SMALLEST_REACH)
-        return np.asarray((self.density[neighbours] / own[:, None]).mean(axis=1), dtype=np.float64)
+        row_density = 1.0 / (reachability + SMALLEST_REACH)
+        return np.asarray((self.density[neighbours] / row_density[:, None]).mean(axis=1), dtype=np.float64)
 
     def arrays(self) -> dict[str, Array]:
-        """Return the stored rows, what is known of each, and k."""
+        """Return the stored rows, their reach and density, and k."""
         k = np.array([self.n_neighbors], dtype=np.int32)
         return {"rows": self.rows, "reach": self.reach, "density": self.density, "n_neighbors": k}
 
@@ -80,7 +80,7 @@ class LocalOutlierFactors(ArrayForm):
 class LocalOutlierFactor(Baseline):
     """Local outlier factor (Breunig, Kriegel, Ng and Sander 2000), scikit-learn's for new rows, exact.
 
-    A training row counts itself as its first neighbour when it is scored, as scikit-learn's does.
+    A training row is its own first neighbour when it is scored, as in scikit-learn.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ class LocalOutlierFactor(Baseline):
 
     n_neighbors: Count = 20
 
-    def _fitted_form(self, rows: Floats) -> ArrayForm:
+    def _fitted_form(self, rows: Singles) -> ArrayForm:
         from sklearn.neighbors import LocalOutlierFactor as Factor
 
         if self.n_neighbors >= len(rows):

@@ -10,12 +10,11 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.detectors.base import Doubles, Floats
-from assay.detectors.baselines.base import ArrayForm, Baseline
+from assay.arrays import Doubles, Singles
+from assay.detectors.baselines.base import SMALLEST_VARIANCE, ArrayForm, Baseline
 from assay.errors import TrainingError
 from assay.parameters import Seed32
 
-SMALLEST_VARIANCE = 1e-6
 MOST_MCD_ROWS = 10_000
 MOST_MCD_COLUMNS = 256
 
@@ -24,9 +23,9 @@ MOST_MCD_COLUMNS = 256
 class Mahalanobis(ArrayForm):
     """Squared Mahalanobis distance to a location, in the directions of the covariance's eigenvectors.
 
-    Eigenvalues below a millionth of their mean are raised to that. So a singular covariance stays usable,
-    and a row that leaves the plane of the training rows is far away. Differs from scikit-learn: its
-    pseudo-inverse does not see such a row at all.
+    Eigenvalues have a floor of a millionth of their mean. So a singular covariance is usable, and a row outside
+    the subspace of the training rows is far away. Differs from scikit-learn, whose pseudo-inverse ignores that
+    distance.
 
     Attributes
     ----------
@@ -45,12 +44,12 @@ class Mahalanobis(ArrayForm):
 
     @classmethod
     def export(cls, estimator: Any, columns: NDArray[Any]) -> Self:
-        """Take over a fitted `sklearn.covariance.MinCovDet` of the given columns."""
+        """Convert a fitted `sklearn.covariance.MinCovDet` of the given columns."""
         variances, directions = np.linalg.eigh(estimator.covariance_)
         variances = np.maximum(variances, SMALLEST_VARIANCE * variances.mean())
         return cls(columns.astype(np.int32), estimator.location_, directions / np.sqrt(variances))
 
-    def score(self, rows: Floats) -> Doubles:
+    def score(self, rows: Singles) -> Doubles:
         """Return the squared distances."""
         centred = rows[:, self.columns] - self.location
         return np.asarray(np.square(centred @ self.whitening).sum(axis=1), dtype=np.float64)
@@ -60,10 +59,9 @@ class Mahalanobis(ArrayForm):
 class MinimumCovarianceDeterminant(Baseline):
     """Squared robust Mahalanobis distance: location and covariance by FastMCD (Rousseeuw, Van Driessen 1999).
 
-    Columns that are constant in training are not used. A singular covariance stays usable (see
-    `Mahalanobis`), so scikit-learn's warnings about one are silenced. The time of
-    a fit grows with the cube of the columns, so that there may be at most 256, and no more than 10,000
-    rows, drawn by the seed, are used.
+    Columns that are constant in training are not used. A singular covariance is usable (see `Mahalanobis`), so
+    scikit-learn's warnings about it are silenced. Fitting time grows with the cube of the columns: at most 256
+    are allowed. At most 10,000 rows, drawn with the seed, are used.
 
     Parameters
     ----------
@@ -75,7 +73,7 @@ class MinimumCovarianceDeterminant(Baseline):
 
     seed: Seed32 = 0
 
-    def _fitted_form(self, rows: Floats) -> ArrayForm:
+    def _fitted_form(self, rows: Singles) -> ArrayForm:
         from sklearn.covariance import MinCovDet
 
         columns = np.flatnonzero((rows != rows[0]).any(axis=0))

@@ -8,12 +8,11 @@ from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 
-from assay.detectors.base import FLOAT32_MAX, Doubles, Floats, check_rows, require_fitted
-from assay.detectors.baselines.base import ArrayForm, Baseline
+from assay.arrays import FLOAT32_MAX, Doubles, Singles
+from assay.detectors.base import check_rows, require_fitted
+from assay.detectors.baselines.base import SMALLEST_VARIANCE, ArrayForm, Baseline
 from assay.errors import TrainingError
 from assay.parameters import Count, Share
-
-SMALLEST_VARIANCE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +42,10 @@ class PrincipalResiduals(ArrayForm):
 
     @classmethod
     def export(cls, estimator: Any, n_components: int, n_varying: int) -> Self:
-        """Take over the leading components of a fitted `sklearn.decomposition.PCA` that has all of them.
+        """Convert the leading components of a fitted `sklearn.decomposition.PCA` that has all of them.
 
-        The noise variance is at least a millionth of the mean variance of the columns that vary, so that
-        scores stay finite where the components left out have no variance at all.
+        The noise variance is at least a millionth of the mean variance of the varying columns, so that scores are
+        finite if the components left out have no variance.
         """
         variances = estimator.explained_variance_
         noise = variances[n_components:].sum() / (n_varying - n_components)
@@ -54,12 +53,12 @@ class PrincipalResiduals(ArrayForm):
         components = np.ascontiguousarray(estimator.components_[:n_components])
         return cls(estimator.mean_, components, np.array([noise]))
 
-    def codes(self, rows: Floats) -> Doubles:
+    def codes(self, rows: Singles) -> Doubles:
         """Return the coordinates along the components, of shape (n, q); row by row, like the scores."""
         centred = rows.astype(np.float64) - self.mean
         return np.asarray((self.components @ centred[:, :, None])[:, :, 0], dtype=np.float64)
 
-    def score(self, rows: Floats) -> Doubles:
+    def score(self, rows: Singles) -> Doubles:
         """Return the standardised squared errors; row by row, so that no product depends on the batch."""
         centred = rows.astype(np.float64) - self.mean
         errors = centred - (self.components.T @ self.codes(rows)[:, :, None])[:, :, 0]
@@ -71,15 +70,14 @@ class PrincipalComponents(Baseline):
     """Squared reconstruction error outside the leading principal components, over the noise variance.
 
     The score is the Q statistic (Jackson and Mudholkar 1979) divided by the mean variance of the components
-    left out (Tipping and Bishop 1999, eq 8), so that it does not depend on the unit of the rows. Constant and
-    collinear columns are safe: the noise variance has a floor (see
-    `PrincipalResiduals`).
+    left out (Tipping and Bishop 1999, eq 8), so that it does not depend on the unit of the rows. The noise
+    variance has a floor, for constant and collinear columns (see `PrincipalResiduals.export`).
 
     Parameters
     ----------
     n_components : int or float
-        A whole number of leading components, less than the columns that vary; or a share of the variance,
-        between 0 and 1: the fewest components that hold more than it, but at least one is always left out.
+        Number of leading components, less than the number of varying columns; or a share of the variance
+        between 0 and 1: the fewest components that explain more than it. At least one component is left out.
     """
 
     kind = "pca"
@@ -87,13 +85,13 @@ class PrincipalComponents(Baseline):
 
     n_components: Count | Share = 0.9
 
-    def embed(self, X: Floats) -> Floats:
+    def embed(self, X: Singles) -> Singles:
         """Return the coordinates of rows (n, d) along the leading components, as one member, of shape (1, n, k)."""
         require_fitted(self, "form_")
         codes = cast(PrincipalResiduals, self.form_).codes(check_rows(X, self.n_features_in_))
         return np.clip(codes, -FLOAT32_MAX, FLOAT32_MAX).astype(np.float32)[None]
 
-    def _fitted_form(self, rows: Floats) -> ArrayForm:
+    def _fitted_form(self, rows: Singles) -> ArrayForm:
         from sklearn.decomposition import PCA
 
         n_varying = int((rows != rows[0]).any(axis=0).sum())

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from assay.detectors.base import Floats, require_fitted
+from assay.arrays import Singles
+from assay.detectors.base import require_fitted
 from assay.detectors.training.neural import Fitting, NeuralDetector
 from assay.networks.build import Coder, autoencoder
 from assay.parameters import Count, ImageShape, Widths
@@ -25,10 +26,10 @@ class Autoencoder(NeuralDetector):
     hidden : sequence of int
         Widths of the encoder's dense hidden layers, outermost first; mirrored in the decoder.
     latent_dim : int
-        Width of the code. With no more columns than that the code is no bottleneck; what limits the network
-        then is its bounded hidden layers, which cannot follow a row far outside the training rows.
+        Width of the code. With at most that many columns the code is not a bottleneck; then the bounded hidden
+        layers limit the network: they cannot reconstruct rows far outside the training rows.
     image_shape : (int, int), optional
-        Height and width of flattened images; makes the outer layers convolutions.
+        Height and width of flattened images; makes the outer layers convolutional.
     epochs, batch_size, learning_rate, weight_decay, members, device, mixed_precision, compiled, seed
         See `assay.detectors.training.neural.NeuralDetector`.
     """
@@ -39,12 +40,12 @@ class Autoencoder(NeuralDetector):
     latent_dim: Count = 8
     image_shape: ImageShape | None = None
 
-    def reconstruct(self, X: Floats) -> Floats:
+    def reconstruct(self, X: Singles) -> Singles:
         """Return every member's reconstruction of rows (n, d), of shape (S, n, d)."""
         require_fitted(self, "network_")
         return self._mapped(self.network_.forward, X)
 
-    def embed(self, X: Floats) -> Floats:
+    def embed(self, X: Singles) -> Singles:
         """Return every member's codes of rows (n, d), of shape (S, n, latent_dim)."""
         require_fitted(self, "network_")
         return self._mapped(self.network_.encode, X)

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from assay.detectors.base import Floats, require_fitted
+from assay.arrays import Singles
+from assay.detectors.base import require_fitted
 from assay.detectors.methods.lstm_predictor import predictor
 from assay.detectors.training.loop import pinned_threads
 from assay.detectors.training.neural import Fitting, NeuralDetector
@@ -100,11 +101,11 @@ class Contradiction:
     untrained : Tensor
         The mean loss before training, of shape (S, 1): the scale of the bounds.
     share : float
-        weight * m / n, for m labelled anomalies and n other rows, since eq 5 has sums where these are means.
+        weight * m / n, for m labelled anomalies and n other rows, because eq 5 has sums instead of means.
     n_companions : int
         Labelled anomalies in each batch.
     labelled : Tensor
-        Those that the held-out criterion looks at, of shape (S, m, d).
+        Labelled anomalies for the held-out criterion, of shape (S, m, d).
     """
 
     network: nn.Module
@@ -115,16 +116,16 @@ class Contradiction:
     labelled: Tensor
 
     def loss(self, batch: Tensor, labels: Tensor) -> Tensor:
-        """Return what each row of a batch adds to the objective, of shape (S, B)."""
+        """Return the contribution of each row of a batch to the objective, of shape (S, B)."""
         losses = self.network(batch)
         size, k = losses.shape[1], self.n_companions
-        against = self._bounded(losses) * (-self.share * size / k)
-        return torch.where(labels == 1, against, losses * (size / (size - k)))
+        unlearning = self._bounded(losses) * (-self.share * size / k)
+        return torch.where(labels == 1, unlearning, losses * (size / (size - k)))
 
     def held_out(self, batch: Tensor, labels: Tensor) -> Tensor:
-        """Return what each held-out row adds to the criterion of early stopping, of shape (S, B).
+        """Return the contribution of each held-out row to the criterion of early stopping, of shape (S, B).
 
-        The objective with the noisy loss of held-out rows, all losses clipped at the untrained one.
+        It is the objective with the noisy loss of held-out rows, all losses clipped at the untrained one.
         """
         unlearned = torch.minimum(self.network(self.labelled), self.untrained).mean(dim=1, keepdim=True)
         return torch.minimum(self.network(batch), self.untrained) - self.share * unlearned
@@ -137,34 +138,34 @@ class Contradiction:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Contradicting(NeuralDetector):
-    """Contradicting training: a base detector that is made to lose on labelled anomalies (IJCAI 2022, eq 5).
+    """Contradicting training: a base detector whose loss on labelled anomalies is maximised (IJCAI 2022, eq 5).
 
     The objective is L_noisy - weight * L_labelled: sums of the base's loss over the rows without label 1, which
-    may hold unknown anomalies, and over those with label 1. So one labelled anomaly pulls as hard as `weight` hidden
-    ones, and the hidden ones win where they are more than weight times the labelled. The score is the
+    may hold unknown anomalies, and over those with label 1. So one labelled anomaly counts as much as `weight` hidden
+    ones, and the hidden ones dominate if they are more than weight times the labelled ones. The score is the
     loss of the base, averaged over the members.
 
     Differs from the paper:
 
-    - ``-weight * L_labelled`` has no lower bound: nothing stops the network from losing more and more on the
-      labelled rows, until the normal ones are learned no more. By default that term is
-      ``-weight * s log(1 + L / s)``, s the mean loss of the untrained network: as steep as the paper's while an
-      anomaly is learned (L below s), and ever flatter after. "clip" stops at 3 s, which is bounded in the strict
+    - ``-weight * L_labelled`` has no lower bound: the loss on labelled rows could grow until normal rows are no
+      longer learned. By default that term is
+      ``-weight * s log(1 + L / s)``, s the mean loss of the untrained network: about as steep as the paper's while
+      an anomaly is learned (L below s), and ever flatter beyond. "clip" stops at 3 s, which is bounded in the strict
       sense and finds fewer of the labelled kinds; "none" is eq 5.
     - Early stopping, which the paper does not have. The noisy loss of held-out rows alone is a bad guide: anomalies
-      hidden among them raise it just when the contradiction works, so that it is best after the first epochs. So
-      what is watched is the objective with the noisy loss of held-out rows, every loss clipped at s: rows that were
-      never learned count the same however high they are.
+      hidden among them raise it when the contradiction works, so that it is lowest after the first epochs. So the
+      criterion is the objective with the noisy loss of held-out rows, every loss clipped at s: all rows that were
+      not learned count the same.
     - A fixed number of labelled rows, at most 16, joins every batch, weighted to the expectation of algorithm 1.
     - The paper's ramp loss (weight 1) is ``weight=1, bound="none"``.
 
-    With bound="none" what is found is mostly more of the labelled kinds: training ends after a few epochs, before
-    the normal rows are learned, or goes on and ruins them.
+    With bound="none" it finds mostly anomalies of the labelled kinds: training ends after a few epochs, before the
+    normal rows are learned, or continues and unlearns them.
 
     Parameters
     ----------
     base : {"autoencoder", "lstm_predictor", "deep_svdd"}
-        Whose loss it is: mean squared reconstruction error, mean squared prediction error, or squared distance to
+        The loss: mean squared reconstruction error, mean squared prediction error, or squared distance to
         a fixed centre by a network without biases (without the pre-training of `assay.detectors.methods.deep_svdd`).
     weight : float
         Lambda, how many unlabelled rows one labelled anomaly counts for. 20 in the paper.
@@ -179,7 +180,7 @@ class Contradicting(NeuralDetector):
     members : int
         S, the number of networks, which differ by their random streams.
     image_shape : (int, int), optional
-        Height and width of flattened images; makes the outer layers of the autoencoder convolutions.
+        Height and width of flattened images; makes the outer layers of the autoencoder convolutional.
     series_shape : (int, int), optional
         Length and channels of flattened windows, for the LSTM.
     device, mixed_precision, compiled, seed
@@ -201,10 +202,10 @@ class Contradicting(NeuralDetector):
     image_shape: ImageShape | None = None
     series_shape: SeriesShape | None = None
 
-    def embed(self, X: Floats) -> Floats:
+    def embed(self, X: Singles) -> Singles:
         """Return every member's codes of rows (n, d), of shape (S, n, latent_dim).
 
-        The LSTM has none: with base "lstm_predictor" the rows themselves stand in for them, as one member.
+        With base "lstm_predictor", which has no codes, they are the rows themselves, as one member.
         """
         require_fitted(self, "network_")
         return self._mapped(self.network_.encode, X)
@@ -218,36 +219,39 @@ class Contradicting(NeuralDetector):
         return Reconstruction(autoencoder(self.members, n_features, self.hidden, self.latent_dim, self.image_shape))
 
     def _train(self, fitting: Fitting) -> None:
-        known = fitting.labels == 1
-        if not known.any():
+        anomalous = fitting.labels == 1
+        if not anomalous.any():
             raise TrainingError(
                 f"detector {self.kind!r} learns from labelled anomalies, and no row has label 1: "
                 f"label some, or use the detector {self.base!r}, which needs none"
             )
         network = fitting.network.to(fitting.compute.device)
-        some, labelled = (self._some(rows, fitting) for rows in (fitting.rows[~known], fitting.rows[known]))
+        ordinary, labelled = (
+            self._watched(rows, fitting) for rows in (fitting.rows[~anomalous], fitting.rows[anomalous])
+        )
         if isinstance(network, Distance):
-            network.settle(some)
-        untrained = losses_of(network, some)
-        n_labelled = int(known.sum())
-        share = self.weight * n_labelled / (len(known) - n_labelled)
+            network.settle(ordinary)
+        untrained = losses_of(network, ordinary)
+        n_labelled = int(anomalous.sum())
+        share = self.weight * n_labelled / (len(anomalous) - n_labelled)
         k = min(n_labelled, COMPANIONS)
         terms = Contradiction(network, self.bound, untrained.mean(dim=1, keepdim=True), share, k, labelled)
         data: list[NDArray[Any]] = [fitting.rows, fitting.labels]
-        fitting.run(terms.loss, data, self._schedule(), companions=(known, k), held_out_loss=terms.held_out)
-        self._check(fitting, untrained.cpu(), losses_of(network, some.cpu()), losses_of(network, labelled.cpu()))
+        fitting.run(terms.loss, data, self._schedule(), companions=(anomalous, k), held_out_loss=terms.held_out)
+        self._check(fitting, untrained.cpu(), losses_of(network, ordinary.cpu()), losses_of(network, labelled.cpu()))
 
-    def _some(self, rows: Floats, fitting: Fitting) -> Tensor:
+    def _watched(self, rows: Singles, fitting: Fitting) -> Tensor:
         """Return the first rows for every member, on the device of the training."""
         return torch.tensor(rows[:WATCHED], device=fitting.compute.device).expand(self.members, -1, -1)
 
     def _check(self, fitting: Fitting, untrained: Tensor, noisy: Tensor, labelled: Tensor) -> None:
-        """Refuse members that have unlearned the ordinary rows; note it if these, or the anomalies, were not learned.
+        """Raise if members have unlearned the ordinary rows; add a note if training had no effect on rows or anomalies.
 
-        The untrained network of Deep SVDD says nothing about a scale.
+        The untrained loss of Deep SVDD is not a reference: its scale is arbitrary.
         """
-        before, after, against = (losses.median(dim=1).values for losses in (untrained, noisy, labelled))
-        growth = float((after / before).max()) if self.base != "deep_svdd" else 0.0
+        medians = (losses.median(dim=1).values for losses in (untrained, noisy, labelled))
+        untrained_loss, ordinary_loss, labelled_loss = medians
+        growth = float((ordinary_loss / untrained_loss).max()) if self.base != "deep_svdd" else 0.0
         advice = f"lower weight ({self.weight:g}), bound the loss (bound is {self.bound!r}), or check the labels"
         if growth > RUINED:
             raise TrainingError(
@@ -255,8 +259,10 @@ class Contradicting(NeuralDetector):
                 f"contradicting the labelled anomalies destroyed the rest; {advice}"
             )
         if growth >= 1:
-            fitting.notes.append(f"rows without label 1 were not learned, only to tell labelled anomalies; {advice}")
-        if bool((against <= after).any()):
+            fitting.notes.append(
+                f"rows without label 1 were not learned, only the difference to labelled anomalies; {advice}"
+            )
+        if bool((labelled_loss <= ordinary_loss).any()):
             fitting.notes.append(
                 "labelled anomalies score no higher than half of the other rows: they are too alike, or too few for "
                 f"the weight {self.weight:g}"

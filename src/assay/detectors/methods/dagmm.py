@@ -15,7 +15,7 @@ from assay.detectors.training.loop import pinned_threads
 from assay.detectors.training.neural import Fitting
 from assay.errors import TrainingError
 from assay.networks.build import Coder, autoencoder
-from assay.networks.mixture import RIDGE, TINY, Mixture, energy, moments
+from assay.networks.mixture import COVARIANCE_RIDGE, TINY, Mixture, energy, moments
 from assay.networks.mlp import stacked_mlp
 from assay.parameters import Count, NotNegative, Positive
 
@@ -50,16 +50,17 @@ class GaussianMixtureCoder(nn.Module):
         return cast(Tensor, self.coder(x))
 
     def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the mixture sees, of shape (S, n, latent_dim + 2), and the reconstructions.
+        """Return the features for the mixture, of shape (S, n, latent_dim + 2), and the reconstructions.
 
-        Code, relative Euclidean distance ``|x - x'| / |x|`` and cosine similarity of row and reconstruction, where
-        a norm in a denominator is ``sqrt(|x|^2 + floor)``.
+        Features are the code, the relative Euclidean distance ``|x - x'| / |x|`` and the cosine similarity of row and
+        reconstruction; norms in denominators are ``sqrt(|x|^2 + floor)``.
         """
         codes = self.encode(x)
-        found = self.coder.decode(codes)
-        error, before, after = _norm(x - found, TINY), _norm(x, self.floor), _norm(found, self.floor)
-        cosine = (x * found).sum(dim=2, keepdim=True) / (before * after)
-        return torch.cat([codes, error / before, cosine], dim=2), found
+        reconstruction = self.coder.decode(codes)
+        error = _norm(x - reconstruction, TINY)
+        row_norm, reconstruction_norm = _norm(x, self.floor), _norm(reconstruction, self.floor)
+        cosine = (x * reconstruction).sum(dim=2, keepdim=True) / (row_norm * reconstruction_norm)
+        return torch.cat([codes, error / row_norm, cosine], dim=2), reconstruction
 
     def shares(self, features: Tensor, keep: Tensor | None = None) -> Tensor:
         """Return the estimated membership in the components, of shape (S, n, K); `keep` is the mask of dropout."""
@@ -75,20 +76,19 @@ def _norm(x: Tensor, floor: Tensor | float) -> Tensor:
 class DAGMM(Autoencoder):
     """Ensemble of deep autoencoding Gaussian mixture models (Zong et al. 2018).
 
-    An autoencoder compresses a row to a code; code, relative reconstruction error and cosine similarity go to an
-    estimation network, whose output (by a softmax) says how much of the row belongs to each of K Gaussians. All is
-    trained at once on (eq 7)
+    An autoencoder compresses a row to a code; an estimation network maps code, relative reconstruction error and
+    cosine similarity (by a softmax) to the row's membership in each of K Gaussians. All are trained jointly on (eq 7)
 
     ``|x - x'|^2 + lambda_energy * E(z) + lambda_covariance * sum of the inverse variances of all components``,
 
-    with the mixture's moments taken from each batch. After training the moments are taken from all training rows and
-    stored; the score is the energy E under those, so that a row's score depends on that row alone.
+    with the mixture's moments computed from each batch. After training the moments of all training rows are stored;
+    the score is the energy E under those, so that a row's score depends only on that row.
 
     Differs from the paper: early stopping (on the loss of held-out rows under the moments of all training rows, taken
-    after every epoch) and ridges on the covariances (see `assay.networks.mixture.moments`). The norms in the
-    denominators of the two error features have the mean squared norm of the training rows added under the root: on
-    standardised rows the paper's ratios are largest and least certain for rows near the mean, the most normal ones.
-    The penalty of the paper keeps variances from 0, not the determinant, which also falls as codes become collinear.
+    after every epoch) and ridges on the covariances (see `assay.networks.mixture.moments`). The mean squared norm of
+    the training rows is added under the root of the norms in the denominators of the two error features: on
+    standardised rows the paper's ratios are largest and noisiest near the mean, for the most normal rows. The
+    paper's penalty keeps variances away from 0, but not the determinant, which also falls as codes become collinear.
 
     Parameters
     ----------
@@ -121,17 +121,17 @@ class DAGMM(Autoencoder):
         network.floor.fill_(float(rows.square().sum(dim=1).mean()))
 
         def loss(batch: Tensor, noise: Tensor) -> Tensor:
-            features, found = network.features(batch)
+            features, reconstruction = network.features(batch)
             with torch.autocast(batch.device.type, enabled=False):
                 shares = network.shares(features.float(), 2.0 * (noise > 0))
-                return self._loss(batch, found, features.float(), moments(features.float(), shares))
+                return self._loss(batch, reconstruction, features.float(), moments(features.float(), shares))
 
         def held_out_loss(batch: Tensor, _: Tensor) -> Tensor:
-            features, found = network.features(batch)
+            features, reconstruction = network.features(batch)
             mixture = network.mixture
             with torch.autocast(batch.device.type, enabled=False):
                 stored = (mixture.weights, mixture.means, mixture.covariances)
-                return self._loss(batch, found, features.float(), stored)
+                return self._loss(batch, reconstruction, features.float(), stored)
 
         def settle(_: int = 0) -> None:
             self._settle_mixture(network, rows)
@@ -143,15 +143,17 @@ class DAGMM(Autoencoder):
         with torch.no_grad(), pinned_threads():
             self._require_spread(self._settle_mixture(network, rows))
 
-    def _loss(self, batch: Tensor, found: Tensor, features: Tensor, mixture: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    def _loss(
+        self, batch: Tensor, reconstruction: Tensor, features: Tensor, mixture: tuple[Tensor, Tensor, Tensor]
+    ) -> Tensor:
         """Return equation 7 of every row, of shape (S, n); the penalty is the same for all rows of a member."""
-        reconstruction = (batch - found).square().sum(dim=2)
+        error = (batch - reconstruction).square().sum(dim=2)
         penalty = (1.0 / mixture[2].diagonal(dim1=2, dim2=3)).sum(dim=(1, 2))
-        weighed = self.lambda_energy * energy(features, *mixture) + self.lambda_covariance * penalty.unsqueeze(1)
-        return reconstruction + weighed
+        penalties = self.lambda_energy * energy(features, *mixture) + self.lambda_covariance * penalty.unsqueeze(1)
+        return error + penalties
 
     def _settle_mixture(self, network: GaussianMixtureCoder, rows: Tensor) -> Tensor:
-        """Take the moments of all rows, with no dropout; return the features of the rows."""
+        """Store the moments of all rows, without dropout; return the features of the rows."""
         device = network.mixture.means.device
         parts = rows.split(EVALUATION_ROWS)  # type: ignore[no-untyped-call]
         chunks = (part.to(device).expand(self.members, -1, -1) for part in parts)
@@ -160,10 +162,10 @@ class DAGMM(Autoencoder):
         return features
 
     def _require_spread(self, features: Tensor) -> None:
-        """Raise `TrainingError` where all rows have one code: the energy fell because the code shrank."""
+        """Raise `TrainingError` if all rows have the same code: then the energy fell only because the code shrank."""
         variances: Any = features[..., : self.latent_dim].var(dim=1).amax(dim=1)
         for member in range(self.members):
-            if variances[member] < RIDGE:
+            if variances[member] < COVARIANCE_RIDGE:
                 raise TrainingError(
                     f"the code of member {member} collapsed (largest variance {variances[member]:.2g}): all rows are "
                     f"at one point, of low energy; raise lambda_covariance (now {self.lambda_covariance:g}), lower "

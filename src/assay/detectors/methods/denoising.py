@@ -1,4 +1,4 @@
-"""The denoising autoencoder: trained to undo noise, so that it cannot merely copy its input."""
+"""The denoising autoencoder: trained to remove noise, so that it cannot just copy its input."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class DenoisingAutoencoder(Autoencoder):
     """Ensemble of autoencoders trained to reconstruct rows from noisy copies of them.
 
     In training the input is ``x + noise_scale * e``, e ~ N(0, I), drawn anew in every epoch, and the target is x
-    (Vincent et al. 2010; Ruff 2021, section 4.2.3). The score is that of `Autoencoder`, on the row as it is:
+    (Vincent et al. 2010; Ruff 2021, section 4.2.3). The score is that of `Autoencoder`, on the row without noise:
     the mean squared reconstruction error over the columns, averaged over the members. The held-out rows of early
-    stopping are corrupted as well, in the same way in every epoch.
+    stopping get noise too, the same in every epoch.
 
     Parameters
     ----------

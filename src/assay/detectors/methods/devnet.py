@@ -8,26 +8,27 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from assay.detectors.base import Floats, require_fitted
+from assay.arrays import Singles
+from assay.detectors.base import require_fitted
 from assay.detectors.training.balancing import balanced
 from assay.detectors.training.neural import Fitting, NeuralDetector
 from assay.detectors.training.updates import Schedule
 from assay.networks.mlp import stacked_mlp
-from assay.parameters import Count, Rates, Widths
+from assay.parameters import Count, NotNegativeRates, Widths
 
-MARGIN = 5.0
+_MARGIN = 5.0
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class DevNet(NeuralDetector):
     """Deviation network (Pang, Shen, van den Hengel 2019, eq 4-6).
 
-    The network's output is the score. Its deviation from reference scores of a standard normal prior is
-    dev = score: rows not labelled as anomalies lose |dev|, labelled anomalies max(0, 5 - dev), in batches of as
-    many anomalies as other rows. It needs rows with label 1. The score is averaged over the members.
+    The network's output is the score, which equals its deviation dev from reference scores of a standard normal
+    prior. The loss is |dev| for rows not labelled as anomalies and max(0, 5 - dev) for labelled anomalies, in
+    batches with as many anomalies as other rows. It needs rows with label 1. The score is averaged over the members.
 
-    Differs from the paper: mean 0 and standard deviation 1 of the reference scores are taken as they are, not
-    estimated from 5,000 draws (which adds an error of .014 and nothing else); Adam with a falling rate, in place of
+    Differs from the paper: mean 0 and standard deviation 1 of the reference scores are exact instead of
+    estimated from 5,000 draws (which only adds an error of .014); Adam with a falling rate, in place of
     RMSprop, and 100 passes over the rows, in place of 50 times 20 batches; images are flat rows.
 
     Parameters
@@ -43,10 +44,10 @@ class DevNet(NeuralDetector):
 
     hidden: Widths = (20,)
     epochs: Count = 100
-    weight_decay: Rates = 1e-2
+    weight_decay: NotNegativeRates = 1e-2
 
-    def embed(self, X: Floats) -> Floats:
-        """Return every member's last hidden layer of rows (n, d), of shape (S, n, k): what the score is linear in."""
+    def embed(self, X: Singles) -> Singles:
+        """Return every member's last hidden layer of rows (n, d), of shape (S, n, k); the score is linear in it."""
         require_fitted(self, "network_")
         return self._mapped(self.network_[:-1], X)
 
@@ -54,7 +55,7 @@ class DevNet(NeuralDetector):
         return stacked_mlp(self.members, [n_features, *self.hidden, 1], nn.ReLU)
 
     def _schedule(self, **changes: object) -> Schedule:
-        """Return a schedule of fixed length: the few labelled anomalies are never held out."""
+        """Return a schedule of fixed length, because labelled anomalies are never held out for early stopping."""
         return super()._schedule(patience=None, **changes)
 
     def _train(self, fitting: Fitting) -> None:
@@ -62,7 +63,7 @@ class DevNet(NeuralDetector):
 
         def loss(batch: Tensor, labels: Tensor) -> Tensor:
             deviation = fitting.network(batch).squeeze(2)
-            return torch.where(labels == 1, torch.relu(MARGIN - deviation), deviation.abs())
+            return torch.where(labels == 1, torch.relu(_MARGIN - deviation), deviation.abs())
 
         fitting.run(loss, [fitting.rows, fitting.labels], self._schedule(batch_size=half), companions=companions)
 

@@ -1,4 +1,4 @@
-"""What the hypersphere detectors share: normal rows are mapped close to a fixed centre, anomalies far from it."""
+"""The base of the hypersphere detectors: they map normal rows close to a fixed centre, anomalies far from it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from assay.detectors.base import Floats, require_fitted
+from assay.arrays import Singles
+from assay.detectors.base import require_fitted
 from assay.detectors.training.loop import pinned_threads
 from assay.detectors.training.neural import Fitting, NeuralDetector
 from assay.detectors.training.updates import Schedule
@@ -19,10 +20,10 @@ from assay.networks.encoders import decoder, encoder
 from assay.networks.mlp import initialise
 from assay.parameters import Count, ImageShape, PositiveRates, Whole, Widths
 
-LEAST_CENTER = 0.1
-LEAST_SPREAD = 1e-8
-SMALLEST_HUBER = 1e-6
-PASS_ROWS = 4096
+_LEAST_CENTER = 0.1
+_LEAST_SPREAD = 1e-8
+_SMALLEST_HUBER = 1e-6
+_PASS_ROWS = 4096
 
 
 class Hypersphere(nn.Module):
@@ -51,7 +52,7 @@ class Hypersphere(nn.Module):
 
 
 class _Pair(nn.Module):
-    """The encoder, as it is pre-trained."""
+    """The autoencoder that pre-trains the encoder."""
 
     def __init__(self, encode: nn.Module, decode: nn.Module) -> None:
         super().__init__()
@@ -66,9 +67,9 @@ class HypersphereDetector(NeuralDetector):
     """Base of the detectors that map normal rows close to a centre; their score is the squared distance to it.
 
     The encoder has no bias terms and no bounded activations (Ruff 2021, propositions 2 and 3). It is pre-trained
-    as half of an autoencoder for `pretrain_epochs`; then the centre is placed at the mean code of the rows that
-    are not labelled anomalies, with components under .1 pushed to +-.1, and stays there (proposition 1); then a
-    subclass trains the encoder in `_concentrate`. A hypersphere that has collapsed is a `TrainingError`.
+    in an autoencoder for `pretrain_epochs`. Then the centre is fixed at the mean code of the rows that are not
+    labelled anomalies, with components below .1 set to +-.1 (proposition 1), and a subclass trains the encoder in
+    `_concentrate`. A collapsed hypersphere raises `TrainingError`.
 
     Differs from the thesis: Adam's rate falls along half a cosine in every phase, in place of one step from 1e-4
     to 1e-5 (the training loop has one schedule for all detectors).
@@ -80,9 +81,9 @@ class HypersphereDetector(NeuralDetector):
     latent_dim : int
         Width of the code.
     pretrain_epochs : int
-        Of the encoder, as half of an autoencoder, on all rows; 0 = none.
+        Epochs of pre-training of the encoder in an autoencoder, on all rows; 0 = none.
     image_shape : (int, int), optional
-        Height and width of flattened images; makes the outer layers convolutions.
+        Height and width of flattened images; makes the outer layers convolutional.
     epochs, batch_size, learning_rate, weight_decay, members, device, mixed_precision, compiled, seed
         See `assay.detectors.training.neural.NeuralDetector`.
     """
@@ -94,7 +95,7 @@ class HypersphereDetector(NeuralDetector):
     epochs: Count = 50
     learning_rate: PositiveRates = 1e-3
 
-    def embed(self, X: Floats) -> Floats:
+    def embed(self, X: Singles) -> Singles:
         """Return every member's codes of rows (n, d), of shape (S, n, latent_dim)."""
         require_fitted(self, "network_")
         return self._mapped(self.network_.encode, X)
@@ -107,27 +108,27 @@ class HypersphereDetector(NeuralDetector):
         return self.pretrain_epochs + self.epochs
 
     def _schedule(self, **changes: object) -> Schedule:
-        """Return a schedule of fixed length, without held-out rows: as the hypersphere shrinks, its loss falls."""
+        """Return a schedule of fixed length: as the hypersphere shrinks, any held-out loss falls."""
         return super()._schedule(patience=None, **changes)
 
     def _train(self, fitting: Fitting) -> None:
         network = cast(Hypersphere, fitting.network)
-        usual = fitting.rows[fitting.labels != 1]
-        if len(usual) < 2:
+        ordinary = fitting.rows[fitting.labels != 1]
+        if len(ordinary) < 2:
             raise TrainingError(
-                f"{len(usual)} training rows that are no labelled anomalies; at least 2 are needed: give more rows"
+                f"{len(ordinary)} training rows that are not labelled anomalies; at least 2 are needed: give more rows"
             )
         self._pretrain(fitting)
-        before = self._place_center(network, usual)
+        initial_spread = self._place_center(network, ordinary)
         self._concentrate(fitting)
-        require_spread(self.kind, before, spread(_codes(network.eval(), usual)))
+        require_spread(self.kind, initial_spread, spread(_codes(network.eval(), ordinary)))
 
     def _concentrate(self, fitting: Fitting) -> None:
         """Train the encoder around the centre."""
         raise NotImplementedError
 
     def _pretrain(self, fitting: Fitting) -> None:
-        """Train the encoder as half of an autoencoder, on all rows; the decoder is not kept."""
+        """Pre-train the encoder in an autoencoder, on all rows; the decoder is discarded."""
         if not self.pretrain_epochs:
             return
         n_features = fitting.rows.shape[1]
@@ -136,26 +137,26 @@ class HypersphereDetector(NeuralDetector):
         pair = _Pair(cast(Hypersphere, fitting.network).encode, decode)
         fitting.run(pair.forward, [fitting.rows], self._schedule(epochs=self.pretrain_epochs), network=pair)
 
-    def _place_center(self, network: Hypersphere, rows: Floats) -> Tensor:
-        """Put the centre where a first forward pass maps the rows to; return the spread of the codes."""
+    def _place_center(self, network: Hypersphere, rows: Singles) -> Tensor:
+        """Set the centre to the mean code of a first forward pass; return the spread of the codes."""
         codes = _codes(network.train(), rows)
         center = codes.mean(dim=1, keepdim=True)
-        pushed = torch.where(center < 0, -LEAST_CENTER, LEAST_CENTER)
-        network.center.copy_(torch.where(center.abs() < LEAST_CENTER, pushed, center))
+        pushed = torch.where(center < 0, -_LEAST_CENTER, _LEAST_CENTER)
+        network.center.copy_(torch.where(center.abs() < _LEAST_CENTER, pushed, center))
         return spread(codes)
 
     def _member_scores(self, x: Tensor) -> Tensor:
         return cast(Tensor, self.network_(x))
 
 
-def passes(rows: Floats, members: int) -> Iterator[Tensor]:
+def passes(rows: Singles, members: int) -> Iterator[Tensor]:
     """Yield rows (n, d) in float32 for every member, in about equal chunks of shape (S, some, d)."""
-    chunks = -(-len(rows) // PASS_ROWS)
+    chunks = -(-len(rows) // _PASS_ROWS)
     for chunk in np.array_split(rows, chunks):
         yield torch.tensor(chunk).expand(members, -1, -1)
 
 
-def _codes(network: Hypersphere, rows: Floats) -> Tensor:
+def _codes(network: Hypersphere, rows: Singles) -> Tensor:
     with torch.no_grad(), pinned_threads():
         parts = [network.encode(x) for x in passes(rows, len(network.center))]
         return torch.cat(parts, dim=1)
@@ -166,29 +167,29 @@ def spread(codes: Tensor) -> Tensor:
     return codes.double().var(dim=1, correction=0).sum(dim=1)
 
 
-def require_spread(kind: str, before: Tensor, after: Tensor) -> None:
-    """Refuse a collapsed hypersphere: a member that maps all training rows to (nearly) one point.
+def require_spread(kind: str, initial: Tensor, final: Tensor) -> None:
+    """Reject a collapsed hypersphere: a member that maps all training rows to (nearly) one point.
 
-    The codes of a well-trained member too have a small share of their first spread (1e-2 to 1e-4), so that only a
-    complete collapse can be told by it.
+    Well-trained members also lose most of their initial spread (1e-2 to 1e-4 remains), so that only a complete
+    collapse is detected.
 
     Raises
     ------
     TrainingError
         The spread of a member's codes is 0 at the start, or 1e-8 of that or less in the end.
     """
-    still = torch.nonzero(before <= 0)
-    if len(still):
+    constant = torch.nonzero(initial <= 0)
+    if len(constant):
         raise TrainingError(
-            f"detector {kind!r}: member {int(still[0])} maps all training rows to one point before training; "
+            f"detector {kind!r}: member {int(constant[0])} maps all training rows to one point before training; "
             "check that the training rows are not all alike"
         )
-    fallen = torch.nonzero(~(after > LEAST_SPREAD * before))
-    if len(fallen):
-        member = int(fallen[0])
+    collapsed = torch.nonzero(~(final > _LEAST_SPREAD * initial))
+    if len(collapsed):
+        member = int(collapsed[0])
         raise TrainingError(
             f"detector {kind!r}: the hypersphere of member {member} has collapsed: the variance of its codes fell "
-            f"from {float(before[member]):.3g} to {float(after[member]):.3g}, so that all rows look alike; "
+            f"from {float(initial[member]):.3g} to {float(final[member]):.3g}, so that all rows look alike; "
             "train for fewer epochs, lower learning_rate, or pre-train the encoder (pretrain_epochs)"
         )
 
@@ -199,7 +200,8 @@ def pseudo_huber(squared: Tensor) -> Tensor:
 
 
 def anomaly_loss(h: Tensor) -> Tensor:
-    """Return -log(1 - exp(-h)) for h >= 0, finite with finite gradients; h counts as 1e-6 at least."""
-    h = h.clamp(min=SMALLEST_HUBER)
+    """Return -log(1 - exp(-h)) for h >= 0, finite with finite gradients; h is clamped to at least 1e-6."""
+    h = h.clamp(min=_SMALLEST_HUBER)
+    # Each form is exact where the other one cancels; they meet at log 2 (Maechler 2012, log1mexp).
     near, far = torch.log(-torch.expm1(-h)), torch.log1p(-torch.exp(-h))
     return -torch.where(h < 0.693, near, far)

@@ -1,4 +1,4 @@
-"""Latent outlier exposure: training on rows of which some, nobody knows which, are anomalies."""
+"""Latent outlier exposure: training on rows with an unknown subset of anomalies."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from typing import Annotated, ClassVar, Literal, cast
 import numpy as np
 import torch
 from annotated_types import Gt, Lt
-from numpy.typing import NDArray
 from torch import Tensor
 
-from assay.detectors.base import Floats
+from assay.arrays import Flags, Singles
 from assay.detectors.methods.hypersphere import Hypersphere, HypersphereDetector, anomaly_loss, passes, pseudo_huber
 from assay.detectors.training.loop import pinned_threads
 from assay.detectors.training.neural import Fitting
 
-WARM_UP = 2
+_WARM_UP = 2
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -24,27 +23,34 @@ class LatentOutlierExposure(HypersphereDetector):
     """Latent outlier exposure on a hypersphere (Qiu, Li, Kloft, Rudolph, Mandt 2022).
 
     Block coordinate descent: in every batch the share `contamination` of the rows with the highest L_n - L_a (at
-    least one row, never more than half of them) is taken for anomalies, then the network is updated with these
-    labels. A row taken for an anomaly loses L_a ("hard") or (L_n + L_a) / 2 ("soft"), any other L_n. L_n = h and
+    least one row, at most half of them) is treated as anomalous, then the network is updated with these labels. The
+    loss is L_a ("hard") or (L_n + L_a) / 2 ("soft") for these rows and L_n for all others. L_n = h and
     L_a = -log(1 - exp(-h)) are the losses of the hypersphere classifier (Ruff 2021, eq 2.20; h = sqrt(d^2 + 1) - 1
     for the distance d to the centre): both are bounded below, while Deep SVDD's squared distance and its inverse have
-    scales of their own. Two epochs on L_n alone come first. The score is h, averaged over the members.
+    different scales. The first two epochs use only L_n. The score is h, averaged over the members.
 
-    Differs from the paper: the base is a hypersphere, in place of neural transformation learning on tables; the
+    Differs from the paper: the base is a hypersphere instead of neural transformation learning on tables; the
     centre is placed as in Deep SVDD, by all rows. See also `assay.detectors.methods.hypersphere.HypersphereDetector`.
 
-    Where the training rows are cleaner than assumed, normal rows are taken for anomalies, which costs ranking: set
-    `contamination` low then. A single member may settle on the wrong rows where the anomalies are a dense cluster;
-    the mean over several rarely does.
+    If the training rows are cleaner than assumed, normal rows are treated as anomalous, which degrades the ranking:
+    set `contamination` low then. If the anomalies are a dense cluster, a single member may pick the wrong rows; the
+    mean over several rarely does.
 
     Parameters
     ----------
     variant : {"hard", "soft"}
     contamination : float
-        The share of anomalies among the training rows that it assumes, between 0 and 0.5.
-    hidden, latent_dim, pretrain_epochs, epochs, batch_size, learning_rate, weight_decay, members, image_shape, \
-device, mixed_precision, compiled, seed
-        See `assay.detectors.methods.hypersphere.HypersphereDetector`.
+        Assumed share of anomalies among the training rows, between 0 and 0.5.
+    hidden : sequence of int
+        Widths of the encoder's dense hidden layers, outermost first.
+    latent_dim : int
+        Width of the code.
+    pretrain_epochs : int
+        Epochs of pre-training of the encoder in an autoencoder, on all rows; 0 = none.
+    image_shape : (int, int), optional
+        Height and width of flattened images; makes the outer layers convolutional.
+    epochs, batch_size, learning_rate, weight_decay, members, device, mixed_precision, compiled, seed
+        See `assay.detectors.training.neural.NeuralDetector`.
 
     Attributes
     ----------
@@ -60,7 +66,7 @@ device, mixed_precision, compiled, seed
     contamination: Annotated[float, Gt(0), Lt(0.5)] = 0.1
 
     def _total_epochs(self) -> int:
-        return self.pretrain_epochs + WARM_UP + self.epochs
+        return self.pretrain_epochs + _WARM_UP + self.epochs
 
     def _concentrate(self, fitting: Fitting) -> None:
         network = cast(Hypersphere, fitting.network)
@@ -76,21 +82,21 @@ device, mixed_precision, compiled, seed
             share = torch.zeros_like(h).scatter(1, top, weight)
             return (1 - share) * h + share * anomalous
 
-        before = self.pretrain_epochs
-        fitting.run(normal_loss, [fitting.rows], self._schedule(epochs=WARM_UP), before=before)
-        fitting.run(loss, [fitting.rows], self._schedule(), before=before + WARM_UP)
+        finished = self.pretrain_epochs
+        fitting.run(normal_loss, [fitting.rows], self._schedule(epochs=_WARM_UP), finished=finished)
+        fitting.run(loss, [fitting.rows], self._schedule(), finished=finished + _WARM_UP)
         self.suspicion_ = self._suspicion(network.eval(), fitting.rows)
-        self.suspects_: NDArray[np.bool_] = np.zeros(len(fitting.rows), dtype=np.bool_)
+        self.suspects_: Flags = np.zeros(len(fitting.rows), dtype=np.bool_)
         self.suspects_[np.argsort(-self.suspicion_, kind="stable")[: self._n_suspects(len(fitting.rows))]] = True
 
     def _n_suspects(self, n_rows: int) -> int:
         return min(max(1, round(self.contamination * n_rows)), n_rows // 2)
 
-    def _suspicion(self, network: Hypersphere, rows: Floats) -> Floats:
+    def _suspicion(self, network: Hypersphere, rows: Singles) -> Singles:
         with torch.no_grad(), pinned_threads():
             h = pseudo_huber(torch.cat([network(x) for x in passes(rows, self.members)], dim=1))
-            found: Floats = (h - anomaly_loss(h)).mean(dim=0).numpy()
-        return found
+            suspicion: Singles = (h - anomaly_loss(h)).mean(dim=0).numpy()
+        return suspicion
 
     def _member_scores(self, x: Tensor) -> Tensor:
         return pseudo_huber(self.network_(x))

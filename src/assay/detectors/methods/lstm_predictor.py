@@ -1,4 +1,4 @@
-"""The LSTM predictor: series that do not go on as predicted are anomalous."""
+"""The LSTM predictor: series that do not continue as predicted are anomalous."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from assay.detectors.base import Floats, require_fitted
+from assay.arrays import Singles
+from assay.detectors.base import require_fitted
 from assay.detectors.training.neural import Fitting, NeuralDetector
 from assay.errors import ConfigError, TrainingError
 from assay.networks.recurrent import RecurrentPredictor
@@ -21,25 +22,25 @@ CONTEXT = 0.6
 class LSTMPredictor(NeuralDetector):
     """Ensemble of LSTMs that read the first part of a window of a series and predict the rest.
 
-    After the context the network goes on from its own predictions (autoregressive). The score is the mean squared
+    After the context the network continues from its own predictions (autoregressive). The score is the mean squared
     error of the predicted steps, averaged over the members (Contradicting Training, IJCAI 2022, section 6.1, where
     the sizes of the network are left to an appendix). The steps of the context are read, not scored: an anomaly
-    that shows in nothing that follows has no high score.
+    in the context that does not affect later steps gets no high score.
 
     Parameters
     ----------
     units : int
         Width of the LSTM's state.
     context : int, optional
-        Steps that are read before the first prediction; None: 60 % of the window, as the six of ten steps
-        of the paper's synthetic series.
+        Steps that are read before the first prediction; by default 60 % of the window, as in the paper's synthetic
+        series (six of ten steps).
     epochs, batch_size, learning_rate, weight_decay
         See `assay.detectors.training.loop.Schedule`.
     members : int
         S, the number of LSTMs, which differ by their random streams.
     series_shape : (int, int), optional
         Length and channels of the windows that the rows hold, flattened step by step; None: every column is a step.
-        Declaring several steps as one of more channels, (35, 4) for (140, 1), trains faster by that factor.
+        Declaring several steps as one step of more channels, (35, 4) for (140, 1), speeds training up by that factor.
     device, mixed_precision, compiled, seed
         See `assay.detectors.methods.autoencoder.Autoencoder`.
     """
@@ -53,7 +54,7 @@ class LSTMPredictor(NeuralDetector):
     members: Count = 3
     series_shape: SeriesShape | None = None
 
-    def predict_steps(self, X: Floats) -> Floats:
+    def predict_steps(self, X: Singles) -> Singles:
         """Return every member's prediction of the steps after the context, of shape (S, n, steps * channels)."""
         require_fitted(self, "network_")
         return self._mapped(self.network_.forward, X)
@@ -73,14 +74,14 @@ class LSTMPredictor(NeuralDetector):
 def predictor(
     kind: str, members: int, n_features: int, series_shape: Sequence[int] | None, context: int | None, units: int
 ) -> RecurrentPredictor:
-    """Return S LSTMs for rows of a width.
+    """Return S LSTMs for rows of `n_features` columns.
 
     Raises
     ------
     ConfigError
         The shape of the series does not fit the width.
     TrainingError
-        The context leaves nothing to predict.
+        The context leaves no step to predict.
     """
     length, channels = series_shape or (n_features, 1)
     if length * channels != n_features:

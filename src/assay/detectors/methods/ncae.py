@@ -1,4 +1,4 @@
-"""The normality-calibrated autoencoder: training on rows of which some, nobody knows which, are anomalies."""
+"""The normality-calibrated autoencoder: training on rows with an unknown subset of anomalies."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from typing import Annotated, Any, ClassVar, Literal, cast
 import numpy as np
 import torch
 from annotated_types import Ge, Le
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from assay.detectors.base import Doubles, Floats
+from assay.arrays import Doubles, Flags, Singles
 from assay.detectors.methods.autoencoder import Autoencoder
 from assay.detectors.training.loop import pinned_threads
-from assay.detectors.training.neural import CHUNK, Fitting
+from assay.detectors.training.neural import NETWORK_ROWS, Fitting
 from assay.detectors.training.updates import Step
 from assay.errors import TrainingError
 from assay.networks.adversarial import CalibrationGame, place_codes
@@ -29,51 +28,51 @@ MEAN_RATE = 0.01
 SAMPLES = 256
 SAMPLE_SEED = 0
 MOST_TAU = 0.5
-LEAST_SPREAD, LEAST_VARIETY = 0.01, 0.01
-TINY = 1e-9
-MOST_FITTED, START, ROUNDS, LEAST_VARIANCE, GRID, DIP = 2_000, 0.1, 100, 0.01, 101, 0.8
+_LEAST_SPREAD, _LEAST_VARIETY = 0.01, 0.01
+_TINY = 1e-9
+_MOST_FITTED, _START, _ROUNDS, _LEAST_VARIANCE, _GRID, _DIP = 2_000, 0.1, 100, 0.01, 101, 0.8
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class NormalityCalibratedAutoencoder(Autoencoder):
-    """Autoencoder that is taught to reconstruct suspect training rows as normal ones (NCAE, Yu et al. 2023).
+    """Autoencoder that learns to reconstruct suspect training rows as normal ones (NCAE, Yu et al. 2023).
 
-    Samples of normality are made by the decoder from codes near the mean code, w ~ N(mean, sigma I), and have to pass
-    a discriminator of samples (eq 6). In every batch the ceil(tau m) rows whose codes are least like those of the
-    samples (mean cosine, eq 7) are taken for contaminated, and the autoencoder is trained to reconstruct them as the
-    mean sample, all other rows as themselves (eq 3 and 8a), while a discriminator of codes (eq 4) draws the codes
+    The decoder makes samples of normality from codes near the mean code, w ~ N(mean, sigma I), against a discriminator
+    of samples (eq 6). In every batch the ceil(tau m) rows whose codes are least like those of the
+    samples (mean cosine, eq 7) are treated as contaminated: the autoencoder is trained to reconstruct them as the mean
+    sample, and all other rows as themselves (eq 3 and 8a), while a discriminator of codes (eq 4) draws the codes
     towards N(mean, I). The score is the mean squared reconstruction error, averaged over the members.
 
-    It assumes that training rows are contaminated. On clean data every row that it mines is a normal one that it
-    learns to reconstruct badly.
+    It assumes that training rows are contaminated. On clean data it treats normal rows as contaminated and learns to
+    reconstruct them badly.
 
     Differs from the paper:
 
     * A plain autoencoder is trained first (`warm_up`), and its codes are then mapped linearly, decoder included, to
       mean (3, ..., 3) and covariance I. Cosines depend on where the origin lies, which no loss of the paper
-      determines; seen from there they measure the distance from the mean code. Without it the code discriminator,
-      which starts from codes of far smaller variance, drives the encoder to one code for all rows.
-    * The lowest similarities are mined (the text of section 3.3 sorts in the other direction); a contaminated
+      determines; after the map they measure the distance from the mean code. Without it the codes have far too small
+      a variance at first, and the code discriminator drives the encoder to one code for all rows.
+    * The lowest similarities are selected (the text of section 3.3 sorts in the other direction); a contaminated
       row's *reconstruction* is drawn to the mean sample, which gets no gradient (eq 8a as printed contains no
       reconstruction).
-    * The decoder's two losses are one step, as in eq 8, and not two, as in algorithm 1: in Adam a step of its own
-      has the size of the learning rate, however small its loss. Generators minimise -log D, not log(1 - D).
+    * The decoder's two losses are one step, as in eq 8, instead of two as in algorithm 1: a separate step
+      of Adam has the size of the learning rate, however small the loss. Generators minimise -log D, not log(1 - D).
     * `tau` can be found from the data; the learning rate starts at 1e-3, not 0.01, and falls along half a cosine.
 
     Parameters
     ----------
     tau : float or "auto"
-        Share of each batch that is taken for contaminated, from 0 to 0.5. "auto": the share of rows
-        in a second mode of suspicion, found anew after every epoch (see `second_mode`): 0 on clean rows, but also
-        where contaminants lie scattered, so that it is safe rather than strong.
+        Share of each batch that is treated as contaminated, from 0 to 0.5. "auto": the share of rows in a second
+        mode of suspicion, estimated after every epoch (see `second_mode`): 0 on clean rows, but also for scattered
+        contaminants, so that it is conservative.
     sigma : float
-        Variance of the codes that samples are made from; the standard deviation is its root.
+        Variance (not standard deviation) of the codes that samples are made from.
     warm_up : int
-        Epochs of the plain autoencoder before the game.
+        Epochs of the plain autoencoder before adversarial training.
     hidden, latent_dim
         See `assay.detectors.methods.autoencoder.Autoencoder`.
     epochs : int
-        Of the game.
+        Epochs of adversarial training.
     batch_size, learning_rate, weight_decay
         See `assay.detectors.training.loop.Schedule`; no rows are held out.
     members : int
@@ -84,8 +83,8 @@ class NormalityCalibratedAutoencoder(Autoencoder):
     Attributes
     ----------
     suspicion_ : ndarray of float32, shape (n,)
-        log(1 - similarity) of the training rows, the similarity averaged over the epochs of the game and the
-        members; not stored.
+        log(1 - similarity) of the training rows, the similarity averaged over the epochs of adversarial training
+        and the members; not stored.
     suspects_ : ndarray of bool, shape (n,)
         The share tau of them with the highest suspicion; not stored.
     tau_ : float
@@ -112,14 +111,14 @@ class NormalityCalibratedAutoencoder(Autoencoder):
         def after_epoch(epoch: int) -> None:
             game.total += _similarities(game, rows, noise)
             if self.tau == "auto":
-                game.tau.copy_(torch.tensor([second_mode(one) for one in _suspicion(game, epoch + 1)]))
+                game.tau.copy_(_second_modes(game, epoch + 1))
 
         fitting.run(
             steps(game),
             [fitting.rows],
             self._schedule(patience=None),
             network=game,
-            before=self.warm_up,
+            finished=self.warm_up,
             noise=self.latent_dim,
             after_epoch=after_epoch,
         )
@@ -141,40 +140,40 @@ class NormalityCalibratedAutoencoder(Autoencoder):
         shape = None if self.image_shape is None else (int(self.image_shape[0]), int(self.image_shape[1]))
         with torch.no_grad(), pinned_threads():
             codes = _codes(coder, rows, self.members)
-            self._require_spread(codes, TINY)
+            self._require_spread(codes, _TINY)
             place_codes(coder, codes, CENTRE)
             game = CalibrationGame(coder, self.members, rows.shape[1], self.latent_dim, shape, len(rows), self.sigma)
             game.mean.copy_(_codes(coder, rows, self.members).mean(dim=1, keepdim=True))
-            first = _similarities(game, rows, _fixed_noise(self.latent_dim))
+            similarities = _similarities(game, rows, _fixed_noise(self.latent_dim))
         initialise(game.latent_critic, fitting.streams)
         initialise(game.sample_critic, fitting.streams)
         if self.tau == "auto":
-            game.total += first
-            game.tau.copy_(torch.tensor([second_mode(one) for one in _suspicion(game, 1)]))
+            game.total += similarities
+            game.tau.copy_(_second_modes(game, 1))
             game.total.zero_()
         else:
             game.tau.fill_(float(self.tau))
         return game
 
     def _conclude(self, game: CalibrationGame, fitting: Fitting) -> None:
-        """Check the outcome of the game and keep what it says of the training rows."""
+        """Check the result of adversarial training and store suspicion and suspects of the training rows."""
         rows = torch.tensor(fitting.rows)
         with torch.no_grad(), pinned_threads():
-            self._require_spread(_codes(game.coder, rows, self.members), LEAST_SPREAD)
+            self._require_spread(_codes(game.coder, rows, self.members), _LEAST_SPREAD)
             samples = game.samples(_fixed_noise(self.latent_dim).expand(self.members, -1, -1))
             variety = samples.std(dim=1).mean(dim=1) / rows.std(dim=0).mean()
-        if float(variety.min()) < LEAST_VARIETY:
+        if float(variety.min()) < _LEAST_VARIETY:
             fitting.notes.append(
-                "generator collapse: the samples of normality are all alike (spread "
+                "generator collapse: the samples of normality are nearly equal (spread "
                 f"{float(variety.min()):.1g} of the rows'), so rows were compared with a single one"
             )
         self.tau_ = float(game.tau.mean())
-        self.suspicion_: Floats = _suspicion(game, self.epochs).mean(axis=0).astype(np.float32)
-        self.suspects_: NDArray[np.bool_] = np.zeros(len(rows), dtype=np.bool_)
-        self.suspects_[np.argsort(-self.suspicion_, kind="stable")[: math.ceil(self.tau_ * len(rows) - TINY)]] = True
+        self.suspicion_: Singles = _suspicion(game, self.epochs).mean(axis=0).astype(np.float32)
+        self.suspects_: Flags = np.zeros(len(rows), dtype=np.bool_)
+        self.suspects_[np.argsort(-self.suspicion_, kind="stable")[: math.ceil(self.tau_ * len(rows) - _TINY)]] = True
 
     def _require_spread(self, codes: Tensor, least: float) -> None:
-        """Raise `TrainingError` where a member's codes (S, n, k) hardly differ."""
+        """Raise `TrainingError` if a member's codes (S, n, k) hardly differ."""
         spread = codes.std(dim=1).mean(dim=1)
         if float(spread.min()) < least:
             raise TrainingError(
@@ -191,99 +190,104 @@ def steps(game: CalibrationGame) -> list[Step]:
     """
     coder = game.coder
 
-    def tell_samples(x: Tensor, noise: Tensor) -> Tensor:
+    def sample_critic_loss(x: Tensor, noise: Tensor) -> Tensor:
         """Loss of the discriminator of samples (eq 6)."""
         with torch.no_grad():
-            made = game.samples(noise)
-        return _discrimination(game.sample_critic(x), game.sample_critic(made))
+            samples = game.samples(noise)
+        return _discrimination(game.sample_critic(x), game.sample_critic(samples))
 
-    def tell_codes(x: Tensor, noise: Tensor) -> Tensor:
+    def code_critic_loss(x: Tensor, noise: Tensor) -> Tensor:
         """Loss of the discriminator of codes (eq 4)."""
         with torch.no_grad():
             codes = coder.encode(x)
         return _discrimination(game.latent_critic(game.mean + noise), game.latent_critic(codes))
 
-    def calibrate(x: Tensor, noise: Tensor) -> Tensor:
+    def autoencoder_loss(x: Tensor, noise: Tensor) -> Tensor:
         """Loss of the autoencoder (eq 8): (a) + (b) reach the encoder, (a) + (c) the decoder."""
-        codes, made = coder.encode(x), game.samples(noise)
+        codes, samples = coder.encode(x), game.samples(noise)
         with torch.no_grad():
-            suspect = lowest(game.similarity(codes, made), game.tau)
-            target = torch.where(suspect.unsqueeze(2), made.mean(dim=1, keepdim=True), x)
+            suspect = lowest(game.similarity(codes, samples), game.tau)
+            target = torch.where(suspect.unsqueeze(2), samples.mean(dim=1, keepdim=True), x)
             game.mean.lerp_(codes.mean(dim=1, keepdim=True).to(game.mean.dtype), MEAN_RATE)
         error = (coder.decode(codes) - target).square().sum(dim=2)
-        return error + _deception(game.latent_critic(codes)) + _deception(game.sample_critic(made))
+        return error + _deception(game.latent_critic(codes)) + _deception(game.sample_critic(samples))
 
     return [
-        Step(tell_samples, list(game.sample_critic.parameters())),
-        Step(tell_codes, list(game.latent_critic.parameters())),
-        Step(calibrate, list(coder.parameters())),
+        Step(sample_critic_loss, list(game.sample_critic.parameters())),
+        Step(code_critic_loss, list(game.latent_critic.parameters())),
+        Step(autoencoder_loss, list(coder.parameters())),
     ]
 
 
 def lowest(similarity: Tensor, tau: Tensor) -> Tensor:
     """Return which ceil(tau m) rows of each batch have the lowest similarity: (S, m) and (S,) -> bool (S, m)."""
     ranks = similarity.argsort(dim=1, stable=True).argsort(dim=1)
-    return ranks < (tau * similarity.shape[1] - TINY).ceil().unsqueeze(1)
+    return ranks < (tau * similarity.shape[1] - _TINY).ceil().unsqueeze(1)
 
 
 def second_mode(suspicion: Doubles) -> float:
     """Return the share of rows in a second mode of suspicion, above the first; 0 if there is none.
 
     A mixture of two Gaussians is fitted (expectation maximisation from the top tenth, at most 2,000 rows). It has a
-    second mode if its density falls, between the means, to under 0.8 of the lower of its values at the means. A long
-    tail is no second mode, and neither are contaminants that lie scattered: for those the share stays 0.
+    second mode if its density between the means falls below 0.8 times the smaller of its values at the means. Neither a
+    long tail nor scattered contaminants are a second mode: for those the share is 0.
 
     Parameters
     ----------
     suspicion : ndarray of shape (n,)
     """
     spread = float(suspicion.std())
-    if spread < TINY:
+    if spread < _TINY:
         return 0.0
-    values = ((suspicion - suspicion.mean()) / spread)[:: math.ceil(len(suspicion) / MOST_FITTED)]
-    upper = (values >= np.quantile(values, 1 - START)).astype(np.float64)
-    for _ in range(ROUNDS):
+    values = ((suspicion - suspicion.mean()) / spread)[:: math.ceil(len(suspicion) / _MOST_FITTED)]
+    upper = (values >= np.quantile(values, 1 - _START)).astype(np.float64)
+    for _ in range(_ROUNDS):
         shares = np.stack([1 - upper, upper])
         weights = shares.mean(axis=1)
-        if weights.min() < TINY:
+        if weights.min() < _TINY:
             return 0.0
         means = (shares * values).mean(axis=1) / weights
         moved = values - means[:, None]
-        variances = np.maximum((shares * moved**2).mean(axis=1) / weights, LEAST_VARIANCE)
+        variances = np.maximum((shares * moved**2).mean(axis=1) / weights, _LEAST_VARIANCE)
         densities = _densities(values, weights, means, variances)
         upper = densities[1] / np.maximum(densities.sum(axis=0), np.finfo(np.float64).tiny)
-    between = _densities(np.linspace(means[0], means[1], GRID), weights, means, variances).sum(axis=0)
-    apart = means[0] < means[1] and between.min() < DIP * min(between[0], between[-1])
+    between = _densities(np.linspace(means[0], means[1], _GRID), weights, means, variances).sum(axis=0)
+    apart = means[0] < means[1] and between.min() < _DIP * min(between[0], between[-1])
     return float(weights[1]) if apart and weights[1] <= MOST_TAU else 0.0
+
+
+def _second_modes(game: CalibrationGame, epochs: int) -> Tensor:
+    """Return each member's share of rows in a second mode of suspicion, of shape (S,)."""
+    return torch.tensor([second_mode(suspicion) for suspicion in _suspicion(game, epochs)])
 
 
 def _densities(values: Doubles, weights: Doubles, means: Doubles, variances: Doubles) -> Doubles:
     """Return the weighted densities of two Gaussians, without the common constant, of shape (2, n)."""
     moved = values - means[:, None]
 
-    found: Doubles = (weights / np.sqrt(variances))[:, None] * np.exp(-(moved**2) / (2 * variances[:, None]))
-    return found
+    densities: Doubles = (weights / np.sqrt(variances))[:, None] * np.exp(-(moved**2) / (2 * variances[:, None]))
+    return densities
 
 
-def _discrimination(real: Tensor, made: Tensor) -> Tensor:
+def _discrimination(real: Tensor, generated: Tensor) -> Tensor:
     """Return -log D(real) - log(1 - D(made)) of logits (S, m, 1), of shape (S, m)."""
-    return (softplus(-real) + softplus(made)).squeeze(2)
+    return (softplus(-real) + softplus(generated)).squeeze(2)
 
 
-def _deception(made: Tensor) -> Tensor:
+def _deception(generated: Tensor) -> Tensor:
     """Return -log D(made) of logits (S, m, 1), of shape (S, m)."""
-    return softplus(-made).squeeze(2)
+    return softplus(-generated).squeeze(2)
 
 
 def _fixed_noise(latent_dim: int) -> Tensor:
-    """Return the standard normals that the samples for judging all training rows are made of."""
+    """Return the standard normals for the samples that all training rows are compared with."""
     rng = np.random.default_rng(SAMPLE_SEED)
     return torch.from_numpy(rng.standard_normal((1, SAMPLES, latent_dim), dtype=np.float32))
 
 
 def _codes(coder: Coder, rows: Tensor, members: int) -> Tensor:
     """Return the codes of rows (n, d), of shape (S, n, latent_dim)."""
-    parts = [coder.encode(part.expand(members, -1, -1)) for part in rows.split(CHUNK)]  # type: ignore[no-untyped-call]
+    parts = [coder.encode(part.expand(members, -1, -1)) for part in rows.split(NETWORK_ROWS)]  # type: ignore[no-untyped-call]
     return torch.cat(parts, dim=1)
 
 
@@ -298,5 +302,5 @@ def _suspicion(game: CalibrationGame, epochs: int) -> Doubles:
     """Return log(1 - similarity) of the training rows, averaged over so many epochs, of shape (S, n)."""
     away = 1 - game.total.double().cpu().numpy() / epochs
 
-    suspicion: Doubles = np.log(np.maximum(away, TINY))
+    suspicion: Doubles = np.log(np.maximum(away, _TINY))
     return suspicion

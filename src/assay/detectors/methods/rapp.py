@@ -1,4 +1,4 @@
-"""RaPP: anomalies are what an autoencoder changes, in its input and in every hidden layer on the way to the code."""
+"""RaPP: rows that differ from their reconstruction, in the input or in hidden layers of the encoder, are anomalous."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn import functional
 
-from assay.detectors.base import Doubles, Floats
+from assay.arrays import Doubles, Singles
 from assay.detectors.methods.autoencoder import Autoencoder
 from assay.detectors.training.loop import pinned_threads
-from assay.detectors.training.neural import CHUNK, Fitting
+from assay.detectors.training.neural import NETWORK_ROWS, Fitting
 from assay.errors import TrainingError
 from assay.networks.build import Coder, autoencoder
 from assay.networks.lenet import LeNetAutoencoder, StackedConv
 from assay.networks.mlp import StackedLinear
 
-LEAST_ROWS = 10
-MOST_ROWS = 5000
-DIRECTIONS = 256
-RIDGES = 10.0 ** np.arange(-6, 1)
-LEAST_VARIANCE = 1e-12
+_LEAST_ROWS = 10
+_MOST_ROWS = 5000
+_DIRECTIONS = 256
+_RIDGES = 10.0 ** np.arange(-6, 1)
+_LEAST_VARIANCE = 1e-12
 
 
 def pathway(coder: Coder, x: Tensor) -> Tensor:
-    """Return a row and its hidden activations in every layer of the encoder, side by side.
+    """Return rows and their hidden activations in every layer of the encoder, concatenated.
 
     Parameters
     ----------
@@ -39,9 +39,9 @@ def pathway(coder: Coder, x: Tensor) -> Tensor:
     Returns
     -------
     Tensor of shape (S, n, p)
-        The row, each hidden layer after its activation function, flattened if it is made of maps, and the code.
+        The row, each hidden layer after its activation function (feature maps flattened), and the code.
     """
-    found, value = [x], x
+    activations, value = [x], x
     if isinstance(coder, LeNetAutoencoder):
         height, width = coder.image_shape
         images = x.reshape(*x.shape[:2], 1, height, width)
@@ -49,19 +49,19 @@ def pathway(coder: Coder, x: Tensor) -> Tensor:
         for layer in coder.down:
             maps = layer(maps)
             if not isinstance(layer, StackedConv):
-                found.append(maps.flatten(2))
-        value = found[-1]
+                activations.append(maps.flatten(2))
+        value = activations[-1]
     for layer in coder.encoder:
         value = layer(value)
         if not isinstance(layer, StackedLinear):
-            found.append(value)
-    return torch.cat([*found, value], dim=2)
+            activations.append(value)
+    return torch.cat([*activations, value], dim=2)
 
 
 class Whitening(nn.Module):
-    """A Gaussian of each member's differences: its leading directions, and one variance for all the others.
+    """A Gaussian of each member's differences: leading directions, and one variance for all other directions.
 
-    All of it is zero until `settle`.
+    All buffers are zero before `settle`.
 
     Parameters
     ----------
@@ -77,22 +77,22 @@ class Whitening(nn.Module):
 
     def __init__(self, members: int, width: int) -> None:
         super().__init__()
-        rank = min(width, DIRECTIONS)
+        rank = min(width, _DIRECTIONS)
         self.register_buffer("centre", torch.zeros(members, 1, width))
         self.register_buffer("directions", torch.zeros(members, width, rank))
         self.register_buffer("weights", torch.zeros(members, 1, rank))
         self.register_buffer("rest", torch.zeros(members, 1))
 
-    def settle(self, member: int, centre: Doubles, directions: Doubles, variances: Doubles, rest: float) -> None:
-        """Take over a Gaussian of one member; `rest` is the variance of the other directions."""
+    def settle(self, member: int, centre: Doubles, directions: Doubles, variances: Doubles, residual: float) -> None:
+        """Store the Gaussian of one member; `residual` is the variance of the other directions."""
         rank = directions.shape[1]
         self.centre[member, 0] = torch.from_numpy(centre)
         self.directions[member, :, :rank] = torch.from_numpy(directions)
         self.weights[member, 0, :rank] = torch.from_numpy(1.0 / variances)
-        self.rest[member] = 1.0 / rest if rank < len(centre) else 0.0
+        self.rest[member] = 1.0 / residual if rank < len(centre) else 0.0
 
     def forward(self, differences: Tensor) -> Tensor:
-        """Return squared Mahalanobis distances by p, of shape (S, n), of differences (S, n, p)."""
+        """Return squared Mahalanobis distances divided by p, of shape (S, n), of differences (S, n, p)."""
         moved = differences - self.centre
         squares = torch.bmm(moved, self.directions).square()
         beyond = (moved.square().sum(dim=2) - squares.sum(dim=2)).clamp_min(0.0)
@@ -100,7 +100,7 @@ class Whitening(nn.Module):
 
 
 class PathwayCoder(nn.Module):
-    """An autoencoder, with the whitening of its differences along the pathway if that is asked for."""
+    """An autoencoder, optionally with the whitening of its differences along the pathway."""
 
     def __init__(self, coder: Coder, members: int, n_features: int, *, whitened: bool) -> None:
         super().__init__()
@@ -133,11 +133,11 @@ class RaPP(Autoencoder):
 
     Both are averaged over the members. Training is that of `Autoencoder`.
 
-    Differs from the paper: "nap" divides by variances to which a ridge is added, a power of ten between 1e-6 and
-    1 times the mean variance, that which gives the held-out half of the rows the highest Gaussian likelihood. The
-    paper divides by the singular values as they are: with no more rows than activations that gives every training
-    row the same score, and near-zero singular values (bounded activations, constant columns) divide by rounding
-    errors. The ridge also keeps what is stored in float32 exact enough. With more than 256 activations (images)
+    Differs from the paper: "nap" adds a ridge to the variances, the power of ten between 1e-6 and 1 times the mean
+    variance with the highest Gaussian likelihood of the held-out half of the rows. The paper divides by the singular
+    values without a ridge: with at most as many rows as activations every training row then gets the same score, and
+    near-zero singular values (bounded activations, constant columns) amplify rounding errors. The ridge also makes
+    float32 precise enough for the stored arrays. With more than 256 activations (images)
     the directions beyond the 256 leading ones share one variance. At most 5,000 rows are used.
 
     Parameters
@@ -163,18 +163,18 @@ mixed_precision, compiled, seed
             for member, differences in enumerate(self._differences(fitting, network)):
                 network.whitening.settle(member, *whitening_of(differences.astype(np.float64)))
 
-    def _differences(self, fitting: Fitting, network: PathwayCoder) -> Floats:
-        """Return the differences of each member's pick of training rows, in its order, of shape (S, m, p)."""
-        if len(fitting.rows) < LEAST_ROWS:
+    def _differences(self, fitting: Fitting, network: PathwayCoder) -> Singles:
+        """Return the differences of each member's sample of training rows, in random order, of shape (S, m, p)."""
+        if len(fitting.rows) < _LEAST_ROWS:
             raise TrainingError(
-                f"{len(fitting.rows)} training rows; whitening needs at least {LEAST_ROWS}: "
+                f"{len(fitting.rows)} training rows; whitening needs at least {_LEAST_ROWS}: "
                 "give more rows, or use score: sap"
             )
-        picks = np.stack([stream.permutation(len(fitting.rows))[:MOST_ROWS] for stream in fitting.streams])
+        picks = np.stack([stream.permutation(len(fitting.rows))[:_MOST_ROWS] for stream in fitting.streams])
         with torch.inference_mode(), pinned_threads():
             parts = [network.differences(torch.from_numpy(fitting.rows[rows])) for rows in _chunks(picks)]
-        found: Floats = torch.cat(parts, dim=1).numpy()
-        return found
+        differences: Singles = torch.cat(parts, dim=1).numpy()
+        return differences
 
     def _member_scores(self, x: Tensor) -> Tensor:
         differences: Tensor = self.network_.differences(x)
@@ -184,7 +184,7 @@ mixed_precision, compiled, seed
 
 
 def _chunks(picks: NDArray[Any]) -> list[NDArray[Any]]:
-    return np.array_split(picks, -(-picks.shape[1] // CHUNK), axis=1)
+    return np.array_split(picks, -(-picks.shape[1] // NETWORK_ROWS), axis=1)
 
 
 def whitening_of(differences: Doubles) -> tuple[Doubles, Doubles, Doubles, float]:
@@ -193,7 +193,7 @@ def whitening_of(differences: Doubles) -> tuple[Doubles, Doubles, Doubles, float
     Parameters
     ----------
     differences : ndarray of shape (m, p)
-        In random order: the first half decides together with the second which ridge the variances need.
+        In random order: the ridge fitted on the first half is chosen by the likelihood of the second.
 
     Returns
     -------
@@ -205,20 +205,20 @@ def whitening_of(differences: Doubles) -> tuple[Doubles, Doubles, Doubles, float
         The differences do not vary.
     """
     half = len(differences) // 2
-    centre, directions, variances, rest, mean_variance = _spectrum(differences[:half])
+    centre, directions, variances, residual, mean_variance = _spectrum(differences[:half])
     moved = differences[half:] - centre
     squares = np.square(moved @ directions)
     beyond = (np.square(moved).sum(axis=1) - squares.sum(axis=1)).mean().clip(min=0.0)
     n_beyond = len(centre) - len(variances)
 
     def misfit(ridge: float) -> float:
-        ridged, last = variances + ridge * mean_variance, rest + ridge * mean_variance
+        ridged, last = variances + ridge * mean_variance, residual + ridge * mean_variance
         fitted = (np.log(ridged) + squares.mean(axis=0) / ridged).sum()
         return float(fitted + n_beyond * np.log(last) + beyond / last)
 
-    ridge = min(RIDGES, key=misfit)
-    centre, directions, variances, rest, mean_variance = _spectrum(differences)
-    return centre, directions, variances + ridge * mean_variance, rest + ridge * mean_variance
+    ridge = min(_RIDGES, key=misfit)
+    centre, directions, variances, residual, mean_variance = _spectrum(differences)
+    return centre, directions, variances + ridge * mean_variance, residual + ridge * mean_variance
 
 
 def _spectrum(differences: Doubles) -> tuple[Doubles, Doubles, Doubles, float, float]:
@@ -226,16 +226,16 @@ def _spectrum(differences: Doubles) -> tuple[Doubles, Doubles, Doubles, float, f
     centre = differences.mean(axis=0)
     moved = differences - centre
     total, p = float(np.square(moved).sum()) / len(moved), len(centre)
-    if total / p < LEAST_VARIANCE:
+    if total / p < _LEAST_VARIANCE:
         raise TrainingError(
             "detector 'rapp': all training rows differ from their reconstructions in the same way, so there is "
             "nothing to whiten by; check that the training rows differ, scale the features, or use score: sap"
         )
-    with threadpool_limits(limits=1):  # with another number of threads it rounds in another way
-        if p <= DIRECTIONS:
+    with threadpool_limits(limits=1):  # the number of threads changes the rounding
+        if p <= _DIRECTIONS:
             _, singular, rows = np.linalg.svd(moved, full_matrices=False)
         else:
-            _, singular, rows = randomized_svd(moved, min(DIRECTIONS, *moved.shape), random_state=0)
+            _, singular, rows = randomized_svd(moved, min(_DIRECTIONS, *moved.shape), random_state=0)
     variances = np.square(singular) / len(moved)
-    rest = max(total - float(variances.sum()), 0.0) / max(p - len(variances), 1)
-    return centre, rows.T, variances, rest, total / p
+    residual = max(total - float(variances.sum()), 0.0) / max(p - len(variances), 1)
+    return centre, rows.T, variances, residual, total / p

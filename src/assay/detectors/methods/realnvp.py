@@ -8,7 +8,8 @@ from typing import Annotated, ClassVar, cast
 from annotated_types import Ge
 from torch import Tensor
 
-from assay.detectors.base import Floats, require_fitted
+from assay.arrays import Singles
+from assay.detectors.base import require_fitted
 from assay.detectors.training.neural import Fitting, NeuralDetector
 from assay.errors import TrainingError
 from assay.networks.coupling import CouplingFlow
@@ -22,19 +23,19 @@ class RealNVP(NeuralDetector):
     """Ensemble of affine coupling flows trained by maximum likelihood.
 
     The score is the negative log-likelihood divided by the number of columns, in nats, averaged over the members
-    (Dinh, Sohl-Dickstein and Bengio 2017, eq 2-8). Early stopping watches it on held-out rows, where no row counts
-    for more than 10 nats per column: a few outlying rows would otherwise end the training after a few epochs. The
-    flow starts as the identity, and a log scale is a tanh times a learnt bound.
+    (Dinh, Sohl-Dickstein and Bengio 2017, eq 2-8). Early stopping uses it on held-out rows, clipped at 10 nats per
+    column: otherwise a few outliers would end training after a few epochs. The flow starts as the identity, and a
+    log scale is a tanh times a learnt bound.
 
-    Differs from the paper: no batch normalisation (it ties the rows of a batch together) and no multi-scale
-    architecture: columns of odd and even number take turns, images are plain rows. Training rows get Gaussian noise:
-    columns with few values, constant ones and duplicate rows have no density, and a likelihood without noise grows
-    on them without limit. The likelihood is thus that of rows blurred by `noise_scale`.
+    Differs from the paper: no batch normalisation (it makes the rows of a batch depend on each other) and no
+    multi-scale architecture: odd and even columns alternate, images are plain rows. Training rows get Gaussian
+    noise: discrete or constant columns and duplicate rows have no density, and without noise their likelihood is
+    unbounded. So the likelihood is that of rows with noise of `noise_scale`.
 
     Parameters
     ----------
     n_couplings : int
-        Couplings one after the other; two change every column once.
+        Number of couplings in sequence; two change every column once.
     hidden : sequence of int
         Widths of the dense hidden layers inside each coupling.
     noise_scale : float
@@ -49,7 +50,7 @@ class RealNVP(NeuralDetector):
     hidden: Widths = (64,)
     noise_scale: NotNegative = 0.05
 
-    def embed(self, X: Floats) -> Floats:
+    def embed(self, X: Singles) -> Singles:
         """Return every member's latent rows z of rows (n, d), of shape (S, n, d)."""
         require_fitted(self, "network_")
         return self._mapped(lambda x: self.network_(x)[0], X)
@@ -57,7 +58,7 @@ class RealNVP(NeuralDetector):
     def _build(self, n_features: int) -> CouplingFlow:
         if n_features < 2:
             raise TrainingError(
-                "detector 'realnvp' computes one half of the columns from the other, and the rows have 1 column; "
+                "detector 'realnvp' computes one half of the columns from the other, but the rows have 1 column; "
                 "give at least 2, or use kde"
             )
         return CouplingFlow(self.members, n_features, self.n_couplings, tuple(self.hidden))

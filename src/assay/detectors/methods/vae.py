@@ -1,4 +1,4 @@
-"""The variational autoencoder: rows that its decoder does not give back from their mean code are anomalous."""
+"""The variational autoencoder: rows that its decoder reconstructs badly from their mean code are anomalous."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from assay.detectors.methods.autoencoder import Autoencoder
-from assay.detectors.training.neural import CHUNK, Fitting
+from assay.detectors.training.neural import NETWORK_ROWS, Fitting
 from assay.networks.build import Coder, autoencoder
 from assay.networks.mlp import StackedLinear
 from assay.parameters import NotNegative
@@ -23,7 +23,7 @@ class VariationalCoder(nn.Module):
     Parameters
     ----------
     coder : MLPAutoencoder or LeNetAutoencoder
-        Whose codes are twice as wide as `latent_dim`: means, then log variances. Its decoder's first layer is
+        Its codes have twice the width `latent_dim`: means, then log variances. Its decoder's first layer is
         replaced by one for codes of width `latent_dim`.
     members, latent_dim : int
     """
@@ -74,21 +74,21 @@ def negative_elbo(network: VariationalCoder, x: Tensor, noise: Tensor, beta: flo
 class VariationalAutoencoder(Autoencoder):
     """Ensemble of variational autoencoders with Gaussian encoder, Gaussian decoder and standard normal prior.
 
-    Trained on the negative ELBO (`negative_elbo`). The score is the reconstruction term alone, as Ruff (2021)
-    and CADET use it, and from the mean code, not from a draw: the mean squared error of ``decode(mean)`` over the
-    columns, averaged over the members. So a row has one score.
+    Trained on the negative ELBO (`negative_elbo`). The score is only the reconstruction term, as in Ruff (2021)
+    and CADET, from the mean code instead of a draw, so that it is deterministic: the mean squared error of
+    ``decode(mean)`` over the columns, averaged over the members.
 
-    The decoder has the variance of a whole column: 1, which is that of standardised columns, and for images, whose
-    pixels lie between 0 and 1, the mean variance of the pixels of the training rows. Codes are used for directions
-    with `beta` times that variance or more, in columns that vary together, and for nothing else. Where there is no
-    such direction (independent columns) the best ELBO has codes that do not depend on the row (posterior collapse),
-    and the score is the squared distance from the mean of the training rows. That is the optimum and a usable
-    score, so it is no error, but a note says so. A smaller `beta` is a decoder of so much smaller variance.
+    The variance of the decoder is that of a column: 1 for standardised columns, and for images, whose pixels lie
+    between 0 and 1, the mean variance of the pixels of the training rows. Codes encode only directions of correlated
+    columns with at least `beta` times that variance. Without such a direction (independent columns) the best ELBO
+    has codes that do not depend on the row (posterior collapse), and the score is the squared distance from the mean
+    of the training rows. That is the optimum and a usable score, so that it is not an error, but a note reports it.
+    A smaller `beta` is equivalent to a decoder of proportionally smaller variance.
 
-    Differs from the thesis: for images the decoder's variance is that of the pixels and not 1, with which small
-    images make all posteriors collapse.
+    Differs from the thesis: for images the decoder's variance is that of the pixels instead of 1, which would make
+    all posteriors collapse for small images.
 
-    Codes (`embed`) are the means; where the posterior has collapsed they are the same for all rows.
+    Codes (`embed`) are the means; with a collapsed posterior they are the same for all rows.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ mixed_precision, compiled, seed
     def _idle(self, fitting: Fitting, network: VariationalCoder) -> list[int]:
         """Return the members none of whose latent dimensions carries `IN_USE` nats on average."""
         total: Any = 0.0
-        for chunk in torch.tensor(fitting.rows).split(CHUNK):  # type: ignore[no-untyped-call]
+        for chunk in torch.tensor(fitting.rows).split(NETWORK_ROWS):  # type: ignore[no-untyped-call]
             total = total + divergence(*network.posterior(chunk.expand(self.members, -1, -1))).sum(dim=1)
         unused = (total / len(fitting.rows) < IN_USE).all(dim=1)
         return [member for member in range(self.members) if unused[member]]

@@ -1,4 +1,4 @@
-"""Foreign code runs with one thread and seeded generators, and leaves everything as it found it."""
+"""Runs third-party code with one thread and seeded global generators, and restores the global state afterwards."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ HASH_SEED = "PYTHONHASHSEED"
 
 @contextmanager
 def isolated(path: str, seed: int) -> Iterator[None]:
-    """Let foreign code run with one thread and seeded global generators; leave those as they were found.
+    """Run third-party code with one thread and seeded global generators; restore these afterwards.
 
-    PyOD's networks draw from the global generators of Python, NumPy and torch, and seed them, some while they
-    are imported; they set PYTHONHASHSEED for later processes, too. This is the one place where the global states
-    are touched. Warnings are silenced, and what is printed goes to standard error, so that it cannot get between
-    the lines of a program's output.
+    PyOD's networks draw from the global generators of Python, NumPy and torch and seed them, some at import; they
+    also set PYTHONHASHSEED for later processes. Global states are changed only here. Warnings are silenced, and
+    prints go to standard error, so that they do not mix with a program's output.
     """
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
     with ExitStack() as stack:
@@ -69,9 +68,9 @@ def _pinned_numba() -> Iterator[None]:
     if numba is None:
         yield
         return
-    before = numba.get_num_threads()
+    threads = numba.get_num_threads()
     numba.set_num_threads(1)
     try:
         yield
     finally:
-        numba.set_num_threads(before)
+        numba.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""The probe that every detector fitted by foreign code has to pass: calibrated decisions mean nothing otherwise."""
+"""The probe of detectors fitted by third-party code: only reproducible scores can be calibrated."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from assay.detectors.base import (
-    Doubles,
-    Floats,
-)
+from assay.arrays import Doubles, Singles
 from assay.errors import TrainingError
 
 PROBE_ROWS = 32
@@ -17,42 +14,42 @@ PROBE_TOLERANCE = 1e-5
 MOST_COMPARED_ROWS = 1_000
 
 
-class Scores(Protocol):
-    """Anything that scores checked rows in float64."""
+class ScoringForm(Protocol):
+    """An object that scores checked rows in float64."""
 
-    def score(self, rows: Floats) -> Doubles:
+    def score(self, rows: Singles) -> Doubles:
         """Return scores of shape (n,); higher = more anomalous."""
         ...
 
 
-def probe_rows(rows: Floats) -> Floats:
-    """Return the few training rows, evenly spaced, that a detector is probed with."""
+def probe_rows(rows: Singles) -> Singles:
+    """Return a few evenly spaced training rows to probe a detector with."""
     return rows[:: max(1, len(rows) // PROBE_ROWS)]
 
 
-def rows_to_compare(rows: Floats) -> Floats:
-    """Return some training rows, and rows between them: a row is its own neighbour, those are not."""
+def rows_to_compare(rows: Singles) -> Singles:
+    """Return some training rows and midpoints between them, which unlike training rows are not their own neighbours."""
     some = rows[:: max(1, len(rows) // MOST_COMPARED_ROWS)]
     return np.concatenate([some, some / 2 + np.roll(some, 1, axis=0) / 2])
 
 
-def require_steady(kind: str, form: Scores, rows: Floats) -> None:
-    """Score some rows in a batch, again, and one by one, and compare.
+def require_steady(kind: str, form: ScoringForm, rows: Singles) -> None:
+    """Require equal scores of rows scored in a batch, again in a batch, and one by one.
 
-    Alone and in a batch, scores may differ by a hundred-thousandth of their size and range: the rounding of a
-    network in float32.
+    Scores of a row alone and in a batch may differ by 1e-5 of their size and range, the rounding of a float32
+    network.
 
     Raises
     ------
     TrainingError
-        The scores are not finite, not the same twice, or depend on the batch.
+        The scores are not finite, not reproducible, or depend on the batch.
     """
-    batch, again = form.score(rows), form.score(rows)
+    batch, repeated = form.score(rows), form.score(rows)
     if not np.isfinite(batch).all():
         raise TrainingError(f"detector {kind!r} gives scores that are not finite; scale the features")
-    if not np.array_equal(batch, again):
+    if not np.array_equal(batch, repeated):
         raise TrainingError(
-            f"detector {kind!r} gives the same rows other scores when asked again: it draws random numbers "
+            f"detector {kind!r} gives the same rows other scores the second time: it draws random numbers "
             "while scoring, so its scores cannot be calibrated; use another detector"
         )
     alone = np.concatenate([form.score(rows[i : i + 1]) for i in range(len(rows))])

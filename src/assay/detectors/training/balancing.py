@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-from numpy.typing import NDArray
-
-from assay.detectors.base import Labels
+from assay.arrays import Flags, Labels
 from assay.errors import TrainingError
 
 
-def balanced(kind: str, labels: Labels, batch_size: int) -> tuple[int, tuple[NDArray[np.bool_], int]]:
-    """Return how many ordinary rows a batch gets, and the labelled anomalies that join it as `companions`.
+def balanced(kind: str, labels: Labels, batch_size: int) -> tuple[int, tuple[Flags, int]]:
+    """Return the number of ordinary rows in a batch, and the `companions` that add as many labelled anomalies.
 
     Parameters
     ----------
@@ -21,7 +18,7 @@ def balanced(kind: str, labels: Labels, batch_size: int) -> tuple[int, tuple[NDA
     labels : ndarray of int8, shape (n,)
         0, 1 and -1.
     batch_size : int
-        Of ordinary rows and anomalies together.
+        Ordinary rows and anomalies together.
 
     Raises
     ------
@@ -35,5 +32,5 @@ def balanced(kind: str, labels: Labels, batch_size: int) -> tuple[int, tuple[NDA
             "1: label some (or add auxiliary anomalies), or use a detector that needs none, for instance deep_svdd"
         )
     half, n_ordinary = max(1, batch_size // 2), int((~anomalous).sum())
-    n_batches = math.ceil(n_ordinary / half)  # about equal ones, as the training loop makes them
+    n_batches = math.ceil(n_ordinary / half)  # of about equal size, as in the training loop
     return half, (anomalous, math.ceil(n_ordinary / n_batches))

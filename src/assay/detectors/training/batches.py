@@ -1,4 +1,4 @@
-"""The batches of a training: each member's rows in its own order, on the device."""
+"""Batches for training: each member's rows in its own order, on the device."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from assay.arrays import Flags, Integers
 from assay.detectors.training.updates import Schedule
 
-HELD_OUT = 0.1
+_HELD_OUT_SHARE = 0.1
 EVALUATION_ROWS = 1024
 
 
 class Batches:
-    """The rows of each member, on the device: those held out, and those of every batch of an epoch."""
+    """The held-out rows of each member, and the batches of each epoch, on the device."""
 
     def __init__(
         self,
@@ -26,14 +27,14 @@ class Batches:
         schedule: Schedule,
         streams: Sequence[np.random.Generator],
         noise: int,
-        companions: tuple[NDArray[np.bool_], int] | None,
+        companions: tuple[Flags, int] | None,
         device: torch.device,
     ) -> None:
         self.data = [torch.tensor(array, device=device) for array in data]
         self.streams, self.device, self.noise = list(streams), device, noise
         marked, self.n_companions = companions or (np.zeros(len(data[0]), dtype=np.bool_), 0)
         ordinary, self.companions = np.flatnonzero(~marked), np.flatnonzero(marked)
-        n_held = 0 if schedule.patience is None else max(1, int(HELD_OUT * len(ordinary)))
+        n_held = 0 if schedule.patience is None else max(1, int(_HELD_OUT_SHARE * len(ordinary)))
         orders = np.stack([stream.permutation(ordinary) for stream in streams])
         self.held, self.kept = torch.from_numpy(orders[:, :n_held]).to(device), orders[:, n_held:]
         self.held_noise = self._draw_noise(n_held)
@@ -43,12 +44,12 @@ class Batches:
         drawn = [stream.standard_normal((n_rows, self.noise), dtype=np.float32) for stream in self.streams]
         return torch.from_numpy(np.stack(drawn)).to(self.device)
 
-    def _draw_companions(self) -> NDArray[np.int64]:
-        """Return which companions join each batch of an epoch, of shape (S, batches * companions of one)."""
-        wanted = self.n_steps * self.n_companions
-        rounds = math.ceil(wanted / len(self.companions))
+    def _draw_companions(self) -> Integers:
+        """Return the companions of all batches of an epoch, of shape (S, batches * companions per batch)."""
+        n_needed = self.n_steps * self.n_companions
+        rounds = math.ceil(n_needed / len(self.companions))
         drawn = [
-            np.concatenate([stream.permutation(self.companions) for _ in range(rounds)])[:wanted]
+            np.concatenate([stream.permutation(self.companions) for _ in range(rounds)])[:n_needed]
             for stream in self.streams
         ]
         return np.stack(drawn)

@@ -1,4 +1,4 @@
-"""The state of a training on disk, so that an interrupted one goes on with the same result."""
+"""The state of a training on disk, so that an interrupted training can be resumed with the same result."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from assay.detectors.training.updates import Update
 from assay.parts import parse_json
 
 SECONDS_BETWEEN = 20.0
-LAYOUT = "2"  # of the file; files of another layout are passed over
+LAYOUT = "2"  # version of the file format; files of other versions are ignored
 
 
-def fingerprint(arrays: Iterable[NDArray[Any]], words: Iterable[str]) -> str:
-    """Return a hash of what a training starts from."""
-    digest = hashlib.sha256("\n".join([LAYOUT, *words]).encode())
+def fingerprint(arrays: Iterable[NDArray[Any]], texts: Iterable[str]) -> str:
+    """Return a hash of everything that a training starts from."""
+    digest = hashlib.sha256("\n".join([LAYOUT, *texts]).encode())
     for array in arrays:
         digest.update(f"{array.dtype}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
@@ -34,7 +34,7 @@ def fingerprint(arrays: Iterable[NDArray[Any]], words: Iterable[str]) -> str:
 
 
 class Resumable(Protocol):
-    """What of a training is saved, and taken over by one that goes on."""
+    """The state of a training that is saved, and restored when it is resumed."""
 
     batches: Batches
     updates: list[Update]
@@ -47,7 +47,7 @@ class Resumable(Protocol):
 
 
 class Checkpoint:
-    """A file that holds the newest saved state of one training; a state of another one is passed over.
+    """A file that holds the latest saved state of one training; the state of another training is ignored.
 
     Parameters
     ----------
@@ -62,10 +62,10 @@ class Checkpoint:
         self.saved = time.monotonic()
 
     def save(self, run: Resumable, epochs: int, *, last: bool) -> None:
-        """Save the state after so many epochs: the last one always, others every twenty seconds."""
+        """Save the state after `epochs` epochs: always after the last one, otherwise every twenty seconds."""
         if not last and time.monotonic() - self.saved < SECONDS_BETWEEN:
             return
-        about = {
+        record = {
             "key": self.key,
             "epochs": epochs,
             "streams": [stream.bit_generator.state for stream in run.batches.streams],
@@ -75,34 +75,34 @@ class Checkpoint:
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_name(self.path.name + ".tmp")
-        save_file(_tensors(run), temporary, metadata={"state": json.dumps(about)})
+        save_file(_tensors(run), temporary, metadata={"state": json.dumps(record)})
         temporary.replace(self.path)
         self.saved = time.monotonic()
 
     def load(self, run: Resumable) -> int:
-        """Take over a saved state of this training; return how many epochs it has behind it, 0 without one."""
+        """Restore the saved state of this training; return its number of finished epochs, 0 if there is none."""
         try:
             with safe_open(self.path, framework="pt") as file:
-                about = parse_json(file.metadata()["state"])
+                record = parse_json(file.metadata()["state"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError, ValueError, KeyError, TypeError):
             return 0
-        if about.get("key") != self.key:
+        if record.get("key") != self.key:
             return 0
-        _take_over(run, tensors)
-        for stream, state in zip(run.batches.streams, about["streams"], strict=True):
+        _restore(run, tensors)
+        for stream, state in zip(run.batches.streams, record["streams"], strict=True):
             stream.bit_generator.state = state
-        run.best_loss = np.array(about["best_loss"])
-        run.best_epoch = np.array(about["best_epoch"])
-        run.active = np.array(about["active"])
+        run.best_loss = np.array(record["best_loss"])
+        run.best_epoch = np.array(record["best_epoch"])
+        run.active = np.array(record["active"])
         run.first_step = False
-        return int(about["epochs"])
+        return int(record["epochs"])
 
 
 def _tensors(run: Resumable) -> dict[str, Tensor]:
-    found = {f"state.{name}": value.detach() for name, value in run.state.items()}
-    found |= {f"best.{name}": value for name, value in run.best.items()} | _moments(run)
-    return {name: value.cpu().contiguous().clone() for name, value in found.items()}
+    tensors = {f"state.{name}": value.detach() for name, value in run.state.items()}
+    tensors |= {f"best.{name}": value for name, value in run.best.items()} | _moments(run)
+    return {name: value.cpu().contiguous().clone() for name, value in tensors.items()}
 
 
 def _moments(run: Resumable) -> dict[str, Tensor]:
@@ -114,7 +114,7 @@ def _moments(run: Resumable) -> dict[str, Tensor]:
     }
 
 
-def _take_over(run: Resumable, tensors: dict[str, Tensor]) -> None:
+def _restore(run: Resumable, tensors: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, value in run.state.items():
             value.copy_(tensors[f"state.{name}"])

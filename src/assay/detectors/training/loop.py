@@ -1,9 +1,9 @@
 """The one training loop of the neural detectors.
 
 S members train as one stacked network (see `assay.networks.mlp`): each has its own stream of random numbers
-for its initial parameters, its held-out rows, its batches and its noise, its own early stopping and its own
-best parameters. So each equals the member that would have been trained alone, up to rounding. The data lie on
-the device as a whole; batches are picked from them by index.
+for its initial parameters, held-out rows, batches and noise, its own early stopping and its own best
+parameters. So each member equals one trained alone, up to rounding. All data are on the device; batches are
+selected by index.
 """
 
 from __future__ import annotations
@@ -19,26 +19,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from assay.detectors.base import Progress
+from assay.arrays import Flags, Singles
+from assay.detectors.base import EpochProgress
 from assay.detectors.training.batches import Batches
 from assay.detectors.training.checkpoints import Checkpoint, fingerprint
 from assay.detectors.training.updates import Loss, Schedule, Step, Update
 from assay.errors import ConfigError, TrainingError
 
-Losses = NDArray[np.float32]
-
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """Where and how to compute.
+    """Device and precision of a training.
 
     Attributes
     ----------
     device : torch.device
     mixed_precision : bool
-        Let a GPU compute losses in bfloat16 where that is safe; a CPU does not.
+        Compute losses in bfloat16 where that is safe; only on a GPU.
     compiled : bool
-        Let a GPU compile the losses; a CPU does not.
+        Compile the losses; only on a GPU.
     """
 
     device: torch.device
@@ -48,13 +47,13 @@ class Compute:
 
 @contextmanager
 def pinned_threads() -> Iterator[None]:
-    """Let torch use one thread inside the block, so that sums are always added in the same order."""
-    before = torch.get_num_threads()
+    """Use one torch thread inside the block, so that sums are always added in the same order."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
 
 
 def member_streams(seed: int, members: int) -> list[np.random.Generator]:
@@ -71,11 +70,11 @@ def pick_device(name: str) -> torch.device:
         "cuda" where there is no GPU.
     """
     if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device: 'cuda' asked for, but there is no GPU here; use 'auto' or 'cpu'")
+        raise ConfigError("device is 'cuda', but there is no GPU on this machine; use 'auto' or 'cpu'")
     return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else name.replace("auto", "cpu"))
 
 
-def train(
+def train_network(
     network: nn.Module,
     loss: Loss | Sequence[Step],
     data: Sequence[NDArray[Any]],
@@ -85,17 +84,17 @@ def train(
     compute: Compute,
     held_out_loss: Loss | None = None,
     noise: int = 0,
-    companions: tuple[NDArray[np.bool_], int] | None = None,
+    companions: tuple[Flags, int] | None = None,
     after_epoch: Callable[[int], None] | None = None,
-    progress: Progress | None = None,
+    progress: EpochProgress | None = None,
     checkpoint: Path | None = None,
-    about: str = "",
+    settings: str = "",
 ) -> None:
     """Train a stacked network in place; it ends on the CPU with every member's best parameters.
 
-    A seeded tenth of the rows is held out for each member. After every epoch its loss there decides whether
-    the member's parameters are kept; `Schedule.patience` epochs without a better one stop the member, and the
-    loop ends with the last member.
+    A seeded tenth of the rows is held out for each member. After every epoch the parameters of the members whose
+    held-out loss improved are kept; `Schedule.patience` epochs without improvement stop a member, and the loop
+    ends with the last member.
 
     Parameters
     ----------
@@ -112,29 +111,29 @@ def train(
         One for each of the S members.
     compute : Compute
     held_out_loss : callable, optional
-        What early stopping watches; the loss (of the last step) if not given.
+        The loss for early stopping; by default the loss of the last step.
     noise : int
         Width of standard normal noise that comes with every batch as its last array, (S, batch, noise).
         The noise of the held-out rows is the same in every epoch.
     companions : (ndarray of bool of shape (n,), int), optional
-        Marks rows that do not take part in the passes: so many of them join every batch, at its end, in an
-        order of their own, for instance labelled anomalies. They are never held out.
+        Marks rows, for instance labelled anomalies, that are not part of the passes; the given number of them is
+        appended to every batch, in a separate random order. They are never held out.
     after_epoch : callable, optional
         Called without gradients as ``after_epoch(epoch)``, counted from 0, before the held-out loss.
     progress : callable, optional
         Called as ``progress(epoch, epochs, loss)`` after every epoch, counted from 1, with the mean
-        training loss of the members that still train.
+        training loss of the members still in training.
     checkpoint : Path, optional
-        File that keeps the state of the training meanwhile. If it holds a state of this very training (data,
-        schedule, initial state and `about` are the same), it goes on from there, with the same result.
-    about : str
-        What else the result depends on, such as the constants of the loss.
+        File that keeps the state during training. If it holds a state of this training (same data, schedule, initial
+        state and `settings`), training resumes from it, with the same result.
+    settings : str
+        Everything else that the result depends on, such as the constants of the loss.
 
     Raises
     ------
     TrainingError
-        There are fewer than 2 rows that are no companions; a member's loss is not finite; or no gradient reaches a
-        member.
+        There are fewer than 2 rows without the companions; a member's loss is not finite; or a member gets no
+        gradient.
     """
     _require_rows(len(data[0]), companions)
     with pinned_threads():
@@ -142,15 +141,15 @@ def train(
         steps = [Step(loss, list(network.parameters()))] if callable(loss) else list(loss)
         batches = Batches(data, schedule, streams, noise, companions, compute.device)
         run = _Run(network, steps, held_out_loss or steps[-1].loss, batches, schedule, compute)
-        run.epochs(after_epoch, progress, _checkpoint(checkpoint, network, data, schedule, streams, about))
+        run.epochs(after_epoch, progress, _checkpoint(checkpoint, network, data, schedule, streams, settings))
         network.to("cpu")
 
 
-def _require_rows(n_rows: int, companions: tuple[NDArray[np.bool_], int] | None) -> None:
+def _require_rows(n_rows: int, companions: tuple[Flags, int] | None) -> None:
     n_ordinary = n_rows if companions is None else int((~companions[0]).sum())
     if n_ordinary < 2:
-        besides = "" if n_ordinary == n_rows else f" beside {n_rows - n_ordinary} labelled anomalies"
-        raise TrainingError(f"{n_ordinary} training rows{besides}; at least 2 are needed: give more rows")
+        excluded = "" if n_ordinary == n_rows else f" that are not labelled anomalies ({n_rows - n_ordinary} are)"
+        raise TrainingError(f"{n_ordinary} training rows{excluded}; at least 2 are needed: give more rows")
 
 
 def _checkpoint(
@@ -159,12 +158,12 @@ def _checkpoint(
     data: Sequence[NDArray[Any]],
     schedule: Schedule,
     streams: Sequence[np.random.Generator],
-    about: str,
+    settings: str,
 ) -> Checkpoint | None:
     if path is None:
         return None
     state = [value.detach().cpu().numpy() for value in network.state_dict().values()]
-    return Checkpoint(path, fingerprint([*data, *state], [about, str(schedule), *map(_stream_state, streams)]))
+    return Checkpoint(path, fingerprint([*data, *state], [settings, str(schedule), *map(_stream_state, streams)]))
 
 
 def _stream_state(stream: np.random.Generator) -> str:
@@ -172,7 +171,7 @@ def _stream_state(stream: np.random.Generator) -> str:
 
 
 class _Run:
-    """The state of one call of `train`."""
+    """The state of one call of `train_network`."""
 
     def __init__(
         self,
@@ -199,7 +198,7 @@ class _Run:
         self.first_step = True
 
     def epochs(
-        self, after_epoch: Callable[[int], None] | None, progress: Progress | None, checkpoint: Checkpoint | None
+        self, after_epoch: Callable[[int], None] | None, progress: EpochProgress | None, checkpoint: Checkpoint | None
     ) -> None:
         """Train until the last epoch or until every member has stopped, then restore the best parameters."""
         done = checkpoint.load(self) if checkpoint is not None else 0
@@ -225,7 +224,7 @@ class _Run:
 
     @torch.no_grad()
     def restore_best(self) -> None:
-        """Take back every member's best parameters."""
+        """Restore every member's best parameters."""
         for name, value in self.state.items():
             value.copy_(self.best[name])
 
@@ -236,32 +235,33 @@ class _Run:
         with torch.autocast("cuda", dtype=torch.bfloat16):
             return loss(*batch).float()
 
-    def _epoch(self) -> Losses:
-        """Take one pass over each member's rows; return the mean losses of the last step, of shape (S,)."""
+    def _epoch(self) -> Singles:
+        """Make one pass over each member's rows; return the mean losses of the last step, of shape (S,)."""
         total = torch.zeros(len(self.active), device=self.compute.device)
         self.network.train()
         for batch in self.batches.epoch():
             for loss, update in zip(self.losses, self.updates, strict=True):
                 losses = self._losses(loss, batch).mean(dim=1)
+                # The gradient of a sum over members is each member's own: no parameter belongs to two.
                 gradients = torch.autograd.grad(losses.sum(), update.parameters, allow_unused=True)
                 if self.first_step:
                     self._require_gradient(gradients)
                 update.apply(gradients)
             self.first_step = False
             total += losses.detach()
-        mean: Losses = (total / self.batches.n_steps).cpu().numpy()
+        mean: Singles = (total / self.batches.n_steps).cpu().numpy()
         return mean
 
-    def _held_out(self) -> Losses:
+    def _held_out(self) -> Singles:
         """Return the mean loss of each member on its held-out rows, of shape (S,)."""
         self.network.eval()
         with torch.no_grad():
             parts = [self._losses(self.held_out_loss, batch).sum(dim=1) for batch in self.batches.held_out()]
-        mean: Losses = (torch.stack(parts).sum(dim=0) / self.batches.held.shape[1]).cpu().numpy()
+        mean: Singles = (torch.stack(parts).sum(dim=0) / self.batches.held.shape[1]).cpu().numpy()
         return mean
 
     @torch.no_grad()
-    def _keep_best(self, held: Losses, epoch: int, patience: int) -> None:
+    def _keep_best(self, held: Singles, epoch: int, patience: int) -> None:
         better = self.active & (held < self.best_loss)
         self.best_loss[better], self.best_epoch[better] = held[better], epoch
         for name, value in self.state.items():
@@ -272,7 +272,7 @@ class _Run:
                     self.best[name][member] = value[member]
         self.active &= epoch - self.best_epoch < patience
 
-    def _require_finite(self, losses: Losses, epoch: int) -> None:
+    def _require_finite(self, losses: Singles, epoch: int) -> None:
         bad = np.flatnonzero(self.active & ~np.isfinite(losses))
         if bad.size:
             raise TrainingError(

@@ -1,4 +1,4 @@
-"""What the neural detectors share: fitting members as one network, scoring in float64, storing all members."""
+"""The base of the neural detectors: fits all members as one network, scores in float64, stores all members."""
 
 from __future__ import annotations
 
@@ -13,33 +13,30 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
+from assay.arrays import FLOAT32_MAX, Doubles, Labels, Singles
 from assay.detectors.base import (
-    FLOAT32_MAX,
-    Doubles,
-    Floats,
-    Labels,
-    Progress,
+    EpochProgress,
     check_labels,
     check_rows,
     require_fitted,
     require_varied,
-    score_rows,
+    score_in_chunks,
 )
-from assay.detectors.training.loop import Compute, member_streams, pick_device, train
+from assay.detectors.training.loop import Compute, member_streams, pick_device, train_network
 from assay.detectors.training.updates import Loss, Schedule, Step
 from assay.errors import ConfigError
 from assay.families import check_arrays, check_part, stored_parameters
 from assay.networks.mlp import initialise
-from assay.parameters import Count, Device, PositiveRates, Rates, Seed, check_parameters, plain_parameters
+from assay.parameters import Count, Device, NotNegativeRates, PositiveRates, Seed, check_parameters, plain_parameters
 from assay.parts import Part
 
-CHUNK, MEMBER_ROWS = 512, 6400  # rows at once, and members times rows: more fall out of the processor's cache
-WHERE = ("device", "mixed_precision", "compiled")
+NETWORK_ROWS, MEMBER_ROWS = 512, 6400  # rows at once, and members times rows: more do not fit the processor's cache
+DEVICE_ARGUMENTS = ("device", "mixed_precision", "compiled")
 
 
 @dataclass(frozen=True, slots=True)
 class Fitting:
-    """One call of `fit`: what its phases of training have in common.
+    """One call of `fit`: the data shared by its training phases.
 
     Attributes
     ----------
@@ -52,22 +49,22 @@ class Fitting:
         One for each member.
     compute : Compute
     total : int
-        Epochs of all phases together, for the progress.
-    about : str
-        The detector and its arguments: states of other ones are not gone on from.
+        Epochs of all phases, for the progress.
+    settings : str
+        The detector and its arguments; the saved state of other ones is not resumed.
     notes : list of str
-        Fallbacks that were taken, for the record.
+        Fallbacks that were taken, for the record of the run.
     """
 
-    rows: Floats
+    rows: Singles
     labels: Labels
     network: nn.Module
     streams: list[np.random.Generator]
     compute: Compute
     total: int
-    progress: Progress | None = None
+    progress: EpochProgress | None = None
     checkpoint: Path | None = None
-    about: str = ""
+    settings: str = ""
     notes: list[str] = field(default_factory=list)
 
     def run(
@@ -77,40 +74,40 @@ class Fitting:
         schedule: Schedule,
         *,
         network: nn.Module | None = None,
-        before: int = 0,
-        **how: Any,
+        finished: int = 0,
+        **options: Any,
     ) -> None:
-        """Train one phase; see `assay.detectors.training.loop.train` for the arguments.
+        """Train one phase; see `assay.detectors.training.loop.train_network` for the arguments.
 
         Parameters
         ----------
         network : Module, optional
             The part of the network that the phase trains, if not all of it.
-        before : int
-            Epochs of the phases before this one.
+        finished : int
+            Epochs of the previous phases.
         """
         if schedule.batch_size > len(data[0]):
             note = f"batch_size {schedule.batch_size} > {len(data[0])} training rows: every step takes all of them"
             if note not in self.notes:
                 self.notes.append(note)
 
-        def tell(epoch: int, _: int, loss: float) -> None:
+        def report(epoch: int, _: int, loss: float) -> None:
             if self.progress is not None:
-                self.progress(before + epoch, self.total, loss)
+                self.progress(finished + epoch, self.total, loss)
 
-        checkpoint = self.checkpoint and self.checkpoint.with_name(f"{self.checkpoint.name}.{before}.safetensors")
+        checkpoint = self.checkpoint and self.checkpoint.with_name(f"{self.checkpoint.name}.{finished}.safetensors")
         trained = self.network if network is None else network
-        train(
+        train_network(
             trained,
             loss,
             data,
             schedule,
             self.streams,
             compute=self.compute,
-            progress=tell,
+            progress=report,
             checkpoint=checkpoint,
-            about=self.about,
-            **how,
+            settings=self.settings,
+            **options,
         )
 
 
@@ -118,9 +115,9 @@ class Fitting:
 class NeuralDetector(BaseEstimator):  # type: ignore[misc]
     """Base of the detectors that are S stacked networks; their score is the mean of the members' scores.
 
-    A subclass declares its parameters, as those below are (whose defaults it may change), and has `kind`,
-    `_build`, `_train` and `_member_scores`. Scores are computed on the CPU in float64, wherever the members
-    were trained, and rounded once.
+    A subclass declares its parameters like those below (and may change their defaults), and defines `kind`,
+    `_build`, `_train` and `_member_scores`. Scores are computed on the CPU in float64, also for members trained on
+    a GPU, and rounded once.
 
     Parameters
     ----------
@@ -129,9 +126,9 @@ class NeuralDetector(BaseEstimator):  # type: ignore[misc]
     members : int
         S, the number of networks, which differ by their random streams.
     device : {"auto", "cpu", "cuda"}
-        Where to train; "auto" takes a GPU if there is one.
+        Where to train; "auto" uses a GPU if there is one.
     mixed_precision, compiled : bool
-        See `assay.detectors.training.loop.Compute`; they matter on a GPU only.
+        See `assay.detectors.training.loop.Compute`; used only on a GPU.
     seed : int
         Member s draws from a stream derived from (seed, s).
 
@@ -152,7 +149,7 @@ class NeuralDetector(BaseEstimator):  # type: ignore[misc]
     epochs: Count = 150
     batch_size: Count = 128
     learning_rate: PositiveRates = 3e-3
-    weight_decay: Rates = 1e-6
+    weight_decay: NotNegativeRates = 1e-6
     members: Count = 5
     device: Device = "auto"
     mixed_precision: bool = False
@@ -161,16 +158,16 @@ class NeuralDetector(BaseEstimator):  # type: ignore[misc]
 
     def fit(
         self,
-        X: Floats,
+        X: Singles,
         y: NDArray[Any] | None = None,
         *,
-        progress: Progress | None = None,
+        progress: EpochProgress | None = None,
         checkpoint: Path | None = None,
     ) -> Self:
         """Train on rows of shape (n, d) with labels of shape (n,): 0 normal, 1 anomaly, -1 unknown.
 
-        `checkpoint` is the start of the names of files that keep the state of the training meanwhile; a call
-        with the same rows and arguments goes on from them, with the same result.
+        `checkpoint` is the prefix of the files that keep the state during training; a call with the same rows and
+        arguments resumes from them, with the same result.
 
         Raises
         ------
@@ -180,7 +177,7 @@ class NeuralDetector(BaseEstimator):  # type: ignore[misc]
             The rows are not a finite array of shape (n, d), or the labels do not fit (see
             `assay.detectors.base.check_labels`).
         TrainingError
-            See `assay.detectors.training.loop.train`; also when all training rows get the same score.
+            See `assay.detectors.training.loop.train_network`; also if all training rows get the same score.
         """
         self.check()
         rows = check_rows(X)
@@ -189,33 +186,33 @@ class NeuralDetector(BaseEstimator):  # type: ignore[misc]
         streams = member_streams(self.seed, self.members)
         initialise(network, streams)
         compute = Compute(pick_device(self.device), self.mixed_precision, self.compiled)
-        about = f"{self.kind} {plain_parameters(self.get_params(deep=False))} {compute}"
-        fitting = Fitting(rows, labels, network, streams, compute, self._total_epochs(), progress, checkpoint, about)
+        settings = f"{self.kind} {plain_parameters(self.get_params(deep=False))} {compute}"
+        fitting = Fitting(rows, labels, network, streams, compute, self._total_epochs(), progress, checkpoint, settings)
         self._train(fitting)
         self._settle(network, rows.shape[1], tuple(fitting.notes))
         require_varied(self.kind, self.decision_function(rows))
         return self
 
     def check(self) -> Self:
-        """Check the constructor arguments; raises `ConfigError`."""
+        """Check the constructor arguments; raise `ConfigError`."""
         params = self.get_params(deep=False)
         check_parameters(f"detector {self.kind!r}", type(self), params)
         require_one_each(self.kind, self.members, params)
         return self
 
-    def decision_function(self, X: Floats) -> Floats:
+    def decision_function(self, X: Singles) -> Singles:
         """Return scores of shape (n,) of rows (n, d); higher = more anomalous.
 
         A score beyond float32 becomes its largest value, never infinity.
         """
         require_fitted(self, "network_")
-        return score_rows(self._mean_scores, check_rows(X, self.n_features_in_), chunk=self._chunk)
+        return score_in_chunks(self._mean_scores, check_rows(X, self.n_features_in_), chunk=self._chunk)
 
     def to_part(self) -> Part:
-        """Return the parameters of all members; where they were trained is left out."""
+        """Return the parameters of all members, without the arguments about the device."""
         require_fitted(self, "network_")
         params = plain_parameters(self.get_params(deep=False))
-        for name in WHERE:
+        for name in DEVICE_ARGUMENTS:
             del params[name]
         config = {"params": params, "n_features": self.n_features_in_, "notes": list(self.notes_)}
         state = self.network_.state_dict()
@@ -223,8 +220,8 @@ class NeuralDetector(BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def from_part(cls, part: Part) -> Self:
-        """Rebuild what `to_part` was called on."""
-        params = stored_parameters(cls, without=WHERE)
+        """Rebuild the detector from its part."""
+        params = stored_parameters(cls, without=DEVICE_ARGUMENTS)
         config = {"params": params, "n_features": Count, "notes?": tuple[str, ...]}
         check_part(part, config, {"*": "float32 ..."})
         detector = cls(**part.config["params"])
@@ -236,7 +233,7 @@ class NeuralDetector(BaseEstimator):  # type: ignore[misc]
         return detector
 
     def _build(self, n_features: int) -> nn.Module:
-        """Return the stacked network, not initialised: parameters and buffers have shape (S, ...)."""
+        """Return the stacked network, not yet initialised: parameters and buffers have shape (S, ...)."""
         raise NotImplementedError
 
     def _train(self, fitting: Fitting) -> None:
@@ -251,31 +248,31 @@ class NeuralDetector(BaseEstimator):  # type: ignore[misc]
         return self.epochs
 
     def _schedule(self, **changes: Any) -> Schedule:
-        """Return the schedule that the constructor's arguments describe, with some changes."""
-        given = {name: getattr(self, name) for name in ("epochs", "batch_size")}
-        given |= {name: per_member(getattr(self, name)) for name in ("learning_rate", "weight_decay")}
-        return Schedule(**(given | changes))
+        """Return the schedule of the constructor arguments, with some changes."""
+        settings = {name: getattr(self, name) for name in ("epochs", "batch_size")}
+        settings |= {name: per_member(getattr(self, name)) for name in ("learning_rate", "weight_decay")}
+        return Schedule(**(settings | changes))
 
     def _settle(self, network: nn.Module, n_features: int, notes: tuple[str, ...]) -> None:
-        """Keep a trained network, ready to score."""
+        """Store a trained network, ready to score."""
         self.network_: Any = network.double().eval()
         self.n_features_in_ = n_features
         self.notes_ = notes
 
     @property
     def _chunk(self) -> int:
-        return max(1, min(CHUNK, MEMBER_ROWS // self.members))
+        return max(1, min(NETWORK_ROWS, MEMBER_ROWS // self.members))
 
-    def _stacked(self, rows: Floats) -> Tensor:
+    def _stacked(self, rows: Singles) -> Tensor:
         """Return rows (n, d) in float64 for every member, of shape (S, n, d)."""
         return torch.tensor(rows, dtype=torch.float64).expand(self.members, -1, -1)
 
-    def _mean_scores(self, rows: Floats) -> Doubles:
+    def _mean_scores(self, rows: Singles) -> Doubles:
         with torch.inference_mode():
             scores: Doubles = self._member_scores(self._stacked(rows)).mean(dim=0).numpy()
         return np.clip(scores, -FLOAT32_MAX, FLOAT32_MAX)
 
-    def _mapped(self, function: Callable[[Tensor], Tensor], X: Floats) -> Floats:
+    def _mapped(self, function: Callable[[Tensor], Tensor], X: Singles) -> Singles:
         """Apply a function of stacked rows to checked rows, in chunks; return finite float32 of shape (S, n, ...)."""
         rows = check_rows(X, self.n_features_in_)
         starts = range(0, max(1, len(rows)), self._chunk)
@@ -286,16 +283,16 @@ class NeuralDetector(BaseEstimator):  # type: ignore[misc]
 
 
 def per_member(value: float | Sequence[float]) -> float | tuple[float, ...]:
-    """Return a number as it is, and one for each member as a tuple."""
+    """Return one number for all members as float, or one for each member as a tuple."""
     return tuple(value) if isinstance(value, list | tuple) else float(value)  # type: ignore[arg-type]
 
 
 def require_one_each(kind: str, members: int, params: dict[str, Any]) -> None:
-    """Raise `ConfigError` where a list of rates does not hold one number for each member."""
+    """Raise `ConfigError` if a list of rates does not have one number for each member."""
     for name in ("learning_rate", "weight_decay"):
         value = params[name]
         if isinstance(value, list | tuple) and len(value) != members:
             raise ConfigError(
-                f"detector {kind!r}: {name} lists {len(value)} numbers, and there are {members} members; "
+                f"detector {kind!r}: {name} lists {len(value)} numbers for {members} members; "
                 "give one number, or one for each member"
             )

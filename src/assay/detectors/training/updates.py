@@ -1,4 +1,4 @@
-"""How parameters are updated: for how long, how fast, by which loss, and each member at its own rate."""
+"""Parameter updates: schedule, loss and Adam steps with a learning rate for each member."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 PATIENCE = 20
-BETAS, EPS = (0.9, 0.999), 1e-8
+_BETAS, _EPS = (0.9, 0.999), 1e-8
 
 Loss = Callable[..., Tensor]
 Rate = float | Sequence[float]
@@ -19,16 +19,16 @@ Rate = float | Sequence[float]
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How long and how fast to train.
+    """Length and speed of a training.
 
     Attributes
     ----------
     epochs : int
-        At most so many passes over the training rows; early stopping may end sooner.
+        Maximum number of passes over the training rows; early stopping may end sooner.
     batch_size : int
-        Rows of one step, for each member; a larger one than there are rows means all of them.
+        Rows per step and member; more than there are rows means all of them.
     learning_rate : float, or one for each member
-        Of Adam at the first epoch; it falls to zero along half a cosine.
+        Adam's learning rate in the first epoch; it falls to zero along half a cosine.
     weight_decay : float, or one for each member
         Coefficient of Adam's L2 penalty.
     patience : int or None
@@ -43,20 +43,20 @@ class Schedule:
     patience: int | None = PATIENCE
 
     def share(self, epoch: int) -> float:
-        """Return the share of the learning rate that is left in an epoch, counted from 0."""
+        """Return the remaining share of the learning rate in an epoch, counted from 0."""
         return 0.5 * (1.0 + math.cos(math.pi * epoch / self.epochs))
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One update within each batch: some parameters, by their loss.
+    """One update within each batch: a loss and the parameters that it updates.
 
     Attributes
     ----------
     loss : callable
         As for `train`.
     parameters : sequence of Parameter
-        Those of the network that this loss updates, with moments of their own.
+        Parameters of the network that this loss updates; each step has its own moments.
     """
 
     loss: Loss
@@ -64,24 +64,24 @@ class Step:
 
 
 class Update:
-    """One step with the moments of Adam; members may have their own learning rate and weight decay.
+    """Adam with a learning rate and weight decay for each member.
 
-    It does what `torch.optim.Adam` does, to the bit, by calling its fused kernel directly: what the optimiser does
-    around that takes as long as a small network's forward pass, in every step, and a second before the first one.
-    Steps are counted for all parameters together, so that gradients should reach a parameter always or never.
+    It is bitwise equal to `torch.optim.Adam` but calls the fused kernel directly: the optimiser's overhead takes as
+    long as a small network's forward pass in every step, and a second before the first one. All parameters share
+    one step count, so that gradients must reach a parameter always or never.
 
-    Adam's step is proportional to the learning rate, so that a member with a share of the highest rate goes
-    that share of the way.
+    Adam's step is proportional to the learning rate, so that a member with a share of the highest rate takes
+    that share of the step.
 
     Attributes
     ----------
     parameters : list of Parameter
     highest : float
-        The learning rate of the first epoch, of the member with the highest one.
+        The highest learning rate of all members in the first epoch.
     rate : float
-        What it is now; to be set.
+        The current highest learning rate; set by the training loop.
     moments : dict of str to list of Tensor
-        The running "mean" and "square" of the gradients of each parameter, and the "count" of the steps.
+        The running "mean" and "square" of the gradients of each parameter, and the "count" of steps.
     """
 
     def __init__(self, step: Step, schedule: Schedule, members: int, device: torch.device) -> None:
@@ -100,23 +100,23 @@ class Update:
 
     @torch.no_grad()
     def apply(self, gradients: Sequence[Tensor | None]) -> None:
-        """Take the step by the parameters' gradients; a parameter without one (None) stays as it is."""
+        """Take one step with the parameters' gradients; parameters without gradient (None) do not change."""
         reached = [index for index, gradient in enumerate(gradients) if gradient is not None]
         parameters: list[Tensor] = [self.parameters[index] for index in reached]
-        found = [gradient.contiguous() for gradient in gradients if gradient is not None]
+        usable = [gradient.contiguous() for gradient in gradients if gradient is not None]
         if self.decays is not None:
-            decayed = zip(found, parameters, strict=True)
-            found = [gradient + _spread(self.decays, parameter) * parameter for gradient, parameter in decayed]
+            decayed = zip(usable, parameters, strict=True)
+            usable = [gradient + _spread(self.decays, parameter) * parameter for gradient, parameter in decayed]
         if self.shares is None:
-            self._adam(reached, parameters, found)
+            self._adam(reached, parameters, usable)
             return
-        before = [parameter.clone() for parameter in parameters]
-        self._adam(reached, parameters, found)
-        for parameter, old in zip(parameters, before, strict=True):
+        previous = [parameter.clone() for parameter in parameters]
+        self._adam(reached, parameters, usable)
+        for parameter, old in zip(parameters, previous, strict=True):
             parameter.copy_(old + _spread(self.shares, parameter) * (parameter - old))
 
     def _adam(self, reached: list[int], parameters: list[Tensor], gradients: list[Tensor]) -> None:
-        """Step those parameters; the kernel takes for granted that all tensors lie in order in memory."""
+        """Step the parameters; the kernel requires contiguous tensors."""
         (count,) = self.moments["count"]
         count += 1
         torch._fused_adam_(
@@ -127,15 +127,15 @@ class Update:
             [],
             [count] * len(reached),
             lr=self.rate,
-            beta1=BETAS[0],
-            beta2=BETAS[1],
+            beta1=_BETAS[0],
+            beta2=_BETAS[1],
             weight_decay=self.decay,
-            eps=EPS,
+            eps=_EPS,
             amsgrad=False,
             maximize=False,
         )
 
 
 def _spread(values: Tensor, parameter: Tensor) -> Tensor:
-    """Give values of shape (S,) the number of dimensions and the type of a parameter."""
+    """Return values of shape (S,) reshaped and cast to broadcast over a parameter."""
     return values.to(parameter.dtype).reshape(-1, *[1] * (parameter.dim() - 1))

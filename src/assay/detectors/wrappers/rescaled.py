@@ -1,4 +1,4 @@
-"""Rescaled: a detector on columns of another scale. The scale decides which columns a distance listens to."""
+"""Rescaled: a detector on rescaled columns. The scale of a column is its weight in a distance."""
 
 from __future__ import annotations
 
@@ -9,17 +9,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.detectors.base import (
-    FLOAT32_MAX,
-    Detector,
-    Doubles,
-    Floats,
-    Labels,
-    Progress,
-    check_rows,
-    latent_codes,
-    require_fitted,
-)
+from assay.arrays import FLOAT32_MAX, Doubles, Labels, Singles
+from assay.detectors.base import Detector, EpochProgress, check_rows, latent_codes, require_fitted
 from assay.detectors.wrappers.wrapper import Wrapper
 from assay.errors import InputError
 from assay.parts import Array
@@ -29,11 +20,11 @@ from assay.parts import Array
 class Rescaled(Wrapper):
     """Any detector on min-max scaled columns.
 
-    Rows reach a detector standardised: every column varies as much as any other, and a column that is nearly
-    always the same, such as a pixel at the margin, has a few enormous values. Scaled by its range it stays
-    small. Which of the two finds anomalies depends on the data, so that this is a candidate to compare.
-    Min-max after standardising is min-max of the raw columns. It fails where one wild value makes a column's
-    range, and says nothing new of images, which arrive on one common range.
+    Detectors get standardised rows: all columns have the same variance, and a nearly constant column, such as a
+    pixel at the border, has a few enormous values. Scaled by its range it has small ones. Which scale finds
+    anomalies depends on the data, so that this is a candidate to compare. Min-max after standardising equals
+    min-max of the raw columns. It fails if one outlier determines the range of a column, and changes nothing
+    for images, which have one common range.
 
     Parameters
     ----------
@@ -43,7 +34,7 @@ class Rescaled(Wrapper):
         Per column: subtract the smallest training value, divide by the range. A constant column is only
         shifted. Values outside the training range are not clipped.
     image_shape, series_shape, device, seed
-        Given to the inner detector.
+        Passed to the inner detector.
 
     Attributes
     ----------
@@ -55,21 +46,21 @@ class Rescaled(Wrapper):
     """
 
     kind: ClassVar[str] = "rescaled"
-    own: ClassVar[Mapping[str, str]] = {"minimum": "float64 n_features", "range": "float64 n_features"}
+    stored: ClassVar[Mapping[str, str]] = {"minimum": "float64 n_features", "range": "float64 n_features"}
 
     scaler: Literal["minmax"] = "minmax"
 
-    def decision_function(self, X: Floats) -> Floats:
+    def decision_function(self, X: Singles) -> Singles:
         """Return the inner detector's scores of the scaled rows, of shape (n,)."""
         require_fitted(self, "detector_")
         return self.detector_.decision_function(self._scaled(check_rows(X, self.n_features_in_)))
 
-    def embed(self, X: Floats) -> Floats:
-        """Return the inner detector's codes, of shape (S, n, k), or the scaled rows where it has no latent space."""
+    def embed(self, X: Singles) -> Singles:
+        """Return the inner detector's codes, of shape (S, n, k), or the scaled rows if it has no latent space."""
         require_fitted(self, "detector_")
         return latent_codes(self.detector_, self._scaled(check_rows(X, self.n_features_in_)))
 
-    def _fit(self, rows: Floats, labels: Labels, progress: Progress | None) -> None:
+    def _fit(self, rows: Singles, labels: Labels, progress: EpochProgress | None) -> None:
         if len(rows) == 0:
             raise InputError("there are no training rows to scale; give some")
         self.minimum_: Doubles = rows.min(axis=0).astype(np.float64)
@@ -77,7 +68,7 @@ class Rescaled(Wrapper):
         self.range_: Doubles = np.where(spread > 0, spread, 1.0)
         self.detector_ = self._new(self.seed).fit(self._scaled(rows), progress=progress)
 
-    def _scaled(self, rows: Floats) -> Floats:
+    def _scaled(self, rows: Singles) -> Singles:
         values = (rows.astype(np.float64) - self.minimum_) / self.range_
         return np.clip(values, -FLOAT32_MAX, FLOAT32_MAX).astype(np.float32)
 

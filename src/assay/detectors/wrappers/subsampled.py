@@ -10,7 +10,8 @@ import numpy as np
 from annotated_types import Ge
 from numpy.typing import NDArray
 
-from assay.detectors.base import Detector, Floats, Labels, Progress, check_rows, require_fitted
+from assay.arrays import Labels, Singles
+from assay.detectors.base import Detector, EpochProgress, check_rows, require_fitted
 from assay.detectors.wrappers.wrapper import Wrapper
 from assay.parameters import Count
 
@@ -19,13 +20,13 @@ from assay.parameters import Count
 class Subsampled(Wrapper):
     """Mean of any detector over small random samples of the training rows.
 
-    A sample of 256 rows holds two or three of 1 % contaminants: too few to be each other's five nearest
-    neighbours, so that a cluster of them no longer vouches for itself (the idea of Isolation Forest's
-    samples, Liu, Ting and Zhou 2008; for neighbours Sugiyama and Borgwardt 2013). The price is fine structure: small
-    groups of normal rows are thinned out as well. It fails once a sample holds more contaminants than the
-    inner detector's neighbourhood, for 5-NN from about 2 %.
+    With 1 % contaminants a sample of 256 rows holds two or three: too few to be each other's five nearest
+    neighbours, so that a cluster of them no longer looks dense (the idea of Isolation Forest's samples, Liu, Ting
+    and Zhou 2008; for neighbours Sugiyama and Borgwardt 2013). The price is fine structure: small groups of normal
+    rows are thinned out as well. It fails if a sample holds more contaminants than the inner detector's
+    neighbourhood, for 5-NN from about 2 %.
 
-    Members are of one kind and see equally many rows, so that their scores are averaged as they are.
+    Members have one kind and the same number of rows, so that their scores are averaged without normalisation.
 
     Parameters
     ----------
@@ -34,12 +35,12 @@ class Subsampled(Wrapper):
     samples : int
         Number of samples, and of members.
     sample_size : int
-        Rows in a sample, drawn without replacement. With no more training rows than that every member sees all
-        of them, and members differ by their seeds alone.
+        Rows in a sample, drawn without replacement. With at most that many training rows every member is fitted on
+        all of them, and members differ only by their seeds.
     image_shape, series_shape, device
-        Given to the members.
+        Passed to the members.
     seed : int
-        Draws the samples and the members' seeds; member s depends on (seed, s) alone.
+        Draws the samples and the members' seeds; member s depends only on (seed, s).
 
     Attributes
     ----------
@@ -53,7 +54,7 @@ class Subsampled(Wrapper):
     samples: Count = 20
     sample_size: Annotated[int, Ge(2)] = 256
 
-    def decision_function(self, X: Floats) -> Floats:
+    def decision_function(self, X: Singles) -> Singles:
         """Return the members' mean scores of rows (n, d), of shape (n,)."""
         require_fitted(self, "members_")
         rows = check_rows(X, self.n_features_in_)
@@ -62,7 +63,7 @@ class Subsampled(Wrapper):
             total += member.decision_function(rows)
         return np.asarray(total / len(self.members_), dtype=np.float32)
 
-    def _fit(self, rows: Floats, labels: Labels, progress: Progress | None) -> None:
+    def _fit(self, rows: Singles, labels: Labels, progress: EpochProgress | None) -> None:
         members = []
         for s in range(self.samples):
             rng = np.random.default_rng([self.seed, s])

@@ -1,4 +1,4 @@
-"""Detectors around a detector: how the inner one is named, checked, made, stored and loaded."""
+"""The base of wrappers: detectors that make, check, store and load inner detectors."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from annotated_types import Len
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
+from assay.arrays import Labels, Singles
 from assay.data.modalities.registry import modality_of_network
-from assay.detectors.base import Detector, Floats, Labels, Progress, check_labels, check_rows, require_fitted
+from assay.detectors.base import Detector, EpochProgress, check_labels, check_rows, require_fitted
 from assay.errors import ConfigError
 from assay.families import Heads, check_part, inner_part, stored_parameters
 from assay.parameters import Count, Device, ImageShape, Says, Seed, SeriesShape, check_parameters, plain_parameters
@@ -26,16 +27,16 @@ Inner = Annotated[
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Wrapper(BaseEstimator):  # type: ignore[misc]
-    """What the detectors around a detector share.
+    """Base of the detectors that wrap other detectors.
 
-    A subclass fits one or more inner detectors in `_fit`, and says in `_inner` what they are and in `_restore`
-    how they come back. One that `passes_labels` gives them the labels, and may hold a detector that learns from those.
+    A subclass fits one or more inner detectors in `_fit`, returns them in `_inner`, and takes loaded ones in
+    `_restore`. If it `passes_labels`, the inner detectors get the labels and may be ones that learn from them.
     """
 
     kind: ClassVar[str]
     passes_labels: ClassVar[bool] = False
-    own: ClassVar[Mapping[str, str]] = {}  # dtype and dimensions of its own arrays, see `assay.families.check_part`
-    uses_labels = False  # of an instance: what its inner detector does, known after `check`
+    stored: ClassVar[Mapping[str, str]] = {}  # dtype and dimensions of its own arrays, see `assay.families.check_part`
+    uses_labels = False  # as the inner detector; set by `check`
 
     detector: Inner = "knn"
     image_shape: ImageShape | None = None
@@ -43,14 +44,14 @@ class Wrapper(BaseEstimator):  # type: ignore[misc]
     device: Device = "auto"
     seed: Seed = 0
 
-    def fit(self, X: Floats, y: NDArray[Any] | None = None, *, progress: Progress | None = None) -> Self:
+    def fit(self, X: Singles, y: NDArray[Any] | None = None, *, progress: EpochProgress | None = None) -> Self:
         """Fit on rows of shape (n, d).
 
         Raises
         ------
         ConfigError
             A constructor argument is not allowed, the inner detector or one of its parameters is unknown, or it
-            learns from labels, which are not passed on.
+            learns from labels, which the wrapper does not pass on.
         InputError
             The rows are not a finite array of shape (n, d), or the labels do not fit (see
             `assay.detectors.base.check_labels`).
@@ -65,13 +66,13 @@ class Wrapper(BaseEstimator):  # type: ignore[misc]
         return self
 
     def check(self) -> Self:
-        """Check the constructor arguments, those of the inner detector too; raises `ConfigError`."""
+        """Check the constructor arguments and those of the inner detector; raise `ConfigError`."""
         check_parameters(f"detector {self.kind!r}", type(self), self.get_params(deep=False))
         self.uses_labels = self._new(self.seed).uses_labels
         return self
 
     def to_part(self) -> Part:
-        """Return the inner detectors' parts in one, every array's name led by its detector's."""
+        """Return one part with those of the inner detectors; array names are prefixed with the detector's number."""
         require_fitted(self, "n_features_in_")
         params = plain_parameters(self.get_params(deep=False))
         del params["device"]
@@ -85,22 +86,23 @@ class Wrapper(BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def from_part(cls, part: Part) -> Self:
-        """Rebuild what `to_part` was called on, without what it recorded of the training rows."""
+        """Rebuild the wrapper from its part, without its attributes about the training rows."""
         from assay.detectors.registry import load_detector
 
         heads = part.config.get("inner")
-        leads = [f"{i}." for i in range(len(heads) if isinstance(heads, list) else 0)]
-        own = {name: array for name, array in part.arrays.items() if not name.startswith(tuple(leads))}
+        prefixes = [f"{i}." for i in range(len(heads) if isinstance(heads, list) else 0)]
+        wrapper_arrays = {name: array for name, array in part.arrays.items() if not name.startswith(tuple(prefixes))}
         config = {"params": stored_parameters(cls, without=("device",)), "n_features": Count, "inner": Heads}
-        check_part(Part(part.kind, part.config, own), config, cls.own)
+        check_part(Part(part.kind, part.config, wrapper_arrays), config, cls.stored)
         wrapper = cls(**part.config["params"])
         loaded = [
-            load_detector(inner_part(part, lead, head)) for lead, head in zip(leads, part.config["inner"], strict=True)
+            load_detector(inner_part(part, prefix, head))
+            for prefix, head in zip(prefixes, part.config["inner"], strict=True)
         ]
         if {detector.n_features_in_ for detector in loaded} != {part.config["n_features"]}:
-            raise ValueError("the detectors inside it are of another width, or there are none")
+            raise ValueError("its inner detectors have another width, or there are none")
         wrapper.n_features_in_ = part.config["n_features"]
-        wrapper._restore(loaded, own)
+        wrapper._restore(loaded, wrapper_arrays)
         wrapper.uses_labels = any(detector.uses_labels for detector in loaded)
         return wrapper
 
@@ -112,25 +114,25 @@ class Wrapper(BaseEstimator):  # type: ignore[misc]
             name, params = self.detector, None
         else:
             ((name, params),) = self.detector.items()
-        made = make_detector(
+        inner = make_detector(
             name,
             params or {},
             seed=seed,
             modality=modality_of_network(self.image_shape, self.series_shape),
             device=self.device,
         )
-        if made.uses_labels and not self.passes_labels:
+        if inner.uses_labels and not self.passes_labels:
             raise ConfigError(
-                f"detector {self.kind!r} passes no labels on, and {name!r} learns from them: "
-                f"use {name!r} by itself, or another one inside"
+                f"detector {self.kind!r} does not pass labels on, and {name!r} learns from them: "
+                f"use {name!r} without the wrapper, or wrap another detector"
             )
-        return made
+        return inner
 
     def _own_arrays(self) -> dict[str, Array]:
-        """Return what the wrapper stores beside its inner detectors."""
+        """Return the arrays that the wrapper stores in addition to its inner detectors."""
         return {}
 
-    def _fit(self, rows: Floats, labels: Labels, progress: Progress | None) -> None:
+    def _fit(self, rows: Singles, labels: Labels, progress: EpochProgress | None) -> None:
         raise NotImplementedError
 
     def _inner(self) -> list[Detector]:

@@ -26,7 +26,7 @@ from assay.data.modalities.registry import (
 from assay.data.modalities.series import Series
 from assay.data.modalities.tabular import TABULAR, Tabular
 from assay.data.recipes import synthesize
-from assay.data.validation import validate
+from assay.data.validation import validate_dataset
 from assay.detectors.registry import make_detector
 from assay.errors import ConfigError, DataError, ScorerError
 from assay.parts import Part, read_part, write_part
@@ -106,7 +106,7 @@ def test_its_probes_can_be_scaled(modality: Modality) -> None:
 def test_the_version_that_its_expectations_are_learned_from_meets_them(modality: Modality, tmp_path: Path) -> None:
     dataset = Dataset(Card("small", modality, COLUMNS, "made here"), row_set())
     roles = {"train": dataset.data, "pool": dataset.data.take(np.arange(0))}
-    assert validate(learn_suite(dataset), dataset, roles, [], docs=tmp_path).success
+    assert validate_dataset(learn_suite(dataset), dataset, roles, [], docs=tmp_path).success
 
 
 @pytest.mark.parametrize("modality", EVERY, ids=lambda modality: modality.name)

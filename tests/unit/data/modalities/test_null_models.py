@@ -10,7 +10,7 @@ from assay.data.modalities.image import Image
 from assay.data.modalities.registry import load_null_model
 from assay.data.modalities.series import MAX_ORDER, AutoregressiveNull, Series
 from assay.data.modalities.tabular import TABULAR
-from assay.data.null_models import BLOCK_ROWS
+from assay.data.null_models import HARDNESS_ROWS
 from assay.errors import ConfigError, DataError, InputError, ScorerError
 from assay.parts import Part, read_part, write_part
 
@@ -61,10 +61,10 @@ def test_flat_images_are_not_hard_and_shape_is_respected():
 @pytest.mark.parametrize("modality", EVERY_MODALITY)
 def test_hardness_of_a_row_does_not_depend_on_its_batch(digits, modality):
     model = modality.null_model().fit(digits)
-    rows = np.tile(digits, (3, 1))[: BLOCK_ROWS + 3]
-    alone = np.concatenate([model.hardness(rows[i : i + 1]) for i in (0, 9, BLOCK_ROWS)])
-    np.testing.assert_array_equal(model.hardness(rows)[[0, 9, BLOCK_ROWS]], alone)
-    np.testing.assert_array_equal(model.hardness(np.asfortranarray(rows))[[0, 9, BLOCK_ROWS]], alone)
+    rows = np.tile(digits, (3, 1))[: HARDNESS_ROWS + 3]
+    alone = np.concatenate([model.hardness(rows[i : i + 1]) for i in (0, 9, HARDNESS_ROWS)])
+    np.testing.assert_array_equal(model.hardness(rows)[[0, 9, HARDNESS_ROWS]], alone)
+    np.testing.assert_array_equal(model.hardness(np.asfortranarray(rows))[[0, 9, HARDNESS_ROWS]], alone)
 
 
 @pytest.mark.parametrize("modality", EVERY_MODALITY)

@@ -133,7 +133,7 @@ def test_unscaled_rows_are_reported_when_they_break_training() -> None:
 
 
 def test_rates_for_another_number_of_members_are_refused_at_once() -> None:
-    with pytest.raises(ConfigError, match="learning_rate lists 2 numbers, and there are 5 members"):
+    with pytest.raises(ConfigError, match="learning_rate lists 2 numbers for 5 members"):
         make_detector("autoencoder", {"learning_rate": [1e-3, 1e-2]}, seed=0)
 
 

@@ -9,7 +9,7 @@ from sklearn.mixture import GaussianMixture
 
 from assay.detectors.methods.dagmm import DAGMM
 from assay.errors import TrainingError
-from assay.networks.mixture import RIDGE, Mixture, energy, moments
+from assay.networks.mixture import COVARIANCE_RIDGE, Mixture, energy, moments
 
 Floats = NDArray[np.float32]
 
@@ -45,7 +45,7 @@ def test_moments_are_weighted_means_and_covariances() -> None:
         for k in range(2):
             np.testing.assert_allclose(means[s, k], np.average(x[s], axis=0, weights=shares[s, :, k]))
             expected = np.cov(x[s].T, aweights=shares[s, :, k], ddof=0)
-            expected += RIDGE * np.diag(1 + np.diag(expected))
+            expected += COVARIANCE_RIDGE * np.diag(1 + np.diag(expected))
             np.testing.assert_allclose(covariances[s, k], expected)
 
 
@@ -58,7 +58,7 @@ def test_no_mixture_is_singular_in_float32(scale: float) -> None:
     mixture.settle(line, shares)
     found = mixture(line)
     assert torch.isfinite(found).all()
-    assert found.min() >= 0.5 * 5 * np.log(2 * np.pi * RIDGE) - 1e-3
+    assert found.min() >= 0.5 * 5 * np.log(2 * np.pi * COVARIANCE_RIDGE) - 1e-3
 
 
 def test_the_score_is_the_energy_under_the_moments_of_all_training_rows() -> None:

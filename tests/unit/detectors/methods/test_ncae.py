@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from assay.detectors.base import Suspects
 from assay.detectors.methods.ncae import NormalityCalibratedAutoencoder, lowest, second_mode, steps
-from assay.detectors.training.loop import Compute, member_streams, train
+from assay.detectors.training.loop import Compute, member_streams, train_network
 from assay.detectors.training.updates import Schedule
 from assay.errors import ConfigError, TrainingError
 from assay.networks.adversarial import CalibrationGame, place_codes
@@ -78,7 +78,7 @@ def test_each_update_touches_its_own_parameters_only() -> None:
         before = {name: value.detach().clone() for name, value in game.named_parameters()}
         schedule = Schedule(1, 100, 1e-2, 0.0, None)
         compute = Compute(torch.device("cpu"))
-        train(game, [steps(game)[number]], [rows], schedule, member_streams(0, 1), compute=compute, noise=4)
+        train_network(game, [steps(game)[number]], [rows], schedule, member_streams(0, 1), compute=compute, noise=4)
         moved = {name for name, value in game.named_parameters() if not torch.equal(value, before[name])}
         assert moved == {name for name in before if name.startswith(part)}
 

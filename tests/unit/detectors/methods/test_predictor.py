@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from assay.detectors.methods.lstm_predictor import LSTMPredictor
-from assay.detectors.training.loop import Compute, member_streams, train
+from assay.detectors.training.loop import Compute, member_streams, train_network
 from assay.detectors.training.updates import Schedule
 from assay.errors import ConfigError, TrainingError
 from assay.networks.mlp import initialise
@@ -79,11 +79,11 @@ def test_stacked_members_equal_separate_ones() -> None:
         one = RecurrentPredictor(1, (20, 1), 12, 8)
         stream = member_streams(3, 2)[member : member + 1]
         initialise(one, stream)
-        train(one, one.errors, [rows], schedule, stream, compute=compute)
+        train_network(one, one.errors, [rows], schedule, stream, compute=compute)
         separate.append(one)
     streams = member_streams(3, 2)
     initialise(both, streams)
-    train(both, both.errors, [rows], schedule, streams, compute=compute)
+    train_network(both, both.errors, [rows], schedule, streams, compute=compute)
     for name, value in both.state_dict().items():
         apart = torch.cat([one.state_dict()[name] for one in separate])
         torch.testing.assert_close(value, apart, atol=1e-5, rtol=1e-4)

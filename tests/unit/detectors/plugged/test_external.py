@@ -22,7 +22,7 @@ from assay.detectors.base import Detector
 from assay.detectors.plugged.external import External
 from assay.detectors.plugged.isolation import isolated
 from assay.detectors.plugged.probe import probe_rows, require_steady
-from assay.detectors.plugged.recipe import fitted
+from assay.detectors.plugged.specification import fitted
 from assay.detectors.registry import load_detector, make_detector, unpackageable
 from assay.errors import ConfigError, InputError, ScorerError, TrainingError
 from assay.parts import Part, read_part, write_part
@@ -236,7 +236,7 @@ def test_without_pyod_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_it_is_not_packaged() -> None:
     part = new("sklearn.svm.OneClassSVM").fit(TRAIN).to_part()
-    assert unpackageable(part) == "OneClassSVM has no array form; it is compared and calibrated, not packaged"
+    assert unpackageable(part) == "OneClassSVM has no array form; it can be compared and calibrated, not packaged"
     assert unpackageable(Part("external")) != ""
     assert unpackageable(make_detector("knn", {}, seed=0).fit(TRAIN).to_part()) == ""
 

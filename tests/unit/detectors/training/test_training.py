@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from assay.detectors.training import checkpoints
-from assay.detectors.training.loop import Compute, member_streams, pick_device, pinned_threads, train
+from assay.detectors.training.loop import Compute, member_streams, pick_device, pinned_threads, train_network
 from assay.detectors.training.updates import Schedule, Step
 from assay.errors import ConfigError, TrainingError
 from assay.networks.lenet import LeNetAutoencoder
@@ -47,7 +47,7 @@ def trained(
 ) -> dict[str, Tensor]:
     network = build(len(streams), images=how.pop("images", False))
     initialise(network, streams)
-    train(network, errors_of(network), [data], schedule, streams, compute=Compute(CPU), **how)
+    train_network(network, errors_of(network), [data], schedule, streams, compute=Compute(CPU), **how)
     return network.state_dict()
 
 
@@ -113,7 +113,7 @@ def test_a_member_keeps_its_best_epoch_and_does_not_touch_the_others() -> None:
     seen: list[int] = []
     steps = 4
     spoiling = with_noise_after(network, epoch=5, member=0, steps=steps)
-    train(
+    train_network(
         network,
         spoiling,
         [rows()],
@@ -142,7 +142,7 @@ def test_it_stops_when_no_member_gets_better() -> None:
     def worse_and_worse(batch: Tensor) -> Tensor:
         return errors(network, batch) + (0.0 if network.training else len(seen))
 
-    train(
+    train_network(
         network,
         worse_and_worse,
         [rows()],
@@ -173,7 +173,9 @@ def test_data_stay_aligned() -> None:
         assert len(torch.unique(number[0])) == number.shape[1]
         return errors(network, batch)
 
-    train(network, loss, [data, np.arange(len(data))], Schedule(2, 50, 1e-3, 0.0), streams, compute=Compute(CPU))
+    train_network(
+        network, loss, [data, np.arange(len(data))], Schedule(2, 50, 1e-3, 0.0), streams, compute=Compute(CPU)
+    )
 
 
 @pytest.mark.parametrize("n", [2, 3, 11])
@@ -190,7 +192,7 @@ def test_too_few_rows_are_refused(n: int) -> None:
 
 def test_companions_alone_are_too_few_rows() -> None:
     marked = np.arange(10) > 0
-    with pytest.raises(TrainingError, match="1 training rows beside 9 labelled anomalies; at least 2"):
+    with pytest.raises(TrainingError, match="1 training rows that are not labelled anomalies \\(9 are\\); at least 2"):
         trained(member_streams(0, 1), rows(10), companions=(marked, 4))
 
 
@@ -208,7 +210,7 @@ def test_a_loss_that_is_not_finite_names_epoch_and_member() -> None:
         return errors(network, batch) * factor
 
     with pytest.raises(TrainingError, match=r"epoch 3: the loss of member 1 is nan.*learning_rate"):
-        train(network, loss, [rows()], SCHEDULE, streams, compute=Compute(CPU))
+        train_network(network, loss, [rows()], SCHEDULE, streams, compute=Compute(CPU))
 
 
 def test_a_huge_learning_rate_is_reported_not_returned() -> None:
@@ -227,7 +229,7 @@ def test_a_member_without_gradient_is_reported() -> None:
         return errors(network, batch) * heard
 
     with pytest.raises(TrainingError, match="no gradient reaches member 2"):
-        train(network, deaf, [rows()], SCHEDULE, streams, compute=Compute(CPU))
+        train_network(network, deaf, [rows()], SCHEDULE, streams, compute=Compute(CPU))
 
 
 def test_the_learning_rate_falls_from_full_to_nothing() -> None:
@@ -252,7 +254,7 @@ def test_a_gpu_starts_from_the_same_parameters_and_gets_as_far() -> None:
         streams = member_streams(0, 2)
         network = build(2)
         initialise(network, streams)
-        train(network, errors_of(network), [rows()], SCHEDULE, streams, compute=Compute(torch.device(device)))
+        train_network(network, errors_of(network), [rows()], SCHEDULE, streams, compute=Compute(torch.device(device)))
         states[device] = network.state_dict()
     np.testing.assert_allclose(loss_of(states["cuda"], rows()), loss_of(states["cpu"], rows()), rtol=0.05)
 
@@ -313,7 +315,7 @@ def test_parameters_that_no_gradient_reached_do_not_hinder_going_on(tmp_path: Pa
             return network.encode(batch).square().mean(dim=2)  # nothing of the decoder
 
         how: dict[str, Any] = {"checkpoint": tmp_path / "state.safetensors", "progress": stop_at(epochs, seen)}
-        train(network, loss, [rows()], SCHEDULE, streams, compute=Compute(CPU), **how)
+        train_network(network, loss, [rows()], SCHEDULE, streams, compute=Compute(CPU), **how)
         return network.state_dict()
 
     whole, again = run(99, []), list[int]()
@@ -344,7 +346,7 @@ def observe(n_rows: int, **how: Any) -> list[tuple[Tensor, Tensor]]:
 
     schedule = Schedule(2, 32, 1e-3, 0.0, patience=None)
     numbers = np.arange(n_rows)
-    train(network, loss, [rows(n_rows), numbers], schedule, streams, compute=Compute(CPU), noise=3, **how)
+    train_network(network, loss, [rows(n_rows), numbers], schedule, streams, compute=Compute(CPU), noise=3, **how)
     return seen
 
 
@@ -375,7 +377,7 @@ def test_noise_takes_the_memory_of_a_batch_not_of_an_epoch() -> None:
     tracemalloc.start()
     try:
         how: dict[str, Any] = {"compute": Compute(CPU), "noise": width}
-        train(network, lambda x, noise: errors(network, x), [rows(2000)], schedule, streams, **how)
+        train_network(network, lambda x, noise: errors(network, x), [rows(2000)], schedule, streams, **how)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -389,6 +391,6 @@ def test_each_step_updates_its_own_parameters() -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
     loss = errors_of(network)
     steps = [Step(loss, list(network.decoder.parameters())), Step(loss, [network.encoder[0].weight])]
-    train(network, steps, [rows()], SCHEDULE, streams, compute=Compute(CPU))
+    train_network(network, steps, [rows()], SCHEDULE, streams, compute=Compute(CPU))
     changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {name for name in before if name.startswith("decoder")} | {"encoder.0.weight"}

@@ -156,7 +156,7 @@ def test_labels_are_refused_where_the_inner_detector_cannot_use_them() -> None:
     with pytest.raises(InputError, match="cannot use labelled anomalies"):
         plain.fit(cloud(50, seed=0), np.arange(50) % 10 == 0)
     assert not learns_from_labels(plain.fit(cloud(90, seed=0)).to_part())
-    with pytest.raises(ConfigError, match="passes no labels on, and 'cross' learns from them"):
+    with pytest.raises(ConfigError, match="does not pass labels on, and 'cross' learns from them"):
         make_detector("rescaled", {"detector": {"cross": {"detector": HSC}}}, seed=0)
 
 

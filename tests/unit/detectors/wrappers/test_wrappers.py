@@ -100,7 +100,7 @@ def test_a_wrong_inner_detector_is_refused_before_any_rows_are_there(wrapper: ty
 
 @pytest.mark.parametrize("wrapper", [Rescaled, Subsampled, Trimmed])
 def test_an_inner_detector_that_learns_from_labels_is_refused(wrapper: type[Any]) -> None:
-    with pytest.raises(ConfigError, match="passes no labels on, and 'hsc' learns from them"):
+    with pytest.raises(ConfigError, match="does not pass labels on, and 'hsc' learns from them"):
         make_detector(wrapper.kind, {"detector": "hsc"}, seed=0)
 
 

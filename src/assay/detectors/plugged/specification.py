@@ -1,4 +1,4 @@
-"""What a plugged-in estimator is fitted from, and the estimators fitted from it."""
+"""The specification of a plugged-in estimator, and the estimators fitted from it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from assay.detectors.base import (
-    Doubles,
-    Floats,
-)
+from assay.arrays import Doubles, Singles
 from assay.detectors.plugged.isolation import isolated
 from assay.errors import ConfigError, TrainingError
 
@@ -26,13 +23,13 @@ REFITS_KEPT = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """All that a plugged-in estimator is fitted from; equal ones give equal fits.
+class Specification:
+    """Everything that a plugged-in estimator is fitted from; equal specifications give equal fits.
 
     Attributes
     ----------
     path : str
-        Of the class.
+        Path of the class.
     params : str
         Constructor arguments as JSON.
     seed : int
@@ -45,34 +42,34 @@ class Recipe:
     params: str
     seed: int
     digest: str
-    rows: Floats = field(repr=False, compare=False)
+    rows: Singles = field(repr=False, compare=False)
 
     def estimator(self) -> Any:
-        """Return the estimator, not fitted.
+        """Return the unfitted estimator.
 
         Raises
         ------
         ConfigError
-            The class or a parameter is not what it should be.
+            The class cannot be imported or is not a detector, or it refuses a parameter.
         """
         with isolated(self.path, self.seed):
             cls = _find_class(self.path)
-            given = json.loads(self.params)
+            arguments = json.loads(self.params)
             names = _parameters(cls)
-            if unknown := sorted(set(given) - set(names)):
+            if unknown := sorted(set(arguments) - set(names)):
                 raise ConfigError(
                     f"detector {self.path!r} takes no parameter {unknown[0]!r}; it takes {', '.join(names) or 'none'}"
                 )
             by_run = {"random_state": self.seed, **SET_FOR_ALL}
             signature = inspect.signature(cls).parameters
             try:
-                estimator = cls(**given, **{name: by_run[name] for name in by_run if name in signature})
+                estimator = cls(**arguments, **{name: by_run[name] for name in by_run if name in signature})
             except Exception as error:
                 raise ConfigError(f"detector {self.path!r} does not take these parameters: {error}") from error
             method = _score_method(self.path)
             if not hasattr(estimator, method) or not hasattr(estimator, "fit"):
                 raise ConfigError(
-                    f"{self.path!r} is no outlier or density estimator: it has no {method}"
+                    f"{self.path!r} is not an outlier or density estimator: it has no {method}"
                     + ("; LocalOutlierFactor needs novelty: true" if "novelty" in names else "")
                 )
         return estimator
@@ -85,61 +82,65 @@ def _score_method(path: str) -> str:
 def _parameters(cls: type) -> list[str]:
     """Return the names of the constructor arguments that params.yaml may set."""
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    given = inspect.signature(cls).parameters
-    return sorted(name for name in given if given[name].kind in kinds and name not in {"random_state", *SET_FOR_ALL})
+    signature = inspect.signature(cls).parameters
+    return sorted(
+        name for name in signature if signature[name].kind in kinds and name not in {"random_state", *SET_FOR_ALL}
+    )
 
 
 def _find_class(path: str) -> Any:
     module, _, name = path.rpartition(".")
     try:
-        found = getattr(import_module(module), name, None)
+        cls = getattr(import_module(module), name, None)
     except ImportError as error:
         if path.startswith("pyod.") and find_spec("pyod") is None:
             raise ConfigError(
                 f"detector {path!r} needs PyOD, which is not installed: pip install 'assay[pyod]'"
             ) from error
         raise ConfigError(f"detector {path!r} cannot be imported: {error}") from error
-    if not isinstance(found, type) or PATH.fullmatch(found.__module__) is None:
-        raise ConfigError(f"detector {path!r}: {module} has no class {name!r} of its own; check the spelling")
-    return found
+    if not isinstance(cls, type) or PATH.fullmatch(cls.__module__) is None:
+        raise ConfigError(f"detector {path!r}: {module} defines no class {name!r}; check the spelling")
+    return cls
 
 
 class _Native:
-    """A fitted estimator that scores by itself, turned so that higher = more anomalous."""
+    """A fitted estimator whose scores are oriented so that higher = more anomalous."""
 
     def __init__(self, path: str, estimator: Any) -> None:
         self.path, self.estimator = path, estimator
 
-    def score(self, rows: Floats) -> Doubles:
+    def score(self, rows: Singles) -> Doubles:
         method = _score_method(self.path)
         try:
             scores = np.asarray(getattr(self.estimator, method)(rows.astype(np.float64)), dtype=np.float64)
         except Exception as error:
-            raise TrainingError(f"detector {self.path!r} cannot score {len(rows)} rows: {_said(error)}") from error
+            raise TrainingError(
+                f"detector {self.path!r} cannot score {len(rows)} rows: {_error_text(error)}"
+            ) from error
         if scores.shape != (len(rows),):
             raise TrainingError(f"detector {self.path!r} gives scores of shape {scores.shape} to {len(rows)} rows")
         return -scores if method == "score_samples" else scores
 
 
-def _said(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
 @lru_cache(maxsize=REFITS_KEPT)
-def fitted(recipe: Recipe) -> _Native:
-    """Fit what a recipe says; the last few are kept, so that a run refits each once.
+def fitted(specification: Specification) -> _Native:
+    """Fit an estimator by its specification; the last few are cached, so that a run refits each once.
 
     Raises
     ------
     ConfigError
-        See `Recipe.estimator`.
+        See `Specification.estimator`.
     TrainingError
-        The estimator raised whatever it did.
+        The estimator raised an error.
     """
-    estimator = recipe.estimator()
-    with isolated(recipe.path, recipe.seed):
+    estimator = specification.estimator()
+    with isolated(specification.path, specification.seed):
         try:
-            estimator.fit(recipe.rows.astype(np.float64))
+            estimator.fit(specification.rows.astype(np.float64))
         except Exception as error:
-            raise TrainingError(f"detector {recipe.path!r} cannot be fitted: {_said(error)}") from error
-    return _Native(recipe.path, estimator)
+            raise TrainingError(f"detector {specification.path!r} cannot be fitted: {_error_text(error)}") from error
+    return _Native(specification.path, estimator)
