@@ -1,4 +1,4 @@
-"""Deep SAD: Deep SVDD that learns from labelled rows too."""
+"""Deep SAD: Deep SVDD that also learns from labelled rows."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from assay.detectors.methods.hypersphere import Hypersphere, HypersphereDetector
 from assay.detectors.training.neural import Fitting
 from assay.parameters import Positive
 
-EPS = 1e-6
+_EPS = 1e-6
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class DeepSAD(HypersphereDetector):
     """Deep semi-supervised anomaly detection (Ruff 2021, eq 2.13).
 
-    Unlabelled rows add their squared distance to the centre to the loss, labelled normal rows eta times theirs,
-    and labelled anomalies eta / (squared distance + 1e-6). Batches are ordinary random ones, as in the thesis:
-    so a labelled row weighs eta times an unlabelled one, however few there are. Without labelled rows it is
-    Deep SVDD, and a note says so. The score is the squared distance to the centre (in the thesis its root),
+    The loss of an unlabelled row is its squared distance to the centre, of a labelled normal row eta times that,
+    and of a labelled anomaly eta / (squared distance + 1e-6). Batches are random, as in the thesis, so that a
+    labelled row weighs eta times an unlabelled one, however few there are. Without labelled rows it is Deep SVDD,
+    and a note reports it. The score is the squared distance to the centre (in the thesis its root),
     averaged over the members.
 
     Differs from the thesis: see `assay.detectors.methods.hypersphere.HypersphereDetector` and
@@ -31,10 +31,17 @@ class DeepSAD(HypersphereDetector):
     Parameters
     ----------
     eta : float
-        Weight of a labelled row; that of an unlabelled one is 1.
-    hidden, latent_dim, pretrain_epochs, epochs, batch_size, learning_rate, weight_decay, members, image_shape, \
-device, mixed_precision, compiled, seed
-        See `assay.detectors.methods.hypersphere.HypersphereDetector`.
+        Weight of a labelled row; an unlabelled one has weight 1.
+    hidden : sequence of int
+        Widths of the encoder's dense hidden layers, outermost first.
+    latent_dim : int
+        Width of the code.
+    pretrain_epochs : int
+        Epochs of pre-training of the encoder in an autoencoder, on all rows; 0 = none.
+    image_shape : (int, int), optional
+        Height and width of flattened images; makes the outer layers convolutional.
+    epochs, batch_size, learning_rate, weight_decay, members, device, mixed_precision, compiled, seed
+        See `assay.detectors.training.neural.NeuralDetector`.
     """
 
     kind: ClassVar[str] = "deep_sad"
@@ -49,7 +56,7 @@ device, mixed_precision, compiled, seed
 
         def loss(batch: Tensor, labels: Tensor) -> Tensor:
             distances = network(batch)
-            labelled = self.eta * torch.where(labels == 1, 1 / (distances + EPS), distances)
+            labelled = self.eta * torch.where(labels == 1, 1 / (distances + _EPS), distances)
             return torch.where(labels == -1, distances, labelled)
 
-        fitting.run(loss, [fitting.rows, fitting.labels], self._schedule(), before=self.pretrain_epochs)
+        fitting.run(loss, [fitting.rows, fitting.labels], self._schedule(), finished=self.pretrain_epochs)

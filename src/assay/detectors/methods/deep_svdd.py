@@ -13,7 +13,7 @@ from assay.detectors.methods.hypersphere import Hypersphere, HypersphereDetector
 from assay.detectors.training.neural import Fitting
 from assay.parameters import Share
 
-WARM_UP = 10
+_WARM_UP = 10
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -22,8 +22,8 @@ class DeepSVDD(HypersphereDetector):
 
     The one-class objective is the mean squared distance to the centre (eq 2.11). The soft-boundary objective
     (eq 2.10) is R^2 + mean(max(0, squared distance - R^2)) / nu: at most a share nu of the training rows lies
-    outside the radius R, and at least nu lies outside or on it (proposition 4). R^2 is solved after every epoch,
-    after a warm-up of ten epochs (or all but the last) with R = 0, as an order statistic of the distances of all
+    outside the radius R, and at least nu lies outside or on it (proposition 4). After a warm-up of ten epochs (or
+    all but the last) with R = 0, R^2 is solved after every epoch, as an order statistic of the distances of all
     training rows. The score is the squared distance to the centre, minus R^2 with a soft boundary, averaged over
     the members; the property of nu holds for each member.
 
@@ -36,9 +36,16 @@ class DeepSVDD(HypersphereDetector):
     objective : {"one-class", "soft-boundary"}
     nu : float
         Between 0 and 1; used by the soft boundary only.
-    hidden, latent_dim, pretrain_epochs, epochs, batch_size, learning_rate, weight_decay, members, image_shape, \
-device, mixed_precision, compiled, seed
-        See `assay.detectors.methods.hypersphere.HypersphereDetector`.
+    hidden : sequence of int
+        Widths of the encoder's dense hidden layers, outermost first.
+    latent_dim : int
+        Width of the code.
+    pretrain_epochs : int
+        Epochs of pre-training of the encoder in an autoencoder; 0 = none.
+    image_shape : (int, int), optional
+        Height and width of flattened images; makes the outer layers convolutional.
+    epochs, batch_size, learning_rate, weight_decay, members, device, mixed_precision, compiled, seed
+        See `assay.detectors.training.neural.NeuralDetector`.
     """
 
     kind: ClassVar[str] = "deep_svdd"
@@ -48,9 +55,9 @@ device, mixed_precision, compiled, seed
 
     def _concentrate(self, fitting: Fitting) -> None:
         network = cast(Hypersphere, fitting.network)
-        before = self.pretrain_epochs
+        finished = self.pretrain_epochs
         if self.objective == "one-class":
-            fitting.run(network.forward, [fitting.rows], self._schedule(), before=before)
+            fitting.run(network.forward, [fitting.rows], self._schedule(), finished=finished)
             return
         chunks = [x.to(fitting.compute.device) for x in passes(fitting.rows, self.members)]
 
@@ -58,11 +65,11 @@ device, mixed_precision, compiled, seed
             return network.radius + torch.relu(network(batch) - network.radius) / self.nu
 
         def solve(epoch: int) -> None:
-            if epoch + 1 >= min(WARM_UP, self.epochs):
+            if epoch + 1 >= min(_WARM_UP, self.epochs):
                 network.eval()
                 network.radius.copy_(solve_radius(torch.cat([network(x) for x in chunks], dim=1), self.nu))
 
-        fitting.run(loss, [fitting.rows], self._schedule(), before=before, after_epoch=solve)
+        fitting.run(loss, [fitting.rows], self._schedule(), finished=finished, after_epoch=solve)
 
     def _member_scores(self, x: Tensor) -> Tensor:
         return cast(Tensor, self.network_(x) - self.network_.radius)

@@ -17,27 +17,35 @@ from assay.detectors.training.neural import Fitting
 class HSC(HypersphereDetector):
     """Hypersphere classifier (Ruff 2021, eq 2.20, with the pseudo-Huber distance h = sqrt(|z|^2 + 1) - 1).
 
-    Cross-entropy with the probability exp(-h) of being normal: rows not labelled as anomalies lose h, labelled
-    anomalies -log(1 - exp(-h)). It needs rows with label 1; they may be auxiliary ones from another dataset
-    (outlier exposure). The score is h, averaged over the members; for one member it ranks as the thesis's |z|^2.
+    Cross-entropy with the probability exp(-h) of being normal: the loss is h for rows not labelled as anomalies
+    and -log(1 - exp(-h)) for labelled anomalies. It needs rows with label 1; they may be auxiliary ones from another
+    dataset (outlier exposure). The score is h, averaged over the members; with one member it ranks as |z|^2, the
+    score of the thesis.
 
-    Differs from the thesis: every batch holds as many anomalies as other rows, which stands in place of eta;
-    labelled normal rows count as unlabelled ones; z is the code minus a centre that is placed as in Deep SVDD (the
-    thesis makes it the bias of the output layer). For the schedule and the networks see
+    Differs from the thesis: every batch has as many anomalies as other rows, instead of the weight eta; labelled
+    normal rows count as unlabelled ones; z is the code minus a centre placed as in Deep SVDD (in the thesis the
+    bias of the output layer). For the schedule and the networks see
     `assay.detectors.methods.hypersphere.HypersphereDetector` and `assay.networks.encoders`.
 
     Parameters
     ----------
-    hidden, latent_dim, pretrain_epochs, epochs, batch_size, learning_rate, weight_decay, members, image_shape, \
-device, mixed_precision, compiled, seed
-        See `assay.detectors.methods.hypersphere.HypersphereDetector`; half of a batch are labelled anomalies.
+    hidden : sequence of int
+        Widths of the encoder's dense hidden layers, outermost first.
+    latent_dim : int
+        Width of the code.
+    pretrain_epochs : int
+        Epochs of pre-training of the encoder in an autoencoder, on all rows; 0 = none.
+    image_shape : (int, int), optional
+        Height and width of flattened images; makes the outer layers convolutional.
+    epochs, batch_size, learning_rate, weight_decay, members, device, mixed_precision, compiled, seed
+        See `assay.detectors.training.neural.NeuralDetector`; half of a batch are labelled anomalies.
     """
 
     kind: ClassVar[str] = "hsc"
     uses_labels: ClassVar[bool] = True
 
     def _train(self, fitting: Fitting) -> None:
-        balanced(self.kind, fitting.labels, self.batch_size)
+        balanced(self.kind, fitting.labels, self.batch_size)  # raises before the pre-training if labels are missing
         super()._train(fitting)
 
     def _concentrate(self, fitting: Fitting) -> None:
@@ -49,8 +57,8 @@ device, mixed_precision, compiled, seed
             return torch.where(labels == 1, anomaly_loss(h), h)
 
         schedule = self._schedule(batch_size=half)
-        before = self.pretrain_epochs
-        fitting.run(loss, [fitting.rows, fitting.labels], schedule, before=before, companions=companions)
+        finished = self.pretrain_epochs
+        fitting.run(loss, [fitting.rows, fitting.labels], schedule, finished=finished, companions=companions)
 
     def _member_scores(self, x: Tensor) -> Tensor:
         return pseudo_huber(self.network_(x))
