@@ -91,4 +91,5 @@ def _ranks(labels: NDArray[np.integer[Any]], scores: Floats) -> Integers:
     classes = set(np.unique(labels).tolist())
     if classes != {0, 1} or np.isnan(scores).any():
         raise DataError(f"labels {sorted(classes)}, {np.isnan(scores).sum()} NaN scores; give both 0 and 1, and no NaN")
+    # scikit-learn refuses infinite scores; ranking metrics depend on the order alone.
     return np.unique(scores, return_inverse=True)[1].astype(np.int64)

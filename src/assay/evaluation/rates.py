@@ -97,6 +97,7 @@ def histogram(p_values: Floats, references: References | None) -> BandedRates:
     Bins end at multiples of 1 / (m + 1), where m is the size of the largest reference, so that expected shares are
     exact.
     """
+    # Without references the possible p-values are unknown; 10^6 of them do not move the edges of 20 bins visibly.
     values = 10**6 if references is None else max(references.sizes) + 1
     whole = np.unique(np.linspace(0, values, min(HISTOGRAM_BINS, values) + 1).round())
     ends = (whole / values).tolist()
@@ -136,6 +137,7 @@ def uniformity(p_values: Floats, references: References, *, seed: int) -> Unifor
     for reference, m in enumerate(references.sizes):
         n = int((references.of_row == reference).sum())
         ranks = [_rank(m, level) for level in levels.tolist()]
+        # Normalised gamma variables are Dirichlet distributed.
         widths = rng.standard_gamma(np.diff([0, *ranks, m + 1]), size=(_DRAWS, levels.size + 1))
         counts = rng.multinomial(n, widths / widths.sum(axis=1, keepdims=True))
         drawn += np.cumsum(counts, axis=1)[:, :-1]

@@ -216,6 +216,7 @@ def select_candidate(
         if folds:
             reasons.append(_decision_fault(folds[ships_at], second, eps, alpha))
         results.append(_describe(candidate, "; ".join(filter(None, reasons)), folds, strata, second))
+        # The start value counts for candidates without scores: an empty sum would be 0, not an array.
         detections.append(sum((fold.detections for fold in folds.values()), np.zeros(n_anomalies, dtype=np.int64)))
     results = _mark_ties(results, detections)
     tied = [index for index, result in enumerate(results) if result.tied]

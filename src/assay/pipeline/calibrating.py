@@ -100,7 +100,7 @@ def calibrate(
             write_part(out / "reference" / level, "ratio", stage.ratio.to_part())
         for choice in candidates.trained(level, failures):
             progress(f"{choice.label} at {level}", 0.0)
-            stage.load_detector(choice.label)
+            stage.use_detector(choice.label)
             for adapter_choice in candidates.adapters:
                 name = candidate_name(choice.label, adapter_choice.label)
                 adapter, evidence = stage.adapter(adapter_choice)
@@ -170,7 +170,7 @@ class _Level:
             except DataError as error:
                 raise DataError(f"{error} (`assay reweight --clear` ends the weighting)") from error
 
-    def load_detector(self, label: str) -> None:
+    def use_detector(self, label: str) -> None:
         """Make a detector the current one, and compute its outputs."""
         from assay.calibration.adapters.outputs import observe
         from assay.detectors.registry import load_detector

@@ -55,6 +55,7 @@ def evaluate(
             )
     failures = read_failures(trained)
     table = []
+    # Stable: rows without a time keep their order.
     order = np.argsort(normals.rows["time"].to_numpy(dtype=object), kind="stable")
     for level in levels_of(trained):
         p_values = {}

@@ -67,6 +67,7 @@ def train(
     seconds: dict[str, dict[str, float]] = {}
     jobs = [(level, choice) for level in levels_of(contaminated) for choice in detectors]
     for number, (level, choice) in enumerate(jobs):
+        # Jobs go level by level: the first detector of a level fits its scaler and null model for all of them.
         if choice is detectors[0]:
             scaler, null_model = _scale_level(dataset_card, level_rows(train, contaminated, level), out / level)
         detector = make_detector(

@@ -296,6 +296,7 @@ def load_scorer(folder: Path) -> Scorer:
         raise TamperedError(
             f"{folder / HEAD} was changed: its hash begins with {version}, not with {folder.name}; nothing was loaded"
         )
+    # All hashes are checked before any file is parsed.
     if messages := check_files(folder):
         raise TamperedError(f"{messages[0]}; the scorer is not the one that was packaged, and nothing was loaded")
     heads = head["parts"] if isinstance(head.get("parts"), dict) else {}

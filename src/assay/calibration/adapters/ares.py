@@ -20,7 +20,7 @@ from assay.parts import Part
 _MIN_ROWS = 20
 FEWEST_NEIGHBOURS = 10
 MOST_CONTAMINATION = 0.25
-LARGEST = float(np.finfo(np.float32).max)
+LARGEST = float(np.finfo(np.float32).max)  # adapted scores are stored and compared in float32
 ARRAYS = {
     "units": "float64 members",
     "errors": "float64 n",
@@ -126,7 +126,7 @@ class Ares:
         errors, latents = self._sample(_check_scores(outputs.scores), _check_latents(outputs))
         self.units_ = np.array([_unit(codes) for codes in latents])
         self.fallback_ = _degenerate(len(errors), self.units_)
-        self.units_[self.units_ == 0] = 1.0
+        self.units_[self.units_ == 0] = 1.0  # all codes of such a member are equal
         self.k_, self.index_ = 0, None
         self.errors_ = self.reach_ = self.density_ = np.zeros(0)
         terms = np.stack([errors, np.zeros_like(errors)])

@@ -130,6 +130,7 @@ def _compare(
     outputs, probes = _remember(outputs), {kind: _remember(kind_outputs) for kind, kind_outputs in probes.items()}
     plain = _judge(candidates[NONE], outputs, probes, folds)
     results: dict[str, dict[str, Any]] = {}
+    # Bonferroni correction: the candidates share the error probability.
     limit = NormalDist().inv_cdf(1 - (1 - _CONFIDENCE) / max(len(candidates) - 1, 1))
     for name in candidates:
         if name == NONE:

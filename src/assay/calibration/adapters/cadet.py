@@ -103,6 +103,7 @@ class Cadet:
         """
         scores, hardness = self._sample(_check(outputs.scores), _check(outputs.hardness))
         self.fallback_ = _degenerate(scores, hardness)
+        # The standard deviation of equal values can be a rounding error instead of 0, hence the range is tested.
         self.hardness_mean_, self.hardness_std_ = (
             float(hardness.mean()),
             float(np.ptp(hardness) and hardness.std()),
@@ -118,6 +119,7 @@ class Cadet:
         else:
             self.knots_ = _place_knots(hardness)
             curves = _fit_curves(standardised, hardness, self.knots_, levels)
+        # Crossing quantiles are sorted into the order of their levels; `quantile` need not be the highest.
         curves[:, np.argsort(levels, kind="stable")] = np.sort(curves, axis=1)
         self.curves_ = centre + unit * curves
         return self

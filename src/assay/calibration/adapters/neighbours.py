@@ -86,6 +86,7 @@ class Grid:
         """Return the grid for rows of shape (n, d)."""
         centre = np.median(rows, axis=0).astype(np.float64)
         norms = np.sqrt(np.square(rows - centre).sum(axis=1))
+        # The median is 0 if more than half of the rows are equal.
         usual = float(np.median(norms)) or float(norms.mean())
         bits = min(MOST_BITS, (BITS - 2 - int(np.ceil(np.log2(len(centre))))) // 2)
         reach = float(np.clip(4 * norms.max(), 16 * usual, 1024 * usual))
@@ -140,6 +141,7 @@ class Neighbours:
         """Index rows of shape (n, d), all finite, for searches of k < n; the seed draws pivots and the sample."""
         grid = Grid.fit(rows)
         points = grid.snap(rows)
+        # One pivot whose list holds every row: the search is exact.
         exact = cls(k, grid, points, points[:1], np.arange(len(rows), dtype=np.int32)[None])
         if len(rows) <= MOST_EXACT:
             return exact
@@ -169,6 +171,7 @@ class Neighbours:
             "grid": size,
             "points": self.points,
             "pivots": self.pivots,
+            # The list of an exact search holds every row: it need not be stored.
             "lists": self.lists if not self.is_exact else self.lists[:, :0],
         }
 
@@ -185,6 +188,7 @@ class Neighbours:
 
     def _search(self, points: Singles, use: Callable[[Neighbourhoods], None], *, stored: bool) -> None:
         nearest_pivot = _nearest(points, self.pivots)
+        # Rows that share a pivot are searched together, one matrix product for each block; blocks bound the memory.
         order = np.argsort(nearest_pivot, kind="stable")
         ends = np.searchsorted(nearest_pivot[order], np.arange(len(self.pivots) + 1))
         size = max(_BLOCK_ROWS, _BLOCK_DISTANCES // self.lists.shape[1])
@@ -226,6 +230,7 @@ class Neighbours:
                 row_ranks[:] = np.searchsorted(np.sort(to_pivot), to_pivot[neighbours], side="right")
 
         in_threads(rank, _slices(len(sample), _BLOCK_ROWS), len(self.points))
+        # One more than k, since a stored row finds itself in its list and is left out.
         return max(int(np.quantile(ranks, RECALL, method="inverted_cdf")), self.k + 1)
 
     def _lists(self, pivots: Singles, length: int) -> Indices:
@@ -252,6 +257,7 @@ def _spread_pivots(points: Singles, n_pivots: int, rng: np.random.Generator) -> 
         order = np.argsort(nearest, kind="stable")
         used_pivots, starts, counts = np.unique(nearest[order], return_index=True, return_counts=True)
         sums = np.add.reduceat(sample[order].astype(np.float64), starts, axis=0)
+        # Rounded to the grid, so that distances to pivots are exact, too; a pivot without rows stays where it is.
         pivots[used_pivots] = np.rint(sums / counts[:, None])
     return pivots
 

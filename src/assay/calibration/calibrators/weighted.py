@@ -25,7 +25,7 @@ from assay.families import Family, check_part
 from assay.parameters import Count, NotNegative
 from assay.parts import Part
 
-TOTAL_BITS = 51
+TOTAL_BITS = 51  # of the sum of weights; rounding up adds at most 1 per row, so sums stay exact in float64
 CLIP = 50.0
 _MIN_ROWS = 20
 ROWS_PER_COLUMN = 10
@@ -86,6 +86,7 @@ class WeightedCalibrator:
                 f"weights of shape {weights.shape} with sum {total:g} for {rounded.size} scores; give one for each, "
                 "finite, none negative, not all 0"
             )
+        # A stable sort of shuffled rows puts equal scores in random order.
         shuffled = np.random.default_rng(seed).permutation(rounded.size)
         order = shuffled[np.argsort(rounded[shuffled], kind="stable")]
         exponent = math.frexp(total)[1] - TOTAL_BITS

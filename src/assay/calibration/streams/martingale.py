@@ -110,6 +110,7 @@ class SimpleJumper:
             none = kept * none + spread
             large = (kept * large + spread) * (0.5 + p)
             idle -= released
+            # Shares are normalised to 1 and the gain is added to the logarithm, so that nothing can overflow.
             gain = small + none + large + idle
             small, none, large, idle = small / gain, none / gain, large / gain, idle / gain
             log += math.log(gain)
@@ -167,6 +168,7 @@ class Power:
     def update(self, p_values: Doubles) -> Doubles:
         """Bet on p-values; see `SimpleJumper.update`."""
         logs = [math.log(max(p, _SMALLEST)) for p in check_p_values(p_values).tolist()]
+        # Blocks bound the memory: a bet holds arrays of 19 columns.
         blocks = [self._bet(logs[start : start + _BLOCK_ROWS]) for start in range(0, len(logs), _BLOCK_ROWS)]
         return np.concatenate([np.empty(0), *blocks])
 

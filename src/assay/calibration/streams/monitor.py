@@ -19,7 +19,7 @@ from assay.parts import Array, Part
 
 _BLOCK_ROWS = 128
 EDGE_SHARE = 4
-DRAWS_PER_COUNT = 4
+DRAWS_PER_COUNT = 4  # Philox makes four numbers of 64 bits for each value of its counter
 
 
 class AllScores:
@@ -42,6 +42,7 @@ class AllScores:
             block = scores[start : start + _BLOCK_ROWS]
             rows = slice(start, start + block.size)
             above[rows], equal[rows] = _among_themselves(block)
+            # Sorted, the block becomes the next run, and searches pass through each run in order.
             order = np.argsort(block, kind="stable") + start
             for run in self._runs:
                 ends = np.searchsorted(run, scores[order], side="right")
@@ -103,13 +104,14 @@ class BinnedScores:
             above[rows], equal[rows] = _among_themselves(block)
             above[rows] += self.size - np.cumsum(self._counts)[block]
             equal[rows] += self._counts[block]
+            # Only now, since scores of this block were ranked among themselves above.
             self._counts += np.bincount(block, minlength=self._counts.size)
             self.size += block.size
         return above, equal
 
     def to_part(self) -> Part:
         """Return edges and counts as a part."""
-        return Part("binned", {}, {"edges": self._edges, "counts": self._counts.copy()})
+        return Part("binned", {}, {"edges": self._edges, "counts": self._counts.copy()})  # counts change in place
 
     @classmethod
     def from_part(cls, part: Part) -> Self:
@@ -341,6 +343,7 @@ def _among_themselves(values: NDArray[Any]) -> tuple[Integers, Integers]:
 
 def _uniforms(seed: int, first: int, n: int) -> Doubles:
     """Return n numbers in (0, 1); row i of the stream gets the same number in every batch."""
+    # Starting at the counter of the first row gives each row its number without drawing those of earlier rows.
     generator = np.random.Philox(seed, counter=first // DRAWS_PER_COUNT)
     skipped = first % DRAWS_PER_COUNT
     raw = generator.random_raw(skipped + n)[skipped:]
@@ -349,5 +352,6 @@ def _uniforms(seed: int, first: int, n: int) -> Doubles:
 
 
 def _round(scores: Floats) -> Singles:
+    # Scores beyond float32 become infinite, and are ranked as such.
     with np.errstate(over="ignore"):
         return np.asarray(scores, dtype=np.float32)
