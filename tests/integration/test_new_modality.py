@@ -18,7 +18,7 @@ from assay.data.modalities.base import Modality, RawDataset
 from assay.data.modalities.registry import MODALITIES
 from assay.data.public_sets import load_named
 from assay.data.quarantine import ensure_quarantine
-from assay.data.ranges import Expectation, column_entries, entry
+from assay.data.ranges import Expectation, column_expectations, expectation
 from assay.data.scaling import Scaler, Standard
 from assay.data.target import ensure_target
 from assay.errors import DataError, ScorerError, ValidationFailedError
@@ -89,8 +89,8 @@ class Counts(Modality):
         return np.maximum(super().bounds(X), 0.0)
 
     def expectations(self, columns: tuple[str, ...], features: NDArray[np.float32]) -> list[Expectation]:
-        least = [entry("expect_column_values_to_be_between", column=name, min_value=0) for name in columns]
-        return column_entries(columns, features) + least
+        least = [expectation("expect_column_values_to_be_between", column=name, min_value=0) for name in columns]
+        return column_expectations(columns, features) + least
 
 
 @pytest.fixture

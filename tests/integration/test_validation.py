@@ -35,7 +35,7 @@ class Data:
     roles: dict[str, RowSet]
     levels: list[LevelRows]
 
-    def validate_dataset(self, docs: Path) -> Summary:
+    def validate(self, docs: Path) -> Summary:
         return validate_dataset(self.suite, self.source, self.roles, self.levels, docs=docs)
 
     def with_cells(self, cells: dict[tuple[int, int], float]) -> Data:
