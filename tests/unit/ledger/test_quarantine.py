@@ -14,7 +14,13 @@ from tests.conftest import QUICK
 
 from assay.data.dataset import Card, Dataset, RowSet, fingerprints, write_dataset
 from assay.data.modalities.tabular import TABULAR
-from assay.data.quarantine import COLUMNS, ensure_quarantine, quarantine_path, read_quarantine, write_quarantine
+from assay.data.quarantine import (
+    QUARANTINE_COLUMNS,
+    ensure_quarantine,
+    quarantine_path,
+    read_quarantine,
+    write_quarantine,
+)
 from assay.data.splitting import EXCLUDED, ROLES, split_rows
 from assay.errors import ConfigError, DataError, StageError
 from assay.hashing import hash_tree
@@ -268,7 +274,7 @@ def test_not_while_a_run_is_going_on(project: Project) -> None:
     ("content", "words"),
     [
         ("fingerprint,why\n", "has the columns fingerprint, why; it needs fingerprint,row_id,why,when"),
-        (f"{','.join(COLUMNS)}\nabc,p-1,why,when\n", "row 0: 'abc' is not a fingerprint"),
+        (f"{','.join(QUARANTINE_COLUMNS)}\nabc,p-1,why,when\n", "row 0: 'abc' is not a fingerprint"),
         ("", "cannot be read"),
     ],
 )

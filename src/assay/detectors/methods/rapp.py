@@ -25,7 +25,7 @@ from assay.networks.mlp import StackedLinear
 _LEAST_ROWS = 10
 _MOST_ROWS = 5000
 _DIRECTIONS = 256
-_RIDGES = 10.0 ** np.arange(-6, 1)
+RIDGES = 10.0 ** np.arange(-6, 1)
 _LEAST_VARIANCE = 1e-12
 
 
@@ -216,7 +216,7 @@ def whitening_of(differences: Doubles) -> tuple[Doubles, Doubles, Doubles, float
         fitted = (np.log(ridged) + squares.mean(axis=0) / ridged).sum()
         return float(fitted + n_beyond * np.log(last) + beyond / last)
 
-    ridge = min(_RIDGES, key=misfit)
+    ridge = min(RIDGES, key=misfit)
     centre, directions, variances, residual, mean_variance = _spectrum(differences)
     return centre, directions, variances + ridge * mean_variance, residual + ridge * mean_variance
 
