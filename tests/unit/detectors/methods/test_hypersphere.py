@@ -37,7 +37,7 @@ def rows(n: int, seed: int, d: int = 5) -> Floats:
 def test_too_few_rows_are_reported_as_that(pretrain_epochs: int, n: int) -> None:
     detector = DeepSAD(pretrain_epochs=pretrain_epochs, epochs=2, device="cpu")
     known = (np.arange(n) > 0).astype(np.int8)
-    with pytest.raises(TrainingError, match=f"{min(n, 1)} training rows that are no labelled anomalies"):
+    with pytest.raises(TrainingError, match=f"{min(n, 1)} training rows that are not labelled anomalies"):
         detector.fit(rows(n, seed=0), known)
 
 

@@ -111,8 +111,8 @@ def test_one_that_jumps_is_usable_exactly_where_its_scores_do_not_depend_on_the_
         ("pyod.models.ecod.ECOD", {}, "alone and in a batch"),
         ("pyod.models.copod.COPOD", {}, "alone and in a batch"),
         ("pyod.models.dif.DIF", {"n_ensemble": 2, "n_estimators": 2}, "alone and in a batch"),
-        ("pyod.models.vae.VAE", {"epoch_num": 1}, "when asked again: it draws random numbers"),
-        ("pyod.models.alad.ALAD", {"epochs": 1}, "when asked again: it draws random numbers"),
+        ("pyod.models.vae.VAE", {"epoch_num": 1}, "the second time: it draws random numbers"),
+        ("pyod.models.alad.ALAD", {"epochs": 1}, "the second time: it draws random numbers"),
         ("sklearn.neural_network.BernoulliRBM", {"n_iter": 1}, "alone and in a batch"),
         ("pyod.models.cof.COF", {}, "cannot score 1 rows: IndexError"),
         ("pyod.models.mad.MAD", {}, "cannot be fitted: ValueError: MAD algorithm is just for univariate"),
@@ -209,7 +209,7 @@ def test_foreign_code_runs_in_one_thread() -> None:
         ("sklearn.base.clone", {}, ["no class 'clone'"]),
         ("pyod.models.auto_encoder.nn", {}, ["no class 'nn'"]),
         ("pyod.models.base_dl.TorchDataset", {}, ["no class 'TorchDataset'"]),
-        ("sklearn.cluster.KMeans", {}, ["KMeans", "no outlier or density estimator", "score_samples"]),
+        ("sklearn.cluster.KMeans", {}, ["KMeans", "not an outlier or density estimator", "score_samples"]),
         ("sklearn.neighbors.LocalOutlierFactor", {}, ["novelty: true"]),
         ("sklearn.svm.OneClassSVM", {"mu": 0.1}, ["'mu'", "gamma", "nu"]),
         ("sklearn.ensemble.IsolationForest", {"random_state": 3}, ["'random_state'", "n_estimators"]),
@@ -333,7 +333,9 @@ class Flawed:
         return flawed[self.flaw]
 
 
-@pytest.mark.parametrize(("flaw", "words"), [("batch", "in a batch"), ("time", "asked again"), ("nan", "not finite")])
+@pytest.mark.parametrize(
+    ("flaw", "words"), [("batch", "in a batch"), ("time", "the second time"), ("nan", "not finite")]
+)
 def test_the_probe_finds_scores_that_cannot_be_calibrated(flaw: str, words: str) -> None:
     with pytest.raises(TrainingError, match=words):
         require_steady("flawed", Flawed(flaw), TRAIN[:40])

@@ -301,8 +301,8 @@ def test_a_state_of_another_training_is_passed_over(tmp_path: Path, monkeypatch:
     if what == "layout":
         monkeypatch.setattr(checkpoints, "LAYOUT", "another")
     seen: list[int] = []
-    about = "another loss" if what == "loss" else ""
-    trained(streams, data, schedule, checkpoint=file, about=about, progress=stop_at(99, seen))
+    settings = "another loss" if what == "loss" else ""
+    trained(streams, data, schedule, checkpoint=file, settings=settings, progress=stop_at(99, seen))
     assert seen[0] == 1
 
 
