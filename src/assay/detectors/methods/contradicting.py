@@ -259,9 +259,7 @@ class Contradicting(NeuralDetector):
                 f"contradicting the labelled anomalies destroyed the rest; {advice}"
             )
         if growth >= 1:
-            fitting.notes.append(
-                f"rows without label 1 were not learned, only the difference to labelled anomalies; {advice}"
-            )
+            fitting.notes.append(f"rows without label 1 were not learned, only to tell labelled anomalies; {advice}")
         if bool((labelled_loss <= ordinary_loss).any()):
             fitting.notes.append(
                 "labelled anomalies score no higher than half of the other rows: they are too alike, or too few for "

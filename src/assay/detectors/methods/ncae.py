@@ -164,7 +164,7 @@ class NormalityCalibratedAutoencoder(Autoencoder):
             variety = samples.std(dim=1).mean(dim=1) / rows.std(dim=0).mean()
         if float(variety.min()) < _LEAST_VARIETY:
             fitting.notes.append(
-                "generator collapse: the samples of normality are nearly equal (spread "
+                "generator collapse: the samples of normality are all alike (spread "
                 f"{float(variety.min()):.1g} of the rows'), so rows were compared with a single one"
             )
         self.tau_ = float(game.tau.mean())
