@@ -96,7 +96,7 @@ def test_one_that_jumps_is_usable_exactly_where_its_scores_do_not_depend_on_the_
     assert isinstance(detector, External)
     some = probe_rows(TRAIN)
     with isolated(path, 0):
-        native = fitted(detector._recipe(TRAIN))
+        native = fitted(detector._specification(TRAIN))
         batch, alone = native.score(some), np.concatenate([native.score(row[None]) for row in some])
     if np.allclose(alone, batch, rtol=1e-5, atol=1e-5 * np.ptp(batch)):
         assert detector.fit(TRAIN).decision_function(OTHERS).shape == (80,)
