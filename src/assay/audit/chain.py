@@ -18,7 +18,7 @@ from assay.project.scorers import find_scorer
 from assay.project.stages import STAGES
 from assay.scorer.scorer import HEAD
 
-UNKNOWN = "not known to this version of Assay; use the version that made the scorer"
+UNKNOWN_STAGE = "not known to this version of Assay; use the version that made the scorer"
 DOWNSTREAM = tuple(stage for stage, entry in STAGES.items() if not entry.behind)
 
 
@@ -194,7 +194,7 @@ class Chain:
 def require_records(chain: Chain) -> None:
     """Raise `ScorerError` if a record that a scorer names is missing, or belongs to an unknown stage."""
     if chain.unknown:
-        raise ScorerError(f"stage {chain.unknown[0]} of {chain.tag}: {UNKNOWN}")
+        raise ScorerError(f"stage {chain.unknown[0]} of {chain.tag}: {UNKNOWN_STAGE}")
     if missing := [stage for stage in chain.head["lineage"]["records"] if stage not in chain.records]:
         raise ScorerError(
             f"the record of stage {missing[0]} in {chain.folder} is broken or missing; "

@@ -11,8 +11,8 @@ from assay.audit.chain import Chain, read_chain, require_records
 from assay.audit.facts import METRICS, metrics_of, reference_of, selection_of
 from assay.errors import ScorerError
 from assay.hashing import hash_file
-from assay.ledger.rows import LABELLED
 from assay.parts import read_arrays
+from assay.pipeline.rows import LABELLED
 from assay.project.layout import Project
 
 ROWS = "rows.safetensors"

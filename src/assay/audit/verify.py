@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import assay
-from assay.audit.chain import DOWNSTREAM, UNKNOWN, Chain, before_entries, event_of, read_chain, work_folder
+from assay.audit.chain import DOWNSTREAM, UNKNOWN_STAGE, Chain, before_entries, event_of, read_chain, work_folder
 from assay.audit.commits import commit_with, without_git
 from assay.audit.delivery import bento_folder, check_bento, check_deployment, check_log, check_model
 from assay.audit.findings import INTACT, CheckResult, Finding, Findings, differ, run_check
@@ -62,7 +62,7 @@ def verify_scorer(project: Project, tag: str) -> Findings:
         findings.append(run_check(f"stage {stage}", check))
         if findings[-1].state == "superseded":
             moved.add(f"work/{chain.name}/{stage}/")
-    findings += [Finding(f"stage {stage}", "differs", UNKNOWN) for stage in chain.unknown]
+    findings += [Finding(f"stage {stage}", "differs", UNKNOWN_STAGE) for stage in chain.unknown]
     findings.append(run_check("stage package", lambda: _package(chain)))
     findings.append(run_check("rows of the run", lambda: _rows(chain)))
     findings.append(run_check("BentoML model", lambda: check_model(chain)))

@@ -18,7 +18,6 @@ from assay.hashing import hash_bytes, hash_file, hash_json
 from assay.ledger.history import History
 from assay.ledger.rows import (
     FIRST,
-    LABELLED,
     TARGETS,
     about_rows,
     carried_rows,
@@ -31,6 +30,7 @@ from assay.ledger.rows import (
     uses_carried,
 )
 from assay.parts import parse_json, read_json, write_bytes, write_json
+from assay.pipeline.rows import LABELLED
 from assay.project.layout import Project
 from assay.project.scorers import list_scorers
 from assay.scorer.scorer import HEAD

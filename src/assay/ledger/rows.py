@@ -23,6 +23,7 @@ from assay.errors import DataError, LedgerError, TamperedError
 from assay.eventlog import EventLog
 from assay.hashing import RECORD, dvc_directory_md5, hash_bytes, hash_file, hash_paths
 from assay.parts import parse_json, write_bytes
+from assay.pipeline.rows import LABELLED
 from assay.project.freshness import require_record
 
 ROWS_SCHEMA = 1
@@ -38,7 +39,7 @@ USES = (
     "pool",
     "excluded",
 )
-INJECTED, LABELLED, TARGET = "injected", "labelled", "target"
+INJECTED, TARGET = "injected", "target"
 FIRST = ("split", "contaminate")
 TARGETS = "targets"
 _META = b"assay"

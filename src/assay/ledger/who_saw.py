@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from assay.data.dataset import fingerprints, read_card, read_dataset
 from assay.ledger.ledger import CARRIED_ROWS, FROM_SCORER, Ledger, Row, open_ledger, quoted
 from assay.ledger.query import ID, Layout, RowQuery, read_query
-from assay.ledger.rows import INJECTED, LABELLED, USES, as_uuids
+from assay.ledger.rows import INJECTED, USES, as_uuids
+from assay.pipeline.rows import LABELLED
 from assay.project.layout import Project
 
 if TYPE_CHECKING:
