@@ -18,7 +18,6 @@ from assay.pipeline.progress import StageProgress, silent
 from assay.pipeline.rows import HELD_OUT_PART, levels_of, presumed_normals
 
 if TYPE_CHECKING:
-    from assay.arrays import Singles
     from assay.calibration.adapters.outputs import Outputs
     from assay.calibration.adapters.registry import ScoreAdapter
     from assay.calibration.calibrators.registry import Calibrator
