@@ -20,7 +20,7 @@ from assay.calibration.calibrators.weighted import DensityRatio, WeightedCalibra
 from assay.calibration.hardness import Strata, load_strata
 from assay.calibration.streams.martingale import MARTINGALES, Power, SimpleJumper, load_martingale
 from assay.calibration.streams.monitor import Monitor, load_monitor
-from assay.data.modalities.registry import load_null_model, load_scaler, modality_class, modality_classes
+from assay.data.modalities.registry import MODALITIES, load_null_model, load_scaler, modality_class, modality_classes
 from assay.errors import ConfigError, ScorerError
 from assay.parts import Part
 
@@ -30,16 +30,13 @@ SCORES, GROUPS = RNG.normal(size=60), np.arange(60) % 5
 CODES = RNG.normal(size=(2, 60, 3))
 OUTPUTS = Outputs(SCORES, np.abs(RNG.normal(size=60)), lambda: CODES)
 FEW = Outputs(SCORES[:5], SCORES[:5], lambda: CODES[:, :5])
-SHAPED = {
-    name: modality_class(name)(shape) for name, shape in (("tabular", None), ("image", (2, 3)), ("series", (3, 2)))
-}
+MODALITY_CLASSES = {name: modality_class(name) for name in MODALITIES}
+SHAPED = {name: cls((3, 2) if cls.sides else None) for name, cls in MODALITY_CLASSES.items()}
 
 Load = Callable[[Part], Any]
 FITTED: dict[str, tuple[Load, Any]] = {
-    **{f"scaler of {name}": (load_scaler, one.scaler().fit(ROWS)) for name, one in SHAPED.items()},
-    **{
-        f"null model of {name}": (load_null_model, modality.null_model().fit(ROWS)) for name, modality in SHAPED.items()
-    },
+    **{f"scaler of {name}": (load_scaler, one.scaler().fit(np.abs(ROWS))) for name, one in SHAPED.items()},
+    **{f"null model of {name}": (load_null_model, one.null_model().fit(np.abs(ROWS))) for name, one in SHAPED.items()},
     "strata": (load_strata, Strata.fit(SCORES)),
     **{f"adapter {name}": (load_adapter, make_adapter(name, {}).fit(OUTPUTS)) for name in ADAPTERS},
     **{f"adapter {name}, without enough rows": (load_adapter, make_adapter(name, {}).fit(FEW)) for name in ADAPTERS},
