@@ -11,8 +11,8 @@ generator). Differences from it, for all recipes:
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,6 @@ from numpy.typing import NDArray
 from assay.arrays import FLOAT32_MAX, Doubles, Singles
 from assay.data.scaling import check_finite
 from assay.errors import DataError
-
-if TYPE_CHECKING:
-    from assay.data.modalities.base import Modality
 
 MAX_FITTED = 5_000
 CLUSTERS = 3
@@ -34,8 +31,21 @@ _RowsAndSources = tuple[Doubles, NDArray[np.intp]]
 Recipe = Callable[[Doubles, int, np.random.Generator], _RowsAndSources]
 
 
+class HasRecipes(Protocol):
+    """What a modality (`assay.data.modalities.base.Modality`) brings for synthetic rows."""
+
+    @property
+    def recipes(self) -> Mapping[str, Recipe]:
+        """The recipes by name."""
+        ...
+
+    def bounds(self, X: Doubles) -> Doubles:
+        """Return the least and the greatest value of each column, shape (2, d)."""
+        ...
+
+
 def synthesize(
-    recipe: str, normals: Singles, n: int, *, seed: int, modality: Modality
+    recipe: str, normals: Singles, n: int, *, seed: int, modality: HasRecipes
 ) -> tuple[Singles, NDArray[np.intp]]:
     """Make `n` synthetic anomalies by a recipe fitted on `normals`.
 
@@ -46,7 +56,7 @@ def synthesize(
     normals : ndarray of float32, shape (m, d)
     n : int
     seed : int
-    modality : Modality
+    modality : HasRecipes
         The modality of the rows, with its recipes and their bounds.
 
     Returns
