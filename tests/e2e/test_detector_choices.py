@@ -71,7 +71,7 @@ def test_suspects_are_on_record(done: Checkout) -> None:
 
 def test_a_scorer_that_learned_from_labels_names_those_rows(done: Checkout) -> None:
     from assay.project.layout import Project
-    from assay.project.stages import run
+    from assay.project.stages import run_verb
 
     project = Project(done.root)
     selection = read_json(done.root / WORK / "select/selection.json")
@@ -79,7 +79,7 @@ def test_a_scorer_that_learned_from_labels_names_those_rows(done: Checkout) -> N
     (scorer,) = (path for path in (done.root / "work/scorers/breast_cancer").iterdir() if path.is_dir())
     seen = read_arrays(scorer / "rows.safetensors")
     assert ("labelled" in seen) == (winner == "deep_sad")
-    assert not run(project, "package").ran
+    assert not run_verb(project, "package").ran
 
 
 def test_a_killed_training_goes_on_where_it_was(checkout: Checkout) -> None:

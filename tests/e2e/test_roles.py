@@ -14,7 +14,7 @@ from assay.hashing import hash_tree
 from assay.names import Choice
 from assay.pipeline.candidates import Candidates
 from assay.project.layout import Project
-from assay.project.stages import candidates_of, run
+from assay.project.stages import candidates_of, run_verb
 
 
 @pytest.fixture
@@ -121,4 +121,4 @@ def test_a_missing_input_is_named(project: Project) -> None:
     shutil.rmtree(project.folder("train"))
     shutil.rmtree(project.folder("select"))
     with pytest.raises(StageError, match="stage select needs work/breast_cancer/train, which is missing"):
-        run(project, "select")
+        run_verb(project, "select")

@@ -24,7 +24,8 @@ from assay.data.target import ensure_target
 from assay.errors import DataError, ScorerError, ValidationFailedError
 from assay.parts import Part, read_json, write_json
 from assay.project import stages
-from assay.project.layout import STAGES, Project
+from assay.project.layout import Project
+from assay.project.stages import STAGES
 from assay.scorer.scorer import load_scorer
 
 ROOT = Path(__file__).parents[2]
