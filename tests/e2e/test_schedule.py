@@ -67,5 +67,5 @@ def test_a_killed_schedule_takes_its_run_with_it(finished: Checkout, prefect_api
 
 
 def test_a_bad_cron_expression_is_refused(finished: Checkout) -> None:
-    assert "no cron expression" in finished.assay("schedule", "--cron", "every day", code=2).stderr
+    assert "not a cron expression" in finished.assay("schedule", "--cron", "every day", code=2).stderr
     assert "either --cron" in finished.assay("schedule", code=2).stderr

@@ -19,6 +19,7 @@ from assay import pipeline
 from assay.data.dataset import Card, Dataset, RowSet, write_dataset
 from assay.data.expectations import learn_suite
 from assay.data.labelling import ensure_labels
+from assay.data.modalities.tabular import TABULAR
 from assay.data.quarantine import ensure_quarantine
 from assay.data.target import ensure_target
 from assay.errors import NoValidCandidateError, TrainingError
@@ -64,7 +65,7 @@ def wide(n: int, n_anomalies: int) -> RowSet:
 def make_project(root: Path) -> Project:
     root.mkdir()
     shutil.copy(ROOT / "dvc.yaml", root)
-    dataset = Dataset(Card(NAME, "tabular", COLUMNS, None, "made here"), wide(1000, 120))
+    dataset = Dataset(Card(NAME, TABULAR, COLUMNS, "made here"), wide(1000, 120))
     write_dataset(root / "data" / NAME, dataset)
     write_json(root / "expectations" / f"{NAME}.json", learn_suite(dataset))
     for ensure in (ensure_quarantine, ensure_labels, ensure_target):

@@ -127,9 +127,9 @@ def test_what_is_no_number_has_to_be_equal(tmp_path: Path) -> None:
 
 def test_bytes_count_on_the_machine_of_the_training_and_the_tolerance_elsewhere() -> None:
     found = (Compared("a", SAME, ""), Compared("b", CLOSE, ""))
-    assert not Replayed("t", found, here=True).same
-    assert Replayed("t", found, here=False).same
-    assert not Replayed("t", (*found, Compared("c", DIFFERS, "")), here=False).same
+    assert not Replayed("t", found, trained_here=True).same
+    assert Replayed("t", found, trained_here=False).same
+    assert not Replayed("t", (*found, Compared("c", DIFFERS, "")), trained_here=False).same
 
 
 # what is refused -------------------------------------------------------------------------------------------
