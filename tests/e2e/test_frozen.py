@@ -56,9 +56,9 @@ def test_its_champion_is_served_as_before(old_project: Checkout) -> None:
 
 
 def test_its_history_answers(old_project: Checkout) -> None:
-    found = old_project.assay("audit", "who-saw", "bad.csv").stdout
-    assert FIRST in found
-    assert "train 3, calibration 1, selection 1, test 1" in found
+    answer = old_project.assay("audit", "who-saw", "bad.csv").stdout
+    assert FIRST in answer
+    assert "train 3, calibration 1, selection 1, test 1" in answer
     shown = old_project.assay("audit", "show", CHAMPION).stdout
     assert "kde+none at level-0" in shown
 

@@ -36,9 +36,9 @@ class Installed(Checkout):
         self.venv = venv
 
     def environment(self, **extra: str) -> dict[str, str]:
-        found = super().environment(**extra)
-        found.pop("PYTHONPATH", None)
-        return {**found, "PATH": f"{self.venv / 'bin'}{os.pathsep}{found['PATH']}"}
+        variables = super().environment(**extra)
+        variables.pop("PYTHONPATH", None)
+        return {**variables, "PATH": f"{self.venv / 'bin'}{os.pathsep}{variables['PATH']}"}
 
     @property
     def package(self) -> Path:
@@ -95,9 +95,9 @@ def test_records_name_the_installed_assay(project: Installed) -> None:
 def test_dvc_and_the_audit_find_everything_as_it_was(project: Installed) -> None:
     assert json.loads(project.python("-m", "dvc", "status", "--json")) == {}
     assert "Running stage" not in project.python("-m", "dvc", "repro")
-    told = project.assay("audit", "verify", NAME).stdout
-    assert f"made by Assay {assay.__version__}, installed is {assay.__version__}: the same " in told
-    assert told.endswith("intact\n")
+    output = project.assay("audit", "verify", NAME).stdout
+    assert f"made by Assay {assay.__version__}, installed is {assay.__version__}: the same " in output
+    assert output.endswith("intact\n")
 
 
 def test_a_commit_holds_what_a_scorer_was_made_from(project: Installed) -> None:
@@ -154,9 +154,9 @@ def test_an_upgrade_runs_what_it_changes_and_nothing_else(project: Installed) ->
     code.write_text(code.read_text() + "# more\n")
     moved = f"Assay {assay.__version__}; installed is 9.9.9, with other 1 files (assay/evaluation/metrics.py)"
     assert moved in project.assay("audit", "replay", NAME, code=1).stderr
-    told = project.assay("audit", "verify", NAME).stdout
-    assert "superseded code: made by Assay" in " ".join(told.split())
-    assert told.endswith("intact\n")
+    output = project.assay("audit", "verify", NAME).stdout
+    assert "superseded code: made by Assay" in " ".join(output.split())
+    assert output.endswith("intact\n")
     done = project.assay("stage", "evaluate", code=1)
     assert f"assay.lock: Assay {assay.__version__} -> 9.9.9: stages whose code changed run again" in done.stderr
     assert "begins at select" in done.stderr

@@ -18,8 +18,8 @@ IMPORT = "from assay.pipeline.summarising import summarise\n"
 def blocks() -> list[str]:
     """The indented blocks of the section: the verb, its entry, its part of dvc.yaml, and what is seen of it."""
     assert SECTION is not None
-    found = re.findall(r"(?:^ {4}.*\n|^\n(?= {4}|\n+ {4}))+", SECTION.group(1), re.MULTILINE)
-    return [textwrap.dedent(block).strip("\n") + "\n" for block in found]
+    blocks = re.findall(r"(?:^ {4}.*\n|^\n(?= {4}|\n+ {4}))+", SECTION.group(1), re.MULTILINE)
+    return [textwrap.dedent(block).strip("\n") + "\n" for block in blocks]
 
 
 @pytest.fixture
@@ -66,5 +66,5 @@ def test_a_new_stage_runs_by_both_drivers_and_is_audited(extended: Checkout) -> 
     assert "nothing changed: every stage is fresh" in (again := extended.assay("run", **own)).stderr + again.stdout
 
     (folder / "summary.csv").write_text(table.replace("knn", "lof"))
-    told = extended.assay("audit", "verify", NAME, code=1, **own).stdout
-    assert re.search(r"^differs +stage summarise: .*summary.csv was changed$", told, re.MULTILINE)
+    output = extended.assay("audit", "verify", NAME, code=1, **own).stdout
+    assert re.search(r"^differs +stage summarise: .*summary.csv was changed$", output, re.MULTILINE)

@@ -38,16 +38,16 @@ def test_an_interval_schedule_fires_until_a_signal_ends_it(finished: Checkout) -
     finally:
         sent = time.monotonic()
         clock.send_signal(signal.SIGTERM)
-        told = clock.communicate()[0]
+        output = clock.communicate()[0]
     # A machine may be too slow to end in order in time; the next command logs the run's end then.
     in_order = time.monotonic() - sent < GRACE_SECONDS
     wait_until_none_works(finished.root)
-    assert clock.returncode == 0 or not in_order, told
-    assert ended(log)[-1]["state"] == "interrupted" or not in_order, told
+    assert clock.returncode == 0 or not in_order, output
+    assert ended(log)[-1]["state"] == "interrupted" or not in_order, output
     finished.assay("stage", "split")
-    assert "Traceback" not in told
+    assert "Traceback" not in output
     assert {event["state"] for event in ended(log)[:2]} == {"completed"}
-    assert ended(log)[-1]["state"] == "interrupted", told
+    assert ended(log)[-1]["state"] == "interrupted", output
     log.check()
 
 

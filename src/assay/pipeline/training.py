@@ -19,9 +19,10 @@ from assay.pipeline.progress import StageProgress, silent
 from assay.pipeline.rows import HELD_OUT_PART, level_rows, levels_of, training_rows
 
 if TYPE_CHECKING:
+    from assay.arrays import Labels, Singles
     from assay.data.null_models import NullModel
     from assay.data.scaling import Scaler
-    from assay.detectors.base import Detector
+    from assay.detectors.base import Detector, EpochProgress
 
 
 def train(
@@ -78,29 +79,42 @@ def train(
             device=device,
         )
         rows, labels = training_rows(train, contaminated, level, labelled=detector.uses_labels)
-        fit_options: dict[str, Any] = {"progress": _epochs(progress, f"{choice.label} at {level}", number, len(jobs))}
-        if getattr(detector, "resumes", False):
-            fit_options["checkpoint"] = checkpoints / f"{level}.{choice.label}"
         scaled = scaler.transform(rows.features)
-        started = time.perf_counter()
         try:
-            detector.fit(scaled, labels, **fit_options)
+            fit_seconds = _fit(
+                detector,
+                scaled,
+                labels,
+                checkpoint=checkpoints / f"{level}.{choice.label}",
+                progress=_epochs(progress, f"{choice.label} at {level}", number, len(jobs)),
+            )
         except TrainingError as error:
             failures.setdefault(choice.label, {})[level] = str(error)
             continue
-        seconds.setdefault(choice.label, {})[level] = round(time.perf_counter() - started, 3)
+        seconds.setdefault(choice.label, {})[level] = fit_seconds
         write_part(out / level, choice.label, detector.to_part())
         _write_suspects(detector, rows, out / level / f"{choice.label}.suspects.csv")
         if isinstance(detector, CrossFitted):
             hardness = null_model.hardness(scaled[labels != ANOMALY])
             write_part(out / level, f"{choice.label}.{HELD_OUT_PART}", Part(HELD_OUT_PART, {}, {"hardness": hardness}))
-    ships = levels_of(contaminated)[0]
-    if all(ships in failures.get(choice.label, {}) for choice in detectors):
-        raise TrainingError(
-            "no detector could be trained: " + "; ".join(reasons[ships] for reasons in failures.values())
-        )
+    _require_one_trained(failures, levels_of(contaminated)[0], detectors)
     write_json(out / "failures.json", failures)
     return Made(failures, {"fit_seconds": seconds})
+
+
+def _fit(detector: Detector, scaled: Singles, labels: Labels, *, checkpoint: Path, progress: EpochProgress) -> float:
+    """Fit a detector, with a checkpoint if it takes one; return the seconds."""
+    resuming: dict[str, Any] = {"checkpoint": checkpoint} if getattr(detector, "resumes", False) else {}
+    started = time.perf_counter()
+    detector.fit(scaled, labels, progress=progress, **resuming)
+    return round(time.perf_counter() - started, 3)
+
+
+def _require_one_trained(failures: Failures, ships: str, detectors: Sequence[Choice]) -> None:
+    """Raise `TrainingError` if no detector could be trained at the level that ships."""
+    if all(ships in failures.get(choice.label, {}) for choice in detectors):
+        reasons = "; ".join(by_level[ships] for by_level in failures.values())
+        raise TrainingError(f"no detector could be trained: {reasons}")
 
 
 def _scale_level(card: Card, rows: RowSet, out: Path) -> tuple[Scaler, NullModel]:

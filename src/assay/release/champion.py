@@ -58,17 +58,13 @@ def judge(
         for the comparison.
     """
     candidate = load_scorer(challenger)
+    by_hand = f"to replace it by hand: assay promote {candidate.tag}"
     try:
         current = load_scorer(champion)
     except AssayError as error:
-        return Verdict(
-            False, f"the champion cannot be compared: {error}; to replace it by hand: assay promote {candidate.tag}"
-        )
+        return Verdict(False, f"the champion cannot be compared: {error}; {by_hand}")
     if set(candidate.columns) != set(current.columns):
-        return Verdict(
-            False,
-            f"the champion {current.tag} takes other columns; to replace it by hand: assay promote {candidate.tag}",
-        )
+        return Verdict(False, f"the champion {current.tag} takes other columns; {by_hand}")
     candidate_rows, current_rows = seen_rows(challenger), seen_rows(champion)
     excluded = {bytes.fromhex(mark) for mark in quarantined}
     if current_rows & excluded and not candidate_rows & excluded:
@@ -80,6 +76,14 @@ def judge(
     normals, anomalies, evidence = evidence_rows(selection)
     seen = candidate_rows | current_rows
     normals, anomalies = unseen(normals, candidate, seen), unseen(anomalies, candidate, seen)
+    noun = "synthetic probes" if evidence == "probes" else "anomalies"
+    return _judge_by_power(candidate, current, normals, anomalies, noun, eps=eps, seed=seed)
+
+
+def _judge_by_power(
+    candidate: Scorer, current: Scorer, normals: RowSet, anomalies: RowSet, noun: str, *, eps: float, seed: int
+) -> Verdict:
+    """Compare two-fold power on rows that neither scorer has learned from; `noun` says what the anomalies are."""
     needed = 2 * rows_needed(eps)
     if len(normals) < needed or len(anomalies) < MIN_LABELLED:
         return Verdict(
@@ -97,9 +101,7 @@ def judge(
         eps=eps,
         seed=seed,
     )
-    comparison = f"power {power:.3f} against {current_power:.3f} on {len(anomalies)} " + (
-        "synthetic probes" if evidence == "probes" else "anomalies"
-    )
+    comparison = f"power {power:.3f} against {current_power:.3f} on {len(anomalies)} {noun}"
     if power >= current_power:
         return Verdict(True, f"{comparison}: not below the champion {current.tag}")
     return Verdict(False, f"{comparison}: below the champion {current.tag}, which stays")

@@ -49,7 +49,7 @@ def run(train: RowSet, pool: RowSet, *, levels: tuple[float, ...] = LEVELS, sour
     return inject(train, pool, levels=levels, source=source, seed=seed, modality=TABULAR, columns=columns)
 
 
-def same(a: RowSet, b: RowSet) -> None:
+def assert_same(a: RowSet, b: RowSet) -> None:
     np.testing.assert_array_equal(a.features, b.features)
     pd.testing.assert_frame_equal(a.rows, b.rows)
 
@@ -59,7 +59,7 @@ def test_levels_hold_the_stated_share_nested_and_on_record(
     source: str, dataset: Dataset, parts: dict[str, RowSet]
 ) -> None:
     card, train = dataset.card, parts["train"]
-    found = inject(
+    levels = inject(
         train,
         parts["pool"],
         levels=LEVELS,
@@ -68,15 +68,15 @@ def test_levels_hold_the_stated_share_nested_and_on_record(
         modality=card.modality,
         columns=card.columns,
     )
-    assert [level.rho for level in found] == list(LEVELS)
-    assert len(found[0].injected) == 0
+    assert [level.rho for level in levels] == list(LEVELS)
+    assert len(levels[0].injected) == 0
     everything = {row for part in parts.values() for row in part.rows["fingerprint"]}
-    for level, smaller in zip(found[1:], found, strict=False):
+    for level, smaller in zip(levels[1:], levels, strict=False):
         n = len(level.injected)
         assert level.n_train == len(train)
         assert abs(n / (level.n_train + n) - level.rho) < 1 / len(train)
-        same(level.injected.take(np.arange(len(smaller.injected))), smaller.injected)
-    top = found[-1].injected
+        assert_same(level.injected.take(np.arange(len(smaller.injected))), smaller.injected)
+    top = levels[-1].injected
     assert tuple(top.rows.columns) == RECORD_COLUMNS
     assert set(top.labels) == {1}
     assert (top.rows["fingerprint"] == fingerprints(top.features, card.columns)).all()
@@ -99,7 +99,7 @@ def test_the_same_seed_gives_the_same_rows_whatever_the_other_levels(source: str
     train, pool = make(200), make(60, label=1)
     alone = run(train, pool, levels=(0, 0.05), source=source)
     among = run(train, pool, source=source)
-    same(alone[1].injected, among[2].injected)
+    assert_same(alone[1].injected, among[2].injected)
     other = run(train, pool, source=source, seed=1)
     assert set(other[-1].injected.rows["fingerprint"]) != set(among[-1].injected.rows["fingerprint"])
 
@@ -109,7 +109,7 @@ def test_the_choice_from_the_pool_does_not_depend_on_its_order_and_takes_anomali
     mixed = RowSet(pool.features, pool.rows.assign(label=np.array([1, 1, -1] * 20, dtype=np.int8)))
     found = run(train, mixed, source="pool")[-1].injected
     again = run(train, mixed.take(np.arange(60)[::-1]), source="pool")[-1].injected
-    same(found, again)
+    assert_same(found, again)
     assert {int(row.removeprefix("1-")) % 3 for row in found.rows["row_id"]} == {0, 1}
     assert found.rows["row_id"].is_unique
 
@@ -124,9 +124,9 @@ def test_groups_and_times_of_pool_rows_are_kept() -> None:
 
 def test_auto_takes_the_pool_if_it_has_anomalies_and_clusters_if_not() -> None:
     train, pool = make(200), make(60, label=1)
-    same(run(train, pool, source="auto")[-1].injected, run(train, pool, source="pool")[-1].injected)
+    assert_same(run(train, pool, source="auto")[-1].injected, run(train, pool, source="pool")[-1].injected)
     none = pool.take(np.zeros(60, dtype=bool))
-    same(run(train, none, source="auto")[-1].injected, run(train, pool, source="cluster")[-1].injected)
+    assert_same(run(train, none, source="auto")[-1].injected, run(train, pool, source="cluster")[-1].injected)
 
 
 @settings(max_examples=60, deadline=None)
@@ -288,7 +288,7 @@ def test_synthetic_rows_are_all_different_where_clipping_makes_them_equal() -> N
     train = rows_of(pixels, 0, "p")
     made, _ = synthesize("dependency", pixels, 49, seed=1, modality=Image((1, 2)))
     assert len(np.unique(made, axis=0)) < 49
-    found = inject(
+    injected = inject(
         train,
         make(5, label=1, d=2),
         levels=(0, 0.45),
@@ -297,7 +297,7 @@ def test_synthetic_rows_are_all_different_where_clipping_makes_them_equal() -> N
         modality=Image((1, 2)),
         columns=("x0", "x1"),
     )[-1].injected
-    assert len(np.unique(np.concatenate([found.features, np.unique(pixels, axis=0)]), axis=0)) == 49 + 2
+    assert len(np.unique(np.concatenate([injected.features, np.unique(pixels, axis=0)]), axis=0)) == 49 + 2
 
 
 def test_at_most_five_thousand_rows_are_fitted() -> None:

@@ -23,7 +23,7 @@ def csv(folder: Path, text: str) -> Path:
     return path
 
 
-def refuse(folder: Path, text: str, message: str, **options: Any) -> None:
+def assert_refused(folder: Path, text: str, message: str, **options: Any) -> None:
     with pytest.raises(DataError, match=message):
         read_table(csv(folder, text), **{"name": "mine", **options})
 
@@ -99,7 +99,7 @@ def test_labels_may_be_written_in_several_ways(labels: tuple[str, ...], tmp_path
 
 @pytest.mark.parametrize("label", ["2", "yes", "0.5", "-2", "NA", "normal"])
 def test_any_other_label_is_named_with_its_row(label: str, tmp_path: Path) -> None:
-    refuse(tmp_path, f"x,y\n1,0\n1,{label}\n", f"row 1 has the label '{label}'", label="y")
+    assert_refused(tmp_path, f"x,y\n1,0\n1,{label}\n", f"row 1 has the label '{label}'", label="y")
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_any_other_label_is_named_with_its_row(label: str, tmp_path: Path) -> No
     ],
 )
 def test_what_cannot_be_used_is_named(text: str, message: str, options: dict[str, str], tmp_path: Path) -> None:
-    refuse(tmp_path, text, message, **options)
+    assert_refused(tmp_path, text, message, **options)
 
 
 @pytest.mark.parametrize("name", ["Mine", "", "-a", "a-", "a b", "a/b", "../a", "a\n", "a" * 61, "scorers"])

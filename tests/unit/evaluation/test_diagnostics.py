@@ -36,7 +36,7 @@ def inside(rates):
     return (np.array(rates.low) <= rates.rate) & (np.array(rates.rate) <= rates.high)
 
 
-def check_coverage(found, *, most=0.99):
+def assert_coverage(found, *, most=0.99):
     """Each column of (redraws, rates) is true with probability .95 or more, and their mean is not far above."""
     found = np.array(found, dtype=float)
     assert (found.mean(axis=0) >= 0.95 - 3.5 * math.sqrt(0.95 * 0.05 / len(found))).all()
@@ -54,7 +54,7 @@ def test_bands_hold_as_often_as_they_say():
         found["histogram"].append(inside(histogram(p_values, references)))
         found["strata"].append(inside(stratum_rates(p_values, strata, references, 0.1)))
     for covered in found.values():
-        check_coverage(covered)
+        assert_coverage(covered)
 
 
 def test_bands_hold_with_a_reference_for_each_key():
@@ -64,7 +64,7 @@ def test_bands_hold_with_a_reference_for_each_key():
         rates = reliability(p_values, references, (0.05, 0.1, 0.2))
         found.append(inside(rates))
         means.append(np.array(rates.rate) - rates.expected)
-    check_coverage(found)
+    assert_coverage(found)
     error = np.std(means, axis=0) / math.sqrt(len(means))
     assert (np.abs(np.mean(means, axis=0)) < 3.5 * error).all()
 

@@ -41,16 +41,9 @@ class LatentOutlierExposure(HypersphereDetector):
     variant : {"hard", "soft"}
     contamination : float
         Assumed share of anomalies among the training rows, between 0 and 0.5.
-    hidden : sequence of int
-        Widths of the encoder's dense hidden layers, outermost first.
-    latent_dim : int
-        Width of the code.
-    pretrain_epochs : int
-        Epochs of pre-training of the encoder in an autoencoder, on all rows; 0 = none.
-    image_shape : (int, int), optional
-        Height and width of flattened images; makes the outer layers convolutional.
-    epochs, batch_size, learning_rate, weight_decay, members, device, mixed_precision, compiled, seed
-        See `assay.detectors.training.neural.NeuralDetector`.
+    hidden, latent_dim, pretrain_epochs, epochs, batch_size, learning_rate, weight_decay, members, image_shape, \
+device, mixed_precision, compiled, seed
+        See `assay.detectors.methods.hypersphere.HypersphereDetector`.
 
     Attributes
     ----------

@@ -82,7 +82,7 @@ def test_what_its_recipes_make_is_within_its_bounds_and_can_be_scaled(modality: 
         made, _ = synthesize(recipe, rows(), 40, seed=0, modality=modality)
         assert ((low.astype(np.float32) <= made) & (made <= high.astype(np.float32))).all()
         assert np.isfinite(modality.scaler().fit(rows()).transform(made)).all()
-    found = inject(
+    levels = inject(
         row_set(),
         row_set().take(np.arange(0)),
         levels=[0, 0.1],
@@ -91,7 +91,7 @@ def test_what_its_recipes_make_is_within_its_bounds_and_can_be_scaled(modality: 
         modality=modality,
         columns=COLUMNS,
     )
-    assert set(found[1].injected.rows["recipe"]) == {modality.default_recipe}
+    assert set(levels[1].injected.rows["recipe"]) == {modality.default_recipe}
 
 
 @pytest.mark.parametrize("modality", EVERY, ids=lambda modality: modality.name)
