@@ -42,8 +42,8 @@ from threadpoolctl import threadpool_limits
 
 from assay.calibration.adapters.ares import Ares
 from assay.calibration.adapters.outputs import Outputs, observe
-from assay.data.images import load_images
 from assay.data.modalities.image import Image
+from assay.data.modalities.mnist import load_images
 from assay.data.public_sets import load_named
 from assay.data.splitting import split_rows
 from assay.detectors.registry import make_detector

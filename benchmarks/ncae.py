@@ -31,7 +31,7 @@ import numpy as np
 import pandas as pd
 from rich.progress import track
 
-from assay.data.images import load_images
+from assay.data.modalities.mnist import load_images
 from assay.detectors.methods.autoencoder import Autoencoder
 from assay.detectors.methods.ncae import NormalityCalibratedAutoencoder
 from assay.evaluation.metrics import auroc

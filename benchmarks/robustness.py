@@ -51,9 +51,9 @@ from rich.progress import track
 
 from assay.data.contamination import Level, inject
 from assay.data.dataset import ANOMALY, Dataset, RowSet
-from assay.data.images import load_images
 from assay.data.modalities.base import Modality
 from assay.data.modalities.image import Image
+from assay.data.modalities.mnist import load_images
 from assay.data.modalities.tabular import TABULAR
 from assay.data.public_sets import load_named
 from assay.data.splitting import split_rows

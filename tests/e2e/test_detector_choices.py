@@ -70,8 +70,8 @@ def test_suspects_are_on_record(done: Checkout) -> None:
 
 
 def test_a_scorer_that_learned_from_labels_names_those_rows(done: Checkout) -> None:
+    from assay.project.freshness import run_verb
     from assay.project.layout import Project
-    from assay.project.stages import run_verb
 
     project = Project(done.root)
     selection = read_json(done.root / WORK / "select/selection.json")

@@ -13,8 +13,9 @@ from assay.data.dataset import RowSet, read_rows, write_rows
 from assay.hashing import hash_tree
 from assay.names import Choice
 from assay.pipeline.candidates import Candidates
+from assay.project.freshness import run_verb
 from assay.project.layout import Project
-from assay.project.stages import candidates_of, run_verb
+from assay.project.stages import candidates_of
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import shutil
 import pytest
 from tests.conftest import Checkout
 
-from assay.project import stages
+from assay.project.freshness import run_verb
 from assay.project.layout import Project
 from assay.runs import run as runs
 
@@ -32,7 +32,7 @@ def moved_on(finished_once: Checkout, tmp_path_factory: pytest.TempPathFactory) 
     project = Project(root)
     run = runs.open_run(project, "tests")
     for stage in ("train", "calibrate", "select", "evaluate"):
-        assert stages.run_verb(project, stage).ran
+        assert run_verb(project, stage).ran
     checkout.assay("stage", "package")
     runs.close_run(project, run, [], None)
     (new,) = (path.name for path in folder.iterdir() if path.is_dir())

@@ -16,7 +16,7 @@ from assay.audit.verify import verify_scorer
 from assay.eventlog import EventLog
 from assay.hashing import files_of, hash_file
 from assay.parts import read_arrays, read_json, write_arrays, write_json
-from assay.project import stages
+from assay.project.freshness import run_verb
 from assay.project.layout import Project
 from assay.project.versioning import commit
 
@@ -399,7 +399,7 @@ def test_a_later_run_that_nobody_logged_is_no_later_run(finished: Checkout) -> N
     params.write_text(params.read_text().replace("eps: 0.05", "eps: 0.1"))
     log = EventLog(finished.root / ".assay/events.jsonl")
     before = log.path.read_bytes()
-    stages.run_verb(Project(finished.root), "select")
+    run_verb(Project(finished.root), "select")
     assert {f.what: f.state for f in verify(finished).items}["stage select"] == "superseded"
     log.path.write_bytes(before)
     assert "is not a record that was logged here" in wrong(verify(finished))["stage select"]
@@ -411,7 +411,7 @@ def test_a_later_run_that_was_pulled_is_a_later_run(finished: Checkout) -> None:
     params.write_text(params.read_text().replace("eps: 0.05", "eps: 0.1"))
     log = EventLog(finished.root / ".assay/events.jsonl")
     before = log.path.read_bytes()
-    stages.run_verb(Project(finished.root), "select")
+    run_verb(Project(finished.root), "select")
     log.path.write_bytes(before)
     commit(finished.root, ["select"])
     found = {finding.what: finding for finding in verify(finished).items}
@@ -427,7 +427,7 @@ def test_what_a_scorer_from_elsewhere_lacks_after_a_run_here_is_said(finished: C
     assert "stage select" not in wrong(verify(finished))
     params = finished.root / "params.yaml"
     params.write_text(params.read_text().replace("eps: 0.05", "eps: 0.1"))
-    stages.run_verb(Project(finished.root), "select")
+    run_verb(Project(finished.root), "select")
     told = wrong(verify(finished))["stage select"]
     assert "lineage/select.json is not a record that was logged here" in told
     assert "made elsewhere" in told

@@ -20,7 +20,7 @@ from assay.data.quarantine import ensure_quarantine
 from assay.data.target import ensure_target, target_path, write_target
 from assay.errors import ConfigError, DataError, InputError
 from assay.parts import read_arrays, read_json, write_json
-from assay.project import stages
+from assay.project.freshness import run_verb
 from assay.project.layout import Project
 from assay.project.stages import STAGES
 from assay.runs import run as runs
@@ -80,7 +80,7 @@ def settings(project: Project, **changes: Any) -> Project:
 
 def run(project: Project, upto: str = "package") -> None:
     for stage in list(STAGES)[: list(STAGES).index(upto) + 1]:
-        stages.run_verb(project, stage)
+        run_verb(project, stage)
 
 
 def packed(project: Project) -> Scorer:
@@ -155,7 +155,7 @@ def test_without_categories_there_is_nothing_to_compare_within(tmp_path: Path) -
     project = make_project(tmp_path / "project", bare, **within("category"))
     run(project, "train")
     with pytest.raises(ConfigError, match=r"no categories.*--category"):
-        stages.run_verb(project, "calibrate")
+        run_verb(project, "calibrate")
 
 
 def test_groups_are_the_unit_where_roles_were_given_by_group(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_groups_are_the_unit_where_roles_were_given_by_group(tmp_path: Path) -> 
         scorer.discover(plant(20, 1).features, fdr=0.1)
     project = settings(project, **within("hardness"))
     with pytest.raises(ConfigError, match="by group"):
-        stages.run_verb(project, "calibrate")
+        run_verb(project, "calibrate")
 
 
 def heated(n: int, seed: int, *, heat: float) -> RowSet:
@@ -198,7 +198,7 @@ def test_calibration_is_weighted_towards_target_rows(tmp_path: Path) -> None:
     assert before > 0.18
     assert float(scorer.predict(now.features, 0.1).mean()) < 0.14
     with pytest.raises(ConfigError, match="reweight --clear"):
-        stages.run_verb(settings(project, **within("hardness")), "calibrate")
+        run_verb(settings(project, **within("hardness")), "calibrate")
 
 
 def test_folds_use_training_rows_for_calibration_too(copied: Project) -> None:
@@ -230,7 +230,7 @@ def test_labelled_anomalies_leave_the_reference(copied: Project) -> None:
         score="0",
     )
     added.to_csv(labels_path(copied.root, NAME), index=False, lineterminator="\n")
-    stages.run_verb(Project(copied.root), "calibrate")
+    run_verb(Project(copied.root), "calibrate")
     after = read_arrays(copied.folder("calibrate") / "reference/level-0/knn+none.safetensors")["scores"]
     assert len(after) == len(before) - 2
     found = read_json(copied.folder("calibrate") / "calibration.json")

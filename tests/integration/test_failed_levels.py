@@ -28,7 +28,7 @@ from assay.names import Choice
 from assay.parts import read_json, write_json
 from assay.pipeline.candidates import Candidates
 from assay.pipeline.made import Made
-from assay.project import stages
+from assay.project.freshness import run_verb
 from assay.project.layout import Project
 from assay.project.stages import STAGES
 from assay.runs.report import candidates_table, leaderboard
@@ -78,7 +78,7 @@ def make_project(root: Path) -> Project:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project = make_project(tmp_path_factory.mktemp("failed") / "project")
     for stage in STAGES:
-        stages.run_verb(project, stage)
+        run_verb(project, stage)
     return project
 
 

@@ -18,7 +18,7 @@ from tests.waiting import wait_until
 
 from assay.data.dataset import read_dataset
 from assay.hashing import dvc_directory_md5, hash_tree
-from assay.project import stages
+from assay.project.freshness import run_verb
 from assay.project.layout import Project
 
 OPTIONS = ("--name", "clinic", "--label", "ill", "--id", "patient", "--group", "family")
@@ -47,7 +47,7 @@ def roles(project: Checkout) -> dict[str, str]:
     """Role of each row of clinic."""
     params = project.root / "params.yaml"
     params.write_text(params.read_text().replace("dataset: breast_cancer", "dataset: clinic"))
-    stages.run_verb(Project(project.root), "split")
+    run_verb(Project(project.root), "split")
     folders = [path.parent for path in (project.root / "work/clinic/split").glob("*/rows.csv")]
     return {row: folder.name for folder in folders for row in pd.read_csv(folder / "rows.csv", dtype=str)["row_id"]}
 

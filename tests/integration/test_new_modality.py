@@ -23,7 +23,7 @@ from assay.data.scaling import Scaler, Standard
 from assay.data.target import ensure_target
 from assay.errors import DataError, ScorerError, ValidationFailedError
 from assay.parts import Part, read_json, write_json
-from assay.project import stages
+from assay.project.freshness import run_verb
 from assay.project.layout import Project
 from assay.project.stages import STAGES
 from assay.scorer.scorer import load_scorer
@@ -115,7 +115,7 @@ def make_project(root: Path, dataset: Dataset) -> Project:
 
 def test_every_verb_takes_it(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     for stage in STAGES:
-        stages.run_verb(project, stage)
+        run_verb(project, stage)
     assert read_json(project.folder("split") / "split.json")["evidence"] == "probes"
     for made in ("split/selection/probes", "split/test/probes", "contaminate/level-0.1"):
         stage, _, rest = made.partition("/")
@@ -141,6 +141,6 @@ def test_its_expectations_are_held(project: Project) -> None:
     dataset = load_named("visits", mirror=None, cache=data)
     write_dataset(data, Dataset(dataset.card, RowSet(spoilt.features, spoilt.rows)))
     for stage in ("split", "contaminate"):
-        stages.run_verb(project, stage)
+        run_verb(project, stage)
     with pytest.raises(ValidationFailedError, match=r"tue.*visits-0003"):
-        stages.run_verb(project, "validate")
+        run_verb(project, "validate")

@@ -19,10 +19,10 @@ from assay.audit.commits import commit_with, content_at, find_origin
 from assay.errors import AssayError, ScorerError, StageError
 from assay.hashing import hash_file
 from assay.parts import parse_json, read_arrays, read_json, write_bytes
-from assay.project import stages
-from assay.project.freshness import require_record
-from assay.project.installed import VERSIONS, hash_code, is_installed, named
+from assay.project.freshness import require_record, run_verb
+from assay.project.installed import VERSIONS, hash_code, is_installed, named, require_own_code
 from assay.project.layout import Project
+from assay.project.scorers import scorer_folders
 from assay.project.stages import STAGES
 from assay.scorer.scorer import HEAD
 
@@ -123,7 +123,7 @@ def _require_code(chain: Chain) -> None:
             f"replay needs the code that {chain.tag} was made with; {len(differing)} files differ from it: "
             f"{', '.join(differing)}; {advice}"
         )
-    stages.require_own_code(project)
+    require_own_code(project)
 
 
 def _another_assay(chain: Chain, differing: list[str], current: dict[str, str]) -> str:
@@ -199,7 +199,7 @@ def _setting(chain: Chain, path: str, digest: str) -> bytes:
 def _run(replica: Project, stage: str) -> None:
     try:
         with console.stage_progress(stage) as progress:
-            stages.run_verb(replica, stage, progress)
+            run_verb(replica, stage, progress)
     except AssayError as error:
         raise StageError(f"the replay stopped at stage {stage}: {error}") from error
 
@@ -213,7 +213,7 @@ def _compare(chain: Chain, replica: Project, stage: str) -> Compared:
 
 def _compare_scorers(chain: Chain, replica: Project) -> Compared:
     """Compare the scorer folders; scorer.json and the records hold hashes of the rest, so that they follow it."""
-    (folder,) = stages.scorer_folders(replica)
+    (folder,) = scorer_folders(replica)
     if folder.name == chain.version:
         return Compared("scorer", SAME, f"{chain.tag}, {len(chain.head['files']) + 1} files")
     files = {"then": chain.head["files"], "now": read_json(folder / HEAD)["files"]}

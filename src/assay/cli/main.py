@@ -115,19 +115,20 @@ def stage_command(name: str) -> None:
     from assay.errors import ConfigError
     from assay.project import stages
     from assay.project.ingest import require_known_data
-    from assay.project.installed import require_locked
+    from assay.project.installed import require_locked, require_own_code
+    from assay.project.scorers import scorer_folders
     from assay.runs import run as runs
 
     if name not in stages.STAGES:
         raise ConfigError(f"there is no stage {name!r}; there are {', '.join(stages.STAGES)}")
     with project.lock():
         require_known_data(project)
-        stages.require_own_code(project)
+        require_own_code(project)
         require_locked(project, name)
         runs.end_interrupted(project)
         runs.execute(project, name)
         if name == "package":
-            click.echo(f"{project.dataset}:{stages.scorer_folders(project)[0].name}: {runs.deliver(project)}")
+            click.echo(f"{project.dataset}:{scorer_folders(project)[0].name}: {runs.deliver(project)}")
 
 
 @main.command("ingest")

@@ -13,8 +13,10 @@ from typing import Any
 from assay.errors import StageError, TamperedError
 from assay.hashing import RECORD, RECORD_SCHEMA, Record, dvc_directory_md5, hash_bytes, hash_file, hash_paths, hash_tree
 from assay.parts import canonical_json, parse_json, write_bytes
+from assay.pipeline.progress import StageProgress, silent
 from assay.project.installed import hash_code, made_by
 from assay.project.layout import Project
+from assay.project.stages import STAGES
 from assay.project.versioning import locked_version
 
 Work = Callable[[Project, Path], dict[str, Any]]
@@ -191,3 +193,26 @@ def _swap(staging: Path, folder: Path) -> None:
         shutil.rmtree(retired)
     else:
         staging.rename(folder)
+
+
+def run_verb(
+    project: Project, stage: str, progress: StageProgress = silent, begin: Callable[[], None] = lambda: None
+) -> Outcome:
+    """Run the verb of a stage unless the stage is fresh; see `run_stage`.
+
+    Parameters
+    ----------
+    project : Project
+    stage : str
+        A key of `STAGES`.
+    progress : callable
+        Called with the current step and the finished share of the work.
+    begin : callable
+        Called when the work begins; never for a fresh stage.
+    """
+
+    def work(its_project: Project, out: Path) -> dict[str, Any]:
+        begin()
+        return STAGES[stage].make(its_project, out, progress).details
+
+    return run_stage(project, stage, work)

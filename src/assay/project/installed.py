@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import assay
 from assay import console
 from assay.errors import ConfigError, StageError
-from assay.hashing import hash_json, hash_paths
+from assay.hashing import hash_json, hash_paths, hash_tree
 from assay.parts import canonical_json, parse_json, write_bytes
 from assay.project.templates import template_stages
 
@@ -178,3 +178,13 @@ def check_params(stage: str, params: Iterable[Any]) -> bool:
             f"dvc.yaml: stage {stage} has parameters in {other_files[0]}; Assay reads params.yaml and {LOCK}"
         )
     return bool(files)
+
+
+def require_own_code(project: Project) -> None:
+    """Raise `StageError` if the running code is not the code in ``src/``, whose hash is recorded."""
+    running, recorded = PACKAGE, project.root / "src" / "assay"
+    if recorded.is_dir() and running != recorded.resolve() and hash_tree(running) != hash_tree(recorded):
+        raise StageError(
+            f"the running assay, {running}, differs from {recorded}, whose hashes would be recorded; "
+            f"use the environment of this project (`make run`), or install it: pip install -e {project.root}"
+        )

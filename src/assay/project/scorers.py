@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from assay.names import NAME
 from assay.parts import read_arrays, read_json
 from assay.project.deployment import read_deployment
 from assay.scorer.scorer import HEAD, check_files
+
+if TYPE_CHECKING:
+    from assay.project.layout import Project
 
 MANIFEST = "files.json"
 VERSION = "[0-9a-f]" * 12
@@ -159,3 +162,8 @@ def _describe(folder: Path) -> dict[str, Any]:
         return {"broken": str(error)}
     except (KeyError, TypeError, AttributeError) as error:
         return {"broken": f"{folder / HEAD} is not the head of a scorer: {error!r}"}
+
+
+def scorer_folders(project: Project) -> list[Path]:
+    """Return the folder of the scorer that the newest run packaged; an empty list where there is none."""
+    return [path for path in project.folder("package").glob("*") if path.is_dir()]

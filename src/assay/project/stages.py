@@ -16,12 +16,10 @@ from assay import pipeline
 from assay.data.labelling import labels_path
 from assay.data.quarantine import quarantine_path
 from assay.data.target import target_path
-from assay.errors import StageError
-from assay.hashing import RECORD, hash_json, hash_tree
+from assay.hashing import RECORD, hash_json
 from assay.pipeline.candidates import Candidates
 from assay.pipeline.made import Made
-from assay.pipeline.progress import StageProgress, silent
-from assay.project.freshness import Outcome, run_stage
+from assay.pipeline.progress import StageProgress
 from assay.project.installed import hash_code
 
 if TYPE_CHECKING:
@@ -172,43 +170,3 @@ STAGES: dict[str, StageEntry] = {
     "evaluate": StageEntry("Evaluate", _evaluate, uses=("test",)),
     "package": StageEntry("Scorer", _package, parted=True),
 }
-
-
-def run_verb(
-    project: Project, stage: str, progress: StageProgress = silent, begin: Callable[[], None] = lambda: None
-) -> Outcome:
-    """Run the verb of a stage unless the stage is fresh; see `assay.project.freshness.run_stage`.
-
-    Parameters
-    ----------
-    project : Project
-    stage : str
-        A key of `STAGES`.
-    progress : callable
-        Called with the current step and the finished share of the work.
-    begin : callable
-        Called when the work begins; never for a fresh stage.
-    """
-
-    def work(its_project: Project, out: Path) -> dict[str, Any]:
-        begin()
-        return STAGES[stage].make(its_project, out, progress).details
-
-    return run_stage(project, stage, work)
-
-
-def require_own_code(project: Project) -> None:
-    """Raise `StageError` if the running code is not the code in ``src/``, whose hash is recorded."""
-    import assay
-
-    running, recorded = Path(assay.__file__).parent, project.root / "src" / "assay"
-    if recorded.is_dir() and running.resolve() != recorded.resolve() and hash_tree(running) != hash_tree(recorded):
-        raise StageError(
-            f"the running assay, {running}, differs from {recorded}, whose hashes would be recorded; "
-            f"use the environment of this project (`make run`), or install it: pip install -e {project.root}"
-        )
-
-
-def scorer_folders(project: Project) -> list[Path]:
-    """Return the folder of the scorer that the newest run packaged; an empty list where there is none."""
-    return [path for path in project.folder("package").glob("*") if path.is_dir()]

@@ -14,12 +14,13 @@ from assay.ledger.history import KILLED, SIGNALLED
 from assay.ledger.rows import keep_rows
 from assay.openlineage import client as openlineage
 from assay.parts import read_json
-from assay.project import stages, versioning
+from assay.project import versioning
 from assay.project.deployment import Deployment, keep, promote, read_deployment
-from assay.project.freshness import Outcome, is_fresh
+from assay.project.freshness import Outcome, is_fresh, run_verb
 from assay.project.ingest import restore
-from assay.project.installed import refresh_lock
+from assay.project.installed import refresh_lock, require_own_code
 from assay.project.layout import Project
+from assay.project.scorers import scorer_folders
 from assay.project.stages import STAGES
 from assay.runs.report import Standing, candidates_table, leaderboard, write_report
 
@@ -71,7 +72,7 @@ def prepare(project: Project) -> None:
     project.config  # noqa: B018  (read first: the error messages of DVC on a broken file say less)
     restore(project)
     project.require_dataset(project.dataset)
-    stages.require_own_code(project)
+    require_own_code(project)
     refresh_lock(project)
     project.events.check()
     end_interrupted(project)
@@ -123,7 +124,7 @@ def execute(project: Project, stage: str) -> Outcome:
     if stage not in ("split", "contaminate"):
         keep_rows(project.root, project.events, project.dataset)
     with console.stage_progress(stage) as progress, openlineage.stage_events(project, stage) as begin:
-        outcome = stages.run_verb(project, stage, progress, begin)
+        outcome = run_verb(project, stage, progress, begin)
     console.say(stage_line(outcome))
     return outcome
 
@@ -166,7 +167,7 @@ def deliver(project: Project) -> str:
     """Publish the scorer and decide whether it becomes champion; return the verdict as text."""
     from assay.release.bento import bind, publish
 
-    (folder,) = stages.scorer_folders(project)
+    (folder,) = scorer_folders(project)
     published = publish(folder, root=project.root, chain_head=project.events.head)
     bind(published, project.events)
     name, current = project.dataset, read_deployment(project.root, project.dataset)
@@ -203,7 +204,7 @@ def summarise(project: Project, verdict: str, *, shipped: bool = True) -> Result
     from assay.pipeline.evaluating import read_evaluation
     from assay.scorer.scorer import load_scorer
 
-    folders = stages.scorer_folders(project) if shipped else []
+    folders = scorer_folders(project) if shipped else []
     calibrator = load_scorer(folders[0]).calibrator if folders else None
     deployment = read_deployment(project.root, project.dataset)
     evaluation = read_evaluation(project.folder("evaluate"))

@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from assay.data import images, series
 from assay.data.dataset import Card, Dataset, RowSet, read_dataset, write_dataset
 from assay.data.expectations import learn_suite
-from assay.data.images import IMAGE_SETS, load_images
 from assay.data.mirrored import MirroredFile
+from assay.data.modalities import ecg5000, mnist
 from assay.data.modalities.image import MANY_PIXELS, Image
+from assay.data.modalities.mnist import IMAGE_SETS, load_images
 from assay.data.modalities.series import Series
 from assay.data.public_sets import load_named
 from assay.data.validation import validate_dataset
@@ -40,11 +40,11 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     def named(known: MirroredFile, file: str) -> MirroredFile:
         return replace(known, file=file, sha256=hashlib.sha256((tmp_path / file).read_bytes()).hexdigest())
 
-    monkeypatch.setitem(images.IMAGE_FILES, "fashion-mnist", named(images.IMAGE_FILES["fashion-mnist"], "small.npz"))
-    monkeypatch.setattr(series, "ECG5000", named(series.ECG5000, "beats.npz"))
-    images._read.cache_clear()
+    monkeypatch.setitem(mnist.IMAGE_FILES, "fashion-mnist", named(mnist.IMAGE_FILES["fashion-mnist"], "small.npz"))
+    monkeypatch.setattr(ecg5000, "ECG5000", named(ecg5000.ECG5000, "beats.npz"))
+    mnist._read.cache_clear()
     yield tmp_path
-    images._read.cache_clear()
+    mnist._read.cache_clear()
 
 
 def test_one_class_is_normal_and_the_others_are_equally_many_anomalies(mirror: Path, tmp_path: Path) -> None:

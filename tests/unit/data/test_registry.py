@@ -15,8 +15,8 @@ import pytest
 
 from assay.data import public_sets as registry
 from assay.data.dataset import read_dataset, write_dataset
-from assay.data.images import IMAGE_SETS
 from assay.data.modalities.image import Image
+from assay.data.modalities.mnist import IMAGE_SETS
 from assay.data.modalities.tabular import TABULAR
 from assay.data.public_sets import PUBLIC, PublicFile, dataset_names, load_named
 from assay.errors import DataError

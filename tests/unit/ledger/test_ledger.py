@@ -29,7 +29,7 @@ from assay.ledger.ledger import ledger_folder, open_ledger
 from assay.ledger.rows import about_rows, keep_rows, pack, rows_folder
 from assay.ledger.who_saw import Answer, find, who_saw
 from assay.parts import write_arrays, write_bytes, write_json
-from assay.project import stages
+from assay.project.freshness import run_verb
 from assay.project.layout import Project
 from assay.runs import run as runs
 
@@ -78,7 +78,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 def run(project: Project, *, read: tuple[str, ...] = READ, scorer: str | None = SCORER) -> None:
     """Split and contaminate for real, keep the rows, and log the other stages as they would be."""
     for stage in ("split", "contaminate"):
-        stages.run_verb(project, stage)
+        run_verb(project, stage)
     name = project.dataset
     keep_rows(project.root, project.events, name)
     for stage in read:

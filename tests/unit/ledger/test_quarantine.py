@@ -27,7 +27,7 @@ from assay.hashing import hash_tree
 from assay.ledger.quarantine import Quarantine
 from assay.ledger.quarantine import quarantine as exclude
 from assay.parts import read_json
-from assay.project import stages
+from assay.project.freshness import run_verb
 from assay.project.layout import Project
 
 ROOT = Path(__file__).parents[3]
@@ -97,7 +97,7 @@ def test_quarantined_content_is_excluded_in_every_copy_and_nothing_else_moves(ti
 
 def test_an_empty_or_missing_quarantine_changes_no_byte(project: Project) -> None:
     split = project.folder("split")
-    stages.run_verb(project, "split")
+    run_verb(project, "split")
     before = hash_tree(split)
     assert "quarantined" not in read_json(split / "split.json")
     assert pd.read_csv(split / "excluded/rows.csv").columns.tolist()[-1] == "fingerprint"
@@ -109,21 +109,21 @@ def test_an_empty_or_missing_quarantine_changes_no_byte(project: Project) -> Non
 
 
 def test_the_next_run_excludes_the_rows_and_counts_them(project: Project) -> None:
-    stages.run_verb(project, "split")
+    run_verb(project, "split")
     done = put(project, table())
     assert (done.changed, done.already, done.listed, done.in_data) == (5, 0, 5, 8)
-    assert stages.run_verb(project, "split").ran
+    assert run_verb(project, "split").ran
     assert read_json(project.folder("split") / "split.json")["quarantined"] == 8
     for role in ROLES:
         rows = pd.read_csv(project.folder("split") / role / "rows.csv")
         assert not rows["fingerprint"].isin(prints()).any()
-    assert not stages.run_verb(project, "split").ran
+    assert not run_verb(project, "split").ran
 
 
 def test_a_quarantine_of_everything_is_told(project: Project) -> None:
     put(project, table(300))
     with pytest.raises(StageError, match=r"too few to split, 300 of them quarantined in .*clinic\.csv"):
-        stages.run_verb(project, "split")
+        run_verb(project, "split")
 
 
 def test_rows_that_would_fail_validation_do_not_once_they_are_quarantined(project: Project) -> None:
@@ -139,13 +139,13 @@ def test_rows_that_would_fail_validation_do_not_once_they_are_quarantined(projec
     spoilt = Dataset(Card(NAME, TABULAR, NAMES, "made"), RowSet(features, clean.rows))
     write_dataset(project.data, spoilt)
     for stage in ("split", "contaminate"):
-        stages.run_verb(project, stage)
+        run_verb(project, stage)
     with pytest.raises(ValidationFailedError, match="p-7"):
-        stages.run_verb(project, "validate")
+        run_verb(project, "validate")
     put(project, pd.DataFrame({"row_id": ["p-7"]}))
     for stage in ("split", "contaminate"):
-        stages.run_verb(project, stage)
-    assert stages.run_verb(project, "validate").ran
+        run_verb(project, stage)
+    assert run_verb(project, "validate").ran
 
 
 def test_the_file_is_sorted_and_holds_a_content_once(project: Project) -> None:
@@ -190,7 +190,7 @@ def test_an_id_means_the_content_it_has_now_or_else_had_when_it_was_used(project
     from assay.ledger.rows import keep_rows
 
     for stage in ("split", "contaminate"):
-        stages.run_verb(project, stage)
+        run_verb(project, stage)
     keep_rows(project.root, project.events, NAME)
     data = make_rows(300, 0)
     fewer = RowSet(data.features[10:] + 1, data.rows.iloc[10:])
@@ -211,7 +211,7 @@ def test_thousands_of_ids_that_only_runs_know_take_no_time(project: Project) -> 
     data = make_rows(20_000, 0)
     write_dataset(project.data, Dataset(Card(NAME, TABULAR, NAMES, "made"), data))
     for stage in ("split", "contaminate"):
-        stages.run_verb(project, stage)
+        run_verb(project, stage)
     keep_rows(project.root, project.events, NAME)
     write_dataset(project.data, Dataset(Card(NAME, TABULAR, NAMES, "made"), data.take(np.arange(9_000, 20_000))))
     started = perf_counter()
@@ -281,13 +281,13 @@ def test_not_while_a_run_is_going_on(project: Project) -> None:
 def test_a_file_edited_by_hand_into_something_else_stops_the_split(project: Project, content: str, words: str) -> None:
     quarantine_path(project.root, NAME).write_text(content)
     with pytest.raises(DataError, match=words):
-        stages.run_verb(project, "split")
+        run_verb(project, "split")
 
 
 def test_a_file_edited_by_hand_in_its_own_form_is_heeded(project: Project) -> None:
     path = quarantine_path(project.root, NAME)
     path.write_bytes(HEADER + f"{prints(1)[0]},,by hand,yesterday\n".encode())
-    stages.run_verb(project, "split")
+    run_verb(project, "split")
     assert read_json(project.folder("split") / "split.json")["quarantined"] == 2
     write_quarantine(path, read_quarantine(path))
-    assert not stages.run_verb(project, "split").ran
+    assert not run_verb(project, "split").ran

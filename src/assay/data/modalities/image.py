@@ -9,8 +9,8 @@ from typing import ClassVar, Self
 import numpy as np
 
 from assay.arrays import Doubles, Floats, Singles
-from assay.data.images import IMAGE_SETS, one_class
 from assay.data.modalities.base import Kind, Modality, Reader, Shape, draw
+from assay.data.modalities.mnist import IMAGE_SETS, one_class
 from assay.data.null_models import NullModel, check_width, distance
 from assay.data.ranges import Expectation, column_expectations, extreme_expectations
 from assay.data.scaling import MinMax, Scaler

@@ -9,9 +9,9 @@ import numpy as np
 
 from assay.arrays import Doubles, Floats
 from assay.data.modalities.base import Kind, Modality, Reader, Shape, draw
+from assay.data.modalities.ecg5000 import ecg5000
 from assay.data.null_models import NullModel, check_width, distance
 from assay.data.scaling import Scaler, Standard
-from assay.data.series import ecg5000
 from assay.errors import ConfigError, DataError
 from assay.families import check_part
 from assay.parameters import SeriesShape, Whole
