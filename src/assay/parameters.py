@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
@@ -140,7 +141,7 @@ def check_parameters(
         if name not in declared:
             raise ConfigError(f"{owner} has no parameter {name!r}; it has {', '.join(sorted(declared)) or 'none'}")
         if not declared[name].accepts(value):
-            raise ConfigError(f"{owner}: {name} is {value!r}; it must be {declared[name].text}")
+            raise ConfigError(f"{owner}: {name} is {_shown(value)}; it must be {declared[name].text}")
     if missing := sorted(name for name, parameter in declared.items() if parameter.required and name not in values):
         raise ConfigError(f"{owner} lacks the parameter {missing[0]!r}; it must be {declared[missing[0]].text}")
 
@@ -154,13 +155,21 @@ def check_share(value: Any, subject: str) -> float:
 def check_value(subject: str, value: Any, annotation: Any) -> None:
     """Raise `ConfigError` unless an annotation allows the value; `subject` begins the message."""
     if not declaration(annotation).accepts(value):
-        raise ConfigError(f"{subject} is {value!r}; it must be {declaration(annotation).text}")
+        raise ConfigError(f"{subject} is {_shown(value)}; it must be {declaration(annotation).text}")
 
 
 def plain_parameters(params: Mapping[str, Any]) -> dict[str, Any]:
     """Return parameters as JSON values: tuples become lists, NumPy numbers plain ones."""
     plain: dict[str, Any] = json.loads(json.dumps(params, default=_plain))
     return plain
+
+
+def _shown(value: Any) -> str:
+    """Return a value for a message; Python itself refuses to write out integers of thousands of digits."""
+    try:
+        return repr(value)
+    except ValueError:
+        return f"a number of more than {sys.get_int_max_str_digits()} digits"
 
 
 def _plain(value: Any) -> Any:

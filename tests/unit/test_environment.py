@@ -1,4 +1,4 @@
-"""The frameworks' environment: proxies do not swallow servers on this machine."""
+"""The frameworks' environment: telemetry is off, and proxies do not swallow servers on this machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from assay.environment import set_environment
+from assay.data.expectations import great_expectations
+from assay.environment import SWITCHES, set_environment
 
 
 @pytest.mark.parametrize(
@@ -35,3 +36,15 @@ def test_a_proxy_that_is_never_used_stays_so(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(os, "environ", {"HTTP_PROXY": "http://proxy:1", "NO_PROXY": "*"})
     set_environment(tmp_path)
     assert os.environ["NO_PROXY"] == "*"
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+@pytest.mark.parametrize("chosen", [None, "the user's own"])
+def test_switches_are_set_unless_the_user_has_set_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, chosen: str | None
+) -> None:
+    others = {key: value for key, value in os.environ.items() if key not in SWITCHES}
+    monkeypatch.setattr(os, "environ", others if chosen is None else {**others, name: chosen})
+    great_expectations()  # sets its own switch, since the library is used without a project too
+    set_environment(tmp_path)
+    assert os.environ[name] == (SWITCHES[name] if chosen is None else chosen)

@@ -117,6 +117,6 @@ def test_what_is_wrong_is_named(given: Mapping[str, Any], said: str) -> None:
 
 def test_a_share_comes_back_as_a_float() -> None:
     assert type(check_share(np.float32(0.5), "eps")) is float
-    for bad in (0, 1, True, "0.5", None, float("nan"), np.array(0.5)):
+    for bad in (0, 1, True, "0.5", None, float("nan"), np.array(0.5), 10**5000):
         with pytest.raises(ConfigError, match=r"eps is .* it must be a number between 0 and 1"):
             check_share(bad, "eps")
