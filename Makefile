@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run test check format serve benchmark clean
+.PHONY: run test test-long check format serve benchmark clean
 
 run: $(VENV)/.installed            ## set everything up and run the pipeline on the default data
 	assay run
 
-test: $(VENV)/.installed-test      ## run the whole test suite
+test: $(VENV)/.installed-test      ## run the test suite
 	pytest -n 2 --dist loadfile
+
+test-long: $(VENV)/.installed-test ## run the long tests, which `make test` leaves out
+	pytest -n 2 --dist load -m long
 
 check: $(VENV)/.installed-test     ## lint, strict types, and which package may import which
 	ruff format --check .

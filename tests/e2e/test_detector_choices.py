@@ -82,6 +82,7 @@ def test_a_scorer_that_learned_from_labels_names_those_rows(done: Checkout) -> N
     assert not run_verb(project, "package").ran
 
 
+@pytest.mark.long
 def test_a_killed_training_goes_on_where_it_was(checkout: Checkout) -> None:
     long = "  - autoencoder: {epochs: 4000, members: 2, learning_rate: 0.0001}\n"
     checkout.params(QUICK.replace("detectors:\n", "detectors:\n" + long).replace("levels: [0, 0.1]", "levels: [0]"))

@@ -147,6 +147,7 @@ def test_a_replay_by_the_same_files_is_the_same(project: Installed) -> None:
     assert replay_scorer(Project(project.root), NAME).same
 
 
+@pytest.mark.long
 def test_an_upgrade_runs_what_it_changes_and_nothing_else(project: Installed) -> None:
     """The last test here: from now on another Assay is installed."""
     version, code = project.package / "__init__.py", project.package / "evaluation" / "metrics.py"

@@ -39,7 +39,10 @@ def kill_while(project: Checkout, stage: str, server: dict[str, str]) -> None:
     wait_until_none_works(project.root)
 
 
-@pytest.mark.parametrize("stage", ["split", "validate", "train", "package"])
+MORE = [pytest.param(stage, marks=pytest.mark.long) for stage in ("split", "validate", "package")]
+
+
+@pytest.mark.parametrize("stage", ["train", *MORE])
 def test_a_killed_run_leaves_nothing_half_written_and_resumes(checkout: Checkout, prefect_api: str, stage: str) -> None:
     checkout.params(QUICK.replace("n_estimators: 25", "n_estimators: 300"))
     # One of them has a server of its own, which must not stay.
@@ -54,7 +57,7 @@ def test_a_killed_run_leaves_nothing_half_written_and_resumes(checkout: Checkout
     assert checkout.call("dvc", "status", "-q").returncode == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM])
 def test_a_signal_ends_a_run_in_order(finished: Checkout, prefect_api: str, number: signal.Signals) -> None:
     """Told twice, it ends once: with a server of its own and proxies that lead nowhere, and with the tests' server.
 

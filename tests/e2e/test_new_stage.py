@@ -30,7 +30,7 @@ def extended(checkout: Checkout) -> Checkout:
     (root / "src/assay/pipeline/summarising.py").write_text(verb)
     stages = root / "src/assay/project/stages.py"
     text = stages.read_text()
-    place, first = '    "package": StageEntry(', "from assay.project.freshness import"
+    place, first = '    "package": StageEntry(', "from assay.project.installed import"
     assert text.count(place) == text.count(first) == 1
     text = text.replace(place, textwrap.indent(entry, "    ") + place).replace(first, IMPORT + first)
     stages.write_text(text)

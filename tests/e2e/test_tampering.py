@@ -37,7 +37,7 @@ def test_the_advice_for_a_changed_raw_file_works(finished: Checkout) -> None:
     finished.assay("run")
 
 
-@pytest.mark.parametrize("name", ["features.npy", "card.json"])
+@pytest.mark.parametrize("name", ["features.npy", pytest.param("card.json", marks=pytest.mark.long)])
 def test_dvc_repro_refuses_a_changed_raw_file_too_and_its_advice_works(finished: Checkout, name: str) -> None:
     """DVC tracks the changed file before any stage runs; the stage refuses what nobody brought in."""
     finished.call("git", "add", "data.dvc")
