@@ -19,7 +19,8 @@ def load(tag_or_folder: str | Path) -> Scorer:
     Parameters
     ----------
     tag_or_folder : str or Path
-        ``name:version``, ``name`` for the champion of that name, or a scorer folder.
+        ``name:version``, with ``-statement`` after it or not; ``name`` for the champion of that name; or a scorer
+        folder.
 
     Returns
     -------
@@ -33,10 +34,11 @@ def load(tag_or_folder: str | Path) -> Scorer:
     TamperedError
         A file of it was changed.
     """
-    from assay.project.scorers import find_scorer
+    from assay.project.scorers import find_packaged
     from assay.scorer.scorer import load_scorer
 
-    return load_scorer(find_scorer(tag_or_folder))
+    packaged = find_packaged(tag_or_folder)
+    return load_scorer(packaged.folder, packaged.statement.id)
 
 
 def __dir__() -> list[str]:

@@ -5,22 +5,25 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from tests.conftest import Checkout
+from tests.sealing import learned_rows, reseal, restate
 
 from assay.data.dataset import RowSet, read_rows, write_rows
-from assay.parts import read_arrays
+from assay.parts import read_arrays, write_arrays
+from assay.project.scorers import Packaged, find_packaged
 from assay.release.champion import judge
-from assay.scorer.scorer import load_scorer
+from assay.scorer.statement import read_statement, statement_ids
 
 
 @pytest.fixture
-def scorer(finished: Checkout) -> Path:
+def scorer(finished: Checkout) -> Packaged:
     (folder,) = (p for p in (finished.root / "work/scorers/breast_cancer").iterdir() if p.is_dir())
-    return folder
+    return find_packaged(folder)
 
 
 @pytest.fixture
@@ -28,39 +31,28 @@ def selection(finished: Checkout) -> Path:
     return finished.root / "work/breast_cancer/split/selection"
 
 
-def blunted(scorer: Path, into: Path, *, without: int = 0) -> Path:
+def blunted(scorer: Packaged, into: Path, *, without: int = 0) -> Packaged:
     """A valid scorer whose features are all but drowned by a wrong scale: much weaker, honestly packaged.
 
     It says of so many of the training rows that it has not learned from them.
     """
-    from assay.hashing import hash_file
-    from assay.parts import read_json, write_arrays, write_json
-
     folder = into / "blunted"
-    shutil.copytree(scorer, folder)
+    shutil.copytree(scorer.folder, folder)
     arrays = read_arrays(folder / "scaler.safetensors")
     scale = next(name for name in arrays if "scale" in name)
     arrays[scale] = arrays[scale] * np.logspace(0, 9, arrays[scale].size).reshape(arrays[scale].shape)
-    (folder / "scaler.safetensors").unlink()
     write_arrays(folder / "scaler.safetensors", arrays)
-    head = read_json(folder / "scorer.json")
-    seen = read_arrays(folder / "rows.safetensors")
-    (folder / "rows.safetensors").unlink()
-    write_arrays(folder / "rows.safetensors", {**seen, "train": seen["train"][without:]})
-    for name in ("scaler.safetensors", "rows.safetensors"):
-        head["files"][name] = hash_file(folder / name)
-    (folder / "scorer.json").unlink()
-    write_json(folder / "scorer.json", head)
-    return folder.rename(into / hash_file(folder / "scorer.json")[:12])
+    seen = learned_rows(folder)
+    return find_packaged(reseal(folder, rows={**seen, "train": seen["train"][without:]}))
 
 
-def test_equal_power_is_enough(scorer: Path, selection: Path) -> None:
+def test_equal_power_is_enough(scorer: Packaged, selection: Path) -> None:
     verdict = judge(scorer, scorer, selection, eps=0.05, seed=0)
     assert verdict.promote
     assert "not below" in verdict.reason
 
 
-def test_a_worse_scorer_does_not_replace_the_champion(scorer: Path, selection: Path, tmp_path: Path) -> None:
+def test_a_worse_scorer_does_not_replace_the_champion(scorer: Packaged, selection: Path, tmp_path: Path) -> None:
     worse = blunted(scorer, tmp_path)
     verdict = judge(worse, scorer, selection, eps=0.05, seed=0)
     assert not verdict.promote
@@ -68,7 +60,7 @@ def test_a_worse_scorer_does_not_replace_the_champion(scorer: Path, selection: P
     assert judge(scorer, worse, selection, eps=0.05, seed=0).promote
 
 
-def test_rows_that_either_has_learned_from_do_not_count(scorer: Path, selection: Path) -> None:
+def test_rows_that_either_has_learned_from_do_not_count(scorer: Packaged, selection: Path) -> None:
     train = read_rows(selection.parent / "train")
     rows = read_rows(selection)
     anomalies = rows.take(rows.labels == 1)
@@ -82,9 +74,11 @@ def test_rows_that_either_has_learned_from_do_not_count(scorer: Path, selection:
     assert "too few selection rows that neither scorer has learned from: 0 normals" in verdict.reason
 
 
-def test_a_champion_that_learned_from_quarantined_rows_gives_way(scorer: Path, selection: Path, tmp_path: Path) -> None:
+def test_a_champion_that_learned_from_quarantined_rows_gives_way(
+    scorer: Packaged, selection: Path, tmp_path: Path
+) -> None:
     worse = blunted(scorer, tmp_path, without=3)
-    marks = [row.tobytes().hex() for row in read_arrays(scorer / "rows.safetensors")["train"][:4]]
+    marks = [row.tobytes().hex() for row in learned_rows(scorer.folder)["train"][:4]]
     verdict = judge(worse, scorer, selection, eps=0.05, seed=0, quarantined=frozenset(marks[:3]))
     assert verdict.promote
     assert "has learned from 3 quarantined rows" in verdict.reason
@@ -93,17 +87,25 @@ def test_a_champion_that_learned_from_quarantined_rows_gives_way(scorer: Path, s
     assert "power" in both.reason
 
 
-def test_a_champion_with_other_columns_stays(scorer: Path, selection: Path, tmp_path: Path) -> None:
-    from assay.hashing import hash_file
-    from assay.parts import read_json, write_json
+def test_a_champion_is_clean_by_another_statement(scorer: Packaged, selection: Path, tmp_path: Path) -> None:
+    """The same function came of rows without the quarantined ones, so that these have no part in it."""
+    worse, seen = blunted(scorer, tmp_path, without=3), learned_rows(scorer.folder)
+    marks = frozenset(row.tobytes().hex() for row in seen["train"][:3])
+    statement = restate(scorer.folder, rows={**seen, "train": seen["train"][3:]})
+    others = [read_statement(scorer.folder, each) for each in statement_ids(scorer.folder)]
+    assert len(others) == 2
+    verdict = judge(worse, scorer, selection, eps=0.05, seed=0, quarantined=marks, others=others)
+    assert (verdict.promote, verdict.statement) == (False, statement)
+    assert "below the champion" in verdict.reason
+    verdict = judge(worse, scorer, selection, eps=0.05, seed=0, others=others)
+    assert (verdict.promote, verdict.statement) == (False, None)
 
-    other = tmp_path / "other"
-    shutil.copytree(scorer, other)
-    head = read_json(other / "scorer.json")
-    head["columns"][0] = "renamed"
-    (other / "scorer.json").unlink()
-    write_json(other / "scorer.json", head)
-    other = other.rename(tmp_path / hash_file(other / "scorer.json")[:12])
+
+def test_a_champion_with_other_columns_stays(scorer: Packaged, selection: Path, tmp_path: Path) -> None:
+    def rename(head: dict[str, Any]) -> None:
+        head["columns"][0] = "renamed"
+
+    other = find_packaged(reseal(Path(shutil.copytree(scorer.folder, tmp_path / "other")), head=rename))
     verdict = judge(scorer, other, selection, eps=0.05, seed=0)
     assert not verdict.promote
     assert "other columns" in verdict.reason
@@ -134,11 +136,43 @@ def test_a_champion_that_is_gone_stays_on_record_and_the_run_ends_well(finished:
     assert json.loads(path.read_text())["version"] == "0" * 12
 
 
-def test_promote_by_hand_and_roll_back(finished: Checkout, scorer: Path) -> None:
-    tag = f"breast_cancer:{scorer.name}"
+def test_promote_by_hand_and_roll_back(finished: Checkout, scorer: Packaged) -> None:
+    tag = f"breast_cancer:{scorer.statement.version}"
     finished.assay("promote", tag, code=2)
     finished.assay("promote", tag, "--why", "checked by hand")
     record = json.loads((finished.root / "deployments/breast_cancer.json").read_text())
     assert record["reason"] == "checked by hand"
-    assert load_scorer(scorer).version == record["version"]
+    assert (record["version"], record["statement"]) == (scorer.statement.version, scorer.statement.id)
     assert "there is no scorer" in finished.assay("promote", "breast_cancer:000000000000", "--why", "x", code=1).stderr
+
+
+def test_the_same_scorer_reached_twice_has_two_statements_and_stays_the_champion(
+    finished: Checkout, prefect_api: str
+) -> None:
+    """After an edit of code that changes no answer; both statements verify, and either may be deployed."""
+    record = finished.root / "deployments/breast_cancer.json"
+    before = json.loads(record.read_text())
+    with (finished.root / "constraints.txt").open("a") as constraints:
+        constraints.write("# nothing but a comment\n")
+    told = json.loads(finished.assay("run", "--json", PREFECT_API_URL=prefect_api).stdout)
+    assert told["scorer"] == before["tag"] == told["champion"]
+    assert told["statement"] != before["statement"] == told["champion_statement"]
+    assert f"made the champion {before['tag']} again, with statement {told['statement']}" in told["verdict"]
+    assert json.loads(record.read_text()) == before
+    (row,) = json.loads(finished.assay("scorers", "--json").stdout)
+    statements = {each["statement"]: each for each in row["statements"]}
+    assert {key: each["deployed"] for key, each in statements.items()} == {
+        before["statement"]: True,
+        told["statement"]: False,
+    }
+    assert all(each["bento"] == f"assay-{each['tag']}" for each in statements.values())
+    lines = finished.assay("audit", "verify", f"{before['tag']}-{told['statement']}").stdout.splitlines()
+    assert f"ok         deployment: the champion, deployed by its statement {before['statement']}" in lines
+    finished.assay("promote", f"{before['tag']}-{told['statement']}", "--why", "the newer one")
+    after = json.loads(record.read_text())
+    assert (after["version"], after["statement"], after["previous"]) == (
+        before["version"],
+        told["statement"],
+        before["previous"],
+    )
+    finished.assay("audit", "verify", "breast_cancer")

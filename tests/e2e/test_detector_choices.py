@@ -9,9 +9,10 @@ import signal
 import pandas as pd
 import pytest
 from tests.conftest import QUICK, Checkout
+from tests.sealing import learned_rows
 from tests.waiting import wait_until
 
-from assay.parts import read_arrays, read_json
+from assay.parts import read_json
 
 DETECTORS = """\
 detectors:
@@ -77,7 +78,7 @@ def test_a_scorer_that_learned_from_labels_names_those_rows(done: Checkout) -> N
     selection = read_json(done.root / WORK / "select/selection.json")
     winner = selection["candidates"][selection["winner"]]["detector"]
     (scorer,) = (path for path in (done.root / "work/scorers/breast_cancer").iterdir() if path.is_dir())
-    seen = read_arrays(scorer / "rows.safetensors")
+    seen = learned_rows(scorer)
     assert ("labelled" in seen) == (winner == "deep_sad")
     assert not run_verb(project, "package").ran
 

@@ -9,6 +9,7 @@ import pytest
 from tests.conftest import DATA_DVC, QUICK, Checkout, make_checkout
 
 from assay.hashing import files_of, hash_file
+from assay.scorer.statement import read_statement
 
 WITH_NETWORK = QUICK.replace("  - knn\n", "  - autoencoder: {epochs: 3, members: 2}\n  - knn\n")
 
@@ -77,8 +78,7 @@ def test_data_version_is_the_one_that_dvc_names(both: tuple[Checkout, Checkout, 
     by_dvc, _, result = both
     lock = yaml.safe_load((by_dvc.root / "dvc.lock").read_text())
     named = next(d["md5"] for d in lock["stages"]["split"]["deps"] if d["path"] == "data/breast_cancer")
-    head = json.loads((by_dvc.root / str(result["folder"]) / "scorer.json").read_text())
-    assert head["lineage"]["data_version"] == named
+    assert read_statement(by_dvc.root / str(result["folder"])).data_version == named
 
 
 def test_data_dvc_is_the_same_on_every_machine(both: tuple[Checkout, Checkout, dict[str, object]]) -> None:

@@ -55,6 +55,14 @@ def test_its_champion_is_served_as_before(old_project: Checkout) -> None:
     assert {row["tag"] for row in listed if row["champion"]} == {CHAMPION}
 
 
+def test_its_champion_verifies_but_for_the_code_that_it_lacks(old_project: Checkout) -> None:
+    """The archive has no source: of all that is behind the champion, the recorded code alone is not to be found."""
+    told = json.loads(old_project.assay("audit", "verify", "machines", "--json", code=1).stdout)
+    states = {finding["what"]: finding["state"] for finding in told["findings"]}
+    assert {what for what, state in states.items() if state == "differs"} == {"code"}
+    assert told["findings"][1]["detail"] == "a part of scorer.json, which has schema 2"
+
+
 def test_its_history_answers(old_project: Checkout) -> None:
     answer = old_project.assay("audit", "who-saw", "bad.csv").stdout
     assert FIRST in answer

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.conftest import Checkout
+from tests.sealing import reseal
 
 from assay.audit.chain import read_chain
 from assay.audit.findings import LIMITS, Findings
@@ -19,10 +21,12 @@ from assay.parts import read_arrays, read_json, write_arrays, write_json
 from assay.project.freshness import run_verb
 from assay.project.layout import Project
 from assay.project.versioning import commit
+from assay.scorer.statement import read_statement
 
 BEHIND = ("split", "contaminate", "validate", "train", "calibrate", "select")
 WHAT = [
     "scorer folder",
+    "statement",
     "event log",
     "parts against the records",
     "lineage root",
@@ -64,6 +68,11 @@ def scorer_folder(project: Checkout) -> Path:
     return folder
 
 
+def sealed(project: Checkout) -> str:
+    """The version of the scorer with its statement, as in BentoML's store."""
+    return read_statement(scorer_folder(project)).tag.partition(":")[2]
+
+
 def verify(project: Checkout, tag: str = "breast_cancer") -> Findings:
     return verify_scorer(Project(project.root), tag)
 
@@ -86,18 +95,17 @@ def spoil(path: Path, change: Callable[[bytes], bytes] = flipped) -> bytes:
 
 
 def test_an_intact_scorer(finished: Checkout) -> None:
-    tag = f"breast_cancer:{scorer_folder(finished).name}"
     told = finished.assay("audit", "verify", "breast_cancer").stdout.splitlines()
     assert [line.split(maxsplit=1)[0] for line in told[: len(WHAT)]] == ["ok"] * len(WHAT)
     assert [line[11:].partition(":")[0] for line in told[: len(WHAT)]] == WHAT
     assert told[len(WHAT) : -1] == list(LIMITS)
-    assert told[-1] == f"{tag}: intact"
+    assert told[-1] == f"breast_cancer:{sealed(finished)}: intact"
 
 
 def test_findings_in_json(finished: Checkout) -> None:
     tag = f"breast_cancer:{scorer_folder(finished).name}"
     found = json.loads(finished.assay("audit", "verify", tag, "--json").stdout)
-    assert (found["scorer"], found["intact"]) == (tag, True)
+    assert (f"{found['scorer']}-{found['statement']}", found["intact"]) == (f"breast_cancer:{sealed(finished)}", True)
     assert [finding["what"] for finding in found["findings"]] == WHAT
     assert all(finding.keys() == {"what", "state", "detail"} for finding in found["findings"])
     spoil(finished.root / "work/breast_cancer/train/level-0/knn.safetensors")
@@ -121,11 +129,13 @@ def test_a_change_is_told_on_a_line_and_by_the_exit_code(finished: Checkout) -> 
 def test_every_file_of_the_scorer_is_checked(finished: Checkout) -> None:
     folder = scorer_folder(finished)
     files = files_of(folder)
-    assert len(files) > 10
+    assert len(files) > 8
     for path in files:
         before = spoil(path)
         found = wrong(verify(finished, f"breast_cancer:{folder.name}"))
-        assert f"{path} was changed" in found["scorer folder"]
+        what = "statement" if path.parent.name == "statements" else "scorer folder"
+        assert str(path) in found[what]
+        assert "was changed" in found[what]
         path.write_bytes(before)
     assert verify(finished).intact
 
@@ -184,27 +194,20 @@ def test_a_part_that_no_stage_made_is_named(finished: Checkout, part: str) -> No
     arrays = read_arrays(path)
     name = next(name for name, array in arrays.items() if array.size and array.dtype.kind == "f")
     write_arrays(path, {**arrays, name: arrays[name] * 2})
-    head = read_json(folder / "scorer.json")
-    write_json(folder / "scorer.json", {**head, "files": {**head["files"], path.name: hash_file(path)}})
-    forged = folder.rename(folder.parent / hash_file(folder / "scorer.json")[:12])
+    forged = reseal(folder)
     found = wrong(verify(finished, f"breast_cancer:{forged.name}"))
     assert set(found) == {"parts against the records", "stage package"}
     assert f"{forged / part}.safetensors is not the recorded" in found["parts against the records"]
 
 
 def test_settings_of_a_part_are_held_to_the_records(finished: Checkout) -> None:
-    folder = scorer_folder(finished)
-    head = read_json(folder / "scorer.json")
-    head["parts"]["detector"]["config"]["extra"] = 1
-    write_json(folder / "scorer.json", head)
-    forged = folder.rename(folder.parent / hash_file(folder / "scorer.json")[:12])
+    forged = reseal(scorer_folder(finished), head=lambda head: head["parts"]["detector"]["config"].update(extra=1))
     found = wrong(verify(finished, f"breast_cancer:{forged.name}"))
     assert "detector in" in found["parts against the records"]
 
 
 def test_a_changed_bento_is_named(finished: Checkout) -> None:
-    version = scorer_folder(finished).name
-    bento = finished.root / ".bentoml/bentos/assay-breast_cancer" / version
+    bento = finished.root / ".bentoml/bentos/assay-breast_cancer" / sealed(finished)
     listed = bento / "files.json"
     spoil(bento / "src/assay/cli/main.py")
     files = {**read_json(listed), "src/assay/cli/main.py": hash_file(bento / "src/assay/cli/main.py")}
@@ -239,13 +242,14 @@ KINDS = {
     "head of the scorer": "work/scorers/breast_cancer/VERSION/scorer.json",
     "shipped weights": "work/scorers/breast_cancer/VERSION/detector.safetensors",
     "shipped calibration scores": "work/scorers/breast_cancer/VERSION/calibrator.safetensors",
-    "carried record": "work/scorers/breast_cancer/VERSION/lineage/train.json",
-    "carried rows": "work/scorers/breast_cancer/VERSION/rows.safetensors",
+    "statement": "work/scorers/breast_cancer/VERSION/statements/STATEMENT.json",
+    "list of rows": "work/scorers/breast_cancer/VERSION/statements/*.safetensors",
     "event": ".assay/events.jsonl",
-    "BentoML's copy": ".bentoml/models/breast_cancer/VERSION/calibrator.safetensors",
-    "BentoML's head": ".bentoml/models/breast_cancer/VERSION/model.yaml",
-    "Bento": ".bentoml/bentos/assay-breast_cancer/VERSION/bento.yaml",
-    "code in the Bento": ".bentoml/bentos/assay-breast_cancer/VERSION/src/assay/scorer/scorer.py",
+    "BentoML's copy": ".bentoml/models/breast_cancer/VERSION-STATEMENT/calibrator.safetensors",
+    "BentoML's statement": ".bentoml/models/breast_cancer/VERSION-STATEMENT/statements/STATEMENT.json",
+    "BentoML's head": ".bentoml/models/breast_cancer/VERSION-STATEMENT/model.yaml",
+    "Bento": ".bentoml/bentos/assay-breast_cancer/VERSION-STATEMENT/bento.yaml",
+    "code in the Bento": ".bentoml/bentos/assay-breast_cancer/VERSION-STATEMENT/src/assay/scorer/scorer.py",
     "deployment": "deployments/breast_cancer.json",
 }
 
@@ -253,7 +257,8 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_flipped_byte_in_any_kind_of_file_is_told_by_its_name(spoilt: Checkout, kind: str) -> None:
     version = scorer_folder(spoilt).name
-    path = spoilt.root / KINDS[kind].replace("VERSION", version)
+    statement = sealed(spoilt).partition("-")[2]
+    (path,) = spoilt.root.glob(KINDS[kind].replace("VERSION", version).replace("STATEMENT", statement))
     for change in (flipped, lambda content: bytes([content[0] ^ 1]) + content[1:]):
         before = spoil(path, change)
         told = wrong(verify(spoilt, f"{NAME}:{version}"))
@@ -341,10 +346,7 @@ def test_code_that_went_on_is_no_tampering_while_the_recorded_one_is_kept(finish
     assert found["code"].state == "superseded"
     assert "src/assay/project/stages.py" in found["code"].detail
     (
-        finished.root
-        / ".bentoml/bentos/assay-breast_cancer"
-        / scorer_folder(finished).name
-        / path.relative_to(finished.root)
+        finished.root / ".bentoml/bentos/assay-breast_cancer" / sealed(finished) / path.relative_to(finished.root)
     ).unlink()
     assert "src/assay/project/stages.py" in wrong(verify(finished))["code"]
 
@@ -362,13 +364,14 @@ def test_a_run_with_other_settings_supersedes_and_spoils_nothing(moved_on: tuple
     later = ["stage train", "stage calibrate", "stage select", "stage evaluate", "stage package"]
     assert [what for what, state in states.items() if state == "superseded"] == later
     assert {states[what] for what in WHAT if states[what] != "superseded"} == {"ok"}
-    assert done.stdout.splitlines()[-1] == f"{NAME}:{old}: intact"
+    assert re.fullmatch(rf"{NAME}:{old}-[0-9a-f]{{12}}: intact", done.stdout.splitlines()[-1])
     assert "DVC's cache holds the recorded ones, intact" in done.stdout
     assert {finding.state for finding in verify(project, f"{NAME}:{new}").items} == {"ok"}
-    kept = project.root / ".bentoml/models/breast_cancer" / old
-    for path in (kept / "detector.safetensors", kept / "lineage/train.json"):
+    (kept,) = (project.root / ".bentoml/models/breast_cancer").glob(f"{old}-*")
+    (statement,) = kept.glob("statements/*.json")
+    for path, what in ((kept / "detector.safetensors", "scorer folder"), (statement, "statement")):
         before = spoil(path)
-        assert f"{path} was changed" in wrong(verify(project, f"{NAME}:{old}"))["scorer folder"]
+        assert f"{path} was changed" in wrong(verify(project, f"{NAME}:{old}"))[what]
         path.write_bytes(before)
     record = project.root / f"{WORK}/select/record.json"
     before = spoil(record)
@@ -429,7 +432,8 @@ def test_what_a_scorer_from_elsewhere_lacks_after_a_run_here_is_said(finished: C
     params.write_text(params.read_text().replace("eps: 0.05", "eps: 0.1"))
     run_verb(Project(finished.root), "select")
     told = wrong(verify(finished))["stage select"]
-    assert "lineage/select.json is not a record that was logged here" in told
+    assert "the record of stage select in" in told
+    assert "is not a record that was logged here" in told
     assert "made elsewhere" in told
     (show, again) = (part for part in told.split("`")[1::2])
     shown = finished.assay(*show.split()[1:]).stdout

@@ -144,7 +144,7 @@ def test_rows_are_compared_within_their_hardness(copied: Project) -> None:
     test = read_rows(project.folder("split") / "test")
     normals = test.take(test.labels == 0)
     p_values = read_arrays(project.folder("evaluate") / "p_values/level-0.safetensors")
-    chosen = scorer.head["candidate"]["detector"]
+    chosen = scorer.statement.candidate["detector"]
     np.testing.assert_array_equal(scorer.p_values(normals.features), p_values[f"{chosen}+none.normals"])
     assert all(row["worst_stratum_fpr"] < 0.25 for row in evaluation["candidates"])
 
@@ -305,7 +305,7 @@ def test_rows_of_categories_that_were_never_calibrated_are_not_judged(
     scorer, known = packed(project), test.take((test.labels == 0) & ~unknown.to_numpy())
     p_values = read_arrays(project.folder("evaluate") / "p_values/level-0.safetensors")
     served = scorer.p_values(known.features, known.rows["category"].tolist())
-    np.testing.assert_array_equal(served, p_values[f"{scorer.head['candidate']['detector']}+none.normals"])
+    np.testing.assert_array_equal(served, p_values[f"{scorer.statement.candidate['detector']}+none.normals"])
     runs.print_result(runs.summarise(project, "here"))
     told = " ".join(capsys.readouterr().out.split())
     assert f"{unknown.sum()} test rows are left out" in told

@@ -13,6 +13,7 @@ from tests.conftest import QUICK, Checkout
 import assay
 from assay.cli.main import main
 from assay.environment import SWITCHES
+from assay.scorer.statement import read_statement
 
 NO_SERVER = "http://127.0.0.1:9/api"
 COMMANDS = (
@@ -184,21 +185,26 @@ def test_scorers_in_json(finished: Checkout) -> None:
         return row
 
     row = listed()
-    head = json.loads((Path(row["folder"]) / "scorer.json").read_bytes())
+    statement = read_statement(Path(row["folder"]))
+    shared = {
+        "statement": statement.id,
+        "bento": f"assay-{statement.tag}",
+        "quarantined": {},
+        "broken": None,
+        **{name: statement.candidate[name] for name in ("detector", "adapter")},
+        "data_version": statement.data_version,
+        "lineage_root": statement.root,
+    }
+    folder = str(finished.root / "work/scorers/breast_cancer" / row["version"])
     assert row == {
         "name": "breast_cancer",
         "version": row["version"],
         "tag": f"breast_cancer:{row['version']}",
         "champion": True,
-        "folder": str(finished.root / "work/scorers/breast_cancer" / row["version"]),
-        "bento": f"assay-breast_cancer:{row['version']}",
-        "quarantined": {},
-        "broken": None,
-        "detector": head["candidate"]["detector"],
-        "adapter": head["candidate"]["adapter"],
+        "folder": folder,
         "eps": 0.05,
-        "data_version": head["lineage"]["data_version"],
-        "lineage_root": head["lineage"]["root"],
+        **shared,
+        "statements": [{**shared, "tag": statement.tag, "folder": folder, "deployed": True}],
     }
     (Path(row["folder"]) / "detector.safetensors").unlink()
     assert "detector.safetensors is missing" in listed()["broken"]

@@ -6,11 +6,13 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from tests.conftest import Checkout
+from tests.sealing import restate
 
 from assay.audit.commits import commit_with
 from assay.audit.verify import verify_scorer
@@ -22,6 +24,7 @@ from assay.project.config import read_params
 from assay.project.layout import Project
 from assay.project.versioning import committed_version, head_commit
 from assay.scorer.scorer import load_scorer
+from assay.scorer.statement import read_statement
 
 FROZEN = Path(__file__).parents[1] / "frozen" / "scorer-1"
 (PACKED,) = (path.parent for path in FROZEN.glob("*/scorer.json"))
@@ -135,19 +138,25 @@ def scorer_folder(project: Checkout) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["detector.safetensors", "lineage/train.json"])
-def test_a_missing_file_of_the_scorer_is_named(finished: Checkout, name: str) -> None:
-    (scorer_folder(finished) / name).unlink()
+def test_a_missing_file_of_the_scorer_is_named(finished: Checkout) -> None:
+    (scorer_folder(finished) / "detector.safetensors").unlink()
     found = {f.what: f for f in verify_scorer(Project(finished.root), "breast_cancer").items}
-    assert f"{name} is missing" in found["scorer folder"].detail
+    assert "detector.safetensors is missing" in found["scorer folder"].detail
 
 
-def test_a_broken_carried_record_hides_no_other_finding(finished: Checkout) -> None:
-    path = scorer_folder(finished) / "lineage/train.json"
-    path.write_bytes(b"{")
+def test_a_missing_list_of_rows_is_named(finished: Checkout) -> None:
+    rows = read_statement(scorer_folder(finished)).rows
+    assert rows is not None
+    rows.unlink()
+    found = {f.what: f for f in verify_scorer(Project(finished.root), "breast_cancer").items}
+    assert found["statement"].state == "differs"
+    assert f"{rows.name}, the rows that the scorer learned from, is missing" in found["statement"].detail
+
+
+def test_a_broken_statement_hides_neither_scorer_nor_log(finished: Checkout) -> None:
+    read_statement(scorer_folder(finished)).path.write_bytes(b"{")
     found = {f.what: f.state for f in verify_scorer(Project(finished.root), "breast_cancer").items}
-    assert found["stage split"] == "ok"
-    assert found["stage train"] == "differs"
+    assert found == {"scorer folder": "ok", "event log": "ok", "statement": "differs"}
 
 
 @pytest.mark.parametrize("lost", [(), ("train",)], ids=["one more", "another instead"])
@@ -155,19 +164,16 @@ def test_a_stage_of_another_version_is_called_that(finished: Checkout, lost: tup
     """A stage "refine" between train and calibrate, or in place of train."""
     (packed,) = (path.parent for path in (finished.root / "work/scorers/breast_cancer").glob("*/scorer.json"))
     folder = Path(shutil.copytree(packed, finished.root / "other"))
-    head = json.loads((folder / "scorer.json").read_text())
 
-    def carry(stage: str, text: str) -> None:
-        (folder / f"lineage/{stage}.json").write_text(text)
-        head["lineage"]["records"][stage] = hash_file(folder / f"lineage/{stage}.json")
-        head["files"][f"lineage/{stage}.json"] = head["lineage"]["records"][stage]
+    def refine(records: dict[str, Any]) -> None:
+        records["refine"] = json.loads(json.dumps(records["train"]).replace('"train"', '"refine"'))
+        records["calibrate"] = json.loads(json.dumps(records["calibrate"]).replace("/train/", "/refine/"))
+        for stage in lost:
+            del records[stage]
 
-    carry("refine", (folder / "lineage/train.json").read_text().replace('"train"', '"refine"'))
-    carry("calibrate", (folder / "lineage/calibrate.json").read_text().replace("/train/", "/refine/"))
-    for stage in lost:
-        del head["lineage"]["records"][stage], head["files"][f"lineage/{stage}.json"]
-        (folder / f"lineage/{stage}.json").unlink()
-    write_json(folder / "scorer.json", head)
+    before = read_statement(folder)
+    restate(folder, records=refine)
+    before.path.unlink()
     told = "not known to this version of Assay; use the version that made the scorer"
     shown = finished.assay("audit", "show", "./other", "--html", "page.html").stdout.splitlines()
     place = next(number for number, line in enumerate(shown) if line.startswith("Stage refine"))
@@ -198,7 +204,7 @@ def test_newer_data_alone_do_not_make_the_champion_tampered(finished: Checkout) 
 
 
 def test_a_flipped_byte_in_the_bento_is_told(finished: Checkout) -> None:
-    version = scorer_folder(finished).name
+    version = read_statement(scorer_folder(finished)).tag.partition(":")[2]
     path = finished.root / ".bentoml/bentos/assay-breast_cancer" / version / "src/assay/cli/main.py"
     path.write_bytes(path.read_bytes() + b"\n")
     told = finished.assay("audit", "verify", "breast_cancer", code=1).stdout

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from tests.conftest import Checkout
 from tests.integration.test_calibration import make_project, packed, plant, run
+from tests.sealing import learned_rows, restate
 
 from assay.audit.diff import GONE, compare_scorers
 from assay.data.dataset import read_rows
-from assay.errors import ScorerError
-from assay.hashing import hash_file
-from assay.parts import read_arrays, read_json, write_arrays, write_json
+from assay.errors import TamperedError
+from assay.parts import read_json
 from assay.project.layout import Project
+from assay.scorer.statement import read_statement
 
 NAME = "breast_cancer"
 
@@ -30,7 +31,8 @@ def test_other_settings(moved_on: tuple[Checkout, str, str]) -> None:
     project, old, new = moved_on
     tags = f"{NAME}:{old}", f"{NAME}:{new}"
     found = json.loads(project.assay("audit", "diff", *tags, "--json").stdout)
-    assert (found["before"], found["after"]) == tags
+    assert [found[name].partition("-")[0] for name in ("before", "after")] == [*tags]
+    assert not found["same_scorer"]
     assert found["parameters"] == {"eps": [0.05, 0.1], "train.seed": [0, 7]}
     assert (found["data"], found["injected_rows"]) == ({}, {})
     assert found["code"] == {"changed": [], "added": [], "removed": []}
@@ -60,22 +62,17 @@ def test_metrics_that_nobody_kept_are_said_to_be_gone(moved_on: tuple[Checkout, 
 def test_rows_and_code(finished: Checkout) -> None:
     """A scorer packaged from two rows less in train, one more in calibration, and other code."""
     (folder,) = (path.parent for path in (finished.root / "work/scorers" / NAME).glob("*/scorer.json"))
-    other = folder.with_name("other")
-    shutil.copytree(folder, other)
-    arrays = read_arrays(other / "rows.safetensors")
+    arrays = learned_rows(folder)
     first = arrays["train"][0].tobytes().hex()
+
+    def edit(records: dict[str, Any]) -> None:
+        records["train"]["code"] |= {"src/assay/parts.py": "0" * 64, "src/assay/new.py": "0" * 64}
+
     changed = {**arrays, "train": arrays["train"][2:], "calibration": arrays["train"][:1]}
-    write_arrays(other / "rows.safetensors", changed)
-    record = read_json(other / "lineage/train.json")
-    record["code"]["src/assay/parts.py"] = "0" * 64
-    record["code"]["src/assay/new.py"] = "0" * 64
-    write_json(other / "lineage/train.json", record)
-    head = read_json(other / "scorer.json")
-    head["files"] |= {name: hash_file(other / name) for name in ("rows.safetensors", "lineage/train.json")}
-    head["lineage"]["records"]["train"] = head["files"]["lineage/train.json"]
-    write_json(other / "scorer.json", head)
-    made = other.rename(other.with_name(hash_file(other / "scorer.json")[:12]))
-    found = compare_scorers(Project(finished.root), f"{NAME}:{folder.name}", f"{NAME}:{made.name}")
+    before, after = read_statement(folder).tag, restate(folder, records=edit, rows=changed)
+    found = compare_scorers(Project(finished.root), before, f"{NAME}:{folder.name}-{after}")
+    assert found.same_scorer
+    assert next(found.lines()).endswith("the same scorer, reached twice")
     train, calibration = found.rows["train"], found.rows["calibration"]
     assert (train["added"], train["removed"], train["before"] - train["after"]) == (0, 2, 2)
     assert (calibration["added"], calibration["removed"]) == (1, calibration["before"])
@@ -93,14 +90,11 @@ def test_labelled_rows_are_named_too(tmp_path: Path) -> None:
     folder = project.folder("package") / packed(project).version
     rows = read_rows(project.folder("contaminate") / "labelled").rows
     assert len(rows) > 2
-    arrays = read_arrays(folder / "rows.safetensors")
+    arrays = learned_rows(folder)
     prints = np.frombuffer(bytes.fromhex("".join(rows["fingerprint"])), dtype=np.uint8).reshape(-1, 16)
-    other = Path(shutil.copytree(folder, folder.with_name("other")))
-    write_arrays(other / "rows.safetensors", {**arrays, "labelled": prints})
-    head = read_json(other / "scorer.json")
-    head["files"]["rows.safetensors"] = hash_file(other / "rows.safetensors")
-    write_json(other / "scorer.json", head)
-    found = compare_scorers(project, str(folder), str(other)).rows["labelled"]
+    before = read_statement(folder).tag
+    after = restate(folder, rows={**arrays, "labelled": prints})
+    found = compare_scorers(project, before, f"{before.partition('-')[0]}-{after}").rows["labelled"]
     assert found["added"] == len(rows)
     ids = dict(zip(rows["fingerprint"], rows["row_id"], strict=True))
     assert found["sample_added"] == [{"fingerprint": mark, "row_id": ids[mark]} for mark in sorted(ids)[:5]]
@@ -111,7 +105,7 @@ def test_a_scorer_against_itself_and_odd_tags(finished: Checkout) -> None:
     assert "parameters: the same" in told
     done = finished.assay("audit", "diff", NAME, f"{NAME}:000000000000", code=1)
     assert "there is no scorer" in done.stderr
-    (path,) = (finished.root / "work/scorers" / NAME).glob("*/rows.safetensors")
+    (path,) = (finished.root / "work/scorers" / NAME).glob("*/statements/*.safetensors")
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ScorerError, match=r"rows\.safetensors is not the one that was packaged"):
+    with pytest.raises(TamperedError, match=f"{path.name}, the rows that the scorer learned from, was changed"):
         compare_scorers(Project(finished.root), NAME, NAME)

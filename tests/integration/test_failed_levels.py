@@ -147,7 +147,7 @@ def test_it_ships_where_it_is_the_best_at_the_level_that_ships(finished: Project
     )
     scorer = load_scorer(made.result)
     assert made.details == {"scorer": scorer.tag}
-    assert scorer.head["candidate"] == {"detector": "mcd", "adapter": "none", "level": CLEAN}
+    assert scorer.statement.candidate == {"detector": "mcd", "adapter": "none", "level": CLEAN}
 
 
 def train(project: Project, contaminated: Path, out: Path, *detectors: Choice) -> Made[Any]:

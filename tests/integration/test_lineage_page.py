@@ -18,6 +18,7 @@ from assay.audit.show import Shown, show_scorer
 from assay.parts import read_json
 from assay.project.layout import Project
 from assay.project.stages import STAGES
+from assay.scorer.statement import read_statement
 
 NAME = "breast_cancer"
 KINDS = (("expectations", "json"), ("labels", "csv"), ("quarantine", "csv"), ("targets", "csv"))
@@ -76,15 +77,17 @@ def test_every_link_of_the_chain_is_told(finished: Checkout, shown: Shown) -> No
     assert list(nodes) == KEYS
     assert {node["state"] for node in nodes.values()} == {"ok"}
     work = finished.root / "work" / NAME
-    (head,) = (read_json(path) for path in (finished.root / "work/scorers" / NAME).glob("*/scorer.json"))
-    assert nodes["data"]["digest"] == head["lineage"]["data_version"]
-    assert {stage: nodes[stage]["digest"] for stage in head["lineage"]["records"]} == head["lineage"]["records"]
+    (path,) = (finished.root / "work/scorers" / NAME).glob("*/scorer.json")
+    statement = read_statement(path.parent)
+    assert nodes["data"]["digest"] == statement.data_version
+    assert {stage: nodes[stage]["digest"] for stage in statement.record_hashes} == statement.record_hashes
+    assert nodes["package"]["facts"]["statement"] == statement.id
     plan = read_json(work / "contaminate/plan.json")["levels"]
     assert [level["n_injected"] for level in nodes["contaminate"]["facts"]["levels"]] == [
         level["n_injected"] for level in plan
     ]
     evaluation = read_json(work / "evaluate/evaluation.json")["candidates"]
-    chosen = head["candidate"]
+    chosen = statement.candidate
     (row,) = (row for row in evaluation if all(row[name] == value for name, value in chosen.items()))
     assert nodes["evaluate"]["facts"]["auroc"] == row["auroc"]
     assert nodes["calibrate"]["facts"]["m"] == row["n_calibration"]

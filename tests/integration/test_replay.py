@@ -12,14 +12,27 @@ import numpy as np
 import pytest
 from tests.conftest import Checkout
 from tests.integration.conftest import GIT
+from tests.sealing import reseal
 
 from assay.audit.chain import read_chain
 from assay.audit.commits import find_origin
-from assay.audit.replay import ATOL, CLOSE, DIFFERS, RTOL, SAME, Compared, Replayed, compare_files, replay_scorer
-from assay.errors import ScorerError, StageError
+from assay.audit.replay import (
+    ATOL,
+    BY_OTHER_CODE,
+    CLOSE,
+    DIFFERS,
+    RTOL,
+    SAME,
+    Compared,
+    Replayed,
+    compare_files,
+    replay_scorer,
+)
+from assay.errors import ScorerError, StageError, TamperedError
 from assay.hashing import dvc_directory_md5, hash_file, hash_tree
-from assay.parts import read_arrays, read_json, write_arrays, write_json
+from assay.parts import read_arrays, write_arrays, write_json
 from assay.project.layout import Project
+from assay.scorer.statement import read_statement
 
 NAME = "breast_cancer"
 
@@ -75,9 +88,7 @@ def test_an_old_scorer_is_replayed_from_the_cache_and_a_forged_one_is_told(finis
     folder = scorer_folder(finished)
     path = folder / "calibrator.safetensors"
     write_arrays(path, {"scores": read_arrays(path)["scores"] * np.float32(2)})
-    head = read_json(folder / "scorer.json")
-    write_json(folder / "scorer.json", {**head, "files": {**head["files"], path.name: hash_file(path)}})
-    forged = folder.rename(folder.parent / hash_file(folder / "scorer.json")[:12])
+    forged = reseal(folder)
     done = replay(finished, f"{NAME}:{forged.name}")
     assert not done.same
     assert {found.state for found in done.compared[:-1]} == {SAME}
@@ -127,33 +138,42 @@ def test_what_is_no_number_has_to_be_equal(tmp_path: Path) -> None:
 
 def test_bytes_count_on_the_machine_of_the_training_and_the_tolerance_elsewhere() -> None:
     found = (Compared("a", SAME, ""), Compared("b", CLOSE, ""))
-    assert not Replayed("t", found, trained_here=True).same
-    assert Replayed("t", found, trained_here=False).same
-    assert not Replayed("t", (*found, Compared("c", DIFFERS, "")), trained_here=False).same
+    assert not Replayed("t", "s", found, trained_here=True).same
+    assert Replayed("t", "s", found, trained_here=False).same
+    assert not Replayed("t", "s", (*found, Compared("c", DIFFERS, "")), trained_here=False).same
 
 
 # what is refused -------------------------------------------------------------------------------------------
 
 
-def test_other_code_is_refused_with_the_files_and_the_commands(finished: Checkout) -> None:
-    path = finished.root / "src/assay/pipeline/rows.py"
-    before = path.read_bytes()
+def test_other_code_that_leaves_the_same_bytes_is_said_to_do_so(finished: Checkout) -> None:
+    """With the files that differ, and the commands that bring back the recorded ones."""
     for command in (("add", "--all"), ("commit", "--quiet", "--message", "run")):
         assert finished.call(*GIT, *command).returncode == 0
-    path.write_bytes(before + b"# more\n")
-    told = refusal(finished, StageError)
+    (finished.root / "constraints.txt").write_text("# other versions\n")
+    done = replay(finished)
+    assert done.same
+    states = {found.what: found.state for found in done.compared}
+    assert states["stage train"] == states["stage select"] == states["scorer"] == BY_OTHER_CODE
+    assert "stage evaluate" not in states
     commit = finished.call("git", "rev-parse", "HEAD").stdout.strip()
-    assert "1 files differ from it: src/assay/pipeline/rows.py" in told
-    assert f"git checkout {commit}" in told
-    (finished.root / "src/assay/data/more.py").write_text("")
-    assert "src/assay/data/more.py" in refusal(finished, StageError)
+    assert "1 files differ from those that" in done.other_code
+    assert "constraints.txt" in done.other_code
+    assert f"git checkout {commit}" in done.other_code
+    assert any(line.startswith("same bytes by other code  scorer: ") for line in done.lines())
 
 
 def test_code_that_no_commit_holds_is_said_to_be_so(finished: Checkout) -> None:
     (finished.root / "constraints.txt").write_text("")
-    told = refusal(finished, StageError)
-    assert "constraints.txt" in told
-    assert "no commit in Git holds what" in told
+    done = replay(finished)
+    assert "constraints.txt" in done.other_code
+    assert "no commit in Git holds what" in done.other_code
+
+
+def test_a_running_assay_that_is_not_the_project_s_is_refused(finished: Checkout) -> None:
+    path = finished.root / "src/assay/pipeline/rows.py"
+    path.write_bytes(path.read_bytes() + b"# more\n")
+    assert "differs from" in refusal(finished, StageError)
 
 
 def test_a_missing_cache_entry_names_the_remote(finished: Checkout) -> None:
@@ -175,9 +195,11 @@ def test_a_lost_suite_and_a_broken_record_are_named(finished: Checkout) -> None:
     suite.write_bytes(before + b"\n")
     assert f"expectations/{NAME}.json was edited since" in refusal(finished)
     suite.write_bytes(before)
-    path = scorer_folder(finished) / "lineage/calibrate.json"
+    path = read_statement(scorer_folder(finished)).path
+    before = path.read_bytes()
     path.write_bytes(b"{")
-    assert "the record of stage calibrate in" in refusal(finished)
+    assert f"{path} was changed" in refusal(finished, TamperedError)
+    path.write_bytes(before)
     assert "there is no scorer" in refusal(finished, tag=f"{NAME}:000000000000")
 
 

@@ -35,16 +35,19 @@ from assay.data.modalities.tabular import TABULAR
 from assay.detectors.registry import make_detector
 from assay.errors import ConfigError, InputError, ScorerError, TamperedError, ToolError
 from assay.eventlog import EventLog
+from assay.hashing import hash_file
 from assay.project.deployment import keep, promote, read_deployment
-from assay.project.scorers import list_scorers
+from assay.project.scorers import find_packaged, list_scorers
 from assay.release.bento import Published, publish, serve
-from assay.scorer.scorer import ScoreFunction, Scorer, write_scorer
+from assay.scorer.folder import write_scorer
+from assay.scorer.scorer import ScoreFunction, Scorer
+from assay.scorer.statement import read_statement, statement_ids, write_statement
 from assay.service.requests import read_request_rows
 
 CHECKOUT = Path(__file__).parents[2]
 NAME = "breast-cancer_2"
 CHAIN_HEAD = "0" * 64
-LINEAGE = {"root": "ab" * 32, "data_version": "cd" * 16 + ".dir", "records": {}}
+DATA_VERSION = "cd" * 16 + ".dir"
 DATA = load_breast_cancer()
 COLUMNS = [str(name) for name in DATA.feature_names]
 ROWS = DATA.data.astype(np.float32)
@@ -70,14 +73,20 @@ def fit_scorer(folder: Path, name: str) -> Path:
         "calibrator": ConformalCalibrator().fit(score(calibration)),
     }
     head = {
-        "name": name,
         "columns": COLUMNS,
         "eps": 0.05,
-        "candidate": {"detector": "isolation_forest", "adapter": "cadet", "level": "level-0"},
-        "lineage": LINEAGE,
+        "ties": "counted",
     }
-    extra = {"lineage/train.json": b"{}\n"}
-    return folder / write_scorer(folder, head, {key: part.to_part() for key, part in parts.items()}, extra)
+    made = folder / write_scorer(folder, head, {key: part.to_part() for key, part in parts.items()})
+    add_statement(made, name)
+    return made
+
+
+def add_statement(folder: Path, name: str, **more: Any) -> str:
+    candidate = {"detector": "isolation_forest", "adapter": "cadet", "level": "level-0"}
+    content = {"name": name, "candidate": candidate, **more}
+    records = {"train": b"{}\n"}
+    return write_statement(folder, content, data_version=DATA_VERSION, records=records, rows={})
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +106,9 @@ def folder(root: Path) -> Path:
 PUBLISH = """
 import sys
 from pathlib import Path
+from assay.project.scorers import find_packaged
 from assay.release.bento import publish
-publish(Path(sys.argv[1]), root=Path(sys.argv[2]), chain_head="0" * 64)
+publish(find_packaged(sys.argv[1]), root=Path(sys.argv[2]), chain_head="0" * 64)
 """
 
 
@@ -117,10 +127,10 @@ def left_by_a_crash(root: Path, folder: Path) -> list[Path]:
 @pytest.fixture(scope="module")
 def published(root: Path, folder: Path, left_by_a_crash: list[Path]) -> Published:
     """The scorer, published after a crash and over an incomplete model of its name."""
-    half = root / ".bentoml" / "models" / NAME / folder.name
+    half = root / ".bentoml" / "models" / read_statement(folder).tag.replace(":", "/")
     half.mkdir(parents=True)
     (half / "scorer.json").write_text("{")
-    return publish(folder, root=root, chain_head=CHAIN_HEAD)
+    return publish(find_packaged(folder), root=root, chain_head=CHAIN_HEAD)
 
 
 @pytest.fixture(scope="module")
@@ -227,8 +237,9 @@ def test_answers_equal_the_loaded_scorer(client: httpx.Client, scorer: Scorer) -
     assert {key: answer[key] for key in answer if key != "results"} == {
         "eps": 0.05,
         "model_version": scorer.version,
-        "data_version": LINEAGE["data_version"],
-        "lineage_root": LINEAGE["root"],
+        "statement": scorer.statement.id,
+        "data_version": DATA_VERSION,
+        "lineage_root": scorer.statement.root,
     }
 
 
@@ -302,7 +313,7 @@ def test_eps_too_small_to_flag_is_said(client: httpx.Client, scorer: Scorer) -> 
 def test_deployed_scorer_is_described(client: httpx.Client, scorer: Scorer) -> None:
     answer = client.post("/info").json()
     assert answer["columns"] == COLUMNS
-    assert answer["model_version"] == scorer.version
+    assert (answer["model_version"], answer["statement"]) == (scorer.version, scorer.statement.id)
     assert (answer["detector"], answer["adapter"], answer["eps"]) == ("isolation_forest", "cadet", 0.05)
     assert (answer["n_calibration"], answer["category_column"]) == (70, None)
     assert (answer["categories"], answer["n_categories"]) == (None, None)
@@ -428,7 +439,7 @@ def test_what_is_published_is_left_alone(root: Path, folder: Path, published: Pu
     (root / "bentofile.yaml").rename(root / "away")
     try:
         assert published.built
-        assert publish(folder, root=root, chain_head="1" * 64) == replace(published, built=False)
+        assert publish(find_packaged(folder), root=root, chain_head="1" * 64) == replace(published, built=False)
     finally:
         (root / "away").rename(root / "bentofile.yaml")
 
@@ -437,10 +448,14 @@ def test_labels_bind_bento_and_model(root: Path, folder: Path, published: Publis
     home = root / ".bentoml"
     bento = yaml.safe_load((home / "bentos" / published.bento_tag.replace(":", "/") / "bento.yaml").read_text())
     model = yaml.safe_load((home / "models" / published.model_tag.replace(":", "/") / "model.yaml").read_text())
-    assert published.model_tag == scorer.tag
+    statement = scorer.statement
+    assert published.model_tag == statement.tag == f"{scorer.tag}-{statement.id}"
+    assert (published.scorer, published.statement) == (scorer.tag, statement.id)
     assert bento["labels"]["chain_head"] == CHAIN_HEAD
-    assert bento["services"][0]["models"][0]["tag"] == scorer.tag
-    assert model["labels"]["lineage_root"] == bento["labels"]["lineage_root"] == LINEAGE["root"]
+    assert bento["labels"]["scorer"] == scorer.tag
+    assert bento["services"][0]["models"][0]["tag"] == statement.tag
+    assert model["labels"]["statement"] == bento["labels"]["statement"] == statement.id
+    assert model["labels"]["lineage_root"] == bento["labels"]["lineage_root"] == statement.root
     assert model["labels"]["scorer_hash"].startswith(scorer.version)
 
 
@@ -449,10 +464,29 @@ def test_a_crash_leaves_nothing(left_by_a_crash: list[Path]) -> None:
 
 
 def test_an_incomplete_model_is_replaced(root: Path, folder: Path, published: Published) -> None:
-    model = root / ".bentoml" / "models" / NAME / folder.name
-    assert assay.load(model).tag == published.model_tag
-    assert (model / "lineage" / "train.json").read_bytes() == b"{}\n"
-    assert [path.name for path in model.parent.iterdir() if path.is_dir()] == [folder.name]
+    statement = read_statement(folder)
+    model = root / ".bentoml" / "models" / statement.tag.replace(":", "/")
+    assert assay.load(model).statement.tag == published.model_tag
+    assert read_statement(model).content == statement.content
+    assert [path.name for path in model.parent.iterdir() if path.is_dir()] == [model.name]
+
+
+def test_a_second_statement_of_a_scorer_is_published_beside_the_first(
+    root: Path, folder: Path, published: Published, tmp_path: Path
+) -> None:
+    """The same function has two Bentos, since what they answer names where it comes from."""
+    shutil.copytree(folder, tmp_path / folder.name)
+    shutil.copy(CHECKOUT / "bentofile.yaml", tmp_path)
+    second = add_statement(tmp_path / folder.name, NAME, note="again")
+    again = find_packaged(tmp_path / folder.name, tmp_path)
+    twice = [replace(again, statement=read_statement(again.folder, each)) for each in statement_ids(again.folder)]
+    (other,) = (each for each in twice if each.statement.id == second)
+    made = publish(other, root=tmp_path, chain_head=CHAIN_HEAD)
+    assert (made.scorer, made.statement) == (published.scorer, second)
+    assert made.bento_tag != published.bento_tag
+    model = tmp_path / ".bentoml" / "models" / made.model_tag.replace(":", "/")
+    assert statement_ids(model) == [second]
+    assert hash_file(model / "scorer.json") == hash_file(folder / "scorer.json")
 
 
 def test_scorers_are_listed(root: Path, folder: Path, published: Published, scorer: Scorer) -> None:
@@ -461,20 +495,26 @@ def test_scorers_are_listed(root: Path, folder: Path, published: Published, scor
     (broken / "detector.safetensors").unlink()
     listed = {row["name"]: row for row in list_scorers(root)}
     assert "detector.safetensors is missing" in listed["other"]["broken"]
+    statement = scorer.statement
+    shared = {
+        "statement": statement.id,
+        "bento": published.bento_tag,
+        "broken": None,
+        "quarantined": {},
+        "detector": "isolation_forest",
+        "adapter": "cadet",
+        "data_version": DATA_VERSION,
+        "lineage_root": statement.root,
+    }
     assert listed[NAME] == {
         "name": NAME,
         "version": scorer.version,
         "tag": scorer.tag,
         "champion": False,
-        "detector": "isolation_forest",
-        "adapter": "cadet",
         "eps": 0.05,
-        "data_version": LINEAGE["data_version"],
-        "lineage_root": LINEAGE["root"],
         "folder": str(folder),
-        "bento": published.bento_tag,
-        "broken": None,
-        "quarantined": {},
+        **shared,
+        "statements": [{**shared, "tag": statement.tag, "folder": str(folder), "deployed": False}],
     }
     shutil.rmtree(broken.parent)
 
@@ -485,7 +525,7 @@ def test_scorers_of_the_store_are_listed_when_their_folder_is_gone(
     shutil.copytree(root / ".bentoml", tmp_path / ".bentoml")
     (row,) = list_scorers(tmp_path)
     assert row["tag"] == scorer.tag
-    assert row["folder"] == str(tmp_path / ".bentoml" / "models" / NAME / scorer.version)
+    assert row["folder"] == str(tmp_path / ".bentoml" / "models" / scorer.statement.tag.replace(":", "/"))
 
 
 def test_a_changed_scorer_is_not_published(folder: Path, tmp_path: Path) -> None:
@@ -493,8 +533,12 @@ def test_a_changed_scorer_is_not_published(folder: Path, tmp_path: Path) -> None
     shutil.copytree(folder, changed)
     head = changed / "scorer.json"
     head.write_text(head.read_text().replace("0.05", "0.06"))
-    with pytest.raises(TamperedError, match="was changed"):
-        publish(changed, root=tmp_path, chain_head=CHAIN_HEAD)
+    with pytest.raises(TamperedError, match="is about another scorer"):
+        publish(find_packaged(changed), root=tmp_path, chain_head=CHAIN_HEAD)
+    shutil.copy(folder / "scorer.json", head)
+    (changed / "detector.safetensors").write_bytes(b"")
+    with pytest.raises(TamperedError, match=r"detector\.safetensors was changed"):
+        publish(find_packaged(changed), root=tmp_path, chain_head=CHAIN_HEAD)
 
 
 def test_a_scorer_cannot_name_files_of_others(folder: Path, tmp_path: Path) -> None:
@@ -505,12 +549,12 @@ def test_a_scorer_cannot_name_files_of_others(folder: Path, tmp_path: Path) -> N
     head["files"]["../key"] = hashlib.sha256(b"secret").hexdigest()
     (changed / "scorer.json").write_text(json.dumps(head))
     with pytest.raises(ScorerError, match=r"'\.\./key', which is not in its folder"):
-        publish(changed, root=tmp_path, chain_head=CHAIN_HEAD)
+        publish(find_packaged(changed), root=tmp_path, chain_head=CHAIN_HEAD)
 
 
 def test_a_name_that_bentoml_refuses_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'Kidney-' cannot be published"):
-        publish(fit_scorer(tmp_path, "Kidney-"), root=tmp_path, chain_head=CHAIN_HEAD)
+        publish(find_packaged(fit_scorer(tmp_path, "Kidney-")), root=tmp_path, chain_head=CHAIN_HEAD)
 
 
 def test_serve_says_that_a_port_is_in_use(root: Path, folder: Path) -> None:
@@ -530,19 +574,24 @@ def test_serve_says_that_there_is_no_scorer(root: Path) -> None:
 def test_promotion_is_recorded_and_logged(root: Path, folder: Path, tmp_path: Path) -> None:
     events = EventLog(tmp_path / "events.jsonl")
     assert read_deployment(tmp_path, NAME) is None
-    promote(tmp_path, NAME, "a" * 12, bento="b:a", reason="first", events=events)
-    promote(tmp_path, NAME, "c" * 12, bento="b:c", reason="better", events=events)
-    deployment = promote(tmp_path, NAME, "c" * 12, bento="b:c", reason="again", events=events)
+    promote(tmp_path, NAME, "a" * 12, statement="1" * 12, bento="b:a", reason="first", events=events)
+    promote(tmp_path, NAME, "c" * 12, statement="2" * 12, bento="b:c", reason="better", events=events)
+    deployment = promote(tmp_path, NAME, "c" * 12, statement="3" * 12, bento="b:c", reason="again", events=events)
     assert read_deployment(tmp_path, NAME) == deployment
     assert (deployment.tag, deployment.previous, deployment.reason) == (
         f"{NAME}:{'c' * 12}",
         "a" * 12,
         "again",
     )
-    keep(tmp_path, NAME, "d" * 12, reason="worse", events=events)
+    assert deployment.statement == "3" * 12
+    promoted = events.last("promoted")
+    assert promoted is not None
+    assert (promoted["version"], promoted["statement"]) == ("c" * 12, "3" * 12)
+    keep(tmp_path, NAME, "d" * 12, statement="4" * 12, reason="worse", events=events)
     kept = events.last("champion-kept")
     assert kept is not None
     assert (kept["version"], kept["challenger"], kept["reason"]) == ("c" * 12, "d" * 12, "worse")
+    assert (kept["statement"], kept["challenger_statement"]) == ("3" * 12, "4" * 12)
     events.check()
     (row,) = list_scorers(tmp_path)
     assert row["champion"]

@@ -13,6 +13,7 @@ import pytest
 from tests.conftest import Checkout
 from tests.integration.test_calibration import COLUMNS, make_project, packed, plant, run, settings
 from tests.integration.test_calibration import NAME as PLANT
+from tests.sealing import reseal
 
 from assay.audit.diff import compare_scorers
 from assay.audit.show import show_scorer
@@ -21,7 +22,6 @@ from assay.audit.verify import verify_scorer
 from assay.data.dataset import RowSet, read_rows
 from assay.data.target import target_path, write_target
 from assay.errors import ScorerError, TamperedError
-from assay.parts import read_json, write_json
 from assay.project.layout import Project
 from assay.scorer.scorer import load_scorer
 
@@ -195,14 +195,13 @@ def test_what_calibrates_a_weighted_scorer_is_held_to_the_records(trained: Path,
     write_target(target_path(project.root, PLANT), plant(400, 7).features, COLUMNS, seed=0)
     run(project)
     folder = project.folder("package") / packed(project).version
-    head = read_json(folder / "scorer.json")
-    head["parts"]["ratio"]["config"]["log_scale"] = 9.0
-    head["calibration"]["ties"] = "randomised"
-    write_json(folder.with_name("forged") / "scorer.json", head)
-    for path in folder.iterdir():
-        if path.name != "scorer.json":
-            (folder.with_name("forged") / path.name).symlink_to(path)
-    forged = folder.with_name("forged")
+
+    def forge(head: dict[str, Any]) -> None:
+        head["parts"]["ratio"]["config"]["log_scale"] = 9.0
+        head["ties"] = "randomised"
+
+    copied = Path(shutil.copytree(folder, tmp_path / folder.name))
+    forged = reseal(copied, head=forge, content=lambda content: content["calibration"].update(ties="randomised"))
     assert load_scorer(forged).reference.ties == "randomised"
     found = {finding.what: finding.detail for finding in verify_scorer(project, str(forged)).items}
     assert "ratio in" in found["parts against the records"]

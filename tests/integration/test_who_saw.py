@@ -16,6 +16,7 @@ from tests.conftest import Checkout
 from assay.data.dataset import read_dataset
 from assay.ledger.who_saw import who_saw
 from assay.project.layout import Project
+from assay.scorer.statement import Statement, read_statement
 
 NAME = "breast_cancer"
 OWN = ("train", "adapt", "calibration", "selection", "test")
@@ -44,9 +45,13 @@ def truth(project: Checkout, frame: pd.DataFrame, role: str) -> int:
     return int(frame["row_id"].isin(rows["row_id"]).sum())
 
 
+def statement(project: Checkout) -> Statement:
+    (folder,) = (path for path in (project.root / "work/scorers" / NAME).iterdir() if path.is_dir())
+    return read_statement(folder)
+
+
 def version(project: Checkout) -> str:
-    (folder,) = (path.name for path in (project.root / "work/scorers" / NAME).iterdir() if path.is_dir())
-    return f"{NAME}:{folder}"
+    return f"{NAME}:{statement(project).version}"
 
 
 def test_who_saw_a_batch(finished: Checkout) -> None:
@@ -57,20 +62,16 @@ def test_who_saw_a_batch(finished: Checkout) -> None:
     assert (scorer["scorer"], scorer["champion"], scorer["bento"]) == (
         version(finished),
         True,
-        f"assay-{version(finished)}",
+        f"assay-{statement(finished).tag}",
     )
+    assert (scorer["statements"], scorer["deployed"]) == ([statement(finished).id], statement(finished).id)
     uses = {use: n["rows"] for use, n in scorer["uses"].items()}
     assert uses == {role: n for role in OWN if (n := truth(finished, rows, role))}
     assert scorer["run_only"]["pool"]["rows"] == truth(finished, rows, "pool") > 0
     assert scorer["run_only"]["injected"]["rows"] > 0
     (run,) = found["runs"]
     assert (run["driver"], run["state"], run["scorers"]) == ("dvc", "completed", [version(finished)])
-    assert (
-        run["data_version"]
-        == json.loads(
-            (finished.root / "work/scorers" / NAME / version(finished).partition(":")[2] / "scorer.json").read_bytes()
-        )["lineage"]["data_version"]
-    )
+    assert run["data_version"] == statement(finished).data_version
     assert (found["matched_by"], found["known"], found["unknown_rows"]) == ("content", 60, [])
     assert found["retrain"] == [f"assay run --dataset {NAME}"]
     assert json.loads(finished.assay("audit", "who-saw", "batch.csv", "--json").stdout) == {

@@ -11,12 +11,13 @@ from typing import Any
 from assay.data.labelling import QUESTION_COLUMNS
 from assay.errors import ScorerError, TamperedError
 from assay.hashing import RECORD, Record, hash_bytes, hash_file
-from assay.parts import parse_json, read_json
+from assay.parts import parse_json
 from assay.project.archive import Archive, Listing
 from assay.project.layout import Project
-from assay.project.scorers import find_scorer
+from assay.project.scorers import find_packaged
 from assay.project.stages import STAGES
-from assay.scorer.scorer import HEAD
+from assay.scorer.folder import HEAD, read_head
+from assay.scorer.statement import STATEMENTS, Statement
 
 UNKNOWN_STAGE = "not known to this version of Assay; use the version that made the scorer"
 DOWNSTREAM = tuple(stage for stage, entry in STAGES.items() if not entry.behind)
@@ -24,7 +25,7 @@ DOWNSTREAM = tuple(stage for stage, entry in STAGES.items() if not entry.behind)
 
 @dataclass(frozen=True)
 class Chain:
-    """A scorer and the records behind it.
+    """A scorer, one of its statements, and the records behind it.
 
     Attributes
     ----------
@@ -33,10 +34,10 @@ class Chain:
         The scorer folder.
     head : dict
         Content of ``scorer.json``.
-    version : str
+    statement : Statement
     records : dict of str to Record
-        By stage: those that the scorer carries and names by their hash; also those of the stages downstream of its
-        parts (``evaluate``, ``package``), where work/ or DVC's cache holds them.
+        By stage: those of the statement; also those of the stages downstream of the scorer's parts (``evaluate``,
+        ``package``), where work/ or DVC's cache holds them.
     contents : dict of str to bytes
         The bytes of the same records.
     archive : Archive
@@ -47,7 +48,7 @@ class Chain:
     project: Project
     folder: Path
     head: dict[str, Any]
-    version: str
+    statement: Statement
     records: dict[str, Record]
     contents: dict[str, bytes]
     archive: Archive
@@ -56,7 +57,12 @@ class Chain:
     @property
     def name(self) -> str:
         """Name of the dataset."""
-        return str(self.head["name"])
+        return self.statement.name
+
+    @property
+    def version(self) -> str:
+        """Version of the scorer."""
+        return self.statement.version
 
     @property
     def tag(self) -> str:
@@ -66,27 +72,27 @@ class Chain:
     @property
     def data_version(self) -> str:
         """DVC's hash of the dataset's folder that the scorer was trained on."""
-        return str(self.head["lineage"]["data_version"])
+        return self.statement.data_version
 
     @property
     def candidate(self) -> tuple[str, str, str]:
         """Detector, adapter and level of the packaged candidate."""
-        chosen = self.head["candidate"]
+        chosen = self.statement.candidate
         return chosen["detector"], chosen["adapter"], chosen["level"]
 
     def named(self, stage: str) -> str:
-        """SHA-256 by which scorer.json names the record of a stage, "" where it names none."""
-        return str(self.head["lineage"]["records"].get(stage, ""))
+        """SHA-256 by which the statement names the record of a stage, "" where it names none."""
+        return self.statement.record_hashes.get(stage, "")
 
     @property
     def unknown(self) -> list[str]:
-        """Stages in scorer.json that this version does not know; their records are not read."""
-        return sorted(set(self.head["lineage"]["records"]) - set(STAGES))
+        """Stages in the statement that this version does not know; their records are not read."""
+        return sorted(set(self.statement.record_hashes) - set(STAGES))
 
     @property
     def behind(self) -> dict[str, Record]:
-        """The records that the scorer carries: those of the stages that made it."""
-        return {stage: record for stage, record in self.records.items() if stage in self.head["lineage"]["records"]}
+        """The records in the statement: those of the stages that made the scorer."""
+        return {stage: record for stage, record in self.records.items() if stage in self.statement.record_hashes}
 
     @property
     def params(self) -> dict[str, Any]:
@@ -195,7 +201,7 @@ def require_records(chain: Chain) -> None:
     """Raise `ScorerError` if a record that a scorer names is missing, or belongs to an unknown stage."""
     if chain.unknown:
         raise ScorerError(f"stage {chain.unknown[0]} of {chain.tag}: {UNKNOWN_STAGE}")
-    if missing := [stage for stage in chain.head["lineage"]["records"] if stage not in chain.records]:
+    if missing := [stage for stage in chain.statement.record_hashes if stage not in chain.records]:
         raise ScorerError(
             f"the record of stage {missing[0]} in {chain.folder} is broken or missing; "
             f"see `assay audit verify {chain.folder}`"
@@ -227,30 +233,30 @@ def work_folder(project: Project, name: str, stage: str) -> Path:
 
 
 def read_chain(project: Project, tag: str) -> Chain:
-    """Read a scorer's head and the records behind it.
+    """Read a scorer's head, a statement of it (see `assay.project.scorers.find_packaged`) and the records behind it.
 
     Missing or broken records are left out; `assay.audit.verify.verify_scorer` names them.
 
     Raises
     ------
     ScorerError
-        There is no such scorer, or its scorer.json is not valid.
+        There is no such scorer or statement, or its scorer.json is not valid.
+    TamperedError
+        The statement was changed.
     """
-    folder = find_scorer(tag, project.root).resolve()
-    head = read_json(folder / HEAD)
-    try:
-        record_hashes = dict(head["lineage"]["records"])
-        str(head["name"]), head["lineage"]["data_version"], head["candidate"]["detector"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ScorerError(f"{folder / HEAD} is not the head of a scorer: {error!r}") from error
-    carried = {stage: folder / "lineage" / f"{stage}.json" for stage in STAGES if stage in record_hashes}
-    record_contents = {stage: path.read_bytes() for stage, path in carried.items() if _has(path, record_hashes[stage])}
+    packaged = find_packaged(tag, project.root)
+    folder, statement = packaged.folder.resolve(), packaged.statement
+    record_contents = {
+        stage: content
+        for stage, content in statement.records.items()
+        if stage in STAGES and hash_bytes(content) == statement.record_hashes[stage]
+    }
     records = {stage: _record(content) for stage, content in record_contents.items()}
     chain = Chain(
         project=project,
         folder=folder,
-        head=head,
-        version=hash_file(folder / HEAD)[:12],
+        head=read_head(folder),
+        statement=statement,
         records={stage: record for stage, record in records.items() if record is not None},
         contents={stage: content for stage, content in record_contents.items() if records[stage] is not None},
         archive=Archive(project.root),
@@ -284,7 +290,7 @@ def _has(path: Path, digest: str) -> bool:
 def _downstream_content(chain: Chain, stage: str) -> bytes | None:
     """Return the record of a downstream stage whose inputs or outputs are those of the scorer, the newest logged."""
     current = chain.work(stage) / RECORD
-    marks = {"evaluate": ["evaluation.json"], "package": [f"{chain.version}/{HEAD}"]}.get(stage, [])
+    marks = {"evaluate": ["evaluation.json"], "package": packaged_files(chain)}.get(stage, [])
     cached = [chain.archive.object(listing[RECORD]) for listing in chain.archive.folders_with(RECORD, *marks)]
     contents = [path.read_bytes() for path in (current, *cached) if path is not None and path.is_file()]
     fitting = [content for content in contents if _fits(chain, stage, content)]
@@ -292,12 +298,19 @@ def _downstream_content(chain: Chain, stage: str) -> bytes | None:
     return max(fitting, key=lambda content: log_positions.get(hash_bytes(content), -1), default=None)
 
 
+def packaged_files(chain: Chain) -> list[str]:
+    """Return the files by which the outputs of the stage package are told to be the scorer with the statement."""
+    own = [] if chain.statement.is_embedded else [f"{chain.version}/{STATEMENTS}/{chain.statement.path.name}"]
+    return [f"{chain.version}/{HEAD}", *own]
+
+
 def _fits(chain: Chain, stage: str, content: bytes) -> bool:
     record = _record(content)
     if record is None or record.stage != stage or record.dataset != chain.name:
         return False
     if stage == "package":
-        return record.outputs.get(f"{chain.version}/{HEAD}") == hash_file(chain.folder / HEAD)
+        hashes = dict(zip(packaged_files(chain), (chain.statement.scorer, chain.statement.hash), strict=False))
+        return all(record.outputs.get(name) == digest for name, digest in hashes.items())
     eps = chain.head["eps"]
     return _reads_from(chain, record) and bool(record.params.get("eps", eps) == eps)
 

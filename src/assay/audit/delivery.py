@@ -16,18 +16,18 @@ from assay.hashing import hash_bytes, hash_file, hash_tree
 from assay.parts import canonical_json, read_json
 from assay.project.deployment import deployment_path, read_deployment
 from assay.project.layout import Project
-from assay.project.scorers import MANIFEST, find_scorer
-from assay.scorer.scorer import HEAD, check_files
+from assay.project.scorers import MANIFEST
+from assay.scorer.folder import HEAD, check_files
 
 
-def check_log(project: Project, tag: str) -> CheckResult:
-    """Check the hash chain of the log, and that it holds the head in the label of every deployed Bento."""
+def check_log(project: Project, tag: str = "") -> CheckResult:
+    """Check the hash chain of the log, and that it holds the head in the label of this and every deployed Bento."""
     log = project.events
     log.check()
     lines = log.path.read_bytes().splitlines() if log.path.is_file() else []
     heads = {START: 0, **{hash_bytes(line): number for number, line in enumerate(lines, start=1)}}
     newest, problems = 0, []
-    for label in sorted({*_deployed_labels(project), *_labels(project, tag)}):
+    for label in sorted(label for label in {*_deployed_labels(project), bento_folder(project, tag)} if label.is_dir()):
         head = bento_labels(label).get("chain_head")
         if head in heads:
             newest = max(newest, heads[head])
@@ -38,8 +38,9 @@ def check_log(project: Project, tag: str) -> CheckResult:
     )
 
 
-def bento_folder(project: Project, name: str, version: str) -> Path:
-    """Return where BentoML's store keeps the Bento of a scorer."""
+def bento_folder(project: Project, tag: str) -> Path:
+    """Return where BentoML's store keeps the Bento of the statement of that tag."""
+    name, _, version = tag.partition(":")
     return _store(project) / "bentos" / f"assay-{name}" / version
 
 
@@ -58,12 +59,6 @@ def _store(project: Project) -> Path:
     return Path(os.environ.get("BENTOML_HOME", project.root / ".bentoml")).resolve()
 
 
-def _labels(project: Project, tag: str) -> list[Path]:
-    folder = find_scorer(tag, project.root).resolve()
-    bento = bento_folder(project, folder.parent.name, folder.name)
-    return [bento] if bento.is_dir() else []
-
-
 def _deployed_labels(project: Project) -> list[Path]:
     bentos = []
     for path in (project.root / "deployments").glob("*.json"):
@@ -71,8 +66,8 @@ def _deployed_labels(project: Project) -> list[Path]:
             deployed = read_deployment(project.root, path.stem)
         except ScorerError:
             continue
-        if deployed is not None and (bento := bento_folder(project, deployed.name, deployed.version)).is_dir():
-            bentos.append(bento)
+        if deployed is not None and deployed.bento.startswith("assay-"):
+            bentos.append(bento_folder(project, deployed.bento.removeprefix("assay-")))
     return bentos
 
 
@@ -88,17 +83,17 @@ def _listed(folder: Path) -> list[str]:
 
 def check_model(chain: Chain) -> CheckResult:
     """Compare the copy in BentoML's model store, which is served, with the scorer."""
-    folder = _store(chain.project) / "models" / chain.name / chain.version
+    folder = _store(chain.project) / "models" / chain.statement.tag.replace(":", "/")
     if not folder.is_dir():
         return "ok", "none was published here"
-    changed = hash_file(folder / HEAD)[:12] != chain.version
+    changed = hash_file(folder / HEAD) != chain.statement.scorer
     return differ([f"{folder / HEAD} was changed"] if changed else check_files(folder) or _listed(folder))
 
 
 def check_bento(chain: Chain) -> CheckResult:
     """Compare the scorer's Bento, if any, with the log of its build."""
-    folder = bento_folder(chain.project, chain.name, chain.version)
-    logged = event_of(chain, "published", scorer=chain.tag)
+    folder = bento_folder(chain.project, chain.statement.tag)
+    logged = event_of(chain, "published", bento=f"assay-{chain.statement.tag}")
     if logged is None:
         message = (
             f"{folder} is there, but the log does not know that it was published: the log was cut, or it was built"
@@ -120,7 +115,10 @@ def check_deployment(chain: Chain) -> CheckResult:
         return ("differs", f"{short} is missing") if logged else ("ok", "never deployed")
     deployed = read_deployment(chain.project.root, chain.name)
     assert deployed is not None
-    champion = "the champion" if deployed.version == chain.version else f"the champion is {deployed.tag}"
+    champion = f"the champion is {deployed.tag}"
+    if deployed.version == chain.version:
+        is_its_own = (deployed.statement or deployed.version) == chain.statement.id
+        champion = "the champion" if is_its_own else f"the champion, deployed by its statement {deployed.statement}"
     if commit_with(chain.project.root, short, hash_file(path)) is not None:
         return "ok", champion
     if logged is None:
@@ -133,10 +131,10 @@ def check_deployment(chain: Chain) -> CheckResult:
         bento=logged["bento"],
         reason=logged["reason"],
         previous=logged["replaces"],
+        statement=logged.get("statement"),
     )
     delay = abs((datetime.fromisoformat(deployed.since) - datetime.fromisoformat(logged["time"])).total_seconds())
-    written = {name: getattr(expected, name) for name in expected.__slots__}
     # The two times are taken one after the other, in whole seconds.
-    if delay > 2 or canonical_json(written).encode() != path.read_bytes():
+    if delay > 2 or canonical_json(expected.to_json()).encode() != path.read_bytes():
         return "differs", f"{short} is not what was logged when {logged['version']} was promoted"
     return "ok", champion

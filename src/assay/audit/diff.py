@@ -15,7 +15,6 @@ from assay.parts import read_arrays
 from assay.pipeline.rows import LABELLED
 from assay.project.layout import Project
 
-ROWS = "rows.safetensors"
 SAMPLE = 5
 GONE = "not on record any more: neither work/ nor DVC's cache holds it"
 
@@ -27,7 +26,9 @@ class Difference:
     Attributes
     ----------
     before, after : str
-        Tags.
+        Tags with statements.
+    same_scorer : bool
+        Whether both are one version: the same answers, reached twice.
     rows : dict
         By use (train, adapt, calibration, labelled): ``before`` and ``after`` (counts), ``added`` and ``removed``
         (counts, by content), and ``sample_added`` and ``sample_removed``: up to 5 rows each, ``fingerprint`` and
@@ -40,17 +41,19 @@ class Difference:
 
     before: str
     after: str
+    same_scorer: bool
     rows: dict[str, dict[str, Any]]
     values: dict[str, dict[str, list[Any]]]
     code: dict[str, list[str]]
 
     def to_json(self) -> dict[str, Any]:
         """Return the difference as plain JSON values."""
-        return {"before": self.before, "after": self.after, "rows": self.rows, **self.values, "code": self.code}
+        tags = {"before": self.before, "after": self.after, "same_scorer": self.same_scorer}
+        return {**tags, "rows": self.rows, **self.values, "code": self.code}
 
     def lines(self) -> Iterator[str]:
         """Yield the difference as aligned text."""
-        yield f"{self.before} -> {self.after}"
+        yield f"{self.before} -> {self.after}" + (": the same scorer, reached twice" if self.same_scorer else "")
         yield "rows"
         for use, changes in self.rows.items():
             counts = f"{changes['before']} -> {changes['after']}"
@@ -93,8 +96,9 @@ def compare_scorers(project: Project, before: str, after: str) -> Difference:
         "metrics": _pairs(_metrics(chain_before), _metrics(chain_after)),
     }
     return Difference(
-        chain_before.tag,
-        chain_after.tag,
+        chain_before.statement.tag,
+        chain_after.statement.tag,
+        chain_before.version == chain_after.version,
         _rows(chain_before, chain_after),
         values,
         _code(chain_before.code, chain_after.code),
@@ -103,9 +107,11 @@ def compare_scorers(project: Project, before: str, after: str) -> Difference:
 
 def _require_whole(chain: Chain) -> None:
     require_records(chain)
-    path = chain.folder / ROWS
-    if not path.is_file() or hash_file(path) != chain.head["files"].get(ROWS):
-        raise ScorerError(f"{path} is not the one that was packaged; see `assay audit verify {chain.tag}`")
+    path = chain.statement.rows
+    if path is None or not path.is_file() or hash_file(path) != chain.statement.rows_hash:
+        raise ScorerError(
+            f"{path or 'the list of its rows'} is not the one that was packaged; see `assay audit verify {chain.tag}`"
+        )
 
 
 def _rows(chain_before: Chain, chain_after: Chain) -> dict[str, dict[str, Any]]:
@@ -129,9 +135,8 @@ def _rows(chain_before: Chain, chain_after: Chain) -> dict[str, dict[str, Any]]:
 
 def _fingerprints(chain: Chain) -> dict[str, Counter[str]]:
     """Return the fingerprints that a scorer carries, by use, with how often each occurs."""
-    return {
-        use: Counter(row.tobytes().hex() for row in packed) for use, packed in read_arrays(chain.folder / ROWS).items()
-    }
+    arrays = {} if chain.statement.rows is None else read_arrays(chain.statement.rows)
+    return {use: Counter(row.tobytes().hex() for row in packed) for use, packed in arrays.items()}
 
 
 def _sample(chain: Chain, use: str, prints: Counter[str]) -> list[dict[str, str | None]]:

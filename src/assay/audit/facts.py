@@ -32,7 +32,9 @@ def metrics_of(chain: Chain) -> dict[str, float] | None:
 
 
 def selection_of(chain: Chain) -> dict[str, Any] | None:
-    """Return the selection's row of the packaged candidate, None where no intact copy of it is left."""
+    """Return the selection's row of the packaged candidate, as the statement has it, or as far as a copy is left."""
+    if (row := chain.statement.content.get("selection")) is not None:
+        return dict(row)
     selection = chain.json("select", "selection.json")
     return None if selection is None else candidate_row(selection["candidates"], chain)
 
@@ -148,11 +150,13 @@ def _evaluate(chain: Chain) -> Facts:
 def _package(chain: Chain) -> Facts:
     return {
         "tag": chain.tag,
+        "statement": chain.statement.id,
         "candidate": f"{chain.candidate[0]}+{chain.candidate[1]} at {chain.candidate[2]}",
         "eps": chain.head["eps"],
         "threshold": reference_of(chain).get("threshold"),
         "files": len(chain.head["files"]) + 1,
-        "lineage_root": chain.head["lineage"]["root"],
+        "lineage_root": chain.statement.root,
+        "threads_of_fits": chain.statement.content.get("threads"),
     }
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from assay.errors import AssayError
+from assay.scorer.statement import sealed_tag
 
 LIMITS = (
     "not detectable: a change of the log's last entry, and a cut of entries after its newest deployed label",
@@ -25,15 +26,22 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """All findings on one scorer."""
+    """All findings on one scorer (`tag`) and one statement of it; "" where none could be read."""
 
     tag: str
     items: tuple[Finding, ...]
+    statement: str = ""
 
     @property
     def intact(self) -> bool:
         """Whether nothing differs."""
         return all(finding.state != "differs" for finding in self.items)
+
+    @property
+    def verdict(self) -> str:
+        """In words, whether anything differs."""
+        n_differing = sum(finding.state == "differs" for finding in self.items)
+        return f"{n_differing} differ" if n_differing else "intact"
 
     def lines(self) -> list[str]:
         """Return one line for each finding, the limits of verification, and a summary."""
@@ -41,13 +49,13 @@ class Findings:
             f"{finding.state:<11}{finding.what}" + (f": {finding.detail}" if finding.detail else "")
             for finding in self.items
         ]
-        n_differing = sum(finding.state == "differs" for finding in self.items)
-        return [*text, *LIMITS, f"{self.tag}: {'intact' if self.intact else f'{n_differing} differ'}"]
+        return [*text, *LIMITS, f"{sealed_tag(self.tag, self.statement)}: {self.verdict}"]
 
     def to_json(self) -> dict[str, Any]:
         """Return the findings as plain JSON values."""
         findings = [{"what": finding.what, "state": finding.state, "detail": finding.detail} for finding in self.items]
-        return {"scorer": self.tag, "intact": self.intact, "findings": findings, "limits": list(LIMITS)}
+        subject = {"scorer": self.tag, "statement": self.statement or None}
+        return {**subject, "intact": self.intact, "findings": findings, "limits": list(LIMITS)}
 
 
 CheckResult = tuple[str, str]

@@ -6,7 +6,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,18 @@ from assay.audit.chain import DOWNSTREAM, Chain, before_entries, event_of, read_
 from assay.audit.commits import commit_with, content_at, find_origin
 from assay.errors import AssayError, ScorerError, StageError
 from assay.hashing import hash_file
-from assay.parts import parse_json, read_arrays, read_json, write_bytes
+from assay.parts import parse_json, read_arrays, write_bytes
 from assay.project.freshness import require_record, run_verb
 from assay.project.installed import VERSIONS, hash_code, is_installed, named, require_own_code
 from assay.project.layout import Project
 from assay.project.scorers import scorer_folders
 from assay.project.stages import STAGES
-from assay.scorer.scorer import HEAD
+from assay.scorer.folder import read_head
+from assay.scorer.statement import read_statement, sealed_tag
 
 RTOL, ATOL = 1e-3, 1e-5
 SAME, CLOSE, DIFFERS = "same bytes", "within tolerance", "differs"
+BY_OTHER_CODE = "same bytes by other code"
 ROW_ID = "row_id"
 TEXTS = dict.fromkeys((ROW_ID, "fingerprint", "source_row", "recipe", "group", "time", "category"), str)
 TOLERANCE = f"|new - recorded| <= {ATOL:g} + {RTOL:g} |recorded| for every number"
@@ -35,7 +37,7 @@ TOLERANCE = f"|new - recorded| <= {ATOL:g} + {RTOL:g} |recorded| for every numbe
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """Comparison of outputs: "same bytes", "within tolerance" or "differs", and details."""
+    """Comparison of outputs: "same bytes" (by other code or not), "within tolerance" or "differs", and details."""
 
     what: str
     state: str
@@ -48,44 +50,64 @@ class Replayed:
 
     Attributes
     ----------
-    tag : str
+    tag, statement : str
+        The scorer, and the id of its statement.
     compared : tuple of Compared
     trained_here : bool
         Whether the log says that the scorer was trained on this machine; only then must bytes be equal.
+    other_code : str
+        How the present code differs from the recorded, and how to get that; "" where it is the same.
     """
 
     tag: str
+    statement: str
     compared: tuple[Compared, ...]
     trained_here: bool
+    other_code: str = ""
 
     @property
     def same(self) -> bool:
         """Whether all bytes are equal or, for a scorer of another machine, all numbers are within the tolerance."""
-        return {part.state for part in self.compared} <= ({SAME} if self.trained_here else {SAME, CLOSE})
+        allowed = {SAME, BY_OTHER_CODE} if self.trained_here else {SAME, BY_OTHER_CODE, CLOSE}
+        return {part.state for part in self.compared} <= allowed
 
     def lines(self) -> list[str]:
         """Return one line for each stage, and a summary."""
-        text = [f"{part.state:<18}{part.what}: {part.detail}" for part in self.compared]
+        width = max(18, *(len(part.state) + 2 for part in self.compared)) if self.compared else 18
+        text = [f"{part.state:<{width}}{part.what}: {part.detail}" for part in self.compared]
         machine = (
             "trained on this machine"
             if self.trained_here
             else "trained on another machine, or on one that was not logged"
         )
         verdict = "the replay is the same" if self.same else "the replay differs"
-        return [*text, f"tolerance across machines: {TOLERANCE}", f"{self.tag}: {verdict} ({machine})"]
+        code = [f"code: {self.other_code}"] if self.other_code else []
+        return [
+            *text,
+            *code,
+            f"tolerance across machines: {TOLERANCE}",
+            f"{sealed_tag(self.tag, self.statement)}: {verdict} ({machine})",
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Return the replay as plain JSON values."""
         parts = [{"what": part.what, "state": part.state, "detail": part.detail} for part in self.compared]
-        summary = {"scorer": self.tag, "same": self.same, "trained_here": self.trained_here, "rtol": RTOL, "atol": ATOL}
+        summary: dict[str, Any] = {
+            "scorer": self.tag,
+            "statement": self.statement,
+            "same": self.same,
+            "trained_here": self.trained_here,
+        }
+        summary |= {"other_code": self.other_code or None, "rtol": RTOL, "atol": ATOL}
         return {**summary, "compared": parts}
 
 
 def replay_scorer(project: Project, tag: str) -> Replayed:
-    """Rebuild a scorer from its recorded data, parameters, suite and code, and compare every recorded output.
+    """Rebuild a scorer from its recorded data, parameters and suite, by the present code, and compare every output.
 
     This happens in a temporary folder; the project is only read. On the machine that trained the scorer every byte
-    has to be equal. On another one arrays and numbers may differ within `RTOL` and `ATOL`.
+    has to be equal. On another one arrays and numbers may differ within `RTOL` and `ATOL`. Where the code is not the
+    recorded one, the result says so: bytes that are equal nevertheless are the "same bytes by other code".
 
     Raises
     ------
@@ -93,51 +115,50 @@ def replay_scorer(project: Project, tag: str) -> Replayed:
         There is no such scorer, a record is broken or of an unknown stage, or a recorded input is no longer
         available.
     StageError
-        The present code is not the recorded one, or a stage fails.
+        The running code is not that of the project, or a stage fails.
     """
     chain = read_chain(project, tag)
     require_records(chain)
-    _require_code(chain)
+    require_own_code(project)
+    current = hash_code(project.root, {path for stage in chain.behind for path in project.stages[stage].code})
+    other_code = _other_code(chain, current)
+    if other_code:
+        console.say(other_code)
     with tempfile.TemporaryDirectory(prefix="assay-replay-") as folder:
-        replica = _prepare(chain, Path(folder) / "project")
+        replica = _prepare(chain, Path(folder) / "project", current)
         stages = [stage for stage in STAGES if stage in chain.behind or stage == "package" or _compares(chain, stage)]
         for stage in stages:
             _run(replica, stage)
         compared = [_compare(chain, replica, stage) for stage in stages if stage != "package"]
-        compared.append(_compare_scorers(chain, replica))
+        compared.append(_compare_scorers(chain, replica, bool(other_code)))
     event = event_of(chain, "stage", stage="train", record=chain.named("train"))
-    return Replayed(chain.tag, tuple(compared), event is not None and event["machine"] == platform.node())
+    trained_here = event is not None and event["machine"] == platform.node()
+    return Replayed(chain.tag, chain.statement.id, tuple(compared), trained_here, other_code)
 
 
-def _require_code(chain: Chain) -> None:
-    """Raise `StageError` unless the running code is the recorded code."""
-    project = chain.project
-    current = hash_code(project.root, {path for stage in chain.behind for path in project.stages[stage].code})
-    if differing := sorted(path for path in {*current, *chain.code} if current.get(path) != chain.code.get(path)):
-        if chain.made_by:
-            raise StageError(_another_assay(chain, differing, current))
-        origin = find_origin(chain)
-        fitting = origin.commands if origin.commit is not None and not origin.differs else ()
-        advice = f"bring it back with `{' && '.join(fitting)}`" if fitting else origin.note
-        raise StageError(
-            f"replay needs the code that {chain.tag} was made with; {len(differing)} files differ from it: "
-            f"{', '.join(differing)}; {advice}"
-        )
-    require_own_code(project)
+def _other_code(chain: Chain, current: dict[str, str]) -> str:
+    """Return how the present code differs from the recorded, and how to get that; "" where it is the same."""
+    differing = sorted(path for path in {*current, *chain.code} if current.get(path) != chain.code.get(path))
+    if not differing:
+        return ""
+    if chain.made_by:
+        return _another_assay(chain, differing, current)
+    origin = find_origin(chain)
+    fitting = origin.commands if origin.commit is not None and not origin.differs else ()
+    advice = f"to replay by the recorded code: `{' && '.join(fitting)}`" if fitting else origin.note
+    return f"{len(differing)} files differ from those that {chain.tag} was made with: {', '.join(differing)}; {advice}"
 
 
 def _another_assay(chain: Chain, differing: list[str], current: dict[str, str]) -> str:
     """Return the message on the Assay version that a scorer needs, and how the installed one differs."""
-    requirement = (
-        f"replay needs what {chain.tag} was made with: Assay {chain.made_by}; installed is {assay.__version__}"
-    )
+    versions_of_assay = f"{chain.tag} was made with Assay {chain.made_by}; installed is {assay.__version__}"
     moved = [path for path in differing if path.startswith(VERSIONS)]
     versions = [f"{p.removeprefix(VERSIONS)} {chain.code.get(p, 'none')} -> {current.get(p, 'none')}" for p in moved]
     files = [path for path in differing if path not in moved]
     differences = [*([f"other {named(files)}"] if files else []), *versions]
     return (
-        f"{requirement}, with {', '.join(differences)}; install the recorded versions into an environment, and "
-        "replay from there"
+        f"{versions_of_assay}, with {', '.join(differences)}; to replay by the recorded code, install the recorded "
+        "versions into an environment, and replay from there"
     )
 
 
@@ -151,8 +172,8 @@ def _compares(chain: Chain, stage: str) -> bool:
     return current == chain.records[stage].code and all(_compares(chain, name) for name in read & {*DOWNSTREAM})
 
 
-def _prepare(chain: Chain, root: Path) -> Project:
-    """Lay out a project with the recorded inputs and parameters, and the present code, which equals the recorded."""
+def _prepare(chain: Chain, root: Path, code: dict[str, str]) -> Project:
+    """Lay out a project with the recorded inputs and parameters, and the present code."""
     import yaml
 
     project = chain.project
@@ -160,7 +181,7 @@ def _prepare(chain: Chain, root: Path) -> Project:
     text = yaml.safe_dump({**project.raw_params, **params, "dataset": chain.name}, sort_keys=False)
     write_bytes(root / "params.yaml", text.encode())
     shutil.copyfile(project.root / "dvc.yaml", root / "dvc.yaml")
-    for path in chain.code:
+    for path in code:
         if not is_installed(path):
             _copy(project.root / path, root / path)
     for path in chain.data:
@@ -207,20 +228,26 @@ def _run(replica: Project, stage: str) -> None:
 def _compare(chain: Chain, replica: Project, stage: str) -> Compared:
     """Compare the outputs of a stage with the recorded ones."""
     folder = replica.folder(stage)
-    recorded, outputs = chain.records[stage].outputs, require_record(folder).outputs
-    return compare_files(f"stage {stage}", recorded, outputs, lambda name: chain.find(stage, name), folder)
+    then, now = chain.records[stage], require_record(folder)
+    compared = compare_files(f"stage {stage}", then.outputs, now.outputs, lambda name: chain.find(stage, name), folder)
+    return replace(compared, state=BY_OTHER_CODE) if compared.state == SAME and then.code != now.code else compared
 
 
-def _compare_scorers(chain: Chain, replica: Project) -> Compared:
-    """Compare the scorer folders; scorer.json and the records hold hashes of the rest, so that they follow it."""
+def _compare_scorers(chain: Chain, replica: Project, other_code: bool) -> Compared:
+    """Compare the scorers; heads and records follow from what has been compared before."""
     (folder,) = scorer_folders(replica)
-    if folder.name == chain.version:
-        return Compared("scorer", SAME, f"{chain.tag}, {len(chain.head['files']) + 1} files")
-    files = {"then": chain.head["files"], "now": read_json(folder / HEAD)["files"]}
-    recorded, replayed = ({n: d for n, d in part.items() if not n.startswith("lineage/")} for part in files.values())
-    comparison = compare_files("scorer", recorded, replayed, lambda name: chain.folder / name, folder)
-    state = CLOSE if comparison.state == SAME else comparison.state
-    return Compared(comparison.what, state, f"{chain.name}:{folder.name}, the records differ; {comparison.detail}")
+    head, statement = read_head(folder), read_statement(folder)
+    same = BY_OTHER_CODE if other_code else SAME
+    if statement.version == chain.version:
+        named = "the same statement" if statement.id == chain.statement.id else "its records differ"
+        return Compared("scorer", same, f"{chain.tag}, {len(chain.head['files']) + 1} files; {named}")
+    recorded = {name: digest for name, digest in chain.head["files"].items() if Path(name).stem in chain.head["parts"]}
+    comparison = compare_files("scorer", recorded, head["files"], lambda name: chain.folder / name, folder)
+    if comparison.state == SAME:
+        # An older Assay wrote the records into the head, which says the same of the parts.
+        is_same = chain.statement.is_embedded and head["parts"] == chain.head["parts"]
+        comparison = replace(comparison, state=same if is_same else CLOSE)
+    return replace(comparison, detail=f"{chain.name}:{folder.name}, the heads differ; {comparison.detail}")
 
 
 def compare_files(

@@ -18,6 +18,7 @@ from assay.project.deployment import read_deployment
 from assay.project.installed import CONSTRAINTS, VERSIONS
 from assay.project.layout import Project
 from assay.project.stages import STAGES
+from assay.scorer.statement import sealed_tag
 
 SETTINGS = {
     "expectations": "Expectation suite",
@@ -72,6 +73,7 @@ class Shown:
         """Return the chain as plain JSON values."""
         return {
             "scorer": self.findings.tag,
+            "statement": self.findings.statement,
             "intact": self.findings.intact,
             "origin": self.origin.to_json(),
             "nodes": [node.to_json() for node in self.nodes],
@@ -95,9 +97,8 @@ class Shown:
             yield from self._row_lines()
         yield f"origin: {self.origin.note}"
         yield from (f"    {command}" for command in self.origin.commands)
-        n_differing = sum(finding.state == "differs" for finding in self.findings.items)
-        verdict = "intact" if self.findings.intact else f"{n_differing} differ"
-        yield f"{self.findings.tag}: {verdict} (assay audit verify)"
+        tag = sealed_tag(self.findings.tag, self.findings.statement)
+        yield f"{tag}: {self.findings.verdict} (assay audit verify)"
 
     def _row_lines(self) -> Iterator[str]:
         if self.injected is None:
@@ -218,11 +219,11 @@ def _reads(chain: Chain, stage: str) -> dict[str, list[str]]:
 
 
 def _bento(chain: Chain, finding: Finding) -> Node:
-    folder = bento_folder(chain.project, chain.name, chain.version)
-    logged = event_of(chain, "published", scorer=chain.tag)
+    tag = f"assay-{chain.statement.tag}"
+    folder, logged = bento_folder(chain.project, chain.statement.tag), event_of(chain, "published", bento=tag)
     if logged is None and not folder.is_dir():
         return Node("bento", "Bento", "", finding.detail, "", {}, {"package": ["all"]})
-    facts: dict[str, Any] = {"tag": f"assay-{chain.tag}"}
+    facts: dict[str, Any] = {"tag": tag}
     if (folder / "bento.yaml").is_file():
         facts |= {"chain_head": bento_labels(folder).get("chain_head", "")[:12]}
     if logged is not None:
@@ -234,7 +235,8 @@ def _bento(chain: Chain, finding: Finding) -> Node:
 def _deployment(chain: Chain, finding: Finding) -> Node:
     title, deployed = "Deployment", read_deployment(chain.project.root, chain.name)
     reads = {"bento": ["tag"]}
-    if deployed is None or deployed.version != chain.version:
+    its_own = (chain.version, chain.statement.id)
+    if deployed is None or (deployed.version, deployed.statement or deployed.version) != its_own:
         facts_without_it = {} if deployed is None else {"champion": deployed.tag}
         return Node("deployment", title, "", finding.detail, "", facts_without_it, reads)
     facts = {"champion": "yes", "since": deployed.since, "reason": deployed.reason, "previous": deployed.previous}

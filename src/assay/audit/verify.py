@@ -6,25 +6,37 @@ from functools import partial
 from pathlib import Path
 
 import assay
-from assay.audit.chain import DOWNSTREAM, UNKNOWN_STAGE, Chain, before_entries, event_of, read_chain, work_folder
+from assay.audit.chain import (
+    DOWNSTREAM,
+    UNKNOWN_STAGE,
+    Chain,
+    before_entries,
+    event_of,
+    packaged_files,
+    read_chain,
+    work_folder,
+)
 from assay.audit.commits import commit_with, without_git
 from assay.audit.delivery import bento_folder, check_bento, check_deployment, check_log, check_model
 from assay.audit.findings import INTACT, CheckResult, Finding, Findings, differ, run_check
 from assay.errors import AssayError
-from assay.hashing import RECORD, dvc_directory_md5, hash_bytes, hash_file, hash_json, hash_paths, lineage_root
+from assay.hashing import RECORD, dvc_directory_md5, hash_bytes, hash_file, hash_json, hash_paths
 from assay.ledger.rows import FIRST, TARGETS, rows_folder
 from assay.parts import parse_json
 from assay.project.freshness import differences, read_record
 from assay.project.installed import SOURCE, VERSIONS, described, hash_code, is_installed, named
 from assay.project.layout import Project
-from assay.project.scorers import find_scorer
+from assay.project.scorers import changes_of, find_scorer
 from assay.project.stages import STAGES
 from assay.project.versioning import DATA, committed_version, locked_version, tracked_version
-from assay.scorer.scorer import HEAD, RATIO, check_files
+from assay.scorer.folder import ANSWERS, HEAD, RATIO, read_head
+from assay.scorer.statement import read_statement, root_of, statement_ids
 
 
 def verify_scorer(project: Project, tag: str) -> Findings:
-    """Re-hash a scorer's folder, the records that it carries, the files they name, and its copies in BentoML's store.
+    """Re-hash a scorer and a statement of it, the files that its records name, and its copies in BentoML's store.
+
+    Neither is enough without the other: the scorer gives answers, the statement says of what and by what it was made.
 
     Files that a later logged run or ingest replaced are "superseded": the record is checked, and so are the bytes
     where DVC's cache still holds them. A suite or a file of code that was edited since is also superseded, if Git
@@ -40,18 +52,19 @@ def verify_scorer(project: Project, tag: str) -> Findings:
         There is no such scorer.
     """
     folder = find_scorer(tag, project.root).resolve()
-    version = hash_file(folder / HEAD)[:12]
-    findings = [
-        run_check("scorer folder", lambda: _scorer_files(folder, version)),
-        run_check("event log", lambda: check_log(project, tag)),
-        run_check("parts against the records", lambda: _parts(folder)),
-    ]
+    findings = [run_check("scorer folder", lambda: _scorer_files(folder))]
     try:
-        chain = read_chain(project, str(folder))
-        findings.append(run_check("lineage root", lambda: _root(chain)))
-        order = [stage for stage in STAGES if stage in chain.head["lineage"]["records"]]
+        chain = read_chain(project, tag)
     except (AssayError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return Findings(tag, (*findings, Finding(str(folder / HEAD), "differs", f"cannot be read: {error}")))
+        findings.append(run_check("event log", lambda: check_log(project)))
+        return Findings(tag, (*findings, Finding("statement", "differs", f"cannot be read: {error}")))
+    findings += [
+        run_check("statement", lambda: _statements(chain)),
+        run_check("event log", lambda: check_log(project, chain.statement.tag)),
+        run_check("parts against the records", lambda: _parts(chain)),
+        run_check("lineage root", lambda: _root(chain)),
+    ]
+    order = [stage for stage in STAGES if stage in chain.statement.record_hashes]
     findings.append(run_check(f"data/{chain.name}", lambda: _data(chain)))
     moved = set(chain.settings) | ({f"data/{chain.name}/"} if findings[-1].state == "superseded" else set())
     findings.append(run_check(DATA, lambda: _tracked(chain)))
@@ -68,22 +81,41 @@ def verify_scorer(project: Project, tag: str) -> Findings:
     findings.append(run_check("BentoML model", lambda: check_model(chain)))
     findings.append(run_check("Bento", lambda: check_bento(chain)))
     findings.append(run_check("deployment", lambda: check_deployment(chain)))
-    return Findings(chain.tag, tuple(findings))
+    return Findings(chain.tag, tuple(findings), chain.statement.id)
 
 
-def _scorer_files(folder: Path, version: str) -> CheckResult:
-    changed = len(folder.name) == len(version) and folder.name != version
-    return differ([f"{folder / HEAD} was changed"] if changed else check_files(folder))
+def _scorer_files(folder: Path) -> CheckResult:
+    changes, packaged = changes_of(folder), read_head(folder).get("answers", ANSWERS)
+    if changes or packaged == ANSWERS:
+        return differ(changes)
+    return (
+        "ok",
+        f"its answers are those of number {packaged}; this Assay answers by {ANSWERS}, which may differ in bits",
+    )
 
 
-def _parts(folder: Path) -> CheckResult:
-    """Compare every part of a scorer, and its calibration entry, with the recorded outputs of its stages."""
-    head, outputs = parse_json((folder / HEAD).read_bytes()), {}
+def _statements(chain: Chain) -> CheckResult:
+    """Check the seal of every statement in the folder; that of the chain has been checked by reading it."""
+    if chain.statement.is_embedded:
+        return "ok", f"a part of {HEAD}, which has schema {chain.head['schema']}"
+    messages, others = [], [each for each in statement_ids(chain.folder) if each != chain.statement.id]
+    for statement in others:
+        try:
+            read_statement(chain.folder, statement)
+        except AssayError as error:
+            messages.append(str(error))
+    beside = f"; beside it {', '.join(others)}" if others else ""
+    return differ(messages) if messages else ("ok", f"{chain.statement.id}{beside}")
+
+
+def _parts(chain: Chain) -> CheckResult:
+    """Compare every part of a scorer, and how it compares rows, with the recorded outputs of its stages."""
+    folder, head, statement, outputs = chain.folder, chain.head, chain.statement, {}
     for stage in ("train", "calibrate"):
-        for name, digest in parse_json((folder / "lineage" / f"{stage}.json").read_bytes())["outputs"].items():
+        for name, digest in parse_json(statement.records[stage])["outputs"].items():
             outputs[f"{stage}/{name}"] = digest
-    level, detector = head["candidate"]["level"], head["candidate"]["detector"]
-    adapter = f"{detector}+{head['candidate']['adapter']}"
+    detector, adapter, level = chain.candidate
+    adapter = f"{detector}+{adapter}"
     sources = {
         "scaler": f"train/{level}/scaler",
         "null_model": f"train/{level}/null_model",
@@ -96,8 +128,15 @@ def _parts(folder: Path) -> CheckResult:
     if RATIO in head["parts"] or f"{ratio}.json" in outputs:
         sources[RATIO] = ratio
     messages = []
-    if "calibration" in head and hash_json(head["calibration"]) != outputs.get("calibrate/calibration.json"):
-        messages.append(f"calibration in {folder / HEAD} is not the recorded calibrate/calibration.json")
+    calibration = statement.calibration
+    if calibration and hash_json(calibration) != outputs.get("calibrate/calibration.json"):
+        messages.append(f"calibration in {statement.path} is not the recorded calibrate/calibration.json")
+    if not statement.is_embedded:
+        messages += [
+            f"{name} in {folder / HEAD} is not that of the recorded calibrate/calibration.json"
+            for name in ("within", "ties")
+            if head.get(name) != calibration.get(name)
+        ]
     for part, source in sources.items():
         if hash_file(folder / f"{part}.safetensors") != outputs.get(f"{source}.safetensors"):
             messages.append(f"{folder / part}.safetensors is not the recorded {source}.safetensors")
@@ -107,10 +146,8 @@ def _parts(folder: Path) -> CheckResult:
 
 
 def _root(chain: Chain) -> CheckResult:
-    lineage = chain.head["lineage"]
-    behind = {stage: digest for stage, digest in lineage["records"].items() if stage != "select"}
-    is_same = lineage_root(behind) == lineage["root"]
-    return INTACT if is_same else ("differs", "is not the hash of the records that scorer.json names")
+    is_same = root_of(chain.statement.record_hashes) == chain.statement.root
+    return INTACT if is_same else ("differs", f"is not the hash of the records that {chain.statement.path} names")
 
 
 def _data(chain: Chain) -> CheckResult:
@@ -198,15 +235,16 @@ def _kept(chain: Chain, path: str) -> bool:
     if path.startswith(VERSIONS):
         return True
     held = f"{SOURCE}{path}" if is_installed(path) else path
-    copy, digest = bento_folder(chain.project, chain.name, chain.version) / held, chain.code[path]
+    copy, digest = bento_folder(chain.project, chain.statement.tag) / held, chain.code[path]
     return (copy.is_file() and hash_file(copy) == digest) or commit_with(chain.project.root, path, digest) is not None
 
 
 def _stage(chain: Chain, stage: str, moved: set[str]) -> CheckResult:
-    """Compare a stage that made the scorer with the record that the scorer names."""
-    carried, folder, digest = chain.folder / "lineage" / f"{stage}.json", chain.work(stage), chain.named(stage)
-    if not carried.is_file() or hash_file(carried) != digest:
-        return "differs", f"{carried} is not the record that the scorer names"
+    """Compare a stage that made the scorer with the record in the statement."""
+    folder, digest = chain.work(stage), chain.named(stage)
+    carried = chain.statement.records.get(stage)
+    if carried is None or hash_bytes(carried) != digest:
+        return "differs", f"{chain.folder / 'lineage' / stage}.json is not the record that the scorer names"
     if not (folder / RECORD).is_file():
         return "differs", f"{folder / RECORD} is missing; `dvc checkout` brings it back if the run was the last one"
     content = (folder / RECORD).read_bytes()
@@ -215,14 +253,15 @@ def _stage(chain: Chain, stage: str, moved: set[str]) -> CheckResult:
     if not _known(chain, stage):
         return "differs", f"{folder / RECORD} is not a record that was logged here"
     if event_of(chain, "stage", stage=stage, record=digest) is None:
-        return "differs", _made_elsewhere(chain, carried)
+        return "differs", _made_elsewhere(chain, stage)
     return _superseded(chain, stage)
 
 
-def _made_elsewhere(chain: Chain, carried: Path) -> str:
+def _made_elsewhere(chain: Chain, stage: str) -> str:
     """Return the message for a stage whose outputs a later run replaced and whose record is not in the log."""
     return (
-        f"{carried} is not a record that was logged here, and {chain.work(carried.stem)} holds a later run's outputs: "
+        f"the record of stage {stage} in {chain.statement.path} is not a record that was logged here, and "
+        f"{chain.work(stage)} holds a later run's outputs: "
         f"a scorer that was made elsewhere can be verified only while work/ holds the outputs that came with it. "
         f"To bring them back, check out the commit that `assay audit show {chain.tag}` names, "
         f"{'`dvc checkout`' if chain.archive.remote is None else '`dvc pull`'}, and verify again; "
@@ -290,7 +329,7 @@ def _superseded(chain: Chain, stage: str) -> CheckResult:
 
 def _package(chain: Chain) -> CheckResult:
     folder = work_folder(chain.project, chain.name, "package")
-    if not (folder / chain.version).is_dir():
+    if not (folder / packaged_files(chain)[-1]).is_file():
         return "superseded", f"{folder} now holds a later scorer; this one is in BentoML's store"
     if not _known(chain, "package"):
         return "differs", f"{folder / RECORD} is not a record that was logged here"

@@ -28,16 +28,23 @@ def score_command(file: Path, tag: str | None, out: Path, eps: float | None, fdr
     if out.resolve() == file.resolve():
         raise click.UsageError(f"--out {out} is the file itself; give another one for the result")
     project = find_project()
-    from assay.project.scorers import find_scorer
+    from assay.project.scorers import find_packaged
     from assay.scorer.batch import DELTA, score_file
     from assay.scorer.scorer import load_scorer
 
-    scorer = load_scorer(find_scorer(tag or project.dataset, project.root))
+    packaged = find_packaged(tag or project.dataset, project.root)
+    scorer = load_scorer(packaged.folder, packaged.statement.id)
     batch = score_file(scorer, file, eps=eps, fdr=fdr)
     rule = batch.rule
     batch.write(out)
     if as_json:
-        summary = {"scorer": scorer.tag, "rows": len(batch.rows), "flagged": batch.n_flagged, "out": str(out)}
+        summary = {
+            "scorer": scorer.tag,
+            "statement": scorer.statement.id,
+            "rows": len(batch.rows),
+            "flagged": batch.n_flagged,
+            "out": str(out),
+        }
         decision = {"eps": rule.eps, "fdr": rule.fdr, "false_alarms_at_most": batch.false_alarms, "note": batch.note}
         click.echo(json.dumps(summary | decision, indent=2))
         return

@@ -214,6 +214,14 @@ def scorers_command(as_json: bool) -> None:
             f"{row['tag']:<32}{row.get('detector') or '-'}+{row.get('adapter') or '-'}  "
             f"{row.get('broken') or '; '.join(filter(None, marks))}"
         )
+        for each in row["statements"]:
+            remarks = (
+                "deployed" if each["deployed"] else "",
+                f"data {each['data_version']}" if "data_version" in each else "",
+            )
+            click.echo(
+                f"    statement {each['statement']:<18}{each['broken'] or '; '.join(filter(None, remarks))}".rstrip()
+            )
     if not rows:
         click.echo("none yet; `assay run` makes one", err=True)
 
@@ -243,24 +251,25 @@ def promote_command(tag: str, why: str) -> None:
     """Make a scorer the champion by hand, for instance to roll back."""
     project = find_project()
     from assay.project.deployment import promote
-    from assay.project.scorers import find_scorer
+    from assay.project.scorers import find_packaged
     from assay.release.bento import bind, publish
     from assay.scorer.scorer import load_scorer
 
     with project.lock():
-        folder = find_scorer(tag, project.root)
-        scorer = load_scorer(folder)
-        published = publish(folder, root=project.root, chain_head=project.events.head)
+        packaged = find_packaged(tag, project.root)
+        scorer = load_scorer(packaged.folder, packaged.statement.id)
+        published = publish(packaged, root=project.root, chain_head=project.events.head)
         bind(published, project.events)
         promote(
             project.root,
             scorer.name,
             scorer.version,
+            statement=scorer.statement.id,
             bento=published.bento_tag,
             reason=why,
             events=project.events,
         )
-    click.echo(f"{scorer.tag} is the champion; a running service keeps the old one until it is restarted")
+    click.echo(f"{scorer.statement.tag} is the champion; a running service keeps the old one until it is restarted")
 
 
 for command in (audit, label_command, reweight_command, score_command):

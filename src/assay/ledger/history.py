@@ -29,7 +29,8 @@ class History:
     reads : set of (str, str, str)
         Run, SHA-256 of the file of rows, and use.
     made : dict of str to (str or None, str)
-        By scorer: its file of rows and the run that made it.
+        By scorer and statement (``name:version-statement``; the scorer alone in entries of before there were any): its
+        file of rows and the run that made it.
     without_rows : set of str
         Runs whose rows were not kept.
     """
@@ -79,8 +80,10 @@ class History:
             if event["stage"] == ORDER[-1]:
                 run["state"] = "completed"
         self._use(run, [event["stage"]])
-        if "scorer" in event["details"]:
-            self.made[event["details"]["scorer"]] = (self._rows.get(event["dataset"]), run["run"])
+        details = event["details"]
+        if "scorer" in details:
+            tag = details["scorer"] + (f"-{details['statement']}" if "statement" in details else "")
+            self.made[tag] = (self._rows.get(event["dataset"]), run["run"])
 
     def _outside(self, event: dict[str, Any]) -> dict[str, Any]:
         """Return the run outside the flow that a stage belongs to."""

@@ -29,25 +29,26 @@ from assay.ledger.rows import (
     rows_folder,
     uses_carried,
 )
-from assay.parts import parse_json, read_json, write_bytes, write_json
+from assay.parts import parse_json, write_bytes, write_json
 from assay.pipeline.rows import LABELLED
 from assay.project.layout import Project
 from assay.project.scorers import list_scorers
-from assay.scorer.scorer import HEAD
+from assay.scorer.folder import read_head
+from assay.scorer.statement import Statement, read_statement
 
 if TYPE_CHECKING:
     import duckdb
 
-LEDGER_SCHEMA = 1
+LEDGER_SCHEMA = 2
 LEDGER = "ledger.json"
-CARRIED, CARRIED_ROWS = "rows.safetensors", "carried-"
+CARRIED_ROWS = "carried-"
 FROM_ROWS, FROM_SCORER, FROM_NOTHING = "rows of its run", "the scorer's own list", "nothing"
 TABLES = {
     "files": {"rows": "string", "dataset": "string", "data_version": "string", "path": "string", "columns": "strings"},
     "runs": dict.fromkeys(("run", "driver", "dataset", "started", "state", "reason"), "string"),
     "reads": dict.fromkeys(("run", "rows", "use"), "string"),
     "scorers": {
-        **dict.fromkeys(("scorer", "dataset", "rows", "run", "data_version", "known_from"), "string"),
+        **dict.fromkeys(("scorer", "statement", "dataset", "rows", "run", "data_version", "known_from"), "string"),
         "rho": "number",
         "labels": "flag",
     },
@@ -211,22 +212,28 @@ class Build:
             self.notes.append(f"{count} run{'s' * (count > 1)} ended before rows were kept, and cannot be searched")
 
     def add_scorers(self, scorers: list[Row]) -> None:
-        """Add every scorer: those present, and those that were packaged here and are gone."""
-        descriptions = {row["tag"]: row for row in scorers}
+        """Add every statement of every scorer: those present, and those that were packaged here and are gone."""
+        descriptions = {
+            each["tag"]: {**row, **each, "scorer": row["tag"]} for row in scorers for each in row["statements"]
+        }
+        made = {tag[: tag.index(":") + 13] for tag in self.made}
+        unreadable = {row["tag"] for row in scorers if not row["statements"]} - made
         files = {row["rows"]: row for row in self.files}
-        for tag in sorted({*descriptions, *self.made}):
+        for tag in sorted({*descriptions, *self.made, *unreadable}):
             rows, run = self.made.get(tag, (None, None))
-            row: Row = {"scorer": tag, "dataset": tag.partition(":")[0], "run": run, "data_version": None}
-            row |= {"rho": 0.0, "labels": True}
+            name, _, version = tag.partition(":")
+            scorer, _, statement = version.partition("-")
+            row: Row = {"scorer": f"{name}:{scorer}", "statement": statement or scorer, "dataset": name, "run": run}
+            row |= {"data_version": None, "rho": 0.0, "labels": True}
             description = descriptions.get(tag)
             if description is not None and description["broken"] is None:
                 folder = Path(description["folder"])
-                head = read_json(folder / HEAD)
-                row["rho"] = float(head["candidate"]["level"].removeprefix("level-"))
-                row["data_version"] = head["lineage"]["data_version"]
-                row["labels"] = LABELLED in uses_carried(folder / CARRIED)
-                recorded_rows = self._rows_of(tag, folder, head)
-                rows = recorded_rows or (rows if rows in files else self._list_of(folder, head))
+                head, sealed = read_head(folder), read_statement(folder, description["statement"])
+                row["rho"] = float(sealed.candidate["level"].removeprefix("level-"))
+                row["data_version"] = sealed.data_version
+                row["labels"] = sealed.rows is not None and LABELLED in uses_carried(sealed.rows)
+                recorded_rows = self._rows_of(sealed)
+                rows = recorded_rows or (rows if rows in files else self._list_of(sealed, head["columns"]))
             row["rows"] = rows if rows in files or rows in self.carried else None
             row["known_from"] = FROM_SCORER if rows in self.carried else FROM_ROWS if rows in files else FROM_NOTHING
             if row["rows"] is None:
@@ -235,27 +242,27 @@ class Build:
                 row["data_version"] = files[rows]["data_version"]
             self.scorers.append(row)
 
-    def _rows_of(self, tag: str, folder: Path, head: Row) -> str | None:
-        """Return the file of kept rows of an intact scorer: that of its split, contamination and target rows."""
-        records = head["lineage"]["records"]
-        key = {"dataset": head["name"], **{stage: records.get(stage) for stage in FIRST}}
-        if not head.get("calibration", {}).get("n_target"):
+    def _rows_of(self, statement: Statement) -> str | None:
+        """Return the file of kept rows of a statement: that of its split, contamination and target rows."""
+        records = statement.record_hashes
+        key = {"dataset": statement.name, **{stage: records.get(stage) for stage in FIRST}}
+        if not statement.calibration.get("n_target"):
             return self.by_key.get(key_of(key))
-        inputs = read_json(folder / "lineage" / "calibrate.json")["inputs"]
-        target_key = key | {TARGETS: inputs.get(f"targets/{head['name']}.csv")}
+        target = f"targets/{statement.name}.csv"
+        inputs = [parse_json(record)["inputs"] for record in statement.records.values()]
+        target_key = key | {TARGETS: next((each[target] for each in inputs if target in each), None)}
         if (kept := self.by_key.get(key_of(target_key))) is None:
-            self.notes.append(f"{tag} was weighted towards target rows that are not known here")
+            self.notes.append(f"{statement.tag} was weighted towards target rows that are not known here")
         return kept or self.by_key.get(key_of(key))
 
-    def _list_of(self, folder: Path, head: Row) -> str | None:
-        """Return the file of the rows in an intact scorer's own list, None where it has none."""
-        if CARRIED not in head["files"]:
+    def _list_of(self, statement: Statement, columns: list[str]) -> str | None:
+        """Return the file of the rows in a statement's own list, None where it has none."""
+        if statement.rows is None:
             return None
-        name = f"{CARRIED_ROWS}{head['files'][CARRIED][:16]}"
-        data_version = head["lineage"]["data_version"]
-        metadata = {"dataset": head["name"], "data_version": data_version, "columns": head["columns"]}
+        name = f"{CARRIED_ROWS}{statement.rows_hash[:16]}"
+        metadata = {"dataset": statement.name, "data_version": statement.data_version, "columns": columns}
         if name not in self.carried:
-            self.carried[name] = pack(carried_rows(folder / CARRIED), metadata)
+            self.carried[name] = pack(carried_rows(statement.rows), metadata)
             self._add_file(name, ledger_folder(self.root) / f"{name}.parquet", metadata)
         return name
 

@@ -32,9 +32,10 @@ class Answer:
     known : list of bool
         For each row of the query, whether any run or scorer here used it.
     scorers : list of dict
-        Champions first. ``uses``: rows that the scorer was trained, calibrated or evaluated on; ``run_only``: rows
-        that only its run used (injected in the stress test, pool, excluded). Both map a use to the number of the
-        query's ``rows``, and of ``stored`` rows with their content (duplicates count).
+        Champions first. ``uses``: rows that the scorer was trained, calibrated or evaluated on, by any of its
+        statements; ``run_only``: rows that only its run used (injected in the stress test, pool, excluded). Both map a
+        use to the number of the query's ``rows``, and of ``stored`` rows with their content (duplicates count).
+        ``statements``: ids of those by which the scorer used rows; ``deployed``: that by which a champion is deployed.
     runs : list of dict
         Every run that used any of them, oldest first.
     notes : list of str
@@ -132,12 +133,12 @@ def answer_query(ledger: Ledger, query: RowQuery, dataset: str | None = None) ->
         seen_rows = {number for (number,) in numbers}
         uses_by_scorer = _scorer_uses(connection)
         runs = _runs(connection)
-        known_from = dict(connection.execute("SELECT scorer, known_from FROM scorers").fetchall())
+        known_from = connection.execute("SELECT DISTINCT scorer, known_from FROM scorers").fetchall()
     descriptions = {row["tag"]: row for row in ledger.scorers}
     scorers = [_scorer(tag, uses, descriptions.get(tag)) for tag, uses in uses_by_scorer.items()]
     scorers.sort(key=lambda row: (not row["champion"], not {*row["uses"]} & {*LEARNED}, row["scorer"]))
     notes = [*query.notes, *ledger.notes]
-    partly_known = sorted(tag for tag, origin in known_from.items() if origin == FROM_SCORER)
+    partly_known = sorted(tag for tag, origin in known_from if origin == FROM_SCORER)
     notes += [f"{tag} was made elsewhere: only the rows that it learned from are known" for tag in partly_known]
     return Answer(query, [number in seen_rows for number in range(query.n_rows)], scorers, runs, notes)
 
@@ -229,36 +230,60 @@ def contents_now(root: Path, query: RowQuery) -> pd.DataFrame:
 
 
 def _counts(kinds: str, source: str) -> str:
-    """Return the SQL that counts hits of each kind: rows of the query, and stored rows with their content."""
-    return (
-        f"SELECT {kinds}, sum(copies)::INTEGER AS n_rows, sum(numbers)::INTEGER AS n_stored FROM ("
-        f"SELECT {kinds}, place, max(copies) AS copies, count(DISTINCT number) AS numbers FROM {source} GROUP BY ALL"
-        f") GROUP BY ALL"
-    )
+    """Return the SQL that counts hits of each kind: rows of the query, and stored rows with their content.
+
+    A stored row that is in several files of rows is counted once, as far as the numbers in one file tell.
+    """
+    by_file = f"SELECT {kinds}, place, rows, max(copies) AS copies, count(DISTINCT number) AS numbers FROM {source}"
+    by_place = f"SELECT {kinds}, place, max(copies) AS copies, max(numbers) AS numbers FROM ({by_file} GROUP BY ALL)"
+    counted = "sum(copies)::INTEGER AS n_rows, sum(numbers)::INTEGER AS n_stored"
+    return f"SELECT {kinds}, {counted} FROM ({by_place} GROUP BY ALL) GROUP BY ALL"
+
+
+_OWN = (
+    f"(CASE h.use WHEN '{INJECTED}' THEN h.rho <= k.level WHEN '{LABELLED}' THEN k.labels "
+    f"ELSE h.use IN {(*LEARNED, *JUDGED)!r} END)"
+)
 
 
 def _scorer_uses(connection: duckdb.DuckDBPyConnection) -> dict[str, Row]:
-    """Return by scorer the counts of each use, separately for the scorer and for its run alone.
+    """Return by scorer the counts of each use, for the scorer and for its run alone, and the statements that say so.
 
-    Hits are counted once for all scorers of the same rows, level and use of labels.
+    The rows of a scorer are those of all of its statements. Hits are counted once for all scorers of the same files of
+    rows, levels and use of labels.
     """
-    is_own_use = (
-        f"CASE h.use WHEN '{INJECTED}' THEN h.rho <= k.level WHEN '{LABELLED}' THEN k.labels "
-        f"ELSE h.use IN {(*LEARNED, *JUDGED)!r} END"
-    )
-    kinds = "(SELECT DISTINCT rows, rho AS level, labels FROM scorers)"
-    counted = _counts(
-        "rows, level, labels, own, use", f"(SELECT *, ({is_own_use}) AS own FROM hits h JOIN {kinds} k USING (rows))"
-    )
-    counts = connection.execute(
-        f"SELECT scorer, own, use, n_rows, n_stored FROM ({counted}) c JOIN scorers s "
-        f"ON c.rows = s.rows AND c.level = s.rho AND c.labels = s.labels"
+    import pyarrow as pa
+
+    known = connection.execute("SELECT scorer, rows, rho, labels FROM scorers WHERE rows IS NOT NULL").fetchall()
+    kinds: dict[str, set[tuple[str, float, bool]]] = {}
+    for tag, *kind in known:
+        kinds.setdefault(tag, set()).add(tuple(kind))
+    numbers = {kind: number for number, kind in enumerate(dict.fromkeys(map(frozenset, kinds.values())))}
+    table = [
+        {"kind": number, "rows": rows, "level": level, "labels": labels}
+        for kind, number in numbers.items()
+        for rows, level, labels in kind
+    ]
+    types = [("kind", pa.int64()), ("rows", pa.string()), ("level", pa.float64()), ("labels", pa.bool_())]
+    connection.register("kinds", pa.Table.from_pylist(table, schema=pa.schema(types)))
+    counted = _counts("kind, own, use", f"(SELECT h.*, k.kind, {_OWN} AS own FROM hits h JOIN kinds k USING (rows))")
+    counts: dict[int, Row] = {}
+    for number, is_own, use, rows, stored in connection.execute(counted).fetchall():
+        of_kind = counts.setdefault(number, {"uses": {}, "run_only": {}})
+        of_kind["uses" if is_own else "run_only"][use] = {"rows": rows, "stored": stored}
+    said = connection.execute(
+        f"SELECT DISTINCT k.scorer, k.statement FROM (SELECT DISTINCT rows, use, rho FROM hits) h "
+        f"JOIN (SELECT *, rho AS level FROM scorers) k ON h.rows = k.rows WHERE {_OWN} ORDER BY ALL"
     ).fetchall()
+    statements: dict[str, list[str]] = {}
+    for tag, statement in said:
+        statements.setdefault(tag, []).append(statement)
     uses: dict[str, Row] = {}
-    for tag, is_own, use, rows, stored in counts:
-        kinds_of = uses.setdefault(tag, {"uses": {}, "run_only": {}})
-        kinds_of["uses" if is_own else "run_only"][use] = {"rows": rows, "stored": stored}
-    return {tag: {kind: _ordered(by_use) for kind, by_use in kinds_of.items()} for tag, kinds_of in uses.items()}
+    for tag, of_scorer in kinds.items():
+        if (number := numbers[frozenset(of_scorer)]) in counts:
+            by_use = {name: _ordered(each) for name, each in counts[number].items()}
+            uses[tag] = {**by_use, "statements": statements.get(tag, [])}
+    return uses
 
 
 def _runs(connection: duckdb.DuckDBPyConnection) -> list[Row]:
@@ -275,7 +300,7 @@ def _runs(connection: duckdb.DuckDBPyConnection) -> list[Row]:
         f"ORDER BY u.started, u.run, r.data_version"
     ).fetchall()
     scorers: dict[str, list[str]] = {}
-    for run, tag in connection.execute("SELECT run, scorer FROM scorers ORDER BY ALL").fetchall():
+    for run, tag in connection.execute("SELECT DISTINCT run, scorer FROM scorers ORDER BY ALL").fetchall():
         scorers.setdefault(run, []).append(tag)
     names = ("run", "driver", "dataset", "data_version", "started", "state", "reason")
     runs: dict[tuple[Any, ...], Row] = {}
@@ -294,12 +319,18 @@ def _scorer(tag: str, uses: Row, description: Row | None) -> Row:
         "scorer": tag,
         "dataset": tag.partition(":")[0],
         "champion": description is not None and description["champion"],
+        "deployed": None if description is None else _deployed(description),
         "bento": None if description is None else description["bento"],
         "folder": None if description is None else description["folder"],
         "broken": "its folder is gone" if description is None else description["broken"],
         "quarantined": {} if description is None else description["quarantined"],
+        "n_statements": 0 if description is None else len(description["statements"]),
         **uses,
     }
+
+
+def _deployed(description: Row) -> str | None:
+    return next((str(each["statement"]) for each in description["statements"] if each["deployed"]), None)
 
 
 _SCORER_HEAD = ("scorer", "deployed", *LEARNED, *JUDGED, "only its run", "")
@@ -310,7 +341,11 @@ def _cells(row: Row) -> tuple[str, ...]:
     counts = (str(row["uses"].get(use, {"rows": 0})["rows"] or "-") for use in (*LEARNED, *JUDGED))
     deployed = "champion" if row["champion"] else "Bento" if row["bento"] else "-"
     quarantined = f"learned from quarantined rows ({_counts_text(row['quarantined'])})" if row["quarantined"] else ""
-    remarks = "; ".join(filter(None, (quarantined, row["broken"])))
+    # A scorer with one statement is told by its version; of several, it matters which.
+    has_several = row["n_statements"] > 1
+    several = f"by statement {', '.join(row['statements'])}" if has_several and row["statements"] else ""
+    deployed_by = f"deployed by {row['deployed']}" if has_several and row["deployed"] else ""
+    remarks = "; ".join(filter(None, (several, deployed_by, quarantined, row["broken"])))
     return (row["scorer"], deployed, *counts, _counts_text(row["run_only"]) or "-", remarks)
 
 

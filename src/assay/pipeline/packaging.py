@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,10 @@ def package(
     selected: Path,
     eps: float,
 ) -> Made[Path]:
-    """Write the winner, trained at level 0, as one scorer folder with its lineage.
+    """Write the winner, trained at level 0, as one scorer folder, with the statement of where it comes from.
+
+    The version of the scorer is the hash of what decides its answers alone. The records, and the list of the rows that
+    it learned from, are in the statement (`assay.scorer.statement`).
 
     Parameters
     ----------
@@ -41,7 +45,7 @@ def package(
         Folders of the rows that the winner learned from (train, adapt, calibration). Their fingerprints are packaged,
         and also those of the labelled anomalies in ``labelled`` if there are any and the winner learned from them.
     records : mapping of str to Path
-        ``record.json`` of each stage up to calibration, in order, and of select.
+        ``record.json`` of everything that the scorer was made by, under any names, and of the choice as "select".
     trained, calibrated, selected : Path
         Folders of the results of `assay.pipeline.train`, `calibrate` and `select`.
     eps : float
@@ -50,40 +54,59 @@ def package(
     Returns
     -------
     Made of Path
-        The scorer folder; the details hold its tag.
+        The scorer folder; the details hold its tag and the id of the statement.
 
     Raises
     ------
     NoValidCandidateError
         No candidate is valid.
     """
-    from assay.hashing import dvc_directory_md5, hash_file, lineage_root
-    from assay.scorer.scorer import write_scorer
+    from assay.detectors.base import THREADS
+    from assay.hashing import dvc_directory_md5
+    from assay.scorer.folder import write_scorer
+    from assay.scorer.statement import write_statement
 
     winner = _winner(read_selection(selected))
     card: Card = read_card(data)
     level = levels_of(trained)[0]
     parts = _parts(trained / level, calibrated, level, winner.detector, winner.adapter)
-    hashes = {stage: hash_file(path) for stage, path in records.items()}
-    upstream = {stage: digest for stage, digest in hashes.items() if stage != "select"}
-    head = {
-        "name": card.name,
-        "columns": list(card.columns),
-        **modality_fields(card.modality),
-        **({} if card.category_column is None else {"category_column": card.category_column}),
-        "eps": eps,
-        "calibration": read_json(calibrated / "calibration.json"),
-        "unit": read_json(split)["unit"],
-        "candidate": {"detector": winner.detector, "adapter": winner.adapter, "level": level},
-        "lineage": {"root": lineage_root(upstream), "data_version": dvc_directory_md5(data), "records": hashes},
-    }
+    calibration = read_json(calibrated / "calibration.json")
+    version = write_scorer(out, _head(card, parts, calibration, read_json(split)["unit"], eps), parts)
     learned_from = {
         use: folder for use, folder in rows.items() if use != LABELLED or _uses_labels(parts["detector"], folder)
     }
-    fingerprints = {use: packed_fingerprints(read_rows(folder), card.columns) for use, folder in learned_from.items()}
-    extra: dict[str, Any] = {f"lineage/{stage}.json": path.read_bytes() for stage, path in records.items()}
-    version = write_scorer(out, head, parts, {**extra, "rows.safetensors": fingerprints})
-    return Made(out / version, {"scorer": f"{card.name}:{version}"})
+    statement = write_statement(
+        out / version,
+        {
+            "name": card.name,
+            "candidate": {"detector": winner.detector, "adapter": winner.adapter, "level": level},
+            "selection": asdict(winner),
+            "calibration": calibration,
+            "threads": THREADS,
+        },
+        data_version=dvc_directory_md5(data),
+        records={name: path.read_bytes() for name, path in records.items()},
+        rows={use: packed_fingerprints(read_rows(folder), card.columns) for use, folder in learned_from.items()},
+    )
+    return Made(out / version, {"scorer": f"{card.name}:{version}", "statement": statement})
+
+
+def _head(card: Card, parts: dict[str, Part], calibration: dict[str, Any], unit: str, eps: float) -> dict[str, Any]:
+    """Return what decides the answers of a scorer in addition to its parts."""
+    from assay.calibration.calibrators.registry import load_calibrator
+
+    calibrator = load_calibrator(parts["calibrator"])
+    return {
+        "columns": list(card.columns),
+        **modality_fields(card.modality),
+        **({"category_column": card.category_column} if calibration["within"] == "category" else {}),
+        "eps": eps,
+        "unit": unit,
+        "within": calibration["within"],
+        "ties": calibration["ties"],
+        "guarantee": calibrator.guarantee,
+        "limits": calibrator.limits(eps),
+    }
 
 
 def _winner(selection: Selection) -> CandidateResult:

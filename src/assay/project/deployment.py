@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from assay.errors import ScorerError
 from assay.eventlog import EventLog
@@ -27,6 +28,8 @@ class Deployment:
         When, in UTC, ISO 8601.
     previous : str or None
         Version of the champion before it, for a roll-back.
+    statement : str or None
+        Id of the statement of where the scorer comes from; None in records of before there were any.
     """
 
     name: str
@@ -36,6 +39,11 @@ class Deployment:
     reason: str
     since: str
     previous: str | None
+    statement: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of the record, as it was written if an older Assay wrote it."""
+        return {name: value for name, value in asdict(self).items() if name != "statement" or value is not None}
 
 
 def deployment_path(root: Path, name: str) -> Path:
@@ -62,7 +70,9 @@ def read_deployment(root: Path, name: str) -> Deployment | None:
         ) from error
 
 
-def promote(root: Path, name: str, version: str, *, bento: str, reason: str, events: EventLog) -> Deployment:
+def promote(
+    root: Path, name: str, version: str, *, statement: str, bento: str, reason: str, events: EventLog
+) -> Deployment:
     """Make a scorer the champion: log it, then write the record. Call it under the project's lock.
 
     Promoting the champion again keeps ``previous`` unchanged.
@@ -79,14 +89,25 @@ def promote(root: Path, name: str, version: str, *, bento: str, reason: str, eve
         reason=reason,
         since=datetime.now(UTC).isoformat(timespec="seconds"),
         previous=previous,
+        statement=statement,
     )
-    events.append("promoted", name=name, version=version, bento=bento, reason=reason, replaces=previous)
-    write_json(deployment_path(root, name), asdict(deployment))
+    events.append(
+        "promoted", name=name, version=version, statement=statement, bento=bento, reason=reason, replaces=previous
+    )
+    write_json(deployment_path(root, name), deployment.to_json())
     return deployment
 
 
-def keep(root: Path, name: str, version: str, *, reason: str, events: EventLog) -> None:
-    """Log that the champion stays although the scorer ``name:version`` challenged it."""
+def keep(root: Path, name: str, version: str, *, statement: str, reason: str, events: EventLog) -> None:
+    """Log that the champion stays although the scorer ``name:version``, by a statement, challenged it."""
     current = read_deployment(root, name)
-    champion = None if current is None else current.version
-    events.append("champion-kept", name=name, version=champion, challenger=version, reason=reason)
+    champion, its_own = (None, None) if current is None else (current.version, current.statement)
+    events.append(
+        "champion-kept",
+        name=name,
+        version=champion,
+        statement=its_own,
+        challenger=version,
+        challenger_statement=statement,
+        reason=reason,
+    )

@@ -1,9 +1,11 @@
-"""The packaged scorers of a project: finding one by its tag, and listing all."""
+"""The packaged scorers of a project and their statements: finding one by its tag, and listing all."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,17 +13,28 @@ import numpy as np
 
 from assay.data.quarantine import quarantine_path, read_quarantine
 from assay.errors import AssayError, ScorerError, TamperedError
+from assay.eventlog import EventLog
 from assay.hashing import hash_file
 from assay.names import NAME
 from assay.parts import read_arrays, read_json
-from assay.project.deployment import read_deployment
-from assay.scorer.scorer import HEAD, check_files
+from assay.project.deployment import Deployment, read_deployment
+from assay.scorer.folder import HEAD, check_files
+from assay.scorer.scorer import FOLDER_NAME
+from assay.scorer.statement import Statement, read_statement, statement_ids
 
 if TYPE_CHECKING:
     from assay.project.layout import Project
 
 MANIFEST = "files.json"
-VERSION = "[0-9a-f]" * 12
+_VERSION = re.compile(r"([0-9a-f]{1,12})(?:-([0-9a-f]{1,12}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Packaged:
+    """A scorer folder, and one of the statements in it."""
+
+    folder: Path
+    statement: Statement
 
 
 def find_scorer(tag: str | Path, root: Path | None = None) -> Path:
@@ -30,8 +43,8 @@ def find_scorer(tag: str | Path, root: Path | None = None) -> Path:
     Parameters
     ----------
     tag : str or Path
-        A scorer folder, ``name:version`` (or a prefix of the version), or ``name`` alone for the champion of that
-        dataset.
+        A scorer folder; ``name:version`` (or a prefix of the version), with ``-statement`` after it or not; or ``name``
+        alone for the champion of that dataset.
     root : Path, optional
         Project folder; by default the one around the current folder. ``BENTOML_HOME`` is respected.
 
@@ -42,8 +55,70 @@ def find_scorer(tag: str | Path, root: Path | None = None) -> Path:
     """
     if (folder := Path(tag)).is_dir() and (folder / HEAD).is_file():
         return folder
+    copies, _ = _copies_of(str(tag), root or _project_root())
+    return copies[0]
+
+
+def find_packaged(tag: str | Path, root: Path | None = None) -> Packaged:
+    """Return a scorer folder with a statement.
+
+    Where the tag does not name one of several statements, it is the deployed one if the scorer is the champion, else
+    the one that was packaged here last, else the first by id.
+
+    Raises
+    ------
+    ScorerError
+        There is no such scorer or statement, or several begin with the prefix.
+    TamperedError
+        The statement was changed.
+    """
     root = root or _project_root()
-    name, _, version = str(tag).partition(":")
+    root = root or _project_root()
+    if (folder := Path(tag)).is_dir() and (folder / HEAD).is_file():
+        copies, prefix, name = [folder], "", folder.resolve().parent.name
+    else:
+        copies, prefix = _copies_of(str(tag), root)
+        name = copies[0].parent.name
+    places = _places(copies)
+    if not places:
+        raise ScorerError(f"{copies[0]} has no statement of where the scorer comes from; copy the folder again, whole")
+    fitting = {statement: folder for statement, folder in places.items() if statement.startswith(prefix)}
+    if not fitting or (prefix and len(fitting) > 1):
+        problem = "there is no statement" if not fitting else f"{len(fitting)} statements are called"
+        raise ScorerError(f"{problem} {prefix} of the scorer {str(tag)!r}; there are {', '.join(places)}")
+    chosen = next(iter(fitting)) if len(fitting) == 1 else _preferred(root, name, fitting)
+    return Packaged(fitting[chosen], read_statement(fitting[chosen], chosen))
+
+
+def statements_of(root: Path, name: str, version: str) -> list[Statement]:
+    """Return all intact statements of a scorer, by id, wherever the project keeps copies of it."""
+    found = []
+    for statement, folder in _places(copies_of(root, name, version).get(version, [])).items():
+        try:
+            found.append(read_statement(folder, statement))
+        except AssayError:
+            continue
+    return found
+
+
+def copies_of(root: Path, name: str, prefix: str = "") -> dict[str, list[Path]]:
+    """Return the folders of each scorer of a dataset whose version begins with `prefix`, the best copy first."""
+    copies: dict[str, list[Path]] = {}
+    for store in _stores(root):
+        for path in sorted((store / name).glob(f"{prefix}*")):
+            if FOLDER_NAME.fullmatch(path.name) and (path / HEAD).is_file():
+                copies.setdefault(path.name[:12], []).append(path)
+    return copies
+
+
+def _stores(root: Path) -> tuple[Path, ...]:
+    """Return the folders that hold scorers by name and version; work/ comes before BentoML's copies."""
+    return root / "work" / "scorers", bentoml_home(root) / "models"
+
+
+def _copies_of(tag: str, root: Path) -> tuple[list[Path], str]:
+    """Return the folders of the one scorer that a tag names, and the beginning of a statement's id in it, or ""."""
+    name, _, version = tag.partition(":")
     if not version:
         deployment = read_deployment(root, name) if NAME.fullmatch(name) else None
         if deployment is None:
@@ -51,20 +126,37 @@ def find_scorer(tag: str | Path, root: Path | None = None) -> Path:
                 f"{tag!r} is no scorer folder, and there is no champion of that name in {root}; see `assay scorers`"
             )
         version = deployment.version
-    if not NAME.fullmatch(name) or not re.fullmatch(r"[0-9a-f]{1,12}", version):
+    matched = _VERSION.fullmatch(version)
+    if matched is None or not NAME.fullmatch(name):
         raise ScorerError(
-            f"{str(tag)!r} is neither a scorer folder nor name:version (12 hex digits, or their beginning)"
+            f"{tag!r} is neither a scorer folder nor name:version (12 hex digits, or their beginning), with "
+            "-statement after it or not"
         )
-    stores = (
-        root / "work" / "scorers" / name,
-        Path(os.environ.get("BENTOML_HOME", root / ".bentoml")) / "models" / name,
-    )
-    # work/ comes last, so that it wins over BentoML's copy of the same version.
-    folders = {p.name: p for store in reversed(stores) for p in store.glob(f"{version}*") if (p / HEAD).is_file()}
-    if len(folders) != 1:
-        problem = "there is no scorer" if not folders else f"{len(folders)} scorers are called"
+    copies = copies_of(root, name, matched[1])
+    if len(copies) != 1:
+        problem = "there is no scorer" if not copies else f"{len(copies)} scorers are called"
         raise ScorerError(f"{problem} {tag!r} in {root}; `assay scorers` lists them")
-    return next(iter(folders.values()))
+    return next(iter(copies.values())), matched[2] or ""
+
+
+def _places(copies: list[Path]) -> dict[str, Path]:
+    """Return the first folder that holds each statement, by its id."""
+    places: dict[str, Path] = {}
+    for folder in copies:
+        for statement in statement_ids(folder):
+            places.setdefault(statement, folder)
+    return dict(sorted(places.items()))
+
+
+def _preferred(root: Path, name: str, places: Mapping[str, Path]) -> str:
+    """Return the deployed one of several statements of a scorer, else the one packaged here last, else the first."""
+    version = hash_file(next(iter(places.values())) / HEAD)[:12]
+    deployment = read_deployment(root, name) if NAME.fullmatch(name) else None
+    if deployment is not None and deployment.version == version and deployment.statement in places:
+        return str(deployment.statement)
+    made = [e["details"] for e in EventLog(root / ".assay" / "events.jsonl") if e.get("stage") == "package"]
+    packaged = [each.get("statement") for each in reversed(made) if each.get("scorer") == f"{name}:{version}"]
+    return next((statement for statement in packaged if statement in places), next(iter(places)))
 
 
 def _project_root() -> Path:
@@ -78,46 +170,83 @@ def list_scorers(root: Path) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        ``name``, ``version``, ``tag``, ``champion``, ``folder``, ``bento`` (None where there is no intact
-        one), ``quarantined`` (number of now quarantined rows that it learned from, by use) and ``broken`` (the
-        reason, or None); intact scorers also have ``detector``, ``adapter``, ``eps``, ``data_version`` and
-        ``lineage_root``.
+        ``name``, ``version``, ``tag``, ``champion``, ``folder``, ``broken`` (the reason, or None) and ``statements``.
+        Each of these has its id (``statement``), ``tag``, ``deployed``, ``folder``, ``bento`` (None where there is no
+        intact one), ``quarantined`` (number of now quarantined rows that the scorer learned from, by use), ``broken``
+        and, where it is intact, ``detector``, ``adapter``, ``data_version`` and ``lineage_root``. Intact scorers have
+        ``eps``, and what is said of the deployed statement, or of the best one: intact, without quarantined rows.
     """
-    home = bentoml_home(root)
-    stores = (home / "models", root / "work" / "scorers")
-    folders = {(path.parent.name, path.name): path for store in stores for path in store.glob(f"*/{VERSION}")}
-    champions = {}
+    names = {path.name for store in _stores(root) for path in store.glob("*") if path.is_dir()}
+    found = {(name, version): folders for name in names for version, folders in copies_of(root, name).items()}
+    champions: dict[str, Deployment] = {}
     for record in (root / "deployments").glob("*.json"):
-        if (deployment := read_deployment(root, record.stem)) is not None:
-            champions[deployment.name] = deployment.version
-            folders.setdefault((deployment.name, deployment.version), stores[1] / deployment.name / deployment.version)
+        if (champion := read_deployment(root, record.stem)) is not None:
+            champions[champion.name] = champion
+            missing = _stores(root)[0] / champion.name / champion.version
+            found.setdefault((champion.name, champion.version), [missing])
     return [
-        {
-            "name": name,
-            "version": version,
-            "tag": f"{name}:{version}",
-            "champion": champions.get(name) == version,
-            "folder": str(folder),
-            "bento": f"assay-{name}:{version}" if is_intact(home / "bentos" / f"assay-{name}" / version) else None,
-            "quarantined": _quarantined(root, name, folder),
-            **_describe(folder),
-        }
-        for (name, version), folder in sorted(folders.items())
+        _describe(root, name, version, folders, champions.get(name))
+        for (name, version), folders in sorted(found.items())
     ]
 
 
-def identify(folder: Path) -> tuple[str, str]:
-    """Check every file of a scorer folder and return its name and version."""
-    problems = check_files(folder)
-    head = read_json(folder / HEAD)
-    if outside := [name for name in head["files"] if ".." in Path(name).parts or Path(name).is_absolute()]:
-        raise ScorerError(f"{folder / HEAD} lists {outside[0]!r}, which is not in its folder; do not use this scorer")
-    version = hash_file(folder / HEAD)[:12]
-    if re.fullmatch(VERSION, folder.name) and folder.name != version:
-        problems = [f"{folder / HEAD} was changed"]
-    if problems:
+def _describe(root: Path, name: str, version: str, folders: list[Path], champion: Deployment | None) -> dict[str, Any]:
+    if champion is not None and champion.version != version:
+        champion = None
+    folder = folders[0]
+    row: dict[str, Any] = {"name": name, "version": version, "tag": f"{name}:{version}"}
+    row |= {"champion": champion is not None, "folder": str(folder)}
+    row |= {"statement": None, "bento": None, "quarantined": {}, "broken": None, "statements": []}
+    try:
+        check_scorer(folder)
+        row["eps"] = read_json(folder / HEAD)["eps"]
+        statements = [_describe_statement(root, name, *place) for place in _places(folders).items()]
+    except AssayError as error:
+        return row | {"broken": str(error)}
+    except (KeyError, TypeError, AttributeError) as error:
+        return row | {"broken": f"{folder / HEAD} is not the head of a scorer: {error!r}"}
+    if not statements:
+        return row | {"broken": f"{folder} has no statement of where the scorer comes from"}
+    for each in statements:
+        each["deployed"] = champion is not None and each["statement"] == (champion.statement or version)
+    best = min(
+        statements, key=lambda each: (not each["deployed"], each["broken"] is not None, bool(each["quarantined"]))
+    )
+    shared = {key: value for key, value in best.items() if key not in ("tag", "folder", "deployed")}
+    return {**row, **shared, "statements": statements}
+
+
+def _describe_statement(root: Path, name: str, statement: str, folder: Path) -> dict[str, Any]:
+    row: dict[str, Any] = {"statement": statement, "folder": str(folder), "bento": None, "quarantined": {}}
+    try:
+        sealed = read_statement(folder, statement)
+    except AssayError as error:
+        return {**row, "tag": f"{name}:{hash_file(folder / HEAD)[:12]}-{statement}", "broken": str(error)}
+    bento = bentoml_home(root) / "bentos" / f"assay-{sealed.tag}".replace(":", "/")
+    return {
+        **row,
+        "tag": sealed.tag,
+        "bento": f"assay-{sealed.tag}" if is_intact(bento) else None,
+        "quarantined": _quarantined(root, name, sealed),
+        "broken": None,
+        "detector": sealed.candidate["detector"],
+        "adapter": sealed.candidate["adapter"],
+        "data_version": sealed.data_version,
+        "lineage_root": sealed.root,
+    }
+
+
+def changes_of(folder: Path) -> list[str]:
+    """Return a message for every file of a scorer, but for its statements, that is not the one that was packaged."""
+    changes = check_files(folder)
+    named = FOLDER_NAME.fullmatch(folder.name)
+    return [f"{folder / HEAD} was changed"] if named and named[1] != hash_file(folder / HEAD)[:12] else changes
+
+
+def check_scorer(folder: Path) -> None:
+    """Raise `TamperedError` unless every file of a scorer, and its name, are those that were packaged."""
+    if problems := changes_of(folder):
         raise TamperedError(f"{problems[0]}; the scorer is not the one that was packaged")
-    return str(head["name"]), version
 
 
 def is_intact(item: Path) -> bool:
@@ -133,35 +262,19 @@ def bentoml_home(root: Path) -> Path:
     return Path(os.environ.get("BENTOML_HOME", root / ".bentoml")).resolve()
 
 
-def _quarantined(root: Path, name: str, folder: Path) -> dict[str, int]:
+def _quarantined(root: Path, name: str, statement: Statement) -> dict[str, int]:
+    """Return by use how many rows that a scorer learned from, by a statement, are quarantined now."""
     quarantined = read_quarantine(quarantine_path(root, name))["fingerprint"]
-    if quarantined.empty or not (folder / "rows.safetensors").is_file():
+    if quarantined.empty or statement.rows is None:
         return {}
     marks = np.frombuffer(bytes.fromhex("".join(quarantined)), dtype="S16")
     try:
-        arrays = read_arrays(folder / "rows.safetensors")
-        counts = {use: int(np.isin(packed.view("S16"), marks).sum()) for use, packed in arrays.items()}
+        counts = {
+            use: int(np.isin(packed.view("S16"), marks).sum()) for use, packed in read_arrays(statement.rows).items()
+        }
     except (ScorerError, ValueError):
         return {}
     return {use: count for use, count in counts.items() if count}
-
-
-def _describe(folder: Path) -> dict[str, Any]:
-    try:
-        identify(folder)
-        head = read_json(folder / HEAD)
-        return {
-            "broken": None,
-            "detector": head["candidate"]["detector"],
-            "adapter": head["candidate"]["adapter"],
-            "eps": head["eps"],
-            "data_version": head["lineage"]["data_version"],
-            "lineage_root": head["lineage"]["root"],
-        }
-    except AssayError as error:
-        return {"broken": str(error)}
-    except (KeyError, TypeError, AttributeError) as error:
-        return {"broken": f"{folder / HEAD} is not the head of a scorer: {error!r}"}
 
 
 def scorer_folders(project: Project) -> list[Path]:

@@ -19,9 +19,10 @@ from assay.environment import SWITCHES
 from assay.errors import ConfigError, TamperedError, ToolError
 from assay.eventlog import EventLog
 from assay.hashing import hash_file, hash_tree
-from assay.parts import read_json, write_bytes, write_json
-from assay.project.scorers import MANIFEST, bentoml_home, find_scorer, identify, is_intact
-from assay.scorer.scorer import HEAD
+from assay.parts import write_bytes, write_json
+from assay.project.scorers import MANIFEST, Packaged, bentoml_home, check_scorer, find_packaged, is_intact
+from assay.scorer.folder import HEAD, read_head
+from assay.scorer.statement import read_statement, statement_files
 
 TAG = re.compile(r"[a-z0-9]([-._a-z0-9]*[a-z0-9])?")
 LONGEST_NAME = 63 - len("assay-")
@@ -33,30 +34,36 @@ class Published:
 
     Attributes
     ----------
+    scorer : str
+        ``name:version``.
+    statement : str
+        Id of the statement that it was published with.
     model_tag, bento_tag : str
-        ``name:version`` and ``assay-name:version``.
+        The tag of the statement, ``name:version-statement``, with ``assay-`` before it for the Bento; for scorers of
+        schemas 1 and 2 without the statement.
     bento_hash : str
         SHA-256 of the list of the Bento's files and their hashes.
     built : bool
         Whether this call built the Bento.
     """
 
+    scorer: str
+    statement: str
     model_tag: str
     bento_tag: str
     bento_hash: str
     built: bool
 
 
-def publish(folder: Path, *, root: Path, chain_head: str) -> Published:
-    """Copy a scorer folder into BentoML's model store and build its Bento.
+def publish(packaged: Packaged, *, root: Path, chain_head: str) -> Published:
+    """Copy a scorer, with one statement, into BentoML's model store and build its Bento.
 
     An intact model or Bento is kept, an incomplete one is replaced. Both are written to a temporary folder next to the
     stores and renamed into place, so that nothing half-written has a final name.
 
     Parameters
     ----------
-    folder : Path
-        A scorer folder.
+    packaged : Packaged
     root : Path
         Project folder, with ``bentofile.yaml``; the stores are in ``BENTOML_HOME``, or else in its
         ``.bentoml``.
@@ -74,7 +81,9 @@ def publish(folder: Path, *, root: Path, chain_head: str) -> Published:
     """
     from filelock import FileLock
 
-    name, version = identify(folder)
+    check_scorer(packaged.folder)
+    statement = packaged.statement
+    name, _, version = statement.tag.partition(":")
     if not TAG.fullmatch(name) or len(name) > LONGEST_NAME:
         raise ConfigError(
             f"dataset name {name!r} cannot be published; ingest it under another name: BentoML allows "
@@ -86,9 +95,10 @@ def publish(folder: Path, *, root: Path, chain_head: str) -> Published:
     if missing:
         home.mkdir(parents=True, exist_ok=True)
         with FileLock(home / ".publish.lock"):
-            _publish(folder, root, chain_head, [target for target in targets if not is_intact(target)])
+            _publish(packaged, root, chain_head, [target for target in targets if not is_intact(target)])
     digest = hash_file(targets[1] / MANIFEST)
-    return Published(f"{name}:{version}", f"assay-{name}:{version}", digest, targets[1] in missing)
+    scorer = f"{name}:{statement.version}"
+    return Published(scorer, statement.id, statement.tag, f"assay-{statement.tag}", digest, targets[1] in missing)
 
 
 def bind(published: Published, events: EventLog) -> None:
@@ -102,7 +112,11 @@ def bind(published: Published, events: EventLog) -> None:
     logged = events.last("published", bento=published.bento_tag)
     if logged is None or published.built:
         events.append(
-            "published", scorer=published.model_tag, bento=published.bento_tag, bento_hash=published.bento_hash
+            "published",
+            scorer=published.scorer,
+            statement=published.statement,
+            bento=published.bento_tag,
+            bento_hash=published.bento_hash,
         )
     elif logged["bento_hash"] != published.bento_hash:
         raise TamperedError(
@@ -111,7 +125,7 @@ def bind(published: Published, events: EventLog) -> None:
         )
 
 
-def _publish(folder: Path, root: Path, chain_head: str, targets: list[Path]) -> None:
+def _publish(packaged: Packaged, root: Path, chain_head: str, targets: list[Path]) -> None:
     if not targets:
         return
     home = bentoml_home(root)
@@ -119,7 +133,7 @@ def _publish(folder: Path, root: Path, chain_head: str, targets: list[Path]) -> 
         shutil.rmtree(leftover, ignore_errors=True)
     staging = Path(tempfile.mkdtemp(dir=home, prefix=".publish-"))
     try:
-        _run_build(folder.resolve(), root, chain_head, staging)
+        _run_build(packaged, root, chain_head, staging)
         for number, target in enumerate(targets):
             built = staging / target.relative_to(home)
             write_json(built / MANIFEST, hash_tree(built))
@@ -132,7 +146,7 @@ def _publish(folder: Path, root: Path, chain_head: str, targets: list[Path]) -> 
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _run_build(folder: Path, root: Path, chain_head: str, staging: Path) -> None:
+def _run_build(packaged: Packaged, root: Path, chain_head: str, staging: Path) -> None:
     """Build in a child whose BENTOML_HOME is `staging`, from a copy of the package that is running."""
     bentofile = root / "bentofile.yaml"
     if not bentofile.is_file():
@@ -144,7 +158,14 @@ def _run_build(folder: Path, root: Path, chain_head: str, staging: Path) -> None
     shutil.copytree(package, context / "src" / "assay", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(bentofile, context)
     process = subprocess.run(
-        [sys.executable, "-m", "assay.release.bento", str(folder), chain_head],
+        [
+            sys.executable,
+            "-m",
+            "assay.release.bento",
+            str(packaged.folder.resolve()),
+            packaged.statement.id,
+            chain_head,
+        ],
         cwd=context,
         env=_environment(staging),
         stdout=subprocess.PIPE,
@@ -154,35 +175,36 @@ def _run_build(folder: Path, root: Path, chain_head: str, staging: Path) -> None
     )
     if process.returncode != 0:
         last = " | ".join(process.stdout.strip().splitlines()[-3:])
-        raise ToolError(f"BentoML could not build the Bento of {folder}: {last}")
+        raise ToolError(f"BentoML could not build the Bento of {packaged.folder}: {last}")
 
 
-def build(folder: Path, chain_head: str) -> None:
-    """Build the model and the Bento of a scorer folder in BENTOML_HOME.
+def build(folder: Path, statement: str, chain_head: str) -> None:
+    """Build the model and the Bento of a scorer folder, with the statement of that id alone, in BENTOML_HOME.
 
     The current folder is the build context. BentoML reads BENTOML_HOME once in a process and imports the
     service that it builds, so this runs in a child process.
     """
     import bentoml
 
-    head = read_json(folder / HEAD)
-    name, version = identify(folder)
-    lineage = {"lineage_root": head["lineage"]["root"], "data_version": head["lineage"]["data_version"]}
+    check_scorer(folder)
+    sealed = read_statement(folder, statement)
+    name, _, version = sealed.tag.partition(":")
+    lineage = {"statement": sealed.id, "lineage_root": sealed.root, "data_version": sealed.data_version}
     with bentoml.models.create(
         f"{name}:{version}",
         module="assay",
         signatures={},
-        labels={**lineage, "scorer_hash": hash_file(folder / HEAD)},
+        labels={**lineage, "scorer_hash": sealed.scorer},
         context=bentoml.models.ModelContext(framework_name="assay", framework_versions={"assay": assay.__version__}),
     ) as model:
-        for file in [HEAD, *head["files"]]:
+        for file in [HEAD, *read_head(folder)["files"], *statement_files(folder, sealed)]:
             Path(model.path_of(file)).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / file, model.path_of(file))
     bentoml.bentos.build_bentofile(
         "bentofile.yaml",
         name=f"assay-{name}",
         version=version,
-        labels={**lineage, "chain_head": chain_head},
+        labels={**lineage, "scorer": f"{sealed.name}:{sealed.version}", "chain_head": chain_head},
         build_ctx=".",
         args={"scorer": f"{name}:{version}"},
     )
@@ -194,7 +216,7 @@ def serve(tag: str, *, root: Path, host: str, port: int) -> int:
     Parameters
     ----------
     tag : str
-        As for `find_scorer`; a missing Bento is built.
+        As for `find_packaged`; a missing Bento is built.
     root : Path
         Project folder.
     host : str
@@ -210,7 +232,7 @@ def serve(tag: str, *, root: Path, host: str, port: int) -> int:
     """
     address = _free_address(host, port)
     events = EventLog(root / ".assay" / "events.jsonl")
-    published = publish(find_scorer(tag, root), root=root, chain_head=events.head)
+    published = publish(find_packaged(tag, root), root=root, chain_head=events.head)
     bind(published, events)
     command = [
         sys.executable,
@@ -261,4 +283,4 @@ def _environment(home: Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    build(Path(sys.argv[1]), sys.argv[2])
+    build(Path(sys.argv[1]), *sys.argv[2:])

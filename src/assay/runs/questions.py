@@ -59,7 +59,7 @@ def ask(project: Project, *, budget: int, sample: int) -> QuestionFile:
         raise StageError(f"there is no scorer of {project.dataset} yet to choose rows by; run `assay run` first")
     scorer, split = load_scorer(folders[0]), project.folder("split")
     record = split / RECORD
-    if not record.is_file() or hash_file(record) != scorer.head["lineage"]["records"].get("split"):
+    if not record.is_file() or hash_file(record) != scorer.statement.record_hashes.get("split"):
         raise StageError(
             f"the newest scorer, {scorer.tag}, was made from another split of the data; run `assay run` first"
         )

@@ -22,6 +22,7 @@ from assay.project.stages import candidates_of
 
 if TYPE_CHECKING:
     from assay.evaluation.tested import Evaluation
+    from assay.scorer.scorer import Scorer
 
 NUMBERS = ("auroc", "auprc", "fpr", "worst_stratum_fpr", "power")
 _COLUMNS = ("detector", "adapter", *NUMBERS, "selection_power", "fit_seconds", "state", "reason")
@@ -121,25 +122,32 @@ def fit_seconds(project: Project) -> dict[str, dict[str, float]]:
     return seconds
 
 
-def write_report(project: Project) -> Path:
-    """Draw ``.assay/reports/<name>.html``: leaderboard, p-values, FPR by stratum, power by level."""
+def write_report(project: Project, scorer: Scorer | None = None) -> Path:
+    """Draw ``.assay/reports/<name>.html``: leaderboard, packaged scorer, p-values, FPR by stratum, power by level."""
     evaluation = read_evaluation(project.folder("evaluate"))
     path = project.state / "reports" / f"{project.dataset}.html"
     rows = leaderboard(project)
     measured = [row for row in rows if row.auroc is not None]
     shown = next((row for row in measured if row.chosen), measured[0])
     figures = [*_diagnostics(project, shown.detector, shown.adapter), (LEVELS, _source(_levels(evaluation)))]
-    write_bytes(path, _page(project, evaluation, rows, figures).encode())
+    write_bytes(path, _page(project, scorer, evaluation, rows, figures).encode())
     return path
 
 
-def _page(project: Project, evaluation: Evaluation, rows: list[Standing], figures: list[tuple[str, str]]) -> str:
+def _page(
+    project: Project,
+    scorer: Scorer | None,
+    evaluation: Evaluation,
+    rows: list[Standing],
+    figures: list[tuple[str, str]],
+) -> str:
     from jinja2 import Environment, PackageLoader
 
     environment = Environment(loader=PackageLoader("assay.runs", "."), autoescape=True)
     environment.filters.update(cell=_cell, heading=lambda name: HEADINGS.get(name, name.replace("_", " ")))
     return environment.get_template("report.html").render(
         dataset=project.dataset,
+        scorer=scorer,
         evidence=EVIDENCE[evaluation.evidence],
         columns=_COLUMNS,
         rows=[row.to_json() for row in rows],

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay import console
 from assay.data.quarantine import quarantine_path, read_quarantine
-from assay.errors import ConfigError, ScorerError, ToolError
+from assay.errors import AssayError, ConfigError, ToolError
 from assay.hashing import RECORD
 from assay.ledger.history import KILLED, SIGNALLED
 from assay.ledger.rows import keep_rows
@@ -20,9 +19,10 @@ from assay.project.freshness import Outcome, is_fresh, run_verb
 from assay.project.ingest import restore
 from assay.project.installed import refresh_lock, require_own_code
 from assay.project.layout import Project
-from assay.project.scorers import scorer_folders
+from assay.project.scorers import Packaged, find_packaged, scorer_folders, statements_of
 from assay.project.stages import STAGES
 from assay.runs.report import Standing, candidates_table, leaderboard, write_report
+from assay.scorer.statement import sealed_tag
 
 if TYPE_CHECKING:
     from assay.release.champion import Verdict
@@ -38,7 +38,9 @@ class Result:
     unit: str
     candidates: tuple[Standing, ...]
     scorer: str | None
+    statement: str | None
     champion: str | None
+    champion_statement: str | None
     verdict: str
     report: str
     record: str
@@ -165,38 +167,75 @@ def close_run(project: Project, run: str, finished: list[str], error: BaseExcept
 
 def deliver(project: Project) -> str:
     """Publish the scorer and decide whether it becomes champion; return the verdict as text."""
-    from assay.release.bento import bind, publish
 
     (folder,) = scorer_folders(project)
-    published = publish(folder, root=project.root, chain_head=project.events.head)
-    bind(published, project.events)
-    name, current = project.dataset, read_deployment(project.root, project.dataset)
-    if current is not None and current.version == folder.name:
+    packaged = find_packaged(folder, project.root)
+    _publish(project, packaged)
+    current, statement = read_deployment(project.root, project.dataset), packaged.statement
+    if current is not None and (current.version, current.statement or current.version) == (
+        statement.version,
+        statement.id,
+    ):
         return f"{current.tag} is the champion already"
-    decision = _challenge(project, folder, current)
+    decision = _challenge(project, packaged, current)
     if decision.promote:
-        promote(
-            project.root, name, folder.name, bento=published.bento_tag, reason=decision.reason, events=project.events
+        _promote(project, packaged, decision.reason)
+    elif decision.statement is not None and current is not None:
+        champion = find_packaged(f"{current.tag}-{decision.statement}", project.root)
+        _publish(project, champion)
+        _promote(
+            project, champion, f"its statement {champion.statement.id} is of no quarantined rows; {decision.reason}"
         )
     else:
-        keep(project.root, name, folder.name, reason=decision.reason, events=project.events)
+        keep(
+            project.root,
+            project.dataset,
+            statement.version,
+            statement=statement.id,
+            reason=decision.reason,
+            events=project.events,
+        )
     return decision.reason
 
 
-def _challenge(project: Project, folder: Path, current: Deployment | None) -> Verdict:
-    from assay.project.scorers import find_scorer
-    from assay.release.champion import Verdict, judge
+def _publish(project: Project, packaged: Packaged) -> None:
+    from assay.release.bento import bind, publish
+
+    bind(publish(packaged, root=project.root, chain_head=project.events.head), project.events)
+
+
+def _promote(project: Project, packaged: Packaged, reason: str) -> None:
+    statement = packaged.statement
+    promote(
+        project.root,
+        project.dataset,
+        statement.version,
+        statement=statement.id,
+        bento=f"assay-{statement.tag}",
+        reason=reason,
+        events=project.events,
+    )
+
+
+def _challenge(project: Project, packaged: Packaged, current: Deployment | None) -> Verdict:
+    from assay.release.champion import Verdict, clean_statement, judge
 
     if current is None:
         return Verdict(True, "the first scorer of this dataset that is deployed")
     try:
-        champion = find_scorer(current.tag, project.root)
-    except ScorerError as error:
-        tag = f"{project.dataset}:{folder.name}"
-        return Verdict(False, f"the champion cannot be compared: {error}; to replace it: assay promote {tag} --why WHY")
+        champion = find_packaged(current.tag + (f"-{current.statement}" if current.statement else ""), project.root)
+    except AssayError as error:
+        by_hand = f"assay promote {packaged.statement.tag} --why WHY"
+        return Verdict(False, f"the champion cannot be compared: {error}; to replace it: {by_hand}")
+    fingerprints = frozenset(read_quarantine(quarantine_path(project.root, project.dataset))["fingerprint"])
+    others = statements_of(project.root, project.dataset, current.version)
+    if current.version == packaged.statement.version:
+        again = f"this run made the champion {current.tag} again, with statement {packaged.statement.id}"
+        return Verdict(False, again, clean_statement(champion.statement, others, fingerprints))
     selection, seed = project.folder("split") / "selection", project.config.sections["select"]["seed"]
-    fingerprints = read_quarantine(quarantine_path(project.root, project.dataset))["fingerprint"]
-    return judge(folder, champion, selection, eps=project.config.eps, seed=seed, quarantined=frozenset(fingerprints))
+    return judge(
+        packaged, champion, selection, eps=project.config.eps, seed=seed, quarantined=fingerprints, others=others
+    )
 
 
 def summarise(project: Project, verdict: str, *, shipped: bool = True) -> Result:
@@ -205,7 +244,7 @@ def summarise(project: Project, verdict: str, *, shipped: bool = True) -> Result
     from assay.scorer.scorer import load_scorer
 
     folders = scorer_folders(project) if shipped else []
-    calibrator = load_scorer(folders[0]).calibrator if folders else None
+    scorer = load_scorer(folders[0]) if folders else None
     deployment = read_deployment(project.root, project.dataset)
     evaluation = read_evaluation(project.folder("evaluate"))
     record = project.folder("package" if shipped else "select") / RECORD
@@ -215,14 +254,16 @@ def summarise(project: Project, verdict: str, *, shipped: bool = True) -> Result
         evidence=evaluation.evidence,
         unit=read_json(project.folder("split") / "split.json")["unit"],
         candidates=tuple(leaderboard(project)),
-        scorer=f"{project.dataset}:{folders[0].name}" if folders else None,
+        scorer=scorer.tag if scorer else None,
+        statement=scorer.statement.id if scorer else None,
         champion=None if deployment is None else deployment.tag,
+        champion_statement=None if deployment is None else deployment.statement,
         verdict=verdict,
-        report=str(write_report(project).relative_to(project.root)),
+        report=str(write_report(project, scorer).relative_to(project.root)),
         record=str(record.relative_to(project.root)),
         folder=str(folders[0].relative_to(project.root)) if folders else None,
-        guarantee=calibrator.guarantee if calibrator else "",
-        limits=calibrator.limits(project.config.eps) if calibrator else "",
+        guarantee=scorer.guarantee if scorer else "",
+        limits=scorer.limits if scorer else "",
         n_uncalibrated=evaluation.n_uncalibrated,
     )
 
@@ -248,8 +289,8 @@ def print_result(result: Result) -> None:
             prefix = f"{row.state}: " if row.state else ""
             console.paper.print(f"{prefix}{row.detector}+{row.adapter}: {row.reason}", markup=False)
     lines = [
-        ("scorer", result.scorer or "none"),
-        ("champion", result.champion or "none"),
+        ("scorer", _with_statement(result.scorer, result.statement)),
+        ("champion", _with_statement(result.champion, result.champion_statement)),
         ("", result.verdict),
         *(("p-values", sentence) for sentence in (result.guarantee, result.limits) if sentence),
     ]
@@ -258,6 +299,11 @@ def print_result(result: Result) -> None:
         lines.append(("serve", f"assay serve {result.champion}"))
     for name, text in lines:
         console.paper.print(f"{name:<9}{text}", markup=False)
+
+
+def _with_statement(tag: str | None, statement: str | None) -> str:
+    """Return the tag of a scorer with its statement, where that is not the scorer itself."""
+    return sealed_tag(tag, statement or "") if tag else "none"
 
 
 def refresh(project: Project) -> Result:

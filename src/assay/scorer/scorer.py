@@ -22,12 +22,10 @@ from assay.detectors.base import Detector
 from assay.detectors.registry import load_detector, unpackageable
 from assay.errors import ScorerError, TamperedError
 from assay.hashing import hash_file
-from assay.parts import Part, read_arrays, read_json, write_arrays, write_bytes, write_json
+from assay.parts import Part, read_arrays
 from assay.scorer.features import as_features, as_numbers, checked_categories, column_order, names_of
-
-_SCHEMA = 2  # the head may name ties, a density ratio and a category column, which readers of schema 1 ignore
-_READABLE_SCHEMAS = (1, 2)
-HEAD = "scorer.json"
+from assay.scorer.folder import HEAD, PART_FILES, RATIO, check_files, read_head
+from assay.scorer.statement import Statement, read_statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +69,11 @@ class Scorer:
     Attributes
     ----------
     head : dict
-        Content of ``scorer.json``: columns, candidate, default eps, lineage.
+        Content of ``scorer.json``: what decides the answers, such as parts, columns and default eps.
     version : str
-        First 12 hex digits of the SHA-256 of ``scorer.json``, which lists the hash of every other file.
+        First 12 hex digits of the SHA-256 of ``scorer.json``, which lists the hash of every other file of the scorer.
+    statement : Statement
+        Where the scorer comes from: dataset, candidate, data version, records.
     function : ScoreFunction
     reference : Reference
         The scores of the calibration rows, and how rows are compared with them.
@@ -81,6 +81,7 @@ class Scorer:
 
     head: dict[str, Any]
     version: str
+    statement: Statement
     function: ScoreFunction
     reference: Reference
 
@@ -88,6 +89,16 @@ class Scorer:
     def calibrator(self) -> Calibrator:
         """The fitted calibrator, with its guarantee and smallest eps."""
         return self.reference.calibrator
+
+    @property
+    def guarantee(self) -> str:
+        """The guarantee of its p-values, and the assumption: as packaged."""
+        return str(self.head.get("guarantee", self.calibrator.guarantee))
+
+    @property
+    def limits(self) -> str:
+        """What it takes to flag rows at its own eps, where none can be flagged; else ""."""
+        return str(self.head.get("limits", self.calibrator.limits(self.head["eps"])))
 
     @property
     def category_column(self) -> str | None:
@@ -105,7 +116,7 @@ class Scorer:
     @property
     def name(self) -> str:
         """Name of the scorer's dataset."""
-        return str(self.head["name"])
+        return self.statement.name
 
     @property
     def tag(self) -> str:
@@ -224,81 +235,36 @@ class Scorer:
 
 
 PART_HEAD = {"kind", "config"}
-PART_FILES = ("scaler", "detector", "null_model", "strata", "adapter", "calibrator")
-RATIO = "ratio"  # only if calibration is weighted
+FOLDER_NAME = re.compile(r"([0-9a-f]{12})(-[0-9a-f]{12})?")  # with its statement in BentoML's store
 
 
-def write_scorer(folder: Path, head: dict[str, Any], parts: dict[str, Part], extra: dict[str, Any]) -> str:
-    """Write a scorer folder inside `folder` and return its version.
+def load_scorer(folder: Path, statement: str | None = None) -> Scorer:
+    """Load a scorer folder onto the CPU after checking every file of it, and of a statement, against its hash.
 
     Parameters
     ----------
     folder : Path
-        The scorer becomes ``folder/<version>``.
-    head : dict
-        Name, columns, candidate, eps and lineage; ``schema``, ``parts`` and ``files`` are added.
-    parts : dict of str to Part
-        Scaler, detector, null_model, strata, adapter and calibrator; also ratio if calibration is weighted.
-    extra : dict of str to (dict of arrays, or bytes)
-        Further files by relative name: arrays are written as safetensors, bytes unchanged.
+    statement : str, optional
+        Id of one of its statements; by default the first one. The answers are the same with any.
 
     Raises
     ------
     ScorerError
-        The detector cannot be packaged.
-    """
-    if reason := unpackageable(parts["detector"]):
-        raise ScorerError(f"nothing was packaged: {reason}")
-    # The version is known only once all files are written; a folder is complete before it gets its final name.
-    staging = folder / ".scorer"
-    for name, part in parts.items():
-        write_arrays(staging / f"{name}.safetensors", part.arrays)
-    for name, content in extra.items():
-        if isinstance(content, bytes):
-            write_bytes(staging / name, content)
-        else:
-            write_arrays(staging / name, content)
-    files = {p.relative_to(staging).as_posix(): hash_file(p) for p in sorted(staging.rglob("*")) if p.is_file()}
-    described = {name: {"kind": part.kind, "config": part.config} for name, part in parts.items()}
-    write_json(staging / HEAD, {**head, "schema": _SCHEMA, "parts": described, "files": files})
-    version = hash_file(staging / HEAD)[:12]
-    staging.rename(folder / version)
-    return version
-
-
-def check_files(folder: Path) -> list[str]:
-    """Return a message for every file of a scorer folder that is missing or differs from its hash in scorer.json."""
-    head = _read_head(folder)
-    messages = []
-    for name, digest in sorted(head["files"].items()):
-        path = folder / name
-        if not path.is_file():
-            messages.append(f"{path} is missing")
-        elif hash_file(path) != digest:
-            messages.append(f"{path} was changed")
-    return messages
-
-
-def load_scorer(folder: Path) -> Scorer:
-    """Load a scorer folder onto the CPU after checking every file against its hash.
-
-    Raises
-    ------
-    ScorerError
-        The folder is not a scorer folder, or was written by a newer version of Assay.
+        The folder is not a scorer folder, has no such statement, or was written by a newer version of Assay.
     TamperedError
         A file is missing or was changed.
     """
-    head = _read_head(folder)
+    head = read_head(folder)
     folder = folder.resolve()
     version = hash_file(folder / HEAD)[:12]
-    if re.fullmatch(r"[0-9a-f]{12}", folder.name) and folder.name != version:
+    if (named := FOLDER_NAME.fullmatch(folder.name)) and named[1] != version:
         raise TamperedError(
-            f"{folder / HEAD} was changed: its hash begins with {version}, not with {folder.name}; nothing was loaded"
+            f"{folder / HEAD} was changed: its hash begins with {version}, not with {named[1]}; nothing was loaded"
         )
     # All hashes are checked before any file is parsed.
     if messages := check_files(folder):
         raise TamperedError(f"{messages[0]}; the scorer is not the one that was packaged, and nothing was loaded")
+    sealed = read_statement(folder, statement)
     heads = head["parts"] if isinstance(head.get("parts"), dict) else {}
     names = (*PART_FILES, *([RATIO] if RATIO in heads else []))
     if missing := [name for name in names if not isinstance(heads.get(name), dict) or set(heads[name]) != PART_HEAD]:
@@ -312,6 +278,7 @@ def load_scorer(folder: Path) -> Scorer:
     return Scorer(
         head=head,
         version=version,
+        statement=sealed,
         function=ScoreFunction(
             load_scaler(parts["scaler"]),
             load_detector(parts["detector"]),
@@ -322,20 +289,6 @@ def load_scorer(folder: Path) -> Scorer:
             load_calibrator(parts["calibrator"]),
             load_strata(parts["strata"]),
             load_ratio(parts[RATIO]) if RATIO in parts else None,
-            head.get("calibration", {}).get("ties", "counted"),
+            head["ties"] if "ties" in head else sealed.calibration.get("ties", "counted"),
         ),
     )
-
-
-def _read_head(folder: Path) -> dict[str, Any]:
-    if not (folder / HEAD).is_file():
-        raise ScorerError(f"{folder} is not a scorer folder: it has no {HEAD}; see `assay scorers`")
-    head: dict[str, Any] = read_json(folder / HEAD)
-    if not isinstance(head, dict) or not isinstance(head.get("files", {}), dict):
-        raise ScorerError(f"{folder / HEAD} is not what Assay writes")
-    if head.get("schema") not in _READABLE_SCHEMAS or "files" not in head:
-        readable = " and ".join(map(str, _READABLE_SCHEMAS))
-        raise ScorerError(
-            f"{folder / HEAD} has schema {head.get('schema')!r}; this Assay reads {readable}; install a newer one"
-        )
-    return head

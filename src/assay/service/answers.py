@@ -25,10 +25,10 @@ def describe(scorer: Scorer) -> dict[str, Any]:
         "columns": scorer.columns,
         "eps": scorer.head["eps"],
         "smallest_eps": scorer.calibrator.smallest_eps,
-        "detector": scorer.head["candidate"]["detector"],
-        "adapter": scorer.head["candidate"]["adapter"],
+        "detector": scorer.statement.candidate["detector"],
+        "adapter": scorer.statement.candidate["adapter"],
         "n_calibration": scorer.calibrator.n_rows,
-        "guarantee": scorer.calibrator.guarantee,
+        "guarantee": scorer.guarantee,
         "category_column": scorer.category_column,
         "categories": None if categories is None else list(categories[:MOST_CATEGORIES]),
         "n_categories": None if categories is None else len(categories),
@@ -37,12 +37,13 @@ def describe(scorer: Scorer) -> dict[str, Any]:
 
 
 def versions(scorer: Scorer) -> dict[str, str]:
-    """Return the versions that every answer carries."""
-    lineage = scorer.head["lineage"]
+    """Return what every answer names: the version of the scorer, and the statement of where it comes from."""
+    statement = scorer.statement
     return {
         "model_version": scorer.version,
-        "data_version": lineage["data_version"],
-        "lineage_root": lineage["root"],
+        "statement": statement.id,
+        "data_version": statement.data_version,
+        "lineage_root": statement.root,
     }
 
 

@@ -76,7 +76,8 @@ class ScoreAnswer(bentoml.IODescriptor):  # type: ignore[misc]
     results: list[RowResult]
     eps: float | None = Field(description="null if the request gave fdr")
     fdr: float | None = None
-    model_version: str
+    model_version: str = Field(description="the scorer: the same version gives the same answers")
+    statement: str = Field(description="where the scorer comes from; see `assay audit show`")
     data_version: str
     lineage_root: str
     note: str = ""
@@ -98,7 +99,8 @@ class InfoAnswer(bentoml.IODescriptor):  # type: ignore[misc]
     )
     categories: list[str] | None = Field(description="the calibrated categories, sorted; at most the first 100")
     n_categories: int | None = Field(description="number of calibrated categories; rows of any other are refused")
-    model_version: str
+    model_version: str = Field(description="the scorer: the same version gives the same answers")
+    statement: str = Field(description="where the scorer comes from; see `assay audit show`")
     data_version: str
     lineage_root: str
 

@@ -336,10 +336,10 @@ def test_a_newer_ledger_is_refused(project: Project) -> None:
     run(project)
     ask(project, table(project))
     head = ledger_folder(project.root) / "ledger.json"
-    head.write_text(json.dumps({**json.loads(head.read_text()), "schema": 2}))
+    head.write_text(json.dumps({**json.loads(head.read_text()), "schema": 3}))
     before = tree(project.root)
     with pytest.raises(
-        LedgerError, match=r"ledger\.json has schema 2, and this Assay supports 1; a newer version wrote"
+        LedgerError, match=r"ledger\.json has schema 3, and this Assay supports 2; a newer version wrote"
     ):
         who_saw(project, project.root / "asked.csv")
     assert tree(project.root) == before
@@ -432,7 +432,8 @@ def pulled_scorer(project: Project, lists: dict[str, Any], **about: Any) -> Path
     write_arrays(folder / "rows.safetensors", lists)
     write_json(folder / "lineage/calibrate.json", {"inputs": about.pop("inputs", {})})
     files = {name: hash_file(folder / name) for name in ("rows.safetensors", "lineage/calibrate.json")}
-    lineage = {"root": "", "data_version": "v", "records": about.pop("records", {})}
+    records = {**about.pop("records", {}), "calibrate": files["lineage/calibrate.json"]}
+    lineage = {"root": "", "data_version": "v", "records": records}
     candidate = {"detector": "knn", "adapter": "none", "level": "level-0"}
     head = {"schema": 1, "name": NAME, "columns": [*COLUMNS], "eps": 0.1, "candidate": candidate, "lineage": lineage}
     write_json(folder / "scorer.json", {**head, "files": files, **about})

@@ -19,7 +19,9 @@ from assay.parts import Part, read_arrays, read_json, write_json
 from assay.project.deployment import promote
 from assay.project.scorers import find_scorer
 from assay.scorer.features import as_features, column_order
-from assay.scorer.scorer import Scorer, check_files, load_scorer, write_scorer
+from assay.scorer.folder import ANSWERS, check_files, write_scorer
+from assay.scorer.scorer import Scorer, load_scorer
+from assay.scorer.statement import read_statement, write_statement
 
 FROZEN = Path(__file__).parents[2] / "frozen" / "scorer-1"
 (PACKED,) = (path.parent for path in FROZEN.glob("*/scorer.json"))
@@ -287,27 +289,57 @@ def test_a_part_of_an_unknown_kind_is_refused(folder: Path, part: str) -> None:
         load_scorer(moved)
 
 
-@pytest.mark.parametrize("schema", [3, 0, "1", "2", None])
+@pytest.mark.parametrize("schema", [4, 0, "1", "3", None])
 def test_another_schema_is_refused(folder: Path, schema: object) -> None:
     moved = repack(folder, lambda head: head.update(schema=schema))
-    with pytest.raises(ScorerError, match=rf"has schema {schema!r}; this Assay reads 1 and 2; install a newer one"):
+    with pytest.raises(ScorerError, match=rf"has schema {schema!r}; this Assay reads 1, 2 and 3; install a newer one"):
         load_scorer(moved)
 
 
-def test_scorers_are_written_with_schema_2_and_say_the_same(tmp_path: Path) -> None:
-    """A head may say what an Assay that reads 1 alone would pass over: ties, a ratio, categories."""
-    head = read_json(PACKED / "scorer.json")
+def written_anew(into: Path, **changes: Any) -> Path:
+    """The frozen scorer as it is written today, with its statement."""
+    head, statement = read_json(PACKED / "scorer.json"), read_statement(PACKED)
     parts = {
         name: Part(part["kind"], part["config"], read_arrays(PACKED / f"{name}.safetensors"))
         for name, part in head["parts"].items()
     }
-    again = load_scorer(tmp_path / write_scorer(tmp_path, {"name": head["name"], **about(head)}, parts, {}))
-    assert again.head["schema"] == 2
+    decides = {"columns": head["columns"], "eps": head["eps"], "unit": "row", "ties": "counted", "within": "all"}
+    folder = into / write_scorer(into, {**decides, **changes}, parts)
+    assert statement.rows is not None
+    write_statement(
+        folder,
+        {name: statement.content[name] for name in ("name", "candidate")},
+        data_version=statement.data_version,
+        records=statement.records,
+        rows=read_arrays(statement.rows),
+    )
+    return folder
+
+
+def test_scorers_are_written_with_schema_3_and_say_the_same(tmp_path: Path) -> None:
+    folder = written_anew(tmp_path)
+    again = load_scorer(folder)
+    assert again.head["schema"] == 3
     assert again.p_values(ROWS).tolist() == EXPECTED["p_values"]
+    assert folder.name == hash_file(folder / "scorer.json")[:12] == again.version
+    assert again.tag == f"breast_cancer:{folder.name}"
 
 
-def about(head: dict[str, Any]) -> dict[str, Any]:
-    return {name: head[name] for name in ("columns", "eps", "candidate", "lineage")}
+def test_ties_decide_and_belong_to_the_version(tmp_path: Path) -> None:
+    counted, randomised = written_anew(tmp_path), written_anew(tmp_path, ties="randomised")
+    assert counted.name != randomised.name
+    assert load_scorer(randomised).reference.ties == "randomised"
+
+
+@pytest.mark.parametrize("answers", [2, None, "1", 1.0])
+def test_answers_of_a_newer_assay_are_refused(tmp_path: Path, answers: object) -> None:
+    """It would answer otherwise, if only in the last bit."""
+    folder = written_anew(tmp_path)
+    head = read_json(folder / "scorer.json")
+    assert head["answers"] == ANSWERS == 1
+    write_json(folder / "scorer.json", {**head, "answers": answers})
+    with pytest.raises(ScorerError, match=rf"has answers {answers!r}, and this Assay knows up to 1"):
+        load_scorer(folder)
 
 
 def test_a_head_that_is_nested_too_deeply_is_a_damaged_scorer(folder: Path) -> None:
@@ -346,7 +378,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def make_champion(root: Path, version: str) -> None:
-    promote(root, "clinic", version, bento="", reason="", events=EventLog(root / ".assay/events.jsonl"))
+    events = EventLog(root / ".assay/events.jsonl")
+    promote(root, "clinic", version, statement=version, bento="", reason="", events=events)
 
 
 def test_a_tag_finds_its_scorer(root: Path) -> None:

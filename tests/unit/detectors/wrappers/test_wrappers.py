@@ -17,7 +17,7 @@ from assay.detectors.wrappers.trimmed import Trimmed
 from assay.errors import ConfigError, InputError, ScorerError, TrainingError
 from assay.evaluation.metrics import auprc
 from assay.parts import read_part, write_part
-from assay.scorer.scorer import write_scorer
+from assay.scorer.folder import write_scorer
 
 WRAPPERS = [Rescaled, Subsampled, Trimmed, Cross]
 FEW: dict[type[Any], dict[str, Any]] = {Subsampled: {"samples": 2}, Cross: {"folds": 2}}
@@ -131,7 +131,7 @@ def test_what_names_a_class_may_be_wrapped_and_never_packaged(wrapper: type[Any]
     assert "OneClassSVM has no array form" in unpackageable(part)
     assert unpackageable(wrapper(detector="knn").fit(cloud(60, seed=0)).to_part()) == ""
     with pytest.raises(ScorerError, match="OneClassSVM"):
-        write_scorer(tmp_path, {}, {"detector": part}, {})
+        write_scorer(tmp_path, {}, {"detector": part})
 
 
 def test_what_the_run_sets_reaches_the_inner_detector() -> None:
