@@ -212,6 +212,18 @@ def test_a_forged_record_in_a_statement_of_its_own_is_told(project: Project) -> 
         load_scorer(folder)
 
 
+def test_a_broken_copy_does_not_stand_in_the_way_of_the_whole_one(project: Project) -> None:
+    both = again(project)
+    (both.folder / "scorer.json").write_text("{")
+    (statement,) = statement_ids(folder_of(project))
+    assert find_packaged(tag_of(project), project.root).statement.id == statement
+    (row,) = list_scorers(project.root)
+    assert (row["broken"], row["statement"]) == (None, statement)
+    (folder_of(project) / "scorer.json").write_text("{")
+    with pytest.raises(ScorerError, match="is not valid JSON"):
+        find_packaged(tag_of(project), project.root)
+
+
 def test_a_scorer_without_a_statement_is_not_loaded(project: Project) -> None:
     folder = Path(shutil.copytree(folder_of(project), project.root / "exported"))
     shutil.rmtree(folder / "statements")

@@ -73,7 +73,6 @@ def find_packaged(tag: str | Path, root: Path | None = None) -> Packaged:
         The statement was changed.
     """
     root = root or _project_root()
-    root = root or _project_root()
     if (folder := Path(tag)).is_dir() and (folder / HEAD).is_file():
         copies, prefix, name = [folder], "", folder.resolve().parent.name
     else:
@@ -140,10 +139,16 @@ def _copies_of(tag: str, root: Path) -> tuple[list[Path], str]:
 
 
 def _places(copies: list[Path]) -> dict[str, Path]:
-    """Return the first folder that holds each statement, by its id."""
+    """Return the first folder that holds each statement, by its id; further copies that cannot be read do not count."""
     places: dict[str, Path] = {}
     for folder in copies:
-        for statement in statement_ids(folder):
+        try:
+            ids = statement_ids(folder)
+        except ScorerError:
+            if folder == copies[0]:
+                raise
+            continue
+        for statement in ids:
             places.setdefault(statement, folder)
     return dict(sorted(places.items()))
 

@@ -167,7 +167,6 @@ def close_run(project: Project, run: str, finished: list[str], error: BaseExcept
 
 def deliver(project: Project) -> str:
     """Publish the scorer and decide whether it becomes champion; return the verdict as text."""
-
     (folder,) = scorer_folders(project)
     packaged = find_packaged(folder, project.root)
     _publish(project, packaged)
