@@ -14,10 +14,11 @@ from tests.conftest import Checkout
 from tests.sealing import learned_rows, reseal, restate
 
 from assay.data.dataset import RowSet, read_rows, write_rows
+from assay.data.quarantine import write_quarantine
 from assay.parts import read_arrays, write_arrays
 from assay.project.scorers import Packaged, find_packaged
 from assay.release.champion import judge
-from assay.scorer.statement import read_statement, statement_ids
+from assay.scorer.statement import copy_scorer, read_statement, statement_ids
 
 
 @pytest.fixture
@@ -175,4 +176,28 @@ def test_the_same_scorer_reached_twice_has_two_statements_and_stays_the_champion
         told["statement"],
         before["previous"],
     )
+    finished.assay("audit", "verify", "breast_cancer")
+
+
+def test_a_champion_that_is_clean_by_a_newer_statement_is_deployed_by_that(
+    finished: Checkout, scorer: Packaged, tmp_path: Path, prefect_api: str
+) -> None:
+    """A run without the quarantined row made the same scorer, so that the row has no part in it."""
+    bad, seen = np.arange(16, dtype=np.uint8)[None], learned_rows(scorer.folder)
+    folder = Path(shutil.copytree(scorer.folder, tmp_path / scorer.folder.name))
+    statement = restate(folder, rows={**seen, "train": np.concatenate([seen["train"], bad])})
+    stored = finished.root / ".bentoml/models/breast_cancer" / f"{folder.name}-{statement}"
+    copy_scorer(folder, stored, [statement])
+    finished.assay("promote", f"breast_cancer:{folder.name}-{statement}", "--why", "as if it had learned from the row")
+    entry = {"fingerprint": bad.tobytes().hex(), "row_id": "", "why": "bad", "when": "2026-01-01T00:00:00+00:00"}
+    write_quarantine(finished.root / "quarantine/breast_cancer.csv", pd.DataFrame([entry], dtype="str"))
+    (listed,) = json.loads(finished.assay("scorers", "--json").stdout)
+    assert (listed["statement"], listed["quarantined"]) == (statement, {"train": 1})
+    told = json.loads(finished.assay("run", "--json", PREFECT_API_URL=prefect_api).stdout)
+    record = json.loads((finished.root / "deployments/breast_cancer.json").read_text())
+    assert told["scorer"] == f"breast_cancer:{folder.name}" == record["tag"]
+    assert record["statement"] != statement
+    assert "is of no quarantined rows" in record["reason"]
+    (listed,) = json.loads(finished.assay("scorers", "--json").stdout)
+    assert (listed["statement"], listed["quarantined"]) == (record["statement"], {})
     finished.assay("audit", "verify", "breast_cancer")

@@ -159,6 +159,19 @@ def test_a_broken_statement_hides_neither_scorer_nor_log(finished: Checkout) -> 
     assert found == {"scorer folder": "ok", "event log": "ok", "statement": "differs"}
 
 
+def test_a_scorer_without_its_statement_does_not_verify(finished: Checkout) -> None:
+    """Nor does a statement without its scorer."""
+    folder = Path(shutil.copytree(scorer_folder(finished), finished.root / "exported"))
+    assert finished.assay("audit", "verify", "./exported").stdout.splitlines()[-1].endswith(": intact")
+    (folder / "statements").rename(finished.root / "elsewhere")
+    told = finished.assay("audit", "verify", "./exported", code=1).stdout
+    assert "differs    statement: cannot be read: " in told
+    assert "has no statement" in told
+    (finished.root / "elsewhere").rename(folder / "statements")
+    (folder / "scorer.json").unlink()
+    assert "neither a scorer folder" in finished.assay("audit", "verify", "./exported", code=1).stderr
+
+
 @pytest.mark.parametrize("lost", [(), ("train",)], ids=["one more", "another instead"])
 def test_a_stage_of_another_version_is_called_that(finished: Checkout, lost: tuple[str, ...]) -> None:
     """A stage "refine" between train and calibrate, or in place of train."""
