@@ -13,6 +13,7 @@ from tests.conftest import Checkout
 
 from assay.data.dataset import RowSet, read_rows, write_rows
 from assay.parts import read_arrays
+from assay.pipeline.learned import read_learned
 from assay.release.champion import judge
 from assay.scorer.scorer import load_scorer
 
@@ -46,7 +47,8 @@ def blunted(scorer: Path, into: Path, *, without: int = 0) -> Path:
     head = read_json(folder / "scorer.json")
     seen = read_arrays(folder / "rows.safetensors")
     (folder / "rows.safetensors").unlink()
-    write_arrays(folder / "rows.safetensors", {**seen, "train": seen["train"][without:]})
+    fewer = {name: seen[name][without:] for name in ("train", "train.copy")}
+    write_arrays(folder / "rows.safetensors", {**seen, **fewer})
     for name in ("scaler.safetensors", "rows.safetensors"):
         head["files"][name] = hash_file(folder / name)
     (folder / "scorer.json").unlink()
@@ -84,12 +86,15 @@ def test_rows_that_either_has_learned_from_do_not_count(scorer: Path, selection:
 
 def test_a_champion_that_learned_from_quarantined_rows_gives_way(scorer: Path, selection: Path, tmp_path: Path) -> None:
     worse = blunted(scorer, tmp_path, without=3)
-    marks = [row.tobytes().hex() for row in read_arrays(scorer / "rows.safetensors")["train"][:4]]
-    verdict = judge(worse, scorer, selection, eps=0.05, seed=0, quarantined=frozenset(marks[:3]))
+    learned = read_learned(scorer / "rows.safetensors")
+    rows = learned[learned["use"] == "train"].astype({"copy": "str"})[:4]
+    verdict = judge(worse, scorer, selection, eps=0.05, seed=0, quarantined=rows[:3])
     assert verdict.promote
     assert "has learned from 3 quarantined rows" in verdict.reason
-    both = judge(worse, scorer, selection, eps=0.05, seed=0, quarantined=frozenset(marks))
-    assert not both.promote
+    copies = rows.assign(copy=(rows["copy"].astype(int) + 1).astype("str"))
+    for quarantined in (rows, copies):
+        both = judge(worse, scorer, selection, eps=0.05, seed=0, quarantined=quarantined)
+        assert not both.promote
     assert "power" in both.reason
 
 

@@ -64,7 +64,9 @@ def test_rows_and_code(finished: Checkout) -> None:
     shutil.copytree(folder, other)
     arrays = read_arrays(other / "rows.safetensors")
     first = arrays["train"][0].tobytes().hex()
-    changed = {**arrays, "train": arrays["train"][2:], "calibration": arrays["train"][:1]}
+    changed = {**arrays}
+    for part in ("", ".copy"):
+        changed |= {f"train{part}": arrays[f"train{part}"][2:], f"calibration{part}": arrays[f"train{part}"][:1]}
     write_arrays(other / "rows.safetensors", changed)
     record = read_json(other / "lineage/train.json")
     record["code"]["src/assay/parts.py"] = "0" * 64
@@ -96,7 +98,7 @@ def test_labelled_rows_are_named_too(tmp_path: Path) -> None:
     arrays = read_arrays(folder / "rows.safetensors")
     prints = np.frombuffer(bytes.fromhex("".join(rows["fingerprint"])), dtype=np.uint8).reshape(-1, 16)
     other = Path(shutil.copytree(folder, folder.with_name("other")))
-    write_arrays(other / "rows.safetensors", {**arrays, "labelled": prints})
+    write_arrays(other / "rows.safetensors", {**arrays, "labelled": prints, "labelled.copy": rows["copy"].to_numpy()})
     head = read_json(other / "scorer.json")
     head["files"]["rows.safetensors"] = hash_file(other / "rows.safetensors")
     write_json(other / "scorer.json", head)

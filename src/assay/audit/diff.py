@@ -7,15 +7,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from assay.audit.chain import Chain, read_chain, require_records
 from assay.audit.facts import METRICS, metrics_of, reference_of, selection_of
+from assay.data.dataset import row_keys
 from assay.errors import ScorerError
 from assay.hashing import hash_file
-from assay.parts import read_arrays
+from assay.pipeline.learned import LEARNED_ROWS, read_learned
 from assay.pipeline.rows import LABELLED
 from assay.project.layout import Project
 
-ROWS = "rows.safetensors"
 SAMPLE = 5
 GONE = "not on record any more: neither work/ nor DVC's cache holds it"
 
@@ -103,13 +105,15 @@ def compare_scorers(project: Project, before: str, after: str) -> Difference:
 
 def _require_whole(chain: Chain) -> None:
     require_records(chain)
-    path = chain.folder / ROWS
-    if not path.is_file() or hash_file(path) != chain.head["files"].get(ROWS):
+    path = chain.folder / LEARNED_ROWS
+    if not path.is_file() or hash_file(path) != chain.head["files"].get(LEARNED_ROWS):
         raise ScorerError(f"{path} is not the one that was packaged; see `assay audit verify {chain.tag}`")
 
 
 def _rows(chain_before: Chain, chain_after: Chain) -> dict[str, dict[str, Any]]:
-    rows_before, rows_after = _fingerprints(chain_before), _fingerprints(chain_after)
+    learned = [read_learned(chain.folder / LEARNED_ROWS) for chain in (chain_before, chain_after)]
+    copies_known = all("copy" in rows for rows in learned)
+    rows_before, rows_after = (_keys(rows, copies_known) for rows in learned)
     changes = {}
     for use in dict.fromkeys((*rows_after, *rows_before)):
         added, removed = (
@@ -127,19 +131,19 @@ def _rows(chain_before: Chain, chain_after: Chain) -> dict[str, dict[str, Any]]:
     return changes
 
 
-def _fingerprints(chain: Chain) -> dict[str, Counter[str]]:
-    """Return the fingerprints that a scorer carries, by use, with how often each occurs."""
-    return {
-        use: Counter(row.tobytes().hex() for row in packed) for use, packed in read_arrays(chain.folder / ROWS).items()
-    }
+def _keys(learned: pd.DataFrame, copies_known: bool) -> dict[str, Counter[str]]:
+    """Return what tells the rows of each use apart, with how often each occurs: content and copy, or content alone."""
+    keys = learned.assign(key=row_keys(learned) if copies_known else learned["fingerprint"])
+    return {str(use): Counter(rows["key"]) for use, rows in keys.groupby("use")}
 
 
-def _sample(chain: Chain, use: str, prints: Counter[str]) -> list[dict[str, str | None]]:
-    if not prints:
+def _sample(chain: Chain, use: str, keys: Counter[str]) -> list[dict[str, str | None]]:
+    if not keys:
         return []
-    rows = chain.rows("contaminate" if use == LABELLED else "split", use)
-    row_ids = {row["fingerprint"]: row["row_id"] for row in rows or ()}
-    return [{"fingerprint": mark, "row_id": row_ids.get(mark)} for mark in sorted(prints)[:SAMPLE]]
+    rows = chain.rows("contaminate" if use == LABELLED else "split", use) or ()
+    row_ids = {row["fingerprint"]: row["row_id"] for row in rows}
+    row_ids |= {f"{row['fingerprint']}:{row['copy']}": row["row_id"] for row in rows if "copy" in row}
+    return [{"fingerprint": key.partition(":")[0], "row_id": row_ids.get(key)} for key in sorted(keys)[:SAMPLE]]
 
 
 def _injected(chain: Chain) -> dict[str, Any]:

@@ -11,14 +11,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from assay.arrays import Singles
-from assay.data.dataset import ANOMALY, RowSet, fingerprints
+from assay.data.dataset import ANOMALY, MADE, RowSet, fingerprints
 from assay.data.modalities.base import Modality
 from assay.data.recipes import synthesize
 from assay.data.splitting import uniform_hashes
 from assay.errors import ConfigError, DataError, PoolTooSmallError
 
 POOL, _AUTO = "pool", "auto"
-RECORD_COLUMNS = ("row_id", "label", "group", "time", "fingerprint", "source_row", "recipe", "seed")
+RECORD_COLUMNS = ("row_id", "label", "group", "time", "copy", "fingerprint", "source_row", "recipe", "seed")
 _MAX_TRIES = 4
 
 
@@ -264,6 +264,7 @@ def _record(
             "label": np.full(len(features), ANOMALY, dtype=np.int8),
             "group": "",
             "time": "",
+            "copy": MADE,
             "fingerprint": prints.astype(object),
             "source_row": np.where(source < 0, "", ids[source]),
             "recipe": recipe,

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from assay.arrays import Labels, Singles
+from assay.arrays import Integers, Labels, Singles, Texts
 from assay.data.modalities.base import Modality
 from assay.data.modalities.registry import modality_fields, read_modality
 from assay.errors import DataError, TamperedError
@@ -24,6 +24,7 @@ NORMAL, ANOMALY, UNKNOWN = 0, 1, -1
 OPTIONAL = ("id_column", "category_column")
 SEALED = ("features.npy", "rows.csv")
 FINGERPRINT_PATTERN = re.compile(r"[0-9a-f]{32}")
+MADE = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,8 @@ class RowSet:
     rows : DataFrame of n rows
         At least ``row_id`` (str) and ``label`` (int8; 0 normal, 1 anomaly, -1 unknown); ``group`` and
         ``time`` (str, "" where there is none), ``category`` (str) where the dataset has categories, and further
-        columns that a stage adds.
+        columns that a stage adds. ``copy`` (int64) is the row's number among the rows of equal content, in order of
+        arrival, and `MADE` for synthetic rows, which are in no dataset.
     """
 
     features: Singles
@@ -112,7 +114,8 @@ def read_rows(folder: Path) -> RowSet:
             raise DataError(f"{folder / name} is missing; run the step that makes it (see dvc.yaml), or `dvc pull`")
     features = np.load(folder / "features.npy", allow_pickle=False)
     text = dict.fromkeys(("row_id", "group", "time", "fingerprint", "source_row", "recipe", "category"), str)
-    rows = pd.read_csv(folder / "rows.csv", dtype=text | {"label": np.int8}, keep_default_na=False)
+    numbers: dict[str, Any] = {"label": np.int8, "copy": np.int64, "contradicted": np.int8, "seen": np.int8}
+    rows = pd.read_csv(folder / "rows.csv", dtype={**text, **numbers}, keep_default_na=False)
     if features.ndim != 2 or len(features) != len(rows):
         raise DataError(
             f"{folder}: features.npy has shape {features.shape}, rows.csv has {len(rows)} rows; they must match"
@@ -121,7 +124,11 @@ def read_rows(folder: Path) -> RowSet:
 
 
 def write_dataset(folder: Path, dataset: Dataset) -> None:
-    """Write a dataset folder: ``features.npy``, ``rows.csv`` and ``card.json``, which holds the hashes of both."""
+    """Write a dataset folder: ``features.npy``, ``rows.csv`` and ``card.json``, which holds the hashes of both.
+
+    Rows without a column ``copy`` are numbered; see `number_copies`.
+    """
+    dataset = _numbered(dataset)
     write_rows(folder, dataset.data)
     seal = {name: hash_file(folder / name) for name in SEALED}
     card = dataset.card
@@ -156,6 +163,8 @@ def read_card(folder: Path) -> Card:
 def read_dataset(folder: Path) -> Dataset:
     """Read a dataset folder written by `write_dataset`.
 
+    The copies of a dataset that was written before they were stored are numbered in the order of its rows.
+
     Raises
     ------
     DataError
@@ -167,7 +176,32 @@ def read_dataset(folder: Path) -> Dataset:
         raise TamperedError(
             f"{broken[0]} was changed after it was ingested; restore it: `dvc checkout --force data.dvc`"
         )
-    return Dataset(read_card(folder), read_rows(folder))
+    return _numbered(Dataset(read_card(folder), read_rows(folder)))
+
+
+def number_copies(prints: NDArray[Any]) -> Integers:
+    """Return each row's number among the rows of equal content, 0, 1, ..., in their order; shape (n,).
+
+    Parameters
+    ----------
+    prints : ndarray of str, shape (n,)
+        Fingerprints.
+    """
+    return np.asarray(pd.Series(prints).groupby(prints, sort=False).cumcount(), dtype=np.int64)
+
+
+def row_keys(rows: pd.DataFrame) -> Texts:
+    """Return what tells a row from every other one, also from its copies: "fingerprint:copy", of shape (n,)."""
+    return (rows["fingerprint"] + ":" + rows["copy"].astype("str")).to_numpy(dtype=object)
+
+
+def _numbered(dataset: Dataset) -> Dataset:
+    """Return the dataset with the column ``copy``."""
+    if "copy" in dataset.data.rows:
+        return dataset
+    data, columns = dataset.data, dataset.card.columns
+    rows = data.rows.assign(copy=number_copies(fingerprints(data.features, columns)))
+    return Dataset(dataset.card, RowSet(data.features, rows))
 
 
 def fingerprints(features: Singles, columns: tuple[str, ...]) -> NDArray[np.str_]:

@@ -22,6 +22,7 @@ from assay.errors import ConfigError, DataError
 from assay.parts import parse_json
 
 ID_COLUMN, LABEL_COLUMN, FINGERPRINT_COLUMN, INJECTED_COLUMN = "row.id", "row.label", "row.fingerprint", "row.injected"
+COPY_COLUMN = "row.copy"
 BOOKKEEPING = (ID_COLUMN, LABEL_COLUMN, FINGERPRINT_COLUMN, INJECTED_COLUMN)
 UNIQUE_SLACK = 0.1
 
@@ -58,7 +59,7 @@ def learn_suite(dataset: Dataset) -> dict[str, Any]:
     Expected are: the columns and their order; row ids unique and not null; labels -1, 0 or 1; the value
     expectations of the modality (mostly, per feature, no null and ``[min - range, max + range]`` of the finite
     reference values, which also excludes infinities); and, for the source only, a proportion of distinct rows at
-    most 0.1 below that of the reference. (Duplicates share a role, so that the proportion in a part of the data
+    most 0.1 below that of the reference. (A part of the data has fewer copies of each row, so that the proportion in it
     can differ much from that of the whole.)
 
     Parameters

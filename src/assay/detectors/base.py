@@ -84,7 +84,7 @@ class CrossFitted(Protocol):
         ...
 
     def fold_of_new(self, X: Singles) -> Integers:
-        """Return the fold that each of the rows (n, d) would belong to as a training row, of shape (n,)."""
+        """Return a fold for each of the rows (n, d), none of which is a training row; of shape (n,)."""
         ...
 
 

@@ -20,16 +20,15 @@ from assay.ledger.rows import (
     FIRST,
     TARGETS,
     about_rows,
-    carried_rows,
     keep_rows,
     key_in_work,
     key_of,
     pack,
     require_schema,
     rows_folder,
-    uses_carried,
 )
 from assay.parts import parse_json, read_json, write_bytes, write_json
+from assay.pipeline.learned import LEARNED_ROWS, read_learned, uses_learned
 from assay.pipeline.rows import LABELLED
 from assay.project.layout import Project
 from assay.project.scorers import list_scorers
@@ -38,9 +37,9 @@ from assay.scorer.scorer import HEAD
 if TYPE_CHECKING:
     import duckdb
 
-LEDGER_SCHEMA = 1
+LEDGER_SCHEMA = 2
 LEDGER = "ledger.json"
-CARRIED, CARRIED_ROWS = "rows.safetensors", "carried-"
+CARRIED_ROWS = "carried-"
 FROM_ROWS, FROM_SCORER, FROM_NOTHING = "rows of its run", "the scorer's own list", "nothing"
 TABLES = {
     "files": {"rows": "string", "dataset": "string", "data_version": "string", "path": "string", "columns": "strings"},
@@ -224,7 +223,7 @@ class Build:
                 head = read_json(folder / HEAD)
                 row["rho"] = float(head["candidate"]["level"].removeprefix("level-"))
                 row["data_version"] = head["lineage"]["data_version"]
-                row["labels"] = LABELLED in uses_carried(folder / CARRIED)
+                row["labels"] = LABELLED in uses_learned(folder / LEARNED_ROWS)
                 recorded_rows = self._rows_of(tag, folder, head)
                 rows = recorded_rows or (rows if rows in files else self._list_of(folder, head))
             row["rows"] = rows if rows in files or rows in self.carried else None
@@ -249,13 +248,13 @@ class Build:
 
     def _list_of(self, folder: Path, head: Row) -> str | None:
         """Return the file of the rows in an intact scorer's own list, None where it has none."""
-        if CARRIED not in head["files"]:
+        if LEARNED_ROWS not in head["files"]:
             return None
-        name = f"{CARRIED_ROWS}{head['files'][CARRIED][:16]}"
+        name = f"{CARRIED_ROWS}{head['files'][LEARNED_ROWS][:16]}"
         data_version = head["lineage"]["data_version"]
         metadata = {"dataset": head["name"], "data_version": data_version, "columns": head["columns"]}
         if name not in self.carried:
-            self.carried[name] = pack(carried_rows(folder / CARRIED), metadata)
+            self.carried[name] = pack(read_learned(folder / LEARNED_ROWS).assign(row_id=None, rho=0.0), metadata)
             self._add_file(name, ledger_folder(self.root) / f"{name}.parquet", metadata)
         return name
 

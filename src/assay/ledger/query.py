@@ -1,9 +1,9 @@
-"""A user's file of rows, matched to stored rows by fingerprint of their content or by row id."""
+"""A user's file of rows, matched to stored rows by row id, or by the fingerprint of their content."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from assay.errors import DataError
 from assay.ledger.rows import INJECTED
 
 CONTENT, PRINT, ID = "content", "fingerprint", "row_id"
+NO_IDS = "the rows have no ids, so they are matched by content: other rows of equal content count too"
 SUSPECT = "suspect"
 _TRUE, _FALSE = ("1", "1.0", "true"), ("0", "0.0", "false", "")
 
@@ -36,12 +37,13 @@ class RowQuery:
     Attributes
     ----------
     path : Path
-    by : {"content", "fingerprint", "row_id"}
+    by : {"row_id", "content", "fingerprint"}
         What the rows are matched by.
     n_rows : int
     keys : DataFrame
-        ``place`` (of the row in the file, from 0), ``dataset`` (None: any) and ``key``: the fingerprint
-        in hex, or the row id. A row has several keys where several layouts fit.
+        ``place`` (of the row in the file, from 0), ``dataset`` (None: any) and ``key``: the row id, or the fingerprint
+        in hex. A row has several keys where several layouts fit. Where rows are matched by id and the file also tells
+        their content, ``fingerprint``: the row must have it too.
     row_ids : ndarray of str, shape (n_rows,)
         Ids in the file, "" where there are none.
     notes : tuple of str
@@ -66,13 +68,14 @@ class RowQuery:
         return int(self.keys.groupby([self.keys["dataset"], layout], dropna=False)["key"].nunique().max())
 
 
-def read_query(path: Path, layouts: Sequence[Layout], *, dataset: str | None = None) -> RowQuery:
+def read_query(path: Path, layouts: Sequence[Layout], *, dataset: str | None = None, content: bool = False) -> RowQuery:
     """Read a CSV or Parquet file of rows.
 
-    Rows are matched by a column ``fingerprint`` if the file has one; else by content if it has every feature column of
-    a dataset, in any order; else by a column ``row_id``, or the id column that the dataset was ingested with.
-    If a file with fingerprints has a column ``suspect``, only rows with a true value in it are used; rows that a column
-    ``injected`` marks are left out.
+    The content of a row is told by a column ``fingerprint`` if the file has one, else by the feature columns if it has
+    every one of a dataset, in any order. Rows are matched by a column ``row_id``, or the id column that the dataset was
+    ingested with, and by their content too if the file tells it. Without ids they are matched by content alone, which
+    matches every copy of a row. If a file with fingerprints has a column ``suspect``, only rows with a true value in it
+    are used; rows that a column ``injected`` marks are left out.
 
     Parameters
     ----------
@@ -81,11 +84,14 @@ def read_query(path: Path, layouts: Sequence[Layout], *, dataset: str | None = N
         The known versions of the project's datasets.
     dataset : str, optional
         Search this dataset alone.
+    content : bool
+        Whether to match by content alone even where there are ids.
 
     Raises
     ------
     DataError
-        The file cannot be used, there is no such dataset, or the columns fit none.
+        The file cannot be used, there is no such dataset, the columns fit none, or they do not tell the content that
+        rows are to be matched by.
     """
     dataset_names = sorted({layout.dataset for layout in layouts})
     if dataset is not None and dataset not in dataset_names:
@@ -99,13 +105,28 @@ def read_query(path: Path, layouts: Sequence[Layout], *, dataset: str | None = N
     header = [str(column) for column in frame.columns]
     fits = [layout for layout in layouts if set(layout.columns) <= set(header)]
     if PRINT in header and not any(PRINT in layout.columns for layout in fits):
-        return _by_fingerprint(path, _as_written(path, frame, {PRINT, ID, SUSPECT, INJECTED} & features), dataset)
+        query = _by_fingerprint(path, _as_written(path, frame, {PRINT, ID, SUSPECT, INJECTED} & features), dataset)
+        return query if content else _with_ids(query, sorted({layout.dataset for layout in layouts}))
     if fits:
-        return _by_content(path, frame, fits)
+        query = _by_content(path, frame, fits)
+        return query if content else _with_ids(query, query.datasets)
+    if content:
+        raise DataError(f"{_missing(path, header, layouts)}; row ids alone do not tell the content")
     id_columns = {layout.dataset: column for layout in layouts if (column := _id_column(layout, header))}
     if not id_columns:
         raise DataError(_missing(path, header, layouts))
     return _by_id(path, _as_written(path, frame, {*id_columns.values()} & features), id_columns)
+
+
+def _with_ids(query: RowQuery, datasets: Sequence[str]) -> RowQuery:
+    """Return a query by content as one by id and content, if every row of the file has an id."""
+    if (query.row_ids == "").any() or not query.n_rows:
+        return replace(query, notes=(*query.notes, NO_IDS))
+    keys = query.keys.rename(columns={"key": "fingerprint"})
+    if keys["dataset"].isna().any():
+        keys = pd.concat([keys.assign(dataset=name) for name in datasets], ignore_index=True)
+    keys = keys.assign(key=query.row_ids[keys["place"].to_numpy()])
+    return replace(query, by=ID, keys=keys)
 
 
 def _as_written(path: Path, frame: pd.DataFrame, columns: set[str]) -> pd.DataFrame:

@@ -11,8 +11,9 @@ from assay.data.modalities.registry import modality_fields
 from assay.errors import NoValidCandidateError
 from assay.parts import Part, read_json, read_part
 from assay.pipeline.candidates import candidate_name
+from assay.pipeline.learned import LEARNED_ROWS, packed_rows
 from assay.pipeline.made import Made
-from assay.pipeline.rows import LABELLED, levels_of, packed_fingerprints
+from assay.pipeline.rows import LABELLED, levels_of
 from assay.pipeline.selecting import read_selection
 
 if TYPE_CHECKING:
@@ -38,8 +39,9 @@ def package(
     split : Path
         ``split.json``.
     rows : mapping of str to Path
-        Folders of the rows that the winner learned from (train, adapt, calibration). Their fingerprints are packaged,
-        and also those of the labelled anomalies in ``labelled`` if there are any and the winner learned from them.
+        Folders of the rows that the winner learned from (train, adapt, calibration). Their contents and copies are
+        packaged, and also those of the labelled anomalies in ``labelled`` if there are any and the winner learned from
+        them.
     records : mapping of str to Path
         ``record.json`` of each stage up to calibration, in order, and of select.
     trained, calibrated, selected : Path
@@ -80,9 +82,11 @@ def package(
     learned_from = {
         use: folder for use, folder in rows.items() if use != LABELLED or _uses_labels(parts["detector"], folder)
     }
-    fingerprints = {use: packed_fingerprints(read_rows(folder), card.columns) for use, folder in learned_from.items()}
+    learned: dict[str, Any] = {}
+    for use, folder in learned_from.items():
+        learned |= packed_rows(use, read_rows(folder), card.columns)
     extra: dict[str, Any] = {f"lineage/{stage}.json": path.read_bytes() for stage, path in records.items()}
-    version = write_scorer(out, head, parts, {**extra, "rows.safetensors": fingerprints})
+    version = write_scorer(out, head, parts, {**extra, LEARNED_ROWS: learned})
     return Made(out / version, {"scorer": f"{card.name}:{version}"})
 
 

@@ -7,13 +7,12 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from assay.data.quarantine import quarantine_path, read_quarantine
+from assay.data.quarantine import is_listed, quarantine_path, read_quarantine
 from assay.errors import AssayError, ScorerError, TamperedError
 from assay.hashing import hash_file
 from assay.names import NAME
-from assay.parts import read_arrays, read_json
+from assay.parts import read_json
+from assay.pipeline.learned import LEARNED_ROWS, read_learned
 from assay.project.deployment import read_deployment
 from assay.scorer.scorer import HEAD, check_files
 
@@ -134,16 +133,15 @@ def bentoml_home(root: Path) -> Path:
 
 
 def _quarantined(root: Path, name: str, folder: Path) -> dict[str, int]:
-    quarantined = read_quarantine(quarantine_path(root, name))["fingerprint"]
-    if quarantined.empty or not (folder / "rows.safetensors").is_file():
+    quarantined = read_quarantine(quarantine_path(root, name))
+    if quarantined.empty or not (folder / LEARNED_ROWS).is_file():
         return {}
-    marks = np.frombuffer(bytes.fromhex("".join(quarantined)), dtype="S16")
     try:
-        arrays = read_arrays(folder / "rows.safetensors")
-        counts = {use: int(np.isin(packed.view("S16"), marks).sum()) for use, packed in arrays.items()}
+        learned = read_learned(folder / LEARNED_ROWS)
     except (ScorerError, ValueError):
         return {}
-    return {use: count for use, count in counts.items() if count}
+    counts = learned.loc[is_listed(quarantined, learned), "use"].value_counts()
+    return {str(use): int(count) for use, count in sorted(counts.items())}
 
 
 def _describe(folder: Path) -> dict[str, Any]:

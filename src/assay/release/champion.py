@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
 
 from assay.arrays import Singles
 from assay.calibration.calibrators.conformal import row_count, rows_needed
-from assay.data.dataset import RowSet, fingerprints
+from assay.data.dataset import RowSet, fingerprints, row_keys
+from assay.data.quarantine import is_listed
 from assay.data.splitting import MIN_LABELLED
 from assay.errors import AssayError
 from assay.evaluation.two_fold import SelectionScores, compare_power
-from assay.parts import read_arrays
+from assay.pipeline.learned import LEARNED_ROWS, is_learned, read_learned
 from assay.pipeline.rows import evidence_rows
 from assay.scorer.scorer import Scorer, load_scorer
 
@@ -33,7 +35,7 @@ def judge(
     *,
     eps: float,
     seed: int,
-    quarantined: frozenset[str] = frozenset(),
+    quarantined: pd.DataFrame | None = None,
 ) -> Verdict:
     """Compare two scorers on the selection rows that neither was trained, adapted or calibrated on.
 
@@ -47,8 +49,9 @@ def judge(
         Target false-positive rate of the comparison.
     seed : int
         Seed of the two folds, the same as in selection.
-    quarantined : frozenset of str
-        Fingerprints of rows that no scorer may be trained, adapted or calibrated on.
+    quarantined : DataFrame, optional
+        Rows that no scorer may be trained, adapted or calibrated on, as `assay.data.quarantine.read_quarantine` returns
+        them.
 
     Returns
     -------
@@ -65,17 +68,16 @@ def judge(
         return Verdict(False, f"the champion cannot be compared: {error}; {by_hand}")
     if set(candidate.columns) != set(current.columns):
         return Verdict(False, f"the champion {current.tag} takes other columns; {by_hand}")
-    candidate_rows, current_rows = seen_rows(challenger), seen_rows(champion)
-    excluded = {bytes.fromhex(mark) for mark in quarantined}
-    if current_rows & excluded and not candidate_rows & excluded:
-        return Verdict(
-            True,
-            f"the champion {current.tag} has learned from {len(current_rows & excluded)} quarantined rows, "
-            "this scorer from none",
-        )
+    learned = [read_learned(folder / LEARNED_ROWS) for folder in (challenger, champion)]
+    if quarantined is not None:
+        of_candidate, of_current = (int(is_listed(quarantined, rows).sum()) for rows in learned)
+        if of_current and not of_candidate:
+            return Verdict(
+                True,
+                f"the champion {current.tag} has learned from {of_current} quarantined rows, this scorer from none",
+            )
     normals, anomalies, evidence = evidence_rows(selection)
-    seen = candidate_rows | current_rows
-    normals, anomalies = unseen(normals, candidate, seen), unseen(anomalies, candidate, seen)
+    normals, anomalies = (unseen(rows, candidate, learned) for rows in (normals, anomalies))
     noun = "synthetic probes" if evidence == "probes" else "anomalies"
     return _judge_by_power(candidate, current, normals, anomalies, noun, eps=eps, seed=seed)
 
@@ -97,7 +99,7 @@ def _judge_by_power(
             SelectionScores(_scores(scorer, candidate, normals), _scores(scorer, candidate, anomalies))
             for scorer in (candidate, current)
         ),
-        fingerprints=normals.rows["fingerprint"].to_numpy(dtype=np.str_),
+        row_keys=row_keys(normals.rows),
         eps=eps,
         seed=seed,
     )
@@ -107,16 +109,12 @@ def _judge_by_power(
     return Verdict(False, f"{comparison}: below the champion {current.tag}, which stays")
 
 
-def seen_rows(folder: Path) -> set[bytes]:
-    """Return the fingerprints of all rows that a scorer was trained, adapted or calibrated on."""
-    arrays = read_arrays(folder / "rows.safetensors")
-    return {row.tobytes() for array in arrays.values() for row in array}
-
-
-def unseen(data: RowSet, scorer: Scorer, seen: set[bytes]) -> RowSet:
-    """Return the rows whose content is not among `seen`."""
-    keys = fingerprints(data.features, scorer.columns)
-    return data.take(np.array([bytes.fromhex(str(key)) not in seen for key in keys], dtype=np.bool_))
+def unseen(data: RowSet, scorer: Scorer, learned: Sequence[pd.DataFrame]) -> RowSet:
+    """Return the rows that none of the lists holds; other copies of a row that one holds are kept."""
+    rows = data.rows.assign(fingerprint=fingerprints(data.features, scorer.columns))
+    for listed in learned:
+        rows = rows[~is_learned(listed, rows)]
+    return data.take(rows.index.to_numpy())
 
 
 def _scores(scorer: Scorer, order: Scorer, data: RowSet) -> Singles:

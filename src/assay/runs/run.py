@@ -22,7 +22,7 @@ from assay.project.installed import refresh_lock, require_own_code
 from assay.project.layout import Project
 from assay.project.scorers import scorer_folders
 from assay.project.stages import STAGES
-from assay.runs.report import Standing, candidates_table, leaderboard, write_report
+from assay.runs.report import Standing, candidates_table, contradictions, leaderboard, write_report
 
 if TYPE_CHECKING:
     from assay.release.champion import Verdict
@@ -46,6 +46,7 @@ class Result:
     guarantee: str = ""
     limits: str = ""
     n_uncalibrated: int = 0
+    contradictions: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as plain JSON values."""
@@ -195,8 +196,8 @@ def _challenge(project: Project, folder: Path, current: Deployment | None) -> Ve
         tag = f"{project.dataset}:{folder.name}"
         return Verdict(False, f"the champion cannot be compared: {error}; to replace it: assay promote {tag} --why WHY")
     selection, seed = project.folder("split") / "selection", project.config.sections["select"]["seed"]
-    fingerprints = read_quarantine(quarantine_path(project.root, project.dataset))["fingerprint"]
-    return judge(folder, champion, selection, eps=project.config.eps, seed=seed, quarantined=frozenset(fingerprints))
+    quarantined = read_quarantine(quarantine_path(project.root, project.dataset))
+    return judge(folder, champion, selection, eps=project.config.eps, seed=seed, quarantined=quarantined)
 
 
 def summarise(project: Project, verdict: str, *, shipped: bool = True) -> Result:
@@ -224,6 +225,7 @@ def summarise(project: Project, verdict: str, *, shipped: bool = True) -> Result
         guarantee=calibrator.guarantee if calibrator else "",
         limits=calibrator.limits(project.config.eps) if calibrator else "",
         n_uncalibrated=evaluation.n_uncalibrated,
+        contradictions=contradictions(project),
     )
 
 
@@ -243,6 +245,8 @@ def print_result(result: Result) -> None:
             "refuses rows of such categories",
             markup=False,
         )
+    if result.contradictions:
+        console.paper.print(result.contradictions, markup=False)
     for row in result.candidates:
         if row.reason:
             prefix = f"{row.state}: " if row.state else ""

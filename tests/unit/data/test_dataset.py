@@ -11,10 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from assay.data.dataset import Card, Dataset, RowSet, fingerprints, read_card, read_dataset, read_rows, write_dataset
+from assay.data.dataset import (
+    Card,
+    Dataset,
+    RowSet,
+    fingerprints,
+    read_card,
+    read_dataset,
+    read_rows,
+    write_dataset,
+    write_rows,
+)
 from assay.data.modalities.image import Image
 from assay.data.modalities.tabular import TABULAR
 from assay.errors import DataError
+from assay.hashing import hash_file
+from assay.parts import read_json, write_json
 
 COLUMNS = ("b", "a", "c")
 
@@ -37,7 +49,28 @@ def test_a_dataset_is_read_as_it_was_written(tmp_path: Path) -> None:
     again = read_dataset(tmp_path)
     assert again.card == dataset().card
     np.testing.assert_array_equal(again.data.features, dataset().data.features)
-    pd.testing.assert_frame_equal(again.data.rows, dataset().data.rows)
+    pd.testing.assert_frame_equal(again.data.rows, dataset().data.rows.assign(copy=0))
+
+
+def test_copies_are_numbered_in_order_of_arrival_and_stored(tmp_path: Path) -> None:
+    few = dataset().data.take(np.array([0, 1, 0, 0, 2, 2, 1]))
+    write_dataset(tmp_path, Dataset(dataset().card, few))
+    assert read_rows(tmp_path).rows["copy"].tolist() == [0, 0, 1, 2, 0, 1, 1]
+    dropped = read_dataset(tmp_path).data.take(np.array([0, 3, 6]))
+    write_dataset(tmp_path, Dataset(dataset().card, dropped))
+    assert read_dataset(tmp_path).data.rows["copy"].tolist() == [0, 2, 1]
+
+
+def test_a_dataset_of_before_is_numbered_when_it_is_read(tmp_path: Path) -> None:
+    few = dataset().data.take(np.array([0, 1, 0, 0]))
+    write_dataset(tmp_path, Dataset(dataset().card, few))
+    numbered = read_dataset(tmp_path)
+    write_rows(tmp_path, few)
+    assert "copy" not in (tmp_path / "rows.csv").read_text()
+    card = read_json(tmp_path / "card.json")
+    card["sha256"]["rows.csv"] = hash_file(tmp_path / "rows.csv")
+    write_json(tmp_path / "card.json", card)
+    pd.testing.assert_frame_equal(read_dataset(tmp_path).data.rows, numbered.data.rows)
 
 
 def test_writing_twice_gives_the_same_bytes_and_nothing_else(tmp_path: Path) -> None:
