@@ -37,8 +37,8 @@ select: {seed: 0}
 
 DATA_DVC = """\
 outs:
-- md5: bfbfaf769c95dee30ab662eb16434c14.dir
-  size: 573034
+- md5: b5dcf1b4751c0ae972b068176878b976.dir
+  size: 577776
   nfiles: 6
   hash: md5
   path: data

@@ -66,15 +66,21 @@ def read_quarantine(path: Path) -> pd.DataFrame:
 def is_listed(quarantined: pd.DataFrame, rows: pd.DataFrame) -> Flags:
     """Return which rows, with the columns ``fingerprint`` and ``copy``, a quarantine lists; shape (n,).
 
+    A row with the id and the content of a listed one is listed too: where a dataset was replaced by one in another
+    order, its copies have changed numbers.
+
     Without a column ``copy``, as in scorers of before, a row counts as listed if any row of its content is: it may be
     that one.
     """
     if "copy" not in rows:
         return rows["fingerprint"].isin(quarantined["fingerprint"]).to_numpy(dtype=bool)
-    by_content = quarantined.loc[quarantined["copy"] == EVERY_COPY, "fingerprint"]
-    listed = row_keys(quarantined[quarantined["copy"] != EVERY_COPY])
-    by_row = pd.Series(row_keys(rows)).isin(listed).to_numpy(dtype=bool)
-    return rows["fingerprint"].isin(by_content).to_numpy(dtype=bool) | by_row
+    single = quarantined["copy"] != EVERY_COPY
+    by_content = rows["fingerprint"].isin(quarantined.loc[~single, "fingerprint"]).to_numpy(dtype=bool)
+    listed = by_content | pd.Series(row_keys(rows)).isin(row_keys(quarantined[single])).to_numpy(dtype=bool)
+    if "row_id" in rows and "row_id" in quarantined:
+        pairs = pd.MultiIndex.from_frame(quarantined.loc[single, ["fingerprint", "row_id"]])
+        listed |= pd.MultiIndex.from_frame(rows[["fingerprint", "row_id"]]).isin(pairs)
+    return listed
 
 
 def write_quarantine(path: Path, frame: pd.DataFrame) -> None:

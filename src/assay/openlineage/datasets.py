@@ -26,6 +26,7 @@ from assay.project.layout import Project
 from assay.project.stages import STAGES
 
 NAMESPACE = "file"
+_NUMBERS = {"label": "int8", "contradicted": "int8", "seen": "int8", "copy": "int64"}
 _DESCRIPTIVE_FILES = ("card.json", "split.json", "record.json")
 SCHEMA_ID = "urn:uuid:523d8656-4099-4a17-9703-f8186d4c1bab"
 
@@ -137,7 +138,7 @@ def _schema(card: Card, path: Path) -> schema_dataset.SchemaDatasetFacet:
     with (path / "rows.csv").open(encoding="utf-8") as stream:
         row_columns = stream.readline().strip().split(",")
     return schema_dataset.SchemaDatasetFacet(
-        fields + [Field(name, "int8" if name == "label" else "string", fields=None) for name in row_columns]
+        fields + [Field(name, _NUMBERS.get(name, "string"), fields=None) for name in row_columns]
     )
 
 

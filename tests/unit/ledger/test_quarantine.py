@@ -335,6 +335,14 @@ def test_a_file_edited_by_hand_in_its_own_form_is_heeded(project: Project) -> No
     assert pd.read_csv(project.folder("split") / "excluded/rows.csv")["row_id"].tolist() == ["p-297"]
 
 
+def test_a_listed_row_stays_listed_when_the_dataset_comes_in_another_order(project: Project) -> None:
+    put(project, pd.DataFrame({"row_id": ["p-0"]}))
+    turned = make_rows(300, 0).take(np.arange(300)[::-1])
+    write_dataset(project.data, Dataset(Card(NAME, TABULAR, NAMES, "made"), turned))
+    run_verb(project, "split")
+    assert "p-0" in pd.read_csv(project.folder("split") / "excluded/rows.csv")["row_id"].tolist()
+
+
 def test_a_file_of_before_lists_contents(project: Project) -> None:
     path = quarantine_path(project.root, NAME)
     path.write_bytes(OLD_HEADER + f"{prints(1)[0]},,by hand,yesterday\n".encode())

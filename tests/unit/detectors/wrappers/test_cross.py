@@ -13,7 +13,7 @@ from assay.data.modalities.series import Series
 from assay.data.modalities.tabular import TABULAR
 from assay.detectors.base import CrossFitted
 from assay.detectors.registry import learns_from_labels, load_detector, make_detector
-from assay.detectors.wrappers.cross import Cross
+from assay.detectors.wrappers.cross import Cross, fold_of
 from assay.errors import ConfigError, InputError, TrainingError
 from assay.parts import read_part, write_part
 
@@ -118,7 +118,7 @@ def test_copies_are_in_folds_independent_of_each_other_and_of_those_of_new_rows(
     assert abs((found.fold_of_[::2] == found.fold_of_[1::2]).mean() - 0.2) < 0.05
     assert abs((found.fold_of_new(rows) == found.fold_of_).mean() - 0.2) < 0.05
     one = np.ones((1000, 3), dtype=np.float32)
-    for folds in (Cross(detector=KNN, folds=5).fit(one).fold_of_, found.fold_of_new(one)):
+    for folds in (fold_of(one, 5, salt="training:0"), found.fold_of_new(one)):
         assert np.abs(np.bincount(folds, minlength=5) - 200).max() < 60
 
 
