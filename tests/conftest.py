@@ -37,8 +37,8 @@ select: {seed: 0}
 
 DATA_DVC = """\
 outs:
-- md5: b5dcf1b4751c0ae972b068176878b976.dir
-  size: 577776
+- md5: 96efd3badb3ffba47ee9c8af354abe5f.dir
+  size: 1137444
   nfiles: 6
   hash: md5
   path: data

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Dataset, fingerprints
+from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Dataset
 from assay.data.ranges import EXTREMES, expectation
 from assay.errors import ConfigError, DataError
 from assay.parts import parse_json
@@ -84,7 +84,7 @@ def learn_suite(dataset: Dataset) -> dict[str, Any]:
     if not len(features):
         raise DataError(f"{dataset.card.name} has no rows; ingest at least one to learn expectations")
     # Rounded down, so that the number in the file does not depend on float rounding.
-    distinct = len(np.unique(fingerprints(features, columns))) / len(features)
+    distinct = len(np.unique(dataset.card.fingerprints(features))) / len(features)
     fewest = math.floor(1e4 * max(0.0, distinct - UNIQUE_SLACK)) / 1e4
     general_expectations = [
         expectation("expect_table_columns_to_match_ordered_list", column_list=names),

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from assay.arrays import Flags, Labels, Texts
-from assay.data.dataset import FINGERPRINT_PATTERN, UNKNOWN
+from assay.data.dataset import FINGERPRINT_PATTERN, UNKNOWN, by_either_scheme
 from assay.errors import DataError
 from assay.parts import write_bytes
 
@@ -108,8 +108,7 @@ def write_questions(path: Path, questions: pd.DataFrame) -> pd.DataFrame:
         The existing file cannot be read; it is left as it is.
     """
     previous = read_answers(path)
-    known_labels = _labels_by_row(previous)
-    labels = [known_labels.get(row, "") for row in zip(questions["fingerprint"], questions["row_id"], strict=True)]
+    labels = _looked_up(_by_row(previous[previous["label"] != ""], "label"), questions, "")
     current = questions.assign(score=_as_text(questions["score"]), label=labels)
     current = current[list(QUESTION_COLUMNS)].astype("str")
     keys = pd.MultiIndex.from_frame(current[["fingerprint", "row_id"]])
@@ -132,6 +131,8 @@ def ensure_labels(root: Path, name: str) -> None:
 def align(answers: pd.DataFrame, rows: pd.DataFrame) -> tuple[Labels, Texts]:
     """Return the labels and purposes of m rows with the columns ``fingerprint`` and ``row_id``.
 
+    Fingerprints of either scheme match, where the rows have both.
+
     An answer is about one row, as long as that row keeps its content. Its copies have answers of their own: if one
     anomaly took all rows of equal content out of the calibration set, normal ones would leave it too, and the
     false-positive rate would rise. Answers about other rows are ignored: rows leave the calibration set when they are
@@ -144,17 +145,20 @@ def align(answers: pd.DataFrame, rows: pd.DataFrame) -> tuple[Labels, Texts]:
     purposes : ndarray of str, shape (m,)
         "trim" or "estimate" for the rows of the latest questions, else "".
     """
-    known_labels = _labels_by_row(answers)
-    latest = answers[answers["purpose"] != EARLIER]
-    purposes = dict(zip(zip(latest["fingerprint"], latest["row_id"], strict=True), latest["purpose"], strict=True))
-    keys = list(zip(rows["fingerprint"], rows["row_id"], strict=True))
-    labels = np.array([known_labels.get(key, UNKNOWN) for key in keys], dtype=np.int8)
-    return labels, np.array([purposes.get(key, NOT_ASKED) for key in keys], dtype=object)
+    labels = _looked_up(_by_row(answers[answers["label"] != ""], "label"), rows, str(UNKNOWN))
+    purposes = _looked_up(_by_row(answers[answers["purpose"] != EARLIER], "purpose"), rows, NOT_ASKED)
+    return np.array(labels, dtype=np.int8), np.array(purposes, dtype=object)
 
 
-def _labels_by_row(answers: pd.DataFrame) -> dict[tuple[str, str], str]:
-    answered = answers[answers["label"] != ""]
-    return dict(zip(zip(answered["fingerprint"], answered["row_id"], strict=True), answered["label"], strict=True))
+def _by_row(answers: pd.DataFrame, column: str) -> dict[tuple[str, str], str]:
+    """Return a column of answers by fingerprint and row id."""
+    return dict(zip(zip(answers["fingerprint"], answers["row_id"], strict=True), answers[column], strict=True))
+
+
+def _looked_up(values: dict[tuple[str, str], str], rows: pd.DataFrame, missing: str) -> list[str]:
+    """Return the value of each row by its fingerprint, of either scheme, and its id."""
+    variants = [zip(known["fingerprint"], known["row_id"], strict=True) for known in by_either_scheme(rows)]
+    return [next((values[key] for key in keys if key in values), missing) for keys in zip(*variants, strict=True)]
 
 
 def _as_text(scores: pd.Series[float]) -> list[str]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from assay.arrays import Flags
-from assay.data.dataset import FINGERPRINT_PATTERN, row_keys
+from assay.data.dataset import FINGERPRINT_PATTERN, by_either_scheme, row_keys
 from assay.errors import DataError
 from assay.parts import write_bytes
 
@@ -70,8 +71,16 @@ def is_listed(quarantined: pd.DataFrame, rows: pd.DataFrame) -> Flags:
     order, its copies have changed numbers.
 
     Without a column ``copy``, as in scorers of before, a row counts as listed if any row of its content is: it may be
-    that one.
+    that one. Fingerprints of either scheme match, where `rows` have both.
     """
+    listed = np.zeros(len(rows), dtype=np.bool_)
+    for known in by_either_scheme(rows):
+        listed |= _lists(quarantined, known)
+    return listed
+
+
+def _lists(quarantined: pd.DataFrame, rows: pd.DataFrame) -> Flags:
+    """Return which rows are listed by the fingerprints in their column ``fingerprint``."""
     if "copy" not in rows:
         return rows["fingerprint"].isin(quarantined["fingerprint"]).to_numpy(dtype=bool)
     single = quarantined["copy"] != EVERY_COPY
@@ -80,7 +89,7 @@ def is_listed(quarantined: pd.DataFrame, rows: pd.DataFrame) -> Flags:
     if "row_id" in rows and "row_id" in quarantined:
         pairs = pd.MultiIndex.from_frame(quarantined.loc[single, ["fingerprint", "row_id"]])
         listed |= pd.MultiIndex.from_frame(rows[["fingerprint", "row_id"]]).isin(pairs)
-    return listed
+    return np.asarray(listed)
 
 
 def write_quarantine(path: Path, frame: pd.DataFrame) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from assay.arrays import Doubles, Flags, Integers
-from assay.data.dataset import ANOMALY, NORMAL, RowSet, fingerprints, number_copies, row_keys
+from assay.data.dataset import ANOMALY, NORMAL, SCHEME, RowSet, fingerprints, number_copies, row_keys
 from assay.data.quarantine import is_listed
 from assay.errors import DataError
 
@@ -53,7 +53,12 @@ def uniform_hashes(keys: Iterable[str], salt: str) -> Doubles:
 
 
 def split_rows(
-    data: RowSet, columns: tuple[str, ...], *, seed: int, quarantined: pd.DataFrame | None = None
+    data: RowSet,
+    columns: tuple[str, ...],
+    *,
+    seed: int,
+    quarantined: pd.DataFrame | None = None,
+    scheme: int = SCHEME,
 ) -> dict[str, RowSet]:
     """Assign one role to every row, as independent of the other rows as possible.
 
@@ -84,6 +89,8 @@ def split_rows(
     seed : int
     quarantined : DataFrame, optional
         Rows that must not be used, as `assay.data.quarantine.read_quarantine` returns them.
+    scheme : {1, 2}
+        Scheme of the fingerprints that decide roles (`assay.data.dataset.fingerprints`).
 
     Returns
     -------
@@ -98,7 +105,7 @@ def split_rows(
     DataError
         Some rows have a time and others do not.
     """
-    prints = fingerprints(data.features, columns)
+    prints = fingerprints(data.features, columns, scheme=scheme)
     copies = data.rows["copy"] if "copy" in data.rows else number_copies(prints)
     marked = RowSet(data.features, data.rows.assign(copy=copies, fingerprint=prints))
     timed = (data.rows["time"] != "").to_numpy(dtype=bool)

@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 
 from assay.arrays import Flags
-from assay.data.dataset import fingerprints, read_dataset, row_keys
+from assay.data.dataset import read_card, read_dataset, row_keys
 from assay.data.quarantine import EVERY_COPY, is_listed, quarantine_path, read_quarantine, write_quarantine
 from assay.errors import ConfigError, DataError
 from assay.hashing import hash_file
 from assay.ledger.ledger import Ledger, open_ledger
-from assay.ledger.query import ID, PRINT, RowQuery, read_query
+from assay.ledger.query import ID, PRINT, RowQuery
 from assay.ledger.rows import target_fingerprints
-from assay.ledger.who_saw import Answer, answer_query, find, layouts_of
+from assay.ledger.who_saw import Answer, answer_query, find, query_of
 from assay.project.layout import Project
 
 
@@ -81,14 +81,15 @@ class Quarantine:
 
 def quarantine(
     project: Project,
-    path: Path,
+    path: Path | None = None,
     *,
     why: str,
+    batch: str | None = None,
     dataset: str | None = None,
     lift: bool = False,
     content: bool = False,
 ) -> Quarantine:
-    """Exclude the rows of a file from every later run of a dataset, or lift the exclusion.
+    """Exclude the rows of a file or of a batch from every later run of a dataset, or lift the exclusion.
 
     A row is told by its id, and by its content too if the file holds it; its copies stay in use. With `content` all
     rows of equal content are excluded, later ones too, and healthy rows that happen to be equal: no false-positive rate
@@ -108,9 +109,10 @@ def quarantine(
     if not why.strip():
         raise ConfigError("--why is empty; give the reason, which is recorded")
     ledger = open_ledger(project)
-    query = read_query(path, layouts_of(ledger), dataset=dataset, content=content)
+    query = query_of(ledger, path, batch=batch, dataset=dataset, content=content)
     current_rows = _data_now(project.root, [dataset] if dataset else query.datasets)
     name = dataset or _the_dataset(ledger, query, current_rows)
+    query = _by_scheme_of(project.root, name, query)
     data = current_rows.get(name, _NO_ROWS)
     listed_before = read_quarantine(quarantine_path(project.root, name))
     notes: list[str] = []
@@ -139,6 +141,13 @@ def quarantine(
         share=others / max(1, len(data) - n_named),
         seen=seen,
     )
+
+
+def _by_scheme_of(root: Path, name: str, query: RowQuery) -> RowQuery:
+    """Return the query without fingerprints of another scheme than that of a dataset in ``data/``."""
+    if not (root / "data" / name / "card.json").is_file():
+        return query
+    return replace(query, keys=query.keys[query.keys["scheme"].isin((0, read_card(root / "data" / name).scheme))])
 
 
 def _write(project: Project, name: str, new_entries: pd.DataFrame, *, why: str, lift: bool) -> tuple[int, int]:
@@ -184,7 +193,7 @@ def _data_now(root: Path, names: list[str]) -> dict[str, pd.DataFrame]:
         if names and card.parent.name not in names:
             continue
         dataset = read_dataset(card.parent)
-        prints = fingerprints(dataset.data.features, dataset.card.columns)
+        prints = dataset.card.fingerprints(dataset.data.features)
         rows = dataset.data.rows.assign(fingerprint=prints, copy=dataset.data.rows["copy"].astype("str"))
         datasets[dataset.card.name] = rows[list(_NO_ROWS)]
     return datasets

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from assay.arrays import Flags, Texts
-from assay.data.dataset import FINGERPRINT_PATTERN, fingerprints
+from assay.data.batches import batch_rows
+from assay.data.dataset import FINGERPRINT_PATTERN, FIRST_SCHEME, SCHEME, fingerprints, read_dataset
 from assay.data.files import features_of, read_frame, texts_of
 from assay.errors import DataError
 from assay.ledger.rows import INJECTED
@@ -41,12 +42,15 @@ class RowQuery:
         What the rows are matched by.
     n_rows : int
     keys : DataFrame
-        ``place`` (of the row in the file, from 0), ``dataset`` (None: any) and ``key``: the row id, or the fingerprint
-        in hex. A row has several keys where several layouts fit. Where rows are matched by id and the file also tells
-        their content, ``fingerprint``: the row must have it too.
+        ``place`` (of the row in the file, from 0), ``dataset`` (None: any), ``key``: the row id, or the fingerprint in
+        hex, and ``scheme``: that of a fingerprint computed here, else 0. A row has several keys where several layouts
+        fit, and by content one of each scheme, since runs and scorers may know it by either. Where rows are matched by
+        id and the file also tells their content, ``fingerprint``: the row must have it too.
     row_ids : ndarray of str, shape (n_rows,)
         Ids in the file, "" where there are none.
     notes : tuple of str
+    batch : str or None
+        The batch that the rows are, where they are not those of a file.
     """
 
     path: Path
@@ -55,6 +59,12 @@ class RowQuery:
     keys: pd.DataFrame
     row_ids: Texts
     notes: tuple[str, ...]
+    batch: str | None = None
+
+    @property
+    def argument(self) -> str:
+        """The rows as an argument of a command."""
+        return str(self.path) if self.batch is None else f"--batch {self.batch}"
 
     @property
     def datasets(self) -> list[str]:
@@ -129,6 +139,27 @@ def _with_ids(query: RowQuery, datasets: Sequence[str]) -> RowQuery:
     return replace(query, by=ID, keys=keys)
 
 
+def query_of_batch(root: Path, batch: str, *, dataset: str | None = None) -> RowQuery:
+    """Return the rows of a batch of a dataset in ``data/``, matched by row id; also of a batch that was dropped.
+
+    Raises
+    ------
+    DataError
+        No dataset, or more than one, has or had the batch.
+    """
+    found = {}
+    for card in sorted((root / "data").glob("*/card.json")):
+        if dataset in (None, card.parent.name) and len(rows := batch_rows(read_dataset(card.parent), batch)):
+            found[card.parent.name] = rows
+    if len(found) != 1:
+        problem = f"is in {' and '.join(found)}; name one with --dataset" if found else "is in no dataset here"
+        raise DataError(f"batch {batch!r} {problem}; `assay data log` lists batches")
+    ((name, rows),) = found.items()
+    ids = rows["row_id"].to_numpy(dtype=object)
+    keys = pd.DataFrame({"place": np.arange(len(ids)), "dataset": name, "scheme": 0, "key": ids})
+    return RowQuery(Path(f"batch {batch}"), ID, len(ids), keys, ids, (), batch)
+
+
 def _as_written(path: Path, frame: pd.DataFrame, columns: set[str]) -> pd.DataFrame:
     """Read the frame again as texts if `columns`, which are features of other datasets, were read as numbers."""
     return read_frame(path, (), texts=[*map(str, frame.columns)]) if columns else frame
@@ -157,7 +188,7 @@ def _by_fingerprint(path: Path, frame: pd.DataFrame, dataset: str | None) -> Row
     for number, text in enumerate(prints):
         if not FINGERPRINT_PATTERN.fullmatch(text):
             raise DataError(f"{path.name}, row {number}: {text!r} is not a fingerprint (32 hex digits); correct it")
-    keys = pd.DataFrame({"place": np.arange(len(frame)), "dataset": dataset, "key": prints})
+    keys = pd.DataFrame({"place": np.arange(len(frame)), "dataset": dataset, "scheme": 0, "key": prints})
     notes: tuple[str, ...] = ()
     if SUSPECT in frame.columns:
         marked = _marked(path, frame)
@@ -192,10 +223,12 @@ def _by_content(path: Path, frame: pd.DataFrame, fits: list[Layout]) -> RowQuery
             {
                 "place": np.arange(len(frame)),
                 "dataset": layout.dataset,
-                "key": fingerprints(features_of(frame, layout.columns), layout.columns).astype(object),
+                "scheme": scheme,
+                "key": fingerprints(features_of(frame, layout.columns), layout.columns, scheme=scheme).astype(object),
             }
         )
         for layout in fits
+        for scheme in (SCHEME, FIRST_SCHEME)
     ]
     keys = pd.concat(parts, ignore_index=True).drop_duplicates()
     id_column = next(filter(None, (_id_column(layout, list(map(str, frame.columns))) for layout in fits)), ID)
@@ -205,7 +238,7 @@ def _by_content(path: Path, frame: pd.DataFrame, fits: list[Layout]) -> RowQuery
 
 def _by_id(path: Path, frame: pd.DataFrame, id_columns: dict[str, str]) -> RowQuery:
     parts = [
-        pd.DataFrame({"place": np.arange(len(frame)), "dataset": name, "key": texts_of(frame[column])})
+        pd.DataFrame({"place": np.arange(len(frame)), "dataset": name, "scheme": 0, "key": texts_of(frame[column])})
         for name, column in id_columns.items()
     ]
     column = next(iter(id_columns.values()))

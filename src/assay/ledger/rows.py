@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from assay.arrays import Texts
-from assay.data.dataset import fingerprints, read_card
+from assay.data.dataset import read_card
 from assay.data.target import read_target, target_path
 from assay.errors import DataError, LedgerError, TamperedError
 from assay.eventlog import EventLog
@@ -115,8 +115,8 @@ def key_of(metadata: Mapping[str, Any]) -> tuple[str | None, ...]:
 def target_fingerprints(root: Path, name: str) -> Texts:
     """Return the contents of a dataset's target rows, shape (n,); empty for a file that calibration will refuse."""
     try:
-        columns = read_card(root / "data" / name).columns
-        return fingerprints(read_target(target_path(root, name), columns), columns).astype(object)
+        card = read_card(root / "data" / name)
+        return card.fingerprints(read_target(target_path(root, name), card.columns)).astype(object)
     except DataError:
         return np.empty(0, dtype=object)
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assay.data.dataset import fingerprints, read_card, read_dataset
+from assay.data.dataset import read_card, read_dataset
+from assay.errors import DataError
 from assay.ledger.ledger import CARRIED_ROWS, FROM_SCORER, Ledger, Row, open_ledger, quoted
-from assay.ledger.query import ID, Layout, RowQuery, read_query
+from assay.ledger.query import ID, Layout, RowQuery, query_of_batch, read_query
 from assay.ledger.rows import INJECTED, USES, as_uuids
 from assay.pipeline.rows import LABELLED
 from assay.project.layout import Project
@@ -73,7 +74,7 @@ class Answer:
             lines += ["", *_aligned([_RUN_HEAD, *map(_run_cells, self.runs)])]
         lines += ["", *(f"note: {note}" for note in self.notes)] if self.notes else []
         if self.learned and advice:
-            lines += ["", f"to exclude the rows: assay audit quarantine {query.path} --why WHY"]
+            lines += ["", f"to exclude the rows: assay audit quarantine {query.argument} --why WHY"]
             lines += [f"to retrain:          {command}" for command in self.commands]
         return lines
 
@@ -94,20 +95,40 @@ class Answer:
         }
 
 
-def who_saw(project: Project, path: Path, *, dataset: str | None = None, content: bool = False) -> Answer:
-    """Find every run and scorer in the ledger that used the rows of a file.
+def who_saw(
+    project: Project,
+    path: Path | None = None,
+    *,
+    batch: str | None = None,
+    dataset: str | None = None,
+    content: bool = False,
+) -> Answer:
+    """Find every run and scorer in the ledger that used the rows of a file, or of a batch.
 
     With `content`, or where the file has no row ids, these are all rows of equal content; see `read_query`.
 
     Raises
     ------
     DataError
-        The file cannot be used.
+        The file cannot be used, there is no such batch, or not exactly one of the two is given.
     LedgerError
         A newer version of Assay wrote the ledger.
     """
     ledger = open_ledger(project)
-    return answer_query(ledger, read_query(path, layouts_of(ledger), dataset=dataset, content=content), dataset)
+    query = query_of(ledger, path, batch=batch, dataset=dataset, content=content)
+    return answer_query(ledger, query, dataset)
+
+
+def query_of(ledger: Ledger, path: Path | None, *, batch: str | None, dataset: str | None, content: bool) -> RowQuery:
+    """Return the rows of a file or of a batch; raise `DataError` unless one of them is given."""
+    if (path is None) == (batch is None):
+        raise DataError("give either a file of rows or a batch (--batch ID)")
+    if path is not None:
+        return read_query(path, layouts_of(ledger), dataset=dataset, content=content)
+    assert batch is not None
+    if content:
+        raise DataError("--content is for files; a batch is told by the ids of its rows")
+    return query_of_batch(ledger.root, batch, dataset=dataset)
 
 
 def layouts_of(ledger: Ledger) -> list[Layout]:
@@ -232,7 +253,10 @@ def _find_in_lists(connection: duckdb.DuckDBPyConnection, root: Path, query: Row
 
 
 def contents_now(root: Path, query: RowQuery) -> pd.DataFrame:
-    """Return ``dataset``, ``key``, ``fingerprint`` and ``copy`` of the rows with the query's ids in ``data/`` now."""
+    """Return ``dataset``, ``key``, ``fingerprint`` and ``copy`` of the rows with the query's ids.
+
+    Those in ``data/`` now, and those that left it with a batch.
+    """
     import pandas as pd
 
     parts = [pd.DataFrame({"dataset": [], "key": [], "fingerprint": []}, dtype="str").assign(copy=0)]
@@ -241,9 +265,12 @@ def contents_now(root: Path, query: RowQuery) -> pd.DataFrame:
             dataset = read_dataset(root / "data" / name)
             ids = query.keys.loc[query.keys["dataset"] == name, "key"]
             rows = dataset.data.take(dataset.data.rows["row_id"].isin(ids).to_numpy(dtype=bool))
-            prints = fingerprints(rows.features, dataset.card.columns)
+            prints = dataset.card.fingerprints(rows.features)
             now = {"key": rows.rows["row_id"], "fingerprint": prints, "copy": rows.rows["copy"]}
             parts.append(pd.DataFrame(now).assign(dataset=name))
+            if dataset.dropped is not None:
+                gone = dataset.dropped[dataset.dropped["row_id"].isin(ids)].rename(columns={"row_id": "key"})
+                parts.append(gone[["key", "fingerprint", "copy"]].assign(dataset=name))
     return pd.concat(parts, ignore_index=True)
 
 

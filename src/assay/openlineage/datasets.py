@@ -131,10 +131,11 @@ def contamination(plan: dict[str, Any], level: str) -> AssayContaminationDataset
 def _schema(card: Card, path: Path) -> schema_dataset.SchemaDatasetFacet:
     """Fields of rows: one for each feature, or a single one for rows with a shape; then those of rows.csv."""
     shape = card.modality.shape
+    number = np.load(path / "features.npy", mmap_mode="r", allow_pickle=False).dtype.name
     if shape is None:
-        fields = [Field(name, "float32", fields=None) for name in card.columns]
+        fields = [Field(name, number, fields=None) for name in card.columns]
     else:
-        fields = [Field("features", f"float32[{shape[0]},{shape[1]}]", description=card.modality.name, fields=None)]
+        fields = [Field("features", f"{number}[{shape[0]},{shape[1]}]", description=card.modality.name, fields=None)]
     with (path / "rows.csv").open(encoding="utf-8") as stream:
         row_columns = stream.readline().strip().split(",")
     return schema_dataset.SchemaDatasetFacet(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from assay.arrays import Singles
+from assay.arrays import Doubles
 from assay.data.dataset import Card, RowSet, read_card, read_rows, row_keys
 from assay.errors import ConfigError, DataError
 from assay.names import Choice
@@ -146,7 +146,7 @@ class _Level:
         trained: Path,
         adapt: RowSet,
         reference: RowSet,
-        target: Singles,
+        target: Doubles,
         method: str,
         seed: int,
     ) -> None:

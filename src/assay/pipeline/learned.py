@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from assay.arrays import Flags
-from assay.data.dataset import RowSet, fingerprints, row_keys
+from assay.data.dataset import Card, RowSet, by_either_scheme, row_keys
 from assay.errors import ScorerError
 from assay.parts import Array, read_arrays
 
@@ -19,7 +19,7 @@ LEARNED_ROWS = "rows.safetensors"
 _COPY = ".copy"
 
 
-def packed_rows(use: str, data: RowSet, columns: tuple[str, ...]) -> dict[str, Array]:
+def packed_rows(use: str, data: RowSet, card: Card) -> dict[str, Array]:
     """Return rows as arrays, sorted by content and copy.
 
     Returns
@@ -27,7 +27,7 @@ def packed_rows(use: str, data: RowSet, columns: tuple[str, ...]) -> dict[str, A
     dict
         ``<use>``: fingerprints, uint8 of shape (n, 16); ``<use>.copy``: int64 of shape (n,).
     """
-    digests = (bytes.fromhex(str(text)) for text in fingerprints(data.features, columns))
+    digests = (bytes.fromhex(str(text)) for text in card.fingerprints(data.features))
     rows = sorted(zip(digests, data.rows["copy"].tolist(), strict=True))
     packed = np.frombuffer(b"".join(digest for digest, _ in rows), dtype=np.uint8).reshape(len(rows), 16)
     return {use: packed, f"{use}{_COPY}": np.array([copy for _, copy in rows], dtype=np.int64)}
@@ -74,10 +74,15 @@ def uses_learned(path: Path) -> set[str]:
 def is_learned(learned: pd.DataFrame, rows: pd.DataFrame) -> Flags:
     """Return which rows, with the columns ``fingerprint`` and ``copy``, a scorer has learned from; shape (n,).
 
-    Where its list does not tell copies apart, these are all rows whose content it holds.
+    Where its list does not tell copies apart, these are all rows whose content it holds. Fingerprints of either scheme
+    match, where `rows` have both.
     """
     import pandas as pd
 
-    if "copy" not in learned:
-        return rows["fingerprint"].isin(learned["fingerprint"]).to_numpy(dtype=bool)
-    return pd.Series(row_keys(rows)).isin(row_keys(learned)).to_numpy(dtype=bool)
+    found = np.zeros(len(rows), dtype=np.bool_)
+    for known in by_either_scheme(rows):
+        if "copy" in learned:
+            found |= pd.Series(row_keys(known)).isin(row_keys(learned)).to_numpy(dtype=bool)
+        else:
+            found |= known["fingerprint"].isin(learned["fingerprint"]).to_numpy(dtype=bool)
+    return found

@@ -84,7 +84,7 @@ def package(
     }
     learned: dict[str, Any] = {}
     for use, folder in learned_from.items():
-        learned |= packed_rows(use, read_rows(folder), card.columns)
+        learned |= packed_rows(use, read_rows(folder), card)
     extra: dict[str, Any] = {f"lineage/{stage}.json": path.read_bytes() for stage, path in records.items()}
     version = write_scorer(out, head, parts, {**extra, LEARNED_ROWS: learned})
     return Made(out / version, {"scorer": f"{card.name}:{version}"})

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from assay.data.dataset import ANOMALY, read_card, read_dataset, read_rows, write_rows
+from assay.data.dataset import (
+    ANOMALY,
+    FIRST_SCHEME,
+    OTHER_PRINT,
+    SCHEME,
+    read_card,
+    read_dataset,
+    read_rows,
+    write_rows,
+)
 from assay.errors import StageError
 from assay.parts import read_json, write_json
 from assay.pipeline.made import Made
@@ -38,8 +47,10 @@ def split(out: Path, *, data: Path, quarantine: Path, seed: int, source: str) ->
 
     dataset = read_dataset(data)
     card = dataset.card
+    other = card.fingerprints(dataset.data.features, FIRST_SCHEME if card.scheme == SCHEME else SCHEME)
+    dataset.data.rows[OTHER_PRINT] = other
     listed = read_quarantine(quarantine)
-    parts = split_rows(dataset.data, card.columns, seed=seed, quarantined=listed)
+    parts = split_rows(dataset.data, card.columns, seed=seed, quarantined=listed, scheme=card.scheme)
     barred = {} if listed.empty else {"quarantined": len(parts[EXCLUDED])}
     kind = evidence(parts)
     contents = len({mark for part in parts.values() for mark in part.rows["fingerprint"]})
@@ -65,6 +76,7 @@ def split(out: Path, *, data: Path, quarantine: Path, seed: int, source: str) ->
                 seed=1_000 * (seed + 1) + offset,
                 columns=card.columns,
                 modality=card.modality,
+                scheme=card.scheme,
             )
             write_rows(out / role / "probes", probes)
     unit = "time" if (dataset.data.rows["time"] != "").any() else "row"
@@ -116,6 +128,7 @@ def contaminate(
         seed=seed,
         columns=dataset_card.columns,
         modality=dataset_card.modality,
+        scheme=dataset_card.scheme,
     )
     unknown = int((clean.labels == -1).sum())
     plan = []

@@ -10,7 +10,7 @@ import pandas as pd
 
 from assay.arrays import Singles
 from assay.calibration.calibrators.conformal import row_count, rows_needed
-from assay.data.dataset import RowSet, fingerprints, row_keys
+from assay.data.dataset import RowSet, row_keys
 from assay.data.quarantine import is_listed
 from assay.data.splitting import MIN_LABELLED
 from assay.errors import AssayError
@@ -77,7 +77,7 @@ def judge(
                 f"the champion {current.tag} has learned from {of_current} quarantined rows, this scorer from none",
             )
     normals, anomalies, evidence = evidence_rows(selection)
-    normals, anomalies = (unseen(rows, candidate, learned) for rows in (normals, anomalies))
+    normals, anomalies = (unseen(rows, learned) for rows in (normals, anomalies))
     noun = "synthetic probes" if evidence == "probes" else "anomalies"
     return _judge_by_power(candidate, current, normals, anomalies, noun, eps=eps, seed=seed)
 
@@ -109,9 +109,9 @@ def _judge_by_power(
     return Verdict(False, f"{comparison}: below the champion {current.tag}, which stays")
 
 
-def unseen(data: RowSet, scorer: Scorer, learned: Sequence[pd.DataFrame]) -> RowSet:
+def unseen(data: RowSet, learned: Sequence[pd.DataFrame]) -> RowSet:
     """Return the rows that none of the lists holds; other copies of a row that one holds are kept."""
-    rows = data.rows.assign(fingerprint=fingerprints(data.features, scorer.columns))
+    rows = data.rows
     for listed in learned:
         rows = rows[~is_learned(listed, rows)]
     return data.take(rows.index.to_numpy())

@@ -72,6 +72,21 @@ def test_an_answer_whose_score_is_no_number_stays_and_comes_last(tmp_path):
     assert answers[["row_id", "label"]].to_numpy().tolist() == [["r-3", ""], ["r-1", "1"], ["r-2", "0"]]
 
 
+def test_answers_are_found_by_fingerprints_of_either_scheme(tmp_path):
+    path = tmp_path / "x.csv"
+    write_questions(path, ask((1, 3), (2, 2)))
+    fill(path, r1="1", r2="0")
+    rows = ask((1, 0), (2, 0)).assign(fingerprint=PRINTS[6:8], other_fingerprint=PRINTS[1:3])
+    labels, purposes = align(read_answers(path), rows)
+    assert labels.tolist() == [1, 0]
+    assert purposes.tolist() == ["trim", "trim"]
+    labels, purposes = align(read_answers(path), rows.drop(columns="other_fingerprint"))
+    assert labels.tolist() == [-1, -1]
+    assert purposes.tolist() == ["", ""]
+    written = write_questions(path, rows)
+    assert written.loc[written["fingerprint"].isin(PRINTS[6:8]), "label"].tolist() == ["1", "0"]
+
+
 def test_an_answer_is_about_one_row_and_not_about_its_copies(tmp_path):
     path = tmp_path / "x.csv"
     write_questions(path, ask((1, 3)))
