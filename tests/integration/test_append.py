@@ -151,3 +151,28 @@ def test_a_dataset_keeps_the_scheme_of_its_fingerprints(clinic: Checkout) -> Non
     again = read_dataset(folder)
     assert again.card.scheme == 1
     assert pd.Series(again.card.fingerprints(again.data.features)).is_unique
+
+
+def test_who_saw_and_quarantine_take_a_batch(clinic: Checkout) -> None:
+    root = clinic.root
+    (arrival,) = read_card(root / "data/breast_cancer").batches
+    seen = json.loads(clinic.assay("audit", "who-saw", "--batch", arrival.batch, "--json").stdout)
+    assert (seen["rows"], seen["known"], seen["datasets"]) == (569, 569, ["breast_cancer"])
+    assert sum(use["rows"] for use in seen["scorers"][0]["uses"].values()) > 300
+    part(clinic, 400, 500)
+    clinic.assay("ingest", "--append", "more.csv", "--name", "clinic", "--batch", "may")
+    barred = json.loads(clinic.assay("audit", "quarantine", "--batch", "may", "--why", "wrong sensor", "--json").stdout)
+    assert (barred["dataset"], barred["changed"], barred["in_data"]) == ("clinic", 100, 100)
+    now = roles(clinic)
+    assert {row for row, role in now.items() if role == "excluded"} == {f"0{i}" for i in range(400, 500)}
+    clinic.assay("data", "drop", "may", "--name", "clinic")
+    gone = json.loads(clinic.assay("audit", "who-saw", "--batch", "may", "--json").stdout)
+    assert (gone["rows"], gone["datasets"]) == (100, ["clinic"])
+    lifted = clinic.assay("audit", "quarantine", "--batch", "may", "--why", "it was right", "--lift", "--json").stdout
+    assert json.loads(lifted)["changed"] == 100
+    for arguments, words in (
+        (("who-saw",), "give either a file of rows or a batch"),
+        (("who-saw", "more.csv", "--batch", "may"), "give either a file of rows or a batch"),
+        (("who-saw", "--batch", "june"), "batch 'june' is in no dataset here"),
+    ):
+        assert words in clinic.assay("audit", *arguments, code=2).stderr

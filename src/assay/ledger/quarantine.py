@@ -111,7 +111,7 @@ def quarantine(
     ledger = open_ledger(project)
     query = query_of(ledger, path, batch=batch, dataset=dataset, content=content)
     current_rows = _data_now(project.root, [dataset] if dataset else query.datasets)
-    name = dataset or _the_dataset(ledger, query, current_rows)
+    name = dataset or (query.datasets[0] if batch else _the_dataset(ledger, query, current_rows))
     query = _by_scheme_of(project.root, name, query)
     data = current_rows.get(name, _NO_ROWS)
     listed_before = read_quarantine(quarantine_path(project.root, name))
@@ -119,7 +119,7 @@ def quarantine(
     if content:
         entries = _contents(query, name, data)
     elif query.by == ID:
-        entries, notes = _rows_by_id(ledger, query, name, data)
+        entries, notes = _rows_by_id(ledger, query, name, pd.concat([data, _dropped(project.root, name)]))
     else:
         entries = _rows_by_content(query, name, listed_before if lift else data)
     if not lift and (count := int(entries["fingerprint"].isin(target_fingerprints(project.root, name)).sum())):
@@ -199,6 +199,13 @@ def _data_now(root: Path, names: list[str]) -> dict[str, pd.DataFrame]:
     return datasets
 
 
+def _dropped(root: Path, name: str) -> pd.DataFrame:
+    """Return what an entry tells of every row that left a dataset in ``data/`` with its batch."""
+    folder = root / "data" / name
+    dropped = read_dataset(folder).dropped if (folder / "card.json").is_file() else None
+    return _NO_ROWS if dropped is None else dropped.assign(copy=dropped["copy"].astype("str"))[list(_NO_ROWS)]
+
+
 def _the_dataset(ledger: Ledger, query: RowQuery, current_rows: dict[str, pd.DataFrame]) -> str:
     """Return the one dataset that the rows belong to."""
     names = set(query.datasets)
@@ -255,8 +262,8 @@ def _rows_by_id(
 ) -> tuple[pd.DataFrame, list[str]]:
     """Return the entries of the queried rows, and notes.
 
-    A row id stands for its content and copy in ``data/`` now, or else for those when a run used it. Runs of before did
-    not keep the number of the copy; such rows are listed by content.
+    A row id stands for its content and copy in ``data/`` now, or when its batch was dropped, or else for those when a
+    run used it. Runs of before did not keep the number of the copy; such rows are listed by content.
     """
     keys = query.keys[query.keys["dataset"] == name]
     entries = current_rows[_named(keys, current_rows)]

@@ -65,6 +65,23 @@ def test_a_scorer_of_schema_1_still_says_what_it_said(scorer: Scorer) -> None:
     assert scorer.tag == f"breast_cancer:{PACKED.name}"
 
 
+@pytest.mark.parametrize("schema", [1, 2])
+def test_scorers_of_schemas_1_and_2_cast_to_float32_before_anything_else(schema: int) -> None:
+    """Scores and p-values, randomised ties included, are those of the cast rows to the last bit."""
+    (packed,) = (path.parent for path in FROZEN.parent.glob(f"scorer-{schema}/*/scorer.json"))
+    expected, scorer = read_json(packed.parent / "expected.json"), load_scorer(packed)
+    rows = pd.DataFrame(expected["rows"]) if schema == 2 else frame()
+    category = None if scorer.category_column is None else rows[scorer.category_column].tolist()
+    features = rows[list(scorer.columns)].to_numpy(dtype=np.float64)
+    fine = features * (1 + 2.0**-40)
+    cast = fine.astype(np.float32)
+    assert (cast != fine).any()
+    assert scorer.function.scaler.precision == "float32"
+    np.testing.assert_array_equal(scorer.decision_function(fine), scorer.decision_function(cast))
+    np.testing.assert_array_equal(scorer.p_values(fine, category), scorer.p_values(cast, category))
+    np.testing.assert_array_equal(scorer.p_values(cast.astype(np.float64), category), expected["p_values"])
+
+
 def test_types_of_what_a_scorer_says(scorer: Scorer) -> None:
     assert scorer.decision_function(ROWS).dtype == np.float32
     assert scorer.p_values(ROWS).dtype == np.float64
