@@ -37,8 +37,8 @@ select: {seed: 0}
 
 DATA_DVC = """\
 outs:
-- md5: bfbfaf769c95dee30ab662eb16434c14.dir
-  size: 573034
+- md5: 96efd3badb3ffba47ee9c8af354abe5f.dir
+  size: 1137444
   nfiles: 6
   hash: md5
   path: data

@@ -21,6 +21,11 @@ def learned_rows(folder: Path) -> dict[str, Array]:
     return read_arrays(rows)
 
 
+def without_first(rows: Mapping[str, Array], n: int) -> dict[str, Array]:
+    """Return a list of rows without the first n of use train."""
+    return {use: packed[n:] if use.startswith("train") else packed for use, packed in rows.items()}
+
+
 def restate(
     folder: Path,
     *,

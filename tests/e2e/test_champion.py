@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from tests.conftest import Checkout
-from tests.sealing import learned_rows, reseal, restate
+from tests.sealing import learned_rows, reseal, restate, without_first
 
 from assay.data.dataset import RowSet, read_rows, write_rows
 from assay.data.quarantine import write_quarantine
 from assay.parts import read_arrays, write_arrays
+from assay.pipeline.learned import learned_by
 from assay.project.scorers import Packaged, find_packaged
 from assay.release.champion import judge
 from assay.scorer.statement import copy_scorer, read_statement, statement_ids
@@ -43,8 +44,7 @@ def blunted(scorer: Packaged, into: Path, *, without: int = 0) -> Packaged:
     scale = next(name for name in arrays if "scale" in name)
     arrays[scale] = arrays[scale] * np.logspace(0, 9, arrays[scale].size).reshape(arrays[scale].shape)
     write_arrays(folder / "scaler.safetensors", arrays)
-    seen = learned_rows(folder)
-    return find_packaged(reseal(folder, rows={**seen, "train": seen["train"][without:]}))
+    return find_packaged(reseal(folder, rows=without_first(learned_rows(folder), without)))
 
 
 def test_equal_power_is_enough(scorer: Packaged, selection: Path) -> None:
@@ -79,20 +79,24 @@ def test_a_champion_that_learned_from_quarantined_rows_gives_way(
     scorer: Packaged, selection: Path, tmp_path: Path
 ) -> None:
     worse = blunted(scorer, tmp_path, without=3)
-    marks = [row.tobytes().hex() for row in learned_rows(scorer.folder)["train"][:4]]
-    verdict = judge(worse, scorer, selection, eps=0.05, seed=0, quarantined=frozenset(marks[:3]))
+    learned = learned_by(scorer.statement)
+    rows = learned[learned["use"] == "train"].astype({"copy": "str"})[:4]
+    verdict = judge(worse, scorer, selection, eps=0.05, seed=0, quarantined=rows[:3])
     assert verdict.promote
     assert "has learned from 3 quarantined rows" in verdict.reason
-    both = judge(worse, scorer, selection, eps=0.05, seed=0, quarantined=frozenset(marks))
-    assert not both.promote
+    copies = rows.assign(copy=(rows["copy"].astype(int) + 1).astype("str"))
+    for quarantined in (rows, copies):
+        both = judge(worse, scorer, selection, eps=0.05, seed=0, quarantined=quarantined)
+        assert not both.promote
     assert "power" in both.reason
 
 
 def test_a_champion_is_clean_by_another_statement(scorer: Packaged, selection: Path, tmp_path: Path) -> None:
     """The same function came of rows without the quarantined ones, so that these have no part in it."""
     worse, seen = blunted(scorer, tmp_path, without=3), learned_rows(scorer.folder)
-    marks = frozenset(row.tobytes().hex() for row in seen["train"][:3])
-    statement = restate(scorer.folder, rows={**seen, "train": seen["train"][3:]})
+    learned = learned_by(scorer.statement)
+    marks = learned[learned["use"] == "train"].astype({"copy": "str"})[:3]
+    statement = restate(scorer.folder, rows=without_first(seen, 3))
     others = [read_statement(scorer.folder, each) for each in statement_ids(scorer.folder)]
     assert len(others) == 2
     verdict = judge(worse, scorer, selection, eps=0.05, seed=0, quarantined=marks, others=others)
@@ -185,11 +189,18 @@ def test_a_champion_that_is_clean_by_a_newer_statement_is_deployed_by_that(
     """A run without the quarantined row made the same scorer, so that the row has no part in it."""
     bad, seen = np.arange(16, dtype=np.uint8)[None], learned_rows(scorer.folder)
     folder = Path(shutil.copytree(scorer.folder, tmp_path / scorer.folder.name))
-    statement = restate(folder, rows={**seen, "train": np.concatenate([seen["train"], bad])})
+    more = {"train": np.concatenate([seen["train"], bad]), "train.copy": np.append(seen["train.copy"], 0)}
+    statement = restate(folder, rows={**seen, **more})
     stored = finished.root / ".bentoml/models/breast_cancer" / f"{folder.name}-{statement}"
     copy_scorer(folder, stored, [statement])
     finished.assay("promote", f"breast_cancer:{folder.name}-{statement}", "--why", "as if it had learned from the row")
-    entry = {"fingerprint": bad.tobytes().hex(), "row_id": "", "why": "bad", "when": "2026-01-01T00:00:00+00:00"}
+    entry = {
+        "fingerprint": bad.tobytes().hex(),
+        "copy": "0",
+        "row_id": "",
+        "why": "bad",
+        "when": "2026-01-01T00:00:00+00:00",
+    }
     write_quarantine(finished.root / "quarantine/breast_cancer.csv", pd.DataFrame([entry], dtype="str"))
     (listed,) = json.loads(finished.assay("scorers", "--json").stdout)
     assert (listed["statement"], listed["quarantined"]) == (statement, {"train": 1})

@@ -71,11 +71,15 @@ def test_its_history_answers(old_project: Checkout) -> None:
     assert "kde+none at level-0" in shown
 
 
-def test_it_retrains_to_the_same_scorer_but_for_the_code_on_record(old_project: Checkout) -> None:
+def test_it_retrains_on_roles_of_today_by_the_same_settings(old_project: Checkout) -> None:
+    """Roles changed once, so that other rows are trained on; the rows of its data are numbered when they are read."""
     before = read_json(old_project.root / "work/scorers/machines/c4b902f85406/scorer.json")
     old_project.assay("run")
     (made,) = old_project.root.glob("work/scorers/machines/*/scorer.json")
     after = read_json(made)
-    assert after["parts"] == before["parts"]
+    assert after["parts"].keys() == before["parts"].keys()
     assert after["columns"] == before["columns"]
+    rows = {path.parent.name: pd.read_csv(path) for path in old_project.root.glob("work/machines/split/*/rows.csv")}
+    assert set(rows) == {"train", "pool", "adapt", "calibration", "selection", "gate", "test", "excluded"}
+    assert all("copy" in table for table in rows.values())
     old_project.assay("audit", "verify", f"machines:{made.parent.name}")

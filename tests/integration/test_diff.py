@@ -68,7 +68,9 @@ def test_rows_and_code(finished: Checkout) -> None:
     def edit(records: dict[str, Any]) -> None:
         records["train"]["code"] |= {"src/assay/parts.py": "0" * 64, "src/assay/new.py": "0" * 64}
 
-    changed = {**arrays, "train": arrays["train"][2:], "calibration": arrays["train"][:1]}
+    changed = {**arrays}
+    for part in ("", ".copy"):
+        changed |= {f"train{part}": arrays[f"train{part}"][2:], f"calibration{part}": arrays[f"train{part}"][:1]}
     before, after = read_statement(folder).tag, restate(folder, records=edit, rows=changed)
     found = compare_scorers(Project(finished.root), before, f"{NAME}:{folder.name}-{after}")
     assert found.same_scorer
@@ -93,7 +95,7 @@ def test_labelled_rows_are_named_too(tmp_path: Path) -> None:
     arrays = learned_rows(folder)
     prints = np.frombuffer(bytes.fromhex("".join(rows["fingerprint"])), dtype=np.uint8).reshape(-1, 16)
     before = read_statement(folder).tag
-    after = restate(folder, rows={**arrays, "labelled": prints})
+    after = restate(folder, rows={**arrays, "labelled": prints, "labelled.copy": rows["copy"].to_numpy()})
     found = compare_scorers(project, before, f"{before.partition('-')[0]}-{after}").rows["labelled"]
     assert found["added"] == len(rows)
     ids = dict(zip(rows["fingerprint"], rows["row_id"], strict=True))

@@ -66,7 +66,7 @@ def test_a_file_comes_in_and_grows(finished: Checkout) -> None:
     assert first.data.rows["group"].tolist()[:3] == ["0", "0", "1"]
     assert np.bincount(first.data.labels + 1).tolist() == [100, 268, 32]
     expected = patients(400)[list(first.card.columns)].to_numpy(dtype=np.float64)
-    np.testing.assert_array_equal(first.data.features, expected.astype(np.float32))
+    np.testing.assert_array_equal(first.data.features, expected)
     assert is_clean(finished)
     suite, before = (root / "expectations/clinic.json").read_bytes(), roles(finished)
     old = (root / "data.dvc").read_bytes(), hash_tree(root / "data/clinic")

@@ -19,7 +19,7 @@ from assay.data.modalities.registry import MODALITIES
 from assay.data.public_sets import load_named
 from assay.data.quarantine import ensure_quarantine
 from assay.data.ranges import Expectation, column_expectations, expectation
-from assay.data.scaling import Scaler, Standard
+from assay.data.scaling import Precision, Scaler, Standard
 from assay.data.target import ensure_target
 from assay.errors import DataError, ScorerError, ValidationFailedError
 from assay.parts import Part, read_json, write_json
@@ -46,6 +46,7 @@ class LogStandard:
     """The logarithm of 1 + counts, then by column."""
 
     kind: ClassVar[str] = "log_standard"
+    precision: Precision = "float64"
 
     def fit(self, X: NDArray[Any]) -> Self:
         self.standard_ = Standard().fit(self._logarithms(X))
@@ -60,7 +61,8 @@ class LogStandard:
         return np.log1p(X.astype(np.float64))
 
     def to_part(self) -> Part:
-        return Part(self.kind, {}, self.standard_.to_part().arrays)
+        standard = self.standard_.to_part()
+        return Part(self.kind, standard.config, standard.arrays)
 
     @classmethod
     def from_part(cls, part: Part) -> Self:
@@ -69,9 +71,9 @@ class LogStandard:
         return scaler
 
 
-def counts(n: int, seed: int, rate: float = 30.0) -> NDArray[np.float32]:
+def counts(n: int, seed: int, rate: float = 30.0) -> NDArray[np.float64]:
     rates = rate * np.exp(np.random.default_rng(seed).normal(scale=0.5, size=(n, 1))) * [1.0, 2.0, 0.5, 4.0]
-    return np.random.default_rng((seed, 1)).poisson(rates).astype(np.float32)
+    return np.random.default_rng((seed, 1)).poisson(rates).astype(np.float64)
 
 
 def visits(mirror: Path | None) -> RawDataset:
@@ -89,7 +91,7 @@ class Counts(Modality):
     def bounds(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.maximum(super().bounds(X), 0.0)
 
-    def expectations(self, columns: tuple[str, ...], features: NDArray[np.float32]) -> list[Expectation]:
+    def expectations(self, columns: tuple[str, ...], features: NDArray[np.float64]) -> list[Expectation]:
         least = [expectation("expect_column_values_to_be_between", column=name, min_value=0) for name in columns]
         return column_expectations(columns, features) + least
 

@@ -364,8 +364,7 @@ BAD = {
     "null value": (body(rows=rows_with(None)), ["row 1", "'mean area' is null"]),
     "nan": (body(rows=rows_with(float("nan"))), ["row 1", "'mean area' is nan", "finite"]),
     "infinity": (body(rows=rows_with(float("inf"))), ["row 1", "'mean area' is inf"]),
-    "beyond float32": (body(rows=rows_with(-1e39)), ["row 1", "'mean area' is -1e+39", "float32"]),
-    "beyond float64": (body(rows=rows_with(10**400)), ["row 1", "'mean area'", "float32"]),
+    "beyond float64": (body(rows=rows_with(10**400)), ["row 1", "'mean area'", "finite"]),
     "very long number": (
         body(rows=rows_with(10**5)).replace(b"100000", b"9" * 5000),
         ["row 1", "'mean area'"],

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from tests.integration.test_calibration import COLUMNS, NAME, make_project, plant, run, settings
-from tests.sealing import learned_rows, restate
+from tests.sealing import learned_rows, restate, without_first
 
 import assay
 from assay.data.dataset import read_dataset
@@ -17,6 +17,7 @@ from assay.errors import ScorerError, TamperedError
 from assay.hashing import hash_tree
 from assay.ledger.who_saw import who_saw
 from assay.parts import read_json, write_json
+from assay.pipeline.learned import learned_by
 from assay.project.deployment import promote
 from assay.project.layout import Project
 from assay.project.scorers import Packaged, find_packaged, find_scorer, list_scorers, statements_of
@@ -119,7 +120,7 @@ def test_a_statement_says_all_of_where_a_scorer_comes_from(project: Project) -> 
     selection = read_json(project.folder("select") / "selection.json")
     assert statement.content["selection"] == selection["candidates"][selection["winner"]]
     assert statement.content["threads"] == 1
-    assert set(learned_rows(folder_of(project))) == {"train", "adapt", "calibration"}
+    assert {use for use in learned_rows(folder_of(project)) if "." not in use} == {"train", "adapt", "calibration"}
 
 
 def test_a_second_statement_touches_nothing_of_the_scorer(project: Project) -> None:
@@ -254,7 +255,7 @@ def test_rows_of_all_statements_of_a_scorer_are_its_rows(project: Project) -> No
     dropped = rows["train"][:3]
     kept = project.root / ".bentoml/models" / NAME / version
     copy_scorer(folder, kept)
-    second = restate(kept, rows={**rows, "train": rows["train"][3:]}, records=lambda each: each["split"].update(seen=1))
+    second = restate(kept, rows=without_first(rows, 3), records=lambda each: each["split"].update(seen=1))
     shutil.rmtree(project.state)
     shutil.rmtree(project.root / "work")
     asked = pd.DataFrame({"fingerprint": [row.tobytes().hex() for row in [*dropped, *rows["train"][3:7]]]})
@@ -273,15 +274,15 @@ def test_rows_of_all_statements_of_a_scorer_are_its_rows(project: Project) -> No
 
 def test_a_deployed_statement_is_clean_or_another_one_is(project: Project) -> None:
     folder = folder_of(project)
-    first, rows = read_statement(folder), learned_rows(folder)
-    marks = frozenset(row.tobytes().hex() for row in rows["train"][:2])
-    second = read_statement(folder, restate(folder, rows={**rows, "train": rows["train"][2:]}))
-    assert clean_statement(first, [first, second], marks) == second.id
-    assert clean_statement(second, [first, second], marks) is None
-    assert clean_statement(first, [first], marks) is None
-    assert clean_statement(first, [first, second], frozenset()) is None
-    everywhere = frozenset(row.tobytes().hex() for row in rows["train"][:3])
-    assert clean_statement(first, [first, second], everywhere) is None
+    first = read_statement(folder)
+    second = read_statement(folder, restate(folder, rows=without_first(learned_rows(folder), 2)))
+    learned = learned_by(first)
+    train = learned[learned["use"] == "train"].astype({"copy": "str"})
+    assert clean_statement(first, [first, second], train[:2]) == second.id
+    assert clean_statement(second, [first, second], train[:2]) is None
+    assert clean_statement(first, [first], train[:2]) is None
+    assert clean_statement(first, [first, second], train[:0]) is None
+    assert clean_statement(first, [first, second], train[:3]) is None
 
 
 def test_the_same_rows_give_the_same_answers_whatever_the_statement(project: Project) -> None:

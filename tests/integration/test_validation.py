@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from sklearn.datasets import load_digits
 
-from assay.data.dataset import Card, Dataset, RowSet
+from assay.data.dataset import Card, Dataset, RowSet, fingerprints, number_copies
 from assay.data.expectations import learn_suite, load_suite
 from assay.data.modalities.tabular import TABULAR
 from assay.data.validation import Check, LevelRows, Summary, raise_if_failed, validate_dataset
@@ -55,6 +55,7 @@ class Data:
 def dataset(features: np.ndarray, labels: np.ndarray, columns: tuple[str, ...]) -> Dataset:
     ids = [f"r{i}" for i in range(len(features))]
     rows = pd.DataFrame({"row_id": ids, "label": labels.astype(np.int8), "group": "", "time": ""})
+    rows = rows.assign(copy=number_copies(fingerprints(features.astype("f4"), columns)))
     return Dataset(Card("digits", TABULAR, columns, "bundled"), RowSet(features.astype("f4"), rows))
 
 
@@ -235,9 +236,26 @@ def test_a_row_in_two_roles_is_named_with_both(small: Data, tmp_path: Path) -> N
     copied = RowSet(np.vstack([test.features, train.features[6:7]]), pd.concat([test.rows, test.rows[:1]]))
     summary = replace(small, roles=small.roles | {"test": copied}).validate(tmp_path)
     check = only_failure(summary, "roles")
-    assert (check.expectation, check.column) == (UNIQUE, "row.fingerprint")
+    assert (check.expectation, check.column) == (UNIQUE, "row.copy")
     both = {f"train/{train.rows['row_id'][6]}", f"test/{test.rows['row_id'][0]}"}
     assert set(check.row_ids) == both
+
+
+def test_copies_may_have_different_roles_and_are_counted(small: Data, tmp_path: Path) -> None:
+    test, train = small.roles["test"], small.roles["train"]
+    rows = pd.concat([test.rows, test.rows[:3].assign(row_id=["a", "b", "c"], copy=[1, 2, 1], label=[1, 1, 0])])
+    more = RowSet(np.vstack([test.features, train.features[[6, 6, 8]]]), rows)
+    before, after = (
+        replace(small, roles=roles).validate(tmp_path) for roles in (small.roles, small.roles | {"test": more})
+    )
+    assert before.success
+    assert after.success
+    assert (before.contents.shared, before.contents.contradicting) == (0, 0)
+    assert before.contents.rows == before.contents.distinct == after.contents.distinct == after.contents.rows - 3
+    assert (after.contents.shared, after.contents.contradicting) == (2, 1)
+    assert (after.contents.contradicting_anomalies, after.contents.contradicting_normals) == (2, 1)
+    assert after.contents.contradicting_rows == ("a", "b", train.rows["row_id"][6])
+    assert after.to_json()["contents"]["contradicting"] == 1
 
 
 def test_an_injected_row_that_is_also_tested_fails_the_roles(small: Data, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_who_saw_a_batch(finished: Checkout) -> None:
     (run,) = found["runs"]
     assert (run["driver"], run["state"], run["scorers"]) == ("dvc", "completed", [version(finished)])
     assert run["data_version"] == statement(finished).data_version
-    assert (found["matched_by"], found["known"], found["unknown_rows"]) == ("content", 60, [])
+    assert (found["matched_by"], found["known"], found["unknown_rows"]) == ("row_id", 60, [])
     assert found["retrain"] == [f"assay run --dataset {NAME}"]
     assert json.loads(finished.assay("audit", "who-saw", "batch.csv", "--json").stdout) == {
         **found,
@@ -152,4 +152,4 @@ def test_the_help_of_both_imports_nothing_heavy(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["digits", NAME])
 def test_bundled_datasets_are_restored_with_an_empty_quarantine(finished_once: Checkout, name: str) -> None:
     path = finished_once.root / "quarantine" / f"{name}.csv"
-    assert path.read_bytes() == b"fingerprint,row_id,why,when\n"
+    assert path.read_bytes() == b"fingerprint,copy,row_id,why,when\n"

@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from assay.audit.chain import Chain, read_chain, require_records
 from assay.audit.facts import METRICS, metrics_of, reference_of, selection_of
+from assay.data.dataset import row_keys
 from assay.errors import ScorerError
 from assay.hashing import hash_file
-from assay.parts import read_arrays
+from assay.pipeline.learned import learned_by
 from assay.pipeline.rows import LABELLED
 from assay.project.layout import Project
 
@@ -115,7 +118,9 @@ def _require_whole(chain: Chain) -> None:
 
 
 def _rows(chain_before: Chain, chain_after: Chain) -> dict[str, dict[str, Any]]:
-    rows_before, rows_after = _fingerprints(chain_before), _fingerprints(chain_after)
+    learned = [learned_by(chain.statement) for chain in (chain_before, chain_after)]
+    copies_known = all("copy" in rows for rows in learned)
+    rows_before, rows_after = (_keys(rows, copies_known) for rows in learned)
     changes = {}
     for use in dict.fromkeys((*rows_after, *rows_before)):
         added, removed = (
@@ -133,18 +138,19 @@ def _rows(chain_before: Chain, chain_after: Chain) -> dict[str, dict[str, Any]]:
     return changes
 
 
-def _fingerprints(chain: Chain) -> dict[str, Counter[str]]:
-    """Return the fingerprints that a scorer carries, by use, with how often each occurs."""
-    arrays = {} if chain.statement.rows is None else read_arrays(chain.statement.rows)
-    return {use: Counter(row.tobytes().hex() for row in packed) for use, packed in arrays.items()}
+def _keys(learned: pd.DataFrame, copies_known: bool) -> dict[str, Counter[str]]:
+    """Return what tells the rows of each use apart, with how often each occurs: content and copy, or content alone."""
+    keys = learned.assign(key=row_keys(learned) if copies_known else learned["fingerprint"])
+    return {str(use): Counter(rows["key"]) for use, rows in keys.groupby("use")}
 
 
-def _sample(chain: Chain, use: str, prints: Counter[str]) -> list[dict[str, str | None]]:
-    if not prints:
+def _sample(chain: Chain, use: str, keys: Counter[str]) -> list[dict[str, str | None]]:
+    if not keys:
         return []
-    rows = chain.rows("contaminate" if use == LABELLED else "split", use)
-    row_ids = {row["fingerprint"]: row["row_id"] for row in rows or ()}
-    return [{"fingerprint": mark, "row_id": row_ids.get(mark)} for mark in sorted(prints)[:SAMPLE]]
+    rows = chain.rows("contaminate" if use == LABELLED else "split", use) or ()
+    row_ids = {row["fingerprint"]: row["row_id"] for row in rows}
+    row_ids |= {f"{row['fingerprint']}:{row['copy']}": row["row_id"] for row in rows if "copy" in row}
+    return [{"fingerprint": key.partition(":")[0], "row_id": row_ids.get(key)} for key in sorted(keys)[:SAMPLE]]
 
 
 def _injected(chain: Chain) -> dict[str, Any]:

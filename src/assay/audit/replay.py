@@ -16,6 +16,7 @@ import assay
 from assay import console
 from assay.audit.chain import DOWNSTREAM, Chain, before_entries, event_of, read_chain, require_records, where_from
 from assay.audit.commits import commit_with, content_at, find_origin
+from assay.data.dataset import TEXTS
 from assay.errors import AssayError, ScorerError, StageError
 from assay.hashing import hash_file
 from assay.parts import parse_json, read_arrays, write_bytes
@@ -31,7 +32,7 @@ RTOL, ATOL = 1e-3, 1e-5
 SAME, CLOSE, DIFFERS = "same bytes", "within tolerance", "differs"
 BY_OTHER_CODE = "same bytes by other code"
 ROW_ID = "row_id"
-TEXTS = dict.fromkeys((ROW_ID, "fingerprint", "source_row", "recipe", "group", "time", "category"), str)
+TEXT_TYPES = dict.fromkeys(TEXTS, str)
 TOLERANCE = f"|new - recorded| <= {ATOL:g} + {RTOL:g} |recorded| for every number"
 
 
@@ -310,7 +311,7 @@ def _tables_close(recorded: Path, replayed: Path) -> bool:
     import pandas as pd
 
     recorded_table, replayed_table = (
-        pd.read_csv(path, dtype=TEXTS, keep_default_na=False) for path in (recorded, replayed)
+        pd.read_csv(path, dtype=TEXT_TYPES, keep_default_na=False) for path in (recorded, replayed)
     )
     if list(recorded_table.columns) != list(replayed_table.columns) or ROW_ID not in recorded_table.columns:
         return False

@@ -38,8 +38,9 @@ class Scored:
         Adapted scores; higher = more anomalous.
     outputs : Outputs
         The detector's outputs.
-    features, scaled : ndarray of float32, shape (n, d)
-        The raw and the scaled rows.
+    features : ndarray of float, shape (n, d)
+        The raw rows, in the precision of the scaler.
+    scaled : ndarray of float32, shape (n, d)
     categories : ndarray of str, shape (n,), or None
     fold_scores : callable or None
         Returns the scores by each of K folds, shape (K, n), if the detector has folds.
@@ -186,9 +187,11 @@ class Rule:
 
 
 def tie_breaks(features: Floats) -> Doubles:
-    """Return a number in [0, 1) for each row of shape (n, d): a hash of its values alone."""
+    """Return a number in [0, 1) for each row of shape (n, d): a hash of its values alone, in their precision."""
     # Adding 0 turns -0 into 0, so that equal rows have equal hashes.
-    rows = np.ascontiguousarray(features, dtype="<f4") + np.float32(0.0)
+    rows = np.ascontiguousarray(
+        features + features.dtype.type(0), dtype="<f4" if features.dtype == np.float32 else "<f8"
+    )
     digests = b"".join(blake2b(row.tobytes(), digest_size=8, person=b"ties").digest() for row in rows)
     # The upper 53 bits fill the mantissa of a float64 exactly.
     return (np.frombuffer(digests, dtype="<u8") >> np.uint64(11)).astype(np.float64) / 2.0**53

@@ -100,28 +100,34 @@ def suspects_command(tag_or_detector: str, out: Path, as_json: bool) -> None:
 
 
 @audit.command("who-saw")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--batch", metavar="ID", help="The rows of this batch, in place of FILE.")
 @click.option("--dataset", metavar="NAME", help="Search this dataset alone.")
+@click.option("--content", is_flag=True, help="Match by content alone: every copy of the rows.")
 @as_json
-def who_saw_command(file: Path, dataset: str | None, as_json: bool) -> None:
-    """List every scorer and run that used the rows of a CSV or Parquet file, and for what."""
+def who_saw_command(file: Path | None, batch: str | None, dataset: str | None, content: bool, as_json: bool) -> None:
+    """List every scorer and run that used the rows of a CSV or Parquet file or of a batch, and for what."""
     project = find_project()
     from assay.ledger.who_saw import who_saw
 
-    answer = who_saw(project, file, dataset=dataset)
+    answer = who_saw(project, file, batch=batch, dataset=dataset, content=content)
     print_output(answer.lines(), answer.to_json(), as_json=as_json)
 
 
 @audit.command("quarantine")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--batch", metavar="ID", help="The rows of this batch, in place of FILE.")
 @click.option("--why", required=True, help="The reason, which is recorded.")
 @click.option("--dataset", metavar="NAME", help="The dataset of the rows, if several fit.")
 @click.option("--lift", is_flag=True, help="Take the rows out of the quarantine again.")
+@click.option("--content", is_flag=True, help="Take every row of equal content, healthy ones and later ones too.")
 @as_json
-def quarantine_command(file: Path, why: str, dataset: str | None, lift: bool, as_json: bool) -> None:
-    """Exclude the rows of a file from later runs, and list the scorers that used them."""
+def quarantine_command(
+    file: Path | None, batch: str | None, why: str, dataset: str | None, lift: bool, content: bool, as_json: bool
+) -> None:
+    """Exclude the rows of a file or of a batch from later runs, and list the scorers that used them."""
     project = find_project()
     from assay.ledger.quarantine import quarantine
 
-    result = quarantine(project, file, why=why, dataset=dataset, lift=lift)
+    result = quarantine(project, file, why=why, batch=batch, dataset=dataset, lift=lift, content=content)
     print_output(result.lines(), result.to_json(), as_json=as_json)

@@ -14,6 +14,7 @@ from assay import __version__
 from assay.cli.audit import audit
 from assay.cli.calibration import label_command, reweight_command, score_command
 from assay.cli.common import as_json, find_project
+from assay.cli.data import data
 from assay.errors import AssayError
 
 if TYPE_CHECKING:
@@ -133,20 +134,30 @@ def stage_command(name: str) -> None:
 
 @main.command("ingest")
 @click.argument("source", metavar="FILE_OR_NAME")
+@click.option("--append", "appends", is_flag=True, help="Add the rows of FILE to the dataset as one more batch.")
+@click.option("--batch", metavar="ID", help="Id of the batch, with --append; by default that of its content.")
 @click.option("--name", help="Name of the dataset, for your own file.")
 @click.option("--label", metavar="COLUMN", help="Column of labels: 0 normal, 1 anomaly, empty or -1 unknown.")
 @click.option("--id", "id_column", metavar="COLUMN", help="Column of unique row ids.")
 @click.option("--group", metavar="COLUMN", help="Column of groups; all normal rows of a group get the same role.")
 @click.option("--time", metavar="COLUMN", help="Column to split by time; not with --group.")
 @click.option("--category", metavar="COLUMN", help="Column of categories for calibration within categories.")
-def ingest_command(source: str, **options: str | None) -> None:
+def ingest_command(source: str, appends: bool, batch: str | None, **options: str | None) -> None:
     """Add a CSV or Parquet file, or a public dataset by name, to data/ and track it with DVC."""
+    if batch is not None and not appends:
+        raise click.UsageError("--batch names a batch that is added with --append")
     project = find_project()
+    from assay.data.dataset import read_dataset
+    from assay.project.appending import append
     from assay.project.ingest import ingest, load_source
 
     with project.lock():
-        dataset = load_source(project, source, **options)
-        folder = ingest(project, dataset)
+        if appends:
+            folder, arrival = append(project, Path(source), batch=batch, **options)
+            click.echo(f"batch {arrival.batch}: {arrival.rows} rows from {arrival.source}")
+        else:
+            folder = ingest(project, load_source(project, source, **options))
+        dataset = read_dataset(folder)
     labels = dataset.data.labels
     click.echo(
         f"{folder.relative_to(project.root)}: {len(labels)} rows x {len(dataset.card.columns)} columns, "
@@ -272,5 +283,5 @@ def promote_command(tag: str, why: str) -> None:
     click.echo(f"{scorer.statement.tag} is the champion; a running service keeps the old one until it is restarted")
 
 
-for command in (audit, label_command, reweight_command, score_command):
+for command in (audit, data, label_command, reweight_command, score_command):
     main.add_command(command)

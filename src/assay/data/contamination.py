@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from assay.arrays import Singles
-from assay.data.dataset import ANOMALY, RowSet, fingerprints
+from assay.arrays import Doubles
+from assay.data.dataset import ANOMALY, MADE, SCHEME, RowSet, fingerprints
 from assay.data.modalities.base import Modality
 from assay.data.recipes import synthesize
 from assay.data.splitting import uniform_hashes
 from assay.errors import ConfigError, DataError, PoolTooSmallError
 
 POOL, _AUTO = "pool", "auto"
-RECORD_COLUMNS = ("row_id", "label", "group", "time", "fingerprint", "source_row", "recipe", "seed")
+RECORD_COLUMNS = ("row_id", "label", "group", "time", "copy", "fingerprint", "source_row", "recipe", "seed")
 _MAX_TRIES = 4
 
 
@@ -50,6 +51,7 @@ def inject(
     seed: int,
     modality: Modality,
     columns: tuple[str, ...],
+    scheme: int = SCHEME,
 ) -> list[Level]:
     """Choose or synthesise the rows that each contamination level adds to `train`.
 
@@ -69,6 +71,8 @@ def inject(
     seed : int
     modality : Modality
     columns : tuple of str
+    scheme : {1, 2}
+        Scheme of the rows' fingerprints.
 
     Returns
     -------
@@ -98,7 +102,8 @@ def inject(
         rows = _from_pool(anomalies, counts[-1], seed)
     else:
         excluded_fingerprints = {*train.rows["fingerprint"], *pool.rows["fingerprint"]}
-        rows = _synthetic(source, train, counts[-1], seed, columns, modality, excluded_fingerprints)
+        contents = partial(fingerprints, columns=columns, scheme=scheme)
+        rows = _synthetic(source, train, counts[-1], seed, contents, modality, excluded_fingerprints)
     return [Level(float(rho), rows.take(np.arange(n)), len(train)) for rho, n in zip(levels, counts, strict=True)]
 
 
@@ -147,6 +152,7 @@ def make_probe_rows(
     seed: int,
     columns: tuple[str, ...],
     modality: Modality,
+    scheme: int = SCHEME,
 ) -> RowSet:
     """Make probe anomalies from normal rows, for evaluation with too few labelled anomalies.
 
@@ -163,6 +169,8 @@ def make_probe_rows(
     seed : int
     columns : tuple of str
     modality : Modality
+    scheme : {1, 2}
+        Scheme of the rows' fingerprints.
 
     Returns
     -------
@@ -184,10 +192,11 @@ def make_probe_rows(
     if n < len(recipes):
         raise ConfigError(f"{n} probes cannot be shared by {len(recipes)} recipes; request at least one of each")
     excluded_fingerprints = set(normals.rows["fingerprint"])
+    contents = partial(fingerprints, columns=columns, scheme=scheme)
     parts = []
     for i, recipe in enumerate(recipes):
         share = n // len(recipes) + (i < n % len(recipes))
-        parts.append(_synthetic(recipe, normals, share, seed, columns, modality, excluded_fingerprints))
+        parts.append(_synthetic(recipe, normals, share, seed, contents, modality, excluded_fingerprints))
         excluded_fingerprints.update(parts[-1].rows["fingerprint"])
     features = np.concatenate([part.features for part in parts])
     return RowSet(features, pd.concat([part.rows for part in parts], ignore_index=True))
@@ -227,18 +236,18 @@ def _synthetic(
     fitted: RowSet,
     n: int,
     seed: int,
-    columns: tuple[str, ...],
+    contents: Callable[[Doubles], NDArray[np.str_]],
     modality: Modality,
     excluded_fingerprints: set[str],
 ) -> RowSet:
     """Return `n` rows made by a recipe, with different fingerprints that are not among the excluded ones."""
     if n == 0:
-        features, source = np.empty((0, len(columns)), dtype=np.float32), np.empty(0, dtype=np.intp)
+        features, source = np.empty((0, fitted.features.shape[1])), np.empty(0, dtype=np.intp)
         return _record(recipe, fitted, features, source, np.empty(0, dtype="U32"), seed)
     for attempt in range(_MAX_TRIES):
         n_made = n * 2**attempt
         features, source = synthesize(recipe, fitted.features, n_made, seed=seed, modality=modality)
-        prints = fingerprints(features, columns)
+        prints = contents(features)
         content = pd.Series(prints)
         new = np.flatnonzero(~content.duplicated().to_numpy() & ~content.isin(excluded_fingerprints).to_numpy())[:n]
         if len(new) == n:
@@ -252,7 +261,7 @@ def _synthetic(
 def _record(
     recipe: str,
     fitted: RowSet,
-    features: Singles,
+    features: Doubles,
     source: NDArray[np.intp],
     prints: NDArray[np.str_],
     seed: int,
@@ -264,6 +273,7 @@ def _record(
             "label": np.full(len(features), ANOMALY, dtype=np.int8),
             "group": "",
             "time": "",
+            "copy": MADE,
             "fingerprint": prints.astype(object),
             "source_row": np.where(source < 0, "", ids[source]),
             "recipe": recipe,

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from assay.arrays import Labels, Singles
+from assay.arrays import Doubles, Floats, Integers, Labels, Texts
 from assay.data.modalities.base import Modality
 from assay.data.modalities.registry import modality_fields, read_modality
+from assay.data.npy import npy_bytes, read_npy
 from assay.errors import DataError, TamperedError
 from assay.hashing import hash_file
 from assay.parts import read_json, write_bytes, write_json
 
+FORMAT = 2
+FIRST_SCHEME, SCHEME = 1, 2
 NORMAL, ANOMALY, UNKNOWN = 0, 1, -1
-OPTIONAL = ("id_column", "category_column")
-SEALED = ("features.npy", "rows.csv")
+OPTIONAL = ("id_column", "label_column", "group_column", "time_column", "category_column")
+OTHER_PRINT = "other_fingerprint"
+TEXTS = ("row_id", "group", "time", "category", "batch", "fingerprint", OTHER_PRINT, "source_row", "recipe")
+SEALED, DROPPED = ("features.npy", "rows.csv"), "dropped.csv"
 FINGERPRINT_PATTERN = re.compile(r"[0-9a-f]{32}")
+MADE = -1
+_NUMBERS: Mapping[str, tuple[str, ...]] = MappingProxyType({})  # a table without columns of categories
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +40,23 @@ class RowSet:
 
     Attributes
     ----------
-    features : ndarray of float32, shape (n, d)
+    features : ndarray of float64, shape (n, d)
+        Any numbers are taken and become float64. Missing values are NaN. A column of categories holds codes:
+        positions in its vocabulary (`Card.vocabulary`).
     rows : DataFrame of n rows
         At least ``row_id`` (str) and ``label`` (int8; 0 normal, 1 anomaly, -1 unknown); ``group`` and
-        ``time`` (str, "" where there is none), ``category`` (str) where the dataset has categories, and further
-        columns that a stage adds.
+        ``time`` (str, "" where there is none), ``category`` (str) where the dataset has categories, ``batch`` (str;
+        what the row came with) in data of format 2, and further columns that a stage adds. ``copy`` (int64) is the
+        row's number among the rows of equal content, in order of arrival, and `MADE` for synthetic rows, which are in
+        no dataset.
     """
 
-    features: Singles
+    features: Doubles
     rows: pd.DataFrame
+
+    def __post_init__(self) -> None:
+        """Make the features float64."""
+        object.__setattr__(self, "features", np.asarray(self.features, dtype=np.float64))
 
     def __len__(self) -> int:
         return len(self.features)
@@ -57,6 +73,31 @@ class RowSet:
 
 
 @dataclass(frozen=True, slots=True)
+class Arrival:
+    """A batch on the card of its dataset.
+
+    Attributes
+    ----------
+    batch : str
+        Its id.
+    content : str
+        Id of its content (`assay.data.batches.content_id`).
+    rows : int
+        Number of its rows.
+    source : str
+        Where it came from, for people.
+    dropped : bool
+        Whether its rows have left the dataset.
+    """
+
+    batch: str
+    content: str
+    rows: int
+    source: str
+    dropped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Card:
     """The description of a dataset; written as ``card.json``.
 
@@ -69,10 +110,16 @@ class Card:
         Feature names, in the order of the feature array's columns.
     source : str
         Origin of the data, for people.
-    id_column : str or None
-        Column of row ids in the user's file, if any.
-    category_column : str or None
-        Column of categories in the user's file, if any.
+    id_column, label_column, group_column, time_column, category_column : str or None
+        Columns of row ids, labels, groups, times and categories in the user's file, if any. Format 1 knows only the
+        first and the last.
+    vocabulary : mapping of str to tuple of str
+        The texts of each feature column of categories; all other columns are numbers. The order never changes, since
+        the features hold positions in it.
+    scheme : {1, 2}
+        Scheme of the fingerprints by which rows get their roles; a dataset keeps its first one.
+    batches : tuple of Arrival
+        In order of arrival; those that were dropped stay listed.
     """
 
     name: str
@@ -80,27 +127,44 @@ class Card:
     columns: tuple[str, ...]
     source: str
     id_column: str | None = None
+    label_column: str | None = None
+    group_column: str | None = None
+    time_column: str | None = None
     category_column: str | None = None
+    vocabulary: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    scheme: int = SCHEME
+    batches: tuple[Arrival, ...] = ()
+
+    def fingerprints(self, features: Floats, scheme: int | None = None) -> NDArray[np.str_]:
+        """Return the fingerprints of rows (n, d) of this dataset; by default those that decide roles."""
+        return fingerprints(features, self.columns, scheme=scheme or self.scheme, vocabulary=self.vocabulary)
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A named set of rows with its card."""
+    """A named set of rows with its card.
+
+    Attributes
+    ----------
+    card : Card
+    data : RowSet
+    dropped : DataFrame or None
+        ``batch``, ``row_id`` and ``fingerprint`` of the rows that have left it, so that nothing of them is given anew.
+    """
 
     card: Card
     data: RowSet
+    dropped: pd.DataFrame | None = None
 
 
 def write_rows(folder: Path, data: RowSet) -> None:
-    """Write ``features.npy`` (little-endian float32, C order) and ``rows.csv`` (UTF-8, LF)."""
-    buffer = io.BytesIO()
-    np.save(buffer, np.ascontiguousarray(data.features, dtype="<f4"), allow_pickle=False)
-    write_bytes(folder / "features.npy", buffer.getvalue())
+    """Write ``features.npy`` (little-endian float64, C order) and ``rows.csv`` (UTF-8, LF)."""
+    write_bytes(folder / "features.npy", npy_bytes(data.features))
     write_bytes(folder / "rows.csv", data.rows.to_csv(index=False, lineterminator="\n").encode())
 
 
 def read_rows(folder: Path) -> RowSet:
-    """Read the files that `write_rows` wrote.
+    """Read the files that `write_rows` wrote, now or in format 1.
 
     Raises
     ------
@@ -110,24 +174,59 @@ def read_rows(folder: Path) -> RowSet:
     for name in ("features.npy", "rows.csv"):
         if not (folder / name).is_file():
             raise DataError(f"{folder / name} is missing; run the step that makes it (see dvc.yaml), or `dvc pull`")
-    features = np.load(folder / "features.npy", allow_pickle=False)
-    text = dict.fromkeys(("row_id", "group", "time", "fingerprint", "source_row", "recipe", "category"), str)
-    rows = pd.read_csv(folder / "rows.csv", dtype=text | {"label": np.int8}, keep_default_na=False)
+    features = read_npy(folder / "features.npy")
+    numbers: dict[str, Any] = {"label": np.int8, "copy": np.int64, "contradicted": np.int8, "seen": np.int8}
+    rows = pd.read_csv(folder / "rows.csv", dtype={**dict.fromkeys(TEXTS, str), **numbers}, keep_default_na=False)
     if features.ndim != 2 or len(features) != len(rows):
         raise DataError(
             f"{folder}: features.npy has shape {features.shape}, rows.csv has {len(rows)} rows; they must match"
         )
-    return RowSet(features.astype(np.float32, copy=False), rows)
+    return RowSet(features, rows)
 
 
 def write_dataset(folder: Path, dataset: Dataset) -> None:
-    """Write a dataset folder: ``features.npy``, ``rows.csv`` and ``card.json``, which holds the hashes of both."""
+    """Write a dataset folder: ``features.npy``, ``rows.csv`` and ``card.json``, which holds the hashes of both.
+
+    Rows without a column ``copy`` are numbered; see `number_copies`. Rows that have left the dataset are listed in
+    ``dropped.csv``, if there are any.
+
+    Raises
+    ------
+    DataError
+        A code is not a position in the vocabulary of its column.
+    """
+    _check_codes(dataset)
+    dataset = numbered(dataset)
     write_rows(folder, dataset.data)
-    seal = {name: hash_file(folder / name) for name in SEALED}
+    if dataset.dropped is not None:
+        write_bytes(folder / DROPPED, dataset.dropped.to_csv(index=False, lineterminator="\n").encode())
+    sealed = [*SEALED, *([] if dataset.dropped is None else [DROPPED])]
+    seal = {name: hash_file(folder / name) for name in sealed}
     card = dataset.card
     optional = {name: value for name in OPTIONAL if (value := getattr(card, name)) is not None}
+    if card.batches:
+        optional["batches"] = [asdict(arrival) for arrival in card.batches]
+    if card.vocabulary:
+        optional["vocabulary"] = {name: list(texts) for name, texts in card.vocabulary.items()}
     fields = {"name": card.name, "columns": list(card.columns), "source": card.source}
-    write_json(folder / "card.json", {**fields, **optional, **modality_fields(card.modality), "sha256": seal})
+    versions = {"format": FORMAT, "fingerprint_scheme": card.scheme}
+    write_json(
+        folder / "card.json", {**fields, **versions, **optional, **modality_fields(card.modality), "sha256": seal}
+    )
+
+
+def _check_codes(dataset: Dataset) -> None:
+    card, features = dataset.card, dataset.data.features
+    for name, texts in card.vocabulary.items():
+        if name not in card.columns or len(set(texts)) < len(texts):
+            raise DataError(f"the vocabulary of {name!r} is of no column of {card.name}, or names a text twice")
+        codes = features[:, card.columns.index(name)]
+        wrong = np.flatnonzero(~np.isnan(codes) & ~np.isin(codes, np.arange(len(texts))))
+        if len(wrong):
+            raise DataError(
+                f"column {name!r}, row {wrong[0]}: {codes[wrong[0]]} is no category; "
+                f"the codes of its {len(texts)} categories are 0 to {len(texts) - 1}"
+            )
 
 
 def broken_seals(folder: Path) -> list[Path]:
@@ -135,26 +234,38 @@ def broken_seals(folder: Path) -> list[Path]:
     if not (folder / "card.json").is_file():
         return []
     seal = read_json(folder / "card.json")["sha256"]
-    return [folder / name for name in SEALED if not (folder / name).is_file() or hash_file(folder / name) != seal[name]]
+    return [folder / name for name in seal if not (folder / name).is_file() or hash_file(folder / name) != seal[name]]
 
 
 def read_card(folder: Path) -> Card:
-    """Read ``card.json`` of a dataset folder."""
+    """Read ``card.json`` of a dataset folder; one without a format is of format 1, whose fingerprints are of scheme 1.
+
+    Raises
+    ------
+    DataError
+        There is no dataset in the folder, or a newer version of Assay wrote it.
+    """
     if not (folder / "card.json").is_file():
         raise DataError(f"there is no dataset in {folder}; run `assay ingest {folder.name}` first")
     fields = read_json(folder / "card.json")
+    if (written := fields.get("format", 1)) not in (1, FORMAT):
+        raise DataError(f"{folder} has format {written!r}; this Assay reads 1 and {FORMAT}: install a newer one")
     return Card(
         name=fields["name"],
         modality=read_modality(fields),
         columns=tuple(fields["columns"]),
         source=fields["source"],
-        id_column=fields.get("id_column"),
-        category_column=fields.get("category_column"),
+        **{name: fields.get(name) for name in OPTIONAL},
+        batches=tuple(Arrival(**arrival) for arrival in fields.get("batches", ())),
+        vocabulary={name: tuple(texts) for name, texts in fields.get("vocabulary", {}).items()},
+        scheme=fields.get("fingerprint_scheme", FIRST_SCHEME),
     )
 
 
 def read_dataset(folder: Path) -> Dataset:
     """Read a dataset folder written by `write_dataset`.
+
+    The copies of a dataset that was written before they were stored are numbered in the order of its rows.
 
     Raises
     ------
@@ -167,32 +278,103 @@ def read_dataset(folder: Path) -> Dataset:
         raise TamperedError(
             f"{broken[0]} was changed after it was ingested; restore it: `dvc checkout --force data.dvc`"
         )
-    return Dataset(read_card(folder), read_rows(folder))
+    dropped = folder / DROPPED
+    texts: dict[str, Any] = {"batch": str, "row_id": str, "fingerprint": str}
+    gone = pd.read_csv(dropped, dtype=texts, keep_default_na=False) if dropped.is_file() else None
+    return numbered(Dataset(read_card(folder), read_rows(folder), gone))
 
 
-def fingerprints(features: Singles, columns: tuple[str, ...]) -> NDArray[np.str_]:
-    """Return each row's content fingerprint.
-
-    The 128-bit BLAKE2b hash, in hex, of the (column name, value) pairs sorted by name, after casting to
-    float32 and before any scaling; -0.0 counts as 0.0 and all NaNs as one. Equal rows have equal
-    fingerprints in any order of their columns.
+def number_copies(prints: NDArray[Any]) -> Integers:
+    """Return each row's number among the rows of equal content, 0, 1, ..., in their order; shape (n,).
 
     Parameters
     ----------
-    features : ndarray of float32, shape (n, d)
+    prints : ndarray of str, shape (n,)
+        Fingerprints.
+    """
+    return np.asarray(pd.Series(prints).groupby(prints, sort=False).cumcount(), dtype=np.int64)
+
+
+def row_keys(rows: pd.DataFrame) -> Texts:
+    """Return what tells a row from every other one, also from its copies: "fingerprint:copy", of shape (n,)."""
+    return (rows["fingerprint"] + ":" + rows["copy"].astype("str")).to_numpy(dtype=object)
+
+
+def by_either_scheme(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """Return rows with the fingerprints that decide roles, and, where these are stored, with those of the other scheme.
+
+    Lists of rows that people keep, and scorers of before, may name rows by either.
+    """
+    return [rows, rows.assign(fingerprint=rows[OTHER_PRINT])] if OTHER_PRINT in rows else [rows]
+
+
+def numbered(dataset: Dataset) -> Dataset:
+    """Return the dataset with the column ``copy``."""
+    if "copy" in dataset.data.rows:
+        return dataset
+    copies = number_copies(dataset.card.fingerprints(dataset.data.features))
+    return replace(dataset, data=RowSet(dataset.data.features, dataset.data.rows.assign(copy=copies)))
+
+
+def fingerprints(
+    features: Floats,
+    columns: tuple[str, ...],
+    *,
+    scheme: int = SCHEME,
+    vocabulary: Mapping[str, tuple[str, ...]] = _NUMBERS,
+) -> NDArray[np.str_]:
+    """Return each row's content fingerprint.
+
+    The 128-bit BLAKE2b hash, in hex, of the raw row: its (column name, value) pairs sorted by name. -0.0 counts as
+    0.0 and all NaNs as one. Equal rows have equal fingerprints in any order of their columns. Fingerprints of
+    different schemes are never equal.
+
+    Scheme 2 is of the values in float64, and of categories' texts, so that the order of a vocabulary does not matter.
+    Scheme 1 is of the values cast to float32.
+
+    Parameters
+    ----------
+    features : ndarray of float, shape (n, d)
     columns : tuple of str, length d
+    scheme : {1, 2}
+    vocabulary : mapping of str to tuple of str
+        The texts of each column of categories (see `Card`).
 
     Returns
     -------
     ndarray of str, shape (n,)
     """
     order = sorted(range(len(columns)), key=columns.__getitem__)
-    values = np.ascontiguousarray(features[:, order], dtype="<f4") + np.float32(0.0)  # which makes -0.0 a 0.0
-    values[np.isnan(values)] = np.float32(np.nan)
-    start = hashlib.blake2b("\x1f".join(columns[i] for i in order).encode(), digest_size=16)
+    names = "\x1f".join(columns[i] for i in order).encode()
+    if scheme == FIRST_SCHEME:
+        start = hashlib.blake2b(names, digest_size=16)
+        with np.errstate(over="ignore"):
+            content = _canonical(features[:, order].astype("<f4")).view(np.uint8)
+    else:
+        start = hashlib.blake2b(names, digest_size=16, person=b"row scheme 2")
+        content = _canonical(features[:, order].astype("<f8")).view(np.uint8)
+        if coded := [i for i in order if columns[i] in vocabulary]:
+            start.update(b"\x1e" + "\x1f".join(columns[i] for i in coded).encode())
+            texts = [_text_bytes(features[:, i], vocabulary[columns[i]]) for i in coded]
+            numbers = np.repeat([columns[i] not in vocabulary for i in order], 8)
+            content = np.concatenate([content[:, numbers], *texts], axis=1)
     digests = []
-    for row in values:
+    for row in np.ascontiguousarray(content):
         digest = start.copy()
         digest.update(row.tobytes())
         digests.append(digest.hexdigest())
     return np.array(digests, dtype="U32")
+
+
+def _canonical(values: Floats) -> Floats:
+    """Return values in C order with -0.0 as 0.0 and all NaNs as one."""
+    plain = np.ascontiguousarray(values + values.dtype.type(0))
+    plain[np.isnan(plain)] = np.nan
+    return plain
+
+
+def _text_bytes(codes: Floats, texts: tuple[str, ...]) -> NDArray[np.uint8]:
+    """Return a hash of each row's text, uint8 of shape (n, 16); zeros where it is missing."""
+    hashes = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts]
+    table = np.frombuffer(b"".join([*hashes, bytes(16)]), dtype=np.uint8).reshape(-1, 16)
+    return table[np.where(np.isnan(codes), len(texts), codes).astype(np.intp)]

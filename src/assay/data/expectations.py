@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Dataset, fingerprints
+from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Dataset
 from assay.data.ranges import EXTREMES, expectation
 from assay.errors import ConfigError, DataError
 from assay.parts import parse_json
 
 ID_COLUMN, LABEL_COLUMN, FINGERPRINT_COLUMN, INJECTED_COLUMN = "row.id", "row.label", "row.fingerprint", "row.injected"
+COPY_COLUMN = "row.copy"
 BOOKKEEPING = (ID_COLUMN, LABEL_COLUMN, FINGERPRINT_COLUMN, INJECTED_COLUMN)
 UNIQUE_SLACK = 0.1
 
@@ -58,7 +59,7 @@ def learn_suite(dataset: Dataset) -> dict[str, Any]:
     Expected are: the columns and their order; row ids unique and not null; labels -1, 0 or 1; the value
     expectations of the modality (mostly, per feature, no null and ``[min - range, max + range]`` of the finite
     reference values, which also excludes infinities); and, for the source only, a proportion of distinct rows at
-    most 0.1 below that of the reference. (Duplicates share a role, so that the proportion in a part of the data
+    most 0.1 below that of the reference. (A part of the data has fewer copies of each row, so that the proportion in it
     can differ much from that of the whole.)
 
     Parameters
@@ -83,7 +84,7 @@ def learn_suite(dataset: Dataset) -> dict[str, Any]:
     if not len(features):
         raise DataError(f"{dataset.card.name} has no rows; ingest at least one to learn expectations")
     # Rounded down, so that the number in the file does not depend on float rounding.
-    distinct = len(np.unique(fingerprints(features, columns))) / len(features)
+    distinct = len(np.unique(dataset.card.fingerprints(features))) / len(features)
     fewest = math.floor(1e4 * max(0.0, distinct - UNIQUE_SLACK)) / 1e4
     general_expectations = [
         expectation("expect_table_columns_to_match_ordered_list", column_list=names),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from assay.arrays import Labels, Singles, Texts
+from assay.arrays import Doubles, Labels, Texts
 from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Card, Dataset, RowSet
 from assay.data.modalities.tabular import TABULAR
 from assay.errors import DataError
@@ -24,6 +24,7 @@ _LABELS = {
     **dict.fromkeys(("1", "1.0", "true"), ANOMALY),
     **dict.fromkeys(("-1", "-1.0", "", "nan"), UNKNOWN),
 }
+LARGEST_NUMBER = 1e300  # so that differences and ranges of columns stay finite
 _TIME_DIGITS, _TIME_DECIMALS = 20, 60
 
 
@@ -39,7 +40,7 @@ def read_table(
 ) -> Dataset:
     """Read a CSV (UTF-8, comma, one header line) or Parquet file as a tabular dataset.
 
-    All columns that no option names are features: numbers (or booleans, as 0 and 1), cast to float32.
+    All columns that no option names are features: numbers (or booleans, as 0 and 1), kept as float64.
     Missing and infinite features are kept; validation reports them.
 
     Parameters
@@ -94,7 +95,7 @@ def read_table(
     ).astype({"row_id": "str", "group": "str", "time": "str"})
     if category:
         rows["category"] = pd.Series(_categories(texts["category"]), dtype="str")
-    card = Card(name, TABULAR, columns, path.name, id_column, category_column=category)
+    card = Card(name, TABULAR, columns, path.name, id_column, label, group, time, category)
     return Dataset(card, RowSet(features_of(frame, columns), rows))
 
 
@@ -197,11 +198,11 @@ def _check_names(path: Path, names: Sequence[str], special: Sequence[str]) -> No
             raise DataError(f"{path.name} has no column {column!r}; its columns are {', '.join(names)}")
 
 
-def features_of(frame: pd.DataFrame, columns: Sequence[str]) -> Singles:
-    """Return columns of a frame from `read_frame` as features of shape (n, d), cast to float32."""
-    features = np.empty((len(frame), len(columns)), dtype=np.float32)
+def features_of(frame: pd.DataFrame, columns: Sequence[str]) -> Doubles:
+    """Return columns of a frame from `read_frame` as features of shape (n, d), in float64."""
+    features = np.empty((len(frame), len(columns)), dtype=np.float64)
     for i, column in enumerate(columns):
-        features[:, i] = _float32(column, frame[column])
+        features[:, i] = _numbers(column, frame[column])
     return features
 
 
@@ -257,11 +258,11 @@ def _labels(texts: Texts) -> Labels:
     return labels
 
 
-def _float32(name: str, column: pd.Series[Any]) -> Singles:
-    """Return a feature column as float32; text that reads as a number counts as one."""
+def _numbers(name: str, column: pd.Series[Any]) -> Doubles:
+    """Return a feature column as float64; text that reads as a number counts as one."""
     if column.dtype == object or isinstance(column.dtype, pd.StringDtype):
-        numbers = pd.to_numeric(column.astype("str"), errors="coerce")
-        bad = np.flatnonzero((numbers.isna() & column.notna()).to_numpy())
+        numbers = pd.Series([_number(str(value)) for value in column], dtype=np.float64)
+        bad = np.flatnonzero(numbers.isna().to_numpy() & column.notna().to_numpy())
     elif pd.api.types.is_numeric_dtype(column.dtype):
         numbers, bad = column, np.array([], dtype=np.intp)
     else:
@@ -271,15 +272,21 @@ def _float32(name: str, column: pd.Series[Any]) -> Singles:
             f"column {name!r} is not numeric: row {bad[0]} has {column.iloc[bad[0]]!r}; "
             "turn it into numbers, remove it, or name it as label, id, group, time or category"
         )
-    exact = numbers.to_numpy(dtype=np.float64, na_value=np.nan)  # float64 first, to see an overflow of float32
-    with np.errstate(over="ignore"):
-        cast = exact.astype(np.float32)
-    beyond = np.flatnonzero(np.isinf(cast) & np.isfinite(exact))
+    values: Doubles = np.asarray(numbers.to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
+    beyond = np.flatnonzero((np.abs(values) > LARGEST_NUMBER) & np.isfinite(values))
     if len(beyond):
         raise DataError(
-            f"column {name!r}, row {beyond[0]}: {exact[beyond[0]]} is beyond float32 (3.4e38); rescale the column"
+            f"column {name!r}, row {beyond[0]}: {values[beyond[0]]} is beyond {LARGEST_NUMBER:g}; rescale the column"
         )
-    return cast
+    return values
+
+
+def _number(text: str) -> float:
+    """Return the number that a text holds, NaN if it holds none."""
+    try:
+        return float("nan" if "_" in text else text)
+    except ValueError:
+        return float("nan")
 
 
 def _is_number(text: str) -> bool:

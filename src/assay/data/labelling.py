@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from assay.arrays import Flags, Labels, Texts
-from assay.data.dataset import FINGERPRINT_PATTERN, UNKNOWN
+from assay.data.dataset import FINGERPRINT_PATTERN, UNKNOWN, by_either_scheme
 from assay.errors import DataError
 from assay.parts import write_bytes
 
@@ -36,8 +36,8 @@ def read_answers(path: Path) -> pd.DataFrame:
     Raises
     ------
     DataError
-        Columns are missing, or a line has an invalid label, an invalid fingerprint or purpose, the row of an earlier
-        line, or a label that contradicts an earlier line with the same fingerprint. The message names the line.
+        Columns are missing, or a line has an invalid label, an invalid fingerprint or purpose, or the row of an earlier
+        line. The message names the line.
     """
     if not path.is_file():
         return pd.DataFrame(columns=list(QUESTION_COLUMNS), dtype="str")
@@ -53,14 +53,11 @@ def read_answers(path: Path) -> pd.DataFrame:
 def _faults(frame: pd.DataFrame) -> dict[str, Flags]:
     """Return each possible fault of a line with the mask of the lines that have it."""
     prints, labels = frame["fingerprint"], frame["label"]
-    answers = frame[labels != ""].drop_duplicates(["fingerprint", "label"])
-    contradicting = answers.index[answers["fingerprint"].duplicated()]
     faults = {
         "has an invalid fingerprint (it must be 32 hex digits)": ~prints.str.fullmatch(FINGERPRINT_PATTERN),
         "has a purpose other than trim, estimate or earlier": ~frame["purpose"].isin((TRIM, ESTIMATE, EARLIER)),
         "has a label other than 0 (normal), 1 (anomaly) or empty": ~labels.isin(("0", "1", "")),
         "repeats the row of an earlier line": frame.duplicated(["fingerprint", "row_id"]),
-        "contradicts the label of an earlier line with the same fingerprint": frame.index.isin(contradicting),
     }
     return {fault: np.asarray(mask, dtype=np.bool_) for fault, mask in faults.items()}
 
@@ -92,8 +89,7 @@ def _read_lines(path: Path) -> tuple[list[int], list[list[str]]]:
 def write_questions(path: Path, questions: pd.DataFrame) -> pd.DataFrame:
     """Rewrite the file: the given questions with their known answers, the highest score first.
 
-    An answer counts for all rows with the same content. Answered rows that are no longer asked about stay, with the
-    purpose "earlier"; unanswered ones are dropped.
+    Answered rows that are no longer asked about stay, with the purpose "earlier"; unanswered ones are dropped.
 
     Parameters
     ----------
@@ -112,8 +108,7 @@ def write_questions(path: Path, questions: pd.DataFrame) -> pd.DataFrame:
         The existing file cannot be read; it is left as it is.
     """
     previous = read_answers(path)
-    known_labels = _labels_by_fingerprint(previous)
-    labels = [known_labels.get(fingerprint, "") for fingerprint in questions["fingerprint"]]
+    labels = _looked_up(_by_row(previous[previous["label"] != ""], "label"), questions, "")
     current = questions.assign(score=_as_text(questions["score"]), label=labels)
     current = current[list(QUESTION_COLUMNS)].astype("str")
     keys = pd.MultiIndex.from_frame(current[["fingerprint", "row_id"]])
@@ -136,26 +131,34 @@ def ensure_labels(root: Path, name: str) -> None:
 def align(answers: pd.DataFrame, rows: pd.DataFrame) -> tuple[Labels, Texts]:
     """Return the labels and purposes of m rows with the columns ``fingerprint`` and ``row_id``.
 
-    Answers about other rows are ignored: rows leave the calibration set when they are quarantined, for example.
+    Fingerprints of either scheme match, where the rows have both.
+
+    An answer is about one row, as long as that row keeps its content. Its copies have answers of their own: if one
+    anomaly took all rows of equal content out of the calibration set, normal ones would leave it too, and the
+    false-positive rate would rise. Answers about other rows are ignored: rows leave the calibration set when they are
+    quarantined, for example.
 
     Returns
     -------
     labels : ndarray of int8, shape (m,)
-        0 normal, 1 anomaly, -1 not labelled; rows with the same fingerprint share a label.
+        0 normal, 1 anomaly, -1 not labelled.
     purposes : ndarray of str, shape (m,)
         "trim" or "estimate" for the rows of the latest questions, else "".
     """
-    known_labels = _labels_by_fingerprint(answers)
-    labels = np.array([known_labels.get(fingerprint, UNKNOWN) for fingerprint in rows["fingerprint"]], dtype=np.int8)
-    latest = answers[answers["purpose"] != EARLIER]
-    purposes = dict(zip(zip(latest["fingerprint"], latest["row_id"], strict=True), latest["purpose"], strict=True))
-    keys = zip(rows["fingerprint"], rows["row_id"], strict=True)
-    return labels, np.array([purposes.get(key, NOT_ASKED) for key in keys], dtype=object)
+    labels = _looked_up(_by_row(answers[answers["label"] != ""], "label"), rows, str(UNKNOWN))
+    purposes = _looked_up(_by_row(answers[answers["purpose"] != EARLIER], "purpose"), rows, NOT_ASKED)
+    return np.array(labels, dtype=np.int8), np.array(purposes, dtype=object)
 
 
-def _labels_by_fingerprint(answers: pd.DataFrame) -> dict[str, str]:
-    answered = answers[answers["label"] != ""]
-    return dict(zip(answered["fingerprint"], answered["label"], strict=True))
+def _by_row(answers: pd.DataFrame, column: str) -> dict[tuple[str, str], str]:
+    """Return a column of answers by fingerprint and row id."""
+    return dict(zip(zip(answers["fingerprint"], answers["row_id"], strict=True), answers[column], strict=True))
+
+
+def _looked_up(values: dict[tuple[str, str], str], rows: pd.DataFrame, missing: str) -> list[str]:
+    """Return the value of each row by its fingerprint, of either scheme, and its id."""
+    variants = [zip(known["fingerprint"], known["row_id"], strict=True) for known in by_either_scheme(rows)]
+    return [next((values[key] for key in keys if key in values), missing) for keys in zip(*variants, strict=True)]
 
 
 def _as_text(scores: pd.Series[float]) -> list[str]:

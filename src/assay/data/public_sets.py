@@ -162,7 +162,7 @@ def _dataset(card: Card, X: NDArray[Any], anomalous: Flags) -> Dataset:
             "time": "",
         }
     )
-    return Dataset(card, RowSet(X.astype(np.float32), rows))
+    return Dataset(card, RowSet(X.astype(np.float64), rows))
 
 
 _BUNDLED: dict[str, Callable[[], Dataset]] = {"digits": _digits, "breast_cancer": _breast_cancer}

@@ -17,8 +17,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.arrays import FLOAT32_MAX, Doubles, Singles
-from assay.data.scaling import check_finite
+from assay.arrays import Doubles, Floats
+from assay.data.scaling import centre_and_spread, check_finite
 from assay.errors import DataError
 
 MAX_FITTED = 5_000
@@ -45,15 +45,15 @@ class HasRecipes(Protocol):
 
 
 def synthesize(
-    recipe: str, normals: Singles, n: int, *, seed: int, modality: HasRecipes
-) -> tuple[Singles, NDArray[np.intp]]:
+    recipe: str, normals: Floats, n: int, *, seed: int, modality: HasRecipes
+) -> tuple[Doubles, NDArray[np.intp]]:
     """Make `n` synthetic anomalies by a recipe fitted on `normals`.
 
     Parameters
     ----------
     recipe : str
         A key of the modality's recipes.
-    normals : ndarray of float32, shape (m, d)
+    normals : ndarray of float, shape (m, d)
     n : int
     seed : int
     modality : HasRecipes
@@ -61,7 +61,7 @@ def synthesize(
 
     Returns
     -------
-    features : ndarray of float32, shape (n, d)
+    features : ndarray of float64, shape (n, d)
         A larger `n` gives the same rows first.
     sources : ndarray of int, shape (n,)
         Index of the row of `normals` that each was made from; -1 if it was made from all of them.
@@ -79,7 +79,7 @@ def synthesize(
     X = normals[fitted_rows].astype(np.float64)
     synthetic, source = modality.recipes[recipe](X, n, making)
     low, high = modality.bounds(X)
-    return np.clip(synthetic, low, high).astype(np.float32), np.where(source < 0, -1, fitted_rows[source])
+    return np.clip(synthetic, low, high), np.where(source < 0, -1, fitted_rows[source])
 
 
 def local(X: Doubles, n: int, rng: np.random.Generator) -> _RowsAndSources:
@@ -136,7 +136,8 @@ def cluster(X: Doubles, n: int, rng: np.random.Generator) -> _RowsAndSources:
         margin = np.minimum(2.0 * Z[near[index]].std(axis=0), (high - low) / 4)
         far = np.clip(STRETCH * Z[anchors[index]], low + margin, high - margin)
         in_cluster = cluster_of == index
-        synthetic[in_cluster] = far + draws[in_cluster] @ spread
+        # One by one: a product of matrices may add in another order for another number of rows.
+        synthetic[in_cluster] = [far + draw @ spread for draw in draws[in_cluster]]
     return synthetic * scale + mean, anchors[cluster_of]
 
 
@@ -148,7 +149,7 @@ def dependency(X: Doubles, n: int, rng: np.random.Generator) -> _RowsAndSources:
     d = X.shape[1]
     choice, noise = rng.spawn(2)
     picked = choice.integers(len(X), size=(n, d))
-    bandwidth = X.std(axis=0, ddof=1) * len(X) ** -0.2
+    bandwidth = centre_and_spread(X)[1] * np.sqrt(len(X) / (len(X) - 1)) * len(X) ** -0.2
     return X[picked, np.arange(d)] + bandwidth * noise.standard_normal((n, d)), _no_source(n)
 
 
@@ -164,15 +165,13 @@ def column_bounds(X: Doubles) -> Doubles:
     """Return the minimum minus and the maximum plus half the range of each column, shape (2, d)."""
     low, high = X.min(axis=0), X.max(axis=0)
     half = (high - low) / 2
-    bounds: Doubles = np.clip(np.stack([low - half, high + half]), -FLOAT32_MAX, FLOAT32_MAX)
-    return bounds
+    return np.stack([low - half, high + half])
 
 
 def _standardise(X: Doubles) -> tuple[Doubles, Doubles]:
     """Return mean and standard deviation of each column; the deviation of a constant column is 1."""
-    # Compared exactly: rounding can give equal values a tiny deviation, and another mean.
-    constant = X.min(axis=0) == X.max(axis=0)
-    return np.where(constant, X[0], X.mean(axis=0)), np.where(constant, 1.0, X.std(axis=0))
+    mean, spread = centre_and_spread(X)
+    return mean, np.where(spread == 0, 1.0, spread)
 
 
 def _neighbours(Z: Doubles, anchors: NDArray[np.intp]) -> NDArray[np.intp]:

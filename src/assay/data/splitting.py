@@ -1,27 +1,31 @@
-"""Roles of rows: training, adapting, calibration, selection and test."""
+"""Roles of rows: training, adapting, calibration, selection, gate and test."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from hashlib import blake2b
 
 import numpy as np
 import pandas as pd
 
 from assay.arrays import Doubles, Flags, Integers
-from assay.data.dataset import ANOMALY, RowSet, fingerprints
+from assay.data.dataset import ANOMALY, NORMAL, SCHEME, RowSet, fingerprints, number_copies, row_keys
+from assay.data.quarantine import is_listed
 from assay.errors import DataError
 
-ROLES = ("train", "pool", "adapt", "calibration", "selection", "test")
+ROLES = ("train", "pool", "adapt", "calibration", "selection", "gate", "test")
+JUDGED = ("selection", "gate", "test")
 EXCLUDED = "excluded"
-QUARANTINED = "quarantined"
 MIN_LABELLED = 5
 
-_TRAIN, _POOL, _ADAPT, _CALIBRATION, _SELECTION, _TEST = range(len(ROLES))
-_NORMAL_CUTS = np.array([0.40, 0.55, 0.70, 0.85])
-_NORMAL_ROLES = np.array([_TRAIN, _ADAPT, _CALIBRATION, _SELECTION, _TEST])
-_ANOMALY_CUTS = np.array([0.50, 0.75])
-_ANOMALY_ROLES = np.array([_POOL, _SELECTION, _TEST])
+_TRAIN, _POOL, _ADAPT, _CALIBRATION, _SELECTION, _GATE, _TEST = range(len(ROLES))
+_NORMAL_CUTS = np.array([0.38, 0.51, 0.65, 0.78, 0.88])
+_NORMAL_ROLES = np.array([_TRAIN, _ADAPT, _CALIBRATION, _SELECTION, _GATE, _TEST])
+_ANOMALY_CUTS = np.array([0.50, 0.68, 0.82])
+_ANOMALY_ROLES = np.array([_POOL, _SELECTION, _GATE, _TEST])
+# Anomalies between .50 and .65, where normals adapt or calibrate: so many to each that the shares are those above.
+_APART_CUTS = np.array([5 / 15, 9 / 15])
+_APART_ROLES = np.array([_SELECTION, _GATE, _TEST])
 
 
 def uniform_hashes(keys: Iterable[str], salt: str) -> Doubles:
@@ -49,48 +53,61 @@ def uniform_hashes(keys: Iterable[str], salt: str) -> Doubles:
 
 
 def split_rows(
-    data: RowSet, columns: tuple[str, ...], *, seed: int, quarantined: Collection[str] = ()
+    data: RowSet,
+    columns: tuple[str, ...],
+    *,
+    seed: int,
+    quarantined: pd.DataFrame | None = None,
+    scheme: int = SCHEME,
 ) -> dict[str, RowSet]:
     """Assign one role to every row, as independent of the other rows as possible.
 
-    Without times, the role is a function of the label and of a hash of the seed and the group id (without a
-    group, the row's fingerprint). So it does not change when rows are added, reordered or relabelled or columns
-    reordered, and duplicates and groups stay together. Normal and unknown rows: train .40, adapt .15,
-    calibration .15, selection .15, test .15. Labelled anomalies: pool .50, selection .25, test .25; those of a
-    group whose normal rows are in selection or test are in that role too.
+    Without times, the role is a function of the label and of a hash of the seed and the group id. Without a group it
+    is, for a normal or unknown row, a hash of its fingerprint and the number of its copy: rows that repeat have roles
+    independent of each other, which keeps calibration and new rows exchangeable. (By content alone, a state that makes
+    up a fifth of the rows would lie in one role.) So roles do not change when rows are added or other rows relabelled,
+    or when rows or columns are reordered. Normal and unknown rows: train .38, adapt .13, calibration .14, selection
+    .13, gate .10, test .12. Labelled anomalies: pool .50, selection .18, gate .14, test .18; those of a group whose
+    normal rows are in selection, gate or test are in that role too.
 
     With times, normals are cut at the same fractions in time order, and anomalies separately in theirs;
     times are compared as text (`assay.data.files.read_table` writes them so that this is the time order).
     Equal times get one role. Groups are ignored: a group may span several roles, and roles can change
     when rows are added.
 
-    Finally, rows with the same fingerprint in several roles stay in the first of these in the order of
-    `ROLES`; the other copies are excluded. These are rows with contradictory labels, and duplicates in
-    different groups or at different times.
+    All copies of a labelled anomaly have one role, since a copy in the pool would teach what its twin judges: without
+    group and time that of a hash of the content, else the first of the copies' roles in the order of `ROLES`. Normals
+    keep their roles whatever their copies' labels are.
 
-    All copies of a quarantined row are excluded; no other row's role depends on them. If the quarantine is not
-    empty, the excluded rows get a column ``reason``: "quarantined" or "copy".
+    Quarantined rows are excluded, and no others; no other row's role depends on them.
 
     Parameters
     ----------
     data : RowSet, features of shape (n, d)
+        Rows without a column ``copy`` are numbered in their order.
     columns : tuple of str, length d
     seed : int
-    quarantined : collection of str
-        Fingerprints of rows that must not be used.
+    quarantined : DataFrame, optional
+        Rows that must not be used, as `assay.data.quarantine.read_quarantine` returns them.
+    scheme : {1, 2}
+        Scheme of the fingerprints that decide roles (`assay.data.dataset.fingerprints`).
 
     Returns
     -------
     dict of str to RowSet
         One for each of `ROLES` and "excluded", possibly empty; together they hold every row once, in the
-        original order, with the column ``fingerprint`` added.
+        original order, with the columns ``fingerprint`` and ``copy``. The pool and the roles `JUDGED` also have
+        ``contradicted`` (1: rows that are used carry both labels, 0 and 1, for this content), and the latter ``seen``
+        (1: a row of train or adapt has this content).
 
     Raises
     ------
     DataError
         Some rows have a time and others do not.
     """
-    marked = RowSet(data.features, data.rows.assign(fingerprint=fingerprints(data.features, columns)))
+    prints = fingerprints(data.features, columns, scheme=scheme)
+    copies = data.rows["copy"] if "copy" in data.rows else number_copies(prints)
+    marked = RowSet(data.features, data.rows.assign(copy=copies, fingerprint=prints))
     timed = (data.rows["time"] != "").to_numpy(dtype=bool)
     if timed.any() and not timed.all():
         row = int(np.flatnonzero(~timed)[0])
@@ -99,14 +116,10 @@ def split_rows(
             "give every row a time, or none of them"
         )
     roles = _roles_by_time(marked) if timed.any() else _roles_by_hash(marked.rows, seed)
-    is_quarantined = marked.rows["fingerprint"].isin(quarantined).to_numpy(dtype=bool)
-    excluded = _is_later_copy(marked.rows["fingerprint"], roles) | is_quarantined
+    roles = _joined(marked.rows, roles)
+    excluded = np.zeros(len(data), dtype=bool) if quarantined is None else is_listed(quarantined, marked.rows)
     parts = {name: marked.take((roles == i) & ~excluded) for i, name in enumerate(ROLES)}
-    left_out = marked.take(excluded)
-    if len(quarantined):
-        reasons = np.where(is_quarantined[excluded], QUARANTINED, "copy")
-        left_out = RowSet(left_out.features, left_out.rows.assign(reason=reasons))
-    return parts | {EXCLUDED: left_out}
+    return _with_marks(parts) | {EXCLUDED: marked.take(excluded)}
 
 
 def evidence(parts: dict[str, RowSet]) -> str:
@@ -115,17 +128,39 @@ def evidence(parts: dict[str, RowSet]) -> str:
     return "labels" if min(counts) >= MIN_LABELLED else "probes"
 
 
+def contradicting(rows: pd.DataFrame) -> Flags:
+    """Return the mask of rows whose content is labelled 0 in one row and 1 in another."""
+    prints, label = rows["fingerprint"], rows["label"]
+    both = prints.isin(prints[label == NORMAL]) & prints.isin(prints[label == ANOMALY])
+    return both.to_numpy(dtype=bool)
+
+
+def _with_marks(parts: dict[str, RowSet]) -> dict[str, RowSet]:
+    """Add the columns ``contradicted`` and ``seen``; see `split_rows`."""
+    used = pd.concat([part.rows[["fingerprint", "label"]] for part in parts.values()])
+    contested = set(used.loc[contradicting(used), "fingerprint"])
+    learned = {*parts["train"].rows["fingerprint"], *parts["adapt"].rows["fingerprint"]}
+    for role in ("pool", *JUDGED):
+        rows = parts[role].rows
+        marks = {"contradicted": rows["fingerprint"].isin(contested)}
+        marks |= {"seen": rows["fingerprint"].isin(learned)} if role in JUDGED else {}
+        parts[role] = RowSet(parts[role].features, rows.assign(**{k: v.astype(np.int8) for k, v in marks.items()}))
+    return parts
+
+
 def _roles_by_hash(rows: pd.DataFrame, seed: int) -> Integers:
     """Return the index in `ROLES` of each row of data without times."""
     group = rows["group"].to_numpy(dtype=object)
-    keys = np.where(group != "", "group:" + group, "row:" + rows["fingerprint"].to_numpy(dtype=object))
+    anomalous = (rows["label"] == ANOMALY).to_numpy()
+    alone = np.where(anomalous, "anomaly:" + rows["fingerprint"].to_numpy(dtype=object), "row:" + row_keys(rows))
+    keys = np.where(group != "", "group:" + group, alone)
     codes, unique = pd.factorize(keys)
     position = uniform_hashes(unique, f"role:{seed}")[codes]
-    coin = uniform_hashes(unique, f"coin:{seed}")[codes] < 0.5
+    coin = uniform_hashes(unique, f"coin:{seed}")[codes]
     roles = _NORMAL_ROLES[np.searchsorted(_NORMAL_CUTS, position, side="right")]
-    normals_only = (position < 0.70) & (position >= 0.50)  # where normals adapt or calibrate, which anomalies never do
-    for_anomalies = np.where(position < 0.50, _POOL, np.where(normals_only, np.where(coin, _SELECTION, _TEST), roles))
-    return np.where((rows["label"] == ANOMALY).to_numpy(), for_anomalies, roles)
+    apart = _APART_ROLES[np.searchsorted(_APART_CUTS, coin, side="right")]
+    for_anomalies = np.where(position < 0.50, _POOL, np.where(position < 0.65, apart, roles))
+    return np.where(anomalous, for_anomalies, roles)
 
 
 def _roles_by_time(data: RowSet) -> Integers:
@@ -149,9 +184,10 @@ def _share_before(times: pd.Series[str]) -> Doubles:
     return n_earlier[codes] / len(codes)
 
 
-def _is_later_copy(prints: pd.Series[str], roles: Integers) -> Flags:
-    """Return the mask of rows whose fingerprint also occurs in an earlier role."""
-    codes, unique = pd.factorize(prints.to_numpy(dtype=object))
+def _joined(rows: pd.DataFrame, roles: Integers) -> Integers:
+    """Return the roles, those of labelled anomalies of equal content all the first of theirs."""
+    anomalous = (rows["label"] == ANOMALY).to_numpy()
+    codes, unique = pd.factorize(rows["fingerprint"].to_numpy(dtype=object))
     first_role = np.full(len(unique), len(ROLES))
-    np.minimum.at(first_role, codes, roles)
-    return roles > first_role[codes]
+    np.minimum.at(first_role, codes[anomalous], roles[anomalous])
+    return np.where(anomalous, first_role[codes], roles)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from assay.arrays import Singles
+from assay.arrays import Doubles
 from assay.data.files import features_of, read_frame
 from assay.errors import DataError
 from assay.parts import write_bytes
@@ -22,7 +22,7 @@ def target_path(root: Path, name: str) -> Path:
     return root / "targets" / f"{name}.csv"
 
 
-def read_target(path: Path, columns: Sequence[str]) -> Singles:
+def read_target(path: Path, columns: Sequence[str]) -> Doubles:
     """Return the target rows of a dataset, shape (n, d); n is 0 where calibration is not weighted.
 
     Raises
@@ -33,14 +33,14 @@ def read_target(path: Path, columns: Sequence[str]) -> Singles:
     if not path.is_file():
         raise DataError(f"{path} is missing; restore it with `git checkout {path}` or `assay reweight --clear`")
     if not path.read_bytes().strip():
-        return np.empty((0, len(columns)), dtype=np.float32)
+        return np.empty((0, len(columns)), dtype=np.float64)
     try:
         return take_columns(path, columns)
     except DataError as error:
         raise DataError(f"{error} (`assay reweight --clear` ends the weighting)") from error
 
 
-def take_columns(path: Path, columns: Sequence[str]) -> Singles:
+def take_columns(path: Path, columns: Sequence[str]) -> Doubles:
     """Return the columns of a CSV or Parquet file as finite features of shape (n, d)."""
     frame = read_frame(path, ())
     if missing := [name for name in columns if name not in frame.columns]:
@@ -52,7 +52,7 @@ def take_columns(path: Path, columns: Sequence[str]) -> Singles:
     return features
 
 
-def write_target(path: Path, features: Singles, columns: Sequence[str], *, seed: int) -> int:
+def write_target(path: Path, features: Doubles, columns: Sequence[str], *, seed: int) -> int:
     """Write target rows, at most 5,000 (a random sample), and return their number; no rows make an empty file."""
     if len(features) > _MOST_ROWS:
         picked = np.random.default_rng(seed).choice(len(features), _MOST_ROWS, replace=False)

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from assay.data.dataset import Dataset, RowSet, fingerprints
+from assay.data.dataset import ANOMALY, NORMAL, Card, Dataset, RowSet, row_keys
 from assay.data.expectations import (
+    COPY_COLUMN,
     FINGERPRINT_COLUMN,
     ID_COLUMN,
     INJECTED_COLUMN,
@@ -23,9 +24,10 @@ from assay.data.expectations import (
     table_columns,
 )
 from assay.data.ranges import EXTREMES, MAXIMUM, MINIMUM
+from assay.data.splitting import contradicting
 from assay.errors import DataError, ValidationFailedError
 
-SITE = "assay"
+SITE, BETWEEN = "assay", "expect_column_values_to_be_between"
 ROWS_IN_SUMMARY, ROWS_IN_DOCS, FAILURES_IN_MESSAGE = 5, 20, 3
 
 
@@ -78,11 +80,39 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class Contents:
+    """How often the contents of the rows that have a role occur.
+
+    Attributes
+    ----------
+    rows, distinct : int
+        Numbers of rows and of different contents.
+    shared : int
+        Number of contents that occur in several roles.
+    contradicting : int
+        Number of contents that are labelled 0 in one row and 1 in another.
+    contradicting_normals, contradicting_anomalies : int
+        Numbers of the rows of these contents that are labelled 0, and 1.
+    contradicting_rows : tuple of str
+        Ids of the first of these rows, anomalies before normals.
+    """
+
+    rows: int
+    distinct: int
+    shared: int
+    contradicting: int
+    contradicting_normals: int
+    contradicting_anomalies: int
+    contradicting_rows: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
-    """The result of a validation: the suite's name and, per batch, every check."""
+    """The result of a validation: the suite's name and, per batch, every check; and counts of contents."""
 
     suite: str
     batches: dict[str, tuple[Check, ...]]
+    contents: Contents
 
     @property
     def success(self) -> bool:
@@ -97,17 +127,23 @@ class Summary:
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-able dict without times and run ids: it depends on data and suite only."""
         batches = {name: [asdict(check) for check in checks] for name, checks in self.batches.items()}
-        return {"suite": self.suite, "success": self.success, "batches": batches}
+        return {
+            "suite": self.suite,
+            "success": self.success,
+            "batches": batches,
+            "contents": asdict(self.contents),
+        }
 
 
 def validate_dataset(
     suite: dict[str, Any], source: Dataset, roles: dict[str, RowSet], levels: list[LevelRows], *, docs: Path
 ) -> Summary:
-    """Run a suite on the source and on every level, and check that roles share no row.
+    """Run a suite on the source and on every level, check that no row has two roles, and count contents.
 
     Fingerprints are computed from the features, not read from files. The numbers of rows and of injected rows
-    of a level must be the planned ones. For the check of the roles, the rows injected at the largest level
-    count as train, and the pool rows they were copied from are left out.
+    of a level must be the planned ones. For the check of the roles a row is its content and the number of its copy; the
+    rows injected at the largest level count as train, and the pool rows they were copied from are left out. Rows of
+    equal content may have different roles.
 
     Parameters
     ----------
@@ -116,7 +152,7 @@ def validate_dataset(
     source : Dataset
         The whole dataset; its card names the columns of `roles` and `levels` too.
     roles : dict of str to RowSet
-        Rows by role, among them ``train`` (without injected rows) and ``pool``.
+        Rows by role, among them ``train`` (without injected rows) and ``pool``, with the column ``copy``.
     levels : list of LevelRows
     docs : Path
         Folder of the Data Docs (HTML, ``index.html``); pages of an earlier run are replaced.
@@ -133,18 +169,65 @@ def validate_dataset(
     DataError
         The number of features differs from the card's columns, or a name is not allowed.
     """
-    columns = source.card.columns
+    card = source.card
     name, expectations = parse_suite(suite)
-    for_levels = [expectation for expectation in expectations if (expectation.meta or {}).get("only") != "source"]
+    for_levels = [expectation for expectation in expectations if not _is_of_source(expectation)]
     extremes = any(getattr(expectation, "column", None) in EXTREMES for expectation in expectations)
     runner = _Runner(name, docs)
-    runner.run("source", _table(source.data, columns, extremes), expectations)
+    runner.run("source", _table(source.data, card, extremes), expectations)
     for level in levels:
-        runner.run(f"level-{level.rho:g}", _table(level.train, columns, extremes), for_levels + _planned(level))
-    unique = [{"type": "expect_column_values_to_be_unique", "kwargs": {"column": FINGERPRINT_COLUMN}}]
-    runner.run("roles", _roles_table(roles, levels, columns), parse_expectations(unique))
+        runner.run(f"level-{level.rho:g}", _table(level.train, card, extremes), for_levels + _planned(level))
+    unique = [{"type": "expect_column_values_to_be_unique", "kwargs": {"column": COPY_COLUMN}}]
+    tables = {role: _keyed(data, card) for role, data in roles.items()}
+    runner.run("roles", _roles_table(tables, levels, card), parse_expectations(unique))
     runner.write_docs()
-    return Summary(name, runner.checks)
+    return Summary(name, runner.checks, _contents(tables))
+
+
+def validate_batch(suite: dict[str, Any], accepted: Dataset, grown: Dataset, *, docs: Path) -> Summary:
+    """Run a suite on the rows that a dataset has got on top of its last accepted version.
+
+    A feature for which the suite has no range must lie in the range of the last accepted version, widened by itself to
+    both sides, as a suite is learned. What the suite expects of the source only is asked of the grown dataset.
+
+    Parameters
+    ----------
+    suite : dict
+    accepted, grown : Dataset
+        The new rows come last.
+    docs : Path
+        Folder of the Data Docs.
+
+    Returns
+    -------
+    Summary
+        Batches "new rows" and "all rows".
+
+    Raises
+    ------
+    ConfigError, DataError
+        See `validate_dataset`.
+    """
+    card = grown.card
+    name, expectations = parse_suite(suite)
+    has_range = {entry.column for entry in expectations if entry.expectation_type == BETWEEN}
+    learned = card.modality.expectations(card.columns, accepted.data.features)
+    without = set(card.columns) - has_range
+    ranges = [entry for entry in learned if entry["type"] == BETWEEN and entry["kwargs"]["column"] in without]
+    extremes = any(getattr(expectation, "column", None) in EXTREMES for expectation in expectations)
+    for_all = list(filter(_is_of_source, expectations))
+    for_new = [entry for entry in expectations if not _is_of_source(entry)] + parse_expectations(ranges)
+    runner = _Runner(name, docs)
+    new = grown.data.take(np.arange(len(accepted.data), len(grown.data)))
+    runner.run("new rows", _table(new, card, extremes), for_new)
+    runner.run("all rows", _table(grown.data, card, extremes), for_all)
+    runner.write_docs()
+    return Summary(name, runner.checks, _contents({"all rows": _bookkeeping(grown.data, card)}))
+
+
+def _is_of_source(expectation: Any) -> bool:
+    """Return whether an expectation is of the source alone."""
+    return bool((expectation.meta or {}).get("only") == "source")
 
 
 def raise_if_failed(summary: Summary) -> None:
@@ -236,25 +319,26 @@ class _Runner:
         self._context.validation_results_store.store_validation_results(result, key, suite)
 
 
-def _table(data: RowSet, columns: tuple[str, ...], extremes: bool) -> pd.DataFrame:
-    """Return the table that expectations describe; features as float64, which is exact and fast."""
+def _table(data: RowSet, card: Card, extremes: bool) -> pd.DataFrame:
+    """Return the table that expectations describe."""
+    columns = card.columns
     if data.features.shape[1] != len(columns):
         raise DataError(
             f"there are {data.features.shape[1]} features but {len(columns)} column names on the card; "
             "ingest the dataset again"
         )
     names = table_columns(columns, extremes=extremes)
-    values = data.features.astype(np.float64)
+    values = data.features
     features = pd.DataFrame(values, columns=list(columns))
     ends = pd.DataFrame({MINIMUM: values.min(axis=1), MAXIMUM: values.max(axis=1)})
-    return pd.concat([_bookkeeping(data, columns), ends, features], axis=1)[names]
+    return pd.concat([_bookkeeping(data, card), ends, features], axis=1)[names]
 
 
-def _bookkeeping(data: RowSet, columns: tuple[str, ...]) -> pd.DataFrame:
+def _bookkeeping(data: RowSet, card: Card) -> pd.DataFrame:
     values = {
         ID_COLUMN: _id_texts(data.rows["row_id"]),
         LABEL_COLUMN: data.labels,
-        FINGERPRINT_COLUMN: fingerprints(data.features, columns),
+        FINGERPRINT_COLUMN: card.fingerprints(data.features),
         INJECTED_COLUMN: data.rows["injected"].to_numpy(dtype=np.int64) if "injected" in data.rows else 0,
     }
     return pd.DataFrame(values)
@@ -275,21 +359,43 @@ def _planned(level: LevelRows) -> list[Any]:
     )
 
 
-def _roles_table(roles: dict[str, RowSet], levels: list[LevelRows], columns: tuple[str, ...]) -> pd.DataFrame:
-    """Return the distinct (fingerprint, role) pairs, each with "role/id" of its first row."""
-    tables = {role: _bookkeeping(data, columns) for role, data in roles.items()}
+def _keyed(data: RowSet, card: Card) -> pd.DataFrame:
+    """Return the bookkeeping with "fingerprint:copy", which names a row, in `COPY_COLUMN`."""
+    table = _bookkeeping(data, card)
+    keys = row_keys(data.rows.assign(fingerprint=table[FINGERPRINT_COLUMN].to_numpy(dtype=object)))
+    return table.assign(**{COPY_COLUMN: keys})
+
+
+def _roles_table(tables: dict[str, pd.DataFrame], levels: list[LevelRows], card: Card) -> pd.DataFrame:
+    """Return "role/id" and "fingerprint:copy" of every row of every role."""
     if levels:
-        largest = _bookkeeping(max(levels, key=lambda level: level.rho).train, columns)
+        largest = _keyed(max(levels, key=lambda level: level.rho).train, card)
         injected = largest[largest[INJECTED_COLUMN] == 1]
-        moved = set(injected[FINGERPRINT_COLUMN]) - set(tables["train"][FINGERPRINT_COLUMN])
-        tables["train"] = pd.concat([tables["train"], injected])
-        tables["pool"] = tables["pool"][~tables["pool"][FINGERPRINT_COLUMN].isin(moved)]
-    pairs = [
-        table.assign(**{ID_COLUMN: [f"{role}/{row_id}" for row_id in table[ID_COLUMN]], "role": role})
+        moved = set(injected[COPY_COLUMN]) - set(tables["train"][COPY_COLUMN])
+        rest = tables["pool"][~tables["pool"][COPY_COLUMN].isin(moved)]
+        tables = tables | {"train": pd.concat([tables["train"], injected]), "pool": rest}
+    named = [
+        table.assign(**{ID_COLUMN: [f"{role}/{row_id}" for row_id in table[ID_COLUMN]]})
         for role, table in tables.items()
     ]
-    table = pd.concat(pairs, ignore_index=True)[[ID_COLUMN, FINGERPRINT_COLUMN, "role"]]
-    return table.drop_duplicates([FINGERPRINT_COLUMN, "role"], ignore_index=True)
+    return pd.concat(named, ignore_index=True)[[ID_COLUMN, COPY_COLUMN]]
+
+
+def _contents(tables: dict[str, pd.DataFrame]) -> Contents:
+    """Count the contents of the rows of all roles."""
+    rows = pd.concat([table.assign(role=role) for role, table in tables.items()], ignore_index=True)
+    rows = rows.rename(columns={FINGERPRINT_COLUMN: "fingerprint", LABEL_COLUMN: "label"})
+    both = rows[contradicting(rows)]
+    anomalies, normals = (both.loc[both["label"] == label, ID_COLUMN].tolist() for label in (ANOMALY, NORMAL))
+    return Contents(
+        rows=len(rows),
+        distinct=rows["fingerprint"].nunique(),
+        shared=int((rows.drop_duplicates(["fingerprint", "role"])["fingerprint"].value_counts() > 1).sum()),
+        contradicting=both["fingerprint"].nunique(),
+        contradicting_normals=len(normals),
+        contradicting_anomalies=len(anomalies),
+        contradicting_rows=tuple(map(str, [*anomalies[:ROWS_IN_SUMMARY], *normals[:ROWS_IN_SUMMARY]])),
+    )
 
 
 def _fails_by_row(outcome: Any) -> bool:

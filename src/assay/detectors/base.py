@@ -85,7 +85,7 @@ class CrossFitted(Protocol):
         ...
 
     def fold_of_new(self, X: Singles) -> Integers:
-        """Return the fold that each of the rows (n, d) would belong to as a training row, of shape (n,)."""
+        """Return a fold for each of the rows (n, d), none of which is a training row; of shape (n,)."""
         ...
 
 
@@ -130,7 +130,8 @@ def check_rows(X: Any, n_features: int | None = None) -> Singles:
     Raises
     ------
     InputError
-        The rows are not numbers, not two-dimensional, of width 0 or the wrong width, or not finite in float32.
+        The rows are not numbers, not two-dimensional, of width 0 or the wrong width, or not finite in float32; or,
+        while fitting, a column varies and is one value in float32.
     """
     try:
         array = np.asarray(X)
@@ -152,7 +153,20 @@ def check_rows(X: Any, n_features: int | None = None) -> Singles:
             f"row {row}, column {column} is {array[row, column]}; "
             "every value must be finite in float32: drop or fill it"
         )
+    if n_features is None and array.dtype != np.float32 and len(rows):
+        _require_distinct(array, rows)
     return rows
+
+
+def _require_distinct(array: NDArray[Any], rows: Singles) -> None:
+    """Raise `InputError` if a column of numbers that differ has become one value in float32."""
+    merged = np.flatnonzero((array != array[0]).any(axis=0) & (rows == rows[0]).all(axis=0))
+    if len(merged):
+        column = merged[0]
+        raise InputError(
+            f"column {column} varies, from {array[:, column].min()} to {array[:, column].max()}, but is one value in "
+            "float32, in which detectors compute: centre and scale the rows first"
+        )
 
 
 def check_labels(kind: str, y: Any, n_rows: int, *, uses_labels: bool) -> Labels:

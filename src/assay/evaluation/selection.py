@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.arrays import Flags, Integers
+from assay.arrays import Flags, Integers, Texts
 from assay.errors import ConfigError, DataError
 from assay.evaluation.metrics import fpr_upper_tail, stratum_flag_rates
 from assay.evaluation.two_fold import (
@@ -151,7 +151,7 @@ class Selection:
 def select_candidate(
     candidates: Sequence[Candidate],
     *,
-    fingerprints: NDArray[np.str_],
+    row_keys: Texts,
     strata: Mapping[float, NDArray[np.integer[Any]]],
     eps: float,
     seed: int,
@@ -177,8 +177,9 @@ def select_candidate(
     ----------
     candidates : sequence of Candidate
         All with the same rows and levels; each level has scores, or a reason why there are none.
-    fingerprints : ndarray of str, shape (n,)
-        Of the selection normals; with `seed` they determine the halves, the same for all candidates.
+    row_keys : ndarray of str, shape (n,)
+        Of the selection normals, as `assay.data.dataset.row_keys` returns them; with `seed` they determine the halves,
+        the same for all candidates.
     strata : mapping of float to ndarray of int, shape (n,)
         Hardness strata of the normals by level; the same for all candidates.
     eps : float
@@ -198,15 +199,15 @@ def select_candidate(
     ConfigError
         `eps` is not between 0 and 1, or `ships_at` is not among the levels.
     DataError
-        Candidates, strata and fingerprints differ in levels or numbers of rows, or a candidate could not be trained
+        Candidates, strata and keys differ in levels or numbers of rows, or a candidate could not be trained
         at the level that ships.
     """
     levels = sorted(strata)
     if ships_at not in strata:
         raise ConfigError(f"the level that ships is {ships_at!r}; choose one of {levels}")
-    n_normals, n_anomalies = len(fingerprints), _check_shapes(candidates, strata, len(fingerprints), ships_at)
+    n_normals, n_anomalies = len(row_keys), _check_shapes(candidates, strata, len(row_keys), ships_at)
     too_few = rows_fault(n_normals, n_anomalies, eps)
-    second = split_folds(fingerprints, seed=seed)
+    second = split_folds(row_keys, seed=seed)
     alpha = SIGNIFICANCE / (2 * max(len(candidates), 1))
     results, detections = [], []
     for candidate in candidates:
@@ -233,9 +234,7 @@ def _check_shapes(
     """Return the number of anomalies; raise `DataError` if rows or levels differ."""
     for level, assigned in strata.items():
         if assigned.shape != (n_normals,):
-            raise DataError(
-                f"strata of level {level:g} have shape {assigned.shape}; there are {n_normals} fingerprints"
-            )
+            raise DataError(f"strata of level {level:g} have shape {assigned.shape}; there are {n_normals} row keys")
     n_anomalies = None
     for candidate in candidates:
         if sorted([*candidate.scores, *candidate.untrained]) != sorted(strata):

@@ -7,6 +7,39 @@ from typing import Any, Self
 
 
 @dataclass(frozen=True, slots=True)
+class Figures:
+    """The metrics of a candidate on some of the test rows.
+
+    Attributes
+    ----------
+    n_normals, n_anomalies : int
+    auroc, auprc : float or None
+        None without normals or without anomalies.
+    fpr, power : float or None
+        Shares of normals and of anomalies flagged at eps; None where there are none.
+    stratum_fpr : dict of int to float
+        False-positive rate by hardness stratum; empty without normals.
+    worst_stratum_fpr : float or None
+        The largest of these.
+    """
+
+    n_normals: int
+    n_anomalies: int
+    auroc: float | None
+    auprc: float | None
+    fpr: float | None
+    stratum_fpr: dict[int, float]
+    worst_stratum_fpr: float | None
+    power: float | None
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Self:
+        """Return the figures as plain JSON values described them."""
+        rates = {int(stratum): rate for stratum, rate in content["stratum_fpr"].items()}
+        return cls(**{**content, "stratum_fpr": rates})
+
+
+@dataclass(frozen=True, slots=True)
 class Tested:
     """Test results of a candidate at one contamination level.
 
@@ -25,6 +58,11 @@ class Tested:
     smallest_eps : float
         Smallest eps at which a row can be flagged.
     n_calibration : int
+    unseen : Figures or None
+        The same over the rows whose content no train and no adapt row has; None in evaluations of before.
+    uncontradicted_power : float or None
+        Power over the anomalies whose content is not labelled normal too; None where there are none, and in
+        evaluations of before.
     """
 
     level: str
@@ -38,6 +76,8 @@ class Tested:
     power: float
     smallest_eps: float
     n_calibration: int
+    unseen: Figures | None = None
+    uncontradicted_power: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +93,8 @@ class Evaluation:
         Numbers of test rows.
     n_uncalibrated : int
         Number of rows left out because their categories have no calibration rows.
+    n_contradicted : int
+        Number of test anomalies whose content is labelled normal too.
     candidates : tuple of Tested
         By level; a detector that could not be trained at a level is missing there.
     """
@@ -63,6 +105,7 @@ class Evaluation:
     n_anomalies: int
     n_uncalibrated: int
     candidates: tuple[Tested, ...]
+    n_contradicted: int = 0
 
     def at(self, level: str) -> dict[tuple[str, str], Tested]:
         """Return the results at a level, by detector and adapter."""
@@ -75,8 +118,9 @@ class Evaluation:
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Self:
         """Return the evaluation that `to_json` described."""
-        rows = [
-            {**row, "stratum_fpr": {int(stratum): rate for stratum, rate in row["stratum_fpr"].items()}}
-            for row in content["candidates"]
-        ]
+        rows = []
+        for row in content["candidates"]:
+            rates = {int(stratum): rate for stratum, rate in row["stratum_fpr"].items()}
+            unseen = Figures.from_json(row["unseen"]) if row.get("unseen") else None
+            rows.append({**row, "stratum_fpr": rates, "unseen": unseen})
         return cls(**{**content, "candidates": tuple(Tested(**row) for row in rows)})

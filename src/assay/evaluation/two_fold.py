@@ -6,9 +6,8 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from assay.arrays import Flags, Floats, Integers
+from assay.arrays import Flags, Floats, Integers, Texts
 from assay.calibration.calibrators.conformal import ConformalCalibrator, row_count, rows_needed
 from assay.errors import DataError
 
@@ -35,13 +34,13 @@ class TwoFold:
     detections: Integers
 
 
-def split_folds(fingerprints: NDArray[np.str_], *, seed: int) -> Flags:
+def split_folds(row_keys: Texts, *, seed: int) -> Flags:
     """Return which normals, shape (n,), are in the second half.
 
-    The halves split the order of a hash of seed and fingerprint: they do not depend on the order of the rows, and
-    their sizes differ by at most one.
+    The halves split the order of a hash of seed and key: they do not depend on the order of the rows, and their sizes
+    differ by at most one. Copies of a row have keys of their own, so that they are in either half.
     """
-    keys = [hashlib.blake2b(f"fold:{seed}:{mark}".encode(), digest_size=16).hexdigest() for mark in fingerprints]
+    keys = [hashlib.blake2b(f"fold:{seed}:{key}".encode(), digest_size=16).hexdigest() for key in row_keys]
     second = np.zeros(len(keys), dtype=np.bool_)
     second[np.argsort(np.array(keys, dtype="U32"), kind="stable")[len(keys) // 2 :]] = True
     return second
@@ -51,7 +50,7 @@ def compare_power(
     new_scores: SelectionScores,
     old_scores: SelectionScores,
     *,
-    fingerprints: NDArray[np.str_],
+    row_keys: Texts,
     eps: float,
     seed: int,
 ) -> tuple[float, float]:
@@ -61,8 +60,8 @@ def compare_power(
     ----------
     new_scores, old_scores : SelectionScores
         Of the same rows, in the same order.
-    fingerprints : ndarray of str, shape (n,)
-        Of the normals.
+    row_keys : ndarray of str, shape (n,)
+        Of the normals, as `assay.data.dataset.row_keys` returns them.
     eps : float
         Target false-positive rate.
     seed : int
@@ -75,13 +74,13 @@ def compare_power(
     DataError
         The rows differ, are too few for `eps`, or a score is NaN.
     """
-    n_normals, n_anomalies = len(fingerprints), len(new_scores.anomalies)
+    n_normals, n_anomalies = len(row_keys), len(new_scores.anomalies)
     for scores in (new_scores, old_scores):
         check_selection_scores(scores, n_normals, n_anomalies)
     fault = rows_fault(n_normals, n_anomalies, eps)
     if fault:
         raise DataError(fault)
-    second = split_folds(fingerprints, seed=seed)
+    second = split_folds(row_keys, seed=seed)
     new, old = (two_fold(scores, second, eps).detections / 2 for scores in (new_scores, old_scores))
     return float(new.mean()), float(old.mean())
 

@@ -20,16 +20,15 @@ from assay.ledger.rows import (
     FIRST,
     TARGETS,
     about_rows,
-    carried_rows,
     keep_rows,
     key_in_work,
     key_of,
     pack,
     require_schema,
     rows_folder,
-    uses_carried,
 )
 from assay.parts import parse_json, write_bytes, write_json
+from assay.pipeline.learned import learned_by, uses_learned
 from assay.pipeline.rows import LABELLED
 from assay.project.layout import Project
 from assay.project.scorers import list_scorers
@@ -231,7 +230,7 @@ class Build:
                 head, sealed = read_head(folder), read_statement(folder, description["statement"])
                 row["rho"] = float(sealed.candidate["level"].removeprefix("level-"))
                 row["data_version"] = sealed.data_version
-                row["labels"] = sealed.rows is not None and LABELLED in uses_carried(sealed.rows)
+                row["labels"] = sealed.rows is not None and LABELLED in uses_learned(sealed.rows)
                 recorded_rows = self._rows_of(sealed)
                 rows = recorded_rows or (rows if rows in files else self._list_of(sealed, head["columns"]))
             row["rows"] = rows if rows in files or rows in self.carried else None
@@ -262,7 +261,7 @@ class Build:
         name = f"{CARRIED_ROWS}{statement.rows_hash[:16]}"
         metadata = {"dataset": statement.name, "data_version": statement.data_version, "columns": columns}
         if name not in self.carried:
-            self.carried[name] = pack(carried_rows(statement.rows), metadata)
+            self.carried[name] = pack(learned_by(statement).assign(row_id=None, rho=0.0), metadata)
             self._add_file(name, ledger_folder(self.root) / f"{name}.parquet", metadata)
         return name
 

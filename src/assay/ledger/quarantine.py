@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from assay.data.dataset import fingerprints, read_dataset
-from assay.data.quarantine import quarantine_path, read_quarantine, write_quarantine
+from assay.arrays import Flags
+from assay.data.dataset import read_card, read_dataset, row_keys
+from assay.data.quarantine import EVERY_COPY, is_listed, quarantine_path, read_quarantine, write_quarantine
 from assay.errors import ConfigError, DataError
 from assay.hashing import hash_file
 from assay.ledger.ledger import Ledger, open_ledger
-from assay.ledger.query import ID, PRINT, RowQuery, read_query
+from assay.ledger.query import ID, PRINT, RowQuery
 from assay.ledger.rows import target_fingerprints
-from assay.ledger.who_saw import Answer, answer_query, find, layouts_of
+from assay.ledger.who_saw import Answer, answer_query, find, query_of
 from assay.project.layout import Project
 
 
@@ -33,13 +34,17 @@ class Quarantine:
     lifted : bool
         Whether rows were taken out.
     changed : int
-        Contents put in, or lifted.
+        Entries put in, or lifted: rows, or contents.
     already : int
-        Contents that were in the quarantine already; when lifting, those that were not in it.
+        Entries that were in the quarantine already; when lifting, those that were not in it.
     listed : int
-        Contents in the quarantine now.
+        Entries in the quarantine now.
     in_data : int
-        How many rows of the dataset as it is now have the content of a row of the file.
+        How many rows of the dataset as it is now these entries are about.
+    others : int
+        How many of these rows the file does not name: copies of its rows, where contents were asked for.
+    share : float
+        What part they are of all rows that the file does not name.
     seen : Answer
     """
 
@@ -50,14 +55,18 @@ class Quarantine:
     already: int
     listed: int
     in_data: int
+    others: int
+    share: float
     seen: Answer
 
     def lines(self) -> list[str]:
         """Return the result as text."""
         changed, unchanged = ("lifted", "not in it") if self.lifted else ("put in", "in it already")
+        others = f"{self.others} of them are rows of equal content that {self.seen.query.path.name} does not name"
         return [
             f"{self.path}: {self.changed} {changed}, {self.already} {unchanged}, {self.listed} in all; "
-            f"{self.in_data} rows of {self.dataset} as it is now have such content",
+            f"{self.in_data} rows of {self.dataset} as it is now are meant",
+            *([f"{others}, {self.share:.1%} of all such rows{_BY_CONTENT}"] if self.others else []),
             f"keep it: git add {self.path}",
             f"next: assay run --dataset {self.dataset}",
             "",
@@ -66,17 +75,31 @@ class Quarantine:
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as plain JSON values."""
-        names = ("dataset", "lifted", "changed", "already", "listed", "in_data")
+        names = ("dataset", "lifted", "changed", "already", "listed", "in_data", "others", "share")
         return {**{name: getattr(self, name) for name in names}, "path": str(self.path), **self.seen.to_json()}
 
 
-def quarantine(project: Project, path: Path, *, why: str, dataset: str | None = None, lift: bool = False) -> Quarantine:
-    """Exclude the rows of a file from every later run of a dataset, or lift the exclusion.
+def quarantine(
+    project: Project,
+    path: Path | None = None,
+    *,
+    why: str,
+    batch: str | None = None,
+    dataset: str | None = None,
+    lift: bool = False,
+    content: bool = False,
+) -> Quarantine:
+    """Exclude the rows of a file or of a batch from every later run of a dataset, or lift the exclusion.
+
+    A row is told by its id, and by its content too if the file holds it; its copies stay in use. With `content` all
+    rows of equal content are excluded, later ones too, and healthy rows that happen to be equal: no false-positive rate
+    is promised for such content then.
 
     Raises
     ------
     DataError
-        The file cannot be used, fits several datasets or none, or none of its rows is known or to be lifted.
+        The file cannot be used, fits several datasets or none, none of its rows is known or to be lifted, or it has no
+        ids and its contents are also those of other rows.
     ConfigError
         ``dvc.yaml`` does not make the split depend on the quarantine, or no reason is given.
     StageError
@@ -86,15 +109,25 @@ def quarantine(project: Project, path: Path, *, why: str, dataset: str | None = 
     if not why.strip():
         raise ConfigError("--why is empty; give the reason, which is recorded")
     ledger = open_ledger(project)
-    query = read_query(path, layouts_of(ledger), dataset=dataset)
+    query = query_of(ledger, path, batch=batch, dataset=dataset, content=content)
     current_rows = _data_now(project.root, [dataset] if dataset else query.datasets)
-    name = dataset or _the_dataset(ledger, query, current_rows)
+    name = dataset or (query.datasets[0] if batch else _the_dataset(ledger, query, current_rows))
+    query = _by_scheme_of(project.root, name, query)
     data = current_rows.get(name, _NO_ROWS)
-    entries, notes = _entries(ledger, query, name, data)
+    listed_before = read_quarantine(quarantine_path(project.root, name))
+    notes: list[str] = []
+    if content:
+        entries = _contents(query, name, data)
+    elif query.by == ID:
+        entries, notes = _rows_by_id(ledger, query, name, pd.concat([data, _dropped(project.root, name)]))
+    else:
+        entries = _rows_by_content(query, name, listed_before if lift else data)
     if not lift and (count := int(entries["fingerprint"].isin(target_fingerprints(project.root, name)).sum())):
         notes.append(f"{count} of them are in targets/{name}.csv too, which this does not change: see `assay reweight`")
     with project.lock():
         changed, listed = _write(project, name, entries, why=" ".join(why.split()), lift=lift)
+    n_named = _n_named(query, name, data)
+    others = int(is_listed(entries, data).sum()) - n_named if content else 0
     seen = answer_query(open_ledger(project), replace(query, notes=(*query.notes, *notes)), name)
     return Quarantine(
         dataset=name,
@@ -103,23 +136,34 @@ def quarantine(project: Project, path: Path, *, why: str, dataset: str | None = 
         changed=changed,
         already=len(entries) - changed,
         listed=listed,
-        in_data=int(data["fingerprint"].isin(entries["fingerprint"]).sum()),
+        in_data=int(is_listed(entries, data).sum()),
+        others=others,
+        share=others / max(1, len(data) - n_named),
         seen=seen,
     )
 
 
+def _by_scheme_of(root: Path, name: str, query: RowQuery) -> RowQuery:
+    """Return the query without fingerprints of another scheme than that of a dataset in ``data/``."""
+    if not (root / "data" / name / "card.json").is_file():
+        return query
+    return replace(query, keys=query.keys[query.keys["scheme"].isin((0, read_card(root / "data" / name).scheme))])
+
+
 def _write(project: Project, name: str, new_entries: pd.DataFrame, *, why: str, lift: bool) -> tuple[int, int]:
-    """Change the file and log it; return the number of changed contents, and of those listed now."""
+    """Change the file and log it; return the number of changed entries, and of those listed now."""
     file = quarantine_path(project.root, name)
     entries_before = read_quarantine(file)
-    is_listed = new_entries["fingerprint"].isin(entries_before["fingerprint"])
-    moving = new_entries[is_listed if lift else ~is_listed]
+    found, there = pd.Index(row_keys(new_entries)), pd.Index(row_keys(entries_before))
+    moving = new_entries[found.isin(there) if lift else ~found.isin(there)]
     if lift and moving.empty:
-        raise DataError(f"none of the rows is in {file}; nothing was changed")
+        by_content = is_listed(entries_before[entries_before["copy"] == EVERY_COPY], new_entries).any()
+        advice = "; contents of them are: `--content` lifts these, for all rows that have them" if by_content else ""
+        raise DataError(f"none of the rows is in {file}{advice}; nothing was changed")
     if moving.empty:
         return 0, len(entries_before)
     if lift:
-        entries_after = entries_before[~entries_before["fingerprint"].isin(moving["fingerprint"])]
+        entries_after = entries_before[~there.isin(found)]
     else:
         when = datetime.now(UTC).isoformat(timespec="seconds")
         entries_after = pd.concat([entries_before, moving.assign(why=why, when=when)], ignore_index=True)
@@ -129,7 +173,8 @@ def _write(project: Project, name: str, new_entries: pd.DataFrame, *, why: str, 
     return len(moving), len(entries_after)
 
 
-_NO_ROWS = pd.DataFrame({"fingerprint": [], "row_id": []}, dtype="str")
+_NO_ROWS = pd.DataFrame({"fingerprint": [], "copy": [], "row_id": []}, dtype="str")
+_BY_CONTENT = "; without them no false-positive rate is promised for such content"
 
 
 def _require_dependency(project: Project) -> None:
@@ -142,23 +187,30 @@ def _require_dependency(project: Project) -> None:
 
 
 def _data_now(root: Path, names: list[str]) -> dict[str, pd.DataFrame]:
-    """Return fingerprint and row id of every row in ``data/``, by dataset; of all datasets if `names` is empty."""
+    """Return what an entry tells of every row in ``data/``, by dataset; of all datasets if `names` is empty."""
     datasets = {}
     for card in sorted((root / "data").glob("*/card.json")):
         if names and card.parent.name not in names:
             continue
         dataset = read_dataset(card.parent)
-        prints = fingerprints(dataset.data.features, dataset.card.columns)
-        datasets[dataset.card.name] = pd.DataFrame({"fingerprint": prints, "row_id": dataset.data.rows["row_id"]})
+        prints = dataset.card.fingerprints(dataset.data.features)
+        rows = dataset.data.rows.assign(fingerprint=prints, copy=dataset.data.rows["copy"].astype("str"))
+        datasets[dataset.card.name] = rows[list(_NO_ROWS)]
     return datasets
+
+
+def _dropped(root: Path, name: str) -> pd.DataFrame:
+    """Return what an entry tells of every row that left a dataset in ``data/`` with its batch."""
+    folder = root / "data" / name
+    dropped = read_dataset(folder).dropped if (folder / "card.json").is_file() else None
+    return _NO_ROWS if dropped is None else dropped.assign(copy=dropped["copy"].astype("str"))[list(_NO_ROWS)]
 
 
 def _the_dataset(ledger: Ledger, query: RowQuery, current_rows: dict[str, pd.DataFrame]) -> str:
     """Return the one dataset that the rows belong to."""
     names = set(query.datasets)
     if query.by in (ID, PRINT):
-        column = "row_id" if query.by == ID else "fingerprint"
-        in_data = {name for name, rows in current_rows.items() if rows[column].isin(query.keys["key"]).any()}
+        in_data = {name for name, rows in current_rows.items() if _n_named(query, name, rows)}
         with ledger.connect() as connection:
             find(connection, ledger.root, query)
             used = connection.execute("SELECT DISTINCT dataset FROM hits JOIN files USING (rows)").fetchall()
@@ -172,29 +224,82 @@ def _the_dataset(ledger: Ledger, query: RowQuery, current_rows: dict[str, pd.Dat
     return names.pop()
 
 
-def _entries(ledger: Ledger, query: RowQuery, name: str, current_rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Return the different contents of the queried rows with a row id each, and notes.
+def _queried(query: RowQuery, name: str) -> pd.DataFrame:
+    """Return ``fingerprint`` and ``row_id`` of the rows of a query by content that fit a dataset."""
+    keys = query.keys[query.keys["dataset"].fillna(name) == name]
+    return pd.DataFrame({"fingerprint": keys["key"], "row_id": query.row_ids[keys["place"].to_numpy()]})
 
-    A row id stands for its content in ``data/`` now, or else for its content when a run used it.
+
+def _contents(query: RowQuery, name: str, current_rows: pd.DataFrame) -> pd.DataFrame:
+    """Return an entry for every different content of the queried rows, with the id of a row that has it."""
+    queried = _queried(query, name)
+    current_ids = current_rows.drop_duplicates("fingerprint").set_index("fingerprint")["row_id"]
+    ids = np.where(queried["row_id"] == "", queried["fingerprint"].map(current_ids).fillna(""), queried["row_id"])
+    return queried.assign(row_id=ids, copy=EVERY_COPY).drop_duplicates("fingerprint")[list(_NO_ROWS)]
+
+
+def _rows_by_content(query: RowQuery, name: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the entries of rows that have the contents of a file without ids, if no other rows have them."""
+    asked = _queried(query, name)["fingerprint"]
+    found = rows[rows["fingerprint"].isin(asked)]
+    file = query.path.name
+    by_content = "--content takes every row of equal content, later ones too"
+    if found.empty:
+        raise DataError(f"no row of {file} is known in dataset {name}; nothing was changed ({by_content})")
+    more = found["fingerprint"].value_counts().sub(asked.value_counts(), fill_value=0).clip(lower=0)
+    if others := int(more.sum()):
+        share = others / max(1, len(rows) - (len(found) - others))
+        raise DataError(
+            f"{file} has no row ids, and {len(found)} rows of {name} have the content of its {query.n_rows}; nothing "
+            f"was changed. Add the column of ids ({by_content}: {others} more than are in the file, {share:.1%} of the "
+            "rest)"
+        )
+    return found[list(_NO_ROWS)]
+
+
+def _rows_by_id(
+    ledger: Ledger, query: RowQuery, name: str, current_rows: pd.DataFrame
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return the entries of the queried rows, and notes.
+
+    A row id stands for its content and copy in ``data/`` now, or when its batch was dropped, or else for those when a
+    run used it. Runs of before did not keep the number of the copy; such rows are listed by content.
     """
-    if query.by != ID:
-        keys = query.keys[query.keys["dataset"].fillna(name) == name]
-        queried = pd.DataFrame({"fingerprint": keys["key"], "row_id": query.row_ids[keys["place"].to_numpy()]})
-        current_ids = current_rows.drop_duplicates("fingerprint").set_index("fingerprint")["row_id"]
-        ids = np.where(queried["row_id"] == "", queried["fingerprint"].map(current_ids).fillna(""), queried["row_id"])
-        return queried.assign(row_id=ids).drop_duplicates("fingerprint"), []
-    row_ids = query.keys.loc[query.keys["dataset"] == name, "key"].drop_duplicates()
-    entries = current_rows[current_rows["row_id"].isin(row_ids)]
+    keys = query.keys[query.keys["dataset"] == name]
+    entries = current_rows[_named(keys, current_rows)]
     with ledger.connect() as connection:
         find(connection, ledger.root, query, name, contents=True)
         used_rows = connection.execute(
-            "SELECT DISTINCT replace(fingerprint::VARCHAR, '-', ''), key FROM hits ORDER BY ALL"
+            "SELECT DISTINCT replace(fingerprint::VARCHAR, '-', ''), coalesce(copy::VARCHAR, ''), key "
+            "FROM hits ORDER BY ALL"
         ).fetchall()
     ids_in_data = {*entries["row_id"]}
-    past_rows = [row for row in used_rows if row[1] not in ids_in_data]
-    entries = pd.concat([entries, pd.DataFrame(past_rows, columns=["fingerprint", "row_id"], dtype="str")])
-    unknown = sorted({*row_ids} - {*entries["row_id"]})
+    past_rows = pd.DataFrame(
+        [row for row in used_rows if row[2] not in ids_in_data], columns=list(_NO_ROWS), dtype="str"
+    )
+    entries = pd.concat([entries, past_rows])
+    unknown = sorted({*keys["key"]} - {*entries["row_id"]})
     if entries.empty:
         raise DataError(f"no row of {query.path.name} is known in dataset {name}; nothing was changed")
     notes = [f"{len(unknown)} row ids are not known and are left out: {', '.join(unknown[:6])}"] if unknown else []
-    return entries.drop_duplicates("fingerprint"), notes
+    return entries.drop_duplicates(["fingerprint", "copy"]), notes
+
+
+def _named(keys: pd.DataFrame, rows: pd.DataFrame) -> Flags:
+    """Return which rows have an id among the keys, and the content that a key asks for too."""
+    if "fingerprint" not in keys:
+        return rows["row_id"].isin(keys["key"]).to_numpy(dtype=bool)
+    pairs = pd.MultiIndex.from_frame(keys[["key", "fingerprint"]])
+    return np.asarray(pd.MultiIndex.from_frame(rows[["row_id", "fingerprint"]]).isin(pairs))
+
+
+def _n_named(query: RowQuery, name: str, rows: pd.DataFrame) -> int:
+    """Return how many rows the file names: by id if it has ids, else as many of each content as are in it."""
+    if query.by == ID:
+        return int(_named(query.keys[query.keys["dataset"] == name], rows).sum())
+    queried = _queried(query, name)
+    if (queried["row_id"] != "").all():
+        pairs = pd.MultiIndex.from_frame(queried)
+        return int(pd.MultiIndex.from_frame(rows[["fingerprint", "row_id"]]).isin(pairs).sum())
+    asked, there = queried["fingerprint"].value_counts(), rows["fingerprint"].value_counts()
+    return int(there[there.index.isin(asked.index)].clip(upper=asked.reindex(there.index)).sum())

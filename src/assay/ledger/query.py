@@ -1,21 +1,23 @@
-"""A user's file of rows, matched to stored rows by fingerprint of their content or by row id."""
+"""A user's file of rows, matched to stored rows by row id, or by the fingerprint of their content."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from assay.arrays import Flags, Texts
-from assay.data.dataset import FINGERPRINT_PATTERN, fingerprints
+from assay.data.batches import batch_rows
+from assay.data.dataset import FINGERPRINT_PATTERN, FIRST_SCHEME, SCHEME, fingerprints, read_dataset
 from assay.data.files import features_of, read_frame, texts_of
 from assay.errors import DataError
 from assay.ledger.rows import INJECTED
 
 CONTENT, PRINT, ID = "content", "fingerprint", "row_id"
+NO_IDS = "the rows have no ids, so they are matched by content: other rows of equal content count too"
 SUSPECT = "suspect"
 _TRUE, _FALSE = ("1", "1.0", "true"), ("0", "0.0", "false", "")
 
@@ -36,15 +38,19 @@ class RowQuery:
     Attributes
     ----------
     path : Path
-    by : {"content", "fingerprint", "row_id"}
+    by : {"row_id", "content", "fingerprint"}
         What the rows are matched by.
     n_rows : int
     keys : DataFrame
-        ``place`` (of the row in the file, from 0), ``dataset`` (None: any) and ``key``: the fingerprint
-        in hex, or the row id. A row has several keys where several layouts fit.
+        ``place`` (of the row in the file, from 0), ``dataset`` (None: any), ``key``: the row id, or the fingerprint in
+        hex, and ``scheme``: that of a fingerprint computed here, else 0. A row has several keys where several layouts
+        fit, and by content one of each scheme, since runs and scorers may know it by either. Where rows are matched by
+        id and the file also tells their content, ``fingerprint``: the row must have it too.
     row_ids : ndarray of str, shape (n_rows,)
         Ids in the file, "" where there are none.
     notes : tuple of str
+    batch : str or None
+        The batch that the rows are, where they are not those of a file.
     """
 
     path: Path
@@ -53,6 +59,12 @@ class RowQuery:
     keys: pd.DataFrame
     row_ids: Texts
     notes: tuple[str, ...]
+    batch: str | None = None
+
+    @property
+    def argument(self) -> str:
+        """The rows as an argument of a command."""
+        return str(self.path) if self.batch is None else f"--batch {self.batch}"
 
     @property
     def datasets(self) -> list[str]:
@@ -66,13 +78,14 @@ class RowQuery:
         return int(self.keys.groupby([self.keys["dataset"], layout], dropna=False)["key"].nunique().max())
 
 
-def read_query(path: Path, layouts: Sequence[Layout], *, dataset: str | None = None) -> RowQuery:
+def read_query(path: Path, layouts: Sequence[Layout], *, dataset: str | None = None, content: bool = False) -> RowQuery:
     """Read a CSV or Parquet file of rows.
 
-    Rows are matched by a column ``fingerprint`` if the file has one; else by content if it has every feature column of
-    a dataset, in any order; else by a column ``row_id``, or the id column that the dataset was ingested with.
-    If a file with fingerprints has a column ``suspect``, only rows with a true value in it are used; rows that a column
-    ``injected`` marks are left out.
+    The content of a row is told by a column ``fingerprint`` if the file has one, else by the feature columns if it has
+    every one of a dataset, in any order. Rows are matched by a column ``row_id``, or the id column that the dataset was
+    ingested with, and by their content too if the file tells it. Without ids they are matched by content alone, which
+    matches every copy of a row. If a file with fingerprints has a column ``suspect``, only rows with a true value in it
+    are used; rows that a column ``injected`` marks are left out.
 
     Parameters
     ----------
@@ -81,11 +94,14 @@ def read_query(path: Path, layouts: Sequence[Layout], *, dataset: str | None = N
         The known versions of the project's datasets.
     dataset : str, optional
         Search this dataset alone.
+    content : bool
+        Whether to match by content alone even where there are ids.
 
     Raises
     ------
     DataError
-        The file cannot be used, there is no such dataset, or the columns fit none.
+        The file cannot be used, there is no such dataset, the columns fit none, or they do not tell the content that
+        rows are to be matched by.
     """
     dataset_names = sorted({layout.dataset for layout in layouts})
     if dataset is not None and dataset not in dataset_names:
@@ -99,13 +115,49 @@ def read_query(path: Path, layouts: Sequence[Layout], *, dataset: str | None = N
     header = [str(column) for column in frame.columns]
     fits = [layout for layout in layouts if set(layout.columns) <= set(header)]
     if PRINT in header and not any(PRINT in layout.columns for layout in fits):
-        return _by_fingerprint(path, _as_written(path, frame, {PRINT, ID, SUSPECT, INJECTED} & features), dataset)
+        query = _by_fingerprint(path, _as_written(path, frame, {PRINT, ID, SUSPECT, INJECTED} & features), dataset)
+        return query if content else _with_ids(query, sorted({layout.dataset for layout in layouts}))
     if fits:
-        return _by_content(path, frame, fits)
+        query = _by_content(path, frame, fits)
+        return query if content else _with_ids(query, query.datasets)
+    if content:
+        raise DataError(f"{_missing(path, header, layouts)}; row ids alone do not tell the content")
     id_columns = {layout.dataset: column for layout in layouts if (column := _id_column(layout, header))}
     if not id_columns:
         raise DataError(_missing(path, header, layouts))
     return _by_id(path, _as_written(path, frame, {*id_columns.values()} & features), id_columns)
+
+
+def _with_ids(query: RowQuery, datasets: Sequence[str]) -> RowQuery:
+    """Return a query by content as one by id and content, if every row of the file has an id."""
+    if (query.row_ids == "").any() or not query.n_rows:
+        return replace(query, notes=(*query.notes, NO_IDS))
+    keys = query.keys.rename(columns={"key": "fingerprint"})
+    if keys["dataset"].isna().any():
+        keys = pd.concat([keys.assign(dataset=name) for name in datasets], ignore_index=True)
+    keys = keys.assign(key=query.row_ids[keys["place"].to_numpy()])
+    return replace(query, by=ID, keys=keys)
+
+
+def query_of_batch(root: Path, batch: str, *, dataset: str | None = None) -> RowQuery:
+    """Return the rows of a batch of a dataset in ``data/``, matched by row id; also of a batch that was dropped.
+
+    Raises
+    ------
+    DataError
+        No dataset, or more than one, has or had the batch.
+    """
+    found = {}
+    for card in sorted((root / "data").glob("*/card.json")):
+        if dataset in (None, card.parent.name) and len(rows := batch_rows(read_dataset(card.parent), batch)):
+            found[card.parent.name] = rows
+    if len(found) != 1:
+        problem = f"is in {' and '.join(found)}; name one with --dataset" if found else "is in no dataset here"
+        raise DataError(f"batch {batch!r} {problem}; `assay data log` lists batches")
+    ((name, rows),) = found.items()
+    ids = rows["row_id"].to_numpy(dtype=object)
+    keys = pd.DataFrame({"place": np.arange(len(ids)), "dataset": name, "scheme": 0, "key": ids})
+    return RowQuery(Path(f"batch {batch}"), ID, len(ids), keys, ids, (), batch)
 
 
 def _as_written(path: Path, frame: pd.DataFrame, columns: set[str]) -> pd.DataFrame:
@@ -136,7 +188,7 @@ def _by_fingerprint(path: Path, frame: pd.DataFrame, dataset: str | None) -> Row
     for number, text in enumerate(prints):
         if not FINGERPRINT_PATTERN.fullmatch(text):
             raise DataError(f"{path.name}, row {number}: {text!r} is not a fingerprint (32 hex digits); correct it")
-    keys = pd.DataFrame({"place": np.arange(len(frame)), "dataset": dataset, "key": prints})
+    keys = pd.DataFrame({"place": np.arange(len(frame)), "dataset": dataset, "scheme": 0, "key": prints})
     notes: tuple[str, ...] = ()
     if SUSPECT in frame.columns:
         marked = _marked(path, frame)
@@ -171,10 +223,12 @@ def _by_content(path: Path, frame: pd.DataFrame, fits: list[Layout]) -> RowQuery
             {
                 "place": np.arange(len(frame)),
                 "dataset": layout.dataset,
-                "key": fingerprints(features_of(frame, layout.columns), layout.columns).astype(object),
+                "scheme": scheme,
+                "key": fingerprints(features_of(frame, layout.columns), layout.columns, scheme=scheme).astype(object),
             }
         )
         for layout in fits
+        for scheme in (SCHEME, FIRST_SCHEME)
     ]
     keys = pd.concat(parts, ignore_index=True).drop_duplicates()
     id_column = next(filter(None, (_id_column(layout, list(map(str, frame.columns))) for layout in fits)), ID)
@@ -184,7 +238,7 @@ def _by_content(path: Path, frame: pd.DataFrame, fits: list[Layout]) -> RowQuery
 
 def _by_id(path: Path, frame: pd.DataFrame, id_columns: dict[str, str]) -> RowQuery:
     parts = [
-        pd.DataFrame({"place": np.arange(len(frame)), "dataset": name, "key": texts_of(frame[column])})
+        pd.DataFrame({"place": np.arange(len(frame)), "dataset": name, "scheme": 0, "key": texts_of(frame[column])})
         for name, column in id_columns.items()
     ]
     column = next(iter(id_columns.values()))

@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from assay.arrays import Texts
-from assay.data.dataset import fingerprints, read_card
+from assay.data.dataset import read_card
 from assay.data.target import read_target, target_path
 from assay.errors import DataError, LedgerError, TamperedError
 from assay.eventlog import EventLog
@@ -26,7 +25,7 @@ from assay.parts import parse_json, write_bytes
 from assay.pipeline.rows import LABELLED
 from assay.project.freshness import require_record
 
-ROWS_SCHEMA = 1
+ROWS_SCHEMA = 2
 USES = (
     "train",
     "labelled",
@@ -34,6 +33,7 @@ USES = (
     "calibration",
     "target",
     "selection",
+    "gate",
     "test",
     "injected",
     "pool",
@@ -115,8 +115,8 @@ def key_of(metadata: Mapping[str, Any]) -> tuple[str | None, ...]:
 def target_fingerprints(root: Path, name: str) -> Texts:
     """Return the contents of a dataset's target rows, shape (n,); empty for a file that calibration will refuse."""
     try:
-        columns = read_card(root / "data" / name).columns
-        return fingerprints(read_target(target_path(root, name), columns), columns).astype(object)
+        card = read_card(root / "data" / name)
+        return card.fingerprints(read_target(target_path(root, name), card.columns)).astype(object)
     except DataError:
         return np.empty(0, dtype=object)
 
@@ -127,17 +127,19 @@ def pack(frame: pd.DataFrame, metadata: dict[str, Any]) -> bytes:
     Parameters
     ----------
     frame : DataFrame
-        ``fingerprint`` (hex), ``row_id`` (str or None), ``use`` (str), ``rho`` (float; the lowest level that
-        injects the row, 0 for rows that are not injected).
+        ``fingerprint`` (hex), ``copy`` (int, or missing where it is not known), ``row_id`` (str or None), ``use``
+        (str), ``rho`` (float; the lowest level that injects the row, 0 for rows that are not injected).
     about : dict
         The file's metadata: ``dataset``, ``columns``, ``data_version`` and so on.
     """
     import pyarrow as pa
     from pyarrow import parquet
 
+    no_copies = pa.nulls(len(frame), pa.int64())
     table = pa.table(
         {
             "fingerprint": as_uuids(frame["fingerprint"]),
+            "copy": pa.array(frame["copy"], pa.int64(), from_pandas=True) if "copy" in frame else no_copies,
             "row_id": pa.array(frame["row_id"], pa.string(), from_pandas=True),
             "use": pa.array(frame["use"], pa.string()).dictionary_encode(),
             "rho": pa.array(frame["rho"], pa.float64()),
@@ -187,33 +189,6 @@ def as_uuids(fingerprints: Iterable[str]) -> Any:
     return pa.ExtensionArray.from_storage(pa.uuid(), storage)
 
 
-def carried_rows(path: Path) -> pd.DataFrame:
-    """Read a scorer's ``rows.safetensors`` as `pack` takes it: fingerprints by use, without row ids."""
-    from assay.parts import read_arrays
-
-    parts = [
-        pd.DataFrame({"fingerprint": _as_hex(packed), "row_id": None, "use": use, "rho": 0.0})
-        for use, packed in sorted(read_arrays(path).items())
-    ]
-    return pd.concat(parts, ignore_index=True)
-
-
-def uses_carried(path: Path) -> set[str]:
-    """Return the uses in a scorer's ``rows.safetensors``; empty where there is no such file."""
-    from safetensors import safe_open
-
-    if not path.is_file():
-        return set()
-    with safe_open(path, framework="numpy") as file:
-        return set(file.keys())
-
-
-def _as_hex(packed: NDArray[np.uint8]) -> list[str]:
-    """Return fingerprints of shape (n, 16) as n texts of 32 hex digits."""
-    text = packed.tobytes().hex()
-    return [text[i : i + 32] for i in range(0, len(text), 32)]
-
-
 def _read_roles(work: Path) -> pd.DataFrame:
     """Collect the rows of every role, and the injected rows, each with the lowest level that injects it."""
     recorded = {stage: require_record(work / stage).outputs for stage in FIRST}
@@ -238,7 +213,8 @@ def _read(work: Path, stage: str, path: Path, recorded: dict[str, dict[str, str]
         raise TamperedError(
             f"{path} was changed since it was recorded; find out why, then remove {work / stage} to compute it again"
         )
-    return pd.read_csv(path, usecols=["row_id", "fingerprint"], dtype=str, keep_default_na=False)
+    texts = {"row_id": str, "fingerprint": str}
+    return pd.read_csv(path, usecols=lambda name: name in {*texts, "copy"}, dtype=texts, keep_default_na=False)
 
 
 def _counts(frame: pd.DataFrame) -> dict[str, int]:

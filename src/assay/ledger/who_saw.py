@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assay.data.dataset import fingerprints, read_card, read_dataset
+from assay.data.dataset import read_card, read_dataset
+from assay.errors import DataError
 from assay.ledger.ledger import CARRIED_ROWS, FROM_SCORER, Ledger, Row, open_ledger, quoted
-from assay.ledger.query import ID, Layout, RowQuery, read_query
+from assay.ledger.query import ID, Layout, RowQuery, query_of_batch, read_query
 from assay.ledger.rows import INJECTED, USES, as_uuids
 from assay.pipeline.rows import LABELLED
 from assay.project.layout import Project
@@ -74,7 +75,7 @@ class Answer:
             lines += ["", *_aligned([_RUN_HEAD, *map(_run_cells, self.runs)])]
         lines += ["", *(f"note: {note}" for note in self.notes)] if self.notes else []
         if self.learned and advice:
-            lines += ["", f"to exclude the rows: assay audit quarantine {query.path} --why WHY"]
+            lines += ["", f"to exclude the rows: assay audit quarantine {query.argument} --why WHY"]
             lines += [f"to retrain:          {command}" for command in self.commands]
         return lines
 
@@ -95,18 +96,40 @@ class Answer:
         }
 
 
-def who_saw(project: Project, path: Path, *, dataset: str | None = None) -> Answer:
-    """Find every run and scorer in the ledger that used the rows of a file.
+def who_saw(
+    project: Project,
+    path: Path | None = None,
+    *,
+    batch: str | None = None,
+    dataset: str | None = None,
+    content: bool = False,
+) -> Answer:
+    """Find every run and scorer in the ledger that used the rows of a file, or of a batch.
+
+    With `content`, or where the file has no row ids, these are all rows of equal content; see `read_query`.
 
     Raises
     ------
     DataError
-        The file cannot be used.
+        The file cannot be used, there is no such batch, or not exactly one of the two is given.
     LedgerError
         A newer version of Assay wrote the ledger.
     """
     ledger = open_ledger(project)
-    return answer_query(ledger, read_query(path, layouts_of(ledger), dataset=dataset), dataset)
+    query = query_of(ledger, path, batch=batch, dataset=dataset, content=content)
+    return answer_query(ledger, query, dataset)
+
+
+def query_of(ledger: Ledger, path: Path | None, *, batch: str | None, dataset: str | None, content: bool) -> RowQuery:
+    """Return the rows of a file or of a batch; raise `DataError` unless one of them is given."""
+    if (path is None) == (batch is None):
+        raise DataError("give either a file of rows or a batch (--batch ID)")
+    if path is not None:
+        return read_query(path, layouts_of(ledger), dataset=dataset, content=content)
+    assert batch is not None
+    if content:
+        raise DataError("--content is for files; a batch is told by the ids of its rows")
+    return query_of_batch(ledger.root, batch, dataset=dataset)
 
 
 def layouts_of(ledger: Ledger) -> list[Layout]:
@@ -138,6 +161,8 @@ def answer_query(ledger: Ledger, query: RowQuery, dataset: str | None = None) ->
     scorers = [_scorer(tag, uses, descriptions.get(tag)) for tag, uses in uses_by_scorer.items()]
     scorers.sort(key=lambda row: (not row["champion"], not {*row["uses"]} & {*LEARNED}, row["scorer"]))
     notes = [*query.notes, *ledger.notes]
+    if "fingerprint" in query.keys and len(seen_rows) < query.n_rows:
+        notes.append("rows are known where id and content agree; --content searches by content alone")
     partly_known = sorted(tag for tag, origin in known_from if origin == FROM_SCORER)
     notes += [f"{tag} was made elsewhere: only the rows that it learned from are known" for tag in partly_known]
     return Answer(query, [number in seen_rows for number in range(query.n_rows)], scorers, runs, notes)
@@ -155,15 +180,18 @@ def find(
 
     Its columns: the ``key`` of the query's rows and the dataset that it was ``named`` for, the first ``place`` in the
     user's file with this key and the number of its ``copies`` there, ``rows`` (the file of kept rows), the ``number``
-    of the row in it, ``use`` and ``rho``; with `contents` also ``fingerprint``, which makes queries by id slower. The
-    table ``queried`` holds every place with its key.
+    of the row in it, ``use`` and ``rho``; with `contents` also ``fingerprint`` and ``copy`` (None if it is not known),
+    which makes queries by id slower. The table ``queried`` holds every place with its key, and the ``print`` of the
+    content that the row must have too (None: any).
     """
     import pyarrow as pa
 
-    by_id = query.by == ID
-    key = pa.array(query.keys["key"], pa.string()) if by_id else as_uuids(query.keys["key"])
-    places, names = pa.array(query.keys["place"], pa.int64()), pa.array(query.keys["dataset"], pa.string())
-    connection.register("query_rows", pa.table({"place": places, "dataset": names, "key": key}))
+    by_id, keys = query.by == ID, query.keys
+    key = pa.array(keys["key"], pa.string()) if by_id else as_uuids(keys["key"])
+    places, names = pa.array(keys["place"], pa.int64()), pa.array(keys["dataset"], pa.string())
+    both = "fingerprint" in keys
+    prints = as_uuids(keys["fingerprint"]) if both else pa.nulls(len(keys), pa.string())
+    connection.register("query_rows", pa.table({"place": places, "dataset": names, "key": key, "print": prints}))
     connection.execute("CREATE TEMP TABLE queried AS SELECT * FROM query_rows")
     connection.execute("CREATE TEMP TABLE chosen AS SELECT * FROM files WHERE ? IN ('', dataset)", [dataset or ""])
     paths = connection.execute(
@@ -171,13 +199,14 @@ def find(
         "OR EXISTS (FROM queried WHERE dataset IS NULL) ORDER BY path"
     ).fetchall()
     lists = [root / path for (path,) in paths if Path(path).name.startswith(CARRIED_ROWS)] if by_id else []
-    content = ", r.fingerprint" if contents or lists else ""
-    distinct_keys = "(SELECT min(place) AS place, count(*) AS copies, dataset, key FROM queried GROUP BY ALL)"
+    content = ", r.fingerprint, r.copy" if contents or lists else ""
+    distinct_keys = "(SELECT min(place) AS place, count(*) AS copies, dataset, key, print FROM queried GROUP BY ALL)"
+    same_content = "AND a.print = r.fingerprint" if both else ""
     connection.execute(
         f"CREATE TEMP TABLE hits AS WITH matches AS ("
         f"SELECT a.place, a.copies, a.key, a.dataset AS named, r.filename, r.file_row_number AS number, r.use, "
-        f"r.rho{content} FROM {_source([root / path for (path,) in paths])} r "
-        f"JOIN {distinct_keys} a ON a.key = r.{'row_id' if by_id else 'fingerprint'}) "
+        f"r.rho{content} FROM {_source([root / path for (path,) in paths], copies=bool(content))} r "
+        f"JOIN {distinct_keys} a ON a.key = r.{'row_id' if by_id else 'fingerprint'} {same_content}) "
         f"SELECT matches.* EXCLUDE (filename), rows FROM matches JOIN chosen "
         f"ON parse_filename(filename, true) = rows WHERE named IS NULL OR named = chosen.dataset"
     )
@@ -185,47 +214,64 @@ def find(
         _find_in_lists(connection, root, query, lists)
 
 
-def _source(paths: list[Path]) -> str:
-    """Return the SQL that reads files of rows, also an empty list of them."""
-    if paths:
-        return f"read_parquet([{', '.join(map(quoted, paths))}], filename = true, file_row_number = true)"
+def _source(paths: list[Path], *, copies: bool) -> str:
+    """Return the SQL that reads files of rows, also an empty list of them; with `copies` also which copies they are.
+
+    Files of schema 1 have no column ``copy``.
+    """
     nothing = "NULL::VARCHAR AS filename, 0 AS file_row_number, '' AS use, 0.0 AS rho, '' AS row_id"
-    return f"(SELECT {nothing}, NULL::UUID AS fingerprint LIMIT 0)"
+    nothing = f"SELECT {nothing}, NULL::UUID AS fingerprint, NULL::BIGINT AS copy WHERE false"
+    if not paths:
+        return f"({nothing})"
+    options = f"filename = true, file_row_number = true{', union_by_name = true' if copies else ''}"
+    files = f"read_parquet([{', '.join(map(quoted, paths))}], {options})"
+    return f"(FROM {files} UNION ALL BY NAME {nothing})" if copies else files
 
 
 def _find_in_lists(connection: duckdb.DuckDBPyConnection, root: Path, query: RowQuery, lists: list[Path]) -> None:
     """Find rows queried by id in scorers' own lists, which hold contents alone.
 
-    An id stands for its content in ``data/`` now, and for every content that it had when a run used it.
+    An id stands for its content and copy in ``data/`` now, and for every one that it had when a run used it. Where a
+    copy is not known, in a list or a run of before, all copies of the content match.
     """
     import pyarrow as pa
 
     contents = contents_now(root, query)
     columns = {name: pa.array(contents[name], pa.string()) for name in ("dataset", "key")}
-    connection.register("current_rows", pa.table({**columns, "fingerprint": as_uuids(contents["fingerprint"])}))
+    columns |= {"fingerprint": as_uuids(contents["fingerprint"]), "copy": pa.array(contents["copy"], pa.int64())}
+    connection.register("current_rows", pa.table(columns))
     connection.execute(
         f"INSERT INTO hits BY NAME WITH contents AS ("
-        f"FROM current_rows UNION SELECT dataset, key, fingerprint FROM hits JOIN files USING (rows)), "
-        f"matched AS (SELECT min(place) AS place, count(*) AS copies, dataset, key, fingerprint "
-        f"FROM queried JOIN contents USING (dataset, key) GROUP BY ALL) "
-        f"SELECT t.place, t.copies, t.key, t.dataset AS named, r.file_row_number AS number, r.use, r.rho, "
-        f"r.fingerprint, rows FROM {_source(lists)} r JOIN matched t USING (fingerprint) "
+        f"FROM current_rows UNION SELECT dataset, key, fingerprint, copy FROM hits JOIN files USING (rows)), "
+        f"matched AS (SELECT min(place) AS place, count(*) AS copies, q.dataset, q.key, fingerprint, copy "
+        f"FROM queried q JOIN contents USING (dataset, key) "
+        f"WHERE print IS NULL OR print::VARCHAR = fingerprint::VARCHAR GROUP BY ALL) "
+        f"SELECT DISTINCT t.place, t.copies, t.key, t.dataset AS named, r.file_row_number AS number, r.use, r.rho, "
+        f"r.fingerprint, r.copy, rows FROM {_source(lists, copies=True)} r JOIN matched t "
+        f"ON r.fingerprint = t.fingerprint AND (r.copy = t.copy OR r.copy IS NULL OR t.copy IS NULL) "
         f"JOIN chosen c ON parse_filename(r.filename, true) = rows AND c.dataset = t.dataset"
     )
 
 
 def contents_now(root: Path, query: RowQuery) -> pd.DataFrame:
-    """Return ``dataset``, ``key`` (row id) and ``fingerprint`` of the rows with the query's ids in ``data/`` now."""
+    """Return ``dataset``, ``key``, ``fingerprint`` and ``copy`` of the rows with the query's ids.
+
+    Those in ``data/`` now, and those that left it with a batch.
+    """
     import pandas as pd
 
-    parts = [pd.DataFrame({"dataset": [], "key": [], "fingerprint": []}, dtype="str")]
+    parts = [pd.DataFrame({"dataset": [], "key": [], "fingerprint": []}, dtype="str").assign(copy=0)]
     for name in query.datasets:
         if (root / "data" / name / "card.json").is_file():
             dataset = read_dataset(root / "data" / name)
             ids = query.keys.loc[query.keys["dataset"] == name, "key"]
             rows = dataset.data.take(dataset.data.rows["row_id"].isin(ids).to_numpy(dtype=bool))
-            prints = fingerprints(rows.features, dataset.card.columns)
-            parts.append(pd.DataFrame({"dataset": name, "key": rows.rows["row_id"], "fingerprint": prints}))
+            prints = dataset.card.fingerprints(rows.features)
+            now = {"key": rows.rows["row_id"], "fingerprint": prints, "copy": rows.rows["copy"]}
+            parts.append(pd.DataFrame(now).assign(dataset=name))
+            if dataset.dropped is not None:
+                gone = dataset.dropped[dataset.dropped["row_id"].isin(ids)].rename(columns={"row_id": "key"})
+                parts.append(gone[["key", "fingerprint", "copy"]].assign(dataset=name))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -26,6 +26,7 @@ from assay.project.layout import Project
 from assay.project.stages import STAGES
 
 NAMESPACE = "file"
+_NUMBERS = {"label": "int8", "contradicted": "int8", "seen": "int8", "copy": "int64"}
 _DESCRIPTIVE_FILES = ("card.json", "split.json", "record.json")
 SCHEMA_ID = "urn:uuid:523d8656-4099-4a17-9703-f8186d4c1bab"
 
@@ -130,14 +131,15 @@ def contamination(plan: dict[str, Any], level: str) -> AssayContaminationDataset
 def _schema(card: Card, path: Path) -> schema_dataset.SchemaDatasetFacet:
     """Fields of rows: one for each feature, or a single one for rows with a shape; then those of rows.csv."""
     shape = card.modality.shape
+    number = np.load(path / "features.npy", mmap_mode="r", allow_pickle=False).dtype.name
     if shape is None:
-        fields = [Field(name, "float32", fields=None) for name in card.columns]
+        fields = [Field(name, number, fields=None) for name in card.columns]
     else:
-        fields = [Field("features", f"float32[{shape[0]},{shape[1]}]", description=card.modality.name, fields=None)]
+        fields = [Field("features", f"{number}[{shape[0]},{shape[1]}]", description=card.modality.name, fields=None)]
     with (path / "rows.csv").open(encoding="utf-8") as stream:
         row_columns = stream.readline().strip().split(",")
     return schema_dataset.SchemaDatasetFacet(
-        fields + [Field(name, "int8" if name == "label" else "string", fields=None) for name in row_columns]
+        fields + [Field(name, _NUMBERS.get(name, "string"), fields=None) for name in row_columns]
     )
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from assay.arrays import Singles
-from assay.data.dataset import Card, RowSet, read_card, read_rows
+from assay.arrays import Doubles
+from assay.data.dataset import Card, RowSet, read_card, read_rows, row_keys
 from assay.errors import ConfigError, DataError
 from assay.names import Choice
 from assay.parts import read_json, read_part, write_json, write_part
@@ -146,7 +146,7 @@ class _Level:
         trained: Path,
         adapt: RowSet,
         reference: RowSet,
-        target: Singles,
+        target: Doubles,
         method: str,
         seed: int,
     ) -> None:
@@ -270,6 +270,6 @@ class _Level:
 
 
 def _groups(rows: RowSet) -> Any:
-    """Return each row's group; rows without one are grouped by equal content, as in the split."""
-    group, fingerprint = (rows.rows[name].to_numpy(dtype=object) for name in ("group", "fingerprint"))
-    return np.where(group == "", "row:" + fingerprint, "group:" + group)
+    """Return each row's group; a row without one is a group by itself, as in the split."""
+    group = rows.rows["group"].to_numpy(dtype=object)
+    return np.where(group == "", "row:" + row_keys(rows.rows), "group:" + group)

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from assay.arrays import Doubles, Integers
+from assay.arrays import Doubles, Flags, Integers, Singles
 from assay.data.dataset import RowSet
 from assay.errors import DataError
 from assay.parts import read_json, read_part, write_arrays, write_json
 from assay.pipeline.candidates import Candidates, LevelScores, candidate_name, read_failures
 from assay.pipeline.made import Made
-from assay.pipeline.rows import evidence_rows, levels_of
+from assay.pipeline.rows import evidence_rows, levels_of, marked
 
 if TYPE_CHECKING:
-    from assay.calibration.decisions import Reference, Scored
+    from assay.calibration.decisions import Reference
     from assay.calibration.hardness import Strata
     from assay.evaluation.tested import Evaluation
+
+_METRICS = ("auroc", "auprc", "fpr", "stratum_fpr", "worst_stratum_fpr", "power")
 
 
 def evaluate(
@@ -36,12 +39,18 @@ def evaluate(
     Rows of a category without calibration rows, which a scorer refuses, are counted and left out. A detector is left
     out at levels where it could not be trained.
 
+    The promise of eps is for all rows. Every metric is also given over the rows whose content no train and no adapt row
+    has: nothing that a detector or an adapter was fitted on, and could know by heart. Contents of calibration rows stay
+    among them, since nothing is learned from those but where scores lie. No rate is promised for these rows alone: they
+    are chosen by content. Power is also given without the anomalies whose content is labelled normal too; normals of
+    such content are in every false-positive rate.
+
     Raises
     ------
     DataError
         No normal or no anomaly is left.
     """
-    from assay.evaluation.tested import Evaluation, Tested
+    from assay.evaluation.tested import Evaluation, Figures, Tested
     from assay.pipeline.diagnosing import diagnose_rows
 
     *all_rows, evidence = evidence_rows(test)
@@ -54,6 +63,8 @@ def evaluate(
                 "set calibrate.within to 'all' or 'hardness'"
             )
     failures = read_failures(trained)
+    unseen = tuple(~marked(rows, "seen") for rows in (normals, anomalies))
+    everyone, contradicted = np.ones(len(normals), dtype=np.bool_), marked(anomalies, "contradicted")
     table = []
     # Stable: rows without a time keep their order.
     order = np.argsort(normals.rows["time"].to_numpy(dtype=object), kind="stable")
@@ -64,16 +75,25 @@ def evaluate(
             for adapter, of_normals, of_anomalies in scored.of(detector.label, candidates.adapters):
                 name = candidate_name(detector.label, adapter.label)
                 reference = read_reference(calibrated / "reference" / level, name, scored.edges, calibration["ties"])
-                both_p_values = tuple(reference.p_values(rows) for rows in (of_normals, of_anomalies))
+                both_p_values = (reference.p_values(of_normals), reference.p_values(of_anomalies))
                 p_values[f"{name}.normals"], p_values[f"{name}.anomalies"] = both_p_values
-                figures = _figures(reference, of_normals, of_anomalies, both_p_values, scored.strata, eps)
+                outcome = _Outcome((of_normals.scores, of_anomalies.scores), both_p_values, scored.strata)
+                figures = _figures(outcome, eps)
+                more = {
+                    "smallest_eps": reference.calibrator.smallest_eps,
+                    "n_calibration": reference.calibrator.n_rows,
+                    "unseen": Figures(**_figures(outcome.over(*unseen), eps)),
+                    "uncontradicted_power": _figures(outcome.over(everyone, ~contradicted), eps)["power"],
+                }
                 if level == levels_of(trained)[0]:
                     diagnostics = diagnose_rows(reference, of_normals, both_p_values, scored.strata, order, eps)
                     write_json(out / "diagnostics" / f"{name}.json", diagnostics)
-                table.append(Tested(level, detector.label, adapter.label, **figures))
+                shown = {name: figures[name] for name in _METRICS}
+                table.append(Tested(level, detector.label, adapter.label, **shown, **more))
         write_arrays(out / "p_values" / f"{level}.safetensors", p_values)
     left_out = sum(map(len, all_rows)) - len(normals) - len(anomalies)
-    evaluation = Evaluation(evidence, eps, len(normals), len(anomalies), left_out, tuple(table))
+    n_contradicted = int(contradicted.sum())
+    evaluation = Evaluation(evidence, eps, len(normals), len(anomalies), left_out, tuple(table), n_contradicted)
     write_json(out / "evaluation.json", evaluation.to_json())
     return Made(evaluation)
 
@@ -94,32 +114,43 @@ def read_reference(folder: Path, name: str, strata: Strata, ties: str) -> Refere
     return Reference(load_calibrator(read_part(folder, name)), strata, ratio, ties)
 
 
-def _figures(
-    reference: Reference,
-    normals: Scored,
-    anomalies: Scored,
-    p_values: tuple[Doubles, ...],
-    strata: Integers,
-    eps: float,
-) -> dict[str, Any]:
-    """Return the test results of one candidate at one level."""
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """Scores and p-values of normals and of anomalies, and the strata of the normals."""
+
+    scores: tuple[Singles, Singles]
+    p_values: tuple[Doubles, Doubles]
+    strata: Integers
+
+    def over(self, normals: Flags, anomalies: Flags) -> _Outcome:
+        """Return the outcome of these normals and anomalies alone."""
+        scores, p_values = self.scores, self.p_values
+        return _Outcome(
+            (scores[0][normals], scores[1][anomalies]),
+            (p_values[0][normals], p_values[1][anomalies]),
+            self.strata[normals],
+        )
+
+
+def _figures(outcome: _Outcome, eps: float) -> dict[str, Any]:
+    """Return the fields of `assay.evaluation.tested.Figures`."""
     from assay.calibration.decisions import Rule
     from assay.evaluation.metrics import auprc, auroc, stratum_flag_rates
 
-    counts = (len(normals.scores), len(anomalies.scores))
-    truth = np.concatenate([np.zeros(counts[0], np.int8), np.ones(counts[1], np.int8)])
-    scores = np.concatenate([normals.scores, anomalies.scores])
-    flags, detected = map(Rule(eps).flags, p_values)
-    rates = stratum_flag_rates(flags, strata)
+    n_normals, n_anomalies = map(len, outcome.scores)
+    truth, scores = np.repeat([0, 1], [n_normals, n_anomalies]), np.concatenate(outcome.scores)
+    flags, detected = map(Rule(eps).flags, outcome.p_values)
+    rates = stratum_flag_rates(flags, outcome.strata) if n_normals else {}
+    both = n_normals > 0 and n_anomalies > 0
     return {
-        "auroc": auroc(truth, scores),
-        "auprc": auprc(truth, scores),
-        "fpr": float(flags.mean()),
+        "n_normals": n_normals,
+        "n_anomalies": n_anomalies,
+        "auroc": auroc(truth, scores) if both else None,
+        "auprc": auprc(truth, scores) if both else None,
+        "fpr": float(flags.mean()) if n_normals else None,
         "stratum_fpr": rates,
-        "worst_stratum_fpr": max(rates.values()),
-        "power": float(detected.mean()),
-        "smallest_eps": reference.calibrator.smallest_eps,
-        "n_calibration": reference.calibrator.n_rows,
+        "worst_stratum_fpr": max(rates.values(), default=None),
+        "power": float(detected.mean()) if n_anomalies else None,
     }
 
 

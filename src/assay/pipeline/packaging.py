@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from assay.data.dataset import Card, read_card, read_rows
 from assay.data.modalities.registry import modality_fields
 from assay.errors import NoValidCandidateError
-from assay.parts import Part, read_json, read_part
+from assay.parts import Array, Part, read_json, read_part
 from assay.pipeline.candidates import candidate_name
+from assay.pipeline.learned import packed_rows
 from assay.pipeline.made import Made
-from assay.pipeline.rows import LABELLED, levels_of, packed_fingerprints
+from assay.pipeline.rows import LABELLED, levels_of
 from assay.pipeline.selecting import read_selection
 
 if TYPE_CHECKING:
@@ -42,8 +43,9 @@ def package(
     split : Path
         ``split.json``.
     rows : mapping of str to Path
-        Folders of the rows that the winner learned from (train, adapt, calibration). Their fingerprints are packaged,
-        and also those of the labelled anomalies in ``labelled`` if there are any and the winner learned from them.
+        Folders of the rows that the winner learned from (train, adapt, calibration). Their contents and copies are
+        packaged, and also those of the labelled anomalies in ``labelled`` if there are any and the winner learned from
+        them.
     records : mapping of str to Path
         ``record.json`` of everything that the scorer was made by, under any names, and of the choice as "select".
     trained, calibrated, selected : Path
@@ -75,6 +77,9 @@ def package(
     learned_from = {
         use: folder for use, folder in rows.items() if use != LABELLED or _uses_labels(parts["detector"], folder)
     }
+    learned: dict[str, Array] = {}
+    for use, folder in learned_from.items():
+        learned |= packed_rows(use, read_rows(folder), card)
     statement = write_statement(
         out / version,
         {
@@ -86,7 +91,7 @@ def package(
         },
         data_version=dvc_directory_md5(data),
         records={name: path.read_bytes() for name, path in records.items()},
-        rows={use: packed_fingerprints(read_rows(folder), card.columns) for use, folder in learned_from.items()},
+        rows=learned,
     )
     return Made(out / version, {"scorer": f"{card.name}:{version}", "statement": statement})
 

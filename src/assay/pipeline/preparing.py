@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from assay.data.dataset import ANOMALY, read_card, read_dataset, read_rows, write_rows
+from assay.data.dataset import (
+    ANOMALY,
+    FIRST_SCHEME,
+    OTHER_PRINT,
+    SCHEME,
+    read_card,
+    read_dataset,
+    read_rows,
+    write_rows,
+)
 from assay.errors import StageError
 from assay.parts import read_json, write_json
 from assay.pipeline.made import Made
@@ -23,8 +32,8 @@ def split(out: Path, *, data: Path, quarantine: Path, seed: int, source: str) ->
     """Assign one role to every row; write each role's rows, and probes if labels are too few.
 
     Probes are synthetic anomalies made from the selection (test) normals by recipes other than `source`, the recipe of
-    the rows injected into train. They are written to a subfolder ``probes`` of those rows. All copies of rows listed in
-    the file `quarantine` are excluded; a missing file lists none.
+    the rows injected into train. They are written to a subfolder ``probes`` of those rows. Rows listed in the file
+    `quarantine` are excluded; a missing file lists none.
 
     Returns
     -------
@@ -34,13 +43,15 @@ def split(out: Path, *, data: Path, quarantine: Path, seed: int, source: str) ->
     """
     from assay.data.contamination import make_probe_rows
     from assay.data.quarantine import read_quarantine
-    from assay.data.splitting import EXCLUDED, QUARANTINED, ROLES, evidence, split_rows
+    from assay.data.splitting import EXCLUDED, ROLES, evidence, split_rows
 
     dataset = read_dataset(data)
     card = dataset.card
-    listed = frozenset(read_quarantine(quarantine)["fingerprint"])
-    parts = split_rows(dataset.data, card.columns, seed=seed, quarantined=listed)
-    barred = {QUARANTINED: int((parts[EXCLUDED].rows["reason"] == QUARANTINED).sum())} if listed else {}
+    other = card.fingerprints(dataset.data.features, FIRST_SCHEME if card.scheme == SCHEME else SCHEME)
+    dataset.data.rows[OTHER_PRINT] = other
+    listed = read_quarantine(quarantine)
+    parts = split_rows(dataset.data, card.columns, seed=seed, quarantined=listed, scheme=card.scheme)
+    barred = {} if listed.empty else {"quarantined": len(parts[EXCLUDED])}
     kind = evidence(parts)
     contents = len({mark for part in parts.values() for mark in part.rows["fingerprint"]})
     for role, rows in parts.items():
@@ -50,7 +61,7 @@ def split(out: Path, *, data: Path, quarantine: Path, seed: int, source: str) ->
             raise StageError(
                 f"dataset {card.name}: no normal row fell to role {role}; its {len(dataset.data)} rows, "
                 f"{contents} different ones, are too few to split"
-                + (f", {barred[QUARANTINED]} of them quarantined in {quarantine}" if listed else "")
+                + (f", {len(parts[EXCLUDED])} of them quarantined in {quarantine}" if barred else "")
             )
     if kind == "probes":
         injected = card.modality.default_recipe if source == "auto" else source
@@ -65,6 +76,7 @@ def split(out: Path, *, data: Path, quarantine: Path, seed: int, source: str) ->
                 seed=1_000 * (seed + 1) + offset,
                 columns=card.columns,
                 modality=card.modality,
+                scheme=card.scheme,
             )
             write_rows(out / role / "probes", probes)
     unit = "time" if (dataset.data.rows["time"] != "").any() else "row"
@@ -92,7 +104,8 @@ def contaminate(
     """Choose or make the rows that each level injects into train, and record them.
 
     First a share `labelled` of anomalies is set aside from the pool in ``labelled/``, the same for every level, for
-    detectors that learn from labels. Injected rows are never labelled in training.
+    detectors that learn from labels. Injected rows are never labelled in training. Anomalies whose content is also
+    labelled normal are neither injected nor set aside.
 
     Returns
     -------
@@ -102,7 +115,9 @@ def contaminate(
     from assay.data.contamination import choose_labelled, inject
 
     dataset_card, clean = read_card(card), read_rows(train)
-    labelled_anomalies, injectable = choose_labelled(read_rows(pool), share=labelled, n_train=len(clean), seed=seed)
+    anomalies = read_rows(pool)
+    anomalies = anomalies.take((anomalies.rows["contradicted"] == 0).to_numpy(dtype=bool))
+    labelled_anomalies, injectable = choose_labelled(anomalies, share=labelled, n_train=len(clean), seed=seed)
     if labelled:
         write_rows(out / LABELLED, labelled_anomalies)
     contaminated_levels = inject(
@@ -113,6 +128,7 @@ def contaminate(
         seed=seed,
         columns=dataset_card.columns,
         modality=dataset_card.modality,
+        scheme=dataset_card.scheme,
     )
     unknown = int((clean.labels == -1).sum())
     plan = []
@@ -135,7 +151,7 @@ def contaminate(
 
 
 def validate(out: Path, *, data: Path, suite: Path, split: Path, contaminated: Path, docs: Path) -> Made[Summary]:
-    """Validate the source without quarantined rows, every level of train, and that no two roles share equal rows.
+    """Validate the source without quarantined rows, every level of train, and that no row has two roles.
 
     Parameters
     ----------
@@ -148,7 +164,7 @@ def validate(out: Path, *, data: Path, suite: Path, split: Path, contaminated: P
         An expectation failed; the message names it, its column and the first failing rows.
     """
     from assay.data.expectations import load_suite
-    from assay.data.splitting import EXCLUDED, QUARANTINED, ROLES
+    from assay.data.splitting import EXCLUDED, ROLES
     from assay.data.validation import LevelRows, raise_if_failed, validate_dataset
 
     plan = read_json(contaminated / "plan.json")["levels"]
@@ -163,9 +179,8 @@ def validate(out: Path, *, data: Path, suite: Path, split: Path, contaminated: P
     ]
     roles = {role: read_rows(split / role) for role in ROLES}
     source, excluded = read_dataset(data), read_rows(split / EXCLUDED).rows
-    if "reason" in excluded:
-        barred = excluded.loc[excluded["reason"] == QUARANTINED, "row_id"]
-        used = ~source.data.rows["row_id"].isin(barred)
+    if len(excluded):
+        used = ~source.data.rows["row_id"].isin(excluded["row_id"])
         source = replace(source, data=source.data.take(used.to_numpy(dtype=bool)))
     summary = validate_dataset(load_suite(suite), source, roles, levels, docs=docs)
     raise_if_failed(summary)

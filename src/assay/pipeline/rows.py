@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from assay.arrays import Labels
-from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, RowSet, fingerprints, read_rows
+from assay.arrays import Flags, Labels
+from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, RowSet, read_rows
 
 HELD_OUT_PART = "held_out"
 LABELLED = "labelled"
@@ -70,6 +69,12 @@ def presumed_normals(data: RowSet) -> RowSet:
     return data.take(data.labels != ANOMALY)
 
 
+def marked(data: RowSet, name: str) -> Flags:
+    """Return which rows have a 1 in a column that split adds; none where there is no such column, as for probes."""
+    none = np.zeros(len(data), dtype=np.bool_)
+    return data.rows[name].to_numpy() == 1 if name in data.rows else none
+
+
 def evidence_rows(folder: Path) -> tuple[RowSet, RowSet, str]:
     """Return the normals, the anomalies and the kind of evidence of the selection or test rows.
 
@@ -85,9 +90,3 @@ def evidence_rows(folder: Path) -> tuple[RowSet, RowSet, str]:
     return (
         (data.take(normal), anomalies, "labels") if normal.any() else (presumed_normals(data), anomalies, "anomalies")
     )
-
-
-def packed_fingerprints(data: RowSet, columns: tuple[str, ...]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return the sorted fingerprints as bytes, uint8 of shape (n, 16)."""
-    digests = sorted(bytes.fromhex(str(text)) for text in fingerprints(data.features, columns))
-    return np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(len(digests), 16)

@@ -6,8 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from assay.data.dataset import row_keys
 from assay.parts import read_json, read_part, write_json
 from assay.pipeline.candidates import Candidates, LevelScores, candidate_name, read_failures
 from assay.pipeline.made import Made
@@ -81,8 +80,8 @@ def select(
         floats = n_stored_floats(part) + n_stored_floats(read_part(adapters / ships, name))
         fault = unpackageable(part)
         compared.append(Candidate(detector.label, adapter.label, position, floats, scores_of[name], fault, untrained))
-    fingerprints = normals.rows["fingerprint"].to_numpy(dtype=np.str_)
-    chosen = select_candidate(compared, fingerprints=fingerprints, strata=strata, eps=eps, seed=seed, ships_at=ships_at)
+    keys = row_keys(normals.rows)
+    chosen = select_candidate(compared, row_keys=keys, strata=strata, eps=eps, seed=seed, ships_at=ships_at)
     result = replace(chosen, evidence=evidence, untrained=failures)
     write_json(out / "selection.json", result.to_json())
     return Made(result)

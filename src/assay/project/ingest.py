@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from assay.data.dataset import Dataset, write_dataset
+from assay.data.batches import as_batch
+from assay.data.dataset import Dataset, read_card, write_dataset
 from assay.data.labelling import ensure_labels
 from assay.data.quarantine import ensure_quarantine
 from assay.data.target import ensure_target
@@ -71,10 +74,10 @@ def load_source(
 
 
 def ingest(project: Project, dataset: Dataset) -> Path:
-    """Write a dataset to ``data/<name>/`` and track it with DVC; learn its expectation suite if it has none.
+    """Write a dataset to ``data/<name>/``; learn its expectation suite if it has none.
 
-    The other datasets are first checked against data.dvc, so that tracking the new one does not also track changes
-    to them. The next command finishes an ingest that was killed. Call it under the project's lock.
+    Its rows become one batch. A dataset that is brought in again keeps the scheme of the fingerprints by which its rows
+    have their roles. Call it under the project's lock.
 
     Returns
     -------
@@ -84,9 +87,37 @@ def ingest(project: Project, dataset: Dataset) -> Path:
     from assay.data.expectations import learn_suite
 
     restore(project)
-    name, data = dataset.card.name, project.root / "data"
+    dataset = as_batch(dataset)
+    name = dataset.card.name
+    if (project.root / "data" / name / "card.json").is_file():
+        scheme = read_card(project.root / "data" / name).scheme
+        dataset = replace(dataset, card=replace(dataset.card, scheme=scheme))
     suite = project.root / "expectations" / f"{name}.json"
     learned = None if suite.is_file() else learn_suite(dataset)
+    return replace_dataset(project, dataset, learned=learned, source=dataset.card.source)
+
+
+def replace_dataset(
+    project: Project, dataset: Dataset, *, learned: dict[str, Any] | None = None, **change: str
+) -> Path:
+    """Write a dataset to ``data/<name>/`` in place of its former version, if any, and track it with DVC.
+
+    The other datasets are first checked against data.dvc, so that tracking the new one does not also track changes
+    to them. The next command finishes an ingest that was killed. Call it under the project's lock, after `restore`.
+
+    Parameters
+    ----------
+    learned : dict, optional
+        A new expectation suite of the dataset.
+    **change
+        What the version brings, for the event log.
+
+    Returns
+    -------
+    Path
+        The dataset's folder.
+    """
+    name, data = dataset.card.name, project.root / "data"
     _sweep(project)
     staging = Path(tempfile.mkdtemp(dir=project.root, prefix=STAGING))
     try:
@@ -97,16 +128,16 @@ def ingest(project: Project, dataset: Dataset) -> Path:
         new_files = {p.relative_to(staging).as_posix(): p for p in files_of(staging)}
         tracked = dvc_md5({**other_files, **new_files})
         if learned is not None:
-            write_json(suite, learned)
+            write_json(project.root / "expectations" / f"{name}.json", learned)
         _ensure_inputs(project.root, name)
-        project.events.append("ingest-started", dataset=name, tracked=tracked)
+        project.events.append("ingest-started", dataset=name, tracked=tracked, rows=len(dataset.data), **change)
         data.mkdir(exist_ok=True)
         if (data / name).exists():
             (data / name).rename(staging / "replaced")
         (staging / name).rename(data / name)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    _track(project, name)
+    _track(project, name, rows=len(dataset.data), **change)
     return data / name
 
 
@@ -148,7 +179,7 @@ def _bring_back(project: Project) -> None:
     try:
         staging.chmod(0o755)
         for name in BUNDLED:
-            write_dataset(staging / name, load_source(project, name))
+            write_dataset(staging / name, as_batch(load_source(project, name)))
         if dvc_directory_md5(staging) != tracked:
             raise DataError(
                 "data/ is missing, and data.dvc names other data than the bundled sets; "
@@ -186,15 +217,16 @@ def _check(project: Project, data: Path) -> None:
         started = project.events.last("ingest-started")
         if started is None or started.get("tracked") != dvc_directory_md5(data):
             raise
-        _track(project, started["dataset"])
+        change = {key: started[key] for key in ("rows", "source", "added", "dropped") if key in started}
+        _track(project, started["dataset"], **change)
     require_known_data(project)
 
 
-def _track(project: Project, name: str) -> None:
+def _track(project: Project, name: str, **change: str | int) -> None:
     versioning.track_data(project.root)
     version = dvc_directory_md5(project.root / "data" / name)
     tracked = versioning.tracked_version(project.root)
-    project.events.append("ingested", dataset=name, data_version=version, tracked=tracked)
+    project.events.append("ingested", dataset=name, data_version=version, tracked=tracked, **change)
 
 
 def _checked_out(project: Project) -> bool:

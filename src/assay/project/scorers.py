@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from assay.data.quarantine import quarantine_path, read_quarantine
+from assay.data.quarantine import is_listed, quarantine_path, read_quarantine
 from assay.errors import AssayError, ScorerError, TamperedError
 from assay.eventlog import EventLog
 from assay.hashing import hash_file
 from assay.names import NAME
-from assay.parts import read_arrays, read_json
+from assay.parts import read_json
+from assay.pipeline.learned import learned_by
 from assay.project.deployment import Deployment, read_deployment
 from assay.scorer.folder import HEAD, check_files
 from assay.scorer.scorer import FOLDER_NAME
@@ -269,17 +268,15 @@ def bentoml_home(root: Path) -> Path:
 
 def _quarantined(root: Path, name: str, statement: Statement) -> dict[str, int]:
     """Return by use how many rows that a scorer learned from, by a statement, are quarantined now."""
-    quarantined = read_quarantine(quarantine_path(root, name))["fingerprint"]
+    quarantined = read_quarantine(quarantine_path(root, name))
     if quarantined.empty or statement.rows is None:
         return {}
-    marks = np.frombuffer(bytes.fromhex("".join(quarantined)), dtype="S16")
     try:
-        counts = {
-            use: int(np.isin(packed.view("S16"), marks).sum()) for use, packed in read_arrays(statement.rows).items()
-        }
+        learned = learned_by(statement)
     except (ScorerError, ValueError):
         return {}
-    return {use: count for use, count in counts.items() if count}
+    counts = learned.loc[is_listed(quarantined, learned), "use"].value_counts()
+    return {str(use): int(count) for use, count in sorted(counts.items())}
 
 
 def scorer_folders(project: Project) -> list[Path]:

@@ -161,7 +161,7 @@ def _package(project: Project, out: Path, progress: StageProgress) -> Made[Any]:
 
 
 STAGES: dict[str, StageEntry] = {
-    "split": StageEntry("Split into roles", _split, uses=("excluded",), behind=True, parted=True),
+    "split": StageEntry("Split into roles", _split, uses=("excluded", "gate"), behind=True, parted=True),
     "contaminate": StageEntry("Contaminate", _contaminate, uses=("pool",), behind=True, parted=True),
     "validate": StageEntry("Validate", _validate, behind=True),
     "train": StageEntry("Train", _train, uses=("train", "labelled", "injected"), behind=True, parted=True),

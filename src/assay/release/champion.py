@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
 
 from assay.arrays import Singles
 from assay.calibration.calibrators.conformal import row_count, rows_needed
-from assay.data.dataset import RowSet, fingerprints
+from assay.data.dataset import RowSet, row_keys
+from assay.data.quarantine import is_listed
 from assay.data.splitting import MIN_LABELLED
 from assay.errors import AssayError
 from assay.evaluation.two_fold import SelectionScores, compare_power
-from assay.parts import read_arrays
+from assay.pipeline.learned import is_learned, learned_by
 from assay.pipeline.rows import evidence_rows
 from assay.project.scorers import Packaged
 from assay.scorer.scorer import Scorer, load_scorer
@@ -40,7 +41,7 @@ def judge(
     *,
     eps: float,
     seed: int,
-    quarantined: frozenset[str] = frozenset(),
+    quarantined: pd.DataFrame | None = None,
     others: Sequence[Statement] = (),
 ) -> Verdict:
     """Compare two scorers on the selection rows that neither was trained, adapted or calibrated on.
@@ -55,8 +56,9 @@ def judge(
         Target false-positive rate of the comparison.
     seed : int
         Seed of the two folds, the same as in selection.
-    quarantined : frozenset of str
-        Fingerprints of rows that no scorer may be trained, adapted or calibrated on.
+    quarantined : DataFrame, optional
+        Rows that no scorer may be trained, adapted or calibrated on, as `assay.data.quarantine.read_quarantine` returns
+        them.
     others : sequence of Statement
         Statements of the champion in addition to the deployed one.
 
@@ -76,35 +78,39 @@ def judge(
         return Verdict(False, f"the champion cannot be compared: {error}; {by_hand}")
     if set(candidate.columns) != set(current.columns):
         return Verdict(False, f"the champion {current.tag} takes other columns; {by_hand}")
-    candidate_rows = seen_rows(candidate.statement)
-    excluded = {bytes.fromhex(mark) for mark in quarantined}
-    n_excluded = len(seen_rows(champion.statement) & excluded)
+    of_candidate, of_current = (count_listed(quarantined, each.statement) for each in (challenger, champion))
     clean = clean_statement(champion.statement, others, quarantined)
-    if n_excluded and clean is None and not candidate_rows & excluded:
+    if of_current and clean is None and not of_candidate:
         return Verdict(
             True,
-            f"the champion {current.tag} has learned from {n_excluded} quarantined rows, this scorer from none",
+            f"the champion {current.tag} has learned from {of_current} quarantined rows, this scorer from none",
         )
-    seen = candidate_rows.union(*map(seen_rows, (champion.statement, *others)))
-    verdict = _judge_on(selection, candidate, current, seen, eps, seed)
+    learned = [learned_by(each) for each in (challenger.statement, champion.statement, *others)]
+    verdict = _judge_on(selection, candidate, current, learned, eps, seed)
     return verdict if verdict.promote else replace(verdict, statement=clean)
 
 
-def clean_statement(deployed: Statement, others: Sequence[Statement], quarantined: frozenset[str]) -> str | None:
+def count_listed(quarantined: pd.DataFrame | None, statement: Statement) -> int:
+    """Return how many rows that a scorer learned from, by a statement, a quarantine lists."""
+    return 0 if quarantined is None else int(is_listed(quarantined, learned_by(statement)).sum())
+
+
+def clean_statement(deployed: Statement, others: Sequence[Statement], quarantined: pd.DataFrame | None) -> str | None:
     """Return the id of a statement without quarantined rows if the deployed one has some and another has none.
 
     That the same scorer came of both says that these rows have no part in it.
     """
-    excluded = {bytes.fromhex(mark) for mark in quarantined}
-    if not seen_rows(deployed) & excluded:
+    if not count_listed(quarantined, deployed):
         return None
-    return next((each.id for each in others if not seen_rows(each) & excluded), None)
+    return next((each.id for each in others if not count_listed(quarantined, each)), None)
 
 
-def _judge_on(selection: Path, candidate: Scorer, current: Scorer, seen: set[bytes], eps: float, seed: int) -> Verdict:
-    """Compare two scorers on the selection rows whose content is not among `seen`."""
+def _judge_on(
+    selection: Path, candidate: Scorer, current: Scorer, learned: Sequence[pd.DataFrame], eps: float, seed: int
+) -> Verdict:
+    """Compare two scorers on the selection rows that none of the lists holds."""
     normals, anomalies, evidence = evidence_rows(selection)
-    normals, anomalies = unseen(normals, candidate, seen), unseen(anomalies, candidate, seen)
+    normals, anomalies = (unseen(rows, learned) for rows in (normals, anomalies))
     noun = "synthetic probes" if evidence == "probes" else "anomalies"
     return _judge_by_power(candidate, current, normals, anomalies, noun, eps=eps, seed=seed)
 
@@ -126,7 +132,7 @@ def _judge_by_power(
             SelectionScores(_scores(scorer, candidate, normals), _scores(scorer, candidate, anomalies))
             for scorer in (candidate, current)
         ),
-        fingerprints=normals.rows["fingerprint"].to_numpy(dtype=np.str_),
+        row_keys=row_keys(normals.rows),
         eps=eps,
         seed=seed,
     )
@@ -136,16 +142,12 @@ def _judge_by_power(
     return Verdict(False, f"{comparison}: below the champion {current.tag}, which stays")
 
 
-def seen_rows(statement: Statement) -> set[bytes]:
-    """Return the fingerprints of all rows that a scorer was trained, adapted or calibrated on, by a statement."""
-    arrays = {} if statement.rows is None else read_arrays(statement.rows)
-    return {row.tobytes() for array in arrays.values() for row in array}
-
-
-def unseen(data: RowSet, scorer: Scorer, seen: set[bytes]) -> RowSet:
-    """Return the rows whose content is not among `seen`."""
-    keys = fingerprints(data.features, scorer.columns)
-    return data.take(np.array([bytes.fromhex(str(key)) not in seen for key in keys], dtype=np.bool_))
+def unseen(data: RowSet, learned: Sequence[pd.DataFrame]) -> RowSet:
+    """Return the rows that none of the lists holds; other copies of a row that one holds are kept."""
+    rows = data.rows
+    for listed in learned:
+        rows = rows[~is_learned(listed, rows)]
+    return data.take(rows.index.to_numpy())
 
 
 def _scores(scorer: Scorer, order: Scorer, data: RowSet) -> Singles:

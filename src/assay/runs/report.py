@@ -106,6 +106,29 @@ def leaderboard(project: Project) -> list[Standing]:
     return rows
 
 
+def contradictions(project: Project) -> str:
+    """Return in a sentence which contents are labelled both normal and anomalous, and what becomes of them; or ""."""
+    found = read_json(project.folder("validate") / "summary.json")["contents"]
+    if not found["contradicting"]:
+        return ""
+    count = f"{found['contradicting']} content{'s are' if found['contradicting'] > 1 else ' is'}"
+    sentence = (
+        f"{count} labelled both 1 ({found['contradicting_anomalies']} rows) and 0 ({found['contradicting_normals']} "
+        f"rows), for instance in rows {', '.join(found['contradicting_rows'])}: the former are neither injected nor "
+        "learned from, the latter count as normal everywhere"
+    )
+    evaluation = read_evaluation(project.folder("evaluate"))
+    if not evaluation.n_contradicted:
+        return sentence
+    powers = [
+        f"{candidate_name(row.detector, row.adapter)} {'-' if power is None else f'{power:.3f}'}"
+        for row in evaluation.candidates
+        if row.level == levels_of(project.folder("train"))[0]
+        for power in [row.uncontradicted_power]
+    ]
+    return f"{sentence}; power without the {evaluation.n_contradicted} test anomalies among them: {', '.join(powers)}"
+
+
 def untrained_words(failures: Mapping[str, str]) -> str:
     """Return as text at which levels a detector could not be trained, and why; "" if there are none."""
     levels: dict[str, list[str]] = {}
@@ -156,7 +179,21 @@ def _page(
         eps=evaluation.eps,
         n_normals=evaluation.n_normals,
         n_anomalies=evaluation.n_anomalies,
+        contradictions=contradictions(project),
+        unseen=_unseen(project, evaluation),
+        unseen_columns=("detector", "adapter", *NUMBERS),
     )
+
+
+def _unseen(project: Project, evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Return the figures over contents that training has not seen; none where it has seen no content of test rows."""
+    level = levels_of(project.folder("train"))[0]
+    rows = [row for row in evaluation.at(level).values() if row.unseen is not None]
+    return [
+        {"detector": row.detector, "adapter": row.adapter, **asdict(row.unseen)}
+        for row in rows
+        if row.unseen is not None and row.unseen.n_normals < evaluation.n_normals
+    ]
 
 
 def _cell(value: Any) -> str:

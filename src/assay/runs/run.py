@@ -21,7 +21,7 @@ from assay.project.installed import refresh_lock, require_own_code
 from assay.project.layout import Project
 from assay.project.scorers import Packaged, find_packaged, scorer_folders, statements_of
 from assay.project.stages import STAGES
-from assay.runs.report import Standing, candidates_table, leaderboard, write_report
+from assay.runs.report import Standing, candidates_table, contradictions, leaderboard, write_report
 from assay.scorer.statement import sealed_tag
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class Result:
     guarantee: str = ""
     limits: str = ""
     n_uncalibrated: int = 0
+    contradictions: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as plain JSON values."""
@@ -226,14 +227,14 @@ def _challenge(project: Project, packaged: Packaged, current: Deployment | None)
     except AssayError as error:
         by_hand = f"assay promote {packaged.statement.tag} --why WHY"
         return Verdict(False, f"the champion cannot be compared: {error}; to replace it: {by_hand}")
-    fingerprints = frozenset(read_quarantine(quarantine_path(project.root, project.dataset))["fingerprint"])
+    quarantined = read_quarantine(quarantine_path(project.root, project.dataset))
     others = statements_of(project.root, project.dataset, current.version)
     if current.version == packaged.statement.version:
         again = f"this run made the champion {current.tag} again, with statement {packaged.statement.id}"
-        return Verdict(False, again, clean_statement(champion.statement, others, fingerprints))
+        return Verdict(False, again, clean_statement(champion.statement, others, quarantined))
     selection, seed = project.folder("split") / "selection", project.config.sections["select"]["seed"]
     return judge(
-        packaged, champion, selection, eps=project.config.eps, seed=seed, quarantined=fingerprints, others=others
+        packaged, champion, selection, eps=project.config.eps, seed=seed, quarantined=quarantined, others=others
     )
 
 
@@ -264,6 +265,7 @@ def summarise(project: Project, verdict: str, *, shipped: bool = True) -> Result
         guarantee=scorer.guarantee if scorer else "",
         limits=scorer.limits if scorer else "",
         n_uncalibrated=evaluation.n_uncalibrated,
+        contradictions=contradictions(project),
     )
 
 
@@ -283,6 +285,8 @@ def print_result(result: Result) -> None:
             "refuses rows of such categories",
             markup=False,
         )
+    if result.contradictions:
+        console.paper.print(result.contradictions, markup=False)
     for row in result.candidates:
         if row.reason:
             prefix = f"{row.state}: " if row.state else ""

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from assay.arrays import Singles, Texts
+from assay.arrays import Floats, Texts
 from assay.data.categories import category_texts
+from assay.data.scaling import Precision
 from assay.errors import InputError
 
 
@@ -56,8 +57,14 @@ def column_order(expected: Sequence[str], names: Sequence[str]) -> list[int]:
     return [index_of[name] for name in expected]
 
 
-def as_features(X: Any, columns: Sequence[str]) -> Singles:
-    """Check raw rows and return them as float32 of shape (n, d); see `Scorer.decision_function`."""
+def as_features(X: Any, columns: Sequence[str], precision: Precision) -> Floats:
+    """Check raw rows and return them, of shape (n, d), in the precision that the scorer's scaler states.
+
+    Raises
+    ------
+    InputError
+        See `assay.scorer.scorer.Scorer.decision_function`.
+    """
     try:
         values = np.asarray(X)
     except ValueError as error:
@@ -69,12 +76,11 @@ def as_features(X: Any, columns: Sequence[str]) -> Singles:
     if values.ndim != 2 or values.shape[1] != len(columns):
         raise InputError(f"rows have shape {values.shape}; expected (n, {len(columns)}): {_listed(columns)}")
     with np.errstate(over="ignore"):
-        features = values.astype(np.float32)
+        features: Floats = values.astype(precision)
     if not np.isfinite(features).all():
         row, column = np.argwhere(~np.isfinite(features))[0]
-        raise InputError(
-            f"row {row}, column {columns[column]!r} is {values[row, column]}; values must be finite and fit float32"
-        )
+        allowed = "finite" if precision == "float64" else "finite and fit float32"
+        raise InputError(f"row {row}, column {columns[column]!r} is {values[row, column]}; values must be {allowed}")
     return features
 
 

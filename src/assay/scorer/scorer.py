@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assay.arrays import Doubles, Flags, Singles, Texts
+import numpy as np
+
+from assay.arrays import Doubles, Flags, Floats, Singles, Texts
 from assay.calibration.adapters.registry import ScoreAdapter, load_adapter
 from assay.calibration.calibrators.mondrian import MondrianCalibrator
 from assay.calibration.calibrators.registry import Calibrator, load_calibrator
@@ -40,16 +42,17 @@ class ScoreFunction:
     null_model: NullModel
     adapter: ScoreAdapter
 
-    def __call__(self, features: Singles) -> Singles:
+    def __call__(self, features: Floats) -> Singles:
         """Score rows of shape (n, d); returns float32 (n,), higher = more anomalous."""
         return self.scored(features).scores
 
-    def scored(self, features: Singles, categories: Texts | None = None) -> Scored:
+    def scored(self, features: Floats, categories: Texts | None = None) -> Scored:
         """Score rows of shape (n, d), with everything that a calibrator may need."""
-        scaled = self.scaler.transform(features)
-        return score_with_adapter(self.detector, self.null_model, self.adapter, features, scaled, categories)
+        rows = np.asarray(features, dtype=self.scaler.precision)
+        scaled = self.scaler.transform(rows)
+        return score_with_adapter(self.detector, self.null_model, self.adapter, rows, scaled, categories)
 
-    def hardness(self, features: Singles) -> Doubles:
+    def hardness(self, features: Floats) -> Doubles:
         """Return the hardness H(x) of rows of shape (n, d), float64 of shape (n,)."""
         return self.null_model.hardness(self.scaler.transform(features))
 
@@ -225,13 +228,13 @@ class Scorer:
         rule.require(self.calibrator)
         return rule
 
-    def _features(self, X: Any) -> Singles:
+    def _features(self, X: Any) -> Floats:
         names = names_of(X)
         if names:
             if self.category_column in names:
                 X = X.loc[:, [name != self.category_column for name in names]]
             X = as_numbers(X).iloc[:, column_order(self.columns, names_of(X))].to_numpy()
-        return as_features(X, self.columns)
+        return as_features(X, self.columns, self.function.scaler.precision)
 
 
 PART_HEAD = {"kind", "config"}

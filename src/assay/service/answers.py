@@ -55,7 +55,7 @@ def score_answer(
     Raises
     ------
     ConfigError, InputError
-        A value is not finite or does not fit float32; a category was never calibrated; or this scorer cannot control
+        A value is not finite; a category was never calibrated; or this scorer cannot control
         false discoveries.
     """
     rule = scorer.rule(eps=eps, fdr=fdr)

@@ -36,7 +36,7 @@ def rows_of(features: np.ndarray, label: int, prefix: str) -> RowSet:
     columns = tuple(f"x{i}" for i in range(features.shape[1]))
     rows = pd.DataFrame({"row_id": [f"{prefix}{i}" for i in range(len(features))], "group": "", "time": ""})
     prints = fingerprints(features, columns).astype(object)
-    return RowSet(features, rows.assign(label=np.int8(label), fingerprint=prints))
+    return RowSet(features, rows.assign(label=np.int8(label), copy=0, fingerprint=prints))
 
 
 def make(n: int, *, label: int = 0, seed: int = 0, d: int = 3) -> RowSet:

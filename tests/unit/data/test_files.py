@@ -36,7 +36,7 @@ def test_a_csv_becomes_a_dataset(tmp_path: Path) -> None:
     assert found.data.rows["row_id"].tolist() == ["007", "008", "009"]
     assert found.data.labels.tolist() == [0, 1, -1]
     assert found.data.rows["group"].tolist() == ["a", "", "NA"]
-    np.testing.assert_array_equal(found.data.features, np.array([[1.5, 2], [np.nan, np.inf], [-1, 3]], np.float32))
+    np.testing.assert_array_equal(found.data.features, np.array([[1.5, 2], [np.nan, np.inf], [-1, 3]]))
 
 
 def test_what_is_read_can_be_written_and_read_again(tmp_path: Path) -> None:
@@ -78,6 +78,14 @@ def test_parquet_and_csv_give_the_same_rows(tmp_path: Path) -> None:
         np.testing.assert_array_equal(other.data.features, one.data.features)
 
 
+def test_decimals_become_the_nearest_float64(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0).integers(2**63, size=2000, dtype=np.uint64).view(np.float64)
+    numbers = draw[np.abs(draw) < 1e300]
+    texts = [text for x in numbers.tolist() for text in (repr(x), f"{x:.30e}")]
+    found = read_table(csv(tmp_path, "x\n" + "\n".join(texts) + "\n"), name="mine")
+    assert found.data.features[:, 0].tolist() == [float(text) for text in texts]
+
+
 def test_rows_without_ids_get_stable_ones(tmp_path: Path) -> None:
     short, long = (read_table(csv(tmp_path, "x\n" + "1\n" * n), name="mine") for n in (3, 1200))
     assert short.data.rows["row_id"].tolist() == ["mine-0000000", "mine-0000001", "mine-0000002"]
@@ -113,7 +121,8 @@ def test_any_other_label_is_named_with_its_row(label: str, tmp_path: Path) -> No
         ("x\n1\n", "no feature column", {"label": "x"}),
         ("x\n1\n", "no column 'y'; its columns are x", {"group": "y"}),
         ("x,y\n1,1\n", "two purposes", {"group": "y", "time": "y"}),
-        ("x\n1\n1e39\n", "column 'x', row 1: 1e\\+39 is beyond float32", {}),
+        ("x\n1\n-1e301\n", "column 'x', row 1: -1e\\+301 is beyond 1e\\+300", {}),
+        ("x\n1_0\n1\n", "column 'x' is not numeric: row 0 has '1_0'", {}),
         ("x,y\n1,2,3\n", "more fields than its header", {}),
         ("x,y\n1,2\n1,2,3\n", "cannot be read", {}),
         ("x,id\n1,a\n2,a\n", "row 1 has the row id 'a' of an earlier row", {"id_column": "id"}),

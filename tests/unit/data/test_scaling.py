@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from assay.data.modalities.registry import load_scaler
-from assay.data.scaling import MinMax, Standard
+from assay.data.scaling import MinMax, Standard, centre_and_spread
 from assay.errors import DataError, ScorerError
 from assay.parts import Part, read_part, write_part
 
@@ -35,9 +39,58 @@ def test_a_constant_column_becomes_zero_and_is_not_blown_up(value: float) -> Non
 
 @pytest.mark.parametrize("scaler", [Standard(), MinMax()])
 def test_huge_values_stay_finite(scaler: Standard | MinMax) -> None:
-    X = np.array([[-3e38, 1e-45], [3e38, 0.0], [1e38, 0.0]], dtype=np.float32)
+    X = np.array([[-1e300, 5e-324], [1e300, 0.0], [1e299, 0.0]])
     assert np.isfinite(scaler.fit(X).transform(X)).all()
-    assert np.isfinite(scaler.transform(np.full((1, 2), 3e38, dtype=np.float32))).all()
+    far = scaler.transform(np.full((1, 2), 1.7e308))
+    assert np.isfinite(far).all()
+
+
+@pytest.mark.parametrize("scaler", [Standard(), MinMax()])
+def test_values_that_float32_merges_stay_apart(scaler: Standard | MinMax) -> None:
+    near = 2.4e9 + np.array([[-5.0], [0.0], [5.0]])
+    assert len(np.unique(near.astype(np.float32))) == 1
+    scaled = scaler.fit(near).transform(near)
+    expected = Standard() if isinstance(scaler, Standard) else MinMax()
+    np.testing.assert_allclose(scaled, expected.fit(near - 2.4e9).transform(near - 2.4e9), atol=1e-6)
+    tiny = np.array([[0.0], [1e-50], [3e-50]])
+    np.testing.assert_allclose(
+        scaler.fit(tiny).transform(tiny), expected.fit(tiny * 1e50).transform(tiny * 1e50), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("scaler", [Standard(), MinMax()])
+def test_a_part_without_precision_casts_first_as_it_always_did(scaler: Standard | MinMax) -> None:
+    X = 0.1 + rows().astype(np.float64)
+    part = scaler.fit(X).to_part()
+    assert part.config == {"precision": "float64"}
+    old = load_scaler(Part(part.kind, {}, part.arrays))
+    assert old.precision == "float32"
+    assert old.to_part().config == {}
+    np.testing.assert_array_equal(old.transform(X), scaler.transform(X.astype(np.float32)))
+    assert (old.transform(X) != scaler.transform(X)).any()
+    with pytest.raises(DataError, match="row 0, column 0 is inf"):
+        old.transform(np.full((1, 4), 1e39))
+    with pytest.raises(ScorerError, match="precision"):
+        load_scaler(Part(part.kind, {"precision": "float16"}, part.arrays))
+
+
+@given(arrays(np.float64, (7, 2), elements=st.floats(-1e300, 1e300)))
+def test_centre_and_spread_are_those_of_exact_arithmetic(X: np.ndarray) -> None:
+    centre, spread = centre_and_spread(X)
+    for column, found, deviation in zip(X.T, centre, spread, strict=True):
+        exact = [Fraction(value) for value in column]
+        mean = sum(exact) / len(exact)
+        variance = sum((value - mean) ** 2 for value in exact) / len(exact)
+        largest = max(map(abs, exact))
+        assert abs(Fraction(found) - mean) <= largest * Fraction(1, 10**15) + Fraction(5e-324)
+        if len(set(exact)) == 1:
+            assert deviation == 0
+        else:
+            assert deviation > 0
+            error = abs(Fraction(deviation) ** 2 - variance)
+            assert (
+                error <= variance * Fraction(1, 10**12) + (largest * Fraction(1, 10**15)) ** 2 + Fraction(5e-324) ** 2
+            )
 
 
 def test_minmax_keeps_the_order_of_all_pixels() -> None:

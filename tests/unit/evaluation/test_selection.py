@@ -35,7 +35,7 @@ def candidate(position, shift, *, seed=0, levels=(0.0, 0.1), n=N, a=A, floats=10
 
 def choose(candidates, *, n=N, levels=(0.0, 0.1), eps=EPS, seed=0, **more):
     strata = {level: np.arange(n) % 4 for level in levels}
-    return select_candidate(candidates, fingerprints=marks(n), strata=strata, eps=eps, seed=seed, **more)
+    return select_candidate(candidates, row_keys=marks(n), strata=strata, eps=eps, seed=seed, **more)
 
 
 def with_scores(base, level, **arrays):
@@ -153,7 +153,7 @@ def test_row_order_does_not_matter():
         replace(one, scores={k: replace(v, normals=v.normals[order]) for k, v in one.scores.items()}) for one in pool
     ]
     strata = {level: (np.arange(N) % 4)[order] for level in (0.0, 0.1)}
-    again = select_candidate(shuffled, fingerprints=marks(N)[order], strata=strata, eps=EPS, seed=0)
+    again = select_candidate(shuffled, row_keys=marks(N)[order], strata=strata, eps=EPS, seed=0)
     assert again == choose(pool)
 
 
@@ -233,7 +233,7 @@ def test_rows_that_differ_are_refused():
         with pytest.raises(DataError):
             choose([good, bad])
     with pytest.raises(DataError, match="strata"):
-        select_candidate([good], fingerprints=marks(N), strata={0.0: np.zeros(3, dtype=int)}, eps=EPS, seed=0)
+        select_candidate([good], row_keys=marks(N), strata={0.0: np.zeros(3, dtype=int)}, eps=EPS, seed=0)
     with pytest.raises(ConfigError, match=r"0\.2"):
         choose([good], ships_at=0.2)
     with pytest.raises(ConfigError, match="eps"):
@@ -266,22 +266,22 @@ def test_selection_does_not_spoil_the_winners_guarantee():
 
 def test_compare_power_agrees_with_select():
     old, new = candidate(0, 1.5, levels=(0.0,)), candidate(1, 3.0, levels=(0.0,))
-    found = compare_power(new.scores[0.0], old.scores[0.0], fingerprints=marks(N), eps=EPS, seed=0)
+    found = compare_power(new.scores[0.0], old.scores[0.0], row_keys=marks(N), eps=EPS, seed=0)
     selection = choose([old, new], levels=(0.0,))
     assert found[::-1] == tuple(result.power for result in selection.candidates)
     assert found[0] > found[1] + 0.2
-    same = compare_power(old.scores[0.0], old.scores[0.0], fingerprints=marks(N), eps=EPS, seed=0)
+    same = compare_power(old.scores[0.0], old.scores[0.0], row_keys=marks(N), eps=EPS, seed=0)
     assert same == (found[1], found[1])
 
 
 def test_compare_power_refuses_rows_that_cannot_tell():
     few, none = candidate(0, 3.0, n=10).scores[0.0], candidate(0, 3.0, a=0).scores[0.0]
     with pytest.raises(DataError, match="at least 38"):
-        compare_power(few, few, fingerprints=marks(10), eps=EPS, seed=0)
+        compare_power(few, few, row_keys=marks(10), eps=EPS, seed=0)
     with pytest.raises(DataError, match="no selection anomalies"):
-        compare_power(none, none, fingerprints=marks(N), eps=EPS, seed=0)
+        compare_power(none, none, row_keys=marks(N), eps=EPS, seed=0)
     with pytest.raises(DataError, match="same"):
-        compare_power(few, candidate(0, 3.0).scores[0.0], fingerprints=marks(10), eps=EPS, seed=0)
+        compare_power(few, candidate(0, 3.0).scores[0.0], row_keys=marks(10), eps=EPS, seed=0)
 
 
 def failed_at(level, base):

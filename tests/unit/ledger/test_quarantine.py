@@ -32,7 +32,8 @@ from assay.project.layout import Project
 
 ROOT = Path(__file__).parents[3]
 NAME, OTHER, NAMES = "clinic", "wards", ("age", "pulse", "dose")
-HEADER = b"fingerprint,row_id,why,when\n"
+HEADER = b"fingerprint,copy,row_id,why,when\n"
+OLD_HEADER = b"fingerprint,row_id,why,when\n"
 
 
 def make_rows(n: int, seed: int, *, timed: bool = False) -> RowSet:
@@ -82,17 +83,20 @@ def listed(project: Project) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("timed", [False, True])
-def test_quarantined_content_is_excluded_in_every_copy_and_nothing_else_moves(timed: bool) -> None:
+@pytest.mark.parametrize("copy", ["0", "1", ""])
+def test_quarantined_rows_are_excluded_and_nothing_else_moves(timed: bool, copy: str) -> None:
+    """A row, or by content all its copies. The other copies stay, and no longer count as seen where they were."""
     data = make_rows(300, 0, timed=timed)
     before = split_rows(data, NAMES, seed=1)
-    after = split_rows(data, NAMES, seed=1, quarantined=prints())
-    barred = {*(f"p-{i}" for i in range(5)), "p-297", "p-298", "p-299"}
+    after = split_rows(data, NAMES, seed=1, quarantined=pd.DataFrame({"fingerprint": prints(), "copy": copy}))
+    first, second = {f"p-{i}" for i in range(5)}, {"p-297", "p-298", "p-299"}
+    barred = {"0": first, "1": second, "": first | second}[copy]
     for role in ROLES:
         kept = before[role].rows[~before[role].rows["row_id"].isin(barred)].reset_index(drop=True)
-        pd.testing.assert_frame_equal(kept, after[role].rows)
-    reasons = after[EXCLUDED].rows.set_index("row_id")["reason"]
-    assert set(reasons[reasons == "quarantined"].index) == barred
-    assert set(reasons[reasons == "copy"].index) == {*before[EXCLUDED].rows["row_id"]} - barred
+        kept, found = (rows.drop(columns="seen", errors="ignore") for rows in (kept, after[role].rows))
+        pd.testing.assert_frame_equal(kept, found)
+    assert {*after[EXCLUDED].rows["row_id"]} == barred
+    assert not len(before[EXCLUDED])
 
 
 def test_an_empty_or_missing_quarantine_changes_no_byte(project: Project) -> None:
@@ -111,13 +115,46 @@ def test_an_empty_or_missing_quarantine_changes_no_byte(project: Project) -> Non
 def test_the_next_run_excludes_the_rows_and_counts_them(project: Project) -> None:
     run_verb(project, "split")
     done = put(project, table())
-    assert (done.changed, done.already, done.listed, done.in_data) == (5, 0, 5, 8)
+    assert (done.changed, done.already, done.listed, done.in_data, done.others) == (5, 0, 5, 5, 0)
     assert run_verb(project, "split").ran
-    assert read_json(project.folder("split") / "split.json")["quarantined"] == 8
-    for role in ROLES:
-        rows = pd.read_csv(project.folder("split") / role / "rows.csv")
-        assert not rows["fingerprint"].isin(prints()).any()
+    assert read_json(project.folder("split") / "split.json")["quarantined"] == 5
+    rows = pd.concat([pd.read_csv(project.folder("split") / role / "rows.csv") for role in ROLES])
+    assert not rows["row_id"].isin(table()["row_id"]).any()
+    assert set(rows.loc[rows["fingerprint"].isin(prints()), "row_id"]) == {"p-297", "p-298", "p-299"}
     assert not run_verb(project, "split").ran
+
+
+@pytest.mark.parametrize("ids", [True, False])
+def test_by_content_every_copy_goes_and_the_healthy_ones_are_counted(project: Project, ids: bool) -> None:
+    asked = table() if ids else table()[list(NAMES)]
+    done = put(project, asked, content=True)
+    assert (done.changed, done.listed, done.in_data, done.others) == (5, 5, 8, 3)
+    assert done.share == 3 / 295
+    assert any(
+        "3 of them are rows of equal content that asked.csv does not name, 1.0%" in line for line in done.lines()
+    )
+    assert set(listed(project)["copy"]) == {""}
+    run_verb(project, "split")
+    assert read_json(project.folder("split") / "split.json")["quarantined"] == 8
+    with pytest.raises(DataError, match=r"none of the rows is in .*`--content` lifts these"):
+        put(project, table(), lift=True)
+    assert put(project, table(), lift=True, content=True).listed == 0
+
+
+def test_rows_without_ids_are_taken_only_if_no_other_row_is_equal(project: Project) -> None:
+    with pytest.raises(DataError, match=r"8 rows of clinic have the content of its 5; .* 3 more .*, 1\.0% of the rest"):
+        put(project, table()[list(NAMES)])
+    assert listed(project).empty
+    both = pd.concat([table()[list(NAMES)], table(3)[list(NAMES)]])
+    assert put(project, both).in_data == 8
+    assert set(listed(project)["row_id"]) == {*table()["row_id"], "p-297", "p-298", "p-299"}
+
+
+def test_an_id_with_other_content_is_another_row(project: Project) -> None:
+    asked = table(4).assign(age=lambda frame: frame["age"] + [0, 0, 0, 1])
+    done = put(project, asked)
+    assert done.changed == 3
+    assert any("1 row ids are not known and are left out: p-3" in note for note in done.seen.notes)
 
 
 def test_a_quarantine_of_everything_is_told(project: Project) -> None:
@@ -148,12 +185,13 @@ def test_rows_that_would_fail_validation_do_not_once_they_are_quarantined(projec
     assert run_verb(project, "validate").ran
 
 
-def test_the_file_is_sorted_and_holds_a_content_once(project: Project) -> None:
+def test_the_file_is_sorted_and_holds_a_row_once(project: Project) -> None:
     put(project, table(3))
     put(project, table(5)[::-1], why="again,\n with more")
     path = quarantine_path(project.root, NAME)
     found = listed(project)
     assert found["fingerprint"].tolist() == sorted(prints())
+    assert set(found["copy"]) == {"0"}
     assert dict(zip(found["fingerprint"], found["row_id"], strict=True)) == dict(
         zip(prints(), table()["row_id"], strict=True)
     )
@@ -229,8 +267,10 @@ def test_quarantined_target_rows_are_told(project: Project) -> None:
 
 
 def test_rows_that_were_never_ingested_can_be_barred_beforehand(project: Project) -> None:
-    done = put(project, table(2)[list(NAMES)] * 7)
-    assert (done.changed, done.in_data) == (2, 0)
+    with pytest.raises(DataError, match=r"no row of asked.csv is known in dataset clinic.*--content"):
+        put(project, table(2)[list(NAMES)] * 7)
+    done = put(project, table(2)[list(NAMES)] * 7, content=True)
+    assert (done.changed, done.in_data, done.others) == (2, 0, 0)
     assert set(listed(project)["row_id"]) == {""}
 
 
@@ -273,8 +313,12 @@ def test_not_while_a_run_is_going_on(project: Project) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("fingerprint,why\n", "has the columns fingerprint, why; it needs fingerprint,row_id,why,when"),
-        (f"{','.join(QUARANTINE_COLUMNS)}\nabc,p-1,why,when\n", "row 0: 'abc' is not a fingerprint"),
+        ("fingerprint,why\n", "has the columns fingerprint, why; it needs fingerprint,copy,row_id,why,when"),
+        (f"{','.join(QUARANTINE_COLUMNS)}\nabc,0,p-1,why,when\n", "row 0: 'abc' is not a fingerprint"),
+        (
+            f"{','.join(QUARANTINE_COLUMNS)}\n{'0' * 32},first,p-1,why,when\n",
+            "row 0: 'first' is not the number of a copy",
+        ),
         ("", "cannot be read"),
     ],
 )
@@ -286,8 +330,25 @@ def test_a_file_edited_by_hand_into_something_else_stops_the_split(project: Proj
 
 def test_a_file_edited_by_hand_in_its_own_form_is_heeded(project: Project) -> None:
     path = quarantine_path(project.root, NAME)
-    path.write_bytes(HEADER + f"{prints(1)[0]},,by hand,yesterday\n".encode())
+    path.write_bytes(HEADER + f"{prints(1)[0]},1,,by hand,yesterday\n".encode())
+    run_verb(project, "split")
+    assert pd.read_csv(project.folder("split") / "excluded/rows.csv")["row_id"].tolist() == ["p-297"]
+
+
+def test_a_listed_row_stays_listed_when_the_dataset_comes_in_another_order(project: Project) -> None:
+    put(project, pd.DataFrame({"row_id": ["p-0"]}))
+    turned = make_rows(300, 0).take(np.arange(300)[::-1])
+    write_dataset(project.data, Dataset(Card(NAME, TABULAR, NAMES, "made"), turned))
+    run_verb(project, "split")
+    assert "p-0" in pd.read_csv(project.folder("split") / "excluded/rows.csv")["row_id"].tolist()
+
+
+def test_a_file_of_before_lists_contents(project: Project) -> None:
+    path = quarantine_path(project.root, NAME)
+    path.write_bytes(OLD_HEADER + f"{prints(1)[0]},,by hand,yesterday\n".encode())
     run_verb(project, "split")
     assert read_json(project.folder("split") / "split.json")["quarantined"] == 2
     write_quarantine(path, read_quarantine(path))
-    assert not run_verb(project, "split").ran
+    assert path.read_bytes() == HEADER + f"{prints(1)[0]},,,by hand,yesterday\n".encode()
+    run_verb(project, "split")
+    assert read_json(project.folder("split") / "split.json")["quarantined"] == 2

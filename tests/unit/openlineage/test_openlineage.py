@@ -183,7 +183,7 @@ def test_images_are_one_field(tmp_path: Path) -> None:
     (dataset,) = event["inputs"]
     assert dataset["name"] == project.data.as_posix()
     first = dataset["facets"]["schema"]["fields"][0]
-    assert (first["name"], first["type"]) == ("features", "float32[2,2]")
+    assert (first["name"], first["type"]) == ("features", "float64[2,2]")
     assert dataset["inputFacets"]["dataQualityMetrics"]["columnMetrics"] == {}
     assert dataset["inputFacets"]["dataQualityMetrics"]["rowCount"] == 6
 

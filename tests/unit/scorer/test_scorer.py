@@ -67,6 +67,23 @@ def test_a_scorer_of_schema_1_still_says_what_it_said(scorer: Scorer) -> None:
     assert scorer.tag == f"breast_cancer:{PACKED.name}"
 
 
+@pytest.mark.parametrize("schema", [1, 2])
+def test_scorers_of_schemas_1_and_2_cast_to_float32_before_anything_else(schema: int) -> None:
+    """Scores and p-values, randomised ties included, are those of the cast rows to the last bit."""
+    (packed,) = (path.parent for path in FROZEN.parent.glob(f"scorer-{schema}/*/scorer.json"))
+    expected, scorer = read_json(packed.parent / "expected.json"), load_scorer(packed)
+    rows = pd.DataFrame(expected["rows"]) if schema == 2 else frame()
+    category = None if scorer.category_column is None else rows[scorer.category_column].tolist()
+    features = rows[list(scorer.columns)].to_numpy(dtype=np.float64)
+    fine = features * (1 + 2.0**-40)
+    cast = fine.astype(np.float32)
+    assert (cast != fine).any()
+    assert scorer.function.scaler.precision == "float32"
+    np.testing.assert_array_equal(scorer.decision_function(fine), scorer.decision_function(cast))
+    np.testing.assert_array_equal(scorer.p_values(fine, category), scorer.p_values(cast, category))
+    np.testing.assert_array_equal(scorer.p_values(cast.astype(np.float64), category), expected["p_values"])
+
+
 def test_types_of_what_a_scorer_says(scorer: Scorer) -> None:
     assert scorer.decision_function(ROWS).dtype == np.float32
     assert scorer.p_values(ROWS).dtype == np.float64
@@ -176,12 +193,19 @@ def test_columns_that_do_not_fit_are_named(given: list[str], words: str) -> None
         ([[1, 2, 3], [4, float("nan"), 6]], "row 1, column 'a' is nan"),
         ([[1, 2, float("inf")]], "row 0, column 'c' is inf"),
         ([[-float("inf"), 2, 3]], "row 0, column 'b' is -inf"),
-        ([[1, 2, 3], [4, 5, 1e39]], r"row 1, column 'c' is 1e\+39; values must be finite and fit float32"),
     ],
 )
 def test_rows_that_do_not_fit_are_named(rows: Any, words: str) -> None:
-    with pytest.raises(InputError, match=words):
-        as_features(rows, THREE)
+    for precision in ("float32", "float64"):
+        with pytest.raises(InputError, match=words):
+            as_features(rows, THREE, precision)  # type: ignore[arg-type]
+
+
+def test_only_a_scorer_that_casts_first_refuses_what_is_beyond_float32() -> None:
+    rows = [[1, 2, 3], [4, 5, 1e39]]
+    with pytest.raises(InputError, match=r"row 1, column 'c' is 1e\+39; values must be finite and fit float32"):
+        as_features(rows, THREE, "float32")
+    assert as_features(rows, THREE, "float64").tolist() == rows
 
 
 @pytest.mark.parametrize(
@@ -189,14 +213,15 @@ def test_rows_that_do_not_fit_are_named(rows: Any, words: str) -> None:
     [0, -0.0, 1e-45, 3.4028234e38, np.float16(1.5), np.uint64(2**64 - 1), np.longdouble(0.1), -(2**62)],
 )
 def test_what_fits_float32_is_taken(number: Any) -> None:
-    features = as_features([[number, 1, 2]], THREE)
-    assert features.dtype == np.float32
-    assert features[0, 0] == np.float32(number)
+    for precision in (np.float32, np.float64):
+        features = as_features([[number, 1, 2]], THREE, precision.__name__)  # type: ignore[arg-type]
+        assert features.dtype == precision
+        assert features[0, 0] == precision(number)
 
 
 def test_many_columns_are_not_all_listed() -> None:
     with pytest.raises(InputError, match=r"100 columns: x0, x1, x2, x3, x4, x5, \.\.\.$"):
-        as_features([[1]], [f"x{i}" for i in range(100)])
+        as_features([[1]], [f"x{i}" for i in range(100)], "float64")
 
 
 def test_a_frame_that_does_not_fit_is_refused(scorer: Scorer) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from assay.arrays import Floats, Singles
+from assay.arrays import Doubles, Floats
 from assay.data.modalities.base import Modality
 
 PROBES_PER_KIND = 125
 FEWEST_ROWS = 2
 
 
-def make_probes_by_kind(rows: Floats, modality: Modality, *, seed: int) -> dict[str, Singles]:
+def make_probes_by_kind(rows: Floats, modality: Modality, *, seed: int) -> dict[str, Doubles]:
     """Make probes of every kind of the modality from presumed normal rows, 125 of each.
 
     Images and series have special kinds, some harder than normal rows, some easier, some equally hard. The recipes for
@@ -27,7 +27,7 @@ def make_probes_by_kind(rows: Floats, modality: Modality, *, seed: int) -> dict[
 
     Returns
     -------
-    dict of str to ndarray of float32, shape (125, d)
+    dict of str to ndarray of float64, shape (125, d)
         By kind; empty if there are fewer than two rows.
     """
     if len(rows) < FEWEST_ROWS:
@@ -36,5 +36,5 @@ def make_probes_by_kind(rows: Floats, modality: Modality, *, seed: int) -> dict[
     probes = {}
     for number, (name, kind) in enumerate(modality.probe_kinds.items()):
         rng = np.random.default_rng((seed, number))
-        probes[name] = kind(items, PROBES_PER_KIND, rng).reshape(PROBES_PER_KIND, -1).astype(np.float32)
+        probes[name] = kind(items, PROBES_PER_KIND, rng).reshape(PROBES_PER_KIND, -1).astype(np.float64)
     return probes

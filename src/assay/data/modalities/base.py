@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.arrays import Doubles, Flags, Floats, Singles
+from assay.arrays import Doubles, Flags, Floats
 from assay.data.null_models import MeanNull, NullModel
 from assay.data.ranges import Expectation, column_expectations
 from assay.data.recipes import RECIPES, Recipe, column_bounds, synthesize
@@ -125,7 +125,7 @@ class Modality:
         """
         return {recipe: partial(_by_recipe, self, recipe) for recipe in self.recipes}
 
-    def expectations(self, columns: tuple[str, ...], features: Singles) -> list[Expectation]:
+    def expectations(self, columns: tuple[str, ...], features: Doubles) -> list[Expectation]:
         """Return the expectations of the values of rows, learned from the first version (`assay.data.ranges`)."""
         return column_expectations(columns, features)
 
@@ -160,7 +160,7 @@ def _two_sides(shape: object) -> bool:
 def _by_recipe(modality: Modality, recipe: str, rows: Floats, n: int, rng: np.random.Generator) -> Floats:
     """Return n probes made by a recipe, moved closer to the rows if the recipe makes distant ones."""
     draws = _CLUSTER_DRAWS if recipe == "cluster" else 1
-    normals = rows.astype(np.float32).reshape(len(rows), -1)
+    normals = rows.astype(np.float64).reshape(len(rows), -1)
     parts = [
         synthesize(recipe, normals, n // draws, seed=seed, modality=modality)[0]
         for seed in rng.integers(2**31, size=draws).tolist()

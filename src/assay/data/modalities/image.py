@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from assay.arrays import Doubles, Floats, Singles
+from assay.arrays import Doubles, Floats
 from assay.data.modalities.base import Kind, Modality, Reader, Shape, draw
 from assay.data.modalities.mnist import IMAGE_SETS, one_class
 from assay.data.null_models import NullModel, check_width, distance
@@ -140,7 +140,7 @@ class Image(Modality):
         """Probes that are harder, easier and as hard as normal images; the recipes would only add pixel noise."""
         return IMAGE_KINDS
 
-    def expectations(self, columns: tuple[str, ...], features: Singles) -> list[Expectation]:
+    def expectations(self, columns: tuple[str, ...], features: Doubles) -> list[Expectation]:
         """Return the expectations of each pixel or, with more than 256 pixels, of each image's extremes."""
         return column_expectations(columns, features) if len(columns) <= MANY_PIXELS else extreme_expectations(features)
 

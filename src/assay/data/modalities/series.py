@@ -11,7 +11,7 @@ from assay.arrays import Doubles, Floats
 from assay.data.modalities.base import Kind, Modality, Reader, Shape, draw
 from assay.data.modalities.ecg5000 import ecg5000
 from assay.data.null_models import NullModel, check_width, distance
-from assay.data.scaling import Scaler, Standard
+from assay.data.scaling import Scaler, Standard, centre_and_spread
 from assay.errors import ConfigError, DataError
 from assay.families import check_part
 from assay.parameters import SeriesShape, Whole
@@ -195,7 +195,8 @@ def _aic(residuals: list[float], steps: int, order: int) -> float:
 
 def _jumps(windows: Floats, probes: Floats, sizes: tuple[float, float], rng: np.random.Generator) -> Any:
     """Yield each probe with a step of its middle half, a channel and a signed size in that channel's unit."""
-    (length, channels), spread = windows.shape[1:], windows.std(axis=(0, 1))
+    length, channels = windows.shape[1:]
+    spread = centre_and_spread(windows.reshape(-1, channels))[1]
     for window in probes:
         step, channel = rng.integers(length // 4, length - length // 4), rng.integers(channels)
         yield window, step, channel, rng.choice([-1, 1]) * rng.uniform(*sizes) * spread[channel]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -32,7 +33,8 @@ class Cross(Wrapper):
     they differ by chance: at eps .1 forests of ten trees flagged 6 %. Dependent rows, for instance of one patient,
     may be in different folds; then the held-out scores are too low.
 
-    A row's fold is a hash of its content, so that equal rows are in one fold. Rows arrive scaled by statistics of
+    A row's fold is a hash of its content and of its number among equal rows, so that equal rows are in any folds: new
+    rows that equal a training row score low for the same reason as held-out ones. Rows arrive scaled by statistics of
     all training rows, held-out ones included. Therefore each detector gets rows scaled again, by the modality's scaler
     fitted on its training rows (per column; for images all pixels together; per channel for series). Two such maps
     compose to one of the same form, so that this equals a scaler fitted on those raw rows, up to rounding, except
@@ -103,13 +105,13 @@ class Cross(Wrapper):
         return np.stack([detector.decision_function(scaler.transform(rows)) for detector, scaler in folds])
 
     def fold_of_new(self, X: Singles) -> Integers:
-        """Return the fold that each of the rows (n, d) would belong to as a training row, of shape (n,)."""
+        """Return a fold for each of the rows (n, d), none of which is a training row; of shape (n,)."""
         require_fitted(self, "detectors_")
-        return fold_of(check_rows(X, self.n_features_in_), self.folds, seed=self.seed)
+        return fold_of(check_rows(X, self.n_features_in_), self.folds, salt=f"new:{self.seed}")
 
     def _fit(self, rows: Singles, labels: Labels, progress: EpochProgress | None) -> None:
         ordinary = np.flatnonzero(labels != 1)
-        self.fold_of_ = fold_of(rows[ordinary], self.folds, seed=self.seed)
+        self.fold_of_ = fold_of(rows[ordinary], self.folds, salt=f"training:{self.seed}")
         self._require_rows()
         self.held_out_scores_ = np.empty(len(ordinary), dtype=np.float32)
         self.detectors_: list[Detector] = []
@@ -145,7 +147,7 @@ class Cross(Wrapper):
         if empty:
             raise TrainingError(
                 f"{empty} of {self.folds} folds would hold none of the {len(self.fold_of_)} training rows (those with "
-                "label 1 are in no fold, and equal rows share one); lower folds, or give more rows that differ"
+                "label 1 are in no fold); lower folds, or give more rows"
             )
 
     def _new_scaler(self) -> Scaler:
@@ -177,12 +179,18 @@ class Cross(Wrapper):
             self.scalers_[-1].transform(np.zeros((1, self.n_features_in_), dtype=np.float32))
 
 
-def fold_of(rows: Singles, folds: int, *, seed: int) -> Integers:
-    """Return the fold of each of the rows (n, d), of shape (n,): a hash of seed and content, modulo `folds`."""
-    start = blake2b(f"{seed}|".encode(), digest_size=8)
+def fold_of(rows: Singles, folds: int, *, salt: str) -> Integers:
+    """Return the fold of each of the rows (n, d), of shape (n,).
+
+    It is a hash of the salt, the content, and the row's number among the rows of equal content, modulo `folds`.
+    """
+    start = blake2b(f"{salt}|".encode(), digest_size=8)
     fold_numbers = np.empty(len(rows), dtype=np.int64)
+    n_copies: Counter[bytes] = Counter()
     for i, row in enumerate(rows + np.float32(0)):  # which makes -0.0 a 0.0
+        content = row.tobytes()
         digest = start.copy()
-        digest.update(row.tobytes())
+        digest.update(content + n_copies[content].to_bytes(8, "little"))
+        n_copies[content] += 1
         fold_numbers[i] = int.from_bytes(digest.digest(), "little") % folds
     return fold_numbers

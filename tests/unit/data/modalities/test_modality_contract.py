@@ -110,6 +110,33 @@ def test_the_version_that_its_expectations_are_learned_from_meets_them(modality:
 
 
 @pytest.mark.parametrize("modality", EVERY, ids=lambda modality: modality.name)
+@pytest.mark.parametrize(("factor", "offset"), [(1.0, 2.0**31), (2.0**-170, 0.0), (2.0**200, 0.0)])
+def test_offset_and_unit_of_values_make_no_difference(
+    modality: Modality, factor: float, offset: float, tmp_path: Path
+) -> None:
+    """Scaled rows, hardness, recipes and probes are those of the plain rows, also by a scaler that was read."""
+    plain = rows().astype(np.float64)
+    moved = factor * plain + offset
+    scalers = [modality.scaler().fit(values) for values in (plain, moved)]
+    write_part(tmp_path, "scaler", scalers[1].to_part())
+    scalers[1] = load_scaler(read_part(tmp_path, "scaler"))
+    assert scalers[1].precision == "float64"
+    scaled = [scaler.transform(values) for scaler, values in zip(scalers, (plain, moved), strict=True)]
+    np.testing.assert_allclose(scaled[1], scaled[0], atol=1e-6)
+    null_model = modality.null_model().fit(scaled[0])
+    np.testing.assert_allclose(null_model.hardness(scaled[1]), null_model.hardness(scaled[0]), atol=1e-5)
+    for recipe in modality.recipes:
+        made = [
+            scaler.transform(synthesize(recipe, values, 40, seed=0, modality=modality)[0])
+            for scaler, values in zip(scalers, (plain, moved), strict=True)
+        ]
+        np.testing.assert_allclose(made[1], made[0], atol=1e-5)
+    kinds = [make_probes_by_kind(values, modality, seed=0) for values in (plain, moved)]
+    for kind, probes in kinds[0].items():
+        np.testing.assert_allclose(scalers[1].transform(kinds[1][kind]), scalers[0].transform(probes), atol=1e-5)
+
+
+@pytest.mark.parametrize("modality", EVERY, ids=lambda modality: modality.name)
 def test_detectors_get_its_network_arguments_inside_of_others_too(modality: Modality) -> None:
     expected = {"image_shape": None, "series_shape": None} | modality.network_arguments()
     assert modality_of_network(**expected).network_arguments() == modality.network_arguments()
@@ -119,7 +146,7 @@ def test_detectors_get_its_network_arguments_inside_of_others_too(modality: Moda
     assert expected.items() <= alone.get_params(deep=False).items()
 
 
-def test_cards_have_the_bytes_of_before(tmp_path: Path) -> None:
+def test_cards_have_the_fields_of_format_2(tmp_path: Path) -> None:
     """The hash of data.dvc depends on them."""
     for modality, expected in (
         (TABULAR, {"modality": "tabular", "image_shape": None}),
@@ -130,7 +157,8 @@ def test_cards_have_the_bytes_of_before(tmp_path: Path) -> None:
         written = json.loads((tmp_path / "card.json").read_text())
         seal = written.pop("sha256")
         assert set(seal) == {"features.npy", "rows.csv"}
-        assert written == {"name": "small", "columns": list(COLUMNS), "source": "made here", **expected}
+        versions = {"format": 2, "fingerprint_scheme": 2}
+        assert written == {"name": "small", "columns": list(COLUMNS), "source": "made here", **versions, **expected}
 
 
 @pytest.mark.parametrize("shape", [None, (8,), (8, 0), (8, 2.5), (8, True), [8, 8], "88"])

@@ -1,0 +1,42 @@
+"""Arrays of float64 as .npy files whose bytes depend on no library's version."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from assay.arrays import Doubles, Floats
+from assay.errors import DataError
+
+_MAGIC, _ALIGNMENT = b"\x93NUMPY\x01\x00", 64
+
+
+def npy_bytes(values: Floats) -> bytes:
+    """Return an array of shape (n, d) as a .npy file: format 1.0, little-endian float64, C order, one NaN.
+
+    The format is that of NEP 1 (https://numpy.org/neps/nep-0001-npy-format.html).
+    """
+    stored = np.array(values, dtype="<f8", order="C")
+    stored[np.isnan(stored)] = np.nan
+    head = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {stored.shape}, }}"
+    padding = -(len(_MAGIC) + 2 + len(head) + 1) % _ALIGNMENT
+    text = head.encode() + b" " * padding + b"\n"
+    return _MAGIC + len(text).to_bytes(2, "little") + text + stored.tobytes()
+
+
+def read_npy(path: Path) -> Doubles:
+    """Read a .npy file of numbers as float64; the float32 of format 1 become float64 exactly.
+
+    Raises
+    ------
+    DataError
+        It is no such file.
+    """
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(f"{path} cannot be read: {error}; restore it with `dvc checkout`") from error
+    if values.dtype not in (np.float32, np.float64):
+        raise DataError(f"{path} holds {values.dtype}; it must hold float64, or float32 (format 1)")
+    return np.asarray(values, dtype=np.float64)

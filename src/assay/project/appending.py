@@ -1,0 +1,156 @@
+"""Batches of a dataset in a project: added after validation, parked where that fails, dropped, and listed."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from assay.data.batches import with_batch, without_batch
+from assay.data.dataset import Arrival, read_card, read_dataset
+from assay.errors import DataError, ValidationFailedError
+from assay.hashing import dvc_directory_md5
+from assay.parts import write_json
+from assay.project.ingest import replace_dataset, restore
+from assay.project.layout import Project
+
+PARKED = "parked"
+COLUMN_OPTIONS = {
+    "label": "label_column",
+    "id_column": "id_column",
+    "group": "group_column",
+    "time": "time_column",
+    "category": "category_column",
+}
+
+
+def append(
+    project: Project, path: Path, *, name: str | None, batch: str | None = None, **columns: str | None
+) -> tuple[Path, Arrival]:
+    """Add the rows of a file to a dataset as one batch, after validation; call it under the project's lock.
+
+    Parameters
+    ----------
+    path : Path
+        A CSV or Parquet file.
+    name : str
+        The dataset.
+    batch : str, optional
+        Id of the batch; by default that of its content.
+    **columns
+        Names of the file's columns, as in `assay.project.ingest.load_source`; by default those of the dataset's card.
+
+    Returns
+    -------
+    Path
+        The dataset's folder.
+    Arrival
+        The batch.
+
+    Raises
+    ------
+    DataError
+        There is no such dataset, the file cannot be used, or the batch was seen before.
+    ValidationFailedError
+        The batch does not meet the dataset's expectations. It is parked with the report in
+        ``.assay/parked/<dataset>/<batch>``; the data are as before.
+    """
+    from assay.data.expectations import load_suite
+    from assay.data.files import read_table
+    from assay.data.validation import raise_if_failed, validate_batch
+
+    restore(project)
+    if name is None:
+        raise DataError(f"give the name of the dataset that {path.name} is added to: --name NAME")
+    accepted = read_dataset(_folder(project, name))
+    given = {option: columns.get(option) or getattr(accepted.card, field) for option, field in COLUMN_OPTIONS.items()}
+    grown = with_batch(accepted, read_table(path, name=name, **given), batch)
+    arrival = grown.card.batches[-1]
+    parked = project.state / PARKED / name / arrival.batch
+    shutil.rmtree(parked, ignore_errors=True)
+    suite = load_suite(project.root / "expectations" / f"{name}.json")
+    summary = validate_batch(suite, accepted, grown, docs=parked / "docs")
+    try:
+        raise_if_failed(summary)
+    except ValidationFailedError as error:
+        shutil.copyfile(path, parked / path.name)
+        write_json(parked / "report.json", summary.to_json())
+        where = parked.relative_to(project.root)
+        project.events.append("batch-rejected", dataset=name, batch=arrival.batch, source=path.name, parked=str(where))
+        raise ValidationFailedError(
+            f"{error}. Batch {arrival.batch} was not added: it is in {where}, with the report; data/ is as before"
+        ) from error
+    shutil.rmtree(parked)
+    return replace_dataset(project, grown, added=arrival.batch), arrival
+
+
+def drop(project: Project, batch: str, *, name: str) -> Arrival:
+    """Remove the rows of a batch from a dataset; call it under the project's lock.
+
+    Raises
+    ------
+    DataError
+        There is no such dataset or batch, or the batch is the only one.
+    """
+    restore(project)
+    rest = without_batch(read_dataset(_folder(project, name)), batch)
+    replace_dataset(project, rest, dropped=batch)
+    return next(arrival for arrival in rest.card.batches if arrival.batch == batch)
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A version of a dataset.
+
+    Attributes
+    ----------
+    data_version : str
+        DVC's hash of its folder.
+    time : str or None
+        When it was ingested (UTC); None where another machine did that.
+    rows : int or None
+        Number of its rows; None for versions that were ingested before this was kept.
+    change : str
+        What came with it.
+    current : bool
+        Whether ``data/`` holds it now.
+    """
+
+    data_version: str
+    time: str | None
+    rows: int | None
+    change: str
+    current: bool
+
+
+def versions_of(project: Project, name: str) -> tuple[list[Version], tuple[Arrival, ...]]:
+    """Return the versions of a dataset that were ingested here or are here now, oldest first, and its batches now."""
+    folder = _folder(project, name)
+    present = dvc_directory_md5(folder)
+    events = [event for event in project.events if event["event"] == "ingested" and event["dataset"] == name]
+    newest = max((number for number, event in enumerate(events) if event["data_version"] == present), default=None)
+    found = [
+        Version(event["data_version"], event["time"], event.get("rows"), _change(event), number == newest)
+        for number, event in enumerate(events)
+    ]
+    batches = read_card(folder).batches
+    if newest is None:
+        rows = sum(arrival.rows for arrival in batches if not arrival.dropped) or None
+        found.append(Version(present, None, rows, "ingested elsewhere", True))
+    return found, batches
+
+
+def _change(event: dict[str, Any]) -> str:
+    for verb in ("added", "dropped"):
+        if verb in event:
+            return f"{verb} batch {event[verb]}"
+    return f"replaced by {event['source']}" if "source" in event else "ingested"
+
+
+def _folder(project: Project, name: str) -> Path:
+    folder = project.root / "data" / name
+    if not (folder / "card.json").is_file():
+        names = sorted(card.parent.name for card in (project.root / "data").glob("*/card.json"))
+        raise DataError(f"there is no dataset {name!r}; there are {', '.join(names) or 'none'}")
+    return folder
