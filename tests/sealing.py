@@ -57,8 +57,8 @@ def reseal(
     head(changed)
     changed["files"] = {name: hash_file(folder / name) for name in changed["files"]}
     write_json(folder / HEAD, changed)
-    restate(folder, about=statement, **changes)
+    made = read_statement(folder, restate(folder, about=statement, **changes))
     statement.path.unlink()
-    if statement.rows is not None and changes.get("rows") is not None:
+    if statement.rows is not None and statement.rows != made.rows:
         statement.rows.unlink()
     return folder.rename(folder.parent / hash_file(folder / HEAD)[:12])
