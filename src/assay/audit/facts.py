@@ -156,7 +156,6 @@ def _package(chain: Chain) -> Facts:
         "threshold": reference_of(chain).get("threshold"),
         "files": len(chain.head["files"]) + 1,
         "lineage_root": chain.statement.root,
-        "threads_of_fits": chain.statement.content.get("threads"),
     }
 
 

@@ -15,7 +15,6 @@ from assay.parts import Part
 
 EpochProgress = Callable[[int, int, float], None]
 ROWS_AT_ONCE = 2048  # rows scored at once
-THREADS = 1  # of every fit, whatever runs beside it: their number changes the rounding of sums
 
 
 @runtime_checkable

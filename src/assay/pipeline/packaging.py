@@ -63,7 +63,6 @@ def package(
     NoValidCandidateError
         No candidate is valid.
     """
-    from assay.detectors.base import THREADS
     from assay.hashing import dvc_directory_md5
     from assay.scorer.folder import write_scorer
     from assay.scorer.statement import write_statement
@@ -87,7 +86,6 @@ def package(
             "candidate": {"detector": winner.detector, "adapter": winner.adapter, "level": level},
             "selection": asdict(winner),
             "calibration": calibration,
-            "threads": THREADS,
         },
         data_version=dvc_directory_md5(data),
         records={name: path.read_bytes() for name, path in records.items()},

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from assay.arrays import Flags, Singles
-from assay.detectors.base import THREADS, EpochProgress
+from assay.detectors.base import EpochProgress
 from assay.detectors.training.batches import Batches
 from assay.detectors.training.checkpoints import Checkpoint, fingerprint
 from assay.detectors.training.updates import Loss, Schedule, Step, Update
@@ -47,9 +47,9 @@ class Compute:
 
 @contextmanager
 def pinned_threads() -> Iterator[None]:
-    """Use `THREADS` torch threads inside the block, so that sums are always added in the same order."""
+    """Use one torch thread inside the block, so that sums are always added in the same order."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(1)
     try:
         yield
     finally:
