@@ -17,7 +17,7 @@ import pytest
 import yaml
 from tests.conftest import QUICK
 
-from assay.data.dataset import Card, Dataset, RowSet, read_dataset, read_rows, write_dataset
+from assay.data.dataset import Card, Dataset, RowSet, read_card, read_dataset, read_rows, write_dataset
 from assay.data.modalities.tabular import TABULAR
 from assay.data.quarantine import ensure_quarantine
 from assay.data.target import ensure_target, target_path, write_target
@@ -446,7 +446,7 @@ def test_copies_are_told_apart_by_their_ids(project: Project) -> None:
     with_copies(project)
     run(project)
     train = read_rows(project.folder("split") / "train")
-    folder = pulled_scorer(project, packed_rows("train", train, COLUMNS))
+    folder = pulled_scorer(project, packed_rows("train", train, read_card(project.data)))
     off = [row_id for row_id in train.rows["row_id"] if row_id.startswith("off-")]
     other = next(row_id for row_id in roles(project)["test"]["row_id"] if row_id.startswith("off-"))
     every = table(project)
@@ -482,7 +482,9 @@ def test_rows_kept_before_copies_were_told_apart_are_found_still(project: Projec
     run(project)
     train = read_rows(project.folder("split") / "train")
     off = [row_id for row_id in train.rows["row_id"] if row_id.startswith("off-")]
-    lists = {name: array for name, array in packed_rows("train", train, COLUMNS).items() if name == "train"}
+    lists = {
+        name: array for name, array in packed_rows("train", train, read_card(project.data)).items() if name == "train"
+    }
     folder = pulled_scorer(project, lists)
     (kept,) = rows_folder(project.root).iterdir()
     old = parquet.read_table(kept).drop_columns(["copy"])
