@@ -8,7 +8,6 @@ from typing import Any
 
 from assay.environment import set_environment
 from assay.project.layout import Project
-from assay.project.stages import STAGES
 
 set_environment(Path(__file__).resolve().parents[1])
 
@@ -57,7 +56,7 @@ def run_stages(project: Project) -> runs.Result:
     runs.check_choices(project)
     run, finished, problem = runs.open_run(project, "prefect"), [], None
     try:
-        for stage in STAGES:
+        for stage in project.stages:
             verb.with_options(name=stage)(str(project.root), stage)
             finished.append(stage)
         result = runs.summarise(project, runs.deliver(project))

@@ -20,8 +20,9 @@ from assay.errors import AssayError, ScorerError, StageError
 from assay.hashing import hash_file
 from assay.parts import parse_json, read_arrays, read_json, write_bytes
 from assay.project.freshness import require_record, run_verb
-from assay.project.installed import VERSIONS, hash_code, is_installed, named, require_own_code
+from assay.project.installed import SOURCE, hash_code, named, require_own_code
 from assay.project.layout import Project
+from assay.project.modules import VERSIONS
 from assay.project.scorers import scorer_folders
 from assay.project.stages import STAGES
 from assay.scorer.scorer import HEAD
@@ -102,7 +103,8 @@ def replay_scorer(project: Project, tag: str) -> Replayed:
         replica = _prepare(chain, Path(folder) / "project")
         stages = [stage for stage in STAGES if stage in chain.behind or stage == "package" or _compares(chain, stage)]
         for stage in stages:
-            _run(replica, stage)
+            for each in replica.stages_of(stage):
+                _run(replica, each.name)
         compared = [_compare(chain, replica, stage) for stage in stages if stage != "package"]
         compared.append(_compare_scorers(chain, replica))
     event = event_of(chain, "stage", stage="train", record=chain.named("train"))
@@ -112,7 +114,7 @@ def replay_scorer(project: Project, tag: str) -> Replayed:
 def _require_code(chain: Chain) -> None:
     """Raise `StageError` unless the running code is the recorded code."""
     project = chain.project
-    current = hash_code(project.root, {path for stage in chain.behind for path in project.stages[stage].code})
+    current = hash_code(project.root, chain.code)
     if differing := sorted(path for path in {*current, *chain.code} if current.get(path) != chain.code.get(path)):
         if chain.made_by:
             raise StageError(_another_assay(chain, differing, current))
@@ -145,10 +147,9 @@ def _compares(chain: Chain, stage: str) -> bool:
     """Return whether a downstream stage, and those it reads, were recorded with the present code."""
     if stage not in DOWNSTREAM or stage not in chain.records:
         return False
-    project, work = chain.project, f"work/{chain.name}/"
-    current = hash_code(project.root, project.stages[stage].code)
+    work, code = f"work/{chain.name}/", chain.records[stage].code
     read = {path.removeprefix(work).partition("/")[0] for path in chain.records[stage].inputs if path.startswith(work)}
-    return current == chain.records[stage].code and all(_compares(chain, name) for name in read & {*DOWNSTREAM})
+    return hash_code(chain.project.root, code) == code and all(_compares(chain, name) for name in read & {*DOWNSTREAM})
 
 
 def _prepare(chain: Chain, root: Path) -> Project:
@@ -157,12 +158,14 @@ def _prepare(chain: Chain, root: Path) -> Project:
 
     project = chain.project
     params = {name: value for name, value in chain.params.items() if "." not in name}
-    text = yaml.safe_dump({**project.raw_params, **params, "dataset": chain.name}, sort_keys=False)
+    names = {"dataset": chain.name, "datasets": [chain.name]}
+    text = yaml.safe_dump({**project.raw_params, **params, **names}, sort_keys=False)
     write_bytes(root / "params.yaml", text.encode())
     shutil.copyfile(project.root / "dvc.yaml", root / "dvc.yaml")
-    for path in chain.code:
-        if not is_installed(path):
-            _copy(project.root / path, root / path)
+    if not chain.made_by:
+        (root / SOURCE / "assay").mkdir(
+            parents=True
+        )  # so that its records are like those of a project with its own code
     for path in chain.data:
         source = chain.find_data(path)
         if source is None:
@@ -206,7 +209,7 @@ def _run(replica: Project, stage: str) -> None:
 
 def _compare(chain: Chain, replica: Project, stage: str) -> Compared:
     """Compare the outputs of a stage with the recorded ones."""
-    folder = replica.folder(stage)
+    folder = replica.folder(stage, chain.records[stage].detector)
     recorded, outputs = chain.records[stage].outputs, require_record(folder).outputs
     return compare_files(f"stage {stage}", recorded, outputs, lambda name: chain.find(stage, name), folder)
 

@@ -15,8 +15,9 @@ from assay.hashing import RECORD, dvc_directory_md5, hash_bytes, hash_file, hash
 from assay.ledger.rows import FIRST, TARGETS, rows_folder
 from assay.parts import parse_json
 from assay.project.freshness import differences, read_record
-from assay.project.installed import SOURCE, VERSIONS, described, hash_code, is_installed, named
+from assay.project.installed import described, hash_code, named, recorded_digest, recorded_files
 from assay.project.layout import Project
+from assay.project.modules import VERSIONS
 from assay.project.scorers import find_scorer
 from assay.project.stages import STAGES
 from assay.project.versioning import DATA, committed_version, locked_version, tracked_version
@@ -54,6 +55,7 @@ def verify_scorer(project: Project, tag: str) -> Findings:
         return Findings(tag, (*findings, Finding(str(folder / HEAD), "differs", f"cannot be read: {error}")))
     findings.append(run_check(f"data/{chain.name}", lambda: _data(chain)))
     moved = set(chain.settings) | ({f"data/{chain.name}/"} if findings[-1].state == "superseded" else set())
+    moved |= _moved_cells(chain)
     findings.append(run_check(DATA, lambda: _tracked(chain)))
     findings += [run_check(path, partial(_setting, chain, path)) for path in chain.settings]
     findings.append(run_check("code", lambda: _code(chain)))
@@ -61,7 +63,7 @@ def verify_scorer(project: Project, tag: str) -> Findings:
         check = partial(_downstream_stage if stage in DOWNSTREAM else _stage, chain, stage, moved)
         findings.append(run_check(f"stage {stage}", check))
         if findings[-1].state == "superseded":
-            moved.add(f"work/{chain.name}/{stage}/")
+            moved.add(f"{chain.work(stage).relative_to(project.root)}/")
     findings += [Finding(f"stage {stage}", "differs", UNKNOWN_STAGE) for stage in chain.unknown]
     findings.append(run_check("stage package", lambda: _package(chain)))
     findings.append(run_check("rows of the run", lambda: _rows(chain)))
@@ -185,7 +187,7 @@ def _code(chain: Chain) -> CheckResult:
         if chain.made_by != assay.__version__:
             return "superseded", f"{message}: other {named(changed)}"
     if not changed:
-        return "ok", f"{len(chain.code)} files, constraints.txt among them"
+        return "ok", described(chain.code)
     missing = [path for path in changed if not _kept(chain, path)]
     if missing:
         message = f"{', '.join(missing)}: changed since, and neither the Bento nor Git holds the recorded one"
@@ -197,9 +199,12 @@ def _kept(chain: Chain, path: str) -> bool:
     """Return whether a recorded file of code is kept; a recorded version can be installed again."""
     if path.startswith(VERSIONS):
         return True
-    held = f"{SOURCE}{path}" if is_installed(path) else path
-    copy, digest = bento_folder(chain.project, chain.name, chain.version) / held, chain.code[path]
-    return (copy.is_file() and hash_file(copy) == digest) or commit_with(chain.project.root, path, digest) is not None
+    digest, bento = chain.code[path], bento_folder(chain.project, chain.name, chain.version)
+    held = recorded_files(path)
+    kept = any(
+        (bento / name).is_file() and recorded_digest(path, (bento / name).read_bytes()) == digest for name in held
+    )
+    return kept or any(commit_with(chain.project.root, name, digest, recorded=path) is not None for name in held)
 
 
 def _stage(chain: Chain, stage: str, moved: set[str]) -> CheckResult:
@@ -208,6 +213,8 @@ def _stage(chain: Chain, stage: str, moved: set[str]) -> CheckResult:
     if not carried.is_file() or hash_file(carried) != digest:
         return "differs", f"{carried} is not the record that the scorer names"
     if not (folder / RECORD).is_file():
+        if _of_all_detectors(chain, stage) and event_of(chain, "stage", stage=stage, record=digest) is not None:
+            return _superseded(chain, stage)
         return "differs", f"{folder / RECORD} is missing; `dvc checkout` brings it back if the run was the last one"
     content = (folder / RECORD).read_bytes()
     if hash_bytes(content) == digest:
@@ -217,6 +224,31 @@ def _stage(chain: Chain, stage: str, moved: set[str]) -> CheckResult:
     if event_of(chain, "stage", stage=stage, record=digest) is None:
         return "differs", _made_elsewhere(chain, carried)
     return _superseded(chain, stage)
+
+
+def _of_all_detectors(chain: Chain, stage: str) -> bool:
+    """Return whether a record is of an earlier version of Assay, for which all detectors were one stage."""
+    return STAGES[stage].cells and stage in chain.records and chain.records[stage].detector is None
+
+
+def _moved_cells(chain: Chain) -> set[str]:
+    """Return the folders of other detectors, among the inputs of select, whose present outputs a logged run made.
+
+    Folders that are gone count as well: params.yaml no longer names their detectors.
+    """
+    moved = set()
+    for stage, record in chain.records.items():
+        if not STAGES[stage].cells or record.detector is None:
+            continue
+        cells = chain.work(stage).parent
+        inputs = chain.records["select"].inputs if "select" in chain.records else {}
+        start = f"{cells.relative_to(chain.project.root)}/"
+        labels = {path.removeprefix(start).partition("/")[0] for path in inputs if path.startswith(start)}
+        for label in labels - {record.detector}:
+            path = cells / label / RECORD
+            if not path.is_file() or event_of(chain, "stage", stage=stage, record=hash_file(path)) is not None:
+                moved.add(f"{start}{label}/")
+    return moved
 
 
 def _made_elsewhere(chain: Chain, carried: Path) -> str:

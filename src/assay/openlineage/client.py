@@ -4,7 +4,8 @@ Every event is appended to ``.assay/openlineage.jsonl``, and goes to a backend o
 OpenLineage's own way (``OPENLINEAGE_URL``, ``OPENLINEAGE_CONFIG``, ``openlineage.yml``); ``OPENLINEAGE_DISABLED=true``
 stops both. A failure here never stops the work: it is printed as one line.
 
-A run is the job ``<dataset>.run``, a stage ``<dataset>.<stage>``, in the namespace ``OPENLINEAGE_NAMESPACE`` or else
+A run is the job ``<dataset>.run``, a stage ``<dataset>.<stage>`` or, for one detector,
+``<dataset>.<stage>.<detector>``, in the namespace ``OPENLINEAGE_NAMESPACE`` or else
 the project folder's name. Under ``dvc repro`` there is no run, so that stages have no parent; a fresh stage does
 not run and has no events. The client is imported for the first event, not before.
 """

@@ -26,8 +26,8 @@ def package(
     split: Path,
     rows: Mapping[str, Path],
     records: Mapping[str, Path],
-    trained: Path,
-    calibrated: Path,
+    trained: Mapping[str, Path],
+    calibrated: Mapping[str, Path],
     selected: Path,
     eps: float,
 ) -> Made[Path]:
@@ -41,9 +41,11 @@ def package(
         Folders of the rows that the winner learned from (train, adapt, calibration). Their fingerprints are packaged,
         and also those of the labelled anomalies in ``labelled`` if there are any and the winner learned from them.
     records : mapping of str to Path
-        ``record.json`` of each stage up to calibration, in order, and of select.
-    trained, calibrated, selected : Path
-        Folders of the results of `assay.pipeline.train`, `calibrate` and `select`.
+        ``record.json`` of each stage up to select, without those of the cells.
+    trained, calibrated : mapping of str to Path
+        Folders of the results of `assay.pipeline.train` and `calibrate`, by label of the detector, with their records.
+    selected : Path
+        Folder of the results of `assay.pipeline.select`.
     eps : float
         The scorer's own target false-positive rate.
 
@@ -57,13 +59,15 @@ def package(
     NoValidCandidateError
         No candidate is valid.
     """
-    from assay.hashing import dvc_directory_md5, hash_file, lineage_root
+    from assay.hashing import RECORD, dvc_directory_md5, hash_file, lineage_root
     from assay.scorer.scorer import write_scorer
 
     winner = _winner(read_selection(selected))
     card: Card = read_card(data)
-    level = levels_of(trained)[0]
-    parts = _parts(trained / level, calibrated, level, winner.detector, winner.adapter)
+    cell, calibration = trained[winner.detector], calibrated[winner.detector]
+    records = {**records, "train": cell / RECORD, "calibrate": calibration / RECORD}
+    level = levels_of(cell)[0]
+    parts = _parts(cell / level, calibration, level, winner.detector, winner.adapter)
     hashes = {stage: hash_file(path) for stage, path in records.items()}
     upstream = {stage: digest for stage, digest in hashes.items() if stage != "select"}
     head = {
@@ -72,7 +76,7 @@ def package(
         **modality_fields(card.modality),
         **({} if card.category_column is None else {"category_column": card.category_column}),
         "eps": eps,
-        "calibration": read_json(calibrated / "calibration.json"),
+        "calibration": read_json(calibration / "calibration.json"),
         "unit": read_json(split)["unit"],
         "candidate": {"detector": winner.detector, "adapter": winner.adapter, "level": level},
         "lineage": {"root": lineage_root(upstream), "data_version": dvc_directory_md5(data), "records": hashes},
