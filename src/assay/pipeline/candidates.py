@@ -26,7 +26,7 @@ class Candidates:
     Attributes
     ----------
     detectors, adapters : tuple of Choice
-        In the order of params.yaml.
+        Their order decides full ties.
     """
 
     detectors: tuple[Choice, ...]

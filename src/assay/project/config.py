@@ -118,8 +118,7 @@ def _datasets(raw: Any, current: str, where: str) -> tuple[str, ...]:
 def _detectors(raw: Any, where: str) -> tuple[Choice, ...]:
     if not isinstance(raw, Mapping) or not raw:
         raise ConfigError(
-            f"{where} must be a mapping of labels, for instance {{knn: {{}}, near: {{detector: knn, n_neighbors: 1}}}}, "
-            f"not {raw!r}"
+            f"{where} must be a mapping of labels, for instance {{knn: {{}}, near: {{detector: knn}}}}, not {raw!r}"
         )
     choices = tuple(_detector(label, entry, where) for label, entry in raw.items())
     if missing := [name for name in ALWAYS if name not in {choice.name for choice in choices}]:

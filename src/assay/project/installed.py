@@ -17,10 +17,11 @@ from assay.hashing import hash_bytes, hash_json, hash_paths, hash_tree
 from assay.names import Choice
 from assay.parts import canonical_json, parse_json, write_bytes
 from assay.project.layout import CODE, Project, Stage
-from assay.project.modules import EXTERNAL, PACKAGE, VERSIONS, code_digest, code_of, digest_in, versions
+from assay.project.modules import EXTERNAL, VERSIONS, code_digest, code_of, digest_in, versions
 from assay.project.stages import STAGES
 
 LOCK = "assay.lock"
+PACKAGE = Path(assay.__file__).resolve().parent
 SOURCE, CONSTRAINTS = "src/", "constraints.txt"
 FILES = "assay/"
 
@@ -30,13 +31,18 @@ def holds_code(root: Path) -> bool:
     return (root / SOURCE / "assay").is_dir()
 
 
+def source_of(root: Path) -> Path:
+    """Return the folder with the package whose code is that of a project: its own, or the installed one."""
+    return root / SOURCE if holds_code(root) else PACKAGE.parent
+
+
 def stage_code(project: Project, stage: Stage) -> dict[str, str]:
     """Return the code of a stage, as records hold it; see `assay.project.modules.code_of`."""
     own = [choice for choice in project.config.detectors if stage.detector in (None, choice.label)]
     names = {name for choice in (*own, *project.config.adapters) for name in _names(choice)}
     if any("." in name for name in names):
         names.add(EXTERNAL)
-    return code_of(_roots(stage.verb), names | _modality(project))
+    return code_of(source_of(project.root), _roots(stage.verb), names | _modality(project))
 
 
 def _roots(verb: str) -> tuple[str, str]:
@@ -82,7 +88,7 @@ def hash_code(root: Path, names: Iterable[str]) -> dict[str, str]:
     names = list(names)
     distributions = versions(name.removeprefix(VERSIONS) for name in names if name.startswith(VERSIONS))
     files = [name for name in names if not is_module(name) and not name.startswith(VERSIONS)]
-    digests = {name: code_digest(name) for name in names if is_module(name)}
+    digests = {name: code_digest(source_of(root), name) for name in names if is_module(name)}
     return {
         **hash_paths(root, [name for name in files if not name.startswith(FILES)]),
         **hash_paths(PACKAGE.parent, [name for name in files if name.startswith(FILES)]),
@@ -183,7 +189,8 @@ def lock_content(project: Project) -> dict[str, Any] | None:
     """Return the current content of assay.lock; None for a project that holds its own code."""
     if holds_code(project.root):
         return None
-    return {"assay": assay.__version__, "code": code_of([root for verb in STAGES for root in _roots(verb)], None)}
+    roots = [root for verb in STAGES for root in _roots(verb)]
+    return {"assay": assay.__version__, "code": code_of(PACKAGE.parent, roots, None)}
 
 
 def refresh_lock(project: Project) -> None:

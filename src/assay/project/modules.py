@@ -17,10 +17,8 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import assay
 from assay.hashing import hash_bytes
 
-PACKAGE = Path(assay.__file__).resolve().parent
 VERSIONS = "distributions/"
 DETECTORS, EXTERNAL = "assay.detectors.registry", "external"
 _DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "PyYAML"}  # by name of import, where they differ
@@ -42,25 +40,24 @@ class Module:
         Registered classes as ``module:Class``, by the name that they are registered under.
     defaults : frozenset of str
         Texts that are defaults of fields; the name of a registered part may be among them.
+    parts : dict of str to str
+        SHA-256 of each function of the module, and of each registered member.
     """
 
     digest: str
     imports: tuple[tuple[str, str | None], ...]
     members: dict[str, str]
     defaults: frozenset[str]
+    parts: dict[str, str]
 
 
-def module_path(name: str) -> Path | None:
-    """Return the file of a module of Assay, None if there is no such module."""
-    path = PACKAGE.parent.joinpath(*name.split("."))
-    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
-
-
-def code_of(roots: Iterable[str], names: Iterable[str] | None) -> dict[str, str]:
+def code_of(source: Path, roots: Iterable[str], names: Iterable[str] | None) -> dict[str, str]:
     """Return the code that some modules consist of.
 
     Parameters
     ----------
+    source : Path
+        Folder that holds the package ``assay``.
     roots : iterable of str
         Modules, or functions in them (``module:function``), whose other code does not count.
     names : iterable of str or None
@@ -72,24 +69,20 @@ def code_of(roots: Iterable[str], names: Iterable[str] | None) -> dict[str, str]
         SHA-256 of every module, and of every function and registered member (``module:name``); version of every
         distribution (``distributions/name``).
     """
-    return dict(_code_of(tuple(sorted(roots)), None if names is None else frozenset(names)))
-
-
-@lru_cache(maxsize=256)
-def _code_of(roots: tuple[str, ...], names: frozenset[str] | None) -> dict[str, str]:
-    code = {root: code_digest(root) for root in roots if ":" in root}
-    imported, members = set[str](), dict[str, str]()
-    waiting, used = [root for root in roots if ":" not in root], set(names or ())
+    roots = list(roots)
+    code = {root: code_digest(source, root) for root in roots if ":" in root}
+    imported, members, used = set[str](), dict[str, str](), set(names or ())
+    waiting = [root for root in roots if ":" not in root]
     while waiting:
         name = waiting.pop()
-        if name in code:
+        module = _read(source, name)
+        if name in code or module is None:
             continue
-        module = read_module(name)
         code[name] = module.digest
         used |= module.defaults
         members |= {f"{name}:{key}": target for key, target in module.members.items()}
-        assays = [origin for origin in module.imports if origin[0].partition(".")[0] == "assay"]
-        waiting += [_origin(*origin) for origin in assays]
+        own = [origin for origin in module.imports if origin[0].partition(".")[0] == "assay"]
+        waiting += [_origin(source, *origin) for origin in own]
         imported |= {origin.partition(".")[0] for origin, _ in module.imports} - {"assay"}
         for member in [member for member in members if names is None or member.partition(":")[2] in used]:
             target = members.pop(member)
@@ -107,56 +100,56 @@ def versions(imported: Iterable[str]) -> dict[str, str]:
     """
     found = {}
     for name in sorted({part for each in imported for part in (each, *_BELOW.get(each, ()))}):
-        if name in sys.stdlib_module_names:
-            continue
         distribution = _DISTRIBUTIONS.get(name, name.replace("_", "-"))
-        try:
-            found[f"{VERSIONS}{distribution}"] = version(distribution).partition("+")[0]
-        except PackageNotFoundError:
-            continue
+        if name not in sys.stdlib_module_names and (installed := _version(distribution)):
+            found[f"{VERSIONS}{distribution}"] = installed
     return found
 
 
-@lru_cache(maxsize=1024)
-def read_module(name: str) -> Module:
-    """Parse a module of Assay."""
-    path = module_path(name)
-    assert path is not None, f"there is no module {name}"
-    return _parse(path.read_bytes())
+@lru_cache(maxsize=256)
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution).partition("+")[0]
+    except PackageNotFoundError:
+        return ""
 
 
-def code_digest(name: str) -> str:
+def code_digest(source: Path, name: str) -> str:
     """Return the present digest of code as `code_of` names it, without distributions; "" where there is none."""
-    path = module_path(name.partition(":")[0])
+    path = _path(source, name.partition(":")[0])
     return "" if path is None else digest_in(path.read_bytes(), name.partition(":")[2])
 
 
-def digest_in(source: bytes, part: str = "") -> str:
-    """Return the digest of a module by its source, or of a part of it; "" where there is none.
+def digest_in(content: bytes, part: str = "") -> str:
+    """Return the digest of a module by its content, or of a part of it; "" where there is no such part.
 
     Parameters
     ----------
-    source : bytes
+    content : bytes
     part : str
-        Name of a function, or of a registered member; a lambda has the number of its line for a name.
+        Name of a function, or of a registered member.
     """
+    module = _parse(content)
+    return module.parts.get(part, "") if part else module.digest
+
+
+def _path(source: Path, module: str) -> Path | None:
+    """Return the file of a module, None if there is no such module."""
+    path = source.joinpath(*module.split("."))
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+
+
+def _read(source: Path, name: str) -> Module | None:
+    path = _path(source, name)
+    return None if path is None else _parse(path.read_bytes())
+
+
+@lru_cache(maxsize=1024)
+def _parse(content: bytes) -> Module:
     try:
-        module = _parse(source)
+        tree = _Plain().visit(ast.parse(content))
     except (SyntaxError, ValueError):
-        return ""
-    if not part:
-        return module.digest
-    if part in module.members:
-        return hash_bytes(module.members[part].encode())
-    for node in ast.walk(_Plain().visit(ast.parse(source))):
-        is_function = isinstance(node, ast.FunctionDef) and node.name == part
-        if is_function or (isinstance(node, ast.Lambda) and str(node.lineno) == part):
-            return _digest(node)
-    return ""
-
-
-def _parse(source: bytes) -> Module:
-    tree = _Plain().visit(ast.parse(source))
+        return Module(hash_bytes(content), (), {}, frozenset(), {})
     constants = {
         target.id: node.value.value
         for node in tree.body
@@ -174,22 +167,24 @@ def _parse(source: bytes) -> Module:
     fields = [node for node in nodes if isinstance(node, ast.AnnAssign) and "ClassVar" not in ast.dump(node.annotation)]
     values = {node.value.value for node in fields if isinstance(node.value, ast.Constant)}
     defaults = frozenset(value for value in values if isinstance(value, str))
-    return Module(_digest(tree), (*names, *froms), members.found, defaults)
+    parts = {name: hash_bytes(target.encode()) for name, target in members.found.items()}
+    parts |= {node.name: _digest(node) for node in tree.body if isinstance(node, ast.FunctionDef)}
+    return Module(_digest(tree), (*names, *froms), members.found, defaults, parts)
 
 
 def _digest(tree: ast.AST) -> str:
     return hash_bytes(ast.dump(tree).encode())
 
 
-def _origin(module: str, name: str | None) -> str:
+def _origin(source: Path, module: str, name: str | None) -> str:
     """Return the module that `name` comes from: a submodule, or what an ``__init__`` takes it from."""
-    if name is not None and module_path(f"{module}.{name}") is not None:
+    if name is not None and _path(source, f"{module}.{name}") is not None:
         return f"{module}.{name}"
-    path = module_path(module)
+    path = _path(source, module)
     if name is not None and path is not None and path.name == "__init__.py":
-        for origin, attribute in read_module(module).imports:
+        for origin, attribute in _parse(path.read_bytes()).imports:
             if attribute == name:
-                return _origin(origin, attribute)
+                return _origin(source, origin, attribute)
     return module
 
 

@@ -86,8 +86,12 @@ class StageEntry:
 
 
 def candidates_of(project: Project) -> Candidates:
-    """Return the detectors and adapters of params.yaml."""
-    return Candidates(project.config.detectors, project.config.adapters)
+    """Return the detectors of params.yaml by label, and the adapters in their order.
+
+    The order of a mapping is no setting: neither DVC nor a record compares it.
+    """
+    detectors = sorted(project.config.detectors, key=lambda choice: choice.label)
+    return Candidates(tuple(detectors), project.config.adapters)
 
 
 def folders_of(project: Project, verb: str) -> dict[str, Path]:

@@ -13,12 +13,12 @@ from rich.table import Table
 
 from assay.hashing import RECORD, hash_file
 from assay.parts import read_json, write_bytes
-from assay.pipeline.candidates import candidate_name
+from assay.pipeline.candidates import Candidates, candidate_name
 from assay.pipeline.evaluating import read_evaluation
 from assay.pipeline.rows import levels_of, rho_of
 from assay.pipeline.selecting import read_selection
 from assay.project.layout import Project
-from assay.project.stages import candidates_of, folders_of
+from assay.project.stages import folders_of
 
 if TYPE_CHECKING:
     from assay.evaluation.tested import Evaluation
@@ -85,7 +85,7 @@ def leaderboard(project: Project) -> list[Standing]:
     selected = {(row.detector, row.adapter): row for row in selection.candidates}
     seconds = fit_seconds(project)
     rows = []
-    for detector, adapter in candidates_of(project).pairs():
+    for detector, adapter in Candidates(project.config.detectors, project.config.adapters).pairs():
         key = (detector.label, adapter.label)
         metrics, choice = tested.get(key), selected.get(key)
         numbers: dict[str, Any] = {name: getattr(metrics, name, None) for name in NUMBERS}
