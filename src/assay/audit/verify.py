@@ -232,22 +232,23 @@ def _of_all_detectors(chain: Chain, stage: str) -> bool:
 
 
 def _moved_cells(chain: Chain) -> set[str]:
-    """Return the folders of other detectors, among the inputs of select, whose present outputs a logged run made.
+    """Return the folders of other detectors, among the inputs of select, whose outputs a later logged run replaced.
 
     Folders that are gone count as well: params.yaml no longer names their detectors.
     """
     moved = set()
-    for stage, record in chain.records.items():
-        if not STAGES[stage].cells or record.detector is None:
-            continue
-        cells = chain.work(stage).parent
-        inputs = chain.records["select"].inputs if "select" in chain.records else {}
-        start = f"{cells.relative_to(chain.project.root)}/"
-        labels = {path.removeprefix(start).partition("/")[0] for path in inputs if path.startswith(start)}
-        for label in labels - {record.detector}:
-            path = cells / label / RECORD
-            if not path.is_file() or event_of(chain, "stage", stage=stage, record=hash_file(path)) is not None:
-                moved.add(f"{start}{label}/")
+    inputs = chain.records["select"].inputs if "select" in chain.records else {}
+    for stage in (stage for stage, record in chain.records.items() if record.detector is not None):
+        cells = chain.work(stage).parent.relative_to(chain.project.root)
+        read = {path: digest for path, digest in inputs.items() if path.startswith(f"{cells}/")}
+        for label in {path.removeprefix(f"{cells}/").partition("/")[0] for path in read} - {chain.candidate[0]}:
+            start, folder = f"{cells}/{label}/", chain.project.root / cells / label
+            record = read_record(folder)
+            now = {} if record is None else {f"{start}{name}": digest for name, digest in record.outputs.items()}
+            replaced = any(now.get(path) != digest for path, digest in read.items() if path.startswith(start))
+            is_logged = record is None or event_of(chain, "stage", stage=stage, record=hash_file(folder / RECORD))
+            if replaced and is_logged:
+                moved.add(start)
     return moved
 
 

@@ -76,11 +76,10 @@ def prepare(project: Project) -> None:
     project.require_dataset(project.dataset)
     require_own_code(project)
     refresh_lock(project)
-    refresh_cells(project)
-    refresh_code(project)
-    retire_cells(project)
     project.events.check()
     end_interrupted(project)
+    refresh_cells(project)
+    retire_cells(project)
 
 
 def end_interrupted(project: Project) -> None:
@@ -158,7 +157,8 @@ def execute(project: Project, stage: str) -> Outcome:
 
 
 def open_run(project: Project, driver: str) -> str:
-    """Log that a run begins; return its id."""
+    """Log that a run begins, and write the hashes of its code for DVC; return the run's id."""
+    refresh_code(project)
     run = openlineage.new_run_id()
     project.events.append(
         "run-started",
@@ -290,6 +290,7 @@ def print_result(result: Result) -> None:
 
 def refresh(project: Project) -> Result:
     """Finish a run in which every stage was fresh: update dvc.lock, deliver the scorer, and return the result."""
+    refresh_code(project)
     if set(versioning.status(project.root)) - {versioning.DATA}:
         versioning.commit(project.root, [CODE_STAGE, *project.stages])
     console.say("nothing changed: every stage is fresh")

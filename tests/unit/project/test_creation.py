@@ -80,7 +80,14 @@ def test_the_lock_has_the_code_of_every_record(made: Path) -> None:
 
 
 def test_recorded_names_are_hashed_one_by_one(made: Path) -> None:
-    names = ["assay/parts.py", "distributions/torch", "assay/gone.py", "flows/retrain.py", "assay.gone", "assay.parts:gone"]
+    names = [
+        "assay/parts.py",
+        "distributions/torch",
+        "assay/gone.py",
+        "flows/retrain.py",
+        "assay.gone",
+        "assay.parts:gone",
+    ]
     assert hash_code(made, names) == {
         "flows/retrain.py": hash_file(made / "flows/retrain.py"),
         "assay/parts.py": hash_file(PACKAGE / "parts.py"),
