@@ -38,6 +38,7 @@ detectors:
   mcd: {}
 adapters: [none, cadet]
 select: {seed: 0}
+run: {cells_at_once: 1}
 """
 
 DATA_DVC = """\

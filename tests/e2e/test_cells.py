@@ -13,6 +13,7 @@ import yaml
 from tests.conftest import QUICK, Checkout
 
 NAME = "breast_cancer"
+KNN = "src/assay/detectors/baselines/knn.py"
 COMPARING = [f"{verb}@{NAME}" for verb in ("select", "evaluate", "package")]
 NEW_DETECTOR = '''\
 """A detector that nobody asked for."""
@@ -73,7 +74,7 @@ def add_a_detector(root: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda root: edit(root / "src/assay/detectors/baselines/knn.py", "\nclass ", "\n# A comment.\nclass "),
+        lambda root: edit(root / KNN, "\nimport numpy", "\n\n# A comment.\nimport numpy"),
         add_a_detector,
         lambda root: edit(root / "constraints.txt", "ruff==", "ruff==1."),
     ],
@@ -88,7 +89,8 @@ def test_what_changes_no_result_runs_the_stage_code_alone(project: Checkout, cha
 
 
 def test_a_line_of_one_detector_trains_that_one_alone(project: Checkout) -> None:
-    edit(project.root / "src/assay/detectors/baselines/knn.py", "\nclass ", "\n_UNUSED = 1\n\n\nclass ")
+    path = project.root / KNN
+    path.write_text(path.read_text() + "\n_UNUSED = 1\n")
     stages, told = repro(project)
     cells = [f"{verb}@{NAME}--knn" for verb in ("train", "calibrate")]
     assert stages[0] == "code"

@@ -42,6 +42,7 @@ PARAMS: dict[str, Any] = {
     "detectors": {"isolation_forest": {"n_estimators": 20}, "knn": {}, "mcd": {}},
     "adapters": ["none"],
     "select": {"seed": 0},
+    "run": {"cells_at_once": 1},
 }
 
 

@@ -39,6 +39,7 @@ PARAMS: dict[str, Any] = {
     "detectors": {"knn": {}, "isolation_forest": {"n_estimators": 20}, "mcd": {}, "cross": {"folds": 3}},
     "adapters": ["none", "auto"],
     "select": {"seed": 0},
+    "run": {"cells_at_once": 1},
 }
 
 

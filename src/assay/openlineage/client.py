@@ -12,6 +12,7 @@ not run and has no events. The client is imported for the first event, not befor
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from assay import console
 from assay.project.layout import Project
 
 RUN = "run"
+_EMITTING = threading.Lock()
 _open_runs: dict[Path, str] = {}
 
 
@@ -87,6 +89,7 @@ def _outcome(error: BaseException | None) -> str:
 @contextmanager
 def _harmless() -> Iterator[None]:
     try:
-        yield
+        with _EMITTING:
+            yield
     except Exception as error:
         console.say(f"OpenLineage: an event could not be written, the run goes on: {type(error).__name__}: {error}")

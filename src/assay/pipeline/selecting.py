@@ -73,10 +73,12 @@ def select(
     strata: dict[float, Any] = {}
     scores_of: dict[str, dict[float, SelectionScores]] = {}
     for rho, level in levels.items():
-        for detector in candidates.trained(level, failures):
+        for detector in candidates.detectors:
             cell = (trained[detector.label], adapters[detector.label])
             scored = LevelScores(*cell, level, normals, anomalies)
-            strata[rho] = scored.strata
+            strata[rho] = scored.strata  # the same in every cell
+            if level in failures.get(detector.label, {}):
+                continue
             for adapter, of_normals, of_anomalies in scored.of(detector.label, candidates.adapters):
                 name = candidate_name(detector.label, adapter.label)
                 scores_of.setdefault(name, {})[rho] = SelectionScores(of_normals.scores, of_anomalies.scores)

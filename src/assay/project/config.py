@@ -11,7 +11,7 @@ from annotated_types import Ge, Lt, Predicate
 
 from assay.errors import ConfigError
 from assay.names import Choice, check_label, check_name
-from assay.parameters import Device, Says, Seed, check_share, check_value
+from assay.parameters import Count, Device, Says, Seed, check_share, check_value
 from assay.parts import parse_yaml
 
 ALWAYS = ("knn", "isolation_forest", "mcd")
@@ -35,6 +35,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "seed": Seed,
     },
     "select": {"seed": Seed},
+    "run": {"cells_at_once": Count},
 }
 KNOWN = ("dataset", "datasets", "eps", *SECTIONS, "detectors", "adapters")
 DETECTOR = "detector"
@@ -53,7 +54,7 @@ class Config:
     eps : float
         Target false-positive rate of the decisions that candidates are compared by.
     sections : dict
-        ``split``, ``contaminate``, ``train``, ``calibrate`` and ``select``.
+        ``split``, ``contaminate``, ``train``, ``calibrate``, ``select`` and ``run``.
     detectors, adapters : tuple of Choice
         In the order of the file.
     """

@@ -16,8 +16,8 @@ from assay.parts import canonical_json, parse_json, write_bytes
 from assay.pipeline.progress import StageProgress, silent
 from assay.project.installed import made_by, stage_code
 from assay.project.layout import Project, Stage
-from assay.project.stages import STAGES, Job
 from assay.project.versioning import locked_version
+from assay.project.work import THREADS, Doing, do_here
 
 Work = Callable[[Project, Path, Path], dict[str, Any]]
 
@@ -90,6 +90,7 @@ def describe_inputs(project: Project, stage_name: str) -> Record:
         params=project.params_of(stage),
         code=stage_code(project, stage),
         detector=stage.detector,
+        threads=None if stage.detector is None else THREADS,
     )
 
 
@@ -202,7 +203,12 @@ def _swap(staging: Path, folder: Path) -> None:
 
 
 def run_verb(
-    project: Project, stage: str, progress: StageProgress = silent, begin: Callable[[], None] = lambda: None
+    project: Project,
+    stage: str,
+    progress: StageProgress = silent,
+    begin: Callable[[], None] = lambda: None,
+    *,
+    do: Doing = do_here,
 ) -> Outcome:
     """Run the verb of a stage unless the stage is fresh; see `run_stage`.
 
@@ -215,13 +221,14 @@ def run_verb(
         Called with the current step and the finished share of the work.
     begin : callable
         Called when the work begins; never for a fresh stage.
+    do : callable
+        Does the work, in this process or another one; see `assay.project.work`.
     """
 
     its_stage = project.stage(stage)
 
     def work(its_project: Project, out: Path, checkpoints: Path) -> dict[str, Any]:
         begin()
-        entry = STAGES[its_stage.verb]
-        return entry.verb(out, **entry.arguments(Job(its_project, its_stage.detector, checkpoints, progress))).details
+        return do(its_project, its_stage, out, checkpoints, progress)
 
     return run_stage(project, stage, work)

@@ -17,7 +17,7 @@ from assay.hashing import hash_bytes, hash_json, hash_paths, hash_tree
 from assay.names import Choice
 from assay.parts import canonical_json, parse_json, write_bytes
 from assay.project.layout import CODE, Project, Stage
-from assay.project.modules import EXTERNAL, VERSIONS, code_digest, code_of, digest_in, versions
+from assay.project.modules import VERSIONS, code_digest, code_of, digest_in, versions_of
 from assay.project.stages import STAGES
 
 LOCK = "assay.lock"
@@ -40,8 +40,6 @@ def stage_code(project: Project, stage: Stage) -> dict[str, str]:
     """Return the code of a stage, as records hold it; see `assay.project.modules.code_of`."""
     own = [choice for choice in project.config.detectors if stage.detector in (None, choice.label)]
     names = {name for choice in (*own, *project.config.adapters) for name in _names(choice)}
-    if any("." in name for name in names):
-        names.add(EXTERNAL)
     return code_of(source_of(project.root), _roots(stage.verb), names | _modality(project))
 
 
@@ -86,7 +84,7 @@ def hash_code(root: Path, names: Iterable[str]) -> dict[str, str]:
         (``src/...``, ``constraints.txt``) or of the installed package (``assay/...``), which are hashed whole.
     """
     names = list(names)
-    distributions = versions(name.removeprefix(VERSIONS) for name in names if name.startswith(VERSIONS))
+    distributions = versions_of(name.removeprefix(VERSIONS) for name in names if name.startswith(VERSIONS))
     files = [name for name in names if not is_module(name) and not name.startswith(VERSIONS)]
     digests = {name: code_digest(source_of(root), name) for name in names if is_module(name)}
     return {

@@ -74,7 +74,7 @@ def _dump(path: Path, content: Any) -> None:
 
 
 def _migrate_params(root: Path) -> str:
-    """Make ``detectors`` a mapping of labels, and add ``datasets``."""
+    """Make ``detectors`` a mapping of labels, and add ``datasets`` and ``run``."""
     path = root / _PARAMS
     params: Any = _load(path)
     if not hasattr(params, "insert") or not isinstance(params.get("detectors"), list):
@@ -82,8 +82,12 @@ def _migrate_params(root: Path) -> str:
     params["detectors"] = _labelled(params["detectors"])
     if "datasets" not in params:
         params.insert(list(params).index("dataset") + 1, "datasets", _in_line([params["dataset"]]))
+    params.setdefault("run", _in_line({"cells_at_once": 1}))
     _dump(path, params)
-    return f"{_PARAMS}: `detectors` is a mapping of labels now, and `datasets` lists those that `dvc repro` works on."
+    return (
+        f"{_PARAMS}: `detectors` is a mapping of labels now, `datasets` lists those that `dvc repro` works on, and "
+        "`run.cells_at_once` says how many detectors are trained at the same time."
+    )
 
 
 def _labelled(entries: CommentedSeq) -> CommentedMap:

@@ -20,7 +20,7 @@ from pathlib import Path
 from assay.hashing import hash_bytes
 
 VERSIONS = "distributions/"
-DETECTORS, EXTERNAL = "assay.detectors.registry", "external"
+_EXTERNAL = ("assay.detectors.registry", "external")  # the member for detectors that are named by their path
 _DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "PyYAML"}  # by name of import, where they differ
 _BELOW = {"sklearn": ("numpy", "scipy")}  # what a distribution computes with
 _MEMBER = re.compile(r"assay(\.\w+)+:\w+")
@@ -72,6 +72,8 @@ def code_of(source: Path, roots: Iterable[str], names: Iterable[str] | None) -> 
     roots = list(roots)
     code = {root: code_digest(source, root) for root in roots if ":" in root}
     imported, members, used = set[str](), dict[str, str](), set(names or ())
+    paths = {name for name in (("pyod.",) if names is None else names) if "." in name}
+    used |= {_EXTERNAL[1]} if paths else set()
     waiting = [root for root in roots if ":" not in root]
     while waiting:
         name = waiting.pop()
@@ -88,12 +90,12 @@ def code_of(source: Path, roots: Iterable[str], names: Iterable[str] | None) -> 
             target = members.pop(member)
             code[member] = hash_bytes(target.encode())
             waiting.append(target.partition(":")[0])
-    if f"{DETECTORS}:{EXTERNAL}" in code:
-        imported |= {name.partition(".")[0] for name in names or ("pyod.",) if "." in name}
-    return code | versions(imported)
+    if ":".join(_EXTERNAL) in code:
+        imported |= {path.partition(".")[0] for path in paths}
+    return code | versions_of(imported)
 
 
-def versions(imported: Iterable[str]) -> dict[str, str]:
+def versions_of(imported: Iterable[str]) -> dict[str, str]:
     """Return the installed versions of the distributions that are imported by these names.
 
     The local part of a version, which names a machine (``+cpu``), is left out, and so is what is not installed.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class StageRun:
     """One run of a stage.
 
     Attributes
@@ -62,7 +62,7 @@ class StageEntry:
     verb : callable
         Does the work; gets the output folder and the arguments.
     arguments : callable
-        Returns the verb's arguments, the project's files and settings among them, for a `Job`.
+        Returns the verb's arguments, the project's files and settings among them, for a `StageRun`.
     uses : tuple of str
         Uses of rows in the stage; see `assay.ledger.rows.USES`.
     behind : bool
@@ -77,7 +77,7 @@ class StageEntry:
 
     title: str
     verb: Callable[..., Made[Any]]
-    arguments: Callable[[Job], dict[str, Any]]
+    arguments: Callable[[StageRun], dict[str, Any]]
     uses: tuple[str, ...] = ()
     behind: bool = False
     parted: bool = False
@@ -99,8 +99,8 @@ def folders_of(project: Project, verb: str) -> dict[str, Path]:
     return {choice.label: project.folder(verb, choice.label) for choice in project.config.detectors}
 
 
-def _split(job: Job) -> dict[str, Any]:
-    project, sections = job.project, job.project.config.sections
+def _split(run: StageRun) -> dict[str, Any]:
+    project, sections = run.project, run.project.config.sections
     return {
         "data": project.data,
         "quarantine": quarantine_path(project.root, project.dataset),
@@ -109,14 +109,14 @@ def _split(job: Job) -> dict[str, Any]:
     }
 
 
-def _contaminate(job: Job) -> dict[str, Any]:
-    roles = job.project.folder("split")
-    settings = job.project.config.sections["contaminate"]
-    return {"card": job.project.data, "train": roles / "train", "pool": roles / "pool", **settings}
+def _contaminate(run: StageRun) -> dict[str, Any]:
+    roles = run.project.folder("split")
+    settings = run.project.config.sections["contaminate"]
+    return {"card": run.project.data, "train": roles / "train", "pool": roles / "pool", **settings}
 
 
-def _validate(job: Job) -> dict[str, Any]:
-    project = job.project
+def _validate(run: StageRun) -> dict[str, Any]:
+    project = run.project
     return {
         "data": project.data,
         "suite": project.suite,
@@ -126,20 +126,20 @@ def _validate(job: Job) -> dict[str, Any]:
     }
 
 
-def _train(job: Job) -> dict[str, Any]:
+def _train(run: StageRun) -> dict[str, Any]:
     return {
-        "card": job.project.data,
-        "train": job.project.folder("split") / "train",
-        "contaminated": job.project.folder("contaminate"),
-        "checkpoints": job.checkpoints,
-        "detector": job.choice,
-        "progress": job.progress,
-        **job.project.config.sections["train"],
+        "card": run.project.data,
+        "train": run.project.folder("split") / "train",
+        "contaminated": run.project.folder("contaminate"),
+        "checkpoints": run.checkpoints,
+        "detector": run.choice,
+        "progress": run.progress,
+        **run.project.config.sections["train"],
     }
 
 
-def _calibrate(job: Job) -> dict[str, Any]:
-    project, roles = job.project, job.project.folder("split")
+def _calibrate(run: StageRun) -> dict[str, Any]:
+    project, roles = run.project, run.project.folder("split")
     return {
         "card": project.data,
         "split": roles / "split.json",
@@ -147,17 +147,17 @@ def _calibrate(job: Job) -> dict[str, Any]:
         "calibration": roles / "calibration",
         "labels": labels_path(project.root, project.dataset),
         "target": target_path(project.root, project.dataset),
-        "trained": project.folder("train", job.detector),
-        "detector": job.choice,
+        "trained": project.folder("train", run.detector),
+        "detector": run.choice,
         "adapters": project.config.adapters,
-        "checkpoints": job.checkpoints,
-        "progress": job.progress,
+        "checkpoints": run.checkpoints,
+        "progress": run.progress,
         **project.config.sections["calibrate"],
     }
 
 
-def _select(job: Job) -> dict[str, Any]:
-    project = job.project
+def _select(run: StageRun) -> dict[str, Any]:
+    project = run.project
     return {
         "selection": project.folder("split") / "selection",
         "trained": folders_of(project, "train"),
@@ -168,8 +168,8 @@ def _select(job: Job) -> dict[str, Any]:
     }
 
 
-def _evaluate(job: Job) -> dict[str, Any]:
-    project = job.project
+def _evaluate(run: StageRun) -> dict[str, Any]:
+    project = run.project
     return {
         "test": project.folder("split") / "test",
         "trained": folders_of(project, "train"),
@@ -179,8 +179,8 @@ def _evaluate(job: Job) -> dict[str, Any]:
     }
 
 
-def _package(job: Job) -> dict[str, Any]:
-    project, roles = job.project, job.project.folder("split")
+def _package(run: StageRun) -> dict[str, Any]:
+    project, roles = run.project, run.project.folder("split")
     behind = [stage for stage, entry in STAGES.items() if entry.behind and not entry.cells]
     return {
         "data": project.data,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ from assay.ledger.history import KILLED, SIGNALLED
 from assay.ledger.rows import FIRST, keep_rows
 from assay.openlineage import client as openlineage
 from assay.parts import read_json
+from assay.pipeline.progress import silent
 from assay.project import versioning
 from assay.project.cells import refresh_cells, require_cells, retire_cells
 from assay.project.deployment import Deployment, keep, promote, read_deployment
@@ -22,12 +25,14 @@ from assay.project.ingest import restore
 from assay.project.installed import refresh_code, refresh_lock, require_own_code
 from assay.project.layout import Project
 from assay.project.scorers import scorer_folders
+from assay.project.work import do_elsewhere, do_here
 from assay.runs.report import Standing, candidates_table, leaderboard, write_report
 
 if TYPE_CHECKING:
     from assay.release.champion import Verdict
 
 CODE_STAGE = "code"
+_KEEPING = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,15 +148,17 @@ def stale_stages(project: Project) -> list[str]:
     return [name for name in project.stages if not is_fresh(project, name)]
 
 
-def execute(project: Project, stage: str) -> Outcome:
-    """Run one stage with its progress on screen; first keep the roles of its rows for the ledger."""
+def execute(project: Project, stage: str, *, beside_others: bool = False) -> Outcome:
+    """Run one stage with its progress on screen; first keep the roles of its rows for the ledger.
+
+    One that runs beside others, in a thread of its own, works in a process of its own and shows no progress.
+    """
     if project.stage(stage).verb not in FIRST:
-        keep_rows(project.root, project.events, project.dataset)
-    with (
-        console.stage_progress(project.stage(stage).title) as progress,
-        openlineage.stage_events(project, stage) as begin,
-    ):
-        outcome = run_verb(project, stage, progress, begin)
+        with _KEEPING:
+            keep_rows(project.root, project.events, project.dataset)
+    bar = nullcontext(silent) if beside_others else console.stage_progress(project.stage(stage).title)
+    with bar as progress, openlineage.stage_events(project, stage) as begin:
+        outcome = run_verb(project, stage, progress, begin, do=do_elsewhere if beside_others else do_here)
     console.say(stage_line(outcome))
     return outcome
 

@@ -54,7 +54,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     root = tmp_path / "project"
     root.mkdir()
     shutil.copy(ROOT / "dvc.yaml", root)
-    params = yaml.safe_load(QUICK) | {"dataset": NAME}
+    params = yaml.safe_load(QUICK) | {"dataset": NAME, "datasets": [NAME, OTHER]}
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     for seed, name in enumerate((NAME, OTHER)):
         write_dataset(root / "data" / name, Dataset(Card(name, TABULAR, NAMES, "made"), make_rows(300, seed)))

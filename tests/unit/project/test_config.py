@@ -28,6 +28,7 @@ GOOD: dict[str, Any] = {
     "detectors": {"knn": {}, "isolation_forest": {}, "mcd": {}},
     "adapters": ["none", "cadet"],
     "select": {"seed": 3},
+    "run": {"cells_at_once": 2},
 }
 ABSENT = object()
 
@@ -56,7 +57,8 @@ def detectors(**entries: Any) -> tuple[Choice, ...]:
 def test_good_settings_come_through() -> None:
     config = parse_config(GOOD)
     assert (config.dataset, config.datasets, config.eps) == ("clinic", ("ward", "clinic"), 0.05)
-    assert config.sections == {name: GOOD[name] for name in ("split", "contaminate", "train", "calibrate", "select")}
+    names = ("split", "contaminate", "train", "calibrate", "select", "run")
+    assert config.sections == {name: GOOD[name] for name in names}
     assert [choice.name for choice in config.detectors] == ["knn", "isolation_forest", "mcd"]
     assert [choice.name for choice in config.adapters] == ["none", "cadet"]
 
@@ -199,7 +201,7 @@ INNER = (
 )
 
 
-@pytest.mark.parametrize("path", [*SETTINGS, *INNER, "select.seed"])
+@pytest.mark.parametrize("path", [*SETTINGS, *INNER, "select.seed", "run.cells_at_once"])
 def test_a_missing_setting_is_named(path: str) -> None:
     *sections, name = path.split(".")
     with pytest.raises(ConfigError, match=rf"params\.yaml{''.join(f': {s}' for s in sections)} lacks .*'{name}'"):
@@ -253,6 +255,8 @@ def test_a_seed_must_be_a_whole_number(section: str, seed: object) -> None:
         ("eps", None, "eps is None"),
         ("eps", float("nan"), "eps is nan"),
         ("train.device", "tpu", "train.device is 'tpu'"),
+        ("run.cells_at_once", 0, "run.cells_at_once is 0"),
+        ("run.cells_at_once", "all", "run.cells_at_once is 'all'"),
         ("train.device", None, "train.device is None"),
     ],
 )
