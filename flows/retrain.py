@@ -79,7 +79,7 @@ def run_stages(project: Project) -> runs.Result:
     """Run the tasks in order; DVC hears of those that finished, whatever becomes of the rest."""
     runs.prepare(project)
     runs.check_choices(project)
-    run, finished, problem = runs.open_run(project, "prefect"), [], None
+    run, finished, problem = runs.open_run(project, "prefect"), list[str](), None
     try:
         for _, stages in groupby(project.stages.values(), key=lambda stage: stage.verb):
             run_all(project, [stage.name for stage in stages], finished)
