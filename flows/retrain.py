@@ -75,6 +75,7 @@ def run_all(project: Project, stages: list[str], finished: list[str]) -> None:
     for future in failed:
         future.result()
 
+
 def run_stages(project: Project) -> runs.Result:
     """Run the tasks in order; DVC hears of those that finished, whatever becomes of the rest."""
     runs.prepare(project)
