@@ -25,7 +25,7 @@ from assay.project.layout import Project, Stage
 from assay.project.stages import STAGES, StageRun
 
 THREADS = 1
-PINS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS")
+PINS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 Doing = Callable[[Project, Stage, Path, Path, StageProgress], dict[str, Any]]
 _running: set[subprocess.Popen[bytes]] = set()
 _ending = threading.Event()

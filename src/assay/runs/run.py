@@ -76,14 +76,13 @@ def prepare(project: Project) -> None:
     StageError
         The dataset has not been ingested.
     """
-    project.config  # noqa: B018  (read first: the error messages of DVC on a broken file say less)
+    refresh_cells(project)  # reads the settings first: the error messages of DVC on a broken file say less
     restore(project)
     project.require_dataset(project.dataset)
     require_own_code(project)
     refresh_lock(project)
     project.events.check()
     end_interrupted(project)
-    refresh_cells(project)
     retire_cells(project)
 
 
