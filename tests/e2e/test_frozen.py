@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import Checkout, make_checkout
 
 from assay.parts import read_json
-from assay.project.migration import migrate_settings
+from assay.project.former_settings import migrate_settings
 from assay.scorer.scorer import load_scorer
 
 FROZEN = Path(__file__).parents[1] / "frozen"

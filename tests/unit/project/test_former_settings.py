@@ -13,8 +13,8 @@ from tests.conftest import ROOT
 
 from assay.errors import ConfigError
 from assay.names import Choice
+from assay.project.former_settings import migrate_settings
 from assay.project.layout import Project
-from assay.project.migration import migrate_settings
 
 OLD = """\
 # My settings.
