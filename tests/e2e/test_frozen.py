@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import Checkout, make_checkout
 
 from assay.parts import read_json
+from assay.project.former_settings import migrate_settings
 from assay.scorer.scorer import load_scorer
 
 FROZEN = Path(__file__).parents[1] / "frozen"
@@ -44,6 +45,7 @@ def old_project(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
         packed.extractall(root, filter="data")
     for path, content in code.items():
         (root / path).write_bytes(content)
+    migrate_settings(root)
     return checkout
 
 
@@ -79,3 +81,6 @@ def test_it_retrains_to_the_same_scorer_but_for_the_code_on_record(old_project: 
     assert after["parts"] == before["parts"]
     assert after["columns"] == before["columns"]
     old_project.assay("audit", "verify", f"machines:{made.parent.name}")
+    told = old_project.call("assay", "audit", "verify", CHAMPION).stdout.splitlines()
+    states = {line[11:].partition(":")[0]: line.split()[0] for line in told}
+    assert {states[f"stage {verb}"] for verb in ("split", "train", "calibrate", "select")} == {"superseded"}

@@ -108,7 +108,7 @@ def test_findings_in_json(finished: Checkout) -> None:
     assert (f"{found['scorer']}-{found['statement']}", found["intact"]) == (f"breast_cancer:{sealed(finished)}", True)
     assert [finding["what"] for finding in found["findings"]] == WHAT
     assert all(finding.keys() == {"what", "state", "detail"} for finding in found["findings"])
-    spoil(finished.root / "work/breast_cancer/train/level-0/knn.safetensors")
+    spoil(finished.root / "work/breast_cancer/train/mcd/level-0/mcd.safetensors")
     found = json.loads(finished.assay("audit", "verify", tag, "--json", code=1).stdout)
     assert not found["intact"]
     states = {finding["what"]: finding["state"] for finding in found["findings"]}
@@ -142,7 +142,7 @@ def test_every_file_of_the_scorer_is_checked(finished: Checkout) -> None:
 
 @pytest.mark.parametrize("stage", [*BEHIND, "evaluate"])
 def test_every_output_and_record_behind_the_scorer_is_checked(finished: Checkout, stage: str) -> None:
-    folder = finished.root / "work/breast_cancer" / stage
+    folder = finished.root / "work/breast_cancer" / stage / ("mcd" if stage in ("train", "calibrate") else "")
     files = files_of(folder)
     assert folder / "record.json" in files
     assert len(files) > 1
@@ -159,6 +159,21 @@ def test_every_output_and_record_behind_the_scorer_is_checked(finished: Checkout
     assert f"{folder / 'added.txt'} is not on record" in wrong(verify(finished))[f"stage {stage}"]
     (folder / "added.txt").unlink()
     assert verify(finished).intact
+
+
+def test_the_detectors_that_were_not_chosen_are_checked_too(finished: Checkout) -> None:
+    """As inputs of the selection; one that was trained anew since is a later run's."""
+    for name in ("train/knn/level-0/knn.safetensors", "calibrate/knn/adapters/level-0.1/knn+cadet.json"):
+        path = finished.root / WORK / name
+        before = spoil(path)
+        assert f"{WORK}/{name} was changed" in wrong(verify(finished))["stage select"]
+        path.write_bytes(before)
+    params = finished.root / "params.yaml"
+    params.write_text(params.read_text().replace("knn: {}", "knn: {n_neighbors: 3}"))
+    run_verb(Project(finished.root), f"train@{NAME}--knn")
+    states = {finding.what: finding.state for finding in verify(finished).items}
+    assert (states["stage train"], states["stage select"]) == ("ok", "superseded")
+    assert "differs" not in states.values()
 
 
 @pytest.mark.parametrize("name", ["features.npy", "rows.csv", "card.json"])
@@ -416,7 +431,7 @@ def test_a_later_run_that_was_pulled_is_a_later_run(finished: Checkout) -> None:
     before = log.path.read_bytes()
     run_verb(Project(finished.root), "select")
     log.path.write_bytes(before)
-    commit(finished.root, ["select"])
+    commit(finished.root, [f"select@{NAME}"])
     found = {finding.what: finding for finding in verify(finished).items}
     assert found["stage select"].state == "superseded"
     assert "now holds a later run's outputs" in found["stage select"].detail
