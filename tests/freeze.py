@@ -19,6 +19,7 @@ from assay.scorer.folder import ANSWERS, SCHEMA
 from assay.scorer.scorer import load_scorer
 from assay.scorer.statement import copy_scorer
 from tests.integration.test_calibration import COLUMNS, make_project, packed, plant, run
+from tests.sealing import package_by_other_code
 
 FROZEN = Path(__file__).parent / "frozen"
 ANSWERS_FILE = FROZEN / "answers.json"
@@ -51,11 +52,11 @@ def freeze_scorer() -> None:
         project = make_project(
             Path(folder) / "project", plant(400, 0), calibrate=compared, detectors=small, adapters=["cadet"]
         )
-        for code in ("", "# the same, but for a comment\n"):
-            (project.root / "constraints.txt").write_text(code)
-            run(project)
-            scorer = packed(project)
-            copy_scorer(project.folder("package") / scorer.version, target / scorer.version)
+        run(project)
+        scorer = packed(project)
+        copy_scorer(project.folder("package") / scorer.version, target / scorer.version)
+        package_by_other_code(project)
+        copy_scorer(project.folder("package") / scorer.version, target / scorer.version)
         data = plant(400, 0)
         rows = pd.DataFrame(data.features[36:46].astype(float), columns=list(COLUMNS))
         rows = rows.assign(machine=data.rows["category"].to_numpy()[36:46])

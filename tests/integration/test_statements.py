@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from tests.integration.test_calibration import COLUMNS, NAME, make_project, plant, run, settings
-from tests.sealing import learned_rows, restate
+from tests.sealing import learned_rows, package_by_other_code, restate
 
 import assay
 from assay.data.dataset import read_dataset
@@ -25,7 +25,6 @@ from assay.scorer.scorer import load_scorer
 from assay.scorer.statement import Statement, copy_scorer, read_statement, statement_ids
 
 QUICK: dict[str, Any] = {"detectors": ["mcd"], "adapters": ["cadet"]}
-COMMENT = "# nothing but a comment\n"
 
 
 @pytest.fixture(autouse=True)
@@ -35,11 +34,8 @@ def own_stores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with a scorer, by code of its own that does nothing."""
+    """A project with a scorer."""
     project = make_project(tmp_path_factory.mktemp("statements") / "project", plant(1000, 0), **QUICK)
-    code = project.root / "src/assay/detectors/own.py"
-    code.parent.mkdir(parents=True)
-    code.write_text("")
     run(project)
     return project.root
 
@@ -56,12 +52,10 @@ def folder_of(project: Project) -> Path:
 
 
 def again(project: Project) -> Packaged:
-    """Run once more by code that differs in a comment, and keep both statements in one folder outside work/."""
+    """Make the scorer once more, by other code, and keep both statements in one folder outside work/."""
     kept = project.root / ".bentoml/models" / NAME / folder_of(project).name
     copy_scorer(folder_of(project), kept)
-    with (project.root / "src/assay/detectors/own.py").open("a") as code:
-        code.write(COMMENT)
-    run(project)
+    package_by_other_code(project)
     copy_scorer(folder_of(project), kept)
     return find_packaged(kept)
 
@@ -75,20 +69,17 @@ def make_champion(project: Project, statement: str) -> None:
     promote(project.root, NAME, version, statement=statement, bento="", reason="", events=project.events)
 
 
-def test_a_comment_in_the_code_leaves_a_scorer_its_name_and_adds_a_statement(project: Project) -> None:
+def test_other_code_leaves_a_scorer_its_name_and_adds_a_statement(project: Project) -> None:
     before, files = folder_of(project), hash_tree(folder_of(project))
     (first,) = statement_ids(before)
-    with (project.root / "src/assay/detectors/own.py").open("a") as code:
-        code.write(COMMENT)
-    run(project)
+    package_by_other_code(project)
     after = folder_of(project)
     (second,) = statement_ids(after)
     assert after.name == before.name
     assert first != second
     of_scorer = {name: digest for name, digest in files.items() if not name.endswith(f"{first}.json")}
     assert of_scorer.items() <= hash_tree(after).items()
-    records = {name: record["code"] for name, record in read_statement(after).content["records"].items()}
-    assert all("src/assay/detectors/own.py" in records[stage] for stage in ("train", "calibrate", "select"))
+    assert "src/assay/other.py" in read_statement(after).content["records"]["train"]["code"]
 
 
 def test_what_decides_the_answers_renames_a_scorer(project: Project) -> None:
@@ -113,9 +104,11 @@ def test_the_head_holds_what_decides_and_nothing_else(project: Project) -> None:
 def test_a_statement_says_all_of_where_a_scorer_comes_from(project: Project) -> None:
     statement = read_statement(folder_of(project))
     assert set(statement.records) == {"split", "contaminate", "validate", "train", "calibrate", "select"}
+    work = project.root / "work" / NAME
     for stage, content in statement.records.items():
-        assert content == (project.folder(stage) / "record.json").read_bytes()
-    assert statement.calibration == read_json(project.folder("calibrate") / "calibration.json")
+        assert content in [path.read_bytes() for path in (work / stage).rglob("record.json")]
+    (calibration, *_) = (work / "calibrate").rglob("calibration.json")
+    assert statement.calibration == read_json(calibration)
     selection = read_json(project.folder("select") / "selection.json")
     assert statement.content["selection"] == selection["candidates"][selection["winner"]]
     assert set(learned_rows(folder_of(project))) == {"train", "adapt", "calibration"}
