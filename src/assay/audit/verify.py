@@ -244,10 +244,13 @@ def _moved_cells(chain: Chain) -> set[str]:
         for label in {path.removeprefix(f"{cells}/").partition("/")[0] for path in read} - {chain.candidate[0]}:
             start, folder = f"{cells}/{label}/", chain.project.root / cells / label
             record = read_record(folder)
-            now = {} if record is None else {f"{start}{name}": digest for name, digest in record.outputs.items()}
+            if record is None:
+                moved.add(start)
+                continue
+            made = hash_file(folder / RECORD)
+            now = {f"{start}{name}": digest for name, digest in {**record.outputs, RECORD: made}.items()}
             replaced = any(now.get(path) != digest for path, digest in read.items() if path.startswith(start))
-            is_logged = record is None or event_of(chain, "stage", stage=stage, record=hash_file(folder / RECORD))
-            if replaced and is_logged:
+            if replaced and event_of(chain, "stage", stage=stage, record=made) is not None:
                 moved.add(start)
     return moved
 
