@@ -61,19 +61,20 @@ def run_all(project: Project, stages: list[str], finished: list[str]) -> None:
             verb.with_options(name=stage)(root, stage)
             finished.append(stage)
         return
-    waiting, running, failed = list(stages), dict[Any, str](), list[Any]()
+    waiting, running, failed = list(stages), dict[Any, str](), list[Exception]()
     while running or (waiting and not failed):
         while waiting and not failed and len(running) < at_once:
             stage = waiting.pop(0)
             running[verb.with_options(name=stage).submit(root, stage, beside_others=True)] = stage
         future = next(as_completed(list(running)))
         stage = running.pop(future)
-        if future.state.is_completed():
+        try:
+            future.result()
             finished.append(stage)
-        else:
-            failed.append(future)
-    for future in failed:
-        future.result()
+        except Exception as error:
+            failed.append(error)
+    if failed:
+        raise failed[0]
 
 
 def run_stages(project: Project) -> runs.Result:

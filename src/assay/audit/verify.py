@@ -19,7 +19,7 @@ from assay.audit.chain import (
 from assay.audit.commits import commit_with, without_git
 from assay.audit.delivery import bento_folder, check_bento, check_deployment, check_log, check_model
 from assay.audit.findings import INTACT, CheckResult, Finding, Findings, differ, run_check
-from assay.errors import AssayError
+from assay.errors import AssayError, TamperedError
 from assay.hashing import RECORD, dvc_directory_md5, hash_bytes, hash_file, hash_json, hash_paths
 from assay.ledger.rows import FIRST, TARGETS, rows_folder
 from assay.parts import parse_json
@@ -281,11 +281,17 @@ def _moved_cells(chain: Chain) -> set[str]:
         read = {path: digest for path, digest in inputs.items() if path.startswith(f"{cells}/")}
         for label in {path.removeprefix(f"{cells}/").partition("/")[0] for path in read} - {chain.candidate[0]}:
             start, folder = f"{cells}/{label}/", chain.project.root / cells / label
-            record = read_record(folder)
-            now = {} if record is None else {f"{start}{name}": digest for name, digest in record.outputs.items()}
+            try:
+                record = read_record(folder)
+            except TamperedError:
+                continue
+            if record is None:
+                moved.add(start)
+                continue
+            made = hash_file(folder / RECORD)
+            now = {f"{start}{name}": digest for name, digest in {**record.outputs, RECORD: made}.items()}
             replaced = any(now.get(path) != digest for path, digest in read.items() if path.startswith(start))
-            is_logged = record is None or event_of(chain, "stage", stage=stage, record=hash_file(folder / RECORD))
-            if replaced and is_logged:
+            if replaced and event_of(chain, "stage", stage=stage, record=made) is not None:
                 moved.add(start)
     return moved
 
