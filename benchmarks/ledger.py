@@ -48,14 +48,15 @@ OUT = ROOT / "docs" / "benchmarks" / "ledger.md"
 VERSIONS, ROWS, ASKED, SHARED = 200, 500_000, 10_000, 5_000
 COLUMNS = tuple(f"x{i:02d}" for i in range(20))
 SHARES = {"train": 0.40, "adapt": 0.15, "calibration": 0.15, "selection": 0.15, "test": 0.15}
-QUICK = {"detectors": ["isolation_forest"], "adapters": ["none"]}
+QUICK = {"detectors": {"knn": {}, "isolation_forest": {}, "mcd": {}}, "adapters": ["none"]}
 
 
 def make_project(root: Path, name: str) -> Project:
-    """Make an empty project with the settings of this one, but one detector and two levels."""
+    """Make an empty project with the settings of this one, but three detectors and two levels."""
     root.mkdir(parents=True)
     shutil.copy(ROOT / "dvc.yaml", root)
-    settings = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")) | QUICK | {"dataset": name}
+    settings = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")) | QUICK
+    settings |= {"dataset": name, "datasets": [name]}
     settings["contaminate"]["levels"] = [0, 0.05]
     (root / "params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     return Project(root)
@@ -171,7 +172,7 @@ def keeping(folder: Path) -> list[tuple[str, Spent, str]]:
     features = rng.normal(size=(n, len(COLUMNS))).astype(np.float32)
     features[rows["label"] == 1] *= 3
     ingest(project, Dataset(Card("big", TABULAR, COLUMNS, "made here"), RowSet(features, rows)))
-    for stage in STAGES:
+    for stage in project.stages:
         runs.execute(project, stage)
     spent = sum(event["seconds"] for event in project.events if event["event"] == "stage")
     kept = timed(lambda: keep_rows(project.root, EventLog(folder / "log.jsonl"), "big"))

@@ -49,9 +49,10 @@ def copy_project(into: Path) -> Path:
 
 
 def stage_seconds(project: Path) -> dict[str, float]:
-    """Return the verbs' own seconds when they last ran."""
+    """Return the stages' own seconds when they last ran, those of cells by detector."""
     events = [json.loads(line) for line in (project / ".assay/events.jsonl").read_text().splitlines()]
-    return {event["stage"]: event["seconds"] for event in events if event["event"] == "stage"}
+    stages = [event for event in events if event["event"] == "stage"]
+    return {" ".join(filter(None, (event["stage"], event.get("detector")))): event["seconds"] for event in stages}
 
 
 def measure() -> list[tuple[str, float, str]]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from assay.environment import set_environment
 from assay.project.layout import Project
-from assay.project.stages import STAGES
+from assay.project.work import end_all
 
 set_environment(Path(__file__).resolve().parents[1])
 
 from prefect import flow, task  # noqa: E402  (its switches are set above)
 from prefect.client.schemas.objects import State, TaskRun  # noqa: E402
+from prefect.futures import as_completed  # noqa: E402
 from prefect.tasks import Task  # noqa: E402
 
 from assay import console, interruption  # noqa: E402
@@ -28,9 +30,9 @@ def worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> b
 
 
 @task(retries=2, retry_delay_seconds=[1, 10], retry_condition_fn=worth_retrying)
-def verb(root: str, stage: str) -> bool:
-    """Run one verb of the pipeline; returns whether it had to run."""
-    return runs.execute(Project(Path(root)), stage).ran
+def verb(root: str, stage: str, *, beside_others: bool = False) -> bool:
+    """Run one stage of the pipeline; returns whether it had to run."""
+    return runs.execute(Project(Path(root)), stage, beside_others=beside_others).ran
 
 
 @flow(name="retrain")
@@ -51,20 +53,45 @@ def retrain(dataset: str | None = None) -> dict[str, Any]:
         return run_stages(project).to_json()
 
 
+def run_all(project: Project, stages: list[str], finished: list[str]) -> None:
+    """Run the stages of one verb, as many at once as the settings say, and add those that finished to `finished`."""
+    root, at_once = str(project.root), min(project.config.sections["run"]["cells_at_once"], len(stages))
+    if at_once == 1:
+        for stage in stages:
+            verb.with_options(name=stage)(root, stage)
+            finished.append(stage)
+        return
+    waiting, running, failed = list(stages), dict[Any, str](), list[Exception]()
+    while running or (waiting and not failed):
+        while waiting and not failed and len(running) < at_once:
+            stage = waiting.pop(0)
+            running[verb.with_options(name=stage).submit(root, stage, beside_others=True)] = stage
+        future = next(as_completed(list(running)))
+        stage = running.pop(future)
+        try:
+            future.result()
+            finished.append(stage)
+        except Exception as error:
+            failed.append(error)
+    if failed:
+        raise failed[0]
+
+
 def run_stages(project: Project) -> runs.Result:
     """Run the tasks in order; DVC hears of those that finished, whatever becomes of the rest."""
     runs.prepare(project)
     runs.check_choices(project)
-    run, finished, problem = runs.open_run(project, "prefect"), [], None
+    run, finished, problem = runs.open_run(project, "prefect"), list[str](), None
     try:
-        for stage in STAGES:
-            verb.with_options(name=stage)(str(project.root), stage)
-            finished.append(stage)
+        for _, stages in groupby(project.stages.values(), key=lambda stage: stage.verb):
+            run_all(project, [stage.name for stage in stages], finished)
         result = runs.summarise(project, runs.deliver(project))
         console.say(f"{result.scorer}: {result.verdict}")
         return result
     except BaseException as error:
         problem = error
+        if not isinstance(error, Exception):
+            end_all()
         raise
     finally:
         runs.close_run(project, run, finished, problem)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -12,6 +13,9 @@ from pathlib import Path
 import pytest
 
 from assay.environment import SWITCHES
+from assay.errors import AssayError
+from assay.project.cells import refresh_cells
+from assay.project.layout import Project
 from tests.waiting import HANG_SECONDS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,17 +26,19 @@ SOURCES = (
 
 QUICK = """\
 dataset: breast_cancer
+datasets: [breast_cancer]
 eps: 0.05
 split: {seed: 0}
 contaminate: {levels: [0, 0.1], source: auto, labelled: 0, seed: 1}
 train: {seed: 0, device: cpu}
 calibrate: {within: all, ties: counted, seed: 2}
 detectors:
-  - knn
-  - isolation_forest: {n_estimators: 25}
-  - mcd
+  knn: {}
+  isolation_forest: {n_estimators: 25}
+  mcd: {}
 adapters: [none, cadet]
 select: {seed: 0}
+run: {cells_at_once: 1}
 """
 
 DATA_DVC = """\
@@ -46,7 +52,6 @@ outs:
 FIXED = {
     "data.dvc": DATA_DVC,
     ".dvc/config": "[core]\n    analytics = false\n    check_update = false\n",
-    "params.yaml": QUICK,
 }
 
 
@@ -92,7 +97,10 @@ class Checkout:
         return done
 
     def params(self, text: str) -> None:
+        """Write params.yaml, and cells.yaml as Assay does."""
         (self.root / "params.yaml").write_text(text)
+        with contextlib.suppress(AssayError):
+            refresh_cells(Project(self.root))
 
 
 def make_checkout(root: Path) -> Checkout:
@@ -112,7 +120,9 @@ def make_checkout(root: Path) -> Checkout:
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_text(text)
     subprocess.run(["git", "init", "-q"], cwd=root, check=True)
-    return Checkout(root)
+    project = Checkout(root)
+    project.params(QUICK)
+    return project
 
 
 @pytest.fixture
@@ -141,7 +151,6 @@ def finished(finished_once: Checkout, tmp_path: Path) -> Checkout:
 @pytest.fixture(scope="session")
 def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real Prefect server on loopback, shared by the tests that run the flow."""
-    from assay.project.layout import Project
     from assay.runs.scheduling import prefect_server
 
     root = tmp_path_factory.mktemp("prefect")

@@ -48,7 +48,7 @@ def freeze_scorer() -> None:
     shutil.rmtree(target, ignore_errors=True)
     with tempfile.TemporaryDirectory() as folder:
         compared = {"within": "category", "ties": "randomised", "seed": 2}
-        small = [{"isolation_forest": {"n_estimators": 3}}, "knn", "mcd"]
+        small = {"isolation_forest": {"n_estimators": 3}, "knn": {}, "mcd": {}}
         project = make_project(
             Path(folder) / "project", plant(400, 0), calibrate=compared, detectors=small, adapters=["cadet"]
         )

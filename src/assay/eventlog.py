@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from assay.hashing import hash_bytes
 from assay.parts import parse_json
 
 START = "0" * 64
+_APPENDING = threading.Lock()
 
 
 class EventLog:
@@ -50,7 +52,11 @@ class EventLog:
         return hash_bytes(lines[-1]) if lines else START
 
     def append(self, event: str, **details: Any) -> str:
-        """Add an event and return the new head of the chain; call it under the project's lock."""
+        """Add an event and return the new head of the chain; call it under the project's lock, from any thread."""
+        with _APPENDING:
+            return self._append(event, details)
+
+    def _append(self, event: str, details: dict[str, Any]) -> str:
         entry = {
             "event": event,
             "previous": self.head,

@@ -23,8 +23,10 @@ class Record:
     Attributes
     ----------
     stage, dataset : str
-    inputs, code : dict of str to str
+    inputs : dict of str to str
         SHA-256 by path relative to the project.
+    code : dict of str to str
+        Hashes and versions, by the names of `assay.project.modules.code_of`; in older records SHA-256 by path.
     params : dict
         Values in params.yaml by their dotted names.
     outputs : dict of str to str
@@ -32,6 +34,10 @@ class Record:
     schema : int
     assay : str, optional
         Version of Assay, where the code is installed code.
+    detector : str, optional
+        Label of the detector, where the stage is a cell.
+    threads : int, optional
+        Number of threads that a cell computes with.
     """
 
     stage: str
@@ -42,11 +48,15 @@ class Record:
     outputs: dict[str, str] = field(default_factory=dict)
     schema: int = RECORD_SCHEMA
     assay: str | None = None
+    detector: str | None = None
+    threads: int | None = None
 
     @property
     def key(self) -> str:
         """Hash of all that determines a stage's outputs: its inputs, parameters and code."""
-        return hash_json({name: getattr(self, name) for name in ("stage", "dataset", "inputs", "params", "code")})
+        described = {name: getattr(self, name) for name in ("stage", "dataset", "inputs", "params", "code")}
+        of_cells = {"detector": self.detector, "threads": self.threads}
+        return hash_json(described | {name: value for name, value in of_cells.items() if value is not None})
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON values."""
@@ -55,7 +65,8 @@ class Record:
     @classmethod
     def from_json(cls, content: Any) -> Self | None:
         """Return the record that `to_json` described, None for anything else."""
-        if not isinstance(content, dict) or {*content, "assay"} != {part.name for part in fields(cls)}:
+        optional = {part.name for part in fields(cls) if part.default is None}
+        if not isinstance(content, dict) or {*content, *optional} != {part.name for part in fields(cls)}:
             return None
         whole = all(isinstance(content[name], dict) for name in ("inputs", "params", "code", "outputs"))
         return cls(**content) if whole else None

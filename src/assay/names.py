@@ -11,7 +11,8 @@ from assay.errors import ConfigError
 NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,58}[a-z0-9])?")
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 RESERVED_LABELS = ("scaler", "null_model", "failures", "strata")
-RESERVED_NAMES = ("scorers",)
+RESERVED_NAMES = ("scorers", "code")
+BETWEEN = "--"  # stands between dataset and detector in the name of a cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +29,22 @@ def check_name(name: Any, subject: str) -> None:
 
     `subject` begins the message.
     """
-    if not isinstance(name, str) or not NAME.fullmatch(name) or name in RESERVED_NAMES:
+    if not isinstance(name, str) or not NAME.fullmatch(name) or name in RESERVED_NAMES or BETWEEN in name:
         raise ConfigError(
             f"{subject} is {name!r}; use up to 60 lower-case letters, digits, '-' and '_', with a letter or digit at "
-            f"both ends, and not {', '.join(RESERVED_NAMES)}"
+            f"both ends, without {BETWEEN!r}, and not {', '.join(RESERVED_NAMES)}"
         )
+
+
+def check_label(label: Any, subject: str) -> None:
+    """Raise `ConfigError` unless `label` can name a detector or an adapter, its files and its cells in dvc.yaml."""
+    if not isinstance(label, str) or not LABEL.fullmatch(label) or label in RESERVED_LABELS or BETWEEN in label:
+        raise ConfigError(
+            f"{subject}: label {label!r} is not allowed; use letters, digits, '-' and '_', a letter or digit first, "
+            f"without {BETWEEN!r}, and none of {', '.join(RESERVED_LABELS)}"
+        )
+
+
+def cell_name(dataset: str, detector: str) -> str:
+    """Return the name of a cell: what one detector, by its label, makes of one dataset."""
+    return f"{dataset}{BETWEEN}{detector}"

@@ -16,13 +16,16 @@ from assay.parts import read_json
 
 DETECTORS = """\
 detectors:
-  - deep_sad: {epochs: 10, pretrain_epochs: 5, members: 1}
-  - trimmed: {detector: knn, label: trimmed-knn}
-  - rescaled: {detector: {lof: {n_neighbors: 10}}, label: lof-minmax}
-  - sklearn.svm.OneClassSVM: {nu: 0.1}
+  deep_sad: {epochs: 10, pretrain_epochs: 5, members: 1}
+  trimmed-knn: {detector: {trimmed: {detector: knn}}}
+  lof-minmax: {detector: {rescaled: {detector: {lof: {n_neighbors: 10}}}}}
+  OneClassSVM: {detector: sklearn.svm.OneClassSVM, nu: 0.1}
+  knn: {}
+  isolation_forest: {}
+  mcd: {}
 """
 CHOSEN = QUICK[: QUICK.index("detectors:")].replace("labelled: 0", "labelled: 0.05") + DETECTORS + "adapters: [none]\n"
-PARAMS = CHOSEN.replace("levels: [0, 0.1]", "levels: [0, 0.05]") + "select: {seed: 0}\n"
+PARAMS = CHOSEN.replace("levels: [0, 0.1]", "levels: [0, 0.05]") + "select: {seed: 0}\nrun: {cells_at_once: 1}\n"
 WORK = "work/breast_cancer"
 
 
@@ -47,7 +50,7 @@ def test_labelled_anomalies_are_set_aside_for_those_that_learn_from_them(done: C
     injected = pd.read_csv(done.root / WORK / "contaminate/level-0.05/rows.csv")
     assert len(injected)
     assert set(labelled["fingerprint"]).isdisjoint(injected["fingerprint"])
-    assert read_json(done.root / WORK / "train/failures.json") == {}
+    assert read_json(done.root / WORK / "train/deep_sad/failures.json") == {}
 
 
 def test_a_detector_from_elsewhere_is_compared_and_never_ships(done: Checkout) -> None:
@@ -61,7 +64,7 @@ def test_a_detector_from_elsewhere_is_compared_and_never_ships(done: Checkout) -
 
 def test_suspects_are_on_record(done: Checkout) -> None:
     for level, n_injected in (("level-0", 0), ("level-0.05", None)):
-        table = pd.read_csv(done.root / WORK / f"train/{level}/trimmed-knn.suspects.csv")
+        table = pd.read_csv(done.root / WORK / f"train/trimmed-knn/{level}/trimmed-knn.suspects.csv")
         injected = pd.read_csv(done.root / WORK / f"contaminate/{level}/rows.csv")
         assert list(table) == ["row_id", "fingerprint", "injected", "suspicion", "suspect", "group"]
         assert table["injected"].sum() == len(injected) == (len(injected) if n_injected is None else n_injected)
@@ -85,21 +88,22 @@ def test_a_scorer_that_learned_from_labels_names_those_rows(done: Checkout) -> N
 
 @pytest.mark.long
 def test_a_killed_training_goes_on_where_it_was(checkout: Checkout) -> None:
-    long = "  - autoencoder: {epochs: 4000, members: 2, learning_rate: 0.0001}\n"
+    long = "  autoencoder: {epochs: 4000, members: 2, learning_rate: 0.0001}\n"
     checkout.params(QUICK.replace("detectors:\n", "detectors:\n" + long).replace("levels: [0, 0.1]", "levels: [0]"))
     checkout.assay("restore")
     for stage in ("split", "contaminate", "validate"):
         checkout.assay("stage", stage)
-    process = checkout.start("assay", "stage", "train")
-    folder = checkout.root / ".assay/checkpoints/breast_cancer"
+    cell = "train@breast_cancer--autoencoder"
+    process = checkout.start("assay", "stage", cell)
+    folder = checkout.root / ".assay/checkpoints/train/breast_cancer--autoencoder"
     wait_until(lambda: list(folder.rglob("*.safetensors")), process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    assert list(folder.rglob("level-0.autoencoder*"))
-    checkout.assay("stage", "train")
+    assert list(folder.rglob("level-0.fit*"))
+    checkout.assay("stage", cell)
     assert not folder.exists()
-    first = json.loads((checkout.root / WORK / "train/record.json").read_text())["outputs"]
-    again = checkout.root / WORK / "train"
+    again = checkout.root / WORK / "train/autoencoder"
+    first = json.loads((again / "record.json").read_text())["outputs"]
     again.rename(checkout.root / "first")
-    checkout.assay("stage", "train")
+    checkout.assay("stage", cell)
     assert json.loads((again / "record.json").read_text())["outputs"] == first

@@ -1,4 +1,4 @@
-"""`dvc repro` and the Prefect flow leave the same bytes, and DVC finds nothing to do after either."""
+"""`dvc repro` and the Prefect flow, with several cells at once, leave the same bytes; DVC finds nothing to do after."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.conftest import DATA_DVC, QUICK, Checkout, make_checkout
 from assay.hashing import files_of, hash_file
 from assay.scorer.statement import read_statement
 
-WITH_NETWORK = QUICK.replace("  - knn\n", "  - autoencoder: {epochs: 3, members: 2}\n  - knn\n")
+WITH_NETWORK = QUICK.replace("  knn: {}\n", "  autoencoder: {epochs: 3, members: 2}\n  knn: {}\n")
 
 
 def outputs(root: Path) -> dict[str, str]:
@@ -22,8 +22,8 @@ def outputs(root: Path) -> dict[str, str]:
 def both(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> tuple[Checkout, Checkout, dict[str, object]]:
     by_dvc = make_checkout(tmp_path_factory.mktemp("dvc") / "project")
     by_flow = make_checkout(tmp_path_factory.mktemp("flow") / "project")
-    for project in (by_dvc, by_flow):
-        project.params(WITH_NETWORK)
+    by_dvc.params(WITH_NETWORK)
+    by_flow.params(WITH_NETWORK.replace("cells_at_once: 1", "cells_at_once: 3"))
     by_dvc.assay("restore")
     done = by_dvc.call("dvc", "repro", "-q")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -77,7 +77,7 @@ def test_data_version_is_the_one_that_dvc_names(both: tuple[Checkout, Checkout, 
 
     by_dvc, _, result = both
     lock = yaml.safe_load((by_dvc.root / "dvc.lock").read_text())
-    named = next(d["md5"] for d in lock["stages"]["split"]["deps"] if d["path"] == "data/breast_cancer")
+    named = next(d["md5"] for d in lock["stages"]["split@breast_cancer"]["deps"] if d["path"] == "data/breast_cancer")
     assert read_statement(by_dvc.root / str(result["folder"])).data_version == named
 
 
@@ -85,3 +85,25 @@ def test_data_dvc_is_the_same_on_every_machine(both: tuple[Checkout, Checkout, d
     by_dvc, _, _ = both
     assert (by_dvc.root / "data.dvc").read_bytes() == DATA_DVC.encode()
     assert json.loads(by_dvc.call("dvc", "status", "--json", "data.dvc").stdout) == {}
+
+
+def test_another_dataset_leaves_the_first_as_it_is(
+    both: tuple[Checkout, Checkout, dict[str, object]], prefect_api: str
+) -> None:
+    """The last test here: from now on there are two datasets."""
+    import yaml
+
+    _, by_flow, _ = both
+    lock = by_flow.root / "dvc.lock"
+    before, first = outputs(by_flow.root), yaml.safe_load(lock.read_text())["stages"]
+    by_flow.assay("run", "--dataset", "digits", PREFECT_API_URL=prefect_api)
+    assert "dataset: digits\ndatasets: [breast_cancer, digits]\n" in (by_flow.root / "params.yaml").read_text()
+    after, second = outputs(by_flow.root), yaml.safe_load(lock.read_text())["stages"]
+    assert {name: after[name] for name in before} == before
+    del first["code"]
+    assert {name: second[name] for name in first} == first
+    assert {name.partition("@")[2].partition("--")[0] for name in second} == {"", "breast_cancer", "digits"}
+    assert json.loads(by_flow.call("dvc", "status", "--json").stdout) == {}
+    assert "Running stage" not in by_flow.call("dvc", "repro").stdout
+    told = by_flow.assay("run", "--dataset", "breast_cancer", PREFECT_API_URL="http://127.0.0.1:9/api").stderr
+    assert "nothing changed" in told

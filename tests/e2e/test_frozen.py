@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import Checkout, make_checkout
 
 from assay.parts import read_json
+from assay.project.former_settings import migrate_settings
 from assay.scorer.scorer import load_scorer
 
 FROZEN = Path(__file__).parents[1] / "frozen"
@@ -44,6 +45,7 @@ def old_project(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
         packed.extractall(root, filter="data")
     for path, content in code.items():
         (root / path).write_bytes(content)
+    migrate_settings(root)
     return checkout
 
 
@@ -83,3 +85,6 @@ def test_it_retrains_on_roles_of_today_by_the_same_settings(old_project: Checkou
     assert set(rows) == {"train", "pool", "adapt", "calibration", "selection", "gate", "test", "excluded"}
     assert all("copy" in table for table in rows.values())
     old_project.assay("audit", "verify", f"machines:{made.parent.name}")
+    told = old_project.call("assay", "audit", "verify", CHAMPION).stdout.splitlines()
+    states = {line[11:].partition(":")[0]: line.split()[0] for line in told}
+    assert {states[f"stage {verb}"] for verb in ("split", "train", "calibrate", "select")} == {"superseded"}

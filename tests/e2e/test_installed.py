@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -86,10 +87,12 @@ def project(venv: Path, tmp_path_factory: pytest.TempPathFactory, prefect_api: s
 
 
 def test_records_name_the_installed_assay(project: Installed) -> None:
-    record = json.loads((project.root / f"work/{NAME}/train/record.json").read_bytes())
-    assert record["assay"] == assay.__version__
-    assert {name.partition("/")[0] for name in record["code"]} == {"assay", "distributions"}
-    assert not any(name.startswith("assay.lock") for name in record["inputs"])
+    record = json.loads((project.root / f"work/{NAME}/train/knn/record.json").read_bytes())
+    assert (record["assay"], record["detector"]) == (assay.__version__, "knn")
+    assert {name.replace("/", ".").partition(".")[0] for name in record["code"]} == {"assay", "distributions"}
+    assert "assay.detectors.baselines.knn" in record["code"]
+    assert "assay.detectors.baselines.mcd" not in record["code"]
+    assert not any(name.startswith(("assay.lock", "work/code")) for name in record["inputs"])
 
 
 def test_dvc_and_the_audit_find_everything_as_it_was(project: Installed) -> None:
@@ -109,7 +112,7 @@ def test_a_commit_holds_what_a_scorer_was_made_from(project: Installed) -> None:
     assert "holds data, parameters, code and every output by content" in origin.note
     assert f"its code is that of Assay {assay.__version__}, to be installed" in origin.note
     lock = project.root / "assay.lock"
-    lock.write_text(lock.read_text().replace('"train": "', '"train": "0'))
+    lock.write_text(lock.read_text().replace('"assay.pipeline.training": "', '"assay.pipeline.training": "0'))
     assert project.call(*git, "commit", "--quiet", "--amend", "--all", "--no-edit").returncode == 0
     assert differences_at(read_chain(Project(project.root), NAME), "HEAD") == ("assay.lock",)
     assert project.call("git", "checkout", "--quiet", origin.commit, "--", "assay.lock").returncode == 0
@@ -152,16 +155,19 @@ def test_an_upgrade_runs_what_it_changes_and_nothing_else(project: Installed) ->
     """The last test here: from now on another Assay is installed."""
     version, code = project.package / "__init__.py", project.package / "evaluation" / "metrics.py"
     version.write_text(version.read_text().replace(f'"{assay.__version__}"', '"9.9.9"'))
-    code.write_text(code.read_text() + "# more\n")
-    moved = f"Assay {assay.__version__}; installed is 9.9.9, with other 1 files (assay/evaluation/metrics.py)"
+    code.write_text(code.read_text() + "MORE = 1\n")
+    moved = f"Assay {assay.__version__}; installed is 9.9.9, with other 1 modules (assay.evaluation.metrics)"
     assert moved in project.assay("audit", "replay", NAME, code=1).stderr
     output = project.assay("audit", "verify", NAME).stdout
     assert "superseded code: made by Assay" in " ".join(output.split())
     assert output.endswith("intact\n")
     done = project.assay("stage", "evaluate", code=1)
     assert f"assay.lock: Assay {assay.__version__} -> 9.9.9: stages whose code changed run again" in done.stderr
-    assert "begins at select" in done.stderr
-    assert set(json.loads(project.python("-m", "dvc", "status", "--json"))) == {"select", "evaluate"}
-    project.assay("stage", "select")
+    assert "begins at the first stage whose code changed" in done.stderr
+    told = project.python("-m", "dvc", "repro")
+    ran = re.findall(r"Running stage '(.*)'", told)
+    assert ran[0] == "code"
+    assert sorted(ran[1:]) == [f"{verb}@{NAME}" for verb in ("evaluate", "package", "select")]
     record = json.loads((project.root / f"work/{NAME}/select/record.json").read_bytes())
     assert record["assay"] == "9.9.9"
+    assert json.loads(project.python("-m", "dvc", "status", "--json")) == {}

@@ -16,7 +16,7 @@ IMPORT = "from assay.pipeline.summarising import summarise\n"
 
 
 def blocks() -> list[str]:
-    """The indented blocks of the section: the verb, its entry, its part of dvc.yaml, and what is seen of it."""
+    """The indented blocks: the verb, its entry, its arguments, its part of dvc.yaml, and what is seen of it."""
     assert SECTION is not None
     blocks = re.findall(r"(?:^ {4}.*\n|^\n(?= {4}|\n+ {4}))+", SECTION.group(1), re.MULTILINE)
     return [textwrap.dedent(block).strip("\n") + "\n" for block in blocks]
@@ -25,14 +25,16 @@ def blocks() -> list[str]:
 @pytest.fixture
 def extended(checkout: Checkout) -> Checkout:
     """A project with the stage, nothing run yet."""
-    verb, entry, part, *_ = blocks()
+    verb, entry, arguments, part, *_ = blocks()
     root = checkout.root
     (root / "src/assay/pipeline/summarising.py").write_text(verb)
     stages = root / "src/assay/project/stages.py"
     text = stages.read_text()
-    place, first = '    "package": StageEntry(', "from assay.project.installed import"
-    assert text.count(place) == text.count(first) == 1
-    text = text.replace(place, textwrap.indent(entry, "    ") + place).replace(first, IMPORT + first)
+    place, first = '    "package": StageEntry(', "from assay.pipeline.progress import StageProgress\n"
+    before = "STAGES: dict[str, StageEntry] ="
+    assert text.count(place) == text.count(first) == text.count(before) == 1
+    text = text.replace(place, textwrap.indent(entry, "    ") + place).replace(first, first + IMPORT)
+    text = text.replace(before, f"{arguments}\n\n{before}")
     stages.write_text(text)
     (root / "dvc.yaml").write_text((root / "dvc.yaml").read_text() + textwrap.indent(part, "  "))
     return checkout

@@ -12,10 +12,9 @@ from assay import pipeline
 from assay.data.dataset import RowSet, read_rows, write_rows
 from assay.hashing import hash_tree
 from assay.names import Choice
-from assay.pipeline.candidates import Candidates
 from assay.project.freshness import run_verb
 from assay.project.layout import Project
-from assay.project.stages import candidates_of
+from assay.project.stages import candidates_of, folders_of
 
 
 @pytest.fixture
@@ -26,18 +25,21 @@ def project(finished: Checkout) -> Project:
 def calibrate_again(project: Project, out: Path) -> dict[str, str]:
     roles = project.folder("split")
     more = (Choice("ares", "ares"), Choice("auto", "auto"))
-    pipeline.calibrate(
-        out,
-        card=project.data,
-        split=roles / "split.json",
-        adapt=roles / "adapt",
-        calibration=roles / "calibration",
-        labels=project.root / "labels/breast_cancer.csv",
-        target=project.root / "targets/breast_cancer.csv",
-        trained=project.folder("train"),
-        candidates=Candidates(project.config.detectors, (*project.config.adapters, *more)),
-        **project.config.sections["calibrate"],
-    )
+    for label, trained in folders_of(project, "train").items():
+        pipeline.calibrate(
+            out / label,
+            card=project.data,
+            split=roles / "split.json",
+            adapt=roles / "adapt",
+            calibration=roles / "calibration",
+            labels=project.root / "labels/breast_cancer.csv",
+            target=project.root / "targets/breast_cancer.csv",
+            trained=trained,
+            detector=Choice(label, label),
+            adapters=(*project.config.adapters, *more),
+            checkpoints=out.parent / "checkpoints" / out.name / label,
+            **project.config.sections["calibrate"],
+        )
     return hash_tree(out)
 
 
@@ -45,8 +47,8 @@ def select_again(project: Project, calibrated: Path, out: Path) -> dict[str, str
     pipeline.select(
         out,
         selection=project.folder("split") / "selection",
-        trained=project.folder("train"),
-        adapters=calibrated / "adapters",
+        trained=folders_of(project, "train"),
+        adapters={choice.label: calibrated / choice.label / "adapters" for choice in project.config.detectors},
         candidates=candidates_of(project),
         eps=project.config.eps,
         seed=0,
@@ -63,8 +65,8 @@ def test_calibration_rows_change_the_reference_scores_and_nothing_else(project: 
     after = calibrate_again(project, tmp_path / "after")
     changed = {name for name in before if before[name] != after[name]}
     assert changed
-    assert all(name.startswith("reference/") for name in changed)
-    assert len([n for n in before if n.startswith("reference/") and n.endswith(".safetensors")]) == len(changed)
+    assert all("/reference/" in name for name in changed)
+    assert len([n for n in before if "/reference/" in n and n.endswith(".safetensors")]) == len(changed)
 
 
 def test_the_order_of_calibration_rows_changes_nothing(project: Project, tmp_path: Path) -> None:
@@ -81,7 +83,7 @@ def test_adapt_rows_do_change_what_is_fitted(project: Project, tmp_path: Path) -
     rows = read_rows(folder)
     write_rows(folder, rows.take(np.arange(len(rows) // 2)))
     after = calibrate_again(project, tmp_path / "after")
-    assert any(before[name] != after[name] for name in before if name.startswith("adapters/"))
+    assert any(before[name] != after[name] for name in before if "/adapters/" in name)
 
 
 def test_selection_sees_neither_test_labels_nor_calibration_rows(project: Project, tmp_path: Path) -> None:
@@ -102,8 +104,15 @@ def test_selection_needs_neither_test_nor_reference_files(project: Project, tmp_
     before = select_again(project, project.folder("calibrate"), tmp_path / "before")
     for role in ("test", "calibration", "train", "adapt", "pool"):
         shutil.rmtree(project.folder("split") / role)
-    shutil.rmtree(project.folder("calibrate") / "reference")
+    for folder in folders_of(project, "calibrate").values():
+        shutil.rmtree(folder / "reference")
     assert select_again(project, project.folder("calibrate"), tmp_path / "after") == before
+
+
+def test_the_record_of_the_selection_names_neither(project: Project) -> None:
+    read = project.stage("select").inputs
+    assert "work/breast_cancer/calibrate/knn/adapters" in read
+    assert not [path for path in read if "/test" in path or "reference" in path or path.endswith("/calibrate")]
 
 
 def test_what_ships_does_not_depend_on_test_rows(finished: Checkout) -> None:
@@ -121,5 +130,5 @@ def test_a_missing_input_is_named(project: Project) -> None:
 
     shutil.rmtree(project.folder("train"))
     shutil.rmtree(project.folder("select"))
-    with pytest.raises(StageError, match="stage select needs work/breast_cancer/train, which is missing"):
+    with pytest.raises(StageError, match="stage select@breast_cancer needs work/breast_cancer/train/knn, which is"):
         run_verb(project, "select")

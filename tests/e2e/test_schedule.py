@@ -14,7 +14,7 @@ from assay.eventlog import EventLog
 from assay.interruption import GRACE_SECONDS
 
 LONG = QUICK.replace(
-    "detectors:\n", "detectors:\n  - autoencoder: {epochs: 1000000, members: 2, learning_rate: 0.000001}\n"
+    "detectors:\n", "detectors:\n  autoencoder: {epochs: 1000000, members: 2, learning_rate: 0.000001}\n"
 )
 OFTEN = {"PREFECT_RUNNER_POLL_FREQUENCY": "2"}
 

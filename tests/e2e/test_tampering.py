@@ -77,8 +77,8 @@ def test_ingest_does_not_bless_a_changed_neighbour(finished: Checkout) -> None:
         "work/breast_cancer/split/test/features.npy",
         "work/breast_cancer/contaminate/level-0.1/rows.csv",
         "work/breast_cancer/validate/summary.json",
-        "work/breast_cancer/train/level-0/knn.safetensors",
-        "work/breast_cancer/calibrate/reference/level-0/knn+none.safetensors",
+        "work/breast_cancer/train/knn/level-0/knn.safetensors",
+        "work/breast_cancer/calibrate/knn/reference/level-0/knn+none.safetensors",
         "work/breast_cancer/select/selection.json",
         "work/breast_cancer/evaluate/evaluation.json",
     ],
@@ -95,7 +95,7 @@ def test_a_removed_and_an_added_stage_output_are_named(finished: Checkout) -> No
     folder = finished.root / "work" / "breast_cancer" / "split"
     (folder / "test" / "rows.csv").unlink()
     assert "test/rows.csv is missing" in finished.assay("run", code=5).stderr
-    finished.call("dvc", "checkout", "--force", "split")
+    finished.call("dvc", "checkout", "--force", "split@breast_cancer")
     (folder / "extra.txt").write_text("x")
     assert "extra.txt is not on record" in finished.assay("run", code=5).stderr
 
@@ -125,4 +125,4 @@ def test_changed_settings_are_no_tampering(finished: Checkout, prefect_api: str)
     params.write_text(params.read_text().replace("eps: 0.05", "eps: 0.1"))
     told = finished.assay("run", PREFECT_API_URL=prefect_api)
     fresh = [line.split()[0] for line in told.stderr.splitlines() if line.endswith("fresh")]
-    assert fresh == ["split", "contaminate", "validate", "train", "calibrate"]
+    assert fresh == ["split", "contaminate", "validate", *["train"] * 3, *["calibrate"] * 3]

@@ -92,7 +92,7 @@ def test_no_valid_candidate_ships_nothing(checkout: Checkout, prefect_api: str) 
     assert "isolation_forest" in done.stdout
     assert not (checkout.root / "work/scorers/breast_cancer").exists()
     assert not (checkout.root / ".bentoml/models").exists()
-    assert checkout.call("dvc", "status", "-q", "evaluate").returncode == 0
+    assert checkout.call("dvc", "status", "-q", "evaluate@breast_cancer").returncode == 0
 
 
 def test_only_anomalies_labelled_says_that_normals_are_presumed(checkout: Checkout, prefect_api: str) -> None:
@@ -155,9 +155,11 @@ def test_time_ordered_data_are_split_by_time(checkout: Checkout, prefect_api: st
         ("eps: 0.05", "eps: 2", "eps is 2"),
         ("eps: 0.05\n", "", "lacks the setting 'eps'"),
         ("detectors:", "detector:", "'detector'"),
-        ("  - knn\n", "  - knn\n  - knn\n", "'knn' occurs twice"),
-        ("  - knn\n", "  - no_such\n", "no_such"),
-        ("  - knn\n", "  - knn: {neighbours: 3}\n", "neighbours"),
+        ("  knn: {}\n", "", "detectors lacks knn"),
+        ("  knn: {}\n", "  knn: {}\n  no_such: {}\n", "no_such"),
+        ("  knn: {}\n", "  knn: {neighbours: 3}\n", "neighbours"),
+        ("  knn: {}\n", "  knn: {}\n  lof: {detector: knn}\n", "the name of another one"),
+        ("detectors:\n  knn: {}\n", "detectors: [knn]\nmore:\n", "run `assay migrate`"),
         ("[none, cadet]", "[cadets]", "cadets"),
         ("split: {seed: 0}", "split: {seed: -1}", "split.seed is -1"),
         ("split: {seed: 0}", "split: {}", "lacks the setting 'seed'"),

@@ -24,6 +24,7 @@ from assay.project.versioning import commit
 from assay.scorer.statement import read_statement
 
 BEHIND = ("split", "contaminate", "validate", "train", "calibrate", "select")
+CELLS = {verb: f"{verb}/mcd" for verb in ("train", "calibrate")}
 WHAT = [
     "scorer folder",
     "statement",
@@ -108,7 +109,7 @@ def test_findings_in_json(finished: Checkout) -> None:
     assert (f"{found['scorer']}-{found['statement']}", found["intact"]) == (f"breast_cancer:{sealed(finished)}", True)
     assert [finding["what"] for finding in found["findings"]] == WHAT
     assert all(finding.keys() == {"what", "state", "detail"} for finding in found["findings"])
-    spoil(finished.root / "work/breast_cancer/train/level-0/knn.safetensors")
+    spoil(finished.root / "work/breast_cancer/train/mcd/level-0/mcd.safetensors")
     found = json.loads(finished.assay("audit", "verify", tag, "--json", code=1).stdout)
     assert not found["intact"]
     states = {finding["what"]: finding["state"] for finding in found["findings"]}
@@ -142,7 +143,7 @@ def test_every_file_of_the_scorer_is_checked(finished: Checkout) -> None:
 
 @pytest.mark.parametrize("stage", [*BEHIND, "evaluate"])
 def test_every_output_and_record_behind_the_scorer_is_checked(finished: Checkout, stage: str) -> None:
-    folder = finished.root / "work/breast_cancer" / stage
+    folder = finished.root / "work/breast_cancer" / CELLS.get(stage, stage)
     files = files_of(folder)
     assert folder / "record.json" in files
     assert len(files) > 1
@@ -159,6 +160,21 @@ def test_every_output_and_record_behind_the_scorer_is_checked(finished: Checkout
     assert f"{folder / 'added.txt'} is not on record" in wrong(verify(finished))[f"stage {stage}"]
     (folder / "added.txt").unlink()
     assert verify(finished).intact
+
+
+def test_the_detectors_that_were_not_chosen_are_checked_too(finished: Checkout) -> None:
+    """As inputs of the selection; one that was trained anew since is a later run's."""
+    for name in ("train/knn/level-0/knn.safetensors", "calibrate/knn/adapters/level-0.1/knn+cadet.json"):
+        path = finished.root / WORK / name
+        before = spoil(path)
+        assert f"{WORK}/{name} was changed" in wrong(verify(finished))["stage select"]
+        path.write_bytes(before)
+    params = finished.root / "params.yaml"
+    params.write_text(params.read_text().replace("knn: {}", "knn: {n_neighbors: 3}"))
+    run_verb(Project(finished.root), f"train@{NAME}--knn")
+    states = {finding.what: finding.state for finding in verify(finished).items}
+    assert (states["stage train"], states["stage select"]) == ("ok", "superseded")
+    assert "differs" not in states.values()
 
 
 @pytest.mark.parametrize("name", ["features.npy", "rows.csv", "card.json"])
@@ -221,23 +237,24 @@ KINDS = {
     "card": "data/breast_cancer/card.json",
     "expectation suite": "expectations/breast_cancer.json",
     "quarantine": "quarantine/breast_cancer.csv",
-    "lock": "constraints.txt",
     "counts per role": f"{WORK}/split/split.json",
     "rows of a role": f"{WORK}/split/calibration/rows.csv",
     "features of a role": f"{WORK}/split/train/features.npy",
     "plan": f"{WORK}/contaminate/plan.json",
     "injected rows": f"{WORK}/contaminate/level-0.1/rows.csv",
     "validation": f"{WORK}/validate/summary.json",
-    "weights": f"{WORK}/train/level-0/mcd.safetensors",
-    "weights at a stress level": f"{WORK}/train/level-0.1/knn.safetensors",
-    "adapter": f"{WORK}/calibrate/adapters/level-0/mcd+cadet.json",
-    "calibration scores": f"{WORK}/calibrate/reference/level-0/mcd+cadet.safetensors",
-    "how rows are compared": f"{WORK}/calibrate/calibration.json",
+    "weights": f"{WORK}/train/mcd/level-0/mcd.safetensors",
+    "weights at a stress level": f"{WORK}/train/mcd/level-0.1/mcd.safetensors",
+    "weights of another detector": f"{WORK}/train/knn/level-0.1/knn.safetensors",
+    "adapter": f"{WORK}/calibrate/mcd/adapters/level-0/mcd+cadet.json",
+    "adapter of another detector": f"{WORK}/calibrate/knn/adapters/level-0/knn+cadet.json",
+    "calibration scores": f"{WORK}/calibrate/mcd/reference/level-0/mcd+cadet.safetensors",
+    "how rows are compared": f"{WORK}/calibrate/mcd/calibration.json",
     "selection": f"{WORK}/select/selection.json",
     "metrics": f"{WORK}/evaluate/evaluation.json",
     "diagnostics": f"{WORK}/evaluate/diagnostics/mcd+cadet.json",
     "test p-values": f"{WORK}/evaluate/p_values/level-0.safetensors",
-    **{f"record of {stage}": f"{WORK}/{stage}/record.json" for stage in (*BEHIND, "evaluate")},
+    **{f"record of {stage}": f"{WORK}/{CELLS.get(stage, stage)}/record.json" for stage in (*BEHIND, "evaluate")},
     "record of package": "work/scorers/breast_cancer/record.json",
     "head of the scorer": "work/scorers/breast_cancer/VERSION/scorer.json",
     "shipped weights": "work/scorers/breast_cancer/VERSION/detector.safetensors",
@@ -340,15 +357,17 @@ def test_labels_and_target_rows_that_were_filled_in_are_no_tampering(finished: C
 
 
 def test_code_that_went_on_is_no_tampering_while_the_recorded_one_is_kept(finished: Checkout) -> None:
-    path = finished.root / "src/assay/project/stages.py"
+    path = finished.root / "src/assay/detectors/base.py"
     path.write_text(path.read_text() + "# more\n")
+    assert {finding.what: finding for finding in verify(finished).items}["code"].state == "ok"
+    path.write_text(path.read_text() + "MORE = 1\n")
     found = {finding.what: finding for finding in verify(finished).items}
     assert found["code"].state == "superseded"
-    assert "src/assay/project/stages.py" in found["code"].detail
+    assert "assay.detectors.base: changed since" in found["code"].detail
     (
         finished.root / ".bentoml/bentos/assay-breast_cancer" / sealed(finished) / path.relative_to(finished.root)
     ).unlink()
-    assert "src/assay/project/stages.py" in wrong(verify(finished))["code"]
+    assert "assay.detectors.base: changed since, and neither" in wrong(verify(finished))["code"]
 
 
 def test_data_of_another_dataset_do_not_matter(finished: Checkout) -> None:
@@ -416,7 +435,7 @@ def test_a_later_run_that_was_pulled_is_a_later_run(finished: Checkout) -> None:
     before = log.path.read_bytes()
     run_verb(Project(finished.root), "select")
     log.path.write_bytes(before)
-    commit(finished.root, ["select"])
+    commit(finished.root, [f"select@{NAME}"])
     found = {finding.what: finding for finding in verify(finished).items}
     assert found["stage select"].state == "superseded"
     assert "now holds a later run's outputs" in found["stage select"].detail

@@ -33,14 +33,16 @@ NAME = "plant"
 COLUMNS = ("a", "b", "c")
 PARAMS: dict[str, Any] = {
     "dataset": NAME,
+    "datasets": [NAME],
     "eps": 0.1,
     "split": {"seed": 0},
     "contaminate": {"levels": [0], "source": "auto", "labelled": 0, "seed": 1},
     "train": {"seed": 0, "device": "cpu"},
     "calibrate": {"within": "all", "ties": "counted", "seed": 2},
-    "detectors": [{"isolation_forest": {"n_estimators": 20}}, "knn", "mcd"],
+    "detectors": {"isolation_forest": {"n_estimators": 20}, "knn": {}, "mcd": {}},
     "adapters": ["none"],
     "select": {"seed": 0},
+    "run": {"cells_at_once": 1},
 }
 
 
@@ -79,8 +81,9 @@ def settings(project: Project, **changes: Any) -> Project:
 
 
 def run(project: Project, upto: str = "package") -> None:
-    for stage in list(STAGES)[: list(STAGES).index(upto) + 1]:
-        run_verb(project, stage)
+    for verb in list(STAGES)[: list(STAGES).index(upto) + 1]:
+        for stage in project.stages_of(verb):
+            run_verb(project, stage.name)
 
 
 def packed(project: Project) -> Scorer:
@@ -155,7 +158,7 @@ def test_without_categories_there_is_nothing_to_compare_within(tmp_path: Path) -
     project = make_project(tmp_path / "project", bare, **within("category"))
     run(project, "train")
     with pytest.raises(ConfigError, match=r"no categories.*--category"):
-        run_verb(project, "calibrate")
+        run(project, "calibrate")
 
 
 def test_groups_are_the_unit_where_roles_were_given_by_group(tmp_path: Path) -> None:
@@ -169,7 +172,7 @@ def test_groups_are_the_unit_where_roles_were_given_by_group(tmp_path: Path) -> 
         scorer.discover(plant(20, 1).features, fdr=0.1)
     project = settings(project, **within("hardness"))
     with pytest.raises(ConfigError, match="by group"):
-        run_verb(project, "calibrate")
+        run(project, "calibrate")
 
 
 def heated(n: int, seed: int, *, heat: float) -> RowSet:
@@ -198,12 +201,12 @@ def test_calibration_is_weighted_towards_target_rows(tmp_path: Path) -> None:
     assert before > 0.18
     assert float(scorer.predict(now.features, 0.1).mean()) < 0.14
     with pytest.raises(ConfigError, match="reweight --clear"):
-        run_verb(settings(project, **within("hardness")), "calibrate")
+        run(settings(project, **within("hardness")), "calibrate")
 
 
 def test_folds_use_training_rows_for_calibration_too(copied: Project) -> None:
-    cross = {"cross": {"detector": {"isolation_forest": {"n_estimators": 20}}, "folds": 5}}
-    project = settings(copied, detectors=[cross, "knn", "mcd", "isolation_forest"], adapters=["none", "cadet"])
+    cross = {"detector": {"cross": {"detector": {"isolation_forest": {"n_estimators": 20}}, "folds": 5}}}
+    project = settings(copied, detectors={**PARAMS["detectors"], "cross": cross}, adapters=["none", "cadet"])
     run(project, "evaluate")
     rows = {
         (row["detector"], row["adapter"]): row
@@ -219,7 +222,7 @@ def test_folds_use_training_rows_for_calibration_too(copied: Project) -> None:
 def test_labelled_anomalies_leave_the_reference(copied: Project) -> None:
     calibration = read_rows(copied.folder("split") / "calibration")
     run(copied, "calibrate")
-    before = read_arrays(copied.folder("calibrate") / "reference/level-0/knn+none.safetensors")["scores"]
+    before = read_arrays(copied.folder("calibrate", "knn") / "reference/level-0/knn+none.safetensors")["scores"]
     answers = pd.read_csv(labels_path(copied.root, NAME), dtype=str)
     picked = calibration.rows.iloc[[3, 5, 8]]
     added = pd.DataFrame(dict.fromkeys(answers.columns, ""), index=range(3)).assign(
@@ -230,10 +233,10 @@ def test_labelled_anomalies_leave_the_reference(copied: Project) -> None:
         score="0",
     )
     added.to_csv(labels_path(copied.root, NAME), index=False, lineterminator="\n")
-    run_verb(Project(copied.root), "calibrate")
-    after = read_arrays(copied.folder("calibrate") / "reference/level-0/knn+none.safetensors")["scores"]
+    run(Project(copied.root), "calibrate")
+    after = read_arrays(copied.folder("calibrate", "knn") / "reference/level-0/knn+none.safetensors")["scores"]
     assert len(after) == len(before) - 2
-    found = read_json(copied.folder("calibrate") / "calibration.json")
+    found = read_json(copied.folder("calibrate", "knn") / "calibration.json")
     assert found["trim"]["removed"] == 2
     assert found["trim"]["labelled"] == 3
 
@@ -251,7 +254,7 @@ def test_ties_may_be_broken_by_the_rows_content(copied: Project) -> None:
 def test_the_data_may_choose_the_adapter(copied: Project) -> None:
     project = settings(copied, adapters=["none", "auto"])
     run(project, "calibrate")
-    folder = project.folder("calibrate") / "adapters/level-0"
+    folder = project.folder("calibrate", "knn") / "adapters/level-0"
     choice = read_json(folder / "knn+auto.choice.json")
     assert choice["chosen"] in ("none", "cadet", "cadet-no-prior", "ares")
     kind = read_json(folder / "knn+auto.json")["kind"]
@@ -362,14 +365,13 @@ def test_that_there_are_no_categories_is_said_before_anything_is_trained(tmp_pat
 
 
 def test_cadet_is_fitted_by_cross_fitting_where_adapt_rows_are_few(tmp_path: Path) -> None:
-    cross = {"cross": {"detector": "knn", "folds": 5}}
-    chosen = {"detectors": [cross, "knn", "mcd", "isolation_forest"], "adapters": ["cadet"], "eps": 0.3}
+    chosen = {"detectors": {**PARAMS["detectors"], "cross": {"folds": 5}}, "adapters": ["cadet"], "eps": 0.3}
     project = make_project(tmp_path / "project", plant(150, 0), **chosen)
     run(project, "calibrate")
     n_adapt, n_train = (len(read_rows(project.folder("split") / role)) for role in ("adapt", "train"))
     assert n_adapt < 20 < n_train
-    folder = project.folder("calibrate") / "adapters/level-0"
-    plain, folded = (read_json(folder / f"{name}+cadet.json")["config"] for name in ("knn", "cross"))
+    folders = {name: project.folder("calibrate", name) / "adapters/level-0" for name in ("knn", "cross")}
+    plain, folded = (read_json(folder / f"{name}+cadet.json")["config"] for name, folder in folders.items())
     assert f"{n_adapt} rows" in plain["fallback"]
     assert folded["fallback"] == ""
-    assert len(read_arrays(folder / "cross+cadet.safetensors")["knots"]) > 1
+    assert len(read_arrays(folders["cross"] / "cross+cadet.safetensors")["knots"]) > 1

@@ -121,8 +121,13 @@ def test_anywhere_inside_a_project(checkout: Checkout) -> None:
     ("arguments", "code", "words"),
     [
         (("stage", "no-such-stage"), 2, "there is no stage 'no-such-stage'; there are split, contaminate, validate"),
-        (("stage", "split"), 1, "stage split needs data/breast_cancer, which is missing"),
-        (("stage", "package"), 1, "stage package needs data/breast_cancer, which is missing"),
+        (("stage", "train@breast_cancer--lof"), 2, "there is no stage 'train@breast_cancer--lof'; there are split@"),
+        (("stage", "split"), 1, "stage split@breast_cancer needs data/breast_cancer, which is missing"),
+        (
+            ("stage", "package@breast_cancer"),
+            1,
+            "stage package@breast_cancer needs data/breast_cancer, which is",
+        ),
         (("ingest", "nowhere.csv", "--name", "x"), 2, "'nowhere.csv' is neither a file nor a known dataset"),
         (("ingest", "params.yaml", "--name", "x"), 2, "params.yaml is neither .csv nor .parquet"),
         (("ingest", "params.yaml"), 2, "give the dataset of params.yaml a name"),
@@ -167,9 +172,16 @@ def test_a_wrong_command_line_shows_the_usage(tmp_path: Path, arguments: tuple[s
 
 
 def test_a_fresh_stage_says_so(finished: Checkout) -> None:
-    done = call(finished, "stage", "calibrate")
-    assert done.stderr.split() == ["calibrate", "fresh"]
+    done = call(finished, "stage", "select")
+    assert done.stderr.split() == ["select", "fresh"]
     assert done.stdout == ""
+    done = call(finished, "stage", "calibrate@breast_cancer--mcd")
+    assert done.stderr.split() == ["calibrate", "mcd", "fresh"]
+
+
+def test_a_verb_means_all_its_stages(finished: Checkout) -> None:
+    done = call(finished, "stage", "calibrate")
+    assert [line.split()[1] for line in done.stderr.splitlines()] == ["knn", "isolation_forest", "mcd"]
 
 
 def test_no_scorers_yet(checkout: Checkout) -> None:

@@ -23,14 +23,15 @@ from assay.data.modalities.tabular import TABULAR
 from assay.data.quarantine import ensure_quarantine
 from assay.data.target import ensure_target
 from assay.errors import NoValidCandidateError, TrainingError
-from assay.hashing import RECORD
+from assay.hashing import RECORD, hash_tree
 from assay.names import Choice
 from assay.parts import read_json, write_json
-from assay.pipeline.candidates import Candidates
+from assay.pipeline.candidates import Candidates, read_failures
 from assay.pipeline.made import Made
-from assay.project.freshness import run_verb
+from assay.pipeline.progress import StageProgress, silent
+from assay.project.freshness import require_record, run_verb
 from assay.project.layout import Project
-from assay.project.stages import STAGES
+from assay.project.stages import folders_of
 from assay.runs.report import candidates_table, leaderboard
 from assay.scorer.scorer import load_scorer
 
@@ -41,14 +42,16 @@ CLEAN, SPOILT = "level-0", "level-0.1"
 MCD, KNN, NONE = Choice("mcd", "mcd"), Choice("knn", "knn"), Choice("none", "none")
 PARAMS: dict[str, Any] = {
     "dataset": NAME,
+    "datasets": [NAME],
     "eps": 0.1,
     "split": {"seed": 0},
     "contaminate": {"levels": [0, 0.1], "source": "auto", "labelled": 0, "seed": 1},
     "train": {"seed": 0, "device": "cpu"},
     "calibrate": {"within": "all", "ties": "counted", "seed": 2},
-    "detectors": [{"isolation_forest": {"n_estimators": 20}}, "knn", "mcd"],
+    "detectors": {"isolation_forest": {"n_estimators": 20}, "knn": {}, "mcd": {}},
     "adapters": ["none", "cadet"],
     "select": {"seed": 0},
+    "run": {"cells_at_once": 1},
 }
 
 
@@ -77,20 +80,24 @@ def make_project(root: Path) -> Project:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project = make_project(tmp_path_factory.mktemp("failed") / "project")
-    for stage in STAGES:
+    for stage in project.stages:
         run_verb(project, stage)
     return project
 
 
 def test_it_is_left_out_at_that_level_alone(finished: Project) -> None:
-    failures = read_json(finished.folder("train") / "failures.json")
+    failures = read_failures(folders_of(finished, "train"))
     assert list(failures) == ["mcd"]
     assert list(failures["mcd"]) == [SPOILT]
     assert "263 columns vary" in failures["mcd"][SPOILT]
-    for stage, parts in (("train", "mcd.json"), ("calibrate/adapters", "mcd+*"), ("calibrate/reference", "mcd+*")):
-        folder = finished.root / "work" / NAME / stage
-        assert list((folder / CLEAN).glob(parts)), stage
-        assert not list((folder / SPOILT).glob(parts)), stage
+    for stage, part, files in (
+        ("train", "", "mcd.json"),
+        ("calibrate", "adapters", "mcd+*"),
+        ("calibrate", "reference", "mcd+*"),
+    ):
+        folder = finished.folder(stage, "mcd") / part
+        assert list((folder / CLEAN).glob(files)), stage
+        assert not list((folder / SPOILT).glob(files)), stage
     tested = read_json(finished.folder("evaluate") / "evaluation.json")["candidates"]
     assert {row["level"] for row in tested if row["detector"] == "mcd"} == {CLEAN}
     assert {row["level"] for row in tested if row["detector"] == "knn"} == {CLEAN, SPOILT}
@@ -106,7 +113,7 @@ def test_selection_counts_no_power_at_that_level(finished: Project) -> None:
     assert row["power"] == pytest.approx(clean["power"] / 2)
     assert row["fpr"] == clean["fpr"]
     assert not row["tied"]
-    assert selection["untrained"] == read_json(finished.folder("train") / "failures.json")
+    assert selection["untrained"] == read_failures(folders_of(finished, "train"))
 
 
 def test_the_table_says_where_and_why(finished: Project) -> None:
@@ -121,12 +128,12 @@ def test_the_table_says_where_and_why(finished: Project) -> None:
 
 
 def test_it_ships_where_it_is_the_best_at_the_level_that_ships(finished: Project, tmp_path: Path) -> None:
-    trained, calibrated = finished.folder("train"), finished.folder("calibrate")
+    trained, calibrated = folders_of(finished, "train"), folders_of(finished, "calibrate")
     chosen = pipeline.select(
         tmp_path / "select",
         selection=finished.folder("split") / "selection",
         trained=trained,
-        adapters=calibrated / "adapters",
+        adapters=adapters_of(finished),
         candidates=Candidates((MCD,), (NONE,)),
         eps=0.1,
         seed=0,
@@ -139,7 +146,7 @@ def test_it_ships_where_it_is_the_best_at_the_level_that_ships(finished: Project
         data=finished.data,
         split=roles / "split.json",
         rows={role: roles / role for role in ("train", "adapt", "calibration")},
-        records={stage: finished.folder(stage) / RECORD for stage, entry in STAGES.items() if entry.behind},
+        records={stage: finished.folder(stage) / RECORD for stage in ("split", "contaminate", "validate", "select")},
         trained=trained,
         calibrated=calibrated,
         selected=tmp_path / "select",
@@ -150,22 +157,29 @@ def test_it_ships_where_it_is_the_best_at_the_level_that_ships(finished: Project
     assert scorer.statement.candidate == {"detector": "mcd", "adapter": "none", "level": CLEAN}
 
 
-def train(project: Project, contaminated: Path, out: Path, *detectors: Choice) -> Made[Any]:
+def adapters_of(project: Project) -> dict[str, Path]:
+    return {label: folder / "adapters" for label, folder in folders_of(project, "calibrate").items()}
+
+
+def train(
+    project: Project, contaminated: Path, out: Path, detector: Choice, progress: StageProgress = silent
+) -> Made[Any]:
     return pipeline.train(
         out,
         card=project.data,
         train=project.folder("split") / "train",
         contaminated=contaminated,
-        checkpoints=out / "checkpoints",
-        detectors=detectors,
+        checkpoints=out.parent / f"checkpoints of {out.name}",
+        detector=detector,
         seed=0,
         device="cpu",
+        progress=progress,
     )
 
 
 def test_training_goes_on_where_all_fail_at_a_level_that_does_not_ship(finished: Project, tmp_path: Path) -> None:
     made = train(finished, finished.folder("contaminate"), tmp_path / "train", MCD)
-    assert list(made.result) == ["mcd"]
+    assert list(made.result) == [SPOILT]
     assert list(made.details["fit_seconds"]["mcd"]) == [CLEAN]
 
 
@@ -173,22 +187,40 @@ def test_what_cannot_be_trained_at_the_level_that_ships_is_no_candidate(finished
     """With the spoilt level alone, which then is the lowest one."""
     contaminated = Path(shutil.copytree(finished.folder("contaminate"), tmp_path / "contaminate"))
     shutil.rmtree(contaminated / CLEAN)
+    trained = {choice.label: tmp_path / choice.label for choice in (MCD, KNN)}
+    assert list(train(finished, contaminated, trained["mcd"], MCD).result) == [SPOILT]
+    assert train(finished, contaminated, trained["knn"], KNN).result == {}
+    both = {"selection": finished.folder("split") / "selection", "trained": trained, "adapters": adapters_of(finished)}
     with pytest.raises(TrainingError, match="no detector could be trained: 263 columns vary"):
-        train(finished, contaminated, tmp_path / "alone", MCD)
-    made = train(finished, contaminated, tmp_path / "train", MCD, KNN)
-    assert list(made.result) == ["mcd"]
-    assert list(made.details["fit_seconds"]) == ["knn"]
-    selection = pipeline.select(
-        tmp_path / "select",
-        selection=finished.folder("split") / "selection",
-        trained=tmp_path / "train",
-        adapters=finished.folder("calibrate") / "adapters",
-        candidates=Candidates((MCD, KNN), (NONE,)),
-        eps=0.1,
-        seed=0,
-    ).result
+        pipeline.select(
+            tmp_path / "none",
+            **{**both, "trained": {"mcd": trained["mcd"]}},
+            candidates=Candidates((MCD,), (NONE,)),
+            eps=0.1,
+            seed=0,
+        )
+    candidates = Candidates((MCD, KNN), (NONE,))
+    selection = pipeline.select(tmp_path / "select", **both, candidates=candidates, eps=0.1, seed=0).result
     assert [row.detector for row in selection.candidates] == ["knn"]
     assert list(selection.untrained) == ["mcd"]
+
+
+def test_finished_levels_of_an_interrupted_training_are_kept(finished: Project, tmp_path: Path) -> None:
+    steps: list[str] = []
+
+    def interrupt(step: str, share: float) -> None:
+        steps.append(step)
+        if step.endswith(SPOILT):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(finished, finished.folder("contaminate"), tmp_path / "train", KNN, interrupt)
+    kept = tmp_path / "checkpoints of train"
+    (result,) = kept.rglob("result.json")
+    write_json(result, {"seconds": 77.0})
+    made = train(finished, finished.folder("contaminate"), tmp_path / "train", KNN)
+    assert made.details["fit_seconds"]["knn"][CLEAN] == 77.0
+    assert hash_tree(tmp_path / "train") == require_record(finished.folder("train", "knn")).outputs
 
 
 def test_every_candidate_says_why_where_none_is_valid(finished: Project, tmp_path: Path) -> None:
@@ -196,8 +228,8 @@ def test_every_candidate_says_why_where_none_is_valid(finished: Project, tmp_pat
     pipeline.select(
         tmp_path / "select",
         selection=finished.folder("split") / "selection",
-        trained=finished.folder("train"),
-        adapters=finished.folder("calibrate") / "adapters",
+        trained=folders_of(finished, "train"),
+        adapters=adapters_of(finished),
         candidates=Candidates((MCD, KNN), (NONE,)),
         eps=0.0001,
         seed=0,
@@ -209,8 +241,8 @@ def test_every_candidate_says_why_where_none_is_valid(finished: Project, tmp_pat
             split=finished.folder("split") / "split.json",
             rows={},
             records={},
-            trained=finished.folder("train"),
-            calibrated=finished.folder("calibrate"),
+            trained=folders_of(finished, "train"),
+            calibrated=folders_of(finished, "calibrate"),
             selected=tmp_path / "select",
             eps=0.0001,
         )

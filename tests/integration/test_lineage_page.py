@@ -96,8 +96,8 @@ def test_every_link_of_the_chain_is_told(finished: Checkout, shown: Shown) -> No
     assert nodes["train"]["reads"]["split"] == ["train"]
     assert nodes["select"]["reads"] == {
         "split": ["selection"],
-        "train": nodes["select"]["reads"]["train"],
-        "calibrate": ["adapters"],
+        "train": ["isolation_forest", "knn", "mcd"],
+        "calibrate": ["isolation_forest", "knn", "mcd"],
     }
 
 

@@ -25,20 +25,21 @@ from assay.errors import DataError, ScorerError, ValidationFailedError
 from assay.parts import Part, read_json, write_json
 from assay.project.freshness import run_verb
 from assay.project.layout import Project
-from assay.project.stages import STAGES
 from assay.scorer.scorer import load_scorer
 
 ROOT = Path(__file__).parents[2]
 PARAMS: dict[str, Any] = {
     "dataset": "visits",
+    "datasets": ["visits"],
     "eps": 0.1,
     "split": {"seed": 0},
     "contaminate": {"levels": [0, 0.1], "source": "auto", "labelled": 0, "seed": 1},
     "train": {"seed": 0, "device": "cpu"},
     "calibrate": {"within": "all", "ties": "counted", "seed": 2},
-    "detectors": ["knn", {"isolation_forest": {"n_estimators": 20}}, {"cross": {"detector": "knn", "folds": 3}}],
+    "detectors": {"knn": {}, "isolation_forest": {"n_estimators": 20}, "mcd": {}, "cross": {"folds": 3}},
     "adapters": ["none", "auto"],
     "select": {"seed": 0},
+    "run": {"cells_at_once": 1},
 }
 
 
@@ -116,7 +117,7 @@ def make_project(root: Path, dataset: Dataset) -> Project:
 
 
 def test_every_verb_takes_it(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    for stage in STAGES:
+    for stage in project.stages:
         run_verb(project, stage)
     assert read_json(project.folder("split") / "split.json")["evidence"] == "probes"
     for made in ("split/selection/probes", "split/test/probes", "contaminate/level-0.1"):

@@ -20,6 +20,13 @@ from assay.project.stages import STAGES
 from assay.runs import run as runs
 
 LOG = ".assay/openlineage.jsonl"
+# By the job's name, the stage's in DVC.
+JOBS = {verb: f"{verb}@breast_cancer" for verb, entry in STAGES.items() if not entry.cells} | {
+    f"{verb}.{label}": f"{verb}@breast_cancer--{label}"
+    for verb, entry in STAGES.items()
+    if entry.cells
+    for label in ("knn", "isolation_forest", "mcd")
+}
 
 
 def events_of(root: Path, since: int = 0) -> list[dict[str, Any]]:
@@ -65,7 +72,9 @@ def backend() -> Iterator[tuple[str, list[tuple[str, dict[str, Any]]]]]:
 
 def test_dvc_repro_tells_of_every_stage_once_and_of_no_run(finished_once: Checkout) -> None:
     events = events_of(finished_once.root)
-    assert [short(event) for event in events] == [(stage, state) for stage in STAGES for state in ("START", "COMPLETE")]
+    jobs = [short(event) for event in events]
+    assert sorted(jobs) == sorted((job, state) for job in JOBS for state in ("START", "COMPLETE"))
+    assert [state for _, state in jobs] == ["START", "COMPLETE"] * len(JOBS)
     assert not any("parent" in event["run"]["facets"] for event in events)
     for start, end in zip(events[::2], events[1::2], strict=True):
         assert start["run"]["runId"] == end["run"]["runId"]
@@ -84,10 +93,10 @@ def test_what_a_stage_reads_is_what_another_wrote_in_the_same_version(
     root = finished_once.root
     written = {
         name: dataset["facets"]["version"]["datasetVersion"]
-        for stage in STAGES
+        for stage in JOBS
         for name, dataset in named(told[stage, "COMPLETE"], "outputs", root).items()
     }
-    for stage in STAGES:
+    for stage in JOBS:
         for name, dataset in named(told[stage, "START"], "inputs", root).items():
             assert dataset["namespace"] == "file"
             version = dataset["facets"]["version"]["datasetVersion"]
@@ -102,9 +111,9 @@ def test_versions_are_those_of_dvc(finished_once: Checkout, told: dict[tuple[str
 
     lock = yaml.safe_load((finished_once.root / "dvc.lock").read_text())["stages"]
     compared = 0
-    for stage in STAGES:
+    for stage, job in JOBS.items():
         inputs = named(told[stage, "COMPLETE"], "inputs", finished_once.root)
-        for dependency in lock[stage]["deps"]:
+        for dependency in lock[job]["deps"]:
             if dependency["path"] in inputs:
                 facet = inputs[dependency["path"]]["facets"]["version"]
                 assert facet["datasetVersion"] == dependency["md5"], dependency["path"]
@@ -115,7 +124,7 @@ def test_versions_are_those_of_dvc(finished_once: Checkout, told: dict[tuple[str
 def test_no_stage_tells_of_rows_that_it_may_not_read(
     finished_once: Checkout, told: dict[tuple[str, str], dict[str, Any]]
 ) -> None:
-    for stage in ("train", "calibrate", "select"):
+    for stage in ("train.knn", "calibrate.knn", "select"):
         inputs = named(told[stage, "COMPLETE"], "inputs", finished_once.root)
         assert not any("split/test" in name for name in inputs)
     assert not any("calibration" in name for name in named(told["select", "START"], "inputs", finished_once.root))
@@ -126,7 +135,7 @@ def test_training_tells_how_contaminated_each_level_is(
 ) -> None:
     root = finished_once.root
     plan = json.loads((root / "work/breast_cancer/contaminate/plan.json").read_text())
-    for event, side in ((told["contaminate", "COMPLETE"], "outputs"), (told["train", "START"], "inputs")):
+    for event, side in ((told["contaminate", "COMPLETE"], "outputs"), (told["train.knn", "START"], "inputs")):
         datasets = named(event, side, root)
         for level in plan["levels"]:
             facet = datasets[f"work/breast_cancer/contaminate/level-{level['rho']:g}"]["facets"]["assay_contamination"]
@@ -142,7 +151,7 @@ def test_rows_are_told_with_schema_and_metrics(
     import numpy as np
 
     root, name = finished_once.root, "work/breast_cancer/split/train"
-    dataset = named(told["train", "START"], "inputs", root)[name]
+    dataset = named(told["train.mcd", "START"], "inputs", root)[name]
     features = np.load(root / name / "features.npy").astype(np.float64)
     columns = json.loads((root / "data/breast_cancer/card.json").read_text())["columns"]
     metrics = dataset["inputFacets"]["dataQualityMetrics"]

@@ -25,7 +25,10 @@ from assay.release.champion import clean_statement
 from assay.scorer.scorer import load_scorer
 from assay.scorer.statement import Statement, copy_scorer, read_statement, statement_ids
 
-QUICK: dict[str, Any] = {"detectors": ["mcd"], "adapters": ["cadet"]}
+QUICK: dict[str, Any] = {
+    "detectors": {"isolation_forest": {"n_estimators": 3}, "knn": {}, "mcd": {}},
+    "adapters": ["cadet"],
+}
 
 
 @pytest.fixture(autouse=True)

@@ -71,7 +71,7 @@ def test_an_old_scorer_is_asked_from_the_cache_of_dvc(moved_on: tuple[Checkout, 
 def test_a_detector_of_the_last_run_is_asked_by_its_label(finished: Checkout) -> None:
     found = find_suspects(Project(finished.root), "knn")
     assert (found.detector, found.measure, found.eps) == ("knn", SCORES, 0.05)
-    path = finished.root / f"work/{NAME}/train/level-0/knn.safetensors"
+    path = finished.root / f"work/{NAME}/train/knn/level-0/knn.safetensors"
     path.unlink()
     with pytest.raises(TamperedError, match=r"knn\.safetensors is missing"):
         find_suspects(Project(finished.root), "knn")
@@ -80,7 +80,7 @@ def test_a_detector_of_the_last_run_is_asked_by_its_label(finished: Checkout) ->
 def test_a_detector_that_tells_is_taken_at_its_word(finished: Checkout) -> None:
     from assay.audit import suspects
 
-    train = finished.root / f"work/{NAME}/train"
+    train = finished.root / f"work/{NAME}/train/mcd"
     rows = pd.read_csv(finished.root / f"work/{NAME}/split/train/rows.csv", dtype=str)
     told = rows[["row_id", "fingerprint"]].assign(injected=0, suspicion=range(len(rows)), suspect=0)
     told.loc[[3, 5], "suspect"] = 1
@@ -88,7 +88,8 @@ def test_a_detector_that_tells_is_taken_at_its_word(finished: Checkout) -> None:
     work = Path(shutil.copytree(train, finished.root / "told"))
     for level in ("level-0", "level-0.1"):
         told.iloc[::-1].to_csv(work / level / "mcd.suspects.csv", index=False)
-    folders = {stage: finished.root / f"work/{NAME}/{stage}" for stage in ("split", "contaminate", "calibrate")}
+    folders = {stage: finished.root / f"work/{NAME}/{stage}" for stage in ("split", "contaminate", "calibrate/mcd")}
+    folders["calibrate"] = folders.pop("calibrate/mcd")
     found = suspects.collect("mcd", "mcd", "none", 0.05, {**folders, "train": work})
     assert found.measure == OWN
     picked = found.rows[(found.rows["level"] == 0) & (found.rows["suspect"] == 1)]
@@ -115,10 +116,10 @@ def test_what_is_neither_scorer_nor_detector_is_told_on_one_line(finished: Check
     assert "file/s.csv cannot be written" in done.stderr
 
 
-CROSS = {"cross": {"detector": {"isolation_forest": {"n_estimators": 10}}, "folds": 3}}
+CROSS = {"detector": {"cross": {"detector": {"isolation_forest": {"n_estimators": 10}}, "folds": 3}}}
 TRAINED: dict[str, Any] = {
     "contaminate": {"levels": [0, 0.01], "source": "auto", "labelled": 0, "seed": 1},
-    "detectors": ["knn", {"isolation_forest": {"n_estimators": 10}}, "mcd", CROSS],
+    "detectors": {"knn": {}, "isolation_forest": {"n_estimators": 10}, "mcd": {}, "cross": CROSS},
 }
 
 
@@ -179,7 +180,7 @@ def test_a_detector_of_folds_is_asked_too(trained: Path) -> None:
 
 def test_a_row_without_calibration_rows_of_its_category_is_no_suspect(tmp_path: Path) -> None:
     by_category = {"calibrate": {"within": "category", "ties": "counted", "seed": 2}}
-    project = make_project(tmp_path / "project", with_rare_machines(1500), detectors=["knn"], **by_category)
+    project = make_project(tmp_path / "project", with_rare_machines(1500), **by_category)
     run(project, "calibrate")
     rows = find_suspects(project, "knn").rows
     category = read_rows(project.folder("split") / "train").rows["category"]

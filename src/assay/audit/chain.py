@@ -101,7 +101,7 @@ class Chain:
 
     @property
     def code(self) -> dict[str, str]:
-        """Code behind the scorer as `assay.project.installed.hash_code` names it; "" where records disagree."""
+        """Code behind the scorer as `assay.project.modules.code_of` names it; "" where records disagree."""
         hashes: dict[str, str] = {}
         for record in self.behind.values():
             for path, digest in record.code.items():
@@ -129,8 +129,9 @@ class Chain:
         return {path: digest for path, digest in sorted(inputs.items()) if not path.startswith("work/")}
 
     def work(self, stage: str) -> Path:
-        """Folder of the newest run's outputs of a stage."""
-        return work_folder(self.project, self.name, stage)
+        """Folder of the newest run's outputs of a stage; of a cell, that of the scorer's detector."""
+        record = self.records.get(stage)
+        return work_folder(self.project, self.name, stage, None if record is None else record.detector)
 
     def archived(self, stage: str) -> Listing | None:
         """Return the listing of a stage's folder in DVC's cache, None where the cache does not hold it."""
@@ -227,9 +228,11 @@ def before_entries(path: str, digest: str) -> bytes | None:
     return content if content is not None and hash_bytes(content) == digest else None
 
 
-def work_folder(project: Project, name: str, stage: str) -> Path:
-    """Return the folder of the newest run's outputs of a dataset's stage."""
-    return project.root / "work" / ("scorers" if stage == "package" else name) / (name if stage == "package" else stage)
+def work_folder(project: Project, name: str, stage: str, detector: str | None = None) -> Path:
+    """Return the folder of the newest run's outputs of a dataset's stage, or of one of its cells."""
+    if stage == "package":
+        return project.root / "work" / "scorers" / name
+    return project.root / "work" / name / stage / (detector or "")
 
 
 def read_chain(project: Project, tag: str) -> Chain:
@@ -321,6 +324,11 @@ def _reads_from(chain: Chain, record: Record) -> bool:
     for path, digest in record.inputs.items():
         top, _, stage_path = path.partition(f"/{chain.name}/")
         stage, _, name = stage_path.partition("/")
+        detector = chain.records[stage].detector if stage in chain.records else None
+        if detector is not None:
+            label, _, name = name.partition("/")
+            if label != detector:
+                continue
         if top == "work" and stage in chain.records:
             content = chain.contents[stage]
             compared.append(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from assay.audit.chain import Chain
-from assay.hashing import RECORD, hash_bytes, hash_json
-from assay.project.installed import LOCK, SOURCE, is_installed, read_lock
+from assay.hashing import RECORD, Record, hash_bytes, hash_json
+from assay.names import cell_name
+from assay.project.installed import LOCK, SOURCE, read_lock, recorded_digest, recorded_files
+from assay.project.modules import VERSIONS
 from assay.project.versioning import git, has_git
 
 MOST = 500
@@ -89,11 +91,23 @@ def logged_commit(chain: Chain) -> str | None:
 
 def differences_at(chain: Chain, commit: str) -> tuple[str, ...]:
     """Return the files of a commit that differ from those that a scorer was made from."""
-    project_code = {path: digest for path, digest in chain.code.items() if not is_installed(path)}
-    root, hashes = chain.project.root, {**project_code, **chain.settings}
-    paths = ["params.yaml", "data.dvc", "dvc.lock", LOCK, *hashes]
+    code = {} if chain.made_by else {n: d for n, d in chain.code.items() if not n.startswith(VERSIONS)}
+    root, files = chain.project.root, {name: recorded_files(name) for name in code}
+    paths = [
+        "params.yaml",
+        "data.dvc",
+        "dvc.lock",
+        LOCK,
+        *chain.settings,
+        *(path for held in files.values() for path in held),
+    ]
     content = dict(zip(paths, _files(root, [(commit, path) for path in paths]), strict=True))
-    differing = [path for path, digest in hashes.items() if hash_bytes(content[path] or b"") != digest]
+    differing = [path for path, digest in chain.settings.items() if hash_bytes(content[path] or b"") != digest]
+    differing += [
+        name
+        for name, held in files.items()
+        if not any(recorded_digest(name, content[path] or b"") == code[name] for path in held)
+    ]
     if chain.made_by and not _same_installation(chain, content[LOCK]):
         differing.insert(0, LOCK)
     if not _same_params(chain, content["params.yaml"]):
@@ -103,12 +117,17 @@ def differences_at(chain: Chain, commit: str) -> tuple[str, ...]:
     return tuple(differing)
 
 
-def commit_with(root: Path, path: str, digest: str) -> str | None:
-    """Return the newest commit in which the file `path` has that SHA-256, None where no commit has it."""
+def commit_with(root: Path, path: str, digest: str, *, recorded: str = "") -> str | None:
+    """Return the newest commit in which the file `path` has that SHA-256, None where no commit has it.
+
+    For code, `recorded` is its name in records, and the digest is compared as there.
+    """
     commits = _commits(root, path)
     contents = _files(root, [(commit, path) for commit in commits])
     matching = (
-        commit for commit, content in zip(commits, contents, strict=True) if hash_bytes(content or b"") == digest
+        commit
+        for commit, content in zip(commits, contents, strict=True)
+        if recorded_digest(recorded or path, content or b"") == digest
     )
     return next(matching, None)
 
@@ -167,8 +186,9 @@ def _names_outputs(chain: Chain, lock: bytes) -> bool:
         return False
     try:
         stages = _yaml(lock)["stages"]
-        params = {stage: stages[stage].get("params", {}).get("params.yaml", {}) for stage in chain.behind}
-        outs = {stage: stages[stage]["outs"][0]["md5"] for stage in chain.behind}
+        names = {stage: locked_name(stages, record) for stage, record in chain.behind.items()}
+        params = {stage: stages[name].get("params", {}).get("params.yaml", {}) for stage, name in names.items()}
+        outs = {stage: stages[name]["outs"][0]["md5"] for stage, name in names.items()}
     except (KeyError, TypeError, IndexError, AttributeError):
         return False
     return all(
@@ -177,9 +197,15 @@ def _names_outputs(chain: Chain, lock: bytes) -> bool:
     )
 
 
+def locked_name(stages: Mapping[str, Any], record: Record) -> str:
+    """Return the name of a record's stage in dvc.lock; in locks of earlier versions that of its verb."""
+    cell = record.dataset if record.detector is None else cell_name(record.dataset, record.detector)
+    return name if (name := f"{record.stage}@{cell}") in stages else record.stage
+
+
 def _same_params(chain: Chain, text: bytes | None) -> bool:
     content = _yaml(text)
-    if not isinstance(content, dict) or content.get("dataset") != chain.name:
+    if not isinstance(content, dict) or chain.name not in (content.get("dataset"), *(content.get("datasets") or ())):
         return False
     for name, recorded in chain.params.items():
         value: Any = content
@@ -192,8 +218,10 @@ def _same_params(chain: Chain, text: bytes | None) -> bool:
 
 def _same_installation(chain: Chain, lock: bytes | None) -> bool:
     """Compare assay.lock with the recorded code of every stage behind the scorer."""
-    stages = read_lock(lock or b"")["stages"]
-    return all(stages.get(stage) == hash_json(record.code) for stage, record in chain.behind.items())
+    content = read_lock(lock or b"")
+    if content["stages"]:
+        return all(content["stages"].get(stage) == hash_json(record.code) for stage, record in chain.behind.items())
+    return bool(chain.code.items() <= content["code"].items())
 
 
 def _same_data(chain: Chain, tracked: bytes | None, lock: bytes | None) -> bool:
@@ -202,7 +230,8 @@ def _same_data(chain: Chain, tracked: bytes | None, lock: bytes | None) -> bool:
         folder = str(_yaml(tracked)["outs"][0]["md5"])
         if folder in chain.archive.folders:
             return chain.archive.version_in(folder, chain.name) == chain.data_version
-        deps = _yaml(lock)["stages"]["split"]["deps"]
+        stages = _yaml(lock)["stages"]
+        deps = stages[locked_name(stages, chain.records["split"])]["deps"]
         return any(dep["path"] == f"data/{chain.name}" and dep["md5"] == chain.data_version for dep in deps)
     except (KeyError, TypeError, IndexError):
         return False

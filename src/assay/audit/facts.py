@@ -98,16 +98,32 @@ def _validate(chain: Chain) -> Facts:
 
 def _train(chain: Chain) -> Facts:
     settings, level = _params(chain, "train", "train") or {}, chain.candidate[2]
-    failures = chain.json("train", "failures.json") or {}
+    failures = _failures(chain)
     fits = event_details(chain, "train").get("fit_seconds", {})
     return {
         "shipped": f"{chain.candidate[0]} at {level}",
-        "detectors": [_choice(entry) for entry in _params(chain, "train", "detectors") or ()],
+        "detectors": _detectors(chain),
         "seed": settings.get("seed"),
         "device": settings.get("device"),
         "not_trained": [f"{name} at {', '.join(levels)}" for name, levels in sorted(failures.items())],
         "fit_seconds": {name: levels[level] for name, levels in fits.items() if level in levels},
     }
+
+
+def _failures(chain: Chain) -> dict[str, list[str]]:
+    """Return the levels at which detectors could not be trained, by label."""
+    failures = chain.json("train", "failures.json") or {}
+    if chain.records["train"].detector is not None:
+        return {chain.candidate[0]: list(failures)} if failures else {}
+    return {label: list(levels) for label, levels in failures.items()}
+
+
+def _detectors(chain: Chain) -> list[str]:
+    """Return the compared detectors as params.yaml had them, with their parameters."""
+    entries = _params(chain, "select", "detectors") or ()
+    if isinstance(entries, dict):
+        return [_choice({label: params}) if params else label for label, params in entries.items()]
+    return [_choice(entry) for entry in entries]
 
 
 def _calibrate(chain: Chain) -> Facts:

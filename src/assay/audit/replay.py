@@ -21,8 +21,9 @@ from assay.errors import AssayError, ScorerError, StageError
 from assay.hashing import hash_file
 from assay.parts import parse_json, read_arrays, write_bytes
 from assay.project.freshness import require_record, run_verb
-from assay.project.installed import VERSIONS, hash_code, is_installed, named, require_own_code
+from assay.project.installed import SOURCE, hash_code, named, require_own_code
 from assay.project.layout import Project
+from assay.project.modules import VERSIONS
 from assay.project.scorers import scorer_folders
 from assay.project.stages import STAGES
 from assay.scorer.folder import read_head
@@ -121,15 +122,15 @@ def replay_scorer(project: Project, tag: str) -> Replayed:
     chain = read_chain(project, tag)
     require_records(chain)
     require_own_code(project)
-    current = hash_code(project.root, {path for stage in chain.behind for path in project.stages[stage].code})
-    other_code = _other_code(chain, current)
+    other_code = _other_code(chain, hash_code(project.root, chain.code))
     if other_code:
         console.say(other_code)
     with tempfile.TemporaryDirectory(prefix="assay-replay-") as folder:
-        replica = _prepare(chain, Path(folder) / "project", current)
+        replica = _prepare(chain, Path(folder) / "project")
         stages = [stage for stage in STAGES if stage in chain.behind or stage == "package" or _compares(chain, stage)]
         for stage in stages:
-            _run(replica, stage)
+            for each in replica.stages_of(stage):
+                _run(replica, each.name)
         compared = [_compare(chain, replica, stage) for stage in stages if stage != "package"]
         compared.append(_compare_scorers(chain, replica, bool(other_code)))
     event = event_of(chain, "stage", stage="train", record=chain.named("train"))
@@ -167,24 +168,25 @@ def _compares(chain: Chain, stage: str) -> bool:
     """Return whether a downstream stage, and those it reads, were recorded with the present code."""
     if stage not in DOWNSTREAM or stage not in chain.records:
         return False
-    project, work = chain.project, f"work/{chain.name}/"
-    current = hash_code(project.root, project.stages[stage].code)
+    work, code = f"work/{chain.name}/", chain.records[stage].code
     read = {path.removeprefix(work).partition("/")[0] for path in chain.records[stage].inputs if path.startswith(work)}
-    return current == chain.records[stage].code and all(_compares(chain, name) for name in read & {*DOWNSTREAM})
+    return hash_code(chain.project.root, code) == code and all(_compares(chain, name) for name in read & {*DOWNSTREAM})
 
 
-def _prepare(chain: Chain, root: Path, code: dict[str, str]) -> Project:
+def _prepare(chain: Chain, root: Path) -> Project:
     """Lay out a project with the recorded inputs and parameters, and the present code."""
     import yaml
 
     project = chain.project
     params = {name: value for name, value in chain.params.items() if "." not in name}
-    text = yaml.safe_dump({**project.raw_params, **params, "dataset": chain.name}, sort_keys=False)
+    names = {"dataset": chain.name, "datasets": [chain.name]}
+    text = yaml.safe_dump({**project.raw_params, **params, **names}, sort_keys=False)
     write_bytes(root / "params.yaml", text.encode())
     shutil.copyfile(project.root / "dvc.yaml", root / "dvc.yaml")
-    for path in code:
-        if not is_installed(path):
-            _copy(project.root / path, root / path)
+    if not chain.made_by:
+        (root / SOURCE / "assay").mkdir(
+            parents=True
+        )  # so that its records are like those of a project with its own code
     for path in chain.data:
         source = chain.find_data(path)
         if source is None:
@@ -228,10 +230,15 @@ def _run(replica: Project, stage: str) -> None:
 
 def _compare(chain: Chain, replica: Project, stage: str) -> Compared:
     """Compare the outputs of a stage with the recorded ones."""
-    folder = replica.folder(stage)
-    then, now = chain.records[stage], require_record(folder)
-    compared = compare_files(f"stage {stage}", then.outputs, now.outputs, lambda name: chain.find(stage, name), folder)
-    return replace(compared, state=BY_OTHER_CODE) if compared.state == SAME and then.code != now.code else compared
+    recorded = chain.records[stage]
+    if STAGES[stage].cells and recorded.detector is None:
+        return Compared(f"stage {stage}", BY_OTHER_CODE, "not compared: all detectors were one stage when it was made")
+    folder = replica.folder(stage, recorded.detector)
+    now = require_record(folder)
+    compared = compare_files(
+        f"stage {stage}", recorded.outputs, now.outputs, lambda name: chain.find(stage, name), folder
+    )
+    return replace(compared, state=BY_OTHER_CODE) if compared.state == SAME and recorded.code != now.code else compared
 
 
 def _compare_scorers(chain: Chain, replica: Project, other_code: bool) -> Compared:

@@ -15,8 +15,9 @@ from assay.audit.verify import verify_scorer
 from assay.hashing import hash_bytes, hash_json
 from assay.parts import parse_json
 from assay.project.deployment import read_deployment
-from assay.project.installed import CONSTRAINTS, VERSIONS
+from assay.project.installed import CONSTRAINTS
 from assay.project.layout import Project
+from assay.project.modules import VERSIONS
 from assay.project.stages import STAGES
 from assay.scorer.statement import sealed_tag
 

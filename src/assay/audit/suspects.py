@@ -134,10 +134,11 @@ def find_suspects(project: Project, name: str) -> SuspectReport:
     labels = [choice.label for choice in project.config.detectors]
     if name in labels:
         folders = {}
-        for stage in ("split", "contaminate", "train", "calibrate"):
-            if check_outputs(project, stage) is None:
-                raise ScorerError(f"stage {stage} has not been run for {project.dataset}; `assay run` does")
-            folders[stage] = project.folder(stage)
+        for verb in ("split", "contaminate", "train", "calibrate"):
+            (stage,) = (stage for stage in project.stages_of(verb) if stage.detector in (None, name))
+            if check_outputs(project, stage.name) is None:
+                raise ScorerError(f"stage {stage.name} has not been run; `assay run` does")
+            folders[verb] = project.root / stage.folder
         adapter = project.config.adapters[0].label
         return collect(name, name, adapter, project.config.eps, folders)
     try:

@@ -19,13 +19,14 @@ from assay.audit.chain import (
 from assay.audit.commits import commit_with, without_git
 from assay.audit.delivery import bento_folder, check_bento, check_deployment, check_log, check_model
 from assay.audit.findings import INTACT, CheckResult, Finding, Findings, differ, run_check
-from assay.errors import AssayError
+from assay.errors import AssayError, TamperedError
 from assay.hashing import RECORD, dvc_directory_md5, hash_bytes, hash_file, hash_json, hash_paths
 from assay.ledger.rows import FIRST, TARGETS, rows_folder
 from assay.parts import parse_json
 from assay.project.freshness import differences, read_record
-from assay.project.installed import SOURCE, VERSIONS, described, hash_code, is_installed, named
+from assay.project.installed import described, hash_code, named, recorded_digest, recorded_files
 from assay.project.layout import Project
+from assay.project.modules import VERSIONS
 from assay.project.scorers import changes_of, find_scorer
 from assay.project.stages import STAGES
 from assay.project.versioning import DATA, committed_version, locked_version, tracked_version
@@ -67,6 +68,7 @@ def verify_scorer(project: Project, tag: str) -> Findings:
     order = [stage for stage in STAGES if stage in chain.statement.record_hashes]
     findings.append(run_check(f"data/{chain.name}", lambda: _data(chain)))
     moved = set(chain.settings) | ({f"data/{chain.name}/"} if findings[-1].state == "superseded" else set())
+    moved |= _moved_cells(chain)
     findings.append(run_check(DATA, lambda: _tracked(chain)))
     findings += [run_check(path, partial(_setting, chain, path)) for path in chain.settings]
     findings.append(run_check("code", lambda: _code(chain)))
@@ -74,7 +76,7 @@ def verify_scorer(project: Project, tag: str) -> Findings:
         check = partial(_downstream_stage if stage in DOWNSTREAM else _stage, chain, stage, moved)
         findings.append(run_check(f"stage {stage}", check))
         if findings[-1].state == "superseded":
-            moved.add(f"work/{chain.name}/{stage}/")
+            moved.add(f"{chain.work(stage).relative_to(project.root)}/")
     findings += [Finding(f"stage {stage}", "differs", UNKNOWN_STAGE) for stage in chain.unknown]
     findings.append(run_check("stage package", lambda: _package(chain)))
     findings.append(run_check("rows of the run", lambda: _rows(chain)))
@@ -222,7 +224,7 @@ def _code(chain: Chain) -> CheckResult:
         if chain.made_by != assay.__version__:
             return "superseded", f"{message}: other {named(changed)}"
     if not changed:
-        return "ok", f"{len(chain.code)} files, constraints.txt among them"
+        return "ok", described(chain.code)
     missing = [path for path in changed if not _kept(chain, path)]
     if missing:
         message = f"{', '.join(missing)}: changed since, and neither the Bento nor Git holds the recorded one"
@@ -234,9 +236,12 @@ def _kept(chain: Chain, path: str) -> bool:
     """Return whether a recorded file of code is kept; a recorded version can be installed again."""
     if path.startswith(VERSIONS):
         return True
-    held = f"{SOURCE}{path}" if is_installed(path) else path
-    copy, digest = bento_folder(chain.project, chain.statement.tag) / held, chain.code[path]
-    return (copy.is_file() and hash_file(copy) == digest) or commit_with(chain.project.root, path, digest) is not None
+    digest, bento = chain.code[path], bento_folder(chain.project, chain.statement.tag)
+    held = recorded_files(path)
+    kept = any(
+        (bento / name).is_file() and recorded_digest(path, (bento / name).read_bytes()) == digest for name in held
+    )
+    return kept or any(commit_with(chain.project.root, name, digest, recorded=path) is not None for name in held)
 
 
 def _stage(chain: Chain, stage: str, moved: set[str]) -> CheckResult:
@@ -246,6 +251,8 @@ def _stage(chain: Chain, stage: str, moved: set[str]) -> CheckResult:
     if carried is None or hash_bytes(carried) != digest:
         return "differs", f"{chain.folder / 'lineage' / stage}.json is not the record that the scorer names"
     if not (folder / RECORD).is_file():
+        if _of_all_detectors(chain, stage) and event_of(chain, "stage", stage=stage, record=digest) is not None:
+            return _superseded(chain, stage)
         return "differs", f"{folder / RECORD} is missing; `dvc checkout` brings it back if the run was the last one"
     content = (folder / RECORD).read_bytes()
     if hash_bytes(content) == digest:
@@ -255,6 +262,38 @@ def _stage(chain: Chain, stage: str, moved: set[str]) -> CheckResult:
     if event_of(chain, "stage", stage=stage, record=digest) is None:
         return "differs", _made_elsewhere(chain, stage)
     return _superseded(chain, stage)
+
+
+def _of_all_detectors(chain: Chain, stage: str) -> bool:
+    """Return whether a record is of an earlier version of Assay, for which all detectors were one stage."""
+    return STAGES[stage].cells and stage in chain.records and chain.records[stage].detector is None
+
+
+def _moved_cells(chain: Chain) -> set[str]:
+    """Return the folders of other detectors, among the inputs of select, whose outputs a later logged run replaced.
+
+    Folders that are gone count as well: params.yaml no longer names their detectors.
+    """
+    moved = set()
+    inputs = chain.records["select"].inputs if "select" in chain.records else {}
+    for stage in (stage for stage, record in chain.records.items() if record.detector is not None):
+        cells = chain.work(stage).parent.relative_to(chain.project.root)
+        read = {path: digest for path, digest in inputs.items() if path.startswith(f"{cells}/")}
+        for label in {path.removeprefix(f"{cells}/").partition("/")[0] for path in read} - {chain.candidate[0]}:
+            start, folder = f"{cells}/{label}/", chain.project.root / cells / label
+            try:
+                record = read_record(folder)
+            except TamperedError:
+                continue
+            if record is None:
+                moved.add(start)
+                continue
+            made = hash_file(folder / RECORD)
+            now = {f"{start}{name}": digest for name, digest in {**record.outputs, RECORD: made}.items()}
+            replaced = any(now.get(path) != digest for path, digest in read.items() if path.startswith(start))
+            if replaced and event_of(chain, "stage", stage=stage, record=made) is not None:
+                moved.add(start)
+    return moved
 
 
 def _made_elsewhere(chain: Chain, stage: str) -> str:

@@ -111,24 +111,31 @@ def load_flow(project: Project) -> Any:
 @main.command("stage")
 @click.argument("name", metavar="STAGE")
 def stage_command(name: str) -> None:
-    """Run one stage of dvc.yaml unless it is fresh; `dvc repro` calls this."""
+    """Run one stage of dvc.yaml unless it is fresh; `dvc repro` calls this.
+
+    STAGE is as in DVC, for instance train@digits--knn. A verb alone, as train, means all its stages for the dataset in
+    params.yaml.
+    """
     project = find_project()
-    from assay.errors import ConfigError
-    from assay.project import stages
+    from assay.project.cells import retire_cells
     from assay.project.ingest import require_known_data
-    from assay.project.installed import require_locked, require_own_code
+    from assay.project.installed import require_code, require_own_code
     from assay.project.scorers import scorer_folders
     from assay.runs import run as runs
 
-    if name not in stages.STAGES:
-        raise ConfigError(f"there is no stage {name!r}; there are {', '.join(stages.STAGES)}")
     with project.lock():
-        require_known_data(project)
         require_own_code(project)
-        require_locked(project, name)
+        if name == runs.CODE_STAGE:
+            runs.write_code(project)
+            return
+        require_known_data(project)
         runs.end_interrupted(project)
-        runs.execute(project, name)
-        if name == "package":
+        project = project.seen_from(name)
+        for stage in project.stages_named(name):
+            require_code(project, stage)
+            retire_cells(project)
+            runs.execute(project, stage.name)
+        if stage.verb == "package":
             click.echo(f"{project.dataset}:{scorer_folders(project)[0].name}: {runs.deliver(project)}")
 
 

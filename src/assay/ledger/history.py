@@ -9,9 +9,21 @@ from typing import Any
 from assay.ledger.rows import FIRST
 from assay.project.stages import STAGES
 
-ORDER = list(STAGES)
+# DVC may calibrate one detector before it trains the next, so that the verbs of cells share a position.
+FIRST_OF_CELLS = next(position for position, entry in enumerate(STAGES.values()) if entry.cells)
+POSITIONS = {verb: FIRST_OF_CELLS if entry.cells else position for position, (verb, entry) in enumerate(STAGES.items())}
+LAST = list(STAGES)[-1]
 KILLED = "it was killed before it could log its end"
 SIGNALLED = "a signal ended it"
+
+
+@dataclass
+class _Outside:
+    """A run outside the flow: its id, the position of its newest stage, and its stages so far."""
+
+    run: str
+    position: int = -1
+    seen: set[tuple[str, str | None]] = field(default_factory=set)
 
 
 @dataclass
@@ -41,8 +53,7 @@ class History:
     without_rows: set[str] = field(default_factory=set)
     _rows: dict[str, str] = field(default_factory=dict)
     _flow: str | None = None
-    _outside_run: str | None = None
-    _position: int = -1
+    _outside_runs: dict[str, _Outside] = field(default_factory=dict)
 
     @classmethod
     def of(cls, events: Iterable[dict[str, Any]]) -> History:
@@ -54,7 +65,7 @@ class History:
             elif event["event"] == "run-started":
                 if (unfinished := history._flow) is not None:
                     history.runs[unfinished] |= {"state": "interrupted", "reason": KILLED}
-                history._flow, history._outside_run = event["run"], None
+                history._flow, history._outside_runs = event["run"], {}
                 history._open(event, event["run"], event["driver"])
             elif event["event"] == "run-ended":
                 history._end(event)
@@ -77,7 +88,7 @@ class History:
         run = self.runs[self._flow] if self._flow else None
         if run is None or run["dataset"] != event["dataset"]:
             run = self._outside(event)
-            if event["stage"] == ORDER[-1]:
+            if event["stage"] == LAST:
                 run["state"] = "completed"
         self._use(run, [event["stage"]])
         details = event["details"]
@@ -87,19 +98,19 @@ class History:
 
     def _outside(self, event: dict[str, Any]) -> dict[str, Any]:
         """Return the run outside the flow that a stage belongs to."""
-        current = self.runs.get(self._outside_run or "")
+        current = self._outside_runs.get(event["dataset"])
         # A stage that this version does not know has no position; it belongs to the run of its neighbours.
-        position = ORDER.index(event["stage"]) if event["stage"] in STAGES else None
-        is_over = position is not None and position <= self._position
-        if current is None or current["dataset"] != event["dataset"] or is_over:
-            self._outside_run = f"dvc-{event['previous'][:12]}"
-            self._open(event, self._outside_run, "dvc")
-            self._position = -1
-        self._position = self._position if position is None else position
-        return self.runs[self._outside_run or ""]
+        position, cell = POSITIONS.get(event["stage"]), (event["stage"], event.get("detector"))
+        if current is None or (position is not None and (position < current.position or cell in current.seen)):
+            current = self._outside_runs[event["dataset"]] = _Outside(f"dvc-{event['previous'][:12]}")
+            self._open(event, current.run, "dvc")
+        current.position = current.position if position is None else position
+        current.seen.add(cell)
+        return self.runs[current.run]
 
     def _use(self, run: dict[str, Any], stages: list[str]) -> None:
         """Add the uses of these stages. Rows are kept after the first two stages, which count once a later one ran."""
+        stages = [stage.partition("@")[0] for stage in stages]
         if not set(stages) - {*FIRST}:
             return
         rows = self._rows.get(run["dataset"])

@@ -179,10 +179,10 @@ _BY_CONTENT = "; without them no false-positive rate is promised for such conten
 
 def _require_dependency(project: Project) -> None:
     path = f"quarantine/{project.dataset}.csv"
-    if path not in project.stages["split"].inputs:
+    if path not in project.stage("split").inputs:
         raise ConfigError(
             "dvc.yaml: the stage split does not depend on the quarantine, so that runs would ignore it; add the line "
-            '- "quarantine/${dataset}.csv" to its deps'
+            '- "quarantine/${item}.csv" to its deps'
         )
 
 

@@ -4,13 +4,15 @@ Every event is appended to ``.assay/openlineage.jsonl``, and goes to a backend o
 OpenLineage's own way (``OPENLINEAGE_URL``, ``OPENLINEAGE_CONFIG``, ``openlineage.yml``); ``OPENLINEAGE_DISABLED=true``
 stops both. A failure here never stops the work: it is printed as one line.
 
-A run is the job ``<dataset>.run``, a stage ``<dataset>.<stage>``, in the namespace ``OPENLINEAGE_NAMESPACE`` or else
+A run is the job ``<dataset>.run``, a stage ``<dataset>.<stage>`` or, for one detector,
+``<dataset>.<stage>.<detector>``, in the namespace ``OPENLINEAGE_NAMESPACE`` or else
 the project folder's name. Under ``dvc repro`` there is no run, so that stages have no parent; a fresh stage does
 not run and has no events. The client is imported for the first event, not before.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ from assay import console
 from assay.project.layout import Project
 
 RUN = "run"
+_EMITTING = threading.Lock()
 _open_runs: dict[Path, str] = {}
 
 
@@ -86,6 +89,7 @@ def _outcome(error: BaseException | None) -> str:
 @contextmanager
 def _harmless() -> Iterator[None]:
     try:
-        yield
+        with _EMITTING:
+            yield
     except Exception as error:
         console.say(f"OpenLineage: an event could not be written, the run goes on: {type(error).__name__}: {error}")

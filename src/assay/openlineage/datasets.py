@@ -73,7 +73,7 @@ def input_datasets(project: Project, job: str) -> list[InputDataset]:
 def output_datasets(project: Project, job: str) -> list[OutputDataset]:
     """Return what a stage (or "run", the whole run) has written."""
     datasets = []
-    for path in _parts(project, project.folder("package" if job == "run" else job)):
+    for path in _parts(project, project.root / project.stage("package" if job == "run" else job).folder):
         size = sum(file.stat().st_size for file in files_of(path))
         statistics = output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(
             rowCount=_n_rows(path), size=size, fileCount=len(files_of(path))
@@ -89,13 +89,13 @@ def _inputs(project: Project, job: str) -> list[Path]:
     """Inputs by dvc.yaml, folders split as they are written; without files that only describe others."""
     if job == "run":
         return [project.data]
-    paths = [project.root / path for path in project.stages[job].inputs if Path(path).name not in _DESCRIPTIVE_FILES]
+    paths = [project.root / path for path in project.stage(job).inputs if Path(path).name not in _DESCRIPTIVE_FILES]
     return list(dict.fromkeys(part for path in paths if path.exists() for part in _parts(project, path)))
 
 
 def _parts(project: Project, path: Path) -> list[Path]:
     """Split the folder of a stage that writes several datasets, so that readers and writers name the same ones."""
-    if path not in [project.folder(stage) for stage, entry in STAGES.items() if entry.parted]:
+    if path not in [project.root / stage.folder for stage in project.stages.values() if STAGES[stage.verb].parted]:
         return [path]
     return sorted(part for part in path.iterdir() if part.is_dir())
 

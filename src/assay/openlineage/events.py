@@ -34,7 +34,7 @@ class Job:
     ----------
     project : Project
     name : str
-        Name of a stage, or "run".
+        Name of a stage as in DVC, or "run".
     run : str
         Its UUID.
     parent : str or None
@@ -52,8 +52,11 @@ class Job:
         return os.environ.get("OPENLINEAGE_NAMESPACE") or self.project.root.name
 
     def full_name(self, name: str) -> str:
-        """Name of a job in the namespace: the same verb on other data is another job."""
-        return f"{self.project.dataset}.{name}"
+        """Name of a job in the namespace: the same verb on other data, or of another detector, is another job."""
+        if name == "run":
+            return f"{self.project.dataset}.run"
+        stage = self.project.stage(name)
+        return ".".join(filter(None, (stage.dataset, stage.verb, stage.detector)))
 
     def event(self, state: str, error: BaseException | None) -> RunEvent:
         """Return an event of the present time: with its inputs, and with its outputs once it is complete."""

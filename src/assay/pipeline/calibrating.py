@@ -1,7 +1,9 @@
-"""The verb that fits adapters and stores conformal references."""
+"""The verb that fits the adapters of a detector and stores its conformal references."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +14,11 @@ from assay.data.dataset import Card, RowSet, read_card, read_rows, row_keys
 from assay.errors import ConfigError, DataError
 from assay.names import Choice
 from assay.parts import read_json, read_part, write_json, write_part
-from assay.pipeline.candidates import Candidates, candidate_name, read_failures
+from assay.pipeline.candidates import candidate_name
+from assay.pipeline.levels import finish_level
 from assay.pipeline.made import Made
 from assay.pipeline.progress import StageProgress, silent
-from assay.pipeline.rows import HELD_OUT_PART, levels_of, presumed_normals
+from assay.pipeline.rows import FAILURES, HELD_OUT_PART, levels_of, presumed_normals
 
 if TYPE_CHECKING:
     from assay.calibration.adapters.outputs import Outputs
@@ -44,7 +47,9 @@ def calibrate(
     labels: Path,
     target: Path,
     trained: Path,
-    candidates: Candidates,
+    detector: Choice,
+    adapters: Sequence[Choice],
+    checkpoints: Path,
     within: str,
     ties: str,
     seed: int,
@@ -54,7 +59,7 @@ def calibrate(
 
     The calibration rows are used only for the conformal reference, which is stored separately in ``reference/``. Those
     labelled as anomalies are removed first (Label-Trim). ``calibration.json`` records this and the calibration method.
-    A detector that could not be trained at a level is left out at that level alone.
+    A level at which the detector could not be trained has stratum edges alone.
 
     Parameters
     ----------
@@ -69,8 +74,11 @@ def calibrate(
     target : Path
         File of rows that calibration is weighted towards; usually empty.
     trained : Path
-        Folder of the results of `assay.pipeline.train`.
-    candidates : Candidates
+        Folder of the detector's results of `assay.pipeline.train`.
+    detector : Choice
+    adapters : sequence of Choice
+    checkpoints : Path
+        Folder for finished levels while the stage runs; an interrupted one resumes from it.
     within : {"all", "hardness", "category"}
         Calibration rows that a row is compared with.
     ties : {"counted", "randomised"}
@@ -91,27 +99,38 @@ def calibrate(
     reference, trim_results = trim_report(presumed_normals(read_rows(calibration)), labels, seed=seed)
     target_rows = read_target(target, dataset_card.columns)
     method = _method(within, ties, read_json(split)["unit"], reference, len(target_rows))
-    failures = read_failures(trained)
-    for level in levels_of(trained):
+    failures = read_json(trained / FAILURES)
+
+    def calibrate_level(level: str, into: Path) -> dict[str, Any]:
         stage = _Level(dataset_card, trained / level, adapt_rows, reference, target_rows, method, seed)
-        write_part(out / "adapters" / level, "strata", stage.strata.to_part())
+        write_part(into / "adapters" / level, "strata", stage.strata.to_part())
         if stage.ratio is not None:
-            write_part(out / "reference" / level, "ratio", stage.ratio.to_part())
-        for choice in candidates.trained(level, failures):
-            progress(f"{choice.label} at {level}", 0.0)
-            stage.use_detector(choice.label)
-            for adapter_choice in candidates.adapters:
-                name = candidate_name(choice.label, adapter_choice.label)
-                adapter, evidence = stage.adapter(adapter_choice)
-                write_part(out / "adapters" / level, name, adapter.to_part())
-                if evidence is not None:
-                    write_json(out / "adapters" / level / f"{name}.choice.json", evidence)
-                write_part(out / "reference" / level, name, stage.calibrator(adapter).to_part())
+            write_part(into / "reference" / level, "ratio", stage.ratio.to_part())
+        if level not in failures:
+            stage.use_detector(detector.label)
+            for choice in adapters:
+                _write_candidate(stage, choice, into, level)
+        return {}
+
+    levels = levels_of(trained)
+    for number, level in enumerate(levels):
+        progress(f"{detector.label} at {level}", number / len(levels))
+        finish_level(level, out, checkpoints, partial(calibrate_level, level))
     if method == "category":
         trim_results["categories"] = sorted(set(reference.rows["category"]))
     settings = {"within": within, "ties": ties, "method": method, "n_target": len(target_rows), **trim_results}
     write_json(out / "calibration.json", settings)
     return Made(settings)
+
+
+def _write_candidate(stage: _Level, choice: Choice, out: Path, level: str) -> None:
+    """Fit an adapter for the current detector of a level, and write it and its reference."""
+    name = candidate_name(stage.label, choice.label)
+    adapter, evidence = stage.adapter(choice)
+    write_part(out / "adapters" / level, name, adapter.to_part())
+    if evidence is not None:
+        write_json(out / "adapters" / level / f"{name}.choice.json", evidence)
+    write_part(out / "reference" / level, name, stage.calibrator(adapter).to_part())
 
 
 def _method(within: str, ties: str, unit: str, reference: RowSet, n_target: int) -> str:
@@ -138,7 +157,7 @@ def _method(within: str, ties: str, unit: str, reference: RowSet, n_target: int)
 
 
 class _Level:
-    """Calibration at one contamination level: the state shared by all candidates, and the current detector."""
+    """Calibration at one contamination level: the state shared by all candidates of a detector."""
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from assay.arrays import Texts
 from assay.data.dataset import RowSet
 from assay.names import Choice
 from assay.parts import read_json, read_part
+from assay.pipeline.rows import FAILURES, levels_of
 
 if TYPE_CHECKING:
     from assay.calibration.decisions import Scored
@@ -25,7 +26,7 @@ class Candidates:
     Attributes
     ----------
     detectors, adapters : tuple of Choice
-        In the order of params.yaml.
+        Their order decides full ties.
     """
 
     detectors: tuple[Choice, ...]
@@ -35,15 +36,19 @@ class Candidates:
         """Yield every detector with every adapter, in the order of positions."""
         return ((detector, adapter) for detector in self.detectors for adapter in self.adapters)
 
+    def levels(self, trained: Mapping[str, Path]) -> list[str]:
+        """Return the names of the levels, by increasing rho; every cell has the same ones."""
+        return levels_of(trained[self.detectors[0].label])
+
     def trained(self, level: str, failures: Failures) -> list[Choice]:
         """Return the detectors that could be trained at a level."""
         return [detector for detector in self.detectors if level not in failures.get(detector.label, {})]
 
 
-def read_failures(trained: Path) -> Failures:
-    """Read why detectors could not be trained, by label and level."""
-    failures: Failures = read_json(trained / "failures.json")
-    return failures
+def read_failures(trained: Mapping[str, Path]) -> Failures:
+    """Read why detectors could not be trained, by label and level, from the folders of their cells."""
+    failures = {label: read_json(folder / FAILURES) for label, folder in trained.items()}
+    return {label: by_level for label, by_level in failures.items() if by_level}
 
 
 def categories_of(rows: RowSet) -> Texts | None:
@@ -57,12 +62,12 @@ def candidate_name(detector: str, adapter: str) -> str:
 
 
 class LevelScores:
-    """Scores of evidence rows by the candidates of one contamination level; each detector scores the rows once.
+    """Scores of evidence rows by the candidates of one cell at one contamination level; the detector scores them once.
 
     Parameters
     ----------
     trained, adapters : Path
-        Folders of the trained detectors and of the fitted adapters.
+        Folders of the cell's trained detector and of its fitted adapters.
     level : str
     normals, anomalies : RowSet
     """

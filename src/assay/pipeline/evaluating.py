@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from assay.errors import DataError
 from assay.parts import read_json, read_part, write_arrays, write_json
 from assay.pipeline.candidates import Candidates, LevelScores, candidate_name, read_failures
 from assay.pipeline.made import Made
-from assay.pipeline.rows import evidence_rows, levels_of, marked
+from assay.pipeline.rows import evidence_rows, marked
 
 if TYPE_CHECKING:
     from assay.calibration.decisions import Reference
@@ -29,8 +29,8 @@ def evaluate(
     out: Path,
     *,
     test: Path,
-    trained: Path,
-    calibrated: Path,
+    trained: Mapping[str, Path],
+    calibrated: Mapping[str, Path],
     candidates: Candidates,
     eps: float,
 ) -> Made[Evaluation]:
@@ -44,6 +44,15 @@ def evaluate(
     among them, since nothing is learned from those but where scores lie. No rate is promised for these rows alone: they
     are chosen by content. Power is also given without the anomalies whose content is labelled normal too; normals of
     such content are in every false-positive rate.
+    Parameters
+    ----------
+    test : Path
+        Folder of the test rows.
+    trained, calibrated : mapping of str to Path
+        Folders of the results of `assay.pipeline.train` and `calibrate`, by label of the detector.
+    candidates : Candidates
+    eps : float
+        Target false-positive rate.
 
     Raises
     ------
@@ -54,7 +63,8 @@ def evaluate(
     from assay.pipeline.diagnosing import diagnose_rows
 
     *all_rows, evidence = evidence_rows(test)
-    calibration = read_json(calibrated / "calibration.json")
+    levels = candidates.levels(trained)
+    calibration = read_json(calibrated[candidates.detectors[0].label] / "calibration.json")
     normals, anomalies = (_calibrated(rows, calibration.get("categories")) for rows in all_rows)
     for kind, rows in (("normal", normals), ("anomaly", anomalies)):
         if not len(rows):
@@ -68,13 +78,14 @@ def evaluate(
     table = []
     # Stable: rows without a time keep their order.
     order = np.argsort(normals.rows["time"].to_numpy(dtype=object), kind="stable")
-    for level in levels_of(trained):
+    for level in levels:
         p_values = {}
-        scored = LevelScores(trained, calibrated / "adapters", level, normals, anomalies)
         for detector in candidates.trained(level, failures):
+            cell = calibrated[detector.label]
+            scored = LevelScores(trained[detector.label], cell / "adapters", level, normals, anomalies)
             for adapter, of_normals, of_anomalies in scored.of(detector.label, candidates.adapters):
                 name = candidate_name(detector.label, adapter.label)
-                reference = read_reference(calibrated / "reference" / level, name, scored.edges, calibration["ties"])
+                reference = read_reference(cell / "reference" / level, name, scored.edges, calibration["ties"])
                 both_p_values = (reference.p_values(of_normals), reference.p_values(of_anomalies))
                 p_values[f"{name}.normals"], p_values[f"{name}.anomalies"] = both_p_values
                 outcome = _Outcome((of_normals.scores, of_anomalies.scores), both_p_values, scored.strata)
@@ -85,7 +96,7 @@ def evaluate(
                     "unseen": Figures(**_figures(outcome.over(*unseen), eps)),
                     "uncontradicted_power": _figures(outcome.over(everyone, ~contradicted), eps)["power"],
                 }
-                if level == levels_of(trained)[0]:
+                if level == levels[0]:
                     diagnostics = diagnose_rows(reference, of_normals, both_p_values, scored.strata, order, eps)
                     write_json(out / "diagnostics" / f"{name}.json", diagnostics)
                 shown = {name: figures[name] for name in _METRICS}

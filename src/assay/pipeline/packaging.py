@@ -28,8 +28,8 @@ def package(
     split: Path,
     rows: Mapping[str, Path],
     records: Mapping[str, Path],
-    trained: Path,
-    calibrated: Path,
+    trained: Mapping[str, Path],
+    calibrated: Mapping[str, Path],
     selected: Path,
     eps: float,
 ) -> Made[Path]:
@@ -47,9 +47,12 @@ def package(
         packaged, and also those of the labelled anomalies in ``labelled`` if there are any and the winner learned from
         them.
     records : mapping of str to Path
-        ``record.json`` of everything that the scorer was made by, under any names, and of the choice as "select".
-    trained, calibrated, selected : Path
-        Folders of the results of `assay.pipeline.train`, `calibrate` and `select`.
+        ``record.json`` of all that the scorer was made by, under any names, and of the choice as "select"; without
+        those of the cells.
+    trained, calibrated : mapping of str to Path
+        Folders of the results of `assay.pipeline.train` and `calibrate`, by label of the detector, with their records.
+    selected : Path
+        Folder of the results of `assay.pipeline.select`.
     eps : float
         The scorer's own target false-positive rate.
 
@@ -63,15 +66,17 @@ def package(
     NoValidCandidateError
         No candidate is valid.
     """
-    from assay.hashing import dvc_directory_md5
+    from assay.hashing import RECORD, dvc_directory_md5
     from assay.scorer.folder import write_scorer
     from assay.scorer.statement import write_statement
 
     winner = _winner(read_selection(selected))
     card: Card = read_card(data)
-    level = levels_of(trained)[0]
-    parts = _parts(trained / level, calibrated, level, winner.detector, winner.adapter)
-    calibration = read_json(calibrated / "calibration.json")
+    cells = {"train": trained[winner.detector], "calibrate": calibrated[winner.detector]}
+    records = {**records, **{verb: cell / RECORD for verb, cell in cells.items()}}
+    level = levels_of(cells["train"])[0]
+    parts = _parts(cells["train"] / level, cells["calibrate"], level, winner.detector, winner.adapter)
+    calibration = read_json(cells["calibrate"] / "calibration.json")
     version = write_scorer(out, _head(card, parts, calibration, read_json(split)["unit"], eps), parts)
     learned_from = {
         use: folder for use, folder in rows.items() if use != LABELLED or _uses_labels(parts["detector"], folder)

@@ -11,6 +11,7 @@ from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, RowSet, read_rows
 
 HELD_OUT_PART = "held_out"
 LABELLED = "labelled"
+FAILURES = "failures.json"
 
 
 def level_name(rho: float) -> str:

@@ -1,9 +1,11 @@
-"""The verb that trains every detector at every level."""
+"""The verb that trains a detector at every level."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +15,10 @@ from assay.data.dataset import ANOMALY, Card, RowSet, read_card
 from assay.errors import TrainingError
 from assay.names import Choice
 from assay.parts import Part, write_json, write_part
-from assay.pipeline.candidates import Failures
+from assay.pipeline.levels import finish_level
 from assay.pipeline.made import Made
 from assay.pipeline.progress import StageProgress, silent
-from assay.pipeline.rows import HELD_OUT_PART, level_rows, levels_of, training_rows
+from assay.pipeline.rows import FAILURES, HELD_OUT_PART, level_rows, levels_of, training_rows
 
 if TYPE_CHECKING:
     from assay.arrays import Labels, Singles
@@ -32,74 +34,79 @@ def train(
     train: Path,
     contaminated: Path,
     checkpoints: Path,
-    detectors: Sequence[Choice],
+    detector: Choice,
     seed: int,
     device: str,
     progress: StageProgress = silent,
-) -> Made[Failures]:
-    """Fit scaler, null model and every detector at every level, on that level's training rows alone.
+) -> Made[dict[str, str]]:
+    """Fit scaler, null model and a detector at every level, on that level's training rows alone.
 
-    Detectors that learn from labels get the labelled anomalies that were set aside; no other detector gets them. A
-    detector that cannot be trained at a level is recorded in ``failures.json`` and left out at that level alone. If
-    none can be trained at the lowest level, whose model ships, the stage fails. The training rows that a detector
-    suspects are written to ``<label>.suspects.csv``. For a cross-fitted detector the hardness of its rows is written to
+    A detector that learns from labels gets the labelled anomalies that were set aside; no other detector gets them.
+    Where it cannot be trained at a level, that is recorded in ``failures.json``. The training rows that it suspects are
+    written to ``<label>.suspects.csv``. For a cross-fitted detector the hardness of its rows is written to
     ``<label>.held_out``, in the order of its held-out scores.
 
     Parameters
     ----------
     checkpoints : Path
-        Folder for the state of trainings while the stage runs; an interrupted training resumes from it.
+        Folder for finished levels and the state of a training while the stage runs; an interrupted one resumes from it.
+    detector : Choice
 
     Returns
     -------
     Made of mapping
-        Content of ``failures.json``; the details hold the seconds of every fit.
-
-    Raises
-    ------
-    TrainingError
-        No detector could be trained at the lowest level.
+        Content of ``failures.json``: the reason by level. The details hold the seconds of every fit, by label and
+        level.
     """
-    from assay.detectors.base import CrossFitted
-    from assay.detectors.registry import make_detector
+    failures: dict[str, str] = {}
+    seconds: dict[str, float] = {}
+    levels = levels_of(contaminated)
+    cell = _Cell(read_card(card), train, contaminated, checkpoints, detector, seed, device)
+    for number, level in enumerate(levels):
+        epochs = _epochs(progress, f"{detector.label} at {level}", number, len(levels))
+        done = finish_level(level, out, checkpoints, partial(cell.train, level, epochs))
+        if "failure" in done:
+            failures[level] = done["failure"]
+        else:
+            seconds[level] = done["seconds"]
+    write_json(out / FAILURES, failures)
+    return Made(failures, {"fit_seconds": {detector.label: seconds}})
 
-    dataset_card = read_card(card)
-    failures: dict[str, dict[str, str]] = {}
-    seconds: dict[str, dict[str, float]] = {}
-    jobs = [(level, choice) for level in levels_of(contaminated) for choice in detectors]
-    for number, (level, choice) in enumerate(jobs):
-        # Jobs go level by level: the first detector of a level fits its scaler and null model for all of them.
-        if choice is detectors[0]:
-            scaler, null_model = _scale_level(dataset_card, level_rows(train, contaminated, level), out / level)
+
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """The training of one detector; see `train`."""
+
+    card: Card
+    rows: Path
+    contaminated: Path
+    checkpoints: Path
+    choice: Choice
+    seed: int
+    device: str
+
+    def train(self, level: str, epochs: EpochProgress, out: Path) -> dict[str, Any]:
+        """Write a level to ``out / level``; return the seconds of the fit, or why it failed."""
+        from assay.detectors.base import CrossFitted
+        from assay.detectors.registry import make_detector
+
+        scaler, null_model = _scale_level(self.card, level_rows(self.rows, self.contaminated, level), out / level)
         detector = make_detector(
-            choice.name,
-            choice.params,
-            seed=seed,
-            modality=dataset_card.modality,
-            device=device,
+            self.choice.name, self.choice.params, seed=self.seed, modality=self.card.modality, device=self.device
         )
-        rows, labels = training_rows(train, contaminated, level, labelled=detector.uses_labels)
+        rows, labels = training_rows(self.rows, self.contaminated, level, labelled=detector.uses_labels)
         scaled = scaler.transform(rows.features)
         try:
-            fit_seconds = _fit(
-                detector,
-                scaled,
-                labels,
-                checkpoint=checkpoints / f"{level}.{choice.label}",
-                progress=_epochs(progress, f"{choice.label} at {level}", number, len(jobs)),
-            )
+            seconds = _fit(detector, scaled, labels, checkpoint=self.checkpoints / f"{level}.fit", progress=epochs)
         except TrainingError as error:
-            failures.setdefault(choice.label, {})[level] = str(error)
-            continue
-        seconds.setdefault(choice.label, {})[level] = fit_seconds
-        write_part(out / level, choice.label, detector.to_part())
-        _write_suspects(detector, rows, out / level / f"{choice.label}.suspects.csv")
+            return {"failure": str(error)}
+        label = self.choice.label
+        write_part(out / level, label, detector.to_part())
+        _write_suspects(detector, rows, out / level / f"{label}.suspects.csv")
         if isinstance(detector, CrossFitted):
             hardness = null_model.hardness(scaled[labels != ANOMALY])
-            write_part(out / level, f"{choice.label}.{HELD_OUT_PART}", Part(HELD_OUT_PART, {}, {"hardness": hardness}))
-    _require_one_trained(failures, levels_of(contaminated)[0], detectors)
-    write_json(out / "failures.json", failures)
-    return Made(failures, {"fit_seconds": seconds})
+            write_part(out / level, f"{label}.{HELD_OUT_PART}", Part(HELD_OUT_PART, {}, {"hardness": hardness}))
+        return {"seconds": seconds}
 
 
 def _fit(detector: Detector, scaled: Singles, labels: Labels, *, checkpoint: Path, progress: EpochProgress) -> float:
@@ -108,13 +115,6 @@ def _fit(detector: Detector, scaled: Singles, labels: Labels, *, checkpoint: Pat
     started = time.perf_counter()
     detector.fit(scaled, labels, progress=progress, **resuming)
     return round(time.perf_counter() - started, 3)
-
-
-def _require_one_trained(failures: Failures, ships: str, detectors: Sequence[Choice]) -> None:
-    """Raise `TrainingError` if no detector could be trained at the level that ships."""
-    if all(ships in failures.get(choice.label, {}) for choice in detectors):
-        reasons = "; ".join(by_level[ships] for by_level in failures.values())
-        raise TrainingError(f"no detector could be trained: {reasons}")
 
 
 def _scale_level(card: Card, rows: RowSet, out: Path) -> tuple[Scaler, NullModel]:

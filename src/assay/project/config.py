@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Lt, Predicate
 
 from assay.errors import ConfigError
-from assay.names import LABEL, RESERVED_LABELS, Choice, check_name
-from assay.parameters import Device, Says, Seed, check_share, check_value
+from assay.names import Choice, check_label, check_name
+from assay.parameters import Count, Device, Says, Seed, check_share, check_value
 from assay.parts import parse_yaml
 
 ALWAYS = ("knn", "isolation_forest", "mcd")
@@ -35,8 +35,10 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "seed": Seed,
     },
     "select": {"seed": Seed},
+    "run": {"cells_at_once": Count},
 }
-KNOWN = ("dataset", "eps", *SECTIONS, "detectors", "adapters")
+KNOWN = ("dataset", "datasets", "eps", *SECTIONS, "detectors", "adapters")
+DETECTOR = "detector"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +48,19 @@ class Config:
     Attributes
     ----------
     dataset : str
-        Name of the folder in ``data/``.
+        Name of the folder in ``data/`` that `assay run` works on.
+    datasets : tuple of str
+        Names of all datasets that are kept up to date; ``dataset`` is among them.
     eps : float
         Target false-positive rate of the decisions that candidates are compared by.
     sections : dict
-        ``split``, ``contaminate``, ``train``, ``calibrate`` and ``select``.
+        ``split``, ``contaminate``, ``train``, ``calibrate``, ``select`` and ``run``.
     detectors, adapters : tuple of Choice
-        In the order of the file; kNN, Isolation Forest and MCD are appended where they are missing.
+        In the order of the file.
     """
 
     dataset: str
+    datasets: tuple[str, ...]
     eps: float
     sections: dict[str, dict[str, Any]]
     detectors: tuple[Choice, ...]
@@ -81,17 +86,68 @@ def parse_config(raw: Any, *, where: str = "params.yaml") -> Config:
     """Check the content of params.yaml; see `read_params`."""
     if not isinstance(raw, Mapping):
         raise ConfigError(f"{where} must be a mapping of settings, not {type(raw).__name__}")
+    if isinstance(raw.get("detectors"), list):
+        raise ConfigError(
+            f"{where}: detectors is a list, as in projects of earlier versions of Assay; run `assay migrate`"
+        )
     _check_names(raw, KNOWN, where)
-    dataset, eps = raw["dataset"], raw["eps"]
+    dataset = raw["dataset"]
     check_name(dataset, f"{where}: dataset")
-    eps = check_share(eps, f"{where}: eps")
+    eps = check_share(raw["eps"], f"{where}: eps")
     return Config(
         dataset=dataset,
+        datasets=_datasets(raw["datasets"], dataset, f"{where}: datasets"),
         eps=eps,
         sections={name: _section(raw, name, where) for name in SECTIONS},
-        detectors=_choices(raw["detectors"], f"{where}: detectors", always=ALWAYS),
+        detectors=_detectors(raw["detectors"], f"{where}: detectors"),
         adapters=_choices(raw["adapters"], f"{where}: adapters"),
     )
+
+
+def _datasets(raw: Any, current: str, where: str) -> tuple[str, ...]:
+    if not isinstance(raw, list):
+        raise ConfigError(f"{where} must be a list of names, for instance [{current}]; got {raw!r}")
+    for name in raw:
+        check_name(name, where)
+        if raw.count(name) > 1:
+            raise ConfigError(f"{where}: {name!r} occurs twice; name it once")
+    if current not in raw:
+        raise ConfigError(f"{where} lacks {current!r}, the current dataset; add it (`assay run --dataset` does)")
+    return tuple(raw)
+
+
+def _detectors(raw: Any, where: str) -> tuple[Choice, ...]:
+    if not isinstance(raw, Mapping) or not raw:
+        raise ConfigError(
+            f"{where} must be a mapping of labels, for instance {{knn: {{}}, near: {{detector: knn}}}}, not {raw!r}"
+        )
+    choices = tuple(_detector(label, entry, where) for label, entry in raw.items())
+    if missing := [name for name in ALWAYS if name not in {choice.name for choice in choices}]:
+        raise ConfigError(f"{where} lacks {missing[0]}, which is in every leaderboard; add a line `{missing[0]}: {{}}`")
+    return choices
+
+
+def _detector(label: Any, entry: Any, where: str) -> Choice:
+    """Return an entry of ``detectors:``, ``label: {detector: KIND, parameter: value}``.
+
+    Without ``detector`` the label is the kind. A kind with a parameter of the name ``detector``, such as a wrapper, is
+    written as a mapping of its own: ``label: {detector: {rescaled: {detector: lof}}}``.
+    """
+    check_label(label, where)
+    entry = {} if entry is None else entry
+    if not isinstance(entry, Mapping) or not all(isinstance(name, str) for name in entry):
+        raise ConfigError(f"{where}: {label} must be {{detector: KIND, parameter: value}}; got {entry!r}")
+    params = dict(entry)
+    kind = params.pop(DETECTOR, label)
+    if isinstance(kind, Mapping) and len(kind) == 1 and not params:
+        ((kind, params),) = kind.items()
+        params = {} if params is None else params
+    if not isinstance(kind, str) or not isinstance(params, Mapping):
+        raise ConfigError(
+            f"{where}: {label}.{DETECTOR} must be the name of a detector, or {{name: {{parameter: value}}}} without "
+            f"other parameters beside it; got {entry!r}"
+        )
+    return Choice(kind, label, dict(params))
 
 
 def _check_names(settings: Mapping[str, Any], allowed: Collection[str], where: str) -> None:
@@ -111,36 +167,26 @@ def _section(raw: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
     return dict(section)
 
 
-def _choices(raw: Any, where: str, always: tuple[str, ...] = ()) -> tuple[Choice, ...]:
+def _choices(raw: Any, where: str) -> tuple[Choice, ...]:
     if not isinstance(raw, list) or not raw:
-        raise ConfigError(f"{where} must be a list of names, for instance [{', '.join(ALWAYS)}]; got {raw!r}")
+        raise ConfigError(f"{where} must be a list of names, for instance [none, cadet]; got {raw!r}")
     choices = tuple(_choice(entry, where) for entry in raw)
-    choices += tuple(Choice(name, name) for name in always if name not in {choice.name for choice in choices})
     labels = [choice.label for choice in choices]
     for label in labels:
         if labels.count(label) > 1:
             raise ConfigError(f"{where}: {label!r} occurs twice; give one of them another label (label: NAME)")
-        if not LABEL.fullmatch(label) or label in RESERVED_LABELS:
-            raise ConfigError(
-                f"{where}: label {label!r} is not allowed; use letters, digits, '-' and '_', and none of "
-                f"{', '.join(RESERVED_LABELS)}"
-            )
+        check_label(label, where)
     return choices
-
-
-def _label(name: str) -> str:
-    """Return the default label of an entry: its name, or the last part of a path."""
-    return name.rpartition(".")[2]
 
 
 def _choice(entry: Any, where: str) -> Choice:
     if isinstance(entry, str):
-        return Choice(entry, _label(entry))
+        return Choice(entry, entry)
     if isinstance(entry, Mapping) and len(entry) == 1:
         ((name, params),) = entry.items()
         if isinstance(name, str) and (params is None or isinstance(params, Mapping)):
             params = dict(params or {})
-            label = params.pop("label", _label(name))
+            label = params.pop("label", name)
             if isinstance(label, str):
                 return Choice(name, label, params)
     raise ConfigError(f"{where}: {entry!r} must be a name, or `name: {{parameter: value}}`")

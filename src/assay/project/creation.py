@@ -7,20 +7,16 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from assay.errors import ConfigError, ToolError
 from assay.parts import write_bytes, write_json
 from assay.project import versioning
-from assay.project.installed import LOCK, is_own, lock_content
+from assay.project.cells import CELLS, refresh_cells
+from assay.project.installed import CONSTRAINTS, LOCK, SOURCE, lock_content
 from assay.project.layout import Project
-from assay.project.templates import COPIES, README, read_template, template_stages
+from assay.project.templates import COPIES, README, read_template
 
 PIPELINE = "dvc.yaml"
-_DVC_HEADER = """\
-# One stage per verb. The same lists of inputs and parameters serve DVC and Assay's own records. The code of a stage is
-# what is installed: `assay run` and `assay stage` keep its hash in assay.lock.
-"""
 
 
 def create(folder: Path) -> Path:
@@ -58,20 +54,18 @@ def create(folder: Path) -> Path:
     return folder
 
 
-def pipeline() -> dict[str, Any]:
+def pipeline() -> bytes:
     """Return the content of a project's dvc.yaml: that of this repository, with assay.lock in place of its code."""
-    stages = {}
-    for name, stage in template_stages().items():
-        inputs = [path for path in stage["deps"] if not is_own(path)]
-        params = [*stage.get("params", ()), {LOCK: [f"stages.{name}"]}]
-        stages[name] = {"cmd": stage["cmd"], "deps": inputs, "params": params, "outs": stage["outs"]}
-    return {"stages": stages}
+    text = read_template(PIPELINE).decode()
+    code = f"[{SOURCE}assay, {CONSTRAINTS}, {CELLS}]"
+    assert code in text
+    return text.replace(code, f"[{LOCK}, {CELLS}]").encode()
 
 
 def _require_room(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file; name a new folder, or an empty one")
-    names = sorted({name.partition("/")[0] for name in (*COPIES, README, LOCK)})
+    names = sorted({name.partition("/")[0] for name in (*COPIES, README, LOCK, CELLS)})
     if occupied := [name for name in names if os.path.lexists(folder / name)]:
         problem = "is an Assay project already" if {PIPELINE, "params.yaml"} <= {*occupied} else "is not empty enough"
         raise ConfigError(
@@ -82,8 +76,6 @@ def _require_room(folder: Path) -> None:
 
 def _write(root: Path, *, own_git: bool) -> None:
     """Write a whole project. `dvc init` needs a Git repository and changes its index, so it gets a temporary one."""
-    import yaml
-
     _git_init(root)
     versioning.dvc(root, "init", "--quiet")
     for scratch in (root / ".git", root / ".dvc" / "tmp"):
@@ -92,9 +84,10 @@ def _write(root: Path, *, own_git: bool) -> None:
         _git_init(root)
     for name in (README, *COPIES):
         write_bytes(root / name, read_template(name))
-    text = yaml.safe_dump(pipeline(), sort_keys=False, width=120)
-    write_bytes(root / PIPELINE, (_DVC_HEADER + text).encode())
-    write_json(root / LOCK, lock_content(Project(root)))
+    write_bytes(root / PIPELINE, pipeline())
+    project = Project(root)
+    refresh_cells(project)
+    write_json(root / LOCK, lock_content(project))
 
 
 def _git_init(root: Path) -> None:

@@ -14,19 +14,19 @@ from assay.errors import StageError, TamperedError
 from assay.hashing import RECORD, RECORD_SCHEMA, Record, dvc_directory_md5, hash_bytes, hash_file, hash_paths, hash_tree
 from assay.parts import canonical_json, parse_json, write_bytes
 from assay.pipeline.progress import StageProgress, silent
-from assay.project.installed import hash_code, made_by
-from assay.project.layout import Project
-from assay.project.stages import STAGES
+from assay.project.installed import made_by, stage_code
+from assay.project.layout import Project, Stage
 from assay.project.versioning import locked_version
+from assay.project.work import THREADS, Doing, do_here
 
-Work = Callable[[Project, Path], dict[str, Any]]
+Work = Callable[[Project, Path, Path], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """Result of running a stage: whether it ran or was fresh, the seconds it took, and its timings."""
 
-    stage: str
+    stage: Stage
     ran: bool
     seconds: float
     details: dict[str, Any] = field(default_factory=dict)
@@ -77,18 +77,20 @@ def differences(folder: Path, record: Record) -> list[str]:
 
 def describe_inputs(project: Project, stage_name: str) -> Record:
     """Return the record of a stage for the present files, without outputs: all that determines the outputs."""
-    stage = project.stages[stage_name]
+    stage = project.stage(stage_name)
     for path in stage.inputs:
         if not (project.root / path).exists():
             raise StageError(
-                f"stage {stage_name} needs {path}, which is missing; run `assay run` (or `dvc repro`), or `dvc pull`"
+                f"stage {stage.name} needs {path}, which is missing; run `assay run` (or `dvc repro`), or `dvc pull`"
             )
     return Record(
-        stage=stage_name,
-        dataset=project.dataset,
+        stage=stage.verb,
+        dataset=stage.dataset,
         inputs=hash_paths(project.root, stage.inputs),
         params=project.params_of(stage),
-        code=hash_code(project.root, stage.code),
+        code=stage_code(project, stage),
+        detector=stage.detector,
+        threads=None if stage.detector is None else THREADS,
     )
 
 
@@ -101,21 +103,22 @@ def check_outputs(project: Project, stage_name: str) -> Record | None:
         An output differs from the record, or the record from both the event log and dvc.lock (which may
         name what was computed on another machine and pulled).
     """
-    folder = project.folder(stage_name)
+    stage = project.stage(stage_name)
+    folder = project.root / stage.folder
     record = read_record(folder)
     if record is None:
         return None
     if problems := differences(folder, record):
         remainder = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise TamperedError(
-            f"stage {stage_name}: {problems[0]}{remainder} since it was recorded; "
+            f"stage {stage.name}: {problems[0]}{remainder} since it was recorded; "
             f"nothing was run. Find out why, then remove {folder} to compute it again, or `dvc checkout --force`"
         )
     event = project.events.last("stage", key=record.key)
     logged = event is None or event["record"] == hash_file(folder / RECORD)
-    if not logged and locked_version(project.root, project.stages[stage_name].folder) != dvc_directory_md5(folder):
+    if not logged and locked_version(project.root, stage.folder) != dvc_directory_md5(folder):
         raise TamperedError(
-            f"stage {stage_name}: {folder / RECORD} is not the record that was logged for these inputs; "
+            f"stage {stage.name}: {folder / RECORD} is not the record that was logged for these inputs; "
             f"nothing was run. Find out why, then remove {folder} to compute it again"
         )
     return record
@@ -124,7 +127,7 @@ def check_outputs(project: Project, stage_name: str) -> Record | None:
 def is_fresh(project: Project, stage_name: str) -> bool:
     """Return whether a stage's outputs are intact and up to date with its inputs, parameters and code."""
     record = check_outputs(project, stage_name)
-    if record is None or any(not (project.root / path).exists() for path in project.stages[stage_name].inputs):
+    if record is None or any(not (project.root / path).exists() for path in project.stage(stage_name).inputs):
         return False
     return replace(record, outputs={}, assay=None) == describe_inputs(project, stage_name)
 
@@ -137,7 +140,8 @@ def run_stage(project: Project, stage_name: str, work: Work) -> Outcome:
     project : Project
     stage_name : str
     work : callable
-        Gets the project and an empty folder, writes the outputs there, and returns details for the event log.
+        Gets the project, an empty folder and a folder of checkpoints, which lasts until this very work is finished;
+        writes the outputs to the empty folder, and returns details for the event log.
 
     Raises
     ------
@@ -146,37 +150,40 @@ def run_stage(project: Project, stage_name: str, work: Work) -> Outcome:
     StageError
         An input is missing.
     """
-    started = time.perf_counter()
+    started, stage = time.perf_counter(), project.stage(stage_name)
     if is_fresh(project, stage_name):
-        return Outcome(stage_name, ran=False, seconds=time.perf_counter() - started)
+        return Outcome(stage, ran=False, seconds=time.perf_counter() - started)
     described = describe_inputs(project, stage_name)
-    folder = project.folder(stage_name)
+    folder = project.root / stage.folder
+    checkpoints = project.state / "checkpoints" / stage.verb / stage.name.partition("@")[2]
     folder.parent.mkdir(parents=True, exist_ok=True)
     _sweep(folder)
     # In the same folder, since a rename is atomic within one file system alone.
     staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         staging.chmod(0o755)
-        details = work(project, staging)
+        details = work(project, staging, checkpoints / described.key[:16])
         if describe_inputs(project, stage_name) != described:
-            raise StageError(f"stage {stage_name}: its inputs changed while it ran; run again")
-        content = _content(replace(described, outputs=hash_tree(staging), assay=made_by(described.code)))
+            raise StageError(f"stage {stage.name}: its inputs changed while it ran; run again")
+        content = _content(replace(described, outputs=hash_tree(staging), assay=made_by(project.root)))
         write_bytes(staging / RECORD, content)
         # The event comes first: a crash between the two leaves an event without outputs, which is harmless.
         seconds = round(time.perf_counter() - started, 3)
         project.events.append(
             "stage",
-            stage=stage_name,
-            dataset=project.dataset,
+            stage=stage.verb,
+            dataset=stage.dataset,
+            **({} if stage.detector is None else {"detector": stage.detector}),
             key=described.key,
             record=hash_bytes(content),
             seconds=seconds,
             details=details,
         )
         _swap(staging, folder)
+        shutil.rmtree(checkpoints, ignore_errors=True)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return Outcome(stage_name, ran=True, seconds=time.perf_counter() - started, details=details)
+    return Outcome(stage, ran=True, seconds=time.perf_counter() - started, details=details)
 
 
 def _sweep(folder: Path) -> None:
@@ -196,7 +203,12 @@ def _swap(staging: Path, folder: Path) -> None:
 
 
 def run_verb(
-    project: Project, stage: str, progress: StageProgress = silent, begin: Callable[[], None] = lambda: None
+    project: Project,
+    stage: str,
+    progress: StageProgress = silent,
+    begin: Callable[[], None] = lambda: None,
+    *,
+    do: Doing = do_here,
 ) -> Outcome:
     """Run the verb of a stage unless the stage is fresh; see `run_stage`.
 
@@ -204,15 +216,19 @@ def run_verb(
     ----------
     project : Project
     stage : str
-        A key of `STAGES`.
+        Its name in DVC, or a verb; see `Project.stage`.
     progress : callable
         Called with the current step and the finished share of the work.
     begin : callable
         Called when the work begins; never for a fresh stage.
+    do : callable
+        Does the work, in this process or another one; see `assay.project.work`.
     """
 
-    def work(its_project: Project, out: Path) -> dict[str, Any]:
+    its_stage = project.stage(stage)
+
+    def work(its_project: Project, out: Path, checkpoints: Path) -> dict[str, Any]:
         begin()
-        return STAGES[stage].make(its_project, out, progress).details
+        return do(its_project, its_stage, out, checkpoints, progress)
 
     return run_stage(project, stage, work)

@@ -13,24 +13,27 @@ from typing import Any
 
 from assay.errors import ConfigError, StageError
 from assay.eventlog import EventLog
-from assay.names import check_name
+from assay.names import BETWEEN, cell_name, check_name
 from assay.parts import parse_yaml, write_bytes
 from assay.project.config import Config, parse_config, read_params
-from assay.project.installed import check_params, is_own, stage_code
+
+CODE = "work/code"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Stage:
-    """One stage of dvc.yaml: DVC and Assay's records use the same inputs, code and parameters.
+    """One stage of dvc.yaml for one dataset or one cell: DVC and Assay's records use the same inputs and parameters.
 
     Attributes
     ----------
     name : str
+        As DVC has it: ``split@DATASET`` or ``train@DATASET--DETECTOR``.
+    verb : str
+    dataset : str
+    detector : str or None
+        Label of the detector, None for a stage of the whole dataset.
     inputs : tuple of str
         Paths relative to the project.
-    code : tuple of str
-        Paths in ``src/``, and constraints.txt; or, where the stage depends on assay.lock, names of installed code
-        (see `assay.project.installed.hash_code`).
     params : tuple of str
         Names in params.yaml.
     folder : str
@@ -38,23 +41,37 @@ class Stage:
     """
 
     name: str
+    verb: str
+    dataset: str
+    detector: str | None
     inputs: tuple[str, ...]
-    code: tuple[str, ...]
     params: tuple[str, ...]
     folder: str
 
+    @property
+    def title(self) -> str:
+        """Name in outputs for people, without the dataset."""
+        return self.verb if self.detector is None else f"{self.verb} {self.detector}"
+
 
 class Project:
-    """Paths and settings of one project folder.
+    """Paths and settings of one project folder, seen from one of its datasets.
 
     Parameters
     ----------
     root : Path
         The folder that holds params.yaml and dvc.yaml.
+    dataset : str, optional
+        Default: the current one in params.yaml.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, dataset: str | None = None) -> None:
         self.root = root.resolve()
+        self._dataset = dataset
+
+    def on(self, dataset: str) -> Project:
+        """Return the same project, seen from another dataset."""
+        return Project(self.root, dataset)
 
     @classmethod
     def find(cls, start: Path | None = None) -> Project:
@@ -81,7 +98,7 @@ class Project:
     @property
     def dataset(self) -> str:
         """Name of the dataset of this run."""
-        return self.config.dataset
+        return self._dataset or self.config.dataset
 
     @property
     def data(self) -> Path:
@@ -103,30 +120,106 @@ class Project:
         """The project's event log."""
         return EventLog(self.state / "events.jsonl")
 
-    def folder(self, stage: str) -> Path:
-        """Output folder of a stage."""
-        return self.root / self.stages[stage].folder
+    def folder(self, verb: str, detector: str | None = None) -> Path:
+        """Output folder of a stage; for a verb of cells without `detector`, the folder of all its cells."""
+        stages = self.stages_of(verb)
+        if detector is None and stages[0].detector is not None:
+            return (self.root / stages[0].folder).parent
+        return self.root / self.stage(verb if detector is None else self._name(verb, detector)).folder
+
+    def cell_folders(self) -> list[Path]:
+        """Folders that hold the outputs of all cells, one for each verb of cells."""
+        return [
+            self.folder(verb) for verb in dict.fromkeys(stage.verb for stage in self.stages.values() if stage.detector)
+        ]
+
+    def stage(self, name: str) -> Stage:
+        """Return a stage by its name in DVC; the name of a verb alone means this project's dataset.
+
+        Raises
+        ------
+        ConfigError
+            There is no such stage, or the verb alone has several, one for each detector.
+        """
+        full_name = name if "@" in name else self._name(name)
+        if full_name not in self.stages:
+            raise ConfigError(f"there is no stage {name!r}; there are {', '.join(self.stages)}")
+        return self.stages[full_name]
+
+    def seen_from(self, name: str) -> Project:
+        """Return the project, seen from the dataset of a stage (a name as in DVC); itself for a verb alone."""
+        dataset = name.partition("@")[2].partition(BETWEEN)[0]
+        return self.on(dataset) if dataset else self
+
+    def stages_named(self, name: str) -> list[Stage]:
+        """Return a stage by its name in DVC, or all stages of a verb."""
+        return [self.stage(name)] if "@" in name else self.stages_of(name)
+
+    def stages_of(self, verb: str) -> list[Stage]:
+        """Return the stages of a verb: one, or one for each detector."""
+        found = [stage for stage in self.stages.values() if stage.verb == verb]
+        if not found:
+            verbs = dict.fromkeys(stage.verb for stage in self.stages.values())
+            raise ConfigError(f"there is no stage {verb!r}; there are {', '.join(verbs)}")
+        return found
+
+    def _name(self, verb: str, detector: str | None = None) -> str:
+        return f"{verb}@{self.dataset if detector is None else cell_name(self.dataset, detector)}"
 
     @cached_property
     def stages(self) -> dict[str, Stage]:
-        """The stages of dvc.yaml with ``${dataset}`` filled in, in the order of the pipeline."""
+        """The stages of dvc.yaml for this dataset by their names in DVC, in the order of the pipeline."""
         from assay.project.stages import STAGES
 
         path = self.root / "dvc.yaml"
         raw = (parse_yaml(path.read_bytes(), path) or {}).get("stages", {})
         if missing := sorted(set(STAGES) - set(raw)):
             raise ConfigError(f"dvc.yaml has no stage {missing[0]!r}; it needs {', '.join(STAGES)}")
-        return {name: self._stage(name, raw[name]) for name in STAGES}
+        return {stage.name: stage for verb in STAGES for stage in self._stages_of(verb, raw[verb])}
 
-    def _stage(self, name: str, raw: dict[str, Any]) -> Stage:
-        deps = [path.replace("${dataset}", self.dataset) for path in raw["deps"]]
+    def _stages_of(self, verb: str, raw: dict[str, Any]) -> list[Stage]:
+        """Return the stages of one verb; see `assay.project.cells`."""
+        if "do" not in raw:
+            raise ConfigError(
+                f"dvc.yaml: stage {verb} is not one for each dataset or cell (`foreach: ${{datasets}}` or "
+                "`foreach: ${cells}`), as in projects of earlier versions of Assay; run `assay migrate`"
+            )
+        if raw["foreach"] == "${cells}":
+            return [self._stage(verb, choice.label, raw["do"]) for choice in self.config.detectors]
+        return [self._stage(verb, None, raw["do"])]
+
+    def _stage(self, verb: str, detector: str | None, raw: dict[str, Any]) -> Stage:
+        from assay.project.stages import STAGES
+
+        def filled(text: str) -> str:
+            values = {"key": f"{self.dataset}", "item": self.dataset}
+            if detector is not None:
+                cell = cell_name(self.dataset, detector)
+                values = {"key": cell, "item.dataset": self.dataset, "item.detector": detector}
+            for name, value in values.items():
+                text = text.replace(f"${{{name}}}", value)
+            return text
+
+        labels = [choice.label for choice in self.config.detectors]
+        whole = {f"work/{self.dataset}/{cells}": cells for cells, entry in STAGES.items() if entry.cells}
+        inputs = []
+        for path in map(filled, raw["deps"]):
+            if path in whole:
+                part = STAGES[verb].parts.get(whole[path], "")
+                inputs += ["/".join(filter(None, (path, label, part))) for label in labels]
+            elif not path.startswith(CODE + "/"):
+                inputs.append(path)
         params = raw.get("params", ())
+        if files := [name for entry in params if isinstance(entry, dict) for name in entry]:
+            raise ConfigError(f"dvc.yaml: stage {verb} has parameters in {files[0]}; Assay reads params.yaml")
         return Stage(
-            name=name,
-            inputs=tuple(path for path in deps if not is_own(path)),
-            code=stage_code(name) if check_params(name, params) else tuple(filter(is_own, deps)),
-            params=tuple(entry for entry in params if isinstance(entry, str)),
-            folder=raw["outs"][0].replace("${dataset}", self.dataset),
+            name=self._name(verb, detector),
+            verb=verb,
+            dataset=self.dataset,
+            detector=detector,
+            inputs=tuple(inputs),
+            params=tuple(map(filled, params)),
+            folder=filled(raw["outs"][0]),
         )
 
     def params_of(self, stage: Stage) -> dict[str, Any]:
@@ -140,24 +233,27 @@ class Project:
         return values
 
     def use_dataset(self, name: str) -> None:
-        """Write ``dataset: name`` into params.yaml, so that DVC sees the same run.
+        """Write ``dataset: name`` into params.yaml, and add it to ``datasets``, so that DVC sees the same run.
 
         Raises
         ------
         ConfigError
-            The name is not allowed, or params.yaml has not one line that begins with ``dataset:``.
+            The name is not allowed, or params.yaml has not one line each that begins with ``dataset:`` and, where the
+            dataset is not in it yet, ``datasets: [``.
         StageError
             There is no such dataset.
         """
         check_name(name, "--dataset")
         self.require_dataset(name)
         path = self.root / "params.yaml"
-        text, n_lines = re.subn(r"(?m)^dataset:.*$", f"dataset: {name}", path.read_text(encoding="utf-8"))
-        if n_lines != 1:
-            raise ConfigError(f"{path} has {n_lines} lines that begin with 'dataset:'; it needs one")
+        text = _replace_line(path, path.read_text(encoding="utf-8"), r"dataset:.*", f"dataset: {name}")
+        if name not in self.config.datasets:
+            datasets = f"datasets: [{', '.join((*self.config.datasets, name))}]"
+            text = _replace_line(path, text, r"datasets:[ ]*\[[^\]]*\]", datasets)
         write_bytes(path, text.encode())
         for cached in ("raw_params", "config", "stages"):
             self.__dict__.pop(cached, None)
+        self._dataset = None
 
     def require_dataset(self, name: str) -> None:
         """Raise `StageError` unless the dataset has been ingested."""
@@ -178,3 +274,13 @@ class Project:
                 yield
         except Timeout as error:
             raise StageError(f"another assay command is working in {self.root}; wait until it has ended") from error
+
+
+def _replace_line(path: Path, text: str, pattern: str, line: str) -> str:
+    text, n_lines = re.subn(rf"(?m)^{pattern}", line, text)
+    if n_lines != 1:
+        start = line.partition(" ")[0]
+        raise ConfigError(
+            f"{path} has {n_lines} settings that can be replaced by `{line}`; it needs one that begins with {start!r}"
+        )
+    return text

@@ -13,12 +13,12 @@ from rich.table import Table
 
 from assay.hashing import RECORD, hash_file
 from assay.parts import read_json, write_bytes
-from assay.pipeline.candidates import candidate_name
+from assay.pipeline.candidates import Candidates, candidate_name
 from assay.pipeline.evaluating import read_evaluation
 from assay.pipeline.rows import levels_of, rho_of
 from assay.pipeline.selecting import read_selection
 from assay.project.layout import Project
-from assay.project.stages import candidates_of
+from assay.project.stages import folders_of
 
 if TYPE_CHECKING:
     from assay.evaluation.tested import Evaluation
@@ -80,13 +80,13 @@ class Standing:
 
 def leaderboard(project: Project) -> list[Standing]:
     """Return one line per candidate, in the order of params.yaml, from the finished stages."""
-    level = levels_of(project.folder("train"))[0]
+    level = levels_of(project.folder("contaminate"))[0]
     tested = read_evaluation(project.folder("evaluate")).at(level)
     selection = read_selection(project.folder("select"))
     selected = {(row.detector, row.adapter): row for row in selection.candidates}
     seconds = fit_seconds(project)
     rows = []
-    for detector, adapter in candidates_of(project).pairs():
+    for detector, adapter in Candidates(project.config.detectors, project.config.adapters).pairs():
         key = (detector.label, adapter.label)
         metrics, choice = tested.get(key), selected.get(key)
         numbers: dict[str, Any] = {name: getattr(metrics, name, None) for name in NUMBERS}
@@ -139,9 +139,11 @@ def untrained_words(failures: Mapping[str, str]) -> str:
 
 def fit_seconds(project: Project) -> dict[str, dict[str, float]]:
     """Return seconds of each detector's fit at each level, as logged when the models were trained here."""
-    path = project.folder("train") / RECORD
-    event = project.events.last("stage", record=hash_file(path))
-    seconds: dict[str, dict[str, float]] = event["details"].get("fit_seconds", {}) if event else {}
+    records = {hash_file(folder / RECORD) for folder in folders_of(project, "train").values()}
+    seconds: dict[str, dict[str, float]] = {}
+    for event in project.events:
+        if event["event"] == "stage" and event["record"] in records:
+            seconds |= event["details"].get("fit_seconds", {})
     return seconds
 
 

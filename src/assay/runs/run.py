@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,22 +12,27 @@ from assay.data.quarantine import quarantine_path, read_quarantine
 from assay.errors import AssayError, ConfigError, ToolError
 from assay.hashing import RECORD
 from assay.ledger.history import KILLED, SIGNALLED
-from assay.ledger.rows import keep_rows
+from assay.ledger.rows import FIRST, keep_rows
 from assay.openlineage import client as openlineage
 from assay.parts import read_json
+from assay.pipeline.progress import silent
 from assay.project import versioning
+from assay.project.cells import refresh_cells, require_cells, retire_cells
 from assay.project.deployment import Deployment, keep, promote, read_deployment
 from assay.project.freshness import Outcome, is_fresh, run_verb
 from assay.project.ingest import restore
-from assay.project.installed import refresh_lock, require_own_code
+from assay.project.installed import refresh_code, refresh_lock, require_own_code
 from assay.project.layout import Project
 from assay.project.scorers import Packaged, find_packaged, scorer_folders, statements_of
-from assay.project.stages import STAGES
+from assay.project.work import do_elsewhere, do_here
 from assay.runs.report import Standing, candidates_table, contradictions, leaderboard, write_report
 from assay.scorer.statement import sealed_tag
 
 if TYPE_CHECKING:
     from assay.release.champion import Verdict
+
+CODE_STAGE = "code"
+_KEEPING = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +73,20 @@ def prepare(project: Project) -> None:
     Raises
     ------
     ConfigError
-        params.yaml cannot be used.
+        params.yaml or dvc.yaml cannot be used.
     TamperedError
         ``data/`` differs from data.dvc, or a stage's outputs from their record, or the event log is broken.
     StageError
         The dataset has not been ingested.
     """
-    project.config  # noqa: B018  (read first: the error messages of DVC on a broken file say less)
+    refresh_cells(project)  # reads the settings first: the error messages of DVC on a broken file say less
     restore(project)
     project.require_dataset(project.dataset)
     require_own_code(project)
     refresh_lock(project)
     project.events.check()
     end_interrupted(project)
+    retire_cells(project)
 
 
 def end_interrupted(project: Project) -> None:
@@ -101,39 +109,65 @@ def check_choices(project: Project) -> None:
     """Raise `ConfigError` early for choices, and for missing categories, that a later stage would refuse."""
     from assay.calibration.adapters.registry import check_adapter
     from assay.data.dataset import read_card
-    from assay.detectors.registry import make_detector
+    from assay.detectors.registry import DETECTORS, make_detector
     from assay.pipeline.calibrating import NO_CATEGORIES
 
     if project.config.sections["calibrate"]["within"] == "category" and read_card(project.data).category_column is None:
         raise ConfigError(NO_CATEGORIES)
     train = project.config.sections["train"]
     for detector in project.config.detectors:
+        if detector.label in DETECTORS and detector.name != detector.label:
+            kind, label = detector.name, detector.label
+            raise ConfigError(
+                f"params.yaml: detectors: {label} has {kind} as its detector and the name of another one; use another "
+                f"label or, for {kind} inside {label}, `{label}: {{detector: {{{label}: {{detector: {kind}}}}}}}`"
+            )
         make_detector(detector.name, detector.params, seed=train["seed"], device=train["device"])
     for adapter in project.config.adapters:
         check_adapter(adapter.name, adapter.params)
 
 
-def stale_stages(project: Project) -> list[str]:
-    """Return the stages that a run would have to run, checking the bytes of all finished ones.
+def write_code(project: Project) -> None:
+    """Do the work of the stage ``code``, which DVC runs before all others: the hash of the code of every stage.
 
-    From the first stale stage on every later one is stale too, since each reads what the one before it wrote.
+    Raises
+    ------
+    ConfigError
+        params.yaml cannot be used.
+    StageError
+        cells.yaml was not up to date with params.yaml.
     """
-    fresh = [is_fresh(project, name) for name in STAGES]
-    return list(STAGES)[fresh.index(False) :] if False in fresh else []
+    for name in project.config.datasets:
+        project.require_dataset(name)
+    check_choices(project)
+    refresh_lock(project)
+    require_cells(project)
+    refresh_code(project)
 
 
-def execute(project: Project, stage: str) -> Outcome:
-    """Run one stage with its progress on screen; first keep the roles of its rows for the ledger."""
-    if stage not in ("split", "contaminate"):
-        keep_rows(project.root, project.events, project.dataset)
-    with console.stage_progress(stage) as progress, openlineage.stage_events(project, stage) as begin:
-        outcome = run_verb(project, stage, progress, begin)
+def stale_stages(project: Project) -> list[str]:
+    """Return the stages that are not fresh now, checking the bytes of all finished ones."""
+    return [name for name in project.stages if not is_fresh(project, name)]
+
+
+def execute(project: Project, stage: str, *, beside_others: bool = False) -> Outcome:
+    """Run one stage with its progress on screen; first keep the roles of its rows for the ledger.
+
+    One that runs beside others, in a thread of its own, works in a process of its own and shows no progress.
+    """
+    if project.stage(stage).verb not in FIRST:
+        with _KEEPING:
+            keep_rows(project.root, project.events, project.dataset)
+    bar = nullcontext(silent) if beside_others else console.stage_progress(project.stage(stage).title)
+    with bar as progress, openlineage.stage_events(project, stage) as begin:
+        outcome = run_verb(project, stage, progress, begin, do=do_elsewhere if beside_others else do_here)
     console.say(stage_line(outcome))
     return outcome
 
 
 def open_run(project: Project, driver: str) -> str:
-    """Log that a run begins; return its id."""
+    """Log that a run begins, and write the hashes of its code for DVC; return the run's id."""
+    refresh_code(project)
     run = openlineage.new_run_id()
     project.events.append(
         "run-started",
@@ -154,7 +188,7 @@ def close_run(project: Project, run: str, finished: list[str], error: BaseExcept
     interrupted = error is not None and not isinstance(error, Exception)
     try:
         if not interrupted:
-            versioning.commit(project.root, finished)
+            versioning.commit(project.root, [CODE_STAGE, *finished] if finished else [])
     except ToolError as failed:
         if error is None:
             openlineage.emit_run_ended(project, run, failed)
@@ -311,8 +345,9 @@ def _with_statement(tag: str | None, statement: str | None) -> str:
 
 def refresh(project: Project) -> Result:
     """Finish a run in which every stage was fresh: update dvc.lock, deliver the scorer, and return the result."""
+    refresh_code(project)
     if set(versioning.status(project.root)) - {versioning.DATA}:
-        versioning.commit(project.root, list(STAGES))
+        versioning.commit(project.root, [CODE_STAGE, *project.stages])
     console.say("nothing changed: every stage is fresh")
     return summarise(project, deliver(project))
 
@@ -320,4 +355,4 @@ def refresh(project: Project) -> Result:
 def stage_line(outcome: Outcome) -> str:
     """Return one line about a stage: its seconds, or that it was fresh."""
     duration = f"{outcome.seconds:6.1f} s" if outcome.ran else "   fresh"
-    return f"{outcome.stage:<12}{duration}"
+    return f"{outcome.stage.title:<28}{duration}"

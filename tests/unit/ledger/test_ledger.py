@@ -61,6 +61,7 @@ def settings(root: Path, **changes: Any) -> Project:
     params["contaminate"]["levels"] = [0, 0.1, 0.15]
     for name, value in {"dataset": NAME, **changes}.items():
         params[name] = {**params[name], **value} if isinstance(value, dict) else value
+    params["datasets"] = [params["dataset"]]
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     return Project(root)
 
@@ -733,6 +734,24 @@ def test_stages_without_a_run_make_up_runs() -> None:
     ]
     assert {rows for run, rows, _ in history.reads if run == "dvc-222222222222"} == {"g"}
     assert ("dvc-111111111111", "g", "train") not in history.reads
+
+
+def test_cells_belong_to_the_run_around_them_in_any_order() -> None:
+    """DVC may calibrate one detector before it trains the next, and work on two datasets in turn."""
+    cells = [("train", "knn"), ("calibrate", "knn"), ("train", "mcd"), ("calibrate", "mcd")]
+    first = [
+        *(event("stage", stage=stage, detector=detector, previous="1" * 64) for stage, detector in cells),
+        event("stage", stage="select", previous="1" * 64),
+    ]
+    between = [{**one, "dataset": OTHER, "previous": "2" * 64} for one in first]
+    woven = [one for pair in zip(first, between, strict=True) for one in pair]
+    again = event("stage", stage="calibrate", detector="mcd", previous="3" * 64)
+    history = History.of([*woven, again])
+    assert [(run["run"][:5], run["dataset"]) for run in history.runs.values()] == [
+        ("dvc-1", NAME),
+        ("dvc-2", OTHER),
+        ("dvc-3", NAME),
+    ]
 
 
 def test_a_stage_that_is_not_known_belongs_to_the_run_around_it() -> None:

@@ -55,7 +55,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     root = tmp_path / "project"
     root.mkdir()
     shutil.copy(ROOT / "dvc.yaml", root)
-    params = yaml.safe_load(QUICK) | {"dataset": NAME}
+    params = yaml.safe_load(QUICK) | {"dataset": NAME, "datasets": [NAME, OTHER]}
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     for seed, name in enumerate((NAME, OTHER)):
         write_dataset(root / "data" / name, Dataset(Card(name, TABULAR, NAMES, "made"), make_rows(300, seed)))
@@ -299,8 +299,8 @@ def test_what_is_refused_changes_nothing(
 
 def test_a_project_whose_split_does_not_depend_on_it_is_told_which_line_to_add(project: Project) -> None:
     path = project.root / "dvc.yaml"
-    path.write_text(path.read_text().replace('      - "quarantine/${dataset}.csv"\n', ""))
-    with pytest.raises(ConfigError, match=r'add the line - "quarantine/\$\{dataset\}\.csv"'):
+    path.write_text(path.read_text().replace("        - quarantine/${item}.csv\n", ""))
+    with pytest.raises(ConfigError, match=r'add the line - "quarantine/\$\{item\}\.csv"'):
         put(Project(project.root), table())
 
 

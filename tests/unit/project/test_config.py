@@ -19,14 +19,16 @@ from assay.project.config import parse_config, read_params
 
 GOOD: dict[str, Any] = {
     "dataset": "clinic",
+    "datasets": ["ward", "clinic"],
     "eps": 0.05,
     "split": {"seed": 0},
     "contaminate": {"levels": [0, 0.1], "source": "auto", "labelled": 0, "seed": 1},
     "train": {"seed": 2, "device": "cpu"},
     "calibrate": {"within": "all", "ties": "counted", "seed": 4},
-    "detectors": ["knn", "isolation_forest", "mcd"],
+    "detectors": {"knn": {}, "isolation_forest": {}, "mcd": {}},
     "adapters": ["none", "cadet"],
     "select": {"seed": 3},
+    "run": {"cells_at_once": 2},
 }
 ABSENT = object()
 
@@ -45,14 +47,18 @@ def changed(path: str, value: Any) -> dict[str, Any]:
     return raw
 
 
-def detectors(*entries: Any) -> tuple[Choice, ...]:
-    return parse_config(changed("detectors", list(entries))).detectors
+def detectors(**entries: Any) -> tuple[Choice, ...]:
+    """The detectors beside the three of every leaderboard."""
+    found = parse_config(changed("detectors", {**entries, "knn": {}, "isolation_forest": {}, "mcd": {}})).detectors
+    assert [choice.label for choice in found[-3:]] == ["knn", "isolation_forest", "mcd"]
+    return found[:-3]
 
 
 def test_good_settings_come_through() -> None:
     config = parse_config(GOOD)
-    assert (config.dataset, config.eps) == ("clinic", 0.05)
-    assert config.sections == {name: GOOD[name] for name in ("split", "contaminate", "train", "calibrate", "select")}
+    assert (config.dataset, config.datasets, config.eps) == ("clinic", ("ward", "clinic"), 0.05)
+    names = ("split", "contaminate", "train", "calibrate", "select", "run")
+    assert config.sections == {name: GOOD[name] for name in names}
     assert [choice.name for choice in config.detectors] == ["knn", "isolation_forest", "mcd"]
     assert [choice.name for choice in config.adapters] == ["none", "cadet"]
 
@@ -66,34 +72,93 @@ def test_the_project_s_own_settings_are_good() -> None:
 def test_reading_changes_nothing(tmp_path: Path) -> None:
     """What DVC compares is what stands in the file, without anything appended."""
     path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump(changed("detectors", ["mcd"])))
-    assert read_params(path) == changed("detectors", ["mcd"])
+    path.write_text(yaml.safe_dump(GOOD))
+    assert read_params(path) == GOOD
 
 
-def test_the_three_plain_detectors_are_in_every_comparison() -> None:
-    assert [c.label for c in detectors("autoencoder")] == ["autoencoder", "knn", "isolation_forest", "mcd"]
-    assert [c.label for c in detectors("mcd", "autoencoder")] == ["mcd", "autoencoder", "knn", "isolation_forest"]
+@pytest.mark.parametrize("name", ["knn", "isolation_forest", "mcd"])
+def test_the_three_plain_detectors_are_in_every_comparison(name: str) -> None:
+    raw = changed("detectors", {**GOOD["detectors"], "near": {"detector": "knn"}})
+    del raw["detectors"][name]
+    if name == "knn":
+        assert parse_config(raw).detectors[-1] == Choice("knn", "near")
+        del raw["detectors"]["near"]
+    with pytest.raises(ConfigError, match=f"detectors lacks {name}, .* add a line `{name}: {{}}`"):
+        parse_config(raw)
 
 
-def test_a_labelled_one_of_them_is_not_appended_again() -> None:
-    found = detectors({"knn": {"label": "nearest", "n_neighbors": 1}})
-    assert [(c.name, c.label) for c in found] == [
-        ("knn", "nearest"),
-        ("isolation_forest", "isolation_forest"),
-        ("mcd", "mcd"),
-    ]
+def test_labels_kinds_and_parameters_are_kept_in_order() -> None:
+    found = detectors(
+        **{"knn-3": {"detector": "knn", "n_neighbors": 3}, "vae": None, "svm": {"detector": "sklearn.svm.OneClassSVM"}}
+    )
+    assert found == (
+        Choice("knn", "knn-3", {"n_neighbors": 3}),
+        Choice("vae", "vae"),
+        Choice("sklearn.svm.OneClassSVM", "svm"),
+    )
 
 
-def test_order_labels_and_parameters_are_kept() -> None:
-    found = detectors({"mcd": None}, {"knn": {"n_neighbors": 3, "label": "knn-3"}}, "knn", "isolation_forest")
-    assert found[:3] == (Choice("mcd", "mcd"), Choice("knn", "knn-3", {"n_neighbors": 3}), Choice("knn", "knn"))
+def test_a_wrapper_has_a_parameter_of_the_name_detector() -> None:
+    inner = {"detector": {"knn": {"n_neighbors": 3}}}
+    assert detectors(
+        far={"detector": {"rescaled": inner}}, rescaled={"scaler": "minmax"}, trimmed={"detector": {"trimmed": None}}
+    ) == (
+        Choice("rescaled", "far", inner),
+        Choice("rescaled", "rescaled", {"scaler": "minmax"}),
+        Choice("trimmed", "trimmed"),
+    )
 
 
 def test_parsing_leaves_the_given_settings_alone() -> None:
-    raw = changed("detectors", [{"knn": {"label": "nearest"}}])
+    raw = changed("detectors", {**GOOD["detectors"], "near": {"detector": "knn"}})
     before = copy.deepcopy(raw)
     parse_config(raw)
     assert raw == before
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ({}, "must be a mapping of labels"),
+        (None, "must be a mapping of labels"),
+        ("knn", "must be a mapping of labels"),
+        (["knn"], "is a list, as in projects of earlier versions of Assay; run `assay migrate`"),
+        ({"near": 3}, "near must be {detector: KIND, parameter: value}; got 3"),
+        ({"near": [1]}, "near must be {detector: KIND"),
+        ({"near": {3: 4}}, "near must be {detector: KIND"),
+        ({"near": {"detector": 3}}, "near.detector must be the name of a detector"),
+        ({"near": {"detector": {"knn": {}}, "n_neighbors": 3}}, "near.detector must be the name of a detector"),
+        ({"near": {"detector": {"knn": 3}}}, "near.detector must be the name of a detector"),
+        ({3: {}}, "label 3 is not allowed"),
+        ({"a/b": {}}, "label 'a/b'"),
+        ({"a+b": {}}, "label 'a+b'"),
+        ({"a.b": {}}, "label 'a.b'"),
+        ({"..": {}}, "label '..'"),
+        ({"a--b": {}}, "label 'a--b'"),
+        ({"": {}}, "label ''"),
+        ({"scaler": {"detector": "knn"}}, "label 'scaler'"),
+    ],
+)
+def test_a_wrong_detector_is_named(value: object, words: str) -> None:
+    with pytest.raises(ConfigError, match=rf"params\.yaml: detectors.*{re.escape(words)}"):
+        parse_config(changed("detectors", value))
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, "must be a list of names"),
+        ("clinic", "must be a list of names"),
+        ([], "lacks 'clinic', the current dataset"),
+        (["clinic", "clinic"], "'clinic' occurs twice"),
+        (["clinic", "a--b"], "is 'a--b'"),
+        (["clinic", "a.b"], "is 'a.b'"),
+        (["clinic", 3], "is 3"),
+    ],
+)
+def test_wrong_datasets_are_named(value: object, words: str) -> None:
+    with pytest.raises(ConfigError, match=rf"params\.yaml: datasets.*{re.escape(words)}"):
+        parse_config(changed("datasets", value))
 
 
 def test_one_adapter_may_stand_twice_under_two_labels() -> None:
@@ -110,7 +175,18 @@ def test_eps_between_nought_and_one(eps: float) -> None:
     assert (read, type(read)) == (float(eps), float)
 
 
-SETTINGS = ("dataset", "eps", "split", "contaminate", "train", "calibrate", "detectors", "adapters", "select")
+SETTINGS = (
+    "dataset",
+    "datasets",
+    "eps",
+    "split",
+    "contaminate",
+    "train",
+    "calibrate",
+    "detectors",
+    "adapters",
+    "select",
+)
 INNER = (
     "split.seed",
     "contaminate.levels",
@@ -125,7 +201,7 @@ INNER = (
 )
 
 
-@pytest.mark.parametrize("path", [*SETTINGS, *INNER, "select.seed"])
+@pytest.mark.parametrize("path", [*SETTINGS, *INNER, "select.seed", "run.cells_at_once"])
 def test_a_missing_setting_is_named(path: str) -> None:
     *sections, name = path.split(".")
     with pytest.raises(ConfigError, match=rf"params\.yaml{''.join(f': {s}' for s in sections)} lacks .*'{name}'"):
@@ -179,6 +255,8 @@ def test_a_seed_must_be_a_whole_number(section: str, seed: object) -> None:
         ("eps", None, "eps is None"),
         ("eps", float("nan"), "eps is nan"),
         ("train.device", "tpu", "train.device is 'tpu'"),
+        ("run.cells_at_once", 0, "run.cells_at_once is 0"),
+        ("run.cells_at_once", "all", "run.cells_at_once is 'all'"),
         ("train.device", None, "train.device is None"),
     ],
 )
@@ -187,7 +265,6 @@ def test_a_wrong_value_is_named(path: str, value: object, words: str) -> None:
         parse_config(changed(path, value))
 
 
-@pytest.mark.parametrize("section", ["detectors", "adapters"])
 @pytest.mark.parametrize(
     ("value", "words"),
     [
@@ -212,9 +289,9 @@ def test_a_wrong_value_is_named(path: str, value: object, words: str) -> None:
         ([{"knn": {"label": ""}}], "label ''"),
     ],
 )
-def test_a_wrong_choice_is_named_with_its_section(section: str, value: object, words: str) -> None:
-    with pytest.raises(ConfigError, match=rf"params\.yaml: {section}.*{re.escape(words)}"):
-        parse_config(changed(section, value))
+def test_a_wrong_adapter_is_named(value: object, words: str) -> None:
+    with pytest.raises(ConfigError, match=rf"params\.yaml: adapters.*{re.escape(words)}"):
+        parse_config(changed("adapters", value))
 
 
 @pytest.mark.parametrize(
@@ -228,7 +305,7 @@ def test_a_wrong_choice_is_named_with_its_section(section: str, value: object, w
         (lambda path: path.write_text("eps: " + "9" * 5000), "is not valid YAML: Exceeds the limit"),
         (lambda path: path.write_text("dataset: 2026-13-13"), "is not valid YAML: month must be in 1..12"),
         (lambda path: path.write_text(""), "must be a mapping"),
-        (lambda path: path.write_text("dataset: digits"), "lacks the setting 'eps'"),
+        (lambda path: path.write_text("dataset: digits"), "lacks the setting 'datasets'"),
     ],
 )
 def test_a_file_that_cannot_be_used(tmp_path: Path, prepare: Callable[[Path], object], words: str) -> None:

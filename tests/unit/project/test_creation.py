@@ -13,25 +13,17 @@ import yaml
 from tests.conftest import ROOT, Checkout
 
 import assay
-from assay.errors import ConfigError, StageError, ToolError
-from assay.hashing import hash_file, hash_json, hash_tree
+from assay.errors import ConfigError, ToolError
+from assay.hashing import hash_file, hash_tree
 from assay.parts import write_json
+from assay.project.cells import CELLS
 from assay.project.creation import _move, create, pipeline
-from assay.project.installed import (
-    DISTRIBUTIONS,
-    LOCK,
-    PACKAGE,
-    hash_code,
-    read_lock,
-    refresh_lock,
-    require_locked,
-    stage_code,
-)
+from assay.project.installed import LOCK, PACKAGE, hash_code, read_lock, refresh_lock, stage_code
 from assay.project.layout import Project
 from assay.project.stages import STAGES
 from assay.project.templates import COPIES, read_template
 
-WRITTEN = {*COPIES, ".dvc/.gitignore", "README.md", LOCK}
+WRITTEN = {*COPIES, ".dvc/.gitignore", "README.md", LOCK, CELLS}
 
 
 def files(folder: Path) -> set[str]:
@@ -60,16 +52,11 @@ def test_templates_are_this_repository_s_own_files(name: str) -> None:
 def test_the_pipeline_is_this_repository_s_but_for_its_code(made: Path) -> None:
     ours = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     theirs = yaml.safe_load((made / "dvc.yaml").read_text())["stages"]
-    assert list(theirs) == list(ours) == list(STAGES)
-    here, there = Project(ROOT).stages, Project(made).stages
-    for name in STAGES:
-        assert theirs[name]["cmd"] == ours[name]["cmd"]
-        deps = [path for path in ours[name]["deps"] if not path.startswith("src/") and path != "constraints.txt"]
-        assert theirs[name]["deps"] == deps
-        assert theirs[name]["params"][-1] == {LOCK: [f"stages.{name}"]}
-        mine, its = here[name], there[name]
-        assert (its.inputs, its.params, its.folder) == (mine.inputs, mine.params, mine.folder)
-        assert {f"src/{path}" for path in its.code} - {"src/distributions/"} == {*mine.code} - {"constraints.txt"}
+    assert list(theirs) == list(ours) == ["code", *STAGES]
+    assert ours.pop("code")["deps"] == ["src/assay", "constraints.txt", CELLS]
+    assert theirs.pop("code")["deps"] == [LOCK, CELLS]
+    assert theirs == ours
+    assert yaml.safe_load(pipeline())["stages"].keys() == {"code", *STAGES}
 
 
 def test_a_project_is_whole(made: Path) -> None:
@@ -82,27 +69,30 @@ def test_a_project_is_whole(made: Path) -> None:
     ]
 
 
-def test_the_lock_has_the_hash_of_the_code_of_every_record(made: Path) -> None:
+def test_the_lock_has_the_code_of_every_record(made: Path) -> None:
     locked, project = json.loads((made / LOCK).read_bytes()), Project(made)
     assert locked["assay"] == assay.__version__
-    assert set(locked["distributions"]) <= {*DISTRIBUTIONS}
-    assert set(locked["stages"]) == {*STAGES}
-    code = hash_code(made, project.stages["train"].code)
-    assert locked["stages"]["train"] == hash_json(code)
-    assert code["assay/networks/mlp.py"] == hash_file(PACKAGE / "networks" / "mlp.py")
-    assert code["distributions/numpy"] == locked["distributions"]["numpy"]
-    assert "assay/cli/main.py" not in code
-    assert locked["stages"]["split"] != locked["stages"]["train"]
+    for stage in project.stages.values():
+        assert stage_code(project, stage).items() <= locked["code"].items()
+    assert "assay.networks.mlp" in stage_code(project, project.stage("train@digits--autoencoder"))
+    assert "assay.cli.main" not in locked["code"]
+    assert hash_code(made, locked["code"]) == locked["code"]
 
 
 def test_recorded_names_are_hashed_one_by_one(made: Path) -> None:
-    names = ["assay/parts.py", "distributions/torch", "assay/gone.py", "params.yaml"]
+    names = [
+        "assay/parts.py",
+        "distributions/torch",
+        "assay/gone.py",
+        "flows/retrain.py",
+        "assay.gone",
+        "assay.parts:gone",
+    ]
     assert hash_code(made, names) == {
-        "params.yaml": hash_file(made / "params.yaml"),
+        "flows/retrain.py": hash_file(made / "flows/retrain.py"),
         "assay/parts.py": hash_file(PACKAGE / "parts.py"),
-        "distributions/torch": json.loads((made / LOCK).read_bytes())["distributions"]["torch"],
+        "distributions/torch": json.loads((made / LOCK).read_bytes())["code"]["distributions/torch"],
     }
-    assert hash_code(made, [*stage_code("split"), "distributions/numpy"]) == hash_code(made, stage_code("split"))
 
 
 def test_inside_a_git_repository_no_second_one_is_made(tmp_path: Path) -> None:
@@ -115,7 +105,10 @@ def test_inside_a_git_repository_no_second_one_is_made(tmp_path: Path) -> None:
     assert not (there / ".git").exists()
     assert [path.name for path in there.glob(".assay*")] == []
     assert git(tmp_path, "diff", "--cached", "--name-only") == ""
-    assert Checkout(there).call("dvc", "stage", "list", "--name-only").stdout.split() == list(STAGES)
+    assert Checkout(there).call("dvc", "stage", "list", "--name-only").stdout.split() == [
+        "code",
+        *Project(there).stages,
+    ]
 
 
 def refused(folder: Path, problem: type[Exception] = ConfigError) -> str:
@@ -177,23 +170,22 @@ def locked_before(made: Path, **changes: Any) -> dict[str, Any]:
 
 
 def test_an_upgrade_is_said_in_one_line(made: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert refresh_lock(Project(made)) == ()
-    digests = json.loads((made / LOCK).read_bytes())["stages"]
-    now = locked_before(made, assay="0.0.9", stages={**digests, "select": "0" * 64})
-    assert refresh_lock(Project(made)) == ("select",)
+    refresh_lock(Project(made))
+    now = locked_before(made, assay="0.0.9")
+    refresh_lock(Project(made))
     assert capfd.readouterr().err == (
         f"assay.lock: Assay 0.0.9 -> {assay.__version__}: stages whose code changed run again\n"
     )
-    assert read_lock((made / LOCK).read_bytes()) == now
+    assert read_lock((made / LOCK).read_bytes()) == {**now, "stages": {}}
 
 
 def test_versions_that_moved_are_named(made: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    versions = json.loads((made / LOCK).read_bytes())["distributions"]
-    now = locked_before(made, distributions={**versions, "numpy": "1.0"})
-    assert refresh_lock(Project(made)) == ()
-    told = f"assay.lock: numpy 1.0 -> {versions['numpy']}: no stage's code changed\n"
+    code = json.loads((made / LOCK).read_bytes())["code"]
+    locked_before(made, code={**code, "distributions/numpy": "1.0"})
+    refresh_lock(Project(made))
+    told = f"assay.lock: numpy 1.0 -> {code['distributions/numpy']}: stages whose code changed run again\n"
     assert capfd.readouterr().err == told
-    assert read_lock((made / LOCK).read_bytes()) == now
+    assert json.loads((made / LOCK).read_bytes())["code"] == code
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"assay": 1}', None])
@@ -202,23 +194,12 @@ def test_a_lock_that_cannot_be_read_is_written_anew(made: Path, content: bytes |
     (made / LOCK).unlink()
     if content is not None:
         (made / LOCK).write_bytes(content)
-    assert refresh_lock(Project(made)) == tuple(STAGES)
+    refresh_lock(Project(made))
     assert (made / LOCK).read_bytes() == before
 
 
-def test_a_stage_waits_for_those_before_it(made: Path) -> None:
-    digests = json.loads((made / LOCK).read_bytes())["stages"]
-    locked_before(made, stages={**digests, "train": "0" * 64})
-    with pytest.raises(StageError, match="begins at train"):
-        require_locked(Project(made), "select")
-    for stage in ("split", "train"):
-        locked_before(made, stages={**digests, "train": "0" * 64})
-        require_locked(Project(made), stage)
-    assert json.loads((made / LOCK).read_bytes())["stages"] == digests
-
-
 def test_a_checkout_has_no_lock(checkout: Checkout) -> None:
-    assert refresh_lock(Project(checkout.root)) == ()
+    refresh_lock(Project(checkout.root))
     assert not (checkout.root / LOCK).exists()
 
 
@@ -229,7 +210,3 @@ def test_parameters_of_another_file_are_refused(checkout: Checkout) -> None:
     path.write_text(text.replace("params: [contaminate]", "params: [contaminate, {more.yaml: [x]}]"))
     with pytest.raises(ConfigError, match=r"stage contaminate has parameters in more\.yaml"):
         Project(checkout.root).stages  # noqa: B018
-
-
-def test_every_stage_of_the_pipeline_has_its_code_in_the_lock() -> None:
-    assert all({LOCK: [f"stages.{name}"]} in stage["params"] for name, stage in pipeline()["stages"].items())

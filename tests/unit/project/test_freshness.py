@@ -20,6 +20,7 @@ from assay.errors import StageError, TamperedError
 from assay.hashing import hash_file, hash_tree
 from assay.project.freshness import Outcome, Work, check_outputs, is_fresh, read_record, run_stage
 from assay.project.layout import Project
+from assay.project.modules import code_digest
 
 STAGE = "split"
 INPUT = "data/breast_cancer/rows.csv"
@@ -36,7 +37,7 @@ def root(checkout: Checkout) -> Path:
     return checkout.root
 
 
-def made(project: Project, out: Path) -> dict[str, Any]:
+def made(project: Project, out: Path, checkpoints: Path) -> dict[str, Any]:
     """Work that writes two files."""
     (out / "train").mkdir()
     (out / "train" / "rows.csv").write_bytes((project.root / INPUT).read_bytes())
@@ -44,7 +45,7 @@ def made(project: Project, out: Path) -> dict[str, Any]:
     return {"fit_seconds": 0.5}
 
 
-def refused(project: Project, out: Path) -> dict[str, Any]:
+def refused(project: Project, out: Path, checkpoints: Path) -> dict[str, Any]:
     raise AssertionError("the stage ran")
 
 
@@ -68,14 +69,14 @@ def record_of(root: Path) -> Path:
 
 def test_a_stage_s_folder_holds_its_outputs_and_their_record(root: Path) -> None:
     outcome = run(root)
-    assert (outcome.stage, outcome.ran, outcome.details) == (STAGE, True, {"fit_seconds": 0.5})
+    assert (outcome.stage.name, outcome.ran, outcome.details) == ("split@breast_cancer", True, {"fit_seconds": 0.5})
     assert beside(root) == [STAGE]
     assert set(outputs(root)) == {"train/rows.csv", "split.json", "record.json"}
     record = json.loads(record_of(root).read_bytes())
     inputs = (INPUT, "data/breast_cancer/card.json", "quarantine/breast_cancer.csv")
     assert record["inputs"] == {path: hash_file(root / path) for path in inputs}
     assert record["outputs"] == hash_tree(root / "work/breast_cancer/split")
-    assert record["code"][CODE] == hash_file(root / CODE)
+    assert record["code"]["assay.data.splitting"] == code_digest(root / "src", "assay.data.splitting")
     assert record["params"] == {"split": {"seed": 0}, "contaminate.source": "auto"}
     found = read_record(root / "work/breast_cancer/split")
     assert found is not None
@@ -120,12 +121,17 @@ def test_a_fresh_stage_does_not_run_again(root: Path) -> None:
         lambda root: replace(root / "params.yaml", "split: {seed: 0}", "# a comment\nsplit:\n  seed: 0"),
         lambda root: put(root / "src/assay/cli/main.py", b"# another command line\n"),
         lambda root: put(root / "src/assay/detectors/new.py", b"x = 1\n"),
+        lambda root: put(root / CODE, b"# a comment\n\n" + (root / CODE).read_bytes()),
+        lambda root: replace(root / "constraints.txt", "ruff==", "ruff==1."),
         lambda root: put(root / "src/assay/data/__pycache__/splitting.pyc", b"cache"),
         lambda root: put(root / "data/digits/rows.csv", b"another dataset"),
         lambda root: (root / ".assay/events.jsonl").unlink(),
         lambda root: (root / "work/breast_cancer/split/empty").mkdir(),
     ],
-    ids=["mtime", "eps", "other seed", "comment", "cli", "other code", "cache", "other data", "no log", "folder"],
+    ids=(
+        *("mtime", "eps", "other seed", "comment", "cli", "other code", "comment in code", "pin", "cache"),
+        *("other data", "no log", "folder"),
+    ),
 )
 def test_what_a_stage_does_not_depend_on_leaves_it_fresh(root: Path, change: Callable[[Path], object]) -> None:
     run(root)
@@ -142,11 +148,11 @@ def test_what_a_stage_does_not_depend_on_leaves_it_fresh(root: Path, change: Cal
         lambda root: (root / INPUT).rename(root / "data/breast_cancer/renamed.csv"),
         lambda root: replace(root / "params.yaml", "split: {seed: 0}", "split: {seed: 7}"),
         lambda root: replace(root / "params.yaml", "source: auto", "source: local"),
-        lambda root: put(root / CODE, (root / CODE).read_bytes() + b"# a comment\n"),
-        lambda root: put(root / "src/assay/data/new.py", b"x = 1\n"),
+        lambda root: put(root / CODE, (root / CODE).read_bytes() + b"more = 1\n"),
+        lambda root: put(root / "src/assay/data/recipes.py", b"this is not Python\n"),
         lambda root: (root / "src/assay/data/recipes.py").unlink(),
     ],
-    ids=["byte", "new file", "lost file", "renamed", "param", "param inside", "code", "new code", "lost code"],
+    ids=["byte", "new file", "lost file", "renamed", "param", "param inside", "code", "broken code", "lost code"],
 )
 def test_what_it_depends_on_makes_it_run_again(root: Path, change: Callable[[Path], object]) -> None:
     run(root)
@@ -154,7 +160,7 @@ def test_what_it_depends_on_makes_it_run_again(root: Path, change: Callable[[Pat
     change(root)
     assert not is_fresh(Project(root), STAGE)
 
-    def work(project: Project, out: Path) -> dict[str, Any]:
+    def work(project: Project, out: Path, checkpoints: Path) -> dict[str, Any]:
         (out / "other.json").write_bytes(b"{}")
         return {}
 
@@ -176,8 +182,8 @@ def test_going_back_to_old_settings_runs_again_and_gives_the_old_record(root: Pa
 
 @pytest.mark.parametrize("error", [ValueError, StageError, KeyboardInterrupt, SystemExit])
 def test_a_stage_that_fails_leaves_no_trace(root: Path, error: type[BaseException]) -> None:
-    def work(project: Project, out: Path) -> dict[str, Any]:
-        made(project, out)
+    def work(project: Project, out: Path, checkpoints: Path) -> dict[str, Any]:
+        made(project, out, checkpoints)
         raise error("halfway")
 
     with pytest.raises(error, match="halfway"):
@@ -193,7 +199,7 @@ def test_a_stage_that_fails_leaves_the_outputs_before_it(root: Path, error: type
     before = outputs(root)
     replace(root / "params.yaml", "split: {seed: 0}", "split: {seed: 7}")
 
-    def work(project: Project, out: Path) -> dict[str, Any]:
+    def work(project: Project, out: Path, checkpoints: Path) -> dict[str, Any]:
         (out / "half").write_bytes(b"")
         raise error
 
@@ -211,8 +217,9 @@ import time
 from pathlib import Path
 from assay.project.freshness import run_stage
 from assay.project.layout import Project
+from assay.project.modules import code_digest
 
-def work(project, out):
+def work(project, out, checkpoints):
     (out / "half").write_bytes(b"")
     time.sleep(3600)
 
@@ -239,20 +246,20 @@ def test_what_a_killed_run_left_is_swept_by_the_next(root: Path, finished_before
 
 @pytest.mark.parametrize("path", [INPUT, CODE, "data/breast_cancer/appeared.csv"])
 def test_inputs_that_change_while_a_stage_works_make_it_fail(root: Path, path: str) -> None:
-    def work(project: Project, out: Path) -> dict[str, Any]:
+    def work(project: Project, out: Path, checkpoints: Path) -> dict[str, Any]:
         (project.root / path).write_bytes(b"changed meanwhile")
-        return made(project, out)
+        return made(project, out, checkpoints)
 
-    with pytest.raises(StageError, match="stage split: its inputs changed while it ran"):
+    with pytest.raises(StageError, match="stage split@breast_cancer: its inputs changed while it ran"):
         run(root, work)
     assert beside(root) == []
     assert list(Project(root).events) == []
 
 
 def test_settings_that_change_while_a_stage_works_are_those_of_the_next_run(root: Path) -> None:
-    def work(project: Project, out: Path) -> dict[str, Any]:
+    def work(project: Project, out: Path, checkpoints: Path) -> dict[str, Any]:
         replace(project.root / "params.yaml", "split: {seed: 0}", "split: {seed: 7}")
-        return made(project, out)
+        return made(project, out, checkpoints)
 
     run(root, work)
     assert json.loads(record_of(root).read_bytes())["params"]["split"] == {"seed": 0}
@@ -261,7 +268,7 @@ def test_settings_that_change_while_a_stage_works_are_those_of_the_next_run(root
 
 def test_a_missing_input_is_named(root: Path) -> None:
     (root / "data").rename(root / "gone")
-    with pytest.raises(StageError, match="stage split needs data/breast_cancer, which is missing"):
+    with pytest.raises(StageError, match="stage split@breast_cancer needs data/breast_cancer, which is missing"):
         run(root, refused)
 
 

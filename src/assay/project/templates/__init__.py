@@ -6,11 +6,7 @@ suffix ``.template`` here, since DVC, Git and Assay act on files with the real n
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
-
-from assay.parts import parse_yaml
 
 COPIES = (
     ".dvc/config",
@@ -32,11 +28,3 @@ def template_path(name: str) -> Path:
 def read_template(name: str) -> bytes:
     """Return the content of a project's file as Assay's own repository has it."""
     return template_path(name).read_bytes()
-
-
-@lru_cache(maxsize=1)
-def template_stages() -> dict[str, dict[str, Any]]:
-    """Return the stages of this repository's dvc.yaml, which names the code of each by its path in ``src/``."""
-    path = template_path("dvc.yaml")
-    stages: dict[str, dict[str, Any]] = parse_yaml(path.read_bytes(), path)["stages"]
-    return stages

@@ -1,0 +1,72 @@
+"""A cell in a process of its own: the same bytes, the same errors, one thread, and no life after its parent."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.conftest import Checkout
+from tests.waiting import HANG_SECONDS
+
+from assay.errors import ScorerError
+from assay.hashing import hash_tree
+from assay.pipeline.progress import silent
+from assay.project.freshness import require_record
+from assay.project.layout import Project
+from assay.project.work import PINS, do_elsewhere, do_here, pinned
+
+CELL = "calibrate@breast_cancer--mcd"
+
+
+@pytest.mark.parametrize("do", [do_here, do_elsewhere])
+def test_the_bytes_are_those_on_record(finished: Checkout, tmp_path: Path, do: object) -> None:
+    project = Project(finished.root)
+    steps: list[str] = []
+    assert callable(do)
+    do(project, project.stage(CELL), tmp_path / "out", tmp_path / "kept", lambda task, share: steps.append(task))
+    record = require_record(project.folder("calibrate", "mcd"))
+    assert hash_tree(tmp_path / "out") == record.outputs
+    assert (record.detector, record.threads) == ("mcd", 1)
+    assert steps == ["mcd at level-0", "mcd at level-0.1"]
+
+
+def test_an_error_there_is_the_same_error_here(finished: Checkout, tmp_path: Path) -> None:
+    project = Project(finished.root)
+    (project.folder("train", "mcd") / "failures.json").unlink()
+    told = []
+    for do in (do_here, do_elsewhere):
+        with pytest.raises(ScorerError, match=r"failures\.json is missing") as caught:
+            do(project, project.stage(CELL), tmp_path / "out", tmp_path / "kept", silent)
+        told.append(str(caught.value))
+    assert told[0] == told[1]
+
+
+def test_a_process_that_fails_otherwise_says_how(finished: Checkout, tmp_path: Path) -> None:
+    project = Project(finished.root)
+    path = project.folder("train", "mcd") / "failures.json"
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(RuntimeError, match=rf"process of {CELL} failed: .*Error"):
+        do_elsewhere(project, project.stage(CELL), tmp_path / "out", tmp_path / "kept", silent)
+
+
+def test_threads_are_pinned_inside_and_free_after() -> None:
+    import torch
+
+    before, environment = torch.get_num_threads(), dict(os.environ)
+    with pinned():
+        assert torch.get_num_threads() == 1
+        assert {os.environ[name] for name in PINS} == {"1"}
+    assert torch.get_num_threads() == before
+    assert dict(os.environ) == environment
+
+
+def test_it_ends_with_its_parent(finished: Checkout, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "assay.project.work", str(finished.root), CELL, str(tmp_path), str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(HANG_SECONDS) in (0, 1)
