@@ -19,7 +19,7 @@ from assay.scorer.scorer import load_scorer
 
 @pytest.fixture
 def scorer(finished: Checkout) -> Path:
-    (folder,) = (p for p in (finished.root / "work/scorers/breast_cancer").iterdir() if p.is_dir())
+    (folder,) = (p for p in (finished.root / "work/package/breast_cancer").iterdir() if p.is_dir())
     return folder
 
 

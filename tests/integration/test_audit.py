@@ -36,6 +36,7 @@ WHAT = [
     *(f"stage {stage}" for stage in (*BEHIND, "evaluate")),
     "stage package",
     "rows of the run",
+    "kept copy",
     "BentoML model",
     "Bento",
     "deployment",
@@ -60,7 +61,14 @@ def spoilt(finished_once: Checkout, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def scorer_folder(project: Checkout) -> Path:
-    (folder,) = (path for path in (project.root / "work/scorers/breast_cancer").iterdir() if path.is_dir())
+    """The champion as it is kept."""
+    (folder,) = (path for path in (project.root / "scorers/breast_cancer").iterdir() if path.is_dir())
+    return folder
+
+
+def packaged_folder(project: Checkout) -> Path:
+    """The newest run's output."""
+    (folder,) = (path for path in (project.root / "work/package/breast_cancer").iterdir() if path.is_dir())
     return folder
 
 
@@ -179,7 +187,7 @@ def test_the_event_log_is_checked(finished: Checkout) -> None:
 @pytest.mark.parametrize("part", ["scaler", "detector", "null_model", "strata", "calibrator"])
 def test_a_part_that_no_stage_made_is_named(finished: Checkout, part: str) -> None:
     """Packaged anew, a scorer is all of one piece; the records still say what each part was."""
-    folder = scorer_folder(finished)
+    folder = packaged_folder(finished)
     path = folder / f"{part}.safetensors"
     arrays = read_arrays(path)
     name = next(name for name, array in arrays.items() if array.size and array.dtype.kind == "f")
@@ -193,7 +201,7 @@ def test_a_part_that_no_stage_made_is_named(finished: Checkout, part: str) -> No
 
 
 def test_settings_of_a_part_are_held_to_the_records(finished: Checkout) -> None:
-    folder = scorer_folder(finished)
+    folder = packaged_folder(finished)
     head = read_json(folder / "scorer.json")
     head["parts"]["detector"]["config"]["extra"] = 1
     write_json(folder / "scorer.json", head)
@@ -235,12 +243,15 @@ KINDS = {
     "diagnostics": f"{WORK}/evaluate/diagnostics/mcd+cadet.json",
     "test p-values": f"{WORK}/evaluate/p_values/level-0.safetensors",
     **{f"record of {stage}": f"{WORK}/{stage}/record.json" for stage in (*BEHIND, "evaluate")},
-    "record of package": "work/scorers/breast_cancer/record.json",
-    "head of the scorer": "work/scorers/breast_cancer/VERSION/scorer.json",
-    "shipped weights": "work/scorers/breast_cancer/VERSION/detector.safetensors",
-    "shipped calibration scores": "work/scorers/breast_cancer/VERSION/calibrator.safetensors",
-    "carried record": "work/scorers/breast_cancer/VERSION/lineage/train.json",
-    "carried rows": "work/scorers/breast_cancer/VERSION/rows.safetensors",
+    "record of package": "work/package/breast_cancer/record.json",
+    "head of the packaged scorer": "work/package/breast_cancer/VERSION/scorer.json",
+    "packaged weights": "work/package/breast_cancer/VERSION/detector.safetensors",
+    "head of the scorer": "scorers/breast_cancer/VERSION/scorer.json",
+    "shipped weights": "scorers/breast_cancer/VERSION/detector.safetensors",
+    "shipped calibration scores": "scorers/breast_cancer/VERSION/calibrator.safetensors",
+    "carried record": "scorers/breast_cancer/VERSION/lineage/train.json",
+    "carried rows": "scorers/breast_cancer/VERSION/rows.safetensors",
+    "pointer of the kept copy": "scorers/breast_cancer/VERSION.dvc",
     "event": ".assay/events.jsonl",
     "BentoML's copy": ".bentoml/models/breast_cancer/VERSION/calibrator.safetensors",
     "BentoML's head": ".bentoml/models/breast_cancer/VERSION/model.yaml",
@@ -355,7 +366,7 @@ def test_data_of_another_dataset_do_not_matter(finished: Checkout) -> None:
 
 
 def test_a_run_with_other_settings_supersedes_and_spoils_nothing(moved_on: tuple[Checkout, str, str]) -> None:
-    """The old scorer is kept by BentoML; its stages' folders now hold what the new one was made of."""
+    """The old scorer is kept in scorers/; its stages' folders now hold what the new one was made of."""
     project, old, new = moved_on
     done = project.assay("audit", "verify", f"{NAME}:{old}")
     states = {line[11:].partition(":")[0]: line.split()[0] for line in done.stdout.splitlines()[: len(WHAT)]}
@@ -365,7 +376,7 @@ def test_a_run_with_other_settings_supersedes_and_spoils_nothing(moved_on: tuple
     assert done.stdout.splitlines()[-1] == f"{NAME}:{old}: intact"
     assert "DVC's cache holds the recorded ones, intact" in done.stdout
     assert {finding.state for finding in verify(project, f"{NAME}:{new}").items} == {"ok"}
-    kept = project.root / ".bentoml/models/breast_cancer" / old
+    kept = project.root / "scorers/breast_cancer" / old
     for path in (kept / "detector.safetensors", kept / "lineage/train.json"):
         before = spoil(path)
         assert f"{path} was changed" in wrong(verify(project, f"{NAME}:{old}"))["scorer folder"]

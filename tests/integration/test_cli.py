@@ -16,7 +16,7 @@ from assay.environment import SWITCHES
 
 NO_SERVER = "http://127.0.0.1:9/api"
 COMMANDS = (
-    *("audit", "detectors", "ingest", "init", "label", "promote", "restore", "reweight"),
+    *("audit", "detectors", "gc", "ingest", "init", "label", "promote", "restore", "reweight"),
     *("run", "schedule", "score", "scorers", "serve", "stage"),
 )
 
@@ -190,7 +190,8 @@ def test_scorers_in_json(finished: Checkout) -> None:
         "version": row["version"],
         "tag": f"breast_cancer:{row['version']}",
         "champion": True,
-        "folder": str(finished.root / "work/scorers/breast_cancer" / row["version"]),
+        "where": "here",
+        "folder": str(finished.root / "scorers/breast_cancer" / row["version"]),
         "bento": f"assay-breast_cancer:{row['version']}",
         "quarantined": {},
         "broken": None,

@@ -76,7 +76,7 @@ def test_every_link_of_the_chain_is_told(finished: Checkout, shown: Shown) -> No
     assert list(nodes) == KEYS
     assert {node["state"] for node in nodes.values()} == {"ok"}
     work = finished.root / "work" / NAME
-    (head,) = (read_json(path) for path in (finished.root / "work/scorers" / NAME).glob("*/scorer.json"))
+    (head,) = (read_json(path) for path in (finished.root / "work/package" / NAME).glob("*/scorer.json"))
     assert nodes["data"]["digest"] == head["lineage"]["data_version"]
     assert {stage: nodes[stage]["digest"] for stage in head["lineage"]["records"]} == head["lineage"]["records"]
     plan = read_json(work / "contaminate/plan.json")["levels"]

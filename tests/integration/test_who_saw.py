@@ -45,7 +45,7 @@ def truth(project: Checkout, frame: pd.DataFrame, role: str) -> int:
 
 
 def version(project: Checkout) -> str:
-    (folder,) = (path.name for path in (project.root / "work/scorers" / NAME).iterdir() if path.is_dir())
+    (folder,) = (path.name for path in (project.root / "work/package" / NAME).iterdir() if path.is_dir())
     return f"{NAME}:{folder}"
 
 
@@ -68,7 +68,7 @@ def test_who_saw_a_batch(finished: Checkout) -> None:
     assert (
         run["data_version"]
         == json.loads(
-            (finished.root / "work/scorers" / NAME / version(finished).partition(":")[2] / "scorer.json").read_bytes()
+            (finished.root / "work/package" / NAME / version(finished).partition(":")[2] / "scorer.json").read_bytes()
         )["lineage"]["data_version"]
     )
     assert (found["matched_by"], found["known"], found["unknown_rows"]) == ("content", 60, [])

@@ -14,6 +14,7 @@ from assay.parts import write_bytes, write_json
 from assay.project import versioning
 from assay.project.installed import LOCK, is_own, lock_content
 from assay.project.layout import Project
+from assay.project.merging import set_merge_driver
 from assay.project.templates import COPIES, README, read_template, template_stages
 
 PIPELINE = "dvc.yaml"
@@ -55,6 +56,7 @@ def create(folder: Path) -> Path:
             staging.rename(folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+    set_merge_driver(folder)
     return folder
 
 

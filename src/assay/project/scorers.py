@@ -14,7 +14,9 @@ from assay.errors import AssayError, ScorerError, TamperedError
 from assay.hashing import hash_file
 from assay.names import NAME
 from assay.parts import read_arrays, read_json
+from assay.project.archive import Archive
 from assay.project.deployment import read_deployment
+from assay.project.versioning import named_md5
 from assay.scorer.scorer import HEAD, check_files
 
 if TYPE_CHECKING:
@@ -22,6 +24,23 @@ if TYPE_CHECKING:
 
 MANIFEST = "files.json"
 VERSION = "[0-9a-f]" * 12
+STATEMENTS = "statements"
+HERE, CACHED, TRACKED, LOST = "here", "in DVC's cache", "tracked", "lost"
+
+
+def kept_folder(root: Path, name: str, version: str) -> Path:
+    """Return where a project keeps a scorer that is or was deployed."""
+    return root / "scorers" / name / version
+
+
+def pointer_of(kept: Path) -> Path:
+    """Return the .dvc file of a folder in ``scorers/``."""
+    return kept.with_name(f"{kept.name}.dvc")
+
+
+def _stores(root: Path) -> tuple[Path, ...]:
+    """Return the folders of scorers by dataset and version; of equal ones the first counts."""
+    return root / "scorers", root / "work" / "package", bentoml_home(root) / "models"
 
 
 def find_scorer(tag: str | Path, root: Path | None = None) -> Path:
@@ -55,16 +74,28 @@ def find_scorer(tag: str | Path, root: Path | None = None) -> Path:
         raise ScorerError(
             f"{str(tag)!r} is neither a scorer folder nor name:version (12 hex digits, or their beginning)"
         )
-    stores = (
-        root / "work" / "scorers" / name,
-        Path(os.environ.get("BENTOML_HOME", root / ".bentoml")) / "models" / name,
-    )
-    # work/ comes last, so that it wins over BentoML's copy of the same version.
-    folders = {p.name: p for store in reversed(stores) for p in store.glob(f"{version}*") if (p / HEAD).is_file()}
-    if len(folders) != 1:
-        problem = "there is no scorer" if not folders else f"{len(folders)} scorers are called"
+    stores = [store / name for store in reversed(_stores(root))]
+    folders = {p.name: p for store in stores for p in store.glob(f"{version}*") if (p / HEAD).is_file()}
+    tracked = {p.stem: p.with_suffix("") for p in (root / "scorers" / name).glob(f"{version}*.dvc")}
+    found = {**tracked, **folders}
+    if len(found) != 1:
+        problem = "there is no scorer" if not found else f"{len(found)} scorers are called"
         raise ScorerError(f"{problem} {tag!r} in {root}; `assay scorers` lists them")
-    return next(iter(folders.values()))
+    if not folders:
+        raise ScorerError(not_here(root, *tracked.values()))
+    return next(iter(found.values()))
+
+
+def not_here(root: Path, kept: Path) -> str:
+    """Return as text how a scorer that DVC tracks comes back."""
+    pointer, remote = pointer_of(kept).relative_to(root), Archive(root).remote
+    advice = (
+        "add the DVC remote that holds it (`dvc remote add -d NAME ADDRESS`), then"
+        if remote is None
+        else f"fetch it from the remote {remote}:"
+    )
+    tag = f"{kept.parent.name}:{kept.name}"
+    return f"{tag} is tracked by {pointer}, but its folder is not here; {advice} `dvc pull {pointer}`"
 
 
 def _project_root() -> Path:
@@ -78,29 +109,33 @@ def list_scorers(root: Path) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        ``name``, ``version``, ``tag``, ``champion``, ``folder``, ``bento`` (None where there is no intact
-        one), ``quarantined`` (number of now quarantined rows that it learned from, by use) and ``broken`` (the
-        reason, or None); intact scorers also have ``detector``, ``adapter``, ``eps``, ``data_version`` and
+        ``name``, ``version``, ``tag``, ``champion``, ``where`` ("here"; elsewhere "in DVC's cache", "tracked", which
+        may be in a remote, or "lost"), ``folder``, ``bento`` (None where there is no intact one), ``quarantined``
+        (number of now quarantined rows that it learned from, by use) and ``broken`` (the reason, or None); intact
+        scorers also have ``detector``, ``adapter``, ``eps``, ``data_version`` and
         ``lineage_root``.
     """
     home = bentoml_home(root)
-    stores = (home / "models", root / "work" / "scorers")
-    folders = {(path.parent.name, path.name): path for store in stores for path in store.glob(f"*/{VERSION}")}
+    stores = _stores(root)
+    folders = {(p.parent.name, p.stem): p.with_suffix("") for p in stores[0].glob(f"*/{VERSION}.dvc")}
+    folders |= {(p.parent.name, p.name): p for store in reversed(stores) for p in store.glob(f"*/{VERSION}")}
     champions = {}
     for record in (root / "deployments").glob("*.json"):
         if (deployment := read_deployment(root, record.stem)) is not None:
             champions[deployment.name] = deployment.version
-            folders.setdefault((deployment.name, deployment.version), stores[1] / deployment.name / deployment.version)
+            named = kept_folder(root, deployment.name, deployment.version)
+            folders.setdefault((deployment.name, deployment.version), named)
     return [
         {
             "name": name,
             "version": version,
             "tag": f"{name}:{version}",
             "champion": champions.get(name) == version,
+            "where": _where(root, folder),
             "folder": str(folder),
             "bento": f"assay-{name}:{version}" if is_intact(home / "bentos" / f"assay-{name}" / version) else None,
             "quarantined": _quarantined(root, name, folder),
-            **_describe(folder),
+            **(_describe(folder) if folder.is_dir() else {"broken": _absent(root, folder)}),
         }
         for (name, version), folder in sorted(folders.items())
     ]
@@ -131,6 +166,24 @@ def is_intact(item: Path) -> bool:
 
 def bentoml_home(root: Path) -> Path:
     return Path(os.environ.get("BENTOML_HOME", root / ".bentoml")).resolve()
+
+
+def _absent(root: Path, folder: Path) -> str:
+    if pointer_of(folder).is_file():
+        return not_here(root, folder)
+    return f"{folder} is lost: neither it nor its .dvc file is here; a commit or another machine may have them"
+
+
+def _where(root: Path, folder: Path) -> str:
+    if folder.is_dir():
+        return HERE
+    if not (pointer := pointer_of(folder)).is_file():
+        return LOST
+    archive = Archive(root)
+    listed = archive.object(named_md5(pointer))
+    listing = [] if listed is None else read_json(listed)
+    whole = listed is not None and all(archive.object(entry["md5"]) for entry in listing)
+    return CACHED if whole else TRACKED
 
 
 def _quarantined(root: Path, name: str, folder: Path) -> dict[str, int]:

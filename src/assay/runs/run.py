@@ -15,6 +15,7 @@ from assay.ledger.rows import keep_rows
 from assay.openlineage import client as openlineage
 from assay.parts import read_json
 from assay.project import versioning
+from assay.project.deployed import bring_back, keep_scorer
 from assay.project.deployment import Deployment, keep, promote, read_deployment
 from assay.project.freshness import Outcome, is_fresh, run_verb
 from assay.project.ingest import restore
@@ -72,6 +73,10 @@ def prepare(project: Project) -> None:
     project.config  # noqa: B018  (read first: the error messages of DVC on a broken file say less)
     restore(project)
     project.require_dataset(project.dataset)
+    try:
+        bring_back(project.root, [project.dataset])
+    except ScorerError as error:
+        console.say(str(error))
     require_own_code(project)
     refresh_lock(project)
     project.events.check()
@@ -163,18 +168,25 @@ def close_run(project: Project, run: str, finished: list[str], error: BaseExcept
     openlineage.emit_run_ended(project, run, error)
 
 
-def deliver(project: Project) -> str:
-    """Publish the scorer and decide whether it becomes champion; return the verdict as text."""
+def deliver(project: Project, *, deploy: bool = True) -> str:
+    """Publish the scorer and decide whether it becomes champion; return the verdict as text.
+
+    Whatever becomes champion is kept in ``scorers/``. Without `deploy` the scorer stays packaged and nothing else.
+    """
     from assay.release.bento import bind, publish
 
     (folder,) = scorer_folders(project)
+    if not deploy:
+        return f"packaged, not deployed; to deploy it: assay promote {project.dataset}:{folder.name} --why WHY"
     published = publish(folder, root=project.root, chain_head=project.events.head)
     bind(published, project.events)
     name, current = project.dataset, read_deployment(project.root, project.dataset)
     if current is not None and current.version == folder.name:
+        keep_scorer(project.root, folder)
         return f"{current.tag} is the champion already"
     decision = _challenge(project, folder, current)
     if decision.promote:
+        keep_scorer(project.root, folder)
         promote(
             project.root, name, folder.name, bento=published.bento_tag, reason=decision.reason, events=project.events
         )
@@ -260,12 +272,12 @@ def print_result(result: Result) -> None:
         console.paper.print(f"{name:<9}{text}", markup=False)
 
 
-def refresh(project: Project) -> Result:
+def refresh(project: Project, *, deploy: bool = True) -> Result:
     """Finish a run in which every stage was fresh: update dvc.lock, deliver the scorer, and return the result."""
     if set(versioning.status(project.root)) - {versioning.DATA}:
         versioning.commit(project.root, list(STAGES))
     console.say("nothing changed: every stage is fresh")
-    return summarise(project, deliver(project))
+    return summarise(project, deliver(project, deploy=deploy))
 
 
 def stage_line(outcome: Outcome) -> str:

@@ -336,10 +336,10 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project of three scorers, one of them in BentoML's store alone, and a champion."""
     monkeypatch.delenv("BENTOML_HOME", raising=False)
     monkeypatch.chdir(tmp_path)
-    for store, version in zip(("work/scorers", ".bentoml/models", "work/scorers"), VERSIONS, strict=True):
+    for store, version in zip(("work/package", ".bentoml/models", "work/package"), VERSIONS, strict=True):
         write_json(tmp_path / store / "clinic" / version / "scorer.json", {})
     write_json(tmp_path / ".bentoml/models/clinic" / VERSIONS[0] / "scorer.json", {})
-    (tmp_path / "work/scorers/clinic/90ffffffffff").mkdir()
+    (tmp_path / "work/package/clinic/90ffffffffff").mkdir()
     (tmp_path / ".bentoml/models/clinic/latest").write_text(VERSIONS[1])
     make_champion(tmp_path, VERSIONS[1])
     return tmp_path
@@ -350,7 +350,7 @@ def make_champion(root: Path, version: str) -> None:
 
 
 def test_a_tag_finds_its_scorer(root: Path) -> None:
-    here, published = root / "work/scorers/clinic", root / ".bentoml/models/clinic"
+    here, published = root / "work/package/clinic", root / ".bentoml/models/clinic"
     assert find_scorer(f"clinic:{VERSIONS[0]}", root) == here / VERSIONS[0]
     assert find_scorer(f"clinic:{VERSIONS[1]}", root) == published / VERSIONS[1]
     assert find_scorer("clinic:27aa", root) == here / VERSIONS[0]
@@ -365,7 +365,7 @@ def test_a_name_alone_is_its_champion(root: Path) -> None:
 
 
 def test_a_folder_is_itself(root: Path) -> None:
-    path = root / "work/scorers/clinic" / VERSIONS[0]
+    path = root / "work/package/clinic" / VERSIONS[0]
     assert find_scorer(path) == path
     assert find_scorer(str(path)) == path
     assert find_scorer(os.path.relpath(path, root)).resolve() == path
@@ -405,7 +405,7 @@ def test_bentoml_s_own_home_is_obeyed(root: Path, monkeypatch: pytest.MonkeyPatc
         ("clinic:9\n", "neither a scorer folder nor name:version"),
         ("Clinic:9", "neither a scorer folder nor name:version"),
         ("../deployments/clinic", "is no scorer folder|neither a scorer folder"),
-        ("work/scorers/clinic", "there is no champion of that name"),
+        ("work/package/clinic", "there is no champion of that name"),
     ],
 )
 def test_what_is_no_tag_finds_nothing(root: Path, tag: str, words: str) -> None:

@@ -15,6 +15,7 @@ from assay.parts import parse_yaml
 COPIES = (
     ".dvc/config",
     ".dvcignore",
+    ".gitattributes",
     ".gitignore",
     "bentofile.yaml",
     "dvc.yaml",
