@@ -16,7 +16,16 @@ from tests.waiting import HANG_SECONDS
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = (
-    *(".dvc/.gitignore", ".dvcignore", ".gitattributes", ".gitignore", "bentofile.yaml", "constraints.txt", "dvc.yaml"),
+    *(
+        ".dvc/.gitignore",
+        ".dvc/plots",
+        ".dvcignore",
+        ".gitattributes",
+        ".gitignore",
+        "bentofile.yaml",
+        "constraints.txt",
+        "dvc.yaml",
+    ),
     *("expectations/breast_cancer.json", "expectations/digits.json", "flows", "pyproject.toml", "src"),
 )
 

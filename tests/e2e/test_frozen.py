@@ -30,7 +30,7 @@ def test_a_scorer_of_schema_2_gives_the_same_answers() -> None:
 
 @pytest.fixture(scope="module")
 def old_project(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """The frozen project after a `git pull` of today's code."""
+    """The frozen project after a `git pull` of today's code, and `assay migrate`."""
     root = tmp_path_factory.mktemp("old") / "project"
     checkout = make_checkout(root)
     for name in ("expectations", "labels", "targets", "quarantine", "deployments"):
@@ -38,12 +38,13 @@ def old_project(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
             path.unlink()
     code = {
         path: (root / path).read_bytes()
-        for path in ("dvc.yaml", "flows/retrain.py", "bentofile.yaml", "constraints.txt")
+        for path in ("dvc.yaml", "flows/retrain.py", "bentofile.yaml", "constraints.txt", ".gitignore")
     }
     with tarfile.open(FROZEN / "project-2.tar.xz") as packed:
         packed.extractall(root, filter="data")
     for path, content in code.items():
         (root / path).write_bytes(content)
+    checkout.assay("migrate")
     return checkout
 
 

@@ -16,7 +16,7 @@ from assay.environment import SWITCHES
 
 NO_SERVER = "http://127.0.0.1:9/api"
 COMMANDS = (
-    *("audit", "detectors", "gc", "ingest", "init", "label", "promote", "restore", "reweight"),
+    *("audit", "detectors", "gc", "ingest", "init", "label", "migrate", "promote", "restore", "reweight"),
     *("run", "schedule", "score", "scorers", "serve", "stage"),
 )
 

@@ -168,6 +168,19 @@ def restore_command() -> None:
         bring_back(project.root)
 
 
+@main.command("migrate")
+def migrate_command() -> None:
+    """Bring a project of an earlier Assay up to date; nothing is lost, and a second call changes nothing."""
+    project = find_project(any_format=True)
+    from assay.project.migration import migrate
+
+    with project.lock():
+        changes = migrate(project)
+    click.echo("\n".join(changes) or "nothing to do: the project is up to date")
+    if changes:
+        click.echo("next: assay run, and commit: git add --all")
+
+
 @main.command("schedule")
 @click.option("--cron", metavar="EXPRESSION", help='When to run, for instance "0 2 * * *".')
 @click.option("--interval", type=click.FloatRange(min=1), metavar="SECONDS", help="Seconds between runs.")

@@ -21,6 +21,7 @@ from assay.project.freshness import Outcome, is_fresh, run_verb
 from assay.project.ingest import restore
 from assay.project.installed import refresh_lock, require_own_code
 from assay.project.layout import Project
+from assay.project.migration import require_current
 from assay.project.scorers import scorer_folders
 from assay.project.stages import STAGES
 from assay.runs.report import Standing, candidates_table, leaderboard, write_report
@@ -64,12 +65,13 @@ def prepare(project: Project) -> None:
     Raises
     ------
     ConfigError
-        params.yaml cannot be used.
+        params.yaml cannot be used, or the project is of an earlier format.
     TamperedError
         ``data/`` differs from data.dvc, or a stage's outputs from their record, or the event log is broken.
     StageError
         The dataset has not been ingested.
     """
+    require_current(project.root)
     project.config  # noqa: B018  (read first: the error messages of DVC on a broken file say less)
     restore(project)
     project.require_dataset(project.dataset)
