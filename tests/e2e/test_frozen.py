@@ -65,9 +65,9 @@ def test_its_history_answers(old_project: Checkout) -> None:
 
 
 def test_it_retrains_to_the_same_scorer_but_for_the_code_on_record(old_project: Checkout) -> None:
-    before = read_json(old_project.root / "work/scorers/machines/c4b902f85406/scorer.json")
+    before = read_json(old_project.root / "scorers/machines/c4b902f85406/scorer.json")
     old_project.assay("run")
-    (made,) = old_project.root.glob("work/scorers/machines/*/scorer.json")
+    (made,) = old_project.root.glob("work/package/machines/*/scorer.json")
     after = read_json(made)
     assert after["parts"] == before["parts"]
     assert after["columns"] == before["columns"]
