@@ -153,7 +153,7 @@ def test_a_project_of_an_installed_assay_gets_today_s_files(tmp_path: Path) -> N
     }
     assert yaml.safe_load((root / "dvc.yaml").read_text()) == yaml.safe_load(today["dvc.yaml"])
     assert (root / "dvc.yaml").read_text().startswith("# mine\n")
-    assert (root / ".gitignore").read_text() == "/data/\n/own/\n/scorers/*/*/\n"
+    assert (root / ".gitignore").read_text() == "/data/\n/own/\n/scorers/*/?*/\n"
     assert (root / ".gitattributes").read_text() == "*.dvc merge=dvc\n"
     assert json.loads(there.assay("scorers", "--json").stdout) == []
 

@@ -14,7 +14,7 @@ from assay.evaluation.curves import Curves
 from assay.evaluation.metrics import auroc
 from assay.parts import read_json
 from assay.pipeline.evaluating import read_evaluation
-from assay.pipeline.plotting import METRICS, write_curves
+from assay.pipeline.plotting import FLAT_METRICS, write_curves
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_metrics_are_those_of_the_evaluation(finished: Checkout, evaluated: Path
     (figures,) = (entry["data"] for entry in shown[""]["data"].values())
     tested = read_evaluation(evaluated).at("level-0")
     assert figures == {
-        f"{detector}+{adapter}": {name: getattr(row, name) for name in METRICS}
+        f"{detector}+{adapter}": {name: getattr(row, name) for name in FLAT_METRICS}
         for (detector, adapter), row in tested.items()
     }
 

@@ -10,7 +10,7 @@ from assay.arrays import Doubles, Floats
 from assay.evaluation.metrics import ranked
 
 POINTS, BINS = 200, 20
-EPS_GRID = np.concatenate([[0.001, 0.002, 0.005], np.linspace(0.01, 1, 100)])
+_EPS = np.concatenate([[0.001, 0.002, 0.005], np.linspace(0.01, 1, 100)])
 
 Curve = tuple[Doubles, Doubles]
 
@@ -50,11 +50,11 @@ class Curves:
         fpr, tpr, _ = roc_curve(truth, ranks)
         precision, recall, _ = precision_recall_curve(truth, ranks)
         normals, anomalies = (np.sort(values) for values in p_values)
-        flagged = np.searchsorted(normals, EPS_GRID, side="right") / len(normals)
+        flagged = np.searchsorted(normals, _EPS, side="right") / len(normals)
         return cls(
             roc=_thinned(fpr, tpr),
             precision_recall=_thinned(recall[::-1], precision[::-1]),
-            reliability=(EPS_GRID, flagged),
+            reliability=(_EPS, flagged),
             p_values=_shares(normals),
             anomalies=_shares(anomalies),
         )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from assay.evaluation.curves import Curve, Curves
     from assay.evaluation.tested import Tested
 
-METRICS = ("auroc", "auprc", "fpr", "worst_stratum_fpr", "power")
+FLAT_METRICS = ("auroc", "auprc", "fpr", "worst_stratum_fpr", "power")
 
 
 def write_curves(out: Path, tested: Mapping[tuple[str, str], Tested], curves: Mapping[str, Curves]) -> None:
@@ -33,7 +33,7 @@ def write_curves(out: Path, tested: Mapping[tuple[str, str], Tested], curves: Ma
     """
     from assay.evaluation.pictures import curves_picture
 
-    figures = {candidate_name(*key): {name: getattr(row, name) for name in METRICS} for key, row in tested.items()}
+    figures = {candidate_name(*key): {name: getattr(row, name) for name in FLAT_METRICS} for key, row in tested.items()}
     write_json(out / "metrics.json", figures)
     folder = out / "plots"
     _write(folder / "roc.csv", ("fpr", "tpr"), {name: drawn.roc for name, drawn in curves.items()})

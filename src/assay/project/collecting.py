@@ -43,12 +43,12 @@ def locate(root: Path, rows: list[dict[str, Any]]) -> None:
         return
     pointers = [pointer_of(Path(row["folder"])).relative_to(root).as_posix() for row in tracked]
     try:
-        absent = versioning.missing_everywhere(root, *pointers) if versioning.has_remote(root) else pointers
+        present = versioning.fetchable(root, *pointers) if versioning.has_remote(root) else []
     except ToolError as error:
         console.say(f"the DVC remote does not answer: {error}")
         return
     for row, pointer in zip(tracked, pointers, strict=True):
-        row["where"] = LOST if pointer in absent else REMOTE
+        row["where"] = REMOTE if pointer in present else LOST
 
 
 def collect_garbage(project: Project, *, dry_run: bool) -> list[Kept]:

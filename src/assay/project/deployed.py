@@ -109,7 +109,7 @@ def bring_back(root: Path, names: Sequence[str] = ()) -> None:
     Raises
     ------
     ScorerError
-        A champion is neither in DVC's cache nor in a remote.
+        A champion is neither in DVC's cache nor in a remote, or its folder was changed.
     """
     records = deployments(root, names)
     missing = [folder for record in records for folder in _named(root, record) if not is_tracked(folder)]
@@ -122,7 +122,14 @@ def bring_back(root: Path, names: Sequence[str] = ()) -> None:
     except ToolError as error:
         champions = {kept_folder(root, record.name, record.version) for record in records}
         if lost := [folder for folder in missing if folder in champions and not is_tracked(folder)]:
-            raise ScorerError(not_here(root, lost[0])) from error
+            raise ScorerError(_damaged(root, lost[0])) from error
+
+
+def _damaged(root: Path, kept: Path) -> str:
+    if not kept.is_dir():
+        return not_here(root, kept)
+    pointer = pointer_of(kept).relative_to(root)
+    return f"{kept} is not what {pointer} names; find out why, then `dvc checkout --force {pointer}` brings that back"
 
 
 def _named(root: Path, record: Deployment) -> list[Path]:

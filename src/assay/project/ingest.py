@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from assay.data.dataset import Dataset, write_dataset
 from assay.data.labelling import ensure_labels
@@ -183,6 +184,12 @@ def require_known_data(project: Project) -> None:
         )
 
 
+def _killed_ingest(project: Project) -> dict[str, Any] | None:
+    """Return the event of the last ingest if it did not come to its end."""
+    ingests = [event for event in project.events if event["event"] in ("ingest-started", "ingested")]
+    return ingests[-1] if ingests and ingests[-1]["event"] == "ingest-started" else None
+
+
 def _logged(project: Project) -> set[str]:
     """Return the versions of ``data/`` that were ingested or restored here."""
     return {event["tracked"] for event in project.events if event["event"] in ("ingested", "restored")}
@@ -196,9 +203,9 @@ def _check(project: Project, data: Path) -> None:
     try:
         versioning.require_clean_data(project.root)
     except TamperedError:
-        started, present = project.events.last("ingest-started"), dvc_directory_md5(data)
-        if started is not None and started.get("tracked") == present:
-            _track(project, started["dataset"])
+        killed, present = _killed_ingest(project), dvc_directory_md5(data)
+        if killed is not None and killed.get("tracked") == present:
+            _track(project, killed["dataset"])
         elif present not in _logged(project) | versioning.committed_versions(project.root):
             raise
         elif not _checked_out(project):

@@ -52,7 +52,7 @@ def merge_pointers(ancestor: Path, ours: Path, theirs: Path, root: Path) -> None
     from dvc.repo import Repo
 
     # DVC takes paths in a .dvc file as relative to it, so copies in the project are merged.
-    with tempfile.TemporaryDirectory(dir=root, prefix=".data.merge-") as folder, Repo(str(root)) as repo:
+    with tempfile.TemporaryDirectory(dir=root, prefix=".dvc-merge-") as folder, Repo(str(root)) as repo:
         versions = []
         for number, path in enumerate((ancestor, ours, theirs)):
             copy = Path(folder) / f"{number}.dvc"
@@ -72,7 +72,7 @@ def merge_pointers(ancestor: Path, ours: Path, theirs: Path, root: Path) -> None
         shutil.copyfile(Path(folder) / "1.dvc", ours)
 
 
-def main(ancestor: str, ours: str, theirs: str, path: str) -> int:
+def merge_for_git(ancestor: str, ours: str, theirs: str, path: str) -> int:
     """Merge as Git asks for it, in the root of its work tree; return the exit code."""
     target = Path(path).resolve()
     root = next((folder for folder in target.parents if (folder / ".dvc").is_dir()), Path.cwd())
@@ -86,4 +86,4 @@ def main(ancestor: str, ours: str, theirs: str, path: str) -> int:
 
 if __name__ == "__main__":
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(merge_for_git(*sys.argv[1:]))

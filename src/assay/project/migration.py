@@ -24,7 +24,7 @@ from assay.scorer.scorer import HEAD
 _OLD, _NEW = "work/scorers", "work/package"
 _ADDED = (".dvc/plots/candidates.json",)
 _COPIED = ("flows/retrain.py", "bentofile.yaml")
-_LINES = {".gitignore": "/scorers/*/*/", ".gitattributes": "*.dvc merge=dvc"}
+_LINES = {".gitignore": "/scorers/*/?*/", ".gitattributes": "*.dvc merge=dvc"}
 
 
 def is_current(root: Path) -> bool:

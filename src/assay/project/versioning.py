@@ -117,14 +117,17 @@ def locked_version(root: Path, folder: str) -> str | None:
         raise ConfigError(f"{path} is not what DVC writes; restore it from Git") from error
 
 
-def missing_everywhere(root: Path, *pointers: str) -> list[str]:
-    """Return those of some .dvc files of which a file is neither in DVC's cache nor in the default remote."""
+def fetchable(root: Path, *pointers: str) -> list[str]:
+    """Return those of some .dvc files, of folders that DVC's cache lacks, whose files are in the default remote.
+
+    Of a folder whose listing is nowhere DVC says nothing.
+    """
     states = json.loads(dvc(root, "status", "--cloud", "--json", *pointers) or "{}")
-    missing = [path for path, state in states.items() if state == "missing"]
-    folders = {pointer: pointer.removesuffix(".dvc") for pointer in pointers}
-    return [
-        pointer for pointer, folder in folders.items() if any(f"{path}/".startswith(f"{folder}/") for path in missing)
-    ]
+    found = {}
+    for pointer in pointers:
+        folder = f"{pointer.removesuffix('.dvc')}/"
+        found[pointer] = {state for path, state in states.items() if path.startswith(folder)}
+    return [pointer for pointer, its in found.items() if its and "missing" not in its]
 
 
 def has_remote(root: Path) -> bool:
