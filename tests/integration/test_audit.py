@@ -251,7 +251,6 @@ KINDS = {
     "shipped calibration scores": "scorers/breast_cancer/VERSION/calibrator.safetensors",
     "carried record": "scorers/breast_cancer/VERSION/lineage/train.json",
     "carried rows": "scorers/breast_cancer/VERSION/rows.safetensors",
-    "pointer of the kept copy": "scorers/breast_cancer/VERSION.dvc",
     "event": ".assay/events.jsonl",
     "BentoML's copy": ".bentoml/models/breast_cancer/VERSION/calibrator.safetensors",
     "BentoML's head": ".bentoml/models/breast_cancer/VERSION/model.yaml",
@@ -270,6 +269,20 @@ def test_a_flipped_byte_in_any_kind_of_file_is_told_by_its_name(spoilt: Checkout
         told = wrong(verify(spoilt, f"{NAME}:{version}"))
         assert any(path.name in detail or path.name in what for what, detail in told.items()), told
         path.write_bytes(before)
+    assert verify(spoilt).intact
+
+
+def test_the_kept_copy_of_the_champion_is_the_tracked_one(spoilt: Checkout) -> None:
+    kept = scorer_folder(spoilt)
+    pointer = kept.with_name(f"{kept.name}.dvc")
+    before = spoil(pointer, lambda content: content.replace(b"md5: ", b"md5: 0", 1))
+    assert f"{kept} is not what {pointer.name} names" in wrong(verify(spoilt))["kept copy"]
+    pointer.unlink()
+    assert f"{pointer} is missing" in wrong(verify(spoilt))["kept copy"]
+    kept.rename(spoilt.root / "elsewhere")
+    assert "`assay promote" in wrong(verify(spoilt))["kept copy"]
+    (spoilt.root / "elsewhere").rename(kept)
+    pointer.write_bytes(before)
     assert verify(spoilt).intact
 
 
