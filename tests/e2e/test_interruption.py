@@ -27,7 +27,7 @@ def ended_runs(root: Path) -> list[tuple[str, str]]:
 
 def kill_while(project: Checkout, stage: str, server: dict[str, str]) -> None:
     """Start a run and kill it, with its process group, while `stage` has its folder under a temporary name."""
-    parent = project.root / "work" / ("scorers" if stage == "package" else "breast_cancer")
+    parent = project.root / "work" / ("package" if stage == "package" else "breast_cancer")
     name = "breast_cancer" if stage == "package" else stage
     run = project.start("assay", "run", **server)
     try:
@@ -47,7 +47,7 @@ def test_a_killed_run_leaves_nothing_half_written_and_resumes(checkout: Checkout
     checkout.params(QUICK.replace("n_estimators: 25", "n_estimators: 300"))
     # One of them has a server of its own, which must not stay.
     kill_while(checkout, stage, {} if stage == "train" else {"PREFECT_API_URL": prefect_api})
-    folder = checkout.root / "work" / ("scorers/breast_cancer" if stage == "package" else f"breast_cancer/{stage}")
+    folder = checkout.root / "work" / ("package/breast_cancer" if stage == "package" else f"breast_cancer/{stage}")
     assert not folder.exists()
     told = checkout.assay("run", PREFECT_API_URL=prefect_api)
     fresh = [line.split()[0] for line in told.stderr.splitlines() if line.endswith("fresh")]

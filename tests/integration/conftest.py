@@ -27,13 +27,14 @@ def moved_on(finished_once: Checkout, tmp_path_factory: pytest.TempPathFactory) 
         assert checkout.call(*GIT, *command).returncode == 0
     params = root / "params.yaml"
     params.write_text(params.read_text().replace("train: {seed: 0", "train: {seed: 7").replace("0.05", "0.1"))
-    folder = root / "work/scorers/breast_cancer"
+    folder = root / "work/package/breast_cancer"
     (old,) = (path.name for path in folder.iterdir() if path.is_dir())
     project = Project(root)
     run = runs.open_run(project, "tests")
     for stage in ("train", "calibrate", "select", "evaluate"):
         assert run_verb(project, stage).ran
     checkout.assay("stage", "package")
+    runs.deliver(project)
     runs.close_run(project, run, [], None)
     (new,) = (path.name for path in folder.iterdir() if path.is_dir())
     assert new != old

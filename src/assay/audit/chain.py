@@ -229,7 +229,7 @@ def before_entries(path: str, digest: str) -> bytes | None:
 
 def work_folder(project: Project, name: str, stage: str) -> Path:
     """Return the folder of the newest run's outputs of a dataset's stage."""
-    return project.root / "work" / ("scorers" if stage == "package" else name) / (name if stage == "package" else stage)
+    return project.root / "work" / (f"package/{name}" if stage == "package" else f"{name}/{stage}")
 
 
 def read_chain(project: Project, tag: str) -> Chain:

@@ -31,7 +31,7 @@ def evaluate(
     candidates: Candidates,
     eps: float,
 ) -> Made[Evaluation]:
-    """Evaluate every candidate at every level on the test rows, with diagnostics at the lowest level.
+    """Evaluate every candidate at every level on the test rows, with diagnostics and curves at the lowest level.
 
     Rows of a category without calibration rows, which a scorer refuses, are counted and left out. A detector is left
     out at levels where it could not be trained.
@@ -41,8 +41,10 @@ def evaluate(
     DataError
         No normal or no anomaly is left.
     """
+    from assay.evaluation.curves import Curves
     from assay.evaluation.tested import Evaluation, Tested
     from assay.pipeline.diagnosing import diagnose_rows
+    from assay.pipeline.plotting import write_curves
 
     *all_rows, evidence = evidence_rows(test)
     calibration = read_json(calibrated / "calibration.json")
@@ -55,6 +57,7 @@ def evaluate(
             )
     failures = read_failures(trained)
     table = []
+    curves = {}
     # Stable: rows without a time keep their order.
     order = np.argsort(normals.rows["time"].to_numpy(dtype=object), kind="stable")
     for level in levels_of(trained):
@@ -64,17 +67,19 @@ def evaluate(
             for adapter, of_normals, of_anomalies in scored.of(detector.label, candidates.adapters):
                 name = candidate_name(detector.label, adapter.label)
                 reference = read_reference(calibrated / "reference" / level, name, scored.edges, calibration["ties"])
-                both_p_values = tuple(reference.p_values(rows) for rows in (of_normals, of_anomalies))
+                both_p_values = (reference.p_values(of_normals), reference.p_values(of_anomalies))
                 p_values[f"{name}.normals"], p_values[f"{name}.anomalies"] = both_p_values
                 figures = _figures(reference, of_normals, of_anomalies, both_p_values, scored.strata, eps)
                 if level == levels_of(trained)[0]:
                     diagnostics = diagnose_rows(reference, of_normals, both_p_values, scored.strata, order, eps)
                     write_json(out / "diagnostics" / f"{name}.json", diagnostics)
+                    curves[name] = Curves.of((of_normals.scores, of_anomalies.scores), both_p_values)
                 table.append(Tested(level, detector.label, adapter.label, **figures))
         write_arrays(out / "p_values" / f"{level}.safetensors", p_values)
     left_out = sum(map(len, all_rows)) - len(normals) - len(anomalies)
     evaluation = Evaluation(evidence, eps, len(normals), len(anomalies), left_out, tuple(table))
     write_json(out / "evaluation.json", evaluation.to_json())
+    write_curves(out, evaluation.at(levels_of(trained)[0]), curves)
     return Made(evaluation)
 
 

@@ -14,7 +14,8 @@ from assay.parts import write_bytes, write_json
 from assay.project import versioning
 from assay.project.installed import LOCK, is_own, lock_content
 from assay.project.layout import Project
-from assay.project.templates import COPIES, README, read_template, template_stages
+from assay.project.merging import set_merge_driver
+from assay.project.templates import COPIES, README, read_template, template_pipeline, template_stages
 
 PIPELINE = "dvc.yaml"
 _DVC_HEADER = """\
@@ -55,6 +56,7 @@ def create(folder: Path) -> Path:
             staging.rename(folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+    set_merge_driver(folder)
     return folder
 
 
@@ -65,7 +67,7 @@ def pipeline() -> dict[str, Any]:
         inputs = [path for path in stage["deps"] if not is_own(path)]
         params = [*stage.get("params", ()), {LOCK: [f"stages.{name}"]}]
         stages[name] = {"cmd": stage["cmd"], "deps": inputs, "params": params, "outs": stage["outs"]}
-    return {"stages": stages}
+    return {**template_pipeline(), "stages": stages}
 
 
 def _require_room(folder: Path) -> None:

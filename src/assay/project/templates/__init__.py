@@ -14,7 +14,9 @@ from assay.parts import parse_yaml
 
 COPIES = (
     ".dvc/config",
+    ".dvc/plots/candidates.json",
     ".dvcignore",
+    ".gitattributes",
     ".gitignore",
     "bentofile.yaml",
     "dvc.yaml",
@@ -37,6 +39,11 @@ def read_template(name: str) -> bytes:
 @lru_cache(maxsize=1)
 def template_stages() -> dict[str, dict[str, Any]]:
     """Return the stages of this repository's dvc.yaml, which names the code of each by its path in ``src/``."""
-    path = template_path("dvc.yaml")
-    stages: dict[str, dict[str, Any]] = parse_yaml(path.read_bytes(), path)["stages"]
+    stages: dict[str, dict[str, Any]] = template_pipeline()["stages"]
     return stages
+
+
+def template_pipeline() -> dict[str, Any]:
+    """Return the content of this repository's dvc.yaml: stages, metrics and plots."""
+    path = template_path("dvc.yaml")
+    return dict(parse_yaml(path.read_bytes(), path))
