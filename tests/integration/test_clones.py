@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from tests.conftest import Checkout
+from tests.sealing import restate
 
 from assay.data.files import read_table
 from assay.errors import DataError, ScorerError, TamperedError
@@ -24,8 +25,10 @@ from assay.project.ingest import ingest, restore
 from assay.project.layout import Project
 from assay.project.scorers import find_scorer, list_scorers
 from assay.scorer.scorer import load_scorer
+from assay.scorer.statement import statement_ids
 
 FROZEN = Path(__file__).parents[1] / "frozen" / "scorer-2" / "48a06e1d08e1"
+(SEALED,) = (path.parent for path in (FROZEN.parents[1] / "scorer-3").glob("*/scorer.json"))
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +63,8 @@ def deploy(root: Path, name: str, eps: float) -> str:
     """Package a scorer and make it the champion, as a run does; return its version."""
     folder = packaged(root, name, eps)
     keep_scorer(root, folder)
-    promote(root, name, folder.name, bento=f"assay-{name}:{folder.name}", reason="better", events=Project(root).events)
+    bento, events = f"assay-{name}:{folder.name}", Project(root).events
+    promote(root, name, folder.name, statement=folder.name, bento=bento, reason="better", events=events)
     return folder.name
 
 
@@ -238,20 +242,33 @@ def test_data_that_no_record_knows_are_not_replaced(people: tuple[Path, Path, Pa
         restore(Project(second))
 
 
+def packaged_again(root: Path, note: str) -> tuple[Path, str]:
+    """Put a scorer of schema 3, as if made anew, where a run packages it; return its folder and its statement."""
+    folder = root / "work/package/plant" / SEALED.name
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(SEALED, folder)
+    before = [folder / "statements" / f"{statement}.json" for statement in statement_ids(folder)]
+    made = restate(folder, content=lambda content: content.update(note=note))
+    for path in before:
+        path.unlink()
+    return folder, made
+
+
 def test_a_kept_scorer_is_only_given_statements(people: tuple[Path, Path, Path]) -> None:
     first, _, _ = people
-    folder = packaged(first, "pumps", eps=0.05)
-    write_json(folder / "statements/aa.json", {"records": 1})
+    folder, one = packaged_again(first, "one")
     kept = keep_scorer(first, folder)
     before = hash_tree(kept)
-    (folder / "statements/aa.json").unlink()
-    write_json(folder / "statements/bb.json", {"records": 2})
+    folder, two = packaged_again(first, "two")
     assert keep_scorer(first, folder) == kept
-    assert hash_tree(kept) == {**before, "statements/bb.json": hash_file(folder / "statements/bb.json")}
+    sealed = folder / "statements" / f"{two}.json"
+    assert hash_tree(kept) == {**before, f"statements/{two}.json": hash_file(sealed)}
+    assert statement_ids(kept) == sorted([one, two])
     assert is_tracked(kept)
-    write_json(folder / "statements/bb.json", {"records": 3})
-    with pytest.raises(TamperedError, match=r"bb\.json and .* differ"):
+    sealed.write_bytes(sealed.read_bytes() + b" ")
+    with pytest.raises(TamperedError, match="was changed: its hash begins with"):
         keep_scorer(first, folder)
+    packaged_again(first, "two")
     (kept / "detector.safetensors").unlink()
     with pytest.raises(TamperedError, match=r"detector\.safetensors is missing"):
         keep_scorer(first, folder)
@@ -259,16 +276,17 @@ def test_a_kept_scorer_is_only_given_statements(people: tuple[Path, Path, Path])
 
 def test_statements_of_two_people_about_the_same_scorer_are_merged(people: tuple[Path, Path, Path]) -> None:
     first, second, _ = people
-    for root, mark in ((first, "aa"), (second, "bb")):
-        folder = packaged(root, "pumps", eps=0.05)
-        write_json(folder / f"statements/{mark}.json", {"by": mark})
+    made = []
+    for root, note in ((first, "mine"), (second, "hers")):
+        folder, statement = packaged_again(root, note)
         kept = keep_scorer(root, folder)
+        made.append(statement)
     share(first, "mine")
     restore(Project(second))
-    commit(second, "mine")
+    commit(second, "hers")
     pull(second)
     dvc(second, "pull", "-q", f"{kept.relative_to(second)}.dvc")
-    assert {path.name for path in (kept / "statements").iterdir()} == {"aa.json", "bb.json"}
+    assert statement_ids(kept) == sorted(made)
 
 
 def test_a_half_made_copy_is_no_scorer_and_goes_with_the_next_one(people: tuple[Path, Path, Path]) -> None:
