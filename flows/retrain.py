@@ -36,13 +36,15 @@ def verb(root: str, stage: str, *, beside_others: bool = False) -> bool:
 
 
 @flow(name="retrain")
-def retrain(dataset: str | None = None) -> dict[str, Any]:
+def retrain(dataset: str | None = None, deploy: bool = True) -> dict[str, Any]:
     """Run every stage that is not fresh, publish the scorer, and decide who is champion.
 
     Parameters
     ----------
     dataset : str, optional
         Written to params.yaml first; what stands there is used where this is left out.
+    deploy : bool
+        Whether the scorer is published and compared with the champion, or only packaged.
     """
     if os.environ.get(SCHEDULED):
         interruption.end_with_parent()
@@ -50,7 +52,7 @@ def retrain(dataset: str | None = None) -> dict[str, Any]:
     with project.lock():
         if dataset is not None:
             project.use_dataset(dataset)
-        return run_stages(project).to_json()
+        return run_stages(project, deploy=deploy).to_json()
 
 
 def run_all(project: Project, stages: list[str], finished: list[str]) -> None:
@@ -77,7 +79,7 @@ def run_all(project: Project, stages: list[str], finished: list[str]) -> None:
         raise failed[0]
 
 
-def run_stages(project: Project) -> runs.Result:
+def run_stages(project: Project, *, deploy: bool) -> runs.Result:
     """Run the tasks in order; DVC hears of those that finished, whatever becomes of the rest."""
     runs.prepare(project)
     runs.check_choices(project)
@@ -85,7 +87,7 @@ def run_stages(project: Project) -> runs.Result:
     try:
         for _, stages in groupby(project.stages.values(), key=lambda stage: stage.verb):
             run_all(project, [stage.name for stage in stages], finished)
-        result = runs.summarise(project, runs.deliver(project))
+        result = runs.summarise(project, runs.deliver(project, deploy=deploy))
         console.say(f"{result.scorer}: {result.verdict}")
         return result
     except BaseException as error:

@@ -20,7 +20,16 @@ from tests.waiting import HANG_SECONDS
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = (
-    *(".dvc/.gitignore", ".dvcignore", ".gitignore", "bentofile.yaml", "constraints.txt", "dvc.yaml"),
+    *(
+        ".dvc/.gitignore",
+        ".dvc/plots",
+        ".dvcignore",
+        ".gitattributes",
+        ".gitignore",
+        "bentofile.yaml",
+        "constraints.txt",
+        "dvc.yaml",
+    ),
     *("expectations/breast_cancer.json", "expectations/digits.json", "flows", "pyproject.toml", "src"),
 )
 
@@ -133,11 +142,12 @@ def checkout(tmp_path: Path) -> Checkout:
 
 @pytest.fixture(scope="session")
 def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """One finished run of the quick settings through `dvc repro`; never changed."""
+    """One finished run of the quick settings through `dvc repro`, then delivered; never changed."""
     project = make_checkout(tmp_path_factory.mktemp("finished") / "project")
     project.assay("restore")
     done = project.call("dvc", "repro", "-q")
     assert done.returncode == 0, done.stdout + done.stderr
+    project.assay("run")
     return project
 
 

@@ -11,7 +11,7 @@ from assay.errors import ConfigError
 NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,58}[a-z0-9])?")
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 RESERVED_LABELS = ("scaler", "null_model", "failures", "strata")
-RESERVED_NAMES = ("scorers", "code")
+RESERVED_NAMES = ("package", "scorers", "code")
 BETWEEN = "--"  # stands between dataset and detector in the name of a cell
 
 

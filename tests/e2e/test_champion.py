@@ -21,10 +21,12 @@ from assay.project.scorers import Packaged, find_packaged
 from assay.release.champion import judge
 from assay.scorer.statement import copy_scorer, read_statement, statement_ids
 
+GIT = ("git", "-c", "user.name=tests", "-c", "user.email=tests@example.org")
+
 
 @pytest.fixture
 def scorer(finished: Checkout) -> Packaged:
-    (folder,) = (p for p in (finished.root / "work/scorers/breast_cancer").iterdir() if p.is_dir())
+    (folder,) = (p for p in (finished.root / "work/package/breast_cancer").iterdir() if p.is_dir())
     return find_packaged(folder)
 
 
@@ -141,8 +143,53 @@ def test_a_champion_that_is_gone_stays_on_record_and_the_run_ends_well(finished:
     assert json.loads(path.read_text())["version"] == "0" * 12
 
 
+def test_another_machine_brings_the_champion_back_and_compares_with_it(
+    finished: Checkout, scorer: Packaged, tmp_path: Path, prefect_api: str
+) -> None:
+    """Retraining in a clone, whose work/ never held the champion and whose remote is all that it has."""
+    assert finished.call("dvc", "remote", "add", "-q", "-d", "store", str(tmp_path / "store")).returncode == 0
+    for command in (("add", "--all"), ("commit", "--quiet", "--message", "run")):
+        assert finished.call(*GIT, *command).returncode == 0
+    assert finished.call("dvc", "push", "-q").returncode == 0
+    clone = Checkout(tmp_path / "clone")
+    assert finished.call("git", "clone", "--quiet", str(finished.root), str(clone.root)).returncode == 0
+    params = clone.root / "params.yaml"
+    params.write_text(params.read_text().replace("eps: 0.05", "eps: 0.06"))
+    told = " ".join(clone.assay("run", PREFECT_API_URL=prefect_api).stdout.split())
+    assert "cannot be compared" not in told
+    assert f"the champion breast_cancer:{scorer.folder.name}" in told
+    assert read_statement(clone.root / "scorers/breast_cancer" / scorer.folder.name).id == scorer.statement.id
+
+
+def test_experiments_leave_the_champion_alone(finished: Checkout, scorer: Packaged) -> None:
+    deployment = finished.root / "deployments/breast_cancer.json"
+    before, store = deployment.read_bytes(), sorted((finished.root / ".bentoml").glob("*/*/*"))
+    for command in (("add", "--all"), ("commit", "--quiet", "--message", "run")):
+        assert finished.call(*GIT, *command).returncode == 0
+    done = finished.call("dvc", "exp", "run", "-q", "-S", "eps=0.2", "-S", "split.seed=3")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (made,) = (path for path in (finished.root / "work/package/breast_cancer").iterdir() if path.is_dir())
+    assert made.name != scorer.folder.name
+    told = finished.assay("run", "--no-deploy").stdout
+    assert f"to deploy it: assay promote breast_cancer:{made.name} --why WHY" in " ".join(told.split())
+    assert deployment.read_bytes() == before
+    assert sorted((finished.root / ".bentoml").glob("*/*/*")) == store
+    assert [path.name for path in (finished.root / "scorers/breast_cancer").glob("*.dvc")] == [
+        f"{scorer.folder.name}.dvc"
+    ]
+    shown = json.loads(finished.call("dvc", "metrics", "diff", "--json").stdout)
+    (changes,) = shown["diff"].values()
+    assert {name.split(".")[-1] for name in changes} <= {"auroc", "auprc", "fpr", "worst_stratum_fpr", "power"}
+    assert any(name.startswith("mcd+cadet.") for name in changes)
+    table = finished.call("dvc", "exp", "show", "--csv").stdout
+    assert "knn+none.auroc" in table.splitlines()[0]
+    finished.assay("promote", f"breast_cancer:{made.name}", "--why", "the better experiment")
+    assert json.loads(deployment.read_bytes())["version"] == made.name
+    assert (finished.root / "scorers/breast_cancer" / f"{made.name}.dvc").is_file()
+
+
 def test_promote_by_hand_and_roll_back(finished: Checkout, scorer: Packaged) -> None:
-    tag = f"breast_cancer:{scorer.statement.version}"
+    tag = f"breast_cancer:{scorer.folder.name}"
     finished.assay("promote", tag, code=2)
     finished.assay("promote", tag, "--why", "checked by hand")
     record = json.loads((finished.root / "deployments/breast_cancer.json").read_text())

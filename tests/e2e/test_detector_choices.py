@@ -80,7 +80,7 @@ def test_a_scorer_that_learned_from_labels_names_those_rows(done: Checkout) -> N
     project = Project(done.root)
     selection = read_json(done.root / WORK / "select/selection.json")
     winner = selection["candidates"][selection["winner"]]["detector"]
-    (scorer,) = (path for path in (done.root / "work/scorers/breast_cancer").iterdir() if path.is_dir())
+    (scorer,) = (path for path in (done.root / "work/package/breast_cancer").iterdir() if path.is_dir())
     seen = learned_rows(scorer)
     assert ("labelled" in seen) == (winner == "deep_sad")
     assert not run_verb(project, "package").ran

@@ -12,7 +12,6 @@ import pytest
 from tests.conftest import Checkout, make_checkout
 
 from assay.parts import read_json
-from assay.project.former_settings import migrate_settings
 from assay.scorer.scorer import load_scorer
 
 FROZEN = Path(__file__).parents[1] / "frozen"
@@ -31,7 +30,7 @@ def test_a_scorer_of_schema_2_gives_the_same_answers() -> None:
 
 @pytest.fixture(scope="module")
 def old_project(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """The frozen project after a `git pull` of today's code."""
+    """The frozen project after a `git pull` of today's code, and `assay migrate`."""
     root = tmp_path_factory.mktemp("old") / "project"
     checkout = make_checkout(root)
     for name in ("expectations", "labels", "targets", "quarantine", "deployments"):
@@ -39,13 +38,13 @@ def old_project(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
             path.unlink()
     code = {
         path: (root / path).read_bytes()
-        for path in ("dvc.yaml", "flows/retrain.py", "bentofile.yaml", "constraints.txt")
+        for path in ("dvc.yaml", "flows/retrain.py", "bentofile.yaml", "constraints.txt", ".gitignore")
     }
     with tarfile.open(FROZEN / "project-2.tar.xz") as packed:
         packed.extractall(root, filter="data")
     for path, content in code.items():
         (root / path).write_bytes(content)
-    migrate_settings(root)
+    checkout.assay("migrate")
     return checkout
 
 
@@ -75,9 +74,9 @@ def test_its_history_answers(old_project: Checkout) -> None:
 
 def test_it_retrains_on_roles_of_today_by_the_same_settings(old_project: Checkout) -> None:
     """Roles changed once, so that other rows are trained on; the rows of its data are numbered when they are read."""
-    before = read_json(old_project.root / "work/scorers/machines/c4b902f85406/scorer.json")
+    before = read_json(old_project.root / "scorers/machines/c4b902f85406/scorer.json")
     old_project.assay("run")
-    (made,) = old_project.root.glob("work/scorers/machines/*/scorer.json")
+    (made,) = old_project.root.glob("work/package/machines/*/scorer.json")
     after = read_json(made)
     assert after["parts"].keys() == before["parts"].keys()
     assert after["columns"] == before["columns"]

@@ -26,7 +26,7 @@ def ended_runs(root: Path) -> list[tuple[str, str]]:
 
 def stage_folder(root: Path, stage: str) -> Path:
     """Output folder of a stage; of `train`, that of its second detector."""
-    known = {"package": "scorers/breast_cancer", "train": "breast_cancer/train/isolation_forest"}
+    known = {"package": "package/breast_cancer", "train": "breast_cancer/train/isolation_forest"}
     return root / "work" / known.get(stage, f"breast_cancer/{stage}")
 
 

@@ -119,7 +119,7 @@ def test_what_ships_does_not_depend_on_test_rows(finished: Checkout) -> None:
     """The package stage's record names no test file and no evaluation."""
     import json
 
-    record = json.loads((finished.root / "work/scorers/breast_cancer/record.json").read_text())
+    record = json.loads((finished.root / "work/package/breast_cancer/record.json").read_text())
     assert not [name for name in record["inputs"] if "/test/" in name or "/evaluate/" in name]
 
 

@@ -90,7 +90,7 @@ def test_no_valid_candidate_ships_nothing(checkout: Checkout, prefect_api: str) 
     done = checkout.assay("run", code=4, PREFECT_API_URL=prefect_api)
     assert "no valid candidate" in done.stderr
     assert "isolation_forest" in done.stdout
-    assert not (checkout.root / "work/scorers/breast_cancer").exists()
+    assert not (checkout.root / "work/package/breast_cancer").exists()
     assert not (checkout.root / ".bentoml/models").exists()
     assert checkout.call("dvc", "status", "-q", "evaluate@breast_cancer").returncode == 0
 

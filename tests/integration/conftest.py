@@ -27,7 +27,7 @@ def moved_on(finished_once: Checkout, tmp_path_factory: pytest.TempPathFactory) 
         assert checkout.call(*GIT, *command).returncode == 0
     params = root / "params.yaml"
     params.write_text(params.read_text().replace("train: {seed: 0", "train: {seed: 7").replace("0.05", "0.1"))
-    folder = root / "work/scorers/breast_cancer"
+    folder = root / "work/package/breast_cancer"
     (old,) = (path.name for path in folder.iterdir() if path.is_dir())
     project = Project(root)
     run = runs.open_run(project, "tests")
@@ -35,6 +35,7 @@ def moved_on(finished_once: Checkout, tmp_path_factory: pytest.TempPathFactory) 
         for stage in project.stages_of(verb):
             assert run_verb(project, stage.name).ran
     checkout.assay("stage", "package")
+    runs.deliver(project)
     runs.close_run(project, run, [], None)
     (new,) = (path.name for path in folder.iterdir() if path.is_dir())
     assert new != old

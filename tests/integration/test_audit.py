@@ -41,6 +41,7 @@ WHAT = [
     *(f"stage {stage}" for stage in (*BEHIND, "evaluate")),
     "stage package",
     "rows of the run",
+    "kept copy",
     "BentoML model",
     "Bento",
     "deployment",
@@ -65,7 +66,14 @@ def spoilt(finished_once: Checkout, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def scorer_folder(project: Checkout) -> Path:
-    (folder,) = (path for path in (project.root / "work/scorers/breast_cancer").iterdir() if path.is_dir())
+    """The champion as it is kept."""
+    (folder,) = (path for path in (project.root / "scorers/breast_cancer").iterdir() if path.is_dir())
+    return folder
+
+
+def packaged_folder(project: Checkout) -> Path:
+    """The newest run's output."""
+    (folder,) = (path for path in (project.root / "work/package/breast_cancer").iterdir() if path.is_dir())
     return folder
 
 
@@ -205,7 +213,7 @@ def test_the_event_log_is_checked(finished: Checkout) -> None:
 @pytest.mark.parametrize("part", ["scaler", "detector", "null_model", "strata", "calibrator"])
 def test_a_part_that_no_stage_made_is_named(finished: Checkout, part: str) -> None:
     """Packaged anew, a scorer is all of one piece; the records still say what each part was."""
-    folder = scorer_folder(finished)
+    folder = packaged_folder(finished)
     path = folder / f"{part}.safetensors"
     arrays = read_arrays(path)
     name = next(name for name, array in arrays.items() if array.size and array.dtype.kind == "f")
@@ -217,7 +225,7 @@ def test_a_part_that_no_stage_made_is_named(finished: Checkout, part: str) -> No
 
 
 def test_settings_of_a_part_are_held_to_the_records(finished: Checkout) -> None:
-    forged = reseal(scorer_folder(finished), head=lambda head: head["parts"]["detector"]["config"].update(extra=1))
+    forged = reseal(packaged_folder(finished), head=lambda head: head["parts"]["detector"]["config"].update(extra=1))
     found = wrong(verify(finished, f"breast_cancer:{forged.name}"))
     assert "detector in" in found["parts against the records"]
 
@@ -255,12 +263,14 @@ KINDS = {
     "diagnostics": f"{WORK}/evaluate/diagnostics/mcd+cadet.json",
     "test p-values": f"{WORK}/evaluate/p_values/level-0.safetensors",
     **{f"record of {stage}": f"{WORK}/{CELLS.get(stage, stage)}/record.json" for stage in (*BEHIND, "evaluate")},
-    "record of package": "work/scorers/breast_cancer/record.json",
-    "head of the scorer": "work/scorers/breast_cancer/VERSION/scorer.json",
-    "shipped weights": "work/scorers/breast_cancer/VERSION/detector.safetensors",
-    "shipped calibration scores": "work/scorers/breast_cancer/VERSION/calibrator.safetensors",
-    "statement": "work/scorers/breast_cancer/VERSION/statements/STATEMENT.json",
-    "list of rows": "work/scorers/breast_cancer/VERSION/statements/*.safetensors",
+    "record of package": "work/package/breast_cancer/record.json",
+    "head of the packaged scorer": "work/package/breast_cancer/VERSION/scorer.json",
+    "packaged weights": "work/package/breast_cancer/VERSION/detector.safetensors",
+    "head of the scorer": "scorers/breast_cancer/VERSION/scorer.json",
+    "shipped weights": "scorers/breast_cancer/VERSION/detector.safetensors",
+    "shipped calibration scores": "scorers/breast_cancer/VERSION/calibrator.safetensors",
+    "statement": "scorers/breast_cancer/VERSION/statements/STATEMENT.json",
+    "list of rows": "scorers/breast_cancer/VERSION/statements/*.safetensors",
     "event": ".assay/events.jsonl",
     "BentoML's copy": ".bentoml/models/breast_cancer/VERSION-STATEMENT/calibrator.safetensors",
     "BentoML's statement": ".bentoml/models/breast_cancer/VERSION-STATEMENT/statements/STATEMENT.json",
@@ -281,6 +291,20 @@ def test_a_flipped_byte_in_any_kind_of_file_is_told_by_its_name(spoilt: Checkout
         told = wrong(verify(spoilt, f"{NAME}:{version}"))
         assert any(path.name in detail or path.name in what for what, detail in told.items()), told
         path.write_bytes(before)
+    assert verify(spoilt).intact
+
+
+def test_the_kept_copy_of_the_champion_is_the_tracked_one(spoilt: Checkout) -> None:
+    kept = scorer_folder(spoilt)
+    pointer = kept.with_name(f"{kept.name}.dvc")
+    before = spoil(pointer, lambda content: content.replace(b"md5: ", b"md5: 0", 1))
+    assert f"{kept} is not what {pointer.name} names" in wrong(verify(spoilt))["kept copy"]
+    pointer.unlink()
+    assert f"{pointer} is missing" in wrong(verify(spoilt))["kept copy"]
+    kept.rename(spoilt.root / "elsewhere")
+    assert "`assay promote" in wrong(verify(spoilt))["kept copy"]
+    (spoilt.root / "elsewhere").rename(kept)
+    pointer.write_bytes(before)
     assert verify(spoilt).intact
 
 
@@ -376,7 +400,7 @@ def test_data_of_another_dataset_do_not_matter(finished: Checkout) -> None:
 
 
 def test_a_run_with_other_settings_supersedes_and_spoils_nothing(moved_on: tuple[Checkout, str, str]) -> None:
-    """The old scorer is kept by BentoML; its stages' folders now hold what the new one was made of."""
+    """The old scorer is kept in scorers/; its stages' folders now hold what the new one was made of."""
     project, old, new = moved_on
     done = project.assay("audit", "verify", f"{NAME}:{old}")
     states = {line[11:].partition(":")[0]: line.split()[0] for line in done.stdout.splitlines()[: len(WHAT)]}
@@ -386,7 +410,7 @@ def test_a_run_with_other_settings_supersedes_and_spoils_nothing(moved_on: tuple
     assert re.fullmatch(rf"{NAME}:{old}-[0-9a-f]{{12}}: intact", done.stdout.splitlines()[-1])
     assert "DVC's cache holds the recorded ones, intact" in done.stdout
     assert {finding.state for finding in verify(project, f"{NAME}:{new}").items} == {"ok"}
-    (kept,) = (project.root / ".bentoml/models/breast_cancer").glob(f"{old}-*")
+    kept = project.root / "scorers/breast_cancer" / old
     (statement,) = kept.glob("statements/*.json")
     for path, what in ((kept / "detector.safetensors", "scorer folder"), (statement, "statement")):
         before = spoil(path)

@@ -17,7 +17,7 @@ from assay.scorer.statement import read_statement
 
 NO_SERVER = "http://127.0.0.1:9/api"
 COMMANDS = (
-    *("audit", "detectors", "ingest", "init", "label", "promote", "restore", "reweight"),
+    *("audit", "detectors", "gc", "ingest", "init", "label", "migrate", "promote", "restore", "reweight"),
     *("run", "schedule", "score", "scorers", "serve", "stage"),
 )
 
@@ -207,12 +207,13 @@ def test_scorers_in_json(finished: Checkout) -> None:
         "data_version": statement.data_version,
         "lineage_root": statement.root,
     }
-    folder = str(finished.root / "work/scorers/breast_cancer" / row["version"])
+    folder = str(finished.root / "scorers/breast_cancer" / row["version"])
     assert row == {
         "name": "breast_cancer",
         "version": row["version"],
         "tag": f"breast_cancer:{row['version']}",
         "champion": True,
+        "where": "here",
         "folder": folder,
         "eps": 0.05,
         **shared,

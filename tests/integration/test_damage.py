@@ -79,10 +79,10 @@ def test_a_broken_entry_is_named_by_the_audit(finished: Checkout) -> None:
 @pytest.mark.parametrize(
     ("path", "command", "code"),
     [
-        ("work/scorers/breast_cancer/*/scorer.json", ("score", "r.csv", "--out", "s.csv"), 1),
-        ("work/scorers/breast_cancer/*/scorer.json", ("audit", "show", "breast_cancer"), 1),
-        ("work/scorers/breast_cancer/*/scorer.json", ("audit", "verify", "breast_cancer"), 1),
-        ("work/scorers/breast_cancer/*/scorer.json", ("scorers",), 0),
+        ("scorers/breast_cancer/*/scorer.json", ("score", "r.csv", "--out", "s.csv"), 1),
+        ("scorers/breast_cancer/*/scorer.json", ("audit", "show", "breast_cancer"), 1),
+        ("scorers/breast_cancer/*/scorer.json", ("audit", "verify", "breast_cancer"), 1),
+        ("scorers/breast_cancer/*/scorer.json", ("scorers",), 0),
         ("work/breast_cancer/split/record.json", ("stage", "split"), 5),
         ("work/breast_cancer/evaluate/record.json", ("audit", "verify", "breast_cancer"), 1),
         ("data/breast_cancer/card.json", ("audit", "verify", "breast_cancer"), 1),
@@ -134,7 +134,7 @@ def test_a_project_without_git_has_no_commit(tmp_path: Path, monkeypatch: pytest
 
 
 def scorer_folder(project: Checkout) -> Path:
-    (folder,) = (path for path in (project.root / "work/scorers/breast_cancer").iterdir() if path.is_dir())
+    (folder,) = (path for path in (project.root / "scorers/breast_cancer").iterdir() if path.is_dir())
     return folder
 
 
@@ -175,7 +175,7 @@ def test_a_scorer_without_its_statement_does_not_verify(finished: Checkout) -> N
 @pytest.mark.parametrize("lost", [(), ("train",)], ids=["one more", "another instead"])
 def test_a_stage_of_another_version_is_called_that(finished: Checkout, lost: tuple[str, ...]) -> None:
     """A stage "refine" between train and calibrate, or in place of train."""
-    (packed,) = (path.parent for path in (finished.root / "work/scorers/breast_cancer").glob("*/scorer.json"))
+    (packed,) = (path.parent for path in (finished.root / "work/package/breast_cancer").glob("*/scorer.json"))
     folder = Path(shutil.copytree(packed, finished.root / "other"))
 
     def refine(records: dict[str, Any]) -> None:
@@ -226,7 +226,7 @@ def test_a_flipped_byte_in_the_bento_is_told(finished: Checkout) -> None:
 
 
 def test_the_package_record_is_checked(finished: Checkout) -> None:
-    path = finished.root / "work/scorers/breast_cancer/record.json"
+    path = finished.root / "work/package/breast_cancer/record.json"
     content = path.read_bytes()
     path.unlink()
     path.write_bytes(content.replace(b'"schema": 1', b'"schema": 3'))

@@ -61,7 +61,7 @@ def test_metrics_that_nobody_kept_are_said_to_be_gone(moved_on: tuple[Checkout, 
 
 def test_rows_and_code(finished: Checkout) -> None:
     """A scorer packaged from two rows less in train, one more in calibration, and other code."""
-    (folder,) = (path.parent for path in (finished.root / "work/scorers" / NAME).glob("*/scorer.json"))
+    (folder,) = (path.parent for path in (finished.root / "work/package" / NAME).glob("*/scorer.json"))
     arrays = learned_rows(folder)
     first = arrays["train"][0].tobytes().hex()
 
@@ -107,7 +107,7 @@ def test_a_scorer_against_itself_and_odd_tags(finished: Checkout) -> None:
     assert "parameters: the same" in told
     done = finished.assay("audit", "diff", NAME, f"{NAME}:000000000000", code=1)
     assert "there is no scorer" in done.stderr
-    (path,) = (finished.root / "work/scorers" / NAME).glob("*/statements/*.safetensors")
+    (path,) = (finished.root / "scorers" / NAME).glob("*/statements/*.safetensors")
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(TamperedError, match=f"{path.name}, the rows that the scorer learned from, was changed"):
         compare_scorers(Project(finished.root), NAME, NAME)

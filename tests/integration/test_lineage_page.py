@@ -77,7 +77,7 @@ def test_every_link_of_the_chain_is_told(finished: Checkout, shown: Shown) -> No
     assert list(nodes) == KEYS
     assert {node["state"] for node in nodes.values()} == {"ok"}
     work = finished.root / "work" / NAME
-    (path,) = (finished.root / "work/scorers" / NAME).glob("*/scorer.json")
+    (path,) = (finished.root / "work/package" / NAME).glob("*/scorer.json")
     statement = read_statement(path.parent)
     assert nodes["data"]["digest"] == statement.data_version
     assert {stage: nodes[stage]["digest"] for stage in statement.record_hashes} == statement.record_hashes

@@ -60,7 +60,7 @@ def refusal(project: Checkout, error: type[Exception] = ScorerError, tag: str = 
 
 
 def scorer_folder(project: Checkout) -> Path:
-    (path,) = (project.root / "work/scorers" / NAME).glob("*/scorer.json")
+    (path,) = (project.root / "work/package" / NAME).glob("*/scorer.json")
     return path.parent
 
 
@@ -234,7 +234,7 @@ def test_the_printed_commands_bring_the_recorded_bytes_back_in_a_fresh_clone(
     }
     for stage in ("train", "calibrate", "evaluate"):
         assert hash_tree(clone / "work" / NAME / stage) == chain.records[stage].outputs
-    assert hash_tree(clone / "work/scorers" / NAME) == hash_tree(finished.root / "work/scorers" / NAME)
+    assert hash_tree(clone / "work/package" / NAME) == hash_tree(finished.root / "work/package" / NAME)
     assert (clone / "params.yaml").read_text().count("eps: 0.05") == 1
 
 

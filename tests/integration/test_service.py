@@ -100,7 +100,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def folder(root: Path) -> Path:
-    return fit_scorer(root / "work" / "scorers" / NAME, NAME)
+    return fit_scorer(root / "work" / "package" / NAME, NAME)
 
 
 PUBLISH = """
@@ -510,6 +510,7 @@ def test_scorers_are_listed(root: Path, folder: Path, published: Published, scor
         "version": scorer.version,
         "tag": scorer.tag,
         "champion": False,
+        "where": "here",
         "eps": 0.05,
         "folder": str(folder),
         **shared,
@@ -594,7 +595,8 @@ def test_promotion_is_recorded_and_logged(root: Path, folder: Path, tmp_path: Pa
     events.check()
     (row,) = list_scorers(tmp_path)
     assert row["champion"]
-    assert "missing" in row["broken"] or "no scorer" in row["broken"]
+    assert row["where"] == "lost"
+    assert f"{'c' * 12} is lost" in row["broken"]
 
 
 def test_the_bento_pins_what_is_installed() -> None:

@@ -46,7 +46,7 @@ def truth(project: Checkout, frame: pd.DataFrame, role: str) -> int:
 
 
 def statement(project: Checkout) -> Statement:
-    (folder,) = (path for path in (project.root / "work/scorers" / NAME).iterdir() if path.is_dir())
+    (folder,) = (path for path in (project.root / "work/package" / NAME).iterdir() if path.is_dir())
     return read_statement(folder)
 
 

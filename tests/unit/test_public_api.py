@@ -75,7 +75,7 @@ def test_load_takes_a_tag_of_the_current_project(tmp_path: Path, monkeypatch: py
     import shutil
 
     (packed,) = (path.parent for path in FROZEN.glob("*/scorer.json"))
-    shutil.copytree(packed, tmp_path / "work/scorers/breast_cancer" / packed.name)
+    shutil.copytree(packed, tmp_path / "work/package/breast_cancer" / packed.name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BENTOML_HOME", raising=False)
     assert assay.load(f"breast_cancer:{packed.name[:4]}").version == packed.name

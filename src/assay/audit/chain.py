@@ -231,7 +231,7 @@ def before_entries(path: str, digest: str) -> bytes | None:
 def work_folder(project: Project, name: str, stage: str, detector: str | None = None) -> Path:
     """Return the folder of the newest run's outputs of a dataset's stage, or of one of its cells."""
     if stage == "package":
-        return project.root / "work" / "scorers" / name
+        return project.root / "work" / "package" / name
     return project.root / "work" / name / stage / (detector or "")
 
 

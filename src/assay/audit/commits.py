@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from assay.hashing import RECORD, Record, hash_bytes, hash_json
 from assay.names import cell_name
 from assay.project.installed import LOCK, SOURCE, read_lock, recorded_digest, recorded_files
 from assay.project.modules import VERSIONS
-from assay.project.versioning import git, has_git
+from assay.project.versioning import commits_of, committed_files, git, has_git
 
 MOST = 500
 
@@ -62,8 +62,8 @@ def find_origin(chain: Chain) -> Origin:
     """
     logged = logged_commit(chain)
     run_commit = [logged] if logged and git(chain.project.root, "cat-file", "-t", logged) else []
-    commits = list(dict.fromkeys(run_commit + _commits(chain.project.root, "dvc.lock", "data.dvc")))
-    locks = _files(chain.project.root, [(commit, "dvc.lock") for commit in commits])
+    commits = list(dict.fromkeys(run_commit + commits_of(chain.project.root, "dvc.lock", "data.dvc")))
+    locks = committed_files(chain.project.root, [(commit, "dvc.lock") for commit in commits])
     has_outputs = [_names_outputs(chain, lock or b"") for lock in locks]
     names_outputs = dict(zip(commits, has_outputs, strict=True))
     differs: dict[str, tuple[str, ...]] = {}
@@ -101,7 +101,7 @@ def differences_at(chain: Chain, commit: str) -> tuple[str, ...]:
         *chain.settings,
         *(path for held in files.values() for path in held),
     ]
-    content = dict(zip(paths, _files(root, [(commit, path) for path in paths]), strict=True))
+    content = dict(zip(paths, committed_files(root, [(commit, path) for path in paths]), strict=True))
     differing = [path for path, digest in chain.settings.items() if hash_bytes(content[path] or b"") != digest]
     differing += [
         name
@@ -122,8 +122,8 @@ def commit_with(root: Path, path: str, digest: str, *, recorded: str = "") -> st
 
     For code, `recorded` is its name in records, and the digest is compared as there.
     """
-    commits = _commits(root, path)
-    contents = _files(root, [(commit, path) for commit in commits])
+    commits = commits_of(root, path)
+    contents = committed_files(root, [(commit, path) for commit in commits])
     matching = (
         commit
         for commit, content in zip(commits, contents, strict=True)
@@ -143,7 +143,7 @@ def without_git() -> str:
 
 def content_at(root: Path, commit: str, path: str) -> bytes:
     """Return a file of a commit."""
-    return _files(root, [(commit, path)])[0] or b""
+    return committed_files(root, [(commit, path)])[0] or b""
 
 
 def _origin(chain: Chain, commit: str, logged: str | None, differs: tuple[str, ...], outputs: bool) -> Origin:
@@ -244,22 +244,3 @@ def _yaml(text: bytes | None) -> Any:
         return yaml.safe_load(text or b"")
     except (yaml.YAMLError, ValueError, RecursionError):
         return None
-
-
-def _commits(root: Path, *paths: str) -> list[str]:
-    """Return the newest commits on any branch that changed any of the paths."""
-    return (git(root, "log", "--all", f"-{MOST}", "--format=%H", "--", *paths) or b"").decode().split()
-
-
-def _files(root: Path, commit_paths: Iterable[tuple[str, str]]) -> list[bytes | None]:
-    """Return the content of files in commits, None for a missing one; one Git process reads them all."""
-    commit_paths = list(commit_paths)
-    request = "".join(f"{commit}:./{path}\n" for commit, path in commit_paths).encode()
-    output = (git(root, "cat-file", "--batch", standard_input=request) or b"") if commit_paths else b""
-    contents: list[bytes | None] = []
-    for _ in commit_paths:
-        head, _, output = output.partition(b"\n")
-        size = int(head.rsplit(b" ", 1)[1]) if head and not head.endswith(b"missing") else None
-        contents.append(None if size is None else output[:size])
-        output = output if size is None else output[size + 1 :]
-    return contents

@@ -14,9 +14,10 @@ from assay.errors import ScorerError
 from assay.eventlog import START
 from assay.hashing import hash_bytes, hash_file, hash_tree
 from assay.parts import canonical_json, read_json
+from assay.project.deployed import is_tracked
 from assay.project.deployment import deployment_path, read_deployment
 from assay.project.layout import Project
-from assay.project.scorers import MANIFEST
+from assay.project.scorers import MANIFEST, kept_folder, not_here, pointer_of
 from assay.scorer.folder import HEAD, check_files
 
 
@@ -79,6 +80,23 @@ def _listed(folder: Path) -> list[str]:
     ]
     problems += [f"{folder / name} is missing" for name in recorded if name not in hashes]
     return problems + [f"{folder / name} was added" for name in hashes if name not in recorded and name != MANIFEST]
+
+
+def check_kept(chain: Chain) -> CheckResult:
+    """Check that DVC tracks the copy in ``scorers/`` as it is, and that there is one of the champion."""
+    kept = kept_folder(chain.project.root, chain.name, chain.version)
+    pointer = pointer_of(kept)
+    if not kept.is_dir() and not pointer.is_file():
+        deployed = read_deployment(chain.project.root, chain.name)
+        if deployed is not None and deployed.version == chain.version:
+            command = f"assay promote {chain.statement.tag} --why WHY"
+            return "differs", f"{kept} is missing; `{command}` copies the champion there"
+        return "ok", "never deployed, so not kept"
+    if not kept.is_dir():
+        return "superseded", not_here(chain.project.root, kept)
+    if not pointer.is_file():
+        return "differs", f"{pointer} is missing; restore it from Git, or `dvc add {kept}`"
+    return INTACT if is_tracked(kept) else ("differs", f"{kept} is not what {pointer.name} names")
 
 
 def check_model(chain: Chain) -> CheckResult:

@@ -17,7 +17,7 @@ from assay.audit.chain import (
     work_folder,
 )
 from assay.audit.commits import commit_with, without_git
-from assay.audit.delivery import bento_folder, check_bento, check_deployment, check_log, check_model
+from assay.audit.delivery import bento_folder, check_bento, check_deployment, check_kept, check_log, check_model
 from assay.audit.findings import INTACT, CheckResult, Finding, Findings, differ, run_check
 from assay.errors import AssayError, TamperedError
 from assay.hashing import RECORD, dvc_directory_md5, hash_bytes, hash_file, hash_json, hash_paths
@@ -80,6 +80,7 @@ def verify_scorer(project: Project, tag: str) -> Findings:
     findings += [Finding(f"stage {stage}", "differs", UNKNOWN_STAGE) for stage in chain.unknown]
     findings.append(run_check("stage package", lambda: _package(chain)))
     findings.append(run_check("rows of the run", lambda: _rows(chain)))
+    findings.append(run_check("kept copy", lambda: check_kept(chain)))
     findings.append(run_check("BentoML model", lambda: check_model(chain)))
     findings.append(run_check("Bento", lambda: check_bento(chain)))
     findings.append(run_check("deployment", lambda: check_deployment(chain)))
@@ -369,7 +370,7 @@ def _superseded(chain: Chain, stage: str) -> CheckResult:
 def _package(chain: Chain) -> CheckResult:
     folder = work_folder(chain.project, chain.name, "package")
     if not (folder / packaged_files(chain)[-1]).is_file():
-        return "superseded", f"{folder} now holds a later scorer; this one is in BentoML's store"
+        return "superseded", f"{folder} now holds a later scorer or statement; this one is in {chain.folder}"
     if not _known(chain, "package"):
         return "differs", f"{folder / RECORD} is not a record that was logged here"
     record = read_record(folder)

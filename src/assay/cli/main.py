@@ -56,8 +56,9 @@ def init_command(folder: Path) -> None:
 
 @main.command("run")
 @click.option("--dataset", metavar="NAME", help="Dataset to run on; it is written to params.yaml.")
+@click.option("--deploy/--no-deploy", default=True, help="Publish and compare with the champion, or only package.")
 @as_json
-def run_command(dataset: str | None, as_json: bool) -> None:
+def run_command(dataset: str | None, deploy: bool, as_json: bool) -> None:
     """Run the stages that are not fresh, publish the scorer and compare it with the champion."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
     project = find_project()
@@ -67,7 +68,7 @@ def run_command(dataset: str | None, as_json: bool) -> None:
 
     try:
         with interruptible():
-            result = _run(project, dataset)
+            result = _run(project, dataset, deploy=deploy)
     except NoValidCandidateError:
         if not as_json:
             runs.print_result(runs.summarise(project, "no valid candidate, nothing ships", shipped=False))
@@ -78,7 +79,7 @@ def run_command(dataset: str | None, as_json: bool) -> None:
         runs.print_result(result)
 
 
-def _run(project: Project, dataset: str | None) -> Result:
+def _run(project: Project, dataset: str | None, *, deploy: bool) -> Result:
     """Check the records first; Prefect is imported only if a stage has to run."""
     from assay.runs import run as runs
 
@@ -87,12 +88,12 @@ def _run(project: Project, dataset: str | None) -> Result:
             project.use_dataset(dataset)
         runs.prepare(project)
         if not runs.stale_stages(project):
-            return runs.refresh(project)
+            return runs.refresh(project, deploy=deploy)
         runs.check_choices(project)
     from assay.runs.scheduling import prefect_server
 
     with prefect_server(project):
-        return runs.Result.from_json(load_flow(project).retrain())
+        return runs.Result.from_json(load_flow(project).retrain(deploy=deploy))
 
 
 def load_flow(project: Project) -> Any:
@@ -136,7 +137,7 @@ def stage_command(name: str) -> None:
             retire_cells(project)
             runs.execute(project, stage.name)
         if stage.verb == "package":
-            click.echo(f"{project.dataset}:{scorer_folders(project)[0].name}: {runs.deliver(project)}")
+            click.echo(f"{project.dataset}:{scorer_folders(project)[0].name}: {runs.deliver(project, deploy=False)}")
 
 
 @main.command("ingest")
@@ -175,12 +176,27 @@ def ingest_command(source: str, appends: bool, batch: str | None, **options: str
 
 @main.command("restore")
 def restore_command() -> None:
-    """Restore data/ to the version in data.dvc: from DVC's cache or remote, or the bundled sets."""
+    """Restore data/ and the champions: from DVC's cache or remote, data also from the bundled sets."""
     project = find_project()
+    from assay.project.deployed import bring_back
     from assay.project.ingest import restore
 
     with project.lock():
         restore(project)
+        bring_back(project.root)
+
+
+@main.command("migrate")
+def migrate_command() -> None:
+    """Bring a project of an earlier Assay up to date; nothing is lost, and a second call changes nothing."""
+    project = find_project(any_format=True)
+    from assay.project.migration import migrate
+
+    with project.lock():
+        changes = migrate(project)
+    click.echo("\n".join(changes) or "nothing to do: the project is up to date")
+    if changes:
+        click.echo("next: assay run, and commit: git add --all")
 
 
 @main.command("schedule")
@@ -216,9 +232,11 @@ def serve_command(tag: str | None, host: str, port: int) -> None:
 def scorers_command(as_json: bool) -> None:
     """List the packaged scorers of this project."""
     project = find_project()
+    from assay.project.collecting import locate
     from assay.project.scorers import list_scorers
 
     rows = list_scorers(project.root)
+    locate(project.root, rows)
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
@@ -226,11 +244,12 @@ def scorers_command(as_json: bool) -> None:
         quarantined = ", ".join(f"{use} {n}" for use, n in row["quarantined"].items())
         marks = (
             "champion" if row["champion"] else "",
+            row["where"],
             f"learned from quarantined rows ({quarantined})" if quarantined else "",
         )
         click.echo(
             f"{row['tag']:<32}{row.get('detector') or '-'}+{row.get('adapter') or '-'}  "
-            f"{row.get('broken') or '; '.join(filter(None, marks))}"
+            f"{'; '.join(filter(None, (*marks, row.get('broken'))))}"
         )
         for each in row["statements"]:
             remarks = (
@@ -242,6 +261,25 @@ def scorers_command(as_json: bool) -> None:
             )
     if not rows:
         click.echo("none yet; `assay run` makes one", err=True)
+
+
+@main.command("gc")
+@click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
+def gc_command(dry_run: bool) -> None:
+    """Remove the scorers in scorers/ that no deployment names; DVC's cache and remote keep their bytes."""
+    project = find_project()
+    from assay.project.collecting import collect_garbage
+
+    with project.lock():
+        scorers = collect_garbage(project, dry_run=dry_run)
+    for scorer in scorers:
+        verb = f"kept: {scorer.reason}" if scorer.reason else "would be removed" if dry_run else "removed"
+        click.echo(f"{scorer.tag:<32}{verb}")
+    removed = [scorer for scorer in scorers if not scorer.reason]
+    if removed and not dry_run:
+        click.echo("commit it: git add --all scorers; the bytes stay in DVC's cache and remote until `dvc gc`")
+    if not removed:
+        click.echo("nothing to remove")
 
 
 @main.command("detectors")
@@ -268,6 +306,7 @@ def detectors_command(as_json: bool) -> None:
 def promote_command(tag: str, why: str) -> None:
     """Make a scorer the champion by hand, for instance to roll back."""
     project = find_project()
+    from assay.project.deployed import keep_scorer
     from assay.project.deployment import promote
     from assay.project.scorers import find_packaged
     from assay.release.bento import bind, publish
@@ -278,6 +317,7 @@ def promote_command(tag: str, why: str) -> None:
         scorer = load_scorer(packaged.folder, packaged.statement.id)
         published = publish(packaged, root=project.root, chain_head=project.events.head)
         bind(published, project.events)
+        keep_scorer(project.root, packaged.folder)
         promote(
             project.root,
             scorer.name,

@@ -29,7 +29,7 @@ def auroc(labels: NDArray[np.integer[Any]], scores: Floats) -> float:
     """
     from sklearn.metrics import roc_auc_score
 
-    return float(roc_auc_score(labels, _ranks(labels, scores)))
+    return float(roc_auc_score(labels, ranked(labels, scores)))
 
 
 def auprc(labels: NDArray[np.integer[Any]], scores: Floats) -> float:
@@ -39,7 +39,7 @@ def auprc(labels: NDArray[np.integer[Any]], scores: Floats) -> float:
     """
     from sklearn.metrics import average_precision_score
 
-    return float(average_precision_score(labels, _ranks(labels, scores)))
+    return float(average_precision_score(labels, ranked(labels, scores)))
 
 
 def stratum_flag_rates(flags: Flags, strata: NDArray[np.integer[Any]]) -> dict[int, float]:
@@ -86,7 +86,7 @@ def fpr_upper_tail(k: int, n: int, m: int, eps: float) -> float:
     return float(betabinom.sf(k - 1, n, rank, m + 1 - rank))
 
 
-def _ranks(labels: NDArray[np.integer[Any]], scores: Floats) -> Integers:
+def ranked(labels: NDArray[np.integer[Any]], scores: Floats) -> Integers:
     """Check labels and scores; return ranks instead of scores, so that infinities are allowed."""
     classes = set(np.unique(labels).tolist())
     if classes != {0, 1} or np.isnan(scores).any():

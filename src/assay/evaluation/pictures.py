@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from assay.evaluation.curves import BINS
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from assay.evaluation.curves import Curves
     from assay.evaluation.diagnostics import HardnessTrend, MartingalePath, PowerCurve
     from assay.evaluation.rates import BandedRates
 
 _NORMAL, _ANOMALY, _BAND, _GUIDE = "#4477aa", "#cc6677", "#bbccee", "#555555"
 SERIES = (("#4477aa", "o"), ("#cc6677", "s"), ("#117733", "^"), ("#999933", "D"), ("#aa4499", "v"))
+STYLES = ("-", ":", "-.")
 SIZE = (6.0, 3.2)
 RATE_TICKS = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1)
 
@@ -112,11 +116,36 @@ def path_picture(path: MartingalePath) -> Figure:
     return figure
 
 
-def _figure() -> Figure:
+def curves_picture(candidates: Mapping[str, Curves]) -> Figure:
+    """Draw ROC, precision-recall and reliability curves and the p-values of named candidates, 900 pixels wide."""
+    figure = _figure((9.0, 7.0))
+    panels = figure.subplots(2, 2).ravel()
+    names = ("roc", "precision_recall", "reliability", "p_values")
+    labels = (
+        *(("false-positive rate", "true-positive rate"), ("recall", "precision")),
+        *(("eps", "false-positive rate"), ("p-value of normals", "share (dashed: uniform)")),
+    )
+    for axes, name, (xlabel, ylabel) in zip(panels, names, labels, strict=True):
+        for number, (candidate, curves) in enumerate(candidates.items()):
+            colour, style = SERIES[number % len(SERIES)][0], STYLES[number // len(SERIES) % len(STYLES)]
+            x, y = getattr(curves, name)
+            axes.plot(x, y, color=colour, linestyle=style, linewidth=1, label=candidate)
+        if name in ("roc", "reliability"):
+            axes.plot((0, 1), (0, 1), color=_GUIDE, linewidth=1, linestyle="--")
+        if name == "p_values":
+            axes.axhline(1 / BINS, color=_GUIDE, linewidth=1, linestyle="--")
+        _finish(axes, xlabel=xlabel, ylabel=ylabel)
+        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, None if name == "p_values" else 1.01))
+    handles, shown = panels[0].get_legend_handles_labels()
+    figure.legend(handles, shown, fontsize=7, frameon=False, ncols=4, loc="outside lower center")
+    return figure
+
+
+def _figure(size: tuple[float, float] = SIZE) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=SIZE, dpi=100, layout="constrained")
+    figure = Figure(figsize=size, dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 

@@ -34,7 +34,7 @@ def evaluate(
     candidates: Candidates,
     eps: float,
 ) -> Made[Evaluation]:
-    """Evaluate every candidate at every level on the test rows, with diagnostics at the lowest level.
+    """Evaluate every candidate at every level on the test rows, with diagnostics and curves at the lowest level.
 
     Rows of a category without calibration rows, which a scorer refuses, are counted and left out. A detector is left
     out at levels where it could not be trained.
@@ -59,8 +59,10 @@ def evaluate(
     DataError
         No normal or no anomaly is left.
     """
+    from assay.evaluation.curves import Curves
     from assay.evaluation.tested import Evaluation, Figures, Tested
     from assay.pipeline.diagnosing import diagnose_rows
+    from assay.pipeline.plotting import write_curves
 
     *all_rows, evidence = evidence_rows(test)
     levels = candidates.levels(trained)
@@ -76,6 +78,7 @@ def evaluate(
     unseen = tuple(~marked(rows, "seen") for rows in (normals, anomalies))
     everyone, contradicted = np.ones(len(normals), dtype=np.bool_), marked(anomalies, "contradicted")
     table = []
+    curves = {}
     # Stable: rows without a time keep their order.
     order = np.argsort(normals.rows["time"].to_numpy(dtype=object), kind="stable")
     for level in levels:
@@ -99,6 +102,7 @@ def evaluate(
                 if level == levels[0]:
                     diagnostics = diagnose_rows(reference, of_normals, both_p_values, scored.strata, order, eps)
                     write_json(out / "diagnostics" / f"{name}.json", diagnostics)
+                    curves[name] = Curves.of((of_normals.scores, of_anomalies.scores), both_p_values)
                 shown = {name: figures[name] for name in _METRICS}
                 table.append(Tested(level, detector.label, adapter.label, **shown, **more))
         write_arrays(out / "p_values" / f"{level}.safetensors", p_values)
@@ -106,6 +110,7 @@ def evaluate(
     n_contradicted = int(contradicted.sum())
     evaluation = Evaluation(evidence, eps, len(normals), len(anomalies), left_out, tuple(table), n_contradicted)
     write_json(out / "evaluation.json", evaluation.to_json())
+    write_curves(out, evaluation.at(levels[0]), curves)
     return Made(evaluation)
 
 

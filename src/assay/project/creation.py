@@ -14,6 +14,7 @@ from assay.project import versioning
 from assay.project.cells import CELLS, refresh_cells
 from assay.project.installed import CONSTRAINTS, LOCK, SOURCE, lock_content
 from assay.project.layout import Project
+from assay.project.merging import set_merge_driver
 from assay.project.templates import COPIES, README, read_template
 
 PIPELINE = "dvc.yaml"
@@ -51,6 +52,7 @@ def create(folder: Path) -> Path:
             staging.rename(folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+    set_merge_driver(folder)
     return folder
 
 

@@ -19,6 +19,7 @@ from assay.hashing import dvc_directory_md5, dvc_md5, files_of
 from assay.parts import write_json
 from assay.project import versioning
 from assay.project.layout import Project
+from assay.project.merging import set_merge_driver
 
 STAGING = ".data."
 BUNDLED = ("breast_cancer", "digits")
@@ -153,6 +154,7 @@ def restore(project: Project) -> None:
     DataError
         ``data/`` is missing, and so is every source to restore it from.
     """
+    set_merge_driver(project.root)
     _bring_back(project)
     for card in (project.root / "data").glob("*/card.json"):
         _ensure_inputs(project.root, card.parent.name)
@@ -200,8 +202,11 @@ def require_known_data(project: Project) -> None:
     ``dvc repro`` tracks changed files by itself, before any stage could refuse them.
     """
     tracked = versioning.tracked_version(project.root)
-    logged = {event.get("tracked") for event in project.events if event["event"] in ("ingested", "restored")}
-    if tracked is not None and tracked not in logged and tracked != versioning.committed_version(project.root):
+    if (
+        tracked is not None
+        and tracked not in _logged(project)
+        and tracked != versioning.committed_version(project.root)
+    ):
         raise TamperedError(
             "data.dvc names data that were neither brought in by `assay ingest` nor committed to Git, so files in "
             "data/ were changed and `dvc` tracked them; restore both with `git checkout data.dvc` and "
@@ -209,16 +214,36 @@ def require_known_data(project: Project) -> None:
         )
 
 
+def _killed_ingest(project: Project) -> dict[str, Any] | None:
+    """Return the event of the last ingest if it did not come to its end."""
+    ingests = [event for event in project.events if event["event"] in ("ingest-started", "ingested")]
+    return ingests[-1] if ingests and ingests[-1]["event"] == "ingest-started" else None
+
+
+def _logged(project: Project) -> set[str]:
+    """Return the versions of ``data/`` that were ingested or restored here."""
+    return {event["tracked"] for event in project.events if event["event"] in ("ingested", "restored")}
+
+
 def _check(project: Project, data: Path) -> None:
-    """Check ``data/`` against data.dvc; finish an ingest that was killed between writing and tracking."""
+    """Check ``data/`` against data.dvc; finish an ingest that was killed between writing and tracking.
+
+    Data of another version on record, as after `git pull` or `git checkout`, are replaced by those that data.dvc names.
+    """
     try:
         versioning.require_clean_data(project.root)
     except TamperedError:
-        started = project.events.last("ingest-started")
-        if started is None or started.get("tracked") != dvc_directory_md5(data):
+        killed, present = _killed_ingest(project), dvc_directory_md5(data)
+        if killed is not None and killed.get("tracked") == present:
+            change = {key: killed[key] for key in ("rows", "source", "added", "dropped") if key in killed}
+            _track(project, killed["dataset"], **change)
+        elif present not in _logged(project) | versioning.committed_versions(project.root):
             raise
-        change = {key: started[key] for key in ("rows", "source", "added", "dropped") if key in started}
-        _track(project, started["dataset"], **change)
+        elif not _checked_out(project):
+            raise DataError(
+                "data/ holds another version than data.dvc names, which is in neither DVC's cache nor its remote; "
+                "`dvc push` where it was ingested, then `dvc pull data.dvc`"
+            ) from None
     require_known_data(project)
 
 

@@ -16,7 +16,9 @@ from assay.hashing import hash_file
 from assay.names import NAME
 from assay.parts import read_json
 from assay.pipeline.learned import learned_by
+from assay.project.archive import Archive
 from assay.project.deployment import Deployment, read_deployment
+from assay.project.versioning import named_md5
 from assay.scorer.folder import HEAD, check_files
 from assay.scorer.scorer import FOLDER_NAME
 from assay.scorer.statement import Statement, read_statement, statement_ids
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from assay.project.layout import Project
 
 MANIFEST = "files.json"
+HERE, CACHED, TRACKED, LOST = "here", "in DVC's cache", "tracked", "lost"
 _VERSION = re.compile(r"([0-9a-f]{1,12})(?:-([0-9a-f]{1,12}))?")
 
 
@@ -34,6 +37,16 @@ class Packaged:
 
     folder: Path
     statement: Statement
+
+
+def kept_folder(root: Path, name: str, version: str) -> Path:
+    """Return where a project keeps a scorer that is or was deployed."""
+    return root / "scorers" / name / version
+
+
+def pointer_of(kept: Path) -> Path:
+    """Return the .dvc file of a folder in ``scorers/``."""
+    return kept.with_name(f"{kept.name}.dvc")
 
 
 def find_scorer(tag: str | Path, root: Path | None = None) -> Path:
@@ -110,8 +123,8 @@ def copies_of(root: Path, name: str, prefix: str = "") -> dict[str, list[Path]]:
 
 
 def _stores(root: Path) -> tuple[Path, ...]:
-    """Return the folders that hold scorers by name and version; work/ comes before BentoML's copies."""
-    return root / "work" / "scorers", bentoml_home(root) / "models"
+    """Return the folders of scorers by dataset and version; of equal ones the first counts."""
+    return root / "scorers", root / "work" / "package", bentoml_home(root) / "models"
 
 
 def _copies_of(tag: str, root: Path) -> tuple[list[Path], str]:
@@ -131,10 +144,26 @@ def _copies_of(tag: str, root: Path) -> tuple[list[Path], str]:
             "-statement after it or not"
         )
     copies = copies_of(root, name, matched[1])
-    if len(copies) != 1:
-        problem = "there is no scorer" if not copies else f"{len(copies)} scorers are called"
+    tracked = {path.stem: path.with_suffix("") for path in (root / "scorers" / name).glob(f"{matched[1]}*.dvc")}
+    versions = {*copies, *tracked}
+    if len(versions) != 1:
+        problem = "there is no scorer" if not versions else f"{len(versions)} scorers are called"
         raise ScorerError(f"{problem} {tag!r} in {root}; `assay scorers` lists them")
+    if not copies:
+        raise ScorerError(not_here(root, *tracked.values()))
     return next(iter(copies.values())), matched[2] or ""
+
+
+def not_here(root: Path, kept: Path) -> str:
+    """Return as text how a scorer that DVC tracks comes back."""
+    pointer, remote = pointer_of(kept).relative_to(root), Archive(root).remote
+    advice = (
+        "add the DVC remote that holds it (`dvc remote add -d NAME ADDRESS`), then"
+        if remote is None
+        else f"fetch it from the remote {remote}:"
+    )
+    tag = f"{kept.parent.name}:{kept.name}"
+    return f"{tag} is tracked by {pointer}, but its folder is not here; {advice} `dvc pull {pointer}`"
 
 
 def _places(copies: list[Path]) -> dict[str, Path]:
@@ -174,19 +203,21 @@ def list_scorers(root: Path) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        ``name``, ``version``, ``tag``, ``champion``, ``folder``, ``broken`` (the reason, or None) and ``statements``.
-        Each of these has its id (``statement``), ``tag``, ``deployed``, ``folder``, ``bento`` (None where there is no
-        intact one), ``quarantined`` (number of now quarantined rows that the scorer learned from, by use), ``broken``
-        and, where it is intact, ``detector``, ``adapter``, ``data_version`` and ``lineage_root``. Intact scorers have
-        ``eps``, and what is said of the deployed statement, or of the best one: intact, without quarantined rows.
+        ``name``, ``version``, ``tag``, ``champion``, ``where`` ("here"; elsewhere "in DVC's cache", "tracked", which
+        may be in a remote, or "lost"), ``folder``, ``broken`` (the reason, or None) and ``statements``. Each of these
+        has its id (``statement``), ``tag``, ``deployed``, ``folder``, ``bento`` (None where there is no intact one),
+        ``quarantined`` (number of now quarantined rows that the scorer learned from, by use), ``broken`` and, where it
+        is intact, ``detector``, ``adapter``, ``data_version`` and ``lineage_root``. Intact scorers have ``eps``, and
+        what is said of the deployed statement, or of the best one: intact, without quarantined rows.
     """
     names = {path.name for store in _stores(root) for path in store.glob("*") if path.is_dir()}
-    found = {(name, version): folders for name in names for version, folders in copies_of(root, name).items()}
+    found = {(path.parent.name, path.stem): [path.with_suffix("")] for path in (root / "scorers").glob("*/*.dvc")}
+    found |= {(name, version): folders for name in names for version, folders in copies_of(root, name).items()}
     champions: dict[str, Deployment] = {}
     for record in (root / "deployments").glob("*.json"):
         if (champion := read_deployment(root, record.stem)) is not None:
             champions[champion.name] = champion
-            missing = _stores(root)[0] / champion.name / champion.version
+            missing = kept_folder(root, champion.name, champion.version)
             found.setdefault((champion.name, champion.version), [missing])
     return [
         _describe(root, name, version, folders, champions.get(name))
@@ -199,8 +230,10 @@ def _describe(root: Path, name: str, version: str, folders: list[Path], champion
         champion = None
     folder = folders[0]
     row: dict[str, Any] = {"name": name, "version": version, "tag": f"{name}:{version}"}
-    row |= {"champion": champion is not None, "folder": str(folder)}
+    row |= {"champion": champion is not None, "where": _where(root, folder), "folder": str(folder)}
     row |= {"statement": None, "bento": None, "quarantined": {}, "broken": None, "statements": []}
+    if not folder.is_dir():
+        return row | {"broken": _absent(root, folder)}
     try:
         check_scorer(folder)
         row["eps"] = read_json(folder / HEAD)["eps"]
@@ -264,6 +297,24 @@ def is_intact(item: Path) -> bool:
 
 def bentoml_home(root: Path) -> Path:
     return Path(os.environ.get("BENTOML_HOME", root / ".bentoml")).resolve()
+
+
+def _absent(root: Path, folder: Path) -> str:
+    if pointer_of(folder).is_file():
+        return not_here(root, folder)
+    return f"{folder} is lost: neither it nor its .dvc file is here; a commit or another machine may have them"
+
+
+def _where(root: Path, folder: Path) -> str:
+    if folder.is_dir():
+        return HERE
+    if not (pointer := pointer_of(folder)).is_file():
+        return LOST
+    archive = Archive(root)
+    listed = archive.object(named_md5(pointer))
+    listing = [] if listed is None else read_json(listed)
+    whole = listed is not None and all(archive.object(entry["md5"]) for entry in listing)
+    return CACHED if whole else TRACKED
 
 
 def _quarantined(root: Path, name: str, statement: Statement) -> dict[str, int]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from assay.errors import ConfigError, TamperedError, ToolError
 from assay.parts import parse_yaml
 
 DATA = "data.dvc"
+MOST_COMMITS = 500
 
 
 def dvc(root: Path, *arguments: str) -> str:
@@ -76,11 +78,30 @@ def committed_version(root: Path) -> str | None:
     return None if shown is None else _version(shown)
 
 
+def committed_versions(root: Path) -> set[str]:
+    """Return the MD5 of the ``data`` folder in every commit of data.dvc, on any branch."""
+    contents = committed_files(root, [(commit, DATA) for commit in commits_of(root, DATA)])
+    versions = set()
+    for content in contents:
+        with contextlib.suppress(ConfigError):
+            versions |= {_version(content)} if content else set()
+    return versions
+
+
 def _version(content: bytes) -> str:
+    return _md5(content, DATA, "restore it from Git, or ingest the data again")
+
+
+def named_md5(pointer: Path) -> str:
+    """MD5 of the folder that a .dvc file names."""
+    return _md5(pointer.read_bytes(), pointer, "restore it from Git")
+
+
+def _md5(content: bytes, where: object, advice: str) -> str:
     try:
-        return str(parse_yaml(content, DATA)["outs"][0]["md5"])
+        return str(parse_yaml(content, where)["outs"][0]["md5"])
     except (KeyError, IndexError, TypeError) as error:
-        raise ConfigError(f"{DATA} is not what DVC writes; restore it from Git, or ingest the data again") from error
+        raise ConfigError(f"{where} is not what DVC writes; {advice}") from error
 
 
 def locked_version(root: Path, folder: str) -> str | None:
@@ -94,6 +115,19 @@ def locked_version(root: Path, folder: str) -> str | None:
         return str(outs[0]["md5"]) if outs else None
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} is not what DVC writes; restore it from Git") from error
+
+
+def fetchable(root: Path, *pointers: str) -> list[str]:
+    """Return those of some .dvc files, of folders that DVC's cache lacks, whose files are in the default remote.
+
+    Of a folder whose listing is nowhere DVC says nothing.
+    """
+    states = json.loads(dvc(root, "status", "--cloud", "--json", *pointers) or "{}")
+    found = {}
+    for pointer in pointers:
+        folder = f"{pointer.removesuffix('.dvc')}/"
+        found[pointer] = {state for path, state in states.items() if path.startswith(folder)}
+    return [pointer for pointer, its in found.items() if its and "missing" not in its]
 
 
 def has_remote(root: Path) -> bool:
@@ -112,8 +146,27 @@ def has_git() -> bool:
 
 
 def git(root: Path, *arguments: str, standard_input: bytes = b"") -> bytes | None:
-    """Run a read-only Git command and return its output; None where it failed (no repository, no commit, no Git)."""
+    """Run a Git command and return its output; None where it failed (no repository, no commit, no Git)."""
     if not has_git():
         return None
     process = subprocess.run(["git", *arguments], cwd=root, input=standard_input, capture_output=True, check=False)
     return process.stdout if process.returncode == 0 else None
+
+
+def commits_of(root: Path, *paths: str) -> list[str]:
+    """Return the newest commits on any branch that changed any of the paths."""
+    return (git(root, "log", "--all", f"-{MOST_COMMITS}", "--format=%H", "--", *paths) or b"").decode().split()
+
+
+def committed_files(root: Path, commit_paths: Iterable[tuple[str, str]]) -> list[bytes | None]:
+    """Return the content of files in commits, None for a missing one; one Git process reads them all."""
+    commit_paths = list(commit_paths)
+    request = "".join(f"{commit}:./{path}\n" for commit, path in commit_paths).encode()
+    output = (git(root, "cat-file", "--batch", standard_input=request) or b"") if commit_paths else b""
+    contents: list[bytes | None] = []
+    for _ in commit_paths:
+        head, _, output = output.partition(b"\n")
+        size = int(head.rsplit(b" ", 1)[1]) if head and not head.endswith(b"missing") else None
+        contents.append(None if size is None else output[:size])
+        output = output if size is None else output[size + 1 :]
+    return contents

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from assay import console
 from assay.data.quarantine import quarantine_path, read_quarantine
-from assay.errors import AssayError, ConfigError, ToolError
+from assay.errors import AssayError, ConfigError, ScorerError, ToolError
 from assay.hashing import RECORD
 from assay.ledger.history import KILLED, SIGNALLED
 from assay.ledger.rows import FIRST, keep_rows
@@ -18,11 +18,13 @@ from assay.parts import read_json
 from assay.pipeline.progress import silent
 from assay.project import versioning
 from assay.project.cells import refresh_cells, require_cells, retire_cells
+from assay.project.deployed import bring_back, keep_scorer
 from assay.project.deployment import Deployment, keep, promote, read_deployment
 from assay.project.freshness import Outcome, is_fresh, run_verb
 from assay.project.ingest import restore
 from assay.project.installed import refresh_code, refresh_lock, require_own_code
 from assay.project.layout import Project
+from assay.project.migration import require_current
 from assay.project.scorers import Packaged, find_packaged, scorer_folders, statements_of
 from assay.project.work import do_elsewhere, do_here
 from assay.runs.report import Standing, candidates_table, contradictions, leaderboard, write_report
@@ -73,15 +75,20 @@ def prepare(project: Project) -> None:
     Raises
     ------
     ConfigError
-        params.yaml or dvc.yaml cannot be used.
+        params.yaml or dvc.yaml cannot be used, or the project is of an earlier format.
     TamperedError
         ``data/`` differs from data.dvc, or a stage's outputs from their record, or the event log is broken.
     StageError
         The dataset has not been ingested.
     """
+    require_current(project.root)
     refresh_cells(project)  # reads the settings first: the error messages of DVC on a broken file say less
     restore(project)
     project.require_dataset(project.dataset)
+    try:
+        bring_back(project.root, [project.dataset])
+    except ScorerError as error:
+        console.say(str(error))
     require_own_code(project)
     refresh_lock(project)
     project.events.check()
@@ -200,23 +207,30 @@ def close_run(project: Project, run: str, finished: list[str], error: BaseExcept
     openlineage.emit_run_ended(project, run, error)
 
 
-def deliver(project: Project) -> str:
-    """Publish the scorer and decide whether it becomes champion; return the verdict as text."""
+def deliver(project: Project, *, deploy: bool = True) -> str:
+    """Publish the scorer and decide whether it becomes champion; return the verdict as text.
+
+    Whatever becomes champion is kept in ``scorers/``, with each of its statements. Without `deploy` the scorer stays
+    packaged and nothing else.
+    """
     (folder,) = scorer_folders(project)
     packaged = find_packaged(folder, project.root)
-    _publish(project, packaged)
     current, statement = read_deployment(project.root, project.dataset), packaged.statement
-    if current is not None and (current.version, current.statement or current.version) == (
-        statement.version,
-        statement.id,
-    ):
-        return f"{current.tag} is the champion already"
+    if not deploy:
+        return f"packaged, not deployed; to deploy it: assay promote {statement.tag} --why WHY"
+    _publish(project, packaged)
+    if current is not None and current.version == statement.version:
+        keep_scorer(project.root, folder)
+        if (current.statement or current.version) == statement.id:
+            return f"{current.tag} is the champion already"
     decision = _challenge(project, packaged, current)
     if decision.promote:
+        keep_scorer(project.root, folder)
         _promote(project, packaged, decision.reason)
     elif decision.statement is not None and current is not None:
         champion = find_packaged(f"{current.tag}-{decision.statement}", project.root)
         _publish(project, champion)
+        keep_scorer(project.root, champion.folder)
         _promote(
             project, champion, f"its statement {champion.statement.id} is of no quarantined rows; {decision.reason}"
         )
@@ -343,13 +357,13 @@ def _with_statement(tag: str | None, statement: str | None) -> str:
     return sealed_tag(tag, statement or "") if tag else "none"
 
 
-def refresh(project: Project) -> Result:
+def refresh(project: Project, *, deploy: bool = True) -> Result:
     """Finish a run in which every stage was fresh: update dvc.lock, deliver the scorer, and return the result."""
     refresh_code(project)
     if set(versioning.status(project.root)) - {versioning.DATA}:
         versioning.commit(project.root, [CODE_STAGE, *project.stages])
     console.say("nothing changed: every stage is fresh")
-    return summarise(project, deliver(project))
+    return summarise(project, deliver(project, deploy=deploy))
 
 
 def stage_line(outcome: Outcome) -> str:

@@ -139,7 +139,7 @@ def test_what_cannot_be_used_is_named(text: str, message: str, options: dict[str
     assert_refused(tmp_path, text, message, **options)
 
 
-@pytest.mark.parametrize("name", ["Mine", "", "-a", "a-", "a b", "a/b", "../a", "a\n", "a" * 61, "scorers"])
+@pytest.mark.parametrize("name", ["Mine", "", "-a", "a-", "a b", "a/b", "../a", "a\n", "a" * 61, "package", "scorers"])
 def test_names_that_make_no_folder_are_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text("x\n1\n")
     with pytest.raises(ConfigError, match="the dataset's name is"):

@@ -15,7 +15,7 @@ import pytest
 from assay.errors import AssayError, ConfigError, InputError, ScorerError, TamperedError
 from assay.eventlog import EventLog
 from assay.hashing import hash_file
-from assay.parts import Part, read_arrays, read_json, write_json
+from assay.parts import Part, read_arrays, read_json, write_bytes, write_json
 from assay.project.deployment import promote
 from assay.project.scorers import find_scorer
 from assay.scorer.features import as_features, column_order
@@ -390,13 +390,15 @@ VERSIONS = ("27aaaaaaaaaa", "27ab00000000", "900000000000")
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project of three scorers, one of them in BentoML's store alone, and a champion."""
+    """A project of three scorers, one of them in BentoML's store alone, one kept as well, and a champion."""
     monkeypatch.delenv("BENTOML_HOME", raising=False)
     monkeypatch.chdir(tmp_path)
-    for store, version in zip(("work/scorers", ".bentoml/models", "work/scorers"), VERSIONS, strict=True):
+    for store, version in zip(("work/package", ".bentoml/models", "work/package"), VERSIONS, strict=True):
         write_json(tmp_path / store / "clinic" / version / "scorer.json", {})
     write_json(tmp_path / ".bentoml/models/clinic" / VERSIONS[0] / "scorer.json", {})
-    (tmp_path / "work/scorers/clinic/90ffffffffff").mkdir()
+    write_json(tmp_path / "scorers/clinic" / VERSIONS[2] / "scorer.json", {})
+    write_bytes(tmp_path / "scorers/clinic/333333333333.dvc", b"outs: []\n")
+    (tmp_path / "work/package/clinic/90ffffffffff").mkdir()
     (tmp_path / ".bentoml/models/clinic/latest").write_text(VERSIONS[1])
     make_champion(tmp_path, VERSIONS[1])
     return tmp_path
@@ -408,12 +410,13 @@ def make_champion(root: Path, version: str) -> None:
 
 
 def test_a_tag_finds_its_scorer(root: Path) -> None:
-    here, published = root / "work/scorers/clinic", root / ".bentoml/models/clinic"
+    here, published = root / "work/package/clinic", root / ".bentoml/models/clinic"
+    kept = root / "scorers/clinic" / VERSIONS[2]
     assert find_scorer(f"clinic:{VERSIONS[0]}", root) == here / VERSIONS[0]
     assert find_scorer(f"clinic:{VERSIONS[1]}", root) == published / VERSIONS[1]
     assert find_scorer("clinic:27aa", root) == here / VERSIONS[0]
-    assert find_scorer("clinic:9", root) == here / VERSIONS[2]
-    assert find_scorer("clinic:9") == here / VERSIONS[2]
+    assert find_scorer("clinic:9", root) == kept
+    assert find_scorer("clinic:9") == kept
 
 
 def test_a_name_alone_is_its_champion(root: Path) -> None:
@@ -423,7 +426,7 @@ def test_a_name_alone_is_its_champion(root: Path) -> None:
 
 
 def test_a_folder_is_itself(root: Path) -> None:
-    path = root / "work/scorers/clinic" / VERSIONS[0]
+    path = root / "work/package/clinic" / VERSIONS[0]
     assert find_scorer(path) == path
     assert find_scorer(str(path)) == path
     assert find_scorer(os.path.relpath(path, root)).resolve() == path
@@ -443,6 +446,7 @@ def test_bentoml_s_own_home_is_obeyed(root: Path, monkeypatch: pytest.MonkeyPatc
         ("clinic:27", "2 scorers are called 'clinic:27'"),
         ("clinic:27a", "2 scorers are called 'clinic:27a'"),
         ("clinic:8", "there is no scorer 'clinic:8'"),
+        ("clinic:3", r"clinic:333333333333 is tracked by scorers/clinic/333333333333\.dvc, but its folder is not here"),
         ("clinic:90f", "there is no scorer"),
         ("digits:27aa", "there is no scorer"),
         ("digits", "there is no champion of that name"),
@@ -463,7 +467,7 @@ def test_bentoml_s_own_home_is_obeyed(root: Path, monkeypatch: pytest.MonkeyPatc
         ("clinic:9\n", "neither a scorer folder nor name:version"),
         ("Clinic:9", "neither a scorer folder nor name:version"),
         ("../deployments/clinic", "is no scorer folder|neither a scorer folder"),
-        ("work/scorers/clinic", "there is no champion of that name"),
+        ("work/package/clinic", "there is no champion of that name"),
     ],
 )
 def test_what_is_no_tag_finds_nothing(root: Path, tag: str, words: str) -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 COPIES = (
     ".dvc/config",
+    ".dvc/plots/candidates.json",
     ".dvcignore",
+    ".gitattributes",
     ".gitignore",
     "bentofile.yaml",
     "dvc.yaml",

@@ -1,0 +1,172 @@
+"""Bringing a project of the previous format up to date: `assay migrate`.
+
+There the newest scorer alone was kept, in ``work/scorers/NAME``; a champion stays in ``scorers/NAME/VERSION`` now (see
+`assay.project.deployed`).
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from assay.errors import ConfigError, ScorerError, TamperedError
+from assay.parts import write_bytes
+from assay.project import versioning
+from assay.project.archive import Archive
+from assay.project.deployed import deployments, is_tracked, keep_scorer
+from assay.project.layout import Project
+from assay.project.scorers import bentoml_home, kept_folder
+from assay.project.templates import read_template
+from assay.scorer.folder import HEAD
+
+_OLD, _NEW = "work/scorers", "work/package"
+_ADDED = (".dvc/plots/candidates.json",)
+_COPIED = ("flows/retrain.py", "bentofile.yaml")
+_LINES = {".gitignore": "/scorers/*/?*/", ".gitattributes": "*.dvc merge=dvc"}
+
+
+def is_current(root: Path) -> bool:
+    """Return whether a project has the present format."""
+    names = [root / name for name in ("dvc.yaml", "dvc.lock")]
+    named = any(path.is_file() and f"{_OLD}/".encode() in path.read_bytes() for path in names)
+    return not named and not any((root / _OLD).glob("*"))
+
+
+def require_current(root: Path) -> None:
+    """Raise `ConfigError` for a project of the previous format."""
+    if not is_current(root):
+        raise ConfigError(f"{root} is a project of an earlier Assay; bring it up to date with `assay migrate`")
+
+
+def migrate(project: Project) -> list[str]:
+    """Bring a project up to date; call it under the project's lock.
+
+    Nothing is removed before a checked copy of it is in its new place, and a second call finds nothing to do.
+
+    Returns
+    -------
+    list of str
+        What was changed, a sentence each.
+
+    Raises
+    ------
+    ToolError
+        DVC could not track a scorer. What was done until then stays; run it again.
+    """
+    if is_current(project.root):
+        return []
+    sentences = list(_steps(project.root))
+    project.events.append("migrated", changes=sentences)
+    return sentences
+
+
+def _steps(root: Path) -> Iterator[str]:
+    yield from _files(root)
+    yield from _pipeline(root)
+    yield from _adopt(root)
+    yield from _move(root)
+    yield from _lock(root)
+
+
+def _files(root: Path) -> Iterator[str]:
+    """Add what a project of today has besides; replace the copies of the templates, unless the source lies here."""
+    for name in _ADDED:
+        if not (root / name).is_file():
+            write_bytes(root / name, read_template(name))
+            yield f"{name} was added, for `dvc plots`."
+    for name, line in _LINES.items():
+        before = (root / name).read_bytes() if (root / name).is_file() else b""
+        if line.encode() not in before.splitlines():
+            write_bytes(root / name, b"\n".join([*before.splitlines(), line.encode(), b""]))
+            yield f"{name} has the line {line} now."
+    if (root / "src" / "assay").is_dir():
+        return
+    for name in _COPIED:
+        content, path = read_template(name), root / name
+        if path.is_file() and (before := path.read_bytes()) != content:
+            kept = "Git has the old one"
+            if versioning.git(root, "show", f"HEAD:./{name}") != before:
+                copy = path.with_name(f"{path.stem}.before-migration{path.suffix}")
+                write_bytes(copy, before)
+                kept = f"{copy.relative_to(root)} is the old one"
+            write_bytes(path, content)
+            yield f"{name} is that of today's Assay now; {kept}, if you had changed it."
+
+
+def _pipeline(root: Path) -> Iterator[str]:
+    path = root / "dvc.yaml"
+    text = path.read_text(encoding="utf-8")
+    if f"{_OLD}/" in text:
+        text = text.replace(f"{_OLD}/", f"{_NEW}/")
+        yield f"dvc.yaml: the stage package writes {_NEW} instead of {_OLD}."
+    if not any(line.startswith(("metrics:", "plots:")) for line in text.splitlines()):
+        added = read_template("dvc.yaml").decode()
+        text = f"{text.rstrip()}\n{added[added.index('metrics:') :]}"
+        yield "dvc.yaml names metrics and plots, for `dvc metrics show`, `dvc plots show` and `dvc exp show`."
+    if text != path.read_text(encoding="utf-8"):
+        write_bytes(path, text.encode())
+
+
+def _adopt(root: Path) -> Iterator[str]:
+    """Copy every scorer in the old folder, and whatever a deployment names, to ``scorers/``."""
+    folders = {(path.parent.parent.name, path.parent.name): path.parent for path in (root / _OLD).glob(f"*/*/{HEAD}")}
+    named = {
+        (record.name, version): record.version == version
+        for record in deployments(root)
+        for version in (record.version, record.previous)
+        if version is not None
+    }
+    for name, version in sorted({*folders, *named}):
+        kept, tag = kept_folder(root, name, version), f"{name}:{version}"
+        if is_tracked(kept):
+            continue
+        with tempfile.TemporaryDirectory(prefix="assay-migrate-") as scratch:
+            source = folders.get((name, version)) or _elsewhere(root, name, version, Path(scratch))
+            if source is None:
+                who = "the champion" if named[name, version] else "the champion before this one"
+                yield f"{tag}, {who}, is neither here nor in DVC's cache; run `assay migrate` where it is, too."
+                continue
+            try:
+                keep_scorer(root, source)
+            except (ScorerError, TamperedError) as error:
+                yield f"{tag} was not copied to scorers/ and stays where it is: {error}."
+                continue
+        yield f"{tag} is kept in {kept.relative_to(root)} now, tracked by {kept.name}.dvc beside it."
+
+
+def _elsewhere(root: Path, name: str, version: str, scratch: Path) -> Path | None:
+    """Return a folder of a scorer that the old folder has no more: BentoML's copy, or one made from DVC's cache."""
+    published = bentoml_home(root) / "models" / name / version
+    if (published / HEAD).is_file():
+        return published
+    archive = Archive(root)
+    for listing in archive.folders_with(f"{version}/{HEAD}"):
+        objects = {path: archive.object(md5) for path, md5 in listing.items() if path.startswith(f"{version}/")}
+        for path, source in objects.items():
+            if source is not None:
+                (scratch / path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, scratch / path)
+        return scratch / version
+    return None
+
+
+def _move(root: Path) -> Iterator[str]:
+    """Move the newest run's output to its new place; where that has one already, out of the way."""
+    for old in sorted((root / _OLD).glob("*")):
+        new = root / _NEW / old.name
+        if new.exists():
+            new = root / ".assay" / "before-migration" / old.name
+        new.parent.mkdir(parents=True, exist_ok=True)
+        old.rename(new)
+        yield f"{old.relative_to(root)} was moved to {new.relative_to(root)}."
+    if (root / _OLD).is_dir():
+        (root / _OLD).rmdir()
+
+
+def _lock(root: Path) -> Iterator[str]:
+    path = root / "dvc.lock"
+    if path.is_file() and f"{_OLD}/".encode() in (content := path.read_bytes()):
+        write_bytes(path, content.replace(f"{_OLD}/".encode(), f"{_NEW}/".encode()))
+        yield f"dvc.lock names {_NEW} instead of {_OLD}."
