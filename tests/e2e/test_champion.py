@@ -69,7 +69,7 @@ def test_rows_that_either_has_learned_from_do_not_count(scorer: Packaged, select
     anomalies = rows.take(rows.labels == 1)
     mixed = RowSet(
         np.concatenate([train.features, anomalies.features]),
-        pd.concat([train.rows, anomalies.rows], ignore_index=True),
+        pd.concat([train.rows.assign(contradicted=0, seen=1), anomalies.rows], ignore_index=True),
     )
     write_rows(selection, mixed)
     verdict = judge(scorer, scorer, selection, eps=0.05, seed=0)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,23 +13,39 @@ import numpy as np
 import pandas as pd
 import pytest
 from benchmarks.copies import EPS, by_content, gaussian, measure
+from tests.integration.test_calibration import make_project, plant, run
 
 from assay import pipeline
 from assay.data.dataset import RowSet, read_rows, write_dataset, write_rows
+from assay.data.public_sets import load_named
 from assay.errors import PoolTooSmallError
 from assay.pipeline.evaluating import read_evaluation
+from assay.runs import run as runs
 
-REDRAWS = 24
 
+@pytest.mark.parametrize("redraws", [24, pytest.param(300, marks=pytest.mark.long)])
+def test_the_promise_holds_where_a_fifth_of_the_rows_are_one_state(redraws: int, tmp_path: Path) -> None:
+    """The mean rate is within 3.5 standard errors over redraws (of 24: .006) of that for continuous scores.
 
-def test_the_promise_holds_where_a_fifth_of_the_rows_are_one_state(tmp_path: Path) -> None:
-    """The mean rate over redraws is within 3.5 standard errors (.006 each) of the exact one; by content it was .127."""
-    found = pd.DataFrame([measure(gaussian(draw), tmp_path / str(draw), seed=draw) for draw in range(REDRAWS)])
-    error = found["fpr"].std() / np.sqrt(REDRAWS)
-    assert error < 0.01
+    No rate is above .2: the normal rows' rates vary by .027 from redraw to redraw.
+    """
+    found = pd.DataFrame([measure(gaussian(draw), tmp_path / str(draw), seed=draw) for draw in range(redraws)])
+    error = found["fpr"].std() / np.sqrt(redraws)
+    assert error < 0.05 / np.sqrt(redraws)
     assert abs(found["fpr"].mean() - found["expected"].mean()) < 3.5 * error
     assert found["fpr"].max() < 0.2
     assert found["power"].mean() > 0.5
+
+
+@pytest.mark.long
+def test_the_promise_holds_on_mammography(tmp_path: Path) -> None:
+    """One of its rows occurs thousands of times; by content the rate was up to .232 (docs/benchmarks/copies.md)."""
+    mirror = os.environ.get("ASSAY_DATA_MIRROR")
+    dataset = load_named("mammography", mirror=Path(mirror) if mirror else None, cache=tmp_path / "cache")
+    found = pd.DataFrame([measure(dataset, tmp_path / str(draw), seed=draw) for draw in range(60)])
+    error = found["fpr"].std() / np.sqrt(60)
+    assert abs(found["fpr"].mean() - found["expected"].mean()) < 3.5 * error
+    assert found["fpr"].max() < 0.1
 
 
 def test_by_content_it_would_break(tmp_path: Path) -> None:
@@ -117,3 +134,28 @@ def test_where_training_has_seen_every_content_there_is_nothing_to_say_about_oth
     assert row.unseen is not None
     assert (row.unseen.n_normals, row.unseen.fpr, row.unseen.auroc, row.unseen.stratum_fpr) == (0, None, None, {})
     assert row.unseen.power is not None
+
+
+def test_a_run_names_contradicting_labels_and_reports_what_training_has_not_seen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = plant(600, 0)
+    again = data.take(np.arange(12))
+    again = RowSet(again.features, again.rows.assign(row_id="again-" + again.rows["row_id"], label=np.int8(0)))
+    still = data.take(np.full(60, 100))
+    still = RowSet(still.features, still.rows.assign(row_id=[f"still-{i}" for i in range(60)]))
+    parts = (data, again, still)
+    rows = pd.concat([part.rows for part in parts], ignore_index=True)
+    everything = RowSet(np.concatenate([part.features for part in parts]), rows)
+    project = make_project(tmp_path / "project", everything, split={"seed": 1})
+    run(project)
+    result = runs.summarise(project, "here")
+    runs.print_result(result)
+    sentence = "12 contents are labelled both 1 (12 rows) and 0 (12 rows), for instance in rows r"
+    assert sentence in result.contradictions
+    assert "power without the" in result.contradictions
+    assert sentence in " ".join(capsys.readouterr().out.split())
+    report = (project.root / result.report).read_text()
+    assert sentence in report
+    assert "Over contents that training has not seen" in report
+    assert result.contradictions in " ".join(report.split())
