@@ -48,7 +48,7 @@ def damaged_parts(part: Part) -> Iterator[tuple[str, Part]]:
 
 def _damaged_settings(config: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, value in config.items():
-        if name != "notes":  # which parts may lack
+        if name not in ("notes", "precision"):  # which parts may lack
             yield name, {other: kept for other, kept in config.items() if other != name}
         yield name, {**config, name: ODD}
         if name == "params":

@@ -135,9 +135,9 @@ def cluster(X: Doubles, n: int, rng: np.random.Generator) -> _RowsAndSources:
         _, spread = _gaussian(Z[near[index]])
         margin = np.minimum(2.0 * Z[near[index]].std(axis=0), (high - low) / 4)
         far = np.clip(STRETCH * Z[anchors[index]], low + margin, high - margin)
-        in_cluster = cluster_of == index
-        # One by one: a product of matrices may add in another order for another number of rows.
-        synthetic[in_cluster] = [far + draw @ spread for draw in draws[in_cluster]]
+        for row in np.flatnonzero(cluster_of == index):
+            # One by one: a product of matrices may add in another order for another number of rows.
+            synthetic[row] = far + draws[row] @ spread
     return synthetic * scale + mean, anchors[cluster_of]
 
 

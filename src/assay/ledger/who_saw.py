@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LEARNED = ("train", "labelled", "adapt", "calibration", "target")
-JUDGED = ("selection", "test")
+EVALUATED = ("selection", "test")
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +288,7 @@ def _counts(kinds: str, source: str) -> str:
 
 _OWN = (
     f"(CASE h.use WHEN '{INJECTED}' THEN h.rho <= k.level WHEN '{LABELLED}' THEN k.labels "
-    f"ELSE h.use IN {(*LEARNED, *JUDGED)!r} END)"
+    f"ELSE h.use IN {(*LEARNED, *EVALUATED)!r} END)"
 )
 
 
@@ -379,12 +379,12 @@ def _deployed(description: Row) -> str | None:
     return next((str(each["statement"]) for each in description["statements"] if each["deployed"]), None)
 
 
-_SCORER_HEAD = ("scorer", "deployed", *LEARNED, *JUDGED, "only its run", "")
+_SCORER_HEAD = ("scorer", "deployed", *LEARNED, *EVALUATED, "only its run", "")
 _RUN_HEAD = ("run", "driver", "started", "state", "data version", "used")
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    counts = (str(row["uses"].get(use, {"rows": 0})["rows"] or "-") for use in (*LEARNED, *JUDGED))
+    counts = (str(row["uses"].get(use, {"rows": 0})["rows"] or "-") for use in (*LEARNED, *EVALUATED))
     deployed = "champion" if row["champion"] else "Bento" if row["bento"] else "-"
     quarantined = f"learned from quarantined rows ({_counts_text(row['quarantined'])})" if row["quarantined"] else ""
     # A scorer with one statement is told by its version; of several, it matters which.

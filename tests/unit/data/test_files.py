@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay.data.dataset import read_dataset, write_dataset
+from assay.data.dataset import numbered, read_dataset, write_dataset
 from assay.data.files import read_table, sortable_times
 from assay.errors import ConfigError, DataError
 
@@ -44,7 +44,7 @@ def test_what_is_read_can_be_written_and_read_again(tmp_path: Path) -> None:
     found = read_table(path, name="mine", id_column="id", group="who", time="when")
     write_dataset(tmp_path / "data", found)
     again = read_dataset(tmp_path / "data")
-    pd.testing.assert_frame_equal(again.data.rows, found.data.rows)
+    pd.testing.assert_frame_equal(again.data.rows, numbered(found).data.rows)
     np.testing.assert_array_equal(again.data.features, found.data.features)
     assert again.card == found.card
 

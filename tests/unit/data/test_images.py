@@ -110,7 +110,7 @@ def test_large_images_are_judged_as_a_whole(tmp_path: Path) -> None:
     assert side**2 > MANY_PIXELS
     features = np.random.default_rng(0).random((30, side**2)).astype(np.float32)
     rows = pd.DataFrame(
-        {"row_id": [f"r{i}" for i in range(30)], "label": np.zeros(30, np.int8), "group": "", "time": ""}
+        {"row_id": [f"r{i}" for i in range(30)], "label": np.zeros(30, np.int8), "group": "", "time": "", "copy": 0}
     )
     columns = tuple(f"p{i}" for i in range(side**2))
     card = Card("large", Image((side, side)), columns, "made here")

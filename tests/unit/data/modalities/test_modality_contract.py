@@ -11,7 +11,7 @@ import pytest
 
 from assay.calibration.adapters.probes import make_probes_by_kind
 from assay.data.contamination import inject
-from assay.data.dataset import Card, Dataset, RowSet, fingerprints, read_card, write_dataset
+from assay.data.dataset import Card, Dataset, RowSet, fingerprints, number_copies, read_card, write_dataset
 from assay.data.expectations import learn_suite
 from assay.data.modalities.base import Modality
 from assay.data.modalities.image import Image
@@ -44,7 +44,10 @@ def rows(n: int = 80, seed: int = 0) -> np.ndarray:
 def row_set(n: int = 80) -> RowSet:
     features = rows(n)
     about = {"row_id": [f"r{i}" for i in range(n)], "label": np.zeros(n, np.int8), "group": "", "time": ""}
-    return RowSet(features, pd.DataFrame({**about, "fingerprint": fingerprints(features, COLUMNS).astype(object)}))
+    prints = fingerprints(features, COLUMNS)
+    return RowSet(
+        features, pd.DataFrame({**about, "copy": number_copies(prints), "fingerprint": prints.astype(object)})
+    )
 
 
 @pytest.mark.parametrize("modality", EVERY, ids=lambda modality: modality.name)
