@@ -113,8 +113,8 @@ def _train(chain: Chain) -> Facts:
 def _failures(chain: Chain) -> dict[str, list[str]]:
     """Return the levels at which detectors could not be trained, by label."""
     failures = chain.json("train", "failures.json") or {}
-    if chain.records["train"].detector is not None:
-        return {chain.candidate[0]: list(failures)} if failures else {}
+    if failures and chain.records["train"].detector is not None:
+        return {chain.candidate[0]: list(failures)}
     return {label: list(levels) for label, levels in failures.items()}
 
 

@@ -21,7 +21,7 @@ from assay.errors import AssayError, ScorerError, StageError
 from assay.hashing import hash_file
 from assay.parts import parse_json, read_arrays, write_bytes
 from assay.project.freshness import require_record, run_verb
-from assay.project.installed import SOURCE, hash_code, named, require_own_code
+from assay.project.installed import SOURCE, described, hash_code, named, require_own_code
 from assay.project.layout import Project
 from assay.project.modules import VERSIONS
 from assay.project.scorers import scorer_folders
@@ -148,7 +148,7 @@ def _other_code(chain: Chain, current: dict[str, str]) -> str:
     origin = find_origin(chain)
     fitting = origin.commands if origin.commit is not None and not origin.differs else ()
     advice = f"to replay by the recorded code: `{' && '.join(fitting)}`" if fitting else origin.note
-    return f"{len(differing)} files differ from those that {chain.tag} was made with: {', '.join(differing)}; {advice}"
+    return f"{described(differing)} differ from those that {chain.tag} was made with: {', '.join(differing)}; {advice}"
 
 
 def _another_assay(chain: Chain, differing: list[str], current: dict[str, str]) -> str:
@@ -184,9 +184,8 @@ def _prepare(chain: Chain, root: Path) -> Project:
     write_bytes(root / "params.yaml", text.encode())
     shutil.copyfile(project.root / "dvc.yaml", root / "dvc.yaml")
     if not chain.made_by:
-        (root / SOURCE / "assay").mkdir(
-            parents=True
-        )  # so that its records are like those of a project with its own code
+        (root / SOURCE).mkdir()  # its records name the code of the project, as the recorded ones do
+        (root / SOURCE / "assay").symlink_to(project.root / SOURCE / "assay")
     for path in chain.data:
         source = chain.find_data(path)
         if source is None:
