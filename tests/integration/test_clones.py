@@ -123,7 +123,9 @@ def test_two_datasets_and_promotions_of_two_people_meet_in_the_clone_of_a_third(
     pull_and_restore(third)
     for root in (second, third):
         assert hash_tree(root / "data/pumps") == hash_tree(first / "data/pumps")
-        assert json.loads(dvc(root, "status", "--json")) == {}
+        pointers = [path.relative_to(root).as_posix() for path in root.glob("scorers/*/*.dvc")]
+        assert len(pointers) == 2
+        assert json.loads(dvc(root, "status", "--json", "data.dvc", *pointers)) == {}
     champions = {"pumps": pumps, "valves": valves}
     assert {name: find_scorer(name, third).name for name in champions} == champions
     assert load_scorer(find_scorer("pumps", third)).version == pumps

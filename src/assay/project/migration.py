@@ -13,17 +13,15 @@ from pathlib import Path
 
 from assay.errors import ConfigError, ScorerError, TamperedError
 from assay.parts import write_bytes
-from assay.project import versioning
 from assay.project.archive import Archive
 from assay.project.deployed import deployments, is_tracked, keep_scorer
 from assay.project.layout import Project
-from assay.project.scorers import bentoml_home, kept_folder
+from assay.project.scorers import bentoml_home, kept_folder, pointer_of
 from assay.project.templates import read_template
 from assay.scorer.folder import HEAD
 
 _OLD, _NEW = "work/scorers", "work/package"
 _ADDED = (".dvc/plots/candidates.json",)
-_COPIED = ("flows/retrain.py", "bentofile.yaml")
 _LINES = {".gitignore": "/scorers/*/?*/", ".gitattributes": "*.dvc merge=dvc"}
 
 
@@ -55,15 +53,16 @@ def migrate(project: Project) -> list[str]:
     ToolError
         DVC could not track a scorer. What was done until then stays; run it again.
     """
-    if is_current(project.root):
-        return []
     sentences = list(_steps(project.root))
-    project.events.append("migrated", changes=sentences)
+    if sentences:
+        project.events.append("migrated", changes=sentences)
     return sentences
 
 
 def _steps(root: Path) -> Iterator[str]:
+    # Here: yield from migrate_settings(root), of params.yaml, dvc.yaml, dvc.lock and the flow.
     yield from _files(root)
+    yield from _service(root)
     yield from _pipeline(root)
     yield from _adopt(root)
     yield from _move(root)
@@ -71,7 +70,7 @@ def _steps(root: Path) -> Iterator[str]:
 
 
 def _files(root: Path) -> Iterator[str]:
-    """Add what a project of today has besides; replace the copies of the templates, unless the source lies here."""
+    """Add the files, and the lines of files, that a project of today has besides."""
     for name in _ADDED:
         if not (root / name).is_file():
             write_bytes(root / name, read_template(name))
@@ -81,18 +80,17 @@ def _files(root: Path) -> Iterator[str]:
         if line.encode() not in before.splitlines():
             write_bytes(root / name, b"\n".join([*before.splitlines(), line.encode(), b""]))
             yield f"{name} has the line {line} now."
-    if (root / "src" / "assay").is_dir():
-        return
-    for name in _COPIED:
-        content, path = read_template(name), root / name
-        if path.is_file() and (before := path.read_bytes()) != content:
-            kept = "Git has the old one"
-            if versioning.git(root, "show", f"HEAD:./{name}") != before:
-                copy = path.with_name(f"{path.stem}.before-migration{path.suffix}")
-                write_bytes(copy, before)
-                kept = f"{copy.relative_to(root)} is the old one"
-            write_bytes(path, content)
-            yield f"{name} is that of today's Assay now; {kept}, if you had changed it."
+
+
+def _service(root: Path) -> Iterator[str]:
+    """Let bentofile.yaml name the service where it is now; the other lines may be the user's own."""
+    path, begin = root / "bentofile.yaml", "service: assay."
+    (named,) = (line for line in read_template(path.name).decode().splitlines() if line.startswith(begin))
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    changed = [named if line.startswith(begin) else line for line in lines]
+    if changed != lines:
+        write_bytes(path, "\n".join([*changed, ""]).encode())
+        yield f"bentofile.yaml names the {named}."
 
 
 def _pipeline(root: Path) -> Iterator[str]:
@@ -120,7 +118,7 @@ def _adopt(root: Path) -> Iterator[str]:
     }
     for name, version in sorted({*folders, *named}):
         kept, tag = kept_folder(root, name, version), f"{name}:{version}"
-        if is_tracked(kept):
+        if is_tracked(kept) or (pointer_of(kept).is_file() and not kept.is_dir()):
             continue
         with tempfile.TemporaryDirectory(prefix="assay-migrate-") as scratch:
             source = folders.get((name, version)) or _elsewhere(root, name, version, Path(scratch))
