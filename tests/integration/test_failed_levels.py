@@ -153,7 +153,7 @@ def test_it_ships_where_it_is_the_best_at_the_level_that_ships(finished: Project
         eps=0.1,
     )
     scorer = load_scorer(made.result)
-    assert made.details == {"scorer": scorer.tag}
+    assert made.details == {"scorer": scorer.tag, "statement": scorer.statement.id}
     assert scorer.statement.candidate == {"detector": "mcd", "adapter": "none", "level": CLEAN}
 
 
