@@ -57,7 +57,7 @@ def clone(checkout: Checkout) -> Checkout:
 
 def test_a_test_s_project_holds_nothing_that_runs_of_this_folder_change(checkout: Checkout) -> None:
     names = {path.name for path in checkout.root.iterdir() if not path.name.startswith(".")}
-    folders, files = {"expectations", "flows", "src"}, {"data.dvc", "dvc.yaml", "params.yaml"}
+    folders, files = {"expectations", "flows", "src"}, {"cells.yaml", "data.dvc", "dvc.yaml", "params.yaml"}
     assert names == folders | files | {"bentofile.yaml", "constraints.txt", "pyproject.toml"}
     assert (checkout.root / "params.yaml").read_text() == QUICK
 

@@ -66,7 +66,7 @@ def test_rows_and_code(finished: Checkout) -> None:
     first = arrays["train"][0].tobytes().hex()
 
     def edit(records: dict[str, Any]) -> None:
-        records["train"]["code"] |= {"src/assay/parts.py": "0" * 64, "src/assay/new.py": "0" * 64}
+        records["train"]["code"] |= {"assay.parts": "0" * 64, "assay.new": "0" * 64}
 
     changed = {**arrays}
     for part in ("", ".copy"):
@@ -81,7 +81,7 @@ def test_rows_and_code(finished: Checkout) -> None:
     table = (finished.root / f"work/{NAME}/split/train/rows.csv").read_text()
     sample = {row["fingerprint"]: row["row_id"] for row in train["sample_removed"]}
     assert table.split(f",{first}")[0].rsplit("\n", 1)[1].startswith(f"{sample[first]},")
-    assert found.code == {"changed": ["src/assay/parts.py"], "added": ["src/assay/new.py"], "removed": []}
+    assert found.code == {"changed": ["assay.parts"], "added": ["assay.new"], "removed": []}
 
 
 def test_labelled_rows_are_named_too(tmp_path: Path) -> None:

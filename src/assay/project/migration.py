@@ -15,6 +15,7 @@ from assay.errors import ConfigError, ScorerError, TamperedError
 from assay.parts import write_bytes
 from assay.project.archive import Archive
 from assay.project.deployed import deployments, is_tracked, keep_scorer
+from assay.project.former_settings import migrate_settings
 from assay.project.layout import Project
 from assay.project.scorers import bentoml_home, kept_folder, pointer_of
 from assay.project.templates import read_template
@@ -60,7 +61,7 @@ def migrate(project: Project) -> list[str]:
 
 
 def _steps(root: Path) -> Iterator[str]:
-    # Here: yield from migrate_settings(root), of params.yaml, dvc.yaml, dvc.lock and the flow.
+    yield from migrate_settings(root)
     yield from _files(root)
     yield from _service(root)
     yield from _pipeline(root)
