@@ -169,7 +169,7 @@ def test_a_scorer_without_its_statement_does_not_verify(finished: Checkout) -> N
     assert "has no statement" in told
     (finished.root / "elsewhere").rename(folder / "statements")
     (folder / "scorer.json").unlink()
-    assert "neither a scorer folder" in finished.assay("audit", "verify", "./exported", code=1).stderr
+    assert "is no scorer folder" in finished.assay("audit", "verify", "./exported", code=1).stderr
 
 
 @pytest.mark.parametrize("lost", [(), ("train",)], ids=["one more", "another instead"])
