@@ -123,7 +123,7 @@ def contradictions(project: Project) -> str:
     powers = [
         f"{candidate_name(row.detector, row.adapter)} {'-' if power is None else f'{power:.3f}'}"
         for row in evaluation.candidates
-        if row.level == levels_of(project.folder("train"))[0]
+        if row.level == levels_of(project.folder("contaminate"))[0]
         for power in [row.uncontradicted_power]
     ]
     return f"{sentence}; power without the {evaluation.n_contradicted} test anomalies among them: {', '.join(powers)}"
@@ -189,7 +189,7 @@ def _page(
 
 def _unseen(project: Project, evaluation: Evaluation) -> list[dict[str, Any]]:
     """Return the figures over contents that training has not seen; none where it has seen no content of test rows."""
-    level = levels_of(project.folder("train"))[0]
+    level = levels_of(project.folder("contaminate"))[0]
     rows = [row for row in evaluation.at(level).values() if row.unseen is not None]
     return [
         {"detector": row.detector, "adapter": row.adapter, **asdict(row.unseen)}
