@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from assay.hashing import hash_bytes
 from assay.parts import read_json, write_json
 from assay.scorer.folder import ANSWERS, SCHEMA
 from assay.scorer.scorer import load_scorer
@@ -25,14 +24,14 @@ FROZEN = Path(__file__).parent / "frozen"
 ANSWERS_FILE = FROZEN / "answers.json"
 
 
-def answers_of(folder: Path) -> str:
-    """Return the hash of every bit that a frozen scorer answers for its frozen rows."""
+def answers_of(folder: Path) -> dict[str, list[float]]:
+    """Return what a frozen scorer answers for its frozen rows."""
     expected = read_json(folder / "expected.json")
     (packaged,) = (path.parent for path in folder.glob("*/scorer.json"))
     scorer = load_scorer(packaged)
     rows = pd.DataFrame(expected["rows"]) if "rows" in expected else expected["features"]
     judged = scorer.judge(rows)
-    return hash_bytes(judged.scores.astype("<f4").tobytes() + judged.p_values.astype("<f8").tobytes())
+    return {"scores": judged.scores.tolist(), "p_values": judged.p_values.tolist()}
 
 
 def freeze_answers() -> None:
