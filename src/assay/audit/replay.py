@@ -31,7 +31,7 @@ from assay.scorer.statement import read_statement, sealed_tag
 
 RTOL, ATOL = 1e-3, 1e-5
 SAME, CLOSE, DIFFERS = "same bytes", "within tolerance", "differs"
-BY_OTHER_CODE = "same bytes by other code"
+BY_OTHER_CODE, NOT_COMPARED = "same bytes by other code", "not compared"
 ROW_ID = "row_id"
 TEXT_TYPES = dict.fromkeys(TEXTS, str)
 TOLERANCE = f"|new - recorded| <= {ATOL:g} + {RTOL:g} |recorded| for every number"
@@ -39,7 +39,7 @@ TOLERANCE = f"|new - recorded| <= {ATOL:g} + {RTOL:g} |recorded| for every numbe
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """Comparison of outputs: "same bytes" (by other code or not), "within tolerance" or "differs", and details."""
+    """Comparison of outputs: "same bytes" (by other code or not), "within tolerance", "differs" or "not compared"."""
 
     what: str
     state: str
@@ -69,8 +69,11 @@ class Replayed:
 
     @property
     def same(self) -> bool:
-        """Whether all bytes are equal or, for a scorer of another machine, all numbers are within the tolerance."""
-        allowed = {SAME, BY_OTHER_CODE} if self.trained_here else {SAME, BY_OTHER_CODE, CLOSE}
+        """Whether all bytes are equal or, for a scorer of another machine, all numbers are within the tolerance.
+
+        Outputs that were not compared decide nothing: the scorer, which comes from them, always is.
+        """
+        allowed = {SAME, BY_OTHER_CODE, NOT_COMPARED} | (set() if self.trained_here else {CLOSE})
         return {part.state for part in self.compared} <= allowed
 
     def lines(self) -> list[str]:
@@ -231,7 +234,7 @@ def _compare(chain: Chain, replica: Project, stage: str) -> Compared:
     """Compare the outputs of a stage with the recorded ones."""
     recorded = chain.records[stage]
     if STAGES[stage].cells and recorded.detector is None:
-        return Compared(f"stage {stage}", BY_OTHER_CODE, "not compared: all detectors were one stage when it was made")
+        return Compared(f"stage {stage}", NOT_COMPARED, "all detectors were one stage when it was made")
     folder = replica.folder(stage, recorded.detector)
     now = require_record(folder)
     compared = compare_files(
