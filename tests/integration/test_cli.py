@@ -17,7 +17,7 @@ from assay.scorer.statement import read_statement
 
 NO_SERVER = "http://127.0.0.1:9/api"
 COMMANDS = (
-    *("audit", "detectors", "gc", "ingest", "init", "label", "migrate", "promote", "restore", "reweight"),
+    *("audit", "data", "detectors", "gc", "ingest", "init", "label", "migrate", "promote", "restore", "reweight"),
     *("run", "schedule", "score", "scorers", "serve", "stage"),
 )
 
