@@ -9,7 +9,7 @@ about 5,000 training rows), the two terms are mixed free of scale, the density t
 smaller. "auto" suspects the product's default of 5 %; "auto, told rho" is given the true share, which a user does not
 know exactly.
 
-**Sets.** The protocol of benchmarks/adapters.py (rows split anew by content hash for each of 3 seeds, all settings the
+**Sets.** The protocol of benchmarks/adapters.py (rows split anew by hash for each of 3 seeds, all settings the
 product's defaults, trained on the train normals, adapter fitted on the adapt rows, judged on the test rows) without
 contamination. No setting was chosen by labels of these sets; cardio and thyroid are the development sets of ARES.
 

@@ -1,8 +1,8 @@
 """Every detector on nine public tabular sets, with more and more contamination in the training rows.
 
-Protocol: for each of 3 seeds the rows are split anew by content hash. Trained on: at most 1,000 of the train normals,
+Protocol: for each of 3 seeds the rows are split anew by hash. Trained on: at most 1,000 of the train normals,
 the same for every level, plus anomalies of the injection pool at rho, which nobody labels. Tested on: the selection
-and test rows (30 % of the normals, half of the anomalies), the same for every level and every detector, so that what
+and test rows (25 % of the normals, 36 % of the anomalies), the same for every level and every detector, so that what
 changes with rho is caused by it. Detectors that learn from labels get labelled anomalies besides, one for every
 hundred training normals, from the same pool; no other detector sees those. Levels that a set's pool does not reach
 are left out. All settings are the product's defaults, equal for all sets (kNN and LOF are also shown on min-max

@@ -1,6 +1,6 @@
 """Robustness against contaminated training rows, label-free: detectors alone, subsampled, and trimmed.
 
-Protocol: for each seed the rows are split anew by content hash. Training rows are the train normals plus injected
+Protocol: for each seed the rows are split anew by hash. Training rows are the train normals plus injected
 pool anomalies at rho; the test rows of a seed are the same for every rho and every detector. Where the pool is too
 small for the highest level of a line, the train normals are subsampled, the same subsample for every rho of that
 line including 0 (not to fewer than 100). Deviations are over seeds, thus over new splits too.

@@ -36,7 +36,9 @@ def extended(checkout: Checkout) -> Checkout:
     text = text.replace(place, textwrap.indent(entry, "    ") + place).replace(first, first + IMPORT)
     text = text.replace(before, f"{arguments}\n\n{before}")
     stages.write_text(text)
-    (root / "dvc.yaml").write_text((root / "dvc.yaml").read_text() + textwrap.indent(part, "  "))
+    pipeline = (root / "dvc.yaml").read_text()
+    assert pipeline.count("\nstages:\n") == 1
+    (root / "dvc.yaml").write_text(pipeline.replace("\nstages:\n", "\nstages:\n" + textwrap.indent(part, "  ")))
     return checkout
 
 
