@@ -24,7 +24,7 @@ def ended(log: EventLog) -> list[dict[str, Any]]:
 
 
 def is_training(project: Checkout) -> bool:
-    return any((project.root / "work/breast_cancer").glob(".train.*"))
+    return any((project.root / "work/breast_cancer/train").glob(".autoencoder.*"))
 
 
 def test_an_interval_schedule_fires_until_a_signal_ends_it(finished: Checkout) -> None:
