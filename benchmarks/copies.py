@@ -74,22 +74,24 @@ def measure(dataset: Dataset, root: Path, *, seed: int, detector: str = "knn") -
     """
     name = dataset.card.name
     data, split, contaminated = root / name, root / "split", root / "contaminate"
-    trained, calibrated = root / "train", root / "calibrate"
+    trained, calibrated = root / "train" / detector, root / "calibrate" / detector
     write_dataset(data, dataset)
     ensure_labels(root, name)
     ensure_target(root, name)
-    candidates = Candidates((Choice(detector, detector),), (Choice("none", "none"),))
+    choice, checkpoints = Choice(detector, detector), root / "checkpoints"
+    candidates = Candidates((choice,), (Choice("none", "none"),))
     pipeline.split(split, data=data, quarantine=root / "none.csv", seed=seed, source="auto")
     plan = {"levels": [0.0], "source": "auto", "labelled": 0.0, "seed": seed}
     pipeline.contaminate(contaminated, card=data, train=split / "train", pool=split / "pool", **plan)
-    fit = {"detectors": candidates.detectors, "seed": 0, "device": "cpu", "checkpoints": root / "checkpoints"}
+    fit = {"detector": choice, "seed": 0, "device": "cpu", "checkpoints": checkpoints / "train"}
     pipeline.train(trained, card=data, train=split / "train", contaminated=contaminated, **fit)
     roles = {"adapt": split / "adapt", "calibration": split / "calibration", "split": split / "split.json"}
     people = {"labels": labels_path(root, name), "target": target_path(root, name)}
-    how = {"candidates": candidates, "within": "all", "ties": "counted", "seed": 0}
-    pipeline.calibrate(calibrated, card=data, trained=trained, **roles, **people, **how)
-    out = {"candidates": candidates, "eps": EPS}
-    pipeline.evaluate(root / "evaluate", test=split / "test", trained=trained, calibrated=calibrated, **out)
+    how = {"within": "all", "ties": "counted", "seed": 0, "checkpoints": checkpoints / "calibrate"}
+    used = {"trained": trained, "detector": choice, "adapters": candidates.adapters}
+    pipeline.calibrate(calibrated, card=data, **used, **roles, **people, **how)
+    cells = {"trained": {detector: trained}, "calibrated": {detector: calibrated}}
+    pipeline.evaluate(root / "evaluate", test=split / "test", candidates=candidates, eps=EPS, **cells)
     evaluation = read_evaluation(root / "evaluate")
     (row,) = evaluation.candidates
     m = row.n_calibration

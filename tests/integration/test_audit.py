@@ -24,7 +24,7 @@ from assay.project.versioning import commit
 from assay.scorer.statement import read_statement
 
 BEHIND = ("split", "contaminate", "validate", "train", "calibrate", "select")
-CELLS = {verb: f"{verb}/mcd" for verb in ("train", "calibrate")}
+CELLS = {verb: f"{verb}/isolation_forest" for verb in ("train", "calibrate")}
 WHAT = [
     "scorer folder",
     "statement",
@@ -117,7 +117,7 @@ def test_findings_in_json(finished: Checkout) -> None:
     assert (f"{found['scorer']}-{found['statement']}", found["intact"]) == (f"breast_cancer:{sealed(finished)}", True)
     assert [finding["what"] for finding in found["findings"]] == WHAT
     assert all(finding.keys() == {"what", "state", "detail"} for finding in found["findings"])
-    spoil(finished.root / "work/breast_cancer/train/mcd/level-0/mcd.safetensors")
+    spoil(finished.root / "work/breast_cancer/train/isolation_forest/level-0/isolation_forest.safetensors")
     found = json.loads(finished.assay("audit", "verify", tag, "--json", code=1).stdout)
     assert not found["intact"]
     states = {finding["what"]: finding["state"] for finding in found["findings"]}
@@ -251,16 +251,16 @@ KINDS = {
     "plan": f"{WORK}/contaminate/plan.json",
     "injected rows": f"{WORK}/contaminate/level-0.1/rows.csv",
     "validation": f"{WORK}/validate/summary.json",
-    "weights": f"{WORK}/train/mcd/level-0/mcd.safetensors",
-    "weights at a stress level": f"{WORK}/train/mcd/level-0.1/mcd.safetensors",
+    "weights": f"{WORK}/train/isolation_forest/level-0/isolation_forest.safetensors",
+    "weights at a stress level": f"{WORK}/train/isolation_forest/level-0.1/isolation_forest.safetensors",
     "weights of another detector": f"{WORK}/train/knn/level-0.1/knn.safetensors",
-    "adapter": f"{WORK}/calibrate/mcd/adapters/level-0/mcd+cadet.json",
+    "adapter": f"{WORK}/calibrate/isolation_forest/adapters/level-0/isolation_forest+none.json",
     "adapter of another detector": f"{WORK}/calibrate/knn/adapters/level-0/knn+cadet.json",
-    "calibration scores": f"{WORK}/calibrate/mcd/reference/level-0/mcd+cadet.safetensors",
-    "how rows are compared": f"{WORK}/calibrate/mcd/calibration.json",
+    "calibration scores": f"{WORK}/calibrate/isolation_forest/reference/level-0/isolation_forest+none.safetensors",
+    "how rows are compared": f"{WORK}/calibrate/isolation_forest/calibration.json",
     "selection": f"{WORK}/select/selection.json",
     "metrics": f"{WORK}/evaluate/evaluation.json",
-    "diagnostics": f"{WORK}/evaluate/diagnostics/mcd+cadet.json",
+    "diagnostics": f"{WORK}/evaluate/diagnostics/isolation_forest+none.json",
     "test p-values": f"{WORK}/evaluate/p_values/level-0.safetensors",
     **{f"record of {stage}": f"{WORK}/{CELLS.get(stage, stage)}/record.json" for stage in (*BEHIND, "evaluate")},
     "record of package": "work/package/breast_cancer/record.json",
@@ -426,13 +426,13 @@ def test_a_run_with_other_settings_supersedes_and_spoils_nothing(moved_on: tuple
 def test_what_moved_on_is_re_hashed_in_the_cache_of_dvc(moved_on: tuple[Checkout, str, str]) -> None:
     project, old, _ = moved_on
     chain = read_chain(Project(project.root), f"{NAME}:{old}")
-    path = chain.find("train", "level-0/mcd.safetensors")
+    path = chain.find("train", "level-0/isolation_forest.safetensors")
     assert path is not None
     assert ".dvc/cache" in path.as_posix()
     path.chmod(0o644)
     before = spoil(path)
     told = wrong(verify(project, f"{NAME}:{old}"))["stage train"]
-    assert f"{path} (train/level-0/mcd.safetensors) was changed" in told
+    assert f"{path} (train/level-0/isolation_forest.safetensors) was changed" in told
     path.unlink()
     found = {finding.what: finding for finding in verify(project, f"{NAME}:{old}").items}
     assert (found["stage train"].state, found["stage train"].detail[-9:]) == ("superseded", "but for 1")

@@ -109,8 +109,8 @@ def test_metrics_over_unseen_contents_are_those_of_these_rows_alone(tmp_path: Pa
     pipeline.evaluate(
         tmp_path / "evaluated",
         test=tmp_path / "unseen",
-        trained=tmp_path / "train",
-        calibrated=tmp_path / "calibrate",
+        trained={"knn": tmp_path / "train/knn"},
+        calibrated={"knn": tmp_path / "calibrate/knn"},
         candidates=Candidates((Choice("knn", "knn"),), (Choice("none", "none"),)),
         eps=EPS,
     )

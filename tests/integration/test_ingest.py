@@ -46,7 +46,8 @@ def is_clean(project: Checkout) -> bool:
 def roles(project: Checkout) -> dict[str, str]:
     """Role of each row of clinic."""
     params = project.root / "params.yaml"
-    params.write_text(params.read_text().replace("dataset: breast_cancer", "dataset: clinic"))
+    named = "dataset: clinic\ndatasets: [breast_cancer, clinic]\n"
+    params.write_text(params.read_text().replace("dataset: breast_cancer\ndatasets: [breast_cancer]\n", named))
     run_verb(Project(project.root), "split")
     folders = [path.parent for path in (project.root / "work/clinic/split").glob("*/rows.csv")]
     return {row: folder.name for folder in folders for row in pd.read_csv(folder / "rows.csv", dtype=str)["row_id"]}

@@ -115,7 +115,7 @@ def test_injected_rows_are_told_with_whence_and_seed(finished: Checkout, shown: 
 def test_the_text_goes_from_the_deployment_back_to_the_raw_bytes(shown: Shown) -> None:
     heads = [line for line in shown.lines() if not line.startswith(" ")]
     assert [line.split("  ")[0] for line in heads[: len(KEYS)]] == [node.title for node in reversed(shown.nodes)]
-    assert heads[-1] == f"{shown.findings.tag}: intact (assay audit verify)"
+    assert heads[-1] == f"{shown.findings.tag}-{shown.findings.statement}: intact (assay audit verify)"
 
 
 def test_what_moved_on_is_told_from_the_cache_of_dvc(moved_on: tuple[Checkout, str, str]) -> None:

@@ -126,11 +126,11 @@ def test_labelled_anomalies_leave_the_calibration(finished: Checkout) -> None:
     assert asked["purpose"].value_counts().to_dict() == {"estimate": 15, "trim": 10}
     scores = asked["score"].astype(float)
     assert scores[asked["purpose"] == "trim"].min() >= scores[asked["purpose"] == "estimate"].max()
-    before = {p.name: p.read_bytes() for p in (finished.root / WORK / "calibrate/reference/level-0").iterdir()}
+    before = {p.name: p.read_bytes() for p in (finished.root / WORK / "calibrate/knn/reference/level-0").iterdir()}
     asked["label"] = np.where(asked["purpose"] == "trim", np.where(asked.index < 2, "1", "0"), "0")
     asked.to_csv(path, index=False, lineterminator="\n")
     finished.assay("stage", "calibrate")
-    found = read_json(finished.root / WORK / "calibrate/calibration.json")
+    found = read_json(finished.root / WORK / "calibrate/knn/calibration.json")
     assert (found["trim"]["removed"], found["trim"]["m_after"]) == (2, len(calibration) - 2)
     assert found["contamination"]["left"] < 0.3
     after = read_arrays(finished.root / WORK / "calibrate/reference/level-0/knn+none.safetensors")["scores"]

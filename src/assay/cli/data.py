@@ -23,9 +23,9 @@ def data() -> None:
 def log_command(name: str | None, as_json: bool) -> None:
     """Show the versions of a dataset and what came with each, oldest first, then its batches."""
     project = find_project()
-    from assay.project.appending import versions_of
+    from assay.project.appending import data_versions
 
-    versions, batches = versions_of(project, name or project.dataset)
+    versions, batches = data_versions(project, name or project.dataset)
     if as_json:
         content = {"versions": [asdict(v) for v in versions], "batches": [asdict(batch) for batch in batches]}
         click.echo(json.dumps(content, indent=2))

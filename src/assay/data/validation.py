@@ -27,7 +27,7 @@ from assay.data.ranges import EXTREMES, MAXIMUM, MINIMUM
 from assay.data.splitting import contradicting
 from assay.errors import DataError, ValidationFailedError
 
-SITE, BETWEEN = "assay", "expect_column_values_to_be_between"
+SITE, VALUE_RANGE = "assay", "expect_column_values_to_be_between"
 ROWS_IN_SUMMARY, ROWS_IN_DOCS, FAILURES_IN_MESSAGE = 5, 20, 3
 
 
@@ -210,7 +210,7 @@ def validate_batch(suite: dict[str, Any], accepted: Dataset, grown: Dataset, *, 
     """
     card = grown.card
     name, expectations = parse_suite(suite)
-    has_range = {entry.column for entry in expectations if entry.expectation_type == BETWEEN}
+    has_range = {entry.column for entry in expectations if entry.expectation_type == VALUE_RANGE}
     learned = card.modality.expectations(card.columns, accepted.data.features)
     without = set(card.columns) - has_range
     ranges = [entry for entry in learned if entry["type"] == BETWEEN and entry["kwargs"]["column"] in without]

@@ -124,7 +124,7 @@ class Version:
     current: bool
 
 
-def versions_of(project: Project, name: str) -> tuple[list[Version], tuple[Arrival, ...]]:
+def data_versions(project: Project, name: str) -> tuple[list[Version], tuple[Arrival, ...]]:
     """Return the versions of a dataset that were ingested here or are here now, oldest first, and its batches now."""
     folder = _folder(project, name)
     present = dvc_directory_md5(folder)

@@ -207,7 +207,7 @@ def test_probes_are_few_seeded_and_new(modality, width):
     assert len(made) == 4
     assert sum(len(found) for found in made.values()) <= 500
     for kind, found in make_probes_by_kind(rows, modality, seed=4).items():
-        assert found.dtype == np.float32
+        assert found.dtype == np.float64
         assert np.isfinite(found).all()
         np.testing.assert_array_equal(found, made[kind])
     other = make_probes_by_kind(rows, modality, seed=5)
