@@ -171,7 +171,7 @@ def test_experiments_leave_the_champion_alone(finished: Checkout, scorer: Packag
     (made,) = (path for path in (finished.root / "work/package/breast_cancer").iterdir() if path.is_dir())
     assert made.name != scorer.folder.name
     told = finished.assay("run", "--no-deploy").stdout
-    assert f"to deploy it: assay promote breast_cancer:{made.name} --why WHY" in " ".join(told.split())
+    assert f"to deploy it: assay promote {read_statement(made).tag} --why WHY" in " ".join(told.split())
     assert deployment.read_bytes() == before
     assert sorted((finished.root / ".bentoml").glob("*/*/*")) == store
     assert [path.name for path in (finished.root / "scorers/breast_cancer").glob("*.dvc")] == [

@@ -197,10 +197,14 @@ def test_a_lost_suite_and_a_broken_record_are_named(finished: Checkout) -> None:
     assert f"expectations/{NAME}.json was edited since" in refusal(finished)
     suite.write_bytes(before)
     path = read_statement(scorer_folder(finished)).path
+    copies = [found for found in finished.root.rglob(path.name) if not found.is_relative_to(finished.root / ".dvc")]
     before = path.read_bytes()
-    path.write_bytes(b"{")
-    assert f"{path} was changed" in refusal(finished, TamperedError)
-    path.write_bytes(before)
+    for copy in copies:
+        copy.chmod(0o644)
+        copy.write_bytes(b"{")
+    assert "was changed" in refusal(finished, TamperedError)
+    for copy in copies:
+        copy.write_bytes(before)
     assert "there is no scorer" in refusal(finished, tag=f"{NAME}:000000000000")
 
 

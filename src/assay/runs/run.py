@@ -195,7 +195,8 @@ def close_run(project: Project, run: str, finished: list[str], error: BaseExcept
     interrupted = error is not None and not isinstance(error, Exception)
     try:
         if not interrupted:
-            versioning.commit(project.root, [CODE_STAGE, *finished] if finished else [])
+            in_order = [name for name in project.stages if name in finished]
+            versioning.commit(project.root, [CODE_STAGE, *in_order] if finished else [])
     except ToolError as failed:
         if error is None:
             openlineage.emit_run_ended(project, run, failed)
