@@ -213,7 +213,7 @@ def validate_batch(suite: dict[str, Any], accepted: Dataset, grown: Dataset, *, 
     has_range = {entry.column for entry in expectations if entry.expectation_type == VALUE_RANGE}
     learned = card.modality.expectations(card.columns, accepted.data.features)
     without = set(card.columns) - has_range
-    ranges = [entry for entry in learned if entry["type"] == BETWEEN and entry["kwargs"]["column"] in without]
+    ranges = [entry for entry in learned if entry["type"] == VALUE_RANGE and entry["kwargs"]["column"] in without]
     extremes = any(getattr(expectation, "column", None) in EXTREMES for expectation in expectations)
     for_all = list(filter(_is_of_source, expectations))
     for_new = [entry for entry in expectations if not _is_of_source(entry)] + parse_expectations(ranges)
