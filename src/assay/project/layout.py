@@ -235,6 +235,9 @@ class Project:
     def use_dataset(self, name: str) -> None:
         """Write ``dataset: name`` into params.yaml, and add it to ``datasets``, so that DVC sees the same run.
 
+        The dataset that was current until now leaves ``datasets`` if it was never ingested, as the default of a new
+        project: `dvc repro` would stop at it.
+
         Raises
         ------
         ConfigError
@@ -248,12 +251,16 @@ class Project:
         path = self.root / "params.yaml"
         text = _replace_line(path, path.read_text(encoding="utf-8"), r"dataset:.*", f"dataset: {name}")
         if name not in self.config.datasets:
-            datasets = f"datasets: [{', '.join((*self.config.datasets, name))}]"
+            others = (other for other in self.config.datasets if other != self.config.dataset or self._known(other))
+            datasets = f"datasets: [{', '.join((*others, name))}]"
             text = _replace_line(path, text, r"datasets:[ ]*\[[^\]]*\]", datasets)
         write_bytes(path, text.encode())
         for cached in ("raw_params", "config", "stages"):
             self.__dict__.pop(cached, None)
         self._dataset = None
+
+    def _known(self, name: str) -> bool:
+        return (self.root / "data" / name).is_dir() or (self.root / "expectations" / f"{name}.json").is_file()
 
     def require_dataset(self, name: str) -> None:
         """Raise `StageError` unless the dataset has been ingested."""

@@ -94,6 +94,13 @@ def test_another_dataset_is_added_once(root: Path) -> None:
     assert Project(root).config.datasets == (NAME, "a-b")
 
 
+def test_the_default_of_a_new_project_goes_if_it_was_never_ingested(root: Path) -> None:
+    (root / "params.yaml").write_text(QUICK.replace(NAME, "digits"))
+    (root / "expectations/digits.json").unlink()
+    Project(root).use_dataset("a-b")
+    assert Project(root).config.datasets == ("a-b",)
+
+
 def test_a_list_that_cannot_be_changed_is_named(root: Path) -> None:
     text = QUICK.replace("datasets: [breast_cancer]", "datasets:\n  - breast_cancer")
     (root / "params.yaml").write_text(text)
