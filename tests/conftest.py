@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import functools
 import os
 import shutil
 import subprocess
@@ -13,6 +16,7 @@ import pytest
 
 from assay.environment import SWITCHES
 from tests.waiting import HANG_SECONDS
+from tests.warm import warm_commands
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = (
@@ -50,15 +54,24 @@ FIXED = {
 }
 
 
+@functools.cache
+def warm_folder() -> Path:
+    """Return the folder of the `assay` of `tests.warm`, whose server ends with this process."""
+    stack = contextlib.ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(warm_commands())
+
+
 class Checkout:
     """A project folder of its own, driven by the real commands."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def environment(self, **extra: str) -> dict[str, str]:
+    def environment(self, *first: Path, **extra: str) -> dict[str, str]:
+        """The environment of a command; the folders `first` come first in PATH."""
         own = {"PREFECT_HOME": str(self.root / ".prefect"), "BENTOML_HOME": str(self.root / ".bentoml")}
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        path = os.pathsep.join([*map(str, first), str(Path(sys.executable).parent), os.environ["PATH"]])
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "BENTOML_"))}
         return {**kept, **own, "PATH": path, **extra}
 
@@ -78,7 +91,7 @@ class Checkout:
         return subprocess.run(
             command,
             cwd=self.root,
-            env=self.environment(**extra),
+            env=self.environment(warm_folder(), **extra),
             capture_output=True,
             text=True,
             check=False,

@@ -35,7 +35,7 @@ class Installed(Checkout):
         super().__init__(root)
         self.venv = venv
 
-    def environment(self, **extra: str) -> dict[str, str]:
+    def environment(self, *_: Path, **extra: str) -> dict[str, str]:
         variables = super().environment(**extra)
         variables.pop("PYTHONPATH", None)
         return {**variables, "PATH": f"{self.venv / 'bin'}{os.pathsep}{variables['PATH']}"}
