@@ -128,4 +128,4 @@ if __name__ == "__main__":
     _serve(sys.argv[1])
     from assay.cli.main import main
 
-    main()
+    main(prog_name="assay")
