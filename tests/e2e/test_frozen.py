@@ -63,6 +63,7 @@ def test_its_history_answers(old_project: Checkout) -> None:
     assert "kde+none at level-0" in shown
 
 
+@pytest.mark.long
 def test_it_retrains_to_the_same_scorer_but_for_the_code_on_record(old_project: Checkout) -> None:
     before = read_json(old_project.root / "work/scorers/machines/c4b902f85406/scorer.json")
     old_project.assay("run")
