@@ -21,18 +21,22 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 INSTALLED = Path(sys.executable).parent
 IMPORTED = (
-    *(
-        "pandas",
-        "pyarrow.parquet",
-        "scipy.stats",
-        "scipy.optimize",
-        "torch",
-        "safetensors.numpy",
-        "duckdb",
-        "rich.progress",
-    ),
-    *("sklearn.ensemble", "sklearn.metrics", "sklearn.covariance", "sklearn.neighbors", "great_expectations"),
-    *("assay.cli.main", "assay.project.stages", "assay.runs.report"),
+    "pandas",
+    "pyarrow.parquet",
+    "scipy.stats",
+    "scipy.optimize",
+    "sklearn.covariance",
+    "sklearn.ensemble",
+    "sklearn.metrics",
+    "sklearn.neighbors",
+    "torch",
+    "safetensors.numpy",
+    "great_expectations",
+    "duckdb",
+    "rich.progress",
+    "assay.cli.main",
+    "assay.project.stages",
+    "assay.runs.report",
 )
 # Runs as `assay`, with no imports of its own to wait for.
 CLIENT = """\
@@ -110,14 +114,11 @@ def _serve(address: str) -> None:
 def _become(link: socket.socket) -> None:
     """Take over the streams, the folder, the environment and the arguments of the caller."""
     head, streams, _, _ = socket.recv_fds(link, 8, 3)
-    content = b""
-    while len(content) < int.from_bytes(head, "little"):
-        content += link.recv(1 << 16)
-    link.close()
-    for number, stream in enumerate(streams):
-        os.dup2(stream, number)
-        os.close(stream)
-    request = json.loads(content)
+    with link, link.makefile("rb") as stream:
+        request = json.loads(stream.read(int.from_bytes(head, "little")))
+    for number, descriptor in enumerate(streams):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["env"])

@@ -27,6 +27,7 @@ detectors:
 CHOSEN = QUICK[: QUICK.index("detectors:")].replace("labelled: 0", "labelled: 0.05") + DETECTORS + "adapters: [none]\n"
 PARAMS = CHOSEN.replace("levels: [0, 0.1]", "levels: [0, 0.05]") + "select: {seed: 0}\nrun: {cells_at_once: 1}\n"
 WORK = "work/breast_cancer"
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,6 @@ def test_a_scorer_that_learned_from_labels_names_those_rows(done: Checkout) -> N
     assert not run_verb(project, "package").ran
 
 
-@pytest.mark.long
 def test_a_killed_training_goes_on_where_it_was(checkout: Checkout) -> None:
     long = "  autoencoder: {epochs: 4000, members: 2, learning_rate: 0.0001}\n"
     checkout.params(QUICK.replace("detectors:\n", "detectors:\n" + long).replace("levels: [0, 0.1]", "levels: [0]"))

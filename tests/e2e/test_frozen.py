@@ -72,6 +72,7 @@ def test_its_history_answers(old_project: Checkout) -> None:
     assert "kde+none at level-0" in shown
 
 
+@pytest.mark.long
 def test_it_retrains_on_roles_of_today_by_the_same_settings(old_project: Checkout) -> None:
     """Roles changed once, so that other rows are trained on; the rows of its data are numbered when they are read."""
     before = read_json(old_project.root / "scorers/machines/c4b902f85406/scorer.json")

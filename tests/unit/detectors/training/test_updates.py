@@ -93,4 +93,4 @@ from assay.detectors.methods.deep_svdd import DeepSVDD
 DeepSVDD(epochs=1, pretrain_epochs=1, members=1, device="cpu").fit(np.eye(30, 4, dtype=np.float32))
 assert "torch._dynamo" not in sys.modules
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
