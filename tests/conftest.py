@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -75,6 +75,20 @@ def warm_folder() -> Path:
     return stack.enter_context(warm_commands())
 
 
+@functools.cache
+def prefect_url() -> str:
+    """Return the address of a real Prefect server on loopback, which ends with this process."""
+    from assay.runs.scheduling import prefect_server
+
+    stack = contextlib.ExitStack()
+    atexit.register(stack.close)
+    root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="assay-prefect-")))
+    patch = stack.enter_context(pytest.MonkeyPatch.context())
+    for name, value in {**SWITCHES, "PREFECT_HOME": str(root / ".prefect")}.items():
+        patch.setenv(name, value)
+    return stack.enter_context(prefect_server(Project(root)))
+
+
 class Checkout:
     """A project folder of its own, driven by the real commands."""
 
@@ -101,6 +115,9 @@ class Checkout:
         )
 
     def call(self, *command: str, **extra: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end; a run of the flow uses the server of all tests, where nothing else is said."""
+        if command[:2] == ("assay", "run") and "PREFECT_API_URL" not in extra:
+            extra["PREFECT_API_URL"] = prefect_url()
         return subprocess.run(
             command,
             cwd=self.root,
@@ -168,16 +185,3 @@ def finished(finished_once: Checkout, tmp_path: Path) -> Checkout:
     """A copy of the finished run, to be spoilt."""
     shutil.copytree(finished_once.root, tmp_path / "project", symlinks=True)
     return Checkout(tmp_path / "project")
-
-
-@pytest.fixture(scope="session")
-def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real Prefect server on loopback, shared by the tests that run the flow."""
-    from assay.runs.scheduling import prefect_server
-
-    root = tmp_path_factory.mktemp("prefect")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**SWITCHES, "PREFECT_HOME": str(root / ".prefect")}.items():
-            patch.setenv(name, value)
-        with prefect_server(Project(root)) as url:
-            yield url

@@ -33,6 +33,9 @@ IMPORTED = (
     "safetensors.numpy",
     "great_expectations",
     "duckdb",
+    "jinja2",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.figure",
     "rich.progress",
     "assay.cli.main",
     "assay.project.stages",
@@ -86,6 +89,9 @@ def _serve(address: str) -> None:
     os.environ.update(SWITCHES)
     for name in IMPORTED:
         importlib.import_module(name)
+    from assay.project.modules import code_of
+
+    code_of(ROOT / "src", ["assay.cli.main"], None)  # parsed once: what it read is remembered by content
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen()

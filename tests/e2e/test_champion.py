@@ -118,12 +118,12 @@ def test_a_champion_with_other_columns_stays(scorer: Packaged, selection: Path, 
     assert "other columns" in verdict.reason
 
 
-def test_a_run_prints_and_records_why_the_champion_stays(finished: Checkout, prefect_api: str) -> None:
+def test_a_run_prints_and_records_why_the_champion_stays(finished: Checkout) -> None:
     """Split anew, most selection rows are rows that the champion has learned from."""
     before = json.loads((finished.root / "deployments/breast_cancer.json").read_text())
     params = finished.root / "params.yaml"
     params.write_text(params.read_text().replace("split: {seed: 0}", "split: {seed: 1}"))
-    told = finished.assay("run", PREFECT_API_URL=prefect_api)
+    told = finished.assay("run")
     after = json.loads((finished.root / "deployments/breast_cancer.json").read_text())
     events = [json.loads(line) for line in (finished.root / ".assay/events.jsonl").read_text().splitlines()]
     (kept,) = [event for event in events if event["event"] == "champion-kept"]
@@ -144,7 +144,7 @@ def test_a_champion_that_is_gone_stays_on_record_and_the_run_ends_well(finished:
 
 
 def test_another_machine_brings_the_champion_back_and_compares_with_it(
-    finished: Checkout, scorer: Packaged, tmp_path: Path, prefect_api: str
+    finished: Checkout, scorer: Packaged, tmp_path: Path
 ) -> None:
     """Retraining in a clone, whose work/ never held the champion and whose remote is all that it has."""
     assert finished.call("dvc", "remote", "add", "-q", "-d", "store", str(tmp_path / "store")).returncode == 0
@@ -155,7 +155,7 @@ def test_another_machine_brings_the_champion_back_and_compares_with_it(
     assert finished.call("git", "clone", "--quiet", str(finished.root), str(clone.root)).returncode == 0
     params = clone.root / "params.yaml"
     params.write_text(params.read_text().replace("eps: 0.05", "eps: 0.06"))
-    told = " ".join(clone.assay("run", PREFECT_API_URL=prefect_api).stdout.split())
+    told = " ".join(clone.assay("run").stdout.split())
     assert "cannot be compared" not in told
     assert f"the champion breast_cancer:{scorer.folder.name}" in told
     assert read_statement(clone.root / "scorers/breast_cancer" / scorer.folder.name).id == scorer.statement.id
@@ -198,13 +198,11 @@ def test_promote_by_hand_and_roll_back(finished: Checkout, scorer: Packaged) -> 
     assert "there is no scorer" in finished.assay("promote", "breast_cancer:000000000000", "--why", "x", code=1).stderr
 
 
-def test_the_same_scorer_reached_twice_has_two_statements_and_stays_the_champion(
-    finished: Checkout, prefect_api: str
-) -> None:
+def test_the_same_scorer_reached_twice_has_two_statements_and_stays_the_champion(finished: Checkout) -> None:
     """After an edit of code that changes no answer; both statements verify, and either may be deployed."""
     record = finished.root / "deployments/breast_cancer.json"
     before = json.loads(record.read_text())
-    own = {"PYTHONPATH": str(finished.root / "src"), "PREFECT_API_URL": prefect_api}
+    own = {"PYTHONPATH": str(finished.root / "src")}
     with (finished.root / "src/assay/detectors/base.py").open("a") as code:
         code.write("_UNUSED = 0\n")
     told = json.loads(finished.assay("run", "--json", **own).stdout)
@@ -232,7 +230,7 @@ def test_the_same_scorer_reached_twice_has_two_statements_and_stays_the_champion
 
 
 def test_a_champion_that_is_clean_by_a_newer_statement_is_deployed_by_that(
-    finished: Checkout, scorer: Packaged, tmp_path: Path, prefect_api: str
+    finished: Checkout, scorer: Packaged, tmp_path: Path
 ) -> None:
     """A run without the quarantined row made the same scorer, so that the row has no part in it."""
     bad, seen = np.arange(16, dtype=np.uint8)[None], learned_rows(scorer.folder)
@@ -252,7 +250,7 @@ def test_a_champion_that_is_clean_by_a_newer_statement_is_deployed_by_that(
     write_quarantine(finished.root / "quarantine/breast_cancer.csv", pd.DataFrame([entry], dtype="str"))
     (listed,) = json.loads(finished.assay("scorers", "--json").stdout)
     assert (listed["statement"], listed["quarantined"]) == (statement, {"train": 1})
-    told = json.loads(finished.assay("run", "--json", PREFECT_API_URL=prefect_api).stdout)
+    told = json.loads(finished.assay("run", "--json").stdout)
     record = json.loads((finished.root / "deployments/breast_cancer.json").read_text())
     assert told["scorer"] == f"breast_cancer:{folder.name}" == record["tag"]
     assert record["statement"] != statement

@@ -19,7 +19,7 @@ def outputs(root: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> tuple[Checkout, Checkout, dict[str, object]]:
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, Checkout, dict[str, object]]:
     by_dvc = make_checkout(tmp_path_factory.mktemp("dvc") / "project")
     by_flow = make_checkout(tmp_path_factory.mktemp("flow") / "project")
     by_dvc.params(WITH_NETWORK)
@@ -27,7 +27,7 @@ def both(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> tuple[Ch
     by_dvc.assay("restore")
     done = by_dvc.call("dvc", "repro", "-q")
     assert done.returncode == 0, done.stdout + done.stderr
-    result = json.loads(by_flow.assay("run", "--json", PREFECT_API_URL=prefect_api).stdout)
+    result = json.loads(by_flow.assay("run", "--json").stdout)
     return by_dvc, by_flow, result
 
 
@@ -87,16 +87,14 @@ def test_data_dvc_is_the_same_on_every_machine(both: tuple[Checkout, Checkout, d
     assert json.loads(by_dvc.call("dvc", "status", "--json", "data.dvc").stdout) == {}
 
 
-def test_another_dataset_leaves_the_first_as_it_is(
-    both: tuple[Checkout, Checkout, dict[str, object]], prefect_api: str
-) -> None:
+def test_another_dataset_leaves_the_first_as_it_is(both: tuple[Checkout, Checkout, dict[str, object]]) -> None:
     """The last test here: from now on there are two datasets."""
     import yaml
 
     _, by_flow, _ = both
     lock = by_flow.root / "dvc.lock"
     before, first = outputs(by_flow.root), yaml.safe_load(lock.read_text())["stages"]
-    by_flow.assay("run", "--dataset", "digits", PREFECT_API_URL=prefect_api)
+    by_flow.assay("run", "--dataset", "digits")
     assert "dataset: digits\ndatasets: [breast_cancer, digits]\n" in (by_flow.root / "params.yaml").read_text()
     after, second = outputs(by_flow.root), yaml.safe_load(lock.read_text())["stages"]
     assert {name: after[name] for name in before} == before

@@ -70,7 +70,7 @@ def venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def project(venv: Path, tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Installed:
+def project(venv: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """A project after its first run."""
     folder = tmp_path_factory.mktemp("own")
     generator = np.random.default_rng(0)
@@ -81,7 +81,7 @@ def project(venv: Path, tmp_path_factory: pytest.TempPathFactory, prefect_api: s
     project = Installed(folder / "project", venv)
     project.assay("ingest", "../some.csv", "--name", NAME, "--label", "broken")
     project.params(SETTINGS)
-    result = json.loads(project.assay("run", "--json", PREFECT_API_URL=prefect_api).stdout)
+    result = json.loads(project.assay("run", "--json").stdout)
     assert result["scorer"] == result["champion"]
     return project
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.conftest import QUICK, Checkout
+from tests.conftest import QUICK, Checkout, prefect_url
 from tests.waiting import at_work, wait_until, wait_until_none_works
 
 from assay.interruption import GRACE_SECONDS
@@ -48,13 +48,13 @@ MORE = [pytest.param(stage, marks=pytest.mark.long) for stage in ("split", "vali
 
 
 @pytest.mark.parametrize("stage", ["train", *MORE])
-def test_a_killed_run_leaves_nothing_half_written_and_resumes(checkout: Checkout, prefect_api: str, stage: str) -> None:
+def test_a_killed_run_leaves_nothing_half_written_and_resumes(checkout: Checkout, stage: str) -> None:
     checkout.params(QUICK.replace("n_estimators: 25", "n_estimators: 300"))
     # One of them has a server of its own, which must not stay.
-    kill_while(checkout, stage, {} if stage == "train" else {"PREFECT_API_URL": prefect_api})
+    kill_while(checkout, stage, {} if stage == "train" else {"PREFECT_API_URL": prefect_url()})
     folder = stage_folder(checkout.root, stage)
     assert not folder.exists()
-    told = checkout.assay("run", PREFECT_API_URL=prefect_api)
+    told = checkout.assay("run")
     fresh = [line.removesuffix("fresh").strip() for line in told.stderr.splitlines() if line.endswith("fresh")]
     names = [each.title for each in Project(checkout.root).stages.values()]
     assert fresh == names[: names.index("train isolation_forest" if stage == "train" else stage)]
@@ -64,7 +64,7 @@ def test_a_killed_run_leaves_nothing_half_written_and_resumes(checkout: Checkout
 
 
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM])
-def test_a_signal_ends_a_run_in_order(finished: Checkout, prefect_api: str, number: signal.Signals) -> None:
+def test_a_signal_ends_a_run_in_order(finished: Checkout, number: signal.Signals) -> None:
     """Told twice, it ends once: with a server of its own and proxies that lead nowhere, and with the tests' server.
 
     The cell is trained in the run's own process, or in another one. On a machine too slow to end in order in time it
@@ -72,7 +72,7 @@ def test_a_signal_ends_a_run_in_order(finished: Checkout, prefect_api: str, numb
     """
     settings = QUICK.replace("detectors:\n", f"detectors:\n{LONG}")
     finished.params(settings.replace("at_once: 1", "at_once: 2") if number == signal.SIGTERM else settings)
-    server = PROXIES if number == signal.SIGINT else {"PREFECT_API_URL": prefect_api}
+    server = PROXIES if number == signal.SIGINT else {"PREFECT_API_URL": prefect_url()}
     run = finished.start("assay", "run", **server)
     wait_until(lambda: any((finished.root / "work/breast_cancer/train").glob(".autoencoder.*")), run)
     sent = time.monotonic()

@@ -10,5 +10,5 @@ def test_a_server_that_cannot_be_used_is_named_in_one_line(finished: Checkout) -
     (line,) = finished.assay("run", code=1, PREFECT_API_URL="http://127.0.0.1:9/api").stderr.splitlines()
     assert line.startswith("assay: no Prefect server answers at PREFECT_API_URL=http://127.0.0.1:9/api")
     (finished.root / ".prefect").write_text("where Prefect wants a folder")
-    (line,) = finished.assay("run", code=1).stderr.splitlines()
+    (line,) = finished.assay("run", code=1, PREFECT_API_URL="").stderr.splitlines()
     assert line.startswith("assay: the local Prefect server did not start; its log is ")

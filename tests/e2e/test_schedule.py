@@ -7,7 +7,7 @@ import signal
 import time
 from typing import Any
 
-from tests.conftest import QUICK, Checkout
+from tests.conftest import QUICK, Checkout, prefect_url
 from tests.waiting import at_work, wait_until, wait_until_none_works
 
 from assay.eventlog import EventLog
@@ -51,9 +51,9 @@ def test_an_interval_schedule_fires_until_a_signal_ends_it(finished: Checkout) -
     log.check()
 
 
-def test_a_killed_schedule_takes_its_run_with_it(finished: Checkout, prefect_api: str) -> None:
+def test_a_killed_schedule_takes_its_run_with_it(finished: Checkout) -> None:
     finished.params(LONG)
-    clock = finished.start("assay", "schedule", "--interval", "5", PREFECT_API_URL=prefect_api, **OFTEN)
+    clock = finished.start("assay", "schedule", "--interval", "5", PREFECT_API_URL=prefect_url(), **OFTEN)
     try:
         wait_until(lambda: is_training(finished), clock)
         assert any("prefect.engine" in command for command in at_work(finished.root))

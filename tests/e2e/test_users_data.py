@@ -23,11 +23,11 @@ def table(labels: str | None) -> pd.DataFrame:
     return frame[bunch.target == 1].reset_index(drop=True)
 
 
-def test_labelled_csv(checkout: Checkout, prefect_api: str) -> None:
+def test_labelled_csv(checkout: Checkout) -> None:
     table("malignant").to_csv(checkout.root / "clinic.csv", index=False)
     told = checkout.assay("ingest", "clinic.csv", "--name", "clinic", "--label", "malignant", "--id", "sample").stdout
     assert "569 rows x 30 columns, 212 labelled anomalies" in told
-    result = json.loads(checkout.assay("run", "--dataset", "clinic", "--json", PREFECT_API_URL=prefect_api).stdout)
+    result = json.loads(checkout.assay("run", "--dataset", "clinic", "--json").stdout)
     assert result["evidence"] == "labels"
     assert result["scorer"].startswith("clinic:")
     assert min(row["auroc"] for row in result["candidates"] if row["adapter"] == "none") > 0.8
@@ -38,10 +38,10 @@ def test_labelled_csv(checkout: Checkout, prefect_api: str) -> None:
     assert [row["tag"] for row in listed] == [result["scorer"]]
 
 
-def test_unlabelled_parquet_is_judged_by_probes_and_says_so(checkout: Checkout, prefect_api: str) -> None:
+def test_unlabelled_parquet_is_judged_by_probes_and_says_so(checkout: Checkout) -> None:
     table(None).to_parquet(checkout.root / "plain.parquet")
     checkout.assay("ingest", "plain.parquet", "--name", "plain", "--id", "sample")
-    told = checkout.assay("run", "--dataset", "plain", PREFECT_API_URL=prefect_api).stdout
+    told = checkout.assay("run", "--dataset", "plain").stdout
     words = " ".join(told.split())
     for phrase in ("probes", "presumed", "synthetic"):
         assert phrase in words
@@ -52,7 +52,7 @@ def test_unlabelled_parquet_is_judged_by_probes_and_says_so(checkout: Checkout, 
     assert set(injected["seed"]).isdisjoint(probes["seed"])
 
 
-def test_a_failed_suite_stops_the_run_before_training(checkout: Checkout, prefect_api: str) -> None:
+def test_a_failed_suite_stops_the_run_before_training(checkout: Checkout) -> None:
     frame = table("malignant")
     frame.to_csv(checkout.root / "clinic.csv", index=False)
     options = ("--name", "clinic", "--label", "malignant", "--id", "sample")
@@ -61,7 +61,7 @@ def test_a_failed_suite_stops_the_run_before_training(checkout: Checkout, prefec
     frame.loc[11, "mean texture"] = np.nan
     frame.to_csv(checkout.root / "clinic.csv", index=False)
     checkout.assay("ingest", "clinic.csv", *options)
-    error = checkout.assay("run", "--dataset", "clinic", code=3, PREFECT_API_URL=prefect_api).stderr
+    error = checkout.assay("run", "--dataset", "clinic", code=3).stderr
     last = error.strip().splitlines()[-1]
     for word in (
         "mean area",
@@ -77,18 +77,18 @@ def test_a_failed_suite_stops_the_run_before_training(checkout: Checkout, prefec
     assert not (checkout.root / "work/clinic/validate").exists()
 
 
-def test_too_few_anomalies_for_a_level_stop_the_run(checkout: Checkout, prefect_api: str) -> None:
+def test_too_few_anomalies_for_a_level_stop_the_run(checkout: Checkout) -> None:
     checkout.params(QUICK.replace("[0, 0.1]", "[0, 0.49]"))
-    error = checkout.assay("run", code=2, PREFECT_API_URL=prefect_api).stderr
+    error = checkout.assay("run", code=2).stderr
     assert "largest" in error
     (largest,) = re.findall(r"largest rho possible is ([0-9.]+):", error)
     checkout.params(QUICK.replace("[0, 0.1]", f"[0, {largest}]"))
     checkout.assay("stage", "contaminate")
 
 
-def test_no_valid_candidate_ships_nothing(checkout: Checkout, prefect_api: str) -> None:
+def test_no_valid_candidate_ships_nothing(checkout: Checkout) -> None:
     checkout.params(QUICK.replace("eps: 0.05", "eps: 0.001"))
-    done = checkout.assay("run", code=4, PREFECT_API_URL=prefect_api)
+    done = checkout.assay("run", code=4)
     assert "no valid candidate" in done.stderr
     assert "isolation_forest" in done.stdout
     assert not (checkout.root / "work/package/breast_cancer").exists()
@@ -96,12 +96,12 @@ def test_no_valid_candidate_ships_nothing(checkout: Checkout, prefect_api: str) 
     assert checkout.call("dvc", "status", "-q", "evaluate@breast_cancer").returncode == 0
 
 
-def test_only_anomalies_labelled_says_that_normals_are_presumed(checkout: Checkout, prefect_api: str) -> None:
+def test_only_anomalies_labelled_says_that_normals_are_presumed(checkout: Checkout) -> None:
     frame = table("malignant")
     frame["malignant"] = frame["malignant"].where(frame["malignant"] == 1)
     frame.to_csv(checkout.root / "clinic.csv", index=False)
     checkout.assay("ingest", "clinic.csv", "--name", "clinic", "--label", "malignant", "--id", "sample")
-    told = " ".join(checkout.assay("run", "--dataset", "clinic", PREFECT_API_URL=prefect_api).stdout.split())
+    told = " ".join(checkout.assay("run", "--dataset", "clinic").stdout.split())
     assert "presumed" in told
     assert "FPR" not in told
 
@@ -114,16 +114,14 @@ def test_a_dataset_that_is_not_there_leaves_the_settings_alone(checkout: Checkou
         assert (checkout.root / "params.yaml").read_bytes() == before
 
 
-def test_groups_keep_their_normal_rows_together_and_the_promise_is_qualified(
-    checkout: Checkout, prefect_api: str
-) -> None:
+def test_groups_keep_their_normal_rows_together_and_the_promise_is_qualified(checkout: Checkout) -> None:
     frame = table("malignant")
     frame["ward"] = [f"w{i % 60}" for i in range(len(frame))]
     frame.to_csv(checkout.root / "clinic.csv", index=False)
     options = ("--name", "clinic", "--label", "malignant", "--id", "sample", "--group", "ward")
     checkout.assay("ingest", "clinic.csv", *options)
     checkout.params(QUICK.replace("eps: 0.05", "eps: 0.2"))
-    told = " ".join(checkout.assay("run", "--dataset", "clinic", PREFECT_API_URL=prefect_api).stdout.split())
+    told = " ".join(checkout.assay("run", "--dataset", "clinic").stdout.split())
     assert "for a row of a new group" in told
     seen: dict[str, str] = {}
     for role in ("train", "adapt", "calibration", "selection", "test"):
@@ -133,7 +131,7 @@ def test_groups_keep_their_normal_rows_together_and_the_promise_is_qualified(
     assert "cannot both decide" in checkout.assay("ingest", "clinic.csv", *options, "--time", "sample", code=2).stderr
 
 
-def test_time_ordered_data_are_split_by_time(checkout: Checkout, prefect_api: str) -> None:
+def test_time_ordered_data_are_split_by_time(checkout: Checkout) -> None:
     frame = table("malignant")
     frame["when"] = pd.date_range("2026-01-01", periods=len(frame), freq="h").astype(str)
     frame.to_csv(checkout.root / "clinic.csv", index=False)

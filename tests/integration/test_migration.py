@@ -16,8 +16,9 @@ from assay.hashing import hash_tree
 from assay.parts import read_json, write_json
 from assay.project.creation import create
 from assay.project.deployed import is_tracked
+from assay.project.formats import is_current
 from assay.project.layout import Project
-from assay.project.migration import is_current, migrate
+from assay.project.migration import migrate
 from assay.project.scorers import find_scorer, list_scorers
 from assay.scorer.scorer import load_scorer
 

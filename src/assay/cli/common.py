@@ -21,8 +21,8 @@ def find_project(*, any_format: bool = False) -> Project:
         There is none, or it is of an earlier format (unless `any_format`).
     """
     from assay.environment import set_environment
+    from assay.project.formats import require_current
     from assay.project.layout import Project
-    from assay.project.migration import require_current
 
     project = Project.find()
     if not any_format:

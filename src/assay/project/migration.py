@@ -11,32 +11,19 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from assay.errors import ConfigError, ScorerError, TamperedError
+from assay.errors import ScorerError, TamperedError
 from assay.parts import write_bytes
 from assay.project.archive import Archive
 from assay.project.deployed import deployments, is_tracked, keep_scorer
+from assay.project.formats import FORMER, PRESENT
 from assay.project.former_settings import migrate_settings
 from assay.project.layout import Project
 from assay.project.scorers import bentoml_home, kept_folder, pointer_of
 from assay.project.templates import read_template
 from assay.scorer.folder import HEAD
 
-_OLD, _NEW = "work/scorers", "work/package"
 _ADDED = (".dvc/plots/candidates.json",)
 _LINES = {".gitignore": "/scorers/*/?*/", ".gitattributes": "*.dvc merge=dvc"}
-
-
-def is_current(root: Path) -> bool:
-    """Return whether a project has the present format."""
-    names = [root / name for name in ("dvc.yaml", "dvc.lock")]
-    named = any(path.is_file() and f"{_OLD}/".encode() in path.read_bytes() for path in names)
-    return not named and not any((root / _OLD).glob("*"))
-
-
-def require_current(root: Path) -> None:
-    """Raise `ConfigError` for a project of the previous format."""
-    if not is_current(root):
-        raise ConfigError(f"{root} is a project of an earlier Assay; bring it up to date with `assay migrate`")
 
 
 def migrate(project: Project) -> list[str]:
@@ -97,9 +84,9 @@ def _service(root: Path) -> Iterator[str]:
 def _pipeline(root: Path) -> Iterator[str]:
     path = root / "dvc.yaml"
     text = path.read_text(encoding="utf-8")
-    if f"{_OLD}/" in text:
-        text = text.replace(f"{_OLD}/", f"{_NEW}/")
-        yield f"dvc.yaml: the stage package writes {_NEW} instead of {_OLD}."
+    if f"{FORMER}/" in text:
+        text = text.replace(f"{FORMER}/", f"{PRESENT}/")
+        yield f"dvc.yaml: the stage package writes {PRESENT} instead of {FORMER}."
     if not any(line.startswith(("metrics:", "plots:")) for line in text.splitlines()):
         added = read_template("dvc.yaml").decode()
         text = f"{text.rstrip()}\n{added[added.index('metrics:') :]}"
@@ -110,7 +97,7 @@ def _pipeline(root: Path) -> Iterator[str]:
 
 def _adopt(root: Path) -> Iterator[str]:
     """Copy every scorer in the old folder, and whatever a deployment names, to ``scorers/``."""
-    folders = {(path.parent.parent.name, path.parent.name): path.parent for path in (root / _OLD).glob(f"*/*/{HEAD}")}
+    folders = {(path.parent.parent.name, path.parent.name): path.parent for path in (root / FORMER).glob(f"*/*/{HEAD}")}
     named = {
         (record.name, version): record.version == version
         for record in deployments(root)
@@ -153,19 +140,19 @@ def _elsewhere(root: Path, name: str, version: str, scratch: Path) -> Path | Non
 
 def _move(root: Path) -> Iterator[str]:
     """Move the newest run's output to its new place; where that has one already, out of the way."""
-    for old in sorted((root / _OLD).glob("*")):
-        new = root / _NEW / old.name
+    for old in sorted((root / FORMER).glob("*")):
+        new = root / PRESENT / old.name
         if new.exists():
             new = root / ".assay" / "before-migration" / old.name
         new.parent.mkdir(parents=True, exist_ok=True)
         old.rename(new)
         yield f"{old.relative_to(root)} was moved to {new.relative_to(root)}."
-    if (root / _OLD).is_dir():
-        (root / _OLD).rmdir()
+    if (root / FORMER).is_dir():
+        (root / FORMER).rmdir()
 
 
 def _lock(root: Path) -> Iterator[str]:
     path = root / "dvc.lock"
-    if path.is_file() and f"{_OLD}/".encode() in (content := path.read_bytes()):
-        write_bytes(path, content.replace(f"{_OLD}/".encode(), f"{_NEW}/".encode()))
-        yield f"dvc.lock names {_NEW} instead of {_OLD}."
+    if path.is_file() and f"{FORMER}/".encode() in (content := path.read_bytes()):
+        write_bytes(path, content.replace(f"{FORMER}/".encode(), f"{PRESENT}/".encode()))
+        yield f"dvc.lock names {PRESENT} instead of {FORMER}."

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from assay.hashing import RECORD, hash_file
+from assay.hashing import RECORD, hash_file, hash_json
 from assay.parts import read_json, write_bytes
 from assay.pipeline.candidates import Candidates, candidate_name
 from assay.pipeline.evaluating import read_evaluation
@@ -148,14 +148,23 @@ def fit_seconds(project: Project) -> dict[str, dict[str, float]]:
 
 
 def write_report(project: Project, scorer: Scorer | None = None) -> Path:
-    """Draw ``.assay/reports/<name>.html``: leaderboard, packaged scorer, p-values, FPR by stratum, power by level."""
+    """Draw ``.assay/reports/<name>.html``: leaderboard, packaged scorer, p-values, FPR by stratum, power by level.
+
+    A report of the same numbers, drawn by the same code, stays as it is.
+    """
     evaluation = read_evaluation(project.folder("evaluate"))
     path = project.state / "reports" / f"{project.dataset}.html"
     rows = leaderboard(project)
+    text = _page(project, scorer, evaluation, rows, [])
+    drawn_by = [Path(__file__), Path(__file__).parents[1] / "evaluation" / "pictures.py"]
+    sources = [*drawn_by, project.folder("evaluate") / RECORD]
+    mark = f"<!-- {hash_json([text, *map(hash_file, sources)])} -->\n"
+    if path.is_file() and path.read_text(encoding="utf-8").endswith(mark):
+        return path
     measured = [row for row in rows if row.auroc is not None]
     shown = next((row for row in measured if row.chosen), measured[0])
     figures = [*_diagnostics(project, shown.detector, shown.adapter), (LEVELS, _source(_levels(evaluation)))]
-    write_bytes(path, _page(project, scorer, evaluation, rows, figures).encode())
+    write_bytes(path, f"{_page(project, scorer, evaluation, rows, figures)}\n{mark}".encode())
     return path
 
 

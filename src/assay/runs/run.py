@@ -20,11 +20,11 @@ from assay.project import versioning
 from assay.project.cells import refresh_cells, require_cells, retire_cells
 from assay.project.deployed import bring_back, keep_scorer
 from assay.project.deployment import Deployment, keep, promote, read_deployment
+from assay.project.formats import require_current
 from assay.project.freshness import Outcome, is_fresh, run_verb
 from assay.project.ingest import restore
 from assay.project.installed import refresh_code, refresh_lock, require_own_code
 from assay.project.layout import Project
-from assay.project.migration import require_current
 from assay.project.scorers import Packaged, find_packaged, scorer_folders, statements_of
 from assay.project.work import do_elsewhere, do_here
 from assay.runs.report import Standing, candidates_table, contradictions, leaderboard, write_report
