@@ -9,7 +9,7 @@ from pathlib import Path
 
 from assay.audit.chain import Chain, event_of
 from assay.audit.commits import commit_with, without_git
-from assay.audit.findings import INTACT, CheckResult, differ
+from assay.audit.findings import INTACT, NOT_HERE, CheckResult, differ
 from assay.errors import ScorerError
 from assay.eventlog import START
 from assay.hashing import hash_bytes, hash_file, hash_tree
@@ -93,7 +93,7 @@ def check_kept(chain: Chain) -> CheckResult:
             return "differs", f"{kept} is missing; `{command}` copies the champion there"
         return "ok", "never deployed, so not kept"
     if not kept.is_dir():
-        return "superseded", not_here(chain.project.root, kept)
+        return NOT_HERE, not_here(chain.project.root, kept)
     if not pointer.is_file():
         return "differs", f"{pointer} is missing; restore it from Git, or `dvc add {kept}`"
     return INTACT if is_tracked(kept) else ("differs", f"{kept} is not what {pointer.name} names")

@@ -9,6 +9,7 @@ from typing import Any
 from assay.errors import AssayError
 from assay.scorer.statement import sealed_tag
 
+NOT_HERE = "not here"
 LIMITS = (
     "not detectable: a change of the log's last entry, and a cut of entries after its newest deployed label",
     "not detectable: a chain forged as a whole, log, dvc.lock, Bento and all; compare with Git commits kept elsewhere",
@@ -17,7 +18,7 @@ LIMITS = (
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check: its subject, the state "ok", "differs" or "superseded", and details."""
+    """The result of one check: its subject, the state "ok", "superseded", "not here" or "differs", and details."""
 
     what: str
     state: str
@@ -34,14 +35,16 @@ class Findings:
 
     @property
     def intact(self) -> bool:
-        """Whether nothing differs."""
-        return all(finding.state != "differs" for finding in self.items)
+        """Whether everything is here and nothing differs."""
+        return not any(finding.state in ("differs", NOT_HERE) for finding in self.items)
 
     @property
     def verdict(self) -> str:
-        """In words, whether anything differs."""
-        n_differing = sum(finding.state == "differs" for finding in self.items)
-        return f"{n_differing} differ" if n_differing else "intact"
+        """In words, whether anything differs or is not here."""
+        counts = {state: sum(finding.state == state for finding in self.items) for state in ("differs", NOT_HERE)}
+        if counts["differs"]:
+            return f"{counts['differs']} differ"
+        return f"nothing differs, {counts[NOT_HERE]} not here" if counts[NOT_HERE] else "intact"
 
     def lines(self) -> list[str]:
         """Return one line for each finding, the limits of verification, and a summary."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assay.audit.findings import LIMITS
+from assay.audit.findings import LIMITS, NOT_HERE
 from assay.audit.show import Node, Shown, words
 from assay.errors import ConfigError
 from assay.parts import write_bytes
@@ -15,6 +15,7 @@ WIDTH, HEIGHT, GAP, LEFT, TOP, LANE, LANES = 400, 56, 22, 172, 8, 15, 10
 STATES = {
     "ok": ("as recorded", "the bytes are the recorded ones"),
     "superseded": ("moved on", "a later run or a recorded edit took its place; the record is intact"),
+    NOT_HERE: ("not here", "a clone has to fetch it; the record is intact"),
     "differs": ("differs", "the bytes are not the recorded ones"),
     "": ("not there", "there is no record of it"),
 }

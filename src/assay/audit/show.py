@@ -10,7 +10,7 @@ from assay.audit.chain import Chain, event_of, read_chain
 from assay.audit.commits import Origin, find_origin
 from assay.audit.delivery import bento_folder, bento_labels
 from assay.audit.facts import facts_of
-from assay.audit.findings import Finding, Findings
+from assay.audit.findings import NOT_HERE, Finding, Findings
 from assay.audit.verify import verify_scorer
 from assay.hashing import hash_bytes, hash_json
 from assay.parts import parse_json
@@ -37,7 +37,8 @@ class Node:
     ----------
     key, title : str
     state : str
-        As `assay.audit.verify.verify_scorer` found it: "ok", "superseded" or "differs"; "" where it does not exist.
+        As `assay.audit.verify.verify_scorer` found it: "ok", "superseded", "not here" or "differs"; "" where it
+        does not exist.
     detail : str
         Details from verification.
     digest : str
@@ -85,7 +86,7 @@ class Shown:
         """Yield the chain as aligned text, from the deployment back to the raw bytes."""
         for node in reversed(self.nodes):
             yield f"{node.title:<26}  {node.state or 'none':<12}{node.digest}"
-            if node.state in ("differs", "superseded"):
+            if node.state in ("differs", NOT_HERE, "superseded"):
                 yield f"    {node.detail}"
             for name, value in node.facts.items():
                 label = name.replace("_", " ")

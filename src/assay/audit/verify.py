@@ -18,7 +18,7 @@ from assay.audit.chain import (
 )
 from assay.audit.commits import commit_with, without_git
 from assay.audit.delivery import bento_folder, check_bento, check_deployment, check_kept, check_log, check_model
-from assay.audit.findings import INTACT, CheckResult, Finding, Findings, differ, run_check
+from assay.audit.findings import INTACT, NOT_HERE, CheckResult, Finding, Findings, differ, run_check
 from assay.errors import AssayError, TamperedError
 from assay.hashing import RECORD, dvc_directory_md5, hash_bytes, hash_file, hash_json, hash_paths
 from assay.ledger.rows import FIRST, TARGETS, rows_folder
@@ -41,7 +41,8 @@ def verify_scorer(project: Project, tag: str) -> Findings:
 
     Files that a later logged run or ingest replaced are "superseded": the record is checked, and so are the bytes
     where DVC's cache still holds them. A suite or a file of code that was edited since is also superseded, if Git
-    (or, for code, the Bento) holds the recorded one. Anything else that is not as recorded "differs".
+    (or, for code, the Bento) holds the recorded one. Outputs and data that a clone has not pulled are "not here".
+    Anything else that is not as recorded "differs".
 
     The event log's entries are chained, and every deployed Bento's label names the head of the chain when it was
     built: a change or a cut before the newest such label shows. A cut after it, a change of the last entry, and a
@@ -75,7 +76,7 @@ def verify_scorer(project: Project, tag: str) -> Findings:
     for stage in (*order, *(stage for stage in DOWNSTREAM if stage != "package")):
         check = partial(_downstream_stage if stage in DOWNSTREAM else _stage, chain, stage, moved)
         findings.append(run_check(f"stage {stage}", check))
-        if findings[-1].state == "superseded":
+        if findings[-1].state == "superseded" or not chain.work(stage).is_dir():
             moved.add(f"{chain.work(stage).relative_to(project.root)}/")
     findings += [Finding(f"stage {stage}", "differs", UNKNOWN_STAGE) for stage in chain.unknown]
     findings.append(run_check("stage package", lambda: _package(chain)))
@@ -155,7 +156,9 @@ def _root(chain: Chain) -> CheckResult:
 
 def _data(chain: Chain) -> CheckResult:
     data = chain.project.root / "data" / chain.name
-    version = dvc_directory_md5(data) if data.is_dir() else "missing"
+    if not data.is_dir():
+        return NOT_HERE, f"{data}; `assay restore` brings it back"
+    version = dvc_directory_md5(data)
     if version == chain.data_version:
         return "ok", version
     message = f"now {version}, the scorer learned from {chain.data_version}"
@@ -254,7 +257,7 @@ def _stage(chain: Chain, stage: str, moved: set[str]) -> CheckResult:
     if not (folder / RECORD).is_file():
         if _of_all_detectors(chain, stage) and event_of(chain, "stage", stage=stage, record=digest) is not None:
             return _superseded(chain, stage)
-        return "differs", f"{folder / RECORD} is missing; `dvc checkout` brings it back if the run was the last one"
+        return _absent(chain, stage)
     content = (folder / RECORD).read_bytes()
     if hash_bytes(content) == digest:
         return _files(chain, stage, moved)
@@ -312,10 +315,10 @@ def _made_elsewhere(chain: Chain, stage: str) -> str:
 def _downstream_stage(chain: Chain, stage: str, moved: set[str]) -> CheckResult:
     """Compare a downstream stage (the evaluation) with its record, and the record with the log or dvc.lock."""
     folder = chain.work(stage)
-    if not folder.is_dir():
-        return _superseded(chain, stage) if stage in chain.records else ("ok", "there is no record of it")
+    if stage not in chain.records and not folder.is_dir():
+        return "ok", "there is no record of it"
     if not (folder / RECORD).is_file():
-        return "differs", f"{folder / RECORD} is missing"
+        return _absent(chain, stage)
     if not _known(chain, stage):
         return "differs", f"{folder / RECORD} is not a record that was logged here"
     if (folder / RECORD).read_bytes() == chain.contents.get(stage):
@@ -342,33 +345,50 @@ def _files(chain: Chain, stage: str, moved: set[str]) -> CheckResult:
     ]
     if messages or not (moved_on := [path for path in moved_on if path not in chain.settings]):
         return differ(messages)
-    return "superseded", f"{folder} is intact; of its inputs, {moved_on[0]} has changed since"
+    now = "has changed since" if (root / moved_on[0]).exists() else "is not here"
+    return "superseded", f"{folder} is intact; of its inputs, {moved_on[0]} {now}"
 
 
 def _superseded(chain: Chain, stage: str) -> CheckResult:
     """Check a stage whose folder holds a later run's outputs: re-hash the recorded ones in DVC's cache."""
-    folder, listing = chain.work(stage), chain.archived(stage)
+    folder = chain.work(stage)
     message = f"{folder} now holds a later run's outputs" if folder.is_dir() else f"{folder} is gone"
+    changed, kept, _ = _in_cache(chain, stage)
+    return differ(changed) if changed else ("superseded", f"{message}; {kept}")
+
+
+def _absent(chain: Chain, stage: str) -> CheckResult:
+    """Check a stage whose folder was not brought here: re-hash the recorded outputs in DVC's cache."""
+    folder = chain.work(stage)
+    if folder.is_dir() and any(folder.iterdir()):
+        return "differs", f"{folder / RECORD} is missing, and {folder} holds other files"
+    changed, kept, is_whole = _in_cache(chain, stage)
+    if changed:
+        return differ(changed)
+    if is_whole:
+        return "ok", f"{folder} is not checked out; {kept}"
+    return NOT_HERE, f"{folder}; {kept}; `dvc pull` (or `dvc checkout`) brings it where dvc.lock names it"
+
+
+def _in_cache(chain: Chain, stage: str) -> tuple[list[str], str, bool]:
+    """Re-hash the recorded outputs of a stage in DVC's cache: what was changed, what it holds, whether it is all."""
+    listing = chain.archived(stage)
     if listing is None:
-        return (
-            "superseded",
-            f"{message}; DVC's cache does not hold the recorded ones, so only the record was checked",
-        )
+        return [], "DVC's cache does not hold the recorded outputs, so only the record was checked", False
     changed, n_missing = [], 0
     for name, digest in chain.records[stage].outputs.items():
         path = chain.archive.object(listing[name]) if name in listing else None
         n_missing += path is None
         if path is not None and hash_file(path) != digest:
             changed.append(f"{path} ({stage}/{name}) was changed")
-    if changed:
-        return differ(changed)
-    return "superseded", f"{message}; DVC's cache holds the recorded ones, " + (
-        f"but for {n_missing}" if n_missing else "intact"
-    )
+    kept = f"DVC's cache holds the recorded outputs, {f'but for {n_missing}' if n_missing else 'intact'}"
+    return changed, kept, not n_missing
 
 
 def _package(chain: Chain) -> CheckResult:
     folder = work_folder(chain.project, chain.name, "package")
+    if not folder.is_dir():
+        return "ok", f"{folder} is not checked out; this one is in {chain.folder}"
     if not (folder / packaged_files(chain)[-1]).is_file():
         return "superseded", f"{folder} now holds a later scorer or statement; this one is in {chain.folder}"
     if not _known(chain, "package"):

@@ -48,7 +48,7 @@ def show_command(tag: str, html: Path | None, rows: bool, as_json: bool) -> None
 @click.argument("tag")
 @as_json
 def verify_command(tag: str, as_json: bool) -> None:
-    """Re-hash a scorer and everything behind it; list what differs; exit code 1 if anything does."""
+    """Re-hash a scorer and everything behind it; list what differs or is not here; exit code 1 if anything is."""
     project = find_project()
     from assay.audit.verify import verify_scorer
 

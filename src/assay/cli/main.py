@@ -183,7 +183,11 @@ def restore_command() -> None:
 
     with project.lock():
         restore(project)
-        bring_back(project.root)
+        champions = bring_back(project.root)
+    datasets = sorted(path.parent.name for path in (project.root / "data").glob("*/card.json"))
+    click.echo(f"data/ is what data.dvc names: {', '.join(datasets) or 'no dataset yet'}")
+    if champions:
+        click.echo(f"scorers/ holds {', '.join(champions)}")
 
 
 @main.command("migrate")

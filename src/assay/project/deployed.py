@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -97,7 +97,7 @@ def deployments(root: Path, names: Sequence[str] = ()) -> list[Deployment]:
     return [record for record in records if record is not None]
 
 
-def bring_back(root: Path, names: Sequence[str] = ()) -> None:
+def bring_back(root: Path, names: Sequence[str] = ()) -> list[str]:
     """Bring champions, and the ones before them, back to ``scorers/`` as their .dvc files name them.
 
     They come from DVC's cache, or from its remote.
@@ -109,15 +109,21 @@ def bring_back(root: Path, names: Sequence[str] = ()) -> None:
     names : sequence of str
         Datasets; all of them where there is none.
 
+    Returns
+    -------
+    list of str
+        Tags of the scorers that are in ``scorers/`` now.
+
     Raises
     ------
     ScorerError
         A champion is neither in DVC's cache nor in a remote, or its folder was changed.
     """
     records = deployments(root, names)
-    missing = [folder for record in records for folder in _named(root, record) if not is_tracked(folder)]
+    named = [folder for record in records for folder in _named(root, record)]
+    missing = [folder for folder in named if not is_tracked(folder)]
     if not missing:
-        return
+        return _tags(named)
     pointers = [pointer_of(folder).relative_to(root).as_posix() for folder in missing]
     command = "pull" if versioning.has_remote(root) else "checkout"
     try:
@@ -126,6 +132,11 @@ def bring_back(root: Path, names: Sequence[str] = ()) -> None:
         champions = {kept_folder(root, record.name, record.version) for record in records}
         if lost := [folder for folder in missing if folder in champions and not is_tracked(folder)]:
             raise ScorerError(_damaged(root, lost[0])) from error
+    return _tags(folder for folder in named if folder.is_dir())
+
+
+def _tags(kept: Iterable[Path]) -> list[str]:
+    return [f"{folder.parent.name}:{folder.name}" for folder in kept]
 
 
 def _damaged(root: Path, kept: Path) -> str:
