@@ -34,9 +34,12 @@ def check_log(project: Project, tag: str = "") -> CheckResult:
             newest = max(newest, heads[head])
         else:
             problems.append(f"{log.path} has no entry for the chain head in the label of {label}; the log was cut")
-    return (
-        differ(problems) if problems else ("ok", f"{len(lines)} entries, held by a deployed label up to entry {newest}")
-    )
+    if problems:
+        return differ(problems)
+    if not lines:
+        return "ok", "there are no entries: nothing was run or ingested here"
+    held = f"held by a deployed label up to entry {newest}" if newest else "none held by a deployed label"
+    return "ok", f"{len(lines)} entries, {held}"
 
 
 def bento_folder(project: Project, tag: str) -> Path:

@@ -173,10 +173,12 @@ def injected_rows(chain: Chain) -> list[dict[str, Any]] | None:
 def _code(chain: Chain, finding: Finding) -> Node:
     facts: dict[str, Any] = {"files": sum(not path.startswith(VERSIONS) for path in chain.code)}
     if chain.made_by:
-        versions = {p.removeprefix(VERSIONS): v for p, v in sorted(chain.code.items()) if p.startswith(VERSIONS)}
-        facts |= {"assay": chain.made_by, "installed": versions}
-    else:
-        facts |= {"constraints_txt": chain.code.get(CONSTRAINTS, "")[:12]}
+        facts["assay"] = chain.made_by
+    if CONSTRAINTS in chain.code:  # a record of an earlier version
+        facts["constraints_txt"] = chain.code[CONSTRAINTS][:12]
+    versions = {p.removeprefix(VERSIONS): v for p, v in sorted(chain.code.items()) if p.startswith(VERSIONS)}
+    if versions:
+        facts["installed"] = versions
     return Node("code", "Code and lock", finding.state, finding.detail, hash_json(chain.code), facts)
 
 

@@ -140,6 +140,12 @@ def head_commit(root: Path) -> str:
     return (git(root, "rev-parse", "HEAD") or b"").decode().strip()
 
 
+def uncommitted(root: Path, *paths: str) -> list[str]:
+    """Return those of these paths in which files that Git does not ignore are new or changed since the last commit."""
+    found = {path: git(root, "status", "--porcelain", "--", path) for path in paths}
+    return [path for path, told in found.items() if told]
+
+
 def has_git() -> bool:
     """Return whether Git is installed; without it Assay works, but knows of no commits."""
     return shutil.which("git") is not None

@@ -58,6 +58,7 @@ class Result:
     limits: str = ""
     n_uncalibrated: int = 0
     contradictions: str = ""
+    uncommitted: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as plain JSON values."""
@@ -66,7 +67,8 @@ class Result:
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Result:
         """Return the result that `to_json` described."""
-        return cls(**{**content, "candidates": tuple(Standing(**row) for row in content["candidates"])})
+        candidates = tuple(Standing(**row) for row in content["candidates"])
+        return cls(**{**content, "candidates": candidates, "uncommitted": tuple(content["uncommitted"])})
 
 
 def prepare(project: Project) -> None:
@@ -218,6 +220,8 @@ def deliver(project: Project, *, deploy: bool = True) -> str:
     packaged = find_packaged(folder, project.root)
     current, statement = read_deployment(project.root, project.dataset), packaged.statement
     if not deploy:
+        if current is not None and current.version == statement.version:
+            return f"packaged; its answers are those of the champion {current.tag}"
         return f"packaged, not deployed; to deploy it: assay promote {statement.tag} --why WHY"
     _publish(project, packaged)
     if current is not None and current.version == statement.version:
@@ -315,6 +319,7 @@ def summarise(project: Project, verdict: str, *, shipped: bool = True) -> Result
         limits=scorer.limits if scorer else "",
         n_uncalibrated=evaluation.n_uncalibrated,
         contradictions=contradictions(project),
+        uncommitted=tuple(versioning.uncommitted(project.root, "deployments", "scorers")),
     )
 
 
@@ -349,6 +354,8 @@ def print_result(result: Result) -> None:
     lines += [("folder", result.folder or "none"), ("report", result.report), ("lineage", result.record)]
     if result.champion:
         lines.append(("serve", f"assay serve {result.champion}"))
+    if result.uncommitted:
+        lines.append(("commit", f"git add dvc.lock {' '.join(result.uncommitted)}, so that clones have this champion"))
     for name, text in lines:
         console.paper.print(f"{name:<9}{text}", markup=False)
 
