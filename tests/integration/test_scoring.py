@@ -133,7 +133,7 @@ def test_labelled_anomalies_leave_the_calibration(finished: Checkout) -> None:
     found = read_json(finished.root / WORK / "calibrate/knn/calibration.json")
     assert (found["trim"]["removed"], found["trim"]["m_after"]) == (2, len(calibration) - 2)
     assert found["contamination"]["left"] < 0.3
-    after = read_arrays(finished.root / WORK / "calibrate/reference/level-0/knn+none.safetensors")["scores"]
+    after = read_arrays(finished.root / WORK / "calibrate/knn/reference/level-0/knn+none.safetensors")["scores"]
     assert len(after) == len(calibration) - 2
     assert before["knn+none.safetensors"] != b""
     finished.assay("stage", "select")
