@@ -10,7 +10,7 @@ run: $(VENV)/.installed            ## set everything up and run the pipeline on 
 	assay run
 
 test: $(VENV)/.installed-test      ## run the test suite
-	pytest -n 2 --dist loadfile
+	pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-long: $(VENV)/.installed-test ## run the long tests, which `make test` leaves out
 	pytest -n 2 --dist load -m long

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from tests.conftest import DATA_DVC, QUICK, Checkout, make_checkout
 
@@ -94,13 +96,17 @@ def test_another_dataset_leaves_the_first_as_it_is(both: tuple[Checkout, Checkou
     _, by_flow, _ = both
     lock = by_flow.root / "dvc.lock"
     before, first = outputs(by_flow.root), yaml.safe_load(lock.read_text())["stages"]
-    by_flow.assay("run", "--dataset", "digits")
-    assert "dataset: digits\ndatasets: [breast_cancer, digits]\n" in (by_flow.root / "params.yaml").read_text()
+    generator, labels = np.random.default_rng(0), np.arange(400) < 60
+    table = pd.DataFrame(generator.normal(size=(400, 3)) + 4 * labels[:, None], columns=list("abc"))
+    table.assign(bad=labels.astype(int)).to_csv(by_flow.root / "other.csv", index=False)
+    by_flow.assay("ingest", "other.csv", "--name", "other", "--label", "bad")
+    by_flow.assay("run", "--dataset", "other")
+    assert "dataset: other\ndatasets: [breast_cancer, other]\n" in (by_flow.root / "params.yaml").read_text()
     after, second = outputs(by_flow.root), yaml.safe_load(lock.read_text())["stages"]
     assert {name: after[name] for name in before} == before
     del first["code"]
     assert {name: second[name] for name in first} == first
-    assert {name.partition("@")[2].partition("--")[0] for name in second} == {"", "breast_cancer", "digits"}
+    assert {name.partition("@")[2].partition("--")[0] for name in second} == {"", "breast_cancer", "other"}
     assert json.loads(by_flow.call("dvc", "status", "--json").stdout) == {}
     assert "Running stage" not in by_flow.call("dvc", "repro").stdout
     told = by_flow.assay("run", "--dataset", "breast_cancer", PREFECT_API_URL="http://127.0.0.1:9/api").stderr

@@ -42,6 +42,7 @@ def extended(checkout: Checkout) -> Checkout:
     return checkout
 
 
+@pytest.mark.long
 def test_a_new_stage_runs_by_both_drivers_and_is_audited(extended: Checkout) -> None:
     own = {"PYTHONPATH": str(extended.root / "src")}
     extended.assay("restore", **own)

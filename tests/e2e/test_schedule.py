@@ -7,6 +7,7 @@ import signal
 import time
 from typing import Any
 
+import pytest
 from tests.conftest import QUICK, Checkout, prefect_url
 from tests.waiting import at_work, wait_until, wait_until_none_works
 
@@ -51,6 +52,7 @@ def test_an_interval_schedule_fires_until_a_signal_ends_it(finished: Checkout) -
     log.check()
 
 
+@pytest.mark.long
 def test_a_killed_schedule_takes_its_run_with_it(finished: Checkout) -> None:
     finished.params(LONG)
     clock = finished.start("assay", "schedule", "--interval", "5", PREFECT_API_URL=prefect_url(), **OFTEN)
