@@ -7,7 +7,6 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import NotFittedError
 
 from assay.arrays import Doubles, Flags, Integers, Labels, Singles
 from assay.errors import InputError, TrainingError
@@ -198,6 +197,8 @@ def check_labels(kind: str, y: Any, n_rows: int, *, uses_labels: bool) -> Labels
 def require_fitted(detector: object, attribute: str) -> None:
     """Raise scikit-learn's `NotFittedError` unless the detector has the fitted attribute."""
     if not hasattr(detector, attribute):
+        from sklearn.exceptions import NotFittedError
+
         raise NotFittedError(f"this {type(detector).__name__} is not fitted yet; call fit first")
 
 
