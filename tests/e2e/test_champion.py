@@ -146,13 +146,22 @@ def test_a_champion_that_is_gone_stays_on_record_and_the_run_ends_well(finished:
 def test_another_machine_brings_the_champion_back_and_compares_with_it(
     finished: Checkout, scorer: Packaged, tmp_path: Path
 ) -> None:
-    """Retraining in a clone, whose work/ never held the champion and whose remote is all that it has."""
+    """Verifying and retraining in a clone, whose work/ never held the champion and whose remote is all that it has."""
     assert finished.call("dvc", "remote", "add", "-q", "-d", "store", str(tmp_path / "store")).returncode == 0
     for command in (("add", "--all"), ("commit", "--quiet", "--message", "run")):
         assert finished.call(*GIT, *command).returncode == 0
     assert finished.call("dvc", "push", "-q").returncode == 0
     clone = Checkout(tmp_path / "clone")
     assert finished.call("git", "clone", "--quiet", str(finished.root), str(clone.root)).returncode == 0
+    assert f"scorers/ holds breast_cancer:{scorer.folder.name}" in clone.assay("restore").stdout
+    told = clone.assay("audit", "verify", "breast_cancer", code=1).stdout
+    absent = [line for line in told.splitlines() if line.startswith("not here")]
+    assert len(absent) == 6
+    assert all("`dvc pull`" in line for line in absent)
+    assert not any(line.startswith("differs") for line in told.splitlines())
+    assert told.splitlines()[-1].endswith(": nothing differs, 6 not here")
+    assert clone.call("dvc", "pull", "-q").returncode == 0
+    assert clone.assay("audit", "verify", "breast_cancer").stdout.splitlines()[-1].endswith(": intact")
     params = clone.root / "params.yaml"
     params.write_text(params.read_text().replace("eps: 0.05", "eps: 0.06"))
     told = " ".join(clone.assay("run").stdout.split())

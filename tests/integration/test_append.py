@@ -57,7 +57,7 @@ def test_a_batch_is_added_and_dropped_and_old_rows_keep_their_roles(clinic: Chec
 
     log = json.loads(clinic.assay("data", "log", "--name", "clinic", "--json").stdout)
     assert [version["change"] for version in log["versions"]] == [
-        "replaced by patients.csv",
+        "ingested from patients.csv",
         "added batch may",
         "dropped batch may",
     ]

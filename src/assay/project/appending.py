@@ -131,7 +131,7 @@ def data_versions(project: Project, name: str) -> tuple[list[Version], tuple[Arr
     events = [event for event in project.events if event["event"] == "ingested" and event["dataset"] == name]
     newest = max((number for number, event in enumerate(events) if event["data_version"] == present), default=None)
     found = [
-        Version(event["data_version"], event["time"], event.get("rows"), _change(event), number == newest)
+        Version(event["data_version"], event["time"], event.get("rows"), _change(event, number), number == newest)
         for number, event in enumerate(events)
     ]
     batches = read_card(folder).batches
@@ -141,11 +141,13 @@ def data_versions(project: Project, name: str) -> tuple[list[Version], tuple[Arr
     return found, batches
 
 
-def _change(event: dict[str, Any]) -> str:
+def _change(event: dict[str, Any], number: int) -> str:
     for verb in ("added", "dropped"):
         if verb in event:
             return f"{verb} batch {event[verb]}"
-    return f"replaced by {event['source']}" if "source" in event else "ingested"
+    if "source" not in event:
+        return "ingested"
+    return f"{'replaced by' if number else 'ingested from'} {event['source']}"
 
 
 def _folder(project: Project, name: str) -> Path:

@@ -355,7 +355,7 @@ def print_result(result: Result) -> None:
     if result.champion:
         lines.append(("serve", f"assay serve {result.champion}"))
     if result.uncommitted:
-        lines.append(("commit", f"git add dvc.lock {' '.join(result.uncommitted)}, so that clones have this champion"))
+        lines.append(("commit", "git add --all, then git commit and dvc push: clones have this champion only then"))
     for name, text in lines:
         console.paper.print(f"{name:<9}{text}", markup=False)
 
