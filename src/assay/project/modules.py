@@ -41,7 +41,7 @@ class Module:
     defaults : frozenset of str
         Texts that are defaults of fields; the name of a registered part may be among them.
     parts : dict of str to str
-        SHA-256 of each function of the module, and of each registered member.
+        SHA-256 of each registered member.
     """
 
     digest: str
@@ -132,7 +132,7 @@ def digest_in(content: bytes, part: str = "") -> str:
         Name of a function, or of a registered member.
     """
     module = _parse(content)
-    return module.parts.get(part, "") if part else module.digest
+    return (module.parts.get(part) or _functions(content).get(part, "")) if part else module.digest
 
 
 def _path(source: Path, module: str) -> Path | None:
@@ -149,18 +149,9 @@ def _read(source: Path, name: str) -> Module | None:
 @lru_cache(maxsize=1024)
 def _parse(content: bytes) -> Module:
     try:
-        tree = _Plain().visit(ast.parse(content))
+        tree, members = _read_tree(content)
     except (SyntaxError, ValueError):
         return Module(hash_bytes(content), (), {}, frozenset(), {})
-    constants = {
-        target.id: node.value.value
-        for node in tree.body
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
-        for target in node.targets
-        if isinstance(target, ast.Name)
-    }
-    members = _Members(constants)
-    tree = members.visit(tree)
     nodes = list(ast.walk(tree))
     names = [(alias.name, None) for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     froms = [
@@ -169,9 +160,32 @@ def _parse(content: bytes) -> Module:
     fields = [node for node in nodes if isinstance(node, ast.AnnAssign) and "ClassVar" not in ast.dump(node.annotation)]
     values = {node.value.value for node in fields if isinstance(node.value, ast.Constant)}
     defaults = frozenset(value for value in values if isinstance(value, str))
-    parts = {name: hash_bytes(target.encode()) for name, target in members.found.items()}
-    parts |= {node.name: _digest(node) for node in tree.body if isinstance(node, ast.FunctionDef)}
-    return Module(_digest(tree), (*names, *froms), members.found, defaults, parts)
+    parts = {name: hash_bytes(target.encode()) for name, target in members.items()}
+    return Module(_digest(tree), (*names, *froms), members, defaults, parts)
+
+
+@lru_cache(maxsize=64)
+def _functions(content: bytes) -> dict[str, str]:
+    """Return the digest of each function of a module."""
+    try:
+        tree, _ = _read_tree(content)
+    except (SyntaxError, ValueError):
+        return {}
+    return {node.name: _digest(node) for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def _read_tree(content: bytes) -> tuple[ast.Module, dict[str, str]]:
+    """Return the plain syntax tree of a module without its registered members, and these."""
+    tree = _Plain().visit(ast.parse(content))
+    constants = {
+        target.id: node.value.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    members = _Members(constants)
+    return members.visit(tree), members.found
 
 
 def _digest(tree: ast.AST) -> str:
