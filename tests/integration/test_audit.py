@@ -13,7 +13,7 @@ from tests.conftest import Checkout
 from tests.sealing import reseal
 
 from assay.audit.chain import read_chain
-from assay.audit.findings import LIMITS, Findings
+from assay.audit.findings import LIMITS, NOT_HERE, Findings
 from assay.audit.verify import verify_scorer
 from assay.eventlog import EventLog
 from assay.hashing import files_of, hash_file
@@ -195,9 +195,17 @@ def test_the_data_are_checked(finished: Checkout, name: str) -> None:
 
 def test_lost_data_are_named(finished: Checkout) -> None:
     (finished.root / "data").rename(finished.root / "lost")
-    found = wrong(verify(finished))
-    assert "now missing" in found["data/breast_cancer"]
-    assert "data/breast_cancer/features.npy is missing" in found["stage split"]
+    findings = verify(finished)
+    assert not findings.intact
+    assert wrong(findings) == {}
+    found = {finding.what: (finding.state, finding.detail) for finding in findings.items}
+    assert found["data/breast_cancer"] == (
+        NOT_HERE,
+        f"{finished.root / 'data/breast_cancer'}; `assay restore` brings it back",
+    )
+    state, detail = found["stage split"]
+    assert state == "ok"
+    assert "data/breast_cancer/card.json is not here" in detail
 
 
 def test_the_event_log_is_checked(finished: Checkout) -> None:
@@ -408,7 +416,7 @@ def test_a_run_with_other_settings_supersedes_and_spoils_nothing(moved_on: tuple
     assert [what for what, state in states.items() if state == "superseded"] == later
     assert {states[what] for what in WHAT if states[what] != "superseded"} == {"ok"}
     assert re.fullmatch(rf"{NAME}:{old}-[0-9a-f]{{12}}: intact", done.stdout.splitlines()[-1])
-    assert "DVC's cache holds the recorded ones, intact" in done.stdout
+    assert "DVC's cache holds the recorded outputs, intact" in done.stdout
     assert {finding.state for finding in verify(project, f"{NAME}:{new}").items} == {"ok"}
     kept = project.root / "scorers/breast_cancer" / old
     (statement,) = kept.glob("statements/*.json")

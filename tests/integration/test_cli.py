@@ -243,7 +243,7 @@ def test_detectors_in_json(tmp_path: Path) -> None:
 def test_restore_brings_the_bundled_data_back(checkout: Checkout) -> None:
     tracked = (checkout.root / "data.dvc").read_bytes()
     done = checkout.assay("restore")
-    assert (done.stdout, done.stderr) == ("", "")
+    assert (done.stdout, done.stderr) == ("data/ is what data.dvc names: breast_cancer, digits\n", "")
     assert sorted(p.name for p in (checkout.root / "data").iterdir()) == ["breast_cancer", "digits"]
     assert json.loads(checkout.call("dvc", "status", "--json", "data.dvc").stdout) == {}
     assert (checkout.root / "data.dvc").read_bytes() == tracked

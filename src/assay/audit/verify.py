@@ -68,7 +68,8 @@ def verify_scorer(project: Project, tag: str) -> Findings:
     ]
     order = [stage for stage in STAGES if stage in chain.statement.record_hashes]
     findings.append(run_check(f"data/{chain.name}", lambda: _data(chain)))
-    moved = set(chain.settings) | ({f"data/{chain.name}/"} if findings[-1].state == "superseded" else set())
+    elsewhere = findings[-1].state in ("superseded", NOT_HERE)
+    moved = set(chain.settings) | ({f"data/{chain.name}/"} if elsewhere else set())
     moved |= _moved_cells(chain)
     findings.append(run_check(DATA, lambda: _tracked(chain)))
     findings += [run_check(path, partial(_setting, chain, path)) for path in chain.settings]
@@ -345,8 +346,10 @@ def _files(chain: Chain, stage: str, moved: set[str]) -> CheckResult:
     ]
     if messages or not (moved_on := [path for path in moved_on if path not in chain.settings]):
         return differ(messages)
-    now = "has changed since" if (root / moved_on[0]).exists() else "is not here"
-    return "superseded", f"{folder} is intact; of its inputs, {moved_on[0]} {now}"
+    changed = [path for path in moved_on if path in hashes]
+    if not changed:
+        return "ok", f"{folder} is intact; of its inputs, {moved_on[0]} is not here"
+    return "superseded", f"{folder} is intact; of its inputs, {changed[0]} has changed since"
 
 
 def _superseded(chain: Chain, stage: str) -> CheckResult:
