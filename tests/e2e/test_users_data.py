@@ -96,6 +96,7 @@ def test_no_valid_candidate_ships_nothing(checkout: Checkout) -> None:
     assert checkout.call("dvc", "status", "-q", "evaluate@breast_cancer").returncode == 0
 
 
+@pytest.mark.long
 def test_only_anomalies_labelled_says_that_normals_are_presumed(checkout: Checkout) -> None:
     frame = table("malignant")
     frame["malignant"] = frame["malignant"].where(frame["malignant"] == 1)

@@ -111,6 +111,7 @@ def test_refusals_are_one_line_and_change_nothing(finished: Checkout) -> None:
     assert "has schema 99" in finished.assay("audit", "who-saw", "batch.csv", code=1).stderr
 
 
+@pytest.mark.long
 def test_a_bad_batch_is_quarantined_and_the_next_scorer_is_free_of_it(finished: Checkout) -> None:
     rows, old = batch(finished, 40), version(finished)
     ask(finished, rows)
