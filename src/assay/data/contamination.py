@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,8 @@ from assay.data.recipes import synthesize
 from assay.data.splitting import uniform_hashes
 from assay.errors import ConfigError, DataError, PoolTooSmallError
 
-POOL, _AUTO = "pool", "auto"
+POOL, AUTO = "pool", "auto"
+AUTO_LEVELS = (0.01, 0.05, 0.1)
 RECORD_COLUMNS = ("row_id", "label", "group", "time", "copy", "fingerprint", "source_row", "recipe", "seed")
 _MAX_TRIES = 4
 
@@ -42,11 +44,16 @@ class Level:
     n_train: int
 
 
+def rows_added(rho: float, n_train: int) -> int:
+    """Return how many rows a level adds to `n_train` rows, so that they are a share `rho` of all."""
+    return round(rho / (1 - rho) * n_train)
+
+
 def inject(
     train: RowSet,
     pool: RowSet,
     *,
-    levels: Sequence[float],
+    levels: Sequence[float] | Literal["auto"],
     source: str,
     seed: int,
     modality: Modality,
@@ -62,8 +69,9 @@ def inject(
     ----------
     train, pool : RowSet
         As `assay.data.splitting.split_rows` returns them (with the column ``fingerprint``).
-    levels : sequence of float
-        Strictly increasing shares in [0, 0.5), starting with 0, which adds nothing.
+    levels : sequence of float or "auto"
+        Strictly increasing shares in [0, 0.5), starting with 0, which adds nothing; "auto": 0 and those of
+        `AUTO_LEVELS` that add a row and for which the pool has enough anomalies.
     source : str
         "pool": labelled anomalies of the pool, without replacement, in the order of a hash of their
         content and the seed; a key of the modality's recipes: synthetic rows fitted on train; "auto":
@@ -88,15 +96,19 @@ def inject(
     DataError
         Train has no rows, or a recipe cannot be fitted on them.
     """
-    _check_levels(levels)
-    if source not in (allowed := (_AUTO, POOL, *modality.recipes)):
+    if not isinstance(levels, str):
+        _check_levels(levels)
+    if source not in (allowed := (AUTO, POOL, *modality.recipes)):
         raise ConfigError(f"source {source!r} is not allowed; use {', '.join(allowed)}")
     if len(train) == 0:
         raise DataError("train has no rows; there is nothing to inject into")
     anomalies = pool.take(pool.labels == ANOMALY)
-    if source == _AUTO:
+    if source == AUTO:
         source = POOL if len(anomalies) else modality.default_recipe
-    counts = [round(rho / (1 - rho) * len(train)) for rho in levels]
+    if isinstance(levels, str):
+        most = len(anomalies) if source == POOL else len(train)
+        levels = (0.0, *(rho for rho in AUTO_LEVELS if 0 < rows_added(rho, len(train)) <= most))
+    counts = [rows_added(rho, len(train)) for rho in levels]
     if source == POOL:
         _check_pool(len(anomalies), len(train), levels[-1], counts[-1], modality)
         rows = _from_pool(anomalies, counts[-1], seed)
@@ -216,7 +228,7 @@ def _check_pool(n_pool: int, n_train: int, rho: float, n_needed: int, modality: 
         largest = min(1000 * n_pool // (n_train + n_pool), 499) / 1000
         raise PoolTooSmallError(
             f"level {rho} of {n_train} training rows needs {n_needed} anomalies but the pool has {n_pool}; "
-            f"the largest rho possible is {largest:.3f}: lower the levels, "
+            f"the largest rho possible is {largest:.3f}: lower the levels (auto takes those that can be had), "
             f"or set the source to one of {', '.join(modality.recipes)}"
         )
 

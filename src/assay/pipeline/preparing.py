@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -96,7 +96,7 @@ def contaminate(
     card: Path,
     train: Path,
     pool: Path,
-    levels: Sequence[float],
+    levels: Sequence[float] | Literal["auto"],
     source: str,
     labelled: float,
     seed: int,
@@ -110,9 +110,10 @@ def contaminate(
     Returns
     -------
     Made of dict
-        Content of ``plan.json``: for every level its numbers of rows and of injected rows.
+        Content of ``plan.json``: for every level its numbers of rows and of injected rows, and, where levels are
+        "auto", how many rows those that are left out would take (``left_out``).
     """
-    from assay.data.contamination import choose_labelled, inject
+    from assay.data.contamination import AUTO, AUTO_LEVELS, choose_labelled, inject, rows_added
 
     dataset_card, clean = read_card(card), read_rows(train)
     anomalies = read_rows(pool)
@@ -146,6 +147,11 @@ def contaminate(
             }
         )
     content = {"source": source, "seed": seed, "n_labelled": len(labelled_anomalies), "levels": plan}
+    if levels == AUTO:
+        taken = {level.rho for level in contaminated_levels}
+        content["n_pool"] = int((injectable.labels == ANOMALY).sum())
+        wanted = {rho: rows_added(rho, len(clean)) for rho in AUTO_LEVELS if rho not in taken}
+        content["left_out"] = {f"{rho:g}": count for rho, count in wanted.items() if count}
     write_json(out / "plan.json", content)
     return Made(content)
 

@@ -16,9 +16,9 @@ from assay.parts import parse_yaml
 
 ALWAYS = ("knn", "isolation_forest", "mcd")
 Levels = Annotated[
-    tuple[float, ...],
-    Predicate(lambda levels: len({f"{rho:g}" for rho in levels}) == len(levels)),
-    Says("a list of different numbers, for instance [0, 0.05, 0.1]"),
+    Literal["auto"]
+    | Annotated[tuple[float, ...], Predicate(lambda levels: len({f"{rho:g}" for rho in levels}) == len(levels))],
+    Says("auto, or a list of different numbers, for instance [0, 0.05, 0.1]"),
 ]
 SECTIONS: dict[str, dict[str, Any]] = {
     "split": {"seed": Seed},

@@ -129,6 +129,15 @@ def contradictions(project: Project) -> str:
     return f"{sentence}; power without the {evaluation.n_contradicted} test anomalies among them: {', '.join(powers)}"
 
 
+def left_out_levels(project: Project) -> str:
+    """Return in a sentence which of the levels that are tried without being asked for were left out, or ""."""
+    plan = read_json(project.folder("contaminate") / "plan.json")
+    if not plan.get("left_out"):
+        return ""
+    needed = ", ".join(f"{level} (it takes {count} rows)" for level, count in plan["left_out"].items())
+    return f"contamination levels that were left out, as the injection pool holds {plan['n_pool']} anomalies: {needed}"
+
+
 def untrained_words(failures: Mapping[str, str]) -> str:
     """Return as text at which levels a detector could not be trained, and why; "" if there are none."""
     levels: dict[str, list[str]] = {}
@@ -190,6 +199,7 @@ def _page(
         eps=evaluation.eps,
         n_normals=evaluation.n_normals,
         n_anomalies=evaluation.n_anomalies,
+        left_out=left_out_levels(project),
         contradictions=contradictions(project),
         unseen=_unseen(project, evaluation),
         unseen_columns=("detector", "adapter", *NUMBERS),

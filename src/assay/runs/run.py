@@ -27,7 +27,7 @@ from assay.project.installed import refresh_code, refresh_lock, require_own_code
 from assay.project.layout import Project
 from assay.project.scorers import Packaged, find_packaged, scorer_folders, statements_of
 from assay.project.work import do_elsewhere, do_here
-from assay.runs.report import Standing, candidates_table, contradictions, leaderboard, write_report
+from assay.runs.report import Standing, candidates_table, contradictions, leaderboard, left_out_levels, write_report
 from assay.scorer.statement import sealed_tag
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class Result:
     guarantee: str = ""
     limits: str = ""
     n_uncalibrated: int = 0
+    left_out: str = ""
     contradictions: str = ""
     uncommitted: tuple[str, ...] = ()
 
@@ -318,6 +319,7 @@ def summarise(project: Project, verdict: str, *, shipped: bool = True) -> Result
         guarantee=scorer.guarantee if scorer else "",
         limits=scorer.limits if scorer else "",
         n_uncalibrated=evaluation.n_uncalibrated,
+        left_out=left_out_levels(project),
         contradictions=contradictions(project),
         uncommitted=tuple(versioning.uncommitted(project.root, "deployments", "scorers")),
     )
@@ -339,8 +341,8 @@ def print_result(result: Result) -> None:
             "refuses rows of such categories",
             markup=False,
         )
-    if result.contradictions:
-        console.paper.print(result.contradictions, markup=False)
+    for sentence in filter(None, (result.left_out, result.contradictions)):
+        console.paper.print(sentence, markup=False)
     for row in result.candidates:
         if row.reason:
             prefix = f"{row.state}: " if row.state else ""

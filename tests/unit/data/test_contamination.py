@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -44,7 +45,9 @@ def make(n: int, *, label: int = 0, seed: int = 0, d: int = 3) -> RowSet:
     return rows_of(rng.normal(size=(n, d)).astype(np.float32), label, f"{label}-")
 
 
-def run(train: RowSet, pool: RowSet, *, levels: tuple[float, ...] = LEVELS, source: str, seed: int = 0) -> list[Level]:
+def run(
+    train: RowSet, pool: RowSet, *, levels: tuple[float, ...] | Literal["auto"] = LEVELS, source: str, seed: int = 0
+) -> list[Level]:
     columns = tuple(f"x{i}" for i in range(train.features.shape[1]))
     return inject(train, pool, levels=levels, source=source, seed=seed, modality=TABULAR, columns=columns)
 
@@ -127,6 +130,29 @@ def test_auto_takes_the_pool_if_it_has_anomalies_and_clusters_if_not() -> None:
     assert_same(run(train, pool, source="auto")[-1].injected, run(train, pool, source="pool")[-1].injected)
     none = pool.take(np.zeros(60, dtype=bool))
     assert_same(run(train, none, source="auto")[-1].injected, run(train, pool, source="cluster")[-1].injected)
+
+
+@pytest.mark.parametrize(
+    ("n_train", "held", "levels"),
+    [
+        (400, 60, (0, 0.01, 0.05, 0.1)),
+        (400, 44, (0, 0.01, 0.05, 0.1)),
+        (400, 43, (0, 0.01, 0.05)),
+        (400, 3, (0,)),
+        (40, 60, (0, 0.05, 0.1)),
+    ],
+)
+def test_auto_takes_the_levels_that_the_pool_reaches(n_train: int, held: int, levels: tuple[float, ...]) -> None:
+    train, pool = make(n_train), make(60, label=1).take(np.arange(held))
+    taken = run(train, pool, levels="auto", source="pool")
+    assert tuple(level.rho for level in taken) == levels
+    for level, same in zip(taken, run(train, pool, levels=levels, source="pool"), strict=True):
+        assert_same(level.injected, same.injected)
+
+
+def test_auto_takes_all_levels_where_anomalies_are_made() -> None:
+    taken = run(make(400), make(60, label=1).take(np.arange(0)), levels="auto", source="auto")
+    assert [len(level.injected) for level in taken] == [0, 4, 21, 44]
 
 
 @settings(max_examples=60, deadline=None)
