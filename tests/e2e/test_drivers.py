@@ -48,11 +48,13 @@ def test_a_second_run_changes_nothing_and_needs_no_prefect(
     both: tuple[Checkout, Checkout, dict[str, object]],
 ) -> None:
     _, by_flow, first = both
-    before = outputs(by_flow.root)
+    before, report = outputs(by_flow.root), by_flow.root / str(first["report"])
+    drawn = report.stat().st_mtime_ns
     again = json.loads(by_flow.assay("run", "--json", PREFECT_API_URL="http://127.0.0.1:9/api").stdout)
     assert outputs(by_flow.root) == before
     assert again["candidates"] == first["candidates"]
     assert again["scorer"] == first["scorer"] == again["champion"]
+    assert report.stat().st_mtime_ns == drawn
 
 
 def test_the_result_says_where_everything_is(both: tuple[Checkout, Checkout, dict[str, object]]) -> None:

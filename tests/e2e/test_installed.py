@@ -26,7 +26,7 @@ from assay.audit.replay import replay_scorer
 from assay.project.layout import Project
 
 NAME = "machines"
-SETTINGS = QUICK.replace("breast_cancer", NAME).replace("[0, 0.1]", "[0]").replace("[none, cadet]", "[none]")
+SETTINGS = QUICK.replace("breast_cancer", NAME).replace("[0, 0.1]", "auto").replace("[none, cadet]", "[none]")
 
 
 class Installed(Checkout):
@@ -74,7 +74,7 @@ def project(venv: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """A project after its first run."""
     folder = tmp_path_factory.mktemp("own")
     generator = np.random.default_rng(0)
-    labels = np.arange(600) < 40
+    labels = np.arange(600) < 16
     frame = pd.DataFrame(generator.normal(size=(600, 5)) + 4 * labels[:, None], columns=list("abcde"))
     frame.assign(broken=labels.astype(int)).to_csv(folder / "some.csv", index=False)
     Installed(folder, venv).assay("init", "project")
@@ -83,6 +83,8 @@ def project(venv: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
     project.params(SETTINGS)
     result = json.loads(project.assay("run", "--json").stdout)
     assert result["scorer"] == result["champion"]
+    assert re.search(r"the injection pool holds \d+ anomalies: .*0.1 \(it takes \d+ rows\)$", result["left_out"])
+    assert result["uncommitted"] == ["deployments", "scorers"]
     return project
 
 

@@ -86,6 +86,12 @@ def test_contradicting_labels_are_judged_and_neither_injected_nor_learned_from(t
     usable = len(roles["pool"]) - len(contested)
     with pytest.raises(PoolTooSmallError, match=f"the pool has {usable}"):
         pipeline.contaminate(tmp_path / "more", **folders, **{**options, "labelled": 0, "levels": [0.0, 0.2]})
+    options |= {"labelled": 0, "levels": "auto"}
+    plan = pipeline.contaminate(tmp_path / "auto", **folders, **options).result
+    assert plan["n_pool"] == usable
+    assert {f"{level['rho']:g}" for level in plan["levels"]} | {*plan["left_out"]} == {"0", "0.01", "0.05", "0.1"}
+    assert "0.1" in plan["left_out"]
+    assert min(plan["left_out"].values()) > usable
     evaluation = read_evaluation(tmp_path / "evaluate")
     anomalies = roles["test"].take(roles["test"].labels == 1)
     assert evaluation.n_contradicted == int(anomalies.rows["contradicted"].sum()) > 0
