@@ -117,7 +117,6 @@ def test_one_more_detector_costs_one_detector(project: Checkout) -> None:
     assert is_clean(project)
 
 
-@pytest.mark.long
 def test_a_detector_that_is_taken_out_comes_back_without_work(project: Checkout) -> None:
     with_it = (project.root / "params.yaml").read_text()
     edit(project.root / "params.yaml", "  near: {detector: knn, n_neighbors: 1}\n", "")
