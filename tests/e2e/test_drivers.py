@@ -55,6 +55,10 @@ def test_a_second_run_changes_nothing_and_needs_no_prefect(
     assert again["candidates"] == first["candidates"]
     assert again["scorer"] == first["scorer"] == again["champion"]
     assert report.stat().st_mtime_ns == drawn
+    page = report.read_bytes()
+    report.write_bytes(b"\xff" + page[:100])
+    by_flow.assay("run")
+    assert report.read_bytes() == page
 
 
 def test_the_result_says_where_everything_is(both: tuple[Checkout, Checkout, dict[str, object]]) -> None:

@@ -142,8 +142,8 @@ def head_commit(root: Path) -> str:
 
 def uncommitted(root: Path, *paths: str) -> list[str]:
     """Return those of these paths in which files that Git does not ignore are new or changed since the last commit."""
-    found = {path: git(root, "status", "--porcelain", "--", path) for path in paths}
-    return [path for path, told in found.items() if told]
+    changes = {path: git(root, "status", "--porcelain", "--", path) for path in paths}
+    return [path for path, listed in changes.items() if listed]
 
 
 def has_git() -> bool:

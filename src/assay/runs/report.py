@@ -168,7 +168,7 @@ def write_report(project: Project, scorer: Scorer | None = None) -> Path:
     drawn_by = [Path(__file__), Path(__file__).parents[1] / "evaluation" / "pictures.py"]
     sources = [*drawn_by, project.folder("evaluate") / RECORD]
     mark = f"<!-- {hash_json([text, *map(hash_file, sources)])} -->\n"
-    if path.is_file() and path.read_text(encoding="utf-8").endswith(mark):
+    if path.is_file() and path.read_bytes().endswith(mark.encode()):
         return path
     measured = [row for row in rows if row.auroc is not None]
     shown = next((row for row in measured if row.chosen), measured[0])
