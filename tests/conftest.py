@@ -43,7 +43,7 @@ eps: 0.05
 split: {seed: 0}
 contaminate: {levels: [0, 0.1], source: auto, labelled: 0, seed: 1}
 train: {seed: 0, device: cpu}
-calibrate: {within: all, ties: counted, seed: 2}
+calibrate: {within: all, ties: counted, promise: average, seed: 2}
 detectors:
   knn: {}
   isolation_forest: {n_estimators: 25}

@@ -6,9 +6,13 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
+from assay.arrays import Doubles
 from assay.parts import canonical_json
 
 RECORD = "record.json"
@@ -132,3 +136,27 @@ def dvc_md5(files: Mapping[str, Path]) -> str:
 def lineage_root(records: dict[str, str]) -> str:
     """Return the hash of the record hashes (stage name -> SHA-256 of record.json) behind a scorer."""
     return hash_json(records)
+
+
+def uniform_hashes(keys: Iterable[str], salt: str) -> Doubles:
+    """Return a number in [0, 1) for each key: the first 53 bits of a BLAKE2b hash of salt and key.
+
+    Equal keys get equal numbers on every machine; another salt gives independent numbers.
+
+    Parameters
+    ----------
+    keys : iterable of str, n of them
+    salt : str
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+    """
+    start = blake2b(salt.encode() + b"\x1f", digest_size=8)
+    digests = []
+    for key in keys:
+        digest = start.copy()
+        digest.update(key.encode())
+        digests.append(digest.digest())
+    bits = np.frombuffer(b"".join(digests), dtype="<u8") >> np.uint64(11)
+    return bits.astype(np.float64) / 2.0**53

@@ -38,7 +38,7 @@ PARAMS: dict[str, Any] = {
     "split": {"seed": 0},
     "contaminate": {"levels": [0], "source": "auto", "labelled": 0, "seed": 1},
     "train": {"seed": 0, "device": "cpu"},
-    "calibrate": {"within": "all", "ties": "counted", "seed": 2},
+    "calibrate": {"within": "all", "ties": "counted", "promise": "average", "seed": 2},
     "detectors": {"isolation_forest": {"n_estimators": 20}, "knn": {}, "mcd": {}},
     "adapters": ["none"],
     "select": {"seed": 0},
@@ -92,7 +92,7 @@ def packed(project: Project) -> Scorer:
 
 
 def within(mode: str) -> dict[str, Any]:
-    return {"calibrate": {"within": mode, "ties": "counted", "seed": 2}}
+    return {"calibrate": {"within": mode, "ties": "counted", "promise": "average", "seed": 2}}
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +242,7 @@ def test_labelled_anomalies_leave_the_reference(copied: Project) -> None:
 
 
 def test_ties_may_be_broken_by_the_rows_content(copied: Project) -> None:
-    randomised = {"calibrate": {"within": "all", "ties": "randomised", "seed": 2}}
+    randomised = {"calibrate": {"within": "all", "ties": "randomised", "promise": "average", "seed": 2}}
     project = settings(copied, **randomised)
     run(project)
     scorer = packed(project)

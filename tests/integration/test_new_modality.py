@@ -35,7 +35,7 @@ PARAMS: dict[str, Any] = {
     "split": {"seed": 0},
     "contaminate": {"levels": [0, 0.1], "source": "auto", "labelled": 0, "seed": 1},
     "train": {"seed": 0, "device": "cpu"},
-    "calibrate": {"within": "all", "ties": "counted", "seed": 2},
+    "calibrate": {"within": "all", "ties": "counted", "promise": "average", "seed": 2},
     "detectors": {"knn": {}, "isolation_forest": {"n_estimators": 20}, "mcd": {}, "cross": {"folds": 3}},
     "adapters": ["none", "auto"],
     "select": {"seed": 0},

@@ -149,7 +149,9 @@ def test_whatever_rows_are_compared_with(trained: Path, tmp_path: Path, compared
         project = Project(Path(shutil.copytree(trained, tmp_path / "project")))
         within = {"stratum": "hardness", "category": "category"}.get(compared, "all")
         ties = "randomised" if compared == "randomised" else "counted"
-        project = settings(project, **TRAINED, calibrate={"within": within, "ties": ties, "seed": 2})
+        project = settings(
+            project, **TRAINED, calibrate={"within": within, "ties": ties, "promise": "average", "seed": 2}
+        )
     if compared == "targets":
         write_target(target_path(project.root, PLANT), plant(400, 7).features, COLUMNS, seed=0)
     run(project)
@@ -181,7 +183,7 @@ def test_a_detector_of_folds_is_asked_too(trained: Path) -> None:
 
 
 def test_a_row_without_calibration_rows_of_its_category_is_no_suspect(tmp_path: Path) -> None:
-    by_category = {"calibrate": {"within": "category", "ties": "counted", "seed": 2}}
+    by_category = {"calibrate": {"within": "category", "ties": "counted", "promise": "average", "seed": 2}}
     project = make_project(tmp_path / "project", with_rare_machines(1500), **by_category)
     run(project, "calibrate")
     rows = find_suspects(project, "knn").rows

@@ -134,6 +134,7 @@ def _calibrate(chain: Chain) -> Facts:
         **{name: value for name, value in reference_of(chain).items() if name != "threshold"},
         "compared": chain.head["parts"]["calibrator"]["kind"],
         "ties": calibration.get("ties"),
+        "promise": calibration.get("promise"),
         "labelled_anomalies_left_out": calibration.get("trim", {}).get("removed") or None,
         "target_rows": calibration.get("n_target") or None,
     }

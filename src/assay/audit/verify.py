@@ -139,7 +139,7 @@ def _parts(chain: Chain) -> CheckResult:
     if not statement.is_embedded:
         messages += [
             f"{name} in {folder / HEAD} is not that of the recorded calibrate/calibration.json"
-            for name in ("within", "ties")
+            for name in ("within", "ties", "promise")
             if head.get(name) != calibration.get(name)
         ]
     for part, source in sources.items():

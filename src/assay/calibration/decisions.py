@@ -16,6 +16,7 @@ from assay.calibration.batches import benjamini_hochberg, discovery_limits
 from assay.calibration.calibrators.registry import Calibrator
 from assay.calibration.hardness import Strata
 from assay.errors import InputError
+from assay.hashing import uniform_hashes
 from assay.parameters import check_share
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from assay.data.null_models import NullModel
     from assay.detectors.base import Detector
 
-RANDOMISED = "randomised"
+BY_ID = "by_id"
+BY_CONTENT = "randomised"
 BATCHED = ("conformal", "mondrian")
 
 
@@ -42,6 +44,8 @@ class Scored:
         The raw rows, in the precision of the scaler.
     scaled : ndarray of float32, shape (n, d)
     categories : ndarray of str, shape (n,), or None
+    row_ids : ndarray of str, shape (n,), or None
+        Names of the rows, from which ties are broken.
     fold_scores : callable or None
         Returns the scores by each of K folds, shape (K, n), if the detector has folds.
     """
@@ -51,6 +55,7 @@ class Scored:
     features: Floats
     scaled: Floats
     categories: Texts | None = None
+    row_ids: Texts | None = None
     fold_scores: Callable[[], Floats] | None = None
 
 
@@ -61,9 +66,11 @@ def score_with_adapter(
     features: Floats,
     scaled: Floats,
     categories: Texts | None = None,
+    row_ids: Texts | None = None,
 ) -> Scored:
     """Score rows of shape (n, d) by a fitted detector and adapter."""
-    return adapt_rows(detector, adapter, observe(detector, null_model, scaled), features, scaled, categories)
+    outputs = observe(detector, null_model, scaled)
+    return adapt_rows(detector, adapter, outputs, features, scaled, categories, row_ids)
 
 
 def adapt_rows(
@@ -73,13 +80,14 @@ def adapt_rows(
     features: Floats,
     scaled: Floats,
     categories: Texts | None = None,
+    row_ids: Texts | None = None,
 ) -> Scored:
     """Adapt the outputs of a detector for rows of shape (n, d)."""
     from assay.detectors.base import CrossFitted
 
     fold_scores = (lambda: detector.fold_scores(scaled)) if isinstance(detector, CrossFitted) else None
     scores = np.asarray(adapter.transform(outputs), dtype=np.float32)
-    return Scored(scores, outputs, features, scaled, categories, fold_scores)
+    return Scored(scores, outputs, features, scaled, categories, row_ids, fold_scores)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +101,19 @@ class Reference:
         Hardness strata, with edges from the adapt rows.
     ratio : DensityRatio or None
         Weights of rows, if calibration is weighted towards target rows.
-    ties : {"counted", "randomised"}
-        How calibration scores equal to a row's score are treated.
+    ties : {"counted", "by_id", "randomised"}
+        How calibration scores equal to a row's score are treated. "counted": as higher. "by_id": the row is ranked
+        among them by a hash of its id and the salt, uniform over ids, whatever the rows hold; without ids, equal scores
+        are counted. "randomised", in scorers of before: by a hash of the row's content, so that all copies of a content
+        have one number for ever, and either all of them are flagged or none.
+    salt : str
     """
 
     calibrator: Calibrator
     strata: Strata
     ratio: DensityRatio | None = None
     ties: str = "counted"
+    salt: str = ""
 
     def p_values(self, scored: Scored) -> Doubles:
         """Return the p-values of scored rows, shape (n,).
@@ -114,8 +127,14 @@ class Reference:
         if self.calibrator.kind == "cross":
             assert scored.fold_scores is not None
             scores = scored.fold_scores()
-        breaks = tie_breaks(scored.features) if self.ties == RANDOMISED else None
-        return self.calibrator.p_values(scores, self.side_information(scored), tie_breaks=breaks)
+        return self.calibrator.p_values(scores, self.side_information(scored), tie_breaks=self._tie_breaks(scored))
+
+    def _tie_breaks(self, scored: Scored) -> Doubles | None:
+        if self.ties == BY_CONTENT:
+            return content_hashes(scored.features)
+        if self.ties == BY_ID and scored.row_ids is not None:
+            return uniform_hashes(scored.row_ids, f"ties:{self.salt}")
+        return None
 
     def side_information(self, scored: Scored) -> NDArray[Any] | None:
         """Return the side information of the calibrator for scored rows, shape (n,), or None if it needs none."""
@@ -186,7 +205,7 @@ class Rule:
         return calibrator.limits(self.eps)
 
 
-def tie_breaks(features: Floats) -> Doubles:
+def content_hashes(features: Floats) -> Doubles:
     """Return a number in [0, 1) for each row of shape (n, d): a hash of its values alone, in their precision."""
     # Adding 0 turns -0 into 0, so that equal rows have equal hashes.
     rows = np.ascontiguousarray(

@@ -18,8 +18,17 @@ from assay.cli.common import as_json, find_project
 )
 @click.option("--eps", type=float, help="Flag rows with p <= EPS; default: the scorer's own eps.")
 @click.option("--fdr", type=float, help="Instead: of the flagged rows at most this share is normal, on average.")
+@click.option("--id", "id_column", metavar="COLUMN", help="Ids of rows, which decide ties where they are randomised.")
 @as_json
-def score_command(file: Path, tag: str | None, out: Path, eps: float | None, fdr: float | None, as_json: bool) -> None:
+def score_command(
+    file: Path,
+    tag: str | None,
+    out: Path,
+    eps: float | None,
+    fdr: float | None,
+    id_column: str | None,
+    as_json: bool,
+) -> None:
     """Score the rows of FILE; without TAG, by the champion of the dataset in params.yaml."""
     if eps is not None and fdr is not None:
         raise click.UsageError("give --eps or --fdr, not both")
@@ -28,13 +37,14 @@ def score_command(file: Path, tag: str | None, out: Path, eps: float | None, fdr
     if out.resolve() == file.resolve():
         raise click.UsageError(f"--out {out} is the file itself; give another one for the result")
     project = find_project()
+    from assay.calibration.calibrators.promise import band_sentence
     from assay.project.scorers import find_packaged
     from assay.scorer.batch import DELTA, score_file
     from assay.scorer.scorer import load_scorer
 
     packaged = find_packaged(tag or project.dataset, project.root)
     scorer = load_scorer(packaged.folder, packaged.statement.id)
-    batch = score_file(scorer, file, eps=eps, fdr=fdr)
+    batch = score_file(scorer, file, eps=eps, fdr=fdr, id_column=id_column)
     rule = batch.rule
     batch.write(out)
     if as_json:
@@ -45,11 +55,15 @@ def score_command(file: Path, tag: str | None, out: Path, eps: float | None, fdr
             "flagged": batch.n_flagged,
             "out": str(out),
         }
-        decision = {"eps": rule.eps, "fdr": rule.fdr, "false_alarms_at_most": batch.false_alarms, "note": batch.note}
+        bands = None if rule.eps is None else scorer.fpr_bands(rule.eps)
+        decision: dict[str, object] = {"eps": rule.eps, "fdr": rule.fdr, "fpr_bands": bands}
+        decision |= {"false_alarms_at_most": batch.false_alarms, "note": batch.note}
         click.echo(json.dumps(summary | decision, indent=2))
         return
     by = f"p <= {rule.eps:g}" if rule.fdr is None else f"a false discovery rate of {rule.fdr:g}"
     click.echo(f"{out}: {batch.n_flagged} of {len(batch.rows)} rows flagged at {by} by {scorer.tag}")
+    if rule.eps is not None:
+        click.echo(band_sentence(scorer.fpr_bands(rule.eps), rule.eps))
     if batch.n_flagged and batch.false_alarms == batch.n_flagged:
         click.echo(
             f"how many of them are false alarms cannot be bounded: {scorer.calibrator.n_rows} calibration rows are too "

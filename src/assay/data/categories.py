@@ -30,7 +30,7 @@ def _category_text(value: object, row: int) -> str:
     if value is None or (not isinstance(value, str) and str(value) in _MISSING):
         return ""
     if not isinstance(value, str | float | int | np.number | np.bool_):
-        raise InputError(f"row {row}: the category is of type {type(value).__name__}; give text or a number")
+        raise InputError(f"row {row}: the category or id is of type {type(value).__name__}; give text or a number")
     is_whole = isinstance(value, float | np.floating) and float(value).is_integer()
     text = f"{value:.0f}" if is_whole else str(value).strip()
     whole = _WHOLE.fullmatch(text)

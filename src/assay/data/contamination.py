@@ -16,8 +16,8 @@ from assay.arrays import Doubles
 from assay.data.dataset import ANOMALY, MADE, SCHEME, RowSet, fingerprints
 from assay.data.modalities.base import Modality
 from assay.data.recipes import synthesize
-from assay.data.splitting import uniform_hashes
 from assay.errors import ConfigError, DataError, PoolTooSmallError
+from assay.hashing import uniform_hashes
 
 POOL, AUTO = "pool", "auto"
 AUTO_LEVELS = (0.01, 0.05, 0.1)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from hashlib import blake2b
-
 import numpy as np
 import pandas as pd
 
@@ -12,6 +9,7 @@ from assay.arrays import Doubles, Flags, Integers
 from assay.data.dataset import ANOMALY, NORMAL, SCHEME, RowSet, fingerprints, number_copies, row_keys
 from assay.data.quarantine import is_listed
 from assay.errors import DataError
+from assay.hashing import uniform_hashes
 
 ROLES = ("train", "pool", "adapt", "calibration", "selection", "gate", "test")
 JUDGED = ("selection", "gate", "test")
@@ -26,30 +24,6 @@ _ANOMALY_ROLES = np.array([_POOL, _SELECTION, _GATE, _TEST])
 # Anomalies between .50 and .65, where normals adapt or calibrate: so many to each that the shares are those above.
 _APART_CUTS = np.array([5 / 15, 9 / 15])
 _APART_ROLES = np.array([_SELECTION, _GATE, _TEST])
-
-
-def uniform_hashes(keys: Iterable[str], salt: str) -> Doubles:
-    """Return a number in [0, 1) for each key: the first 53 bits of a BLAKE2b hash of salt and key.
-
-    Equal keys get equal numbers on every machine; another salt gives independent numbers.
-
-    Parameters
-    ----------
-    keys : iterable of str, n of them
-    salt : str
-
-    Returns
-    -------
-    ndarray of float64, shape (n,)
-    """
-    start = blake2b(salt.encode() + b"\x1f", digest_size=8)
-    digests = []
-    for key in keys:
-        digest = start.copy()
-        digest.update(key.encode())
-        digests.append(digest.digest())
-    bits = np.frombuffer(b"".join(digests), dtype="<u8") >> np.uint64(11)
-    return bits.astype(np.float64) / 2.0**53
 
 
 def split_rows(

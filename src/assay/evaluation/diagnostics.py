@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from assay.arrays import Floats, Integers
-from assay.calibration.calibrators.conformal import check_eps
+from assay.calibration.calibrators.ranks import check_eps
 from assay.evaluation.rates import (
     EPS_GRID,
     BandedRates,

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.arrays import Flags, Floats, Integers
-from assay.calibration.calibrators.conformal import largest_rank
+from assay.calibration.calibrators.ranks import largest_rank
 from assay.errors import DataError
 
 

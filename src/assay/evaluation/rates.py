@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.arrays import Doubles, Flags, Floats, Integers
-from assay.calibration.calibrators.conformal import check_eps, largest_rank
+from assay.calibration.calibrators.promise import AVERAGE, Promise
+from assay.calibration.calibrators.ranks import check_eps
 from assay.errors import DataError
 
 FloatTuple = tuple[float, ...]
@@ -38,15 +39,22 @@ class References:
         Number of calibration scores in each reference: one for split conformal, one per key for Mondrian.
     of_row : ndarray of int, shape (n,)
         Reference of each p-value, as an index of `sizes`.
+    promise : Promise
+        How ranks among calibration scores became p-values.
     """
 
     sizes: tuple[int, ...]
     of_row: Integers
+    promise: Promise = AVERAGE
 
     @classmethod
-    def shared(cls, m: int, n: int) -> Self:
+    def shared(cls, m: int, n: int, promise: Promise = AVERAGE) -> Self:
         """Return the one reference of m scores behind n p-values."""
-        return cls((m,), np.zeros(n, dtype=np.int64))
+        return cls((m,), np.zeros(n, dtype=np.int64), promise)
+
+    def rank(self, m: int, level: float) -> int:
+        """Return how many of the m + 1 possible p-values of a reference of m scores are at most a level from 0 to 1."""
+        return int(level) * (m + 1) if level in (0, 1) else self.promise.largest_rank(m, level)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +144,7 @@ def uniformity(p_values: Floats, references: References, *, seed: int) -> Unifor
     drawn, expected = np.zeros((_DRAWS, levels.size)), np.zeros(levels.size)
     for reference, m in enumerate(references.sizes):
         n = int((references.of_row == reference).sum())
-        ranks = [_rank(m, level) for level in levels.tolist()]
+        ranks = [references.rank(m, level) for level in levels.tolist()]
         # Normalised gamma variables are Dirichlet distributed.
         widths = rng.standard_gamma(np.diff([0, *ranks, m + 1]), size=(_DRAWS, levels.size + 1))
         counts = rng.multinomial(n, widths / widths.sum(axis=1, keepdims=True))
@@ -198,16 +206,9 @@ def _rate(
     counts = np.bincount(references.of_row[among], minlength=len(references.sizes))
     used = np.flatnonzero(counts).tolist()
     sizes = [references.sizes[i] for i in used]
-    ranks = [_rank(m, high) - _rank(m, low) for m in sizes]
+    ranks = [references.rank(m, high) - references.rank(m, low) for m in sizes]
     expected = sum(counts[i] * rank / (m + 1) for i, rank, m in zip(used, ranks, sizes, strict=True)) / n
     return n, rate, float(expected), *rate_band(counts[used].tolist(), ranks, sizes)
-
-
-def _rank(m: int, level: float) -> int:
-    """Return how many of the m + 1 possible values of p are at most a level from 0 to 1."""
-    if level in (0, 1):
-        return int(level) * (m + 1)
-    return largest_rank(m, level)
 
 
 def _tail(values: Doubles) -> float:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from assay.arrays import Flags, Floats, Integers, Texts
-from assay.calibration.calibrators.conformal import ConformalCalibrator, row_count, rows_needed
+from assay.calibration.calibrators.conformal import ConformalCalibrator
+from assay.calibration.calibrators.ranks import row_count, rows_needed
 from assay.errors import DataError
 
 

@@ -23,6 +23,7 @@ from assay.pipeline.rows import FAILURES, HELD_OUT_PART, levels_of, presumed_nor
 if TYPE_CHECKING:
     from assay.calibration.adapters.outputs import Outputs
     from assay.calibration.adapters.registry import ScoreAdapter
+    from assay.calibration.calibrators.promise import Promise
     from assay.calibration.calibrators.registry import Calibrator
     from assay.calibration.calibrators.weighted import DensityRatio
     from assay.calibration.decisions import Scored
@@ -52,6 +53,7 @@ def calibrate(
     checkpoints: Path,
     within: str,
     ties: str,
+    promise: object,
     seed: int,
     progress: StageProgress = silent,
 ) -> Made[dict[str, Any]]:
@@ -83,6 +85,8 @@ def calibrate(
         Calibration rows that a row is compared with.
     ties : {"counted", "randomised"}
         How calibration scores equal to a row's score are treated.
+    promise : "average" or mapping
+        What p <= eps promises (`assay.calibration.calibrators.promise.Promise.parse`).
     seed : int
         Seed of all random choices of this stage.
 
@@ -91,18 +95,22 @@ def calibrate(
     Made of dict
         Content of ``calibration.json``.
     """
+    from assay.calibration.calibrators.promise import Promise
     from assay.calibration.contaminated.label_trim import trim_report
+    from assay.calibration.decisions import BY_ID
     from assay.data.target import read_target
 
     dataset_card = read_card(card)
     adapt_rows = presumed_normals(read_rows(adapt))
     reference, trim_results = trim_report(presumed_normals(read_rows(calibration)), labels, seed=seed)
     target_rows = read_target(target, dataset_card.columns)
-    method = _method(within, ties, read_json(split)["unit"], reference, len(target_rows))
+    unit, promised = read_json(split)["unit"], Promise.parse(promise)
+    method = _method(within, ties, unit, reference, len(target_rows))
+    _require_law(promised, method, ties, unit)
     failures = read_json(trained / FAILURES)
 
     def calibrate_level(level: str, into: Path) -> dict[str, Any]:
-        stage = _Level(dataset_card, trained / level, adapt_rows, reference, target_rows, method, seed)
+        stage = _Level(dataset_card, trained / level, adapt_rows, reference, target_rows, method, promised, seed)
         write_part(into / "adapters" / level, "strata", stage.strata.to_part())
         if stage.ratio is not None:
             write_part(into / "reference" / level, "ratio", stage.ratio.to_part())
@@ -118,7 +126,8 @@ def calibrate(
         finish_level(level, out, checkpoints, partial(calibrate_level, level))
     if method == "category":
         trim_results["categories"] = sorted(set(reference.rows["category"]))
-    settings = {"within": within, "ties": ties, "method": method, "n_target": len(target_rows), **trim_results}
+    kept = {"within": within, "ties": BY_ID if ties == "randomised" else ties, "promise": promised.setting()}
+    settings = {**kept, "method": method, "n_target": len(target_rows), **trim_results}
     write_json(out / "calibration.json", settings)
     return Made(settings)
 
@@ -143,17 +152,35 @@ def _method(within: str, ties: str, unit: str, reference: RowSet, n_target: int)
     """
     if within == "category" and "category" not in reference.rows:
         raise ConfigError(NO_CATEGORIES)
-    if within != "all" and (unit == "group" or n_target):
-        reason = "roles were given by group" if unit == "group" else "there are target rows (`assay reweight --clear`)"
+    grouped = unit.startswith("group")
+    if within != "all" and (grouped or n_target):
+        reason = "rows form groups" if grouped else "there are target rows (`assay reweight --clear`)"
         raise ConfigError(f"calibrate.within is {within!r}, which is not possible when {reason}; use 'all'")
-    if unit == "group" and n_target:
+    if grouped and n_target:
         raise ConfigError(
-            "there are target rows, and roles were given by group: weights are for rows that are independent of each "
+            "there are target rows, and rows form groups: weights are for rows that are independent of each "
             "other; drop them with `assay reweight --clear`"
         )
-    if unit == "group" and ties == "randomised":
+    if grouped and ties == "randomised":
         raise ConfigError("calibrate.ties is 'randomised', which has no meaning for groups of rows; use 'counted'")
-    return "weighted" if n_target else "grouped" if unit == "group" else METHODS[within]
+    return "weighted" if n_target else "grouped" if grouped else METHODS[within]
+
+
+def _require_law(promise: Promise, method: str, ties: str, unit: str) -> None:
+    """Raise `ConfigError` where a confidence is asked for, and the law of this scorer's rate is not known."""
+    if promise.is_average:
+        return
+    reasons = {
+        "rows form groups": method == "grouped",
+        "there are target rows (`assay reweight --clear`)": method == "weighted",
+        "roles were assigned by time": "time" in unit,
+        "calibrate.ties is 'randomised' (use 'counted')": ties == "randomised",
+    }
+    if reason := next((reason for reason, holds in reasons.items() if holds), None):
+        raise ConfigError(
+            f"calibrate.promise has a confidence, which is not possible where {reason}: the law of the false-positive "
+            "rate of one scorer is not known there; use `promise: average`"
+        )
 
 
 class _Level:
@@ -167,12 +194,14 @@ class _Level:
         reference: RowSet,
         target: Doubles,
         method: str,
+        promise: Promise,
         seed: int,
     ) -> None:
         from assay.calibration.hardness import Strata
         from assay.data.modalities.registry import load_null_model, load_scaler
 
         self.card, self.trained, self.method, self.seed = card, trained, method, seed
+        self.promise = promise
         self.adapt_rows, self.reference = adapt, reference
         self.scaler: Scaler = load_scaler(read_part(trained, "scaler"))
         self.null_model: NullModel = load_null_model(read_part(trained, "null_model"))
@@ -251,7 +280,8 @@ class _Level:
         from assay.detectors.base import CrossFitted
 
         scored = adapt_rows(self.detector, adapter, self.of_reference, self.reference.features, self.scaled_reference)
-        if self.method == "split" and isinstance(self.detector, CrossFitted) and isinstance(adapter, Identity):
+        is_crossed = isinstance(self.detector, CrossFitted) and isinstance(adapter, Identity)
+        if self.method == "split" and is_crossed and self.promise.is_average:
             return self._cross(self.detector, scored)
         if self.method == "stratum":
             hardness = np.asarray(self.of_reference.hardness, dtype=np.float64)
@@ -261,15 +291,15 @@ class _Level:
                     f"calibrate.within is 'hardness', and of {self.strata.n_strata} strata one has none of the "
                     f"{len(strata)} calibration rows; use 'all', or bring in more rows"
                 )
-            return MondrianCalibrator("stratum").fit(scored.scores, strata)
+            return MondrianCalibrator("stratum", self.promise).fit(scored.scores, strata)
         if self.method == "category":
             categories = self.reference.rows["category"].to_numpy(dtype=object)
-            return MondrianCalibrator("category").fit(scored.scores, categories)
+            return MondrianCalibrator("category", self.promise).fit(scored.scores, categories)
         if self.method == "grouped":
             return GroupedCalibrator().fit(scored.scores, _groups(self.reference))
         if self.ratio is not None:
             return WeightedCalibrator().fit(scored.scores, self.ratio.weights(self.scaled_reference))
-        return ConformalCalibrator().fit(scored.scores)
+        return ConformalCalibrator(self.promise).fit(scored.scores)
 
     def _cross(self, detector: Any, scored: Scored) -> Calibrator:
         """Fit a cross-calibrator on the held-out training rows and, in their folds, the calibration rows.

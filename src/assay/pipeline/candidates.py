@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assay.arrays import Texts
-from assay.data.dataset import RowSet
+from assay.data.dataset import RowSet, row_keys
 from assay.names import Choice
 from assay.parts import read_json, read_part
 from assay.pipeline.rows import FAILURES, levels_of
@@ -97,7 +97,7 @@ class LevelScores:
         for choice in adapters:
             adapter = load_adapter(read_part(self.adapters, candidate_name(detector, choice.label)))
             normals, anomalies = (
-                adapt_rows(fitted, adapter, outputs, raw.features, rows, categories_of(raw))
+                adapt_rows(fitted, adapter, outputs, raw.features, rows, categories_of(raw), row_keys(raw.rows))
                 for outputs, raw, rows in zip(observed, self.raw, self.rows, strict=True)
             )
             yield choice, normals, anomalies

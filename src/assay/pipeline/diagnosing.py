@@ -63,11 +63,10 @@ def _references(reference: Reference, normals: Scored) -> References | None:
     calibrator = reference.calibrator
     if isinstance(calibrator, MondrianCalibrator):
         keys, sizes = list(calibrator.keys_), tuple(scores.size for scores in calibrator.references_)
-        return References(
-            sizes, np.array([keys.index(key) for key in np.asarray(reference.side_information(normals)).tolist()])
-        )
+        of_row = np.array([keys.index(key) for key in np.asarray(reference.side_information(normals)).tolist()])
+        return References(sizes, of_row, calibrator.promise)
     if isinstance(calibrator, ConformalCalibrator):
-        return References.shared(calibrator.n_rows, len(normals.scores))
+        return References.shared(calibrator.n_rows, len(normals.scores), calibrator.promise)
     return None
 
 

@@ -18,6 +18,7 @@ from assay.pipeline.rows import LABELLED, levels_of
 from assay.pipeline.selecting import read_selection
 
 if TYPE_CHECKING:
+    from assay.calibration.calibrators.registry import Calibrator
     from assay.evaluation.selection import CandidateResult, Selection
 
 
@@ -112,9 +113,25 @@ def _head(card: Card, parts: dict[str, Part], calibration: dict[str, Any], unit:
         "unit": unit,
         "within": calibration["within"],
         "ties": calibration["ties"],
-        "guarantee": calibrator.guarantee,
+        "promise": calibration["promise"],
+        "guarantee": _guarantee(calibrator, unit),
         "limits": calibrator.limits(eps),
     }
+
+
+def _guarantee(calibrator: Calibrator, unit: str) -> str:
+    """Return what p-values promise where roles were assigned by a unit."""
+    if unit == "group and time":
+        return (
+            "No false-positive rate is promised; eps is a target. Roles were assigned by time, so that rows of one "
+            "group are in several roles, and rows of a new group are not exchangeable with the calibration rows."
+        )
+    if unit == "time":
+        return (
+            f"{calibrator.guarantee} Roles were assigned by time: rows of later times are exchangeable with the "
+            "calibration rows only as long as nothing drifts, and no rate is promised where something does."
+        )
+    return calibrator.guarantee
 
 
 def _winner(selection: Selection) -> CandidateResult:

@@ -79,8 +79,8 @@ def split(out: Path, *, data: Path, quarantine: Path, seed: int, source: str) ->
                 scheme=card.scheme,
             )
             write_rows(out / role / "probes", probes)
-    unit = "time" if (dataset.data.rows["time"] != "").any() else "row"
-    unit = "group" if (dataset.data.rows["group"] != "").any() else unit
+    units = [name for name in ("group", "time") if (dataset.data.rows[name] != "").any()]
+    unit = " and ".join(units) or "row"
     counts = {
         role: {"rows": len(rows), "anomalies": int((rows.labels == ANOMALY).sum())} for role, rows in parts.items()
     }

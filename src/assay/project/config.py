@@ -15,10 +15,25 @@ from assay.parameters import Count, Device, Says, Seed, check_share, check_value
 from assay.parts import parse_yaml
 
 ALWAYS = ("knn", "isolation_forest", "mcd")
+
+
+def _is_promise(value: object) -> bool:
+    from assay.calibration.calibrators.promise import Promise
+
+    try:
+        Promise.parse(value)
+    except ConfigError:
+        return False
+    return True
+
+
 Levels = Annotated[
     Literal["auto"]
     | Annotated[tuple[float, ...], Predicate(lambda levels: len({f"{rho:g}" for rho in levels}) == len(levels))],
     Says("auto, or a list of different numbers, for instance [0, 0.05, 0.1]"),
+]
+Promised = Annotated[
+    object, Predicate(_is_promise), Says("average, or {confidence: 0.9}, with all_eps: true in it for all eps at once")
 ]
 SECTIONS: dict[str, dict[str, Any]] = {
     "split": {"seed": Seed},
@@ -32,6 +47,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "calibrate": {
         "within": Literal["all", "hardness", "category"],
         "ties": Literal["counted", "randomised"],
+        "promise": Promised,
         "seed": Seed,
     },
     "select": {"seed": Seed},
@@ -154,7 +170,10 @@ def _check_names(settings: Mapping[str, Any], allowed: Collection[str], where: s
     if unknown := sorted(set(settings) - set(allowed), key=str):
         raise ConfigError(f"{where}: unknown setting {unknown[0]!r}; there are {', '.join(allowed)}")
     if missing := [name for name in allowed if name not in settings]:
-        raise ConfigError(f"{where} lacks the setting {missing[0]!r}; it needs {', '.join(allowed)}")
+        raise ConfigError(
+            f"{where} lacks the setting {missing[0]!r}; it needs {', '.join(allowed)} (`assay migrate` adds settings "
+            "that are new)"
+        )
 
 
 def _section(raw: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:

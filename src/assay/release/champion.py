@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from assay.arrays import Singles
-from assay.calibration.calibrators.conformal import row_count, rows_needed
+from assay.calibration.calibrators.ranks import row_count, rows_needed
 from assay.data.dataset import RowSet, row_keys
 from assay.data.quarantine import is_listed
 from assay.data.splitting import MIN_LABELLED

@@ -55,6 +55,7 @@ class Result:
     record: str
     folder: str | None
     guarantee: str = ""
+    band: str = ""
     limits: str = ""
     n_uncalibrated: int = 0
     left_out: str = ""
@@ -294,6 +295,7 @@ def _challenge(project: Project, packaged: Packaged, current: Deployment | None)
 
 def summarise(project: Project, verdict: str, *, shipped: bool = True) -> Result:
     """Collect the result of a finished run and draw its report; `shipped` says whether it packaged a scorer."""
+    from assay.calibration.calibrators.promise import band_sentence
     from assay.pipeline.evaluating import read_evaluation
     from assay.scorer.scorer import load_scorer
 
@@ -317,6 +319,7 @@ def summarise(project: Project, verdict: str, *, shipped: bool = True) -> Result
         record=str(record.relative_to(project.root)),
         folder=str(folders[0].relative_to(project.root)) if folders else None,
         guarantee=scorer.guarantee if scorer else "",
+        band=band_sentence(scorer.fpr_bands(), scorer.head["eps"]) if scorer else "",
         limits=scorer.limits if scorer else "",
         n_uncalibrated=evaluation.n_uncalibrated,
         left_out=left_out_levels(project),
@@ -329,12 +332,6 @@ def print_result(result: Result) -> None:
     """Print the table of candidates, the scorer, its report and record, and the command that serves it."""
     title = f"{result.dataset}: test rows, trained without injected rows"
     console.paper.print(candidates_table(result.candidates, eps=result.eps, evidence=result.evidence, title=title))
-    if result.unit == "time":
-        console.paper.print(
-            "roles were assigned by time: later rows are not exchangeable with the calibration rows, so their "
-            "false-positive rate is not guaranteed to stay below eps",
-            markup=False,
-        )
     if result.n_uncalibrated:
         console.paper.print(
             f"{result.n_uncalibrated} test rows are left out: their categories have no calibration rows, and a scorer "
@@ -351,7 +348,7 @@ def print_result(result: Result) -> None:
         ("scorer", _with_statement(result.scorer, result.statement)),
         ("champion", _with_statement(result.champion, result.champion_statement)),
         ("", result.verdict),
-        *(("p-values", sentence) for sentence in (result.guarantee, result.limits) if sentence),
+        *(("p-values", sentence) for sentence in (result.guarantee, result.band, result.limits) if sentence),
     ]
     lines += [("folder", result.folder or "none"), ("report", result.report), ("lineage", result.record)]
     if result.champion:

@@ -60,8 +60,12 @@ class Batch:
             write_bytes(path, self.rows.to_csv(index=False, lineterminator="\n").encode())
 
 
-def score_file(scorer: Scorer, path: Path, *, eps: float | None = None, fdr: float | None = None) -> Batch:
+def score_file(
+    scorer: Scorer, path: Path, *, eps: float | None = None, fdr: float | None = None, id_column: str | None = None
+) -> Batch:
     """Score the rows of a CSV or Parquet file and decide by `eps` (the scorer's own where both are None) or `fdr`.
+
+    Ids of rows in `id_column` decide ties where these are randomised (`assay.scorer.scorer.Scorer.judge`).
 
     Raises
     ------
@@ -71,7 +75,7 @@ def score_file(scorer: Scorer, path: Path, *, eps: float | None = None, fdr: flo
         The file cannot be read or lacks a column; a value is missing; false discoveries cannot be controlled.
     """
     rule = scorer.rule(eps=eps, fdr=fdr)
-    frame, judged = _judge(scorer, path)
+    frame, judged = _judge(scorer, path, rule, id_column)
     flags = rule.flags(judged.p_values)
     has_bound = scorer.calibrator.kind in BATCHED
     bound = false_discovery_bound(judged.p_values, flags, DELTA) if has_bound else None
@@ -79,10 +83,11 @@ def score_file(scorer: Scorer, path: Path, *, eps: float | None = None, fdr: flo
     return Batch(rows, rule, bound, rule.note(flags, scorer.calibrator))
 
 
-def _judge(scorer: Scorer, path: Path) -> tuple[Any, Judged]:
+def _judge(scorer: Scorer, path: Path, rule: Rule, id_column: str | None) -> tuple[Any, Judged]:
     """Return the columns that are not features, and the rows' scores and p-values."""
     category = scorer.category_column
-    frame = read_frame(path, () if category is None else (category,), numbers=scorer.columns)
+    texts = [name for name in (category, id_column) if name is not None]
+    frame = read_frame(path, tuple(texts), numbers=scorer.columns)
     names = list(frame.columns)
     if missing := [name for name in scorer.columns if name not in names]:
         raise DataError(f"{path.name} has no column {missing[0]!r}; this scorer needs all of its columns in the file")
@@ -94,4 +99,6 @@ def _judge(scorer: Scorer, path: Path) -> tuple[Any, Judged]:
         raise InputError(f"{path.name}, row {row}, column {scorer.columns[column]!r}: missing or infinite")
     categories = None if category is None else texts_of(frame[category]).tolist()
     other_columns = [name for name in names if name not in scorer.columns]
-    return frame[other_columns], scorer.judge(features, categories)
+    row_ids = None if id_column is None else texts_of(frame[id_column]).tolist()
+    scorer.check_batch_ids(rule, row_ids)
+    return frame[other_columns], scorer.judge(features, categories, row_ids)

@@ -29,6 +29,17 @@ def checked_categories(categories: Any, n: int) -> Texts:
     return texts
 
 
+def checked_ids(row_ids: Any, n: int) -> Texts:
+    """Return the ids of n rows as texts; raise `InputError` if one is missing."""
+    values = np.asarray(row_ids, dtype=object)
+    if values.shape != (n,):
+        raise InputError(f"{values.shape} row ids for {n} rows; give one for each row")
+    texts = category_texts(values)
+    if missing := np.flatnonzero(texts == "").tolist():
+        raise InputError(f"row {missing[0]} has no id; give one for each row, or leave ids out")
+    return texts
+
+
 def as_numbers(frame: Any) -> Any:
     """Return a DataFrame as float64 if its columns are all numbers or booleans, else unchanged."""
     from pandas.api.types import is_bool_dtype, is_numeric_dtype

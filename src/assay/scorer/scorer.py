@@ -13,19 +13,27 @@ import numpy as np
 from assay.arrays import Doubles, Flags, Floats, Singles, Texts
 from assay.calibration.adapters.registry import ScoreAdapter, load_adapter
 from assay.calibration.calibrators.mondrian import MondrianCalibrator
+from assay.calibration.calibrators.promise import Bands
 from assay.calibration.calibrators.registry import Calibrator, load_calibrator
 from assay.calibration.calibrators.weighted import load_ratio
-from assay.calibration.decisions import Reference, Rule, Scored, score_with_adapter
+from assay.calibration.decisions import BY_ID, Reference, Rule, Scored, score_with_adapter
 from assay.calibration.hardness import load_strata
 from assay.data.modalities.registry import load_null_model, load_scaler
 from assay.data.null_models import NullModel
 from assay.data.scaling import Scaler
 from assay.detectors.base import Detector
 from assay.detectors.registry import load_detector, unpackageable
-from assay.errors import ScorerError, TamperedError
+from assay.errors import InputError, ScorerError, TamperedError
 from assay.hashing import hash_file
 from assay.parts import Part, read_arrays
-from assay.scorer.features import as_features, as_numbers, checked_categories, column_order, names_of
+from assay.scorer.features import (
+    as_features,
+    as_numbers,
+    checked_categories,
+    checked_ids,
+    column_order,
+    names_of,
+)
 from assay.scorer.folder import HEAD, PART_FILES, RATIO, check_files, read_head
 from assay.scorer.statement import Statement, read_statement
 
@@ -46,11 +54,11 @@ class ScoreFunction:
         """Score rows of shape (n, d); returns float32 (n,), higher = more anomalous."""
         return self.scored(features).scores
 
-    def scored(self, features: Floats, categories: Texts | None = None) -> Scored:
+    def scored(self, features: Floats, categories: Texts | None = None, row_ids: Texts | None = None) -> Scored:
         """Score rows of shape (n, d), with everything that a calibrator may need."""
         rows = np.asarray(features, dtype=self.scaler.precision)
         scaled = self.scaler.transform(rows)
-        return score_with_adapter(self.detector, self.null_model, self.adapter, rows, scaled, categories)
+        return score_with_adapter(self.detector, self.null_model, self.adapter, rows, scaled, categories, row_ids)
 
     def hardness(self, features: Floats) -> Doubles:
         """Return the hardness H(x) of rows of shape (n, d), float64 of shape (n,)."""
@@ -150,7 +158,9 @@ class Scorer:
         """
         return self.function(self._features(X))
 
-    def judge(self, X: Any, category: Sequence[object] | None = None) -> Judged:
+    def judge(
+        self, X: Any, category: Sequence[object] | None = None, row_ids: Sequence[object] | None = None
+    ) -> Judged:
         """Return the rows' scores with their p-values.
 
         Parameters
@@ -159,38 +169,51 @@ class Scorer:
         category : sequence of str or numbers, length n, optional
             The rows' categories. Needed if the scorer compares rows within categories and X is not a DataFrame with the
             scorer's ``category_column``. 3, 3.0 and "3" are the same category.
+        row_ids : sequence of str or numbers, length n, optional
+            Names of the rows. Where ties are randomised, a row's id decides how it is ranked among equal calibration
+            scores: the same id has the same p-value again. Rows without ids count ties as higher, which is cautious.
+            Elsewhere ids change nothing. 3, 3.0 and "3" are the same id.
 
         Raises
         ------
         InputError
-            See `decision_function`; also for a category that is missing or was never calibrated.
+            See `decision_function`; also for a category or an id that is missing, and for a category that was never
+            calibrated.
         """
         if category is None and self.category_column is not None and self.category_column in names_of(X):
             category = X.iloc[:, names_of(X).index(self.category_column)].to_numpy(dtype=object)
         features = self._features(X)
         by_category = self.calibrator.side_information == "category" and category is not None
         categories = checked_categories(category, len(features)) if by_category else None
-        scored = self.function.scored(features, categories)
+        names = None if row_ids is None else checked_ids(row_ids, len(features))
+        scored = self.function.scored(features, categories, names)
         return Judged(scored.scores, self.reference.p_values(scored))
 
-    def p_values(self, X: Any, category: Sequence[object] | None = None) -> Doubles:
+    def p_values(
+        self, X: Any, category: Sequence[object] | None = None, row_ids: Sequence[object] | None = None
+    ) -> Doubles:
         """Return conformal p-values, float64 of shape (n,); see `judge`."""
-        return self.judge(X, category).p_values
+        return self.judge(X, category, row_ids).p_values
 
-    def predict(self, X: Any, eps: float | None = None, category: Sequence[object] | None = None) -> Flags:
+    def predict(
+        self,
+        X: Any,
+        eps: float | None = None,
+        category: Sequence[object] | None = None,
+        row_ids: Sequence[object] | None = None,
+    ) -> Flags:
         """Flag rows: True where p <= eps.
 
-        ``calibrator.guarantee`` states the guarantee: for most scorers at most a share eps of new normal rows is
-        flagged, on average over calibration sets, if they are exchangeable with the calibration rows (split conformal
-        prediction; CADET eq 11). Rows of later times are not exchangeable. ``head["unit"]`` says whether roles were
-        assigned by "row", "group" or "time".
+        `guarantee` states what is promised: for most scorers at most a share eps of new normal rows is flagged, on
+        average over calibration sets, if they are exchangeable with the calibration rows (split conformal prediction;
+        CADET eq 11). `fpr_bands` is about this one scorer.
 
         Parameters
         ----------
         X : array-like, shape (n, d), or DataFrame
         eps : float, optional
             Target false-positive rate; by default the scorer's own.
-        category : sequence of str or numbers, optional
+        category, row_ids : sequence of str or numbers, optional
             See `judge`.
 
         Raises
@@ -200,9 +223,15 @@ class Scorer:
         InputError
             See `judge`.
         """
-        return self.rule(eps=eps).flags(self.p_values(X, category))
+        return self.rule(eps=eps).flags(self.p_values(X, category, row_ids))
 
-    def discover(self, X: Any, fdr: float, category: Sequence[object] | None = None) -> Flags:
+    def discover(
+        self,
+        X: Any,
+        fdr: float,
+        category: Sequence[object] | None = None,
+        row_ids: Sequence[object] | None = None,
+    ) -> Flags:
         """Flag rows of a batch so that on average at most a share `fdr` of the flagged rows is normal.
 
         Benjamini-Hochberg on the p-values of the batch (Bates, Candes, Lei, Romano, Sesia 2023).
@@ -212,9 +241,40 @@ class Scorer:
         ConfigError
             `fdr` is not a number between 0 and 1.
         InputError
-            This scorer's p-values have no such guarantee (weighted, grouped and cross calibration).
+            This scorer's p-values have no such guarantee (weighted, grouped and cross calibration), or `row_ids` hold
+            an id twice: the proof needs tie breaks that are independent of each other.
         """
-        return self.rule(fdr=fdr).flags(self.p_values(X, category))
+        rule = self.rule(fdr=fdr)
+        self.check_batch_ids(rule, row_ids)
+        return rule.flags(self.p_values(X, category, row_ids))
+
+    def check_batch_ids(self, rule: Rule, row_ids: Sequence[object] | None) -> None:
+        """Raise `InputError` where a batch is decided by fdr, ties are broken by ids, and an id occurs twice."""
+        if rule.fdr is None or row_ids is None or self.reference.ties != BY_ID:
+            return
+        names, counts = np.unique(checked_ids(row_ids, len(row_ids)).astype(str), return_counts=True)
+        if (counts > 1).any():
+            raise InputError(
+                f"row id {names[counts > 1][0]!r} occurs twice in one batch; false discoveries are controlled only "
+                "where every row has an id of its own: give each one, or leave ids out"
+            )
+
+    def fpr_bands(self, eps: float | None = None) -> Bands:
+        """Return the band of the false-positive rate of this one scorer for 95 % of draws of its calibration rows.
+
+        Parameters
+        ----------
+        eps : float, optional
+            By default the scorer's own.
+
+        Returns
+        -------
+        dict of str to (float, float)
+            By stratum or category, or "all"; empty where no band is known: where roles were assigned by time, over
+            groups or folds, and with weights (`assay.calibration.calibrators.promise.fpr_band`).
+        """
+        rate = self.head["eps"] if eps is None else eps
+        return {} if "time" in str(self.head.get("unit")) else self.calibrator.fpr_bands(rate)
 
     def rule(self, *, eps: float | None = None, fdr: float | None = None) -> Rule:
         """Return the rule that flags rows: by `eps`, by `fdr`, or by the scorer's own eps if both are None.
@@ -293,5 +353,6 @@ def load_scorer(folder: Path, statement: str | None = None) -> Scorer:
             load_strata(parts["strata"]),
             load_ratio(parts[RATIO]) if RATIO in parts else None,
             head["ties"] if "ties" in head else sealed.calibration.get("ties", "counted"),
+            version,
         ),
     )

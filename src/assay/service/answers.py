@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from assay.arrays import Doubles
+from assay.calibration.calibrators.promise import Bands
 from assay.scorer.scorer import Judged, Scorer
 
 MOST_CATEGORIES = 100
@@ -29,11 +31,18 @@ def describe(scorer: Scorer) -> dict[str, Any]:
         "adapter": scorer.statement.candidate["adapter"],
         "n_calibration": scorer.calibrator.n_rows,
         "guarantee": scorer.guarantee,
+        "unit": scorer.head.get("unit"),
+        "fpr_bands": shown_bands(scorer.fpr_bands()),
         "category_column": scorer.category_column,
         "categories": None if categories is None else list(categories[:MOST_CATEGORIES]),
         "n_categories": None if categories is None else len(categories),
         **versions(scorer),
     }
+
+
+def shown_bands(bands: Bands) -> dict[str, list[float]] | None:
+    """Return bands of the false-positive rate for an answer, of the first `MOST_CATEGORIES` keys; None without any."""
+    return {key: list(band) for key, band in islice(bands.items(), MOST_CATEGORIES)} or None
 
 
 def versions(scorer: Scorer) -> dict[str, str]:
@@ -48,7 +57,12 @@ def versions(scorer: Scorer) -> dict[str, str]:
 
 
 def score_answer(
-    scorer: Scorer, rows: Doubles, categories: list[str] | None, eps: float | None, fdr: float | None
+    scorer: Scorer,
+    rows: Doubles,
+    categories: list[str] | None,
+    eps: float | None,
+    fdr: float | None,
+    row_ids: list[str] | None = None,
 ) -> dict[str, Any]:
     """Score rows of shape (n, d) and return the body of an answer of /score; `Scorer.rule` explains eps and fdr.
 
@@ -59,9 +73,12 @@ def score_answer(
         false discoveries.
     """
     rule = scorer.rule(eps=eps, fdr=fdr)
-    judged = scorer.judge(rows, categories) if len(rows) else Judged(np.empty(0, np.float32), np.empty(0))
+    scorer.check_batch_ids(rule, row_ids)
+    judged = scorer.judge(rows, categories, row_ids) if len(rows) else Judged(np.empty(0, np.float32), np.empty(0))
     flags = rule.flags(judged.p_values)
-    rates = {"eps": rule.eps, **({} if rule.fdr is None else {"fdr": rule.fdr})}
+    rates: dict[str, Any] = {"eps": rule.eps} if rule.fdr is None else {"eps": None, "fdr": rule.fdr}
+    if rule.eps is not None:
+        rates["fpr_bands"] = shown_bands(scorer.fpr_bands(rule.eps))
     note = rule.note(flags, scorer.calibrator)
     decided = zip(judged.scores.tolist(), judged.p_values.tolist(), flags.tolist(), strict=True)
     # JSON has no infinity: a score beyond float32 becomes null.

@@ -17,7 +17,12 @@ from starlette.responses import JSONResponse
 from assay.errors import AssayError
 from assay.scorer.scorer import load_scorer
 from assay.service.answers import describe, score_answer
-from assay.service.requests import read_body, read_request_rows, read_share
+from assay.service.requests import read_body, read_ids, read_request_rows, read_share
+
+BANDS = (
+    "lower and upper end of the false-positive rate of this one scorer at eps for 95 % of the draws of its calibration "
+    'rows, by stratum or category, or "all"; null where no band is known, and without eps'
+)
 
 
 class Arguments(BaseModel):
@@ -46,6 +51,11 @@ class ScoreRequest(RawBody):
     columns: list[str] = Field(description="every column of the scorer once, in any order (see /info)")
     rows: list[list[float | str]] = Field(
         description="one list of finite numbers for each row, in the order of `columns`; a category may be text"
+    )
+    ids: list[str | float] | None = Field(
+        default=None,
+        description="a name for each row; where ties are randomised, a row with an id is ranked at random among equal "
+        "calibration scores, always in the same way for the same id, and one without counts them as higher",
     )
     eps: float | None = Field(
         default=None,
@@ -76,6 +86,7 @@ class ScoreAnswer(bentoml.IODescriptor):  # type: ignore[misc]
     results: list[RowResult]
     eps: float | None = Field(description="null if the request gave fdr")
     fdr: float | None = None
+    fpr_bands: dict[str, list[float]] | None = Field(default=None, description=BANDS)
     model_version: str = Field(description="the scorer: the same version gives the same answers")
     statement: str = Field(description="where the scorer comes from; see `assay audit show`")
     data_version: str
@@ -94,6 +105,8 @@ class InfoAnswer(bentoml.IODescriptor):  # type: ignore[misc]
     adapter: str
     n_calibration: int = Field(description="number of calibration rows")
     guarantee: str = Field(description="the guarantee of p-values and its assumption")
+    unit: str | None = Field(description="what roles were assigned by: row, group, time, or group and time")
+    fpr_bands: dict[str, list[float]] | None = Field(description=BANDS)
     category_column: str | None = Field(
         description="an additional column to send, if rows are compared within categories"
     )
@@ -127,7 +140,8 @@ class ScoringService:
             content = read_body(request._body)
             eps, fdr = (read_share(content, key) for key in ("eps", "fdr"))
             rows, categories = read_request_rows(content, self.scorer.columns, self.scorer.category_column)
-            return JSONResponse(score_answer(self.scorer, rows, categories, eps, fdr))
+            row_ids = read_ids(content, len(rows))
+            return JSONResponse(score_answer(self.scorer, rows, categories, eps, fdr, row_ids))
         except AssayError as error:
             return JSONResponse({"error": str(error)}, status_code=400)
 

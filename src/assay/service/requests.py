@@ -14,8 +14,8 @@ from assay.parameters import check_share
 from assay.parts import parse_json
 from assay.scorer.features import column_order
 
-BODY = '{"columns": [names], "rows": [[numbers], ...], "eps": number (optional), "fdr": number (optional)}'
-KEYS = ("columns", "rows", "eps", "fdr")
+BODY = '{"columns": [names], "rows": [[numbers], ...]}, and optionally "ids": [names], "eps": number, "fdr": number'
+KEYS = ("columns", "rows", "ids", "eps", "fdr")
 
 
 class LongInteger(float):
@@ -113,6 +113,26 @@ def category_text(value: object, row: int) -> str:
     if not isinstance(value, str | float):
         raise InputError(f"row {row}: the category is {JSON_NAMES[type(value)]}; give text or a number")
     return value.digits if isinstance(value, LongInteger) else str(category_texts([value])[0])
+
+
+def read_ids(content: dict[str, Any], n: int) -> list[str] | None:
+    """Return the ids of the n rows of a request, or None.
+
+    Raises
+    ------
+    InputError
+        They are not a list of texts or numbers, one for each row.
+    """
+    ids = content.get("ids")
+    if ids is None:
+        return None
+    if not isinstance(ids, list) or len(ids) != n:
+        given = f"a list of {len(ids)}" if isinstance(ids, list) else JSON_NAMES[type(ids)]
+        raise InputError(f"ids is {given}; give a list of {n} names, one for each row, or leave it out")
+    for number, value in enumerate(ids):
+        if not isinstance(value, str | float):
+            raise InputError(f"id of row {number} is {JSON_NAMES[type(value)]}; give text or a number")
+    return [value.digits if isinstance(value, LongInteger) else str(category_texts([value])[0]) for value in ids]
 
 
 def check_shape(rows: object, width: int) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from assay.calibration.calibrators.conformal import ConformalCalibrator, largest_rank
+from assay.calibration.calibrators.conformal import ConformalCalibrator
+from assay.calibration.calibrators.ranks import largest_rank
 from assay.errors import ConfigError, DataError
 from assay.evaluation.selection import Candidate, Selection, select_candidate
 from assay.evaluation.two_fold import SelectionScores, compare_power, split_folds

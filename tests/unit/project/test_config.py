@@ -24,7 +24,7 @@ GOOD: dict[str, Any] = {
     "split": {"seed": 0},
     "contaminate": {"levels": [0, 0.1], "source": "auto", "labelled": 0, "seed": 1},
     "train": {"seed": 2, "device": "cpu"},
-    "calibrate": {"within": "all", "ties": "counted", "seed": 4},
+    "calibrate": {"within": "all", "ties": "counted", "promise": "average", "seed": 4},
     "detectors": {"knn": {}, "isolation_forest": {}, "mcd": {}},
     "adapters": ["none", "cadet"],
     "select": {"seed": 3},

@@ -2,53 +2,41 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from decimal import Decimal
-from fractions import Fraction
 from typing import ClassVar, Self
 
 import numpy as np
 
 from assay.arrays import Doubles, Flags, Floats, Integers, Singles
-from assay.errors import DataError, InputError
-from assay.families import check_part
-from assay.parameters import check_share
+from assay.calibration.calibrators.promise import (
+    AVERAGE,
+    Bands,
+    Promise,
+    cannot_flag,
+    fpr_band,
+    largest_count,
+    stored_p_values,
+    stored_promise,
+)
+from assay.calibration.calibrators.ranks import check_eps
+from assay.errors import ConfigError, DataError, InputError
 from assay.parts import Part
 
 
-class CountingCalibrator(ABC):
-    """A calibrator whose p-values are multiples of 1 / (m + 1) for m calibration rows."""
-
-    @property
-    @abstractmethod
-    def n_rows(self) -> int:
-        """Number m of calibration rows."""
-
-    @property
-    def smallest_eps(self) -> float:
-        """The smallest false-positive rate at which a row can be flagged: 1 / (m + 1)."""
-        return 1 / (self.n_rows + 1)
-
-    def limits(self, eps: float) -> str:
-        """Return a sentence on what it takes to flag rows at `eps` if none can be flagged, else ""."""
-        needed = rows_needed(eps)
-        if self.n_rows >= needed:
-            return ""
-        return (
-            f"At eps {eps:g} no row can be flagged: it takes {row_count(needed)} calibration rows, "
-            f"there are {self.n_rows}."
-        )
-
-
-class ConformalCalibrator(CountingCalibrator):
+class ConformalCalibrator:
     """Compares a score with the scores of calibration rows that no fitting step used.
 
     For a normal row exchangeable with the m calibration rows, ``P(p <= eps) <= eps``, and
     ``> eps - 1/(m+1)`` where scores have no ties (CADET, theorem 1). By default ties raise p, which keeps the
-    bound. Random tie breaking (see `p_values`) makes it exact.
+    bound. Random tie breaking (see `p_values`) makes it exact. This is on average over calibration rows; a `Promise`
+    with a confidence is about the rate of this one scorer.
 
     All scores are rounded to float32 before they are compared. The rounding is monotone, so the bound holds, and the
     last bits of a float64 score cannot change a decision.
+
+    Parameters
+    ----------
+    promise : Promise
+        What p <= eps promises.
 
     Attributes
     ----------
@@ -59,6 +47,10 @@ class ConformalCalibrator(CountingCalibrator):
     kind: ClassVar[str] = "conformal"
     side_information: ClassVar[str] = "nothing"
     scores_: Singles
+    _p_values: Doubles
+
+    def __init__(self, promise: Promise = AVERAGE) -> None:
+        self.promise = promise
 
     def fit(self, scores: Floats) -> Self:
         """Store the scores of the calibration rows, shape (m,), higher = more anomalous.
@@ -69,6 +61,7 @@ class ConformalCalibrator(CountingCalibrator):
             There are no scores, or one is NaN.
         """
         self.scores_ = np.sort(reference_scores(scores))
+        self._p_values = self.promise.p_values(self.scores_.size)
         return self
 
     @property
@@ -77,12 +70,27 @@ class ConformalCalibrator(CountingCalibrator):
         return self.scores_.size
 
     @property
+    def smallest_eps(self) -> float:
+        """The smallest false-positive rate at which a row can be flagged."""
+        return float(self._p_values[0])
+
+    @property
     def guarantee(self) -> str:
         """The guarantee and its assumption."""
-        return f"P(p <= eps) <= eps for a row that is exchangeable with the {self.n_rows} calibration rows."
+        return self.promise.describe(f"a row that is exchangeable with the {self.n_rows} calibration rows")
+
+    def limits(self, eps: float) -> str:
+        """Return a sentence on what it takes to flag rows at `eps` if none can be flagged, else ""."""
+        if self.smallest_eps <= check_eps(eps):
+            return ""
+        return cannot_flag(eps, self.promise, f"there are {self.n_rows}")
+
+    def fpr_bands(self, eps: float) -> Bands:
+        """Return the band of the false-positive rate at `eps` of this one scorer, as "all"; see `fpr_band`."""
+        return {"all": fpr_band(largest_count(self._p_values, eps), self.n_rows)}
 
     def p_values(self, scores: Floats, side_information: None = None, *, tie_breaks: Floats | None = None) -> Doubles:
-        """Return ``p = (1 + #{calibration scores >= score}) / (m + 1)``, shape (n,), in float64.
+        """Return ``p = (1 + #{calibration scores >= score}) / (m + 1)``, shape (n,), in float64, or see `Promise`.
 
         Parameters
         ----------
@@ -98,11 +106,13 @@ class ConformalCalibrator(CountingCalibrator):
         ------
         InputError
             A score is NaN, `side_information` is given, or `tie_breaks` have a wrong shape or range.
+        ConfigError
+            `tie_breaks` are given, and the promise has a confidence: it is proved for counted ties.
         """
         refuse_side_information(self.kind, side_information)
         check_scores(scores)
-        counts = count_at_least(self.scores_, scores, check_tie_breaks(tie_breaks, scores.shape))
-        return np.asarray((1 + counts) / (self.n_rows + 1), dtype=np.float64)
+        breaks = check_tie_breaks(tie_breaks, scores.shape, self.promise)
+        return self._p_values[count_at_least(self.scores_, scores, breaks)]
 
     def predict(
         self,
@@ -121,51 +131,32 @@ class ConformalCalibrator(CountingCalibrator):
         return self.p_values(scores, side_information, tie_breaks=tie_breaks) <= check_eps(eps)
 
     def threshold(self, eps: float) -> float:
-        """Return the ``ceil((m+1)(1-eps))``-th smallest calibration score (CADET eq 11).
+        """Return the ``ceil((m+1)(1-eps))``-th smallest calibration score (CADET eq 11), or a higher one (`Promise`).
 
         `predict` flags a row exactly if its score, rounded to float32, is above the threshold. The threshold is +inf
-        if eps < 1/(m+1): then no score can be flagged.
+        if no score can be flagged (`smallest_eps`).
         """
-        m = self.n_rows
-        rank = largest_rank(m, eps)
-        return float(self.scores_[m - rank]) if rank else float("inf")
+        rank = largest_count(self._p_values, eps)
+        return float(self.scores_[self.n_rows - rank]) if rank else float("inf")
 
     def to_part(self) -> Part:
-        """Return the sorted calibration scores as a part."""
-        return Part(self.kind, {}, {"scores": self.scores_})
+        """Return the sorted calibration scores as a part; with a confidence, also the p-value of each rank."""
+        if self.promise.is_average:
+            return Part(self.kind, {}, {"scores": self.scores_})
+        return Part(
+            self.kind, {"promise": self.promise.setting()}, {"scores": self.scores_, "p_values": self._p_values}
+        )
 
     @classmethod
     def from_part(cls, part: Part) -> Self:
         """Return the calibrator that `to_part` described (see `load_calibrator`)."""
-        check_part(part, {}, {"scores": "float32 m"})
-        require_reference(part.arrays["scores"])
-        return cls().fit(part.arrays["scores"])
-
-
-def check_eps(eps: float) -> float:
-    """Return `eps` as a float; raise `ConfigError` unless it is a number between 0 and 1, both excluded."""
-    return check_share(eps, "eps")
-
-
-def largest_rank(m: int, eps: float) -> int:
-    """Return ``l = floor((m+1) eps)``: among m calibration scores, p-values up to ``l / (m+1)`` are flagged.
-
-    This is the largest l with a float quotient <= eps: eps = 0.29 with m = 99 gives 29, although the float product
-    0.29 * 100 is below 29.
-    """
-    nearest = round(check_eps(eps) * (m + 1))
-    return nearest if nearest / (m + 1) <= eps else nearest - 1
-
-
-def rows_needed(eps: float) -> int:
-    """Return the smallest number m of calibration rows with which a row can be flagged: 1/(m+1) <= eps."""
-    nearest = max(round(1 / Fraction(check_eps(eps))), 2)
-    return nearest - 1 if 1 / nearest <= eps else nearest
-
-
-def row_count(rows: int) -> str:
-    """Return a number of rows as text, rounded if it has more than 15 digits."""
-    return str(rows) if rows < 10**15 else f"{Decimal(rows):.3g}"
+        promise = stored_promise(part, {"scores": "float32 m"})
+        scores = part.arrays["scores"]
+        require_reference(scores)
+        calibrator = cls(promise)
+        calibrator.scores_ = scores
+        calibrator._p_values = stored_p_values(part, promise, [scores.size])[0]
+        return calibrator
 
 
 def round_scores(scores: Floats) -> Singles:
@@ -218,10 +209,14 @@ def refuse_side_information(kind: str, side_information: object) -> None:
         raise InputError(f"{kind_given} given as side information; a {kind} calibrator takes scores alone")
 
 
-def check_tie_breaks(tie_breaks: Floats | None, shape: tuple[int, ...]) -> Doubles | None:
+def check_tie_breaks(tie_breaks: Floats | None, shape: tuple[int, ...], promise: Promise = AVERAGE) -> Doubles | None:
     """Return tie breaks in float64; raise `InputError` unless there is one number in [0, 1) for each row."""
     if tie_breaks is None:
         return None
+    if not promise.is_average:
+        raise ConfigError(
+            "tie_breaks are given; a promise with a confidence is proved for counted ties, leave them out"
+        )
     values = np.asarray(tie_breaks, dtype=np.float64)
     if values.shape != shape or not ((values >= 0) & (values < 1)).all():
         raise InputError(f"tie_breaks have shape {values.shape}; give {shape}, every one in [0, 1), 1 excluded")

@@ -9,7 +9,6 @@ import numpy as np
 
 from assay.arrays import Doubles, Floats, Singles
 from assay.calibration.calibrators.conformal import (
-    CountingCalibrator,
     check_scores,
     check_tie_breaks,
     count_at_least,
@@ -17,12 +16,14 @@ from assay.calibration.calibrators.conformal import (
     refuse_side_information,
     split_references,
 )
+from assay.calibration.calibrators.promise import AVERAGE, Bands, cannot_flag
+from assay.calibration.calibrators.ranks import rows_needed
 from assay.errors import DataError, InputError
 from assay.families import check_part
 from assay.parts import Part
 
 
-class CrossCalibrator(CountingCalibrator):
+class CrossCalibrator:
     """Compares each fold model's score of a row with that model's scores of the rows it was not fitted on.
 
     ``p = (1 + sum_k #{i in fold k: s_k(x_i) >= s_k(x)}) / (m + 1)``, with K folds of m rows in all (Vovk 2015; with
@@ -81,6 +82,19 @@ class CrossCalibrator(CountingCalibrator):
     def n_folds(self) -> int:
         """Number K of folds; each row is scored by K models."""
         return len(self.references_)
+
+    @property
+    def smallest_eps(self) -> float:
+        """The smallest false-positive rate at which a row can be flagged: 1 / (m + 1)."""
+        return 1 / (self.n_rows + 1)
+
+    def limits(self, eps: float) -> str:
+        """Return a sentence on what it takes to flag rows at `eps` if none can be flagged, else ""."""
+        return "" if self.n_rows >= rows_needed(eps) else cannot_flag(eps, AVERAGE, f"there are {self.n_rows}")
+
+    def fpr_bands(self, eps: float) -> Bands:
+        """Return nothing: no band is known for the false-positive rate of one scorer."""
+        return {}
 
     @property
     def guarantee(self) -> str:

@@ -15,10 +15,10 @@ from assay.calibration.calibrators.conformal import (
     reference_scores,
     refuse_side_information,
     require_reference,
-    row_count,
-    rows_needed,
 )
 from assay.calibration.calibrators.mondrian import as_keys
+from assay.calibration.calibrators.promise import Bands
+from assay.calibration.calibrators.ranks import row_count, rows_needed
 from assay.errors import ConfigError
 from assay.families import check_part
 from assay.parts import Part
@@ -106,6 +106,10 @@ class GroupedCalibrator:
             f"At eps {eps:g} no row can be flagged: it takes calibration rows of {row_count(needed)} groups, "
             f"there are {self.n_groups}."
         )
+
+    def fpr_bands(self, eps: float) -> Bands:
+        """Return nothing: no band is known for the false-positive rate of one scorer."""
+        return {}
 
     def p_values(self, scores: Floats, side_information: None = None, *, tie_breaks: Floats | None = None) -> Doubles:
         """Return the p-value of each row, taken as a row of a new group: float64 of shape (n,).

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -15,19 +14,26 @@ from assay.calibration.calibrators.conformal import (
     check_tie_breaks,
     count_at_least,
     reference_scores,
-    row_count,
-    rows_needed,
     split_references,
 )
+from assay.calibration.calibrators.promise import (
+    AVERAGE,
+    Bands,
+    Promise,
+    fpr_band,
+    largest_count,
+    stored_p_values,
+    stored_promise,
+)
+from assay.calibration.calibrators.ranks import check_eps, row_count
 from assay.errors import DataError, InputError
-from assay.families import check_part
-from assay.parameters import Says, check_parameters, parameters_of
+from assay.parameters import Says, check_value, declaration
 from assay.parts import Part
 
+Kind = Literal["stratum", "category"]
 Keys = Annotated[tuple[int, ...] | tuple[str, ...], Says("a list of integers, or of texts")]
 
 
-@dataclass(eq=False, repr=False)
 class MondrianCalibrator:
     """Compares a score with the scores of the calibration rows of the same stratum or category.
 
@@ -41,6 +47,8 @@ class MondrianCalibrator:
     side_information : str
         The kind of keys: "stratum" (integers, see `assay.calibration.hardness.Strata`) or "category"
         (integers or strings, for instance from a column of the data).
+    promise : Promise
+        What p <= eps promises within every key.
 
     Attributes
     ----------
@@ -57,10 +65,11 @@ class MondrianCalibrator:
 
     kind: ClassVar[str] = "mondrian"
 
-    side_information: Literal["stratum", "category"]
+    _p_values: list[Doubles]
 
-    def __post_init__(self) -> None:
-        check_parameters(f"calibrator {self.kind!r}", type(self), vars(self))
+    def __init__(self, side_information: Kind, promise: Promise = AVERAGE) -> None:
+        check_value(f"calibrator {self.kind!r}: side_information", side_information, Kind)
+        self.side_information, self.promise = side_information, promise
 
     def fit(self, scores: Floats, keys: NDArray[Any]) -> Self:
         """Store the scores of the calibration rows by key.
@@ -81,39 +90,49 @@ class MondrianCalibrator:
         self.keys_: tuple[int, ...] | tuple[str, ...] = tuple(sorted(set(names)))
         indices = self._key_indices(names)
         self.references_ = tuple(np.sort(rounded[indices == index]) for index in range(len(self.keys_)))
+        self._p_values = [self.promise.p_values(m) for m in self.sizes]
         return self
+
+    @property
+    def sizes(self) -> list[int]:
+        """Numbers m_key of calibration rows, in the order of the keys."""
+        return [reference.size for reference in self.references_]
 
     @property
     def n_rows(self) -> int:
         """Number m of calibration rows, of all keys."""
-        return sum(reference.size for reference in self.references_)
+        return sum(self.sizes)
 
     @property
     def guarantee(self) -> str:
         """The guarantee and its assumption."""
         fixed = ", with stratum edges fixed on other rows" if self.side_information == "stratum" else ""
         key = self.side_information
-        return (
-            f"P(p <= eps) <= eps inside every {key}, for a row that is exchangeable with the calibration "
-            f"rows of its {key}{fixed}."
+        return self.promise.describe(
+            f"a row that is exchangeable with the calibration rows of its {key}{fixed}, inside every {key}"
         )
 
     @property
     def smallest_eps(self) -> float:
-        """The smallest false-positive rate at which rows of any key can be flagged: 1 / (largest m_key + 1)."""
-        return 1 / (max(reference.size for reference in self.references_) + 1)
+        """The smallest false-positive rate at which rows of any key can be flagged."""
+        return float(min(table[0] for table in self._p_values))
 
     def limits(self, eps: float) -> str:
         """Return a sentence on the keys in which no row can be flagged at `eps`, or "" if there are none."""
-        needed = rows_needed(eps)
-        sizes = zip(self.keys_, self.references_, strict=True)
-        short = [f"{key} ({reference.size} rows)" for key, reference in sizes if reference.size < needed]
+        check_eps(eps)
+        smallest = zip(self.keys_, self._p_values, strict=True)
+        short = [f"{key} ({table.size - 1} rows)" for key, table in smallest if table[0] > eps]
         if not short:
             return ""
         return (
             f"At eps {eps:g} no row can be flagged in {self.side_information} {_listed(short)}: "
-            f"it takes {row_count(needed)} calibration rows in each."
+            f"it takes {row_count(self.promise.rows_needed(eps))} calibration rows in each."
         )
+
+    def fpr_bands(self, eps: float) -> Bands:
+        """Return the band of the false-positive rate at `eps` in each key, as text; see `fpr_band`."""
+        tables = zip(self.keys_, self._p_values, strict=True)
+        return {str(key): fpr_band(largest_count(table, eps), table.size - 1) for key, table in tables}
 
     def p_values(
         self,
@@ -136,35 +155,42 @@ class MondrianCalibrator:
         ------
         InputError
             A score is NaN, a key is missing or was never calibrated, or `tie_breaks` have a wrong shape or range.
+        ConfigError
+            `tie_breaks` are given, and the promise has a confidence.
         """
         check_scores(scores)
         if side_information is None or np.shape(side_information) != scores.shape:
             raise InputError(f"{np.shape(scores)} scores need the {self.side_information} of each row as well")
         indices = self._key_indices(np.asarray(side_information).tolist())
-        breaks = check_tie_breaks(tie_breaks, scores.shape)
+        breaks = check_tie_breaks(tie_breaks, scores.shape, self.promise)
         p_values = np.empty(scores.shape, dtype=np.float64)
         for index in np.flatnonzero(np.bincount(indices)):
             rows, reference = np.flatnonzero(indices == index), self.references_[index]
             counts = count_at_least(reference, scores[rows], None if breaks is None else breaks[rows])
-            p_values[rows] = (1 + counts) / (reference.size + 1)
+            p_values[rows] = self._p_values[index][counts]
         return p_values
 
     def to_part(self) -> Part:
         """Return the keys and the sorted calibration scores of each as a part."""
-        sizes = np.array([reference.size for reference in self.references_], dtype=np.int64)
+        sizes = np.array(self.sizes, dtype=np.int64)
         arrays: dict[str, NDArray[Any]] = {"scores": np.concatenate(self.references_), "sizes": sizes}
-        return Part(self.kind, {"beside": self.side_information, "keys": list(self.keys_)}, arrays)
+        config: dict[str, Any] = {"beside": self.side_information, "keys": list(self.keys_)}
+        if not self.promise.is_average:
+            config["promise"] = self.promise.setting()
+            arrays["p_values"] = np.concatenate(self._p_values)
+        return Part(self.kind, config, arrays)
 
     @classmethod
     def from_part(cls, part: Part) -> Self:
         """Return the calibrator that `to_part` described (see `load_calibrator`)."""
-        config = {"beside": parameters_of(cls)["side_information"], "keys": Keys}
-        check_part(part, config, {"scores": "float32 m", "sizes": "int64 keys"})
-        calibrator, keys = cls(part.config["beside"]), part.config["keys"]
+        config = {"beside": declaration(Kind), "keys": Keys}
+        promise = stored_promise(part, {"scores": "float32 m", "sizes": "int64 keys"}, config)
+        calibrator, keys = cls(part.config["beside"], promise), part.config["keys"]
         if sorted(set(keys)) != keys or len(keys) != part.arrays["sizes"].size:
             raise ValueError("its keys are not in increasing order, or not as many as its sizes")
         references = split_references(part.arrays["scores"], part.arrays["sizes"], least=1)
         calibrator.keys_, calibrator.references_ = tuple(keys), references
+        calibrator._p_values = stored_p_values(part, promise, calibrator.sizes)
         return calibrator
 
     def _key_indices(self, names: list[Any]) -> Integers:

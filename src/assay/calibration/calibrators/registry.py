@@ -9,6 +9,7 @@ from assay.calibration.calibrators.conformal import ConformalCalibrator
 from assay.calibration.calibrators.cross import CrossCalibrator
 from assay.calibration.calibrators.grouped import GroupedCalibrator
 from assay.calibration.calibrators.mondrian import MondrianCalibrator
+from assay.calibration.calibrators.promise import Bands
 from assay.calibration.calibrators.weighted import WeightedCalibrator
 from assay.families import Family
 from assay.parts import Part
@@ -49,6 +50,13 @@ class Calibrator(Protocol):
         ------
         ConfigError
             `eps` is not between 0 and 1.
+        """
+        ...
+
+    def fpr_bands(self, eps: float) -> Bands:
+        """Return the band of the false-positive rate of this one scorer at `eps`, by key; see `promise.fpr_band`.
+
+        One band, "all", where all rows are compared with the same calibration rows; empty where no band is known.
         """
         ...
 

@@ -17,9 +17,9 @@ from assay.calibration.calibrators.conformal import (
     count_at_least,
     reference_scores,
     require_reference,
-    row_count,
-    rows_needed,
 )
+from assay.calibration.calibrators.promise import Bands
+from assay.calibration.calibrators.ranks import row_count, rows_needed
 from assay.errors import DataError, InputError
 from assay.families import Family, check_part
 from assay.parameters import Count, NotNegative
@@ -131,6 +131,10 @@ class WeightedCalibrator:
             f"{row_count(needed)}; the {self.n_rows} there are count for {self.effective_rows:.3g} as they are "
             f"weighted, so that it takes about {row_count(rows)} of their kind."
         )
+
+    def fpr_bands(self, eps: float) -> Bands:
+        """Return nothing: no band is known for the false-positive rate of one scorer."""
+        return {}
 
     def p_values(
         self,

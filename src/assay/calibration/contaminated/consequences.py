@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from assay.calibration.calibrators.conformal import largest_rank
+from assay.calibration.calibrators.ranks import largest_rank
 from assay.calibration.contaminated.estimates import Contamination
 from assay.calibration.contaminated.label_trim import fpr_range
 

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.arrays import Doubles, Flags, Floats, Texts
-from assay.calibration.calibrators.conformal import check_eps
+from assay.calibration.calibrators.ranks import check_eps
 from assay.calibration.contaminated.estimates import contamination_from_answers
 from assay.data.dataset import ANOMALY, UNKNOWN, RowSet
 from assay.data.labelling import ESTIMATE, NOT_ASKED, TRIM, align, read_answers
-from assay.data.splitting import uniform_hashes
 from assay.errors import ConfigError, DataError
+from assay.hashing import uniform_hashes
 
 CONFIDENCE = 0.95
 

@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assay.calibration.calibrators.conformal import ConformalCalibrator, rows_needed
+from assay.calibration.calibrators.conformal import ConformalCalibrator
 from assay.calibration.calibrators.cross import CrossCalibrator
 from assay.calibration.calibrators.grouped import GroupedCalibrator
 from assay.calibration.calibrators.mondrian import MondrianCalibrator
+from assay.calibration.calibrators.ranks import rows_needed
 from assay.calibration.calibrators.registry import CALIBRATORS, load_calibrator
 from assay.calibration.calibrators.weighted import WeightedCalibrator
 from assay.errors import ConfigError, DataError, InputError, ScorerError

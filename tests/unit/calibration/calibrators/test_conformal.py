@@ -10,7 +10,8 @@ from crepes.base import p_values_batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assay.calibration.calibrators.conformal import ConformalCalibrator, largest_rank, rows_needed
+from assay.calibration.calibrators.conformal import ConformalCalibrator
+from assay.calibration.calibrators.ranks import largest_rank, rows_needed
 from assay.calibration.calibrators.registry import load_calibrator
 from assay.errors import ConfigError, DataError, InputError, ScorerError
 from assay.parts import Part, read_part, write_part

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assay.calibration.calibrators.conformal import ConformalCalibrator, largest_rank
+from assay.calibration.calibrators.conformal import ConformalCalibrator
+from assay.calibration.calibrators.ranks import largest_rank
 from assay.calibration.contaminated.label_trim import choose_questions, fpr_range, rows_to_label, trim, trim_report
 from assay.data.dataset import RowSet
 from assay.data.labelling import align, read_answers, write_questions
