@@ -87,7 +87,13 @@ def measure(dataset: Dataset, root: Path, *, seed: int, detector: str = "knn") -
     pipeline.train(trained, card=data, train=split / "train", contaminated=contaminated, **fit)
     roles = {"adapt": split / "adapt", "calibration": split / "calibration", "split": split / "split.json"}
     people = {"labels": labels_path(root, name), "target": target_path(root, name)}
-    how = {"within": "all", "ties": "counted", "promise": "average", "seed": 0, "checkpoints": checkpoints / "calibrate"}
+    how = {
+        "within": "all",
+        "ties": "counted",
+        "promise": "average",
+        "seed": 0,
+        "checkpoints": checkpoints / "calibrate",
+    }
     used = {"trained": trained, "detector": choice, "adapters": candidates.adapters}
     pipeline.calibrate(calibrated, card=data, **used, **roles, **people, **how)
     cells = {"trained": {detector: trained}, "calibrated": {detector: calibrated}}

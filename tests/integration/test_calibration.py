@@ -171,7 +171,7 @@ def test_groups_are_the_unit_where_roles_were_given_by_group(tmp_path: Path) -> 
     with pytest.raises(InputError, match="false discoveries"):
         scorer.discover(plant(20, 1).features, fdr=0.1)
     project = settings(project, **within("hardness"))
-    with pytest.raises(ConfigError, match="by group"):
+    with pytest.raises(ConfigError, match="form groups"):
         run(project, "calibrate")
 
 
@@ -241,14 +241,72 @@ def test_labelled_anomalies_leave_the_reference(copied: Project) -> None:
     assert found["trim"]["labelled"] == 3
 
 
-def test_ties_may_be_broken_by_the_rows_content(copied: Project) -> None:
+def test_ties_are_broken_by_ids_and_counted_without(copied: Project, tmp_path: Path) -> None:
+    """A state that repeats is flagged at random, row by row, and the same row always alike."""
     randomised = {"calibrate": {"within": "all", "ties": "randomised", "promise": "average", "seed": 2}}
-    project = settings(copied, **randomised)
+    project = settings(copied, **randomised, detectors=PARAMS["detectors"])
     run(project)
     scorer = packed(project)
-    rows = plant(300, 3).features
-    np.testing.assert_array_equal(scorer.p_values(rows[:10]), scorer.p_values(rows)[:10])
-    assert (scorer.p_values(rows) <= scorer.calibrator.p_values(scorer.decision_function(rows))).all()
+    state = np.repeat(read_rows(project.folder("split") / "calibration").features[:1], 400, axis=0)
+    counted = scorer.p_values(state)
+    assert len(set(counted)) == 1
+    ids = [f"row {i}" for i in range(400)]
+    broken = scorer.p_values(state, row_ids=ids)
+    assert (broken <= counted).all()
+    assert (broken < counted).any()
+    np.testing.assert_array_equal(scorer.p_values(state[:10], row_ids=ids[:10]), broken[:10])
+    pd.DataFrame(state, columns=list(COLUMNS)).assign(sample=ids).to_csv(tmp_path / "state.csv", index=False)
+    from_file = score_file(scorer, tmp_path / "state.csv", id_column="sample").rows
+    np.testing.assert_array_equal(from_file["p_value"], broken)
+    with pytest.raises(InputError, match="'row 0' occurs twice"):
+        scorer.discover(state[:2], 0.1, row_ids=["row 0", "row 0"])
+    with pytest.raises(InputError, match="row 1 has no id"):
+        scorer.p_values(state[:2], row_ids=["a", None])
+
+
+def test_a_promise_with_a_confidence_is_that_of_what_ships(copied: Project) -> None:
+    project = settings(copied, **promised({"confidence": 0.9}))
+    run(project)
+    scorer = packed(project)
+    assert scorer.head["promise"] == {"confidence": 0.9, "all_eps": False}
+    assert "With confidence 0.9" in scorer.guarantee
+    ((low, high),) = scorer.fpr_bands().values()
+    assert low < high
+    selection = read_json(project.folder("select") / "selection.json")
+    chosen = selection["candidates"][selection["winner"]]
+    assert chosen["fpr"] < 0.08, "selection judges by the rule that ships, of which the rate is about .06 on average"
+    project = settings(copied, eps=0.001, **promised({"confidence": 0.9}))
+    run(project, "select")
+    reasons = [row["reason"] for row in read_json(project.folder("select") / "selection.json")["candidates"]]
+    assert all("eps 0.001 with confidence 0.9 needs 2302 calibration rows" in reason for reason in reasons)
+
+
+def promised(promise: Any, **more: Any) -> dict[str, Any]:
+    return {"calibrate": {"within": "all", "ties": "counted", "promise": promise, "seed": 2, **more}}
+
+
+def test_a_confidence_is_refused_where_no_law_is_known(copied: Project, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"calibrate\.ties is 'randomised'"):
+        run(settings(copied, **promised({"confidence": 0.9}, ties="randomised")), "calibrate")
+    write_target(target_path(copied.root, NAME), plant(400, 7).features, COLUMNS, seed=0)
+    with pytest.raises(ConfigError, match="target rows"):
+        run(settings(copied, **promised({"confidence": 0.9})), "calibrate")
+    grouped = make_project(tmp_path / "grouped", plant(600, 0, groups=60), **promised({"confidence": 0.9}))
+    with pytest.raises(ConfigError, match="rows form groups"):
+        run(grouped, "calibrate")
+
+
+def test_nothing_is_promised_where_roles_are_by_time_and_rows_form_groups(tmp_path: Path) -> None:
+    data = plant(1500, 0, groups=150)
+    timed = RowSet(
+        data.features, data.rows.assign(time=[f"{i:05}" for i in np.random.default_rng(0).permutation(1500)])
+    )
+    project = make_project(tmp_path / "project", timed)
+    run(project)
+    scorer = packed(project)
+    assert scorer.head["unit"] == "group and time"
+    assert scorer.guarantee.startswith("No false-positive rate is promised")
+    assert scorer.fpr_bands() == {}
 
 
 def test_the_data_may_choose_the_adapter(copied: Project) -> None:

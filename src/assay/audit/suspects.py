@@ -211,7 +211,7 @@ def _reference(calibrated: Path, level: str, name: str) -> Reference:
     """Read the calibration reference of a candidate."""
     strata = load_strata(read_part(calibrated / "adapters" / level, "strata"))
     ties = read_json(calibrated / "calibration.json")["ties"]
-    return read_reference(calibrated / "reference" / level, name, strata, ties)
+    return read_reference(calibrated, level, name, strata, ties)
 
 
 def _categories(calibrator: Calibrator, rows: RowSet) -> tuple[Texts | None, Flags]:

@@ -129,7 +129,8 @@ def _parts(chain: Chain) -> CheckResult:
         "adapter": f"calibrate/adapters/{level}/{adapter}",
         "calibrator": f"calibrate/reference/{level}/{adapter}",
     }
-    ratio = f"calibrate/reference/{level}/{RATIO}"
+    ratio, former = (f"calibrate/{folder}/{level}/{RATIO}" for folder in ("adapters", "reference"))
+    ratio = former if f"{former}.json" in outputs else ratio
     if RATIO in head["parts"] or f"{ratio}.json" in outputs:
         sources[RATIO] = ratio
     messages = []

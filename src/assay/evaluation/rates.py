@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.arrays import Doubles, Flags, Floats, Integers
-from assay.calibration.calibrators.promise import AVERAGE, Promise
+from assay.calibration.calibrators.promise import AVERAGE, COVERAGE, Promise
 from assay.calibration.calibrators.ranks import check_eps
 from assay.errors import DataError
 
 FloatTuple = tuple[float, ...]
 
-COVERAGE = 0.95
 EPS_GRID = (0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.14, 0.16, 0.18, 0.2)
 HISTOGRAM_BINS = 20
 TEST_LEVELS = 100

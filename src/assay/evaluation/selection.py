@@ -10,25 +10,19 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.arrays import Flags, Integers, Texts
+from assay.arrays import Doubles, Flags, Texts
+from assay.calibration.calibrators.ranks import check_eps
 from assay.errors import ConfigError, DataError
-from assay.evaluation.metrics import fpr_upper_tail, stratum_flag_rates
-from assay.evaluation.two_fold import (
-    SelectionScores,
-    TwoFold,
-    check_selection_scores,
-    rows_fault,
-    split_folds,
-    two_fold,
-    two_fold_fpr,
-)
+from assay.evaluation.chances import FlagChances, worst_rate, worst_rate_by_chance
+from assay.hashing import uniform_hashes
 
-SIGNIFICANCE = 0.01
+COVERAGE_Z = 1.959963984540054
+_EQUAL = 1e-9  # relative: sums of the same chances in another order
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A detector with an adapter, and the data that selection uses.
+    """A detector with an adapter, and what selection knows of it.
 
     Attributes
     ----------
@@ -38,34 +32,42 @@ class Candidate:
         Position in params.yaml; the last tie-break.
     n_stored_floats : int
         Number of floats that its parts hold.
-    scores : mapping of float to SelectionScores
-        By contamination level (rho); the same rows, in the same order, at every level.
-    unpackageable : str
-        Why it cannot be packaged; empty if it can.
+    chances : mapping of float to FlagChances
+        By contamination level (rho): the chances that its scorer flags the rows, the same ones in the same order at
+        every level. A level may have further anomalies after those of all levels.
+    fault : str
+        Why it cannot ship, empty if it can; then `chances` may be empty.
     untrained : mapping of float to str
-        Why its detector could not be trained, by level; these levels have no scores.
+        Why its detector could not be trained, by level; these levels have no chances.
     """
 
     detector: str
     adapter: str
     position: int
     n_stored_floats: int
-    scores: Mapping[float, SelectionScores]
-    unpackageable: str = ""
+    chances: Mapping[float, FlagChances]
+    fault: str = ""
     untrained: Mapping[float, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class LevelResult:
-    """Two-fold rates of a candidate at one contamination level.
+    """Rates of a candidate at one contamination level.
 
-    If its detector could not be trained there, the power is 0, and the other two are None.
+    If its detector could not be trained there, the power is 0, and the others are None.
+
+    Attributes
+    ----------
+    level, power, fpr, worst_stratum_fpr : float
+    worst_by_chance : float
+        The .95 quantile of the worst stratum's rate where hardness has no effect on who is flagged.
     """
 
     level: float
     power: float
     fpr: float | None
     worst_stratum_fpr: float | None
+    worst_by_chance: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,8 @@ class CandidateResult:
     fpr, worst_stratum_fpr : float or None
         Means over the levels at which it could be trained; None if the scores could not be evaluated.
     levels : tuple of LevelResult
+    worst_excess : float or None
+        Mean over these levels of what the worst stratum's rate has above its `LevelResult.worst_by_chance`.
     """
 
     detector: str
@@ -98,6 +102,7 @@ class CandidateResult:
     fpr: float | None
     worst_stratum_fpr: float | None
     levels: tuple[LevelResult, ...]
+    worst_excess: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +124,11 @@ class Selection:
         Kind of the rows ("labels", "anomalies" or "probes"), or empty.
     untrained : mapping of str to (mapping of str to str)
         Why detectors could not be trained, by label and level; detectors trained at every level are not listed.
+    power, power_low, power_high : float or None
+        Power of the choice on anomalies that it was not made by, with its 95 % interval over draws of anomalies; None
+        where it could not be measured.
+    n_more : int
+        Number of further anomalies, which judge at the lowest level alone.
     """
 
     winner: int | None
@@ -129,6 +139,10 @@ class Selection:
     candidates: tuple[CandidateResult, ...]
     evidence: str = ""
     untrained: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    power: float | None = None
+    power_low: float | None = None
+    power_high: float | None = None
+    n_more: int = 0
 
     @property
     def chosen(self) -> CandidateResult | None:
@@ -151,7 +165,7 @@ class Selection:
 def select_candidate(
     candidates: Sequence[Candidate],
     *,
-    row_keys: Texts,
+    anomaly_keys: Texts,
     strata: Mapping[float, NDArray[np.integer[Any]]],
     eps: float,
     seed: int,
@@ -159,31 +173,31 @@ def select_candidate(
 ) -> Selection:
     """Choose the candidate that ships, on selection rows only.
 
-    The threshold comes from one half of the selection normals; false-positive rate and power come from the other half
-    and all anomalies. Both directions are averaged. The valid candidate with the highest mean power over the levels
-    wins. Candidates within one paired standard error of it (over anomalies) tie. Ties are broken by more levels at
-    which the detector could be trained, then a smaller worst-stratum false-positive rate, then fewer stored floats,
-    then the position. The winner is calibrated on other rows, so the choice does not weaken its guarantee.
+    A candidate's power at a level is the mean chance that its scorer flags an anomaly (`assay.evaluation.chances`: by
+    the rule that ships). The valid candidate with the highest mean power over the levels wins. Candidates within one
+    paired standard error of it (over anomalies) tie. Ties are broken by more levels at which the detector could be
+    trained; then by a smaller false-positive rate of the worst hardness stratum, as far as it is above what chance
+    alone would make of it; then by fewer stored floats, then by the position. The winner is calibrated on other rows,
+    so the choice does not weaken its guarantee.
+
+    The power of a winner on the anomalies that chose it is too high. `Selection.power` is that of the choice: the
+    anomalies are halved, each half chooses, and the other half measures its choice.
 
     A detector that could not be trained at a level has power 0 there: under that contamination there would have been
     no scorer. Its other rates are means over the levels at which it could be trained.
 
-    A candidate is valid if it can be packaged; its scores are finite and not all equal; each half of the
-    normals is large enough for `eps`; and, at the level that ships, neither half has significantly too many false
-    positives for `eps` (beta-binomial, one-sided, .01 shared by all candidates and halves), and the power is above the
-    false-positive rate.
+    A candidate is valid if it has no fault and if, at the level that ships, its power is above its false-positive rate.
 
     Parameters
     ----------
     candidates : sequence of Candidate
-        All with the same rows and levels; each level has scores, or a reason why there are none.
-    row_keys : ndarray of str, shape (n,)
-        Of the selection normals, as `assay.data.dataset.row_keys` returns them; with `seed` they determine the halves,
-        the same for all candidates.
+        All with the same rows and levels; each level has chances, or a reason why there are none.
+    anomaly_keys : ndarray of str, shape (a,)
+        Names of the anomalies, further ones of a level included; with `seed` they determine the halves.
     strata : mapping of float to ndarray of int, shape (n,)
         Hardness strata of the normals by level; the same for all candidates.
     eps : float
-        Target false-positive rate.
+        Target false-positive rate, for the record.
     seed : int
         Seed of the halves.
     ships_at : float
@@ -199,106 +213,79 @@ def select_candidate(
     ConfigError
         `eps` is not between 0 and 1, or `ships_at` is not among the levels.
     DataError
-        Candidates, strata and keys differ in levels or numbers of rows, or a candidate could not be trained
-        at the level that ships.
+        Candidates and strata differ in levels or numbers of rows, or a candidate could not be trained at the level that
+        ships.
     """
+    check_eps(eps)
     levels = sorted(strata)
     if ships_at not in strata:
         raise ConfigError(f"the level that ships is {ships_at!r}; choose one of {levels}")
-    n_normals, n_anomalies = len(row_keys), _check_shapes(candidates, strata, len(row_keys), ships_at)
-    too_few = rows_fault(n_normals, n_anomalies, eps)
-    second = split_folds(row_keys, seed=seed)
-    alpha = SIGNIFICANCE / (2 * max(len(candidates), 1))
-    results, detections = [], []
-    for candidate in candidates:
-        reasons = [candidate.unpackageable, too_few or _scores_fault(candidate)]
-        trained = [level for level in levels if level not in candidate.untrained]
-        folds = {} if reasons[1] else {level: two_fold(candidate.scores[level], second, eps) for level in trained}
-        if folds:
-            reasons.append(_decision_fault(folds[ships_at], second, eps, alpha))
-        results.append(_describe(candidate, "; ".join(filter(None, reasons)), folds, strata, second))
-        # The start value counts for candidates without scores: an empty sum would be 0, not an array.
-        detections.append(sum((fold.detections for fold in folds.values()), np.zeros(n_anomalies, dtype=np.int64)))
-    results = _mark_ties(results, detections)
-    tied = [index for index, result in enumerate(results) if result.tied]
-    winner = min(tied, key=lambda i: (len(candidates[i].untrained), *_tie_break(results[i])), default=None)
-    return Selection(winner, eps, ships_at, n_normals, n_anomalies, tuple(results))
+    n_normals = strata[ships_at].size
+    n_common = _check_shapes(candidates, strata, ships_at, len(anomaly_keys))
+    results = tuple(_describe(candidate, strata, ships_at, seed) for candidate in candidates)
+    everyone = np.ones(len(anomaly_keys), dtype=np.bool_)
+    winner, tied = _choose(candidates, results, everyone, n_common, ships_at)
+    results = tuple(replace(result, tied=index in tied) for index, result in enumerate(results))
+    power = _power_of_choice(candidates, results, anomaly_keys, n_common, ships_at, seed)
+    numbers = (ships_at, n_normals, n_common)
+    selection = Selection(winner, eps, *numbers, results, n_more=len(anomaly_keys) - n_common)
+    if winner is None or power is None:
+        return selection
+    low, high = _interval(power, n_common)
+    return replace(selection, power=power, power_low=low, power_high=high)
 
 
 def _check_shapes(
     candidates: Sequence[Candidate],
     strata: Mapping[float, NDArray[np.integer[Any]]],
-    n_normals: int,
     ships_at: float,
+    n_anomalies: int,
 ) -> int:
-    """Return the number of anomalies; raise `DataError` if rows or levels differ."""
-    for level, assigned in strata.items():
-        if assigned.shape != (n_normals,):
-            raise DataError(f"strata of level {level:g} have shape {assigned.shape}; there are {n_normals} row keys")
-    n_anomalies = None
+    """Return the number of anomalies that all levels have; raise `DataError` if rows or levels differ."""
+    counts: dict[float, int] = {}
     for candidate in candidates:
-        if sorted([*candidate.scores, *candidate.untrained]) != sorted(strata):
-            raise DataError(
-                f"{candidate.detector}+{candidate.adapter} has levels {sorted(candidate.scores)}, "
-                f"the strata have {sorted(strata)}; score every level, or say why it could not be trained there"
-            )
+        name = f"{candidate.detector}+{candidate.adapter}"
         if ships_at in candidate.untrained:
+            raise DataError(f"{name} could not be trained at level {ships_at:g}, which ships; leave it out")
+        if not candidate.chances and candidate.fault:
+            continue
+        if sorted([*candidate.chances, *candidate.untrained]) != sorted(strata):
             raise DataError(
-                f"{candidate.detector}+{candidate.adapter} could not be trained at level {ships_at:g}, which ships; "
-                "leave it out"
+                f"{name} has levels {sorted(candidate.chances)}, the strata have {sorted(strata)}; judge every level, "
+                "or say why it could not be trained there"
             )
-        for scores in candidate.scores.values():
-            n_anomalies = len(scores.anomalies) if n_anomalies is None else n_anomalies
-            check_selection_scores(scores, n_normals, n_anomalies)
-    return n_anomalies or 0
-
-
-def _scores_fault(candidate: Candidate) -> str:
-    """Return why a candidate's scores cannot be evaluated, or ""."""
-    for level, scores in sorted(candidate.scores.items()):
-        pooled = np.concatenate([scores.normals, scores.anomalies])
-        wrong = np.count_nonzero(~np.isfinite(pooled))
-        if wrong:
-            return f"{wrong} of {pooled.size} scores are not finite at level {level:g}"
-        if pooled.min() == pooled.max():
-            return f"all scores are equal at level {level:g}"
-    return ""
-
-
-def _decision_fault(shipped: TwoFold, second: Flags, eps: float, alpha: float) -> str:
-    """Return why the decisions of the model that ships are unacceptable, or ""."""
-    for judged in (second, ~second):
-        n, k = int(judged.sum()), int(shipped.flags[judged].sum())
-        chance = fpr_upper_tail(k, n, second.size - n, eps)
-        if chance < alpha:
-            return f"{k} of {n} normals flagged at eps {eps:g}: too many (p = {chance:.1g}, limit {alpha:.1g})"
-    power, fpr = shipped.detections.mean() / 2, two_fold_fpr(shipped.flags, second)
-    if power <= fpr:
-        return f"flags anomalies ({power:.3g}) no more often than normals ({fpr:.3g})"
-    return ""
+        for level, chances in candidate.chances.items():
+            n = counts.setdefault(level, chances.anomalies.size)
+            if chances.normals.shape != strata[level].shape or chances.anomalies.size != n or n > n_anomalies:
+                raise DataError(
+                    f"{name} has chances of {chances.normals.shape} normals and {chances.anomalies.shape} anomalies at "
+                    f"level {level:g}; all candidates must have the same rows"
+                )
+    return min(counts.values(), default=n_anomalies)
 
 
 def _describe(
-    candidate: Candidate,
-    reason: str,
-    folds: Mapping[float, TwoFold],
-    strata: Mapping[float, NDArray[np.integer[Any]]],
-    second: Flags,
+    candidate: Candidate, strata: Mapping[float, NDArray[np.integer[Any]]], ships_at: float, seed: int
 ) -> CandidateResult:
     by_level = {
         level: LevelResult(
             level=level,
-            power=float(fold.detections.mean()) / 2,
-            fpr=two_fold_fpr(fold.flags, second),
-            worst_stratum_fpr=max(stratum_flag_rates(fold.flags, strata[level]).values()),
+            power=float(chances.anomalies.mean()) if chances.anomalies.size else 0.0,
+            fpr=float(chances.normals.mean()),
+            worst_stratum_fpr=worst_rate(chances.normals, strata[level]),
+            worst_by_chance=worst_rate_by_chance(chances.normals, strata[level], seed=seed),
         )
-        for level, fold in folds.items()
+        for level, chances in candidate.chances.items()
     }
     if by_level:
-        by_level |= {
-            level: LevelResult(level, power=0.0, fpr=None, worst_stratum_fpr=None) for level in candidate.untrained
-        }
+        by_level |= {level: LevelResult(level, 0.0, None, None) for level in candidate.untrained}
     levels = tuple(by_level[level] for level in sorted(by_level))
+    excess = [
+        max(0.0, level.worst_stratum_fpr - level.worst_by_chance)
+        for level in levels
+        if level.worst_stratum_fpr is not None and level.worst_by_chance is not None
+    ]
+    reason = candidate.fault or _decision_fault(candidate.chances[ships_at], None)
     return CandidateResult(
         detector=candidate.detector,
         adapter=candidate.adapter,
@@ -311,35 +298,106 @@ def _describe(
         fpr=_mean(result.fpr for result in levels),
         worst_stratum_fpr=_mean(result.worst_stratum_fpr for result in levels),
         levels=levels,
+        worst_excess=_mean(excess),
     )
+
+
+def _decision_fault(shipped: FlagChances, judging: Flags | None) -> str:
+    """Return why the decisions of the model that ships are unacceptable by the judging anomalies, or ""."""
+    of_anomalies = shipped.anomalies if judging is None else shipped.anomalies[judging[: shipped.anomalies.size]]
+    if not of_anomalies.size:
+        return "there are no anomalies to judge by, so power cannot be measured"
+    power, fpr = float(of_anomalies.mean()), float(shipped.normals.mean())
+    return "" if power > fpr else f"flags anomalies ({power:.3g}) no more often than normals ({fpr:.3g})"
+
+
+def _choose(
+    candidates: Sequence[Candidate],
+    results: Sequence[CandidateResult],
+    judging: Flags,
+    n_common: int,
+    ships_at: float,
+) -> tuple[int | None, set[int]]:
+    """Return the index of the winner by the judging anomalies, and those of the candidates that tie with the best."""
+    gains = {
+        index: _gains(candidate, judging)
+        for index, candidate in enumerate(candidates)
+        if not candidate.fault and not _decision_fault(candidate.chances[ships_at], judging)
+    }
+    if not gains:
+        return None, set()
+    highest = max(gain.sum() for gain in gains.values())
+    leaders = [gain for gain in gains.values() if gain.sum() >= highest - _EQUAL]
+    classes = [group for group in (slice(None, n_common), slice(n_common, None)) if judging[group].any()]
+    tied = {
+        index
+        for index, gain in gains.items()
+        if any(_within_error(leader - gain, judging, classes) for leader in leaders)
+    }
+    winner = min(tied, key=lambda index: (len(candidates[index].untrained), *_tie_break(results[index])))
+    return winner, tied
+
+
+def _gains(candidate: Candidate, judging: Flags) -> Doubles:
+    """Return what each anomaly, shape (a,), adds to the mean power over all levels; 0 for those that do not judge."""
+    gains = np.zeros(judging.size)
+    for chances in candidate.chances.values():
+        rows = judging[: chances.anomalies.size]
+        if rows.any():
+            gains[: rows.size] += np.where(rows, chances.anomalies, 0) / rows.sum()
+    return gains / (len(candidate.chances) + len(candidate.untrained))
+
+
+def _within_error(differences: Doubles, judging: Flags, classes: Sequence[slice]) -> bool:
+    """Return whether a difference of mean powers, given by anomaly, is at most its standard error.
+
+    Anomalies of a class (those of all levels, and those of the lowest) vary about the mean of their class. It holds
+    with equality if the candidates differ in a single anomaly, and always for a class of one.
+    """
+    variance = 0.0
+    for group in classes:
+        inside = differences[group][judging[group]]
+        if inside.size == 1:
+            return True
+        variance += inside.size * float(inside.var(ddof=1))
+    return float(differences.sum()) ** 2 <= variance * (1 + _EQUAL) + _EQUAL**2
+
+
+def _tie_break(result: CandidateResult) -> tuple[float, int, int]:
+    excess = result.worst_excess
+    return (math.inf if excess is None else excess, result.n_stored_floats, result.position)
+
+
+def _power_of_choice(
+    candidates: Sequence[Candidate],
+    results: Sequence[CandidateResult],
+    keys: Texts,
+    n_common: int,
+    ships_at: float,
+    seed: int,
+) -> float | None:
+    """Return the power of what each half of the anomalies chooses, on the other half; None where a half is empty."""
+    second = np.zeros(len(keys), dtype=np.bool_)
+    for group in (slice(None, n_common), slice(n_common, None)):
+        order = np.argsort(uniform_hashes(keys[group], f"half:{seed}"), kind="stable")
+        second[group][order[: len(order) // 2]] = True
+    powers = []
+    for judging in (second, ~second):
+        winner, _ = _choose(candidates, results, judging, n_common, ships_at)
+        if winner is not None and (~judging[:n_common]).any() and judging[:n_common].any():
+            powers.append(float(_gains(candidates[winner], ~judging).sum()))
+    return sum(powers) / 2 if len(powers) == 2 else None
+
+
+def _interval(power: float, n: int) -> tuple[float, float]:
+    """Return the Wilson interval of a mean of n chances, which vary no more than flags do."""
+    z2 = COVERAGE_Z**2
+    centre = (power + z2 / (2 * n)) / (1 + z2 / n)
+    half = COVERAGE_Z * math.sqrt(power * (1 - power) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
     """Return the mean of the values that are not None, or None without any; the order does not matter."""
     numbers = [value for value in values if value is not None]
     return math.fsum(numbers) / len(numbers) if numbers else None
-
-
-def _mark_ties(results: Sequence[CandidateResult], detections: Sequence[Integers]) -> list[CandidateResult]:
-    """Mark the valid candidates within one paired standard error of one with the highest mean power."""
-    valid = [counts for result, counts in zip(results, detections, strict=True) if result.valid]
-    highest = max((counts.sum() for counts in valid), default=0)
-    leaders = [counts for counts in valid if counts.sum() == highest]
-    return [
-        replace(result, tied=result.valid and any(_within_error(leader - counts) for leader in leaders))
-        for result, counts in zip(results, detections, strict=True)
-    ]
-
-
-def _within_error(differences: Integers) -> bool:
-    """Return whether the mean difference, which is >= 0, is at most its standard error.
-
-    With ``sd**2 = (sum(d**2) - sum(d)**2 / a) / (a - 1)`` this is ``sum(d)**2 <= sum(d**2)``, exact in integers. It
-    holds with equality if the candidates differ in a single anomaly, and always for a = 1.
-    """
-    return int(differences.sum()) ** 2 <= int((differences**2).sum())
-
-
-def _tie_break(result: CandidateResult) -> tuple[float, int, int]:
-    worst = result.worst_stratum_fpr
-    return (math.inf if worst is None else worst, result.n_stored_floats, result.position)

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from assay.arrays import Doubles
-from assay.data.dataset import Card, RowSet, read_card, read_rows, row_keys
+from assay.data.dataset import Card, RowSet, read_card, read_rows
 from assay.errors import ConfigError, DataError
 from assay.names import Choice
 from assay.parts import read_json, read_part, write_json, write_part
-from assay.pipeline.candidates import candidate_name
+from assay.pipeline.candidates import COMPARISON, candidate_name
 from assay.pipeline.levels import finish_level
 from assay.pipeline.made import Made
 from assay.pipeline.progress import StageProgress, silent
-from assay.pipeline.rows import FAILURES, HELD_OUT_PART, levels_of, presumed_normals
+from assay.pipeline.rows import FAILURES, HELD_OUT_PART, RATIO_PART, levels_of, presumed_normals, units
 
 if TYPE_CHECKING:
     from assay.calibration.adapters.outputs import Outputs
@@ -109,15 +109,21 @@ def calibrate(
     _require_law(promised, method, ties, unit)
     failures = read_json(trained / FAILURES)
 
+    kept: dict[str, Any] = {
+        "within": within,
+        "ties": BY_ID if ties == "randomised" else ties,
+        "promise": promised.setting(),
+    }
+
     def calibrate_level(level: str, into: Path) -> dict[str, Any]:
         stage = _Level(dataset_card, trained / level, adapt_rows, reference, target_rows, method, promised, seed)
         write_part(into / "adapters" / level, "strata", stage.strata.to_part())
         if stage.ratio is not None:
-            write_part(into / "reference" / level, "ratio", stage.ratio.to_part())
+            write_part(into / "adapters" / level, RATIO_PART, stage.ratio.to_part())
         if level not in failures:
             stage.use_detector(detector.label)
             for choice in adapters:
-                _write_candidate(stage, choice, into, level)
+                _write_candidate(stage, choice, kept["ties"], into, level)
         return {}
 
     levels = levels_of(trained)
@@ -126,20 +132,23 @@ def calibrate(
         finish_level(level, out, checkpoints, partial(calibrate_level, level))
     if method == "category":
         trim_results["categories"] = sorted(set(reference.rows["category"]))
-    kept = {"within": within, "ties": BY_ID if ties == "randomised" else ties, "promise": promised.setting()}
     settings = {**kept, "method": method, "n_target": len(target_rows), **trim_results}
     write_json(out / "calibration.json", settings)
     return Made(settings)
 
 
-def _write_candidate(stage: _Level, choice: Choice, out: Path, level: str) -> None:
-    """Fit an adapter for the current detector of a level, and write it and its reference."""
+def _write_candidate(stage: _Level, choice: Choice, ties: str, out: Path, level: str) -> None:
+    """Fit an adapter for the current detector of a level; write it, its reference, and how that compares rows."""
+    from assay.evaluation.chances import comparison_of
+
     name = candidate_name(stage.label, choice.label)
     adapter, evidence = stage.adapter(choice)
     write_part(out / "adapters" / level, name, adapter.to_part())
     if evidence is not None:
         write_json(out / "adapters" / level / f"{name}.choice.json", evidence)
-    write_part(out / "reference" / level, name, stage.calibrator(adapter).to_part())
+    calibrator = stage.calibrator(adapter)
+    write_part(out / "reference" / level, name, calibrator.to_part())
+    write_json(out / "adapters" / level / f"{name}.{COMPARISON}", comparison_of(calibrator, ties).to_json())
 
 
 def _method(within: str, ties: str, unit: str, reference: RowSet, n_target: int) -> str:
@@ -296,7 +305,7 @@ class _Level:
             categories = self.reference.rows["category"].to_numpy(dtype=object)
             return MondrianCalibrator("category", self.promise).fit(scored.scores, categories)
         if self.method == "grouped":
-            return GroupedCalibrator().fit(scored.scores, _groups(self.reference))
+            return GroupedCalibrator().fit(scored.scores, units(self.reference))
         if self.ratio is not None:
             return WeightedCalibrator().fit(scored.scores, self.ratio.weights(self.scaled_reference))
         return ConformalCalibrator(self.promise).fit(scored.scores)
@@ -316,9 +325,3 @@ class _Level:
                 for k in range(detector.n_folds)
             ]
         )
-
-
-def _groups(rows: RowSet) -> Any:
-    """Return each row's group; a row without one is a group by itself, as in the split."""
-    group = rows.rows["group"].to_numpy(dtype=object)
-    return np.where(group == "", "row:" + row_keys(rows.rows), "group:" + group)

@@ -16,6 +16,7 @@ from assay.pipeline.rows import FAILURES, levels_of
 if TYPE_CHECKING:
     from assay.calibration.decisions import Scored
 
+COMPARISON = "comparison.json"  # how a candidate's scorer compares rows, without the scores of calibration rows
 Failures = Mapping[str, Mapping[str, str]]
 
 
@@ -83,7 +84,7 @@ class LevelScores:
         self.rows = [scaler.transform(part.features) for part in self.raw]
         self.null_model = null_model
         self.edges = load_strata(read_part(self.adapters, "strata"))
-        self.strata = self.edges.assign(null_model.hardness(self.rows[0]))
+        self.strata, self.strata_of_anomalies = (self.edges.assign(null_model.hardness(rows)) for rows in self.rows)
 
     def of(self, detector: str, adapters: Sequence[Choice]) -> Iterator[tuple[Choice, Scored, Scored]]:
         """Yield each adapter with the scored normals and the scored anomalies."""
@@ -92,7 +93,7 @@ class LevelScores:
         from assay.calibration.decisions import adapt_rows
         from assay.detectors.registry import load_detector
 
-        fitted = load_detector(read_part(self.trained, detector))
+        fitted = self.detector = load_detector(read_part(self.trained, detector))
         observed = [observe(fitted, self.null_model, rows) for rows in self.rows]
         for choice in adapters:
             adapter = load_adapter(read_part(self.adapters, candidate_name(detector, choice.label)))

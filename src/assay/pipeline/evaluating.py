@@ -15,7 +15,7 @@ from assay.errors import DataError
 from assay.parts import read_json, read_part, write_arrays, write_json
 from assay.pipeline.candidates import Candidates, LevelScores, candidate_name, read_failures
 from assay.pipeline.made import Made
-from assay.pipeline.rows import evidence_rows, marked
+from assay.pipeline.rows import RATIO_PART, evidence_rows, marked
 
 if TYPE_CHECKING:
     from assay.calibration.decisions import Reference
@@ -88,7 +88,7 @@ def evaluate(
             scored = LevelScores(trained[detector.label], cell / "adapters", level, normals, anomalies)
             for adapter, of_normals, of_anomalies in scored.of(detector.label, candidates.adapters):
                 name = candidate_name(detector.label, adapter.label)
-                reference = read_reference(cell / "reference" / level, name, scored.edges, calibration["ties"])
+                reference = read_reference(cell, level, name, scored.edges, calibration["ties"])
                 both_p_values = (reference.p_values(of_normals), reference.p_values(of_anomalies))
                 p_values[f"{name}.normals"], p_values[f"{name}.anomalies"] = both_p_values
                 outcome = _Outcome((of_normals.scores, of_anomalies.scores), both_p_values, scored.strata)
@@ -119,15 +119,16 @@ def _calibrated(rows: RowSet, categories: Sequence[str] | None) -> RowSet:
     return rows if categories is None else rows.take(rows.rows["category"].isin(categories).to_numpy(dtype=bool))
 
 
-def read_reference(folder: Path, name: str, strata: Strata, ties: str) -> Reference:
-    """Read the reference of a candidate."""
+def read_reference(calibrated: Path, level: str, name: str, strata: Strata, ties: str) -> Reference:
+    """Read the reference of a candidate at a level from the folder of its cell's results of `calibrate`."""
     from assay.calibration.calibrators.registry import load_calibrator
     from assay.calibration.calibrators.weighted import load_ratio
     from assay.calibration.decisions import Reference
 
-    weighted = (folder / "ratio.json").is_file()
-    ratio = load_ratio(read_part(folder, "ratio")) if weighted else None
-    return Reference(load_calibrator(read_part(folder, name)), strata, ratio, ties)
+    adapters = calibrated / "adapters" / level
+    is_weighted = (adapters / f"{RATIO_PART}.json").is_file()
+    ratio = load_ratio(read_part(adapters, RATIO_PART)) if is_weighted else None
+    return Reference(load_calibrator(read_part(calibrated / "reference" / level, name)), strata, ratio, ties)
 
 
 @dataclass(frozen=True, slots=True)

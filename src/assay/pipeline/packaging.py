@@ -14,7 +14,7 @@ from assay.parts import Array, Part, read_json, read_part
 from assay.pipeline.candidates import candidate_name
 from assay.pipeline.learned import packed_rows
 from assay.pipeline.made import Made
-from assay.pipeline.rows import LABELLED, levels_of
+from assay.pipeline.rows import LABELLED, RATIO_PART, levels_of
 from assay.pipeline.selecting import read_selection
 
 if TYPE_CHECKING:
@@ -146,15 +146,17 @@ def _winner(selection: Selection) -> CandidateResult:
 
 def _parts(trained: Path, calibrated: Path, level: str, detector: str, adapter: str) -> dict[str, Part]:
     """Read the parts of a candidate."""
+    from assay.scorer.folder import RATIO
+
     name = candidate_name(detector, adapter)
-    ratio = calibrated / "reference" / level / "ratio.json"
+    adapters = calibrated / "adapters" / level
     return {
-        **({"ratio": read_part(ratio.parent, "ratio")} if ratio.is_file() else {}),
+        **({RATIO: read_part(adapters, RATIO_PART)} if (adapters / f"{RATIO_PART}.json").is_file() else {}),
         "scaler": read_part(trained, "scaler"),
         "detector": read_part(trained, detector),
         "null_model": read_part(trained, "null_model"),
-        "strata": read_part(calibrated / "adapters" / level, "strata"),
-        "adapter": read_part(calibrated / "adapters" / level, name),
+        "strata": read_part(adapters, "strata"),
+        "adapter": read_part(adapters, name),
         "calibrator": read_part(calibrated / "reference" / level, name),
     }
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from assay.arrays import Flags, Labels
-from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, RowSet, read_rows
+from assay.arrays import Flags, Labels, Texts
+from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, RowSet, read_rows, row_keys
 
 HELD_OUT_PART = "held_out"
+RATIO_PART = "ratio"
 LABELLED = "labelled"
 FAILURES = "failures.json"
 
@@ -35,11 +36,9 @@ def level_rows(train: Path, contaminated: Path, level: str) -> RowSet:
 
     An added column ``injected`` is 1 for injected rows, else 0.
     """
-    import pandas as pd
-
-    clean, injected = read_rows(train), read_rows(contaminated / level)
-    rows = pd.concat([clean.rows.assign(injected=0), injected.rows.assign(injected=1)], ignore_index=True)
-    return RowSet(np.concatenate([clean.features, injected.features]), rows)
+    parts = [(read_rows(train), 0), (read_rows(contaminated / level), 1)]
+    clean, injected = (RowSet(part.features, part.rows.assign(injected=mark)) for part, mark in parts)
+    return joined(clean, injected)
 
 
 def training_rows(train: Path, contaminated: Path, level: str, *, labelled: bool) -> tuple[RowSet, Labels]:
@@ -57,12 +56,23 @@ def training_rows(train: Path, contaminated: Path, level: str, *, labelled: bool
     folder = contaminated / LABELLED
     if not labelled or not folder.is_dir():
         return rows, labels
+    extra = read_rows(folder)
+    all_rows = joined(rows, RowSet(extra.features, extra.rows.assign(injected=0)))
+    return all_rows, np.concatenate([labels, np.ones(len(extra), dtype=np.int8)])
+
+
+def joined(first: RowSet, second: RowSet) -> RowSet:
+    """Return the rows of both, in this order."""
     import pandas as pd
 
-    extra = read_rows(folder)
-    table = pd.concat([rows.rows, extra.rows.assign(injected=0)], ignore_index=True)
-    all_rows = RowSet(np.concatenate([rows.features, extra.features]), table)
-    return all_rows, np.concatenate([labels, np.ones(len(extra), dtype=np.int8)])
+    table = pd.concat([first.rows, second.rows], ignore_index=True)
+    return RowSet(np.concatenate([first.features, second.features]), table)
+
+
+def units(data: RowSet) -> Texts:
+    """Return each row's group; a row without one is a group by itself, as in the split."""
+    group = data.rows["group"].to_numpy(dtype=object)
+    return np.where(group == "", "row:" + row_keys(data.rows), "group:" + group)
 
 
 def presumed_normals(data: RowSet) -> RowSet:

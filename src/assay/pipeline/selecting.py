@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from assay.data.dataset import row_keys
-from assay.errors import TrainingError
+from assay.arrays import Integers
+from assay.data.dataset import ANOMALY, RowSet, read_rows, row_keys
+from assay.errors import DataError, TrainingError
+from assay.names import Choice
 from assay.parts import read_json, read_part, write_json
 from assay.pipeline.candidates import Candidates, Failures, LevelScores, candidate_name, read_failures
+from assay.pipeline.judging import accepted, chances_of, read_comparison, scores_fault
 from assay.pipeline.made import Made
-from assay.pipeline.rows import evidence_rows, rho_of
+from assay.pipeline.rows import LABELLED, evidence_rows, joined, marked, rho_of
 
 if TYPE_CHECKING:
+    from assay.evaluation.chances import FlagChances
     from assay.evaluation.selection import Selection
 
 
@@ -22,13 +26,19 @@ def select(
     out: Path,
     *,
     selection: Path,
+    pool: Path,
+    contaminated: Path,
     trained: Mapping[str, Path],
     adapters: Mapping[str, Path],
     candidates: Candidates,
     eps: float,
     seed: int,
 ) -> Made[Selection]:
-    """Choose the candidate to ship, on selection rows alone.
+    """Choose the candidate to ship, on rows that nothing was trained, adapted or calibrated on.
+
+    Candidates are judged by the rule that ships: within strata or categories, over groups, weighted, and by the promise
+    of their p-values (`assay.evaluation.chances`). At the lowest level, where nothing is injected, the anomalies of the
+    pool judge as well, but for those that detectors may have learned labels from.
 
     A detector that could not be trained at the lowest level, whose model ships, is not a candidate. One that could not
     be trained at another level remains a candidate, with power 0 there; see
@@ -36,8 +46,10 @@ def select(
 
     Parameters
     ----------
-    selection : Path
-        Folder of the selection rows.
+    selection, pool : Path
+        Folders of the selection rows and of the injection pool.
+    contaminated : Path
+        Folder of the results of `assay.pipeline.contaminate`.
     trained : mapping of str to Path
         Folders of the results of `assay.pipeline.train`, by label of the detector.
     adapters : mapping of str to Path
@@ -46,7 +58,7 @@ def select(
     eps : float
         Target false-positive rate of the comparison.
     seed : int
-        Seed of the two folds.
+        Seed of the halves of the anomalies.
 
     Returns
     -------
@@ -57,45 +69,90 @@ def select(
     ------
     TrainingError
         No detector could be trained at the lowest level.
+    DataError
+        No normal is of a category with calibration rows.
     """
-    from assay.detectors.base import n_stored_floats
-    from assay.detectors.registry import unpackageable
     from assay.evaluation.selection import Candidate, select_candidate
-    from assay.evaluation.two_fold import SelectionScores
 
-    normals, anomalies, evidence = evidence_rows(selection)
     failures = read_failures(trained)
     levels = {rho_of(level): level for level in candidates.levels(trained)}
     ships_at = min(levels)
-    ships = levels[ships_at]
-    _require_one_trained(failures, ships, candidates)
-    strata: dict[float, Any] = {}
-    scores_of: dict[str, dict[float, SelectionScores]] = {}
-    for rho, level in levels.items():
-        for detector in candidates.detectors:
-            cell = (trained[detector.label], adapters[detector.label])
-            scored = LevelScores(*cell, level, normals, anomalies)
+    _require_one_trained(failures, levels[ships_at], candidates)
+    *rows, evidence = evidence_rows(selection)
+    more = _unused(pool, contaminated, rows[0]) if evidence != "probes" else None
+    first = candidates.trained(levels[ships_at], failures)[0].label
+    comparison = read_comparison(adapters[first], levels[ships_at], first, candidates.adapters[0].label)
+    normals, anomalies = (accepted(part, comparison) for part in rows)
+    if not len(normals):
+        raise DataError(
+            "no selection normal is of a category with calibration rows; merge small categories and ingest again, or "
+            "set calibrate.within to 'all' or 'hardness'"
+        )
+    all_anomalies = anomalies if more is None else joined(anomalies, accepted(more, comparison))
+    strata: dict[float, Integers] = {}
+    judged: dict[str, _Judged] = {}
+    for detector in candidates.detectors:
+        for rho, level in levels.items():
+            judging = all_anomalies if rho == ships_at else anomalies
+            scored = LevelScores(trained[detector.label], adapters[detector.label], level, normals, judging)
             strata[rho] = scored.strata  # the same in every cell
-            if level in failures.get(detector.label, {}):
-                continue
-            for adapter, of_normals, of_anomalies in scored.of(detector.label, candidates.adapters):
-                name = candidate_name(detector.label, adapter.label)
-                scores_of.setdefault(name, {})[rho] = SelectionScores(of_normals.scores, of_anomalies.scores)
+            if level not in failures.get(detector.label, {}):
+                _judge(scored, detector.label, candidates.adapters, rho, eps, judged)
     compared = []
     for position, (detector, adapter) in enumerate(candidates.pairs()):
         untrained = {rho_of(level): reason for level, reason in failures.get(detector.label, {}).items()}
-        if ships_at in untrained:
-            continue
-        name = candidate_name(detector.label, adapter.label)
-        part = read_part(trained[detector.label] / ships, detector.label)
-        floats = n_stored_floats(part) + n_stored_floats(read_part(adapters[detector.label] / ships, name))
-        fault = unpackageable(part)
-        compared.append(Candidate(detector.label, adapter.label, position, floats, scores_of[name], fault, untrained))
-    keys = row_keys(normals.rows)
-    chosen = select_candidate(compared, row_keys=keys, strata=strata, eps=eps, seed=seed, ships_at=ships_at)
+        if ships_at not in untrained:
+            of = judged[candidate_name(detector.label, adapter.label)]
+            known = (of.n_stored_floats, of.chances, of.fault, untrained)
+            compared.append(Candidate(detector.label, adapter.label, position, *known))
+    keys = row_keys(all_anomalies.rows)
+    chosen = select_candidate(compared, anomaly_keys=keys, strata=strata, eps=eps, seed=seed, ships_at=ships_at)
     result = replace(chosen, evidence=evidence, untrained=failures)
     write_json(out / "selection.json", result.to_json())
     return Made(result)
+
+
+def _unused(pool: Path, contaminated: Path, normals: RowSet) -> RowSet | None:
+    """Return the anomalies of the pool that nothing has learned from at the level without injected rows.
+
+    None where roles were assigned by group or time: rows of their groups may be in train, and all of them are earlier.
+    """
+    rows = read_rows(pool)
+    if not len(rows) or any((part.rows[name] != "").any() for part in (rows, normals) for name in ("group", "time")):
+        return None
+    unused = ~marked(rows, "contradicted") & (rows.labels == ANOMALY)
+    if (contaminated / LABELLED).is_dir():
+        unused &= ~rows.rows["fingerprint"].isin(read_rows(contaminated / LABELLED).rows["fingerprint"]).to_numpy()
+    return rows.take(unused)
+
+
+@dataclass(slots=True)
+class _Judged:
+    """What is known of a candidate: its chances by level, why it cannot ship, and the floats that its parts hold."""
+
+    chances: dict[float, FlagChances] = field(default_factory=dict)
+    fault: str = ""
+    n_stored_floats: int = 0
+
+
+def _judge(
+    scored: LevelScores, detector: str, adapters: Sequence[Choice], rho: float, eps: float, judged: dict[str, _Judged]
+) -> None:
+    """Judge the candidates of a cell at a level, the lowest one first."""
+    from assay.detectors.base import n_stored_floats
+    from assay.detectors.registry import unpackageable
+
+    part = read_part(scored.trained, detector)
+    for adapter, normals, anomalies in scored.of(detector, adapters):
+        name = candidate_name(detector, adapter.label)
+        comparison = read_comparison(scored.adapters.parent, scored.adapters.name, detector, adapter.label)
+        if name not in judged:
+            floats = n_stored_floats(part) + n_stored_floats(read_part(scored.adapters, name))
+            judged[name] = _Judged({}, unpackageable(part) or comparison.limits(eps), floats)
+        if fault := scores_fault(normals, anomalies, rho):
+            judged[name].fault = "; ".join(filter(None, (judged[name].fault, fault)))
+        else:
+            judged[name].chances[rho] = chances_of(scored, comparison, normals, anomalies, eps)
 
 
 def _require_one_trained(failures: Failures, ships: str, candidates: Candidates) -> None:

@@ -21,6 +21,7 @@ from assay.project.templates import read_template
 if TYPE_CHECKING:
     from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
+_NEW = {"calibrate": {"promise": ("average", "says what p-values promise, as before")}}
 _FLOW, _IGNORED, _PARAMS, _LOCKED = "flows/retrain.py", ".dvcignore", "params.yaml", "dvc.lock"
 
 
@@ -74,20 +75,30 @@ def _dump(path: Path, content: Any) -> None:
 
 
 def _migrate_params(root: Path) -> str:
-    """Make ``detectors`` a mapping of labels, and add ``datasets`` and ``run``."""
+    """Make ``detectors`` a mapping of labels, and add settings that are new."""
     path = root / _PARAMS
     params: Any = _load(path)
-    if not hasattr(params, "insert") or not isinstance(params.get("detectors"), list):
+    if not hasattr(params, "insert"):
         return ""
-    params["detectors"] = _labelled(params["detectors"])
-    if "datasets" not in params:
-        params.insert(list(params).index("dataset") + 1, "datasets", _in_line([params["dataset"]]))
-    params.setdefault("run", _in_line({"cells_at_once": 1}))
+    changes = []
+    if isinstance(params.get("detectors"), list):
+        params["detectors"] = _labelled(params["detectors"])
+        if "datasets" not in params:
+            params.insert(list(params).index("dataset") + 1, "datasets", _in_line([params["dataset"]]))
+        params.setdefault("run", _in_line({"cells_at_once": 1}))
+        changes.append(
+            "`detectors` is a mapping of labels now, `datasets` lists those that `dvc repro` works on, and "
+            "`run.cells_at_once` says how many detectors are trained at the same time"
+        )
+    for section, settings in _NEW.items():
+        for setting, (value, meaning) in settings.items():
+            if hasattr(params.get(section), "insert") and setting not in params[section]:
+                params[section][setting] = value
+                changes.append(f"`{section}.{setting}: {value}` {meaning}")
+    if not changes:
+        return ""
     _dump(path, params)
-    return (
-        f"{_PARAMS}: `detectors` is a mapping of labels now, `datasets` lists those that `dvc repro` works on, and "
-        "`run.cells_at_once` says how many detectors are trained at the same time."
-    )
+    return f"{_PARAMS}: {'; '.join(changes)}."
 
 
 def _labelled(entries: CommentedSeq) -> CommentedMap:
@@ -132,10 +143,10 @@ def _migrate_pipeline(root: Path) -> str:
     path = root / PIPELINE
     present = _load(path)
     stages = (present or {}).get("stages") or {}
-    if all("do" in stages.get(verb, ()) for verb in STAGES):
-        return ""
     write = read_template(PIPELINE) if holds_code(root) else pipeline()
     ours = parse_yaml(write, path)["stages"]
+    if all(stages.get(name) == stage for name, stage in ours.items()):
+        return ""
     own = {name: _own_stage(name, stage) for name, stage in stages.items() if name not in ours}
     other = {key: value for key, value in (present or {}).items() if key not in ("stages", "vars")}
     write_bytes(path, write)
@@ -145,6 +156,9 @@ def _migrate_pipeline(root: Path) -> str:
         content.update(other)
         _dump(path, content)
     kept = f"; your own stages are kept: {', '.join(own)}" if own else ""
+    if all("do" in stages.get(verb, ()) for verb in STAGES):
+        changed = ", ".join(name for name, stage in ours.items() if stages.get(name) != stage)
+        return f"{PIPELINE} has the present form of the stages {changed}{kept}."
     return f"{PIPELINE} has one stage per verb and dataset now, and for `train` and `calibrate` one per detector{kept}."
 
 

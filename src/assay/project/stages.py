@@ -160,6 +160,8 @@ def _select(run: StageRun) -> dict[str, Any]:
     project = run.project
     return {
         "selection": project.folder("split") / "selection",
+        "pool": project.folder("split") / "pool",
+        "contaminated": project.folder("contaminate"),
         "trained": folders_of(project, "train"),
         "adapters": {label: folder / "adapters" for label, folder in folders_of(project, "calibrate").items()},
         "candidates": candidates_of(project),
@@ -224,7 +226,7 @@ STAGES: dict[str, StageEntry] = {
         cells=True,
     ),
     "select": StageEntry(
-        "Select", pipeline.select, _select, uses=("selection",), behind=True, parts={"calibrate": "adapters"}
+        "Select", pipeline.select, _select, uses=("selection", "pool"), behind=True, parts={"calibrate": "adapters"}
     ),
     "evaluate": StageEntry("Evaluate", pipeline.evaluate, _evaluate, uses=("test",)),
     "package": StageEntry("Scorer", pipeline.package, _package, parted=True),

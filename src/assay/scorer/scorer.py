@@ -255,7 +255,7 @@ class Scorer:
         names, counts = np.unique(checked_ids(row_ids, len(row_ids)).astype(str), return_counts=True)
         if (counts > 1).any():
             raise InputError(
-                f"row id {names[counts > 1][0]!r} occurs twice in one batch; false discoveries are controlled only "
+                f"row id {str(names[counts > 1][0])!r} occurs twice in one batch; false discoveries are controlled only "
                 "where every row has an id of its own: give each one, or leave ids out"
             )
 

@@ -11,7 +11,7 @@ import pytest
 from assay.calibration.batches import benjamini_hochberg
 from assay.calibration.calibrators.conformal import ConformalCalibrator
 from assay.calibration.calibrators.grouped import GroupedCalibrator
-from assay.calibration.decisions import Rule, tie_breaks
+from assay.calibration.decisions import Rule, content_hashes
 from assay.data.categories import category_texts
 from assay.errors import ConfigError, InputError
 
@@ -49,17 +49,17 @@ def test_missing_categories_are_empty() -> None:
 
 @pytest.mark.parametrize("value", [["a"], {}, b"a"], ids=repr)
 def test_what_is_neither_text_nor_number_is_no_category(value: Any) -> None:
-    with pytest.raises(InputError, match="row 1: the category is"):
+    with pytest.raises(InputError, match="row 1: the category or id is"):
         category_texts(["a", value])
 
 
 def test_a_row_breaks_ties_by_its_content_alone() -> None:
     rows = np.random.default_rng(0).standard_normal((2000, 3)).astype(np.float32)
-    breaks = tie_breaks(rows)
-    np.testing.assert_array_equal(tie_breaks(rows[::-1])[::-1], breaks)
-    np.testing.assert_array_equal(tie_breaks(np.asfortranarray(rows)[7:8]), breaks[7:8])
-    assert (tie_breaks(rows.astype(np.float64)) != breaks).all()
-    assert tie_breaks(np.array([[0.0, 1.0]])) == tie_breaks(np.array([[-0.0, 1.0]]))
+    breaks = content_hashes(rows)
+    np.testing.assert_array_equal(content_hashes(rows[::-1])[::-1], breaks)
+    np.testing.assert_array_equal(content_hashes(np.asfortranarray(rows)[7:8]), breaks[7:8])
+    assert (content_hashes(rows.astype(np.float64)) != breaks).all()
+    assert content_hashes(np.array([[0.0, 1.0]])) == content_hashes(np.array([[-0.0, 1.0]]))
     assert len(np.unique(breaks)) == len(rows)
     assert ((breaks >= 0) & (breaks < 1)).all()
     assert abs(np.mean(breaks <= 0.1) - 0.1) < 0.03

@@ -12,35 +12,42 @@ from scipy.stats import norm
 from assay.calibration.calibrators.conformal import ConformalCalibrator
 from assay.calibration.calibrators.ranks import largest_rank
 from assay.errors import ConfigError, DataError
+from assay.evaluation.chances import Comparison, flag_chances
 from assay.evaluation.selection import Candidate, Selection, select_candidate
-from assay.evaluation.two_fold import SelectionScores, compare_power, split_folds
 from assay.parts import canonical_json
 
 N, A, EPS = 200, 100, 0.05
+SHIPPED = Comparison("conformal", "nothing", {"all": N})
 
 
 def marks(n, tag="row"):
-    return np.array([f"{tag}-{i}" for i in range(n)])
+    return np.array([f"{tag}-{i}" for i in range(n)], dtype=object)
 
 
 def candidate(position, shift, *, seed=0, levels=(0.0, 0.1), n=N, a=A, floats=100, noise=0.0, **more):
-    """Scores of one scorer: normals N(0, 1), anomalies N(shift, 1), the same rows for all unless `noise`."""
+    """Chances of one scorer: normals N(0, 1), anomalies N(shift, 1), the same rows for all unless `noise`."""
     common, own = np.random.default_rng(seed), np.random.default_rng([seed, position])
-    scores = {}
+    chances = {}
     for level in levels:
         normals = common.normal(size=n) + noise * own.normal(size=n)
         anomalies = shift + common.normal(size=a) + noise * own.normal(size=a)
-        scores[level] = SelectionScores(normals, anomalies)
-    return Candidate(f"d{position}", "none", position, floats, scores, **more)
+        chances[level] = flag_chances(normals, anomalies, SHIPPED, EPS)
+    return Candidate(f"d{position}", "none", position, floats, chances, **more)
 
 
-def choose(candidates, *, n=N, levels=(0.0, 0.1), eps=EPS, seed=0, **more):
+def choose(candidates, *, n=N, a=A, levels=(0.0, 0.1), eps=EPS, seed=0, **more):
     strata = {level: np.arange(n) % 4 for level in levels}
-    return select_candidate(candidates, row_keys=marks(n), strata=strata, eps=eps, seed=seed, **more)
+    return select_candidate(candidates, anomaly_keys=marks(a), strata=strata, eps=eps, seed=seed, **more)
 
 
-def with_scores(base, level, **arrays):
-    return replace(base, scores={**base.scores, level: replace(base.scores[level], **arrays)})
+def with_chances(base, level, **arrays):
+    return replace(base, chances={**base.chances, level: replace(base.chances[level], **arrays)})
+
+
+def missing(position, missed):
+    """A scorer that flags all anomalies but the missed ones, at level 0 alone."""
+    base = candidate(position, 0.0, levels=(0.0,))
+    return with_chances(base, 0.0, anomalies=np.where(missed, 0.0, 1.0))
 
 
 def test_highest_mean_power_wins():
@@ -52,7 +59,7 @@ def test_highest_mean_power_wins():
 
 def test_power_is_averaged_over_the_levels():
     steady = candidate(0, 3.0)
-    fragile = with_scores(candidate(1, 4.0), 0.1, anomalies=candidate(1, 0.0).scores[0.1].anomalies)
+    fragile = with_chances(candidate(1, 4.0), 0.1, anomalies=candidate(1, 0.0).chances[0.1].anomalies)
     selection = choose([steady, fragile])
     at = [[level.power for level in result.levels] for result in selection.candidates]
     assert at[1][0] > at[0][0]
@@ -60,27 +67,22 @@ def test_power_is_averaged_over_the_levels():
     assert selection.candidates[1].power == pytest.approx(np.mean(at[1]))
 
 
-def test_rates_are_the_two_fold_ones():
+def test_rates_are_mean_chances():
     one = candidate(0, 2.0, levels=(0.0,))
-    found = choose([one], levels=(0.0,)).candidates[0]
-    second, scores = split_folds(marks(N), seed=0), one.scores[0.0]
-    power, fpr = [], []
-    for judged in (second, ~second):
-        threshold = np.sort(scores.normals[~judged])[int(np.ceil(101 * (1 - EPS))) - 1]
-        power.append(np.mean(scores.anomalies > threshold))
-        fpr.append(np.mean(scores.normals[judged] > threshold))
-    assert found.power == pytest.approx(np.mean(power))
-    assert found.fpr == pytest.approx(np.mean(fpr))
+    result = choose([one], levels=(0.0,)).candidates[0]
+    assert result.power == pytest.approx(one.chances[0.0].anomalies.mean())
+    assert result.fpr == pytest.approx(one.chances[0.0].normals.mean())
+    by_stratum = [one.chances[0.0].normals[np.arange(N) % 4 == stratum].mean() for stratum in range(4)]
+    assert result.worst_stratum_fpr == pytest.approx(max(by_stratum))
 
 
 def worse_in_one_stratum(position, **more):
     """Same flags in number, but all in stratum 0 (rows 0, 4, 8, ...)."""
     base = candidate(position, 8.0, **more)
-    for level, scores in base.scores.items():
-        order = np.argsort(np.where(np.arange(N) % 4 == 0, 1, 0), kind="stable")
+    for level, chances in base.chances.items():
         normals = np.empty(N)
-        normals[order] = np.sort(scores.normals)
-        base = with_scores(base, level, normals=normals)
+        normals[np.argsort(np.arange(N) % 4 == 0, kind="stable")] = np.sort(chances.normals)
+        base = with_chances(base, level, normals=normals)
     return base
 
 
@@ -89,42 +91,48 @@ def test_ties_are_broken_by_strata_then_floats_then_position():
     selection = choose([unfair, fair])
     assert all(result.tied for result in selection.candidates)
     assert selection.candidates[0].worst_stratum_fpr > selection.candidates[1].worst_stratum_fpr
+    assert selection.candidates[0].worst_excess > 0 == selection.candidates[1].worst_excess
     assert selection.winner == 1
     assert choose([fair, replace(fair, position=2, n_stored_floats=899)]).winner == 1
     assert choose([fair, replace(fair, position=0)]).winner == 1
     assert choose([fair, replace(fair, position=2)]).winner == 0
 
 
+def test_a_worst_stratum_within_its_noise_breaks_no_tie():
+    """The worst of four strata is above eps for perfect scorers too: chance must not choose between them."""
+    excesses, worst = [], []
+    for seed in range(200):
+        result = choose([candidate(0, 8.0, seed=seed, levels=(0.0,))], levels=(0.0,), seed=seed).candidates[0]
+        excesses.append(result.worst_excess)
+        worst.append(result.worst_stratum_fpr)
+    assert np.mean(worst) > 1.5 * EPS
+    assert np.mean(np.array(excesses) > 0) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 200)
+
+
 def test_tie_is_one_paired_standard_error():
-    base = candidate(0, 0.0, levels=(0.0,))
-    sure = np.full(A, 9.0)
-
-    def detecting(position, missed):
-        scores = with_scores(base, 0.0, anomalies=np.where(np.arange(A) < missed, -9.0, sure))
-        return replace(scores, position=position, n_stored_floats=1000 - position)
-
     # d of 100 missed: mean d/100, standard error sqrt(d/100 (1 - d/100) / 99): not below the mean for d = 1
-    selection = choose([detecting(missed, missed) for missed in (0, 1, 2, 5)], levels=(0.0,))
+    pool = [replace(missing(d, np.arange(A) < d), n_stored_floats=1000 - d) for d in (0, 1, 2, 5)]
+    selection = choose(pool, levels=(0.0,))
     assert [result.tied for result in selection.candidates] == [True, True, False, False]
     assert selection.winner == 1, "among the tied the one with fewer floats"
 
 
 def test_disagreement_both_ways_widens_the_tie():
-    base = candidate(0, 0.0, levels=(0.0,))
-    first = with_scores(base, 0.0, anomalies=np.where(np.arange(A) < 10, -9.0, 9.0))
-    second = with_scores(base, 0.0, anomalies=np.where(np.arange(A) >= 87, -9.0, 9.0))
+    rows = np.arange(A)
+    first, second = missing(0, rows < 10), missing(1, rows >= 87)
     # 10 missed against 13 others missed: 3 <= sqrt(23)
     assert all(result.tied for result in choose([first, second], levels=(0.0,)).candidates)
-    third = with_scores(base, 0.0, anomalies=np.where(np.arange(A) < 13, -9.0, 9.0))
+    third = missing(2, rows < 13)
     # the same 10 and 3 more: 3 > sqrt(3)
     assert [result.tied for result in choose([first, third], levels=(0.0,)).candidates] == [True, False]
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2], [1, 0, 2], [2, 1, 0]])
 def test_a_tie_with_one_of_several_leaders_is_a_tie(order):
-    base, rows = candidate(0, 0.0, levels=(0.0,)), np.arange(A)
-    missed = [rows < 10, (rows >= 50) & (rows < 60), (rows >= 50) & (rows < 62)]
-    pool = [with_scores(base, 0.0, anomalies=np.where(miss, -9.0, 9.0)) for miss in missed]
+    rows = np.arange(A)
+    pool = [
+        missing(i, miss) for i, miss in enumerate([rows < 10, (rows >= 50) & (rows < 60), (rows >= 50) & (rows < 62)])
+    ]
     # the third is 2 short of both: 2 <= sqrt(22) beside the first, 2 > sqrt(2) beside the second
     assert all(result.tied for result in choose([pool[i] for i in order], levels=(0.0,)).candidates)
 
@@ -148,73 +156,47 @@ def test_order_given_changes_nothing_but_the_index():
 
 
 def test_row_order_does_not_matter():
-    pool = [candidate(i, 2.0, noise=0.4) for i in range(3)]
-    order = np.random.default_rng(1).permutation(N)
-    shuffled = [
-        replace(one, scores={k: replace(v, normals=v.normals[order]) for k, v in one.scores.items()}) for one in pool
-    ]
-    strata = {level: (np.arange(N) % 4)[order] for level in (0.0, 0.1)}
-    again = select_candidate(shuffled, row_keys=marks(N)[order], strata=strata, eps=EPS, seed=0)
-    assert again == choose(pool)
+    pool = [candidate(i, 2.0, noise=0.4, levels=(0.0,)) for i in range(3)]
+    order = np.random.default_rng(1).permutation(A)
+    shuffled = [with_chances(one, 0.0, anomalies=one.chances[0.0].anomalies[order]) for one in pool]
+    strata = {0.0: np.arange(N) % 4}
+    again = select_candidate(shuffled, anomaly_keys=marks(A)[order], strata=strata, eps=EPS, seed=0)
+    before = choose(pool, levels=(0.0,))
+    assert again.winner == before.winner
+    assert again.power == pytest.approx(before.power)
 
 
 def test_invalid_candidates_are_skipped_with_a_reason():
-    best, rows = candidate(0, 6.0), np.arange(N)
+    best = candidate(0, 6.0)
     pool = [
-        replace(best, unpackageable="no exporter for its arrays"),
-        with_scores(best, 0.1, normals=np.where(rows == 3, np.nan, best.scores[0.1].normals)),
-        with_scores(best, 0.0, anomalies=np.where(np.arange(A) == 3, np.inf, 1.0)),
-        with_scores(best, 0.1, normals=np.zeros(N), anomalies=np.zeros(A)),
-        candidate(4, 0.0),
+        replace(best, fault="no exporter for its arrays"),
+        replace(best, chances={}, fault="1 of 300 scores are not finite at level 0.1"),
         candidate(5, -3.0),
         candidate(6, 2.0),
     ]
     selection = choose(pool)
     reasons = [result.reason for result in selection.candidates]
-    assert selection.winner == 6
-    assert reasons[0] == "no exporter for its arrays"
-    assert "1 of 300 scores are not finite at level 0.1" in reasons[1]
-    assert "not finite at level 0" in reasons[2]
-    assert "all scores are equal at level 0.1" in reasons[3]
-    assert "no more often than normals" in reasons[5]
-    assert reasons[6] == ""
-    assert selection.candidates[0].power > selection.candidates[6].power, "compared, though it cannot ship"
+    assert selection.winner == 3
+    assert reasons[:2] == ["no exporter for its arrays", "1 of 300 scores are not finite at level 0.1"]
+    assert "no more often than normals" in reasons[2]
+    assert reasons[3] == ""
+    assert selection.candidates[0].power > selection.candidates[3].power, "compared, though it cannot ship"
     assert selection.candidates[1].power is None
     assert not any(result.tied for result in selection.candidates if not result.valid)
-
-
-def test_too_many_false_positives_disqualify():
-    honest, second = candidate(0, 2.0), split_folds(marks(N), seed=0)
-    lucky = with_scores(candidate(1, 9.0), 0.0, normals=candidate(1, 9.0).scores[0.0].normals + 4 * second)
-    selection = choose([honest, lucky])
-    assert selection.winner == 0
-    assert "normals flagged at eps 0.05: too many" in selection.candidates[1].reason
-    harmless = with_scores(candidate(1, 9.0), 0.1, normals=lucky.scores[0.0].normals)
-    assert choose([honest, harmless]).winner == 1, "only the level that ships is judged"
-    assert choose([honest, harmless], ships_at=0.1).winner == 0
-
-
-def test_exchangeable_normals_are_hardly_ever_disqualified():
-    rejected = 0
-    for seed in range(300):
-        selection = choose([candidate(0, 3.0, seed=seed, levels=(0.0,))], levels=(0.0,), seed=seed)
-        rejected += selection.winner is None
-    assert rejected / 300 < 0.01 + 3 * np.sqrt(0.01 * 0.99 / 300)
+    useless_when_dirty = with_chances(candidate(0, 6.0), 0.1, anomalies=np.zeros(A))
+    assert choose([useless_when_dirty]).winner == 0, "only the level that ships is judged"
+    assert choose([useless_when_dirty], ships_at=0.1).winner is None
 
 
 def test_no_winner_is_a_value():
-    selection = choose([candidate(0, 4.0, n=37), candidate(1, 5.0, n=37)], n=37)
-    assert selection.winner is None
-    assert "at least 38 selection normals, there are 37" in selection.candidates[0].reason
-    assert "smallest eps possible with these is 0.05263" in selection.candidates[0].reason
-    assert choose([candidate(0, 4.0, n=38)], n=38).winner == 0
-    assert choose([candidate(0, 4.0, n=0)], n=0).winner is None
-    assert "no selection anomalies" in choose([candidate(0, 4.0, a=0)]).candidates[0].reason
+    selection = choose([replace(candidate(0, 4.0), fault="eps 0.05 needs 19 calibration rows")])
+    assert (selection.winner, selection.power) == (None, None)
+    assert "no anomalies to judge by" in choose([candidate(0, 4.0, a=0)], a=0).candidates[0].reason
     assert choose([]).winner is None
 
 
 def test_selection_is_plain_json():
-    selection = choose([candidate(0, 3.0), with_scores(candidate(1, 3.0), 0.0, normals=np.full(N, np.nan))])
+    selection = choose([candidate(0, 3.0), replace(candidate(1, 3.0), chances={}, fault="none are finite")])
     read = json.loads(canonical_json(selection.to_json()))
     assert read["winner"] == 0
     assert (read["n_normals"], read["n_anomalies"]) == (N, A)
@@ -224,8 +206,9 @@ def test_selection_is_plain_json():
 
 def test_one_anomaly_is_enough_to_run():
     with np.errstate(all="raise"):
-        selection = choose([candidate(0, 9.0, a=1), candidate(1, 9.0, a=1)])
+        selection = choose([candidate(0, 9.0, a=1), candidate(1, 9.0, a=1)], a=1)
     assert selection.winner == 0
+    assert selection.power is None, "one anomaly cannot both choose and measure"
 
 
 def test_rows_that_differ_are_refused():
@@ -233,20 +216,10 @@ def test_rows_that_differ_are_refused():
     for bad in (candidate(1, 3.0, n=N - 1), candidate(1, 3.0, a=A + 1), candidate(1, 3.0, levels=(0.0,))):
         with pytest.raises(DataError):
             choose([good, bad])
-    with pytest.raises(DataError, match="strata"):
-        select_candidate([good], row_keys=marks(N), strata={0.0: np.zeros(3, dtype=int)}, eps=EPS, seed=0)
     with pytest.raises(ConfigError, match=r"0\.2"):
         choose([good], ships_at=0.2)
     with pytest.raises(ConfigError, match="eps"):
         choose([good], eps=0.0)
-
-
-def test_folds_are_balanced_and_follow_seed_and_content():
-    for n in (0, 1, 2, 101):
-        assert split_folds(marks(n), seed=0).sum() == n - n // 2
-    folds, order = split_folds(marks(100), seed=0), np.random.default_rng(0).permutation(100)
-    np.testing.assert_array_equal(split_folds(marks(100)[order], seed=0), folds[order])
-    assert 20 < (split_folds(marks(100), seed=1) != folds).sum() < 80
 
 
 def test_selection_does_not_spoil_the_winners_guarantee():
@@ -255,39 +228,20 @@ def test_selection_does_not_spoil_the_winners_guarantee():
     for seed in range(redraws):
         pool = [candidate(i, 1.0, seed=seed, levels=(0.0,), noise=1.0) for i in range(10)]
         winner = choose(pool, levels=(0.0,), seed=seed).winner or 0
-        calibration = np.random.default_rng([seed, 99]).normal(scale=np.sqrt(2), size=(10, m))
+        rng = np.random.default_rng([seed, 99])
+        calibration = rng.normal(scale=np.sqrt(2), size=(10, m))
         thresholds = [ConformalCalibrator().fit(scores).threshold(EPS) for scores in calibration]
         honest.append(norm.sf(thresholds[winner], scale=np.sqrt(2)))
-        powers = [np.mean(one.scores[0.0].anomalies > t) for one, t in zip(pool, thresholds, strict=True)]
+        powers = [np.mean(rng.normal(1.0, np.sqrt(2), A) > t) for t in thresholds]
         greedy.append(norm.sf(thresholds[int(np.argmax(powers))], scale=np.sqrt(2)))
     expected, error = largest_rank(m, EPS) / (m + 1), np.std(honest) / np.sqrt(redraws)
     assert abs(np.mean(honest) - expected) < 3 * error
     assert np.mean(greedy) > expected + 5 * error
 
 
-def test_compare_power_agrees_with_select():
-    old, new = candidate(0, 1.5, levels=(0.0,)), candidate(1, 3.0, levels=(0.0,))
-    found = compare_power(new.scores[0.0], old.scores[0.0], row_keys=marks(N), eps=EPS, seed=0)
-    selection = choose([old, new], levels=(0.0,))
-    assert found[::-1] == tuple(result.power for result in selection.candidates)
-    assert found[0] > found[1] + 0.2
-    same = compare_power(old.scores[0.0], old.scores[0.0], row_keys=marks(N), eps=EPS, seed=0)
-    assert same == (found[1], found[1])
-
-
-def test_compare_power_refuses_rows_that_cannot_tell():
-    few, none = candidate(0, 3.0, n=10).scores[0.0], candidate(0, 3.0, a=0).scores[0.0]
-    with pytest.raises(DataError, match="at least 38"):
-        compare_power(few, few, row_keys=marks(10), eps=EPS, seed=0)
-    with pytest.raises(DataError, match="no selection anomalies"):
-        compare_power(none, none, row_keys=marks(N), eps=EPS, seed=0)
-    with pytest.raises(DataError, match="same"):
-        compare_power(few, candidate(0, 3.0).scores[0.0], row_keys=marks(10), eps=EPS, seed=0)
-
-
 def failed_at(level, base):
-    scores = {rho: found for rho, found in base.scores.items() if rho != level}
-    return replace(base, scores=scores, untrained={level: "could not be fitted"})
+    chances = {rho: found for rho, found in base.chances.items() if rho != level}
+    return replace(base, chances=chances, untrained={level: "could not be fitted"})
 
 
 def test_a_level_that_could_not_be_trained_counts_as_no_power():
@@ -303,7 +257,7 @@ def test_a_level_that_could_not_be_trained_counts_as_no_power():
 
 def test_of_ties_the_one_that_could_be_trained_at_more_levels_wins():
     base = candidate(1, 9.0)
-    hopeless = with_scores(base, 0.1, anomalies=np.full(A, -9.0))
+    hopeless = with_chances(base, 0.1, anomalies=np.zeros(A))
     selection = choose([failed_at(0.1, replace(base, position=0, n_stored_floats=1)), hopeless])
     assert [result.power for result in selection.candidates] == [0.5, 0.5]
     assert [result.tied for result in selection.candidates] == [True, True]
@@ -325,3 +279,64 @@ def test_a_selection_is_read_back_from_its_json():
     again = Selection.from_json(json.loads(canonical_json(selection.to_json())))
     assert again == selection
     assert again.chosen == selection.candidates[selection.winner]
+
+
+def test_selections_of_before_are_read():
+    content = json.loads(canonical_json(choose([candidate(0, 2.0)]).to_json()))
+    for name in ("power", "power_low", "power_high", "n_more"):
+        del content[name]
+    for row in content["candidates"]:
+        del row["worst_excess"]
+        for level in row["levels"]:
+            del level["worst_by_chance"]
+    assert Selection.from_json(content).chosen.valid
+
+
+def redraw(seed, a, equal=8):
+    """Equal candidates with noise of their own, and the true power of each."""
+    rng = np.random.default_rng(seed)
+    pool, truth = [], []
+    normals, anomalies = rng.normal(size=N), rng.normal(size=a)
+    for i in range(equal):
+        of_normals, of_anomalies = (x + rng.normal(size=x.size) for x in (normals, anomalies))
+        shift = 2.4
+        chances = flag_chances(of_normals, of_anomalies + shift, SHIPPED, EPS)
+        pool.append(Candidate(f"d{i}", "none", i, 100, {0.0: chances}))
+        cut = np.sort(np.sqrt(2) * np.random.default_rng([seed, i]).normal(size=N))[N - largest_rank(N, EPS)]
+        truth.append(norm.sf((cut - shift) / np.sqrt(2)))
+    return pool, truth
+
+
+def test_the_power_of_the_choice_is_not_too_high():
+    """The best of eight equal scorers looks better than it is on the anomalies that chose it, not on the others."""
+    a, redraws = 20, 300
+    chosen, reported, true, covered = [], [], [], []
+    for seed in range(redraws):
+        pool, truth = redraw(seed, a)
+        selection = choose(pool, a=a, levels=(0.0,), seed=seed)
+        chosen.append(selection.chosen.power)
+        reported.append(selection.power)
+        true.append(truth[selection.winner])
+        covered.append(selection.power_low <= truth[selection.winner] <= selection.power_high)
+    error = np.std(np.array(reported) - np.array(true)) / np.sqrt(redraws)
+    assert abs(np.mean(reported) - np.mean(true)) < 3 * error
+    assert np.mean(chosen) > np.mean(true) + 3 * error
+    assert np.mean(covered) > 0.9 - 3 * np.sqrt(0.09 / redraws)
+
+
+def with_more(base, extra):
+    """The candidate, judged by further anomalies at level 0."""
+    anomalies = np.concatenate([base.chances[0.0].anomalies, extra])
+    return with_chances(base, 0.0, anomalies=anomalies)
+
+
+def test_more_anomalies_judge_at_the_lowest_level():
+    equal = [candidate(i, 3.0, a=5) for i in range(2)]
+    more = np.arange(40) < 30
+    first, second = with_more(equal[0], np.where(more, 0.0, 1.0)), with_more(equal[1], np.ones(40))
+    selection = choose([first, second], a=45)
+    assert (selection.n_anomalies, selection.n_more) == (5, 40)
+    assert [result.tied for result in selection.candidates] == [False, True]
+    assert selection.candidates[1].levels[0].power == pytest.approx(np.mean(second.chances[0.0].anomalies))
+    assert selection.candidates[1].levels[1].power == pytest.approx(np.mean(second.chances[0.1].anomalies))
+    assert choose(equal, a=5).candidates[0].tied, "without them nobody could tell"

@@ -30,7 +30,7 @@ from assay.errors import DataError, InputError
 from assay.parameters import Says, check_value, declaration
 from assay.parts import Part
 
-Kind = Literal["stratum", "category"]
+_Keyed = Literal["stratum", "category"]
 Keys = Annotated[tuple[int, ...] | tuple[str, ...], Says("a list of integers, or of texts")]
 
 
@@ -67,8 +67,8 @@ class MondrianCalibrator:
 
     _p_values: list[Doubles]
 
-    def __init__(self, side_information: Kind, promise: Promise = AVERAGE) -> None:
-        check_value(f"calibrator {self.kind!r}: side_information", side_information, Kind)
+    def __init__(self, side_information: _Keyed, promise: Promise = AVERAGE) -> None:
+        check_value(f"calibrator {self.kind!r}: side_information", side_information, _Keyed)
         self.side_information, self.promise = side_information, promise
 
     def fit(self, scores: Floats, keys: NDArray[Any]) -> Self:
@@ -183,7 +183,7 @@ class MondrianCalibrator:
     @classmethod
     def from_part(cls, part: Part) -> Self:
         """Return the calibrator that `to_part` described (see `load_calibrator`)."""
-        config = {"beside": declaration(Kind), "keys": Keys}
+        config = {"beside": declaration(_Keyed), "keys": Keys}
         promise = stored_promise(part, {"scores": "float32 m", "sizes": "int64 keys"}, config)
         calibrator, keys = cls(part.config["beside"], promise), part.config["keys"]
         if sorted(set(keys)) != keys or len(keys) != part.arrays["sizes"].size:

@@ -1,0 +1,150 @@
+"""Chances of being flagged by the rule that ships, estimated without its calibration rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from assay.calibration.calibrators.conformal import ConformalCalibrator
+from assay.calibration.calibrators.cross import CrossCalibrator
+from assay.calibration.calibrators.grouped import GroupedCalibrator
+from assay.calibration.calibrators.mondrian import MondrianCalibrator
+from assay.calibration.calibrators.promise import AVERAGE, Promise
+from assay.calibration.calibrators.weighted import WeightedCalibrator
+from assay.errors import DataError
+from assay.evaluation.chances import (
+    Comparison,
+    comparison_of,
+    cross_chances,
+    drawn_chances,
+    flag_chances,
+    grouped_chances,
+    weighted_chances,
+)
+
+EPS, REDRAWS = 0.05, 600
+
+
+def shipped(m: int, promise: Promise = AVERAGE) -> Comparison:
+    return Comparison("conformal", "nothing", {"all": m}, promise)
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "promise"), [(151, 150, AVERAGE), (300, 60, AVERAGE), (60, 65, AVERAGE), (151, 150, Promise(0.9))]
+)
+@pytest.mark.parametrize("shift", [1.5, 3.0])
+def test_the_mean_chance_is_the_power_and_the_rate_of_what_ships(
+    n: int, m: int, promise: Promise, shift: float
+) -> None:
+    rng = np.random.default_rng(n + m)
+    differences, rates = [], []
+    for _ in range(REDRAWS):
+        cut = ConformalCalibrator(promise).fit(rng.normal(size=m)).threshold(EPS)
+        chances = flag_chances(rng.normal(size=n), shift + rng.normal(size=40), shipped(m, promise), EPS)
+        differences.append(chances.anomalies.mean() - norm.sf(cut - shift))
+        rates.append(chances.normals.mean() - norm.sf(cut))
+    for found in (differences, rates):
+        error = np.std(found) / np.sqrt(REDRAWS)
+        # Drawing with replacement, where n < m, is known to be a little too high.
+        assert abs(np.mean(found)) < 3 * error + (0.015 if n < m else 0)
+
+
+def test_strata_of_few_rows_have_the_power_of_strata_of_few_rows() -> None:
+    """Four strata of 38 rows, of which one has the anomalies: one threshold for all of them would promise far more."""
+    rng = np.random.default_rng(0)
+    found, promised, true = [], [], []
+    for _ in range(REDRAWS):
+        keys = np.repeat(np.arange(4), 38)
+        spread = 1 + 3 * (keys == 3)
+        reference, normals = (rng.normal(size=152) * spread for _ in range(2))
+        anomalies, of_anomalies = 7 + rng.normal(size=40), np.full(40, 3)
+        calibrator = MondrianCalibrator("stratum").fit(reference, keys)
+        comparison = comparison_of(calibrator, "counted")
+        assert comparison.sizes == {"0": 38, "1": 38, "2": 38, "3": 38}
+        both = (keys.astype(str), of_anomalies.astype(str))
+        found.append(flag_chances(normals, anomalies, comparison, EPS, keys=both).anomalies.mean())
+        promised.append(flag_chances(normals, anomalies, shipped(152), EPS).anomalies.mean())
+        true.append(np.mean(calibrator.p_values(anomalies, of_anomalies) <= EPS))
+    error = np.std(np.array(found) - np.array(true)) / np.sqrt(REDRAWS)
+    assert abs(np.mean(found) - np.mean(true)) < 3 * error
+    assert np.mean(promised) > np.mean(true) + 0.2
+
+
+def test_a_row_is_compared_with_its_other_copies() -> None:
+    """A state that makes up half of the rows ties with itself, but a row does not tie with itself alone."""
+    alone = flag_chances(np.arange(20.0), np.array([]), shipped(19), EPS)
+    assert alone.normals.tolist() == [0.0] * 19 + [1.0]
+    doubled = flag_chances(np.repeat(np.arange(10.0), 2), np.array([]), shipped(19), EPS)
+    assert doubled.normals.max() < 1
+    np.testing.assert_array_equal(doubled.normals[:18], 0)
+
+
+def test_tie_breaks_rank_a_row_among_equal_scores() -> None:
+    rng = np.random.default_rng(0)
+    breaks = (rng.random(2000), rng.random(1))
+    same = flag_chances(np.zeros(2000), np.zeros(1), shipped(1999), EPS, tie_breaks=breaks)
+    assert same.normals.mean() == pytest.approx(EPS, abs=3 * np.sqrt(EPS / 2000))
+    assert flag_chances(np.zeros(2000), np.zeros(1), shipped(1999), EPS).normals.max() == 0
+
+
+def test_drawing_all_rows_is_the_p_value_itself() -> None:
+    rng = np.random.default_rng(0)
+    reference, new = rng.normal(size=99), rng.normal(size=500)
+    flags = ConformalCalibrator().fit(reference).predict(new, EPS)
+    np.testing.assert_array_equal(flag_chances(reference, new, shipped(99), EPS).anomalies, flags)
+    assert drawn_chances(np.array([0]), 0, 10, 1).tolist() == [0.0]
+
+
+def test_groups_are_compared_as_the_scorer_compares_them() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(40), 5).astype(str)
+    reference = rng.normal(size=200) + np.repeat(rng.normal(size=40), 5)
+    new = 3 + rng.normal(size=300)
+    calibrator = GroupedCalibrator().fit(reference, groups)
+    comparison = comparison_of(calibrator, "counted")
+    assert comparison.sizes == {"all": 40}
+    chances = grouped_chances(reference, groups, new, comparison, EPS)
+    np.testing.assert_array_equal(chances.anomalies, calibrator.p_values(new) <= EPS)
+    own = groups == "7"
+    without = GroupedCalibrator().fit(reference[~own], groups[~own])
+    again = grouped_chances(reference, groups, new, comparison_of(without, "counted"), EPS)
+    np.testing.assert_array_equal(again.normals[own], without.p_values(reference[own]) <= EPS)
+
+
+def test_weights_are_the_scorer_s() -> None:
+    rng = np.random.default_rng(0)
+    reference, weights = rng.normal(size=200), rng.uniform(0.2, 3, size=200)
+    new, of_new = rng.normal(size=300) + 1, rng.uniform(0.2, 3, size=300)
+    calibrator = WeightedCalibrator().fit(reference, weights)
+    comparison = comparison_of(calibrator, "counted")
+    chances = weighted_chances((reference, weights), (new, of_new), comparison, EPS)
+    np.testing.assert_array_equal(chances.anomalies, calibrator.p_values(new, of_new) <= EPS)
+    without = WeightedCalibrator().fit(reference[1:], weights[1:])
+    again = weighted_chances((reference, weights), (new, of_new), comparison_of(without, "counted"), EPS)
+    assert again.normals[0] == (without.p_values(reference[:1], weights[:1])[0] <= EPS)
+
+
+def test_folds_are_compared_each_with_its_own() -> None:
+    rng = np.random.default_rng(0)
+    scores, folds, new = rng.normal(size=(3, 150)), np.arange(150) % 3, 1 + rng.normal(size=(3, 200))
+    calibrator = CrossCalibrator().fit([scores[k, folds == k] for k in range(3)])
+    comparison = comparison_of(calibrator, "counted")
+    chances = cross_chances(scores, folds, new, comparison, EPS)
+    np.testing.assert_array_equal(chances.anomalies, calibrator.p_values(new) <= EPS)
+    rest = np.arange(150) != 4
+    without = CrossCalibrator().fit([scores[k, (folds == k) & rest] for k in range(3)])
+    again = cross_chances(scores, folds, new, comparison_of(without, "counted"), EPS)
+    assert again.normals[4] == (without.p_values(scores[:, 4:5])[0] <= EPS)
+
+
+def test_a_comparison_is_plain_json_and_tells_what_it_cannot_do() -> None:
+    few = comparison_of(ConformalCalibrator(Promise(0.9)).fit(np.arange(30.0)), "counted")
+    assert Comparison.from_json(few.to_json()) == few
+    assert "eps 0.05 with confidence 0.9 needs 45 calibration rows, there are 30" in few.limits(0.05)
+    assert few.limits(0.1) == ""
+    by_category = Comparison("mondrian", "category", {"a": 10, "b": 18})
+    assert "needs 19 calibration rows of a category, there are 18" in by_category.limits(0.05)
+    keys = (np.array(["a", "a"]), np.array(["c"]))
+    with pytest.raises(DataError, match="'c' has no calibration rows"):
+        flag_chances(np.zeros(2), np.zeros(1), by_category, 0.05, keys=keys)
