@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from assay.calibration.calibrators.promise import band_sentence
 from assay.hashing import RECORD, hash_file, hash_json
 from assay.parts import read_json, write_bytes
 from assay.pipeline.candidates import Candidates, candidate_name
@@ -22,6 +23,7 @@ from assay.project.stages import folders_of
 
 if TYPE_CHECKING:
     from assay.evaluation.tested import Evaluation
+    from assay.evaluation.selection import Selection
     from assay.scorer.scorer import Scorer
 
 NUMBERS = ("auroc", "auprc", "fpr", "worst_stratum_fpr", "power")
@@ -129,6 +131,19 @@ def contradictions(project: Project) -> str:
     return f"{sentence}; power without the {evaluation.n_contradicted} test anomalies among them: {', '.join(powers)}"
 
 
+def choice_sentence(selection: Selection) -> str:
+    """Return by how many rows the choice was made, and its power on anomalies that did not make it; "" without one."""
+    if selection.chosen is None:
+        return ""
+    noun = "probes" if selection.evidence == "probes" else "anomalies"
+    more = f", at the lowest level {selection.n_more} more" if selection.n_more else ""
+    rows = f"chosen by {selection.n_normals} normals and {selection.n_anomalies} {noun}{more}"
+    if selection.power is None:
+        return f"{rows}; too few {noun} to measure the power of the choice apart"
+    band = f"95 % interval {selection.power_low:.2f} to {selection.power_high:.2f}"
+    return f"{rows}; power of the choice, on {noun} that did not make it: {selection.power:.2f} ({band})"
+
+
 def left_out_levels(project: Project) -> str:
     """Return in a sentence which of the levels that are tried without being asked for were left out, or ""."""
     plan = read_json(project.folder("contaminate") / "plan.json")
@@ -199,6 +214,8 @@ def _page(
         eps=evaluation.eps,
         n_normals=evaluation.n_normals,
         n_anomalies=evaluation.n_anomalies,
+        choice=choice_sentence(read_selection(project.folder("select"))),
+        band=band_sentence(scorer.fpr_bands(), scorer.head["eps"]) if scorer else "",
         left_out=left_out_levels(project),
         contradictions=contradictions(project),
         unseen=_unseen(project, evaluation),

@@ -27,7 +27,15 @@ from assay.project.installed import refresh_code, refresh_lock, require_own_code
 from assay.project.layout import Project
 from assay.project.scorers import Packaged, find_packaged, scorer_folders, statements_of
 from assay.project.work import do_elsewhere, do_here
-from assay.runs.report import Standing, candidates_table, contradictions, leaderboard, left_out_levels, write_report
+from assay.runs.report import (
+    Standing,
+    candidates_table,
+    choice_sentence,
+    contradictions,
+    leaderboard,
+    left_out_levels,
+    write_report,
+)
 from assay.scorer.statement import sealed_tag
 
 if TYPE_CHECKING:
@@ -56,6 +64,7 @@ class Result:
     folder: str | None
     guarantee: str = ""
     band: str = ""
+    choice: str = ""
     limits: str = ""
     n_uncalibrated: int = 0
     left_out: str = ""
@@ -297,6 +306,7 @@ def summarise(project: Project, verdict: str, *, shipped: bool = True) -> Result
     """Collect the result of a finished run and draw its report; `shipped` says whether it packaged a scorer."""
     from assay.calibration.calibrators.promise import band_sentence
     from assay.pipeline.evaluating import read_evaluation
+    from assay.pipeline.selecting import read_selection
     from assay.scorer.scorer import load_scorer
 
     folders = scorer_folders(project) if shipped else []
@@ -320,6 +330,7 @@ def summarise(project: Project, verdict: str, *, shipped: bool = True) -> Result
         folder=str(folders[0].relative_to(project.root)) if folders else None,
         guarantee=scorer.guarantee if scorer else "",
         band=band_sentence(scorer.fpr_bands(), scorer.head["eps"]) if scorer else "",
+        choice=choice_sentence(read_selection(project.folder("select"))),
         limits=scorer.limits if scorer else "",
         n_uncalibrated=evaluation.n_uncalibrated,
         left_out=left_out_levels(project),
@@ -348,6 +359,7 @@ def print_result(result: Result) -> None:
         ("scorer", _with_statement(result.scorer, result.statement)),
         ("champion", _with_statement(result.champion, result.champion_statement)),
         ("", result.verdict),
+        *((("choice", result.choice),) if result.choice else ()),
         *(("p-values", sentence) for sentence in (result.guarantee, result.band, result.limits) if sentence),
     ]
     lines += [("folder", result.folder or "none"), ("report", result.report), ("lineage", result.record)]

@@ -255,8 +255,8 @@ class Scorer:
         names, counts = np.unique(checked_ids(row_ids, len(row_ids)).astype(str), return_counts=True)
         if (counts > 1).any():
             raise InputError(
-                f"row id {str(names[counts > 1][0])!r} occurs twice in one batch; false discoveries are controlled only "
-                "where every row has an id of its own: give each one, or leave ids out"
+                f"row id {str(names[counts > 1][0])!r} occurs twice in one batch; false discoveries are controlled "
+                "only where every row has an id of its own: give each one, or leave ids out"
             )
 
     def fpr_bands(self, eps: float | None = None) -> Bands:
