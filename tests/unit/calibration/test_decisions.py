@@ -7,11 +7,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
+from scipy.stats import norm
 
+from assay.calibration.adapters.outputs import Outputs
 from assay.calibration.batches import benjamini_hochberg
 from assay.calibration.calibrators.conformal import ConformalCalibrator
 from assay.calibration.calibrators.grouped import GroupedCalibrator
-from assay.calibration.decisions import Rule, content_hashes
+from assay.calibration.decisions import BY_CONTENT, BY_ID, Reference, Rule, Scored, content_hashes
+from assay.calibration.hardness import Strata
 from assay.data.categories import category_texts
 from assay.errors import ConfigError, InputError
 
@@ -97,3 +101,50 @@ def test_a_rule_needs_one_rate_between_0_and_1() -> None:
     for name, rate in (("eps", 0.0), ("eps", 1.5), ("fdr", 1.0), ("fdr", float("nan"))):
         with pytest.raises(ConfigError, match=f"{name} is .* between 0 and 1"):
             Rule(**{name: rate})
+
+
+def rates_of_a_repeating_state(
+    ties: str, *, redraws: int = 400, m: int = 150, eps: float = 0.05
+) -> NDArray[np.float64]:
+    """False-positive rates of scorers where a fifth of the rows are one state, which straddles the threshold."""
+    state = norm.ppf(1 - 0.03 / 0.8)  # .03 of the rows are above it, and .23 are not below
+    n, rates = 2000, []
+    for seed in range(redraws):
+        rng = np.random.default_rng(seed)
+        content = np.where(rng.random(m + n) < 0.2, state, rng.normal(size=m + n))
+        # The content of the state differs from one dataset to the next, as its hash does.
+        features = np.where(content == state, state + seed, content)[:, None]
+        calibrator = ConformalCalibrator().fit(content[:m])
+        ids = np.array([f"{seed}-{i}" for i in range(n)], dtype=object)
+        outputs = Outputs(content[m:], np.zeros(n))
+        scored = Scored(content[m:].astype(np.float32), outputs, features[m:], features[m:], row_ids=ids)
+        p_values = Reference(calibrator, Strata.fit(np.zeros(4)), ties=ties, salt=str(seed)).p_values(scored)
+        rates.append(np.mean(p_values <= eps))
+    return np.array(rates)
+
+
+def test_ties_by_id_keep_the_rate_of_every_scorer_where_a_state_repeats() -> None:
+    by_id, by_content = (rates_of_a_repeating_state(ties) for ties in (BY_ID, BY_CONTENT))
+    expected = np.floor(151 * 0.05) / 151
+    for rates in (by_id, by_content):
+        assert abs(rates.mean() - expected) < 4 * rates.std() / np.sqrt(rates.size)
+    assert (by_id > 0.15).mean() < 0.01
+    assert 0.05 < (by_content > 0.15).mean() < 0.25, "all rows of the state are flagged, for good"
+
+
+def test_rows_without_ids_count_ties() -> None:
+    scored = Scored(
+        np.zeros(3, dtype=np.float32), Outputs(np.zeros(3), np.zeros(3)), np.zeros((3, 1)), np.zeros((3, 1))
+    )
+    calibrator = ConformalCalibrator().fit(np.zeros(99))
+    assert Reference(calibrator, Strata.fit(np.zeros(4)), ties=BY_ID).p_values(scored).tolist() == [1.0] * 3
+
+
+def test_another_salt_ranks_a_row_anew() -> None:
+    ids = np.array([f"r{i}" for i in range(500)], dtype=object)
+    zeros = np.zeros((500, 1))
+    scored = Scored(zeros[:, 0].astype(np.float32), Outputs(zeros[:, 0], zeros[:, 0]), zeros, zeros, row_ids=ids)
+    calibrator, strata = ConformalCalibrator().fit(np.zeros(99)), Strata.fit(np.zeros(4))
+    one, other = (Reference(calibrator, strata, ties=BY_ID, salt=salt).p_values(scored) for salt in ("a", "b"))
+    assert abs(np.corrcoef(one, other)[0, 1]) < 0.2
+    np.testing.assert_array_equal(Reference(calibrator, strata, ties=BY_ID, salt="a").p_values(scored), one)

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from assay.calibration.calibrators.conformal import ConformalCalibrator
 from assay.calibration.calibrators.mondrian import MondrianCalibrator
 from assay.calibration.decisions import Reference
+from assay.errors import InputError
 from assay.scorer.scorer import Scorer, load_scorer
-from assay.service.answers import describe
+from assay.service.answers import describe, score_answer
 
 FROZEN = Path(__file__).parents[2] / "frozen" / "scorer-1"
 (PACKED,) = (path.parent for path in FROZEN.glob("*/scorer.json"))
@@ -55,3 +57,31 @@ def test_a_scorer_without_categories_lists_none(scorer: Scorer) -> None:
     by_stratum = MondrianCalibrator("stratum").fit(np.arange(4.0), np.array([0, 0, 1, 1]))
     stratified = replace(scorer, reference=Reference(by_stratum, scorer.reference.strata))
     assert describe(stratified)["categories"] is None
+
+
+def test_every_place_that_names_eps_gives_the_band_of_this_scorer(scorer: Scorer) -> None:
+    rows = np.zeros((2, len(scorer.columns)))
+    bands = scorer.fpr_bands()
+    assert describe(scorer)["fpr_bands"] == {"all": list(bands["all"])}
+    answer = score_answer(scorer, rows, None, 0.3, None)
+    assert answer["fpr_bands"] == {"all": list(scorer.fpr_bands(0.3)["all"])}
+    assert answer["fpr_bands"] != {"all": list(bands["all"])}
+    assert "fpr_bands" not in score_answer(scorer, rows, None, None, 0.3), "a false discovery rate is no eps"
+    timed = replace(scorer, head={**scorer.head, "unit": "time"})
+    assert (describe(timed)["fpr_bands"], describe(timed)["unit"]) == (None, "time")
+    many = describe(within(scorer, [f"site-{i:04d}" for i in range(150)]))["fpr_bands"]
+    assert len(many) == 100
+
+
+def test_ids_of_a_request_break_ties(scorer: Scorer) -> None:
+    rows, ids = np.zeros((300, len(scorer.columns))), [f"r{i}" for i in range(300)]
+    tied = ConformalCalibrator().fit(np.repeat(scorer.decision_function(rows[:1]), 20))
+    counted, by_id = (Reference(tied, scorer.reference.strata, ties=ties, salt="s") for ties in ("counted", "by_id"))
+    for reference, is_random in ((counted, False), (by_id, True)):
+        each = replace(scorer, reference=reference)
+        found = [score_answer(each, rows, None, None, None, given)["results"] for given in (ids, None)]
+        with_ids, without = ([row["p_value"] for row in results] for results in found)
+        assert set(without) == {1.0}
+        assert (len(set(with_ids)) > 10) is is_random
+    with pytest.raises(InputError, match="'r0' occurs twice"):
+        score_answer(replace(scorer, reference=by_id), rows[:2], None, None, 0.1, ["r0", "r0"])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from assay.errors import ConfigError, InputError
-from assay.service.requests import read_body, read_request_rows, read_share
+from assay.service.requests import read_body, read_ids, read_request_rows, read_share
 
 BEYOND = 2**53 + 1  # the first whole number that float64 lacks
 
@@ -67,3 +67,18 @@ def test_a_long_whole_number_in_the_wrong_place_is_a_number(place: str) -> None:
         read_share(read, "eps") or read_request_rows(read, ("a",), "site")
     with pytest.raises(InputError, match="the body is a number"):
         read_body(str(BEYOND).encode())
+
+
+def test_ids_are_texts_or_numbers_one_for_each_row() -> None:
+    assert read_ids({}, 3) is None
+    assert read_ids({"ids": None}, 3) is None
+    read = read_body(b'{"columns": [], "rows": [], "ids": ["a", 7, 7.0, 9007199254740993]}')
+    assert read_ids(read, 4) == ["a", "7", "7", "9007199254740993"]
+    for wrong, message in (
+        ('["a"]', "ids is a list of 1; give a list of 2 names"),
+        ('"ab"', "ids is a string; give a list of 2"),
+        ('["a", null]', "id of row 1 is null; give text or a number"),
+    ):
+        content = read_body(f'{{"columns": [], "rows": [], "ids": {wrong}}}'.encode())
+        with pytest.raises(InputError, match=message):
+            read_ids(content, 2)
