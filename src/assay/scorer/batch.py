@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from assay.calibration.batches import false_discovery_bound
-from assay.calibration.decisions import BATCHED, Rule
+from assay.calibration.decisions import Rule, Scored
 from assay.data.files import features_of, read_frame, texts_of
 from assay.errors import DataError, InputError
 from assay.parts import write_bytes
-from assay.scorer.scorer import Judged, Scorer
+from assay.scorer.scorer import Scorer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,8 +33,8 @@ class Batch:
     rule : Rule
         The rule that flagged the rows.
     false_alarms : int or None
-        Upper bound, with probability at least .9, on the number of normal rows among the flagged ones, for any rule;
-        None if the scorer's p-values allow no such bound.
+        Upper bound, with probability at least .9 over draws of calibration rows and batch, on the number of normal rows
+        among the flagged ones, for any rule; None if the scorer's p-values allow no such bound.
     note : str
         Why nothing could be flagged, or "".
     """
@@ -71,16 +70,16 @@ def score_file(scorer: Scorer, path: Path, *, eps: float | None = None, fdr: flo
         The file cannot be read or lacks a column; a value is missing; false discoveries cannot be controlled.
     """
     rule = scorer.rule(eps=eps, fdr=fdr)
-    frame, judged = _judge(scorer, path)
-    flags = rule.flags(judged.p_values)
-    has_bound = scorer.calibrator.kind in BATCHED
-    bound = false_discovery_bound(judged.p_values, flags, DELTA) if has_bound else None
-    rows = frame.assign(score=judged.scores, p_value=judged.p_values, flagged=flags.astype(np.int8))
+    frame, scored = _score(scorer, path)
+    p_values = scorer.reference.p_values(scored)
+    flags = rule.flags(p_values)
+    bound = scorer.reference.false_discovery_bound(scored, flags, DELTA)
+    rows = frame.assign(score=scored.scores, p_value=p_values, flagged=flags.astype(np.int8))
     return Batch(rows, rule, bound, rule.note(flags, scorer.calibrator))
 
 
-def _judge(scorer: Scorer, path: Path) -> tuple[Any, Judged]:
-    """Return the columns that are not features, and the rows' scores and p-values."""
+def _score(scorer: Scorer, path: Path) -> tuple[Any, Scored]:
+    """Return the columns that are not features, and the scored rows."""
     category = scorer.category_column
     frame = read_frame(path, () if category is None else (category,), numbers=scorer.columns)
     names = list(frame.columns)
@@ -94,4 +93,4 @@ def _judge(scorer: Scorer, path: Path) -> tuple[Any, Judged]:
         raise InputError(f"{path.name}, row {row}, column {scorer.columns[column]!r}: missing or infinite")
     categories = None if category is None else texts_of(frame[category]).tolist()
     other_columns = [name for name in names if name not in scorer.columns]
-    return frame[other_columns], scorer.judge(features, categories)
+    return frame[other_columns], scorer.scored(features, categories)

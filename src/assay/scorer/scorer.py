@@ -150,8 +150,8 @@ class Scorer:
         """
         return self.function(self._features(X))
 
-    def judge(self, X: Any, category: Sequence[object] | None = None) -> Judged:
-        """Return the rows' scores with their p-values.
+    def scored(self, X: Any, category: Sequence[object] | None = None) -> Scored:
+        """Score rows; returns their scores with everything that p-values need.
 
         Parameters
         ----------
@@ -163,14 +163,24 @@ class Scorer:
         Raises
         ------
         InputError
-            See `decision_function`; also for a category that is missing or was never calibrated.
+            See `decision_function`; also for a category that is missing.
         """
         if category is None and self.category_column is not None and self.category_column in names_of(X):
             category = X.iloc[:, names_of(X).index(self.category_column)].to_numpy(dtype=object)
         features = self._features(X)
         by_category = self.calibrator.side_information == "category" and category is not None
         categories = checked_categories(category, len(features)) if by_category else None
-        scored = self.function.scored(features, categories)
+        return self.function.scored(features, categories)
+
+    def judge(self, X: Any, category: Sequence[object] | None = None) -> Judged:
+        """Return the rows' scores with their p-values.
+
+        Raises
+        ------
+        InputError
+            See `scored`; also for a category that was never calibrated.
+        """
+        scored = self.scored(X, category)
         return Judged(scored.scores, self.reference.p_values(scored))
 
     def p_values(self, X: Any, category: Sequence[object] | None = None) -> Doubles:
@@ -191,7 +201,7 @@ class Scorer:
         eps : float, optional
             Target false-positive rate; by default the scorer's own.
         category : sequence of str or numbers, optional
-            See `judge`.
+            See `scored`.
 
         Raises
         ------
