@@ -18,7 +18,8 @@ from assay.calibration.calibrators.mondrian import MondrianCalibrator
 from assay.calibration.calibrators.registry import CALIBRATORS, load_calibrator
 from assay.calibration.calibrators.weighted import DensityRatio, WeightedCalibrator, load_ratio
 from assay.calibration.hardness import Strata, load_strata
-from assay.calibration.streams.martingale import MARTINGALES, Power, SimpleJumper, load_martingale
+from assay.calibration.streams.flag_rate import FlagRate, load_flag_rate
+from assay.calibration.streams.martingale import MARTINGALES, LargePValues, Power, SimpleJumper, load_martingale
 from assay.calibration.streams.monitor import Monitor, load_monitor
 from assay.data.modalities.registry import MODALITIES, load_null_model, load_scaler, modality_class, modality_classes
 from assay.errors import ConfigError, ScorerError
@@ -49,6 +50,8 @@ FITTED: dict[str, tuple[Load, Any]] = {
     "density ratio": (load_ratio, DensityRatio.fit(ROWS[:, :1], ROWS[:, 1:2], seed=0)),
     "martingale of jumps": (load_martingale, SimpleJumper()),
     "martingale of powers": (load_martingale, Power()),
+    "martingale of large p-values": (load_martingale, LargePValues(Power(), share=0.2)),
+    "flag rate": (load_flag_rate, FlagRate(60, 3, share=0.05)),
     "monitor": (load_monitor, Monitor.start(SCORES, seed=0)),
     "monitor with bounded memory": (load_monitor, Monitor.start(SCORES, seed=0, memory=8)),
 }
@@ -63,7 +66,7 @@ def test_every_kind_is_among_them() -> None:
 @pytest.mark.parametrize("name", FITTED)
 def test_damaged_parts_are_refused(name: str) -> None:
     load, fitted = FITTED[name]
-    noun = next(noun for noun in ("null model", "density ratio", name.split()[0]) if name.startswith(noun))
+    noun = next(noun for noun in ("null model", "density ratio", "flag rate", name.split()[0]) if name.startswith(noun))
     assert_damaged_parts_are_refused(noun, load, fitted.to_part())
 
 
@@ -86,6 +89,15 @@ def test_damaged_parts_are_refused(name: str) -> None:
         ("adapter ares", {"k": 60}, {}, "k is 60, but there are 60 stored rows"),
         ("adapter cadet", {"quantile": 1}, {}, "quantile is 1; it must be a number between 0 and 1"),
         ("adapter cadet", {"max_rows": 25.5}, {}, "max_rows is 25.5; it must be an integer >= 20"),
+        ("martingale of large p-values", {"share": 0}, {}, "share is 0; it must be a number between 0 and 1"),
+        (
+            "martingale of large p-values",
+            {"inner": {"kind": "other", "config": {}}},
+            {},
+            "martingale 'other' is unknown",
+        ),
+        ("flag rate", {"rank": 61}, {}, "rank 61 of 60 calibration rows"),
+        ("flag rate", {"n_flagged": 1}, {}, "more rows are flagged than seen"),
         ("monitor", {"threshold": 0.5}, {}, "threshold is 0.5; it must be a finite number > 1"),
         ("monitor", {"past": {"kind": "other", "config": {}}}, {}, "past scores 'other' is unknown"),
         (

@@ -1,11 +1,11 @@
 """Decisions about a batch of rows: false discovery rate, and a bound for rows picked after inspection.
 
-Both need p-values that satisfy the Simes inequality. Split conformal p-values do, although the rows of a batch share
-one reference (Bates, Candes, Lei, Romano, Sesia 2023, theorem 2: positive dependence on a subset, PRDS). If a normal
-row trades places with a higher calibration score, its p-value falls and no other p-value rises; and all places are
-equally likely. The argument also covers cases outside the theorem: ties (counted, or randomised by one number per row),
-and one reference per stratum. It does not cover weighted p-values (weights differ between rows), those of
-cross-calibration, or randomised p-values that share a number.
+The former, and the bound in small batches, need p-values that satisfy the Simes inequality. Split conformal p-values
+do, although the rows of a batch share one reference (Bates, Candes, Lei, Romano, Sesia 2023, theorem 2: positive
+dependence on a subset, PRDS). If a normal row trades places with a higher calibration score, its p-value falls and no
+other p-value rises; and all places are equally likely. The argument also covers cases outside the theorem: ties
+(counted, or randomised by one number per row), and one reference per stratum. It does not cover weighted p-values
+(weights differ between rows), those of cross-calibration, or randomised p-values that share a number.
 
 Normal rows must be exchangeable with the calibration rows. All guarantees are averages or probabilities over both the
 calibration rows and the batch. With one fixed reference the errors of several batches go in the same direction.
@@ -14,15 +14,19 @@ calibration rows and the batch. With one fixed reference the errors of several b
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
 
-from assay.arrays import Doubles, Flags, Floats
+from assay.arrays import Doubles, Flags, Floats, Integers
+from assay.calibration.envelopes import Envelopes, envelopes
 from assay.errors import InputError
 from assay.parameters import check_share
 
 LARGEST_DENOMINATOR = 10**6
+SIMES_BELOW, SIMES_RATIO = 40, 5
+SMALLEST_DELTA = 0.01
 
 
 def benjamini_hochberg(p_values: Floats, alpha: float) -> Flags:
@@ -86,20 +90,42 @@ def discovery_limits(n: int, smallest: float, alpha: float) -> str:
     )
 
 
-def false_discovery_bound(p_values: Floats, chosen: Flags, delta: float) -> int:
+def false_discovery_bound(
+    p_values: Floats, chosen: Flags, delta: float, *, sizes: Sequence[int], of_row: Integers | None = None
+) -> int:
     """Return an upper bound on the number of normal rows among the chosen rows, however they were chosen.
 
-    With probability at least ``1 - delta`` the bound holds for all subsets of the batch at once. It therefore holds for
-    any number of subsets picked after inspecting p-values, scores and features: closed testing with Simes tests
-    (Goeman, Meijer, Krebs, Solari 2019, theorem 1 with lemma 2). Takes O(n log n).
+    With probability at least ``1 - delta``, over draws of calibration rows and batch, the bound holds for all subsets
+    of the batch at once. It therefore holds for any number of subsets picked after inspecting p-values, scores and
+    features.
+
+    At most ``limits(t)`` normal rows have p-values up to t, for all thresholds t at once, by the joint law of the ranks
+    of normal rows (see `assay.calibration.envelopes.Envelopes`). Thus at most
+    ``min over t of limits(t) + #{chosen with p > t}`` of the chosen are normal: closed testing with the envelope as
+    local test (Goeman, Meijer, Krebs, Solari 2019; Blanchard, Neuvial, Roquain 2020). The number of normal rows is
+    unknown: limits are first those for the whole batch. Where they leave at most .9 of the rows of each reference as
+    normal, limits for that many follow, and so on. Which steps there are is fixed by the sizes, so that each is the
+    local test of sets of its size, and limits never rise: no confidence is spent on steps.
+
+    Whole numbers are a coarse limit where there are few rows, and simulation one where delta is small. In batches of
+    fewer than `SIMES_BELOW` rows with `SIMES_RATIO` times as many calibration rows, and for a delta below
+    `SMALLEST_DELTA`, the local tests are those of Simes instead, which need only that p-values depend positively
+    (Goeman et al., theorem 1 with lemma 2). Which ones is decided by the sizes and delta alone, never by p-values.
+
+    Takes O(n log n), and some tenths of a second for each step of the first batch of its sizes.
 
     Parameters
     ----------
     p_values : ndarray of float, shape (n,)
-        p-values of all rows of the batch, not only of the chosen ones.
+        p-values of all rows of the batch, not only of the chosen ones: ``(1 + #{calibration scores >= score}) / (m +
+        1)``. Where they are larger than that, the bound still holds.
     chosen : ndarray of bool, shape (n,)
     delta : float
         Between 0 and 1, both excluded.
+    sizes : sequence of int
+        Number m of calibration scores in each reference: one for split conformal p-values, one per key for Mondrian.
+    of_row : ndarray of int, shape (n,), optional
+        Reference of each row, as an index of `sizes`; by default all have the first.
 
     Raises
     ------
@@ -111,9 +137,41 @@ def false_discovery_bound(p_values: Floats, chosen: Flags, delta: float) -> int:
     p, chosen = _check(p_values), np.asarray(chosen)
     if chosen.dtype != np.bool_ or chosen.shape != p.shape:
         raise InputError(f"chosen is of {chosen.dtype} and shape {chosen.shape}; give bool of shape {p.shape}")
-    among = _largest_unrejected(np.sort(p), check_share(delta, "delta"))
+    delta = check_share(delta, "delta")
+    if not chosen.any():
+        return 0
+    keys, indices = np.unique(np.zeros(p.size, np.int64) if of_row is None else of_row, return_inverse=True)
+    rows = np.bincount(indices)
     picked = p[chosen]
-    return picked.size - _discoveries(picked, among, delta)
+    few = p.size < SIMES_BELOW and min(sizes[key] for key in keys) >= SIMES_RATIO * p.size
+    if few or delta < SMALLEST_DELTA:
+        return picked.size - _discoveries(picked, _largest_unrejected(np.sort(p), delta), delta)
+    envelope = envelopes(tuple(int(sizes[key]) for key in keys), tuple(rows.tolist()), delta)
+    limits = _limits(envelope, rows - _counts(p, indices, envelope.thresholds))
+    left = picked.size - _counts(picked, np.zeros(picked.size, np.int64), envelope.thresholds)[:, 0]
+    return min(picked.size, int((left + limits).min()))
+
+
+def _limits(envelope: Envelopes, higher: Integers) -> Integers:
+    """Return the limits of the last step that a batch reaches, shape (t,).
+
+    `higher` are the numbers of rows with p > t for each threshold and reference, shape (t, k).
+    """
+    step = 0
+    while envelope.rows(step).any():
+        most = (higher + envelope.limits(step)[:, None]).min(axis=0)
+        if (most > envelope.rows(step + 1)).any():
+            break
+        step += 1
+    return envelope.limits(step)
+
+
+def _counts(p: Doubles, indices: Integers, thresholds: Doubles) -> Integers:
+    """Return the number of rows with ``p <= t``, for each threshold t and each reference, shape (t, k)."""
+    first = np.searchsorted(thresholds, p, side="left")
+    counts = np.zeros((thresholds.size + 1, int(indices.max()) + 1), dtype=np.int64)
+    np.add.at(counts, (first, indices), 1)
+    return np.cumsum(counts, axis=0)[:-1]
 
 
 def _largest_unrejected(ordered: Floats, delta: float) -> int:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.arrays import Doubles, Flags, Floats, Singles, Texts
+from assay.arrays import Doubles, Flags, Floats, Integers, Singles, Texts
 from assay.calibration.adapters.outputs import Outputs, observe
-from assay.calibration.batches import benjamini_hochberg, discovery_limits
+from assay.calibration.batches import benjamini_hochberg, discovery_limits, false_discovery_bound
+from assay.calibration.calibrators.conformal import ConformalCalibrator
+from assay.calibration.calibrators.mondrian import MondrianCalibrator
 from assay.calibration.calibrators.registry import Calibrator
 from assay.calibration.hardness import Strata
 from assay.errors import InputError
@@ -135,6 +137,31 @@ class Reference:
         if self.ties == BY_ID and scored.row_ids is not None:
             return uniform_hashes(scored.row_ids, f"ties:{self.salt}")
         return None
+
+    def references(self, scored: Scored) -> tuple[tuple[int, ...], Integers] | None:
+        """Return the sizes of the references of scored rows, and which of them each row has, shape (n,).
+
+        None if the joint law of the rows' p-values is unknown (weighted and cross calibration, groups of rows).
+        """
+        if isinstance(self.calibrator, MondrianCalibrator):
+            keys = list(self.calibrator.keys_)
+            of_row = [keys.index(key) for key in np.asarray(self.side_information(scored)).tolist()]
+            return tuple(scores.size for scores in self.calibrator.references_), np.array(of_row, dtype=np.int64)
+        if isinstance(self.calibrator, ConformalCalibrator):
+            return (self.calibrator.n_rows,), np.zeros(len(scored.scores), dtype=np.int64)
+        return None
+
+    def false_discovery_bound(self, scored: Scored, chosen: Flags, delta: float) -> int | None:
+        """Return an upper bound on the normal rows among the chosen rows of a batch, or None where none is proved.
+
+        Ties are counted, even where p-values break them at random: calibration scores have no random numbers, and
+        then the joint law is another one. See `assay.calibration.batches.false_discovery_bound`.
+        """
+        found = self.references(scored)
+        if found is None:
+            return None
+        p_values = self.calibrator.p_values(scored.scores, self.side_information(scored))
+        return false_discovery_bound(p_values, chosen, delta, sizes=found[0], of_row=found[1])
 
     def side_information(self, scored: Scored) -> NDArray[Any] | None:
         """Return the side information of the calibrator for scored rows, shape (n,), or None if it needs none."""

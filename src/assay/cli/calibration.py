@@ -71,8 +71,8 @@ def score_command(
         )
     elif batch.n_flagged and batch.false_alarms is not None:
         click.echo(
-            f"at most {batch.false_alarms} of them are false alarms, with {1 - DELTA:.0%} confidence; "
-            "that holds even if the rate was chosen after seeing the p-values"
+            f"at most {batch.false_alarms} of them are false alarms, with {1 - DELTA:.0%} confidence over draws of "
+            "calibration rows and batch; that holds even if the rate was chosen after seeing the p-values"
         )
     if batch.note:
         click.echo(batch.note)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from assay.arrays import Doubles, Integers, Singles
 from assay.calibration.calibrators.conformal import ConformalCalibrator
 from assay.calibration.calibrators.mondrian import MondrianCalibrator
+from assay.calibration.calibrators.promise import AVERAGE
 from assay.calibration.decisions import Reference, Scored
 from assay.calibration.streams.monitor import Monitor
 from assay.evaluation.diagnostics import MartingalePath, diagnose, thin_path
@@ -43,31 +44,21 @@ def diagnose_rows(
     eps : float
     """
     of_normals, of_anomalies = p_values
+    found, calibrator = reference.references(normals), reference.calibrator
+    promise = calibrator.promise if isinstance(calibrator, ConformalCalibrator | MondrianCalibrator) else AVERAGE
     diagnostics = diagnose(
         of_normals,
         scores=normals.outputs.scores,
         adapted=normals.scores,
         hardness=np.asarray(normals.outputs.hardness, dtype=np.float64),
         strata=strata,
-        references=_references(reference, normals),
+        references=None if found is None else References(*found, promise),
         eps=eps,
         seed=_SEED,
         anomalies=of_anomalies if of_anomalies.size else None,
         path=_path(reference, normals.scores[order]),
     )
     return diagnostics.to_json()
-
-
-def _references(reference: Reference, normals: Scored) -> References | None:
-    """Return the references of the p-values, or None if their exact distribution is unknown."""
-    calibrator = reference.calibrator
-    if isinstance(calibrator, MondrianCalibrator):
-        keys, sizes = list(calibrator.keys_), tuple(scores.size for scores in calibrator.references_)
-        of_row = np.array([keys.index(key) for key in np.asarray(reference.side_information(normals)).tolist()])
-        return References(sizes, of_row, calibrator.promise)
-    if isinstance(calibrator, ConformalCalibrator):
-        return References.shared(calibrator.n_rows, len(normals.scores), calibrator.promise)
-    return None
 
 
 def _path(reference: Reference, scores: Singles) -> MartingalePath | None:

@@ -22,8 +22,8 @@ from assay.project.layout import Project
 from assay.project.stages import folders_of
 
 if TYPE_CHECKING:
-    from assay.evaluation.tested import Evaluation
     from assay.evaluation.selection import Selection
+    from assay.evaluation.tested import Evaluation
     from assay.scorer.scorer import Scorer
 
 NUMBERS = ("auroc", "auprc", "fpr", "worst_stratum_fpr", "power")

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from assay.calibration.batches import false_discovery_bound
-from assay.calibration.decisions import BATCHED, Rule
+from assay.calibration.decisions import Rule, Scored
 from assay.data.files import features_of, read_frame, texts_of
 from assay.errors import DataError, InputError
 from assay.parts import write_bytes
-from assay.scorer.scorer import Judged, Scorer
+from assay.scorer.scorer import Scorer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,8 +33,8 @@ class Batch:
     rule : Rule
         The rule that flagged the rows.
     false_alarms : int or None
-        Upper bound, with probability at least .9, on the number of normal rows among the flagged ones, for any rule;
-        None if the scorer's p-values allow no such bound.
+        Upper bound, with probability at least .9 over draws of calibration rows and batch, on the number of normal rows
+        among the flagged ones, for any rule; None if the scorer's p-values allow no such bound.
     note : str
         Why nothing could be flagged, or "".
     """
@@ -75,16 +74,16 @@ def score_file(
         The file cannot be read or lacks a column; a value is missing; false discoveries cannot be controlled.
     """
     rule = scorer.rule(eps=eps, fdr=fdr)
-    frame, judged = _judge(scorer, path, rule, id_column)
-    flags = rule.flags(judged.p_values)
-    has_bound = scorer.calibrator.kind in BATCHED
-    bound = false_discovery_bound(judged.p_values, flags, DELTA) if has_bound else None
-    rows = frame.assign(score=judged.scores, p_value=judged.p_values, flagged=flags.astype(np.int8))
+    frame, scored = _score(scorer, path, rule, id_column)
+    p_values = scorer.reference.p_values(scored)
+    flags = rule.flags(p_values)
+    bound = scorer.reference.false_discovery_bound(scored, flags, DELTA)
+    rows = frame.assign(score=scored.scores, p_value=p_values, flagged=flags.astype(np.int8))
     return Batch(rows, rule, bound, rule.note(flags, scorer.calibrator))
 
 
-def _judge(scorer: Scorer, path: Path, rule: Rule, id_column: str | None) -> tuple[Any, Judged]:
-    """Return the columns that are not features, and the rows' scores and p-values."""
+def _score(scorer: Scorer, path: Path, rule: Rule, id_column: str | None) -> tuple[Any, Scored]:
+    """Return the columns that are not features, and the scored rows."""
     category = scorer.category_column
     texts = [name for name in (category, id_column) if name is not None]
     frame = read_frame(path, tuple(texts), numbers=scorer.columns)
@@ -101,4 +100,4 @@ def _judge(scorer: Scorer, path: Path, rule: Rule, id_column: str | None) -> tup
     other_columns = [name for name in names if name not in scorer.columns]
     row_ids = None if id_column is None else texts_of(frame[id_column]).tolist()
     scorer.check_batch_ids(rule, row_ids)
-    return frame[other_columns], scorer.judge(features, categories, row_ids)
+    return frame[other_columns], scorer.scored(features, categories, row_ids)

@@ -158,10 +158,10 @@ class Scorer:
         """
         return self.function(self._features(X))
 
-    def judge(
+    def scored(
         self, X: Any, category: Sequence[object] | None = None, row_ids: Sequence[object] | None = None
-    ) -> Judged:
-        """Return the rows' scores with their p-values.
+    ) -> Scored:
+        """Score rows; returns their scores with everything that p-values need.
 
         Parameters
         ----------
@@ -177,8 +177,7 @@ class Scorer:
         Raises
         ------
         InputError
-            See `decision_function`; also for a category or an id that is missing, and for a category that was never
-            calibrated.
+            See `decision_function`; also for a category or an id that is missing.
         """
         if category is None and self.category_column is not None and self.category_column in names_of(X):
             category = X.iloc[:, names_of(X).index(self.category_column)].to_numpy(dtype=object)
@@ -186,7 +185,19 @@ class Scorer:
         by_category = self.calibrator.side_information == "category" and category is not None
         categories = checked_categories(category, len(features)) if by_category else None
         names = None if row_ids is None else checked_ids(row_ids, len(features))
-        scored = self.function.scored(features, categories, names)
+        return self.function.scored(features, categories, names)
+
+    def judge(
+        self, X: Any, category: Sequence[object] | None = None, row_ids: Sequence[object] | None = None
+    ) -> Judged:
+        """Return the rows' scores with their p-values.
+
+        Raises
+        ------
+        InputError
+            See `scored`; also for a category that was never calibrated.
+        """
+        scored = self.scored(X, category, row_ids)
         return Judged(scored.scores, self.reference.p_values(scored))
 
     def p_values(
@@ -214,7 +225,7 @@ class Scorer:
         eps : float, optional
             Target false-positive rate; by default the scorer's own.
         category, row_ids : sequence of str or numbers, optional
-            See `judge`.
+            See `scored`.
 
         Raises
         ------

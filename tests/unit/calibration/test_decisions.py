@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from assay.calibration.adapters.outputs import Outputs
-from assay.calibration.batches import benjamini_hochberg
+from assay.calibration.batches import benjamini_hochberg, false_discovery_bound
 from assay.calibration.calibrators.conformal import ConformalCalibrator
 from assay.calibration.calibrators.grouped import GroupedCalibrator
+from assay.calibration.calibrators.mondrian import MondrianCalibrator
 from assay.calibration.decisions import BY_CONTENT, BY_ID, Reference, Rule, Scored, content_hashes
 from assay.calibration.hardness import Strata
 from assay.data.categories import category_texts
@@ -92,6 +93,31 @@ def test_a_rule_by_fdr_looks_at_the_whole_batch_and_says_why_it_flags_nothing() 
     with pytest.raises(InputError, match="calibrated as 'grouped'"):
         rule.require(GroupedCalibrator().fit(np.arange(9, dtype=np.float32), np.arange(9).astype(str)))
     Rule(eps=0.1).require(GroupedCalibrator().fit(np.arange(9, dtype=np.float32), np.arange(9).astype(str)))
+
+
+def scored(scores: Any, hardness: Any) -> Scored:
+    outputs = Outputs(np.asarray(scores, np.float32), np.asarray(hardness, np.float64))
+    rows = np.arange(2.0 * len(outputs.scores)).reshape(-1, 2)
+    return Scored(outputs.scores, outputs, rows, rows.astype(np.float32))
+
+
+def test_a_bound_on_false_discoveries_counts_ties_and_knows_each_reference() -> None:
+    strata, hardness = Strata(np.array([0.0])), np.repeat([-1.0, 1.0], 100)
+    scores = np.r_[np.arange(100) // 10, np.arange(100)].astype(np.float32)
+    batch = scored(np.full(60, 9.0), np.repeat([-1.0, 1.0], 30))
+    chosen = np.arange(60) < 40
+    plain = ConformalCalibrator().fit(scores)
+    by_stratum = MondrianCalibrator("stratum").fit(scores, strata.assign(hardness))
+    for ties in ("counted", BY_CONTENT):
+        bound = Reference(plain, strata, ties=ties).false_discovery_bound(batch, chosen, 0.1)
+        p_values = plain.p_values(batch.scores)
+        assert bound == false_discovery_bound(p_values, chosen, 0.1, sizes=[200])
+        bound = Reference(by_stratum, strata, ties=ties).false_discovery_bound(batch, chosen, 0.1)
+        keys = np.repeat([0, 1], 30)
+        p_values = by_stratum.p_values(batch.scores, keys)
+        assert bound == false_discovery_bound(p_values, chosen, 0.1, sizes=[100, 100], of_row=keys) < 40
+    groups = GroupedCalibrator().fit(scores, np.arange(200).astype(str))
+    assert Reference(groups, strata).false_discovery_bound(batch, chosen, 0.1) is None
 
 
 def test_a_rule_needs_one_rate_between_0_and_1() -> None:

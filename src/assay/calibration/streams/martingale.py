@@ -7,13 +7,13 @@ from itertools import pairwise
 from typing import Annotated, Any, Protocol, Self
 
 import numpy as np
-from annotated_types import Ge, Le
+from annotated_types import Ge, Gt, Le, Lt
 from numpy.typing import NDArray
 
 from assay.arrays import Doubles
 from assay.errors import ConfigError, InputError
-from assay.families import Family, check_part
-from assay.parameters import Whole
+from assay.families import Family, Head, check_part, inner_part
+from assay.parameters import Whole, check_share
 from assay.parts import Array, Part
 
 _BLOCK_ROWS = 16384
@@ -201,6 +201,62 @@ class Power:
         return martingale
 
 
+class LargePValues:
+    """A martingale that bets on the p-values above a share only, rescaled to 0 to 1: anomalies alone are no drift.
+
+    Under exchangeability, ``(p - share) / (1 - share)`` of the p-values with p > share are independent and uniform, so
+    that Ville's inequality holds as before. The rows with the smallest p-values, the highest scores, are passed over,
+    whether they are many or few. While anomalies in the stream score above the normal rows and are at most this share
+    of them, the others keep uniform p-values: a rise of anomalies raises no alarm, a drift of normal rows does.
+    Anomalies that score among normal rows, or more of them than the share, are a drift like any other.
+
+    Parameters
+    ----------
+    martingale : Martingale, optional
+        It bets on the rescaled p-values; by default a new `SimpleJumper`.
+    share : float
+        Between 0 and 1, both excluded.
+
+    Raises
+    ------
+    ConfigError
+        The share is out of range.
+    """
+
+    def __init__(self, martingale: Martingale | None = None, share: float = 0.1) -> None:
+        self.share = check_share(share, "large_p_values: share")
+        self._inner = martingale or SimpleJumper()
+
+    @property
+    def log10_value(self) -> float:
+        """Logarithm to base 10 of the capital."""
+        return self._inner.log10_value
+
+    def update(self, p_values: Doubles) -> Doubles:
+        """Bet on p-values; see `SimpleJumper.update`. The capital stays as it is where p is at most the share."""
+        p = check_p_values(p_values)
+        large = p > self.share
+        before = self.log10_value
+        path = self._inner.update(np.minimum(1.0, (p[large] - self.share) / (1 - self.share)))
+        return np.asarray(np.concatenate([[before], path])[np.cumsum(large)])
+
+    def fresh(self) -> Self:
+        """Return a new martingale with the same share."""
+        return type(self)(self._inner.fresh(), self.share)
+
+    def to_part(self) -> Part:
+        """Return the share, and the martingale inside, as a part."""
+        inner = self._inner.to_part()
+        config = {"share": self.share, "inner": {"kind": inner.kind, "config": inner.config}}
+        return Part("large_p_values", config, {f"inner.{name}": array for name, array in inner.arrays.items()})
+
+    @classmethod
+    def from_part(cls, part: Part) -> Self:
+        """Return the martingale that `to_part` described."""
+        check_part(part, {"share": Annotated[float, Gt(0), Lt(1)], "inner": Head}, {"inner.*": "any ..."})
+        return cls(load_martingale(inner_part(part, "inner.", part.config["inner"])), part.config["share"])
+
+
 def reserve(n: int) -> float:
     """Return the capital that does not bet after n rows, ``1 / (2 + ln(1 + n / 100))``: 1/2 at first.
 
@@ -223,7 +279,11 @@ def _log10_total(logs: Doubles, reserves: list[float]) -> Doubles:
     return np.asarray((most + np.log(total)) / LN_10)
 
 
-MARTINGALES: dict[str, type[Martingale]] = {"simple_jumper": SimpleJumper, "power": Power}
+MARTINGALES: dict[str, type[Martingale]] = {
+    "simple_jumper": SimpleJumper,
+    "power": Power,
+    "large_p_values": LargePValues,
+}
 _FAMILY = Family[Martingale]("martingale", MARTINGALES)
 
 

@@ -7,11 +7,19 @@ import math
 import numpy as np
 import pytest
 
-from assay.calibration.streams.martingale import MARTINGALES, Power, SimpleJumper, load_martingale, reserve
+from assay.calibration.streams.martingale import (
+    MARTINGALES,
+    LargePValues,
+    Power,
+    SimpleJumper,
+    load_martingale,
+    reserve,
+)
 from assay.errors import ConfigError, InputError, ScorerError
 from assay.parts import Part, read_part, write_part
 
-BOTH = pytest.mark.parametrize("kind", list(MARTINGALES))
+EVERY = pytest.mark.parametrize("kind", list(MARTINGALES))
+BOTH = pytest.mark.parametrize("kind", ["simple_jumper", "power"])
 
 
 def released(n):
@@ -56,7 +64,7 @@ def test_capital_of_the_jumper_has_mean_one():
     assert np.mean(capital) == pytest.approx(1, abs=1e-9)
 
 
-@BOTH
+@EVERY
 def test_one_by_one_in_batches_and_restored_are_the_same_to_the_last_bit(kind, tmp_path):
     p_values = np.random.default_rng(1).beta(0.8, 1, size=1003)
     whole, single, stored = (MARTINGALES[kind]() for _ in range(3))
@@ -69,6 +77,17 @@ def test_one_by_one_in_batches_and_restored_are_the_same_to_the_last_bit(kind, t
     np.testing.assert_array_equal(again.update(p_values[501:]), path[501:])
     assert again.fresh().log10_value == 0
     assert whole.update(np.empty(0)).shape == (0,)
+
+
+def test_only_p_values_above_the_share_are_bet_on_and_they_fill_the_unit_interval():
+    p_values = np.random.default_rng(4).random(500)
+    large = p_values > 0.3
+    path = LargePValues(Power(), share=0.3).update(p_values)
+    assert np.unique(path).size == large.sum() + (not large[0])
+    np.testing.assert_array_equal(path[large], Power().update((p_values[large] - 0.3) / 0.7))
+    for share in (0, 1, float("nan")):
+        with pytest.raises(ConfigError, match="share is"):
+            LargePValues(share=share)
 
 
 @BOTH
@@ -99,7 +118,7 @@ def test_a_long_quiet_time_is_made_up_for_soon(kind):
     assert published_jumper(p_values.tolist(), 0.01) < 1e-20
 
 
-@BOTH
+@EVERY
 def test_numbers_that_are_no_p_values_are_refused(kind):
     for bad in ([0.5, np.nan], [-0.1], [1.1], [[0.5]]):
         with pytest.raises(InputError, match="between 0 and 1"):

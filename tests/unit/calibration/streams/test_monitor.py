@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
-from assay.calibration.streams.martingale import Power, SimpleJumper
+from assay.calibration.streams.martingale import LargePValues, Power, SimpleJumper
 from assay.calibration.streams.monitor import Monitor, alarm_threshold, load_monitor, merge
 from assay.errors import ConfigError, DataError, InputError, ScorerError
 from assay.parts import Part, read_part, write_part
@@ -79,7 +79,7 @@ def too_often(highest, threshold):
 
 
 @MEMORIES
-@pytest.mark.parametrize("bets", [SimpleJumper, Power])
+@pytest.mark.parametrize("bets", [SimpleJumper, Power, LargePValues])
 def test_false_alarms_keep_the_bound_over_fifty_times_the_calibration_rows(memory, bets):
     m, redraws = 50, 150
     highest = []
@@ -119,6 +119,28 @@ def test_a_shift_raises_an_alarm_soon(memory, bets):
     assert np.mean([200 < alarm <= 300 for alarm in alarms]) >= 0.9
 
 
+def alarms_with(bets, share, shift, seeds):
+    """Alarms in streams of 1,500 rows, a share of them anomalies 4 sd higher; normal rows shift after 500."""
+    found = []
+    for seed in range(seeds):
+        calibration, stream = drawn(seed, 300, 1500)
+        stream[500:] += shift
+        stream[np.random.default_rng(seed).random(1500) < share] += 4
+        monitor = Monitor.start(calibration, seed=seed, martingale=bets())
+        monitor.update(stream)
+        found.append(monitor.alarm or math.inf)
+    return np.array(found)
+
+
+def test_anomalies_alone_are_no_drift_for_large_p_values_and_a_drift_beside_them_is():
+    quiet = alarms_with(LargePValues, 0.1, 0, 60)
+    assert np.isfinite(quiet).sum() <= 3  # 60 streams at threshold 100
+    assert np.isfinite(alarms_with(Power, 0.1, 0, 20)).mean() > 0.9
+    drift = alarms_with(LargePValues, 0.1, 1, 20)
+    assert (drift > 500).mean() > 0.9
+    assert (drift < 700).mean() > 0.9
+
+
 def test_scores_that_shrink_raise_an_alarm_too():
     calibration, stream = drawn(0, 200, 300)
     monitor = Monitor.start(calibration, seed=0)
@@ -127,7 +149,7 @@ def test_scores_that_shrink_raise_an_alarm_too():
 
 
 @MEMORIES
-@pytest.mark.parametrize("bets", [SimpleJumper, Power])
+@pytest.mark.parametrize("bets", [SimpleJumper, Power, LargePValues])
 def test_one_by_one_in_batches_and_restored_are_the_same_to_the_last_bit(memory, bets, tmp_path):
     calibration, stream = drawn(1, 100, 700)
     stream[400:] += 1.0
