@@ -27,15 +27,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from assay.calibration.adapters.auto import choose_adapter
+from assay.calibration.adapters.probes import make_probes_by_kind
 from numpy.typing import NDArray
 from rich.progress import track
 from scipy.stats import spearmanr
 
 from assay.calibration.adapters.ares import Ares
-from assay.calibration.adapters.auto import choose_adapter
 from assay.calibration.adapters.cadet import Cadet
 from assay.calibration.adapters.outputs import Outputs, observe
-from assay.calibration.adapters.probes import make_probes_by_kind
 from assay.calibration.adapters.registry import ScoreAdapter, auto_candidates
 from assay.calibration.calibrators.conformal import ConformalCalibrator
 from assay.calibration.calibrators.mondrian import MondrianCalibrator

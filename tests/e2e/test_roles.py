@@ -24,7 +24,7 @@ def project(finished: Checkout) -> Project:
 
 def calibrate_again(project: Project, out: Path) -> dict[str, str]:
     roles = project.folder("split")
-    more = (Choice("ares", "ares"), Choice("auto", "auto"))
+    more = (Choice("ares", "ares"), Choice("cadet", "log-cadet", {"error": "log"}))
     for label, trained in folders_of(project, "train").items():
         pipeline.calibrate(
             out / label,

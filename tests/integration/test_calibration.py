@@ -309,14 +309,20 @@ def test_nothing_is_promised_where_roles_are_by_time_and_rows_form_groups(tmp_pa
     assert scorer.fpr_bands() == {}
 
 
-def test_the_data_may_choose_the_adapter(copied: Project) -> None:
-    project = settings(copied, adapters=["none", "auto"])
-    run(project, "calibrate")
-    folder = project.folder("calibrate", "knn") / "adapters/level-0"
-    choice = read_json(folder / "knn+auto.choice.json")
-    assert choice["chosen"] in ("none", "cadet", "cadet-no-prior", "ares")
-    kind = read_json(folder / "knn+auto.json")["kind"]
-    assert choice["chosen"].startswith(kind)
+def test_neighbourhoods_are_wider_where_nobody_has_labelled_the_adapt_rows(copied: Project, tmp_path: Path) -> None:
+    data = plant(1500, 0)
+    unlabelled = RowSet(
+        data.features, data.rows.assign(label=np.where(data.rows["label"] == 0, -1, data.rows["label"]))
+    )
+    counts = {}
+    for name, project in {
+        "labelled": settings(copied, adapters=["ares"]),
+        "unlabelled": make_project(tmp_path / "unlabelled", unlabelled, adapters=["ares"]),
+    }.items():
+        run(project, "calibrate")
+        counts[name] = read_json(project.folder("calibrate", "knn") / "adapters/level-0/knn+ares.json")["config"]["k"]
+    n_adapt = len(read_rows(project.folder("split") / "adapt"))
+    assert counts == {"labelled": 10, "unlabelled": int(0.1 * n_adapt) + 1}
 
 
 def test_a_category_is_the_same_in_every_form(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ PARAMS: dict[str, Any] = {
     "train": {"seed": 0, "device": "cpu"},
     "calibrate": {"within": "all", "ties": "counted", "promise": "average", "seed": 2},
     "detectors": {"knn": {}, "isolation_forest": {"n_estimators": 20}, "mcd": {}, "cross": {"folds": 3}},
-    "adapters": ["none", "auto"],
+    "adapters": ["none", "ares"],
     "select": {"seed": 0},
     "run": {"cells_at_once": 1},
 }

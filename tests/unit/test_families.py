@@ -139,8 +139,14 @@ def test_wrong_parameters_of_adapters_are_refused(name: str) -> None:
         ("cadet", {"seed": "a"}, "adapter 'cadet': seed is 'a'; it must be an integer >= 0"),
         ("ares", {"max_rows": 25.5}, "adapter 'ares': max_rows is 25.5; it must be an integer >= 20"),
         ("ares", {"neighbours": "many"}, "adapter 'ares': neighbours is 'many'; it must be 'auto', or an integer >= 1"),
-        ("ares", {"contamination": 1}, "adapter 'ares': contamination is 1; it must be a number from 0 to 0.25"),
-        ("magic", {}, "there is no adapter 'magic'; there are ares, cadet, none, and auto"),
+        (
+            "ares",
+            {"contamination": 1},
+            "adapter 'ares': contamination is 1; it must be 'auto', or a number from 0 to 0.25",
+        ),
+        ("auto", {}, "adapter 'auto' is no more: it took 'none' nearly always; write 'none' in its place"),
+        ("cadet", {"error": "square"}, "adapter 'cadet': error is 'square'; it must be one of 'norm', 'log'"),
+        ("magic", {}, "there is no adapter 'magic'; there are ares, cadet, none"),
     ],
 )
 def test_a_wrong_adapter_is_told_in_one_sentence(name: str, params: dict[str, Any], said: str) -> None:

@@ -218,6 +218,14 @@ def latent_codes(detector: Detector, X: Singles) -> Singles:
     return detector.embed(X) if isinstance(detector, Embeds) else X[None]
 
 
+def score_is_squared(detector: Detector) -> bool:
+    """Return whether a detector's score is a square whose root is a norm, such as a mean squared error.
+
+    A detector says so by a true attribute ``squared_score``; without it the score is in a unit of its own.
+    """
+    return bool(getattr(detector, "squared_score", False))
+
+
 def require_varied(kind: str, scores: Singles) -> None:
     """Reject a detector whose scores of the training rows are not finite or all the same.
 

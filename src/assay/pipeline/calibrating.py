@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from assay.arrays import Doubles
-from assay.data.dataset import Card, RowSet, read_card, read_rows
+from assay.data.dataset import NORMAL, Card, RowSet, read_card, read_rows
 from assay.errors import ConfigError, DataError
 from assay.names import Choice
 from assay.parts import read_json, read_part, write_json, write_part
@@ -142,10 +143,8 @@ def _write_candidate(stage: _Level, choice: Choice, ties: str, out: Path, level:
     from assay.evaluation.chances import comparison_of
 
     name = candidate_name(stage.label, choice.label)
-    adapter, evidence = stage.adapter(choice)
+    adapter = stage.adapter(choice)
     write_part(out / "adapters" / level, name, adapter.to_part())
-    if evidence is not None:
-        write_json(out / "adapters" / level / f"{name}.choice.json", evidence)
     calibrator = stage.calibrator(adapter)
     write_part(out / "reference" / level, name, calibrator.to_part())
     write_json(out / "adapters" / level / f"{name}.{COMPARISON}", comparison_of(calibrator, ties).to_json())
@@ -232,23 +231,18 @@ class _Level:
         from assay.detectors.registry import load_detector
 
         self.label, self.detector = label, load_detector(read_part(self.trained, label))
-        self.of_adapt: Outputs = observe(self.detector, self.null_model, self.scaled_adapt)
+        self.of_adapt: Outputs = replace(
+            observe(self.detector, self.null_model, self.scaled_adapt),
+            unlabelled=float((self.adapt_rows.labels != NORMAL).mean()),
+        )
         self.of_reference: Outputs = observe(self.detector, self.null_model, self.scaled_reference)
-        self.probes: dict[str, Outputs] | None = None
 
-    def adapter(self, choice: Choice) -> tuple[ScoreAdapter, dict[str, Any] | None]:
-        """Return a fitted adapter, with the evidence of its choice if that is left to the data ("auto"), else None."""
-        from assay.calibration.adapters.registry import AUTO_ADAPTER, auto_candidates, make_adapter
+    def adapter(self, choice: Choice) -> ScoreAdapter:
+        """Return a fitted adapter."""
+        from assay.calibration.adapters.registry import make_adapter
 
-        if choice.name != AUTO_ADAPTER:
-            adapter = make_adapter(choice.name, choice.params)
-            return adapter.fit(self._unused_in_training() if choice.name == "cadet" else self.of_adapt), None
-        from assay.calibration.adapters.auto import choose_adapter
-
-        if self.probes is None:
-            self.probes = self._make_probes()
-        chosen = choose_adapter(auto_candidates(), self.of_adapt, self.probes, seed=self.seed)
-        return chosen.adapter, {"chosen": chosen.label, **chosen.evidence}
+        adapter = make_adapter(choice.name, choice.params)
+        return adapter.fit(self._unused_in_training() if choice.name == "cadet" else self.of_adapt)
 
     def _unused_in_training(self) -> Outputs:
         """Return outputs for rows not used to train the detector, for CADET.
@@ -266,17 +260,8 @@ class _Level:
         return Outputs(
             np.concatenate([self.of_adapt.scores, self.detector.held_out_scores_]),
             np.concatenate([self.of_adapt.hardness, hardness]),
+            squared=self.of_adapt.squared,
         )
-
-    def _make_probes(self) -> dict[str, Outputs]:
-        """Return the detector's outputs for probes made from the adapt rows, by kind."""
-        from assay.calibration.adapters.outputs import observe
-        from assay.calibration.adapters.probes import make_probes_by_kind
-
-        probes = make_probes_by_kind(self.adapt_rows.features, self.card.modality, seed=self.seed)
-        return {
-            kind: observe(self.detector, self.null_model, self.scaler.transform(rows)) for kind, rows in probes.items()
-        }
 
     def calibrator(self, adapter: ScoreAdapter) -> Calibrator:
         """Fit the calibrator of the detector with a fitted adapter on the calibration rows."""

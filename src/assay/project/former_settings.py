@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from assay.calibration.adapters.registry import FORMER_AUTO
 from assay.errors import ConfigError
 from assay.parts import parse_yaml, write_bytes
 from assay.project import versioning
@@ -41,7 +42,7 @@ def migrate_settings(root: Path) -> list[str]:
     ConfigError
         A file cannot be read, or params.yaml holds values that are not allowed in the present form.
     """
-    steps = (_migrate_params, _migrate_pipeline, _migrate_lock, _migrate_flow, _migrate_ignored)
+    steps = (_migrate_params, _migrate_adapters, _migrate_pipeline, _migrate_lock, _migrate_flow, _migrate_ignored)
     told = [sentence for step in steps if (sentence := step(root))]
     project = Project(root)
     if refresh_cells(project):
@@ -99,6 +100,25 @@ def _migrate_params(root: Path) -> str:
         return ""
     _dump(path, params)
     return f"{_PARAMS}: {'; '.join(changes)}."
+
+
+def _migrate_adapters(root: Path) -> str:
+    """Put ``none`` in the place of ``auto``, which took it nearly always, or drop ``auto`` where ``none`` is listed."""
+    path = root / _PARAMS
+    params: Any = _load(path)
+    adapters = params.get("adapters") if hasattr(params, "get") else None
+    if not isinstance(adapters, list):
+        return ""
+    names = [entry if isinstance(entry, str) else next(iter(entry), "") for entry in adapters]
+    if FORMER_AUTO not in names:
+        return ""
+    for place in [number for number, name in enumerate(names) if name == FORMER_AUTO][::-1]:
+        if "none" in names:
+            del adapters[place], names[place]
+        else:
+            adapters[place] = names[place] = "none"
+    _dump(path, params)
+    return f"{_PARAMS}: the adapter `auto` is no more; `none`, which it took nearly always, is listed instead."
 
 
 def _labelled(entries: CommentedSeq) -> CommentedMap:

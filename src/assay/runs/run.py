@@ -127,7 +127,7 @@ def end_interrupted(project: Project) -> None:
 
 def check_choices(project: Project) -> None:
     """Raise `ConfigError` early for choices, and for missing categories, that a later stage would refuse."""
-    from assay.calibration.adapters.registry import check_adapter
+    from assay.calibration.adapters.registry import make_adapter
     from assay.data.dataset import read_card
     from assay.detectors.registry import DETECTORS, make_detector
     from assay.pipeline.calibrating import NO_CATEGORIES
@@ -144,7 +144,7 @@ def check_choices(project: Project) -> None:
             )
         make_detector(detector.name, detector.params, seed=train["seed"], device=train["device"])
     for adapter in project.config.adapters:
-        check_adapter(adapter.name, adapter.params)
+        make_adapter(adapter.name, adapter.params)
 
 
 def write_code(project: Project) -> None:

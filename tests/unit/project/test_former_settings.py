@@ -155,3 +155,21 @@ def test_a_broken_file_is_named_and_nothing_is_written(root: Path) -> None:
     with pytest.raises(ConfigError, match=r"params\.yaml cannot be read"):
         migrate_settings(root)
     assert files(root) == before
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("[none, auto]", ["none"]),
+        ("[auto, cadet]", ["none", "cadet"]),
+        ("\n  - auto: {label: by-itself}  # was good\n  - auto", ["none"]),
+        ("[ares]", ["ares"]),
+    ],
+)
+def test_none_takes_the_place_of_the_adapter_that_is_no_more(root: Path, before: str, after: list[str]) -> None:
+    path = root / "params.yaml"
+    path.write_text(path.read_text().replace("adapters: [none, cadet]", f"adapters: {before}"))
+    told = migrate_settings(root)
+    assert [choice.label for choice in Project(root).config.adapters] == after
+    assert any("the adapter `auto` is no more" in sentence for sentence in told) is ("auto" in before)
+    assert migrate_settings(root) == []

@@ -11,7 +11,7 @@ from annotated_types import Ge, Le
 
 from assay.arrays import Doubles, Floats
 from assay.calibration.adapters.neighbours import Neighbourhoods, Neighbours, in_threads
-from assay.calibration.adapters.outputs import Outputs
+from assay.calibration.adapters.outputs import LARGEST, Outputs
 from assay.errors import DataError
 from assay.families import check_part, stored_parameters
 from assay.parameters import Count, NotNegative, Seed, Whole, check_parameters, parameters_of, plain_parameters
@@ -20,7 +20,7 @@ from assay.parts import Part
 _MIN_ROWS = 20
 FEWEST_NEIGHBOURS = 10
 MOST_CONTAMINATION = 0.25
-LARGEST = float(np.finfo(np.float32).max)  # adapted scores are stored and compared in float32
+SUSPECTED = 0.05
 ARRAYS = {
     "units": "float64 members",
     "errors": "float64 n",
@@ -50,7 +50,7 @@ class Ares:
       an error of any unit.
     - d is log LOF: eq 7 requires a negative log density, and LOF is a ratio of densities. Next to identical rows
       LOF has no bound, but its logarithm stays moderate.
-    - k grows with the number of rows and the suspected contamination; the paper's 10 is the minimum.
+    - k grows with the number of rows and the contamination that is given or suspected; the paper's 10 is the minimum.
     - Codes of the members of an ensemble are concatenated, each member's in units of the median distance of its
       codes from their median, so that none dominates.
 
@@ -61,11 +61,14 @@ class Ares:
         least 10: then most neighbours are normal even if all anomalies among the adapt rows form one cluster, whose
         members would otherwise make each other look normal. (In the paper's table 4 the best k at n of about 5,000
         and a contamination of .5, 1, 2, 3 and 5 % were 50, 100, 200, 200 and 500.)
-    contamination : float
-        The largest share of anomalies suspected among the adapt rows, from 0 to .25; only "auto" reads it. Larger
-        values blur fine structure, since a neighbourhood is twice that share of all rows. The default has the smallest
-        worst loss in the paper's table 4: 500 neighbours (5 %) were at most .6 points of AUROC below the best k, from
-        no contamination to 10 %, and 10 neighbours up to 13 points.
+    contamination : float or "auto"
+        The largest share of anomalies among the adapt rows, from 0 to .25; only ``neighbours="auto"`` reads it. "auto":
+        0 if all adapt rows are labelled normal, else .05 of those that are not. No estimate is taken: without labels of
+        adapt rows the data give none with an upper end (see
+        `assay.calibration.contaminated.estimates.contamination_from_verified`). Larger values blur fine structure,
+        since a neighbourhood is twice that share of all rows: on clean rows .05 costs a point of AUROC beside 0. But
+        .05 has the smallest worst loss in the paper's table 4: 500 neighbours (5 %) were at most .6 points of AUROC
+        below the best k, from no contamination to 10 %, and 10 neighbours up to 13 points.
     density_weight : float
         Weight of the density term (the paper's alpha), >= 0. At 1 an interquartile range of either term counts the
         same.
@@ -103,7 +106,7 @@ class Ares:
     kind: ClassVar[str] = "ares"
 
     neighbours: Literal["auto"] | Count = "auto"
-    contamination: Annotated[float, Ge(0), Le(MOST_CONTAMINATION)] = 0.05
+    contamination: Literal["auto"] | Annotated[float, Ge(0), Le(MOST_CONTAMINATION)] = "auto"
     density_weight: NotNegative = 1.0
     max_rows: Annotated[int, Ge(_MIN_ROWS)] = 20_000
     seed: Seed = 0
@@ -131,7 +134,7 @@ class Ares:
         self.errors_ = self.reach_ = self.density_ = np.zeros(0)
         terms = np.stack([errors, np.zeros_like(errors)])
         if not self.fallback_:
-            self.k_, self.errors_ = self._count(len(errors)), errors
+            self.k_, self.errors_ = self._count(len(errors), outputs.unlabelled), errors
             self.index_ = Neighbours.build(self._space(latents), self.k_, seed=self.seed)
             terms = self._fit_densities(self.index_)
         self.centres_, self.spreads_ = np.median(terms, axis=1), np.array([_spread(term) for term in terms])
@@ -177,10 +180,11 @@ class Ares:
         picked = np.sort(np.random.default_rng(self.seed).choice(len(errors), self.max_rows, replace=False))
         return errors[picked], latents[:, picked]
 
-    def _count(self, n_rows: int) -> int:
-        """Return k for n adapt rows."""
+    def _count(self, n_rows: int, unlabelled: float) -> int:
+        """Return k for n adapt rows, of which a share is not labelled."""
         if self.neighbours == "auto":
-            return max(FEWEST_NEIGHBOURS, int(2 * self.contamination * n_rows) + 1)
+            rho = SUSPECTED * unlabelled if self.contamination == "auto" else self.contamination
+            return max(FEWEST_NEIGHBOURS, int(2 * rho * n_rows) + 1)
         if self.neighbours >= n_rows:
             raise DataError(
                 f"ares: neighbours is {self.neighbours}, but an adapt row has {n_rows - 1} others; lower it, or "

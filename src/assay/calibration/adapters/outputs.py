@@ -7,12 +7,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from assay.arrays import Floats
 from assay.errors import DataError
 
 if TYPE_CHECKING:
     from assay.data.null_models import NullModel
     from assay.detectors.base import Detector
+
+
+LARGEST = float(np.finfo(np.float32).max)  # adapted scores are stored and compared in float32
 
 
 def _no_latents() -> Floats:
@@ -32,11 +37,17 @@ class Outputs:
     latents : callable
         Returns the latent codes, shape (S, n, k) for S members. Computing them takes time, so only adapters that need
         them call it.
+    squared : bool
+        Whether the scores are squares (`assay.detectors.base.score_is_squared`).
+    unlabelled : float
+        Share of the rows that nobody has labelled normal, so that they may be anomalies.
     """
 
     scores: Floats
     hardness: Floats
     latents: Callable[[], Floats] = _no_latents
+    squared: bool = False
+    unlabelled: float = 1.0
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -47,8 +58,7 @@ def observe(detector: Detector, null_model: NullModel, scaled: Floats) -> Output
 
     If a detector has no latent space, the scaled rows themselves serve as the latent codes of one member.
     """
-    from assay.detectors.base import latent_codes
+    from assay.detectors.base import latent_codes, score_is_squared
 
-    return Outputs(
-        detector.decision_function(scaled), null_model.hardness(scaled), partial(latent_codes, detector, scaled)
-    )
+    scores, hardness = detector.decision_function(scaled), null_model.hardness(scaled)
+    return Outputs(scores, hardness, partial(latent_codes, detector, scaled), score_is_squared(detector))

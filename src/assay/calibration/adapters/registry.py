@@ -8,8 +8,6 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from assay.arrays import Doubles
-from assay.calibration.adapters.ares import Ares
-from assay.calibration.adapters.cadet import Cadet
 from assay.calibration.adapters.outputs import Outputs
 from assay.errors import ConfigError
 from assay.families import Family, check_part
@@ -59,28 +57,13 @@ class Identity:
         return cls()
 
 
-AUTO_ADAPTER = "auto"
+FORMER_AUTO = "auto"
 ADAPTERS: dict[str, str] = {
     "none": "assay.calibration.adapters.registry:Identity",
     "cadet": "assay.calibration.adapters.cadet:Cadet",
     "ares": "assay.calibration.adapters.ares:Ares",
 }
-_FAMILY = Family[ScoreAdapter]("adapter", ADAPTERS, suffix=f", and {AUTO_ADAPTER}")
-
-
-def auto_candidates() -> dict[str, ScoreAdapter]:
-    """Return the unfitted adapters that "auto" chooses from, "none" first."""
-    no_prior = Cadet(prior_weight=0)
-    return {"none": Identity(), "cadet": Cadet(), "cadet-no-prior": no_prior, "ares": Ares()}
-
-
-def check_adapter(name: str, params: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` if an adapter of params.yaml has an unknown name or a parameter that is not allowed."""
-    if name == AUTO_ADAPTER:
-        if params:
-            raise ConfigError(f"adapter 'auto' takes no parameters; drop {sorted(params)[0]!r}")
-        return
-    make_adapter(name, params)
+_FAMILY = Family[ScoreAdapter]("adapter", ADAPTERS)
 
 
 def adapter_class(name: str) -> type[ScoreAdapter]:
@@ -96,6 +79,11 @@ def make_adapter(name: str, params: Mapping[str, Any]) -> ScoreAdapter:
     ConfigError
         The name or a parameter is unknown, or a value is not allowed.
     """
+    if name == FORMER_AUTO:
+        raise ConfigError(
+            f"adapter {name!r} is no more: it took 'none' nearly always; write 'none' in its place in params.yaml "
+            "(`assay migrate` does so), or name the adapters to compare: " + ", ".join(sorted(ADAPTERS))
+        )
     return _FAMILY.make(name, params)
 
 

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 from numpy.typing import NDArray
 
-from assay.arrays import Doubles, Flags, Floats
+from assay.arrays import Doubles, Flags
 from assay.data.null_models import MeanNull, NullModel
 from assay.data.ranges import Expectation, column_expectations
-from assay.data.recipes import RECIPES, Recipe, column_bounds, synthesize
+from assay.data.recipes import RECIPES, Recipe, column_bounds
 from assay.data.scaling import Scaler, Standard
 from assay.errors import ConfigError
 
 Shape = tuple[int, int]
-Kind = Callable[[Floats, int, np.random.Generator], Floats]
-_FAR = ("global", "cluster")
-_CLUSTER_DRAWS = 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +109,6 @@ class Modality:
         """
         return column_bounds(X)
 
-    @property
-    def probe_kinds(self) -> Mapping[str, Kind]:
-        """The kinds of probes by which adapters are chosen (`assay.calibration.adapters.probes`).
-
-        Each makes n raw items from m given ones, of shape (m, *shape) if there is a shape. By default the recipes;
-        "cluster" is drawn anew 25 times, because a draw has only three centres. Every score finds anomalies far
-        outside the data ("global", "cluster"), so that these could not rank adapters: they are moved towards a random
-        row, to a share of the distance that is log-uniform between 1/4 and 1.
-        """
-        return {recipe: partial(_by_recipe, self, recipe) for recipe in self.recipes}
-
     def expectations(self, columns: tuple[str, ...], features: Doubles) -> list[Expectation]:
         """Return the expectations of the values of rows, learned from the first version (`assay.data.ranges`)."""
         return column_expectations(columns, features)
@@ -144,30 +128,9 @@ class Modality:
         return self.shape
 
 
-def draw(items: Floats, n: int, rng: np.random.Generator) -> Floats:
-    """Return a copy of n random items, in float64."""
-    return items[rng.integers(len(items), size=n)].astype(np.float64)
-
-
 def _two_sides(shape: object) -> bool:
     return (
         isinstance(shape, tuple)
         and len(shape) == 2
         and all(isinstance(side, Integral) and not isinstance(side, bool) and int(side) >= 1 for side in shape)
     )
-
-
-def _by_recipe(modality: Modality, recipe: str, rows: Floats, n: int, rng: np.random.Generator) -> Floats:
-    """Return n probes made by a recipe, moved closer to the rows if the recipe makes distant ones."""
-    draws = _CLUSTER_DRAWS if recipe == "cluster" else 1
-    normals = rows.astype(np.float64).reshape(len(rows), -1)
-    parts = [
-        synthesize(recipe, normals, n // draws, seed=seed, modality=modality)[0]
-        for seed in rng.integers(2**31, size=draws).tolist()
-    ]
-    features = np.concatenate(parts)
-    if recipe not in _FAR:
-        return features
-    towards = normals[rng.integers(len(normals), size=n)]
-    share = 0.25 ** rng.uniform(size=(n, 1))
-    return np.asarray(towards + share * (features - towards))

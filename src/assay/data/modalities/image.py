@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from assay.arrays import Doubles, Floats
-from assay.data.modalities.base import Kind, Modality, Reader, Shape, draw
+from assay.data.modalities.base import Modality, Reader, Shape
 from assay.data.modalities.mnist import IMAGE_SETS, one_class
 from assay.data.null_models import NullModel, check_width, distance
 from assay.data.ranges import Expectation, column_expectations, extreme_expectations
@@ -67,57 +67,6 @@ class NeighbourNull:
         return cls((int(height), int(width)))
 
 
-def patch(images: Floats, n: int, rng: np.random.Generator) -> Floats:
-    """Paste a rectangle of another image at a random position (CutPaste: Li, Sohn, Yoon, Pfister, CVPR 2021)."""
-    patched, sources = draw(images, n, rng), draw(images, n, rng)
-    for image, source in zip(patched, sources, strict=True):
-        height, width = _rectangle(image.shape, rng)
-        source_area, target_area = (_place(image.shape, (height, width), rng) for _ in range(2))
-        image[target_area] = source[source_area]
-    return patched
-
-
-def erased(images: Floats, n: int, rng: np.random.Generator) -> Floats:
-    """Fill a rectangle with the median of the image, which removes detail."""
-    result = draw(images, n, rng)
-    for image in result:
-        image[_place(image.shape, _rectangle(image.shape, rng), rng)] = np.median(image)
-    return result
-
-
-def turned(images: Floats, n: int, rng: np.random.Generator) -> Floats:
-    """Rotate by 90, 180 or 270 degrees (180 if not square); hardness stays (Golan, El-Yaniv, NeurIPS 2018)."""
-    square = images.shape[1] == images.shape[2]
-    quarters = rng.integers(1, 4, size=n) if square else np.full(n, 2)
-    return np.stack([np.rot90(image, k) for image, k in zip(draw(images, n, rng), quarters, strict=True)])
-
-
-def confetti(images: Floats, n: int, rng: np.random.Generator) -> Floats:
-    """Add 1 to 8 small squares of a random grey (confetti noise: Liznerski et al., ICLR 2021)."""
-    result, low, high = draw(images, n, rng), images.min(), images.max()
-    largest = max(1, min(images.shape[1:]) // 6)
-    for image in result:
-        for _ in range(rng.integers(1, 9)):
-            side = int(rng.integers(1, largest + 1))
-            image[_place(image.shape, (side, side), rng)] = rng.uniform(low, high)
-    return result
-
-
-IMAGE_KINDS: dict[str, Kind] = {"patch": patch, "erased": erased, "turned": turned, "confetti": confetti}
-
-
-def _rectangle(shape: tuple[int, ...], rng: np.random.Generator) -> tuple[int, int]:
-    """Return height and width of a rectangle of 2 to 15 % of an image's area, with sides from 1:1 to 1:e."""
-    area, stretch = rng.uniform(0.02, 0.15), np.exp(rng.uniform(-0.5, 0.5))
-    height, width = (round(side * np.sqrt(area) * by) for side, by in zip(shape, (stretch, 1 / stretch), strict=True))
-    return max(1, height), max(1, width)
-
-
-def _place(shape: tuple[int, ...], size: tuple[int, int], rng: np.random.Generator) -> tuple[slice, slice]:
-    top, left = (int(rng.integers(side - part + 1)) for side, part in zip(shape, size, strict=True))
-    return slice(top, top + size[0]), slice(left, left + size[1])
-
-
 class Image(Modality):
     """Grey images, flattened row by row: pixels share one scale, and neighbouring ones are similar."""
 
@@ -134,11 +83,6 @@ class Image(Modality):
     def bounds(self, X: Doubles) -> Doubles:
         """Return the smallest and the largest of all pixels, for every column, shape (2, d)."""
         return np.stack([np.full(X.shape[1], X.min()), np.full(X.shape[1], X.max())])
-
-    @property
-    def probe_kinds(self) -> Mapping[str, Kind]:
-        """Probes that are harder, easier and as hard as normal images; the recipes would only add pixel noise."""
-        return IMAGE_KINDS
 
     def expectations(self, columns: tuple[str, ...], features: Doubles) -> list[Expectation]:
         """Return the expectations of each pixel or, with more than 256 pixels, of each image's extremes."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 
 from assay.arrays import Doubles, Floats
-from assay.data.modalities.base import Kind, Modality, Reader, Shape, draw
+from assay.data.modalities.base import Modality, Reader, Shape
 from assay.data.modalities.ecg5000 import ecg5000
 from assay.data.null_models import NullModel, check_width, distance
-from assay.data.scaling import Scaler, Standard, centre_and_spread
+from assay.data.scaling import Scaler, Standard
 from assay.errors import ConfigError, DataError
 from assay.families import check_part
 from assay.parameters import SeriesShape, Whole
@@ -140,40 +140,6 @@ class AutoregressiveNull:
         return model
 
 
-def spike(windows: Floats, n: int, rng: np.random.Generator) -> Floats:
-    """Add 2 to 6 standard deviations to one step of one channel, up or down."""
-    probes = draw(windows, n, rng)
-    for window, step, channel, size in _jumps(windows, probes, (2, 6), rng):
-        window[step, channel] += size
-    return probes
-
-
-def shift(windows: Floats, n: int, rng: np.random.Generator) -> Floats:
-    """Add 0.5 to 3 standard deviations to one channel from some step on, up or down."""
-    probes = draw(windows, n, rng)
-    for window, step, channel, size in _jumps(windows, probes, (0.5, 3), rng):
-        window[step:, channel] += size
-    return probes
-
-
-def stuck(windows: Floats, n: int, rng: np.random.Generator) -> Floats:
-    """Repeat the values of one step for a quarter of the window, in all channels."""
-    probes = draw(windows, n, rng)
-    length = max(1, windows.shape[1] // 4)
-    for window in probes:
-        start = rng.integers(windows.shape[1] - length + 1)
-        window[start : start + length] = window[start]
-    return probes
-
-
-def backwards(windows: Floats, n: int, rng: np.random.Generator) -> Floats:
-    """Reverse time; hardness stays."""
-    return draw(windows, n, rng)[:, ::-1]
-
-
-SERIES_KINDS: dict[str, Kind] = {"spike": spike, "shift": shift, "stuck": stuck, "backwards": backwards}
-
-
 def _regress(covariance: Doubles, order: int) -> tuple[Doubles, float]:
     """Return the coefficients of the first `order` lags and the share of the variance that they leave unexplained.
 
@@ -193,15 +159,6 @@ def _aic(residuals: list[float], steps: int, order: int) -> float:
     return steps * float(np.log(residuals).sum()) + 2 * len(residuals) * (order + 1)
 
 
-def _jumps(windows: Floats, probes: Floats, sizes: tuple[float, float], rng: np.random.Generator) -> Any:
-    """Yield each probe with a step of its middle half, a channel and a signed size in that channel's unit."""
-    length, channels = windows.shape[1:]
-    spread = centre_and_spread(windows.reshape(-1, channels))[1]
-    for window in probes:
-        step, channel = rng.integers(length // 4, length - length // 4), rng.integers(channels)
-        yield window, step, channel, rng.choice([-1, 1]) * rng.uniform(*sizes) * spread[channel]
-
-
 class Series(Modality):
     """Windows of series, flattened step by step: all channels of the first step, then of the second, and so on."""
 
@@ -217,11 +174,6 @@ class Series(Modality):
     def null_model(self) -> NullModel:
         """Return the unfitted null model: each step is predicted from the steps before it."""
         return AutoregressiveNull(self.two_sides)
-
-    @property
-    def probe_kinds(self) -> Mapping[str, Kind]:
-        """Probes that are harder, easier and as hard as normal windows; the recipes would only add noise."""
-        return SERIES_KINDS
 
     def network_arguments(self) -> dict[str, Shape]:
         """Return the shape, for recurrent networks."""

@@ -69,6 +69,7 @@ class MinimumCovarianceDeterminant(Baseline):
     """
 
     kind = "mcd"
+    squared_score = True
     array_form = Mahalanobis
 
     seed: Seed32 = 0

@@ -81,6 +81,7 @@ class PrincipalComponents(Baseline):
     """
 
     kind = "pca"
+    squared_score = True
     array_form = PrincipalResiduals
 
     n_components: Count | Share = 0.9

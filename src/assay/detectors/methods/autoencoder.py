@@ -35,6 +35,7 @@ class Autoencoder(NeuralDetector):
     """
 
     kind: ClassVar[str] = "autoencoder"
+    squared_score: ClassVar[bool] = True
 
     hidden: Widths = (64, 32)
     latent_dim: Count = 8

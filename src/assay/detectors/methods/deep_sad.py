@@ -38,6 +38,7 @@ device, mixed_precision, compiled, seed
     """
 
     kind: ClassVar[str] = "deep_sad"
+    squared_score: ClassVar[bool] = True
     uses_labels: ClassVar[bool] = True
 
     eta: Positive = 1.0

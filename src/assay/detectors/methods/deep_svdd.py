@@ -46,6 +46,11 @@ device, mixed_precision, compiled, seed
     objective: Literal["one-class", "soft-boundary"] = "one-class"
     nu: Share = 0.1
 
+    @property
+    def squared_score(self) -> bool:
+        """Whether the score is a squared distance: with a soft boundary it is the difference of two."""
+        return self.objective == "one-class"
+
     def _concentrate(self, fitting: Fitting) -> None:
         network = cast(Hypersphere, fitting.network)
         finished = self.pretrain_epochs

@@ -46,6 +46,7 @@ class LSTMPredictor(NeuralDetector):
     """
 
     kind: ClassVar[str] = "lstm_predictor"
+    squared_score: ClassVar[bool] = True
 
     units: Count = 32
     context: Count | None = None

@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator
 
 from assay.arrays import Labels, Singles
 from assay.data.modalities.registry import modality_of_network
-from assay.detectors.base import Detector, EpochProgress, check_labels, check_rows, require_fitted
+from assay.detectors.base import Detector, EpochProgress, check_labels, check_rows, require_fitted, score_is_squared
 from assay.errors import ConfigError
 from assay.families import Heads, check_part, inner_part, stored_parameters
 from assay.parameters import Count, Device, ImageShape, Says, Seed, SeriesShape, check_parameters, plain_parameters
@@ -105,6 +105,11 @@ class Wrapper(BaseEstimator):  # type: ignore[misc]
         wrapper._restore(loaded, wrapper_arrays)
         wrapper.uses_labels = any(detector.uses_labels for detector in loaded)
         return wrapper
+
+    @property
+    def squared_score(self) -> bool:
+        """Whether the scores of the inner detectors, and so their mean, are squares."""
+        return all(score_is_squared(detector) for detector in self._inner())
 
     def _new(self, seed: int) -> Detector:
         """Return an unfitted inner detector."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -137,8 +138,10 @@ def test_auto_neighbours_outvote_the_suspected_contamination(n, contamination, k
     assert fitted.k_ == 10 or fitted.k_ > 2 * n * contamination >= fitted.k_ - 1
 
 
-def test_the_default_suspects_one_in_twenty():
-    assert Ares().fit(local(1200, seed=10)).k_ == 121
+@pytest.mark.parametrize(("unlabelled", "k"), [(1.0, 121), (0.5, 61), (0.0, 10)])
+def test_the_default_suspects_one_in_twenty_of_the_rows_that_nobody_has_labelled_normal(unlabelled, k):
+    assert Ares().fit(replace(local(1200, seed=10), unlabelled=unlabelled)).k_ == k
+    assert Ares(contamination=0.05).fit(replace(local(1200, seed=10), unlabelled=unlabelled)).k_ == 121
 
 
 def test_a_cluster_among_the_adapt_rows_does_not_vouch_for_its_kind():

@@ -12,7 +12,7 @@ from sklearn.linear_model import QuantileRegressor
 from sklearn.preprocessing import SplineTransformer
 
 from assay.calibration.adapters.cadet import Cadet
-from assay.calibration.adapters.outputs import Outputs
+from assay.calibration.adapters.outputs import Outputs, observe
 from assay.calibration.adapters.registry import ADAPTERS, Identity, load_adapter, make_adapter
 from assay.calibration.hardness import Strata
 from assay.data.null_models import MeanNull
@@ -127,7 +127,8 @@ def test_hardness_beyond_the_fitted_range_is_clamped_but_counts_in_the_prior():
     )
     weighed = Cadet(prior_weight=2.0).fit(Outputs(scores, hardness))
     added = weighed.transform(Outputs(scores, hardness)) - fitted.transform(Outputs(scores, hardness))
-    np.testing.assert_allclose(added, 2 * np.abs(hardness - hardness.mean()) / hardness.std())
+    inner = np.clip(hardness, *np.sort(hardness)[[4, -5]])  # without 1 % at either end
+    np.testing.assert_allclose(added, 2 * np.abs(hardness - inner.mean()) / inner.std())
 
 
 def test_order_of_scores_at_one_hardness_is_kept():
@@ -212,7 +213,116 @@ def test_fit_leaves_its_arguments_alone():
     np.testing.assert_array_equal(hardness, before[1])
 
 
-@pytest.mark.parametrize("params", [{}, {"quantile": 0.9, "prior_weight": 0.3, "max_rows": 60, "seed": 4}])
+def test_a_square_counts_as_its_root_and_any_other_score_as_it_is():
+    errors, hardness = biased(400, seed=20)
+    new_errors, new_hardness = biased(100, seed=21)
+    errors, new_errors = np.abs(errors), np.abs(new_errors)
+    expected = Cadet().fit(Outputs(errors, hardness)).transform(Outputs(new_errors, new_hardness))
+    squares = Cadet().fit(Outputs(7 * errors**2, hardness, squared=True))
+    found = squares.transform(Outputs(7 * new_errors**2, new_hardness, squared=True))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    as_they_are = Cadet().fit(Outputs(errors**2, hardness)).transform(Outputs(new_errors**2, new_hardness))
+    assert not np.allclose(as_they_are, expected, atol=1e-2)
+
+
+def test_a_logarithm_is_the_same_of_an_error_and_of_its_square():
+    errors, hardness = biased(400, seed=22)
+    errors = np.abs(errors)
+    seen = [Outputs(errors, hardness), Outputs(errors**2, hardness, squared=True)]
+    of_errors, of_squares = (Cadet(error="log").fit(outputs).transform(outputs) for outputs in seen)
+    np.testing.assert_allclose(of_squares, of_errors, atol=1e-6)
+
+
+def test_errors_in_proportion_to_a_power_of_hardness_are_judged_alike_at_every_hardness():
+    """The model of the log form: log Err = a + b log H + noise; half of the rows is hard beyond the fitted ones."""
+    rng = np.random.default_rng(23)
+    hardness = np.exp(rng.normal(size=2000))
+    errors = 3 * hardness**1.7 * np.exp(0.3 * rng.normal(size=2000))
+    fitted = Cadet(error="log", prior_weight=0).fit(Outputs(errors, hardness))
+    slopes = np.diff(fitted.curves_, axis=0) / np.diff(fitted.knots_)[:, None]
+    assert fitted.knots_.size == 2
+    np.testing.assert_allclose(slopes, 1.7, atol=0.1)
+    doubled = fitted.transform(Outputs(2 * errors, hardness)) - fitted.transform(Outputs(errors, hardness))
+    assert doubled.std() < 0.1 * doubled.mean()
+
+
+@pytest.mark.parametrize("error", ["norm", "log"])
+@pytest.mark.parametrize("squared", [False, True])
+@pytest.mark.parametrize("wild", [0.0, 1e-45, 3e38, np.finfo(np.float32).max])
+def test_one_wild_adapt_row_moves_little_and_wild_served_rows_overflow_nothing(error, squared, wild):
+    scores, hardness = biased(300, seed=24)
+    scores = np.abs(scores) ** (2 if squared else 1)
+    fitted = Cadet(error=error).fit(Outputs(np.r_[scores, wild], np.r_[hardness, wild], squared=squared))
+    without = Cadet(error=error).fit(Outputs(scores, hardness, squared=squared))
+    outputs = Outputs(scores, hardness, squared=squared)
+    moved = np.abs(fitted.transform(outputs) - without.transform(outputs))
+    assert np.median(moved) < 0.05
+    assert moved.max() < 2
+    most = float(np.finfo(np.float32).max)
+    served = Outputs(np.array([most, -most, 0.0, most]), np.array([1e77, 1e77, 0.0, 0.0]), squared=squared)
+    with np.errstate(all="raise"):
+        judged = fitted.transform(served).astype(np.float32)
+    assert np.isfinite(judged).all()
+    assert judged[0] > fitted.transform(outputs).max()
+
+
+def test_a_degenerate_spread_overflows_nothing():
+    tiny = 1e-300 * np.arange(1.0, 101.0)
+    for error in ("norm", "log"):
+        fitted = Cadet(error=error).fit(Outputs(tiny, tiny))
+        assert np.isfinite(fitted.transform(Outputs(np.array([3e38]), np.array([3e38]))).astype(np.float32)).all()
+
+
+def test_scores_below_zero_have_no_logarithm_and_are_taken_as_they_are():
+    """They are log densities, or differences; a negative score of a later row alone counts as the smallest error."""
+    scores, hardness = biased(300, seed=25)
+    below = Cadet(error="log", prior_weight=0).fit(Outputs(scores - 5, hardness))
+    assert below.to_part().config["scale"] == "given"
+    moved = Cadet(error="log", prior_weight=0).fit(Outputs(scores - 7, hardness))
+    found = [each.transform(Outputs(scores - shift, hardness)) for each, shift in ((below, 5), (moved, 7))]
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+    above = Cadet(error="log").fit(Outputs(np.abs(scores), hardness))
+    negative, zero = above.transform(Outputs(np.array([-1.0, 0.0]), np.full(2, hardness[0])))
+    assert negative == zero < above.transform(Outputs(np.abs(scores), np.full(300, hardness[0]))).min()
+
+
+def test_a_part_of_before_there_was_a_choice_answers_with_the_score_itself():
+    """Kept bits: neither root nor logarithm, and no limit, for a detector that says now that its score is a square."""
+    config = {"quantile": 0.95, "prior_weight": 0.5, "max_rows": 5000, "seed": 0}
+    config |= {"floor": 0.5, "hardness_mean": 1.0, "hardness_std": 2.0, "fallback": ""}
+    arrays = {"knots": np.array([0.0, 4.0]), "curves": np.array([[1.0, 2.0, 3.0], [2.0, 6.0, 9.0]])}
+    adapter = load_adapter(Part("cadet", config, arrays))
+    found = adapter.transform(Outputs(np.array([9.0, 1e300]), np.array([2.0, 5.0]), squared=True))
+    np.testing.assert_array_equal(found, [(9.0 - 6.0) / 2.5 + 0.25, (1e300 - 9.0) / 4.0 + 1.0])
+    again = adapter.to_part()
+    assert again.config == config
+    np.testing.assert_array_equal(load_adapter(again).transform(Outputs(np.ones(1), np.ones(1))), [-3.5 / 1.75])
+
+
+SMALL = {"epochs": 1, "members": 1}
+
+
+@pytest.mark.parametrize(
+    ("detector", "params", "squared"),
+    [
+        ("autoencoder", SMALL, True),
+        ("pca", {}, True),
+        ("mcd", {}, True),
+        ("deep_svdd", SMALL, True),
+        ("deep_svdd", {"objective": "soft-boundary", **SMALL}, False),
+        ("subsampled", {"detector": "pca"}, True),
+        ("subsampled", {"detector": "knn"}, False),
+    ],
+)
+def test_detectors_say_whether_their_score_is_a_square(detector, params, squared):
+    rows = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    null = MeanNull().fit(rows)
+    assert observe(make_detector(detector, params, seed=0).fit(rows), null, rows).squared is squared
+
+
+@pytest.mark.parametrize(
+    "params", [{}, {"error": "log"}, {"quantile": 0.9, "prior_weight": 0.3, "max_rows": 60, "seed": 4}]
+)
 @pytest.mark.parametrize("n", [10, 243])
 def test_adapters_come_back_from_disk_the_same(tmp_path, params, n):
     scores, hardness = biased(n, seed=11)

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from assay.calibration.adapters.probes import make_probes_by_kind
 from assay.data.contamination import inject
 from assay.data.dataset import Card, Dataset, RowSet, fingerprints, number_copies, read_card, write_dataset
 from assay.data.expectations import learn_suite
@@ -98,14 +97,6 @@ def test_what_its_recipes_make_is_within_its_bounds_and_can_be_scaled(modality: 
 
 
 @pytest.mark.parametrize("modality", EVERY, ids=lambda modality: modality.name)
-def test_its_probes_can_be_scaled(modality: Modality) -> None:
-    scaler = modality.scaler().fit(rows())
-    for made in make_probes_by_kind(rows(), modality, seed=0).values():
-        assert made.shape == (125, WIDTH)
-        assert np.isfinite(scaler.transform(made)).all()
-
-
-@pytest.mark.parametrize("modality", EVERY, ids=lambda modality: modality.name)
 def test_the_version_that_its_expectations_are_learned_from_meets_them(modality: Modality, tmp_path: Path) -> None:
     dataset = Dataset(Card("small", modality, COLUMNS, "made here"), row_set())
     roles = {"train": dataset.data, "pool": dataset.data.take(np.arange(0))}
@@ -117,7 +108,7 @@ def test_the_version_that_its_expectations_are_learned_from_meets_them(modality:
 def test_offset_and_unit_of_values_make_no_difference(
     modality: Modality, factor: float, offset: float, tmp_path: Path
 ) -> None:
-    """Scaled rows, hardness, recipes and probes are those of the plain rows, also by a scaler that was read."""
+    """Scaled rows, hardness and recipes are those of the plain rows, also by a scaler that was read."""
     plain = rows().astype(np.float64)
     moved = factor * plain + offset
     scalers = [modality.scaler().fit(values) for values in (plain, moved)]
@@ -134,9 +125,6 @@ def test_offset_and_unit_of_values_make_no_difference(
             for scaler, values in zip(scalers, (plain, moved), strict=True)
         ]
         np.testing.assert_allclose(made[1], made[0], atol=1e-5)
-    kinds = [make_probes_by_kind(values, modality, seed=0) for values in (plain, moved)]
-    for kind, probes in kinds[0].items():
-        np.testing.assert_allclose(scalers[1].transform(kinds[1][kind]), scalers[0].transform(probes), atol=1e-5)
 
 
 @pytest.mark.parametrize("modality", EVERY, ids=lambda modality: modality.name)
