@@ -46,45 +46,6 @@ def split_folds(row_keys: Texts, *, seed: int) -> Flags:
     return second
 
 
-def compare_power(
-    new_scores: SelectionScores,
-    old_scores: SelectionScores,
-    *,
-    row_keys: Texts,
-    eps: float,
-    seed: int,
-) -> tuple[float, float]:
-    """Return a challenger's two-fold power and the champion's, measured as in `select_candidate`.
-
-    Parameters
-    ----------
-    new_scores, old_scores : SelectionScores
-        Of the same rows, in the same order.
-    row_keys : ndarray of str, shape (n,)
-        Of the normals, as `assay.data.dataset.row_keys` returns them.
-    eps : float
-        Target false-positive rate.
-    seed : int
-        Seed of the halves.
-
-    Raises
-    ------
-    ConfigError
-        `eps` is not between 0 and 1.
-    DataError
-        The rows differ, are too few for `eps`, or a score is NaN.
-    """
-    n_normals, n_anomalies = len(row_keys), len(new_scores.anomalies)
-    for scores in (new_scores, old_scores):
-        check_selection_scores(scores, n_normals, n_anomalies)
-    fault = rows_fault(n_normals, n_anomalies, eps)
-    if fault:
-        raise DataError(fault)
-    second = split_folds(row_keys, seed=seed)
-    new, old = (two_fold(scores, second, eps).detections / 2 for scores in (new_scores, old_scores))
-    return float(new.mean()), float(old.mean())
-
-
 def check_selection_scores(scores: SelectionScores, n_normals: int, n_anomalies: int) -> None:
     """Raise `DataError` unless there is one score for each row."""
     if scores.normals.shape != (n_normals,) or scores.anomalies.shape != (n_anomalies,):

@@ -18,6 +18,7 @@ from assay.parts import read_json
 from assay.pipeline.progress import silent
 from assay.project import versioning
 from assay.project.cells import refresh_cells, require_cells, retire_cells
+from assay.project.comparisons import add_comparison, read_comparisons
 from assay.project.deployed import bring_back, keep_scorer
 from assay.project.deployment import Deployment, keep, promote, read_deployment
 from assay.project.formats import require_current
@@ -27,7 +28,15 @@ from assay.project.installed import refresh_code, refresh_lock, require_own_code
 from assay.project.layout import Project
 from assay.project.scorers import Packaged, find_packaged, scorer_folders, statements_of
 from assay.project.work import do_elsewhere, do_here
-from assay.runs.report import Standing, candidates_table, contradictions, leaderboard, left_out_levels, write_report
+from assay.runs.report import (
+    Standing,
+    candidates_table,
+    contradictions,
+    gate_comparison,
+    leaderboard,
+    left_out_levels,
+    write_report,
+)
 from assay.scorer.statement import sealed_tag
 
 if TYPE_CHECKING:
@@ -59,6 +68,7 @@ class Result:
     n_uncalibrated: int = 0
     left_out: str = ""
     contradictions: str = ""
+    gate: dict[str, Any] | None = None
     uncommitted: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -230,6 +240,8 @@ def deliver(project: Project, *, deploy: bool = True) -> str:
         if (current.statement or current.version) == statement.id:
             return f"{current.tag} is the champion already"
     decision = _challenge(project, packaged, current)
+    if decision.compared is not None and decision.is_new:
+        add_comparison(project.root, project.dataset, decision.compared, project.events)
     if decision.promote:
         keep_scorer(project.root, folder)
         _promote(project, packaged, decision.reason)
@@ -286,9 +298,17 @@ def _challenge(project: Project, packaged: Packaged, current: Deployment | None)
     if current.version == packaged.statement.version:
         again = f"this run made the champion {current.tag} again, with statement {packaged.statement.id}"
         return Verdict(False, again, clean_statement(champion.statement, others, quarantined))
-    selection, seed = project.folder("split") / "selection", project.config.sections["select"]["seed"]
     return judge(
-        packaged, champion, selection, eps=project.config.eps, seed=seed, quarantined=quarantined, others=others
+        packaged,
+        champion,
+        project.folder("split") / "gate",
+        eps=project.config.eps,
+        seed=project.config.sections["select"]["seed"],
+        rule=project.config.gate,
+        earlier=read_comparisons(project.root, project.dataset, project.events),
+        find=lambda tag: find_packaged(tag, project.root),
+        quarantined=quarantined,
+        others=others,
     )
 
 
@@ -321,6 +341,7 @@ def summarise(project: Project, verdict: str, *, shipped: bool = True) -> Result
         n_uncalibrated=evaluation.n_uncalibrated,
         left_out=left_out_levels(project),
         contradictions=contradictions(project),
+        gate=None if (compared := gate_comparison(project, scorer)) is None else compared.to_json(),
         uncommitted=tuple(versioning.uncommitted(project.root, "deployments", "scorers")),
     )
 

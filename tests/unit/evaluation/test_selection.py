@@ -12,7 +12,7 @@ from scipy.stats import norm
 from assay.calibration.calibrators.conformal import ConformalCalibrator, largest_rank
 from assay.errors import ConfigError, DataError
 from assay.evaluation.selection import Candidate, Selection, select_candidate
-from assay.evaluation.two_fold import SelectionScores, compare_power, split_folds
+from assay.evaluation.two_fold import SelectionScores, split_folds
 from assay.parts import canonical_json
 
 N, A, EPS = 200, 100, 0.05
@@ -262,26 +262,6 @@ def test_selection_does_not_spoil_the_winners_guarantee():
     expected, error = largest_rank(m, EPS) / (m + 1), np.std(honest) / np.sqrt(redraws)
     assert abs(np.mean(honest) - expected) < 3 * error
     assert np.mean(greedy) > expected + 5 * error
-
-
-def test_compare_power_agrees_with_select():
-    old, new = candidate(0, 1.5, levels=(0.0,)), candidate(1, 3.0, levels=(0.0,))
-    found = compare_power(new.scores[0.0], old.scores[0.0], row_keys=marks(N), eps=EPS, seed=0)
-    selection = choose([old, new], levels=(0.0,))
-    assert found[::-1] == tuple(result.power for result in selection.candidates)
-    assert found[0] > found[1] + 0.2
-    same = compare_power(old.scores[0.0], old.scores[0.0], row_keys=marks(N), eps=EPS, seed=0)
-    assert same == (found[1], found[1])
-
-
-def test_compare_power_refuses_rows_that_cannot_tell():
-    few, none = candidate(0, 3.0, n=10).scores[0.0], candidate(0, 3.0, a=0).scores[0.0]
-    with pytest.raises(DataError, match="at least 38"):
-        compare_power(few, few, row_keys=marks(10), eps=EPS, seed=0)
-    with pytest.raises(DataError, match="no selection anomalies"):
-        compare_power(none, none, row_keys=marks(N), eps=EPS, seed=0)
-    with pytest.raises(DataError, match="same"):
-        compare_power(few, candidate(0, 3.0).scores[0.0], row_keys=marks(10), eps=EPS, seed=0)
 
 
 def failed_at(level, base):
