@@ -187,6 +187,41 @@ def test_a_run_prints_and_records_why_the_champion_stays(finished: Checkout) -> 
     assert kept["challenger"] != before["version"]
 
 
+def test_a_retraining_is_compared_once_on_record(finished: Checkout) -> None:
+    """The comparison is in a file for Git and in the log; a run with nothing to do spends nothing more."""
+    path = finished.root / "deployments/breast_cancer.comparisons.jsonl"
+    before = json.loads((finished.root / "deployments/breast_cancer.json").read_text())
+    assert not path.exists()
+    params = finished.root / "params.yaml"
+    retrained = params.read_text().replace("knn: {}", "knn: {n_neighbors: 40}").replace("25", "10")
+    params.write_text(retrained.replace("train: {seed: 0", "train: {seed: 3"))
+    told = json.loads(finished.assay("run", "--json").stdout)
+    (line,) = (json.loads(each) for each in path.read_text().splitlines())
+    assert told["gate"] == line
+    assert (line["level"], line["anomalies"], line["rule"]) == (0.09, 21, "superior")
+    assert line["champion"] == f"{before['tag']}-{before['statement']}"
+    assert line["challenger"] == f"{told['scorer']}-{told['statement']}"
+    assert line["promoted"] == (told["champion"] == told["scorer"])
+    assert f"mean difference {line['difference']:+.3f}" in told["verdict"]
+    report = (finished.root / told["report"]).read_bytes()
+    assert told["verdict"].encode() in report
+    again = json.loads(finished.assay("run", "--json").stdout)
+    assert len(path.read_text().splitlines()) == 1
+    assert (again["gate"], (finished.root / told["report"]).read_bytes()) == (line, report)
+    log = (finished.root / ".assay/events.jsonl").read_text().splitlines()
+    assert [json.loads(each)["comparison"] for each in log if json.loads(each)["event"] == "compared"] == [line]
+    assert "ok         comparisons: 1 in deployments/breast_cancer.comparisons.jsonl" in (
+        finished.assay("audit", "verify", "breast_cancer").stdout.splitlines()
+    )
+    path.write_text(path.read_text().replace('"level": 0.09', '"level": 0.01'))
+    told = finished.assay("audit", "verify", "breast_cancer", code=1).stdout
+    assert "neither the log nor a Git commit knows 1 of its lines" in told
+    for command in (("add", "--all"), ("commit", "--quiet", "--message", "forged, but on record")):
+        assert finished.call(*GIT, *command).returncode == 0
+    lines = finished.assay("audit", "verify", "breast_cancer").stdout.splitlines()
+    assert any(each.startswith("ok         comparisons: 1 in") and "1 more, which count" in each for each in lines)
+
+
 def test_a_champion_that_is_gone_stays_on_record_and_the_run_ends_well(finished: Checkout) -> None:
     path = finished.root / "deployments/breast_cancer.json"
     record = json.loads(path.read_text())
