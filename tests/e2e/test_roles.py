@@ -86,10 +86,10 @@ def test_adapt_rows_do_change_what_is_fitted(project: Project, tmp_path: Path) -
     assert any(before[name] != after[name] for name in before if "/adapters/" in name)
 
 
-def test_selection_sees_neither_test_labels_nor_calibration_rows(project: Project, tmp_path: Path) -> None:
+def test_selection_sees_neither_test_labels_nor_calibration_nor_gate_rows(project: Project, tmp_path: Path) -> None:
     before = select_again(project, project.folder("calibrate"), tmp_path / "before")
     draw = np.random.default_rng(1)
-    for role in ("test", "calibration"):
+    for role in ("test", "calibration", "gate"):
         folder = project.folder("split") / role
         rows = read_rows(folder)
         features = draw.normal(size=rows.features.shape).astype(np.float32)
@@ -102,7 +102,7 @@ def test_selection_needs_neither_test_nor_reference_files(project: Project, tmp_
     import shutil
 
     before = select_again(project, project.folder("calibrate"), tmp_path / "before")
-    for role in ("test", "calibration", "train", "adapt", "pool"):
+    for role in ("test", "gate", "calibration", "train", "adapt", "pool"):
         shutil.rmtree(project.folder("split") / role)
     for folder in folders_of(project, "calibrate").values():
         shutil.rmtree(folder / "reference")
@@ -112,7 +112,11 @@ def test_selection_needs_neither_test_nor_reference_files(project: Project, tmp_
 def test_the_record_of_the_selection_names_neither(project: Project) -> None:
     read = project.stage("select").inputs
     assert "work/breast_cancer/calibrate/knn/adapters" in read
-    assert not [path for path in read if "/test" in path or "reference" in path or path.endswith("/calibrate")]
+    assert not [
+        path
+        for path in read
+        if "/test" in path or "/gate" in path or "reference" in path or path.endswith("/calibrate")
+    ]
 
 
 def test_what_ships_does_not_depend_on_test_rows(finished: Checkout) -> None:

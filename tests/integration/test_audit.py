@@ -45,6 +45,7 @@ WHAT = [
     "BentoML model",
     "Bento",
     "deployment",
+    "comparisons",
 ]
 NAME = "breast_cancer"
 WORK = f"work/{NAME}"

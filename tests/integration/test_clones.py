@@ -18,6 +18,7 @@ from assay.errors import DataError, ScorerError, TamperedError
 from assay.hashing import hash_file, hash_tree
 from assay.parts import read_json, write_bytes, write_json
 from assay.project.collecting import collect_garbage, locate
+from assay.project.comparisons import Compared, add_comparison, read_comparisons
 from assay.project.creation import create
 from assay.project.deployed import bring_back, is_tracked, keep_scorer
 from assay.project.deployment import promote, read_deployment
@@ -328,6 +329,48 @@ def test_scorers_that_nothing_names_are_removed_on_record(people: tuple[Path, Pa
     assert event is not None
     assert (event["name"], event["version"], event["md5"][-4:]) == ("pumps", versions[1], ".dir")
     assert "nothing to remove" in Checkout(first).assay("gc").stdout
+
+
+def compared(root: Path, challenger: str, champion: str) -> Compared:
+    """Record a comparison, as a run does, and return it."""
+    numbers = {"difference": 0.1, "low": -0.1, "high": 0.3, "p_value": 0.2, "level": 0.09}
+    found = Compared(
+        f"pumps:{challenger}",
+        f"pumps:{champion}",
+        "superior",
+        None,
+        "labels",
+        20,
+        100,
+        ("01",),
+        **numbers,
+        promoted=False,
+    )
+    add_comparison(root, "pumps", found, Project(root).events)
+    return read_comparisons(root, "pumps", ())[-1]
+
+
+def test_the_first_champion_of_a_comparison_is_kept(people: tuple[Path, Path, Path]) -> None:
+    first, _, _ = people
+    versions = [deploy(first, "pumps", eps) for eps in (0.01, 0.02, 0.03, 0.04)]
+    compared(first, versions[1], versions[0])
+    compared(first, versions[2], versions[1])
+    kept = {scorer.version: scorer.reason for scorer in collect_garbage(Project(first), dry_run=True)}
+    assert "noninferior" in kept[versions[0]]
+    assert kept[versions[1]] == ""
+
+
+def test_comparisons_of_two_people_are_united(people: tuple[Path, Path, Path]) -> None:
+    """What both spent on the same gate rows counts for both."""
+    first, second, _ = people
+    both = [compared(root, challenger * 12, "a" * 12) for root, challenger in ((first, "b"), (second, "c"))]
+    commit(second, "one")
+    commit(first, "another")
+    git(first, "push", "--quiet", "origin", "HEAD")
+    git(second, "pull", "--quiet", "--no-rebase", "--no-edit", "origin", "HEAD")
+    found = read_comparisons(second, "pumps", ())
+    assert {each.challenger for each in found} == {each.challenger for each in both}
+    assert read_comparisons(second, "pumps", Project(second).events) == found
 
 
 def test_a_record_that_cannot_be_read_stops_the_removal(people: tuple[Path, Path, Path]) -> None:

@@ -120,7 +120,7 @@ def test_every_verb_takes_it(project: Project, monkeypatch: pytest.MonkeyPatch) 
     for stage in project.stages:
         run_verb(project, stage)
     assert read_json(project.folder("split") / "split.json")["evidence"] == "probes"
-    for made in ("split/selection/probes", "split/test/probes", "contaminate/level-0.1"):
+    for made in ("split/selection/probes", "split/test/probes", "split/gate/probes", "contaminate/level-0.1"):
         stage, _, rest = made.partition("/")
         assert (read_rows(project.folder(stage) / rest).features >= 0).all()
     (folder,) = (path for path in project.folder("package").iterdir() if path.is_dir())

@@ -14,10 +14,12 @@ from assay.errors import ScorerError
 from assay.eventlog import START
 from assay.hashing import hash_bytes, hash_file, hash_tree
 from assay.parts import canonical_json, read_json
+from assay.project.comparisons import comparisons_path, parse_comparisons, read_logged, recorded_comparisons
 from assay.project.deployed import is_tracked
 from assay.project.deployment import deployment_path, read_deployment
 from assay.project.layout import Project
 from assay.project.scorers import MANIFEST, kept_folder, not_here, pointer_of
+from assay.project.versioning import commits_of, committed_files
 from assay.scorer.folder import HEAD, check_files
 
 
@@ -159,3 +161,21 @@ def check_deployment(chain: Chain) -> CheckResult:
     if delay > 2 or canonical_json(expected.to_json()).encode() != path.read_bytes():
         return "differs", f"{short} is not what was logged when {logged['version']} was promoted"
     return "ok", champion
+
+
+def check_comparisons(chain: Chain) -> CheckResult:
+    """Check that every comparison in the dataset's file was logged here, or stands in a Git commit."""
+    root, path = chain.project.root, comparisons_path(chain.project.root, chain.name)
+    lines, short = recorded_comparisons(root, chain.name), path.relative_to(root).as_posix()
+    known = set(read_logged(chain.name, chain.events))
+    missing = len(known.difference(lines))
+    if unknown := set(lines) - known:
+        versions = committed_files(root, [(commit, short) for commit in commits_of(root, short)])
+        for content in versions:
+            unknown.difference_update(parse_comparisons(content or b"", path))
+    if unknown:
+        return "differs", f"{short}: neither the log nor a Git commit knows {len(unknown)} of its lines{without_git()}"
+    if not lines and not missing:
+        return "ok", "no scorer was compared with a champion yet"
+    held = f"; the log has {missing} more, which count, and which the next comparison writes there" if missing else ""
+    return "ok", f"{len(lines)} in {short}{held}"

@@ -17,7 +17,15 @@ from assay.audit.chain import (
     work_folder,
 )
 from assay.audit.commits import commit_with, without_git
-from assay.audit.delivery import bento_folder, check_bento, check_deployment, check_kept, check_log, check_model
+from assay.audit.delivery import (
+    bento_folder,
+    check_bento,
+    check_comparisons,
+    check_deployment,
+    check_kept,
+    check_log,
+    check_model,
+)
 from assay.audit.findings import INTACT, NOT_HERE, CheckResult, Finding, Findings, differ, run_check
 from assay.errors import AssayError, TamperedError
 from assay.hashing import RECORD, dvc_directory_md5, hash_bytes, hash_file, hash_json, hash_paths
@@ -86,6 +94,7 @@ def verify_scorer(project: Project, tag: str) -> Findings:
     findings.append(run_check("BentoML model", lambda: check_model(chain)))
     findings.append(run_check("Bento", lambda: check_bento(chain)))
     findings.append(run_check("deployment", lambda: check_deployment(chain)))
+    findings.append(run_check("comparisons", lambda: check_comparisons(chain)))
     return Findings(chain.tag, tuple(findings), chain.statement.id)
 
 

@@ -1,4 +1,4 @@
-"""Metrics of a scorer: ranking, flag rates, and the probability of a false-positive count by chance."""
+"""Metrics of a scorer: ranking, and flag rates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.arrays import Flags, Floats, Integers
-from assay.calibration.calibrators.ranks import largest_rank
 from assay.errors import DataError
 
 
@@ -58,32 +57,6 @@ def stratum_flag_rates(flags: Flags, strata: NDArray[np.integer[Any]]) -> dict[i
     if flags.shape != strata.shape or flags.size == 0:
         raise DataError(f"{flags.shape} flags and {strata.shape} strata; give one of each for at least one row")
     return {int(stratum): float(flags[strata == stratum].mean()) for stratum in np.unique(strata)}
-
-
-def fpr_upper_tail(k: int, n: int, m: int, eps: float) -> float:
-    """Return P(at least k of n normals are flagged) with a threshold from m calibration scores.
-
-    Over calibration sets the rate is ``Beta(l, m+1-l)`` with ``l = floor((m+1) eps)`` for continuous scores, so the
-    count is beta-binomial. A plain binomial would mistake the variation between calibration sets for a broken
-    guarantee. Ties make the probability conservative.
-
-    Parameters
-    ----------
-    k : int
-        Observed false positives.
-    n : int
-        Number of tested normals, exchangeable with the calibration rows.
-    m : int
-        Number of calibration scores.
-    eps : float
-        Target false-positive rate.
-    """
-    from scipy.stats import betabinom
-
-    rank = largest_rank(m, eps)
-    if k <= 0 or rank == 0:
-        return float(k <= 0)
-    return float(betabinom.sf(k - 1, n, rank, m + 1 - rank))
 
 
 def ranked(labels: NDArray[np.integer[Any]], scores: Floats) -> Integers:

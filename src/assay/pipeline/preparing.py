@@ -19,7 +19,7 @@ from assay.data.dataset import (
     read_rows,
     write_rows,
 )
-from assay.errors import StageError
+from assay.errors import ConfigError, DataError, StageError
 from assay.parts import read_json, write_json
 from assay.pipeline.made import Made
 from assay.pipeline.rows import LABELLED, level_name, level_rows
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 def split(out: Path, *, data: Path, quarantine: Path, seed: int, source: str) -> Made[dict[str, Any]]:
     """Assign one role to every row; write each role's rows, and probes if labels are too few.
 
-    Probes are synthetic anomalies made from the selection (test) normals by recipes other than `source`, the recipe of
-    the rows injected into train. They are written to a subfolder ``probes`` of those rows. Rows listed in the file
-    `quarantine` are excluded; a missing file lists none.
+    Probes are synthetic anomalies made from the selection (test, gate) normals by recipes other than `source`, the
+    recipe of the rows injected into train. They are written to a subfolder ``probes`` of those rows. A gate with too
+    few normals for them has none. Rows listed in the file `quarantine` are excluded; a missing file lists none.
 
     Returns
     -------
@@ -66,18 +66,23 @@ def split(out: Path, *, data: Path, quarantine: Path, seed: int, source: str) ->
     if kind == "probes":
         injected = card.modality.default_recipe if source == "auto" else source
         recipes = [name for name in card.modality.recipes if name != injected]
-        for offset, role in enumerate(("selection", "test"), start=1):
+        for offset, role in enumerate(("selection", "test", "gate"), start=1):
             # Rows that are not finite are left to validation, which names them.
             normals = parts[role].take((parts[role].labels != ANOMALY) & np.isfinite(parts[role].features).all(axis=1))
-            probes = make_probe_rows(
-                normals,
-                recipes=recipes,
-                n=max(60, len(normals) // 5),
-                seed=1_000 * (seed + 1) + offset,
-                columns=card.columns,
-                modality=card.modality,
-                scheme=card.scheme,
-            )
+            try:
+                probes = make_probe_rows(
+                    normals,
+                    recipes=recipes,
+                    n=max(60, len(normals) // 5),
+                    seed=1_000 * (seed + 1) + offset,
+                    columns=card.columns,
+                    modality=card.modality,
+                    scheme=card.scheme,
+                )
+            except (ConfigError, DataError):
+                if role != "gate":
+                    raise
+                continue  # a run does not stop for want of gate rows
             write_rows(out / role / "probes", probes)
     units = [name for name in ("group", "time") if (dataset.data.rows[name] != "").any()]
     unit = " and ".join(units) or "row"

@@ -11,6 +11,7 @@ from assay import console
 from assay.errors import ScorerError, ToolError
 from assay.parts import parse_json
 from assay.project import versioning
+from assay.project.comparisons import read_comparisons, version_of
 from assay.project.deployed import deployments, is_tracked
 from assay.project.deployment import deployment_path
 from assay.project.layout import Project
@@ -55,8 +56,9 @@ def collect_garbage(project: Project, *, dry_run: bool) -> list[Kept]:
     """Remove the scorers in ``scorers/`` that no deployment names; call it under the project's lock.
 
     A deployment record names the champion and the one before it. The records in the working tree and at the tip of
-    every branch and tag count. A folder that is not what its .dvc file names stays, too. What is removed is logged with
-    its MD5, by which DVC's cache and remote go on holding it.
+    every branch and tag count. The first champion that a scorer was compared with stays, too, and so does a folder that
+    is not what its .dvc file names. What is removed is logged with its MD5, by which DVC's cache and remote go on
+    holding it.
 
     Parameters
     ----------
@@ -79,7 +81,8 @@ def collect_garbage(project: Project, *, dry_run: bool) -> list[Kept]:
     found = sorted(
         {(path.parent.name, path.name.removesuffix(".dvc")) for path in (root / "scorers").glob("*/[0-9a-f]*")}
     )
-    scorers = [Kept(name, version, _reason(root, name, version, named)) for name, version in found]
+    anchors = _anchors(project, {name for name, _ in found})
+    scorers = [Kept(name, version, _reason(root, name, version, named, anchors)) for name, version in found]
     if not dry_run:
         for scorer in scorers:
             if not scorer.reason:
@@ -114,9 +117,17 @@ def _named_in_git(root: Path) -> set[tuple[str, str]]:
     return named
 
 
-def _reason(root: Path, name: str, version: str, named: set[tuple[str, str]]) -> str:
+def _anchors(project: Project, names: set[str]) -> set[tuple[str, str]]:
+    """Return name and version of the first champion of each dataset that a scorer was compared with."""
+    compared = {name: read_comparisons(project.root, name, project.events) for name in names}
+    return {(name, version_of(found[0].first or found[0].champion)) for name, found in compared.items() if found}
+
+
+def _reason(root: Path, name: str, version: str, named: set[tuple[str, str]], anchors: set[tuple[str, str]]) -> str:
     if (name, version) in named:
         return "a deployment names it"
+    if (name, version) in anchors:
+        return "the first champion, at which the margin of `gate: noninferior` is anchored"
     kept = kept_folder(root, name, version)
     if kept.is_dir() and pointer_of(kept).is_file() and not is_tracked(kept):
         return f"{kept.relative_to(root)} is not what {pointer_of(kept).name} names"

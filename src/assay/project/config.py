@@ -53,13 +53,15 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "select": {"seed": Seed},
     "run": {"cells_at_once": Count},
 }
-KNOWN = ("dataset", "datasets", "eps", *SECTIONS, "detectors", "adapters")
+Gate = Literal["superior", "noninferior"]
+DEFAULTS = {"gate": "superior"}  # no stage depends on it, so that it may be left out
+KNOWN = ("dataset", "datasets", "eps", *SECTIONS, "detectors", "adapters", "gate")
 DETECTOR = "detector"
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The content of params.yaml. Every setting has to be in the file, since DVC tracks changes there.
+    """The content of params.yaml. Every setting but ``gate`` has to be in the file, since DVC tracks changes there.
 
     Attributes
     ----------
@@ -73,6 +75,8 @@ class Config:
         ``split``, ``contaminate``, ``train``, ``calibrate``, ``select`` and ``run``.
     detectors, adapters : tuple of Choice
         In the order of the file.
+    gate : {"superior", "noninferior"}
+        What a challenger must be to replace the champion.
     """
 
     dataset: str
@@ -81,6 +85,7 @@ class Config:
     sections: dict[str, dict[str, Any]]
     detectors: tuple[Choice, ...]
     adapters: tuple[Choice, ...]
+    gate: str
 
 
 def read_params(path: Path) -> dict[str, Any]:
@@ -106,10 +111,12 @@ def parse_config(raw: Any, *, where: str = "params.yaml") -> Config:
         raise ConfigError(
             f"{where}: detectors is a list, as in projects of earlier versions of Assay; run `assay migrate`"
         )
+    raw = {**DEFAULTS, **raw}
     _check_names(raw, KNOWN, where)
     dataset = raw["dataset"]
     check_name(dataset, f"{where}: dataset")
     eps = check_share(raw["eps"], f"{where}: eps")
+    check_value(f"{where}: gate", raw["gate"], Gate)
     return Config(
         dataset=dataset,
         datasets=_datasets(raw["datasets"], dataset, f"{where}: datasets"),
@@ -117,6 +124,7 @@ def parse_config(raw: Any, *, where: str = "params.yaml") -> Config:
         sections={name: _section(raw, name, where) for name in SECTIONS},
         detectors=_detectors(raw["detectors"], f"{where}: detectors"),
         adapters=_choices(raw["adapters"], f"{where}: adapters"),
+        gate=raw["gate"],
     )
 
 

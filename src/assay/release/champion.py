@@ -2,60 +2,118 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from assay.arrays import Singles
+from assay.arrays import Integers, Singles, Texts
 from assay.calibration.calibrators.ranks import row_count, rows_needed
 from assay.data.dataset import RowSet, row_keys
 from assay.data.quarantine import is_listed
-from assay.data.splitting import MIN_LABELLED
-from assay.errors import AssayError
-from assay.evaluation.two_fold import SelectionScores, compare_power
+from assay.errors import AssayError, ScorerError
+from assay.evaluation.paired import MARGIN, GateScores, ScorerPair, next_level, spent_level
 from assay.pipeline.learned import is_learned, learned_by
 from assay.pipeline.rows import evidence_rows
+from assay.project.comparisons import NONINFERIOR, SUPERIOR, Compared, noun_of, sample_of, words_of
 from assay.project.scorers import Packaged
 from assay.scorer.scorer import Scorer, load_scorer
 from assay.scorer.statement import Statement
+
+MIN_GATE_ANOMALIES = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """Whether the challenger becomes champion, and why or why not.
 
-    `statement` is that of the champion, where its deployment is to name another one of its statements.
+    `statement` is that of the champion, where its deployment is to name another one of its statements. `compared` is
+    the comparison behind it, and `is_new` whether that was made now, so that it has to be recorded.
     """
 
     promote: bool
     reason: str
     statement: str | None = None
+    compared: Compared | None = None
+    is_new: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GateRows:
+    """The gate rows that no scorer of a comparison has learned from.
+
+    Attributes
+    ----------
+    normals, anomalies : RowSet
+    evidence : {"labels", "anomalies", "probes"}
+        What the anomalies are; see `assay.pipeline.rows.evidence_rows`.
+    """
+
+    normals: RowSet
+    anomalies: RowSet
+    evidence: str
+
+    @property
+    def units(self) -> Integers:
+        """Which rows belong together, of the normals, then of the anomalies: those of a group; copies of an anomaly,
+        since these have one role; a probe and the normal that it was made from."""
+        normals, anomalies = self.normals.rows, self.anomalies.rows
+        of_normals = _groups_or(normals, np.array([f"row:{key}" for key in row_keys(normals)], dtype=object))
+        of_anomalies = _groups_or(
+            anomalies, np.array([f"anomaly:{mark}" for mark in anomalies["fingerprint"]], dtype=object)
+        )
+        if self.evidence == "probes":
+            made_from = dict(zip(normals["row_id"], of_normals, strict=True))
+            sources = zip(anomalies["source_row"], of_anomalies, strict=True)
+            of_anomalies = np.array([made_from.get(source, own) for source, own in sources], dtype=object)
+        return np.asarray(pd.factorize(np.concatenate([of_normals, of_anomalies]))[0], dtype=np.int64)
+
+    @property
+    def n_anomalies(self) -> int:
+        """Number of anomalies that do not belong together."""
+        return len(np.unique(self.units[len(self.normals) :]))
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """A sample of the rows that a comparison uses up: the anomalies, or what probes are made from."""
+        return sample_of(row_keys((self.normals if self.evidence == "probes" else self.anomalies).rows))
 
 
 def judge(
     challenger: Packaged,
     champion: Packaged,
-    selection: Path,
+    gate: Path,
     *,
     eps: float,
     seed: int,
+    rule: str = SUPERIOR,
+    earlier: Sequence[Compared] = (),
+    find: Callable[[str], Packaged] | None = None,
     quarantined: pd.DataFrame | None = None,
     others: Sequence[Statement] = (),
 ) -> Verdict:
-    """Compare two scorers on the selection rows that neither was trained, adapted or calibrated on.
+    """Compare two scorers on the gate rows that neither was trained, adapted or calibrated on.
 
     Parameters
     ----------
     challenger, champion : Packaged
         The champion with its deployed statement.
-    selection : Path
-        Folder of the selection rows (normals and labelled anomalies or probes).
+    gate : Path
+        Folder of the gate rows (normals and labelled anomalies or probes).
     eps : float
-        Target false-positive rate of the comparison.
+        Target false-positive rate; there must be enough normals for it.
     seed : int
-        Seed of the two folds, the same as in selection.
+        Seed of the swaps of the test.
+    rule : {"superior", "noninferior"}
+        What the challenger has to be: better than the champion; or not worse by more than
+        `assay.evaluation.paired.MARGIN` than the champion, nor than the first champion on these rows, so that the
+        power cannot fall step by step.
+    earlier : sequence of Compared
+        All comparisons so far, by time.
+    find : callable, optional
+        Finds the first champion by its tag, for "noninferior".
     quarantined : DataFrame, optional
         Rows that no scorer may be trained, adapted or calibrated on, as `assay.data.quarantine.read_quarantine` returns
         them.
@@ -65,13 +123,15 @@ def judge(
     Returns
     -------
     Verdict
-        The challenger is promoted if its two-fold power is not below the champion's, or if the champion was trained
-        on quarantined rows by all of its statements and the challenger was not. Otherwise the champion stays, also if
-        there are too few rows for the comparison. A champion that was trained on quarantined rows by its deployed
-        statement but not by another one is the same function without these rows: it is to be deployed by that one.
+        The challenger is promoted if the gate rows show that it is what `rule` asks, at the level that earlier
+        comparisons left (`assay.evaluation.paired.next_level`), or if the champion was trained on quarantined rows by
+        all of its statements and the challenger was not. Otherwise the champion stays, also if there are too few rows
+        for the comparison, and if all anomalies have the same ranks by both. The same comparison again has the same
+        verdict, and is not a new one. A champion that was trained on quarantined rows by its deployed statement but not
+        by another one is the same function without these rows: it is to be deployed by that one.
     """
     candidate = load_scorer(challenger.folder, challenger.statement.id)
-    by_hand = f"to replace it by hand: assay promote {candidate.statement.tag}"
+    by_hand = f"to replace it by hand: assay promote {candidate.statement.tag} --why WHY"
     try:
         current = load_scorer(champion.folder, champion.statement.id)
     except AssayError as error:
@@ -86,7 +146,15 @@ def judge(
             f"the champion {current.tag} has learned from {of_current} quarantined rows, this scorer from none",
         )
     learned = [learned_by(each) for each in (challenger.statement, champion.statement, *others)]
-    verdict = _judge_on(selection, candidate, current, learned, eps, seed)
+    rows = _gate_rows(gate, learned)
+    try:
+        first = _first_champion(rows, champion, earlier, find) if rule == NONINFERIOR else None
+        if first is not None:
+            rows = _gate_rows(gate, [*learned, learned_by(first.statement)])
+        anchors = [current] if first is None else [current, load_scorer(first.folder, first.statement.id)]
+        verdict = _judge_on(rows, candidate, anchors, earlier, rule=rule, eps=eps, seed=seed, by_hand=by_hand)
+    except AssayError as error:
+        verdict = Verdict(False, f"the champion {current.tag} stays, since the gate cannot compare: {error}; {by_hand}")
     return verdict if verdict.promote else replace(verdict, statement=clean)
 
 
@@ -105,41 +173,82 @@ def clean_statement(deployed: Statement, others: Sequence[Statement], quarantine
     return next((each.id for each in others if not count_listed(quarantined, each)), None)
 
 
+def _gate_rows(gate: Path, learned: Sequence[pd.DataFrame]) -> GateRows:
+    """Return the gate rows that none of the lists holds."""
+    normals, anomalies, evidence = evidence_rows(gate)
+    return GateRows(unseen(normals, learned), unseen(anomalies, learned), evidence)
+
+
+def _first_champion(
+    rows: GateRows, champion: Packaged, earlier: Sequence[Compared], find: Callable[[str], Packaged] | None
+) -> Packaged | None:
+    """Return the first champion that was compared on any of these rows, None where it is the present one."""
+    tags = [each.first or each.champion for each in earlier if set(each.rows).intersection(rows.used)]
+    if not tags or tags[0] == champion.statement.tag:
+        return None
+    if find is None:
+        raise ScorerError(f"there is no way to find the first champion {tags[0]}")
+    return find(tags[0])
+
+
 def _judge_on(
-    selection: Path, candidate: Scorer, current: Scorer, learned: Sequence[pd.DataFrame], eps: float, seed: int
+    rows: GateRows,
+    candidate: Scorer,
+    anchors: Sequence[Scorer],
+    earlier: Sequence[Compared],
+    *,
+    rule: str,
+    eps: float,
+    seed: int,
+    by_hand: str,
 ) -> Verdict:
-    """Compare two scorers on the selection rows that none of the lists holds."""
-    normals, anomalies, evidence = evidence_rows(selection)
-    normals, anomalies = (unseen(rows, learned) for rows in (normals, anomalies))
-    noun = "synthetic probes" if evidence == "probes" else "anomalies"
-    return _judge_by_power(candidate, current, normals, anomalies, noun, eps=eps, seed=seed)
-
-
-def _judge_by_power(
-    candidate: Scorer, current: Scorer, normals: RowSet, anomalies: RowSet, noun: str, *, eps: float, seed: int
-) -> Verdict:
-    """Compare two-fold power on rows that neither scorer has learned from; `noun` says what the anomalies are."""
-    needed = 2 * rows_needed(eps)
-    if len(normals) < needed or len(anomalies) < MIN_LABELLED:
+    """Compare a scorer with the champion, the first of `anchors`, and with the others, on gate rows."""
+    current, n_normals, n_anomalies = anchors[0], len(rows.normals), rows.n_anomalies
+    if n_normals < rows_needed(eps) or n_anomalies < MIN_GATE_ANOMALIES:
         return Verdict(
             False,
-            f"too few selection rows that neither scorer has learned from: {len(normals)} normals "
-            f"(needed {row_count(needed)}), {len(anomalies)} anomalies (needed {MIN_LABELLED}); "
-            f"the champion {current.tag} stays",
+            f"too few gate rows that neither scorer has learned from to decide: {n_normals} normals "
+            f"(needed {row_count(rows_needed(eps))}), {n_anomalies} different anomalies (needed "
+            f"{MIN_GATE_ANOMALIES}); the champion {current.tag} stays; {by_hand}",
         )
-    power, current_power = compare_power(
-        *(
-            SelectionScores(_scores(scorer, candidate, normals), _scores(scorer, candidate, anomalies))
-            for scorer in (candidate, current)
-        ),
-        row_keys=row_keys(normals.rows),
-        eps=eps,
-        seed=seed,
+    candidate_scores = _gate_scores(candidate, candidate, rows)
+    pairs = [ScorerPair(candidate_scores, _gate_scores(each, candidate, rows), rows.units) for each in anchors]
+    if pairs[0].is_tie:
+        return Verdict(
+            False,
+            f"the champion {current.tag} stays: both scorers rank all {len(rows.anomalies)} {noun_of(rows.evidence)} "
+            "the same",
+        )
+    margin = MARGIN if rule == NONINFERIOR else 0.0
+    level = next_level(spent_level(rows.used, [(each.rows, each.level) for each in earlier]))
+    asked = Compared(
+        challenger=candidate.statement.tag,
+        champion=current.statement.tag,
+        rule=rule,
+        first=anchors[1].statement.tag if len(anchors) > 1 else None,
+        evidence=rows.evidence,
+        anomalies=len(rows.anomalies),
+        normals=n_normals,
+        rows=rows.used,
+        difference=pairs[0].difference,
+        low=0.0,
+        high=0.0,
+        p_value=1.0,
+        level=level,
+        promoted=False,
     )
-    comparison = f"power {power:.3f} against {current_power:.3f} on {len(anomalies)} {noun}"
-    if power >= current_power:
-        return Verdict(True, f"{comparison}: not below the champion {current.tag}")
-    return Verdict(False, f"{comparison}: below the champion {current.tag}, which stays")
+    if known := next((each for each in reversed(earlier) if each.asks_the_same(asked)), None):
+        return Verdict(known.promoted, words_of(known), compared=known)
+    if not level:
+        return Verdict(
+            False,
+            f"the champion {current.tag} stays: so many scorers were compared on these gate rows that another "
+            f"comparison would promote by chance; ingest new rows; {by_hand}",
+        )
+    p_value = max(pair.p_value(level, seed=seed, margin=margin) for pair in pairs)
+    low, high = pairs[0].interval(seed=seed)
+    found = replace(asked, low=low, high=high, p_value=p_value, promoted=p_value <= level)
+    return Verdict(found.promoted, words_of(found), compared=found, is_new=True)
 
 
 def unseen(data: RowSet, learned: Sequence[pd.DataFrame]) -> RowSet:
@@ -148,6 +257,16 @@ def unseen(data: RowSet, learned: Sequence[pd.DataFrame]) -> RowSet:
     for listed in learned:
         rows = rows[~is_learned(listed, rows)]
     return data.take(rows.index.to_numpy())
+
+
+def _groups_or(rows: pd.DataFrame, keys: Texts) -> Texts:
+    """Return the group of each row, or its key where it has none."""
+    group = rows["group"].to_numpy(dtype=object)
+    return np.where(group != "", "group:" + group, keys)
+
+
+def _gate_scores(scorer: Scorer, order: Scorer, rows: GateRows) -> GateScores:
+    return GateScores(_scores(scorer, order, rows.normals), _scores(scorer, order, rows.anomalies))
 
 
 def _scores(scorer: Scorer, order: Scorer, data: RowSet) -> Singles:

@@ -18,6 +18,7 @@ from assay.pipeline.candidates import Candidates, candidate_name
 from assay.pipeline.evaluating import read_evaluation
 from assay.pipeline.rows import levels_of, rho_of
 from assay.pipeline.selecting import read_selection
+from assay.project.comparisons import Compared, read_comparisons, words_of
 from assay.project.layout import Project
 from assay.project.stages import folders_of
 
@@ -153,6 +154,12 @@ def left_out_levels(project: Project) -> str:
     return f"contamination levels that were left out, as the injection pool holds {plan['n_pool']} anomalies: {needed}"
 
 
+def gate_comparison(project: Project, scorer: Scorer | None) -> Compared | None:
+    """Return the newest comparison of the packaged scorer, by any of its statements, with a champion."""
+    found = read_comparisons(project.root, project.dataset, project.events)
+    return next((each for each in reversed(found) if scorer and each.is_of(scorer.version)), None)
+
+
 def untrained_words(failures: Mapping[str, str]) -> str:
     """Return as text at which levels a detector could not be trained, and why; "" if there are none."""
     levels: dict[str, list[str]] = {}
@@ -218,6 +225,7 @@ def _page(
         band=band_sentence(scorer.fpr_bands(), scorer.head["eps"]) if scorer else "",
         left_out=left_out_levels(project),
         contradictions=contradictions(project),
+        gate=None if (compared := gate_comparison(project, scorer)) is None else words_of(compared),
         unseen=_unseen(project, evaluation),
         unseen_columns=("detector", "adapter", *NUMBERS),
     )

@@ -18,6 +18,7 @@ from assay.parts import read_json
 from assay.pipeline.progress import silent
 from assay.project import versioning
 from assay.project.cells import refresh_cells, require_cells, retire_cells
+from assay.project.comparisons import add_comparison, read_comparisons
 from assay.project.deployed import bring_back, keep_scorer
 from assay.project.deployment import Deployment, keep, promote, read_deployment
 from assay.project.formats import require_current
@@ -32,6 +33,7 @@ from assay.runs.report import (
     candidates_table,
     choice_sentence,
     contradictions,
+    gate_comparison,
     leaderboard,
     left_out_levels,
     write_report,
@@ -69,6 +71,7 @@ class Result:
     n_uncalibrated: int = 0
     left_out: str = ""
     contradictions: str = ""
+    gate: dict[str, Any] | None = None
     uncommitted: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -240,6 +243,8 @@ def deliver(project: Project, *, deploy: bool = True) -> str:
         if (current.statement or current.version) == statement.id:
             return f"{current.tag} is the champion already"
     decision = _challenge(project, packaged, current)
+    if decision.compared is not None and decision.is_new:
+        add_comparison(project.root, project.dataset, decision.compared, project.events)
     if decision.promote:
         keep_scorer(project.root, folder)
         _promote(project, packaged, decision.reason)
@@ -296,9 +301,17 @@ def _challenge(project: Project, packaged: Packaged, current: Deployment | None)
     if current.version == packaged.statement.version:
         again = f"this run made the champion {current.tag} again, with statement {packaged.statement.id}"
         return Verdict(False, again, clean_statement(champion.statement, others, quarantined))
-    selection, seed = project.folder("split") / "selection", project.config.sections["select"]["seed"]
     return judge(
-        packaged, champion, selection, eps=project.config.eps, seed=seed, quarantined=quarantined, others=others
+        packaged,
+        champion,
+        project.folder("split") / "gate",
+        eps=project.config.eps,
+        seed=project.config.sections["select"]["seed"],
+        rule=project.config.gate,
+        earlier=read_comparisons(project.root, project.dataset, project.events),
+        find=lambda tag: find_packaged(tag, project.root),
+        quarantined=quarantined,
+        others=others,
     )
 
 
@@ -335,6 +348,7 @@ def summarise(project: Project, verdict: str, *, shipped: bool = True) -> Result
         n_uncalibrated=evaluation.n_uncalibrated,
         left_out=left_out_levels(project),
         contradictions=contradictions(project),
+        gate=None if (compared := gate_comparison(project, scorer)) is None else compared.to_json(),
         uncommitted=tuple(versioning.uncommitted(project.root, "deployments", "scorers")),
     )
 

@@ -7,13 +7,12 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import kstest, spearmanr
+from scipy.stats import betabinom, kstest, spearmanr
 
 from assay.calibration.calibrators.conformal import ConformalCalibrator
 from assay.calibration.calibrators.mondrian import MondrianCalibrator
 from assay.errors import ConfigError, DataError
 from assay.evaluation.diagnostics import Diagnostics, diagnose, hardness_trend, power_curve, thin_path
-from assay.evaluation.metrics import fpr_upper_tail
 from assay.evaluation.rates import EPS_GRID, References, histogram, rate_band, reliability, stratum_rates, uniformity
 from assay.parts import canonical_json
 
@@ -70,11 +69,16 @@ def test_bands_hold_with_a_reference_for_each_key():
 
 
 def test_a_band_is_where_the_exact_tails_end():
+    def upper_tail(k, n, m, eps):
+        """P(at least k of n normals are flagged) with a threshold from m calibration scores."""
+        rank = round(eps * (m + 1))
+        return betabinom.sf(k - 1, n, rank, m + 1 - rank)
+
     for n, m, eps in ((40, 99, 0.05), (500, 19, 0.1), (7, 200, 0.2), (20_000, 3000, 0.01)):
         low, high = rate_band([n], [round(eps * (m + 1))], [m])
-        assert fpr_upper_tail(round(high * n) + 1, n, m, eps) <= 0.025 < fpr_upper_tail(round(high * n), n, m, eps)
-        assert low == 0 or 1 - fpr_upper_tail(round(low * n), n, m, eps) < 0.025
-        assert 1 - fpr_upper_tail(round(low * n) + 1, n, m, eps) >= 0.025
+        assert upper_tail(round(high * n) + 1, n, m, eps) <= 0.025 < upper_tail(round(high * n), n, m, eps)
+        assert low == 0 or 1 - upper_tail(round(low * n), n, m, eps) < 0.025
+        assert 1 - upper_tail(round(low * n) + 1, n, m, eps) >= 0.025
     assert rate_band([10], [0], [5]) == (0, 0)
     assert rate_band([10], [6], [5]) == (1, 1)
 
