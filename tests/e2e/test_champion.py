@@ -115,7 +115,7 @@ def test_with_few_anomalies_the_gate_asks(scorer: Packaged, gate: Path, tmp_path
     write_rows(gate, rows.take(keep))
     verdict = judge(scorer, blunted(scorer, tmp_path), gate, eps=0.05, seed=0)
     assert (verdict.promote, verdict.compared) == (False, None)
-    assert "9 different anomalies (needed 10)" in verdict.reason
+    assert "9 anomalies (needed 10; " in verdict.reason
     assert f"assay promote {scorer.statement.tag} --why WHY" in verdict.reason
 
 

@@ -208,8 +208,9 @@ def _judge_on(
         return Verdict(
             False,
             f"too few gate rows that neither scorer has learned from to decide: {n_normals} normals "
-            f"(needed {row_count(rows_needed(eps))}), {n_anomalies} different anomalies (needed "
-            f"{MIN_GATE_ANOMALIES}); the champion {current.tag} stays; {by_hand}",
+            f"(needed {row_count(rows_needed(eps))}), {n_anomalies} anomalies (needed "
+            f"{MIN_GATE_ANOMALIES}; copies, and rows of a group, count once); the champion {current.tag} "
+            f"stays; {by_hand}",
         )
     candidate_scores = _gate_scores(candidate, candidate, rows)
     pairs = [ScorerPair(candidate_scores, _gate_scores(each, candidate, rows), rows.units) for each in anchors]

@@ -85,6 +85,7 @@ def test_the_three_figures_with_more_redraws():
     ("m", "a", "shift", "correlation"),
     [
         pytest.param(100, 20, 2.5, 0.8, id="usual"),
+        pytest.param(100, 100, 2.5, 0.8, id="as many anomalies as normals"),
         pytest.param(100, 10, 2.5, 0.0, id="ten anomalies, scorers that share nothing"),
         pytest.param(30, 20, 3.0, 0.5, id="most anomalies above all normals"),
     ],
