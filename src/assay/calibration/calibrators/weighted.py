@@ -30,6 +30,8 @@ CLIP = 50.0
 _MIN_ROWS = 20
 ROWS_PER_COLUMN = 10
 MIN_OVERLAP = 0.5
+MOST_SPREAD, MOST_COLUMN_SPREAD = 1.1, 1.25
+SPREAD_LEVEL = 0.001
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _BLOCK_ROWS = 4096
 
@@ -212,8 +214,13 @@ class DensityRatio:
     mean of one column moved by one standard deviation (.19 without weights, .03 with known ones): .11 with 2 rows per
     column, .08 with 5, .055 with 10. Fewer than 10 are refused.
 
-    The ratio is log-linear in the features: it models a shift of means, not of variances. Nearly all target rows
-    should be normal: anomalies among them get high weights, and thus high p-values.
+    The ratio is log-linear in the features: it models a shift of means, not of variances. Where target rows are spread
+    more widely than the weighted source rows, weights are near 1 and too many rows are flagged: with three columns
+    spread 1.5 times, .31 at eps .05. So a spread is refused that is significantly (together at .001) more than 1.1
+    times over all columns, or 1.25 times in one.
+
+    Nearly all target rows should be normal: anomalies among them get high weights, and thus high p-values. 10 % of
+    anomalies along the shift lowered the power from .32 to .20; they can also pass for a spread.
 
     Attributes
     ----------
@@ -250,7 +257,7 @@ class DensityRatio:
         ------
         DataError
             There are fewer than 20 source or target rows or fewer than 10 per column; values are not finite; widths
-            differ; or the overlap is below one half.
+            differ; the overlap is below one half; or target rows are spread more widely than weights explain.
         """
         columns = source.shape[-1]
         needed = max(_MIN_ROWS, ROWS_PER_COLUMN * columns)
@@ -262,12 +269,14 @@ class DensityRatio:
                 )
         coef, intercept = _regress(source, target, seed)
         unchecked = cls(coef, intercept + math.log(len(source) / len(target)), len(source), len(target), math.nan)
-        overlap = float(unchecked.weights(source).mean())
+        weights = unchecked.weights(source)
+        overlap = float(weights.mean())
         if overlap < MIN_OVERLAP:
             raise DataError(
                 f"target rows are unlike the source rows: these stand for {overlap:.0%} of them, and it takes "
                 f"{MIN_OVERLAP:.0%}; weights cannot bridge that, calibrate on newer rows"
             )
+        _require_spread(weights / weights.sum(), source, target)
         return cls(coef, unchecked.log_scale, len(source), len(target), overlap)
 
     def weights(self, X: Floats) -> Doubles:
@@ -312,6 +321,38 @@ def load_ratio(part: Part) -> DensityRatio:
         The part has another kind, or is damaged.
     """
     return _RATIO.load(part)
+
+
+def _require_spread(shares: Doubles, source: Floats, target: Floats) -> None:
+    """Raise `DataError` if target rows are spread more widely than source rows with these shares of the weight."""
+    from scipy.special import ndtri
+
+    rows = source.astype(np.float64), target.astype(np.float64)
+    ours = np.square(rows[0] - (shares[:, None] * rows[0]).sum(axis=0))
+    theirs = np.square(rows[1] - rows[1].mean(axis=0))
+    limit = ndtri(1 - SPREAD_LEVEL / (1 + source.shape[1]))
+    for most, squares, of_target, where in (
+        (MOST_SPREAD, ours.sum(axis=1)[:, None], theirs.sum(axis=1)[:, None], "over all columns"),
+        (MOST_COLUMN_SPREAD, ours, theirs, "in one column"),
+    ):
+        variance = (shares[:, None] * squares).sum(axis=0)
+        excess = of_target.mean(axis=0) - most**2 * variance
+        error = of_target.var(axis=0, ddof=1) / len(of_target)
+        error += most**4 * (shares[:, None] ** 2 * np.square(squares - variance)).sum(axis=0)
+        wide = np.flatnonzero(excess > limit * np.sqrt(error))
+        if wide.size:
+            ratio = _ratio(of_target.mean(axis=0), variance, wide)
+            raise DataError(
+                f"target rows are spread {ratio:.3g} times as widely {where} as "
+                f"weights explain, which model a shift of means alone; more than {most:g} times would flag too many "
+                "normal rows: take anomalies out of the target rows, or calibrate on newer rows"
+            )
+
+
+def _ratio(of_target: Doubles, of_source: Doubles, wide: NDArray[np.intp]) -> float:
+    """Return the largest ratio of standard deviations; infinity where a column did not vary."""
+    with np.errstate(divide="ignore"):
+        return float(np.sqrt(of_target[wide] / of_source[wide]).max())
 
 
 def _regress(source: Floats, target: Floats, seed: int) -> tuple[Doubles, float]:

@@ -157,6 +157,8 @@ class Contradicting(NeuralDetector):
       criterion is the objective with the noisy loss of held-out rows, every loss clipped at s: all rows that were
       not learned count the same.
     - A fixed number of labelled rows, at most 16, joins every batch, weighted to the expectation of algorithm 1.
+    - Rows labelled normal count as unlabelled ones. Remark 1 of the paper allows a term for them, and says that it
+      cannot raise the loss of anomalies.
     - The paper's ramp loss (weight 1) is ``weight=1, bound="none"``.
 
     With bound="none" it finds mostly anomalies of the labelled kinds: training ends after a few epochs, before the

@@ -58,6 +58,12 @@ class NormalityCalibratedAutoencoder(Autoencoder):
     * The decoder's two losses are one step, as in eq 8, instead of two as in algorithm 1: a separate step
       of Adam has the size of the learning rate, however small the loss. Generators minimise -log D, not log(1 - D).
     * `tau` can be found from the data; the learning rate starts at 1e-3, not 0.01, and falls along half a cosine.
+    * The running mean of the codes moves by .01 of the way to each batch's mean throughout. The gamma of eq 5 is the
+      learning rate of algorithm 1, .01 at first, which falls by a factor of ten every ten epochs: the mean stops moving
+      while the codes go on.
+    * The leaky ReLUs of the image autoencoder have slope .01 (the paper: .1), those of the discriminators .2 (the
+      paper does not say); hidden layers for other rows are bounded (tanh), and their widths are 64-32-8 (the paper:
+      32-16-8).
 
     Parameters
     ----------
@@ -228,18 +234,21 @@ def lowest(similarity: Tensor, tau: Tensor) -> Tensor:
 def second_mode(suspicion: Doubles) -> float:
     """Return the share of rows in a second mode of suspicion, above the first; 0 if there is none.
 
-    A mixture of two Gaussians is fitted (expectation maximisation from the top tenth, at most 2,000 rows). It has a
-    second mode if its density between the means falls below 0.8 times the smaller of its values at the means. Neither a
-    long tail nor scattered contaminants are a second mode: for those the share is 0.
+    A mixture of two Gaussians is fitted (expectation maximisation from the top tenth). Of more than 2,000 rows it takes
+    at most that many, evenly spaced by rank, so that the order of the rows does not matter. The mixture has a second
+    mode if its density between the means falls below 0.8 times the smaller of its values at the means. Neither a long
+    tail nor scattered contaminants are a second mode: for those the share is 0.
 
     Parameters
     ----------
     suspicion : ndarray of shape (n,)
     """
-    spread = float(suspicion.std())
+    ordered = np.sort(suspicion)
+    spread = float(ordered.std())
     if spread < _TINY:
         return 0.0
-    values = ((suspicion - suspicion.mean()) / spread)[:: math.ceil(len(suspicion) / _MOST_FITTED)]
+    step = math.ceil(len(ordered) / _MOST_FITTED)
+    values = ((ordered - ordered.mean()) / spread)[step // 2 :: step]
     upper = (values >= np.quantile(values, 1 - _START)).astype(np.float64)
     for _ in range(_ROUNDS):
         shares = np.stack([1 - upper, upper])

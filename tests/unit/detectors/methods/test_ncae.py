@@ -147,6 +147,17 @@ def test_a_second_mode_is_found_where_there_is_one_and_a_long_tail_is_none() -> 
     assert second_mode(-np.concatenate([draws[0].normal(size=900), 6 + draws[0].normal(size=100)])) == 0
 
 
+@pytest.mark.parametrize("n", [1000, 5000])
+def test_a_second_mode_does_not_depend_on_the_order_of_the_rows(n: int) -> None:
+    """Also in blocks that a stride would pick from unevenly: contaminants last, or every third row."""
+    rng = np.random.default_rng(0)
+    rows = np.concatenate([rng.normal(size=n - n // 10), 5 + rng.normal(size=n // 10)])
+    expected = second_mode(rows)
+    assert 0.08 < expected < 0.12
+    orders = [rng.permutation(n) for _ in range(20)] + [np.arange(n)[::-1], np.argsort(np.arange(n) % 3, kind="stable")]
+    assert {second_mode(rows[order]) for order in orders} == {expected}
+
+
 def test_auto_mines_nothing_on_clean_rows_and_a_cluster_of_contaminants_on_others() -> None:
     for seed in range(3):
         assert new(tau="auto", seed=seed).fit(contaminated(seed, n_odd=0)[0]).tau_ < 0.02
