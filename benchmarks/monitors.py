@@ -7,7 +7,7 @@ the monitor, by the simple jumper or by powers; "drift of normal rows" on those 
 "rate of flags" (`FlagRate`) tests flags at eps .05 against the share before the change, every 20 rows. False alarms are
 to be at most 1 in 100 streams: threshold 100.
 
-Usage: python benchmarks/monitors.py            (about five minutes)
+Usage: python benchmarks/monitors.py            (about ten minutes)
 """
 
 from __future__ import annotations

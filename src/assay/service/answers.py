@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from assay.arrays import Doubles
+from assay.arrays import Doubles, Singles
 from assay.scorer.scorer import Judged, Scorer
 
 MOST_CATEGORIES = 100
@@ -48,9 +49,16 @@ def versions(scorer: Scorer) -> dict[str, str]:
 
 
 def score_answer(
-    scorer: Scorer, rows: Doubles, categories: list[str] | None, eps: float | None, fdr: float | None
+    scorer: Scorer,
+    rows: Doubles,
+    categories: list[str] | None,
+    eps: float | None,
+    fdr: float | None,
+    keep: Callable[[Singles], None] = lambda scores: None,
 ) -> dict[str, Any]:
     """Score rows of shape (n, d) and return the body of an answer of /score; `Scorer.rule` explains eps and fdr.
+
+    `keep` gets the scores of every answer, for the monitors.
 
     Raises
     ------
@@ -61,6 +69,7 @@ def score_answer(
     rule = scorer.rule(eps=eps, fdr=fdr)
     judged = scorer.judge(rows, categories) if len(rows) else Judged(np.empty(0, np.float32), np.empty(0))
     flags = rule.flags(judged.p_values)
+    keep(judged.scores)
     rates = {"eps": rule.eps, **({} if rule.fdr is None else {"fdr": rule.fdr})}
     note = rule.note(flags, scorer.calibrator)
     decided = zip(judged.scores.tolist(), judged.p_values.tolist(), flags.tolist(), strict=True)

@@ -18,6 +18,7 @@ from assay.errors import AssayError
 from assay.scorer.scorer import load_scorer
 from assay.service.answers import describe, score_answer
 from assay.service.requests import read_body, read_request_rows, read_share
+from assay.service.spool import Spool
 
 
 class Arguments(BaseModel):
@@ -119,6 +120,7 @@ class ScoringService:
 
     def __init__(self) -> None:
         self.scorer = load_scorer(Path(self.model.path))
+        self.scores = Spool.of(self.scorer)
 
     @bentoml.api(output_spec=ScoreAnswer)  # type: ignore[untyped-decorator]
     def score(self, request: ScoreRequest, /) -> JSONResponse:
@@ -127,7 +129,7 @@ class ScoringService:
             content = read_body(request._body)
             eps, fdr = (read_share(content, key) for key in ("eps", "fdr"))
             rows, categories = read_request_rows(content, self.scorer.columns, self.scorer.category_column)
-            return JSONResponse(score_answer(self.scorer, rows, categories, eps, fdr))
+            return JSONResponse(score_answer(self.scorer, rows, categories, eps, fdr, self.scores.append))
         except AssayError as error:
             return JSONResponse({"error": str(error)}, status_code=400)
 
