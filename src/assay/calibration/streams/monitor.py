@@ -353,7 +353,7 @@ def merge(monitors: Sequence[Monitor]) -> float:
 def log10_mean(values: Sequence[float]) -> float:
     """Return log10 of the mean of numbers whose log10 are given, none of which has to fit into a float."""
     most = max(values)
-    return most + math.log10(np.power(10.0, np.array(values) - most).mean())
+    return most + math.log10(float(np.power(10.0, np.array(values) - most).mean()))
 
 
 def _among_themselves(values: NDArray[Any]) -> tuple[Integers, Integers]:

@@ -95,7 +95,7 @@ def watch(
     for seed, scores in enumerate(streams):
         for name, martingale in ((ALL_ROWS, Power()), (NORMAL_ROWS, LargePValues())):
             monitor = Monitor.start(reference, seed=seed, threshold=limit, martingale=martingale)
-            found[name].append((monitor.update(scores).max(initial=0.0), monitor.alarm))
+            found[name].append((float(monitor.update(scores).max(initial=0.0)), monitor.alarm))
     if share is not None:
         found[FLAGS] = [_flag_rate(calibrator, scores, eps, share, limit) for scores in streams]
     rows = sum(scores.size for scores in streams)
