@@ -12,11 +12,13 @@ import pytest
 from tests.conftest import Checkout
 
 import assay
+from assay.calibration.streams.watching import ALL_ROWS, FLAGS, NORMAL_ROWS
 from assay.data.dataset import read_dataset, read_rows
 from assay.data.labelling import labels_path
 from assay.data.target import target_path
 from assay.parts import read_arrays, read_json
 from assay.scorer.batch import score_file
+from assay.service.spool import append_scores, spool_path
 
 NAME = "breast_cancer"
 WORK = f"work/{NAME}"
@@ -84,6 +86,27 @@ def test_a_batch_is_decided_by_false_discoveries(finished: Checkout, monkeypatch
     rows[labels == 0].to_parquet(finished.root / "good.parquet")
     told = finished.assay("score", "good.parquet", "--out", "scored.parquet", "--eps", "0.1").stdout
     assert "false alarms cannot be bounded: 48 calibration rows are too few" in told
+
+
+def test_the_scores_that_a_service_gave_are_monitored(finished: Checkout) -> None:
+    scorer = assay.load(NAME)
+    assert "a service that has answered /score writes this file" in finished.assay("monitor", code=2).stderr
+    path = spool_path(finished.root / ".assay" / "monitor", scorer.tag)
+    path.parent.mkdir()
+    scores = scorer.calibrator.scores_
+    append_scores(path, scores)
+    told = json.loads(finished.assay("monitor", "--share", "0.05", "--json").stdout)
+    assert [each["name"] for each in told["monitors"]] == [ALL_ROWS, NORMAL_ROWS, FLAGS]
+    assert [(each["rows"], each["alarm"]) for each in told["monitors"]] == [(scores.size, False)] * 3
+    append_scores(path, np.repeat(scores, 20) + np.ptp(scores))
+    told = finished.assay("monitor", code=1).stdout
+    assert "drift of all rows     ALARM at row" in told
+    other = path.with_name("other.scores")
+    append_scores(other, scores)
+    told = finished.assay("monitor", NAME, "--scores", str(path), "--scores", str(other), code=1).stdout
+    assert "on 2 machines" in told
+    assert "alarm at 200" in told
+    assert "is given twice" in finished.assay("monitor", "--scores", str(other), "--scores", str(other), code=2).stderr
 
 
 def test_a_rate_that_is_none_is_refused_and_the_smallest_flags_nothing(finished: Checkout) -> None:

@@ -43,6 +43,7 @@ from assay.scorer.folder import write_scorer
 from assay.scorer.scorer import ScoreFunction, Scorer
 from assay.scorer.statement import read_statement, statement_ids, write_statement
 from assay.service.requests import read_request_rows
+from assay.service.spool import read_spool, spool_path
 
 CHECKOUT = Path(__file__).parents[2]
 NAME = "breast-cancer_2"
@@ -241,6 +242,15 @@ def test_answers_equal_the_loaded_scorer(client: httpx.Client, scorer: Scorer) -
         "data_version": DATA_VERSION,
         "lineage_root": scorer.statement.root,
     }
+
+
+def test_the_scores_of_answers_are_kept_for_the_monitors(client: httpx.Client, root: Path, scorer: Scorer) -> None:
+    path = spool_path(root / ".assay" / "monitor", scorer.tag)
+    before = len(read_spool(path)) if path.is_file() else 0
+    ask(client, ROWS[:30].tolist())
+    assert client.post("/score", json={"columns": COLUMNS, "rows": [[1.0]]}).status_code == 400
+    ask(client, ROWS[30:40].tolist(), fdr=0.2)
+    np.testing.assert_array_equal(read_spool(path)[before:], scorer.decision_function(ROWS[:40]))
 
 
 def test_eps_of_the_request_decides(client: httpx.Client, scorer: Scorer) -> None:

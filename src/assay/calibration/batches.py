@@ -27,6 +27,7 @@ from assay.parameters import check_share
 LARGEST_DENOMINATOR = 10**6
 SIMES_BELOW, SIMES_RATIO = 40, 5
 SMALLEST_DELTA = 0.01
+MOST_REFERENCES = 20
 
 
 def benjamini_hochberg(p_values: Floats, alpha: float) -> Flags:
@@ -107,10 +108,11 @@ def false_discovery_bound(
     normal, limits for that many follow, and so on. Which steps there are is fixed by the sizes, so that each is the
     local test of sets of its size, and limits never rise: no confidence is spent on steps.
 
-    Whole numbers are a coarse limit where there are few rows, and simulation one where delta is small. In batches of
-    fewer than `SIMES_BELOW` rows with `SIMES_RATIO` times as many calibration rows, and for a delta below
-    `SMALLEST_DELTA`, the local tests are those of Simes instead, which need only that p-values depend positively
-    (Goeman et al., theorem 1 with lemma 2). Which ones is decided by the sizes and delta alone, never by p-values.
+    Whole numbers are a coarse limit where there are few rows, and simulation one where delta is small; with many
+    references it takes long. In batches of fewer than `SIMES_BELOW` rows with `SIMES_RATIO` times as many calibration
+    rows, of more than `MOST_REFERENCES` references, and for a delta below `SMALLEST_DELTA`, the local tests are those
+    of Simes instead, which need only that p-values depend positively (Goeman et al., theorem 1 with lemma 2). Which
+    ones is decided by the sizes and delta alone, never by p-values.
 
     Takes O(n log n), and some tenths of a second for each step of the first batch of its sizes.
 
@@ -144,7 +146,7 @@ def false_discovery_bound(
     rows = np.bincount(indices)
     picked = p[chosen]
     few = p.size < SIMES_BELOW and min(sizes[key] for key in keys) >= SIMES_RATIO * p.size
-    if few or delta < SMALLEST_DELTA:
+    if few or rows.size > MOST_REFERENCES or delta < SMALLEST_DELTA:
         return picked.size - _discoveries(picked, _largest_unrejected(np.sort(p), delta), delta)
     envelope = envelopes(tuple(int(sizes[key]) for key in keys), tuple(rows.tolist()), delta)
     limits = _limits(envelope, rows - _counts(p, indices, envelope.thresholds))

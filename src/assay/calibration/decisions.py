@@ -144,8 +144,8 @@ class Reference:
         None if the joint law of the rows' p-values is unknown (weighted and cross calibration, groups of rows).
         """
         if isinstance(self.calibrator, MondrianCalibrator):
-            keys = list(self.calibrator.keys_)
-            of_row = [keys.index(key) for key in np.asarray(self.side_information(scored)).tolist()]
+            index_of = {key: index for index, key in enumerate(self.calibrator.keys_)}
+            of_row = [index_of[key] for key in np.asarray(self.side_information(scored)).tolist()]
             return tuple(scores.size for scores in self.calibrator.references_), np.array(of_row, dtype=np.int64)
         if isinstance(self.calibrator, ConformalCalibrator):
             return (self.calibrator.n_rows,), np.zeros(len(scored.scores), dtype=np.int64)

@@ -15,6 +15,7 @@ from assay.cli.audit import audit
 from assay.cli.calibration import label_command, reweight_command, score_command
 from assay.cli.common import as_json, find_project
 from assay.cli.data import data
+from assay.cli.monitoring import monitor_command
 from assay.errors import AssayError
 
 if TYPE_CHECKING:
@@ -334,5 +335,5 @@ def promote_command(tag: str, why: str) -> None:
     click.echo(f"{scorer.statement.tag} is the champion; a running service keeps the old one until it is restarted")
 
 
-for command in (audit, data, label_command, reweight_command, score_command):
+for command in (audit, data, label_command, monitor_command, reweight_command, score_command):
     main.add_command(command)

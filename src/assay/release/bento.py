@@ -23,6 +23,7 @@ from assay.parts import write_bytes, write_json
 from assay.project.scorers import MANIFEST, Packaged, bentoml_home, check_scorer, find_packaged, is_intact
 from assay.scorer.folder import HEAD, read_head
 from assay.scorer.statement import read_statement, statement_files
+from assay.service.spool import MONITORED, monitored_folder
 
 TAG = re.compile(r"[a-z0-9]([-._a-z0-9]*[a-z0-9])?")
 LONGEST_NAME = 63 - len("assay-")
@@ -245,7 +246,9 @@ def serve(tag: str, *, root: Path, host: str, port: int) -> int:
         "--port",
         str(port),
     ]
-    return _run_server(command, _environment(bentoml_home(root)))
+    folder = monitored_folder(root)
+    folder.mkdir(parents=True, exist_ok=True)
+    return _run_server(command, {**_environment(bentoml_home(root)), MONITORED: str(folder)})
 
 
 def _run_server(command: list[str], environment: dict[str, str]) -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from assay.arrays import Doubles
+from assay.arrays import Doubles, Singles
 from assay.calibration.calibrators.promise import Bands
 from assay.scorer.scorer import Judged, Scorer
 
@@ -63,8 +64,11 @@ def score_answer(
     eps: float | None,
     fdr: float | None,
     row_ids: list[str] | None = None,
+    keep: Callable[[Singles], None] = lambda scores: None,
 ) -> dict[str, Any]:
     """Score rows of shape (n, d) and return the body of an answer of /score; `Scorer.rule` explains eps and fdr.
+
+    `keep` gets the scores of every answer, for the monitors.
 
     Raises
     ------
@@ -76,6 +80,7 @@ def score_answer(
     scorer.check_batch_ids(rule, row_ids)
     judged = scorer.judge(rows, categories, row_ids) if len(rows) else Judged(np.empty(0, np.float32), np.empty(0))
     flags = rule.flags(judged.p_values)
+    keep(judged.scores)
     rates: dict[str, Any] = {"eps": rule.eps} if rule.fdr is None else {"eps": None, "fdr": rule.fdr}
     if rule.eps is not None:
         rates["fpr_bands"] = shown_bands(scorer.fpr_bands(rule.eps))

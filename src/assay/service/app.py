@@ -18,6 +18,7 @@ from assay.errors import AssayError
 from assay.scorer.scorer import load_scorer
 from assay.service.answers import describe, score_answer
 from assay.service.requests import read_body, read_ids, read_request_rows, read_share
+from assay.service.spool import Spool
 
 BANDS = (
     "lower and upper end of the false-positive rate of this one scorer at eps for 95 % of the draws of its calibration "
@@ -132,6 +133,7 @@ class ScoringService:
 
     def __init__(self) -> None:
         self.scorer = load_scorer(Path(self.model.path))
+        self.scores = Spool.of(self.scorer)
 
     @bentoml.api(output_spec=ScoreAnswer)  # type: ignore[untyped-decorator]
     def score(self, request: ScoreRequest, /) -> JSONResponse:
@@ -141,7 +143,7 @@ class ScoringService:
             eps, fdr = (read_share(content, key) for key in ("eps", "fdr"))
             rows, categories = read_request_rows(content, self.scorer.columns, self.scorer.category_column)
             row_ids = read_ids(content, len(rows))
-            return JSONResponse(score_answer(self.scorer, rows, categories, eps, fdr, row_ids))
+            return JSONResponse(score_answer(self.scorer, rows, categories, eps, fdr, row_ids, self.scores.append))
         except AssayError as error:
             return JSONResponse({"error": str(error)}, status_code=400)
 

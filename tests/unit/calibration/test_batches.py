@@ -135,6 +135,14 @@ def test_the_bound_holds_with_one_reference_per_key(decimals):
         assert np.mean(found) > delta / 10
 
 
+def test_many_references_are_decided_soon_and_soundly():
+    rng = np.random.default_rng(0)
+    of_row = np.arange(3000) % 1000
+    p = rng.integers(1, 31, size=3000) / 30
+    bound = false_discovery_bound(p, p <= 0.1, 0.1, sizes=[29] * 1000, of_row=of_row)
+    assert bound == (p <= 0.1).sum()
+
+
 def test_the_bound_is_sharp():
     """Where closed testing with Simes tests leaves 27 of some 40 flagged rows."""
     bounds, flagged, missed = [], [], 0

@@ -310,16 +310,35 @@ def alarm_threshold(false_alarm_probability: float) -> float:
     return 1 / false_alarm_probability
 
 
+def merged_threshold(false_alarm_probability: float, replicas: int) -> float:
+    """Return the threshold for the mean of the highest capitals that K replicas have reached.
+
+    **Guarantee**, if rows are assigned to replicas regardless of their scores: each replica's rows are exchangeable
+    with the calibration rows, and its highest capital ever is at least c with probability at most 1 / c. Replicas share
+    calibration rows, so that their capitals depend on each other, in an unknown way. The mean of K such highest values
+    is at least c with probability at most ``e ln(K) / c`` for K > 2, and 2 / c for K = 2 (harmonic means of dependent
+    p-values; Vovk and Wang 2020, `Combining p-values via averaging`). For one replica it is 1 / c. The mean of the
+    capitals at any one moment is never higher, so the bound holds for whether it ever reaches c, too.
+
+    Raises
+    ------
+    ConfigError
+        The probability is not between 0 and 1, or there are no replicas.
+    """
+    if replicas < 1:
+        raise ConfigError(f"{replicas} replicas; give their number, at least 1")
+    factor = math.e * math.log(replicas) if replicas > 2 else float(replicas)
+    return factor * alarm_threshold(false_alarm_probability)
+
+
 def merge(monitors: Sequence[Monitor]) -> float:
     """Return log10 of the mean capital of K replicas that watch parts of one stream.
 
     **Guarantee**, if rows are assigned to replicas regardless of their scores: a replica's capital has mean at most 1
     while its rows are exchangeable with the calibration rows, and so has the mean of K capitals. At one moment fixed in
     advance, this mean is at least c with probability at most 1/c (Markov). Each replica's alarm keeps its guarantee.
-    The bound on the mean *ever* reaching c is weaker: replicas share calibration rows, so their capitals depend on each
-    other and the mean is not a martingale. The probability is at most ``e ln(K) / c`` for K > 2, and 2 / c for K = 2
-    (harmonic means of dependent p-values; Vovk and Wang 2020, `Combining p-values via averaging`). The product of
-    capitals has no such bound.
+    The bound on the mean *ever* reaching c is weaker, since the mean is not a martingale: see `merged_threshold`. The
+    product of capitals has no such bound.
 
     Raises
     ------
@@ -328,9 +347,13 @@ def merge(monitors: Sequence[Monitor]) -> float:
     """
     if not monitors:
         raise InputError("no monitors to merge; give at least one")
-    values = np.array([monitor.log10_value for monitor in monitors])
-    most = float(values.max())
-    return most + math.log10(np.power(10.0, values - most).mean())
+    return log10_mean([monitor.log10_value for monitor in monitors])
+
+
+def log10_mean(values: Sequence[float]) -> float:
+    """Return log10 of the mean of numbers whose log10 are given, none of which has to fit into a float."""
+    most = max(values)
+    return most + math.log10(float(np.power(10.0, np.array(values) - most).mean()))
 
 
 def _among_themselves(values: NDArray[Any]) -> tuple[Integers, Integers]:
