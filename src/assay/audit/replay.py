@@ -38,7 +38,7 @@ TOLERANCE = f"|new - recorded| <= {ATOL:g} + {RTOL:g} |recorded| for every numbe
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class StageReplay:
     """Comparison of outputs: "same bytes" (by other code or not), "within tolerance", "differs" or "not compared"."""
 
     what: str
@@ -54,7 +54,7 @@ class Replayed:
     ----------
     tag, statement : str
         The scorer, and the id of its statement.
-    compared : tuple of Compared
+    compared : tuple of StageReplay
     trained_here : bool
         Whether the log says that the scorer was trained on this machine; only then must bytes be equal.
     other_code : str
@@ -63,7 +63,7 @@ class Replayed:
 
     tag: str
     statement: str
-    compared: tuple[Compared, ...]
+    compared: tuple[StageReplay, ...]
     trained_here: bool
     other_code: str = ""
 
@@ -230,11 +230,11 @@ def _run(replica: Project, stage: str) -> None:
         raise StageError(f"the replay stopped at stage {stage}: {error}") from error
 
 
-def _compare(chain: Chain, replica: Project, stage: str) -> Compared:
+def _compare(chain: Chain, replica: Project, stage: str) -> StageReplay:
     """Compare the outputs of a stage with the recorded ones."""
     recorded = chain.records[stage]
     if STAGES[stage].cells and recorded.detector is None:
-        return Compared(f"stage {stage}", NOT_COMPARED, "all detectors were one stage when it was made")
+        return StageReplay(f"stage {stage}", NOT_COMPARED, "all detectors were one stage when it was made")
     folder = replica.folder(stage, recorded.detector)
     now = require_record(folder)
     compared = compare_files(
@@ -243,14 +243,14 @@ def _compare(chain: Chain, replica: Project, stage: str) -> Compared:
     return replace(compared, state=BY_OTHER_CODE) if compared.state == SAME and recorded.code != now.code else compared
 
 
-def _compare_scorers(chain: Chain, replica: Project, other_code: bool) -> Compared:
+def _compare_scorers(chain: Chain, replica: Project, other_code: bool) -> StageReplay:
     """Compare the scorers; heads and records follow from what has been compared before."""
     (folder,) = scorer_folders(replica)
     head, statement = read_head(folder), read_statement(folder)
     same = BY_OTHER_CODE if other_code else SAME
     if statement.version == chain.version:
         named = "the same statement" if statement.id == chain.statement.id else "its records differ"
-        return Compared("scorer", same, f"{chain.tag}, {len(chain.head['files']) + 1} files; {named}")
+        return StageReplay("scorer", same, f"{chain.tag}, {len(chain.head['files']) + 1} files; {named}")
     recorded = {name: digest for name, digest in chain.head["files"].items() if Path(name).stem in chain.head["parts"]}
     comparison = compare_files("scorer", recorded, head["files"], lambda name: chain.folder / name, folder)
     if comparison.state == SAME:
@@ -266,7 +266,7 @@ def compare_files(
     replayed: dict[str, str],
     recorded_copy: Callable[[str], Path | None],
     folder: Path,
-) -> Compared:
+) -> StageReplay:
     """Compare files by hash, and those with other hashes by content, as far as a recorded copy is left.
 
     Parameters
@@ -291,12 +291,12 @@ def compare_files(
         elif not _close(copy, folder / name):
             differing.append(name)
     if messages or differing:
-        return Compared(subject, DIFFERS, "; ".join([*messages, *differing]))
+        return StageReplay(subject, DIFFERS, "; ".join([*messages, *differing]))
     if changed:
-        return Compared(
+        return StageReplay(
             subject, CLOSE, f"{', '.join(changed)}; the other {len(recorded) - len(changed)} files have the same bytes"
         )
-    return Compared(subject, SAME, f"{len(recorded)} files")
+    return StageReplay(subject, SAME, f"{len(recorded)} files")
 
 
 def _close(recorded: Path, replayed: Path) -> bool:

@@ -79,7 +79,7 @@ class Archive:
     def version_in(self, folder: str, name: str) -> str | None:
         """Return DVC's hash of the folder `name` inside the cached folder `folder`, None where it has none."""
         inside = self._inside(folder, name)
-        return version_of(inside) if inside else None
+        return listed_version(inside) if inside else None
 
     def data(self, name: str, version: str) -> Listing | None:
         """Return the listing of a folder `name` of that version, from any cached folder that holds it."""
@@ -91,7 +91,7 @@ class Archive:
         return {path.removeprefix(start): md5 for path, md5 in self.folders[folder].items() if path.startswith(start)}
 
 
-def version_of(listing: Listing) -> str:
+def listed_version(listing: Listing) -> str:
     """Return DVC's hash of a folder with that listing; see `assay.hashing.dvc_directory_md5`."""
     entries = [{"md5": md5, "relpath": path} for path, md5 in sorted(listing.items())]
     return md5_of(json.dumps(entries, sort_keys=True).encode()) + ".dir"

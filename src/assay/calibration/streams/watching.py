@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from assay.arrays import Singles
-from assay.calibration.calibrators.conformal import ConformalCalibrator, largest_rank
+from assay.calibration.calibrators.conformal import ConformalCalibrator
 from assay.calibration.calibrators.mondrian import MondrianCalibrator
+from assay.calibration.calibrators.ranks import largest_rank
 from assay.calibration.calibrators.registry import Calibrator
 from assay.calibration.streams.flag_rate import FlagRate
 from assay.calibration.streams.martingale import LargePValues, Power
