@@ -379,7 +379,7 @@ def test_rows_of_categories_that_were_never_calibrated_are_not_judged(
     assert "At eps 0.1 no row can be flagged in category m1" in told
     every = data.rows.assign(category=data.rows["row_id"])
     project = make_project(tmp_path / "every", RowSet(data.features, every), **within("category"))
-    with pytest.raises(DataError, match="no test normal is of a category with calibration rows"):
+    with pytest.raises(DataError, match="no selection normal is of a category with calibration rows"):
         run(project)
 
 

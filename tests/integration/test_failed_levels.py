@@ -109,8 +109,10 @@ def test_selection_counts_no_power_at_that_level(finished: Project) -> None:
     clean, spoilt = row["levels"]
     assert row["valid"]
     assert clean["power"] > 0.9
-    assert spoilt == {"level": 0.1, "power": 0, "fpr": None, "worst_stratum_fpr": None}
+    rates = {"fpr": None, "worst_stratum_fpr": None, "worst_by_chance": None}
+    assert spoilt == {"level": 0.1, "power": 0, **rates}
     assert row["power"] == pytest.approx(clean["power"] / 2)
+    assert selection["n_more"] > 0, "anomalies of the pool judge where nothing is injected"
     assert row["fpr"] == clean["fpr"]
     assert not row["tied"]
     assert selection["untrained"] == read_failures(folders_of(finished, "train"))
@@ -131,7 +133,7 @@ def test_it_ships_where_it_is_the_best_at_the_level_that_ships(finished: Project
     trained, calibrated = folders_of(finished, "train"), folders_of(finished, "calibrate")
     chosen = pipeline.select(
         tmp_path / "select",
-        selection=finished.folder("split") / "selection",
+        **judging(finished),
         trained=trained,
         adapters=adapters_of(finished),
         candidates=Candidates((MCD,), (NONE,)),
@@ -155,6 +157,12 @@ def test_it_ships_where_it_is_the_best_at_the_level_that_ships(finished: Project
     scorer = load_scorer(made.result)
     assert made.details == {"scorer": scorer.tag, "statement": scorer.statement.id}
     assert scorer.statement.candidate == {"detector": "mcd", "adapter": "none", "level": CLEAN}
+
+
+def judging(project: Project) -> dict[str, Path]:
+    """The rows that selection judges by."""
+    roles = project.folder("split")
+    return {"selection": roles / "selection", "pool": roles / "pool", "contaminated": project.folder("contaminate")}
 
 
 def adapters_of(project: Project) -> dict[str, Path]:
@@ -190,7 +198,7 @@ def test_what_cannot_be_trained_at_the_level_that_ships_is_no_candidate(finished
     trained = {choice.label: tmp_path / choice.label for choice in (MCD, KNN)}
     assert list(train(finished, contaminated, trained["mcd"], MCD).result) == [SPOILT]
     assert train(finished, contaminated, trained["knn"], KNN).result == {}
-    both = {"selection": finished.folder("split") / "selection", "trained": trained, "adapters": adapters_of(finished)}
+    both = {**judging(finished), "trained": trained, "adapters": adapters_of(finished)}
     with pytest.raises(TrainingError, match="no detector could be trained: 263 columns vary"):
         pipeline.select(
             tmp_path / "none",
@@ -227,7 +235,7 @@ def test_every_candidate_says_why_where_none_is_valid(finished: Project, tmp_pat
     """With a target rate that no half of the rows allows."""
     pipeline.select(
         tmp_path / "select",
-        selection=finished.folder("split") / "selection",
+        **judging(finished),
         trained=folders_of(finished, "train"),
         adapters=adapters_of(finished),
         candidates=Candidates((MCD, KNN), (NONE,)),

@@ -79,7 +79,8 @@ def select(
     ships_at = min(levels)
     _require_one_trained(failures, levels[ships_at], candidates)
     *rows, evidence = evidence_rows(selection)
-    more = _unused(pool, contaminated, rows[0]) if evidence != "probes" else None
+    judges_more = evidence != "probes" and ships_at == 0
+    more = _unused(pool, contaminated, rows[0]) if judges_more else None
     first = candidates.trained(levels[ships_at], failures)[0].label
     comparison = read_comparison(adapters[first], levels[ships_at], first, candidates.adapters[0].label)
     normals, anomalies = (accepted(part, comparison) for part in rows)
