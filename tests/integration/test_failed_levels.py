@@ -242,7 +242,7 @@ def test_every_candidate_says_why_where_none_is_valid(finished: Project, tmp_pat
         eps=0.0001,
         seed=0,
     )
-    with pytest.raises(NoValidCandidateError, match=r"mcd\+none, knn\+none: eps 0.0001 needs at least"):
+    with pytest.raises(NoValidCandidateError, match=r"mcd\+none, knn\+none: eps 0.0001 needs 9999 calibration rows"):
         pipeline.package(
             tmp_path / "package",
             data=finished.data,
