@@ -256,6 +256,18 @@ def summary(found: Found, detector: str, adapters: list[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def beside(found: Found, one: str, other: str) -> str:
+    """Say how one adapter does beside another on the seven sets, detector by detector."""
+    words = []
+    for detector in DETECTORS:
+        own = [row for row in found if row["set"] in SEVEN and row["detector"] == detector]
+        for value in ("AUROC", "power"):
+            first, second = ([row[value] for row in own if row["adapter"] == name] for name in (one, other))
+            change = np.subtract(first, second)
+            words.append(f"{detector} {value} {change.mean():+.1f} ± {change.std(ddof=1) / len(change) ** 0.5:.1f}")
+    return f"`{one}` less `{other}`: {', '.join(words)}."
+
+
 def verdict(found: Found, value: str, adapters: list[str]) -> str:
     """Say on how many sets each adapter gains and loses, and by how much on average."""
     table = changes(found, value)
@@ -306,6 +318,7 @@ def write(found: Found) -> str:
         f"## In short\n\nSeven tabular sets ({', '.join(SEVEN)}), {n_fits} fits of each detector, means in %, at eps "
         ".05; in brackets the change from `none` and its standard error over the fits.",
         *(f"{detector}:\n\n{summary(found, detector, gaps)}" for detector in DETECTORS),
+        beside(found, "mean", "ares"),
         "## Ranking: AUROC x 100\n\nSets with several seeds:",
         verdict(several, "AUROC", adapters),
         "Power at eps .05 on them, %:",

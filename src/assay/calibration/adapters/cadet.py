@@ -178,6 +178,8 @@ class Cadet:
         adapter.scale_, adapter.least_score_, adapter.least_hardness_ = BEFORE_ERROR, 0.0, 0.0
         for name in (*STORED, *scale):
             setattr(adapter, f"{name}_", part.config[name])
+        if adapter.scale_ == "log" and not adapter.least_score_ > 0:
+            raise ValueError("its least_score is 0, which has no logarithm")
         adapter.knots_, adapter.curves_ = part.arrays["knots"], part.arrays["curves"]
         return adapter
 

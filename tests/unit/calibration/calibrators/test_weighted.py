@@ -213,7 +213,7 @@ def refused(source, target, seed):
     ("made", "least", "most"),
     [
         (lambda rng, n: (rng.normal(size=(n, 3)), 1.5 * rng.normal(size=(n, 3))), 1, 1),
-        (lambda rng, n: (rng.normal(size=(n, 3)), rng.normal(size=(n, 3)) * [1.5, 1, 1]), 0.6, 1),
+        (lambda rng, n: (rng.normal(size=(n, 3)), rng.normal(size=(n, 3)) * [1.5, 1, 1]), 0.3, 1),
         (lambda rng, n: (rows(rng, n, columns=3), rows(rng, n, moved=1.0, columns=3)), 0, 0.05),
         (lambda rng, n: (rng.normal(size=(n, 3)), 0.7 * rng.normal(size=(n, 3))), 0, 0),
         (lambda rng, n: (rng.standard_t(5, size=(n, 3)), rng.standard_t(5, size=(n, 3))), 0, 0.05),
