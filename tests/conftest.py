@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import functools
 import os
 import shutil
@@ -22,6 +23,7 @@ from tests.waiting import HANG_SECONDS
 from tests.warm import warm_commands
 
 ROOT = Path(__file__).resolve().parents[1]
+SHARED = "ASSAY_TESTS"
 SOURCES = (
     *(
         ".dvc/.gitignore",
@@ -69,10 +71,10 @@ FIXED = {
 
 @functools.cache
 def warm_folder() -> Path:
-    """Return the folder of the `assay` of `tests.warm`, whose server ends with this process."""
+    """Return the folder of the commands of `tests.warm`, whose server ends with this process."""
     stack = contextlib.ExitStack()
     atexit.register(stack.close)
-    return stack.enter_context(warm_commands())
+    return stack.enter_context(warm_commands(Path(os.environ[SHARED])))
 
 
 @functools.cache
@@ -169,15 +171,36 @@ def checkout(tmp_path: Path) -> Checkout:
     return make_checkout(tmp_path / "project")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the folder that all workers of a test run share; workers have its name from the environment."""
+    if SHARED not in os.environ:
+        os.environ[SHARED] = tempfile.mkdtemp(prefix="assay-tests-")
+        config.add_cleanup(lambda: shutil.rmtree(os.environ.pop(SHARED)))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put a file first that makes its own runs: its worker does not wait until the other has made the finished one."""
+    items.sort(key=lambda item: item.path.name != "test_drivers.py")
+
+
 @pytest.fixture(scope="session")
 def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """One finished run of the quick settings through `dvc repro`, then delivered; never changed."""
-    project = make_checkout(tmp_path_factory.mktemp("finished") / "project")
-    project.assay("restore")
-    done = project.call("dvc", "repro", "-q")
-    assert done.returncode == 0, done.stdout + done.stderr
-    project.assay("run")
-    return project
+    """One finished run of the quick settings through `dvc repro`, then delivered; never changed.
+
+    The first worker that needs it makes it, and each one has a copy.
+    """
+    shared, own = Path(os.environ[SHARED]) / "finished", tmp_path_factory.mktemp("finished") / "project"
+    with shared.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not shared.is_dir():
+            project = make_checkout(Path(tempfile.mkdtemp(dir=shared.parent)) / "project")
+            project.assay("restore")
+            done = project.call("dvc", "repro", "-q")
+            assert done.returncode == 0, done.stdout + done.stderr
+            project.assay("run")
+            project.root.rename(shared)
+    shutil.copytree(shared, own, symlinks=True)
+    return Checkout(own)
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -18,12 +20,22 @@ def part(project: Checkout, first: int, last: int, name: str = "more.csv") -> No
     patients(last)[first:].to_csv(project.root / name, index=False)
 
 
+@pytest.fixture(scope="module")
+def clinic_once(finished_once: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A project in which clinic has 400 rows; never changed."""
+    root = tmp_path_factory.mktemp("clinic") / "project"
+    shutil.copytree(finished_once.root, root, symlinks=True)
+    project = Checkout(root)
+    part(project, 0, 400, "patients.csv")
+    project.assay("ingest", "patients.csv", *OPTIONS)
+    return project
+
+
 @pytest.fixture
-def clinic(finished: Checkout) -> Checkout:
-    """A project in which clinic has 400 rows."""
-    part(finished, 0, 400, "patients.csv")
-    finished.assay("ingest", "patients.csv", *OPTIONS)
-    return finished
+def clinic(clinic_once: Checkout, tmp_path: Path) -> Checkout:
+    """A copy of that project, to be changed."""
+    shutil.copytree(clinic_once.root, tmp_path / "project", symlinks=True)
+    return Checkout(tmp_path / "project")
 
 
 def batches(project: Checkout) -> list[str]:
