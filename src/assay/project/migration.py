@@ -23,7 +23,11 @@ from assay.project.templates import read_template
 from assay.scorer.folder import HEAD
 
 _ADDED = (".dvc/plots/candidates.json",)
-_LINES = {".gitignore": "/scorers/*/?*/", ".gitattributes": "*.dvc merge=dvc"}
+_LINES = (
+    (".gitignore", "/scorers/*/?*/"),
+    (".gitattributes", "*.dvc merge=dvc"),
+    (".gitattributes", "deployments/*.jsonl merge=union"),
+)
 
 
 def migrate(project: Project) -> list[str]:
@@ -63,7 +67,7 @@ def _files(root: Path) -> Iterator[str]:
         if not (root / name).is_file():
             write_bytes(root / name, read_template(name))
             yield f"{name} was added, for `dvc plots`."
-    for name, line in _LINES.items():
+    for name, line in _LINES:
         before = (root / name).read_bytes() if (root / name).is_file() else b""
         if line.encode() not in before.splitlines():
             write_bytes(root / name, b"\n".join([*before.splitlines(), line.encode(), b""]))

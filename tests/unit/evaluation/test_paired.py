@@ -1,7 +1,8 @@
 """The gate's test has its level, keeps it over all retrainings, and lets better scorers through.
 
 Normals and anomalies of two scorers are standard normal, the anomalies shifted, and a row's scores by two scorers are
-correlated by .8 unless a test says otherwise.
+correlated by .8 unless a test says otherwise: kNN and isolation forest, trained again on disjoint rows of digits and
+breast cancer, have rank correlations of .83 to .99.
 """
 
 from __future__ import annotations
