@@ -88,7 +88,8 @@ def test_a_batch_is_decided_by_false_discoveries(finished: Checkout, monkeypatch
     assert "false alarms cannot be bounded: 48 calibration rows are too few" in told
 
 
-def test_the_scores_that_a_service_gave_are_monitored(finished: Checkout) -> None:
+def test_the_scores_that_a_service_gave_are_monitored(finished: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(finished.root)
     scorer = assay.load(NAME)
     assert "a service that has answered /score writes this file" in finished.assay("monitor", code=2).stderr
     path = spool_path(finished.root / ".assay" / "monitor", scorer.tag)

@@ -14,7 +14,7 @@ from assay.calibration.calibrators.mondrian import MondrianCalibrator
 from assay.calibration.calibrators.ranks import largest_rank
 from assay.calibration.calibrators.registry import Calibrator
 from assay.calibration.streams.flag_rate import FlagRate
-from assay.calibration.streams.martingale import LargePValues, Power
+from assay.calibration.streams.martingale import LargePValues, SimpleJumper
 from assay.calibration.streams.monitor import Monitor, log10_mean, merged_threshold
 from assay.errors import ConfigError, InputError
 
@@ -64,9 +64,8 @@ def watch(
     `LargePValues`, `FlagRate`, and `merged_threshold` for several machines. All is computed anew from the scores, and
     the seed of a machine is its place, so that the same scores in the same order give the same alarms.
 
-    `Power` bets on all rows: it notices more anomalies, and normal rows with higher scores. `LargePValues` passes over
-    the rows with the highest scores, and bets both ways on the others: an alarm of the former alone means more
-    anomalies, one of the latter a drift of normal rows.
+    `LargePValues` passes over the rows with the highest scores: an alarm of the other monitors alone means more
+    anomalies, its own a drift of normal rows.
 
     Parameters
     ----------
@@ -94,7 +93,7 @@ def watch(
     reference = calibration_scores(calibrator)
     found: dict[str, list[_Highest]] = {ALL_ROWS: [], NORMAL_ROWS: []}
     for seed, scores in enumerate(streams):
-        for name, martingale in ((ALL_ROWS, Power()), (NORMAL_ROWS, LargePValues())):
+        for name, martingale in ((ALL_ROWS, SimpleJumper()), (NORMAL_ROWS, LargePValues())):
             monitor = Monitor.start(reference, seed=seed, threshold=limit, martingale=martingale)
             found[name].append((float(monitor.update(scores).max(initial=0.0)), monitor.alarm))
     if share is not None:

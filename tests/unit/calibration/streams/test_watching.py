@@ -10,7 +10,6 @@ import pytest
 from assay.calibration.calibrators.conformal import ConformalCalibrator
 from assay.calibration.calibrators.grouped import GroupedCalibrator
 from assay.calibration.calibrators.mondrian import MondrianCalibrator
-from assay.calibration.streams.martingale import Power
 from assay.calibration.streams.monitor import Monitor, merged_threshold
 from assay.calibration.streams.watching import watch
 from assay.errors import ConfigError, InputError
@@ -30,7 +29,7 @@ def said(seed, sizes, **change):
 
 def test_one_machine_is_what_its_monitors_say():
     calibrator, (scores,) = made(0, 300, [2000], shift=0.5)
-    monitor = Monitor.start(calibrator.scores_, seed=0, martingale=Power())
+    monitor = Monitor.start(calibrator.scores_, seed=0)
     path = monitor.update(scores)
     first = watch(calibrator, [scores], false_alarms=0.01, eps=0.05)[0]
     assert (first.alarm, first.row, first.rows, first.threshold) == (True, monitor.alarm, 2000, 100)
