@@ -288,7 +288,7 @@ def promised(promise: Any, **more: Any) -> dict[str, Any]:
 def test_a_confidence_is_refused_where_no_law_is_known(copied: Project, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"calibrate\.ties is 'randomised'"):
         run(settings(copied, **promised({"confidence": 0.9}, ties="randomised")), "calibrate")
-    write_target(target_path(copied.root, NAME), plant(400, 7).features, COLUMNS, seed=0)
+    write_target(target_path(copied.root, NAME), plant(440, 7).features[40:], COLUMNS, seed=0)
     with pytest.raises(ConfigError, match="target rows"):
         run(settings(copied, **promised({"confidence": 0.9})), "calibrate")
     grouped = make_project(tmp_path / "grouped", plant(600, 0, groups=60), **promised({"confidence": 0.9}))

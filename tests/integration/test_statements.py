@@ -96,7 +96,7 @@ def test_what_decides_the_answers_renames_a_scorer(project: Project) -> None:
 def test_the_head_holds_what_decides_and_nothing_else(project: Project) -> None:
     head = read_json(folder_of(project) / "scorer.json")
     assert set(head) == {
-        *("schema", "answers", "columns", "modality", "image_shape", "eps", "unit", "within", "ties"),
+        *("schema", "answers", "columns", "modality", "image_shape", "eps", "unit", "within", "ties", "promise"),
         *("guarantee", "limits", "parts", "files"),
     }
     assert all(name.endswith(".safetensors") for name in head["files"])
