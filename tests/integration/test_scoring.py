@@ -94,7 +94,7 @@ def test_the_scores_that_a_service_gave_are_monitored(finished: Checkout, monkey
     assert "a service that has answered /score writes this file" in finished.assay("monitor", code=2).stderr
     path = spool_path(finished.root / ".assay" / "monitor", scorer.tag)
     path.parent.mkdir()
-    scores = scorer.calibrator.scores_
+    scores = np.random.default_rng(0).permutation(scorer.calibrator.scores_)
     append_scores(path, scores)
     told = json.loads(finished.assay("monitor", "--share", "0.05", "--json").stdout)
     assert [each["name"] for each in told["monitors"]] == [ALL_ROWS, NORMAL_ROWS, FLAGS]
