@@ -124,7 +124,10 @@ def test_a_rule_needs_one_rate_between_0_and_1() -> None:
     for given in ({}, {"eps": 0.1, "fdr": 0.1}):
         with pytest.raises(InputError, match="give one of them"):
             Rule(**given)
-    for name, rate in (("eps", 0.0), ("eps", 1.5), ("fdr", 1.0), ("fdr", float("nan"))):
+    wrong = [("eps", rate) for rate in (0.0, 1.0, 1.5, float("inf"))] + [
+        ("fdr", rate) for rate in (0.0, 1.0, float("nan"))
+    ]
+    for name, rate in wrong:
         with pytest.raises(ConfigError, match=f"{name} is .* between 0 and 1"):
             Rule(**{name: rate})
 
