@@ -17,7 +17,7 @@ from assay.errors import AssayError, ScorerError
 from assay.evaluation.paired import MARGIN, GateScores, ScorerPair, next_level, spent_level
 from assay.pipeline.learned import is_learned, learned_by
 from assay.pipeline.rows import evidence_rows
-from assay.project.comparisons import NONINFERIOR, SUPERIOR, Compared, noun_of, sample_of, words_of
+from assay.project.comparisons import NONINFERIOR, SUPERIOR, Comparison, noun_of, sample_of, words_of
 from assay.project.scorers import Packaged
 from assay.scorer.scorer import Scorer, load_scorer
 from assay.scorer.statement import Statement
@@ -36,7 +36,7 @@ class Verdict:
     promote: bool
     reason: str
     statement: str | None = None
-    compared: Compared | None = None
+    compared: Comparison | None = None
     is_new: bool = False
 
 
@@ -89,7 +89,7 @@ def judge(
     eps: float,
     seed: int,
     rule: str = SUPERIOR,
-    earlier: Sequence[Compared] = (),
+    earlier: Sequence[Comparison] = (),
     find: Callable[[str], Packaged] | None = None,
     quarantined: pd.DataFrame | None = None,
     others: Sequence[Statement] = (),
@@ -110,7 +110,7 @@ def judge(
         What the challenger has to be: better than the champion; or not worse by more than
         `assay.evaluation.paired.MARGIN` than the champion, nor than the first champion on these rows, so that the
         power cannot fall step by step.
-    earlier : sequence of Compared
+    earlier : sequence of Comparison
         All comparisons so far, by time.
     find : callable, optional
         Finds the first champion by its tag, for "noninferior".
@@ -180,7 +180,7 @@ def _gate_rows(gate: Path, learned: Sequence[pd.DataFrame]) -> GateRows:
 
 
 def _first_champion(
-    rows: GateRows, champion: Packaged, earlier: Sequence[Compared], find: Callable[[str], Packaged] | None
+    rows: GateRows, champion: Packaged, earlier: Sequence[Comparison], find: Callable[[str], Packaged] | None
 ) -> Packaged | None:
     """Return the first champion that was compared on any of these rows, None where it is the present one."""
     tags = [each.first or each.champion for each in earlier if set(each.rows).intersection(rows.used)]
@@ -195,7 +195,7 @@ def _judge_on(
     rows: GateRows,
     candidate: Scorer,
     anchors: Sequence[Scorer],
-    earlier: Sequence[Compared],
+    earlier: Sequence[Comparison],
     *,
     rule: str,
     eps: float,
@@ -222,7 +222,7 @@ def _judge_on(
         )
     margin = MARGIN if rule == NONINFERIOR else 0.0
     level = next_level(spent_level(rows.used, [(each.rows, each.level) for each in earlier]))
-    asked = Compared(
+    asked = Comparison(
         challenger=candidate.statement.tag,
         champion=current.statement.tag,
         rule=rule,
