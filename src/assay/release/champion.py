@@ -203,53 +203,68 @@ def _judge_on(
     by_hand: str,
 ) -> Verdict:
     """Compare a scorer with the champion, the first of `anchors`, and with the others, on gate rows."""
-    current, n_normals, n_anomalies = anchors[0], len(rows.normals), rows.n_anomalies
-    if n_normals < rows_needed(eps) or n_anomalies < MIN_GATE_ANOMALIES:
-        return Verdict(
-            False,
-            f"too few gate rows that neither scorer has learned from to decide: {n_normals} normals "
-            f"(needed {row_count(rows_needed(eps))}), {n_anomalies} anomalies (needed "
-            f"{MIN_GATE_ANOMALIES}; copies, and rows of a group, count once); the champion {current.tag} "
-            f"stays; {by_hand}",
-        )
+    stays = f"the champion {anchors[0].tag} stays"
+    if lacking := _lacking(rows, eps):
+        return Verdict(False, f"{lacking}; {stays}; {by_hand}")
     candidate_scores = _gate_scores(candidate, candidate, rows)
     pairs = [ScorerPair(candidate_scores, _gate_scores(each, candidate, rows), rows.units) for each in anchors]
     if pairs[0].is_tie:
+        return Verdict(False, f"{stays}: both scorers rank all {len(rows.anomalies)} {noun_of(rows.evidence)} the same")
+    asked = _asked(rows, candidate, anchors, rule)
+    if known := next((each for each in reversed(earlier) if each.asks_the_same(asked)), None):
+        return Verdict(known.promoted, words_of(known), compared=known)
+    level = next_level(spent_level(rows.used, [(each.rows, each.level) for each in earlier]))
+    if not level:
         return Verdict(
             False,
-            f"the champion {current.tag} stays: both scorers rank all {len(rows.anomalies)} {noun_of(rows.evidence)} "
-            "the same",
+            f"{stays}: so many scorers were compared on these gate rows that another comparison would promote by "
+            f"chance; ingest new rows; {by_hand}",
         )
     margin = MARGIN if rule == NONINFERIOR else 0.0
-    level = next_level(spent_level(rows.used, [(each.rows, each.level) for each in earlier]))
-    asked = Comparison(
+    p_value = max(pair.p_value(level, seed=seed, margin=margin) for pair in pairs)
+    low, high = pairs[0].interval(seed=seed)
+    found = replace(
+        asked,
+        difference=pairs[0].difference,
+        low=low,
+        high=high,
+        p_value=p_value,
+        level=level,
+        promoted=p_value <= level,
+    )
+    return Verdict(found.promoted, words_of(found), compared=found, is_new=True)
+
+
+def _lacking(rows: GateRows, eps: float) -> str:
+    """Return which gate rows a comparison lacks, or ""."""
+    n_normals, n_anomalies, needed = len(rows.normals), rows.n_anomalies, rows_needed(eps)
+    if n_normals >= needed and n_anomalies >= MIN_GATE_ANOMALIES:
+        return ""
+    return (
+        f"too few gate rows that neither scorer has learned from to decide: {n_normals} normals (needed "
+        f"{row_count(needed)}), {n_anomalies} anomalies (needed {MIN_GATE_ANOMALIES}; copies, and rows of a group, "
+        "count once)"
+    )
+
+
+def _asked(rows: GateRows, candidate: Scorer, anchors: Sequence[Scorer], rule: str) -> Comparison:
+    """Return the comparison without its numbers."""
+    return Comparison(
         challenger=candidate.statement.tag,
-        champion=current.statement.tag,
+        champion=anchors[0].statement.tag,
         rule=rule,
         first=anchors[1].statement.tag if len(anchors) > 1 else None,
         evidence=rows.evidence,
         anomalies=len(rows.anomalies),
-        normals=n_normals,
+        normals=len(rows.normals),
         rows=rows.used,
-        difference=pairs[0].difference,
+        difference=0.0,
         low=0.0,
         high=0.0,
         p_value=1.0,
-        level=level,
+        level=0.0,
         promoted=False,
     )
-    if known := next((each for each in reversed(earlier) if each.asks_the_same(asked)), None):
-        return Verdict(known.promoted, words_of(known), compared=known)
-    if not level:
-        return Verdict(
-            False,
-            f"the champion {current.tag} stays: so many scorers were compared on these gate rows that another "
-            f"comparison would promote by chance; ingest new rows; {by_hand}",
-        )
-    p_value = max(pair.p_value(level, seed=seed, margin=margin) for pair in pairs)
-    low, high = pairs[0].interval(seed=seed)
-    found = replace(asked, low=low, high=high, p_value=p_value, promoted=p_value <= level)
-    return Verdict(found.promoted, words_of(found), compared=found, is_new=True)
 
 
 def unseen(data: RowSet, learned: Sequence[pd.DataFrame]) -> RowSet:
