@@ -50,6 +50,9 @@ def test_unlabelled_parquet_is_judged_by_probes_and_says_so(checkout: Checkout) 
     probes = pd.read_csv(checkout.root / "work/plain/split/selection/probes/rows.csv")
     assert set(injected["recipe"]).isdisjoint(probes["recipe"])
     assert set(injected["seed"]).isdisjoint(probes["seed"])
+    gate = pd.read_csv(checkout.root / "work/plain/split/gate/probes/rows.csv")
+    assert set(gate["recipe"]) == set(probes["recipe"])
+    assert set(gate["seed"]).isdisjoint(probes["seed"])
 
 
 def test_a_failed_suite_stops_the_run_before_training(checkout: Checkout) -> None:

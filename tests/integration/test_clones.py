@@ -18,7 +18,7 @@ from assay.errors import DataError, ScorerError, TamperedError
 from assay.hashing import hash_file, hash_tree
 from assay.parts import read_json, write_bytes, write_json
 from assay.project.collecting import collect_garbage, locate
-from assay.project.comparisons import Compared, add_comparison, read_comparisons
+from assay.project.comparisons import Comparison, add_comparison, read_comparisons
 from assay.project.creation import create
 from assay.project.deployed import bring_back, is_tracked, keep_scorer
 from assay.project.deployment import promote, read_deployment
@@ -331,10 +331,10 @@ def test_scorers_that_nothing_names_are_removed_on_record(people: tuple[Path, Pa
     assert "nothing to remove" in Checkout(first).assay("gc").stdout
 
 
-def compared(root: Path, challenger: str, champion: str) -> Compared:
+def compared(root: Path, challenger: str, champion: str) -> Comparison:
     """Record a comparison, as a run does, and return it."""
     numbers = {"difference": 0.1, "low": -0.1, "high": 0.3, "p_value": 0.2, "level": 0.09}
-    found = Compared(
+    found = Comparison(
         f"pumps:{challenger}",
         f"pumps:{champion}",
         "superior",

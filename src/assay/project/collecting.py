@@ -11,7 +11,7 @@ from assay import console
 from assay.errors import ScorerError, ToolError
 from assay.parts import parse_json
 from assay.project import versioning
-from assay.project.comparisons import read_comparisons, version_of
+from assay.project.comparisons import read_comparisons, tag_version
 from assay.project.deployed import deployments, is_tracked
 from assay.project.deployment import deployment_path
 from assay.project.layout import Project
@@ -120,7 +120,7 @@ def _named_in_git(root: Path) -> set[tuple[str, str]]:
 def _anchors(project: Project, names: set[str]) -> set[tuple[str, str]]:
     """Return name and version of the first champion of each dataset that a scorer was compared with."""
     compared = {name: read_comparisons(project.root, name, project.events) for name in names}
-    return {(name, version_of(found[0].first or found[0].champion)) for name, found in compared.items() if found}
+    return {(name, tag_version(found[0].first or found[0].champion)) for name, found in compared.items() if found}
 
 
 def _reason(root: Path, name: str, version: str, named: set[tuple[str, str]], anchors: set[tuple[str, str]]) -> str:

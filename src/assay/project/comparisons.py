@@ -26,7 +26,7 @@ _SAMPLE = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class Comparison:
     """One comparison of a challenger with the champion on gate rows.
 
     Attributes
@@ -71,24 +71,24 @@ class Compared:
         return {**asdict(self), "rows": list(self.rows)}
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Compared:
+    def from_json(cls, content: Mapping[str, Any]) -> Comparison:
         """Return the comparison that `to_json` described."""
         return cls(**{**content, "rows": tuple(content["rows"])})
 
     def is_of(self, version: str) -> bool:
         """Return whether the challenger is the scorer of that version."""
-        return version_of(self.challenger) == version
+        return tag_version(self.challenger) == version
 
-    def asks_the_same(self, other: Compared) -> bool:
+    def asks_the_same(self, other: Comparison) -> bool:
         """Return whether another comparison is of the same scorers, by any statement, on the same rows by one rule."""
         names = ("rule", "evidence", "anomalies", "normals", "rows")
         scorers = [
-            [version_of(tag or "") for tag in (each.challenger, each.champion, each.first)] for each in (self, other)
+            [tag_version(tag or "") for tag in (each.challenger, each.champion, each.first)] for each in (self, other)
         ]
         return scorers[0] == scorers[1] and all(getattr(self, name) == getattr(other, name) for name in names)
 
 
-def words_of(found: Compared) -> str:
+def words_of(found: Comparison) -> str:
     """Return in a sentence what a comparison measured, and what followed from it."""
     champion = f"the champion {found.champion}"
     against = f"{champion} and the first one, {found.first}" if found.first else champion
@@ -111,7 +111,7 @@ def noun_of(evidence: str) -> str:
     return "synthetic probes" if evidence == "probes" else "anomalies"
 
 
-def version_of(tag: str) -> str:
+def tag_version(tag: str) -> str:
     """Return the version in the tag of a scorer, with a statement or without one."""
     return tag.rpartition(":")[2].partition("-")[0]
 
@@ -130,7 +130,7 @@ def comparisons_path(root: Path, name: str) -> Path:
     return root / "deployments" / f"{name}.comparisons.jsonl"
 
 
-def read_comparisons(root: Path, name: str, events: Iterable[Mapping[str, Any]]) -> list[Compared]:
+def read_comparisons(root: Path, name: str, events: Iterable[Mapping[str, Any]]) -> list[Comparison]:
     """Return the comparisons in a dataset's file and in the log, each once, by time.
 
     Raises
@@ -142,24 +142,24 @@ def read_comparisons(root: Path, name: str, events: Iterable[Mapping[str, Any]])
     return sorted(dict.fromkeys(lines), key=lambda each: each.time)
 
 
-def read_logged(name: str, events: Iterable[Mapping[str, Any]]) -> list[Compared]:
+def read_logged(name: str, events: Iterable[Mapping[str, Any]]) -> list[Comparison]:
     """Return the comparisons of a dataset that the log holds."""
     logged = [event["comparison"] for event in events if event["event"] == COMPARED and event["name"] == name]
-    return [Compared.from_json(comparison) for comparison in logged]
+    return [Comparison.from_json(comparison) for comparison in logged]
 
 
-def recorded_comparisons(root: Path, name: str) -> list[Compared]:
+def recorded_comparisons(root: Path, name: str) -> list[Comparison]:
     """Return the comparisons in a dataset's file alone; see `read_comparisons`."""
     path = comparisons_path(root, name)
     return parse_comparisons(path.read_bytes(), path) if path.is_file() else []
 
 
-def parse_comparisons(content: bytes, path: Path) -> list[Compared]:
+def parse_comparisons(content: bytes, path: Path) -> list[Comparison]:
     """Return the comparisons in the content of a file; see `read_comparisons`."""
     found = []
     for number, line in enumerate(content.splitlines(), start=1):
         try:
-            found.append(Compared.from_json(parse_json(line)))
+            found.append(Comparison.from_json(parse_json(line)))
         except (ValueError, KeyError, TypeError) as error:
             raise ScorerError(
                 f"{path}: line {number} is not a comparison that Assay wrote; restore the file from Git, and after a "
@@ -168,7 +168,7 @@ def parse_comparisons(content: bytes, path: Path) -> list[Compared]:
     return found
 
 
-def add_comparison(root: Path, name: str, compared: Compared, events: EventLog) -> None:
+def add_comparison(root: Path, name: str, compared: Comparison, events: EventLog) -> None:
     """Log a comparison, then add it to the dataset's file; call it under the project's lock."""
     known = read_comparisons(root, name, events)
     compared = replace(compared, time=datetime.now(UTC).isoformat(timespec="seconds"))

@@ -17,7 +17,7 @@ from assay.errors import AssayError, ScorerError
 from assay.evaluation.paired import MARGIN, GateScores, ScorerPair, next_level, spent_level
 from assay.pipeline.learned import is_learned, learned_by
 from assay.pipeline.rows import evidence_rows
-from assay.project.comparisons import NONINFERIOR, SUPERIOR, Compared, noun_of, sample_of, words_of
+from assay.project.comparisons import NONINFERIOR, SUPERIOR, Comparison, noun_of, sample_of, words_of
 from assay.project.scorers import Packaged
 from assay.scorer.scorer import Scorer, load_scorer
 from assay.scorer.statement import Statement
@@ -36,7 +36,7 @@ class Verdict:
     promote: bool
     reason: str
     statement: str | None = None
-    compared: Compared | None = None
+    compared: Comparison | None = None
     is_new: bool = False
 
 
@@ -89,7 +89,7 @@ def judge(
     eps: float,
     seed: int,
     rule: str = SUPERIOR,
-    earlier: Sequence[Compared] = (),
+    earlier: Sequence[Comparison] = (),
     find: Callable[[str], Packaged] | None = None,
     quarantined: pd.DataFrame | None = None,
     others: Sequence[Statement] = (),
@@ -110,7 +110,7 @@ def judge(
         What the challenger has to be: better than the champion; or not worse by more than
         `assay.evaluation.paired.MARGIN` than the champion, nor than the first champion on these rows, so that the
         power cannot fall step by step.
-    earlier : sequence of Compared
+    earlier : sequence of Comparison
         All comparisons so far, by time.
     find : callable, optional
         Finds the first champion by its tag, for "noninferior".
@@ -180,7 +180,7 @@ def _gate_rows(gate: Path, learned: Sequence[pd.DataFrame]) -> GateRows:
 
 
 def _first_champion(
-    rows: GateRows, champion: Packaged, earlier: Sequence[Compared], find: Callable[[str], Packaged] | None
+    rows: GateRows, champion: Packaged, earlier: Sequence[Comparison], find: Callable[[str], Packaged] | None
 ) -> Packaged | None:
     """Return the first champion that was compared on any of these rows, None where it is the present one."""
     tags = [each.first or each.champion for each in earlier if set(each.rows).intersection(rows.used)]
@@ -195,7 +195,7 @@ def _judge_on(
     rows: GateRows,
     candidate: Scorer,
     anchors: Sequence[Scorer],
-    earlier: Sequence[Compared],
+    earlier: Sequence[Comparison],
     *,
     rule: str,
     eps: float,
@@ -203,53 +203,68 @@ def _judge_on(
     by_hand: str,
 ) -> Verdict:
     """Compare a scorer with the champion, the first of `anchors`, and with the others, on gate rows."""
-    current, n_normals, n_anomalies = anchors[0], len(rows.normals), rows.n_anomalies
-    if n_normals < rows_needed(eps) or n_anomalies < MIN_GATE_ANOMALIES:
-        return Verdict(
-            False,
-            f"too few gate rows that neither scorer has learned from to decide: {n_normals} normals "
-            f"(needed {row_count(rows_needed(eps))}), {n_anomalies} anomalies (needed "
-            f"{MIN_GATE_ANOMALIES}; copies, and rows of a group, count once); the champion {current.tag} "
-            f"stays; {by_hand}",
-        )
+    stays = f"the champion {anchors[0].tag} stays"
+    if lacking := _lacking(rows, eps):
+        return Verdict(False, f"{lacking}; {stays}; {by_hand}")
     candidate_scores = _gate_scores(candidate, candidate, rows)
     pairs = [ScorerPair(candidate_scores, _gate_scores(each, candidate, rows), rows.units) for each in anchors]
     if pairs[0].is_tie:
+        return Verdict(False, f"{stays}: both scorers rank all {len(rows.anomalies)} {noun_of(rows.evidence)} the same")
+    asked = _asked(rows, candidate, anchors, rule)
+    if known := next((each for each in reversed(earlier) if each.asks_the_same(asked)), None):
+        return Verdict(known.promoted, words_of(known), compared=known)
+    level = next_level(spent_level(rows.used, [(each.rows, each.level) for each in earlier]))
+    if not level:
         return Verdict(
             False,
-            f"the champion {current.tag} stays: both scorers rank all {len(rows.anomalies)} {noun_of(rows.evidence)} "
-            "the same",
+            f"{stays}: so many scorers were compared on these gate rows that another comparison would promote by "
+            f"chance; ingest new rows; {by_hand}",
         )
     margin = MARGIN if rule == NONINFERIOR else 0.0
-    level = next_level(spent_level(rows.used, [(each.rows, each.level) for each in earlier]))
-    asked = Compared(
+    p_value = max(pair.p_value(level, seed=seed, margin=margin) for pair in pairs)
+    low, high = pairs[0].interval(seed=seed)
+    found = replace(
+        asked,
+        difference=pairs[0].difference,
+        low=low,
+        high=high,
+        p_value=p_value,
+        level=level,
+        promoted=p_value <= level,
+    )
+    return Verdict(found.promoted, words_of(found), compared=found, is_new=True)
+
+
+def _lacking(rows: GateRows, eps: float) -> str:
+    """Return which gate rows a comparison lacks, or ""."""
+    n_normals, n_anomalies, needed = len(rows.normals), rows.n_anomalies, rows_needed(eps)
+    if n_normals >= needed and n_anomalies >= MIN_GATE_ANOMALIES:
+        return ""
+    return (
+        f"too few gate rows that neither scorer has learned from to decide: {n_normals} normals (needed "
+        f"{row_count(needed)}), {n_anomalies} anomalies (needed {MIN_GATE_ANOMALIES}; copies, and rows of a group, "
+        "count once)"
+    )
+
+
+def _asked(rows: GateRows, candidate: Scorer, anchors: Sequence[Scorer], rule: str) -> Comparison:
+    """Return the comparison without its numbers."""
+    return Comparison(
         challenger=candidate.statement.tag,
-        champion=current.statement.tag,
+        champion=anchors[0].statement.tag,
         rule=rule,
         first=anchors[1].statement.tag if len(anchors) > 1 else None,
         evidence=rows.evidence,
         anomalies=len(rows.anomalies),
-        normals=n_normals,
+        normals=len(rows.normals),
         rows=rows.used,
-        difference=pairs[0].difference,
+        difference=0.0,
         low=0.0,
         high=0.0,
         p_value=1.0,
-        level=level,
+        level=0.0,
         promoted=False,
     )
-    if known := next((each for each in reversed(earlier) if each.asks_the_same(asked)), None):
-        return Verdict(known.promoted, words_of(known), compared=known)
-    if not level:
-        return Verdict(
-            False,
-            f"the champion {current.tag} stays: so many scorers were compared on these gate rows that another "
-            f"comparison would promote by chance; ingest new rows; {by_hand}",
-        )
-    p_value = max(pair.p_value(level, seed=seed, margin=margin) for pair in pairs)
-    low, high = pairs[0].interval(seed=seed)
-    found = replace(asked, low=low, high=high, p_value=p_value, promoted=p_value <= level)
-    return Verdict(found.promoted, words_of(found), compared=found, is_new=True)
 
 
 def unseen(data: RowSet, learned: Sequence[pd.DataFrame]) -> RowSet:

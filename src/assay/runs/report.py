@@ -18,7 +18,7 @@ from assay.pipeline.candidates import Candidates, candidate_name
 from assay.pipeline.evaluating import read_evaluation
 from assay.pipeline.rows import levels_of, rho_of
 from assay.pipeline.selecting import read_selection
-from assay.project.comparisons import Compared, read_comparisons, words_of
+from assay.project.comparisons import Comparison, read_comparisons, words_of
 from assay.project.layout import Project
 from assay.project.stages import folders_of
 
@@ -154,7 +154,7 @@ def left_out_levels(project: Project) -> str:
     return f"contamination levels that were left out, as the injection pool holds {plan['n_pool']} anomalies: {needed}"
 
 
-def gate_comparison(project: Project, scorer: Scorer | None) -> Compared | None:
+def gate_comparison(project: Project, scorer: Scorer | None) -> Comparison | None:
     """Return the newest comparison of the packaged scorer, by any of its statements, with a champion."""
     found = read_comparisons(project.root, project.dataset, project.events)
     return next((each for each in reversed(found) if scorer and each.is_of(scorer.version)), None)

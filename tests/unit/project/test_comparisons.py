@@ -10,7 +10,7 @@ import pytest
 from assay.errors import ScorerError
 from assay.eventlog import EventLog
 from assay.project.comparisons import (
-    Compared,
+    Comparison,
     add_comparison,
     comparisons_path,
     read_comparisons,
@@ -18,7 +18,7 @@ from assay.project.comparisons import (
     words_of,
 )
 
-ONE = Compared(
+ONE = Comparison(
     challenger="pumps:bbbbbbbbbbbb-111111111111",
     champion="pumps:aaaaaaaaaaaa-222222222222",
     rule="superior",
