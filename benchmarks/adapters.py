@@ -13,9 +13,9 @@ where it is more than two standard errors over the seeds.
 
 The adapters:
 
-- `cadet`: the norm of the error, as in the paper; `cadet square`: its square, as it was before (for the autoencoder;
-  scores that are no squares are the same for both); `cadet log`: logarithms of error and hardness; `no prior`: the
-  same without the prior term.
+- `cadet`: the norm of the error, as in the paper; `cadet square`: its square, as it was before but for the ends of the
+  hardness, which are cut off now (for the autoencoder; scores that are no squares are the same for both); `cadet log`:
+  logarithms of error and hardness; `no prior`: the same without the prior term.
 - `ares`: adapt rows are labelled normal, as they are here, and k is 10; `ares unlabelled`: nobody has labelled them,
   and k is made for 5 % of anomalies, of which there are none here: what that costs.
 - `mean`: of the plain score, `ares` and `cadet log`, each as the negative logarithm of its survival function on the

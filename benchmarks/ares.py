@@ -6,8 +6,8 @@ rows to train on, 3,000 adapt rows, and 700 normal and 700 anomalous images to t
 trained on AND of the adapt rows are images of the other nine classes, which nobody labels; more of the same at every
 level, and none of them is tested on. Different from the paper: neighbours are adapt rows (3,000, where the paper has
 about 5,000 training rows), the two terms are mixed free of scale, the density term is a logarithm, and the network is
-smaller. "auto" suspects the product's default of 5 %; "auto, told rho" is given the true share, which a user does not
-know exactly.
+smaller. "auto" suspects 5 %, the product's default where nobody has labelled the adapt rows, here and below; "auto,
+told rho" is given the true share, which a user does not know exactly.
 
 **Sets.** The protocol of benchmarks/adapters.py (rows split anew by hash for each of 3 seeds, all settings the
 product's defaults, trained on the train normals, adapter fitted on the adapt rows, judged on the test rows) without

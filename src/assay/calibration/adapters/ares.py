@@ -66,9 +66,10 @@ class Ares:
         0 if all adapt rows are labelled normal, else .05 of those that are not. No estimate is taken: without labels of
         adapt rows the data give none with an upper end (see
         `assay.calibration.contaminated.estimates.contamination_from_verified`). Larger values blur fine structure,
-        since a neighbourhood is twice that share of all rows: on clean rows .05 costs a point of AUROC beside 0. But
-        .05 has the smallest worst loss in the paper's table 4: 500 neighbours (5 %) were at most .6 points of AUROC
-        below the best k, from no contamination to 10 %, and 10 neighbours up to 13 points.
+        since a neighbourhood is twice that share of all rows: on clean rows .05 costs half a point of AUROC beside 0,
+        and five points of power (docs/benchmarks/adapters.md). But .05 has the smallest worst loss in the paper's table
+        4: 500 neighbours (5 %) were at most .6 points of AUROC below the best k, from no contamination to 10 %, and 10
+        neighbours up to 13 points.
     density_weight : float
         Weight of the density term (the paper's alpha), >= 0. At 1 an interquartile range of either term counts the
         same.
