@@ -47,6 +47,8 @@ def select_again(project: Project, calibrated: Path, out: Path) -> dict[str, str
     pipeline.select(
         out,
         selection=project.folder("split") / "selection",
+        pool=project.folder("split") / "pool",
+        contaminated=project.folder("contaminate"),
         trained=folders_of(project, "train"),
         adapters={choice.label: calibrated / choice.label / "adapters" for choice in project.config.detectors},
         candidates=candidates_of(project),
