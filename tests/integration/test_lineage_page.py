@@ -36,10 +36,10 @@ def own_stores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def shown(finished_once: Checkout) -> Shown:
+def shown(finished: Checkout) -> Shown:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("BENTOML_HOME", raising=False)
-        return show_scorer(Project(finished_once.root), NAME)
+        return show_scorer(Project(finished.root), NAME)
 
 
 class Page(html.parser.HTMLParser):
