@@ -184,23 +184,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+def finished_once() -> Checkout:
     """One finished run of the quick settings through `dvc repro`, then delivered; never changed.
 
-    The first worker that needs it makes it, and each one has a copy.
+    The first worker that needs it makes it, for all: its events name its folder.
     """
-    shared, own = Path(os.environ[SHARED]) / "finished", tmp_path_factory.mktemp("finished") / "project"
-    with shared.with_suffix(".lock").open("w") as lock:
+    project = Checkout(Path(os.environ[SHARED]) / "finished" / "project")
+    whole = project.root.with_name("whole")
+    with Path(os.environ[SHARED], "finished.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not shared.is_dir():
-            project = make_checkout(Path(tempfile.mkdtemp(dir=shared.parent)) / "project")
+        if not whole.exists():
+            shutil.rmtree(project.root, ignore_errors=True)
+            make_checkout(project.root)
             project.assay("restore")
             done = project.call("dvc", "repro", "-q")
             assert done.returncode == 0, done.stdout + done.stderr
             project.assay("run")
-            project.root.rename(shared)
-    shutil.copytree(shared, own, symlinks=True)
-    return Checkout(own)
+            whole.touch()
+    return project
 
 
 @pytest.fixture

@@ -36,10 +36,12 @@ def own_stores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def shown(finished_once: Checkout) -> Shown:
+def shown(finished_once: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Shown:
+    root = tmp_path_factory.mktemp("shown") / "project"
+    shutil.copytree(finished_once.root, root, symlinks=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("BENTOML_HOME", raising=False)
-        return show_scorer(Project(finished_once.root), NAME)
+        return show_scorer(Project(root), NAME)
 
 
 class Page(html.parser.HTMLParser):
