@@ -137,7 +137,7 @@ def ship(case: Case, root: Path, seed: int) -> tuple[Scorer, Selection]:
         root / "select",
         selection=split / "selection",
         pool=split / "pool",
-        contaminated=contaminated,
+        plan=contaminated / "plan.json",
         trained=trained,
         adapters={label: folder / "adapters" for label, folder in calibrated.items()},
         candidates=candidates,

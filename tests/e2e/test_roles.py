@@ -48,7 +48,7 @@ def select_again(project: Project, calibrated: Path, out: Path) -> dict[str, str
         out,
         selection=project.folder("split") / "selection",
         pool=project.folder("split") / "pool",
-        contaminated=project.folder("contaminate"),
+        plan=project.folder("contaminate") / "plan.json",
         trained=folders_of(project, "train"),
         adapters={choice.label: calibrated / choice.label / "adapters" for choice in project.config.detectors},
         candidates=candidates_of(project),

@@ -164,7 +164,8 @@ def test_it_ships_where_it_is_the_best_at_the_level_that_ships(finished: Project
 def judging(project: Project) -> dict[str, Path]:
     """The rows that selection judges by."""
     roles = project.folder("split")
-    return {"selection": roles / "selection", "pool": roles / "pool", "contaminated": project.folder("contaminate")}
+    plan = project.folder("contaminate") / "plan.json"
+    return {"selection": roles / "selection", "pool": roles / "pool", "plan": plan}
 
 
 def adapters_of(project: Project) -> dict[str, Path]:

@@ -237,6 +237,7 @@ def test_answers_equal_the_loaded_scorer(client: httpx.Client, scorer: Scorer) -
     assert 0 < sum(flagged) < len(ROWS)
     assert {key: answer[key] for key in answer if key != "results"} == {
         "eps": 0.05,
+        "fpr_bands": {"all": list(scorer.fpr_bands(0.05)["all"])},
         "model_version": scorer.version,
         "statement": scorer.statement.id,
         "data_version": DATA_VERSION,

@@ -115,7 +115,8 @@ def contaminate(
     Returns
     -------
     Made of dict
-        Content of ``plan.json``: for every level its numbers of rows and of injected rows, and, where levels are
+        Content of ``plan.json``: for every level its numbers of rows and of injected rows; the fingerprints of the
+        anomalies that were set aside (``labelled``); and, where levels are
         "auto", how many rows those that are left out would take (``left_out``).
     """
     from assay.data.contamination import AUTO, AUTO_LEVELS, choose_labelled, inject, rows_added
@@ -152,6 +153,7 @@ def contaminate(
             }
         )
     content = {"source": source, "seed": seed, "n_labelled": len(labelled_anomalies), "levels": plan}
+    content["labelled"] = sorted(set(labelled_anomalies.rows["fingerprint"]))
     if levels == AUTO:
         taken = {level.rho for level in contaminated_levels}
         content["n_pool"] = int((injectable.labels == ANOMALY).sum())

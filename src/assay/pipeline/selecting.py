@@ -15,7 +15,7 @@ from assay.parts import read_json, read_part, write_json
 from assay.pipeline.candidates import Candidates, Failures, LevelScores, candidate_name, read_failures
 from assay.pipeline.judging import accepted, chances_of, read_comparison, scores_fault
 from assay.pipeline.made import Made
-from assay.pipeline.rows import LABELLED, evidence_rows, joined, marked, rho_of
+from assay.pipeline.rows import evidence_rows, joined, marked, rho_of
 
 if TYPE_CHECKING:
     from assay.evaluation.chances import FlagChances
@@ -27,7 +27,7 @@ def select(
     *,
     selection: Path,
     pool: Path,
-    contaminated: Path,
+    plan: Path,
     trained: Mapping[str, Path],
     adapters: Mapping[str, Path],
     candidates: Candidates,
@@ -48,8 +48,8 @@ def select(
     ----------
     selection, pool : Path
         Folders of the selection rows and of the injection pool.
-    contaminated : Path
-        Folder of the results of `assay.pipeline.contaminate`.
+    plan : Path
+        ``plan.json`` of `assay.pipeline.contaminate`.
     trained : mapping of str to Path
         Folders of the results of `assay.pipeline.train`, by label of the detector.
     adapters : mapping of str to Path
@@ -80,7 +80,7 @@ def select(
     _require_one_trained(failures, levels[ships_at], candidates)
     *rows, evidence = evidence_rows(selection)
     judges_more = evidence != "probes" and ships_at == 0
-    more = _unused(pool, contaminated, rows[0]) if judges_more else None
+    more = _unused(pool, plan, rows[0]) if judges_more else None
     first = candidates.trained(levels[ships_at], failures)[0].label
     comparison = read_comparison(adapters[first], levels[ships_at], first, candidates.adapters[0].label)
     normals, anomalies = (accepted(part, comparison) for part in rows)
@@ -113,7 +113,7 @@ def select(
     return Made(result)
 
 
-def _unused(pool: Path, contaminated: Path, normals: RowSet) -> RowSet | None:
+def _unused(pool: Path, plan: Path, normals: RowSet) -> RowSet | None:
     """Return the anomalies of the pool that nothing has learned from at the level without injected rows.
 
     None where roles were assigned by group or time: rows of their groups may be in train, and all of them are earlier.
@@ -121,10 +121,8 @@ def _unused(pool: Path, contaminated: Path, normals: RowSet) -> RowSet | None:
     rows = read_rows(pool)
     if not len(rows) or any((part.rows[name] != "").any() for part in (rows, normals) for name in ("group", "time")):
         return None
-    unused = ~marked(rows, "contradicted") & (rows.labels == ANOMALY)
-    if (contaminated / LABELLED).is_dir():
-        unused &= ~rows.rows["fingerprint"].isin(read_rows(contaminated / LABELLED).rows["fingerprint"]).to_numpy()
-    return rows.take(unused)
+    labelled = rows.rows["fingerprint"].isin(read_json(plan)["labelled"]).to_numpy(dtype=bool)
+    return rows.take(~labelled & ~marked(rows, "contradicted") & (rows.labels == ANOMALY))
 
 
 @dataclass(slots=True)

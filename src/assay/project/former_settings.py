@@ -165,8 +165,8 @@ def _migrate_pipeline(root: Path) -> str:
     stages = (present or {}).get("stages") or {}
     write = read_template(PIPELINE) if holds_code(root) else pipeline()
     ours = parse_yaml(write, path)["stages"]
-    if all(stages.get(name) == stage for name, stage in ours.items()):
-        return ""
+    if all("do" in stages.get(verb, ()) for verb in STAGES):
+        return _renew_stages(path, present, ours)
     own = {name: _own_stage(name, stage) for name, stage in stages.items() if name not in ours}
     other = {key: value for key, value in (present or {}).items() if key not in ("stages", "vars")}
     write_bytes(path, write)
@@ -176,10 +176,23 @@ def _migrate_pipeline(root: Path) -> str:
         content.update(other)
         _dump(path, content)
     kept = f"; your own stages are kept: {', '.join(own)}" if own else ""
-    if all("do" in stages.get(verb, ()) for verb in STAGES):
-        changed = ", ".join(name for name, stage in ours.items() if stages.get(name) != stage)
-        return f"{PIPELINE} has the present form of the stages {changed}{kept}."
     return f"{PIPELINE} has one stage per verb and dataset now, and for `train` and `calibrate` one per detector{kept}."
+
+
+def _renew_stages(path: Path, present: Any, ours: Mapping[str, Any]) -> str:
+    """Let Assay's stages in dvc.yaml read what they read today; all else there, comments too, stays."""
+    stages = present["stages"]
+    changed = [name for name in STAGES if _inputs(stages[name]) != _inputs(ours[name])]
+    for name in changed:
+        stages[name]["do"].update(_inputs(ours[name]))
+    if changed:
+        _dump(path, present)
+    return f"{PIPELINE}: {', '.join(changed)} read other inputs now." if changed else ""
+
+
+def _inputs(stage: Any) -> dict[str, Any]:
+    """Return what a stage in dvc.yaml depends on."""
+    return {key: stage["do"][key] for key in ("deps", "params") if key in stage["do"]}
 
 
 def _own_stage(name: str, stage: Any) -> Any:

@@ -161,7 +161,7 @@ def _select(run: StageRun) -> dict[str, Any]:
     return {
         "selection": project.folder("split") / "selection",
         "pool": project.folder("split") / "pool",
-        "contaminated": project.folder("contaminate"),
+        "plan": project.folder("contaminate") / "plan.json",
         "trained": folders_of(project, "train"),
         "adapters": {label: folder / "adapters" for label, folder in folders_of(project, "calibrate").items()},
         "candidates": candidates_of(project),
