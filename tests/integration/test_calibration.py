@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from scipy.stats import spearmanr
 
 from assay.calibration.contaminated.label_trim import choose_questions, trim_report
 from assay.data.dataset import Card, Dataset, RowSet, read_rows, write_dataset
@@ -23,6 +24,7 @@ from assay.parts import read_arrays, read_json, write_json
 from assay.project.freshness import run_verb
 from assay.project.layout import Project
 from assay.project.stages import STAGES
+from assay.release.champion import gate_scores
 from assay.runs import run as runs
 from assay.runs.questions import ask
 from assay.scorer.batch import score_file
@@ -439,3 +441,20 @@ def test_cadet_is_fitted_by_cross_fitting_where_adapt_rows_are_few(tmp_path: Pat
     assert f"{n_adapt} rows" in plain["fallback"]
     assert folded["fallback"] == ""
     assert len(read_arrays(folders["cross"] / "cross+cadet.safetensors")["knots"]) > 1
+
+
+def test_the_gate_ranks_rows_by_what_ships(copied: Project) -> None:
+    """Within machines a quiet row of a middling score is more of an anomaly than a loud one of a high score."""
+    rows = plant(400, 5).take(np.arange(400) >= 40)
+    scorers = []
+    for mode in ("all", "category"):
+        project = settings(copied, **within(mode))
+        run(project)
+        scorers.append(packed(project))
+    plain, by_machine = (gate_scores(scorer, COLUMNS, rows, rows.take(np.arange(360) < 9)) for scorer in scorers)
+    np.testing.assert_array_equal(plain.normals, scorers[0].decision_function(rows.features))
+    p_values = scorers[1].p_values(rows.features, rows.rows["category"].tolist())
+    order = np.argsort(by_machine.normals, kind="stable")
+    assert (np.diff(p_values[order]) <= 0).all()
+    assert spearmanr(plain.normals, by_machine.normals).statistic < 0.95
+    np.testing.assert_array_equal(by_machine.anomalies, by_machine.normals[:9])

@@ -29,8 +29,8 @@ _DRAWS, _VALUES_AT_ONCE = 400, 10**6
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """How a scorer compares rows with its calibration rows, without their scores.
+class FlagRule:
+    """How a scorer compares rows with its calibration rows, and flags them, without the scores of these.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class Comparison:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Return the comparison that `to_json` described."""
+        """Return the rule that `to_json` described."""
         return cls(**{**content, "promise": Promise.parse(content["promise"])})
 
     def flagged_below(self, key: str, eps: float) -> int:
@@ -82,15 +82,15 @@ class Comparison:
         return f"eps {eps:g}{confidence} needs {needed} {rows}{within}, there are {largest}; nothing could be flagged"
 
 
-def comparison_of(calibrator: Calibrator, ties: str) -> Comparison:
+def flag_rule_of(calibrator: Calibrator, ties: str) -> FlagRule:
     """Return how a fitted calibrator compares rows."""
     kind, side_information = calibrator.kind, calibrator.side_information
     if isinstance(calibrator, MondrianCalibrator):
         sizes = dict(zip(map(str, calibrator.keys_), calibrator.sizes, strict=True))
-        return Comparison(kind, side_information, sizes, calibrator.promise, ties)
+        return FlagRule(kind, side_information, sizes, calibrator.promise, ties)
     size = calibrator.n_groups if isinstance(calibrator, GroupedCalibrator) else calibrator.n_rows
     promise = calibrator.promise if isinstance(calibrator, ConformalCalibrator) else AVERAGE
-    return Comparison(kind, side_information, {ALL: size}, promise, ties)
+    return FlagRule(kind, side_information, {ALL: size}, promise, ties)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class FlagChances:
 def flag_chances(
     normals: Floats,
     anomalies: Floats,
-    comparison: Comparison,
+    rule: FlagRule,
     eps: float,
     *,
     keys: tuple[NDArray[Any], NDArray[Any]] | None = None,
@@ -123,7 +123,7 @@ def flag_chances(
     ----------
     normals, anomalies : ndarray of float, shape (n,) and (a,)
         Scores; higher = more anomalous.
-    comparison : Comparison
+    rule : FlagRule
     eps : float
         Target false-positive rate.
     keys : (ndarray of str, ndarray of str), optional
@@ -134,15 +134,15 @@ def flag_chances(
     Raises
     ------
     DataError
-        A key is none of the comparison's.
+        A key is none of the rule's.
     """
     of_normals, of_anomalies = (np.full(scores.shape, ALL) for scores in (normals, anomalies)) if keys is None else keys
     breaks = (None, None) if tie_breaks is None else tie_breaks
     chances = np.zeros(normals.shape), np.zeros(anomalies.shape)
     for key in np.unique(np.concatenate([of_normals, of_anomalies])).tolist():
-        if key not in comparison.sizes:
-            raise DataError(f"{comparison.side_information} {key!r} has no calibration rows")
-        size, flagged_below = comparison.sizes[key], comparison.flagged_below(key, eps)
+        if key not in rule.sizes:
+            raise DataError(f"{rule.side_information} {key!r} has no calibration rows")
+        size, flagged_below = rule.sizes[key], rule.flagged_below(key, eps)
         inside, outside = of_normals == key, of_anomalies == key
         reference = np.sort(round_scores(normals[inside]))
         for rows, scores, found, tie_break, is_own in (
@@ -154,9 +154,7 @@ def flag_chances(
     return FlagChances(*chances)
 
 
-def cross_chances(
-    normals: Floats, folds: Integers, anomalies: Floats, comparison: Comparison, eps: float
-) -> FlagChances:
+def cross_chances(normals: Floats, folds: Integers, anomalies: Floats, rule: FlagRule, eps: float) -> FlagChances:
     """Return the chances that a scorer of K folds flags rows.
 
     Parameters
@@ -166,7 +164,7 @@ def cross_chances(
     folds : ndarray of int, shape (n,)
         The fold that each normal is compared in, as a calibration row would be.
     anomalies : ndarray of float, shape (K, a)
-    comparison : Comparison
+    rule : FlagRule
     eps : float
     """
     counts = [np.zeros(scores.shape[1], dtype=np.int64) for scores in (normals, anomalies)]
@@ -174,13 +172,13 @@ def cross_chances(
         reference = np.sort(round_scores(normals[fold, folds == fold]))
         counts[0] += _counts(reference, normals[fold], None, is_own=False) - (folds == fold)
         counts[1] += _counts(reference, anomalies[fold], None, is_own=False)
-    size, n = comparison.sizes[ALL], normals.shape[1]
-    flagged_below = comparison.flagged_below(ALL, eps)
+    size, n = rule.sizes[ALL], normals.shape[1]
+    flagged_below = rule.flagged_below(ALL, eps)
     return FlagChances(*(drawn_chances(c, n - own, size, flagged_below) for c, own in zip(counts, (1, 0), strict=True)))
 
 
 def grouped_chances(
-    normals: Floats, groups: NDArray[Any], anomalies: Floats, comparison: Comparison, eps: float
+    normals: Floats, groups: NDArray[Any], anomalies: Floats, rule: FlagRule, eps: float
 ) -> FlagChances:
     """Return whether a scorer that compares over groups flags rows (0 or 1), each taken as a row of a new group.
 
@@ -191,11 +189,11 @@ def grouped_chances(
     ----------
     normals, anomalies : ndarray of float, shape (n,) and (a,)
     groups : ndarray of str, shape (n,)
-    comparison : Comparison
+    rule : FlagRule
     eps : float
     """
     _, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    weights, n_groups, shipped = 1 / sizes[codes], len(sizes), comparison.sizes[ALL]
+    weights, n_groups, shipped = 1 / sizes[codes], len(sizes), rule.sizes[ALL]
     above = _weight_above(normals, weights, normals) - _own_weight(normals, codes, weights)
     shares = (above / max(n_groups - 1, 1), _weight_above(normals, weights, anomalies) / n_groups)
     flags = [(1 + share * shipped) / (shipped + 1) <= eps for share in shares]
@@ -203,7 +201,7 @@ def grouped_chances(
 
 
 def weighted_chances(
-    normals: tuple[Floats, Doubles], anomalies: tuple[Floats, Doubles], comparison: Comparison, eps: float
+    normals: tuple[Floats, Doubles], anomalies: tuple[Floats, Doubles], rule: FlagRule, eps: float
 ) -> FlagChances:
     """Return whether a scorer with weighted calibration rows flags rows (0 or 1).
 
@@ -214,13 +212,13 @@ def weighted_chances(
     ----------
     normals, anomalies : (ndarray, ndarray) of float, shape (n,) and (a,)
         Scores and weights.
-    comparison : Comparison
+    rule : FlagRule
     eps : float
     """
     (scores, weights), n = normals, len(normals[0])
     flags = []
     for (rows, own), others, is_own in ((normals, n - 1, True), (anomalies, n, False)):
-        scale = comparison.sizes[ALL] / max(others, 1)
+        scale = rule.sizes[ALL] / max(others, 1)
         above, total = _weight_above(scores, weights, rows) - is_own * own, weights.sum() - is_own * own
         flags.append((scale * above + own) / np.maximum(scale * total + own, np.finfo(np.float64).tiny) <= eps)
     return FlagChances(*(flag.astype(np.float64) for flag in flags))

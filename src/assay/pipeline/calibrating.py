@@ -15,7 +15,7 @@ from assay.data.dataset import NORMAL, Card, RowSet, read_card, read_rows
 from assay.errors import ConfigError, DataError
 from assay.names import Choice
 from assay.parts import read_json, read_part, write_json, write_part
-from assay.pipeline.candidates import COMPARISON, candidate_name
+from assay.pipeline.candidates import FLAG_RULE, candidate_name
 from assay.pipeline.levels import finish_level
 from assay.pipeline.made import Made
 from assay.pipeline.progress import StageProgress, silent
@@ -140,14 +140,14 @@ def calibrate(
 
 def _write_candidate(stage: _Level, choice: Choice, ties: str, out: Path, level: str) -> None:
     """Fit an adapter for the current detector of a level; write it, its reference, and how that compares rows."""
-    from assay.evaluation.chances import comparison_of
+    from assay.evaluation.chances import flag_rule_of
 
     name = candidate_name(stage.label, choice.label)
     adapter = stage.adapter(choice)
     write_part(out / "adapters" / level, name, adapter.to_part())
     calibrator = stage.calibrator(adapter)
     write_part(out / "reference" / level, name, calibrator.to_part())
-    write_json(out / "adapters" / level / f"{name}.{COMPARISON}", comparison_of(calibrator, ties).to_json())
+    write_json(out / "adapters" / level / f"{name}.{FLAG_RULE}", flag_rule_of(calibrator, ties).to_json())
 
 
 def _method(within: str, ties: str, unit: str, reference: RowSet, n_target: int) -> str:

@@ -16,7 +16,7 @@ from assay.pipeline.rows import FAILURES, levels_of
 if TYPE_CHECKING:
     from assay.calibration.decisions import Scored
 
-COMPARISON = "comparison.json"  # how a candidate's scorer compares rows, without the scores of calibration rows
+FLAG_RULE = "flag_rule.json"  # how a candidate's scorer compares rows, without the scores of calibration rows
 Failures = Mapping[str, Mapping[str, str]]
 
 

@@ -11,26 +11,26 @@ from numpy.typing import NDArray
 from assay.data.dataset import RowSet, row_keys
 from assay.hashing import uniform_hashes
 from assay.parts import read_json, read_part
-from assay.pipeline.candidates import COMPARISON, LevelScores, candidate_name
+from assay.pipeline.candidates import FLAG_RULE, LevelScores, candidate_name
 from assay.pipeline.rows import RATIO_PART, units
 
 if TYPE_CHECKING:
     from assay.calibration.decisions import Scored
-    from assay.evaluation.chances import Comparison, FlagChances
+    from assay.evaluation.chances import FlagChances, FlagRule
 
 
-def read_comparison(adapters: Path, level: str, detector: str, adapter: str) -> Comparison:
+def read_flag_rule(adapters: Path, level: str, detector: str, adapter: str) -> FlagRule:
     """Read how the scorer of a candidate compares rows."""
-    from assay.evaluation.chances import Comparison
+    from assay.evaluation.chances import FlagRule
 
-    return Comparison.from_json(read_json(adapters / level / f"{candidate_name(detector, adapter)}.{COMPARISON}"))
+    return FlagRule.from_json(read_json(adapters / level / f"{candidate_name(detector, adapter)}.{FLAG_RULE}"))
 
 
-def accepted(rows: RowSet, comparison: Comparison) -> RowSet:
+def accepted(rows: RowSet, rule: FlagRule) -> RowSet:
     """Return the rows that a scorer accepts: all of them unless it compares within categories."""
-    if comparison.side_information != "category":
+    if rule.side_information != "category":
         return rows
-    return rows.take(rows.rows["category"].isin(list(comparison.sizes)).to_numpy(dtype=bool))
+    return rows.take(rows.rows["category"].isin(list(rule.sizes)).to_numpy(dtype=bool))
 
 
 def scores_fault(normals: Scored, anomalies: Scored, rho: float) -> str:
@@ -41,16 +41,14 @@ def scores_fault(normals: Scored, anomalies: Scored, rho: float) -> str:
     return f"all scores are equal at level {rho:g}" if pooled.min() == pooled.max() else ""
 
 
-def chances_of(
-    scored: LevelScores, comparison: Comparison, normals: Scored, anomalies: Scored, eps: float
-) -> FlagChances:
+def chances_of(scored: LevelScores, rule: FlagRule, normals: Scored, anomalies: Scored, eps: float) -> FlagChances:
     """Return the chances that a candidate's scorer flags the normals and anomalies that `scored` holds.
 
     Parameters
     ----------
     scored : LevelScores
         The cell at the level, with the current detector.
-    comparison : Comparison
+    rule : FlagRule
     normals, anomalies : Scored
         By the candidate.
     eps : float
@@ -60,31 +58,31 @@ def chances_of(
     from assay.detectors.base import CrossFitted
     from assay.evaluation.chances import cross_chances, flag_chances, grouped_chances, weighted_chances
 
-    if comparison.kind == "cross":
+    if rule.kind == "cross":
         assert isinstance(scored.detector, CrossFitted)
         assert normals.fold_scores is not None
         assert anomalies.fold_scores is not None
         folds = scored.detector.fold_of_new(scored.rows[0])
-        return cross_chances(normals.fold_scores(), folds, anomalies.fold_scores(), comparison, eps)
-    if comparison.kind == "grouped":
-        return grouped_chances(normals.scores, units(scored.raw[0]), anomalies.scores, comparison, eps)
-    if comparison.kind == "weighted":
+        return cross_chances(normals.fold_scores(), folds, anomalies.fold_scores(), rule, eps)
+    if rule.kind == "grouped":
+        return grouped_chances(normals.scores, units(scored.raw[0]), anomalies.scores, rule, eps)
+    if rule.kind == "weighted":
         ratio = load_ratio(read_part(scored.adapters, RATIO_PART))
         of_normals, of_anomalies = ((part.scores, ratio.weights(part.scaled)) for part in (normals, anomalies))
-        return weighted_chances(of_normals, of_anomalies, comparison, eps)
+        return weighted_chances(of_normals, of_anomalies, rule, eps)
     breaks = None
-    if comparison.ties == BY_ID:
+    if rule.ties == BY_ID:
         tie_breaks = [uniform_hashes(row_keys(part.rows), "ties:") for part in scored.raw]
         breaks = (tie_breaks[0], tie_breaks[1])
-    keys = _keys(scored, comparison)
-    return flag_chances(normals.scores, anomalies.scores, comparison, eps, keys=keys, tie_breaks=breaks)
+    keys = _keys(scored, rule)
+    return flag_chances(normals.scores, anomalies.scores, rule, eps, keys=keys, tie_breaks=breaks)
 
 
-def _keys(scored: LevelScores, comparison: Comparison) -> tuple[NDArray[Any], NDArray[Any]] | None:
+def _keys(scored: LevelScores, rule: FlagRule) -> tuple[NDArray[Any], NDArray[Any]] | None:
     """Return the stratum or category of the normals and of the anomalies, as texts."""
-    if comparison.side_information == "stratum":
+    if rule.side_information == "stratum":
         return scored.strata.astype(str), scored.strata_of_anomalies.astype(str)
-    if comparison.side_information == "category":
+    if rule.side_information == "category":
         of_normals, of_anomalies = (part.rows["category"].to_numpy(dtype=str) for part in scored.raw)
         return of_normals, of_anomalies
     return None

@@ -13,7 +13,7 @@ from assay.errors import DataError, TrainingError
 from assay.names import Choice
 from assay.parts import read_json, read_part, write_json
 from assay.pipeline.candidates import Candidates, Failures, LevelScores, candidate_name, read_failures
-from assay.pipeline.judging import accepted, chances_of, read_comparison, scores_fault
+from assay.pipeline.judging import accepted, chances_of, read_flag_rule, scores_fault
 from assay.pipeline.made import Made
 from assay.pipeline.rows import evidence_rows, joined, marked, rho_of
 
@@ -82,14 +82,14 @@ def select(
     judges_more = evidence != "probes" and ships_at == 0
     more = _unused(pool, plan, rows[0]) if judges_more else None
     first = candidates.trained(levels[ships_at], failures)[0].label
-    comparison = read_comparison(adapters[first], levels[ships_at], first, candidates.adapters[0].label)
-    normals, anomalies = (accepted(part, comparison) for part in rows)
+    rule = read_flag_rule(adapters[first], levels[ships_at], first, candidates.adapters[0].label)
+    normals, anomalies = (accepted(part, rule) for part in rows)
     if not len(normals):
         raise DataError(
             "no selection normal is of a category with calibration rows; merge small categories and ingest again, or "
             "set calibrate.within to 'all' or 'hardness'"
         )
-    all_anomalies = anomalies if more is None else joined(anomalies, accepted(more, comparison))
+    all_anomalies = anomalies if more is None else joined(anomalies, accepted(more, rule))
     strata: dict[float, Integers] = {}
     judged: dict[str, _Judged] = {}
     for detector in candidates.detectors:
@@ -144,14 +144,14 @@ def _judge(
     part = read_part(scored.trained, detector)
     for adapter, normals, anomalies in scored.of(detector, adapters):
         name = candidate_name(detector, adapter.label)
-        comparison = read_comparison(scored.adapters.parent, scored.adapters.name, detector, adapter.label)
+        rule = read_flag_rule(scored.adapters.parent, scored.adapters.name, detector, adapter.label)
         if name not in judged:
             floats = n_stored_floats(part) + n_stored_floats(read_part(scored.adapters, name))
-            judged[name] = _Judged({}, unpackageable(part) or comparison.limits(eps), floats)
+            judged[name] = _Judged({}, unpackageable(part) or rule.limits(eps), floats)
         if fault := scores_fault(normals, anomalies, rho):
             judged[name].fault = "; ".join(filter(None, (judged[name].fault, fault)))
         else:
-            judged[name].chances[rho] = chances_of(scored, comparison, normals, anomalies, eps)
+            judged[name].chances[rho] = chances_of(scored, rule, normals, anomalies, eps)
 
 
 def _require_one_trained(failures: Failures, ships: str, candidates: Candidates) -> None:

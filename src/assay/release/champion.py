@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from assay.arrays import Integers, Singles, Texts
+from assay.arrays import Integers, Texts
 from assay.calibration.calibrators.ranks import row_count, rows_needed
 from assay.data.dataset import RowSet, row_keys
 from assay.data.quarantine import is_listed
 from assay.errors import AssayError, ScorerError
 from assay.evaluation.paired import MARGIN, GateScores, ScorerPair, next_level, spent_level
+from assay.pipeline.candidates import categories_of
 from assay.pipeline.learned import is_learned, learned_by
 from assay.pipeline.rows import evidence_rows
 from assay.project.comparisons import NONINFERIOR, SUPERIOR, Comparison, noun_of, sample_of, words_of
@@ -206,8 +207,9 @@ def _judge_on(
     stays = f"the champion {anchors[0].tag} stays"
     if lacking := _lacking(rows, eps):
         return Verdict(False, f"{lacking}; {stays}; {by_hand}")
-    candidate_scores = _gate_scores(candidate, candidate, rows)
-    pairs = [ScorerPair(candidate_scores, _gate_scores(each, candidate, rows), rows.units) for each in anchors]
+    both = (candidate.columns, rows.normals, rows.anomalies)
+    candidate_scores = gate_scores(candidate, *both)
+    pairs = [ScorerPair(candidate_scores, gate_scores(each, *both), rows.units) for each in anchors]
     if pairs[0].is_tie:
         return Verdict(False, f"{stays}: both scorers rank all {len(rows.anomalies)} {noun_of(rows.evidence)} the same")
     asked = _asked(rows, candidate, anchors, rule)
@@ -281,11 +283,27 @@ def _groups_or(rows: pd.DataFrame, keys: Texts) -> Texts:
     return np.where(group != "", "group:" + group, keys)
 
 
-def _gate_scores(scorer: Scorer, order: Scorer, rows: GateRows) -> GateScores:
-    return GateScores(_scores(scorer, order, rows.normals), _scores(scorer, order, rows.anomalies))
+def gate_scores(scorer: Scorer, columns: Sequence[str], normals: RowSet, anomalies: RowSet) -> GateScores:
+    """Return the scores that a scorer ranks gate rows by: as it ships.
 
+    Where it compares rows within strata or categories, or weighs calibration rows, a higher score may well have the
+    higher p-value. There the rank is that of the p-value, and of the score among equal ones.
 
-def _scores(scorer: Scorer, order: Scorer, data: RowSet) -> Singles:
-    """Score rows whose columns are in the order of those of `order`."""
-    positions = [order.columns.index(name) for name in scorer.columns]
-    return scorer.decision_function(data.features[:, positions])
+    Parameters
+    ----------
+    scorer : Scorer
+    columns : sequence of str
+        Names of the columns of the rows.
+    normals, anomalies : RowSet
+    """
+    positions = [list(columns).index(name) for name in scorer.columns]
+    judged = []
+    for rows in (normals, anomalies):
+        categories = categories_of(rows)
+        given = None if categories is None else categories.tolist()
+        judged.append(scorer.judge(rows.features[:, positions], given))
+    scores = np.concatenate([each.scores for each in judged])
+    if scorer.calibrator.side_information != "nothing":
+        p_values = np.concatenate([each.p_values for each in judged])
+        scores = np.unique(np.stack([-p_values, scores]), axis=1, return_inverse=True)[1].astype(np.float64)
+    return GateScores(scores[: len(normals)], scores[len(normals) :])

@@ -14,11 +14,11 @@ from assay.calibration.calibrators.promise import AVERAGE, Promise
 from assay.calibration.calibrators.weighted import WeightedCalibrator
 from assay.errors import DataError
 from assay.evaluation.chances import (
-    Comparison,
-    comparison_of,
+    FlagRule,
     cross_chances,
     drawn_chances,
     flag_chances,
+    flag_rule_of,
     grouped_chances,
     weighted_chances,
 )
@@ -26,8 +26,8 @@ from assay.evaluation.chances import (
 EPS, REDRAWS = 0.05, 600
 
 
-def shipped(m: int, promise: Promise = AVERAGE) -> Comparison:
-    return Comparison("conformal", "nothing", {"all": m}, promise)
+def shipped(m: int, promise: Promise = AVERAGE) -> FlagRule:
+    return FlagRule("conformal", "nothing", {"all": m}, promise)
 
 
 @pytest.mark.parametrize(
@@ -60,10 +60,10 @@ def test_strata_of_few_rows_have_the_power_of_strata_of_few_rows() -> None:
         reference, normals = (rng.normal(size=152) * spread for _ in range(2))
         anomalies, of_anomalies = 7 + rng.normal(size=40), np.full(40, 3)
         calibrator = MondrianCalibrator("stratum").fit(reference, keys)
-        comparison = comparison_of(calibrator, "counted")
-        assert comparison.sizes == {"0": 38, "1": 38, "2": 38, "3": 38}
+        rule = flag_rule_of(calibrator, "counted")
+        assert rule.sizes == {"0": 38, "1": 38, "2": 38, "3": 38}
         both = (keys.astype(str), of_anomalies.astype(str))
-        found.append(flag_chances(normals, anomalies, comparison, EPS, keys=both).anomalies.mean())
+        found.append(flag_chances(normals, anomalies, rule, EPS, keys=both).anomalies.mean())
         promised.append(flag_chances(normals, anomalies, shipped(152), EPS).anomalies.mean())
         true.append(np.mean(calibrator.p_values(anomalies, of_anomalies) <= EPS))
     error = np.std(np.array(found) - np.array(true)) / np.sqrt(REDRAWS)
@@ -102,13 +102,13 @@ def test_groups_are_compared_as_the_scorer_compares_them() -> None:
     reference = rng.normal(size=200) + np.repeat(rng.normal(size=40), 5)
     new = 3 + rng.normal(size=300)
     calibrator = GroupedCalibrator().fit(reference, groups)
-    comparison = comparison_of(calibrator, "counted")
-    assert comparison.sizes == {"all": 40}
-    chances = grouped_chances(reference, groups, new, comparison, EPS)
+    rule = flag_rule_of(calibrator, "counted")
+    assert rule.sizes == {"all": 40}
+    chances = grouped_chances(reference, groups, new, rule, EPS)
     np.testing.assert_array_equal(chances.anomalies, calibrator.p_values(new) <= EPS)
     own = groups == "7"
     without = GroupedCalibrator().fit(reference[~own], groups[~own])
-    again = grouped_chances(reference, groups, new, comparison_of(without, "counted"), EPS)
+    again = grouped_chances(reference, groups, new, flag_rule_of(without, "counted"), EPS)
     np.testing.assert_array_equal(again.normals[own], without.p_values(reference[own]) <= EPS)
 
 
@@ -117,11 +117,11 @@ def test_weights_are_the_scorer_s() -> None:
     reference, weights = rng.normal(size=200), rng.uniform(0.2, 3, size=200)
     new, of_new = rng.normal(size=300) + 1, rng.uniform(0.2, 3, size=300)
     calibrator = WeightedCalibrator().fit(reference, weights)
-    comparison = comparison_of(calibrator, "counted")
-    chances = weighted_chances((reference, weights), (new, of_new), comparison, EPS)
+    rule = flag_rule_of(calibrator, "counted")
+    chances = weighted_chances((reference, weights), (new, of_new), rule, EPS)
     np.testing.assert_array_equal(chances.anomalies, calibrator.p_values(new, of_new) <= EPS)
     without = WeightedCalibrator().fit(reference[1:], weights[1:])
-    again = weighted_chances((reference, weights), (new, of_new), comparison_of(without, "counted"), EPS)
+    again = weighted_chances((reference, weights), (new, of_new), flag_rule_of(without, "counted"), EPS)
     assert again.normals[0] == (without.p_values(reference[:1], weights[:1])[0] <= EPS)
 
 
@@ -129,21 +129,21 @@ def test_folds_are_compared_each_with_its_own() -> None:
     rng = np.random.default_rng(0)
     scores, folds, new = rng.normal(size=(3, 150)), np.arange(150) % 3, 1 + rng.normal(size=(3, 200))
     calibrator = CrossCalibrator().fit([scores[k, folds == k] for k in range(3)])
-    comparison = comparison_of(calibrator, "counted")
-    chances = cross_chances(scores, folds, new, comparison, EPS)
+    rule = flag_rule_of(calibrator, "counted")
+    chances = cross_chances(scores, folds, new, rule, EPS)
     np.testing.assert_array_equal(chances.anomalies, calibrator.p_values(new) <= EPS)
     rest = np.arange(150) != 4
     without = CrossCalibrator().fit([scores[k, (folds == k) & rest] for k in range(3)])
-    again = cross_chances(scores, folds, new, comparison_of(without, "counted"), EPS)
+    again = cross_chances(scores, folds, new, flag_rule_of(without, "counted"), EPS)
     assert again.normals[4] == (without.p_values(scores[:, 4:5])[0] <= EPS)
 
 
 def test_a_comparison_is_plain_json_and_tells_what_it_cannot_do() -> None:
-    few = comparison_of(ConformalCalibrator(Promise(0.9)).fit(np.arange(30.0)), "counted")
-    assert Comparison.from_json(few.to_json()) == few
+    few = flag_rule_of(ConformalCalibrator(Promise(0.9)).fit(np.arange(30.0)), "counted")
+    assert FlagRule.from_json(few.to_json()) == few
     assert "eps 0.05 with confidence 0.9 needs 45 calibration rows, there are 30" in few.limits(0.05)
     assert few.limits(0.1) == ""
-    by_category = Comparison("mondrian", "category", {"a": 10, "b": 18})
+    by_category = FlagRule("mondrian", "category", {"a": 10, "b": 18})
     assert "needs 19 calibration rows of a category, there are 18" in by_category.limits(0.05)
     keys = (np.array(["a", "a"]), np.array(["c"]))
     with pytest.raises(DataError, match="'c' has no calibration rows"):

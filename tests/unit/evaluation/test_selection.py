@@ -12,12 +12,12 @@ from scipy.stats import norm
 from assay.calibration.calibrators.conformal import ConformalCalibrator
 from assay.calibration.calibrators.ranks import largest_rank
 from assay.errors import ConfigError, DataError
-from assay.evaluation.chances import Comparison, flag_chances
+from assay.evaluation.chances import FlagRule, flag_chances
 from assay.evaluation.selection import Candidate, Selection, select_candidate
 from assay.parts import canonical_json
 
 N, A, EPS = 200, 100, 0.05
-SHIPPED = Comparison("conformal", "nothing", {"all": N})
+SHIPPED = FlagRule("conformal", "nothing", {"all": N})
 
 
 def marks(n, tag="row"):
