@@ -97,7 +97,8 @@ def test_every_link_of_the_chain_is_told(finished: Checkout, shown: Shown) -> No
     assert nodes["train"]["facts"]["seed"] == 0
     assert nodes["train"]["reads"]["split"] == ["train"]
     assert nodes["select"]["reads"] == {
-        "split": ["selection"],
+        "split": ["pool", "selection"],
+        "contaminate": ["plan.json"],
         "train": ["isolation_forest", "knn", "mcd"],
         "calibrate": ["isolation_forest", "knn", "mcd"],
     }

@@ -27,7 +27,7 @@ from assay.project.stages import STAGES
 
 NAMESPACE = "file"
 _NUMBERS = {"label": "int8", "contradicted": "int8", "seen": "int8", "copy": "int64"}
-_DESCRIPTIVE_FILES = ("card.json", "split.json", "record.json")
+_DESCRIPTIVE_FILES = ("card.json", "split.json", "plan.json", "record.json")
 SCHEMA_ID = "urn:uuid:523d8656-4099-4a17-9703-f8186d4c1bab"
 
 Facets = dict[str, DatasetFacet]
