@@ -142,7 +142,8 @@ def choice_sentence(selection: Selection) -> str:
     if selection.power is None:
         return f"{rows}; too few {noun} to measure the power of the choice apart"
     band = f"95 % interval {selection.power_low:.2f} to {selection.power_high:.2f}"
-    return f"{rows}; power of the choice, on {noun} that did not make it: {selection.power:.2f} ({band})"
+    over = "mean over the levels, " if len(selection.chosen.levels) > 1 else ""
+    return f"{rows}; power of the choice, {over}on {noun} that did not make it: {selection.power:.2f} ({band})"
 
 
 def left_out_levels(project: Project) -> str:
