@@ -94,7 +94,8 @@ def _migrate_params(root: Path) -> str:
     for section, settings in _NEW.items():
         for setting, (value, meaning) in settings.items():
             if hasattr(params.get(section), "insert") and setting not in params[section]:
-                params[section][setting] = value
+                # Before the last setting: what follows that in the file are comments of the next section.
+                params[section].insert(max(0, len(params[section]) - 1), setting, value)
                 changes.append(f"`{section}.{setting}: {value}` {meaning}")
     if not changes:
         return ""

@@ -173,3 +173,22 @@ def test_none_takes_the_place_of_the_adapter_that_is_no_more(root: Path, before:
     assert [choice.label for choice in Project(root).config.adapters] == after
     assert any("the adapter `auto` is no more" in sentence for sentence in told) is ("auto" in before)
     assert migrate_settings(root) == []
+
+
+def test_a_setting_that_is_new_comes_to_its_section_and_comments_stay_where_they_are(tmp_path: Path) -> None:
+    """The settings of today, but for the newest."""
+    for name in ("params.yaml", "dvc.yaml", "flows/retrain.py", ".dvcignore", "cells.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    present = (tmp_path / "params.yaml").read_text()
+    lines = [line for line in present.splitlines() if line != "  promise: average"]
+    (tmp_path / "params.yaml").write_text("\n".join([*lines, ""]))
+    pipeline = (tmp_path / "dvc.yaml").read_text()
+    former = pipeline.replace("        - work/${item}/split/pool\n", "")
+    (tmp_path / "dvc.yaml").write_text(f"# mine\n{former}")
+    sentences = migrate_settings(tmp_path)
+    assert any("`calibrate.promise: average`" in sentence for sentence in sentences)
+    assert any("select read other inputs" in sentence for sentence in sentences)
+    assert (tmp_path / "params.yaml").read_text() == present
+    assert (tmp_path / "dvc.yaml").read_text().startswith("# mine\n")
+    assert yaml.safe_load((tmp_path / "dvc.yaml").read_text()) == yaml.safe_load(pipeline)
