@@ -3,8 +3,9 @@
 A scorer that ships compares a row with m calibration rows, m for each stratum or category where it compares within
 these. Selection must not know their scores. It has n other normals to compare with, and draws m of them: a row with c
 of the n scores at least as high is flagged if fewer than l of the m drawn ones are. This chance is hypergeometric: the
-mean over anomalies is the scorer's power without bias. Where n < m, rows are drawn with replacement (binomial), which
-is somewhat too high where n is under 30 or so.
+mean over anomalies is the scorer's power without bias. Where n < m, the rank l among m is that of the same share among
+n, ``l (n + 1) / (m + 1)``, between two ranks by interpolation: without bias for a normal row, and nearly so for
+anomalies. Where that rank is below 1, only draws with replacement (binomial) can tell, and they say too much.
 """
 
 from __future__ import annotations
@@ -253,16 +254,21 @@ def _counts(reference: NDArray[np.float32], scores: Floats, breaks: Doubles | No
 def drawn_chances(counts: Integers, n: int, m: int, flagged_below: int) -> Doubles:
     """Return P(fewer than `flagged_below` of m rows drawn from n are among the `counts` highest), shape (k,).
 
-    Without replacement where n >= m, else with it. Without rows to draw from nothing is flagged.
+    Without replacement where n >= m, else by the share, or with replacement (see the module). Without rows to draw from
+    nothing is flagged.
     """
     from scipy.stats import binom, hypergeom
 
     if n == 0 or flagged_below == 0:
         return np.zeros(counts.shape)
     possible = np.arange(n + 1)
-    table = (
-        hypergeom.cdf(flagged_below - 1, n, possible, m) if n >= m else binom.cdf(flagged_below - 1, m, possible / n)
-    )
+    rank = flagged_below * (n + 1) / (m + 1)
+    if n >= m:
+        table = hypergeom.cdf(flagged_below - 1, n, possible, m)
+    elif rank >= 1:
+        table = np.clip(rank - possible, 0, 1)
+    else:
+        table = binom.cdf(flagged_below - 1, m, possible / n)
     return np.asarray(table, dtype=np.float64)[counts]
 
 
