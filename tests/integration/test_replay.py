@@ -23,8 +23,8 @@ from assay.audit.replay import (
     DIFFERS,
     RTOL,
     SAME,
-    Compared,
     Replayed,
+    StageReplay,
     compare_files,
     replay_scorer,
 )
@@ -133,15 +133,15 @@ def test_what_is_no_number_has_to_be_equal(tmp_path: Path) -> None:
         write_arrays(folder / "i.safetensors", {"i": np.array([len(name), ord(name)])})
     then, now = (hash_tree(tmp_path / part) for part in ("then", "now"))
     found = compare_files("it", then, {**now, "new": ""}, (tmp_path / "then").joinpath, tmp_path / "now")
-    assert found == Compared("it", DIFFERS, "new is new; b.json; i.safetensors; r.csv")
+    assert found == StageReplay("it", DIFFERS, "new is new; b.json; i.safetensors; r.csv")
     assert "no intact copy" in compare_files("it", then, now, lambda name: None, tmp_path / "now").detail
 
 
 def test_bytes_count_on_the_machine_of_the_training_and_the_tolerance_elsewhere() -> None:
-    found = (Compared("a", SAME, ""), Compared("b", CLOSE, ""))
+    found = (StageReplay("a", SAME, ""), StageReplay("b", CLOSE, ""))
     assert not Replayed("t", "s", found, trained_here=True).same
     assert Replayed("t", "s", found, trained_here=False).same
-    assert not Replayed("t", "s", (*found, Compared("c", DIFFERS, "")), trained_here=False).same
+    assert not Replayed("t", "s", (*found, StageReplay("c", DIFFERS, "")), trained_here=False).same
 
 
 # what is refused -------------------------------------------------------------------------------------------
