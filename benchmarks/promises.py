@@ -27,7 +27,7 @@ from assay.data.labelling import ensure_labels, labels_path
 from assay.data.modalities.tabular import TABULAR
 from assay.data.target import ensure_target, target_path
 from assay.errors import NoValidCandidateError
-from assay.evaluation.selection import Selection
+from assay.evaluation.selected import Selection
 from assay.names import Choice
 from assay.pipeline.candidates import Candidates
 from assay.scorer.scorer import Scorer, load_scorer
@@ -164,22 +164,22 @@ def measure(case: Case, seed: int) -> dict[str, float]:
     anomalies = (rng.normal(size=(1000, 4)) + 3.5).astype(np.float32)
     p_values = scorer.p_values(normals, row_ids=list(range(N_FRESH)))
     strata = scorer.reference.strata.assign(scorer.function.hardness(normals))
-    found: dict[str, float] = {}
+    rates: dict[str, float] = {}
     for eps in EPS:
         flags = p_values <= eps
-        found[f"fpr {eps}"] = flags.mean()
-        found[f"worst {eps}"] = max(flags[strata == stratum].mean() for stratum in np.unique(strata))
+        rates[f"fpr {eps}"] = flags.mean()
+        rates[f"worst {eps}"] = max(flags[strata == stratum].mean() for stratum in np.unique(strata))
         bands = scorer.fpr_bands(eps)
         if list(bands) == ["all"]:
             low, high = bands["all"]
-            found[f"inside {eps}"] = low <= flags.mean() <= high
-    found["power"] = (scorer.p_values(anomalies, row_ids=list(range(1000))) <= SELECTED_AT).mean()
+            rates[f"inside {eps}"] = low <= flags.mean() <= high
+    rates["power"] = (scorer.p_values(anomalies, row_ids=list(range(1000))) <= SELECTED_AT).mean()
     chosen = selection.chosen
     assert chosen is not None
     assert chosen.power is not None
-    found["power of the winner"] = chosen.power
-    found["power of the choice"] = np.nan if selection.power is None else selection.power
-    return found
+    rates["power of the winner"] = chosen.power
+    rates["power of the choice"] = np.nan if selection.power is None else selection.power
+    return rates
 
 
 HEAD = """\
@@ -214,13 +214,13 @@ def number(values: pd.Series) -> str:
     return f"{values.mean():.4f} ± {values.std() / np.sqrt(values.count()):.4f}"
 
 
-def lines(case: Case, found: pd.DataFrame) -> list[str]:
+def lines(case: Case, redraws: pd.DataFrame) -> list[str]:
     """Return the lines of the first table."""
     rows = []
     for eps in EPS:
-        inside = f"{found[f'inside {eps}'].mean():.1%}" if f"inside {eps}" in found else "-"
-        above = f"{(found[f'fpr {eps}'] > eps).mean():.1%}"
-        rates = (number(found[f"fpr {eps}"]), above, inside, number(found[f"worst {eps}"]))
+        inside = f"{redraws[f'inside {eps}'].mean():.1%}" if f"inside {eps}" in redraws else "-"
+        above = f"{(redraws[f'fpr {eps}'] > eps).mean():.1%}"
+        rates = (number(redraws[f"fpr {eps}"]), above, inside, number(redraws[f"worst {eps}"]))
         rows.append(f"| {case.title} | {eps:g} | {' | '.join(rates)} |")
     return rows
 
@@ -233,10 +233,10 @@ def main() -> None:
     first, second = [], []
     with threadpool_limits(1):
         for case in CASES:
-            found = pd.DataFrame([row for seed in range(arguments.redraws) if (row := measure(case, seed))])
-            first += lines(case, found)
-            powers = (number(found[name]) for name in ("power", "power of the winner", "power of the choice"))
-            second.append(f"| {case.title} | {len(found)} | {' | '.join(powers)} |")
+            redraws = pd.DataFrame([row for seed in range(arguments.redraws) if (row := measure(case, seed))])
+            first += lines(case, redraws)
+            powers = (number(redraws[name]) for name in ("power", "power of the winner", "power of the choice"))
+            second.append(f"| {case.title} | {len(redraws)} | {' | '.join(powers)} |")
             print(*first[-len(EPS) :], second[-1], sep="\n", flush=True)
     text = HEAD.format(redraws=arguments.redraws) + "\n".join(first) + "\n" + POWER.format(n=54) + "\n".join(second)
     arguments.out.write_text(text + "\n")

@@ -167,9 +167,9 @@ def check_comparisons(chain: Chain) -> CheckResult:
     """Check that every comparison in the dataset's file was logged here, or stands in a Git commit."""
     root, path = chain.project.root, comparisons_path(chain.project.root, chain.name)
     lines, short = recorded_comparisons(root, chain.name), path.relative_to(root).as_posix()
-    known = set(read_logged(chain.name, chain.events))
-    missing = len(known.difference(lines))
-    if unknown := set(lines) - known:
+    logged = set(read_logged(chain.name, chain.events))
+    missing = len(logged.difference(lines))
+    if unknown := set(lines) - logged:
         versions = committed_files(root, [(commit, short) for commit in commits_of(root, short)])
         for content in versions:
             unknown.difference_update(parse_comparisons(content or b"", path))

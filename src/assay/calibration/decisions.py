@@ -157,11 +157,11 @@ class Reference:
         Ties are counted, even where p-values break them at random: calibration scores have no random numbers, and
         then the joint law is another one. See `assay.calibration.batches.false_discovery_bound`.
         """
-        found = self.references(scored)
-        if found is None:
+        references = self.references(scored)
+        if references is None:
             return None
         p_values = self.calibrator.p_values(scored.scores, self.side_information(scored))
-        return false_discovery_bound(p_values, chosen, delta, sizes=found[0], of_row=found[1])
+        return false_discovery_bound(p_values, chosen, delta, sizes=references[0], of_row=references[1])
 
     def side_information(self, scored: Scored) -> NDArray[Any] | None:
         """Return the side information of the calibrator for scored rows, shape (n,), or None if it needs none."""

@@ -95,7 +95,7 @@ class Envelopes:
     def _draw(self, rows: Integers, draws: int, rng: np.random.Generator) -> Integers:
         """Return simulated numbers of normal rows, of all references, up to each threshold, shape (t, draws)."""
         counts = np.zeros((rows.size, draws), dtype=np.int64)
-        found = np.empty((self.thresholds.size, draws), dtype=np.int64)
+        simulated = np.empty((self.thresholds.size, draws), dtype=np.int64)
         reached = np.zeros_like(rows)
         for number, ranks in enumerate(self._ranks):
             more = np.flatnonzero(ranks > reached)
@@ -103,9 +103,9 @@ class Envelopes:
             steps, left = (ranks - reached)[more, None], (self._sizes + 1 - ranks)[more, None]
             shares = rng.beta(steps, left, size=(more.size, draws))
             counts[more] += rng.binomial(rows[more, None] - counts[more], shares)
-            found[number] = counts.sum(axis=0)
+            simulated[number] = counts.sum(axis=0)
             reached = ranks
-        return found
+        return simulated
 
 
 @lru_cache(maxsize=32)

@@ -113,7 +113,7 @@ def reweight_command(file: Path | None, clear: bool) -> None:
     For covariate shift: the distribution of the inputs has changed, but which inputs are normal has not. The next
     `assay run` calibrates with weights estimated from a sample of the rows.
 
-    Anomalies among the rows cost power: with one in ten along the shift it fell from .32 to .20. And weights model a
+    Anomalies among the rows cost power: with one in ten along the shift it fell from .20 to .15. And weights model a
     shift of means alone: a run refuses rows that are spread much more widely than the calibration rows.
     """
     if (file is None) != clear:

@@ -45,18 +45,18 @@ def monitor_command(
     if len({path.resolve() for path in paths}) < len(paths):
         raise click.UsageError("a file of scores is given twice; give that of each machine once")
     streams = [read_spool(path) for path in paths]
-    found = watch(scorer.calibrator, streams, false_alarms=false_alarms, eps=scorer.head["eps"], share=share)
+    monitors = watch(scorer.calibrator, streams, false_alarms=false_alarms, eps=scorer.head["eps"], share=share)
     if as_json:
-        monitors = [asdict(watched) for watched in found]
-        click.echo(json.dumps({"scorer": scorer.tag, "machines": len(streams), "monitors": monitors}, indent=2))
+        described = [asdict(watched) for watched in monitors]
+        click.echo(json.dumps({"scorer": scorer.tag, "machines": len(streams), "monitors": described}, indent=2))
     else:
         machines = "" if len(streams) == 1 else f" on {len(streams)} machines"
-        click.echo(f"{scorer.tag}: {found[0].rows} rows{machines}")
-        for watched in found:
+        click.echo(f"{scorer.tag}: {monitors[0].rows} rows{machines}")
+        for watched in monitors:
             row = "" if watched.row is None else f" at row {watched.row}"
             says = f"ALARM{row}" if watched.alarm else "no alarm"
             click.echo(
                 f"  {watched.name:<22}{says}; highest capital 10^{watched.log10_highest:.2f}, alarm at "
                 f"{watched.threshold:.4g}"
             )
-    sys.exit(int(any(watched.alarm for watched in found)))
+    sys.exit(int(any(watched.alarm for watched in monitors)))

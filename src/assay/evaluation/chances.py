@@ -146,12 +146,12 @@ def flag_chances(
         size, flagged_below = rule.sizes[key], rule.flagged_below(key, eps)
         inside, outside = of_normals == key, of_anomalies == key
         reference = np.sort(round_scores(normals[inside]))
-        for rows, scores, found, tie_break, is_own in (
+        for rows, scores, result, tie_break, is_own in (
             (inside, normals, chances[0], breaks[0], True),
             (outside, anomalies, chances[1], breaks[1], False),
         ):
             counts = _counts(reference, scores[rows], None if tie_break is None else tie_break[rows], is_own=is_own)
-            found[rows] = drawn_chances(counts, reference.size - is_own, size, flagged_below)
+            result[rows] = drawn_chances(counts, reference.size - is_own, size, flagged_below)
     return FlagChances(*chances)
 
 
@@ -235,10 +235,10 @@ def _weight_above(reference: Floats, weights: Doubles, scores: Floats) -> Double
 
 def _own_weight(scores: Floats, codes: Integers, weights: Doubles) -> Doubles:
     """Return the weight of the rows of each row's own group with a score at least as high, the row itself included."""
-    found = np.zeros(len(scores))
+    above = np.zeros(len(scores))
     for own in np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1]):
-        found[own] = _weight_above(scores[own], weights[own], scores[own])
-    return found
+        above[own] = _weight_above(scores[own], weights[own], scores[own])
+    return above
 
 
 def _counts(reference: NDArray[np.float32], scores: Floats, breaks: Doubles | None, *, is_own: bool) -> Integers:

@@ -98,44 +98,52 @@ def calibrate(
     """
     from assay.calibration.calibrators.promise import Promise
     from assay.calibration.contaminated.label_trim import trim_report
-    from assay.calibration.decisions import BY_ID
     from assay.data.target import read_target
 
     dataset_card = read_card(card)
     adapt_rows = presumed_normals(read_rows(adapt))
     reference, trim_results = trim_report(presumed_normals(read_rows(calibration)), labels, seed=seed)
     target_rows = read_target(target, dataset_card.columns)
-    unit, promised = read_json(split)["unit"], Promise.parse(promise)
-    method = _method(within, ties, unit, reference, len(target_rows))
-    _require_law(promised, method, ties, unit)
+    promised = Promise.parse(promise)
+    settings = _settings(within, ties, promised, read_json(split)["unit"], reference, len(target_rows))
     failures = read_json(trained / FAILURES)
 
-    kept: dict[str, Any] = {
-        "within": within,
-        "ties": BY_ID if ties == "randomised" else ties,
-        "promise": promised.setting(),
-    }
-
     def calibrate_level(level: str, into: Path) -> dict[str, Any]:
-        stage = _Level(dataset_card, trained / level, adapt_rows, reference, target_rows, method, promised, seed)
+        stage = _Level(
+            dataset_card, trained / level, adapt_rows, reference, target_rows, settings["method"], promised, seed
+        )
         write_part(into / "adapters" / level, "strata", stage.strata.to_part())
         if stage.ratio is not None:
             write_part(into / "adapters" / level, RATIO_PART, stage.ratio.to_part())
         if level not in failures:
             stage.use_detector(detector.label)
             for choice in adapters:
-                _write_candidate(stage, choice, kept["ties"], into, level)
+                _write_candidate(stage, choice, settings["ties"], into, level)
         return {}
 
     levels = levels_of(trained)
     for number, level in enumerate(levels):
         progress(f"{detector.label} at {level}", number / len(levels))
         finish_level(level, out, checkpoints, partial(calibrate_level, level))
-    if method == "category":
-        trim_results["categories"] = sorted(set(reference.rows["category"]))
-    settings = {**kept, "method": method, "n_target": len(target_rows), **trim_results}
-    write_json(out / "calibration.json", settings)
-    return Made(settings)
+    written = {**settings, **trim_results}
+    write_json(out / "calibration.json", written)
+    return Made(written)
+
+
+def _settings(within: str, ties: str, promise: Promise, unit: str, reference: RowSet, n_target: int) -> dict[str, Any]:
+    """Return how calibration rows are compared, for ``calibration.json``; see `_method` and `_require_law`."""
+    from assay.calibration.decisions import BY_ID
+
+    method = _method(within, ties, unit, reference, n_target)
+    _require_law(promise, method, ties, unit)
+    return {
+        "within": within,
+        "ties": BY_ID if ties == "randomised" else ties,
+        "promise": promise.setting(),
+        "method": method,
+        "n_target": n_target,
+        **({"categories": sorted(set(reference.rows["category"]))} if method == "category" else {}),
+    }
 
 
 def _write_candidate(stage: _Level, choice: Choice, ties: str, out: Path, level: str) -> None:

@@ -44,7 +44,7 @@ def diagnose_rows(
     eps : float
     """
     of_normals, of_anomalies = p_values
-    found, calibrator = reference.references(normals), reference.calibrator
+    references, calibrator = reference.references(normals), reference.calibrator
     promise = calibrator.promise if isinstance(calibrator, ConformalCalibrator | MondrianCalibrator) else AVERAGE
     diagnostics = diagnose(
         of_normals,
@@ -52,7 +52,7 @@ def diagnose_rows(
         adapted=normals.scores,
         hardness=np.asarray(normals.outputs.hardness, dtype=np.float64),
         strata=strata,
-        references=None if found is None else References(*found, promise),
+        references=None if references is None else References(*references, promise),
         eps=eps,
         seed=_SEED,
         anomalies=of_anomalies if of_anomalies.size else None,

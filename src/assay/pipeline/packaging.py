@@ -19,7 +19,7 @@ from assay.pipeline.selecting import read_selection
 
 if TYPE_CHECKING:
     from assay.calibration.calibrators.registry import Calibrator
-    from assay.evaluation.selection import CandidateResult, Selection
+    from assay.evaluation.selected import CandidateResult, Selection
 
 
 def package(

@@ -19,7 +19,7 @@ from assay.pipeline.rows import evidence_rows, joined, marked, rho_of
 
 if TYPE_CHECKING:
     from assay.evaluation.chances import FlagChances
-    from assay.evaluation.selection import Selection
+    from assay.evaluation.selected import Selection
 
 
 def select(
@@ -104,8 +104,8 @@ def select(
         untrained = {rho_of(level): reason for level, reason in failures.get(detector.label, {}).items()}
         if ships_at not in untrained:
             of = judged[candidate_name(detector.label, adapter.label)]
-            known = (of.n_stored_floats, of.chances, of.fault, untrained)
-            compared.append(Candidate(detector.label, adapter.label, position, *known))
+            measured = (of.n_stored_floats, of.chances, of.fault, untrained)
+            compared.append(Candidate(detector.label, adapter.label, position, *measured))
     keys = row_keys(all_anomalies.rows)
     chosen = select_candidate(compared, anomaly_keys=keys, strata=strata, eps=eps, seed=seed, ships_at=ships_at)
     result = replace(chosen, evidence=evidence, untrained=failures)
@@ -163,6 +163,6 @@ def _require_one_trained(failures: Failures, ships: str, candidates: Candidates)
 
 def read_selection(folder: Path) -> Selection:
     """Read ``selection.json`` of a finished select stage."""
-    from assay.evaluation.selection import Selection
+    from assay.evaluation.selected import Selection
 
     return Selection.from_json(read_json(folder / "selection.json"))

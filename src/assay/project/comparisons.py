@@ -88,21 +88,21 @@ class Comparison:
         return scorers[0] == scorers[1] and all(getattr(self, name) == getattr(other, name) for name in names)
 
 
-def words_of(found: Comparison) -> str:
+def words_of(compared: Comparison) -> str:
     """Return in a sentence what a comparison measured, and what followed from it."""
-    champion = f"the champion {found.champion}"
-    against = f"{champion} and the first one, {found.first}" if found.first else champion
+    champion = f"the champion {compared.champion}"
+    against = f"{champion} and the first one, {compared.first}" if compared.first else champion
     worse = f"worse than {against} by {MARGIN:g}"
-    if found.rule == NONINFERIOR:
-        outcome = f"not {worse}" if found.promoted else f"possibly {worse}; {champion} stays"
+    if compared.rule == NONINFERIOR:
+        outcome = f"not {worse}" if compared.promoted else f"possibly {worse}; {champion} stays"
     else:
         outcome = (
-            f"better than {champion}" if found.promoted else f"not shown to be better than {champion}, which stays"
+            f"better than {champion}" if compared.promoted else f"not shown to be better than {champion}, which stays"
         )
     return (
-        f"{outcome}: mean difference {found.difference:+.3f} standard deviations (90 % interval {found.low:+.3f} to "
-        f"{found.high:+.3f}), p {found.p_value:.3g} at level {found.level:.3g}, on {found.anomalies} gate "
-        f"{noun_of(found.evidence)} ranked among {found.normals} gate normals"
+        f"{outcome}: mean difference {compared.difference:+.3f} standard deviations (90 % interval {compared.low:+.3f} "
+        f"to {compared.high:+.3f}), p {compared.p_value:.3g} at level {compared.level:.3g}, on {compared.anomalies} "
+        f"gate {noun_of(compared.evidence)} ranked among {compared.normals} gate normals"
     )
 
 
@@ -156,22 +156,22 @@ def recorded_comparisons(root: Path, name: str) -> list[Comparison]:
 
 def parse_comparisons(content: bytes, path: Path) -> list[Comparison]:
     """Return the comparisons in the content of a file; see `read_comparisons`."""
-    found = []
+    comparisons = []
     for number, line in enumerate(content.splitlines(), start=1):
         try:
-            found.append(Comparison.from_json(parse_json(line)))
+            comparisons.append(Comparison.from_json(parse_json(line)))
         except (ValueError, KeyError, TypeError) as error:
             raise ScorerError(
                 f"{path}: line {number} is not a comparison that Assay wrote; restore the file from Git, and after a "
                 "merge keep the lines of both sides"
             ) from error
-    return found
+    return comparisons
 
 
 def add_comparison(root: Path, name: str, compared: Comparison, events: EventLog) -> None:
     """Log a comparison, then add it to the dataset's file; call it under the project's lock."""
-    known = read_comparisons(root, name, events)
+    earlier = read_comparisons(root, name, events)
     compared = replace(compared, time=datetime.now(UTC).isoformat(timespec="seconds"))
     events.append(COMPARED, name=name, comparison=compared.to_json())
-    lines = (json.dumps(each.to_json(), sort_keys=True) for each in (*known, compared))
+    lines = (json.dumps(each.to_json(), sort_keys=True) for each in (*earlier, compared))
     write_bytes(comparisons_path(root, name), "".join(f"{line}\n" for line in lines).encode())

@@ -213,8 +213,8 @@ def _judge_on(
     if pairs[0].is_tie:
         return Verdict(False, f"{stays}: both scorers rank all {len(rows.anomalies)} {noun_of(rows.evidence)} the same")
     asked = _asked(rows, candidate, anchors, rule)
-    if known := next((each for each in reversed(earlier) if each.asks_the_same(asked)), None):
-        return Verdict(known.promoted, words_of(known), compared=known)
+    if before := next((each for each in reversed(earlier) if each.asks_the_same(asked)), None):
+        return Verdict(before.promoted, words_of(before), compared=before)
     level = next_level(spent_level(rows.used, [(each.rows, each.level) for each in earlier]))
     if not level:
         return Verdict(
@@ -225,7 +225,7 @@ def _judge_on(
     margin = MARGIN if rule == NONINFERIOR else 0.0
     p_value = max(pair.p_value(level, seed=seed, margin=margin) for pair in pairs)
     low, high = pairs[0].interval(seed=seed)
-    found = replace(
+    compared = replace(
         asked,
         difference=pairs[0].difference,
         low=low,
@@ -234,7 +234,7 @@ def _judge_on(
         level=level,
         promoted=p_value <= level,
     )
-    return Verdict(found.promoted, words_of(found), compared=found, is_new=True)
+    return Verdict(compared.promoted, words_of(compared), compared=compared, is_new=True)
 
 
 def _lacking(rows: GateRows, eps: float) -> str:

@@ -23,7 +23,7 @@ from assay.project.layout import Project
 from assay.project.stages import folders_of
 
 if TYPE_CHECKING:
-    from assay.evaluation.selection import Selection
+    from assay.evaluation.selected import Selection
     from assay.evaluation.tested import Evaluation
     from assay.scorer.scorer import Scorer
 
@@ -157,8 +157,8 @@ def left_out_levels(project: Project) -> str:
 
 def gate_comparison(project: Project, scorer: Scorer | None) -> Comparison | None:
     """Return the newest comparison of the packaged scorer, by any of its statements, with a champion."""
-    found = read_comparisons(project.root, project.dataset, project.events)
-    return next((each for each in reversed(found) if scorer and each.is_of(scorer.version)), None)
+    comparisons = read_comparisons(project.root, project.dataset, project.events)
+    return next((each for each in reversed(comparisons) if scorer and each.is_of(scorer.version)), None)
 
 
 def untrained_words(failures: Mapping[str, str]) -> str:

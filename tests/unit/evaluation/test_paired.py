@@ -43,14 +43,21 @@ def power(shift):
     return ndtr(shift - 1.645)
 
 
-def check_equal(redraws):
+def more(redraws):
+    """A redraw count of the long tests."""
+    return pytest.param(redraws, marks=pytest.mark.long)
+
+
+@pytest.mark.parametrize("redraws", [80, more(1_000)])
+def test_equal_challengers_are_promoted_in_at_most_16_percent_of_families(redraws):
     promoted = [bool(promotions((0, i), [START] * (RETRAININGS + 1))) for i in range(redraws)]
     error = np.sqrt(0.16 * 0.84 / redraws)
     assert np.mean(promoted) <= 0.16 + 2 * error
     assert np.mean(promoted) >= 0.02  # there is a level that is spent
 
 
-def check_worse(redraws):
+@pytest.mark.parametrize("redraws", [80, more(1_000)])
+def test_worsening_challengers_do_not_ratchet_power_down(redraws):
     shifts = [START - 0.03 * k for k in range(RETRAININGS + 1)]
     last = [([0, *promotions((1, i), shifts)])[-1] for i in range(redraws)]
     deployed = np.array([power(shifts[k]) for k in last])
@@ -58,28 +65,10 @@ def check_worse(redraws):
     assert deployed.mean() >= power(START) - 0.06 + 2 * deployed.std() / np.sqrt(redraws)
 
 
-def check_better(redraws):
-    found = [bool(promotions((2, i), [START, *[START + 1] * 3])) for i in range(redraws)]
-    assert np.mean(found) >= 0.9 - 2 * np.sqrt(0.9 * 0.1 / redraws)
-
-
-def test_equal_challengers_are_promoted_in_at_most_16_percent_of_families():
-    check_equal(80)
-
-
-def test_worsening_challengers_do_not_ratchet_power_down():
-    check_worse(80)
-
-
-def test_a_challenger_better_by_one_sd_is_promoted_within_three_retrainings():
-    check_better(250)
-
-
-@pytest.mark.long
-def test_the_three_figures_with_more_redraws():
-    check_equal(1_000)
-    check_worse(1_000)
-    check_better(2_000)
+@pytest.mark.parametrize("redraws", [250, more(2_000)])
+def test_a_challenger_better_by_one_sd_is_promoted_within_three_retrainings(redraws):
+    promoted = [bool(promotions((2, i), [START, *[START + 1] * 3])) for i in range(redraws)]
+    assert np.mean(promoted) >= 0.9 - 2 * np.sqrt(0.9 * 0.1 / redraws)
 
 
 @pytest.mark.parametrize(

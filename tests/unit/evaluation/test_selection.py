@@ -13,7 +13,8 @@ from assay.calibration.calibrators.conformal import ConformalCalibrator
 from assay.calibration.calibrators.ranks import largest_rank
 from assay.errors import ConfigError, DataError
 from assay.evaluation.chances import FlagRule, flag_chances
-from assay.evaluation.selection import Candidate, Selection, select_candidate
+from assay.evaluation.selected import Selection
+from assay.evaluation.selection import Candidate, select_candidate
 from assay.parts import canonical_json
 
 N, A, EPS = 200, 100, 0.05

@@ -115,10 +115,10 @@ class Promise:
         """
         if self.confidence is None:
             return rows_needed(eps)
-        about = math.floor(math.log(1 - self.confidence) / math.log1p(-check_eps(eps)))
+        fewest = math.floor(math.log(1 - self.confidence) / math.log1p(-check_eps(eps)))
         if not self.all_eps:
-            return next(m for m in count(max(1, about)) if _quantiles(self.confidence, m, 1)[0] <= eps)
-        low = high = max(1, about)
+            return next(m for m in count(max(1, fewest)) if _quantiles(self.confidence, m, 1)[0] <= eps)
+        low = high = max(1, fewest)
         while high < _MOST_ROWS and self.p_values(high)[0] > eps:
             low, high = high, 2 * high
         return low + bisect_left(range(low, high), True, key=lambda m: bool(self.p_values(m)[0] <= eps))

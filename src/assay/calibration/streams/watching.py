@@ -90,15 +90,15 @@ def watch(
         raise InputError("no streams to watch; give the scores of at least one machine")
     limit = merged_threshold(false_alarms, len(streams))
     reference = calibration_scores(calibrator)
-    found: dict[str, list[_Highest]] = {ALL_ROWS: [], NORMAL_ROWS: []}
+    capitals: dict[str, list[_Highest]] = {ALL_ROWS: [], NORMAL_ROWS: []}
     for seed, scores in enumerate(streams):
         for name, martingale in ((ALL_ROWS, SimpleJumper()), (NORMAL_ROWS, LargePValues())):
             monitor = Monitor.start(reference, seed=seed, threshold=limit, martingale=martingale)
-            found[name].append((float(monitor.update(scores).max(initial=0.0)), monitor.alarm))
+            capitals[name].append((float(monitor.update(scores).max(initial=0.0)), monitor.alarm))
     if share is not None:
-        found[FLAGS] = [_flag_rate(calibrator, scores, eps, share, limit) for scores in streams]
+        capitals[FLAGS] = [_flag_rate(calibrator, scores, eps, share, limit) for scores in streams]
     rows = sum(scores.size for scores in streams)
-    return [_together(name, rows, highest, limit) for name, highest in found.items()]
+    return [_together(name, rows, highest, limit) for name, highest in capitals.items()]
 
 
 def calibration_scores(calibrator: Calibrator) -> Singles:
