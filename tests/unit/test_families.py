@@ -18,7 +18,6 @@ from assay.calibration.calibrators.mondrian import MondrianCalibrator
 from assay.calibration.calibrators.registry import CALIBRATORS, load_calibrator
 from assay.calibration.calibrators.weighted import DensityRatio, WeightedCalibrator, load_ratio
 from assay.calibration.hardness import Strata, load_strata
-from assay.calibration.streams.flag_rate import FlagRate, load_flag_rate
 from assay.calibration.streams.martingale import MARTINGALES, LargePValues, Power, SimpleJumper, load_martingale
 from assay.calibration.streams.monitor import Monitor, load_monitor
 from assay.data.modalities.registry import MODALITIES, load_null_model, load_scaler, modality_class, modality_classes
@@ -51,7 +50,6 @@ FITTED: dict[str, tuple[Load, Any]] = {
     "martingale of jumps": (load_martingale, SimpleJumper()),
     "martingale of powers": (load_martingale, Power()),
     "martingale of large p-values": (load_martingale, LargePValues(Power(), share=0.2)),
-    "flag rate": (load_flag_rate, FlagRate(60, 3, share=0.05)),
     "monitor": (load_monitor, Monitor.start(SCORES, seed=0)),
     "monitor with bounded memory": (load_monitor, Monitor.start(SCORES, seed=0, memory=8)),
 }

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Self
 
 import numpy as np
-from annotated_types import Ge, Gt, Lt
 
 from assay.arrays import Doubles, Flags
 from assay.calibration.streams.martingale import LN_10
 from assay.errors import ConfigError, InputError
-from assay.families import Family, check_part
-from assay.parameters import Count, Whole
-from assay.parts import Part
 
 _STEPS = 8
 
@@ -99,46 +94,6 @@ class FlagRate:
         if self.alarm is None and value >= math.log10(self.threshold):
             self.alarm = self.n_seen
         return value
-
-    def to_part(self) -> Part:
-        """Return settings and state as a part."""
-        return Part("flag_rate", dict(vars(self)))
-
-    @classmethod
-    def from_part(cls, part: Part) -> Self:
-        """Return the monitor that `to_part` described (see `load_flag_rate`)."""
-        config: dict[str, Any] = {
-            "n_calibration": Count,
-            "rank": Count,
-            "share": Annotated[float, Ge(0), Lt(1)],
-            "threshold": Annotated[float, Gt(1)],
-            "n_seen": Whole,
-            "n_flagged": Whole,
-            "alarm": Count | None,
-        }
-        check_part(part, config, {})
-        state = dict(part.config)
-        if state["n_flagged"] > state["n_seen"]:
-            raise ValueError("more rows are flagged than seen")
-        monitor = cls(
-            state.pop("n_calibration"), state.pop("rank"), share=state.pop("share"), threshold=state.pop("threshold")
-        )
-        vars(monitor).update(state)
-        return monitor
-
-
-_FAMILY = Family[FlagRate]("flag rate", {"flag_rate": FlagRate})
-
-
-def load_flag_rate(part: Part) -> FlagRate:
-    """Return the monitor of flags that a part describes.
-
-    Raises
-    ------
-    ScorerError
-        The part is of an unknown kind, or damaged.
-    """
-    return _FAMILY.load(part)
 
 
 def _log_likelihoods(m: int, rank: int, shares: Doubles, flagged: int, clear: int) -> Doubles:
