@@ -64,7 +64,6 @@ def test_every_kind_is_among_them() -> None:
 @pytest.mark.parametrize("name", FITTED)
 def test_damaged_parts_are_refused(name: str) -> None:
     load, fitted = FITTED[name]
-    noun = next(noun for noun in ("null model", "density ratio", "flag rate", name.split()[0]) if name.startswith(noun))
     assert_damaged_parts_are_refused(noun, load, fitted.to_part())
 
 
@@ -94,8 +93,6 @@ def test_damaged_parts_are_refused(name: str) -> None:
             {},
             "martingale 'other' is unknown",
         ),
-        ("flag rate", {"rank": 61}, {}, "rank 61 of 60 calibration rows"),
-        ("flag rate", {"n_flagged": 1}, {}, "more rows are flagged than seen"),
         ("monitor", {"threshold": 0.5}, {}, "threshold is 0.5; it must be a finite number > 1"),
         ("monitor", {"past": {"kind": "other", "config": {}}}, {}, "past scores 'other' is unknown"),
         (
