@@ -64,6 +64,7 @@ def test_every_kind_is_among_them() -> None:
 @pytest.mark.parametrize("name", FITTED)
 def test_damaged_parts_are_refused(name: str) -> None:
     load, fitted = FITTED[name]
+    noun = next(noun for noun in ("null model", "density ratio", name.split()[0]) if name.startswith(noun))
     assert_damaged_parts_are_refused(noun, load, fitted.to_part())
 
 
