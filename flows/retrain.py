@@ -49,7 +49,7 @@ def retrain(dataset: str | None = None, deploy: bool = True) -> dict[str, Any]:
     if os.environ.get(SCHEDULED):
         interruption.end_with_parent()
     project = Project(Path(__file__).resolve().parents[1])
-    with project.lock():
+    with interruption.interruptible_once(), project.lock():
         if dataset is not None:
             project.use_dataset(dataset)
         return run_stages(project, deploy=deploy).to_json()

@@ -37,8 +37,7 @@ def interruptible() -> Iterator[None]:
         if received:
             return
         received.append(number)
-        for ignored in SIGNALS:
-            signal.signal(ignored, signal.SIG_IGN)
+        _ignore_signals()
         raise KeyboardInterrupt
 
     previous_handlers = {number: signal.signal(number, interrupt) for number in SIGNALS}
@@ -48,11 +47,50 @@ def interruptible() -> Iterator[None]:
         except BaseException as error:
             if not received:
                 raise
+            # Prefect puts back the handler that it met, which Python would take away before the process ends.
+            _ignore_signals()
             raise InterruptedRunError(received[0]) from error
         finally:
             if not received:
                 for number, handler in previous_handlers.items():
                     signal.signal(number, handler)
+
+
+@contextmanager
+def interruptible_once() -> Iterator[None]:
+    """Let only the first signal in the block reach the handler that is set, and ignore later ones, as they end it.
+
+    Prefect's handler of SIGTERM, which stands in place of that of `interruptible` during a flow, raises at each.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    received: list[int] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        if received:
+            return
+        received.append(number)
+        _ignore_signals()
+        handler = handlers[number]
+        assert callable(handler)
+        handler(number, frame)
+
+    caught = [number for number in SIGNALS if callable(handlers[number])]
+    for number in caught:
+        signal.signal(number, pass_on)
+    try:
+        yield
+    finally:
+        if not received:
+            for number in caught:
+                signal.signal(number, handlers[number])
+
+
+def _ignore_signals() -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
