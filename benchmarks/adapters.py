@@ -130,7 +130,7 @@ def judge(outputs: dict[str, Outputs], anomalous: NDArray[np.bool_], seed: int) 
     adapted["mean"] = mean_of_survivals(outputs, seed)
     hardness = {role: np.asarray(outputs[role].hardness, dtype=np.float64) for role in ("adapt", *ROLES)}
     strata = Strata.fit(hardness["adapt"])
-    where = {role: strata.assign(hardness[role]) for role in ROLES}
+    where = {role: strata.assign(outputs[role].scores, hardness[role]) for role in ROLES}
     found = []
     for name, (reference, scores) in adapted.items():
         flags = ConformalCalibrator().fit(reference).predict(scores, EPS)

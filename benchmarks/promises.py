@@ -163,7 +163,9 @@ def measure(case: Case, seed: int) -> dict[str, float]:
     normals = case.make(rng, N_FRESH)[0].astype(np.float32)
     anomalies = (rng.normal(size=(1000, 4)) + 3.5).astype(np.float32)
     p_values = scorer.p_values(normals, row_ids=list(range(N_FRESH)))
-    strata = scorer.reference.strata.assign(scorer.function.hardness(normals))
+    strata = scorer.reference.strata.assign(
+        scorer.function.scaler.transform(normals), scorer.function.hardness(normals)
+    )
     rates: dict[str, float] = {}
     for eps in EPS:
         flags = p_values <= eps

@@ -65,7 +65,7 @@ def interruptible_once() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    handlers = {int(number): signal.getsignal(number) for number in SIGNALS}
     received: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:

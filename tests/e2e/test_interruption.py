@@ -65,7 +65,7 @@ def test_a_killed_run_leaves_nothing_half_written_and_resumes(checkout: Checkout
 
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM])
 def test_a_signal_ends_a_run_in_order(finished: Checkout, number: signal.Signals) -> None:
-    """Told again and again, it ends once: with a server of its own and proxies that lead nowhere, and with the tests' server.
+    """Told again and again, it ends once: with a server of its own and useless proxies, and with the tests' server.
 
     The cell is trained in the run's own process, or in another one. On a machine too slow to end in order in time it
     ends all the same, and the next command logs that.

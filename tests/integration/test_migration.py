@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tarfile
 from pathlib import Path
 
 import pandas as pd
@@ -38,8 +37,7 @@ def old_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("old") / "project"
     make_checkout(root)
     code = {path: (root / path).read_bytes() for path in OWN}
-    with tarfile.open(FROZEN / "project-2.tar.xz") as packed:
-        packed.extractall(root, filter="data")
+    shutil.unpack_archive(FROZEN / "project-2.tar.xz", root)
     for path, content in code.items():
         (root / path).write_bytes(content)
     return root

@@ -166,7 +166,7 @@ class Reference:
     def side_information(self, scored: Scored) -> NDArray[Any] | None:
         """Return the side information of the calibrator for scored rows, shape (n,), or None if it needs none."""
         if self.calibrator.side_information == "stratum":
-            return self.strata.assign(np.asarray(scored.outputs.hardness, dtype=np.float64))
+            return self.strata.assign(scored.scaled, scored.outputs.hardness)
         if self.calibrator.side_information == "category":
             if scored.categories is None:
                 raise InputError("these rows have no categories; this scorer compares rows within categories")

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 
-from assay.arrays import Doubles, Integers
+from assay.arrays import Doubles, Floats, Integers
+from assay.calibration.neighbours import Neighbourhoods, Neighbours
 from assay.errors import DataError
 from assay.families import Family, check_part
 from assay.parameters import Count
 from assay.parts import Part
 
 QUARTILES = (0.25, 0.5, 0.75)
+FEWEST_ROWS = 20
+MOST_ROWS = 1000
+SHARE_OF_ROWS = 20
+FEWEST_NEIGHBOURS = 10
+NEARNESS = 5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Strata:
-    """Hardness strata, for false-positive rates per stratum (CADET fig. 5).
+    """Strata of the null model's hardness, for false-positive rates per stratum (CADET fig. 5).
 
     Attributes
     ----------
@@ -26,10 +32,12 @@ class Strata:
         Increasing upper edges of all strata but the last; an edge belongs to the stratum below it.
     """
 
+    kind: ClassVar[str] = "strata"
+
     edges: Doubles
 
-    @classmethod
-    def fit(cls, hardness: Doubles) -> Self:
+    @staticmethod
+    def fit(hardness: Doubles) -> Strata:
         """Return the quartile strata of the adapt rows' hardness, shape (n,).
 
         Edges are observed values. With ties there may be fewer than three different edges, and thus fewer strata. Every
@@ -44,32 +52,138 @@ class Strata:
         if values.size == 0 or not np.isfinite(values).all():
             raise DataError(f"strata cannot be fitted on {values.size} hardness values; give at least one, all finite")
         edges = np.unique(np.quantile(values, QUARTILES, method="inverted_cdf"))
-        return cls(edges[edges < values.max()])
+        return Strata(edges[edges < values.max()])
 
     @property
     def n_strata(self) -> int:
         """Number of strata: 4, or fewer if the hardness has ties."""
         return self.edges.size + 1
 
-    def assign(self, hardness: Doubles) -> Integers:
-        """Return the stratum of each hardness value, shape (n,), 0 (easiest) to ``n_strata - 1``."""
-        return np.searchsorted(self.edges, hardness, side="left").astype(np.int64)
+    def assign(self, scaled: Floats, hardness: Floats) -> Integers:
+        """Return the stratum of each row, shape (n,), 0 (easiest) to ``n_strata - 1``.
+
+        Parameters
+        ----------
+        scaled : ndarray of float, shape (n, d)
+            The scaled rows.
+        hardness : ndarray of float, shape (n,)
+            Their hardness by the null model.
+        """
+        return self._place(np.asarray(hardness, dtype=np.float64))
 
     def to_part(self) -> Part:
         """Return the edges as a part."""
-        return Part("strata", {"n_strata": self.n_strata}, {"edges": self.edges})
+        return Part(self.kind, {"n_strata": self.n_strata}, {"edges": self.edges})
 
     @classmethod
     def from_part(cls, part: Part) -> Self:
         """Return the strata that `to_part` described."""
         check_part(part, {"n_strata": Count}, {"edges": "float64 edges"})
         strata = cls(part.arrays["edges"])
-        if strata.n_strata != part.config["n_strata"] or not np.all(np.diff(strata.edges) > 0):
+        strata._check(part)
+        return strata
+
+    def _place(self, hardness: Doubles) -> Integers:
+        return np.searchsorted(self.edges, hardness, side="left").astype(np.int64)
+
+    def _check(self, part: Part) -> None:
+        if self.n_strata != part.config["n_strata"] or not np.all(np.diff(self.edges) > 0):
             raise ValueError(f"its edges are not those of {part.config['n_strata']} strata, in increasing order")
+
+
+@dataclass(frozen=True)
+class NeighbourhoodStrata(Strata):
+    """Strata of how sparse normal rows are around a row, for rows without a null model of their own.
+
+    The hardness of a row is the median, over the k adapt rows nearest to it, of the distance of each of those to its
+    fifth nearest other one. So rows of one region have about the same hardness, whether they lie among the others
+    there or stand apart. The distance to the mean (CADET eq 5) is as large for an anomaly as for a normal row far
+    out: within its strata anomalies are compared with the normal rows that are most like them, and power is lower than
+    within these (docs/benchmarks/conditional.md).
+
+    k is a twentieth of the rows, at least 10. Of more than 1,000 adapt rows as many are kept, picked at random.
+
+    Attributes
+    ----------
+    index : Neighbours
+        The kept adapt rows, scaled.
+    sparsity : ndarray of float64, shape (rows,)
+        The distance of each to its fifth nearest other one.
+    """
+
+    kind: ClassVar[str] = "neighbourhood strata"
+
+    index: Neighbours
+    sparsity: Doubles
+
+    @classmethod
+    def fit_rows(cls, scaled: Floats, *, seed: int) -> Self:
+        """Return the quartile strata of scaled adapt rows, shape (n, d), n >= 20."""
+        if len(scaled) > MOST_ROWS:
+            scaled = scaled[np.sort(np.random.default_rng(seed).choice(len(scaled), MOST_ROWS, replace=False))]
+        index = Neighbours.build(scaled, max(FEWEST_NEIGHBOURS, len(scaled) // SHARE_OF_ROWS))
+        sparsity, hardness = np.empty(len(scaled)), np.empty(len(scaled))
+
+        def measure(found: Neighbourhoods) -> None:
+            sparsity[found.rows] = np.sort(found.distances, axis=1)[:, NEARNESS - 1]
+
+        def take_medians(found: Neighbourhoods) -> None:
+            hardness[found.rows] = np.median(sparsity[found.neighbours], axis=1)
+
+        index.search_stored(measure)
+        index.search_stored(take_medians)
+        return cls(Strata.fit(hardness).edges, index, sparsity)
+
+    def assign(self, scaled: Floats, hardness: Floats) -> Integers:
+        """Return the stratum of each row; see `Strata.assign`."""
+        return self._place(self.hardness(scaled))
+
+    def hardness(self, scaled: Floats) -> Doubles:
+        """Return the hardness of scaled rows of shape (n, d), shape (n,)."""
+        hardness = np.empty(len(scaled))
+
+        def take_medians(found: Neighbourhoods) -> None:
+            hardness[found.rows] = np.median(self.sparsity[found.neighbours], axis=1)
+
+        self.index.search(scaled, take_medians)
+        return hardness
+
+    def to_part(self) -> Part:
+        """Return the edges, the kept rows and their sparsity as a part."""
+        arrays = {"edges": self.edges, "sparsity": self.sparsity, **self.index.arrays()}
+        return Part(self.kind, {"n_strata": self.n_strata, "k": self.index.k}, arrays)
+
+    @classmethod
+    def from_part(cls, part: Part) -> Self:
+        """Return the strata that `to_part` described."""
+        stored = {"edges": "float64 edges", "sparsity": "float64 n", **Neighbours.stored}
+        check_part(part, {"n_strata": Count, "k": Count}, stored)
+        arrays = part.arrays
+        index = Neighbours.from_arrays(part.config["k"], {name: arrays[name] for name in Neighbours.stored})
+        strata = cls(arrays["edges"], index, arrays["sparsity"])
+        strata._check(part)
         return strata
 
 
-_STRATA = Family[Strata]("strata", {"strata": Strata})
+def fit_strata(scaled: Floats, hardness: Doubles, *, by_neighbourhood: bool, seed: int) -> Strata:
+    """Return the strata of adapt rows: by neighbourhood if that is wanted and there are 20 rows, else by hardness.
+
+    Parameters
+    ----------
+    scaled : ndarray of float, shape (n, d)
+    hardness : ndarray of float64, shape (n,)
+        By the null model.
+    by_neighbourhood : bool
+        See `assay.data.modalities.base.Modality`.
+    seed : int
+        Picks the rows that are kept of many.
+    """
+    if by_neighbourhood and len(scaled) >= FEWEST_ROWS:
+        return NeighbourhoodStrata.fit_rows(scaled, seed=seed)
+    return Strata.fit(hardness)
+
+
+_STRATA = Family[Strata]("strata", {"strata": Strata, NeighbourhoodStrata.kind: NeighbourhoodStrata})
 
 
 def load_strata(part: Part) -> Strata:

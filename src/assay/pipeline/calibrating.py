@@ -213,7 +213,7 @@ class _Level:
         promise: Promise,
         seed: int,
     ) -> None:
-        from assay.calibration.hardness import Strata
+        from assay.calibration.hardness import fit_strata
         from assay.data.modalities.registry import load_null_model, load_scaler
 
         self.card, self.trained, self.method, self.seed = card, trained, method, seed
@@ -223,7 +223,12 @@ class _Level:
         self.null_model: NullModel = load_null_model(read_part(trained, "null_model"))
         self.scaled_adapt = self.scaler.transform(adapt.features)
         self.scaled_reference = self.scaler.transform(reference.features)
-        self.strata: Strata = Strata.fit(self.null_model.hardness(self.scaled_adapt))
+        self.strata: Strata = fit_strata(
+            self.scaled_adapt,
+            self.null_model.hardness(self.scaled_adapt),
+            by_neighbourhood=card.modality.by_neighbourhood,
+            seed=seed,
+        )
         self.ratio: DensityRatio | None = None
         if method == "weighted":
             from assay.calibration.calibrators.weighted import DensityRatio
@@ -286,8 +291,7 @@ class _Level:
         if self.method == "split" and is_crossed and self.promise.is_average:
             return self._cross(self.detector, scored)
         if self.method == "stratum":
-            hardness = np.asarray(self.of_reference.hardness, dtype=np.float64)
-            strata = self.strata.assign(hardness)
+            strata = self.strata.assign(self.scaled_reference, self.of_reference.hardness)
             if len(np.unique(strata)) < self.strata.n_strata:
                 raise ConfigError(
                     f"calibrate.within is 'hardness', and of {self.strata.n_strata} strata one has none of the "

@@ -84,7 +84,9 @@ class LevelScores:
         self.rows = [scaler.transform(part.features) for part in self.raw]
         self.null_model = null_model
         self.edges = load_strata(read_part(self.adapters, "strata"))
-        self.strata, self.strata_of_anomalies = (self.edges.assign(null_model.hardness(rows)) for rows in self.rows)
+        self.strata, self.strata_of_anomalies = (
+            self.edges.assign(rows, null_model.hardness(rows)) for rows in self.rows
+        )
 
     def of(self, detector: str, adapters: Sequence[Choice]) -> Iterator[tuple[Choice, Scored, Scored]]:
         """Yield each adapter with the scored normals and the scored anomalies."""

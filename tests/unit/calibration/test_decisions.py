@@ -107,7 +107,7 @@ def test_a_bound_on_false_discoveries_counts_ties_and_knows_each_reference() -> 
     batch = scored(np.full(60, 9.0), np.repeat([-1.0, 1.0], 30))
     chosen = np.arange(60) < 40
     plain = ConformalCalibrator().fit(scores)
-    by_stratum = MondrianCalibrator("stratum").fit(scores, strata.assign(hardness))
+    by_stratum = MondrianCalibrator("stratum").fit(scores, strata.assign(hardness, hardness))
     for ties in ("counted", BY_CONTENT):
         bound = Reference(plain, strata, ties=ties).false_discovery_bound(batch, chosen, 0.1)
         p_values = plain.p_values(batch.scores)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -57,8 +56,7 @@ NEW = [
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A project that an earlier version made and ran."""
-    with tarfile.open(ROOT / "tests/frozen/project-2.tar.xz") as packed:
-        packed.extractall(tmp_path, filter="data")
+    shutil.unpack_archive(ROOT / "tests/frozen/project-2.tar.xz", tmp_path)
     (tmp_path / "params.yaml").write_text(OLD)
     subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
     return tmp_path

@@ -10,8 +10,8 @@ import numpy as np
 from annotated_types import Ge, Le
 
 from assay.arrays import Doubles, Floats
-from assay.calibration.adapters.neighbours import Neighbourhoods, Neighbours, in_threads
 from assay.calibration.adapters.outputs import LARGEST, Outputs
+from assay.calibration.neighbours import Neighbourhoods, Neighbours, in_threads
 from assay.errors import DataError
 from assay.families import check_part, stored_parameters
 from assay.parameters import Count, NotNegative, Seed, Whole, check_parameters, parameters_of, plain_parameters
@@ -77,7 +77,7 @@ class Ares:
         At most this many adapt rows are kept, picked at random; "auto" then uses proportionally fewer neighbours.
     seed : int
         Seed of this sample and of the approximate search among many rows (see
-        `assay.calibration.adapters.neighbours`).
+        `assay.calibration.neighbours`).
 
     Attributes
     ----------

@@ -65,6 +65,9 @@ class Modality:
         The names of the two numbers of the shape, for people; None for a modality without shape.
     scaler_class, null_model_class
         Classes that load the parts in stage and scorer folders; their ``kind`` must be unique.
+    by_neighbourhood : bool
+        Whether hardness strata follow how sparse normal rows are around a row
+        (`assay.calibration.hardness.NeighbourhoodStrata`), or the null model.
     recipes : mapping of str to Recipe
         Recipes for synthetic anomalies: injected ones, and probes where labelled anomalies are missing.
     default_recipe : str
@@ -82,6 +85,7 @@ class Modality:
     sides: ClassVar[str | None] = None
     scaler_class: ClassVar[type[Scaler]] = Standard
     null_model_class: ClassVar[type[NullModel]] = MeanNull
+    by_neighbourhood: ClassVar[bool] = True
     recipes: ClassVar[Mapping[str, Recipe]] = RECIPES
     default_recipe: ClassVar[str] = "cluster"
     sets: ClassVar[Mapping[str, Reader]] = {}

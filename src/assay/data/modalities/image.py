@@ -74,6 +74,7 @@ class Image(Modality):
     sides: ClassVar[str | None] = "height, width"
     scaler_class: ClassVar[type[Scaler]] = MinMax
     null_model_class: ClassVar[type[NullModel]] = NeighbourNull
+    by_neighbourhood: ClassVar[bool] = False
     sets: ClassVar[Mapping[str, Reader]] = {name: partial(one_class, name) for name in IMAGE_SETS}
 
     def null_model(self) -> NullModel:

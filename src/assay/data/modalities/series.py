@@ -165,6 +165,7 @@ class Series(Modality):
     name: ClassVar[str] = "series"
     sides: ClassVar[str | None] = "length, channels"
     null_model_class: ClassVar[type[NullModel]] = AutoregressiveNull
+    by_neighbourhood: ClassVar[bool] = False
     sets: ClassVar[Mapping[str, Reader]] = {"ecg5000": ecg5000}
 
     def scaler(self) -> Scaler:

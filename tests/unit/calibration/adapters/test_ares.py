@@ -166,7 +166,7 @@ def test_a_cluster_among_the_adapt_rows_does_not_vouch_for_its_kind():
 @pytest.mark.parametrize("kind", ["real", "ties", "two members"])
 @pytest.mark.parametrize("k", [1, 9, 10])
 def test_adapted_score_of_a_row_does_not_depend_on_its_batch(monkeypatch, lists, kind, k):
-    monkeypatch.setattr("assay.calibration.adapters.neighbours.MOST_EXACT", 300 if lists else 5000)
+    monkeypatch.setattr("assay.calibration.neighbours.MOST_EXACT", 300 if lists else 5000)
     members = 2 if kind == "two members" else 1
     adapt, tested = local(900, seed=11, members=members), local(150, seed=12, members=members)
     if kind == "ties":
@@ -248,7 +248,7 @@ def test_a_member_that_says_nothing_is_no_trouble():
 @pytest.mark.parametrize("params", [{}, {"neighbours": 7, "density_weight": 0.3, "max_rows": 700, "seed": 4}])
 @pytest.mark.parametrize("n", [10, 800])
 def test_adapter_comes_back_from_disk_the_same(monkeypatch, tmp_path, lists, params, n):
-    monkeypatch.setattr("assay.calibration.adapters.neighbours.MOST_EXACT", 300 if lists else 5000)
+    monkeypatch.setattr("assay.calibration.neighbours.MOST_EXACT", 300 if lists else 5000)
     adapt, tested = local(n, seed=21, members=2), local(50, seed=22, members=2)
     fitted, twin = (Ares(**params).fit(adapt) for _ in range(2))
     for name, one in (("a", fitted), ("b", twin)):

@@ -60,7 +60,7 @@ def test_false_positive_rates_of_the_strata_come_together():
     for seed in range(10):
         train_scores, train_hardness = biased(500, seed=seed)
         scores, hardness = biased(4000, seed=100 + seed)
-        strata = Strata.fit(train_hardness).assign(hardness)
+        strata = Strata.fit(train_hardness).assign(hardness, hardness)
         for name, found in gaps.items():
             params = {"prior_weight": 0} if name == "cadet" else {}
             adapted = (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from assay.calibration.adapters.neighbours import Grid, Neighbours
+from assay.calibration.neighbours import Grid, Neighbours
 
 
 def manifold(n, seed, columns=16):
@@ -20,7 +20,7 @@ def manifold(n, seed, columns=16):
 @pytest.fixture
 def limit(monkeypatch):
     """Set the number of rows up to which the search is exact."""
-    return lambda most: monkeypatch.setattr("assay.calibration.adapters.neighbours.MOST_EXACT", most)
+    return lambda most: monkeypatch.setattr("assay.calibration.neighbours.MOST_EXACT", most)
 
 
 def gather(search, n, *rows):
