@@ -24,8 +24,9 @@ from assay.parts import Part, read_part, write_part
 
 QUICK = {"epochs": 20, "pretrain_epochs": 5, "members": 2, "sample_size": 64, "folds": 3}  # for those that take them
 NEED_LABELS = {"contradicting", "devnet", "hsc"}
-# mcd: the seed only says where a search starts, here always with the same end; the wrappers wrap knn
-SEED_RARELY_MATTERS = {"mcd", "rescaled", "trimmed"}
+# mcd: the seed only says where a search starts, here always with the same end; reach: which of very many rows are
+# kept; the wrappers wrap knn
+SEED_RARELY_MATTERS = {"mcd", "reach", "rescaled", "trimmed"}
 NAMES = sorted(DETECTORS)
 EMBEDDING = [name for name in NAMES if hasattr(detector_class(name), "embed")]
 

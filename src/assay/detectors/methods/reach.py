@@ -1,0 +1,168 @@
+"""Reach: k nearest neighbours that small groups of rows apart from the others cannot vouch for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Self
+
+import numpy as np
+from annotated_types import Gt, Le
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
+
+from assay.arrays import Doubles, Singles
+from assay.detectors.baselines.base import ArrayForm, Baseline
+from assay.errors import TrainingError
+from assay.parameters import Count, Seed
+from assay.parts import Array
+
+MOST_SHARE = 0.5
+FIRST_SEARCH = 4  # times as many neighbours as are needed
+WIDER = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ReachDistances(ArrayForm):
+    """k-th smallest of ``max(distance to a row, reach of the row)`` over the stored rows, exact.
+
+    Attributes
+    ----------
+    rows : ndarray of float32, shape (m, d)
+    reach : ndarray of float64, shape (m,)
+    n_neighbors : int
+        k.
+    tree : cKDTree
+        Index of the rows.
+    """
+
+    stored: ClassVar[Mapping[str, str]] = {
+        "rows": "float32 m n_features",
+        "reach": "float64 m",
+        "n_neighbors": "int32 1",
+    }
+
+    rows: Singles
+    reach: Doubles
+    n_neighbors: int
+    tree: Any = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tree", cKDTree(self.rows.astype(np.float64)))
+
+    def score(self, rows: Singles) -> Doubles:
+        """Return the scores of rows.
+
+        No row beyond the neighbours that were searched can be nearer than the farthest of these, so that a score up to
+        that distance is right; the other rows are searched again, more widely.
+        """
+        queries, n_stored, k = rows.astype(np.float64), len(self.rows), self.n_neighbors
+        scores, waiting, searched = np.empty(len(rows)), np.arange(len(rows)), FIRST_SEARCH * k
+        while waiting.size:
+            searched = min(searched, n_stored)
+            distances, neighbours = self.tree.query(queries[waiting], k=np.arange(1, searched + 1))
+            reached = np.partition(np.maximum(distances, self.reach[neighbours]), k - 1, axis=1)[:, k - 1]
+            scores[waiting] = reached
+            waiting = waiting[reached > distances[:, -1]] if searched < n_stored else waiting[:0]
+            searched *= WIDER
+        return scores
+
+    def arrays(self) -> dict[str, Array]:
+        """Return the stored rows, their reach, and k."""
+        return {"rows": self.rows, "reach": self.reach, "n_neighbors": np.array([self.n_neighbors], dtype=np.int32)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
+        """Rebuild the form, and its tree."""
+        return cls(arrays["rows"], arrays["reach"], int(arrays["n_neighbors"][0]))
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Reach(Baseline):
+    """Distance to the k-th nearest training row, where rows of a small group count only beyond its gap to the others.
+
+    The method is Assay's own. Contaminants that resemble each other make k nearest neighbours call their kind normal.
+    Here the reach R of a training row says how far apart from the others its group is, and the score of a row x is the
+    k-th smallest of ``max(|x - x_i|, R_i)``. So rows of a group that is smaller than `share` of all rows vouch for each
+    other only at distances beyond its gap, however dense it is, and anomalies that stand alone score as by k nearest
+    neighbours.
+
+    Reach: with c_i the distance of a training row to its k-th nearest other one, rows are joined along the minimum
+    spanning tree of the mutual reachability distances ``max(|x_i - x_j|, c_i, c_j)`` (Campello, Moulavi and Sander
+    2013), nearest first. Where a group of fewer than `share` of the rows becomes part of a larger one, R of its rows is
+    the distance at which they were joined; in the group that reaches this size first, R is 0.
+
+    A training row is its own first neighbour when it is scored.
+
+    Parameters
+    ----------
+    n_neighbors : int
+        k; less than the number of training rows.
+    share : float
+        The smallest share of training rows that is taken for normal by its size, up to .5. Groups of contaminants that
+        are larger, or adjoin the others, vouch for each other as in k nearest neighbours.
+    max_rows : int
+        At most this many training rows are kept, picked at random: time to fit grows with their square.
+    seed : int
+        Picks them.
+    """
+
+    kind = "reach"
+    array_form = ReachDistances
+
+    n_neighbors: Count = 5
+    share: Annotated[float, Gt(0), Le(MOST_SHARE)] = 0.05
+    max_rows: Count = 10_000
+    seed: Seed = 0
+
+    def _fitted_form(self, rows: Singles) -> ArrayForm:
+        if len(rows) > self.max_rows:
+            rows = rows[np.sort(np.random.default_rng(self.seed).choice(len(rows), self.max_rows, replace=False))]
+        if self.n_neighbors >= len(rows):
+            raise TrainingError(
+                f"n_neighbors is {self.n_neighbors}, and {len(rows)} training rows are kept; it has to be less"
+            )
+        points = rows.astype(np.float64)
+        core = cKDTree(points).query(points, k=[self.n_neighbors + 1])[0][:, 0]
+        reach = _reach(len(rows), *_spanning_tree(points, core), self.share * len(rows))
+        return ReachDistances(rows, reach, self.n_neighbors)
+
+
+def _spanning_tree(points: Doubles, core: Doubles) -> tuple[NDArray[np.intp], NDArray[np.intp], Doubles]:
+    """Return ends and increasing lengths of the edges of a minimum spanning tree by mutual reachability (Prim)."""
+    n = len(points)
+    outside, nearest, lengths = np.arange(1, n), np.zeros(n - 1, dtype=np.intp), np.full(n - 1, np.inf)
+    ends, weights, newest = np.empty((n - 1, 2), dtype=np.intp), np.empty(n - 1), 0
+    for place in range(n - 1):
+        distances = np.maximum(cdist(points[newest : newest + 1], points[outside])[0], core[outside])
+        np.maximum(distances, core[newest], out=distances)
+        closer = distances < lengths
+        lengths[closer], nearest[closer] = distances[closer], newest
+        best = int(lengths.argmin())
+        newest = int(outside[best])
+        ends[place], weights[place] = (nearest[best], newest), lengths[best]
+        last = len(outside) - 1
+        for array in (outside, nearest, lengths):
+            array[best] = array[last]
+        outside, nearest, lengths = outside[:last], nearest[:last], lengths[:last]
+    order = np.argsort(weights, kind="stable")
+    return ends[order, 0], ends[order, 1], weights[order]
+
+
+def _reach(n: int, first: NDArray[np.intp], second: NDArray[np.intp], lengths: Doubles, least: float) -> Doubles:
+    """Return the reach of n rows, joined along a tree; `least` is the size of a group that counts as normal."""
+    reach, group, members = np.zeros(n), np.arange(n), [[row] for row in range(n)]
+    is_reached = False
+    for one, other, length in zip(first.tolist(), second.tolist(), lengths.tolist(), strict=True):
+        small, large = sorted((int(group[one]), int(group[other])), key=lambda label: len(members[label]))
+        joined = len(members[small]) + len(members[large])
+        if len(members[small]) < least <= joined:
+            reach[members[small]] = length
+            if len(members[large]) < least and is_reached:
+                reach[members[large]] = length
+            is_reached = True
+        group[members[small]] = large
+        members[large] += members[small]
+        members[small] = []
+    return reach
