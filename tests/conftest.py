@@ -51,7 +51,7 @@ detectors:
   isolation_forest: {n_estimators: 25}
   mcd: {}
 adapters: [none, cadet]
-select: {seed: 0}
+select: {seed: 0, without_labels: probes}
 run: {cells_at_once: 1}
 """
 

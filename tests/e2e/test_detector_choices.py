@@ -25,7 +25,10 @@ detectors:
   mcd: {}
 """
 CHOSEN = QUICK[: QUICK.index("detectors:")].replace("labelled: 0", "labelled: 0.05") + DETECTORS + "adapters: [none]\n"
-PARAMS = CHOSEN.replace("levels: [0, 0.1]", "levels: [0, 0.05]") + "select: {seed: 0}\nrun: {cells_at_once: 1}\n"
+PARAMS = (
+    CHOSEN.replace("levels: [0, 0.1]", "levels: [0, 0.05]")
+    + "select: {seed: 0, without_labels: probes}\nrun: {cells_at_once: 1}\n"
+)
 WORK = "work/breast_cancer"
 pytestmark = pytest.mark.long
 

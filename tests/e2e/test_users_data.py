@@ -40,11 +40,16 @@ def test_labelled_csv(checkout: Checkout) -> None:
 
 def test_unlabelled_parquet_is_judged_by_probes_and_says_so(checkout: Checkout) -> None:
     table(None).to_parquet(checkout.root / "plain.parquet")
+    checkout.params(QUICK.replace("without_labels: probes", "without_labels: mcd"))
     checkout.assay("ingest", "plain.parquet", "--name", "plain", "--id", "sample")
     told = checkout.assay("run", "--dataset", "plain").stdout
     words = " ".join(told.split())
-    for phrase in ("probes", "presumed", "synthetic"):
+    for phrase in ("probes", "presumed", "synthetic", "mcd ships, as select.without_labels says"):
         assert phrase in words
+    (listed,) = [
+        row for row in json.loads(checkout.assay("scorers", "--json").stdout) if row["tag"].startswith("plain")
+    ]
+    assert listed["detector"] == "mcd"
     assert "AUROC" not in words.replace("AUROC on", "")
     injected = pd.read_csv(checkout.root / "work/plain/contaminate/level-0.1/rows.csv")
     probes = pd.read_csv(checkout.root / "work/plain/split/selection/probes/rows.csv")

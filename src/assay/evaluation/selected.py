@@ -87,6 +87,8 @@ class Selection:
         two equal candidates of 130 normals and 54 anomalies.
     n_more : int
         Number of further anomalies, which judge at the lowest level alone.
+    default : str
+        Label of the detector that won because it is the default where no labelled anomalies judge; empty otherwise.
     """
 
     winner: int | None
@@ -101,6 +103,7 @@ class Selection:
     power_low: float | None = None
     power_high: float | None = None
     n_more: int = 0
+    default: str = ""
 
     @property
     def chosen(self) -> CandidateResult | None:

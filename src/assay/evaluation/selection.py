@@ -59,6 +59,7 @@ def select_candidate(
     eps: float,
     seed: int,
     ships_at: float = 0.0,
+    default: str = "",
 ) -> Selection:
     """Choose the candidate that ships, on selection rows only.
 
@@ -91,6 +92,9 @@ def select_candidate(
         Seed of the halves.
     ships_at : float
         Contamination level whose model ships.
+    default : str
+        Label of the detector whose first valid candidate wins, whatever the power of others; for synthetic anomalies,
+        which show what is broken, but not what is best for real ones. Empty, or without a valid one: the rule above.
 
     Returns
     -------
@@ -113,11 +117,12 @@ def select_candidate(
     n_common = _check_shapes(candidates, strata, ships_at, len(anomaly_keys))
     results = tuple(_describe(candidate, strata, ships_at, seed) for candidate in candidates)
     everyone = np.ones(len(anomaly_keys), dtype=np.bool_)
-    winner, tied = _choose(candidates, results, everyone, n_common, ships_at)
+    winner, tied = _choose(candidates, results, everyone, n_common, ships_at, default)
     results = tuple(replace(result, tied=index in tied) for index, result in enumerate(results))
-    power = _power_of_choice(candidates, results, anomaly_keys, n_common, ships_at, seed)
+    power = _power_of_choice(candidates, results, anomaly_keys, n_common, ships_at, seed, default)
+    by_default = default if winner is not None and candidates[winner].detector == default else ""
     numbers = (ships_at, n_normals, n_common)
-    selection = Selection(winner, eps, *numbers, results, n_more=len(anomaly_keys) - n_common)
+    selection = Selection(winner, eps, *numbers, results, n_more=len(anomaly_keys) - n_common, default=by_default)
     if winner is None or power is None:
         return selection
     low, high = _interval(power, n_common)
@@ -206,6 +211,7 @@ def _choose(
     judging: Flags,
     n_common: int,
     ships_at: float,
+    default: str,
 ) -> tuple[int | None, set[int]]:
     """Return the index of the winner by the judging anomalies, and those of the candidates that tie with the best."""
     gains = {
@@ -223,6 +229,9 @@ def _choose(
         for index, gain in gains.items()
         if any(_within_error(leader - gain, judging, classes) for leader in leaders)
     }
+    preferred = [index for index in gains if candidates[index].detector == default]
+    if preferred:
+        return min(preferred, key=lambda index: candidates[index].position), tied
     winner = min(tied, key=lambda index: (len(candidates[index].untrained), *_tie_break(results[index])))
     return winner, tied
 
@@ -264,6 +273,7 @@ def _power_of_choice(
     n_common: int,
     ships_at: float,
     seed: int,
+    default: str,
 ) -> float | None:
     """Return the power of what each half of the anomalies chooses, on the other half; None where a half is empty."""
     second = np.zeros(len(keys), dtype=np.bool_)
@@ -272,7 +282,7 @@ def _power_of_choice(
         second[group][order[: len(order) // 2]] = True
     powers = []
     for judging in (second, ~second):
-        winner, _ = _choose(candidates, results, judging, n_common, ships_at)
+        winner, _ = _choose(candidates, results, judging, n_common, ships_at, default)
         if winner is not None and (~judging[:n_common]).any() and judging[:n_common].any():
             powers.append(float(_gains(candidates[winner], ~judging).sum()))
     return sum(powers) / 2 if len(powers) == 2 else None

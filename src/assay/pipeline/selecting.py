@@ -33,6 +33,7 @@ def select(
     candidates: Candidates,
     eps: float,
     seed: int,
+    without_labels: str = "probes",
 ) -> Made[Selection]:
     """Choose the candidate to ship, on rows that nothing was trained, adapted or calibrated on.
 
@@ -59,6 +60,9 @@ def select(
         Target false-positive rate of the comparison.
     seed : int
         Seed of the halves of the anomalies.
+    without_labels : str
+        Where no labelled anomalies judge: the label of the detector that ships unless it is not valid by the probes, or
+        "probes", to choose by them.
 
     Returns
     -------
@@ -107,7 +111,10 @@ def select(
             measured = (of.n_stored_floats, of.chances, of.fault, untrained)
             compared.append(Candidate(detector.label, adapter.label, position, *measured))
     keys = row_keys(all_anomalies.rows)
-    chosen = select_candidate(compared, anomaly_keys=keys, strata=strata, eps=eps, seed=seed, ships_at=ships_at)
+    default = without_labels if evidence == "probes" and without_labels != "probes" else ""
+    chosen = select_candidate(
+        compared, anomaly_keys=keys, strata=strata, eps=eps, seed=seed, ships_at=ships_at, default=default
+    )
     result = replace(chosen, evidence=evidence, untrained=failures)
     write_json(out / "selection.json", result.to_json())
     return Made(result)

@@ -50,13 +50,14 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "promise": Promised,
         "seed": Seed,
     },
-    "select": {"seed": Seed},
+    "select": {"seed": Seed, "without_labels": str},
     "run": {"cells_at_once": Count},
 }
 Gate = Literal["superior", "noninferior"]
 DEFAULTS = {"gate": "superior"}  # no stage depends on it, so that it may be left out
 KNOWN = ("dataset", "datasets", "eps", *SECTIONS, "detectors", "adapters", "gate")
 DETECTOR = "detector"
+PROBES = "probes"  # choose by synthetic anomalies
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +118,15 @@ def parse_config(raw: Any, *, where: str = "params.yaml") -> Config:
     check_name(dataset, f"{where}: dataset")
     eps = check_share(raw["eps"], f"{where}: eps")
     check_value(f"{where}: gate", raw["gate"], Gate)
+    detectors = _detectors(raw["detectors"], f"{where}: detectors")
+    sections = {name: _section(raw, name, where) for name in SECTIONS}
+    _check_default(sections["select"]["without_labels"], detectors, f"{where}: select.without_labels")
     return Config(
         dataset=dataset,
         datasets=_datasets(raw["datasets"], dataset, f"{where}: datasets"),
         eps=eps,
-        sections={name: _section(raw, name, where) for name in SECTIONS},
-        detectors=_detectors(raw["detectors"], f"{where}: detectors"),
+        sections=sections,
+        detectors=detectors,
         adapters=_choices(raw["adapters"], f"{where}: adapters"),
         gate=raw["gate"],
     )
@@ -192,6 +196,15 @@ def _section(raw: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
     for setting, annotation in settings.items():
         check_value(f"{where}: {name}.{setting}", section[setting], annotation)
     return dict(section)
+
+
+def _check_default(value: str, detectors: tuple[Choice, ...], where: str) -> None:
+    """Check the setting for what ships where nobody has labelled anomalies."""
+    labels = [choice.label for choice in detectors]
+    if value not in (PROBES, *labels):
+        raise ConfigError(
+            f"{where} is {value!r}; give {PROBES}, or the label of a listed detector: {', '.join(labels)}"
+        )
 
 
 def _choices(raw: Any, where: str) -> tuple[Choice, ...]:

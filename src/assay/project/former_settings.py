@@ -12,7 +12,7 @@ from assay.errors import ConfigError
 from assay.parts import parse_yaml, write_bytes
 from assay.project import versioning
 from assay.project.cells import CELLS, refresh_cells
-from assay.project.config import ALWAYS, DETECTOR
+from assay.project.config import ALWAYS, DETECTOR, PROBES
 from assay.project.creation import PIPELINE, pipeline
 from assay.project.installed import CONSTRAINTS, SOURCE, holds_code, refresh_lock
 from assay.project.layout import CODE, Project
@@ -22,7 +22,10 @@ from assay.project.templates import read_template
 if TYPE_CHECKING:
     from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-_NEW = {"calibrate": {"promise": ("average", "says what p-values promise, as before")}}
+_NEW = {
+    "calibrate": {"promise": ("average", "says what p-values promise, as before")},
+    "select": {"without_labels": (PROBES, "says what decides where no anomalies are labelled, as before")},
+}
 _FLOW, _IGNORED, _PARAMS, _LOCKED = "flows/retrain.py", ".dvcignore", "params.yaml", "dvc.lock"
 
 

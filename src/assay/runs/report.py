@@ -136,6 +136,11 @@ def choice_sentence(selection: Selection) -> str:
     """Return by how many rows the choice was made, and its power on anomalies that did not make it; "" without one."""
     if selection.chosen is None:
         return ""
+    if selection.default:
+        return (
+            f"too few anomalies are labelled to choose by: {selection.default} ships, as select.without_labels says; "
+            f"by {selection.n_anomalies} synthetic ones it is not broken (power {selection.chosen.power:.2f})"
+        )
     noun = "probes" if selection.evidence == "probes" else "anomalies"
     more = f", at the lowest level {selection.n_more} more" if selection.n_more else ""
     rows = f"chosen by {selection.n_normals} normals and {selection.n_anomalies} {noun}{more}"

@@ -27,7 +27,7 @@ GOOD: dict[str, Any] = {
     "calibrate": {"within": "all", "ties": "counted", "promise": "average", "seed": 4},
     "detectors": {"knn": {}, "isolation_forest": {}, "mcd": {}},
     "adapters": ["none", "cadet"],
-    "select": {"seed": 3},
+    "select": {"seed": 3, "without_labels": "probes"},
     "run": {"cells_at_once": 2},
 }
 ABSENT = object()
@@ -258,6 +258,12 @@ def test_a_seed_must_be_a_whole_number(section: str, seed: object) -> None:
         ("run.cells_at_once", 0, "run.cells_at_once is 0"),
         ("run.cells_at_once", "all", "run.cells_at_once is 'all'"),
         ("train.device", None, "train.device is None"),
+        (
+            "select.without_labels",
+            "lof",
+            "select.without_labels is 'lof'; give probes, or the label of a listed detector",
+        ),
+        ("select.without_labels", None, "select.without_labels is None"),
     ],
 )
 def test_a_wrong_value_is_named(path: str, value: object, words: str) -> None:
