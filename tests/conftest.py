@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from assay.environment import SWITCHES
 from assay.errors import AssayError
@@ -21,6 +22,10 @@ from assay.project.cells import refresh_cells
 from assay.project.layout import Project
 from tests.waiting import HANG_SECONDS
 from tests.warm import warm_commands
+
+# The same examples in every run, and no limit in seconds: what fails, fails for whoever changed it.
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.load_profile("same")
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = "ASSAY_TESTS"

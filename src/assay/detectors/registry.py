@@ -19,7 +19,7 @@ DETECTORS: dict[str, str] = {
     "kde": "assay.detectors.baselines.kde:KernelDensity",
     "pca": "assay.detectors.baselines.pca:PrincipalComponents",
     "lof": "assay.detectors.baselines.lof:LocalOutlierFactor",
-    "reach": "assay.detectors.methods.reach:Reach",
+    "reach": "assay.detectors.baselines.reach:Reach",
     "denoising_autoencoder": "assay.detectors.methods.denoising:DenoisingAutoencoder",
     "vae": "assay.detectors.methods.vae:VariationalAutoencoder",
     "rapp": "assay.detectors.methods.rapp:RaPP",

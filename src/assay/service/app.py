@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse
 
 from assay.errors import AssayError
 from assay.scorer.scorer import load_scorer
+from assay.service import page
 from assay.service.answers import describe, score_answer
 from assay.service.requests import read_body, read_ids, read_request_rows, read_share
 from assay.service.spool import Spool
@@ -126,6 +127,7 @@ class InfoAnswer(bentoml.IODescriptor):  # type: ignore[misc]
     traffic={"timeout": 60},
     logging={"access": {"enabled": False}},
 )
+@bentoml.asgi_app(page.app, path="/")
 class ScoringService:
     """Scores rows and flags them by their conformal p-values."""
 

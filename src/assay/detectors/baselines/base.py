@@ -1,7 +1,7 @@
-"""Baselines that can be packaged: scikit-learn fits them, and an array form scores and is stored.
+"""Baselines that can be packaged: scikit-learn fits most of them, and an array form scores and is stored.
 
 The form scores from fitting on, so that the served scores are the evaluated ones and no pickle is needed. Every form
-gives its estimator's scores up to rounding (or documents the difference); a row's score never depends on its batch.
+of an estimator gives its scores up to rounding (or documents the difference); a row's score never depends on its batch.
 """
 
 from __future__ import annotations

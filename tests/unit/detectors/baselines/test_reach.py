@@ -9,7 +9,7 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.distance import cdist
 
 from assay.detectors.baselines.knn import KNearestNeighbors
-from assay.detectors.methods.reach import Reach
+from assay.detectors.baselines.reach import Reach
 from assay.errors import ConfigError, TrainingError
 from assay.evaluation.metrics import auroc
 
