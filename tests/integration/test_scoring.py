@@ -51,6 +51,22 @@ def test_a_file_is_scored(finished: Checkout, monkeypatch: pytest.MonkeyPatch) -
     assert 0 < told["false_alarms_at_most"] <= told["flagged"]
 
 
+def test_flagged_rows_are_explained_on_request(finished: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = table(finished)
+    rows.to_csv(finished.root / "rows.csv", index=False)
+    monkeypatch.chdir(finished.root)
+    scorer = assay.load(NAME)
+    finished.assay("score", "rows.csv", "--out", "scored.csv", "--explain", "2")
+    scored = pd.read_csv(finished.root / "scored.csv", keep_default_na=False)
+    flagged = scored["flagged"] == 1
+    assert (scored.loc[~flagged, ["because", "p_without_first"]] == "").all(axis=None)
+    explanation = scorer.explain(rows.drop(columns="patient")[flagged.to_numpy()])
+    named = [because.partition(", ")[0].rpartition(" ")[0] for because in scored.loc[flagged, "because"]]
+    assert named == [scorer.columns[column] for column in explanation.first]
+    np.testing.assert_array_equal(scored.loc[flagged, "p_without_first"].astype(float), explanation.p_without)
+    assert (explanation.p_without > scored.loc[flagged, "p_value"]).mean() > 0.3
+
+
 def test_columns_that_are_no_features_come_back_as_they_were(
     finished: Checkout, monkeypatch: pytest.MonkeyPatch
 ) -> None:

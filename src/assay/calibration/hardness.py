@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from assay.arrays import Doubles, Floats, Integers
+from assay.arrays import Doubles, Floats, Integers, Singles
 from assay.calibration.neighbours import Neighbourhoods, Neighbours
 from assay.errors import DataError
 from assay.families import Family, check_part
@@ -147,6 +147,17 @@ class NeighbourhoodStrata(Strata):
 
         self.index.search(scaled, take_medians)
         return hardness
+
+    def nearest(self, scaled: Floats, n: int) -> Singles:
+        """Return the n kept rows nearest to each scaled row, nearest first, shape (rows, n, d)."""
+        nearest = np.empty((len(scaled), n), dtype=np.intp)
+
+        def take_nearest(found: Neighbourhoods) -> None:
+            order = np.lexsort((found.neighbours, found.distances))[:, :n]
+            nearest[found.rows] = np.take_along_axis(found.neighbours, order, axis=1)
+
+        self.index.search(scaled, take_nearest)
+        return self.index.rows()[nearest]
 
     def to_part(self) -> Part:
         """Return the edges, the kept rows and their sparsity as a part."""

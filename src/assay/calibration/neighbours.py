@@ -163,6 +163,10 @@ class Neighbours:
         """Find the nearest other stored rows of every stored row; `use` is called as by `search`."""
         self._search(self.points, use, stored=True)
 
+    def rows(self) -> Singles:
+        """Return the stored rows, float32 of shape (n, d), each as near as the grid holds it."""
+        return (self.grid.centre + self.points.astype(np.float64) * self.grid.step).astype(np.float32)
+
     def arrays(self) -> dict[str, Array]:
         """Return the arrays to store in addition to k."""
         size = np.array([self.grid.step, self.grid.limit])

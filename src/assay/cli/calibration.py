@@ -19,6 +19,12 @@ from assay.cli.common import as_json, find_project
 @click.option("--eps", type=float, help="Flag rows with p <= EPS; default: the scorer's own eps.")
 @click.option("--fdr", type=float, help="Instead: of the flagged rows at most this share is normal, on average.")
 @click.option("--id", "id_column", metavar="COLUMN", help="Ids of rows, which decide ties where they are randomised.")
+@click.option(
+    "--explain",
+    type=click.IntRange(1),
+    metavar="N",
+    help="For each flagged row: the N columns that add most to its score, and its p-value without the first.",
+)
 @as_json
 def score_command(
     file: Path,
@@ -27,6 +33,7 @@ def score_command(
     eps: float | None,
     fdr: float | None,
     id_column: str | None,
+    explain: int | None,
     as_json: bool,
 ) -> None:
     """Score the rows of FILE; without TAG, by the champion of the dataset in params.yaml."""
@@ -44,7 +51,7 @@ def score_command(
 
     packaged = find_packaged(tag or project.dataset, project.root)
     scorer = load_scorer(packaged.folder, packaged.statement.id)
-    batch = score_file(scorer, file, eps=eps, fdr=fdr, id_column=id_column)
+    batch = score_file(scorer, file, eps=eps, fdr=fdr, id_column=id_column, explain=explain or 0)
     rule = batch.rule
     batch.write(out)
     if as_json:

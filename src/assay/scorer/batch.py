@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from assay.arrays import Flags
 from assay.calibration.decisions import Rule, Scored
 from assay.data.files import features_of, read_frame, texts_of
 from assay.errors import DataError, InputError
 from assay.parts import write_bytes
+from assay.scorer.explaining import normal_rows
 from assay.scorer.scorer import Scorer
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ADDED = ("score", "p_value", "flagged")
+EXPLAINED = ("because", "p_without_first")
 DELTA = 0.1
 
 
@@ -29,7 +32,9 @@ class Batch:
     Attributes
     ----------
     rows : DataFrame
-        The file's columns that are not features, unchanged, then score, p_value and flagged.
+        The file's columns that are not features, unchanged, then score, p_value and flagged; with explanations also,
+        for flagged rows, because (columns with their shares of what raises the score) and p_without_first
+        (`assay.scorer.explaining.Explanation.p_without`).
     rule : Rule
         The rule that flagged the rows.
     false_alarms : int or None
@@ -60,29 +65,57 @@ class Batch:
 
 
 def score_file(
-    scorer: Scorer, path: Path, *, eps: float | None = None, fdr: float | None = None, id_column: str | None = None
+    scorer: Scorer,
+    path: Path,
+    *,
+    eps: float | None = None,
+    fdr: float | None = None,
+    id_column: str | None = None,
+    explain: int = 0,
 ) -> Batch:
     """Score the rows of a CSV or Parquet file and decide by `eps` (the scorer's own where both are None) or `fdr`.
 
-    Ids of rows in `id_column` decide ties where these are randomised (`assay.scorer.scorer.Scorer.judge`).
+    Ids of rows in `id_column` decide ties where these are randomised (`assay.scorer.scorer.Scorer.judge`). `explain` is
+    the number of columns that are named for each flagged row.
 
     Raises
     ------
     ConfigError
         `eps` or `fdr` is not a number between 0 and 1.
     DataError, InputError
-        The file cannot be read or lacks a column; a value is missing; false discoveries cannot be controlled.
+        The file cannot be read or lacks a column; a value is missing; false discoveries cannot be controlled; this
+        scorer explains nothing.
     """
     rule = scorer.rule(eps=eps, fdr=fdr)
-    frame, scored = _score(scorer, path, rule, id_column)
+    if explain:
+        normal_rows(scorer.reference.strata)
+    frame, scored = _score(scorer, path, rule, id_column, (*ADDED, *(EXPLAINED if explain else ())))
     p_values = scorer.reference.p_values(scored)
     flags = rule.flags(p_values)
     bound = scorer.reference.false_discovery_bound(scored, flags, DELTA)
     rows = frame.assign(score=scored.scores, p_value=p_values, flagged=flags.astype(np.int8))
+    if explain:
+        rows = rows.assign(**_reasons(scorer, scored, flags, explain))
     return Batch(rows, rule, bound, rule.note(flags, scorer.calibrator))
 
 
-def _score(scorer: Scorer, path: Path, rule: Rule, id_column: str | None) -> tuple[Any, Scored]:
+def _reasons(scorer: Scorer, scored: Scored, flags: Flags, n_columns: int) -> dict[str, Any]:
+    """Return the columns of `EXPLAINED`, which are empty for rows that are not flagged."""
+    because, without = np.full(len(flags), "", dtype=object), np.full(len(flags), np.nan)
+    if flags.any():
+        categories = None if scored.categories is None else scored.categories[flags].tolist()
+        explanation = scorer.explain(scored.features[flags], categories)
+        rising = np.maximum(explanation.contributions, 0)
+        shares = rising / np.maximum(rising.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+        because[flags] = [
+            ", ".join(f"{scorer.columns[c]} {of_row[c]:.0%}" for c in np.argsort(-of_row)[:n_columns] if of_row[c] > 0)
+            for of_row in shares
+        ]
+        without[flags] = explanation.p_without
+    return dict(zip(EXPLAINED, (because, without), strict=True))
+
+
+def _score(scorer: Scorer, path: Path, rule: Rule, id_column: str | None, added: tuple[str, ...]) -> tuple[Any, Scored]:
     """Return the columns that are not features, and the scored rows."""
     category = scorer.category_column
     texts = [name for name in (category, id_column) if name is not None]
@@ -90,7 +123,7 @@ def _score(scorer: Scorer, path: Path, rule: Rule, id_column: str | None) -> tup
     names = list(frame.columns)
     if missing := [name for name in scorer.columns if name not in names]:
         raise DataError(f"{path.name} has no column {missing[0]!r}; this scorer needs all of its columns in the file")
-    if taken := [name for name in ADDED if name in names and name not in scorer.columns]:
+    if taken := [name for name in added if name in names and name not in scorer.columns]:
         raise DataError(f"{path.name} has a column {taken[0]!r} already; rename it, that name is given to the result")
     features = features_of(frame, scorer.columns)
     if not np.isfinite(features).all():

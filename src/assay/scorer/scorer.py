@@ -26,6 +26,7 @@ from assay.detectors.registry import load_detector, unpackageable
 from assay.errors import InputError, ScorerError, TamperedError
 from assay.hashing import hash_file
 from assay.parts import Part, read_arrays
+from assay.scorer.explaining import Explanation, contributions, normal_rows
 from assay.scorer.features import (
     as_features,
     as_numbers,
@@ -258,6 +259,36 @@ class Scorer:
         rule = self.rule(fdr=fdr)
         self.check_batch_ids(rule, row_ids)
         return rule.flags(self.p_values(X, category, row_ids))
+
+    def explain(self, X: Any, category: Sequence[object] | None = None) -> Explanation:
+        """Return what each column contributes to the scores of rows, for scorers of tables.
+
+        Parameters
+        ----------
+        X : array-like, shape (n, d), or DataFrame
+        category : sequence of str or numbers, optional
+            See `scored`.
+
+        Raises
+        ------
+        InputError
+            See `scored`; also for a scorer that holds no normal rows, such as one of images or of an earlier version.
+        """
+        normals = normal_rows(self.reference.strata)
+        scored = self.scored(X, category)
+        function = self.function
+
+        def score(scaled: Singles) -> Singles:
+            return score_with_adapter(function.detector, function.null_model, function.adapter, scaled, scaled).scores
+
+        scaled = np.asarray(scored.scaled, dtype=np.float32)
+        shares = contributions(score, normals, scaled)
+        without = scaled.copy()
+        rows, first = np.arange(len(shares)), shares.argmax(axis=1)
+        without[rows, first] = normals.nearest(scaled, 1)[rows, 0, first]
+        parts = (function.detector, function.null_model, function.adapter)
+        changed = score_with_adapter(*parts, scored.features, without, scored.categories, scored.row_ids)
+        return Explanation(shares, self.reference.p_values(changed))
 
     def check_batch_ids(self, rule: Rule, row_ids: Sequence[object] | None) -> None:
         """Raise `InputError` where a batch is decided by fdr, ties are broken by ids, and an id occurs twice."""

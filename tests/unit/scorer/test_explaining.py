@@ -1,0 +1,89 @@
+"""Contributions of columns: they add up, and name the column that was moved."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.datasets import load_breast_cancer
+
+from assay.calibration.calibrators.conformal import ConformalCalibrator
+from assay.calibration.hardness import NeighbourhoodStrata, Strata
+from assay.detectors.registry import make_detector
+from assay.errors import InputError
+from assay.scorer.explaining import NEAREST, contributions, normal_rows
+
+Singles = NDArray[np.float32]
+ALL = list(range(30))
+FEW = [1, 4, 8, 14, 18]  # in thirty a forest hardly sees one column, and flags almost none of these rows
+DETECTORS: list[tuple[str, dict[str, Any], list[int], float]] = [
+    ("knn", {}, ALL, 0.9),
+    ("reach", {}, ALL, 0.9),
+    ("isolation_forest", {}, FEW, 0.6),  # its score grows little with one column: others of these rows add as much
+    ("mcd", {}, ALL, 0.9),
+    ("autoencoder", {"members": 2, "epochs": 60}, ALL, 0.9),
+]
+
+
+def roles() -> tuple[Singles, Singles, Singles, Singles]:
+    """Rows of the benign class, z-scored: for training, adaptation, calibration and questions."""
+    X, benign = load_breast_cancer(return_X_y=True)
+    rows = X[benign == 1][np.random.default_rng(0).permutation((benign == 1).sum())]
+    train, adapt, calibration, asked = np.split(rows, [140, 220, 300])
+    return tuple(
+        ((part - train.mean(axis=0)) / train.std(axis=0)).astype(np.float32)
+        for part in (train, adapt, calibration, asked)
+    )  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(("kind", "params", "chosen", "least"), DETECTORS)
+def test_the_column_that_was_moved_is_named_first(
+    kind: str, params: dict[str, Any], chosen: list[int], least: float
+) -> None:
+    """Normal rows with one column moved by 5 to 8 robust standard deviations, where they are flagged only then.
+
+    Columns correlated over .9 count as one.
+    """
+    train, adapt, calibration, asked = (part[:, chosen] for part in roles())
+    detector = make_detector(kind, params, seed=0, device="cpu").fit(train)
+    normals = NeighbourhoodStrata.fit_rows(adapt, seed=0)
+    calibrator = ConformalCalibrator().fit(detector.decision_function(calibration))
+    robust = 1.4826 * np.median(np.abs(train - np.median(train, axis=0)), axis=0)
+    alike = np.abs(np.corrcoef(train, rowvar=False)) > 0.9
+    rng = np.random.default_rng(1)
+    unflagged = asked[~calibrator.predict(detector.decision_function(asked), 0.05)]
+    moved, columns = np.repeat(unflagged, 4, axis=0), rng.integers(len(chosen), size=4 * len(unflagged))
+    moved[np.arange(len(moved)), columns] += (
+        rng.uniform(5, 8, len(moved)) * robust[columns] * rng.choice([-1, 1], len(moved))
+    )
+    flagged = calibrator.predict(detector.decision_function(moved), 0.05)
+    assert flagged.sum() > 20
+    shares = contributions(detector.decision_function, normals, moved[flagged])
+    named = alike[columns[flagged], shares.argmax(axis=1)].mean()
+    assert named >= least, (kind, named, flagged.sum())
+
+
+def test_contributions_add_up_to_the_excess_over_the_nearest_normal_rows_whatever_the_batch() -> None:
+    train, adapt, _, asked = roles()
+    detector = make_detector("knn", {}, seed=0).fit(train)
+    normals = NeighbourhoodStrata.fit_rows(adapt, seed=0)
+    shares = contributions(detector.decision_function, normals, asked)
+    near = normals.nearest(asked, NEAREST)
+    of_near = detector.decision_function(near.reshape(-1, 30)).reshape(-1, NEAREST).mean(axis=1)
+    np.testing.assert_allclose(shares.sum(axis=1), detector.decision_function(asked) - of_near, atol=1e-5)
+    alone = np.concatenate([contributions(detector.decision_function, normals, row[None]) for row in asked])
+    np.testing.assert_array_equal(alone, shares)
+
+
+def test_the_nearest_rows_are_those_of_the_adapt_rows() -> None:
+    _, adapt, _, asked = roles()
+    distances = np.linalg.norm(asked[:, None].astype(np.float64) - adapt, axis=2)
+    nearest = NeighbourhoodStrata.fit_rows(adapt, seed=0).nearest(asked, NEAREST)
+    np.testing.assert_allclose(nearest, adapt[np.argsort(distances, axis=1)[:, :NEAREST]], atol=1e-3)
+
+
+def test_a_scorer_without_normal_rows_says_so() -> None:
+    with pytest.raises(InputError, match="holds no normal rows to explain others by"):
+        normal_rows(Strata(np.array([1.0])))
