@@ -87,7 +87,6 @@ CASES = (
     Case("plain, confidence .9", plain, promise=CONFIDENT),
     Case("plain, within strata", plain, within="hardness"),
     Case("a fifth one state", states),
-    Case("a fifth one state, ties by id", states, ties="randomised"),
     Case("new groups", groups),
     Case("later times, no drift", times),
     Case("new groups, roles by time", groups_in_time),

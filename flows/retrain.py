@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -46,10 +47,12 @@ def retrain(dataset: str | None = None, deploy: bool = True) -> dict[str, Any]:
     deploy : bool
         Whether the scorer is published and compared with the champion, or only packaged.
     """
-    if os.environ.get(SCHEDULED):
+    is_scheduled = bool(os.environ.get(SCHEDULED))
+    if is_scheduled:
         interruption.end_with_parent()
     project = Project(Path(__file__).resolve().parents[1])
-    with interruption.interruptible_once(), project.lock():
+    # Prefect cancels the run of a schedule in order only while its own handler stands.
+    with nullcontext() if is_scheduled else interruption.interruptible_once(), project.lock():
         if dataset is not None:
             project.use_dataset(dataset)
         return run_stages(project, deploy=deploy).to_json()

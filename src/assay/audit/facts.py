@@ -150,6 +150,7 @@ def _select(chain: Chain) -> Facts:
         "candidates": len(selection.get("candidates", ())) or None,
         "rows": {"normals": selection["n_normals"], "anomalies": selection["n_anomalies"]} if selection else None,
         "evidence": selection.get("evidence"),
+        "default_without_labels": selection.get("default") or None,
         "eps": _params(chain, "select", "eps"),
         "seed": (_params(chain, "select", "select") or {}).get("seed"),
     }

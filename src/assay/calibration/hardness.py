@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from assay.arrays import Doubles, Floats, Integers, Singles
-from assay.calibration.neighbours import Neighbourhoods, Neighbours
+from assay.calibration.neighbours import Neighbours
 from assay.errors import DataError
 from assay.families import Family, check_part
 from assay.parameters import Count
@@ -122,17 +122,9 @@ class NeighbourhoodStrata(Strata):
         if len(scaled) > MOST_ROWS:
             scaled = scaled[np.sort(np.random.default_rng(seed).choice(len(scaled), MOST_ROWS, replace=False))]
         index = Neighbours.build(scaled, max(FEWEST_NEIGHBOURS, len(scaled) // SHARE_OF_ROWS))
-        sparsity, hardness = np.empty(len(scaled)), np.empty(len(scaled))
-
-        def measure(found: Neighbourhoods) -> None:
-            sparsity[found.rows] = np.sort(found.distances, axis=1)[:, NEARNESS - 1]
-
-        def take_medians(found: Neighbourhoods) -> None:
-            hardness[found.rows] = np.median(sparsity[found.neighbours], axis=1)
-
-        index.search_stored(measure)
-        index.search_stored(take_medians)
-        return cls(Strata.fit(hardness).edges, index, sparsity)
+        neighbours, distances = index.in_order_stored()
+        sparsity = distances[:, NEARNESS - 1].copy()
+        return cls(Strata.fit(np.median(sparsity[neighbours], axis=1)).edges, index, sparsity)
 
     def assign(self, scaled: Floats, hardness: Floats) -> Integers:
         """Return the stratum of each row; see `Strata.assign`."""
@@ -140,24 +132,13 @@ class NeighbourhoodStrata(Strata):
 
     def hardness(self, scaled: Floats) -> Doubles:
         """Return the hardness of scaled rows of shape (n, d), shape (n,)."""
-        hardness = np.empty(len(scaled))
-
-        def take_medians(found: Neighbourhoods) -> None:
-            hardness[found.rows] = np.median(self.sparsity[found.neighbours], axis=1)
-
-        self.index.search(scaled, take_medians)
-        return hardness
+        neighbours, _ = self.index.in_order(scaled)
+        return np.asarray(np.median(self.sparsity[neighbours], axis=1))
 
     def nearest(self, scaled: Floats, n: int) -> Singles:
-        """Return the n kept rows nearest to each scaled row, nearest first, shape (rows, n, d)."""
-        nearest = np.empty((len(scaled), n), dtype=np.intp)
-
-        def take_nearest(found: Neighbourhoods) -> None:
-            order = np.lexsort((found.neighbours, found.distances))[:, :n]
-            nearest[found.rows] = np.take_along_axis(found.neighbours, order, axis=1)
-
-        self.index.search(scaled, take_nearest)
-        return self.index.rows()[nearest]
+        """Return the n <= 10 kept rows nearest to each scaled row, nearest first, shape (rows, n, d)."""
+        neighbours, _ = self.index.in_order(scaled)
+        return self.index.rows()[neighbours[:, :n]]
 
     def to_part(self) -> Part:
         """Return the edges, the kept rows and their sparsity as a part."""

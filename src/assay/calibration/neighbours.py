@@ -163,6 +163,40 @@ class Neighbours:
         """Find the nearest other stored rows of every stored row; `use` is called as by `search`."""
         self._search(self.points, use, stored=True)
 
+    def in_order(self, rows: Floats) -> tuple[Indices, Doubles]:
+        """Return the k stored rows nearest to each row (n, d), nearest first, by an exact search.
+
+        Of stored rows at the same distance those that come first are taken, on every processor, while `search` takes
+        any of them.
+
+        Returns
+        -------
+        neighbours : ndarray of int32, shape (n, k)
+            Indices of stored rows.
+        distances : ndarray of float64, shape (n, k)
+        """
+        return self._in_order(self.grid.snap(rows), stored=False)
+
+    def in_order_stored(self) -> tuple[Indices, Doubles]:
+        """Return the k other stored rows nearest to every stored row, as `in_order` does."""
+        return self._in_order(self.points, stored=True)
+
+    def _in_order(self, points: Singles, *, stored: bool) -> tuple[Indices, Doubles]:
+        neighbours, distances = np.empty((len(points), self.k), dtype=np.int32), np.empty((len(points), self.k))
+        for rows in _slices(len(points), max(1, _BLOCK_DISTANCES // len(self.points))):
+            squared = self._squared(points[rows])
+            if stored:
+                squared[np.arange(len(squared)), np.arange(len(points))[rows]] = np.inf
+            farthest = np.partition(squared, self.k - 1, axis=1)[:, self.k - 1, None]
+            nearer, level = squared < farthest, squared == farthest
+            level &= level.cumsum(axis=1) <= self.k - nearer.sum(axis=1, keepdims=True)
+            taken = np.nonzero(nearer | level)[1].reshape(-1, self.k)
+            of_taken = np.take_along_axis(squared, taken, axis=1)
+            order = np.argsort(of_taken, axis=1, kind="stable")
+            neighbours[rows] = np.take_along_axis(taken, order, axis=1)
+            distances[rows] = np.sqrt(np.take_along_axis(of_taken, order, axis=1)) * self.grid.step
+        return neighbours, distances
+
     def rows(self) -> Singles:
         """Return the stored rows, float32 of shape (n, d), each as near as the grid holds it."""
         return (self.grid.centre + self.points.astype(np.float64) * self.grid.step).astype(np.float32)

@@ -88,7 +88,8 @@ class Selection:
     n_more : int
         Number of further anomalies, which judge at the lowest level alone.
     default : str
-        Label of the detector that won because it is the default where no labelled anomalies judge; empty otherwise.
+        Label of the detector that wins by default, since no labelled anomalies judge, where it is valid; empty where
+        the anomalies choose.
     """
 
     winner: int | None
@@ -109,6 +110,11 @@ class Selection:
     def chosen(self) -> CandidateResult | None:
         """The winner, or None if no candidate is valid."""
         return None if self.winner is None else self.candidates[self.winner]
+
+    @property
+    def by_default(self) -> bool:
+        """Whether the winner is the default."""
+        return bool(self.default) and self.chosen is not None and self.chosen.detector == self.default
 
     def to_json(self) -> dict[str, Any]:
         """Return the selection as plain JSON values."""

@@ -120,9 +120,8 @@ def select_candidate(
     winner, tied = _choose(candidates, results, everyone, n_common, ships_at, default)
     results = tuple(replace(result, tied=index in tied) for index, result in enumerate(results))
     power = _power_of_choice(candidates, results, anomaly_keys, n_common, ships_at, seed, default)
-    by_default = default if winner is not None and candidates[winner].detector == default else ""
     numbers = (ships_at, n_normals, n_common)
-    selection = Selection(winner, eps, *numbers, results, n_more=len(anomaly_keys) - n_common, default=by_default)
+    selection = Selection(winner, eps, *numbers, results, n_more=len(anomaly_keys) - n_common, default=default)
     if winner is None or power is None:
         return selection
     low, high = _interval(power, n_common)

@@ -246,7 +246,7 @@ def _migrate_flow(root: Path) -> str:
         write_bytes(path.with_name("retrain.old.py"), before or b"")
     write_bytes(path, content)
     return (
-        f"{_FLOW} runs a task for each detector now; the former one is in {'Git' if held else 'flows/retrain.old.py'}."
+        f"{_FLOW} is that of this version of Assay; the former one is in {'Git' if held else 'flows/retrain.old.py'}."
     )
 
 

@@ -136,14 +136,17 @@ def choice_sentence(selection: Selection) -> str:
     """Return by how many rows the choice was made, and its power on anomalies that did not make it; "" without one."""
     if selection.chosen is None:
         return ""
-    if selection.default:
+    if selection.by_default:
+        at = next(level for level in selection.chosen.levels if level.level == selection.ships_at)
+        of_normals = "" if at.fpr is None else f", of normals {at.fpr:.0%}"
         return (
             f"too few anomalies are labelled to choose by: {selection.default} ships, as select.without_labels says; "
-            f"by {selection.n_anomalies} synthetic ones it is not broken (power {selection.chosen.power:.2f})"
+            f"of {selection.n_anomalies} synthetic ones it flags {at.power:.0%}{of_normals}"
         )
     noun = "probes" if selection.evidence == "probes" else "anomalies"
     more = f", at the lowest level {selection.n_more} more" if selection.n_more else ""
-    rows = f"chosen by {selection.n_normals} normals and {selection.n_anomalies} {noun}{more}"
+    passed_over = f"the default {selection.default} is not valid; " if selection.default else ""
+    rows = f"{passed_over}chosen by {selection.n_normals} normals and {selection.n_anomalies} {noun}{more}"
     if selection.power is None:
         return f"{rows}; too few {noun} to measure the power of the choice apart"
     band = f"95 % interval {selection.power_low:.2f} to {selection.power_high:.2f}"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from assay.arrays import Flags
+from assay import console
+from assay.arrays import Doubles, Flags
 from assay.calibration.decisions import Rule, Scored
 from assay.data.files import features_of, read_frame, texts_of
 from assay.errors import DataError, InputError
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 ADDED = ("score", "p_value", "flagged")
 EXPLAINED = ("because", "p_without_first")
+EXPLAINED_AT_ONCE = 50
 DELTA = 0.1
 
 
@@ -103,16 +106,23 @@ def _reasons(scorer: Scorer, scored: Scored, flags: Flags, n_columns: int) -> di
     """Return the columns of `EXPLAINED`, which are empty for rows that are not flagged."""
     because, without = np.full(len(flags), "", dtype=object), np.full(len(flags), np.nan)
     if flags.any():
-        categories = None if scored.categories is None else scored.categories[flags].tolist()
-        explanation = scorer.explain(scored.features[flags], categories)
-        rising = np.maximum(explanation.contributions, 0)
-        shares = rising / np.maximum(rising.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
-        because[flags] = [
-            ", ".join(f"{scorer.columns[c]} {of_row[c]:.0%}" for c in np.argsort(-of_row)[:n_columns] if of_row[c] > 0)
-            for of_row in shares
-        ]
-        without[flags] = explanation.p_without
+        from rich.progress import track
+
+        flagged = np.flatnonzero(flags)
+        parts = [flagged[start : start + EXPLAINED_AT_ONCE] for start in range(0, len(flagged), EXPLAINED_AT_ONCE)]
+        for rows in track(parts, "explaining", disable=not sys.stderr.isatty(), console=console.screen):
+            names = [None if every is None else every[rows].tolist() for every in (scored.categories, scored.row_ids)]
+            explanation = scorer.explain(scored.features[rows], *names)
+            rising = np.maximum(explanation.contributions, 0)
+            shares = rising / np.maximum(rising.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+            because[rows] = [_named(scorer.columns, of_row, n_columns) for of_row in shares]
+            without[rows] = explanation.p_without
     return dict(zip(EXPLAINED, (because, without), strict=True))
+
+
+def _named(columns: tuple[str, ...], shares: Doubles, n_columns: int) -> str:
+    """Return the columns of the largest shares, with these, as text."""
+    return ", ".join(f"{columns[c]} {shares[c]:.0%}" for c in np.argsort(-shares)[:n_columns] if shares[c] > 0)
 
 
 def _score(scorer: Scorer, path: Path, rule: Rule, id_column: str | None, added: tuple[str, ...]) -> tuple[Any, Scored]:

@@ -13,6 +13,7 @@ from assay.errors import InputError
 
 NEAREST = 3
 ORDERS = 2  # and each of them backwards
+MOST_VALUES = 2**22  # of rows that are scored at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ def contributions(score: Callable[[Singles], Singles], normals: NeighbourhoodStr
     Shapley values of the game in which a coalition of columns has the values of the row and all others those of a
     normal row (Strumbelj and Kononenko 2014), estimated along two orders of the columns and their reverses (antithetic,
     Mitchell, Cooper, Frank, Holmes 2022), which are the same for all rows, and averaged over the three nearest normal
-    rows. It takes 12 (d + 1) scores a row.
+    rows. It takes 12 (d + 1) scores of rows of d columns for each row.
 
     Parameters
     ----------
@@ -67,11 +68,15 @@ def contributions(score: Callable[[Singles], Singles], normals: NeighbourhoodStr
     orders = [order for _ in range(ORDERS) for drawn in [rng.permutation(d)] for order in (drawn, drawn[::-1])]
     typical = normals.nearest(scaled, NEAREST)
     total = np.zeros((n, d))
+    at_once = max(1, MOST_VALUES // (d * (d + 1)))
     for row in range(n):
-        paths = np.concatenate([_path(scaled[row], near, order) for near in typical[row] for order in orders])
-        steps = np.diff(np.asarray(score(paths), dtype=np.float64).reshape(-1, d + 1), axis=1)
-        for number, of_path in enumerate(steps):
-            total[row, orders[number % len(orders)]] += of_path
+        walks = [(near, order) for near in typical[row] for order in orders]
+        for start in range(0, len(walks), at_once):
+            some = walks[start : start + at_once]
+            scores = score(np.concatenate([_path(scaled[row], near, order) for near, order in some]))
+            steps = np.diff(np.asarray(scores, dtype=np.float64).reshape(-1, d + 1), axis=1)
+            for (_, order), of_path in zip(some, steps, strict=True):
+                total[row, order] += of_path
     return np.asarray(total / (NEAREST * len(orders)))
 
 

@@ -260,13 +260,15 @@ class Scorer:
         self.check_batch_ids(rule, row_ids)
         return rule.flags(self.p_values(X, category, row_ids))
 
-    def explain(self, X: Any, category: Sequence[object] | None = None) -> Explanation:
+    def explain(
+        self, X: Any, category: Sequence[object] | None = None, row_ids: Sequence[object] | None = None
+    ) -> Explanation:
         """Return what each column contributes to the scores of rows, for scorers of tables.
 
         Parameters
         ----------
         X : array-like, shape (n, d), or DataFrame
-        category : sequence of str or numbers, optional
+        category, row_ids : sequence of str or numbers, optional
             See `scored`.
 
         Raises
@@ -275,7 +277,7 @@ class Scorer:
             See `scored`; also for a scorer that holds no normal rows, such as one of images or of an earlier version.
         """
         normals = normal_rows(self.reference.strata)
-        scored = self.scored(X, category)
+        scored = self.scored(X, category, row_ids)
         function = self.function
 
         def score(scaled: Singles) -> Singles:

@@ -188,3 +188,19 @@ def test_an_index_comes_back_from_its_arrays_and_the_seed_decides(limit):
             for left, right in zip(*(gather(index.search, 100, rows) for index in (one, two)), strict=True):
                 np.testing.assert_array_equal(left, right)
         assert np.array_equal(first.pivots, other.pivots) == first.is_exact
+
+
+def test_of_rows_at_the_same_distance_those_that_come_first_are_neighbours():
+    rng = np.random.default_rng(8)
+    rows, queries = rng.integers(0, 5, (300, 3)).astype(float), rng.integers(0, 5, (80, 3)).astype(float)
+    index = Neighbours.build(rows, 12)
+    for found, asked, own in ((index.in_order(queries), queries, False), (index.in_order_stored(), rows, True)):
+        # Between points of the grid, where rows at the same distance stay so or come apart.
+        squared = np.square(index.grid.snap(asked)[:, None].astype(float) - index.points).sum(axis=2)
+        if own:
+            np.fill_diagonal(squared, np.inf)
+        expected = np.argsort(squared, axis=1, kind="stable")[:, :12]
+        np.testing.assert_array_equal(found[0], expected)
+        distances = np.sqrt(np.take_along_axis(squared, expected, axis=1)) * index.grid.step
+        np.testing.assert_array_equal(found[1], distances)
+        assert (np.diff(found[1]) == 0).any()

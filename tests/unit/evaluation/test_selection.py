@@ -62,13 +62,13 @@ def test_a_default_wins_unless_it_is_broken():
     default = replace(candidate(0, 1.0), detector="default")
     twice = [replace(default, adapter="second", position=3), default, candidate(1, 3.5)]
     by_default = choose(twice, default="default")
-    assert (by_default.winner, by_default.default) == (1, "default")
+    assert (by_default.winner, by_default.by_default) == (1, True)
     assert by_default.candidates[2].power > by_default.candidates[1].power
     assert Selection.from_json(by_default.to_json()) == by_default
     assert by_default.power == pytest.approx(by_default.candidates[1].power, abs=0.02)
     for broken in (replace(default, fault="gives one score to all"), replace(candidate(0, -3.0), detector="default")):
         assert (choose([broken, candidate(1, 3.5)], default="default").winner) == 1
-        assert choose([broken, candidate(1, 3.5)], default="default").default == ""
+        assert not choose([broken, candidate(1, 3.5)], default="default").by_default
 
 
 def test_power_is_averaged_over_the_levels():

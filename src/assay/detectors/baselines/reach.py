@@ -90,8 +90,10 @@ class Reach(Baseline):
 
     Reach: with c_i the distance of a training row to its k-th nearest other one, rows are joined along the minimum
     spanning tree of the mutual reachability distances ``max(|x_i - x_j|, c_i, c_j)`` (Campello, Moulavi and Sander
-    2013), nearest first. Where a group of fewer than `share` of the rows becomes part of a larger one, R of its rows is
-    the distance at which they were joined; in the group that reaches this size first, R is 0.
+    2013), nearest first. Where a group of fewer than `share` of the rows joins another, and the two have that share
+    together, R of its rows is the distance at which they were joined. Where both were smaller it is R of the smaller
+    one's rows, and of the larger one's too if another group had that share before; so R is 0 for the rows that the
+    first such group consists of but for the last to join.
 
     A training row is its own first neighbour when it is scored.
 
