@@ -43,7 +43,7 @@ PARAMS: dict[str, Any] = {
     "calibrate": {"within": "all", "ties": "counted", "promise": "average", "seed": 2},
     "detectors": {"isolation_forest": {"n_estimators": 20}, "knn": {}, "mcd": {}},
     "adapters": ["none"],
-    "select": {"seed": 0},
+    "select": {"seed": 0, "without_labels": "probes"},
     "run": {"cells_at_once": 1},
 }
 

@@ -38,7 +38,7 @@ PARAMS: dict[str, Any] = {
     "calibrate": {"within": "all", "ties": "counted", "promise": "average", "seed": 2},
     "detectors": {"knn": {}, "isolation_forest": {"n_estimators": 20}, "mcd": {}, "cross": {"folds": 3}},
     "adapters": ["none", "ares"],
-    "select": {"seed": 0},
+    "select": {"seed": 0, "without_labels": "probes"},
     "run": {"cells_at_once": 1},
 }
 

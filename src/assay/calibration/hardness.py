@@ -18,7 +18,7 @@ QUARTILES = (0.25, 0.5, 0.75)
 FEWEST_ROWS = 20
 MOST_ROWS = 1000
 SHARE_OF_ROWS = 20
-FEWEST_NEIGHBOURS = 10
+LEAST_NEIGHBOURS = 10
 NEARNESS = 5
 
 
@@ -121,7 +121,7 @@ class NeighbourhoodStrata(Strata):
         """Return the quartile strata of scaled adapt rows, shape (n, d), n >= 20."""
         if len(scaled) > MOST_ROWS:
             scaled = scaled[np.sort(np.random.default_rng(seed).choice(len(scaled), MOST_ROWS, replace=False))]
-        index = Neighbours.build(scaled, max(FEWEST_NEIGHBOURS, len(scaled) // SHARE_OF_ROWS))
+        index = Neighbours.build(scaled, max(LEAST_NEIGHBOURS, len(scaled) // SHARE_OF_ROWS))
         neighbours, distances = index.in_order_stored()
         sparsity = distances[:, NEARNESS - 1].copy()
         return cls(Strata.fit(np.median(sparsity[neighbours], axis=1)).edges, index, sparsity)
