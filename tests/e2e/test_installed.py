@@ -155,23 +155,23 @@ def test_a_replay_by_the_same_files_is_the_same(project: Installed) -> None:
 @pytest.mark.long
 def test_an_upgrade_runs_what_it_changes_and_nothing_else(project: Installed) -> None:
     """The last test here: from now on another Assay is installed."""
-    version, code = project.package / "__init__.py", project.package / "evaluation" / "metrics.py"
+    version, code = project.package / "__init__.py", project.package / "evaluation" / "selection.py"
     version.write_text(version.read_text().replace(f'"{assay.__version__}"', '"9.9.9"'))
     code.write_text(code.read_text() + "MORE = 1\n")
-    moved = f"Assay {assay.__version__}; installed is 9.9.9, with other 1 modules (assay.evaluation.metrics)"
+    moved = f"Assay {assay.__version__}; installed is 9.9.9, with other 1 modules (assay.evaluation.selection)"
     replayed = project.assay("audit", "replay", NAME)
     assert moved in replayed.stderr
     assert "same bytes by other code" in replayed.stdout
     output = project.assay("audit", "verify", NAME).stdout
     assert "superseded code: made by Assay" in " ".join(output.split())
     assert output.endswith("intact\n")
-    done = project.assay("stage", "evaluate", code=1)
+    done = project.assay("stage", "select", code=1)
     assert f"assay.lock: Assay {assay.__version__} -> 9.9.9: stages whose code changed run again" in done.stderr
     assert "begins at the first stage whose code changed" in done.stderr
     told = project.python("-m", "dvc", "repro")
     ran = re.findall(r"Running stage '(.*)'", told)
     assert ran[0] == "code"
-    assert sorted(ran[1:]) == [f"{verb}@{NAME}" for verb in ("evaluate", "package", "select")]
+    assert sorted(ran[1:]) == [f"{verb}@{NAME}" for verb in ("package", "select")]
     record = json.loads((project.root / f"work/{NAME}/select/record.json").read_bytes())
     assert record["assay"] == "9.9.9"
     assert json.loads(project.python("-m", "dvc", "status", "--json")) == {}
