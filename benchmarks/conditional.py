@@ -44,22 +44,11 @@ from assay.calibration.hardness import NeighbourhoodStrata, Strata
 from assay.data.public_sets import load_named
 from assay.data.splitting import split_rows
 from assay.detectors.registry import make_detector
+from detection import MOST_NORMALS, SETS
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "docs" / "benchmarks" / "conditional.md"
 EPS = 0.05
-MOST_NORMALS = 1_000
-TABLES = (
-    "cardio",
-    "mammography",
-    "optdigits",
-    "pendigits",
-    "satellite",
-    "satimage-2",
-    "shuttle",
-    "thyroid",
-    "vertebral",
-)
 SEEDS = range(5)
 DETECTORS: dict[str, dict[str, Any]] = {
     "knn": {},
@@ -92,9 +81,9 @@ def mondrian(seen: Seen) -> Flags:
     """Flag by one reference for each quartile; where a quartile has no calibration row, flag none of its rows."""
     keys, of_judged = (np.searchsorted(seen.edges, seen.hardness[role]) for role in ("calibration", "judged"))
     flags = np.zeros(len(of_judged), dtype=bool)
-    known = np.isin(of_judged, keys)
+    calibrated = np.isin(of_judged, keys)
     calibrator = MondrianCalibrator("stratum").fit(seen.scores["calibration"], keys)
-    flags[known] = calibrator.p_values(seen.scores["judged"][known], of_judged[known]) <= EPS
+    flags[calibrated] = calibrator.p_values(seen.scores["judged"][calibrated], of_judged[calibrated]) <= EPS
     return flags
 
 
@@ -142,11 +131,11 @@ def by_mean(hardness: dict[str, Doubles]) -> Measured:
 
 def rates(flags: Flags, anomalous: Flags, hardness: dict[str, Measured]) -> dict[str, float]:
     """Return false-positive rate, power, and the worst of eight bins of each hardness."""
-    found: dict[str, float] = {"FPR": flags[~anomalous].mean()}
+    of_rule: dict[str, float] = {"FPR": flags[~anomalous].mean()}
     for kind, (of_rows, _) in hardness.items():
         worst, in_band = worst_of_eight(flags, anomalous, of_rows)
-        found |= {f"worst by {kind}": worst, f"in band by {kind}": in_band}
-    return found | {"power": flags[anomalous].mean()}
+        of_rule |= {f"worst by {kind}": worst, f"in band by {kind}": in_band}
+    return of_rule | {"power": flags[anomalous].mean()}
 
 
 def worst_of_eight(flags: Flags, anomalous: Flags, hardness: dict[str, Doubles]) -> tuple[float, float]:
@@ -179,7 +168,7 @@ def measure(name: str, seed: int) -> list[dict[str, Any]]:
         "mean": by_mean({role: null_model.hardness(rows) for role, rows in scaled.items()}),
         "neighbourhood": neighbourhood(scaled, seed),
     }
-    found = []
+    lines = []
     for detector_name, params in DETECTORS.items():
         detector = make_detector(detector_name, params, seed=seed, modality=modality, device="cpu")
         detector.fit(scaler.transform(train))
@@ -188,10 +177,10 @@ def measure(name: str, seed: int) -> list[dict[str, Any]]:
         for kind, measured in hardness.items():
             for rule, flag in RULES.items():
                 row = rates(flag(Seen(scores, measured)), anomalous, hardness)
-                found.append(
+                lines.append(
                     {"set": name, "seed": seed, "detector": detector_name, "hardness": kind, "rule": rule} | row
                 )
-    return found
+    return lines
 
 
 def regions(rng: np.random.Generator, n: int, *, anomalous: bool) -> tuple[Doubles, NDArray[np.int64]]:
@@ -225,12 +214,12 @@ def redraw(seed: int, n_calibration: int) -> list[dict[str, Any]]:
     flags = {("region", "oracle"): scores["judged"] > np.take(limits, region)}
     for kind, measured in hardness.items():
         flags |= {(kind, rule): flag(Seen(scores, measured)) for rule, flag in RULES.items()}
-    found = []
+    lines = []
     for (kind, rule), flagged in flags.items():
         worst = max(flagged[~anomalous & (region == r)].mean() for r in range(4))
         row = {"FPR": flagged[~anomalous].mean(), "worst region": worst, "power": flagged[anomalous].mean()}
-        found.append({"m": n_calibration, "hardness": kind, "rule": rule} | row)
-    return found
+        lines.append({"m": n_calibration, "hardness": kind, "rule": rule} | row)
+    return lines
 
 
 def difference(table: pd.DataFrame, one: tuple[str, str], other: tuple[str, str], value: str) -> str:
@@ -290,7 +279,7 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    jobs = [(name, seed) for name in TABLES for seed in SEEDS]
+    jobs = [(name, seed) for name in SETS for seed in SEEDS]
     table = [row for job in track(jobs, "sets", disable=not sys.stderr.isatty()) for row in measure(*job)]
     draws = [(seed, m) for m in (150, 600) for seed in range(REDRAWS)]
     made = [row for draw in track(draws, "redraws", disable=not sys.stderr.isatty()) for row in redraw(*draw)]

@@ -63,8 +63,8 @@ def main() -> None:
     """Measure everything and write docs/benchmarks/reach.md."""
     jobs = [(name, seed) for seed in detection.SEEDS for name in detection.SETS]
     detection.CANDIDATES, detection.LEVELS = CANDIDATES, LEVELS
-    found = [row for job in track(jobs, disable=not sys.stderr.isatty()) for row in detection.measure(job)]
-    table = pd.DataFrame(found)
+    rows = [row for job in track(jobs, disable=not sys.stderr.isatty()) for row in detection.measure(job)]
+    table = pd.DataFrame(rows)
     tables = detection.summary(table, "AUPRC") + detection.summary(table, "AUROC") + detection.details(table)
     title, _, protocol = (__doc__ or "").split("Usage:")[0].strip().partition("\n\n")
     head = f"# {title}\n\n{protocol.strip()}\n\nMade by `python benchmarks/reach.py`.\n\n{seconds()}\n"
