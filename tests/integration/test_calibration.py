@@ -196,7 +196,7 @@ def test_calibration_is_weighted_towards_target_rows(tmp_path: Path) -> None:
     now = now.take(now.labels == 0)
     before = float(packed(project).predict(now.features, 0.1).mean())
     path = target_path(project.root, NAME)
-    assert write_target(path, now.features, COLUMNS, seed=0) == 5000
+    assert write_target(path, pd.DataFrame(now.features, columns=list(COLUMNS)), seed=0) == 5000
     run(project)
     scorer = packed(project)
     assert scorer.calibrator.kind == "weighted"
@@ -290,7 +290,9 @@ def promised(promise: Any, **more: Any) -> dict[str, Any]:
 def test_a_confidence_is_refused_where_no_law_is_known(copied: Project, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"calibrate\.ties is 'randomised'"):
         run(settings(copied, **promised({"confidence": 0.9}, ties="randomised")), "calibrate")
-    write_target(target_path(copied.root, NAME), plant(440, 7).features[40:], COLUMNS, seed=0)
+    write_target(
+        target_path(copied.root, NAME), pd.DataFrame(plant(440, 7).features[40:], columns=list(COLUMNS)), seed=0
+    )
     with pytest.raises(ConfigError, match="target rows"):
         run(settings(copied, **promised({"confidence": 0.9})), "calibrate")
     grouped = make_project(tmp_path / "grouped", plant(600, 0, groups=60), **promised({"confidence": 0.9}))

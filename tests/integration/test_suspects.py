@@ -153,7 +153,9 @@ def test_whatever_rows_are_compared_with(trained: Path, tmp_path: Path, compared
             project, **TRAINED, calibrate={"within": within, "ties": ties, "promise": "average", "seed": 2}
         )
     if compared == "targets":
-        write_target(target_path(project.root, PLANT), plant(440, 7).features[40:], COLUMNS, seed=0)
+        write_target(
+            target_path(project.root, PLANT), pd.DataFrame(plant(440, 7).features[40:], columns=list(COLUMNS)), seed=0
+        )
     run(project)
     scorer = packed(project)
     folder = str(project.folder("package") / scorer.version)
@@ -197,7 +199,9 @@ def test_a_row_without_calibration_rows_of_its_category_is_no_suspect(tmp_path: 
 def test_what_calibrates_a_weighted_scorer_is_held_to_the_records(trained: Path, tmp_path: Path) -> None:
     """Packaged anew, a scorer is all of one piece; the records still say what its weights and its ties were."""
     project = Project(Path(shutil.copytree(trained, tmp_path / "project")))
-    write_target(target_path(project.root, PLANT), plant(440, 7).features[40:], COLUMNS, seed=0)
+    write_target(
+        target_path(project.root, PLANT), pd.DataFrame(plant(440, 7).features[40:], columns=list(COLUMNS)), seed=0
+    )
     run(project)
     folder = project.folder("package") / packed(project).version
 

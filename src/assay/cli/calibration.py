@@ -131,16 +131,17 @@ def reweight_command(file: Path | None, clear: bool) -> None:
     from assay.parts import write_bytes
 
     project.require_dataset(project.dataset)
-    columns = read_card(project.data).columns
+    card = read_card(project.data)
     path = target_path(project.root, project.dataset)
     with project.lock():
         if file is None:
             write_bytes(path, b"")
             click.echo(f"{path.relative_to(project.root)}: empty; the next `assay run` calibrates without weights")
             return
-        rows = take_columns(file, columns)
-        kept = write_target(path, rows, columns, seed=project.config.sections["calibrate"]["seed"])
+        rows = take_columns(file, card)
+        kept = write_target(path, rows.table(), seed=project.config.sections["calibrate"]["seed"])
     click.echo(
-        f"{path.relative_to(project.root)}: {kept} of {len(rows)} rows; the next `assay run` weights the calibration "
-        "towards them. Anomalies among them cost power: take out those that you know. Commit the file with the run"
+        f"{path.relative_to(project.root)}: {kept} of {len(rows.rows)} rows; the next `assay run` weights the "
+        "calibration towards them. Anomalies among them cost power: take out those that you know. Commit the file "
+        "with the run"
     )

@@ -151,11 +151,27 @@ def stage_command(name: str) -> None:
 @click.option("--group", metavar="COLUMN", help="Column of groups; all normal rows of a group get the same role.")
 @click.option("--time", metavar="COLUMN", help="Column to split by time; not with --group.")
 @click.option("--category", metavar="COLUMN", help="Column of categories for calibration within categories.")
-def ingest_command(source: str, appends: bool, batch: str | None, **options: str | None) -> None:
+@click.option("--categorical", metavar="COLUMN", multiple=True, help="Feature whose numbers are codes of categories.")
+@click.option("--impute", metavar="COLUMN", multiple=True, help="Feature that may be missing, though not in this file.")
+@click.option("--refuse-missing", metavar="COLUMN", multiple=True, help="Feature that may never be missing.")
+@click.option("--leave-out", metavar="COLUMN", multiple=True, help="Column that is not used at all.")
+def ingest_command(
+    source: str,
+    appends: bool,
+    batch: str | None,
+    categorical: tuple[str, ...],
+    impute: tuple[str, ...],
+    refuse_missing: tuple[str, ...],
+    leave_out: tuple[str, ...],
+    **options: str | None,
+) -> None:
     """Add a CSV or Parquet file, or a public dataset by name, to data/ and track it with DVC."""
     if batch is not None and not appends:
         raise click.UsageError("--batch names a batch that is added with --append")
+    if appends and (categorical or impute or refuse_missing or leave_out):
+        raise click.UsageError("with --append, columns are treated as in the dataset; leave such options out")
     project = find_project()
+    from assay.data.columns import Treatment
     from assay.data.dataset import read_dataset
     from assay.project.appending import append
     from assay.project.ingest import ingest, load_source
@@ -165,13 +181,15 @@ def ingest_command(source: str, appends: bool, batch: str | None, **options: str
             folder, arrival = append(project, Path(source), batch=batch, **options)
             click.echo(f"batch {arrival.batch}: {arrival.rows} rows from {arrival.source}")
         else:
-            folder = ingest(project, load_source(project, source, **options))
+            treatment = Treatment(categorical, impute, refuse_missing, leave_out)
+            folder = ingest(project, load_source(project, source, treatment=treatment, **options))
         dataset = read_dataset(folder)
     labels = dataset.data.labels
     click.echo(
         f"{folder.relative_to(project.root)}: {len(labels)} rows x {len(dataset.card.columns)} columns, "
         f"{int((labels == 1).sum())} labelled anomalies, {int((labels == -1).sum())} unlabelled\n"
-        f"next: assay run --dataset {dataset.card.name}"
+        + "".join(f"{line}\n" for line in dataset.card.treatment_lines())
+        + f"next: assay run --dataset {dataset.card.name}"
     )
 
 

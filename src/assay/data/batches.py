@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from assay.arrays import Integers
-from assay.data.dataset import Arrival, Dataset, RowSet, number_copies, numbered
+from assay.data.columns import recoded
+from assay.data.dataset import SCHEME, Arrival, Dataset, RowSet, number_copies, numbered
 from assay.data.npy import npy_bytes
 from assay.errors import DataError
 
@@ -47,14 +49,18 @@ def as_batch(dataset: Dataset, batch: str | None = None) -> Dataset:
 def content_id(dataset: Dataset) -> str:
     """Return 12 hex digits that name the rows of a dataset: the same rows in the same order have the same.
 
-    The start of the SHA-256 of columns, vocabulary, features and what the user gave for each row; ids that were given
-    by counting are left out.
+    The start of the SHA-256 of columns, features and what the user gave for each row; ids that were given by counting
+    are left out. Where columns hold categories, the contents of the rows stand for the features, since codes depend on
+    what the dataset held before.
     """
     card, rows = dataset.card, dataset.data.rows
     given = [name for name in GIVEN if name in rows] + (["row_id"] if card.id_column else [])
     digest = hashlib.sha256("\x1f".join(card.columns).encode())
-    digest.update(repr(sorted(card.vocabulary.items())).encode())
-    digest.update(npy_bytes(dataset.data.features))
+    if card.vocabulary:
+        digest.update("".join(card.fingerprints(dataset.data.features, SCHEME)).encode())
+    else:
+        digest.update(repr([]).encode())
+        digest.update(npy_bytes(dataset.data.features))
     digest.update(rows[given].to_csv(index=False, lineterminator="\n").encode())
     return digest.hexdigest()[:12]
 
@@ -80,6 +86,7 @@ def with_batch(dataset: Dataset, arriving: Dataset, batch: str | None = None) ->
     """
     dataset = numbered(dataset if dataset.card.batches else as_batch(dataset))  # of format 1
     arriving = as_batch(_in_order(arriving, dataset), batch)
+    vocabulary = arriving.card.vocabulary
     (arrival,) = arriving.card.batches
     for earlier in dataset.card.batches:
         if arrival.batch == earlier.batch or (batch is None and arrival.content == earlier.content):
@@ -98,7 +105,22 @@ def with_batch(dataset: Dataset, arriving: Dataset, batch: str | None = None) ->
         np.concatenate([dataset.data.features, arriving.data.features]),
         pd.concat([dataset.data.rows, rows[list(dataset.data.rows.columns)]], ignore_index=True),
     )
-    return replace(dataset, card=replace(dataset.card, batches=(*dataset.card.batches, arrival)), data=data)
+    card = replace(dataset.card, batches=(*dataset.card.batches, arrival), vocabulary=vocabulary)
+    return replace(dataset, card=card, data=data)
+
+
+def with_vocabulary(dataset: Dataset, former: Mapping[str, tuple[str, ...]]) -> Dataset:
+    """Return a dataset whose codes of categories are those of a former vocabulary, with its own new texts after it.
+
+    So a code means the same in every version of a dataset.
+    """
+    card, values = dataset.card, dataset.data.features
+    extended = {
+        name: (*former.get(name, ()), *(text for text in texts if text not in former.get(name, ())))
+        for name, texts in card.vocabulary.items()
+    }
+    codes = recoded(values, card.columns, card.vocabulary, extended)
+    return replace(dataset, card=replace(card, vocabulary=extended), data=RowSet(codes, dataset.data.rows))
 
 
 def without_batch(dataset: Dataset, batch: str) -> Dataset:
@@ -137,7 +159,7 @@ def _known_rows(dataset: Dataset) -> pd.DataFrame:
 
 def _next_copies(dataset: Dataset, arriving: Dataset) -> Integers:
     """Return the numbers of the copies that arriving rows are, of shape (n,)."""
-    prints = pd.Series(dataset.card.fingerprints(arriving.data.features))
+    prints = pd.Series(arriving.card.fingerprints(arriving.data.features, dataset.card.scheme))
     taken = _known_rows(dataset).groupby("fingerprint")["copy"].max()
     first_free = prints.map(taken + 1).fillna(0).to_numpy(dtype=np.int64)
     return np.asarray(first_free + number_copies(prints.to_numpy()))
@@ -162,9 +184,9 @@ def _in_order(arriving: Dataset, dataset: Dataset) -> Dataset:
             "nothing was changed"
         )
     order = [columns.index(name) for name in expected]
+    arriving = with_vocabulary(arriving, dataset.card.vocabulary)
     return Dataset(
-        replace(arriving.card, columns=expected, vocabulary=dataset.card.vocabulary),
-        RowSet(arriving.data.features[:, order], arriving.data.rows),
+        replace(arriving.card, columns=expected), RowSet(arriving.data.features[:, order], arriving.data.rows)
     )
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import Literal
 
@@ -13,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from assay.arrays import Doubles
-from assay.data.dataset import ANOMALY, MADE, SCHEME, RowSet, fingerprints
+from assay.data.dataset import ANOMALY, MADE, NO_CATEGORIES, SCHEME, RowSet, fingerprints
 from assay.data.modalities.base import Modality
 from assay.data.recipes import synthesize
 from assay.errors import ConfigError, DataError, PoolTooSmallError
@@ -59,6 +58,7 @@ def inject(
     modality: Modality,
     columns: tuple[str, ...],
     scheme: int = SCHEME,
+    vocabulary: Mapping[str, tuple[str, ...]] = NO_CATEGORIES,
 ) -> list[Level]:
     """Choose or synthesise the rows that each contamination level adds to `train`.
 
@@ -81,6 +81,8 @@ def inject(
     columns : tuple of str
     scheme : {1, 2}
         Scheme of the rows' fingerprints.
+    vocabulary : mapping of str to tuple of str
+        The texts of each column of categories.
 
     Returns
     -------
@@ -114,8 +116,8 @@ def inject(
         rows = _from_pool(anomalies, counts[-1], seed)
     else:
         excluded_fingerprints = {*train.rows["fingerprint"], *pool.rows["fingerprint"]}
-        contents = partial(fingerprints, columns=columns, scheme=scheme)
-        rows = _synthetic(source, train, counts[-1], seed, contents, modality, excluded_fingerprints)
+        making = _Making(seed, modality, columns, scheme, vocabulary)
+        rows = _synthetic(source, train, counts[-1], making, excluded_fingerprints)
     return [Level(float(rho), rows.take(np.arange(n)), len(train)) for rho, n in zip(levels, counts, strict=True)]
 
 
@@ -165,6 +167,7 @@ def make_probe_rows(
     columns: tuple[str, ...],
     modality: Modality,
     scheme: int = SCHEME,
+    vocabulary: Mapping[str, tuple[str, ...]] = NO_CATEGORIES,
 ) -> RowSet:
     """Make probe anomalies from normal rows, for evaluation with too few labelled anomalies.
 
@@ -183,6 +186,8 @@ def make_probe_rows(
     modality : Modality
     scheme : {1, 2}
         Scheme of the rows' fingerprints.
+    vocabulary : mapping of str to tuple of str
+        The texts of each column of categories.
 
     Returns
     -------
@@ -204,11 +209,11 @@ def make_probe_rows(
     if n < len(recipes):
         raise ConfigError(f"{n} probes cannot be shared by {len(recipes)} recipes; request at least one of each")
     excluded_fingerprints = set(normals.rows["fingerprint"])
-    contents = partial(fingerprints, columns=columns, scheme=scheme)
+    making = _Making(seed, modality, columns, scheme, vocabulary)
     parts = []
     for i, recipe in enumerate(recipes):
         share = n // len(recipes) + (i < n % len(recipes))
-        parts.append(_synthetic(recipe, normals, share, seed, contents, modality, excluded_fingerprints))
+        parts.append(_synthetic(recipe, normals, share, making, excluded_fingerprints))
         excluded_fingerprints.update(parts[-1].rows["fingerprint"])
     features = np.concatenate([part.features for part in parts])
     return RowSet(features, pd.concat([part.rows for part in parts], ignore_index=True))
@@ -243,30 +248,41 @@ def _from_pool(anomalies: RowSet, n: int, seed: int) -> RowSet:
     return RowSet(picked.features, record[[name for name in (*RECORD_COLUMNS, "category") if name in record]])
 
 
-def _synthetic(
-    recipe: str,
-    fitted: RowSet,
-    n: int,
-    seed: int,
-    contents: Callable[[Doubles], NDArray[np.str_]],
-    modality: Modality,
-    excluded_fingerprints: set[str],
-) -> RowSet:
+@dataclass(frozen=True, slots=True)
+class _Making:
+    """How synthetic rows are made and named."""
+
+    seed: int
+    modality: Modality
+    columns: tuple[str, ...]
+    scheme: int
+    vocabulary: Mapping[str, tuple[str, ...]]
+
+    def rows(self, recipe: str, normals: Doubles, n: int) -> tuple[Doubles, NDArray[np.intp]]:
+        coded = [i for i, name in enumerate(self.columns) if name in self.vocabulary]
+        return synthesize(recipe, normals, n, seed=self.seed, modality=self.modality, coded=coded)
+
+    def contents(self, features: Doubles) -> NDArray[np.str_]:
+        return fingerprints(features, self.columns, scheme=self.scheme, vocabulary=self.vocabulary)
+
+
+def _synthetic(recipe: str, fitted: RowSet, n: int, making: _Making, excluded_fingerprints: set[str]) -> RowSet:
     """Return `n` rows made by a recipe, with different fingerprints that are not among the excluded ones."""
     if n == 0:
         features, source = np.empty((0, fitted.features.shape[1])), np.empty(0, dtype=np.intp)
-        return _record(recipe, fitted, features, source, np.empty(0, dtype="U32"), seed)
+        return _record(recipe, fitted, features, source, np.empty(0, dtype="U32"), making.seed)
     for attempt in range(_MAX_TRIES):
         n_made = n * 2**attempt
-        features, source = synthesize(recipe, fitted.features, n_made, seed=seed, modality=modality)
-        prints = contents(features)
+        features, source = making.rows(recipe, fitted.features, n_made)
+        prints = making.contents(features)
         content = pd.Series(prints)
         new = np.flatnonzero(~content.duplicated().to_numpy() & ~content.isin(excluded_fingerprints).to_numpy())[:n]
         if len(new) == n:
-            return _record(recipe, fitted, features[new], source[new], prints[new], seed)
+            return _record(recipe, fitted, features[new], source[new], prints[new], making.seed)
     raise ConfigError(
         f"recipe {recipe!r} made only {len(new)} of {n} rows that differ from all others "
-        f"({n_made} tries); the data have too few distinct values for it: use another of {', '.join(modality.recipes)}"
+        f"({n_made} tries); the data have too few distinct values for it: use another of "
+        + ", ".join(making.modality.recipes)
     )
 
 

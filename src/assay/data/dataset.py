@@ -14,10 +14,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from assay.arrays import Doubles, Floats, Integers, Labels, Texts
+from assay.arrays import Doubles, Flags, Floats, Integers, Labels, Texts
+from assay.data.encoding import Encoder, ObservedMean
 from assay.data.modalities.base import Modality
 from assay.data.modalities.registry import modality_fields, read_modality
 from assay.data.npy import npy_bytes, read_npy
+from assay.data.null_models import NullModel
+from assay.data.scaling import Scaler
 from assay.errors import DataError, TamperedError
 from assay.hashing import hash_file
 from assay.parts import read_json, write_bytes, write_json
@@ -31,7 +34,7 @@ TEXTS = ("row_id", "group", "time", "category", "batch", "fingerprint", OTHER_PR
 SEALED, DROPPED = ("features.npy", "rows.csv"), "dropped.csv"
 FINGERPRINT_PATTERN = re.compile(r"[0-9a-f]{32}")
 MADE = -1
-_NUMBERS: Mapping[str, tuple[str, ...]] = MappingProxyType({})  # a table without columns of categories
+NO_CATEGORIES: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,10 @@ class Card:
     vocabulary : mapping of str to tuple of str
         The texts of each feature column of categories; all other columns are numbers. The order never changes, since
         the features hold positions in it.
+    imputed : tuple of str
+        The feature columns that may be missing: a scorer fills them in. In any other column a missing value is refused.
+    left_out : tuple of str
+        Columns of the user's file that are no features: those without any value, and those that the user left out.
     scheme : {1, 2}
         Scheme of the fingerprints by which rows get their roles; a dataset keeps its first one.
     batches : tuple of Arrival
@@ -132,12 +139,39 @@ class Card:
     time_column: str | None = None
     category_column: str | None = None
     vocabulary: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    imputed: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     scheme: int = SCHEME
     batches: tuple[Arrival, ...] = ()
 
     def fingerprints(self, features: Floats, scheme: int | None = None) -> NDArray[np.str_]:
         """Return the fingerprints of rows (n, d) of this dataset; by default those that decide roles."""
         return fingerprints(features, self.columns, scheme=scheme or self.scheme, vocabulary=self.vocabulary)
+
+    def treatment_lines(self) -> list[str]:
+        """Return a line for each kind of columns that are not plain numbers, for people; none where all are."""
+        lists = {
+            "categories": [f"{name} ({len(texts)})" for name, texts in self.vocabulary.items()],
+            "may be missing": list(self.imputed),
+            "left out": list(self.left_out),
+        }
+        return [f"{what}: {', '.join(names)}" for what, names in lists.items() if names]
+
+    def accepts(self, features: Doubles) -> Flags:
+        """Return which values of rows (n, d) are neither infinite nor missing where that is refused."""
+        may_lack = [name in self.imputed for name in self.columns]
+        return np.asarray(np.isfinite(features) | (np.isnan(features) & may_lack))
+
+    def scaler(self) -> Scaler:
+        """Return an unfitted scaler of raw rows: the modality's, or an `Encoder` where the columns need one."""
+        if not self.vocabulary and not self.imputed:
+            return self.modality.scaler()
+        vocabulary = {self.columns.index(name): tuple(texts) for name, texts in self.vocabulary.items()}
+        return Encoder(len(self.columns), vocabulary, [self.columns.index(name) for name in self.imputed])
+
+    def null_model(self, scaler: Scaler) -> NullModel:
+        """Return an unfitted null model of rows that a fitted scaler has scaled."""
+        return ObservedMean(scaler.fills) if isinstance(scaler, Encoder) else self.modality.null_model()
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +242,7 @@ def write_dataset(folder: Path, dataset: Dataset) -> None:
         optional["batches"] = [asdict(arrival) for arrival in card.batches]
     if card.vocabulary:
         optional["vocabulary"] = {name: list(texts) for name, texts in card.vocabulary.items()}
+    optional |= {key: list(names) for key in ("imputed", "left_out") if (names := getattr(card, key))}
     fields = {"name": card.name, "columns": list(card.columns), "source": card.source}
     versions = {"format": FORMAT, "fingerprint_scheme": card.scheme}
     write_json(
@@ -258,6 +293,8 @@ def read_card(folder: Path) -> Card:
         **{name: fields.get(name) for name in OPTIONAL},
         batches=tuple(Arrival(**arrival) for arrival in fields.get("batches", ())),
         vocabulary={name: tuple(texts) for name, texts in fields.get("vocabulary", {}).items()},
+        imputed=tuple(fields.get("imputed", ())),
+        left_out=tuple(fields.get("left_out", ())),
         scheme=fields.get("fingerprint_scheme", FIRST_SCHEME),
     )
 
@@ -321,7 +358,7 @@ def fingerprints(
     columns: tuple[str, ...],
     *,
     scheme: int = SCHEME,
-    vocabulary: Mapping[str, tuple[str, ...]] = _NUMBERS,
+    vocabulary: Mapping[str, tuple[str, ...]] = NO_CATEGORIES,
 ) -> NDArray[np.str_]:
     """Return each row's content fingerprint.
 

@@ -16,15 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Dataset
-from assay.data.ranges import EXTREMES, expectation
+from assay.arrays import Doubles
+from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Card, Dataset
+from assay.data.ranges import EXTREMES, NOT_NULL, Expectation, expectation
 from assay.errors import ConfigError, DataError
 from assay.parts import parse_json
 
 ID_COLUMN, LABEL_COLUMN, FINGERPRINT_COLUMN, INJECTED_COLUMN = "row.id", "row.label", "row.fingerprint", "row.injected"
 COPY_COLUMN = "row.copy"
 BOOKKEEPING = (ID_COLUMN, LABEL_COLUMN, FINGERPRINT_COLUMN, INJECTED_COLUMN)
-UNIQUE_SLACK = 0.1
+SLACK = 0.1
+IN_SET = "expect_column_values_to_be_in_set"
 
 
 def great_expectations() -> Any:
@@ -53,6 +55,28 @@ def table_columns(columns: tuple[str, ...], *, extremes: bool = False) -> list[s
     return [*BOOKKEEPING, *(EXTREMES if extremes else ()), *columns]
 
 
+def value_expectations(card: Card, features: Doubles) -> list[Expectation]:
+    """Return the expectations of the values of rows (n, d) of a dataset.
+
+    Of numbers those of the modality, except that columns which may be missing may lack a tenth of the rows more than
+    those of `features` do. Of categories: nine tenths of the rows have one that `features` has.
+    """
+    is_number = np.array([name not in card.vocabulary for name in card.columns])
+    numbers = tuple(name for name in card.columns if name not in card.vocabulary)
+    entries = card.modality.expectations(numbers, features[:, is_number]) if numbers else []
+    for name, texts in card.vocabulary.items():
+        codes = features[:, card.columns.index(name)]
+        present = [texts[int(code)] for code in np.unique(codes[~np.isnan(codes)])]
+        entries.append(expectation(NOT_NULL, column=name))
+        entries.append(expectation(IN_SET, column=name, value_set=present, mostly=1 - SLACK))
+    shares = dict(zip(card.columns, np.isnan(features).mean(axis=0).tolist(), strict=True))
+    for entry in entries:
+        if entry["type"] == NOT_NULL and entry["kwargs"]["column"] in card.imputed:
+            share = 1 - shares[entry["kwargs"]["column"]] - SLACK
+            entry["kwargs"]["mostly"] = math.floor(1e4 * max(0.0, share)) / 1e4
+    return entries
+
+
 def learn_suite(dataset: Dataset) -> dict[str, Any]:
     """Learn the expectation suite of a dataset from its reference version, the first one ingested.
 
@@ -78,20 +102,20 @@ def learn_suite(dataset: Dataset) -> dict[str, Any]:
         There are no rows, or a feature's name is not allowed (see `table_columns`).
     """
     columns, features = dataset.card.columns, dataset.data.features
-    value_expectations = dataset.card.modality.expectations(columns, features)
-    uses_extremes = any(entry["kwargs"].get("column") in EXTREMES for entry in value_expectations)
+    of_values = value_expectations(dataset.card, features)
+    uses_extremes = any(entry["kwargs"].get("column") in EXTREMES for entry in of_values)
     names = table_columns(columns, extremes=uses_extremes)
     if not len(features):
         raise DataError(f"{dataset.card.name} has no rows; ingest at least one to learn expectations")
     # Rounded down, so that the number in the file does not depend on float rounding.
     distinct = len(np.unique(dataset.card.fingerprints(features))) / len(features)
-    fewest = math.floor(1e4 * max(0.0, distinct - UNIQUE_SLACK)) / 1e4
+    fewest = math.floor(1e4 * max(0.0, distinct - SLACK)) / 1e4
     general_expectations = [
         expectation("expect_table_columns_to_match_ordered_list", column_list=names),
-        expectation("expect_column_values_to_not_be_null", column=ID_COLUMN),
+        expectation(NOT_NULL, column=ID_COLUMN),
         expectation("expect_column_values_to_be_unique", column=ID_COLUMN),
-        expectation("expect_column_values_to_be_in_set", column=LABEL_COLUMN, value_set=[UNKNOWN, NORMAL, ANOMALY]),
-        expectation("expect_column_values_to_be_in_set", column=INJECTED_COLUMN, value_set=[0, 1]),
+        expectation(IN_SET, column=LABEL_COLUMN, value_set=[UNKNOWN, NORMAL, ANOMALY]),
+        expectation(IN_SET, column=INJECTED_COLUMN, value_set=[0, 1]),
         {
             "type": "expect_column_proportion_of_unique_values_to_be_between",
             "kwargs": {"column": FINGERPRINT_COLUMN, "min_value": fewest},
@@ -102,7 +126,7 @@ def learn_suite(dataset: Dataset) -> dict[str, Any]:
         f"Learned from the first version ingested, {len(features)} rows; yours to edit. The training rows "
         'of every level must meet it too, except what has {"only": "source"} as its meta.'
     )
-    learned = general_expectations + value_expectations
+    learned = general_expectations + of_values
     return {"name": dataset.card.name, "expectations": learned, "meta": {"notes": notes}}
 
 

@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from assay.arrays import Doubles, Labels, Texts
+from assay.arrays import Labels, Texts
+from assay.data.categories import MISSING_TEXTS
+from assay.data.columns import PLAIN, Features, Treatment, features_of, kind_of
 from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Card, Dataset, RowSet
 from assay.data.modalities.tabular import TABULAR
 from assay.errors import DataError
 from assay.names import check_name
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_MISSING = ["", "NA", "N/A", "<NA>", "NaN", "nan", "null", "NULL", "None"]
 _LABELS = {
     **dict.fromkeys(("0", "0.0", "false"), NORMAL),
     **dict.fromkeys(("1", "1.0", "true"), ANOMALY),
     **dict.fromkeys(("-1", "-1.0", "", "nan"), UNKNOWN),
 }
-LARGEST_NUMBER = 1e300  # so that differences and ranges of columns stay finite
 _TIME_DIGITS, _TIME_DECIMALS = 20, 60
 
 
@@ -37,11 +37,15 @@ def read_table(
     group: str | None = None,
     time: str | None = None,
     category: str | None = None,
+    treatment: Treatment = PLAIN,
+    like: Card | None = None,
 ) -> Dataset:
     """Read a CSV (UTF-8, comma, one header line) or Parquet file as a tabular dataset.
 
-    All columns that no option names are features: numbers (or booleans, as 0 and 1), kept as float64.
-    Missing and infinite features are kept; validation reports them.
+    All columns that no option names are features: numbers (or booleans, as 0 and 1), kept as float64, and texts, kept
+    as categories. Columns without any value are left out. A column with missing values may be missing in later rows
+    too; in all others a missing value is refused. Infinite features are kept;
+    validation reports them.
 
     Parameters
     ----------
@@ -63,6 +67,11 @@ def read_table(
     category : str, optional
         Column of categories, never missing, for calibration within categories (a machine type, a site). Text, stripped
         of spaces, or numbers: 3, 3.0 and "3" are the same.
+    treatment : Treatment
+        What is done with feature columns.
+    like : Card, optional
+        The dataset that the rows join: feature columns are taken for what they are there, and
+        `treatment` is not used.
 
     Returns
     -------
@@ -79,10 +88,16 @@ def read_table(
     special = [column for column in roles.values() if column is not None]
     if len(set(special)) < len(special):
         raise DataError(f"one column is named for two purposes in {roles}; give each its own column")
-    frame = read_frame(path, special)
-    columns = tuple(column for column in frame.columns if column not in special)
-    if not columns:
+    frame = read_frame(path, special, texts=treatment.categorical if like is None else like.vocabulary)
+    features, empty = _features(path, frame, special, treatment) if like is None else _as_in(frame, special, like)
+    if not features.columns:
         raise DataError(f"{path.name} has no feature column, only {special}")
+    lacking = features.lacking()
+    if broken := [column for column in lacking if column in treatment.refuse]:
+        row = int(np.flatnonzero(np.isnan(features.rows[:, features.columns.index(broken[0])]))[0])
+        raise DataError(
+            f"column {broken[0]!r}, row {row}: missing, and --refuse-missing {broken[0]} does not allow that"
+        )
     texts = {role: texts_of(frame[column]) for role, column in roles.items() if column is not None}
     blank = np.full(len(frame), "", dtype=object)
     rows = pd.DataFrame(
@@ -95,8 +110,43 @@ def read_table(
     ).astype({"row_id": "str", "group": "str", "time": "str"})
     if category:
         rows["category"] = pd.Series(_categories(texts["category"]), dtype="str")
-    card = Card(name, TABULAR, columns, path.name, id_column, label, group, time, category)
-    return Dataset(card, RowSet(features_of(frame, columns), rows))
+    card = Card(
+        name,
+        TABULAR,
+        features.columns,
+        path.name,
+        id_column,
+        label,
+        group,
+        time,
+        category,
+        vocabulary=features.vocabulary,
+        imputed=tuple(column for column in features.columns if column in (*lacking, *treatment.impute)),
+        left_out=(*empty, *treatment.leave_out),
+    )
+    return Dataset(card, RowSet(features.rows, rows))
+
+
+def _features(
+    path: Path, frame: pd.DataFrame, special: Sequence[str], treatment: Treatment
+) -> tuple[Features, tuple[str, ...]]:
+    """Return the feature columns of a frame, and the names of those without any value, which are left out."""
+    columns = [column for column in frame.columns if column not in special]
+    treatment.check(path.name, columns)
+    kinds = {
+        column: kind_of(column, frame[column], treatment.categorical)
+        for column in columns
+        if column not in treatment.leave_out
+    }
+    used = [column for column, kind in kinds.items() if kind != "empty"]
+    vocabulary: dict[str, tuple[str, ...]] = {column: () for column, kind in kinds.items() if kind == "category"}
+    return features_of(frame, used, vocabulary), tuple(column for column in kinds if column not in used)
+
+
+def _as_in(frame: pd.DataFrame, special: Sequence[str], card: Card) -> tuple[Features, tuple[str, ...]]:
+    """Return the feature columns of a frame as those of a dataset."""
+    columns = [c for c in frame.columns if c not in special and (c in card.columns or c not in card.left_out)]
+    return features_of(frame, columns, dict.fromkeys(card.vocabulary, ())), ()
 
 
 def sortable_times(texts: Texts) -> Texts:
@@ -166,7 +216,7 @@ def _read_csv(
         path,
         dtype=dict.fromkeys(text_columns, str),
         keep_default_na=False,
-        na_values={column: _MISSING for column in names if column not in text_columns},
+        na_values={column: list(MISSING_TEXTS) for column in names if column not in text_columns},
         encoding="utf-8-sig",
         low_memory=False,  # in chunks, pandas could give one column several types
     )
@@ -196,14 +246,6 @@ def _check_names(path: Path, names: Sequence[str], special: Sequence[str]) -> No
     for column in special:
         if column not in names:
             raise DataError(f"{path.name} has no column {column!r}; its columns are {', '.join(names)}")
-
-
-def features_of(frame: pd.DataFrame, columns: Sequence[str]) -> Doubles:
-    """Return columns of a frame from `read_frame` as features of shape (n, d), in float64."""
-    features = np.empty((len(frame), len(columns)), dtype=np.float64)
-    for i, column in enumerate(columns):
-        features[:, i] = _numbers(column, frame[column])
-    return features
 
 
 def texts_of(column: pd.Series[Any]) -> Texts:
@@ -256,37 +298,6 @@ def _labels(texts: Texts) -> Labels:
             "1 or true (anomaly), -1 or nothing (unknown)"
         )
     return labels
-
-
-def _numbers(name: str, column: pd.Series[Any]) -> Doubles:
-    """Return a feature column as float64; text that reads as a number counts as one."""
-    if column.dtype == object or isinstance(column.dtype, pd.StringDtype):
-        numbers = pd.Series([_number(str(value)) for value in column], dtype=np.float64)
-        bad = np.flatnonzero(numbers.isna().to_numpy() & column.notna().to_numpy())
-    elif pd.api.types.is_numeric_dtype(column.dtype):
-        numbers, bad = column, np.array([], dtype=np.intp)
-    else:
-        numbers, bad = column, np.array([0])
-    if len(bad):
-        raise DataError(
-            f"column {name!r} is not numeric: row {bad[0]} has {column.iloc[bad[0]]!r}; "
-            "turn it into numbers, remove it, or name it as label, id, group, time or category"
-        )
-    values: Doubles = np.asarray(numbers.to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
-    beyond = np.flatnonzero((np.abs(values) > LARGEST_NUMBER) & np.isfinite(values))
-    if len(beyond):
-        raise DataError(
-            f"column {name!r}, row {beyond[0]}: {values[beyond[0]]} is beyond {LARGEST_NUMBER:g}; rescale the column"
-        )
-    return values
-
-
-def _number(text: str) -> float:
-    """Return the number that a text holds, NaN if it holds none."""
-    try:
-        return float("nan" if "_" in text else text)
-    except ValueError:
-        return float("nan")
 
 
 def _is_number(text: str) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 
 from assay.arrays import Doubles
 
+NOT_NULL = "expect_column_values_to_not_be_null"
 MINIMUM, MAXIMUM = "row.minimum", "row.maximum"
 EXTREMES = (MINIMUM, MAXIMUM)
 
@@ -35,7 +36,7 @@ def extreme_expectations(features: Doubles) -> list[Expectation]:
 
 
 def _of_values(name: str, values: Doubles) -> list[Expectation]:
-    not_null = expectation("expect_column_values_to_not_be_null", column=name)
+    not_null = expectation(NOT_NULL, column=name)
     finite = values[np.isfinite(values)]
     if not finite.size:
         return [not_null]

@@ -11,7 +11,7 @@ generator). Differences from it, for all recipes:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -45,7 +45,7 @@ class HasRecipes(Protocol):
 
 
 def synthesize(
-    recipe: str, normals: Floats, n: int, *, seed: int, modality: HasRecipes
+    recipe: str, normals: Floats, n: int, *, seed: int, modality: HasRecipes, coded: Sequence[int] = ()
 ) -> tuple[Doubles, NDArray[np.intp]]:
     """Make `n` synthetic anomalies by a recipe fitted on `normals`.
 
@@ -58,6 +58,11 @@ def synthesize(
     seed : int
     modality : HasRecipes
         The modality of the rows, with its recipes and their bounds.
+    coded : sequence of int
+        Positions of the columns of categories, which hold codes. A row has the categories of the row that it was made
+        from, and one of them is exchanged for another that other rows have; by the recipe "global" each is any that
+        rows have, by "dependency" each is that of some other row. It lacks the numbers that the row it was made from
+        lacks, or any row.
 
     Returns
     -------
@@ -69,17 +74,81 @@ def synthesize(
     Raises
     ------
     DataError
-        There are fewer than two normals, or a value is not finite.
+        There are fewer than two normals, or a value is infinite, or missing in every row.
     """
-    check_finite(normals)
+    check_finite(np.nan_to_num(normals, nan=0.0, posinf=np.inf, neginf=-np.inf))
     if len(normals) < 2:
         raise DataError(f"{len(normals)} rows cannot be fitted; synthetic anomalies need at least 2")
-    choice, making = np.random.default_rng((seed, list(modality.recipes).index(recipe))).spawn(2)
+    rng = np.random.default_rng((seed, list(modality.recipes).index(recipe)))
+    choice, making = rng.spawn(2)
     fitted_rows = np.sort(choice.permutation(len(normals))[:MAX_FITTED])
     X = normals[fitted_rows].astype(np.float64)
-    synthetic, source = modality.recipes[recipe](X, n, making)
-    low, high = modality.bounds(X)
-    return np.clip(synthetic, low, high), np.where(source < 0, -1, fitted_rows[source])
+    if len(coded) or np.isnan(X).any():
+        synthetic, source = _mixed(recipe, X, n, making, rng.spawn(1)[0], modality, coded)
+    else:
+        synthetic, source = modality.recipes[recipe](X, n, making)
+        synthetic = np.clip(synthetic, *modality.bounds(X))
+    return synthetic, np.where(source < 0, -1, fitted_rows[source])
+
+
+def _mixed(
+    recipe: str,
+    X: Doubles,
+    n: int,
+    making: np.random.Generator,
+    mixing: np.random.Generator,
+    modality: HasRecipes,
+    coded: Sequence[int],
+) -> _RowsAndSources:
+    """Make rows with categories and missing values; the recipe makes the numbers, from rows filled with medians."""
+    by_row, by_source = mixing.spawn(2)
+    draws = by_row.random((n, 3 + len(coded)))
+    numbers = np.setdiff1d(np.arange(X.shape[1]), coded)
+    synthetic = np.empty((n, X.shape[1]))
+    source = (draws[:, 0] * len(X)).astype(np.intp)
+    template = source
+    if len(numbers):
+        missing = np.isnan(X[:, numbers])
+        filled = np.where(missing, _medians(X[:, numbers]), X[:, numbers])
+        made, source = modality.recipes[recipe](filled, n, making)
+        template = np.where(source < 0, template, source)
+        made = np.clip(made, *modality.bounds(filled))
+        synthetic[:, numbers] = np.where(missing[template], np.nan, made)
+    if len(coded):
+        swaps = by_source.random((len(X), 2))[template] if recipe == "cluster" else draws[:, 1:3]
+        synthetic[:, coded] = _codes(recipe, X[:, coded], template, swaps, draws[:, 3:])
+    if not len(numbers) and recipe in ("global", "dependency"):
+        source = _no_source(n)
+    return synthetic, source
+
+
+def _codes(recipe: str, codes: Doubles, template: NDArray[np.intp], swaps: Doubles, draws: Doubles) -> Doubles:
+    """Return the categories of synthetic rows, shape (n, c); see `synthesize`."""
+    levels = [np.unique(column[~np.isnan(column)]) for column in codes.T]
+    if recipe == "global":
+        picked = [
+            present[(u * len(present)).astype(np.intp)] if len(present) else u * np.nan
+            for present, u in zip(levels, draws.T, strict=True)
+        ]
+        return np.stack(picked, axis=1)
+    if recipe == "dependency":
+        return codes[(draws * len(codes)).astype(np.intp), np.arange(codes.shape[1])]
+    made = codes[template]
+    several = [column for column, present in enumerate(levels) if len(present) > 1]
+    if several:
+        columns = np.array(several)[(swaps[:, 0] * len(several)).astype(np.intp)]
+        for column in several:
+            here = np.flatnonzero(columns == column)
+            own = np.searchsorted(levels[column], made[here, column])  # len(levels) where missing: no level is its own
+            others = len(levels[column]) - (own < len(levels[column]))
+            other = (swaps[here, 1] * others).astype(np.intp)
+            made[here, column] = levels[column][other + (other >= own)]
+    return made
+
+
+def _medians(X: Doubles) -> Doubles:
+    """Return the median of what each column has, 0 where it has nothing."""
+    return np.array([np.median(column[~np.isnan(column)]) if (~np.isnan(column)).any() else 0.0 for column in X.T])
 
 
 def local(X: Doubles, n: int, rng: np.random.Generator) -> _RowsAndSources:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
 from assay.arrays import Doubles, Flags, Integers
-from assay.data.dataset import ANOMALY, NORMAL, SCHEME, RowSet, fingerprints, number_copies, row_keys
+from assay.data.dataset import (
+    ANOMALY,
+    NO_CATEGORIES,
+    NORMAL,
+    SCHEME,
+    RowSet,
+    fingerprints,
+    number_copies,
+    row_keys,
+)
 from assay.data.quarantine import is_listed
 from assay.errors import DataError
 from assay.hashing import uniform_hashes
@@ -33,6 +44,7 @@ def split_rows(
     seed: int,
     quarantined: pd.DataFrame | None = None,
     scheme: int = SCHEME,
+    vocabulary: Mapping[str, tuple[str, ...]] = NO_CATEGORIES,
 ) -> dict[str, RowSet]:
     """Assign one role to every row, as independent of the other rows as possible.
 
@@ -65,6 +77,8 @@ def split_rows(
         Rows that must not be used, as `assay.data.quarantine.read_quarantine` returns them.
     scheme : {1, 2}
         Scheme of the fingerprints that decide roles (`assay.data.dataset.fingerprints`).
+    vocabulary : mapping of str to tuple of str
+        The texts of each column of categories.
 
     Returns
     -------
@@ -79,7 +93,7 @@ def split_rows(
     DataError
         Some rows have a time and others do not.
     """
-    prints = fingerprints(data.features, columns, scheme=scheme)
+    prints = fingerprints(data.features, columns, scheme=scheme, vocabulary=vocabulary)
     copies = data.rows["copy"] if "copy" in data.rows else number_copies(prints)
     marked = RowSet(data.features, data.rows.assign(copy=copies, fingerprint=prints))
     timed = (data.rows["time"] != "").to_numpy(dtype=bool)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from assay.arrays import Doubles
-from assay.data.files import features_of, read_frame
+from assay.data.columns import Features, features_of
+from assay.data.dataset import Card
+from assay.data.files import read_frame
 from assay.errors import DataError
 from assay.parts import write_bytes
 
@@ -22,8 +22,8 @@ def target_path(root: Path, name: str) -> Path:
     return root / "targets" / f"{name}.csv"
 
 
-def read_target(path: Path, columns: Sequence[str]) -> Doubles:
-    """Return the target rows of a dataset, shape (n, d); n is 0 where calibration is not weighted.
+def read_target(path: Path, card: Card) -> Features:
+    """Return the target rows of a dataset; there are none where calibration is not weighted.
 
     Raises
     ------
@@ -33,35 +33,36 @@ def read_target(path: Path, columns: Sequence[str]) -> Doubles:
     if not path.is_file():
         raise DataError(f"{path} is missing; restore it with `git checkout {path}` or `assay reweight --clear`")
     if not path.read_bytes().strip():
-        return np.empty((0, len(columns)), dtype=np.float64)
+        return Features(np.empty((0, len(card.columns))), card.columns, card.vocabulary)
     try:
-        return take_columns(path, columns)
+        return take_columns(path, card)
     except DataError as error:
         raise DataError(f"{error} (`assay reweight --clear` ends the weighting)") from error
 
 
-def take_columns(path: Path, columns: Sequence[str]) -> Doubles:
-    """Return the columns of a CSV or Parquet file as finite features of shape (n, d)."""
-    frame = read_frame(path, ())
+def take_columns(path: Path, card: Card) -> Features:
+    """Return the columns of a CSV or Parquet file as features that the dataset accepts."""
+    columns = card.columns
+    frame = read_frame(path, (), texts=card.vocabulary)
     if missing := [name for name in columns if name not in frame.columns]:
         raise DataError(f"{path.name} has no column {missing[0]!r}; it needs all {len(columns)} columns of the dataset")
-    features = features_of(frame, columns)
-    if not np.isfinite(features).all():
-        row, column = np.argwhere(~np.isfinite(features))[0]
+    features = features_of(frame, columns, card.vocabulary)
+    if not (accepted := card.accepts(features.rows)).all():
+        row, column = np.argwhere(~accepted)[0]
         raise DataError(f"{path.name}, row {row}, column {columns[column]!r}: missing or infinite; remove such rows")
     return features
 
 
-def write_target(path: Path, features: Doubles, columns: Sequence[str], *, seed: int) -> int:
+def write_target(path: Path, rows: pd.DataFrame, *, seed: int) -> int:
     """Write target rows, at most 5,000 (a random sample), and return their number; no rows make an empty file."""
-    if len(features) > _MOST_ROWS:
-        picked = np.random.default_rng(seed).choice(len(features), _MOST_ROWS, replace=False)
-        features = features[np.sort(picked)]
+    if len(rows) > _MOST_ROWS:
+        picked = np.random.default_rng(seed).choice(len(rows), _MOST_ROWS, replace=False)
+        rows = rows.iloc[np.sort(picked)]
     text = io.StringIO()
-    if len(features):
-        pd.DataFrame(features, columns=list(columns)).to_csv(text, index=False, lineterminator="\n")
+    if len(rows):
+        rows.to_csv(text, index=False, lineterminator="\n")
     write_bytes(path, text.getvalue().encode())
-    return len(features)
+    return len(rows)
 
 
 def ensure_target(root: Path, name: str) -> None:

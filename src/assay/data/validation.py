@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from assay.data.columns import decoded
 from assay.data.dataset import ANOMALY, NORMAL, Card, Dataset, RowSet, row_keys
 from assay.data.expectations import (
     COPY_COLUMN,
@@ -22,6 +23,7 @@ from assay.data.expectations import (
     parse_expectations,
     parse_suite,
     table_columns,
+    value_expectations,
 )
 from assay.data.ranges import EXTREMES, MAXIMUM, MINIMUM
 from assay.data.splitting import contradicting
@@ -211,7 +213,7 @@ def validate_batch(suite: dict[str, Any], accepted: Dataset, grown: Dataset, *, 
     card = grown.card
     name, expectations = parse_suite(suite)
     has_range = {entry.column for entry in expectations if entry.expectation_type == VALUE_RANGE}
-    learned = card.modality.expectations(card.columns, accepted.data.features)
+    learned = value_expectations(accepted.card, accepted.data.features)
     without = set(card.columns) - has_range
     ranges = [entry for entry in learned if entry["type"] == VALUE_RANGE and entry["kwargs"]["column"] in without]
     extremes = any(getattr(expectation, "column", None) in EXTREMES for expectation in expectations)
@@ -329,7 +331,7 @@ def _table(data: RowSet, card: Card, extremes: bool) -> pd.DataFrame:
         )
     names = table_columns(columns, extremes=extremes)
     values = data.features
-    features = pd.DataFrame(values, columns=list(columns))
+    features = decoded(values, columns, card.vocabulary)
     ends = pd.DataFrame({MINIMUM: values.min(axis=1), MAXIMUM: values.max(axis=1)})
     return pd.concat([_bookkeeping(data, card), ends, features], axis=1)[names]
 

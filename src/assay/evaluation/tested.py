@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+PARTS = ("unseen", "incomplete", "complete")
+
 
 @dataclass(frozen=True, slots=True)
 class Figures:
@@ -63,6 +65,9 @@ class Tested:
     uncontradicted_power : float or None
         Power over the anomalies whose content is not labelled normal too; None where there are none, and in
         evaluations of before.
+    incomplete, complete : Figures or None
+        The same over the rows that have, and those that do not have, a missing value or a category that training rows
+        do not have; None where no row has any.
     """
 
     level: str
@@ -78,6 +83,8 @@ class Tested:
     n_calibration: int
     unseen: Figures | None = None
     uncontradicted_power: float | None = None
+    incomplete: Figures | None = None
+    complete: Figures | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +128,6 @@ class Evaluation:
         rows = []
         for row in content["candidates"]:
             rates = {int(stratum): rate for stratum, rate in row["stratum_fpr"].items()}
-            unseen = Figures.from_json(row["unseen"]) if row.get("unseen") else None
-            rows.append({**row, "stratum_fpr": rates, "unseen": unseen})
+            parts = {name: Figures.from_json(row[name]) if row.get(name) else None for name in PARTS}
+            rows.append({**row, "stratum_fpr": rates, **parts})
         return cls(**{**content, "candidates": tuple(Tested(**row) for row in rows)})

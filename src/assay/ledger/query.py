@@ -11,8 +11,9 @@ import pandas as pd
 
 from assay.arrays import Flags, Texts
 from assay.data.batches import batch_rows
+from assay.data.columns import features_of
 from assay.data.dataset import FINGERPRINT_PATTERN, FIRST_SCHEME, SCHEME, fingerprints, read_dataset
-from assay.data.files import features_of, read_frame, texts_of
+from assay.data.files import read_frame, texts_of
 from assay.errors import DataError
 from assay.ledger.rows import INJECTED
 
@@ -24,11 +25,12 @@ _TRUE, _FALSE = ("1", "1.0", "true"), ("0", "0.0", "false", "")
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The columns of one version of a dataset, and the name of the id column in the user's files."""
+    """The columns of one version of a dataset, the id column of the user's files, and which hold categories."""
 
     dataset: str
     columns: tuple[str, ...]
     id_column: str | None = None
+    coded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,8 @@ def read_query(path: Path, layouts: Sequence[Layout], *, dataset: str | None = N
     layouts = [layout for layout in layouts if dataset in (None, layout.dataset)]
     features = {column for layout in layouts for column in layout.columns}
     ids = {PRINT, ID, *(layout.id_column for layout in layouts if layout.id_column)} - features
-    frame = read_frame(path, (), texts={*ids, *({SUSPECT, INJECTED} - features)})
+    coded = {column for layout in layouts for column in layout.coded}
+    frame = read_frame(path, (), texts={*ids, *coded, *({SUSPECT, INJECTED} - features)})
     header = [str(column) for column in frame.columns]
     fits = [layout for layout in layouts if set(layout.columns) <= set(header)]
     if PRINT in header and not any(PRINT in layout.columns for layout in fits):
@@ -224,16 +227,22 @@ def _by_content(path: Path, frame: pd.DataFrame, fits: list[Layout]) -> RowQuery
                 "place": np.arange(len(frame)),
                 "dataset": layout.dataset,
                 "scheme": scheme,
-                "key": fingerprints(features_of(frame, layout.columns), layout.columns, scheme=scheme).astype(object),
+                "key": _prints(frame, layout, scheme),
             }
         )
         for layout in fits
-        for scheme in (SCHEME, FIRST_SCHEME)
+        for scheme in ((SCHEME,) if layout.coded else (SCHEME, FIRST_SCHEME))
     ]
     keys = pd.concat(parts, ignore_index=True).drop_duplicates()
     id_column = next(filter(None, (_id_column(layout, list(map(str, frame.columns))) for layout in fits)), ID)
     used = {id_column, *(column for layout in fits for column in layout.columns)}
     return RowQuery(path, CONTENT, len(frame), keys, _ids(frame, id_column), _ignored(frame, used))
+
+
+def _prints(frame: pd.DataFrame, layout: Layout, scheme: int) -> Texts:
+    """Return the contents of the rows of a file, as rows of a dataset."""
+    rows = features_of(frame, layout.columns, dict.fromkeys(layout.coded, ()))
+    return fingerprints(rows.rows, layout.columns, scheme=scheme, vocabulary=rows.vocabulary).astype(object)
 
 
 def _by_id(path: Path, frame: pd.DataFrame, id_columns: dict[str, str]) -> RowQuery:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,8 @@ def target_fingerprints(root: Path, name: str) -> Texts:
     """Return the contents of a dataset's target rows, shape (n,); empty for a file that calibration will refuse."""
     try:
         card = read_card(root / "data" / name)
-        return card.fingerprints(read_target(target_path(root, name), card.columns)).astype(object)
+        rows = read_target(target_path(root, name), card)
+        return replace(card, vocabulary=rows.vocabulary).fingerprints(rows.rows).astype(object)
     except DataError:
         return np.empty(0, dtype=object)
 

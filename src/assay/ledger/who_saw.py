@@ -142,7 +142,11 @@ def layouts_of(ledger: Ledger) -> list[Layout]:
     for name, columns in used:
         if columns:
             id_columns.setdefault((name, tuple(columns)), current_id_columns.get(name))
-    return [Layout(name, columns, id_column) for (name, columns), id_column in id_columns.items()]
+    coded = {card.name: set(card.vocabulary) for card in cards}
+    return [
+        Layout(name, columns, id_column, tuple(column for column in columns if column in coded.get(name, ())))
+        for (name, columns), id_column in id_columns.items()
+    ]
 
 
 def answer_query(ledger: Ledger, query: RowQuery, dataset: str | None = None) -> Answer:

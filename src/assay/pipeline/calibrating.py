@@ -103,7 +103,7 @@ def calibrate(
     dataset_card = read_card(card)
     adapt_rows = presumed_normals(read_rows(adapt))
     reference, trim_results = trim_report(presumed_normals(read_rows(calibration)), labels, seed=seed)
-    target_rows = read_target(target, dataset_card.columns)
+    target_rows = read_target(target, dataset_card).rows
     promised = Promise.parse(promise)
     settings = _settings(within, ties, promised, read_json(split)["unit"], reference, len(target_rows))
     failures = read_json(trained / FAILURES)

@@ -7,14 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from assay.arrays import Texts
+import numpy as np
+
+from assay.arrays import Flags, Texts
 from assay.data.dataset import RowSet, row_keys
+from assay.data.encoding import Encoder
 from assay.names import Choice
 from assay.parts import read_json, read_part
 from assay.pipeline.rows import FAILURES, levels_of
 
 if TYPE_CHECKING:
     from assay.calibration.decisions import Scored
+    from assay.data.scaling import Scaler
 
 FLAG_RULE = "flag_rule.json"  # how a candidate's scorer compares rows, without the scores of calibration rows
 Failures = Mapping[str, Mapping[str, str]]
@@ -62,6 +66,11 @@ def candidate_name(detector: str, adapter: str) -> str:
     return f"{detector}+{adapter}"
 
 
+def _incomplete(scaler: Scaler, rows: RowSet) -> Flags:
+    """Return which rows have a missing value, or a category that training rows do not have."""
+    return scaler.lacks(rows.features) if isinstance(scaler, Encoder) else np.zeros(len(rows), dtype=np.bool_)
+
+
 class LevelScores:
     """Scores of evidence rows by the candidates of one cell at one contamination level; the detector scores them once.
 
@@ -82,6 +91,7 @@ class LevelScores:
         null_model = load_null_model(read_part(self.trained, "null_model"))
         self.raw = (normals, anomalies)
         self.rows = [scaler.transform(part.features) for part in self.raw]
+        self.incomplete = tuple(_incomplete(scaler, part) for part in self.raw)
         self.null_model = null_model
         self.edges = load_strata(read_part(self.adapters, "strata"))
         self.strata, self.strata_of_anomalies = (

@@ -43,7 +43,9 @@ def evaluate(
     has: nothing that a detector or an adapter was fitted on, and could know by heart. Contents of calibration rows stay
     among them, since nothing is learned from those but where scores lie. No rate is promised for these rows alone: they
     are chosen by content. Power is also given without the anomalies whose content is labelled normal too; normals of
-    such content are in every false-positive rate.
+    such content are in every false-positive rate. Where rows have missing values, or categories that training rows
+    do not have, every metric is given for these and for all others apart.
+
     Parameters
     ----------
     test : Path
@@ -93,12 +95,15 @@ def evaluate(
                 p_values[f"{name}.normals"], p_values[f"{name}.anomalies"] = both_p_values
                 outcome = _Outcome((of_normals.scores, of_anomalies.scores), both_p_values, scored.strata)
                 figures = _figures(outcome, eps)
-                more = {
+                more: dict[str, Any] = {
                     "smallest_eps": reference.calibrator.smallest_eps,
                     "n_calibration": reference.calibrator.n_rows,
                     "unseen": Figures(**_figures(outcome.over(*unseen), eps)),
                     "uncontradicted_power": _figures(outcome.over(everyone, ~contradicted), eps)["power"],
                 }
+                if any(part.any() for part in scored.incomplete):
+                    more["incomplete"] = Figures(**_figures(outcome.over(*scored.incomplete), eps))
+                    more["complete"] = Figures(**_figures(outcome.over(*(~part for part in scored.incomplete)), eps))
                 if level == levels[0]:
                     diagnostics = diagnose_rows(reference, of_normals, both_p_values, scored.strata, order, eps)
                     write_json(out / "diagnostics" / f"{name}.json", diagnostics)

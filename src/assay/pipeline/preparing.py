@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from assay.data.dataset import (
     ANOMALY,
     FIRST_SCHEME,
@@ -50,7 +48,9 @@ def split(out: Path, *, data: Path, quarantine: Path, seed: int, source: str) ->
     other = card.fingerprints(dataset.data.features, FIRST_SCHEME if card.scheme == SCHEME else SCHEME)
     dataset.data.rows[OTHER_PRINT] = other
     listed = read_quarantine(quarantine)
-    parts = split_rows(dataset.data, card.columns, seed=seed, quarantined=listed, scheme=card.scheme)
+    parts = split_rows(
+        dataset.data, card.columns, seed=seed, quarantined=listed, scheme=card.scheme, vocabulary=card.vocabulary
+    )
     barred = {} if listed.empty else {"quarantined": len(parts[EXCLUDED])}
     kind = evidence(parts)
     contents = len({mark for part in parts.values() for mark in part.rows["fingerprint"]})
@@ -67,8 +67,8 @@ def split(out: Path, *, data: Path, quarantine: Path, seed: int, source: str) ->
         injected = card.modality.default_recipe if source == "auto" else source
         recipes = [name for name in card.modality.recipes if name != injected]
         for offset, role in enumerate(("selection", "test", "gate"), start=1):
-            # Rows that are not finite are left to validation, which names them.
-            normals = parts[role].take((parts[role].labels != ANOMALY) & np.isfinite(parts[role].features).all(axis=1))
+            # Rows that cannot be used are left to validation, which names them.
+            normals = parts[role].take((parts[role].labels != ANOMALY) & card.accepts(parts[role].features).all(axis=1))
             try:
                 probes = make_probe_rows(
                     normals,
@@ -78,6 +78,7 @@ def split(out: Path, *, data: Path, quarantine: Path, seed: int, source: str) ->
                     columns=card.columns,
                     modality=card.modality,
                     scheme=card.scheme,
+                    vocabulary=card.vocabulary,
                 )
             except (ConfigError, DataError):
                 if role != "gate":
@@ -136,6 +137,7 @@ def contaminate(
         columns=dataset_card.columns,
         modality=dataset_card.modality,
         scheme=dataset_card.scheme,
+        vocabulary=dataset_card.vocabulary,
     )
     unknown = int((clean.labels == -1).sum())
     plan = []

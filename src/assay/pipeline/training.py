@@ -119,10 +119,10 @@ def _fit(detector: Detector, scaled: Singles, labels: Labels, *, checkpoint: Pat
 
 def _scale_level(card: Card, rows: RowSet, out: Path) -> tuple[Scaler, NullModel]:
     """Fit and write the scaler and the null model of a level; return both."""
-    scaler = card.modality.scaler().fit(rows.features)
+    scaler = card.scaler().fit(rows.features)
     scaled = scaler.transform(rows.features)
     write_part(out, "scaler", scaler.to_part())
-    null_model = card.modality.null_model().fit(scaled)
+    null_model = card.null_model(scaler).fit(scaled)
     write_part(out, "null_model", null_model.to_part())
     return scaler, null_model
 

@@ -64,8 +64,10 @@ def append(
     if name is None:
         raise DataError(f"give the name of the dataset that {path.name} is added to: --name NAME")
     accepted = read_dataset(_folder(project, name))
-    given = {option: columns.get(option) or getattr(accepted.card, field) for option, field in COLUMN_OPTIONS.items()}
-    grown = with_batch(accepted, read_table(path, name=name, **given), batch)
+    given: dict[str, Any] = {
+        option: columns.get(option) or getattr(accepted.card, field) for option, field in COLUMN_OPTIONS.items()
+    }
+    grown = with_batch(accepted, read_table(path, name=name, like=accepted.card, **given), batch)
     arrival = grown.card.batches[-1]
     parked = project.state / PARKED / name / arrival.batch
     shutil.rmtree(parked, ignore_errors=True)

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from assay.data.batches import as_batch
+from assay.data.batches import as_batch, with_vocabulary
+from assay.data.columns import PLAIN, Treatment
 from assay.data.dataset import Dataset, read_card, write_dataset
 from assay.data.labelling import ensure_labels
 from assay.data.quarantine import ensure_quarantine
@@ -35,6 +36,7 @@ def load_source(
     group: str | None = None,
     time: str | None = None,
     category: str | None = None,
+    treatment: Treatment = PLAIN,
 ) -> Dataset:
     """Load a named public dataset, or a user's CSV or Parquet file.
 
@@ -46,6 +48,8 @@ def load_source(
         Name to give to the file's dataset; needed for files, not allowed for public sets.
     label, id_column, group, time, category : str, optional
         Names of the file's columns.
+    treatment : Treatment
+        What is done with feature columns of the file.
 
     Raises
     ------
@@ -58,8 +62,10 @@ def load_source(
     options = {"--name": name, "--label": label, "--id": id_column, "--group": group, "--time": time}
     options["--category"] = category
     if source in dataset_names():
-        if unusable := [option for option, value in options.items() if value is not None]:
-            raise DataError(f"{unusable[0]} is for your own files; {source} is a public dataset and needs no options")
+        unusable = [option for option, value in options.items() if value is not None]
+        if unusable or treatment != PLAIN:
+            option = unusable[0] if unusable else "an option for columns"
+            raise DataError(f"{option} is for your own files; {source} is a public dataset and needs no options")
         mirror = os.environ.get("ASSAY_DATA_MIRROR")
         return load_named(source, mirror=Path(mirror) if mirror else None, cache=project.state / "downloads")
     if name is not None and name in dataset_names():
@@ -71,7 +77,16 @@ def load_source(
         raise DataError(f"{source!r} is neither a file nor a known dataset; known are {', '.join(dataset_names())}")
     if name is None:
         raise DataError(f"give the dataset of {path.name} a name: assay ingest {source} --name NAME")
-    return read_table(path, name=name, label=label, id_column=id_column, group=group, time=time, category=category)
+    return read_table(
+        path,
+        name=name,
+        label=label,
+        id_column=id_column,
+        group=group,
+        time=time,
+        category=category,
+        treatment=treatment,
+    )
 
 
 def ingest(project: Project, dataset: Dataset) -> Path:
@@ -91,8 +106,8 @@ def ingest(project: Project, dataset: Dataset) -> Path:
     dataset = as_batch(dataset)
     name = dataset.card.name
     if (project.root / "data" / name / "card.json").is_file():
-        scheme = read_card(project.root / "data" / name).scheme
-        dataset = replace(dataset, card=replace(dataset.card, scheme=scheme))
+        former = read_card(project.root / "data" / name)
+        dataset = with_vocabulary(replace(dataset, card=replace(dataset.card, scheme=former.scheme)), former.vocabulary)
     suite = project.root / "expectations" / f"{name}.json"
     learned = None if suite.is_file() else learn_suite(dataset)
     return replace_dataset(project, dataset, learned=learned, source=dataset.card.source)

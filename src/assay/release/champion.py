@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +11,8 @@ import pandas as pd
 
 from assay.arrays import Integers, Texts
 from assay.calibration.calibrators.ranks import row_count, rows_needed
-from assay.data.dataset import RowSet, row_keys
+from assay.data.columns import decoded
+from assay.data.dataset import NO_CATEGORIES, RowSet, row_keys
 from assay.data.quarantine import is_listed
 from assay.errors import AssayError, ScorerError
 from assay.evaluation.paired import MARGIN, GateScores, ScorerPair, next_level, spent_level
@@ -94,6 +95,7 @@ def judge(
     find: Callable[[str], Packaged] | None = None,
     quarantined: pd.DataFrame | None = None,
     others: Sequence[Statement] = (),
+    vocabulary: Mapping[str, tuple[str, ...]] = NO_CATEGORIES,
 ) -> Verdict:
     """Compare two scorers on the gate rows that neither was trained, adapted or calibrated on.
 
@@ -120,6 +122,8 @@ def judge(
         them.
     others : sequence of Statement
         Statements of the champion in addition to the deployed one.
+    vocabulary : mapping of str to tuple of str
+        The texts of each column of categories, which gate rows hold as codes.
 
     Returns
     -------
@@ -153,7 +157,9 @@ def judge(
         if first is not None:
             rows = _gate_rows(gate, [*learned, learned_by(first.statement)])
         anchors = [current] if first is None else [current, load_scorer(first.folder, first.statement.id)]
-        verdict = _judge_on(rows, candidate, anchors, earlier, rule=rule, eps=eps, seed=seed, by_hand=by_hand)
+        verdict = _judge_on(
+            rows, candidate, anchors, earlier, rule=rule, eps=eps, seed=seed, by_hand=by_hand, vocabulary=vocabulary
+        )
     except AssayError as error:
         verdict = Verdict(False, f"the champion {current.tag} stays, since the gate cannot compare: {error}; {by_hand}")
     return verdict if verdict.promote else replace(verdict, statement=clean)
@@ -202,12 +208,13 @@ def _judge_on(
     eps: float,
     seed: int,
     by_hand: str,
+    vocabulary: Mapping[str, tuple[str, ...]],
 ) -> Verdict:
     """Compare a scorer with the champion, the first of `anchors`, and with the others, on gate rows."""
     stays = f"the champion {anchors[0].tag} stays"
     if lacking := _lacking(rows, eps):
         return Verdict(False, f"{lacking}; {stays}; {by_hand}")
-    both = (candidate.columns, rows.normals, rows.anomalies)
+    both = (candidate.columns, rows.normals, rows.anomalies, vocabulary)
     candidate_scores = gate_scores(candidate, *both)
     pairs = [ScorerPair(candidate_scores, gate_scores(each, *both), rows.units) for each in anchors]
     if pairs[0].is_tie:
@@ -283,7 +290,13 @@ def _groups_or(rows: pd.DataFrame, keys: Texts) -> Texts:
     return np.where(group != "", "group:" + group, keys)
 
 
-def gate_scores(scorer: Scorer, columns: Sequence[str], normals: RowSet, anomalies: RowSet) -> GateScores:
+def gate_scores(
+    scorer: Scorer,
+    columns: Sequence[str],
+    normals: RowSet,
+    anomalies: RowSet,
+    vocabulary: Mapping[str, tuple[str, ...]] = NO_CATEGORIES,
+) -> GateScores:
     """Return the scores that a scorer ranks gate rows by: as it ships.
 
     Where it compares rows within strata or categories, or weighs calibration rows, a higher score may well have the
@@ -295,13 +308,14 @@ def gate_scores(scorer: Scorer, columns: Sequence[str], normals: RowSet, anomali
     columns : sequence of str
         Names of the columns of the rows.
     normals, anomalies : RowSet
+    vocabulary : mapping of str to tuple of str
+        The texts of each column of categories, which the rows hold as codes.
     """
-    positions = [list(columns).index(name) for name in scorer.columns]
     judged = []
     for rows in (normals, anomalies):
         categories = categories_of(rows)
         given = None if categories is None else categories.tolist()
-        judged.append(scorer.judge(rows.features[:, positions], given))
+        judged.append(scorer.judge(decoded(rows.features, columns, vocabulary), given))
     scores = np.concatenate([each.scores for each in judged])
     if scorer.calibrator.side_information != "nothing":
         p_values = np.concatenate([each.p_values for each in judged])

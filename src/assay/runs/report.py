@@ -42,6 +42,21 @@ EVIDENCE = {
     "anomalies": "labelled anomalies against presumed normal rows, since no row is labelled normal",
     "probes": "synthetic probes against presumed normal rows, since there are too few labels",
 }
+PART_WORDS = {
+    "unseen": (
+        "Over contents that training has not seen",
+        "have a content that no train and no adapt row has. The promise of eps is for all rows; these are chosen by "
+        "content.",
+    ),
+    "incomplete": (
+        "Over rows with missing values or new categories",
+        "lack a value, or have a category that no training row has. The promise of eps is for all rows.",
+    ),
+    "complete": (
+        "Over rows without missing values or new categories",
+        "lack nothing, and have only categories of training rows. The promise of eps is for all rows.",
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,20 +250,26 @@ def _page(
         left_out=left_out_levels(project),
         contradictions=contradictions(project),
         gate=None if (compared := gate_comparison(project, scorer)) is None else words_of(compared),
-        unseen=_unseen(project, evaluation),
-        unseen_columns=("detector", "adapter", *NUMBERS),
+        parts=_parts(project, evaluation),
+        part_columns=("detector", "adapter", *NUMBERS),
     )
 
 
-def _unseen(project: Project, evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Return the figures over contents that training has not seen; none where it has seen no content of test rows."""
+def _parts(project: Project, evaluation: Evaluation) -> list[tuple[str, str, list[dict[str, Any]]]]:
+    """Return title, sentence and figures of every part of the test rows that is not all of them."""
     level = levels_of(project.folder("contaminate"))[0]
-    rows = [row for row in evaluation.at(level).values() if row.unseen is not None]
-    return [
-        {"detector": row.detector, "adapter": row.adapter, **asdict(row.unseen)}
-        for row in rows
-        if row.unseen is not None and row.unseen.n_normals < evaluation.n_normals
-    ]
+    tables = []
+    for name, (title, sentence) in PART_WORDS.items():
+        figures = [(row, getattr(row, name)) for row in evaluation.at(level).values()]
+        rows = [
+            {"detector": row.detector, "adapter": row.adapter, **asdict(part)}
+            for row, part in figures
+            if part is not None and part.n_normals < evaluation.n_normals
+        ]
+        if rows:
+            counts = f"{rows[0]['n_normals']} of the normals and {rows[0]['n_anomalies']} of the anomalies"
+            tables.append((title, f"{counts} {sentence}", rows))
+    return tables
 
 
 def _cell(value: Any) -> str:

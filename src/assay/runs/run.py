@@ -287,6 +287,7 @@ def _promote(project: Project, packaged: Packaged, reason: str) -> None:
 
 
 def _challenge(project: Project, packaged: Packaged, current: Deployment | None) -> Verdict:
+    from assay.data.dataset import read_card
     from assay.release.champion import Verdict, clean_statement, judge
 
     if current is None:
@@ -312,6 +313,7 @@ def _challenge(project: Project, packaged: Packaged, current: Deployment | None)
         find=lambda tag: find_packaged(tag, project.root),
         quarantined=quarantined,
         others=others,
+        vocabulary=read_card(project.data).vocabulary,
     )
 
 

@@ -13,7 +13,8 @@ import numpy as np
 from assay import console
 from assay.arrays import Doubles, Flags
 from assay.calibration.decisions import Rule, Scored
-from assay.data.files import features_of, read_frame, texts_of
+from assay.data.columns import features_of
+from assay.data.files import read_frame, texts_of
 from assay.errors import DataError, InputError
 from assay.parts import write_bytes
 from assay.scorer.explaining import normal_rows
@@ -92,17 +93,17 @@ def score_file(
     rule = scorer.rule(eps=eps, fdr=fdr)
     if explain:
         normal_rows(scorer.reference.strata)
-    frame, scored = _score(scorer, path, rule, id_column, (*ADDED, *(EXPLAINED if explain else ())))
+    frame, rows, scored = _score(scorer, path, rule, id_column, (*ADDED, *(EXPLAINED if explain else ())))
     p_values = scorer.reference.p_values(scored)
     flags = rule.flags(p_values)
     bound = scorer.reference.false_discovery_bound(scored, flags, DELTA)
-    rows = frame.assign(score=scored.scores, p_value=p_values, flagged=flags.astype(np.int8))
+    judged = frame.assign(score=scored.scores, p_value=p_values, flagged=flags.astype(np.int8))
     if explain:
-        rows = rows.assign(**_reasons(scorer, scored, flags, explain))
-    return Batch(rows, rule, bound, rule.note(flags, scorer.calibrator))
+        judged = judged.assign(**_reasons(scorer, rows, scored, flags, explain))
+    return Batch(judged, rule, bound, rule.note(flags, scorer.calibrator))
 
 
-def _reasons(scorer: Scorer, scored: Scored, flags: Flags, n_columns: int) -> dict[str, Any]:
+def _reasons(scorer: Scorer, given: Any, scored: Scored, flags: Flags, n_columns: int) -> dict[str, Any]:
     """Return the columns of `EXPLAINED`, which are empty for rows that are not flagged."""
     because, without = np.full(len(flags), "", dtype=object), np.full(len(flags), np.nan)
     if flags.any():
@@ -112,7 +113,7 @@ def _reasons(scorer: Scorer, scored: Scored, flags: Flags, n_columns: int) -> di
         parts = [flagged[start : start + EXPLAINED_AT_ONCE] for start in range(0, len(flagged), EXPLAINED_AT_ONCE)]
         for rows in track(parts, "explaining", disable=not sys.stderr.isatty(), console=console.screen):
             names = [None if every is None else every[rows].tolist() for every in (scored.categories, scored.row_ids)]
-            explanation = scorer.explain(scored.features[rows], *names)
+            explanation = scorer.explain(given.iloc[rows] if hasattr(given, "iloc") else given[rows], *names)
             rising = np.maximum(explanation.contributions, 0)
             shares = rising / np.maximum(rising.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
             because[rows] = [_named(scorer.columns, of_row, n_columns) for of_row in shares]
@@ -125,22 +126,26 @@ def _named(columns: tuple[str, ...], shares: Doubles, n_columns: int) -> str:
     return ", ".join(f"{columns[c]} {shares[c]:.0%}" for c in np.argsort(-shares)[:n_columns] if shares[c] > 0)
 
 
-def _score(scorer: Scorer, path: Path, rule: Rule, id_column: str | None, added: tuple[str, ...]) -> tuple[Any, Scored]:
-    """Return the columns that are not features, and the scored rows."""
+def _score(
+    scorer: Scorer, path: Path, rule: Rule, id_column: str | None, added: tuple[str, ...]
+) -> tuple[pd.DataFrame, Any, Scored]:
+    """Return the columns that are not features, the features as the scorer takes them, and the scored rows."""
     category = scorer.category_column
     texts = [name for name in (category, id_column) if name is not None]
-    frame = read_frame(path, tuple(texts), numbers=scorer.columns)
+    frame = read_frame(path, tuple(texts), numbers=[name for name in scorer.columns if name not in scorer.vocabulary])
     names = list(frame.columns)
     if missing := [name for name in scorer.columns if name not in names]:
         raise DataError(f"{path.name} has no column {missing[0]!r}; this scorer needs all of its columns in the file")
     if taken := [name for name in added if name in names and name not in scorer.columns]:
         raise DataError(f"{path.name} has a column {taken[0]!r} already; rename it, that name is given to the result")
-    features = features_of(frame, scorer.columns)
-    if not np.isfinite(features).all():
-        row, column = np.argwhere(~np.isfinite(features))[0]
+    features = features_of(frame, scorer.columns, scorer.vocabulary)
+    usable = np.isfinite(features.rows) | (np.isnan(features.rows) & np.isin(scorer.columns, scorer.imputed))
+    if not usable.all():
+        row, column = np.argwhere(~usable)[0]
         raise InputError(f"{path.name}, row {row}, column {scorer.columns[column]!r}: missing or infinite")
     categories = None if category is None else texts_of(frame[category]).tolist()
     other_columns = [name for name in names if name not in scorer.columns]
     row_ids = None if id_column is None else texts_of(frame[id_column]).tolist()
     scorer.check_batch_ids(rule, row_ids)
-    return frame[other_columns], scorer.scored(features, categories, row_ids)
+    rows = features.table() if features.vocabulary else features.rows
+    return frame[other_columns], rows, scorer.scored(rows, categories, row_ids)

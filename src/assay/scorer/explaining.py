@@ -48,8 +48,10 @@ def normal_rows(strata: Strata) -> NeighbourhoodStrata:
     return strata
 
 
-def contributions(score: Callable[[Singles], Singles], normals: NeighbourhoodStrata, scaled: Singles) -> Doubles:
-    """Return what each column contributes to the scores of scaled rows (n, d), float64 of shape (n, d).
+def contributions(
+    score: Callable[[Singles], Singles], normals: NeighbourhoodStrata, scaled: Singles, origins: Integers
+) -> Doubles:
+    """Return what each raw column contributes to the scores of scaled rows (n, k), float64 of shape (n, d).
 
     Shapley values of the game in which a coalition of columns has the values of the row and all others those of a
     normal row (Strumbelj and Kononenko 2014), estimated along two orders of the columns and their reverses (antithetic,
@@ -61,28 +63,31 @@ def contributions(score: Callable[[Singles], Singles], normals: NeighbourhoodStr
     score : callable
         Scores of scaled rows (m, d), shape (m,).
     normals : NeighbourhoodStrata
-    scaled : ndarray of float32, shape (n, d)
+    scaled : ndarray of float32, shape (n, k)
+    origins : ndarray of int, shape (k,)
+        The raw column that each scaled one comes from, increasing; 0 to d - 1.
     """
-    n, d = scaled.shape
+    n, d = len(scaled), int(origins[-1]) + 1
     rng = np.random.default_rng(0)
     orders = [order for _ in range(ORDERS) for drawn in [rng.permutation(d)] for order in (drawn, drawn[::-1])]
     typical = normals.nearest(scaled, NEAREST)
     total = np.zeros((n, d))
-    at_once = max(1, MOST_VALUES // (d * (d + 1)))
+    at_once = max(1, MOST_VALUES // (len(origins) * (d + 1)))
     for row in range(n):
         walks = [(near, order) for near in typical[row] for order in orders]
         for start in range(0, len(walks), at_once):
             some = walks[start : start + at_once]
-            scores = score(np.concatenate([_path(scaled[row], near, order) for near, order in some]))
+            scores = score(np.concatenate([_path(scaled[row], near, order, origins) for near, order in some]))
             steps = np.diff(np.asarray(scores, dtype=np.float64).reshape(-1, d + 1), axis=1)
             for (_, order), of_path in zip(some, steps, strict=True):
                 total[row, order] += of_path
     return np.asarray(total / (NEAREST * len(orders)))
 
 
-def _path(row: Singles, near: Singles, order: Integers) -> Singles:
-    """Return the rows from a normal one to a row, which takes the values of the row column by column, (d + 1, d)."""
+def _path(row: Singles, near: Singles, order: Integers, origins: Integers) -> Singles:
+    """Return the rows from a normal one to a row, which takes its values raw column by raw column, (d + 1, k)."""
     path = np.repeat(near[None], len(order) + 1, axis=0)
     for step, column in enumerate(order, start=1):
-        path[step:, column] = row[column]
+        own = origins == column
+        path[step:, own] = row[own]
     return path

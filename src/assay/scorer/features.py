@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from assay.arrays import Floats, Texts
-from assay.data.categories import category_texts
-from assay.data.scaling import Precision
+from assay.arrays import Doubles, Floats, Texts
+from assay.data.categories import MISSING_TEXTS, category_texts
+from assay.data.columns import codes_of
+from assay.data.encoding import Encoder
+from assay.data.scaling import Scaler
 from assay.errors import InputError
 
 
@@ -68,8 +71,10 @@ def column_order(expected: Sequence[str], names: Sequence[str]) -> list[int]:
     return [index_of[name] for name in expected]
 
 
-def as_features(X: Any, columns: Sequence[str], precision: Precision) -> Floats:
+def as_features(X: Any, columns: Sequence[str], scaler: Scaler) -> Floats:
     """Check raw rows and return them, of shape (n, d), in the precision that the scorer's scaler states.
+
+    Where the scaler is an encoder, texts become codes of categories, and values that may be missing NaN.
 
     Raises
     ------
@@ -82,17 +87,47 @@ def as_features(X: Any, columns: Sequence[str], precision: Precision) -> Floats:
         raise InputError(
             f"rows differ in length; every row needs {len(columns)} values ({_listed(columns)})"
         ) from error
+    encoder = scaler if isinstance(scaler, Encoder) else None
+    if encoder is not None and values.ndim == 2 and values.shape[1] == len(columns):
+        values = _encodable(values, columns, encoder)
     if values.dtype.kind not in "fiu":
         raise InputError(f"rows must hold numbers, not {values.dtype}; every row needs {len(columns)} numbers")
     if values.ndim != 2 or values.shape[1] != len(columns):
         raise InputError(f"rows have shape {values.shape}; expected (n, {len(columns)}): {_listed(columns)}")
     with np.errstate(over="ignore"):
-        features: Floats = values.astype(precision)
-    if not np.isfinite(features).all():
-        row, column = np.argwhere(~np.isfinite(features))[0]
-        allowed = "finite" if precision == "float64" else "finite and fit float32"
+        features: Floats = values.astype(scaler.precision)
+    usable = np.isfinite(features) if encoder is None else encoder.usable(features)
+    if not usable.all():
+        row, column = np.argwhere(~usable)[0]
+        allowed = "finite" if scaler.precision == "float64" else "finite and fit float32"
         raise InputError(f"row {row}, column {columns[column]!r} is {values[row, column]}; values must be {allowed}")
     return features
+
+
+def _encodable(values: NDArray[Any], columns: Sequence[str], encoder: Encoder) -> Doubles:
+    """Return raw rows of shape (n, d) with codes instead of texts, NaN where a value is missing."""
+    if values.dtype.kind in "fiu" and encoder.vocabulary:
+        column = columns[min(encoder.vocabulary)]
+        raise InputError(f"column {column!r} holds categories; give a table with texts in it, or an array of objects")
+    if values.dtype.kind in "fiu":
+        return values.astype(np.float64)
+    rows = np.empty(values.shape, dtype=np.float64)
+    for i, name in enumerate(columns):
+        if i in encoder.vocabulary:
+            texts = category_texts(values[:, i])
+            texts[np.isin(texts.astype(str), MISSING_TEXTS)] = ""
+            rows[:, i], _ = codes_of(texts, encoder.vocabulary[i])
+        else:
+            rows[:, i] = [_as_number(value, row, name) for row, value in enumerate(values[:, i])]
+    return rows
+
+
+def _as_number(value: object, row: int, column: str) -> float:
+    if isinstance(value, int | float | np.number | np.bool_):
+        return float(value)
+    if value is None or str(value) in ("<NA>", "NaT"):
+        return float("nan")
+    raise InputError(f"row {row}, column {column!r} is {value!r}; it must be a number, or None where it is missing")
 
 
 def _listed(columns: Sequence[str], most: int = 6) -> str:

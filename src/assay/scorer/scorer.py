@@ -18,6 +18,7 @@ from assay.calibration.calibrators.registry import Calibrator, load_calibrator
 from assay.calibration.calibrators.weighted import load_ratio
 from assay.calibration.decisions import BY_ID, Reference, Rule, Scored, score_with_adapter
 from assay.calibration.hardness import load_strata
+from assay.data.encoding import Encoder
 from assay.data.modalities.registry import load_null_model, load_scaler
 from assay.data.null_models import NullModel
 from assay.data.scaling import Scaler
@@ -140,12 +141,28 @@ class Scorer:
         """Names of the features, in the order of the columns of X."""
         return tuple(self.head["columns"])
 
+    @property
+    def vocabulary(self) -> dict[str, tuple[str, ...]]:
+        """The texts of each column of categories, by its name; "" where training rows have none at a position."""
+        scaler = self.function.scaler
+        return {self.columns[i]: texts for i, texts in scaler.vocabulary.items()} if isinstance(scaler, Encoder) else {}
+
+    @property
+    def imputed(self) -> tuple[str, ...]:
+        """The columns that may be missing."""
+        scaler = self.function.scaler
+        if not isinstance(scaler, Encoder):
+            return ()
+        return tuple(name for name, may_lack in zip(self.columns, scaler.imputed, strict=True) if may_lack)
+
     def decision_function(self, X: Any) -> Singles:
         """Return anomaly scores.
 
         Parameters
         ----------
         X : array-like of numbers, shape (n, d), or DataFrame with the scorer's columns in any order
+            Columns of categories hold texts. NaN or None is a missing value, in a column that may be missing
+            (`imputed`). A category that training rows do not have is a value of its own.
 
         Returns
         -------
@@ -155,7 +172,7 @@ class Scorer:
         Raises
         ------
         InputError
-            The width is wrong, columns are unknown or missing, or a value is not a finite number.
+            The width is wrong, columns are unknown or missing, or a value is not a finite number where it must be one.
         """
         return self.function(self._features(X))
 
@@ -284,10 +301,10 @@ class Scorer:
             return score_with_adapter(function.detector, function.null_model, function.adapter, scaled, scaled).scores
 
         scaled = np.asarray(scored.scaled, dtype=np.float32)
-        shares = contributions(score, normals, scaled)
-        without = scaled.copy()
-        rows, first = np.arange(len(shares)), shares.argmax(axis=1)
-        without[rows, first] = normals.nearest(scaled, 1)[rows, 0, first]
+        origins = function.scaler.origins if isinstance(function.scaler, Encoder) else np.arange(scaled.shape[1])
+        shares = contributions(score, normals, scaled, origins)
+        is_first = origins == shares.argmax(axis=1)[:, None]
+        without = np.where(is_first, normals.nearest(scaled, 1)[:, 0], scaled)
         parts = (function.detector, function.null_model, function.adapter)
         changed = score_with_adapter(*parts, scored.features, without, scored.categories, scored.row_ids)
         return Explanation(shares, self.reference.p_values(changed))
@@ -338,7 +355,7 @@ class Scorer:
             if self.category_column in names:
                 X = X.loc[:, [name != self.category_column for name in names]]
             X = as_numbers(X).iloc[:, column_order(self.columns, names_of(X))].to_numpy()
-        return as_features(X, self.columns, self.function.scaler.precision)
+        return as_features(X, self.columns, self.function.scaler)
 
 
 PART_HEAD = {"kind", "config"}

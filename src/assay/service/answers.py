@@ -26,6 +26,8 @@ def describe(scorer: Scorer) -> dict[str, Any]:
     return {
         "name": scorer.name,
         "columns": scorer.columns,
+        "columns_of_categories": list(scorer.vocabulary),
+        "columns_that_may_be_missing": list(scorer.imputed),
         "eps": scorer.head["eps"],
         "smallest_eps": scorer.calibrator.smallest_eps,
         "detector": scorer.statement.candidate["detector"],

@@ -52,7 +52,8 @@ class ScoreRequest(RawBody):
 
     columns: list[str] = Field(description="every column of the scorer once, in any order (see /info)")
     rows: list[list[float | str]] = Field(
-        description="one list of finite numbers for each row, in the order of `columns`; a category may be text"
+        description="one list for each row, in the order of `columns`: finite numbers, texts where columns hold "
+        "categories, null where a value is missing and its column may lack one (see /info)"
     )
     ids: list[str | float] | None = Field(
         default=None,
@@ -101,6 +102,8 @@ class InfoAnswer(bentoml.IODescriptor):  # type: ignore[misc]
 
     name: str
     columns: list[str]
+    columns_of_categories: list[str] = Field(description="columns that take text; a new text is a value of its own")
+    columns_that_may_be_missing: list[str] = Field(description="columns that take null")
     eps: float
     smallest_eps: float = Field(description="below it nothing can be flagged")
     detector: str
@@ -143,7 +146,10 @@ class ScoringService:
         try:
             content = read_body(request._body)
             eps, fdr = (read_share(content, key) for key in ("eps", "fdr"))
-            rows, categories = read_request_rows(content, self.scorer.columns, self.scorer.category_column)
+            scorer = self.scorer
+            rows, categories = read_request_rows(
+                content, scorer.columns, scorer.category_column, coded=scorer.vocabulary, imputed=scorer.imputed
+            )
             row_ids = read_ids(content, len(rows))
             return JSONResponse(score_answer(self.scorer, rows, categories, eps, fdr, row_ids, self.scores.append))
         except AssayError as error:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import chain
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from assay.arrays import Doubles
 from assay.data.categories import category_texts
 from assay.errors import InputError
 from assay.parameters import check_share
@@ -84,9 +85,17 @@ def read_share(content: dict[str, Any], key: str) -> float | None:
 
 
 def read_request_rows(
-    content: dict[str, Any], columns: tuple[str, ...], category_column: str | None = None
-) -> tuple[Doubles, list[str] | None]:
-    """Return the rows of a request, float64 of shape (n, d), in the scorer's order of columns, and categories.
+    content: dict[str, Any],
+    columns: tuple[str, ...],
+    category_column: str | None = None,
+    *,
+    coded: Collection[str] = (),
+    imputed: Collection[str] = (),
+) -> tuple[NDArray[Any], list[str] | None]:
+    """Return the rows of a request, shape (n, d), in the scorer's order of columns, and categories.
+
+    The rows are of float64, NaN where a value is missing; where columns are `coded`, of objects, with texts in these
+    and None where a value is missing. Only columns in `imputed` may lack a value.
 
     Raises
     ------
@@ -104,8 +113,17 @@ def read_request_rows(
         categories = [category_text(row.pop(order[-1]), number) for number, row in enumerate(rows)]
         names = [name for name in names if name != category_column]
         order = column_order(columns, names)
-    check_numbers(rows, names)
-    return np.array(rows, dtype=np.float64).reshape(len(rows), len(columns))[:, order], categories
+    check_values(rows, names, coded, imputed)
+    if not coded:
+        return np.array(rows, dtype=np.float64).reshape(len(rows), len(columns))[:, order], categories
+    values = np.empty((len(rows), len(columns)), dtype=object)
+    for number, row in enumerate(rows):
+        values[number] = [_plain(value) for value in row]
+    return values[:, order], categories
+
+
+def _plain(value: object) -> object:
+    return value.digits if isinstance(value, LongInteger) else value
 
 
 def category_text(value: object, row: int) -> str:
@@ -147,12 +165,22 @@ def check_shape(rows: object, width: int) -> None:
             raise InputError(f"row {number} has length {len(row)}; {rule}")
 
 
-def check_numbers(rows: list[list[Any]], columns: list[str]) -> None:
-    """Raise `InputError` at the first value that is not a JSON number."""
+def check_values(
+    rows: list[list[Any]], columns: list[str], coded: Collection[str] = (), imputed: Collection[str] = ()
+) -> None:
+    """Raise `InputError` at the first value that its column does not take.
+
+    A column takes JSON numbers, a coded one also texts, true and false, an imputed one also null.
+    """
     if set(map(type, chain.from_iterable(rows))) <= {float, LongInteger}:
         return
     for number, row in enumerate(rows):
         for name, value in zip(columns, row, strict=True):
-            if not isinstance(value, float):
-                kind = JSON_NAMES[type(value)]
-                raise InputError(f"row {number}, column {name!r} is {kind}; every value must be a finite number")
+            if isinstance(value, float) or (value is None and name in imputed):
+                continue
+            if isinstance(value, str | bool) and name in coded:
+                continue
+            kind = JSON_NAMES[type(value)]
+            allowed = "text or a number" if name in coded else "a finite number"
+            may_lack = ", or null where it is missing" if name in imputed else ""
+            raise InputError(f"row {number}, column {name!r} is {kind}; every value must be {allowed}{may_lack}")

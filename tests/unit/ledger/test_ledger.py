@@ -522,7 +522,7 @@ def towards(project: Project, n: int, seed: int) -> pd.DataFrame:
     """Write target rows and return them as the user has them."""
     features = make_rows(n, seed, "t").features
     ensure_target(project.root, NAME)
-    write_target(target_path(project.root, NAME), features, COLUMNS, seed=0)
+    write_target(target_path(project.root, NAME), pd.DataFrame(features, columns=list(COLUMNS)), seed=0)
     return pd.DataFrame(features, columns=list(COLUMNS))
 
 

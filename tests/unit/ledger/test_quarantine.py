@@ -260,7 +260,9 @@ def test_thousands_of_ids_that_only_runs_know_take_no_time(project: Project) -> 
 def test_quarantined_target_rows_are_told(project: Project) -> None:
     from assay.data.target import target_path, write_target
 
-    write_target(target_path(project.root, NAME), make_rows(300, 0).features[3:100], NAMES, seed=0)
+    write_target(
+        target_path(project.root, NAME), pd.DataFrame(make_rows(300, 0).features[3:100], columns=list(NAMES)), seed=0
+    )
     done = put(project, table())
     assert any("2 of them are in targets/clinic.csv too" in note for note in done.seen.notes)
     assert not any("targets" in note for note in put(project, table(), lift=True).seen.notes)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
+from assay.data.encoding import Encoder, ObservedMean
 from assay.data.modalities.base import Modality
 from assay.data.modalities.image import Image
 from assay.data.modalities.series import Series
@@ -75,8 +76,8 @@ def load_scaler(part: Part) -> Scaler:
     ScorerError
         No modality has a scaler of that kind, or the part is damaged.
     """
-    classes = {modality.scaler_class.kind: modality.scaler_class for modality in modality_classes()}
-    return Family[Scaler]("scaler", classes).load(part)
+    classes: dict[str, type[Scaler]] = {m.scaler_class.kind: m.scaler_class for m in modality_classes()}
+    return Family[Scaler]("scaler", {**classes, Encoder.kind: Encoder}).load(part)
 
 
 def load_null_model(part: Part) -> NullModel:
@@ -87,8 +88,8 @@ def load_null_model(part: Part) -> NullModel:
     ScorerError
         No modality has a null model of that kind, or the part is damaged.
     """
-    classes = {modality.null_model_class.kind: modality.null_model_class for modality in modality_classes()}
-    return Family[NullModel]("null model", classes).load(part)
+    classes: dict[str, type[NullModel]] = {m.null_model_class.kind: m.null_model_class for m in modality_classes()}
+    return Family[NullModel]("null model", {**classes, ObservedMean.kind: ObservedMean}).load(part)
 
 
 def _shape(shape: Any) -> Any:

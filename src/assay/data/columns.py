@@ -1,0 +1,236 @@
+"""Feature columns of a user's table: what each is taken for, and its values as numbers or codes of categories."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from assay.arrays import Doubles, Flags, Texts
+from assay.data.categories import MISSING_TEXTS, category_texts
+from assay.errors import DataError
+
+Kind = Literal["number", "category", "empty"]
+
+LARGEST_NUMBER = 1e300  # so that differences and ranges of columns stay finite
+MOST_DISTINCT = 100
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")
+_REMEDY = "correct it, leave the column out (--leave-out {0}), or take it as categories (--categorical {0})"
+
+
+@dataclass(frozen=True, slots=True)
+class Treatment:
+    """What a user asks for feature columns of a file.
+
+    Attributes
+    ----------
+    categorical : tuple of str
+        Columns whose values are categories although they look like numbers, ids or free text.
+    impute : tuple of str
+        Columns that may be missing in later rows although they are not in this file.
+    refuse : tuple of str
+        Columns that may never be missing.
+    leave_out : tuple of str
+        Columns that are not used at all.
+    """
+
+    categorical: tuple[str, ...] = ()
+    impute: tuple[str, ...] = ()
+    refuse: tuple[str, ...] = ()
+    leave_out: tuple[str, ...] = ()
+
+    def check(self, source: str, features: Sequence[str]) -> None:
+        """Raise `DataError` for a column that two options treat differently, or that the file does not have."""
+        for option, names in (
+            ("--categorical", self.categorical),
+            ("--impute", self.impute),
+            ("--refuse-missing", self.refuse),
+            ("--leave-out", self.leave_out),
+        ):
+            if wrong := [name for name in names if name not in features]:
+                raise DataError(
+                    f"{option} {wrong[0]}: {wrong[0]!r} is no feature column of {source}; these are "
+                    + ", ".join(features)
+                )
+        for first, second in (
+            (self.impute, self.refuse),
+            (self.leave_out, (*self.categorical, *self.impute, *self.refuse)),
+        ):
+            if both := sorted(set(first) & set(second)):
+                raise DataError(f"column {both[0]!r} is named for two purposes; choose one of them")
+
+
+PLAIN = Treatment()
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """The feature columns of a table.
+
+    Attributes
+    ----------
+    rows : ndarray of float64, shape (n, d)
+        Numbers; in columns of categories the positions of their texts in the vocabulary; NaN where missing.
+    columns : tuple of str, length d
+    vocabulary : mapping of str to tuple of str
+        The texts of each column of categories.
+    """
+
+    rows: Doubles
+    columns: tuple[str, ...]
+    vocabulary: Mapping[str, tuple[str, ...]]
+
+    def lacking(self) -> tuple[str, ...]:
+        """Return the columns that have missing values."""
+        return tuple(np.array(self.columns, dtype=object)[np.isnan(self.rows).any(axis=0)])
+
+    def table(self) -> pd.DataFrame:
+        """Return the columns with the texts of categories, None where one is missing."""
+        return decoded(self.rows, self.columns, self.vocabulary)
+
+
+def kind_of(name: str, column: pd.Series[Any], categorical: Collection[str] = ()) -> Kind:
+    """Return what a feature column is taken for.
+
+    Numbers, booleans, and texts that all read as numbers are numbers; other texts are categories, as is every column
+    that `categorical` names.
+
+    Raises
+    ------
+    DataError
+        Some texts of the column read as numbers and others do not; all are dates; or most of more than 100 texts are
+        different, as in a column of ids.
+    """
+    if column.isna().all():
+        return "empty"
+    if name in categorical:
+        return "category"
+    if pd.api.types.is_numeric_dtype(column.dtype):
+        return "number"
+    texts = pd.Series(_texts(name, column))
+    given = texts[texts != ""].unique()
+    is_number = np.array([not np.isnan(_number(text)) for text in given])
+    if is_number.all():
+        return "number"
+    if is_number.any():
+        row = int(np.flatnonzero(texts.isin(given[~is_number]).to_numpy())[0])
+        raise DataError(f"column {name!r} holds numbers and text: row {row} has {texts[row]!r}; {_REMEDY.format(name)}")
+    if all(_DATE.fullmatch(text) for text in given):
+        raise DataError(
+            f"column {name!r} holds dates (row 0: {texts[0]!r}); name it as --time, leave it out (--leave-out {name}), "
+            "or turn it into numbers, such as days since an event"
+        )
+    if len(given) > max(MOST_DISTINCT, len(texts) // 2):
+        raise DataError(
+            f"column {name!r} has {len(given)} different texts in {len(texts)} rows, such as {given[0]!r}: it looks "
+            f"like ids or free text; name it as --id, leave it out (--leave-out {name}), or take it as categories all "
+            f"the same (--categorical {name})"
+        )
+    return "category"
+
+
+def features_of(
+    frame: pd.DataFrame, columns: Sequence[str], vocabulary: Mapping[str, tuple[str, ...]] | None = None
+) -> Features:
+    """Return columns of a frame from `assay.data.files.read_frame`.
+
+    Parameters
+    ----------
+    frame : DataFrame
+    columns : sequence of str
+    vocabulary : mapping of str to sequence of str, optional
+        The columns of categories, with their known texts. New texts follow the known ones, in alphabetical order.
+
+    Raises
+    ------
+    DataError
+        A column of numbers holds something else, or a number is beyond 1e300.
+    """
+    values = np.empty((len(frame), len(columns)), dtype=np.float64)
+    extended = {}
+    for i, name in enumerate(columns):
+        if vocabulary is not None and name in vocabulary:
+            values[:, i], extended[name] = codes_of(_texts(name, frame[name]), vocabulary[name])
+        else:
+            values[:, i] = _numbers(name, frame[name])
+    return Features(values, tuple(columns), extended)
+
+
+def codes_of(texts: Texts, known: Sequence[str]) -> tuple[Doubles, tuple[str, ...]]:
+    """Return the positions of texts in a vocabulary, NaN for missing ones (""), and the vocabulary with new texts."""
+    table = pd.Series(texts, dtype=object)
+    new = sorted(set(table.unique()) - {"", *known})
+    extended = (*known, *new)
+    codes = table.map({text: code for code, text in enumerate(extended) if text})
+    return np.asarray(codes, dtype=np.float64), extended
+
+
+def recoded(values: Doubles, columns: Sequence[str], old: Mapping[str, Any], new: Mapping[str, Any]) -> Doubles:
+    """Return features with the codes of another vocabulary, which has all texts of the old one."""
+    changed = values.copy()
+    for name, texts in old.items():
+        i = list(columns).index(name)
+        table = np.array([*(new[name].index(text) for text in texts), np.nan])
+        changed[:, i] = table[np.where(np.isnan(values[:, i]), len(texts), values[:, i]).astype(np.intp)]
+    return changed
+
+
+def decoded(features: Doubles, columns: Sequence[str], vocabulary: Mapping[str, tuple[str, ...]]) -> pd.DataFrame:
+    """Return features as a table with the texts of categories, None where one is missing."""
+    table = pd.DataFrame(features, columns=list(columns))
+    for name, texts in vocabulary.items():
+        words = np.array([*texts, None], dtype=object)
+        codes = table[name].to_numpy()
+        table[name] = words[np.where(np.isnan(codes), len(texts), codes).astype(np.intp)]
+    return table
+
+
+def _texts(name: str, column: pd.Series[Any]) -> Texts:
+    """Return the values of a column of categories as texts; see `assay.data.categories.category_texts`."""
+    values = column.to_numpy(dtype=object, copy=True)
+    missing: Flags = column.isna().to_numpy(dtype=bool)
+    values[missing] = None
+    texts = category_texts(values)
+    texts[np.isin(texts.astype(str), MISSING_TEXTS)] = ""
+    for row, text in enumerate(texts):
+        if _CONTROL.search(text):
+            raise DataError(
+                f"column {name!r}, row {row}: {text!r} has control characters; remove them, or leave the column out "
+                f"(--leave-out {name})"
+            )
+    return texts
+
+
+def _numbers(name: str, column: pd.Series[Any]) -> Doubles:
+    """Return a feature column as float64; text that reads as a number counts as one."""
+    if column.dtype == object or isinstance(column.dtype, pd.StringDtype):
+        numbers = pd.Series([_number(str(value)) for value in column], dtype=np.float64)
+        bad = np.flatnonzero(numbers.isna().to_numpy() & column.notna().to_numpy())
+    elif pd.api.types.is_numeric_dtype(column.dtype):
+        numbers, bad = column, np.array([], dtype=np.intp)
+    else:
+        numbers, bad = column, np.array([0])
+    if len(bad):
+        raise DataError(
+            f"column {name!r} is not numeric: row {bad[0]} has {column.iloc[bad[0]]!r}; {_REMEDY.format(name)}"
+        )
+    values: Doubles = np.asarray(numbers.to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
+    beyond = np.flatnonzero((np.abs(values) > LARGEST_NUMBER) & np.isfinite(values))
+    if len(beyond):
+        raise DataError(
+            f"column {name!r}, row {beyond[0]}: {values[beyond[0]]} is beyond {LARGEST_NUMBER:g}; rescale the column"
+        )
+    return values
+
+
+def _number(text: str) -> float:
+    """Return the number that a text holds, NaN if it holds none."""
+    try:
+        return float("nan" if "_" in text else text)
+    except ValueError:
+        return float("nan")

@@ -1,0 +1,123 @@
+"""Missing values and categories: what rows become, and how hard they are to model."""
+
+import numpy as np
+import pytest
+
+from assay.data.encoding import MISMATCH, Encoder, ObservedMean
+from assay.data.modalities.registry import load_null_model, load_scaler
+from assay.errors import DataError
+
+NAN = np.nan
+TEXTS = {1: ("blue", "green", "red")}
+
+
+def table(n: int = 400, seed: int = 0) -> np.ndarray:
+    """Return rows of a number that is often missing, a category, a number that is rarely missing, and one that never is."""
+    rng = np.random.default_rng(seed)
+    rows = np.column_stack([rng.normal(5, 2, n), rng.integers(0, 3, n), rng.normal(size=n), rng.normal(size=n)])
+    rows[rng.random(n) < 0.2, 0] = NAN
+    rows[rng.random(n) < 0.1, 1] = NAN
+    rows[0, 2] = NAN
+    return rows
+
+
+def fitted() -> Encoder:
+    return Encoder(4, TEXTS, (0, 1, 2)).fit(table())
+
+
+def test_numbers_are_scaled_by_what_was_observed_and_missing_ones_lie_at_the_median():
+    rows = table()
+    encoded = fitted().transform(rows)
+    seen = rows[~np.isnan(rows[:, 0]), 0]
+    expected = (np.where(np.isnan(rows[:, 0]), np.median(seen), rows[:, 0]) - seen.mean()) / seen.std()
+    np.testing.assert_allclose(encoded[:, 0], expected, atol=1e-6)
+    np.testing.assert_allclose(encoded[:, 1], np.isnan(rows[:, 0]) * MISMATCH, rtol=1e-6)
+
+
+def test_a_column_that_is_rarely_missing_gets_no_indicator():
+    assert fitted().origins.tolist() == [0, 0, 1, 1, 1, 1, 1, 2, 3]
+
+
+@pytest.mark.parametrize("pair", [(0, 1), (0, 2), (1, NAN), (2, 77)])
+def test_any_two_categories_are_as_far_apart(pair):
+    rows = np.tile(table()[5], (2, 1))
+    rows[:, 1] = pair
+    one, other = fitted().transform(rows)
+    assert np.linalg.norm(one - other) == pytest.approx(MISMATCH)
+
+
+def test_unseen_categories_are_one_value_of_their_own_and_are_known_as_lacking():
+    rows = np.tile(table()[5], (4, 1))
+    rows[:, 1] = (3, 4, 0, NAN)
+    encoder = fitted()
+    encoded = encoder.transform(rows)
+    np.testing.assert_array_equal(encoded[0], encoded[1])
+    assert encoder.lacks(rows).tolist() == [True, True, False, True]
+
+
+def test_of_many_categories_the_rare_ones_share_a_slot():
+    codes = np.concatenate([np.repeat(np.arange(40.0), 5), np.arange(20.0)])
+    encoder = Encoder(1, {0: tuple(f"c{i}" for i in range(41))}, ()).fit(codes[:, None])
+    encoded = encoder.transform(np.array([[0.0], [19.0], [38.0], [39.0], [40.0]]))
+    assert encoded.shape == (5, 33)
+    np.testing.assert_array_equal(encoded[2], encoded[3])
+    assert len(np.unique(encoded, axis=0)) == 4
+
+
+def test_texts_that_training_rows_do_not_have_are_not_kept():
+    rows = table()
+    rows[rows[:, 1] == 0, 1] = 2
+    rows[rows[:, 1] == 1, 1] = NAN
+    encoder = Encoder(4, {1: ("blue", "green", "red", "black")}, (0, 1, 2)).fit(rows)
+    assert encoder.to_part().config["vocabulary"] == {"1": ["", "", "red"]}
+
+
+@pytest.mark.parametrize("cell", [(3, NAN), (0, np.inf), (3, -np.inf)])
+def test_what_may_not_be_missing_and_what_is_infinite_is_refused(cell):
+    rows = table()
+    rows[7, cell[0]] = cell[1]
+    with pytest.raises(DataError, match=f"row 7, column {cell[0]}"):
+        fitted().transform(rows)
+
+
+def test_a_column_that_training_rows_never_have_says_nothing_but_that_it_is_there():
+    rows = table()
+    rows[:, 0] = NAN
+    encoder = Encoder(4, TEXTS, (0, 1, 2)).fit(rows)
+    rows[3, 0] = 1e6
+    encoded = encoder.transform(rows)
+    assert (encoded[:, 0] == 0).sum() == len(rows) - 1
+    assert abs(encoded[3, 0]) < 1e-30
+    assert encoded[3, 1] == 0
+
+
+def test_the_same_encoder_comes_back_from_its_part():
+    encoder = fitted()
+    loaded = load_scaler(encoder.to_part())
+    np.testing.assert_array_equal(loaded.transform(table(seed=1)), encoder.transform(table(seed=1)))
+    assert loaded.to_part().config == encoder.to_part().config
+
+
+def test_hardness_is_of_what_was_observed():
+    rows = table(4000)
+    encoder = Encoder(4, TEXTS, (0, 1, 2)).fit(rows)
+    encoded = encoder.transform(rows)
+    model = ObservedMean(encoder.fills).fit(encoded)
+    observed = ~np.isnan(rows[:, 0])
+    whole = observed & ~np.isnan(rows[:, 2])
+    np.testing.assert_allclose(model.mean_[0], encoded[observed, 0].mean(), atol=1e-6)
+    away = np.linalg.norm(encoded - model.mean_, axis=1)
+    np.testing.assert_allclose(model.hardness(encoded)[whole], away[whole])
+    k = encoded.shape[1]
+    without = np.linalg.norm(np.delete(encoded - model.mean_, 0, axis=1), axis=1) * np.sqrt(k / (k - 1))
+    lacking = ~observed & ~np.isnan(rows[:, 2])
+    np.testing.assert_allclose(model.hardness(encoded)[lacking], without[lacking])
+    np.testing.assert_array_equal(load_null_model(model.to_part()).hardness(encoded), model.hardness(encoded))
+
+
+def test_an_observed_number_at_the_median_is_not_taken_for_a_missing_one():
+    rows = np.array([[1.0], [2.0], [3.0], [NAN], [2.0]])
+    encoder = Encoder(1, {}, (0,)).fit(rows)
+    encoded = encoder.transform(rows)
+    assert (encoded[:, 0] == encoder.fills[0]).tolist() == [False, False, False, True, False]
+    assert encoded[1, 0] == pytest.approx(encoded[3, 0], abs=1e-30)
