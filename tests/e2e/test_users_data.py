@@ -60,6 +60,64 @@ def test_unlabelled_parquet_is_judged_by_probes_and_says_so(checkout: Checkout) 
     assert set(gate["seed"]).isdisjoint(probes["seed"])
 
 
+def intrusions(n: int, seed: int) -> pd.DataFrame:
+    """Connections in the shape of intrusion data: 38 numbers, some never observed together, and three texts.
+
+    Two fifths of the attacks are of a kind that the others do not have.
+    """
+    rng = np.random.default_rng(seed)
+    attack = rng.random(n) < 0.2
+    other = attack & (rng.random(n) < 0.4)
+    service = np.where(rng.random(n) < 0.02, rng.choice([f"port_{i}" for i in range(60)], n), "http")
+    service = np.where(rng.random(n) < 0.3, "domain_u", service)
+    protocol = np.where(service == "domain_u", "udp", "tcp")
+    numbers = rng.lognormal(size=(n, 38)) * (1 + (protocol == "udp"))[:, None]
+    numbers[:, 0] *= np.where(attack & ~other, 20, 1)
+    numbers[rng.random(n) < 0.1, 5] = np.nan
+    frame = pd.DataFrame(numbers, columns=[f"count_{i}" for i in range(38)])
+    frame["protocol"] = np.where(other, rng.permutation(protocol), protocol)
+    frame["service"] = np.where(other, "telnet", service)
+    frame["flag"] = np.where(attack & (rng.random(n) < 0.6), "S0", np.where(rng.random(n) < 0.05, None, "SF"))
+    frame["attack"] = attack.astype(int)
+    return frame
+
+
+def test_a_raw_table_with_texts_and_gaps(checkout: Checkout) -> None:
+    raw = intrusions(900, 0)
+    raw.to_csv(checkout.root / "raw.csv", index=False)
+    told = checkout.assay("ingest", "raw.csv", "--name", "raw", "--label", "attack").stdout
+    assert "900 rows x 41 columns" in told
+    assert "categories: protocol (2), service" in told
+    assert "may be missing: count_5, flag" in told
+    result = json.loads(checkout.assay("run", "--dataset", "raw", "--json").stdout)
+    assert min(row["auroc"] for row in result["candidates"] if row["adapter"] == "none") > 0.8
+    report = (checkout.root / ".assay/reports/raw.html").read_text()
+    assert "Over rows with missing values or new categories" in report
+
+    now = intrusions(400, 1).assign(service=lambda t: t["service"].where(t.index != 0, "never seen"))
+    now.to_csv(checkout.root / "now.csv", index=False)
+    checkout.assay("score", "now.csv", "--out", "scored.csv", "--explain", "2")
+    scored = pd.read_csv(checkout.root / "scored.csv")
+    normal = scored["attack"] == 0
+    assert scored.loc[normal, "flagged"].mean() < 0.15
+    assert scored.loc[~normal, "flagged"].mean() > 0.5
+    reasons = scored.loc[scored["flagged"] == 1, "because"].dropna()
+    named = {reason.rpartition(" ")[0] for reasons_of_row in reasons for reason in reasons_of_row.split(", ")}
+    assert named <= set(raw.columns)
+    assert {"service", "flag"} <= named
+
+    raw.iloc[10:20].to_csv(checkout.root / "bad.csv", index=False)
+    seen = json.loads(checkout.assay("audit", "who-saw", "bad.csv", "--json").stdout)
+    assert seen["scorers"], seen
+    grown = intrusions(60, 2).assign(service="brand new")
+    grown.to_csv(checkout.root / "grown.csv", index=False)
+    refused = checkout.assay("ingest", "grown.csv", "--append", "--name", "raw", code=3).stderr
+    assert "service" in refused
+    grown.loc[2:, "service"] = "http"
+    grown.to_csv(checkout.root / "grown.csv", index=False)
+    assert "60 rows" in checkout.assay("ingest", "grown.csv", "--append", "--name", "raw").stdout
+
+
 def test_a_failed_suite_stops_the_run_before_training(checkout: Checkout) -> None:
     frame = table("malignant")
     frame.to_csv(checkout.root / "clinic.csv", index=False)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from assay.arrays import Doubles, Flags, Texts
 from assay.data.categories import MISSING_TEXTS, category_texts
-from assay.errors import DataError
+from assay.errors import DataError, InputError
 
 Kind = Literal["number", "category", "empty"]
 
@@ -20,6 +20,7 @@ LARGEST_NUMBER = 1e300  # so that differences and ranges of columns stay finite
 MOST_DISTINCT = 100
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")
+_PLAIN = (str, int, float, np.number, np.bool_)
 _REMEDY = "correct it, leave the column out (--leave-out {0}), or take it as categories (--categorical {0})"
 
 
@@ -112,6 +113,8 @@ def kind_of(name: str, column: pd.Series[Any], categorical: Collection[str] = ()
         return "category"
     if pd.api.types.is_numeric_dtype(column.dtype):
         return "number"
+    if pd.api.types.is_datetime64_any_dtype(column.dtype):
+        raise DataError(_is_of_dates(name, column.iloc[0]))
     texts = pd.Series(_texts(name, column))
     given = texts[texts != ""].unique()
     is_number = np.array([not np.isnan(_number(text)) for text in given])
@@ -121,10 +124,7 @@ def kind_of(name: str, column: pd.Series[Any], categorical: Collection[str] = ()
         row = int(np.flatnonzero(texts.isin(given[~is_number]).to_numpy())[0])
         raise DataError(f"column {name!r} holds numbers and text: row {row} has {texts[row]!r}; {_REMEDY.format(name)}")
     if all(_DATE.fullmatch(text) for text in given):
-        raise DataError(
-            f"column {name!r} holds dates (row 0: {texts[0]!r}); name it as --time, leave it out (--leave-out {name}), "
-            "or turn it into numbers, such as days since an event"
-        )
+        raise DataError(_is_of_dates(name, texts[0]))
     if len(given) > max(MOST_DISTINCT, len(texts) // 2):
         raise DataError(
             f"column {name!r} has {len(given)} different texts in {len(texts)} rows, such as {given[0]!r}: it looks "
@@ -132,6 +132,13 @@ def kind_of(name: str, column: pd.Series[Any], categorical: Collection[str] = ()
             f"the same (--categorical {name})"
         )
     return "category"
+
+
+def _is_of_dates(name: str, first: object) -> str:
+    return (
+        f"column {name!r} holds dates (row 0: {first}); name it as --time, leave it out (--leave-out {name}), or turn "
+        "it into numbers, such as days since an event"
+    )
 
 
 def features_of(
@@ -186,7 +193,8 @@ def decoded(features: Doubles, columns: Sequence[str], vocabulary: Mapping[str, 
     for name, texts in vocabulary.items():
         words = np.array([*texts, None], dtype=object)
         codes = table[name].to_numpy()
-        table[name] = words[np.where(np.isnan(codes), len(texts), codes).astype(np.intp)]
+        places = np.where(np.isnan(codes), len(texts), codes).astype(np.intp)
+        table[name] = pd.Series(words[places], dtype=object)
     return table
 
 
@@ -195,7 +203,14 @@ def _texts(name: str, column: pd.Series[Any]) -> Texts:
     values = column.to_numpy(dtype=object, copy=True)
     missing: Flags = column.isna().to_numpy(dtype=bool)
     values[missing] = None
-    texts = category_texts(values)
+    try:
+        texts = category_texts(values)
+    except InputError as error:
+        row = next(row for row, value in enumerate(values) if value is not None and not isinstance(value, _PLAIN))
+        raise DataError(
+            f"column {name!r} is not numeric: row {row} has {values[row]!r}; turn it into numbers or text, or leave it "
+            f"out (--leave-out {name})"
+        ) from error
     texts[np.isin(texts.astype(str), MISSING_TEXTS)] = ""
     for row, text in enumerate(texts):
         if _CONTROL.search(text):

@@ -199,7 +199,7 @@ def test_rows_that_no_recipe_can_be_fitted_on_are_refused() -> None:
     with pytest.raises(DataError, match="at least 2"):
         run(make(1), nothing, levels=(0, 0.45), source="local")
     hole = make(50)
-    hole.features[3, 1] = np.nan
+    hole.features[3, 1] = np.inf
     with pytest.raises(DataError, match="row 3, column 1"):
         run(hole, nothing, source="global")
 
@@ -331,3 +331,33 @@ def test_at_most_five_thousand_rows_are_fitted() -> None:
     _, sources = synthesize("local", X, 30_000, seed=0, modality=TABULAR)
     assert 4_500 < len(set(sources)) <= 5_000
     assert sources.max() > 15_000
+
+
+def mixed_rows(n: int = 400) -> np.ndarray:
+    """Return two numbers that depend on a category of three, which tells a second one; tenths are missing."""
+    rng = np.random.default_rng(5)
+    kind = rng.integers(0, 3, n).astype(float)
+    rows = np.column_stack([rng.normal(4 * kind, 1), rng.normal(-4 * kind, 1), kind, 2 - kind])
+    rows[rng.random(n) < 0.1, 0] = np.nan
+    return rows
+
+
+@pytest.mark.parametrize("recipe", list(RECIPES))
+def test_synthetic_rows_have_categories_of_other_rows_in_new_company(recipe: str) -> None:
+    rows = mixed_rows()
+    made, _ = synthesize(recipe, rows, 200, seed=0, modality=TABULAR, coded=(2, 3))
+    assert set(np.unique(made[:, 2:])) <= {0.0, 1.0, 2.0}
+    assert (made[:, 2] + made[:, 3] != 2).mean() > 0.5
+    assert np.isnan(made[:, 0]).mean() < 0.3
+    assert np.isnan(made[:, 0]).any() or recipe == "cluster"  # made from three rows
+    assert np.isfinite(made[:, 1:]).all()
+    few, _ = synthesize(recipe, rows, 20, seed=0, modality=TABULAR, coded=(2, 3))
+    np.testing.assert_array_equal(few, made[:20])
+
+
+@pytest.mark.parametrize("recipe", list(RECIPES))
+def test_tables_of_categories_alone_have_recipes_too(recipe: str) -> None:
+    codes = np.random.default_rng(0).integers(0, 12, (300, 4)).astype(float)
+    made, _ = synthesize(recipe, codes, 50, seed=0, modality=TABULAR, coded=(0, 1, 2, 3))
+    assert set(np.unique(made)) <= set(np.unique(codes))
+    assert len(np.unique(made, axis=0)) > 25 if recipe != "cluster" else len(made) == 50

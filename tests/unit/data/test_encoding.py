@@ -12,7 +12,7 @@ TEXTS = {1: ("blue", "green", "red")}
 
 
 def table(n: int = 400, seed: int = 0) -> np.ndarray:
-    """Return rows of a number that is often missing, a category, a number that is rarely missing, and one that never is."""
+    """Return rows: a number that is often missing, a category, a number that rarely is, and one that never is."""
     rng = np.random.default_rng(seed)
     rows = np.column_stack([rng.normal(5, 2, n), rng.integers(0, 3, n), rng.normal(size=n), rng.normal(size=n)])
     rows[rng.random(n) < 0.2, 0] = NAN

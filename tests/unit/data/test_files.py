@@ -113,7 +113,8 @@ def test_any_other_label_is_named_with_its_row(label: str, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("text", "message", "options"),
     [
-        ("x,c\n1,2\n3,red\n", "column 'c' is not numeric: row 1 has 'red'", {}),
+        ("x,c\n1,2\n3,red\n", "column 'c' holds numbers and text: row 1 has 'red'", {}),
+        ("x,c\n1,2024-01-31\n", "column 'c' holds dates", {}),
         ("x,x\n1,2\n", "more than one column named 'x'", {}),
         (",x\n0,2\n", "column 0 of mine.csv has no name", {}),
         ("x,y\n", "has no rows", {}),
@@ -122,7 +123,7 @@ def test_any_other_label_is_named_with_its_row(label: str, tmp_path: Path) -> No
         ("x\n1\n", "no column 'y'; its columns are x", {"group": "y"}),
         ("x,y\n1,1\n", "two purposes", {"group": "y", "time": "y"}),
         ("x\n1\n-1e301\n", "column 'x', row 1: -1e\\+301 is beyond 1e\\+300", {}),
-        ("x\n1_0\n1\n", "column 'x' is not numeric: row 0 has '1_0'", {}),
+        ("x\n1_0\n1\n", "column 'x' holds numbers and text: row 0 has '1_0'", {}),
         ("x,y\n1,2,3\n", "more fields than its header", {}),
         ("x,y\n1,2\n1,2,3\n", "cannot be read", {}),
         ("x,id\n1,a\n2,a\n", "row 1 has the row id 'a' of an earlier row", {"id_column": "id"}),
@@ -170,7 +171,7 @@ def test_a_parquet_file_may_not_name_a_column_twice(tmp_path: Path) -> None:
 
 def test_dates_are_no_numbers(tmp_path: Path) -> None:
     pd.DataFrame({"x": [1.0], "day": pd.to_datetime(["2024-01-01"])}).to_parquet(tmp_path / "mine.parquet")
-    with pytest.raises(DataError, match="column 'day' is not numeric"):
+    with pytest.raises(DataError, match="column 'day' holds dates"):
         read_table(tmp_path / "mine.parquet", name="mine")
 
 

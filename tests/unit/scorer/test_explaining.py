@@ -11,6 +11,7 @@ from sklearn.datasets import load_breast_cancer
 
 from assay.calibration.calibrators.conformal import ConformalCalibrator
 from assay.calibration.hardness import NeighbourhoodStrata, Strata
+from assay.data.encoding import Encoder
 from assay.detectors.registry import make_detector
 from assay.errors import InputError
 from assay.scorer.explaining import NEAREST, contributions, normal_rows
@@ -60,7 +61,7 @@ def test_the_column_that_was_moved_is_named_first(
     )
     flagged = calibrator.predict(detector.decision_function(moved), 0.05)
     assert flagged.sum() > 20
-    shares = contributions(detector.decision_function, normals, moved[flagged])
+    shares = contributions(detector.decision_function, normals, moved[flagged], np.arange(len(chosen)))
     named = alike[columns[flagged], shares.argmax(axis=1)].mean()
     assert named >= least, (kind, named, flagged.sum())
 
@@ -69,11 +70,13 @@ def test_contributions_add_up_to_the_excess_over_the_nearest_normal_rows_whateve
     train, adapt, _, asked = roles()
     detector = make_detector("knn", {}, seed=0).fit(train)
     normals = NeighbourhoodStrata.fit_rows(adapt, seed=0)
-    shares = contributions(detector.decision_function, normals, asked)
+    shares = contributions(detector.decision_function, normals, asked, np.arange(asked.shape[1]))
     near = normals.nearest(asked, NEAREST)
     of_near = detector.decision_function(near.reshape(-1, 30)).reshape(-1, NEAREST).mean(axis=1)
     np.testing.assert_allclose(shares.sum(axis=1), detector.decision_function(asked) - of_near, atol=1e-5)
-    alone = np.concatenate([contributions(detector.decision_function, normals, row[None]) for row in asked])
+    alone = np.concatenate(
+        [contributions(detector.decision_function, normals, row[None], np.arange(len(row))) for row in asked]
+    )
     np.testing.assert_array_equal(alone, shares)
 
 
@@ -87,3 +90,18 @@ def test_the_nearest_rows_are_those_of_the_adapt_rows() -> None:
 def test_a_scorer_without_normal_rows_says_so() -> None:
     with pytest.raises(InputError, match="holds no normal rows to explain others by"):
         normal_rows(Strata(np.array([1.0])))
+
+
+def test_the_slots_of_a_category_are_one_column() -> None:
+    """Rows of another category than their numbers say: the category is named, whatever the number of its slots."""
+    rng = np.random.default_rng(0)
+    kind = rng.integers(0, 4, 600)
+    rows = np.column_stack([rng.normal(6 * kind, 1), kind, rng.normal(size=600)])
+    encoder = Encoder(3, {1: ("a", "b", "c", "d")}, ()).fit(rows[:300])
+    detector = make_detector("knn", {}, seed=0, device="cpu").fit(encoder.transform(rows[:300]))
+    normals = NeighbourhoodStrata.fit_rows(encoder.transform(rows[300:400]), seed=0)
+    odd = rows[400:440].copy()
+    odd[:, 1] = (odd[:, 1] + 1) % 4
+    shares = contributions(detector.decision_function, normals, encoder.transform(odd), encoder.origins)
+    assert shares.shape == (40, 3)
+    assert (shares[:, :2].sum(axis=1) > 5 * np.abs(shares[:, 2])).mean() > 0.9

@@ -82,3 +82,46 @@ def test_ids_are_texts_or_numbers_one_for_each_row() -> None:
         content = read_body(f'{{"columns": [], "rows": [], "ids": {wrong}}}'.encode())
         with pytest.raises(InputError, match=message):
             read_ids(content, 2)
+
+
+def mixed(value: str, column: str = "kind") -> tuple[object, ...]:
+    names = [name for name in ("kind", "rate", "size") if name != column]
+    fills = ['"red"' if name == "kind" else "1" for name in names]
+    content = f'{{"columns": {json.dumps([column, *names])}, "rows": [[{value}, {", ".join(fills)}]]}}'
+    rows, _ = read_request_rows(
+        read_body(content.encode()), ("kind", "rate", "size"), coded=["kind"], imputed=["kind", "rate"]
+    )
+    return tuple(rows[0])
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "expected"),
+    [
+        ("kind", '"red"', ("red", 1.0, 1.0)),
+        ("kind", "null", (None, 1.0, 1.0)),
+        ("kind", "7", (7.0, 1.0, 1.0)),
+        ("kind", str(BEYOND), (str(BEYOND), 1.0, 1.0)),
+        ("kind", "true", (True, 1.0, 1.0)),
+        ("rate", "null", ("red", None, 1.0)),
+        ("rate", "2.5", ("red", 2.5, 1.0)),
+    ],
+)
+def test_columns_take_what_they_hold(column: str, value: str, expected: tuple[object, ...]) -> None:
+    assert mixed(value, column) == expected
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("size", "null", "row 0, column 'size' is null; every value must be a finite number$"),
+        (
+            "rate",
+            '"red"',
+            "column 'rate' is a string; every value must be a finite number, or null where it is missing",
+        ),
+        ("kind", "[1]", "column 'kind' is a list; every value must be text or a number, or null"),
+    ],
+)
+def test_other_values_are_named(column: str, value: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        mixed(value, column)

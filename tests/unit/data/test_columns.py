@@ -1,0 +1,116 @@
+"""Feature columns: what each is taken for, and how its values come back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from assay.data.batches import as_batch, with_batch, with_vocabulary
+from assay.data.columns import Treatment, decoded, features_of
+from assay.data.dataset import Dataset, read_dataset, write_dataset
+from assay.data.files import read_table
+from assay.errors import DataError
+
+MIXED = "x,kind,rate,empty\n1,red,\n2,blue,0.5\n,red,NA\n4,,1\n"
+
+
+def read(folder: Path, text: str = MIXED, **options: object) -> Dataset:
+    path = folder / "mine.csv"
+    path.write_text(text)
+    return read_table(path, name="mine", **options)  # type: ignore[arg-type]
+
+
+def test_texts_are_categories_gaps_are_missing_and_empty_columns_are_left_out(tmp_path: Path) -> None:
+    dataset = read(tmp_path, MIXED.replace("\n1,red,\n", "\n1,red,,\n"))
+    card = dataset.card
+    assert (card.columns, card.left_out) == (("x", "kind", "rate"), ("empty",))
+    assert card.vocabulary == {"kind": ("blue", "red")}
+    assert card.imputed == ("x", "kind", "rate")
+    np.testing.assert_array_equal(
+        dataset.data.features, [[1, 1, np.nan], [2, 0, 0.5], [np.nan, 1, np.nan], [4, np.nan, 1]]
+    )
+
+
+def test_a_dataset_with_categories_comes_back_from_its_folder(tmp_path: Path) -> None:
+    dataset = read(tmp_path)
+    write_dataset(tmp_path / "data", dataset)
+    again = read_dataset(tmp_path / "data")
+    assert again.card == dataset.card
+    np.testing.assert_array_equal(again.data.features, dataset.data.features)
+    table = decoded(again.data.features, again.card.columns, again.card.vocabulary)
+    assert table["kind"].tolist() == ["red", "blue", "red", None]
+
+
+def test_numbers_may_be_codes_of_categories(tmp_path: Path) -> None:
+    dataset = read(tmp_path, "x,zone\n1,007\n2,012\n3,007\n", treatment=Treatment(categorical=("zone",)))
+    assert dataset.card.vocabulary == {"zone": ("007", "012")}
+    assert dataset.data.features[:, 1].tolist() == [0, 1, 0]
+
+
+def test_missing_values_are_refused_where_that_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="column 'rate', row 0: missing"):
+        read(tmp_path, treatment=Treatment(refuse=("rate",)))
+    assert read(tmp_path, "x,y\n1,2\n", treatment=Treatment(impute=("y",))).card.imputed == ("y",)
+
+
+@pytest.mark.parametrize(
+    ("treatment", "message"),
+    [
+        (
+            Treatment(categorical=("size",)),
+            "--categorical size: 'size' is no feature column of mine.csv; these are x, kind",
+        ),
+        (Treatment(impute=("x",), refuse=("x",)), "column 'x' is named for two purposes"),
+        (Treatment(leave_out=("x",), categorical=("x",)), "column 'x' is named for two purposes"),
+    ],
+)
+def test_treatments_that_cannot_be_are_named(treatment: Treatment, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        read(tmp_path, treatment=treatment)
+
+
+def test_columns_of_ids_and_free_text_are_no_categories_unless_asked(tmp_path: Path) -> None:
+    text = "x,who\n" + "".join(f"{i},person {i}\n" for i in range(300))
+    with pytest.raises(DataError, match="column 'who' has 300 different texts in 300 rows, such as 'person 0'"):
+        read(tmp_path, text)
+    assert read(tmp_path, text, treatment=Treatment(leave_out=("who",))).card.left_out == ("who",)
+    assert len(read(tmp_path, text, treatment=Treatment(categorical=("who",))).card.vocabulary["who"]) == 300
+
+
+def test_a_code_means_the_same_in_every_version_of_a_dataset(tmp_path: Path) -> None:
+    first = as_batch(read(tmp_path))
+    grown = with_batch(first, read(tmp_path, "x,kind,rate,empty\n9,amber,\n8,red,1,\n", like=first.card))
+    assert grown.card.vocabulary == {"kind": ("blue", "red", "amber")}
+    np.testing.assert_array_equal(grown.data.features[:4], first.data.features)
+    assert grown.data.features[4:, 1].tolist() == [2, 1]
+    anew = with_vocabulary(read(tmp_path, "x,kind,rate\n9,amber,\n8,red,1\n"), grown.card.vocabulary)
+    assert anew.data.features[:, 1].tolist() == [2, 1]
+    assert sorted(anew.card.fingerprints(anew.data.features)) == sorted(
+        grown.card.fingerprints(grown.data.features[4:])
+    )
+
+
+def test_a_batch_is_known_again_whatever_texts_came_in_between(tmp_path: Path) -> None:
+    first = as_batch(read(tmp_path))
+    text = "x,kind,rate,empty\n9,zinc,,\n8,red,1,\n"
+    grown = with_batch(first, read(tmp_path, text, like=first.card))
+    grown = with_batch(grown, read(tmp_path, "x,kind,rate,empty\n7,amber,1,\n", like=grown.card))
+    with pytest.raises(DataError, match="is in dataset mine already"):
+        with_batch(grown, read(tmp_path, text, like=grown.card))
+
+
+def test_a_column_of_a_batch_may_be_all_missing(tmp_path: Path) -> None:
+    first = as_batch(read(tmp_path))
+    grown = with_batch(first, read(tmp_path, "x,kind,rate,empty\n9,,,\n8,,,\n", like=first.card))
+    assert np.isnan(grown.data.features[4:, 1:]).all()
+
+
+def test_new_texts_follow_the_known_ones() -> None:
+    frame = pd.DataFrame({"kind": ["new", "red", None, "black"]})
+    features = features_of(frame, ("kind",), {"kind": ("red", "blue")})
+    assert features.vocabulary == {"kind": ("red", "blue", "black", "new")}
+    np.testing.assert_array_equal(features.rows[:, 0], [3, 0, np.nan, 2])
+    assert features.table()["kind"].tolist() == ["new", "red", None, "black"]
