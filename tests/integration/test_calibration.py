@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -453,7 +454,8 @@ def test_the_gate_ranks_rows_by_what_ships(copied: Project) -> None:
         project = settings(copied, **within(mode))
         run(project)
         scorers.append(packed(project))
-    plain, by_machine = (gate_scores(scorer, COLUMNS, rows, rows.take(np.arange(360) < 9)) for scorer in scorers)
+    table = partial(pd.DataFrame, columns=list(COLUMNS))
+    plain, by_machine = (gate_scores(scorer, table, rows, rows.take(np.arange(360) < 9)) for scorer in scorers)
     np.testing.assert_array_equal(plain.normals, scorers[0].decision_function(rows.features))
     p_values = scorers[1].p_values(rows.features, rows.rows["category"].tolist())
     order = np.argsort(by_machine.normals, kind="stable")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
+from shlex import quote
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +16,7 @@ from assay.arrays import Doubles, Flags, Texts
 from assay.data.categories import MISSING_TEXTS, category_texts
 from assay.errors import DataError, InputError
 
-Kind = Literal["number", "category", "empty"]
+Kind = Literal["number", "category", "date", "empty"]
 
 LARGEST_NUMBER = 1e300  # so that differences and ranges of columns stay finite
 MOST_DISTINCT = 100
@@ -80,32 +82,35 @@ class Features:
     columns : tuple of str, length d
     vocabulary : mapping of str to tuple of str
         The texts of each column of categories.
+    dates : tuple of str
+        The columns of dates: seconds since 1970 in UTC.
     """
 
     rows: Doubles
     columns: tuple[str, ...]
     vocabulary: Mapping[str, tuple[str, ...]]
+    dates: tuple[str, ...] = ()
 
     def lacking(self) -> tuple[str, ...]:
         """Return the columns that have missing values."""
         return tuple(np.array(self.columns, dtype=object)[np.isnan(self.rows).any(axis=0)])
 
     def table(self) -> pd.DataFrame:
-        """Return the columns with the texts of categories, None where one is missing."""
-        return decoded(self.rows, self.columns, self.vocabulary)
+        """Return the columns with the texts of categories and dates, None where one is missing."""
+        return decoded(self.rows, self.columns, self.vocabulary, self.dates)
 
 
 def kind_of(name: str, column: pd.Series[Any], categorical: Collection[str] = ()) -> Kind:
     """Return what a feature column is taken for.
 
-    Numbers, booleans, and texts that all read as numbers are numbers; other texts are categories, as is every column
-    that `categorical` names.
+    Numbers, booleans, and texts that all read as numbers are numbers; ISO 8601 dates and times are dates; other texts
+    are categories, as is every column that `categorical` names.
 
     Raises
     ------
     DataError
-        Some texts of the column read as numbers and others do not; all are dates; or most of more than 100 texts are
-        different, as in a column of ids.
+        Some texts of the column read as numbers and others do not; or most of more than 100 texts are different, as in
+        a column of ids.
     """
     if column.isna().all():
         return "empty"
@@ -114,35 +119,35 @@ def kind_of(name: str, column: pd.Series[Any], categorical: Collection[str] = ()
     if pd.api.types.is_numeric_dtype(column.dtype):
         return "number"
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
-        raise DataError(_is_of_dates(name, column.iloc[0]))
+        return "date"
     texts = pd.Series(_texts(name, column))
     given = texts[texts != ""].unique()
     is_number = np.array([not np.isnan(_number(text)) for text in given])
     if is_number.all():
         return "number"
     if is_number.any():
-        row = int(np.flatnonzero(texts.isin(given[~is_number]).to_numpy())[0])
-        raise DataError(f"column {name!r} holds numbers and text: row {row} has {texts[row]!r}; {_REMEDY.format(name)}")
+        number = texts.isin(given[is_number])
+        odd = number if number.sum() < (texts != "").sum() / 2 else ~number & (texts != "")
+        row = int(np.flatnonzero(odd.to_numpy())[0])
+        raise DataError(
+            f"column {name!r} holds numbers and text: row {row} has {texts[row]!r}; {_REMEDY.format(quote(name))}"
+        )
     if all(_DATE.fullmatch(text) for text in given):
-        raise DataError(_is_of_dates(name, texts[0]))
+        return "date"
     if len(given) > max(MOST_DISTINCT, len(texts) // 2):
         raise DataError(
             f"column {name!r} has {len(given)} different texts in {len(texts)} rows, such as {given[0]!r}: it looks "
-            f"like ids or free text; name it as --id, leave it out (--leave-out {name}), or take it as categories all "
-            f"the same (--categorical {name})"
+            f"like ids or free text; name it as --id, leave it out (--leave-out {quote(name)}), or take it as "
+            f"categories all the same (--categorical {quote(name)})"
         )
     return "category"
 
 
-def _is_of_dates(name: str, first: object) -> str:
-    return (
-        f"column {name!r} holds dates (row 0: {first}); name it as --time, leave it out (--leave-out {name}), or turn "
-        "it into numbers, such as days since an event"
-    )
-
-
 def features_of(
-    frame: pd.DataFrame, columns: Sequence[str], vocabulary: Mapping[str, tuple[str, ...]] | None = None
+    frame: pd.DataFrame,
+    columns: Sequence[str],
+    vocabulary: Mapping[str, tuple[str, ...]] | None = None,
+    dates: Collection[str] = (),
 ) -> Features:
     """Return columns of a frame from `assay.data.files.read_frame`.
 
@@ -152,20 +157,45 @@ def features_of(
     columns : sequence of str
     vocabulary : mapping of str to sequence of str, optional
         The columns of categories, with their known texts. New texts follow the known ones, in alphabetical order.
+    dates : collection of str
+        The columns of dates.
 
     Raises
     ------
     DataError
-        A column of numbers holds something else, or a number is beyond 1e300.
+        A column of numbers or dates holds something else, or a number is beyond 1e300.
     """
     values = np.empty((len(frame), len(columns)), dtype=np.float64)
     extended = {}
     for i, name in enumerate(columns):
         if vocabulary is not None and name in vocabulary:
             values[:, i], extended[name] = codes_of(_texts(name, frame[name]), vocabulary[name])
+        elif name in dates:
+            values[:, i] = seconds_of(name, frame[name])
         else:
             values[:, i] = _numbers(name, frame[name])
-    return Features(values, tuple(columns), extended)
+    return Features(values, tuple(columns), extended, tuple(name for name in columns if name in dates))
+
+
+def seconds_of(name: str, column: pd.Series[Any]) -> Doubles:
+    """Return dates as seconds since 1970 in UTC, NaN where one is missing; a time without a zone counts as UTC.
+
+    Raises
+    ------
+    DataError
+        A value is no date or time in the manner of ISO 8601.
+    """
+    is_missing = column.isna() | column.astype("str").isin(MISSING_TEXTS)
+    texts = [value.isoformat() if isinstance(value, date) else str(value) for value in column]
+    given = pd.Series(texts, dtype="str").where(~is_missing.to_numpy(), None)
+    stamps = pd.Series(pd.to_datetime(given, utc=True, errors="coerce", format="ISO8601"))
+    if (bad := np.flatnonzero(stamps.isna().to_numpy() & ~is_missing.to_numpy())).size:
+        raise DataError(
+            f"column {name!r} holds dates, and row {bad[0]} has {column.iloc[bad[0]]!r}; give a date or time such as "
+            "2026-05-01 or 2026-05-01T12:30:00Z"
+        )
+    whole = stamps.astype("datetime64[us, UTC]").astype("int64").to_numpy()
+    return np.where(is_missing.to_numpy(), np.nan, whole / 1e6)
 
 
 def codes_of(texts: Texts, known: Sequence[str]) -> tuple[Doubles, tuple[str, ...]]:
@@ -187,14 +217,25 @@ def recoded(values: Doubles, columns: Sequence[str], old: Mapping[str, Any], new
     return changed
 
 
-def decoded(features: Doubles, columns: Sequence[str], vocabulary: Mapping[str, tuple[str, ...]]) -> pd.DataFrame:
-    """Return features as a table with the texts of categories, None where one is missing."""
+def decoded(
+    features: Doubles,
+    columns: Sequence[str],
+    vocabulary: Mapping[str, tuple[str, ...]],
+    dates: Collection[str] = (),
+) -> pd.DataFrame:
+    """Return features as a table with the texts of categories, and of `dates`, None where one is missing."""
     table = pd.DataFrame(features, columns=list(columns))
     for name, texts in vocabulary.items():
         words = np.array([*texts, None], dtype=object)
         codes = table[name].to_numpy()
         places = np.where(np.isnan(codes), len(texts), codes).astype(np.intp)
         table[name] = pd.Series(words[places], dtype=object)
+    for name in dates:
+        seconds = table[name].to_numpy()
+        stamps = np.where(np.isnan(seconds), 0, np.round(seconds * 1e6)).astype("int64").astype("datetime64[us]")
+        moments = np.char.add(np.datetime_as_string(stamps), "Z").astype(object)
+        moments[np.isnan(seconds)] = None
+        table[name] = pd.Series(moments, dtype=object)
     return table
 
 
@@ -209,14 +250,14 @@ def _texts(name: str, column: pd.Series[Any]) -> Texts:
         row = next(row for row, value in enumerate(values) if value is not None and not isinstance(value, _PLAIN))
         raise DataError(
             f"column {name!r} is not numeric: row {row} has {values[row]!r}; turn it into numbers or text, or leave it "
-            f"out (--leave-out {name})"
+            f"out (--leave-out {quote(name)})"
         ) from error
     texts[np.isin(texts.astype(str), MISSING_TEXTS)] = ""
     for row, text in enumerate(texts):
         if _CONTROL.search(text):
             raise DataError(
                 f"column {name!r}, row {row}: {text!r} has control characters; remove them, or leave the column out "
-                f"(--leave-out {name})"
+                f"(--leave-out {quote(name)})"
             )
     return texts
 
@@ -232,7 +273,7 @@ def _numbers(name: str, column: pd.Series[Any]) -> Doubles:
         numbers, bad = column, np.array([0])
     if len(bad):
         raise DataError(
-            f"column {name!r} is not numeric: row {bad[0]} has {column.iloc[bad[0]]!r}; {_REMEDY.format(name)}"
+            f"column {name!r} is not numeric: row {bad[0]} has {column.iloc[bad[0]]!r}; {_REMEDY.format(quote(name))}"
         )
     values: Doubles = np.asarray(numbers.to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
     beyond = np.flatnonzero((np.abs(values) > LARGEST_NUMBER) & np.isfinite(values))

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from assay.arrays import Doubles
-from assay.data.dataset import ANOMALY, MADE, NO_CATEGORIES, SCHEME, RowSet, fingerprints
+from assay.data.dataset import ANOMALY, MADE, ONLY_NUMBERS, SCHEME, RowSet, fingerprints
 from assay.data.modalities.base import Modality
 from assay.data.recipes import synthesize
 from assay.errors import ConfigError, DataError, PoolTooSmallError
@@ -58,7 +58,7 @@ def inject(
     modality: Modality,
     columns: tuple[str, ...],
     scheme: int = SCHEME,
-    vocabulary: Mapping[str, tuple[str, ...]] = NO_CATEGORIES,
+    vocabulary: Mapping[str, tuple[str, ...]] = ONLY_NUMBERS,
 ) -> list[Level]:
     """Choose or synthesise the rows that each contamination level adds to `train`.
 
@@ -167,7 +167,7 @@ def make_probe_rows(
     columns: tuple[str, ...],
     modality: Modality,
     scheme: int = SCHEME,
-    vocabulary: Mapping[str, tuple[str, ...]] = NO_CATEGORIES,
+    vocabulary: Mapping[str, tuple[str, ...]] = ONLY_NUMBERS,
 ) -> RowSet:
     """Make probe anomalies from normal rows, for evaluation with too few labelled anomalies.
 

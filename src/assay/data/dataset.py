@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from assay.arrays import Doubles, Flags, Floats, Integers, Labels, Texts
+from assay.data.columns import decoded
 from assay.data.encoding import Encoder, ObservedMean
 from assay.data.modalities.base import Modality
 from assay.data.modalities.registry import modality_fields, read_modality
@@ -34,7 +35,7 @@ TEXTS = ("row_id", "group", "time", "category", "batch", "fingerprint", OTHER_PR
 SEALED, DROPPED = ("features.npy", "rows.csv"), "dropped.csv"
 FINGERPRINT_PATTERN = re.compile(r"[0-9a-f]{32}")
 MADE = -1
-NO_CATEGORIES: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+ONLY_NUMBERS: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,8 @@ class Card:
     vocabulary : mapping of str to tuple of str
         The texts of each feature column of categories; all other columns are numbers. The order never changes, since
         the features hold positions in it.
+    dates : tuple of str
+        The feature columns of dates, which the features hold as seconds since 1970 in UTC.
     imputed : tuple of str
         The feature columns that may be missing: a scorer fills them in. In any other column a missing value is refused.
     left_out : tuple of str
@@ -139,6 +142,7 @@ class Card:
     time_column: str | None = None
     category_column: str | None = None
     vocabulary: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    dates: tuple[str, ...] = ()
     imputed: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     scheme: int = SCHEME
@@ -148,10 +152,15 @@ class Card:
         """Return the fingerprints of rows (n, d) of this dataset; by default those that decide roles."""
         return fingerprints(features, self.columns, scheme=scheme or self.scheme, vocabulary=self.vocabulary)
 
+    def table(self, features: Doubles) -> pd.DataFrame:
+        """Return features (n, d) as a table with the texts of categories and dates, None where one is missing."""
+        return decoded(features, self.columns, self.vocabulary, self.dates)
+
     def treatment_lines(self) -> list[str]:
         """Return a line for each kind of columns that are not plain numbers, for people; none where all are."""
         lists = {
             "categories": [f"{name} ({len(texts)})" for name, texts in self.vocabulary.items()],
+            "dates": list(self.dates),
             "may be missing": list(self.imputed),
             "left out": list(self.left_out),
         }
@@ -164,10 +173,11 @@ class Card:
 
     def scaler(self) -> Scaler:
         """Return an unfitted scaler of raw rows: the modality's, or an `Encoder` where the columns need one."""
-        if not self.vocabulary and not self.imputed:
+        if not (self.vocabulary or self.imputed or self.dates):
             return self.modality.scaler()
         vocabulary = {self.columns.index(name): tuple(texts) for name, texts in self.vocabulary.items()}
-        return Encoder(len(self.columns), vocabulary, [self.columns.index(name) for name in self.imputed])
+        imputed, dates = ([self.columns.index(name) for name in names] for names in (self.imputed, self.dates))
+        return Encoder(len(self.columns), vocabulary, imputed, dates)
 
     def null_model(self, scaler: Scaler) -> NullModel:
         """Return an unfitted null model of rows that a fitted scaler has scaled."""
@@ -242,7 +252,7 @@ def write_dataset(folder: Path, dataset: Dataset) -> None:
         optional["batches"] = [asdict(arrival) for arrival in card.batches]
     if card.vocabulary:
         optional["vocabulary"] = {name: list(texts) for name, texts in card.vocabulary.items()}
-    optional |= {key: list(names) for key in ("imputed", "left_out") if (names := getattr(card, key))}
+    optional |= {key: list(names) for key in ("dates", "imputed", "left_out") if (names := getattr(card, key))}
     fields = {"name": card.name, "columns": list(card.columns), "source": card.source}
     versions = {"format": FORMAT, "fingerprint_scheme": card.scheme}
     write_json(
@@ -293,6 +303,7 @@ def read_card(folder: Path) -> Card:
         **{name: fields.get(name) for name in OPTIONAL},
         batches=tuple(Arrival(**arrival) for arrival in fields.get("batches", ())),
         vocabulary={name: tuple(texts) for name, texts in fields.get("vocabulary", {}).items()},
+        dates=tuple(fields.get("dates", ())),
         imputed=tuple(fields.get("imputed", ())),
         left_out=tuple(fields.get("left_out", ())),
         scheme=fields.get("fingerprint_scheme", FIRST_SCHEME),
@@ -358,7 +369,7 @@ def fingerprints(
     columns: tuple[str, ...],
     *,
     scheme: int = SCHEME,
-    vocabulary: Mapping[str, tuple[str, ...]] = NO_CATEGORIES,
+    vocabulary: Mapping[str, tuple[str, ...]] = ONLY_NUMBERS,
 ) -> NDArray[np.str_]:
     """Return each row's content fingerprint.
 

@@ -25,6 +25,9 @@ from assay.parts import Part
 
 MISMATCH = math.sqrt(2.0)
 MOST_SLOTS = 31
+CYCLES = 4
+DAY = 86_400.0
+FIRST_MONDAY = 4 * DAY  # 1970 began on a Thursday
 LEAST_MISSING = 0.01
 _NEVER = float(np.finfo(np.float64).max)  # the scale of a column that training rows never have: its values become 0
 
@@ -63,6 +66,10 @@ class Encoder:
         that training rows do not have are "", and positions beyond the last that they have are unknown.
     imputed : collection of int
         Positions of the columns that may be missing (NaN); a missing value elsewhere is an error.
+    dates : collection of int
+        Positions of the columns of dates, as seconds since 1970 in UTC. Each is scaled as a number, which is the time
+        that has passed, and is followed by cosine and sine of the hour of the day and of the day of the week, which
+        are 0 where it is missing.
 
     Attributes
     ----------
@@ -83,10 +90,17 @@ class Encoder:
     slots_: dict[int, Integers]
     indicated_: Flags
 
-    def __init__(self, width: int, vocabulary: Mapping[int, tuple[str, ...]], imputed: Collection[int]) -> None:
+    def __init__(
+        self,
+        width: int,
+        vocabulary: Mapping[int, tuple[str, ...]],
+        imputed: Collection[int],
+        dates: Collection[int] = (),
+    ) -> None:
         self.width = width
         self.vocabulary = dict(vocabulary)
         self.imputed = np.isin(np.arange(width), sorted(imputed))
+        self.dates = np.isin(np.arange(width), sorted(dates))
 
     def fit(self, X: NDArray[Any]) -> Self:
         """Learn medians, means, deviations and slots from raw rows, shape (n, width).
@@ -143,18 +157,20 @@ class Encoder:
         with np.errstate(over="ignore", invalid="ignore"):
             values = (np.where(missing, self.fill_, rows) - self.mean_) / self.scale_
         numbers = np.clip(values, -FLOAT32_MAX, FLOAT32_MAX).astype(np.float32)
-        marks = self._filled()
-        same = ~missing & self.imputed & (numbers == marks)
-        numbers[same] = np.nextafter(numbers, np.where(numbers == 0, np.float32(1), np.float32(0)))[same]
         blocks = []
         for column in range(self.width):
             if column in self.slots_:
                 blocks.append(self._one_hot(column, rows[:, column]))
                 continue
             blocks.append(numbers[:, column : column + 1])
+            if self.dates[column]:
+                blocks.append(_cycles(rows[:, column]))
             if self.indicated_[column]:
                 blocks.append((missing[:, column : column + 1] * MISMATCH).astype(np.float32))
-        return np.concatenate(blocks, axis=1) if blocks else np.empty((len(rows), 0), dtype=np.float32)
+        encoded = np.concatenate(blocks, axis=1)
+        same = (encoded == self.fills) & ~missing[:, self.origins]
+        encoded[same] = np.nextafter(encoded, np.where(encoded == 0, np.float32(1), np.float32(0)))[same]
+        return encoded
 
     @property
     def origins(self) -> Integers:
@@ -165,12 +181,14 @@ class Encoder:
     @property
     def fills(self) -> Singles:
         """What a missing number becomes in each encoded column, shape (k,); NaN where none can be missing."""
-        marks = np.where(self.imputed, self._filled(), np.float32(np.nan))
-        found = np.full(len(self.origins), np.nan, dtype=np.float32)
-        for column in range(self.width):
+        origins = self.origins
+        marks = np.full(len(origins), np.nan, dtype=np.float32)
+        for column in np.flatnonzero(self.imputed):
             if column not in self.slots_:
-                found[np.flatnonzero(self.origins == column)[0]] = marks[column]
-        return found
+                first = int(np.searchsorted(origins, column))
+                marks[first] = self._filled()[column]
+                marks[first + 1 : first + 1 + CYCLES * self.dates[column]] = 0
+        return marks
 
     def usable(self, X: NDArray[Any]) -> Flags:
         """Return which values of raw rows (n, width) can be encoded: finite ones, and missing ones where allowed."""
@@ -190,6 +208,7 @@ class Encoder:
             "precision": self.precision,
             "vocabulary": {str(column): list(texts) for column, texts in self.vocabulary.items()},
             "imputed": np.flatnonzero(self.imputed).tolist(),
+            "dates": np.flatnonzero(self.dates).tolist(),
         }
         slots = {f"slots.{column}": slots for column, slots in self.slots_.items()}
         fitted = {"mean": self.mean_, "scale": self.scale_, "fill": self.fill_}
@@ -198,12 +217,17 @@ class Encoder:
     @classmethod
     def from_part(cls, part: Part) -> Self:
         """Rebuild the encoder from its part."""
-        config = {"precision": Literal["float64"], "vocabulary": _Vocabulary, "imputed": _Positions}
+        config = {
+            "precision": Literal["float64"],
+            "vocabulary": _Vocabulary,
+            "imputed": _Positions,
+            "dates": _Positions,
+        }
         fitted = {"mean": "float64 d", "scale": "float64 d", "fill": "float64 d", "indicated": "uint8 d"}
         check_part(part, config, {**fitted, "slots.*": "int64 ..."})
         arrays, width = part.arrays, len(part.arrays["mean"])
         vocabulary = {int(column): tuple(texts) for column, texts in part.config["vocabulary"].items()}
-        encoder = cls(width, vocabulary, part.config["imputed"])
+        encoder = cls(width, vocabulary, part.config["imputed"], part.config["dates"])
         encoder.mean_, encoder.scale_, encoder.fill_ = arrays["mean"], arrays["scale"], arrays["fill"]
         encoder.indicated_ = arrays["indicated"] == 1
         encoder.slots_ = {column: arrays[f"slots.{column}"] for column in vocabulary}
@@ -236,7 +260,15 @@ class Encoder:
     def _block(self, column: int) -> int:
         if column in self.slots_:
             return int(self.slots_[column].max()) + 1
-        return 2 if self.indicated_[column] else 1
+        return 1 + CYCLES * int(self.dates[column]) + int(self.indicated_[column])
+
+
+def _cycles(seconds: Doubles) -> Singles:
+    """Return cosine and sine of the hour of the day and of the day of the week (from Monday), shape (n, 4)."""
+    since_monday = seconds - FIRST_MONDAY
+    turns = [2 * np.pi * np.mod(since_monday, period) / period for period in (DAY, 7 * DAY)]
+    cycles = np.stack([wave(turn) for turn in turns for wave in (np.cos, np.sin)], axis=1)
+    return np.where(np.isnan(cycles), 0, cycles).astype(np.float32)
 
 
 def _are_slots(slots: Integers) -> bool:

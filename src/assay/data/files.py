@@ -13,7 +13,7 @@ import pandas as pd
 
 from assay.arrays import Labels, Texts
 from assay.data.categories import MISSING_TEXTS
-from assay.data.columns import PLAIN, Features, Treatment, features_of, kind_of
+from assay.data.columns import PLAIN, Features, Kind, Treatment, features_of, kind_of
 from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Card, Dataset, RowSet
 from assay.data.modalities.tabular import TABULAR
 from assay.errors import DataError
@@ -25,6 +25,7 @@ _LABELS = {
     **dict.fromkeys(("1", "1.0", "true"), ANOMALY),
     **dict.fromkeys(("-1", "-1.0", "", "nan"), UNKNOWN),
 }
+MOST_UNCLEAR = 5
 _TIME_DIGITS, _TIME_DECIMALS = 20, 60
 
 
@@ -88,7 +89,7 @@ def read_table(
     special = [column for column in roles.values() if column is not None]
     if len(set(special)) < len(special):
         raise DataError(f"one column is named for two purposes in {roles}; give each its own column")
-    frame = read_frame(path, special, texts=treatment.categorical if like is None else like.vocabulary)
+    frame = read_frame(path, special, texts=treatment.categorical if like is None else (*like.vocabulary, *like.dates))
     features, empty = _features(path, frame, special, treatment) if like is None else _as_in(frame, special, like)
     if not features.columns:
         raise DataError(f"{path.name} has no feature column, only {special}")
@@ -121,6 +122,7 @@ def read_table(
         time,
         category,
         vocabulary=features.vocabulary,
+        dates=features.dates,
         imputed=tuple(column for column in features.columns if column in (*lacking, *treatment.impute)),
         left_out=(*empty, *treatment.leave_out),
     )
@@ -133,20 +135,27 @@ def _features(
     """Return the feature columns of a frame, and the names of those without any value, which are left out."""
     columns = [column for column in frame.columns if column not in special]
     treatment.check(path.name, columns)
-    kinds = {
-        column: kind_of(column, frame[column], treatment.categorical)
-        for column in columns
-        if column not in treatment.leave_out
-    }
+    kinds: dict[str, Kind] = {}
+    unclear = []
+    for column in columns:
+        if column not in treatment.leave_out:
+            try:
+                kinds[column] = kind_of(column, frame[column], treatment.categorical)
+            except DataError as error:
+                unclear.append(str(error))
+    if unclear:
+        more = f"; {len(unclear) - MOST_UNCLEAR} more columns are unclear" if len(unclear) > MOST_UNCLEAR else ""
+        raise DataError("; ".join(unclear[:MOST_UNCLEAR]) + more)
     used = [column for column, kind in kinds.items() if kind != "empty"]
     vocabulary: dict[str, tuple[str, ...]] = {column: () for column, kind in kinds.items() if kind == "category"}
-    return features_of(frame, used, vocabulary), tuple(column for column in kinds if column not in used)
+    dates = [column for column, kind in kinds.items() if kind == "date"]
+    return features_of(frame, used, vocabulary, dates), tuple(column for column in kinds if column not in used)
 
 
 def _as_in(frame: pd.DataFrame, special: Sequence[str], card: Card) -> tuple[Features, tuple[str, ...]]:
     """Return the feature columns of a frame as those of a dataset."""
     columns = [c for c in frame.columns if c not in special and (c in card.columns or c not in card.left_out)]
-    return features_of(frame, columns, dict.fromkeys(card.vocabulary, ())), ()
+    return features_of(frame, columns, dict.fromkeys(card.vocabulary, ()), card.dates), ()
 
 
 def sortable_times(texts: Texts) -> Texts:

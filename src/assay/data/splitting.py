@@ -10,8 +10,8 @@ import pandas as pd
 from assay.arrays import Doubles, Flags, Integers
 from assay.data.dataset import (
     ANOMALY,
-    NO_CATEGORIES,
     NORMAL,
+    ONLY_NUMBERS,
     SCHEME,
     RowSet,
     fingerprints,
@@ -44,7 +44,7 @@ def split_rows(
     seed: int,
     quarantined: pd.DataFrame | None = None,
     scheme: int = SCHEME,
-    vocabulary: Mapping[str, tuple[str, ...]] = NO_CATEGORIES,
+    vocabulary: Mapping[str, tuple[str, ...]] = ONLY_NUMBERS,
 ) -> dict[str, RowSet]:
     """Assign one role to every row, as independent of the other rows as possible.
 

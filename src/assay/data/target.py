@@ -33,7 +33,7 @@ def read_target(path: Path, card: Card) -> Features:
     if not path.is_file():
         raise DataError(f"{path} is missing; restore it with `git checkout {path}` or `assay reweight --clear`")
     if not path.read_bytes().strip():
-        return Features(np.empty((0, len(card.columns))), card.columns, card.vocabulary)
+        return Features(np.empty((0, len(card.columns))), card.columns, card.vocabulary, card.dates)
     try:
         return take_columns(path, card)
     except DataError as error:
@@ -43,10 +43,10 @@ def read_target(path: Path, card: Card) -> Features:
 def take_columns(path: Path, card: Card) -> Features:
     """Return the columns of a CSV or Parquet file as features that the dataset accepts."""
     columns = card.columns
-    frame = read_frame(path, (), texts=card.vocabulary)
+    frame = read_frame(path, (), texts=(*card.vocabulary, *card.dates))
     if missing := [name for name in columns if name not in frame.columns]:
         raise DataError(f"{path.name} has no column {missing[0]!r}; it needs all {len(columns)} columns of the dataset")
-    features = features_of(frame, columns, card.vocabulary)
+    features = features_of(frame, columns, card.vocabulary, card.dates)
     if not (accepted := card.accepts(features.rows)).all():
         row, column = np.argwhere(~accepted)[0]
         raise DataError(f"{path.name}, row {row}, column {columns[column]!r}: missing or infinite; remove such rows")

@@ -25,12 +25,13 @@ _TRUE, _FALSE = ("1", "1.0", "true"), ("0", "0.0", "false", "")
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The columns of one version of a dataset, the id column of the user's files, and which hold categories."""
+    """The columns of a version of a dataset, the id column of the user's files, and which hold categories or dates."""
 
     dataset: str
     columns: tuple[str, ...]
     id_column: str | None = None
     coded: tuple[str, ...] = ()
+    dates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ def read_query(path: Path, layouts: Sequence[Layout], *, dataset: str | None = N
     layouts = [layout for layout in layouts if dataset in (None, layout.dataset)]
     features = {column for layout in layouts for column in layout.columns}
     ids = {PRINT, ID, *(layout.id_column for layout in layouts if layout.id_column)} - features
-    coded = {column for layout in layouts for column in layout.coded}
+    coded = {column for layout in layouts for column in (*layout.coded, *layout.dates)}
     frame = read_frame(path, (), texts={*ids, *coded, *({SUSPECT, INJECTED} - features)})
     header = [str(column) for column in frame.columns]
     fits = [layout for layout in layouts if set(layout.columns) <= set(header)]
@@ -241,7 +242,7 @@ def _by_content(path: Path, frame: pd.DataFrame, fits: list[Layout]) -> RowQuery
 
 def _prints(frame: pd.DataFrame, layout: Layout, scheme: int) -> Texts:
     """Return the contents of the rows of a file, as rows of a dataset."""
-    rows = features_of(frame, layout.columns, dict.fromkeys(layout.coded, ()))
+    rows = features_of(frame, layout.columns, dict.fromkeys(layout.coded, ()), layout.dates)
     return fingerprints(rows.rows, layout.columns, scheme=scheme, vocabulary=rows.vocabulary).astype(object)
 
 

@@ -142,9 +142,14 @@ def layouts_of(ledger: Ledger) -> list[Layout]:
     for name, columns in used:
         if columns:
             id_columns.setdefault((name, tuple(columns)), current_id_columns.get(name))
-    coded = {card.name: set(card.vocabulary) for card in cards}
+    kinds = {card.name: (card.vocabulary, card.dates) for card in cards}
     return [
-        Layout(name, columns, id_column, tuple(column for column in columns if column in coded.get(name, ())))
+        Layout(
+            name,
+            columns,
+            id_column,
+            *(tuple(column for column in columns if column in names) for names in kinds.get(name, ((), ()))),
+        )
         for (name, columns), id_column in id_columns.items()
     ]
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from assay.arrays import Integers, Texts
+from assay.arrays import Doubles, Integers, Texts
 from assay.calibration.calibrators.ranks import row_count, rows_needed
-from assay.data.columns import decoded
-from assay.data.dataset import NO_CATEGORIES, RowSet, row_keys
+from assay.data.dataset import Card, RowSet, row_keys
 from assay.data.quarantine import is_listed
 from assay.errors import AssayError, ScorerError
 from assay.evaluation.paired import MARGIN, GateScores, ScorerPair, next_level, spent_level
@@ -95,7 +95,7 @@ def judge(
     find: Callable[[str], Packaged] | None = None,
     quarantined: pd.DataFrame | None = None,
     others: Sequence[Statement] = (),
-    vocabulary: Mapping[str, tuple[str, ...]] = NO_CATEGORIES,
+    card: Card | None = None,
 ) -> Verdict:
     """Compare two scorers on the gate rows that neither was trained, adapted or calibrated on.
 
@@ -122,8 +122,8 @@ def judge(
         them.
     others : sequence of Statement
         Statements of the champion in addition to the deployed one.
-    vocabulary : mapping of str to tuple of str
-        The texts of each column of categories, which gate rows hold as codes.
+    card : Card, optional
+        Of the dataset of the gate rows; needed where columns hold categories or dates.
 
     Returns
     -------
@@ -152,13 +152,14 @@ def judge(
         )
     learned = [learned_by(each) for each in (challenger.statement, champion.statement, *others)]
     rows = _gate_rows(gate, learned)
+    table = partial(pd.DataFrame, columns=list(candidate.columns)) if card is None else card.table
     try:
         first = _first_champion(rows, champion, earlier, find) if rule == NONINFERIOR else None
         if first is not None:
             rows = _gate_rows(gate, [*learned, learned_by(first.statement)])
         anchors = [current] if first is None else [current, load_scorer(first.folder, first.statement.id)]
         verdict = _judge_on(
-            rows, candidate, anchors, earlier, rule=rule, eps=eps, seed=seed, by_hand=by_hand, vocabulary=vocabulary
+            rows, candidate, anchors, earlier, rule=rule, eps=eps, seed=seed, by_hand=by_hand, table=table
         )
     except AssayError as error:
         verdict = Verdict(False, f"the champion {current.tag} stays, since the gate cannot compare: {error}; {by_hand}")
@@ -208,13 +209,13 @@ def _judge_on(
     eps: float,
     seed: int,
     by_hand: str,
-    vocabulary: Mapping[str, tuple[str, ...]],
+    table: Callable[[Doubles], pd.DataFrame],
 ) -> Verdict:
     """Compare a scorer with the champion, the first of `anchors`, and with the others, on gate rows."""
     stays = f"the champion {anchors[0].tag} stays"
     if lacking := _lacking(rows, eps):
         return Verdict(False, f"{lacking}; {stays}; {by_hand}")
-    both = (candidate.columns, rows.normals, rows.anomalies, vocabulary)
+    both = (table, rows.normals, rows.anomalies)
     candidate_scores = gate_scores(candidate, *both)
     pairs = [ScorerPair(candidate_scores, gate_scores(each, *both), rows.units) for each in anchors]
     if pairs[0].is_tie:
@@ -291,11 +292,7 @@ def _groups_or(rows: pd.DataFrame, keys: Texts) -> Texts:
 
 
 def gate_scores(
-    scorer: Scorer,
-    columns: Sequence[str],
-    normals: RowSet,
-    anomalies: RowSet,
-    vocabulary: Mapping[str, tuple[str, ...]] = NO_CATEGORIES,
+    scorer: Scorer, table: Callable[[Doubles], pd.DataFrame], normals: RowSet, anomalies: RowSet
 ) -> GateScores:
     """Return the scores that a scorer ranks gate rows by: as it ships.
 
@@ -305,17 +302,15 @@ def gate_scores(
     Parameters
     ----------
     scorer : Scorer
-    columns : sequence of str
-        Names of the columns of the rows.
+    table : callable
+        Returns features as a table with names (`assay.data.dataset.Card.table`).
     normals, anomalies : RowSet
-    vocabulary : mapping of str to tuple of str
-        The texts of each column of categories, which the rows hold as codes.
     """
     judged = []
     for rows in (normals, anomalies):
         categories = categories_of(rows)
         given = None if categories is None else categories.tolist()
-        judged.append(scorer.judge(decoded(rows.features, columns, vocabulary), given))
+        judged.append(scorer.judge(table(rows.features), given))
     scores = np.concatenate([each.scores for each in judged])
     if scorer.calibrator.side_information != "nothing":
         p_values = np.concatenate([each.p_values for each in judged])

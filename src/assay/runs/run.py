@@ -313,7 +313,7 @@ def _challenge(project: Project, packaged: Packaged, current: Deployment | None)
         find=lambda tag: find_packaged(tag, project.root),
         quarantined=quarantined,
         others=others,
-        vocabulary=read_card(project.data).vocabulary,
+        card=read_card(project.data),
     )
 
 

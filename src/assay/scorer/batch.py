@@ -132,13 +132,14 @@ def _score(
     """Return the columns that are not features, the features as the scorer takes them, and the scored rows."""
     category = scorer.category_column
     texts = [name for name in (category, id_column) if name is not None]
-    frame = read_frame(path, tuple(texts), numbers=[name for name in scorer.columns if name not in scorer.vocabulary])
+    numbers = [name for name in scorer.columns if name not in (*scorer.vocabulary, *scorer.dates)]
+    frame = read_frame(path, tuple(texts), numbers=numbers)
     names = list(frame.columns)
     if missing := [name for name in scorer.columns if name not in names]:
         raise DataError(f"{path.name} has no column {missing[0]!r}; this scorer needs all of its columns in the file")
     if taken := [name for name in added if name in names and name not in scorer.columns]:
         raise DataError(f"{path.name} has a column {taken[0]!r} already; rename it, that name is given to the result")
-    features = features_of(frame, scorer.columns, scorer.vocabulary)
+    features = features_of(frame, scorer.columns, scorer.vocabulary, scorer.dates)
     usable = np.isfinite(features.rows) | (np.isnan(features.rows) & np.isin(scorer.columns, scorer.imputed))
     if not usable.all():
         row, column = np.argwhere(~usable)[0]
@@ -147,5 +148,5 @@ def _score(
     other_columns = [name for name in names if name not in scorer.columns]
     row_ids = None if id_column is None else texts_of(frame[id_column]).tolist()
     scorer.check_batch_ids(rule, row_ids)
-    rows = features.table() if features.vocabulary else features.rows
+    rows = features.table() if features.vocabulary or features.dates else features.rows
     return frame[other_columns], rows, scorer.scored(rows, categories, row_ids)

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from assay.arrays import Doubles, Floats, Texts
 from assay.data.categories import MISSING_TEXTS, category_texts
-from assay.data.columns import codes_of
+from assay.data.columns import codes_of, seconds_of
 from assay.data.encoding import Encoder
 from assay.data.scaling import Scaler
-from assay.errors import InputError
+from assay.errors import DataError, InputError
 
 
 def names_of(X: Any) -> list[str]:
@@ -106,9 +106,12 @@ def as_features(X: Any, columns: Sequence[str], scaler: Scaler) -> Floats:
 
 def _encodable(values: NDArray[Any], columns: Sequence[str], encoder: Encoder) -> Doubles:
     """Return raw rows of shape (n, d) with codes instead of texts, NaN where a value is missing."""
-    if values.dtype.kind in "fiu" and encoder.vocabulary:
-        column = columns[min(encoder.vocabulary)]
-        raise InputError(f"column {column!r} holds categories; give a table with texts in it, or an array of objects")
+    of_texts = [*encoder.vocabulary, *np.flatnonzero(encoder.dates).tolist()]
+    if values.dtype.kind in "fiu" and of_texts:
+        raise InputError(
+            f"column {columns[min(of_texts)]!r} holds categories or dates; give a table with texts in it, or an array "
+            "of objects"
+        )
     if values.dtype.kind in "fiu":
         return values.astype(np.float64)
     rows = np.empty(values.shape, dtype=np.float64)
@@ -117,9 +120,20 @@ def _encodable(values: NDArray[Any], columns: Sequence[str], encoder: Encoder) -
             texts = category_texts(values[:, i])
             texts[np.isin(texts.astype(str), MISSING_TEXTS)] = ""
             rows[:, i], _ = codes_of(texts, encoder.vocabulary[i])
+        elif encoder.dates[i]:
+            rows[:, i] = _seconds(values[:, i], name)
         else:
             rows[:, i] = [_as_number(value, row, name) for row, value in enumerate(values[:, i])]
     return rows
+
+
+def _seconds(values: NDArray[Any], column: str) -> Doubles:
+    import pandas as pd
+
+    try:
+        return seconds_of(column, pd.Series(values, dtype=object))
+    except DataError as error:
+        raise InputError(str(error)) from error
 
 
 def _as_number(value: object, row: int, column: str) -> float:

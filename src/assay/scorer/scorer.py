@@ -148,12 +148,14 @@ class Scorer:
         return {self.columns[i]: texts for i, texts in scaler.vocabulary.items()} if isinstance(scaler, Encoder) else {}
 
     @property
+    def dates(self) -> tuple[str, ...]:
+        """The columns of dates."""
+        return self._columns_where("dates")
+
+    @property
     def imputed(self) -> tuple[str, ...]:
         """The columns that may be missing."""
-        scaler = self.function.scaler
-        if not isinstance(scaler, Encoder):
-            return ()
-        return tuple(name for name, may_lack in zip(self.columns, scaler.imputed, strict=True) if may_lack)
+        return self._columns_where("imputed")
 
     def decision_function(self, X: Any) -> Singles:
         """Return anomaly scores.
@@ -161,8 +163,9 @@ class Scorer:
         Parameters
         ----------
         X : array-like of numbers, shape (n, d), or DataFrame with the scorer's columns in any order
-            Columns of categories hold texts. NaN or None is a missing value, in a column that may be missing
-            (`imputed`). A category that training rows do not have is a value of its own.
+            Columns of categories hold texts, those of dates ISO 8601 texts or datetimes. NaN or None is a missing value,
+            in a column that may be missing (`imputed`). A category that training rows do not have is a value of its
+            own.
 
         Returns
         -------
@@ -348,6 +351,13 @@ class Scorer:
         rule = Rule(self.head["eps"] if eps is None and fdr is None else eps, fdr)
         rule.require(self.calibrator)
         return rule
+
+    def _columns_where(self, attribute: str) -> tuple[str, ...]:
+        """Return the columns that a mask of the encoder marks; none where the scaler is no encoder."""
+        scaler = self.function.scaler
+        if not isinstance(scaler, Encoder):
+            return ()
+        return tuple(name for name, marked in zip(self.columns, getattr(scaler, attribute), strict=True) if marked)
 
     def _features(self, X: Any) -> Floats:
         names = names_of(X)

@@ -103,6 +103,7 @@ class InfoAnswer(bentoml.IODescriptor):  # type: ignore[misc]
     name: str
     columns: list[str]
     columns_of_categories: list[str] = Field(description="columns that take text; a new text is a value of its own")
+    columns_of_dates: list[str] = Field(description="columns that take ISO 8601 dates or times")
     columns_that_may_be_missing: list[str] = Field(description="columns that take null")
     eps: float
     smallest_eps: float = Field(description="below it nothing can be flagged")
@@ -147,8 +148,9 @@ class ScoringService:
             content = read_body(request._body)
             eps, fdr = (read_share(content, key) for key in ("eps", "fdr"))
             scorer = self.scorer
+            of_text = (*scorer.vocabulary, *scorer.dates)
             rows, categories = read_request_rows(
-                content, scorer.columns, scorer.category_column, coded=scorer.vocabulary, imputed=scorer.imputed
+                content, scorer.columns, scorer.category_column, of_text=of_text, imputed=scorer.imputed
             )
             row_ids = read_ids(content, len(rows))
             return JSONResponse(score_answer(self.scorer, rows, categories, eps, fdr, row_ids, self.scores.append))

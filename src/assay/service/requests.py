@@ -89,12 +89,12 @@ def read_request_rows(
     columns: tuple[str, ...],
     category_column: str | None = None,
     *,
-    coded: Collection[str] = (),
+    of_text: Collection[str] = (),
     imputed: Collection[str] = (),
 ) -> tuple[NDArray[Any], list[str] | None]:
     """Return the rows of a request, shape (n, d), in the scorer's order of columns, and categories.
 
-    The rows are of float64, NaN where a value is missing; where columns are `coded`, of objects, with texts in these
+    The rows are of float64, NaN where a value is missing; where columns in `of_text` hold text, of objects, with texts in these
     and None where a value is missing. Only columns in `imputed` may lack a value.
 
     Raises
@@ -113,8 +113,8 @@ def read_request_rows(
         categories = [category_text(row.pop(order[-1]), number) for number, row in enumerate(rows)]
         names = [name for name in names if name != category_column]
         order = column_order(columns, names)
-    check_values(rows, names, coded, imputed)
-    if not coded:
+    check_values(rows, names, of_text, imputed)
+    if not of_text:
         return np.array(rows, dtype=np.float64).reshape(len(rows), len(columns))[:, order], categories
     values = np.empty((len(rows), len(columns)), dtype=object)
     for number, row in enumerate(rows):
@@ -166,11 +166,11 @@ def check_shape(rows: object, width: int) -> None:
 
 
 def check_values(
-    rows: list[list[Any]], columns: list[str], coded: Collection[str] = (), imputed: Collection[str] = ()
+    rows: list[list[Any]], columns: list[str], of_text: Collection[str] = (), imputed: Collection[str] = ()
 ) -> None:
     """Raise `InputError` at the first value that its column does not take.
 
-    A column takes JSON numbers, a coded one also texts, true and false, an imputed one also null.
+    A column takes JSON numbers, a of_text one also texts, true and false, an imputed one also null.
     """
     if set(map(type, chain.from_iterable(rows))) <= {float, LongInteger}:
         return
@@ -178,9 +178,9 @@ def check_values(
         for name, value in zip(columns, row, strict=True):
             if isinstance(value, float) or (value is None and name in imputed):
                 continue
-            if isinstance(value, str | bool) and name in coded:
+            if isinstance(value, str | bool) and name in of_text:
                 continue
             kind = JSON_NAMES[type(value)]
-            allowed = "text or a number" if name in coded else "a finite number"
+            allowed = "text or a number" if name in of_text else "a finite number"
             may_lack = ", or null where it is missing" if name in imputed else ""
             raise InputError(f"row {number}, column {name!r} is {kind}; every value must be {allowed}{may_lack}")

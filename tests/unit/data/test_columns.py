@@ -108,6 +108,30 @@ def test_a_column_of_a_batch_may_be_all_missing(tmp_path: Path) -> None:
     assert np.isnan(grown.data.features[4:, 1:]).all()
 
 
+@pytest.mark.parametrize(
+    "given", [["2026-05-01", "", "2026-05-02T12:30:00+02:00"], ["2026-05-01 00:00:00", "NA", "2026-05-02T10:30Z"]]
+)
+def test_dates_are_seconds_in_utc(given: list[str], tmp_path: Path) -> None:
+    dataset = read(tmp_path, "x,day\n" + "".join(f"1,{text}\n" for text in given))
+    assert dataset.card.dates == ("day",)
+    np.testing.assert_array_equal(dataset.data.features[:, 1], [1777593600, np.nan, 1777717800])
+    assert dataset.card.table(dataset.data.features)["day"].tolist() == [
+        "2026-05-01T00:00:00.000000Z",
+        None,
+        "2026-05-02T10:30:00.000000Z",
+    ]
+
+
+def test_dates_of_a_parquet_file_and_what_is_no_date(tmp_path: Path) -> None:
+    days = pd.to_datetime(["2026-05-01", None, "2026-05-02T10:30:00"])
+    pd.DataFrame({"x": [1.0, 2.0, 3.0], "day": days}).to_parquet(tmp_path / "mine.parquet")
+    dataset = read_table(tmp_path / "mine.parquet", name="mine")
+    np.testing.assert_array_equal(dataset.data.features[:, 1], [1777593600, np.nan, 1777717800])
+    frame = pd.DataFrame({"day": ["2026-05-01", "May 2"]})
+    with pytest.raises(DataError, match="column 'day' holds dates, and row 1 has 'May 2'"):
+        features_of(frame, ("day",), dates=("day",))
+
+
 def test_new_texts_follow_the_known_ones() -> None:
     frame = pd.DataFrame({"kind": ["new", "red", None, "black"]})
     features = features_of(frame, ("kind",), {"kind": ("red", "blue")})

@@ -121,3 +121,16 @@ def test_an_observed_number_at_the_median_is_not_taken_for_a_missing_one():
     encoded = encoder.transform(rows)
     assert (encoded[:, 0] == encoder.fills[0]).tolist() == [False, False, False, True, False]
     assert encoded[1, 0] == pytest.approx(encoded[3, 0], abs=1e-30)
+
+
+def test_dates_are_time_that_passed_and_two_cycles():
+    monday = np.datetime64("2026-11-23T00:00").astype("datetime64[s]").astype(float)
+    seconds = monday + 3600.0 * np.arange(0, 24 * 14, 6)
+    encoder = Encoder(1, {}, (0,), (0,)).fit(np.append(seconds, NAN)[:, None])
+    encoded = encoder.transform(np.append(seconds, NAN)[:, None])
+    assert encoder.origins.tolist() == [0] * 6  # with an indicator
+    assert encoded[:5, 1:3].round(6).tolist() == [[1, 0], [0, 1], [-1, 0], [0, -1], [1, 0]]
+    np.testing.assert_allclose(encoded[28, 1:5], encoded[0, 1:5], atol=1e-5)  # a week later
+    np.testing.assert_allclose(np.diff(encoded[:-1, 0]), np.diff(encoded[:2, 0])[0], rtol=1e-4)
+    assert (encoded[:, 1:5] == 0).all(axis=1).tolist() == [False] * len(seconds) + [True]
+    assert (encoder.fills == encoded)[:, :5].any(axis=1).tolist() == [False] * len(seconds) + [True]

@@ -114,7 +114,6 @@ def test_any_other_label_is_named_with_its_row(label: str, tmp_path: Path) -> No
     ("text", "message", "options"),
     [
         ("x,c\n1,2\n3,red\n", "column 'c' holds numbers and text: row 1 has 'red'", {}),
-        ("x,c\n1,2024-01-31\n", "column 'c' holds dates", {}),
         ("x,x\n1,2\n", "more than one column named 'x'", {}),
         (",x\n0,2\n", "column 0 of mine.csv has no name", {}),
         ("x,y\n", "has no rows", {}),
@@ -166,12 +165,6 @@ def test_a_parquet_file_may_not_name_a_column_twice(tmp_path: Path) -> None:
 
     pq.write_table(pa.table([[1.0], [2.0]], names=["x", "x"]), tmp_path / "mine.parquet")
     with pytest.raises(DataError, match="more than one column named 'x'"):
-        read_table(tmp_path / "mine.parquet", name="mine")
-
-
-def test_dates_are_no_numbers(tmp_path: Path) -> None:
-    pd.DataFrame({"x": [1.0], "day": pd.to_datetime(["2024-01-01"])}).to_parquet(tmp_path / "mine.parquet")
-    with pytest.raises(DataError, match="column 'day' holds dates"):
         read_table(tmp_path / "mine.parquet", name="mine")
 
 

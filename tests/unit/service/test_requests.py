@@ -89,7 +89,7 @@ def mixed(value: str, column: str = "kind") -> tuple[object, ...]:
     fills = ['"red"' if name == "kind" else "1" for name in names]
     content = f'{{"columns": {json.dumps([column, *names])}, "rows": [[{value}, {", ".join(fills)}]]}}'
     rows, _ = read_request_rows(
-        read_body(content.encode()), ("kind", "rate", "size"), coded=["kind"], imputed=["kind", "rate"]
+        read_body(content.encode()), ("kind", "rate", "size"), of_text=["kind"], imputed=["kind", "rate"]
     )
     return tuple(rows[0])
 
