@@ -163,9 +163,9 @@ class Scorer:
         Parameters
         ----------
         X : array-like of numbers, shape (n, d), or DataFrame with the scorer's columns in any order
-            Columns of categories hold texts, those of dates ISO 8601 texts or datetimes. NaN or None is a missing value,
-            in a column that may be missing (`imputed`). A category that training rows do not have is a value of its
-            own.
+            Columns of categories hold texts, those of dates ISO 8601 texts or datetimes. NaN or None is a missing
+            value, in a column that may be missing (`imputed`). A category that training rows do not have is a value of
+            its own.
 
         Returns
         -------

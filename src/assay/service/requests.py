@@ -94,8 +94,8 @@ def read_request_rows(
 ) -> tuple[NDArray[Any], list[str] | None]:
     """Return the rows of a request, shape (n, d), in the scorer's order of columns, and categories.
 
-    The rows are of float64, NaN where a value is missing; where columns in `of_text` hold text, of objects, with texts in these
-    and None where a value is missing. Only columns in `imputed` may lack a value.
+    The rows are of float64, NaN where a value is missing; if columns hold text (`of_text`), of objects, with None where
+    a value is missing. Only columns in `imputed` may lack a value.
 
     Raises
     ------

@@ -123,7 +123,7 @@ def test_dates_are_seconds_in_utc(given: list[str], tmp_path: Path) -> None:
 
 
 def test_dates_of_a_parquet_file_and_what_is_no_date(tmp_path: Path) -> None:
-    days = pd.to_datetime(["2026-05-01", None, "2026-05-02T10:30:00"])
+    days = pd.to_datetime(["2026-05-01", None, "2026-05-02T10:30:00"], format="ISO8601")
     pd.DataFrame({"x": [1.0, 2.0, 3.0], "day": days}).to_parquet(tmp_path / "mine.parquet")
     dataset = read_table(tmp_path / "mine.parquet", name="mine")
     np.testing.assert_array_equal(dataset.data.features[:, 1], [1777593600, np.nan, 1777717800])
