@@ -13,12 +13,13 @@ import click
 from assay import __version__
 from assay.cli.audit import audit
 from assay.cli.calibration import label_command, reweight_command, score_command
-from assay.cli.common import as_json, find_project
+from assay.cli.common import as_json, find_project, reading_options
 from assay.cli.data import data
 from assay.cli.monitoring import monitor_command
 from assay.errors import AssayError
 
 if TYPE_CHECKING:
+    from assay.data.dialects import Dialect
     from assay.project.layout import Project
     from assay.runs.run import Result
 
@@ -143,6 +144,7 @@ def stage_command(name: str) -> None:
 
 @main.command("ingest")
 @click.argument("source", metavar="FILE_OR_NAME")
+@click.option("--check", "checks", is_flag=True, help="Say what each column of FILE is taken for; change nothing.")
 @click.option("--append", "appends", is_flag=True, help="Add the rows of FILE to the dataset as one more batch.")
 @click.option("--batch", metavar="ID", help="Id of the batch, with --append; by default that of its content.")
 @click.option("--name", help="Name of the dataset, for your own file.")
@@ -151,8 +153,16 @@ def stage_command(name: str) -> None:
 @click.option("--group", metavar="COLUMN", help="Column of groups; all normal rows of a group get the same role.")
 @click.option("--time", metavar="COLUMN", help="Column to split by time; not with --group.")
 @click.option("--category", metavar="COLUMN", help="Column of categories for calibration within categories.")
-def ingest_command(source: str, appends: bool, batch: str | None, **options: str | None) -> None:
+@click.option("--normal", metavar="VALUE", help="The label of normal rows; the others are anomalies.")
+@click.option(
+    "--anomaly", metavar="VALUE", help="The label of anomalies; the others are normal, or unknown by --normal."
+)
+@reading_options
+def ingest_command(source: str, checks: bool, appends: bool, batch: str | None, **options: Any) -> None:
     """Add a CSV or Parquet file, or a public dataset by name, to data/ and track it with DVC."""
+    if checks:
+        _check_table(Path(source), **options)
+        return
     if batch is not None and not appends:
         raise click.UsageError("--batch names a batch that is added with --append")
     project = find_project()
@@ -173,6 +183,21 @@ def ingest_command(source: str, appends: bool, batch: str | None, **options: str
         f"{int((labels == 1).sum())} labelled anomalies, {int((labels == -1).sum())} unlabelled\n"
         f"next: assay run --dataset {dataset.card.name}"
     )
+
+
+def _check_table(path: Path, *, name: str | None, dialect: Dialect, **options: str | None) -> None:
+    """Print what each column of a table is taken for, and raise what `assay ingest` would raise."""
+    from assay.data.checking import ROLES, check_columns, lines_of
+    from assay.data.files import dataset_of, special_columns
+    from assay.data.tables import read_frame
+
+    roles = {role: options[role] for role in ROLES}
+    frame = read_frame(path, special_columns(roles), dialect=dialect)
+    click.echo(f"{path.name}: {len(frame)} rows x {frame.shape[1]} columns")
+    for line in lines_of(check_columns(path, frame, roles, options["normal"], options["anomaly"])):
+        click.echo(line)
+    dataset_of(path, frame, name=name or "checked", **options)
+    click.echo("`assay ingest` can take it; nothing was changed")
 
 
 @main.command("restore")

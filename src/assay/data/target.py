@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 
 from assay.arrays import Doubles
-from assay.data.files import features_of, read_frame
+from assay.data.dialects import OBSERVED, PLAIN, Dialect
+from assay.data.files import features_of
+from assay.data.tables import read_frame
 from assay.errors import DataError
 from assay.parts import write_bytes
 
@@ -35,14 +37,14 @@ def read_target(path: Path, columns: Sequence[str]) -> Doubles:
     if not path.read_bytes().strip():
         return np.empty((0, len(columns)), dtype=np.float64)
     try:
-        return take_columns(path, columns)
+        return take_columns(path, columns, PLAIN)
     except DataError as error:
         raise DataError(f"{error} (`assay reweight --clear` ends the weighting)") from error
 
 
-def take_columns(path: Path, columns: Sequence[str]) -> Doubles:
+def take_columns(path: Path, columns: Sequence[str], dialect: Dialect = OBSERVED) -> Doubles:
     """Return the columns of a CSV or Parquet file as finite features of shape (n, d)."""
-    frame = read_frame(path, ())
+    frame = read_frame(path, (), numbers=columns, dialect=dialect)
     if missing := [name for name in columns if name not in frame.columns]:
         raise DataError(f"{path.name} has no column {missing[0]!r}; it needs all {len(columns)} columns of the dataset")
     features = features_of(frame, columns)

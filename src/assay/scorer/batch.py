@@ -13,7 +13,9 @@ import numpy as np
 from assay import console
 from assay.arrays import Doubles, Flags
 from assay.calibration.decisions import Rule, Scored
-from assay.data.files import features_of, read_frame, texts_of
+from assay.data.dialects import OBSERVED, Dialect
+from assay.data.files import features_of, texts_of
+from assay.data.tables import read_frame
 from assay.errors import DataError, InputError
 from assay.parts import write_bytes
 from assay.scorer.explaining import normal_rows
@@ -75,11 +77,12 @@ def score_file(
     fdr: float | None = None,
     id_column: str | None = None,
     explain: int = 0,
+    dialect: Dialect = OBSERVED,
 ) -> Batch:
     """Score the rows of a CSV or Parquet file and decide by `eps` (the scorer's own where both are None) or `fdr`.
 
     Ids of rows in `id_column` decide ties where these are randomised (`assay.scorer.scorer.Scorer.judge`). `explain` is
-    the number of columns that are named for each flagged row.
+    the number of columns that are named for each flagged row; `dialect` says how a CSV file is written.
 
     Raises
     ------
@@ -92,7 +95,8 @@ def score_file(
     rule = scorer.rule(eps=eps, fdr=fdr)
     if explain:
         normal_rows(scorer.reference.strata)
-    frame, scored = _score(scorer, path, rule, id_column, (*ADDED, *(EXPLAINED if explain else ())))
+    added = (*ADDED, *(EXPLAINED if explain else ()))
+    frame, scored = _score(scorer, path, rule, id_column, added, dialect)
     p_values = scorer.reference.p_values(scored)
     flags = rule.flags(p_values)
     bound = scorer.reference.false_discovery_bound(scored, flags, DELTA)
@@ -125,11 +129,13 @@ def _named(columns: tuple[str, ...], shares: Doubles, n_columns: int) -> str:
     return ", ".join(f"{columns[c]} {shares[c]:.0%}" for c in np.argsort(-shares)[:n_columns] if shares[c] > 0)
 
 
-def _score(scorer: Scorer, path: Path, rule: Rule, id_column: str | None, added: tuple[str, ...]) -> tuple[Any, Scored]:
+def _score(
+    scorer: Scorer, path: Path, rule: Rule, id_column: str | None, added: tuple[str, ...], dialect: Dialect
+) -> tuple[Any, Scored]:
     """Return the columns that are not features, and the scored rows."""
     category = scorer.category_column
     texts = [name for name in (category, id_column) if name is not None]
-    frame = read_frame(path, tuple(texts), numbers=scorer.columns)
+    frame = read_frame(path, tuple(texts), numbers=scorer.columns, dialect=dialect)
     names = list(frame.columns)
     if missing := [name for name in scorer.columns if name not in names]:
         raise DataError(f"{path.name} has no column {missing[0]!r}; this scorer needs all of its columns in the file")
@@ -139,7 +145,7 @@ def _score(scorer: Scorer, path: Path, rule: Rule, id_column: str | None, added:
     if not np.isfinite(features).all():
         row, column = np.argwhere(~np.isfinite(features))[0]
         raise InputError(f"{path.name}, row {row}, column {scorer.columns[column]!r}: missing or infinite")
-    categories = None if category is None else texts_of(frame[category]).tolist()
+    categories = None if category is None else texts_of(frame[category], kept=scorer.categories or ()).tolist()
     other_columns = [name for name in names if name not in scorer.columns]
     row_ids = None if id_column is None else texts_of(frame[id_column]).tolist()
     scorer.check_batch_ids(rule, row_ids)
