@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -141,7 +142,7 @@ def check_parameters(
         if name not in declared:
             raise ConfigError(f"{owner} has no parameter {name!r}; it has {', '.join(sorted(declared)) or 'none'}")
         if not declared[name].accepts(value):
-            raise ConfigError(f"{owner}: {name} is {_shown(value)}; it must be {declared[name].text}")
+            raise ConfigError(f"{owner}: {name} is {_shown(value)}; it must be {_wanted(declared[name], value)}")
     if missing := sorted(name for name, parameter in declared.items() if parameter.required and name not in values):
         raise ConfigError(f"{owner} lacks the parameter {missing[0]!r}; it must be {declared[missing[0]].text}")
 
@@ -155,13 +156,25 @@ def check_share(value: Any, subject: str) -> float:
 def check_value(subject: str, value: Any, annotation: Any) -> None:
     """Raise `ConfigError` unless an annotation allows the value; `subject` begins the message."""
     if not declaration(annotation).accepts(value):
-        raise ConfigError(f"{subject} is {_shown(value)}; it must be {declaration(annotation).text}")
+        declared = declaration(annotation)
+        raise ConfigError(f"{subject} is {_shown(value)}; it must be {_wanted(declared, value)}")
 
 
 def plain_parameters(params: Mapping[str, Any]) -> dict[str, Any]:
     """Return parameters as JSON values: tuples become lists, NumPy numbers plain ones."""
     plain: dict[str, Any] = json.loads(json.dumps(params, default=_plain))
     return plain
+
+
+def _wanted(declared: Declaration, value: Any) -> str:
+    """Return what is allowed, and the number in its place where a text is a number that YAML or a caller quotes."""
+    try:
+        number = float(value) if isinstance(value, str) else math.nan
+    except ValueError:
+        return declared.text
+    written = repr(number)
+    written = written if "." in written else written.replace("e", ".0e")  # YAML takes 1e-5 for a text
+    return f"{declared.text}; it is a text now: write {written}" if declared.accepts(number) else declared.text
 
 
 def _shown(value: Any) -> str:

@@ -54,7 +54,7 @@ def canonical_json(value: object) -> str:
 
 
 def parse_json(content: str | bytes, **options: Any) -> Any:
-    """Parse JSON from outside; invalid JSON, too deep nesting included, raises `ValueError`.
+    """Parse JSON from outside; invalid JSON raises `ValueError`, and so do too deep nesting and a key given twice.
 
     Parameters
     ----------
@@ -63,21 +63,53 @@ def parse_json(content: str | bytes, **options: Any) -> Any:
         Arguments of `json.loads`.
     """
     try:
-        return json.loads(content, **options)
+        return json.loads(content, object_pairs_hook=_object, **options)
     except RecursionError as error:
         raise ValueError(TOO_DEEP) from error
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is given twice")
+    return content
+
+
 def parse_yaml(content: str | bytes, where: object) -> Any:
-    """Parse YAML; invalid YAML raises a `ConfigError` that names the file `where` it came from."""
+    """Parse YAML; if it is invalid or has a key twice, a `ConfigError` names the file `where` it came from."""
     import yaml
 
     try:
+        _refuse_repeated_keys(yaml.compose(content, yaml.SafeLoader), where)
         return yaml.safe_load(content)
+    except ConfigError:
+        raise
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise ConfigError(f"{where} is not valid YAML: {TOO_DEEP}") from error
+
+
+def _refuse_repeated_keys(root: Any, where: object) -> None:
+    """Raise `ConfigError` for a mapping in a composed YAML document that has a key twice, of which one would count."""
+    nodes = [root] if root is not None else []
+    visited = set()
+    while nodes:
+        node = nodes.pop()
+        if id(node) in visited or node.id == "scalar":
+            continue
+        visited.add(id(node))
+        if node.id == "sequence":
+            nodes += node.value
+            continue
+        keys: set[tuple[str, str]] = set()
+        for key, value in node.value:
+            nodes += [key, value]
+            if key.id == "scalar" and (key.tag, key.value) in keys:
+                line = key.start_mark.line + 1
+                raise ConfigError(f"{where}, line {line}: the key {key.value!r} is given twice; remove one of the two")
+            keys |= {(key.tag, key.value)} if key.id == "scalar" else set()
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -6,11 +6,14 @@ import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from assay.cli.common import as_json, find_project
+from assay.cli.common import as_json, find_project, reading_options, require_writable
+
+if TYPE_CHECKING:
+    from assay.data.dialects import Dialect
 
 
 @click.group()
@@ -31,6 +34,8 @@ def print_output(lines: Iterable[str], content: dict[str, Any], *, as_json: bool
 @as_json
 def show_command(tag: str, html: Path | None, rows: bool, as_json: bool) -> None:
     """Show the whole chain behind a scorer, from the deployment back to the raw bytes."""
+    if html is not None:
+        require_writable(html)
     project = find_project()
     from assay.audit.show import show_scorer
 
@@ -91,6 +96,7 @@ def diff_command(before: str, after: str, as_json: bool) -> None:
 @as_json
 def suspects_command(tag_or_detector: str, out: Path, as_json: bool) -> None:
     """Write the training rows that a scorer or a detector of the last run suspects to be anomalies."""
+    require_writable(out)
     project = find_project()
     from assay.audit.suspects import find_suspects, write_suspects
 
@@ -104,13 +110,16 @@ def suspects_command(tag_or_detector: str, out: Path, as_json: bool) -> None:
 @click.option("--batch", metavar="ID", help="The rows of this batch, in place of FILE.")
 @click.option("--dataset", metavar="NAME", help="Search this dataset alone.")
 @click.option("--content", is_flag=True, help="Match by content alone: every copy of the rows.")
+@reading_options
 @as_json
-def who_saw_command(file: Path | None, batch: str | None, dataset: str | None, content: bool, as_json: bool) -> None:
+def who_saw_command(
+    file: Path | None, batch: str | None, dataset: str | None, content: bool, dialect: Dialect, as_json: bool
+) -> None:
     """List every scorer and run that used the rows of a CSV or Parquet file or of a batch, and for what."""
     project = find_project()
     from assay.ledger.who_saw import who_saw
 
-    answer = who_saw(project, file, batch=batch, dataset=dataset, content=content)
+    answer = who_saw(project, file, batch=batch, dataset=dataset, content=content, dialect=dialect)
     print_output(answer.lines(), answer.to_json(), as_json=as_json)
 
 
@@ -121,13 +130,22 @@ def who_saw_command(file: Path | None, batch: str | None, dataset: str | None, c
 @click.option("--dataset", metavar="NAME", help="The dataset of the rows, if several fit.")
 @click.option("--lift", is_flag=True, help="Take the rows out of the quarantine again.")
 @click.option("--content", is_flag=True, help="Take every row of equal content, healthy ones and later ones too.")
+@reading_options
 @as_json
 def quarantine_command(
-    file: Path | None, batch: str | None, why: str, dataset: str | None, lift: bool, content: bool, as_json: bool
+    file: Path | None,
+    batch: str | None,
+    why: str,
+    dataset: str | None,
+    lift: bool,
+    content: bool,
+    dialect: Dialect,
+    as_json: bool,
 ) -> None:
     """Exclude the rows of a file or of a batch from later runs, and list the scorers that used them."""
     project = find_project()
     from assay.ledger.quarantine import quarantine
 
-    result = quarantine(project, file, why=why, batch=batch, dataset=dataset, lift=lift, content=content)
+    options: dict[str, Any] = {"batch": batch, "dataset": dataset, "lift": lift, "content": content}
+    result = quarantine(project, file, why=why, dialect=dialect, **options)
     print_output(result.lines(), result.to_json(), as_json=as_json)

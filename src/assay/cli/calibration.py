@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from assay.cli.common import as_json, find_project
+from assay.cli.common import as_json, find_project, reading_options, require_writable
+
+if TYPE_CHECKING:
+    from assay.data.dialects import Dialect
 
 
 @click.command("score")
@@ -25,6 +29,7 @@ from assay.cli.common import as_json, find_project
     metavar="N",
     help="For each flagged row: the N columns that add most to its score, and its p-value without the first.",
 )
+@reading_options
 @as_json
 def score_command(
     file: Path,
@@ -34,6 +39,7 @@ def score_command(
     fdr: float | None,
     id_column: str | None,
     explain: int | None,
+    dialect: Dialect,
     as_json: bool,
 ) -> None:
     """Score the rows of FILE; without TAG, by the champion of the dataset in params.yaml."""
@@ -43,6 +49,7 @@ def score_command(
         raise click.UsageError(f"--out {out} must end in .csv or .parquet")
     if out.resolve() == file.resolve():
         raise click.UsageError(f"--out {out} is the file itself; give another one for the result")
+    require_writable(out)
     project = find_project()
     from assay.calibration.calibrators.promise import band_sentence
     from assay.project.scorers import find_packaged
@@ -51,7 +58,7 @@ def score_command(
 
     packaged = find_packaged(tag or project.dataset, project.root)
     scorer = load_scorer(packaged.folder, packaged.statement.id)
-    batch = score_file(scorer, file, eps=eps, fdr=fdr, id_column=id_column, explain=explain or 0)
+    batch = score_file(scorer, file, eps=eps, fdr=fdr, id_column=id_column, explain=explain or 0, dialect=dialect)
     rule = batch.rule
     batch.write(out)
     if as_json:
@@ -114,7 +121,8 @@ def label_command(budget: int, sample: int) -> None:
 @click.command("reweight")
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @click.option("--clear", is_flag=True, help="Calibrate without weights again.")
-def reweight_command(file: Path | None, clear: bool) -> None:
+@reading_options
+def reweight_command(file: Path | None, clear: bool, dialect: Dialect) -> None:
     """Weight the calibration towards the rows of FILE: unlabelled rows as the scorer meets them now.
 
     For covariate shift: the distribution of the inputs has changed, but which inputs are normal has not. The next
@@ -138,7 +146,7 @@ def reweight_command(file: Path | None, clear: bool) -> None:
             write_bytes(path, b"")
             click.echo(f"{path.relative_to(project.root)}: empty; the next `assay run` calibrates without weights")
             return
-        rows = take_columns(file, card)
+        rows = take_columns(file, card, dialect)
         kept = write_target(path, rows.table(), seed=project.config.sections["calibrate"]["seed"])
     click.echo(
         f"{path.relative_to(project.root)}: {kept} of {len(rows.rows)} rows; the next `assay run` weights the "

@@ -1,15 +1,65 @@
-"""Shared by all commands: finding the project around the current folder, and the option ``--json``."""
+"""Shared by all commands: finding the project around the current folder, and options that several of them take."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import tempfile
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from assay.errors import ConfigError
 
 if TYPE_CHECKING:
     from assay.project.layout import Project
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON to standard output and nothing else.")
+
+
+def reading_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say how a CSV file is written; the command gets them as `dialect`."""
+
+    @wraps(command)
+    def with_dialect(
+        *arguments: Any,
+        sep: str | None,
+        decimal: str | None,
+        encoding: str | None,
+        header: bool | None,
+        **options: Any,
+    ) -> None:
+        from assay.data.dialects import Dialect
+
+        command(*arguments, dialect=Dialect(sep, decimal, encoding, header), **options)
+
+    for option in (
+        click.option("--header/--no-header", default=None, help="Whether the first line of a CSV file holds names."),
+        click.option("--encoding", metavar="NAME", help="Encoding of a CSV file, for instance latin-1."),
+        click.option("--decimal", metavar="SIGN", help="Decimal sign in a CSV file, the point or the comma."),
+        click.option("--sep", metavar="SIGN", help="Separator in a CSV file: one sign, or tab, or space."),
+    ):
+        with_dialect = option(with_dialect)
+    return with_dialect
+
+
+def require_writable(path: Path) -> None:
+    """Raise `ConfigError` if a file cannot be written at `path`; folders above it may be missing."""
+    folder = path.absolute().parent
+    try:
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+        while not folder.exists():
+            folder = folder.parent
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        if len(os.fsencode(path.name)) > os.pathconf(folder, "PC_NAME_MAX") - len(".12345678.part."):
+            raise OSError("its name is too long")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError(f"{path} cannot be written: {reason}; give another place") from error
 
 
 def find_project(*, any_format: bool = False) -> Project:

@@ -11,7 +11,6 @@ from assay.arrays import Texts
 from assay.errors import InputError
 
 _WHOLE = re.compile(r"(-?\d+)\.0+")
-MISSING_TEXTS = ("", "NA", "N/A", "<NA>", "NaN", "nan", "null", "NULL", "None")
 _MISSING = ("nan", "NaT", "<NA>")
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from assay.arrays import Doubles, Flags, Texts
-from assay.data.categories import MISSING_TEXTS, category_texts
+from assay.data.categories import category_texts
+from assay.data.dialects import MISSING
 from assay.errors import DataError, InputError
 
 Kind = Literal["number", "category", "date", "empty"]
@@ -68,7 +69,7 @@ class Treatment:
                 raise DataError(f"column {both[0]!r} is named for two purposes; choose one of them")
 
 
-PLAIN = Treatment()
+AS_THEY_ARE = Treatment()
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +186,7 @@ def seconds_of(name: str, column: pd.Series[Any]) -> Doubles:
     DataError
         A value is no date or time in the manner of ISO 8601.
     """
-    is_missing = column.isna() | column.astype("str").isin(MISSING_TEXTS)
+    is_missing = column.isna() | column.astype("str").str.strip().isin(MISSING)
     texts = [value.isoformat() if isinstance(value, date) else str(value) for value in column]
     given = pd.Series(texts, dtype="str").where(~is_missing.to_numpy(), None)
     stamps = pd.Series(pd.to_datetime(given, utc=True, errors="coerce", format="ISO8601"))
@@ -252,7 +253,7 @@ def _texts(name: str, column: pd.Series[Any]) -> Texts:
             f"column {name!r} is not numeric: row {row} has {values[row]!r}; turn it into numbers or text, or leave it "
             f"out (--leave-out {quote(name)})"
         ) from error
-    texts[np.isin(texts.astype(str), MISSING_TEXTS)] = ""
+    texts[np.isin(texts.astype(str), MISSING)] = ""
     for row, text in enumerate(texts):
         if _CONTROL.search(text):
             raise DataError(

@@ -29,7 +29,10 @@ from assay.parts import read_json, write_bytes, write_json
 FORMAT = 2
 FIRST_SCHEME, SCHEME = 1, 2
 NORMAL, ANOMALY, UNKNOWN = 0, 1, -1
-OPTIONAL = ("id_column", "label_column", "group_column", "time_column", "category_column")
+OPTIONAL = (
+    *("id_column", "label_column", "group_column", "time_column", "category_column"),
+    *("normal_label", "anomaly_label"),
+)
 OTHER_PRINT = "other_fingerprint"
 TEXTS = ("row_id", "group", "time", "category", "batch", "fingerprint", OTHER_PRINT, "source_row", "recipe")
 SEALED, DROPPED = ("features.npy", "rows.csv"), "dropped.csv"
@@ -130,6 +133,8 @@ class Card:
         Scheme of the fingerprints by which rows get their roles; a dataset keeps its first one.
     batches : tuple of Arrival
         In order of arrival; those that were dropped stay listed.
+    normal_label, anomaly_label : str or None
+        What the column of labels holds for normal rows, and for anomalies, where the user had to say it.
     """
 
     name: str
@@ -147,6 +152,8 @@ class Card:
     left_out: tuple[str, ...] = ()
     scheme: int = SCHEME
     batches: tuple[Arrival, ...] = ()
+    normal_label: str | None = None
+    anomaly_label: str | None = None
 
     def fingerprints(self, features: Floats, scheme: int | None = None) -> NDArray[np.str_]:
         """Return the fingerprints of rows (n, d) of this dataset; by default those that decide roles."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from decimal import ROUND_FLOOR, Decimal, InvalidOperation, localcontext
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,21 @@ import numpy as np
 import pandas as pd
 
 from assay.arrays import Labels, Texts
-from assay.data.categories import MISSING_TEXTS
-from assay.data.columns import PLAIN, Features, Kind, Treatment, features_of, kind_of
+from assay.console import say
+from assay.data.columns import AS_THEY_ARE, Features, Kind, Treatment, features_of, kind_of
 from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Card, Dataset, RowSet
+from assay.data.dialects import MISSING, OBSERVED, Dialect
 from assay.data.modalities.tabular import TABULAR
+from assay.data.resolution import loses_values
+from assay.data.tables import read_frame
 from assay.errors import DataError
 from assay.names import check_name
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LABELS = {
-    **dict.fromkeys(("0", "0.0", "false"), NORMAL),
-    **dict.fromkeys(("1", "1.0", "true"), ANOMALY),
-    **dict.fromkeys(("-1", "-1.0", "", "nan"), UNKNOWN),
+    **dict.fromkeys(("0", "false"), NORMAL),
+    **dict.fromkeys(("1", "true"), ANOMALY),
+    **dict.fromkeys(("-1", ""), UNKNOWN),
 }
 MOST_UNCLEAR = 5
 _TIME_DIGITS, _TIME_DECIMALS = 20, 60
@@ -38,24 +41,28 @@ def read_table(
     group: str | None = None,
     time: str | None = None,
     category: str | None = None,
-    treatment: Treatment = PLAIN,
+    treatment: Treatment = AS_THEY_ARE,
     like: Card | None = None,
+    normal: str | None = None,
+    anomaly: str | None = None,
+    dialect: Dialect = OBSERVED,
 ) -> Dataset:
-    """Read a CSV (UTF-8, comma, one header line) or Parquet file as a tabular dataset.
+    """Read a CSV or Parquet file, or a folder of their parts, as a tabular dataset.
 
-    All columns that no option names are features: numbers (or booleans, as 0 and 1), kept as float64, and texts, kept
-    as categories. Columns without any value are left out. A column with missing values may be missing in later rows
-    too; in all others a missing value is refused. Infinite features are kept;
-    validation reports them.
+    All columns that no option names are features: numbers (or booleans, as 0 and 1), kept as float64, dates, and other
+    texts, kept as categories. Columns without any value are left out. A column with missing values may be missing in
+    later rows too; in all others a missing value is refused. Infinite features are kept; validation reports them. What
+    is taken from the file because nobody said it, and what looks like a mistake, is printed.
 
     Parameters
     ----------
     path : Path
-        Ends in ``.csv`` or ``.parquet``.
+        See `assay.data.tables.read_frame`.
     name : str
         Name of the dataset: lower-case letters, digits, "_" and "-".
     label : str, optional
-        Column of 0 or false (normal), 1 or true (anomaly), -1 or missing (unknown). Default: all unknown.
+        Column of 0 or false (normal), 1 or true (anomaly), -1 or missing (unknown), unless `normal` or `anomaly` is
+        given. Default: all unknown.
     id_column : str, optional
         Column of unique row ids. Default: "<name>-<row number>", from 0, at least seven digits.
     group : str, optional
@@ -73,6 +80,11 @@ def read_table(
     like : Card, optional
         The dataset that the rows join: feature columns are taken for what they are there, and
         `treatment` is not used.
+    normal, anomaly : str, optional
+        The label of normal rows, or of anomalies. With one of them every other label is of the other kind; with both
+        every other one is unknown, as missing ones always are.
+    dialect : Dialect
+        How a CSV file is written.
 
     Returns
     -------
@@ -84,12 +96,41 @@ def read_table(
     DataError
         The file, a column or a value cannot be used; the message names it. Rows are counted from 0.
     """
-    check_name(name, "the dataset's name")
     roles = {"label": label, "id_column": id_column, "group": group, "time": time, "category": category}
+    texts = treatment.categorical if like is None else (*like.vocabulary, *like.dates)
+    frame = read_frame(path, special_columns(roles), texts=texts, dialect=dialect)
+    return dataset_of(path, frame, name=name, treatment=treatment, like=like, normal=normal, anomaly=anomaly, **roles)
+
+
+def special_columns(roles: Mapping[str, str | None]) -> list[str]:
+    """Return the columns that are no features; raise `DataError` if one has two roles."""
     special = [column for column in roles.values() if column is not None]
     if len(set(special)) < len(special):
         raise DataError(f"one column is named for two purposes in {roles}; give each its own column")
-    frame = read_frame(path, special, texts=treatment.categorical if like is None else (*like.vocabulary, *like.dates))
+    return special
+
+
+def dataset_of(
+    path: Path,
+    frame: pd.DataFrame,
+    *,
+    name: str,
+    label: str | None = None,
+    id_column: str | None = None,
+    group: str | None = None,
+    time: str | None = None,
+    category: str | None = None,
+    treatment: Treatment = AS_THEY_ARE,
+    like: Card | None = None,
+    normal: str | None = None,
+    anomaly: str | None = None,
+) -> Dataset:
+    """Return the rows of a frame, read from `path`, as a dataset; see `read_table`."""
+    check_name(name, "the dataset's name")
+    if label is None and (normal, anomaly) != (None, None):
+        raise DataError("the label of normal rows or of anomalies is given, but no column of labels (--label)")
+    roles = {"label": label, "id_column": id_column, "group": group, "time": time, "category": category}
+    special = special_columns(roles)
     features, empty = _features(path, frame, special, treatment) if like is None else _as_in(frame, special, like)
     if not features.columns:
         raise DataError(f"{path.name} has no feature column, only {special}")
@@ -100,11 +141,15 @@ def read_table(
             f"column {broken[0]!r}, row {row}: missing, and --refuse-missing {broken[0]} does not allow that"
         )
     texts = {role: texts_of(frame[column]) for role, column in roles.items() if column is not None}
+    for role, column in roles.items():
+        if column is not None:
+            _say_of_texts(path, role, frame[column], texts[role])
     blank = np.full(len(frame), "", dtype=object)
+    unknown = np.full(len(frame), UNKNOWN, dtype=np.int8)
     rows = pd.DataFrame(
         {
             "row_id": _ids(texts["id_column"]) if id_column else [f"{name}-{i:07d}" for i in range(len(frame))],
-            "label": _labels(texts["label"]) if label else np.full(len(frame), UNKNOWN, dtype=np.int8),
+            "label": labels_of(path, texts["label"], normal, anomaly) if label else unknown,
             "group": _printable("group", texts["group"]) if group else blank,
             "time": sortable_times(texts["time"]) if time else blank,
         }
@@ -125,7 +170,12 @@ def read_table(
         dates=features.dates,
         imputed=tuple(column for column in features.columns if column in (*lacking, *treatment.impute)),
         left_out=(*empty, *treatment.leave_out),
+        normal_label=normal,
+        anomaly_label=anomaly,
     )
+    for i, column in enumerate(features.columns):
+        if loses_values(features.rows[:, i]):
+            say(f"{path.name}: column {column!r} loses most of its values in float32, as scorers use it; rescale it")
     return Dataset(card, RowSet(features.rows, rows))
 
 
@@ -158,6 +208,19 @@ def _as_in(frame: pd.DataFrame, special: Sequence[str], card: Card) -> tuple[Fea
     return features_of(frame, columns, dict.fromkeys(card.vocabulary, ()), card.dates), ()
 
 
+def _say_of_texts(path: Path, role: str, column: pd.Series[Any], texts: Texts) -> None:
+    """Print which words of a column count as missing, and which group or category has more than half of the rows."""
+    role = role.removesuffix("_column")
+    if isinstance(column.dtype, pd.StringDtype) or column.dtype == object:
+        words = column[(texts == "") & column.notna().to_numpy()].astype("str").str.strip()
+        if (words := words[words != ""]).size:
+            rows = "1 row" if len(words) == 1 else f"{len(words)} rows"
+            say(f"{path.name}: the {role} of {rows} is missing, written as {', '.join(sorted(set(words)))}")
+    counts = pd.Series(texts[texts != ""]).value_counts()
+    if role in ("group", "category") and len(counts) and counts.iloc[0] > len(texts) / 2:
+        say(f"{path.name}: the {role} {counts.index[0]!r} has {counts.iloc[0]} of {len(texts)} rows, more than half")
+
+
 def sortable_times(texts: Texts) -> Texts:
     """Return times as texts whose alphabetical order is the order in time (see `read_table`).
 
@@ -184,83 +247,14 @@ def sortable_times(texts: Texts) -> Texts:
     return np.array(keys, dtype=object)[codes]
 
 
-def read_frame(
-    path: Path, special: Sequence[str], *, texts: Collection[str] = (), numbers: Collection[str] | None = None
-) -> pd.DataFrame:
-    """Read a CSV or Parquet file; in a CSV file, keep the `special` columns and those in `texts` as text.
+def texts_of(column: pd.Series[Any], *, kept: Collection[str] = ()) -> Texts:
+    """Return a column as texts: missing values and words for them, but those that are `kept`, as "".
 
-    If `numbers` are given, all columns but these stay text: "007" stays "007".
-
-    Raises
-    ------
-    DataError
-        The file cannot be used, has no rows, or lacks a special column.
+    Whole numbers have no decimal point.
     """
-    if path.suffix not in (".csv", ".parquet"):
-        raise DataError(f"{path.name} is neither .csv nor .parquet; convert it to one of them")
-    if not path.is_file():
-        raise DataError(f"there is no file {path}; check the path")
-    try:
-        frame = _read_csv(path, special, texts, numbers) if path.suffix == ".csv" else _read_parquet(path, special)
-    except DataError:
-        raise
-    except (ValueError, OSError) as error:  # pandas' and pyarrow's parsing errors are ValueErrors
-        raise DataError(
-            f"{path.name} cannot be read: {' '.join(str(error).split())}; is it a proper {path.suffix} file?"
-        ) from error
-    if frame.empty:
-        raise DataError(f"{path.name} has no rows")
-    return frame
-
-
-def _read_csv(
-    path: Path, special: Sequence[str], texts: Collection[str], numbers: Collection[str] | None
-) -> pd.DataFrame:
-    header = pd.read_csv(path, header=None, nrows=1, dtype=str, na_filter=False, encoding="utf-8-sig")
-    names = [str(name) for name in header.iloc[0]]
-    _check_names(path, names, special)
-    not_numbers = set(names) - set(names if numbers is None else numbers)
-    text_columns = [name for name in names if name in special or name in texts or name in not_numbers]
-    frame = pd.read_csv(
-        path,
-        dtype=dict.fromkeys(text_columns, str),
-        keep_default_na=False,
-        na_values={column: list(MISSING_TEXTS) for column in names if column not in text_columns},
-        encoding="utf-8-sig",
-        low_memory=False,  # in chunks, pandas could give one column several types
-    )
-    if not isinstance(frame.index, pd.RangeIndex):
-        raise DataError(f"{path.name} has rows with more fields than its header; give every column a name")
-    return frame
-
-
-def _read_parquet(path: Path, special: Sequence[str]) -> pd.DataFrame:
-    from pyarrow.parquet import ParquetFile
-
-    with ParquetFile(path) as file:
-        frame: pd.DataFrame = file.read().to_pandas()
-    frame = frame if frame.index.names == [None] else frame.reset_index()
-    frame.columns = frame.columns.map(str)
-    _check_names(path, list(frame.columns), special)
-    return frame
-
-
-def _check_names(path: Path, names: Sequence[str], special: Sequence[str]) -> None:
-    """Raise `DataError` for a header that cannot be used."""
-    twice = sorted({column for column in names if names.count(column) > 1})
-    if twice:
-        raise DataError(f"{path.name} has more than one column named {twice[0]!r}; rename or remove the copies")
-    if "" in names:
-        raise DataError(f"column {names.index('')} of {path.name} has no name; name it, or remove it (an index?)")
-    for column in special:
-        if column not in names:
-            raise DataError(f"{path.name} has no column {column!r}; its columns are {', '.join(names)}")
-
-
-def texts_of(column: pd.Series[Any]) -> Texts:
-    """Return a column as texts: missing values as "", whole numbers without a decimal point."""
     texts = column.convert_dtypes().astype("str").to_numpy(dtype=object, copy=True)
-    texts[column.isna().to_numpy(dtype=bool)] = ""
+    words = pd.Series(texts).str.strip().isin([word for word in MISSING if word not in kept])
+    texts[column.isna().to_numpy(dtype=bool) | words.to_numpy(dtype=bool)] = ""
     return texts
 
 
@@ -296,17 +290,35 @@ def _categories(texts: Texts) -> Texts:
     return _printable("category", texts)
 
 
-def _labels(texts: Texts) -> Labels:
-    """Return labels as 0, 1 and -1."""
+def labels_of(path: Path, texts: Texts, normal: str | None, anomaly: str | None) -> Labels:
+    """Return labels as 0, 1 and -1; see `read_table`."""
     codes, unique = pd.factorize(texts)
-    labels = np.array([_LABELS.get(text.strip().lower(), 2) for text in unique], dtype=np.int8)[codes]
+    written = [_label_key(text) for text in unique]
+    options = "--normal VALUE or --anomaly VALUE"
+    if normal is None and anomaly is None:
+        if {key for key in written if key} == {"1", "-1"}:
+            raise DataError(
+                f"the labels of {path.name} are just 1 and -1, and either may stand for normal rows; give {options}"
+            )
+        kinds = [_LABELS.get(key, 2) for key in written]
+    else:
+        given = {_label_key(value): kind for value, kind in ((normal, NORMAL), (anomaly, ANOMALY)) if value is not None}
+        other = UNKNOWN if len(given) == 2 else ANOMALY if anomaly is None else NORMAL
+        kinds = [given.get(key, other) if key else UNKNOWN for key in written]
+    labels = np.array(kinds, dtype=np.int8)[codes]
     bad = np.flatnonzero(labels == 2)
     if len(bad):
         raise DataError(
-            f"row {bad[0]} has the label {texts[bad[0]]!r}; allowed are 0 or false (normal), "
-            "1 or true (anomaly), -1 or nothing (unknown)"
+            f"row {bad[0]} has the label {texts[bad[0]]!r}; allowed are 0 or false (normal), 1 or true (anomaly), "
+            f"-1 or nothing (unknown); for other labels give {options}"
         )
     return labels
+
+
+def _label_key(text: str) -> str:
+    """Return a label without differences that make no other one: spaces, case, and 1.0 for 1."""
+    key = text.strip().casefold()
+    return key[:-2] if re.fullmatch(r"-?\d+\.0", key) else key
 
 
 def _is_number(text: str) -> bool:

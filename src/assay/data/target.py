@@ -10,7 +10,8 @@ import pandas as pd
 
 from assay.data.columns import Features, features_of
 from assay.data.dataset import Card
-from assay.data.files import read_frame
+from assay.data.dialects import OBSERVED, PLAIN, Dialect
+from assay.data.tables import read_frame
 from assay.errors import DataError
 from assay.parts import write_bytes
 
@@ -35,15 +36,16 @@ def read_target(path: Path, card: Card) -> Features:
     if not path.read_bytes().strip():
         return Features(np.empty((0, len(card.columns))), card.columns, card.vocabulary, card.dates)
     try:
-        return take_columns(path, card)
+        return take_columns(path, card, PLAIN)
     except DataError as error:
         raise DataError(f"{error} (`assay reweight --clear` ends the weighting)") from error
 
 
-def take_columns(path: Path, card: Card) -> Features:
+def take_columns(path: Path, card: Card, dialect: Dialect = OBSERVED) -> Features:
     """Return the columns of a CSV or Parquet file as features that the dataset accepts."""
     columns = card.columns
-    frame = read_frame(path, (), texts=(*card.vocabulary, *card.dates))
+    numbers = [name for name in columns if name not in (*card.vocabulary, *card.dates)]
+    frame = read_frame(path, (), numbers=numbers, dialect=dialect)
     if missing := [name for name in columns if name not in frame.columns]:
         raise DataError(f"{path.name} has no column {missing[0]!r}; it needs all {len(columns)} columns of the dataset")
     features = features_of(frame, columns, card.vocabulary, card.dates)

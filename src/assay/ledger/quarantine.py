@@ -12,6 +12,7 @@ import pandas as pd
 
 from assay.arrays import Flags
 from assay.data.dataset import read_card, read_dataset, row_keys
+from assay.data.dialects import OBSERVED, Dialect
 from assay.data.quarantine import EVERY_COPY, is_listed, quarantine_path, read_quarantine, write_quarantine
 from assay.errors import ConfigError, DataError
 from assay.hashing import hash_file
@@ -88,12 +89,13 @@ def quarantine(
     dataset: str | None = None,
     lift: bool = False,
     content: bool = False,
+    dialect: Dialect = OBSERVED,
 ) -> Quarantine:
     """Exclude the rows of a file or of a batch from every later run of a dataset, or lift the exclusion.
 
     A row is told by its id, and by its content too if the file holds it; its copies stay in use. With `content` all
     rows of equal content are excluded, later ones too, and healthy rows that happen to be equal: no false-positive rate
-    is promised for such content then.
+    is promised for such content then. `dialect` says how a CSV file is written.
 
     Raises
     ------
@@ -109,7 +111,7 @@ def quarantine(
     if not why.strip():
         raise ConfigError("--why is empty; give the reason, which is recorded")
     ledger = open_ledger(project)
-    query = query_of(ledger, path, batch=batch, dataset=dataset, content=content)
+    query = query_of(ledger, path, batch=batch, dataset=dataset, content=content, dialect=dialect)
     current_rows = _data_now(project.root, [dataset] if dataset else query.datasets)
     name = dataset or (query.datasets[0] if batch else _the_dataset(ledger, query, current_rows))
     query = _by_scheme_of(project.root, name, query)

@@ -13,7 +13,9 @@ from assay.arrays import Flags, Texts
 from assay.data.batches import batch_rows
 from assay.data.columns import features_of
 from assay.data.dataset import FINGERPRINT_PATTERN, FIRST_SCHEME, SCHEME, fingerprints, read_dataset
-from assay.data.files import read_frame, texts_of
+from assay.data.dialects import OBSERVED, Dialect
+from assay.data.files import texts_of
+from assay.data.tables import read_frame
 from assay.errors import DataError
 from assay.ledger.rows import INJECTED
 
@@ -81,7 +83,14 @@ class RowQuery:
         return int(self.keys.groupby([self.keys["dataset"], layout], dropna=False)["key"].nunique().max())
 
 
-def read_query(path: Path, layouts: Sequence[Layout], *, dataset: str | None = None, content: bool = False) -> RowQuery:
+def read_query(
+    path: Path,
+    layouts: Sequence[Layout],
+    *,
+    dataset: str | None = None,
+    content: bool = False,
+    dialect: Dialect = OBSERVED,
+) -> RowQuery:
     """Read a CSV or Parquet file of rows.
 
     The content of a row is told by a column ``fingerprint`` if the file has one, else by the feature columns if it has
@@ -99,6 +108,8 @@ def read_query(path: Path, layouts: Sequence[Layout], *, dataset: str | None = N
         Search this dataset alone.
     content : bool
         Whether to match by content alone even where there are ids.
+    dialect : Dialect
+        How a CSV file is written.
 
     Raises
     ------
@@ -115,11 +126,12 @@ def read_query(path: Path, layouts: Sequence[Layout], *, dataset: str | None = N
     features = {column for layout in layouts for column in layout.columns}
     ids = {PRINT, ID, *(layout.id_column for layout in layouts if layout.id_column)} - features
     coded = {column for layout in layouts for column in (*layout.coded, *layout.dates)}
-    frame = read_frame(path, (), texts={*ids, *coded, *({SUSPECT, INJECTED} - features)})
+    frame = read_frame(path, (), texts={*ids, *coded, *({SUSPECT, INJECTED} - features)}, dialect=dialect)
     header = [str(column) for column in frame.columns]
     fits = [layout for layout in layouts if set(layout.columns) <= set(header)]
     if PRINT in header and not any(PRINT in layout.columns for layout in fits):
-        query = _by_fingerprint(path, _as_written(path, frame, {PRINT, ID, SUSPECT, INJECTED} & features), dataset)
+        frame = _as_written(path, frame, {PRINT, ID, SUSPECT, INJECTED} & features, dialect)
+        query = _by_fingerprint(path, frame, dataset)
         return query if content else _with_ids(query, sorted({layout.dataset for layout in layouts}))
     if fits:
         query = _by_content(path, frame, fits)
@@ -129,7 +141,7 @@ def read_query(path: Path, layouts: Sequence[Layout], *, dataset: str | None = N
     id_columns = {layout.dataset: column for layout in layouts if (column := _id_column(layout, header))}
     if not id_columns:
         raise DataError(_missing(path, header, layouts))
-    return _by_id(path, _as_written(path, frame, {*id_columns.values()} & features), id_columns)
+    return _by_id(path, _as_written(path, frame, {*id_columns.values()} & features, dialect), id_columns)
 
 
 def _with_ids(query: RowQuery, datasets: Sequence[str]) -> RowQuery:
@@ -164,9 +176,9 @@ def query_of_batch(root: Path, batch: str, *, dataset: str | None = None) -> Row
     return RowQuery(Path(f"batch {batch}"), ID, len(ids), keys, ids, (), batch)
 
 
-def _as_written(path: Path, frame: pd.DataFrame, columns: set[str]) -> pd.DataFrame:
+def _as_written(path: Path, frame: pd.DataFrame, columns: set[str], dialect: Dialect) -> pd.DataFrame:
     """Read the frame again as texts if `columns`, which are features of other datasets, were read as numbers."""
-    return read_frame(path, (), texts=[*map(str, frame.columns)]) if columns else frame
+    return read_frame(path, (), texts=[*map(str, frame.columns)], dialect=dialect) if columns else frame
 
 
 def _id_column(layout: Layout, header: list[str]) -> str | None:

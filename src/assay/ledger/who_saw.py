@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.data.dataset import read_card, read_dataset
+from assay.data.dialects import OBSERVED, Dialect
 from assay.errors import DataError
 from assay.ledger.ledger import CARRIED_ROWS, FROM_SCORER, Ledger, Row, open_ledger, quoted
 from assay.ledger.query import ID, Layout, RowQuery, query_of_batch, read_query
@@ -103,10 +104,12 @@ def who_saw(
     batch: str | None = None,
     dataset: str | None = None,
     content: bool = False,
+    dialect: Dialect = OBSERVED,
 ) -> Answer:
     """Find every run and scorer in the ledger that used the rows of a file, or of a batch.
 
     With `content`, or where the file has no row ids, these are all rows of equal content; see `read_query`.
+    `dialect` says how a CSV file is written.
 
     Raises
     ------
@@ -116,16 +119,24 @@ def who_saw(
         A newer version of Assay wrote the ledger.
     """
     ledger = open_ledger(project)
-    query = query_of(ledger, path, batch=batch, dataset=dataset, content=content)
+    query = query_of(ledger, path, batch=batch, dataset=dataset, content=content, dialect=dialect)
     return answer_query(ledger, query, dataset)
 
 
-def query_of(ledger: Ledger, path: Path | None, *, batch: str | None, dataset: str | None, content: bool) -> RowQuery:
+def query_of(
+    ledger: Ledger,
+    path: Path | None,
+    *,
+    batch: str | None,
+    dataset: str | None,
+    content: bool,
+    dialect: Dialect = OBSERVED,
+) -> RowQuery:
     """Return the rows of a file or of a batch; raise `DataError` unless one of them is given."""
     if (path is None) == (batch is None):
         raise DataError("give either a file of rows or a batch (--batch ID)")
     if path is not None:
-        return read_query(path, layouts_of(ledger), dataset=dataset, content=content)
+        return read_query(path, layouts_of(ledger), dataset=dataset, content=content, dialect=dialect)
     assert batch is not None
     if content:
         raise DataError("--content is for files; a batch is told by the ids of its rows")

@@ -9,6 +9,7 @@ from typing import Any
 
 from assay.data.batches import with_batch, without_batch
 from assay.data.dataset import Arrival, read_card, read_dataset
+from assay.data.dialects import OBSERVED, Dialect
 from assay.errors import DataError, ValidationFailedError
 from assay.hashing import dvc_directory_md5
 from assay.parts import write_json
@@ -22,11 +23,19 @@ COLUMN_OPTIONS = {
     "group": "group_column",
     "time": "time_column",
     "category": "category_column",
+    "normal": "normal_label",
+    "anomaly": "anomaly_label",
 }
 
 
 def append(
-    project: Project, path: Path, *, name: str | None, batch: str | None = None, **columns: str | None
+    project: Project,
+    path: Path,
+    *,
+    name: str | None,
+    batch: str | None = None,
+    dialect: Dialect = OBSERVED,
+    **columns: str | None,
 ) -> tuple[Path, Arrival]:
     """Add the rows of a file to a dataset as one batch, after validation; call it under the project's lock.
 
@@ -38,8 +47,11 @@ def append(
         The dataset.
     batch : str, optional
         Id of the batch; by default that of its content.
+    dialect : Dialect
+        How a CSV file is written.
     **columns
-        Names of the file's columns, as in `assay.project.ingest.load_source`; by default those of the dataset's card.
+        Names of the file's columns and labels, as in `assay.project.ingest.load_source`; by default those of the
+        dataset's card.
 
     Returns
     -------
@@ -67,7 +79,7 @@ def append(
     given: dict[str, Any] = {
         option: columns.get(option) or getattr(accepted.card, field) for option, field in COLUMN_OPTIONS.items()
     }
-    grown = with_batch(accepted, read_table(path, name=name, like=accepted.card, **given), batch)
+    grown = with_batch(accepted, read_table(path, name=name, like=accepted.card, dialect=dialect, **given), batch)
     arrival = grown.card.batches[-1]
     parked = project.state / PARKED / name / arrival.batch
     shutil.rmtree(parked, ignore_errors=True)
@@ -76,7 +88,7 @@ def append(
     try:
         raise_if_failed(summary)
     except ValidationFailedError as error:
-        shutil.copyfile(path, parked / path.name)
+        (shutil.copytree if path.is_dir() else shutil.copyfile)(path, parked / path.name)
         write_json(parked / "report.json", summary.to_json())
         where = parked.relative_to(project.root)
         project.events.append("batch-rejected", dataset=name, batch=arrival.batch, source=path.name, parked=str(where))

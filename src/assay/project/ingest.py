@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from assay.data.batches import as_batch, with_vocabulary
-from assay.data.columns import PLAIN, Treatment
-from assay.data.dataset import Dataset, read_card, write_dataset
+from assay.data.columns import AS_THEY_ARE, Treatment
+from assay.data.dataset import ANOMALY, NORMAL, Dataset, read_card, write_dataset
+from assay.data.dialects import OBSERVED, Dialect
 from assay.data.labelling import ensure_labels
 from assay.data.quarantine import ensure_quarantine
 from assay.data.target import ensure_target
@@ -36,20 +37,27 @@ def load_source(
     group: str | None = None,
     time: str | None = None,
     category: str | None = None,
-    treatment: Treatment = PLAIN,
+    treatment: Treatment = AS_THEY_ARE,
+    normal: str | None = None,
+    anomaly: str | None = None,
+    dialect: Dialect = OBSERVED,
 ) -> Dataset:
     """Load a named public dataset, or a user's CSV or Parquet file.
 
     Parameters
     ----------
     source : str
-        A name that `assay.data.public_sets.dataset_names` lists, or the path of a file.
+        A name that `assay.data.public_sets.dataset_names` lists, or the path of a file or of a folder of part files.
     name : str, optional
         Name to give to the file's dataset; needed for files, not allowed for public sets.
     label, id_column, group, time, category : str, optional
         Names of the file's columns.
     treatment : Treatment
         What is done with feature columns of the file.
+    normal, anomaly : str, optional
+        Labels of normal rows and of anomalies, of which there has to be one at least.
+    dialect : Dialect
+        How a CSV file is written.
 
     Raises
     ------
@@ -60,10 +68,10 @@ def load_source(
     from assay.data.public_sets import dataset_names, load_named
 
     options = {"--name": name, "--label": label, "--id": id_column, "--group": group, "--time": time}
-    options["--category"] = category
+    options |= {"--category": category, "--normal": normal, "--anomaly": anomaly}
     if source in dataset_names():
         unusable = [option for option, value in options.items() if value is not None]
-        if unusable or treatment != PLAIN:
+        if unusable or treatment != AS_THEY_ARE:
             option = unusable[0] if unusable else "an option for columns"
             raise DataError(f"{option} is for your own files; {source} is a public dataset and needs no options")
         mirror = os.environ.get("ASSAY_DATA_MIRROR")
@@ -73,11 +81,11 @@ def load_source(
     if group is not None and time is not None:
         raise DataError("--group and --time cannot both decide the roles of rows; give the one that matters more")
     path = Path(source)
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"{source!r} is neither a file nor a known dataset; known are {', '.join(dataset_names())}")
     if name is None:
         raise DataError(f"give the dataset of {path.name} a name: assay ingest {source} --name NAME")
-    return read_table(
+    dataset = read_table(
         path,
         name=name,
         label=label,
@@ -86,7 +94,14 @@ def load_source(
         time=time,
         category=category,
         treatment=treatment,
+        normal=normal,
+        anomaly=anomaly,
+        dialect=dialect,
     )
+    for option, value, kind in (("--normal", normal, NORMAL), ("--anomaly", anomaly, ANOMALY)):
+        if value is not None and not (dataset.data.labels == kind).any():
+            raise DataError(f"no row of {path.name} has the label {value!r}; give {option} a value of {label!r}")
+    return dataset
 
 
 def ingest(project: Project, dataset: Dataset) -> Path:

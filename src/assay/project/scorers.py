@@ -65,6 +65,7 @@ def find_scorer(tag: str | Path, root: Path | None = None) -> Path:
     ScorerError
         There is no such scorer, or several versions begin with the prefix.
     """
+    _require_tag(tag)
     if (folder := Path(tag)).is_dir() and (folder / HEAD).is_file():
         return folder
     copies, _ = _copies_of(str(tag), root or _project_root())
@@ -84,6 +85,7 @@ def find_packaged(tag: str | Path, root: Path | None = None) -> Packaged:
     TamperedError
         The statement was changed.
     """
+    _require_tag(tag)
     root = root or _project_root()
     if (folder := Path(tag)).is_dir() and (folder / HEAD).is_file():
         copies, prefix, name = [folder], "", folder.resolve().parent.name
@@ -99,6 +101,11 @@ def find_packaged(tag: str | Path, root: Path | None = None) -> Packaged:
         raise ScorerError(f"{problem} {prefix} of the scorer {str(tag)!r}; there are {', '.join(places)}")
     chosen = next(iter(fitting)) if len(fitting) == 1 else _preferred(root, name, fitting)
     return Packaged(fitting[chosen], read_statement(fitting[chosen], chosen))
+
+
+def _require_tag(tag: object) -> None:
+    if not isinstance(tag, str | Path):
+        raise ScorerError(f"a scorer is named by its tag or its folder, for instance 'digits'; got {tag!r}")
 
 
 def statements_of(root: Path, name: str, version: str) -> list[Statement]:

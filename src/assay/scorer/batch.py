@@ -14,7 +14,9 @@ from assay import console
 from assay.arrays import Doubles, Flags
 from assay.calibration.decisions import Rule, Scored
 from assay.data.columns import features_of
-from assay.data.files import read_frame, texts_of
+from assay.data.dialects import OBSERVED, Dialect
+from assay.data.files import texts_of
+from assay.data.tables import read_frame
 from assay.errors import DataError, InputError
 from assay.parts import write_bytes
 from assay.scorer.explaining import normal_rows
@@ -76,11 +78,12 @@ def score_file(
     fdr: float | None = None,
     id_column: str | None = None,
     explain: int = 0,
+    dialect: Dialect = OBSERVED,
 ) -> Batch:
     """Score the rows of a CSV or Parquet file and decide by `eps` (the scorer's own where both are None) or `fdr`.
 
     Ids of rows in `id_column` decide ties where these are randomised (`assay.scorer.scorer.Scorer.judge`). `explain` is
-    the number of columns that are named for each flagged row.
+    the number of columns that are named for each flagged row; `dialect` says how a CSV file is written.
 
     Raises
     ------
@@ -93,7 +96,8 @@ def score_file(
     rule = scorer.rule(eps=eps, fdr=fdr)
     if explain:
         normal_rows(scorer.reference.strata)
-    frame, rows, scored = _score(scorer, path, rule, id_column, (*ADDED, *(EXPLAINED if explain else ())))
+    added = (*ADDED, *(EXPLAINED if explain else ()))
+    frame, rows, scored = _score(scorer, path, rule, id_column, added, dialect)
     p_values = scorer.reference.p_values(scored)
     flags = rule.flags(p_values)
     bound = scorer.reference.false_discovery_bound(scored, flags, DELTA)
@@ -127,13 +131,13 @@ def _named(columns: tuple[str, ...], shares: Doubles, n_columns: int) -> str:
 
 
 def _score(
-    scorer: Scorer, path: Path, rule: Rule, id_column: str | None, added: tuple[str, ...]
+    scorer: Scorer, path: Path, rule: Rule, id_column: str | None, added: tuple[str, ...], dialect: Dialect
 ) -> tuple[pd.DataFrame, Any, Scored]:
     """Return the columns that are not features, the features as the scorer takes them, and the scored rows."""
     category = scorer.category_column
     texts = [name for name in (category, id_column) if name is not None]
     numbers = [name for name in scorer.columns if name not in (*scorer.vocabulary, *scorer.dates)]
-    frame = read_frame(path, tuple(texts), numbers=numbers)
+    frame = read_frame(path, tuple(texts), numbers=numbers, dialect=dialect)
     names = list(frame.columns)
     if missing := [name for name in scorer.columns if name not in names]:
         raise DataError(f"{path.name} has no column {missing[0]!r}; this scorer needs all of its columns in the file")
@@ -144,7 +148,7 @@ def _score(
     if not usable.all():
         row, column = np.argwhere(~usable)[0]
         raise InputError(f"{path.name}, row {row}, column {scorer.columns[column]!r}: missing or infinite")
-    categories = None if category is None else texts_of(frame[category]).tolist()
+    categories = None if category is None else texts_of(frame[category], kept=scorer.categories or ()).tolist()
     other_columns = [name for name in names if name not in scorer.columns]
     row_ids = None if id_column is None else texts_of(frame[id_column]).tolist()
     scorer.check_batch_ids(rule, row_ids)

@@ -9,11 +9,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.arrays import Doubles, Floats, Texts
-from assay.data.categories import MISSING_TEXTS, category_texts
+from assay.data.categories import category_texts
 from assay.data.columns import codes_of, seconds_of
+from assay.data.dialects import MISSING
 from assay.data.encoding import Encoder
 from assay.data.scaling import Scaler
+from assay.data.tables import UNNAMED_INDEX
 from assay.errors import DataError, InputError
+
+
+def as_rows(X: Any) -> Any:
+    """Return a table with Arrow's PyCapsule interface as a DataFrame, masked numbers as NaN; others unchanged."""
+    if isinstance(X, np.ma.MaskedArray) and X.dtype.kind in "fiu":
+        return np.ma.filled(X.astype(np.float64), np.nan)
+    if hasattr(X, "iloc") or not (hasattr(X, "__arrow_c_stream__") or hasattr(X, "__arrow_c_array__")):
+        return X
+    import pandas as pd
+    import pyarrow as pa
+
+    try:
+        table = pa.table(X)
+    except (pa.ArrowException, TypeError, ValueError):
+        return X  # an array, which has no names
+    frame = table.to_pandas(ignore_metadata=True, types_mapper={pa.bool_(): pd.BooleanDtype()}.get)
+    return frame.loc[:, [not UNNAMED_INDEX.fullmatch(name) for name in table.column_names]]
 
 
 def names_of(X: Any) -> list[str]:
@@ -23,7 +42,7 @@ def names_of(X: Any) -> list[str]:
 
 def checked_categories(categories: Any, n: int) -> Texts:
     """Return the categories of n rows as texts; raise `InputError` if one is missing."""
-    values = np.asarray(categories, dtype=object)
+    values = _objects(categories)
     if values.shape != (n,):
         raise InputError(f"{values.shape} categories for {n} rows; give one for each row")
     texts = category_texts(values)
@@ -34,13 +53,20 @@ def checked_categories(categories: Any, n: int) -> Texts:
 
 def checked_ids(row_ids: Any, n: int) -> Texts:
     """Return the ids of n rows as texts; raise `InputError` if one is missing."""
-    values = np.asarray(row_ids, dtype=object)
+    values = _objects(row_ids)
     if values.shape != (n,):
         raise InputError(f"{values.shape} row ids for {n} rows; give one for each row")
     texts = category_texts(values)
     if missing := np.flatnonzero(texts == "").tolist():
         raise InputError(f"row {missing[0]} has no id; give one for each row, or leave ids out")
     return texts
+
+
+def _objects(values: Any) -> Texts:
+    """Return values as an array of objects; what is masked is None."""
+    objects = np.array(values, dtype=object)
+    objects[np.ma.getmaskarray(values) if isinstance(values, np.ma.MaskedArray) else False] = None
+    return objects
 
 
 def as_numbers(frame: Any) -> Any:
@@ -118,7 +144,7 @@ def _encodable(values: NDArray[Any], columns: Sequence[str], encoder: Encoder) -
     for i, name in enumerate(columns):
         if i in encoder.vocabulary:
             texts = category_texts(values[:, i])
-            texts[np.isin(texts.astype(str), MISSING_TEXTS)] = ""
+            texts[np.isin(texts.astype(str), MISSING)] = ""
             rows[:, i], _ = codes_of(texts, encoder.vocabulary[i])
         elif encoder.dates[i]:
             rows[:, i] = _seconds(values[:, i], name)

@@ -26,11 +26,13 @@ from assay.detectors.base import Detector
 from assay.detectors.registry import load_detector, unpackageable
 from assay.errors import InputError, ScorerError, TamperedError
 from assay.hashing import hash_file
+from assay.parameters import check_share
 from assay.parts import Part, read_arrays
 from assay.scorer.explaining import Explanation, contributions, normal_rows
 from assay.scorer.features import (
     as_features,
     as_numbers,
+    as_rows,
     checked_categories,
     checked_ids,
     column_order,
@@ -162,10 +164,11 @@ class Scorer:
 
         Parameters
         ----------
-        X : array-like of numbers, shape (n, d), or DataFrame with the scorer's columns in any order
-            Columns of categories hold texts, those of dates ISO 8601 texts or datetimes. NaN or None is a missing
-            value, in a column that may be missing (`imputed`). A category that training rows do not have is a value of
-            its own.
+        X : array-like of numbers, shape (n, d), or table with the scorer's columns in any order
+            A table is a DataFrame, or whatever has the PyCapsule interface of Arrow, such as tables of pyarrow and
+            frames of polars. What a masked array masks is missing. Columns of categories hold texts, those of dates
+            ISO 8601 texts or datetimes. NaN or None is a missing value, in a column that may be missing (`imputed`). A
+            category that training rows do not have is a value of its own.
 
         Returns
         -------
@@ -177,7 +180,7 @@ class Scorer:
         InputError
             The width is wrong, columns are unknown or missing, or a value is not a finite number where it must be one.
         """
-        return self.function(self._features(X))
+        return self.function(self._features(as_rows(X)))
 
     def scored(
         self, X: Any, category: Sequence[object] | None = None, row_ids: Sequence[object] | None = None
@@ -186,9 +189,9 @@ class Scorer:
 
         Parameters
         ----------
-        X : array-like, shape (n, d), or DataFrame
+        X : array-like, shape (n, d), or table
         category : sequence of str or numbers, length n, optional
-            The rows' categories. Needed if the scorer compares rows within categories and X is not a DataFrame with the
+            The rows' categories. Needed if the scorer compares rows within categories and X is not a table with the
             scorer's ``category_column``. 3, 3.0 and "3" are the same category.
         row_ids : sequence of str or numbers, length n, optional
             Names of the rows. Where ties are randomised, a row's id decides how it is ranked among equal calibration
@@ -200,6 +203,7 @@ class Scorer:
         InputError
             See `decision_function`; also for a category or an id that is missing.
         """
+        X = as_rows(X)
         if category is None and self.category_column is not None and self.category_column in names_of(X):
             category = X.iloc[:, names_of(X).index(self.category_column)].to_numpy(dtype=object)
         features = self._features(X)
@@ -242,7 +246,7 @@ class Scorer:
 
         Parameters
         ----------
-        X : array-like, shape (n, d), or DataFrame
+        X : array-like, shape (n, d), or table
         eps : float, optional
             Target false-positive rate; by default the scorer's own.
         category, row_ids : sequence of str or numbers, optional
@@ -276,7 +280,7 @@ class Scorer:
             This scorer's p-values have no such guarantee (weighted, grouped and cross calibration), or `row_ids` hold
             an id twice: the proof needs tie breaks that are independent of each other.
         """
-        rule = self.rule(fdr=fdr)
+        rule = self.rule(fdr=check_share(fdr, "fdr"))
         self.check_batch_ids(rule, row_ids)
         return rule.flags(self.p_values(X, category, row_ids))
 
@@ -287,7 +291,7 @@ class Scorer:
 
         Parameters
         ----------
-        X : array-like, shape (n, d), or DataFrame
+        X : array-like, shape (n, d), or table
         category, row_ids : sequence of str or numbers, optional
             See `scored`.
 
@@ -336,8 +340,13 @@ class Scorer:
         dict of str to (float, float)
             By stratum or category, or "all"; empty where no band is known: where roles were assigned by time, over
             groups or folds, and with weights (`assay.calibration.calibrators.promise.fpr_band`).
+
+        Raises
+        ------
+        ConfigError
+            `eps` is not a number between 0 and 1.
         """
-        rate = self.head["eps"] if eps is None else eps
+        rate = self.head["eps"] if eps is None else check_share(eps, "eps")
         return {} if "time" in str(self.head.get("unit")) else self.calibrator.fpr_bands(rate)
 
     def rule(self, *, eps: float | None = None, fdr: float | None = None) -> Rule:

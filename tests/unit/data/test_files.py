@@ -35,7 +35,7 @@ def test_a_csv_becomes_a_dataset(tmp_path: Path) -> None:
     assert (found.card.modality.name, found.card.source) == ("tabular", "mine.csv")
     assert found.data.rows["row_id"].tolist() == ["007", "008", "009"]
     assert found.data.labels.tolist() == [0, 1, -1]
-    assert found.data.rows["group"].tolist() == ["a", "", "NA"]
+    assert found.data.rows["group"].tolist() == ["a", "", ""]
     np.testing.assert_array_equal(found.data.features, np.array([[1.5, 2], [np.nan, np.inf], [-1, 3]]))
 
 
@@ -105,7 +105,7 @@ def test_labels_may_be_written_in_several_ways(labels: tuple[str, ...], tmp_path
     assert read_table(path, name="mine", label="y").data.labels.tolist() == [0, 1, -1]
 
 
-@pytest.mark.parametrize("label", ["2", "yes", "0.5", "-2", "NA", "normal"])
+@pytest.mark.parametrize("label", ["2", "yes", "0.5", "-2", "unknown", "normal"])
 def test_any_other_label_is_named_with_its_row(label: str, tmp_path: Path) -> None:
     assert_refused(tmp_path, f"x,y\n1,0\n1,{label}\n", f"row 1 has the label '{label}'", label="y")
 
@@ -115,16 +115,16 @@ def test_any_other_label_is_named_with_its_row(label: str, tmp_path: Path) -> No
     [
         ("x,c\n1,2\n3,red\n", "column 'c' holds numbers and text: row 1 has 'red'", {}),
         ("x,x\n1,2\n", "more than one column named 'x'", {}),
-        (",x\n0,2\n", "column 0 of mine.csv has no name", {}),
+        (",x\n5,2\n", "column 0 of mine.csv has no name", {}),
         ("x,y\n", "has no rows", {}),
-        ("", "cannot be read", {}),
+        ("", "is empty", {}),
         ("x\n1\n", "no feature column", {"label": "x"}),
         ("x\n1\n", "no column 'y'; its columns are x", {"group": "y"}),
         ("x,y\n1,1\n", "two purposes", {"group": "y", "time": "y"}),
         ("x\n1\n-1e301\n", "column 'x', row 1: -1e\\+301 is beyond 1e\\+300", {}),
         ("x\n1_0\n1\n", "column 'x' holds numbers and text: row 0 has '1_0'", {}),
-        ("x,y\n1,2,3\n", "more fields than its header", {}),
-        ("x,y\n1,2\n1,2,3\n", "cannot be read", {}),
+        ("x,y\n0,1,2\n1,3,4\n", "mine.csv, line 2 has 3 fields where the header has 2", {}),
+        ("x,y\n1,2\n1,2,3\n", "line 3 has 3 fields", {}),
         ("x,id\n1,a\n2,a\n", "row 1 has the row id 'a' of an earlier row", {"id_column": "id"}),
         ("x,id\n1,a\n2,\n", "row 1 has no row id", {"id_column": "id"}),
         ('x,id\n1,"a\rb"\n', "control characters", {"id_column": "id"}),
@@ -147,6 +147,7 @@ def test_names_that_make_no_folder_are_refused(name: str, tmp_path: Path) -> Non
 
 
 def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.xlsx").write_text("x\n1\n")
     with pytest.raises(DataError, match="neither"):
         read_table(tmp_path / "mine.xlsx", name="mine")
     with pytest.raises(DataError, match="no file"):
@@ -155,7 +156,7 @@ def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         read_table(tmp_path / "mine.parquet", name="mine")
     (tmp_path / "mine.csv").write_bytes(b"x\n\xff\n")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match=r"not in the encoding utf-8.*--encoding latin-1"):
         read_table(tmp_path / "mine.csv", name="mine")
 
 
@@ -227,3 +228,64 @@ def test_nanoseconds_since_1970_keep_every_digit(tmp_path: Path) -> None:
     pd.DataFrame({"x": [1.0, 2.0], "t": ticks}).to_parquet(tmp_path / "mine.parquet")
     found = read_table(tmp_path / "mine.parquet", name="mine", time="t")
     assert found.data.rows["time"].tolist() == [f"{tick:020d}" for tick in ticks]
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "values"),
+    [
+        (["1", "-1", "1", ""], {"normal": "1"}, [0, 1, 0, -1]),
+        (["1", "-1", "1", "NA"], {"anomaly": "1.0"}, [1, 0, 1, -1]),
+        (["ok", "scrap", "Ok ", "rework"], {"normal": "OK"}, [0, 1, 0, 1]),
+        (["ok", "scrap", "nan", "rework"], {"anomaly": "scrap"}, [0, 1, -1, 0]),
+        (["ok", "scrap", "", "rework"], {"normal": "ok", "anomaly": "scrap"}, [0, 1, -1, -1]),
+        (["0", "1", "-1", "NA"], {}, [0, 1, -1, -1]),
+        (["-1", "-1", "", "-1"], {}, [-1, -1, -1, -1]),
+    ],
+)
+def test_labels_mean_what_the_user_says(
+    labels: list[str], options: dict[str, str], values: list[int], tmp_path: Path
+) -> None:
+    path = csv(tmp_path, "x,y\n" + "".join(f"1,{label}\n" for label in labels))
+    dataset = read_table(path, name="mine", label="y", **options)
+    assert dataset.data.labels.tolist() == values
+    assert (dataset.card.normal_label, dataset.card.anomaly_label) == (options.get("normal"), options.get("anomaly"))
+    write_dataset(tmp_path / "data", dataset)
+    assert read_dataset(tmp_path / "data").card == dataset.card
+
+
+@pytest.mark.parametrize("labels", [("1", "-1"), ("1.0", "-1.0", ""), ("-1", "1", "NaN")])
+def test_labels_of_1_and_minus_1_alone_need_a_word(labels: tuple[str, ...], tmp_path: Path) -> None:
+    text = "x,y\n" + "".join(f"1,{label}\n" for label in labels)
+    assert_refused(tmp_path, text, "just 1 and -1, and either may stand for normal rows; give --normal", label="y")
+
+
+def test_a_label_of_normal_rows_needs_a_column_of_labels(tmp_path: Path) -> None:
+    assert_refused(tmp_path, "x,y\n1,2\n", "no column of labels", normal="1")
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "words"),
+    [
+        ("x,site\n1,NA\n2,b\n3,NA\n4,c\n", {"group": "site"}, "the group of 2 rows is missing, written as NA"),
+        ("x,site\n1,a\n2,b\n3,a\n4,a\n", {"group": "site"}, "the group 'a' has 3 of 4 rows, more than half"),
+        ("x,site\n1,a\n2,b\n3,a\n4,a\n", {"category": "site"}, "the category 'a' has 3 of 4 rows, more than half"),
+        ("x,site\n1,a\n2,b\n3,a\n4,b\n", {"category": "site"}, ""),
+        ("x,y\n1,null\n2,0\n", {"label": "y"}, "the label of 1 row is missing, written as null"),
+        ("x\n1e18\n" + "".join(f"{i}\n" for i in range(9)), {}, "column 'x' loses most of its values in float32"),
+        ("x\n" + "".join(f"{10**18 + i}\n" for i in range(9)), {}, ""),
+    ],
+)
+def test_what_looks_like_a_mistake_is_said(
+    text: str, options: dict[str, str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read_table(csv(tmp_path, text), name="mine", **options)
+    shown = capsys.readouterr().err
+    assert words in shown
+    assert bool(words) == bool(shown)
+
+
+@pytest.mark.parametrize(
+    ("role", "message"), [("id_column", "no row id"), ("time", "has the time ''"), ("category", "no category")]
+)
+def test_a_word_for_missing_is_no_id_time_or_category(role: str, message: str, tmp_path: Path) -> None:
+    assert_refused(tmp_path, "x,c\n1,5\n2,NA\n", f"row 1 .*{message}|row 1 {message}", **{role: "c"})

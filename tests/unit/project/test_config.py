@@ -319,3 +319,24 @@ def test_a_file_that_cannot_be_used(tmp_path: Path, prepare: Callable[[Path], ob
     prepare(path)
     with pytest.raises(ConfigError, match=rf"params\.yaml .*{words}|params\.yaml {words}"):
         read_params(path)
+
+
+@pytest.mark.parametrize("key", ["eps", "seed", "knn"])
+def test_a_key_that_is_given_twice_is_named_with_its_line(key: str, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    lines = yaml.safe_dump(GOOD).splitlines()
+    last = max(number for number, line in enumerate(lines) if line.strip().startswith(f"{key}:"))
+    lines.insert(last, lines[last])
+    path.write_text("\n".join(lines))
+    with pytest.raises(ConfigError, match=f"line {last + 2}: the key '{key}' is given twice"):
+        read_params(path)
+
+
+def test_a_number_that_yaml_takes_for_a_text_is_shown_as_a_number() -> None:
+    assert yaml.safe_load("eps: 1e-2") == {"eps": "1e-2"}
+    for text, written in (("1e-2", "0.01"), ("1e-5", "1.0e-05"), ("0.05", "0.05")):
+        with pytest.raises(ConfigError, match=f"eps is {text!r}; .* it is a text now: write {written}$"):
+            parse_config(changed("eps", text))
+        assert yaml.safe_load(written) == float(text)
+    with pytest.raises(ConfigError, match=r"\(for instance 0.05\)$"):
+        parse_config(changed("eps", "2"))

@@ -10,15 +10,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
+import assay
+from assay.data.scaling import Standard
 from assay.errors import AssayError, ConfigError, InputError, ScorerError, TamperedError
 from assay.eventlog import EventLog
 from assay.hashing import hash_file
 from assay.parts import Part, read_arrays, read_json, write_bytes, write_json
 from assay.project.deployment import promote
 from assay.project.scorers import find_scorer
-from assay.scorer.features import as_features, column_order
+from assay.scorer.features import as_features, checked_categories, checked_ids, column_order
 from assay.scorer.folder import ANSWERS, check_files, write_scorer
 from assay.scorer.scorer import Scorer, load_scorer
 from assay.scorer.statement import read_statement, write_statement
@@ -42,8 +45,30 @@ def folder(tmp_path: Path) -> Path:
     return Path(shutil.copytree(PACKED, tmp_path / PACKED.name))
 
 
+def casting(precision: str) -> Standard:
+    """Return a scaler that casts rows to a precision before anything else."""
+    scaler = Standard()
+    scaler.precision = precision  # type: ignore[assignment]
+    return scaler
+
+
 def frame() -> pd.DataFrame:
     return pd.DataFrame(ROWS, columns=read_json(PACKED / "scorer.json")["columns"])
+
+
+class Capsule:
+    """A table of a library that knows nothing but Arrow's PyCapsule interface."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self.table.__arrow_c_stream__(requested_schema)
+
+
+def reversed_tables() -> list[Any]:
+    table = pa.Table.from_pandas(frame()[frame().columns[::-1]])
+    return [table, table.to_batches()[0], table.to_reader(), Capsule(table)]
 
 
 def flip(path: Path, place: int | None = None) -> None:
@@ -120,11 +145,52 @@ def test_rows_are_flagged_at_the_packaged_rate_unless_told_otherwise(scorer: Sco
         frame()[frame().columns[::-1]],
         frame().sample(frac=1, axis=1, random_state=0),
         frame().set_axis(list("uvwxyz"), axis=0),
+        np.ma.MaskedArray(ROWS),
+        *reversed_tables(),
+        pa.Table.from_pandas(frame().set_axis(list("uvwxyz"))),
     ],
-    ids=["lists", "tuples", "f8", "columns first", "big endian", "frame", "f8 frame", "reversed", "shuffled", "index"],
+    ids=[
+        *("lists", "tuples", "f8", "columns first", "big endian", "frame", "f8 frame", "reversed", "shuffled", "index"),
+        *("nothing masked", "arrow table", "record batch", "batch reader", "any capsule", "arrow index"),
+    ],
 )
 def test_the_same_rows_in_another_form_score_the_same(scorer: Scorer, rows: Any) -> None:
     assert scorer.decision_function(rows).tolist() == EXPECTED["scores"]
+
+
+def test_what_is_masked_or_null_is_missing(scorer: Scorer) -> None:
+    masked = np.ma.MaskedArray(ROWS.copy())
+    masked[1, 2] = np.ma.masked
+    columns = {name: pa.array(ROWS[:, i], mask=np.arange(len(ROWS)) == 3 * i) for i, name in enumerate(scorer.columns)}
+    with pytest.raises(InputError, match=f"row 1, column {scorer.columns[2]!r} is nan"):
+        scorer.decision_function(masked)
+    with pytest.raises(InputError, match=f"row 0, column {scorer.columns[0]!r} is nan"):
+        scorer.decision_function(pa.table(columns))
+    categories = np.ma.MaskedArray(["a", "b", "c"], mask=[False, True, False])
+    for check in (checked_categories, checked_ids):
+        with pytest.raises(InputError, match="row 1 has no"):
+            check(categories, 3)
+        assert check(np.ma.MaskedArray(["a", "b"]), 2).tolist() == ["a", "b"]
+
+
+def test_arrow_tables_that_do_not_fit_are_refused(scorer: Scorer) -> None:
+    table = pa.Table.from_pandas(frame())
+    for rows, words in (
+        (table.append_column("more", pa.array(ROWS[:, 0])), "unknown column 'more'"),
+        (table.drop_columns([scorer.columns[3]]), f"column {scorer.columns[3]!r} is missing"),
+        (table.append_column(scorer.columns[0], pa.array(ROWS[:, 0])), "given twice"),
+        (table.set_column(0, scorer.columns[0], pa.array(["a"] * len(ROWS))), "must hold numbers"),
+        (table.column(0), "shape"),
+    ):
+        with pytest.raises(InputError, match=words):
+            scorer.decision_function(rows)
+
+
+def test_flags_are_not_decided_by_another_rate_where_fdr_is_none(scorer: Scorer) -> None:
+    with pytest.raises(ConfigError, match="fdr is None"):
+        scorer.discover(ROWS, None)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="eps is 2"):
+        scorer.fpr_bands(2)
 
 
 def test_whole_numbers_count_as_numbers(scorer: Scorer) -> None:
@@ -198,14 +264,14 @@ def test_columns_that_do_not_fit_are_named(given: list[str], words: str) -> None
 def test_rows_that_do_not_fit_are_named(rows: Any, words: str) -> None:
     for precision in ("float32", "float64"):
         with pytest.raises(InputError, match=words):
-            as_features(rows, THREE, precision)  # type: ignore[arg-type]
+            as_features(rows, THREE, casting(precision))
 
 
 def test_only_a_scorer_that_casts_first_refuses_what_is_beyond_float32() -> None:
     rows = [[1, 2, 3], [4, 5, 1e39]]
     with pytest.raises(InputError, match=r"row 1, column 'c' is 1e\+39; values must be finite and fit float32"):
-        as_features(rows, THREE, "float32")
-    assert as_features(rows, THREE, "float64").tolist() == rows
+        as_features(rows, THREE, casting("float32"))
+    assert as_features(rows, THREE, casting("float64")).tolist() == rows
 
 
 @pytest.mark.parametrize(
@@ -214,14 +280,14 @@ def test_only_a_scorer_that_casts_first_refuses_what_is_beyond_float32() -> None
 )
 def test_what_fits_float32_is_taken(number: Any) -> None:
     for precision in (np.float32, np.float64):
-        features = as_features([[number, 1, 2]], THREE, precision.__name__)  # type: ignore[arg-type]
+        features = as_features([[number, 1, 2]], THREE, casting(precision.__name__))
         assert features.dtype == precision
         assert features[0, 0] == precision(number)
 
 
 def test_many_columns_are_not_all_listed() -> None:
     with pytest.raises(InputError, match=r"100 columns: x0, x1, x2, x3, x4, x5, \.\.\.$"):
-        as_features([[1]], [f"x{i}" for i in range(100)], "float64")
+        as_features([[1]], [f"x{i}" for i in range(100)], casting("float64"))
 
 
 def test_a_frame_that_does_not_fit_is_refused(scorer: Scorer) -> None:
@@ -407,6 +473,14 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def make_champion(root: Path, version: str) -> None:
     events = EventLog(root / ".assay/events.jsonl")
     promote(root, "clinic", version, statement=version, bento="", reason="", events=events)
+
+
+@pytest.mark.parametrize("tag", [None, 3, b"digits"])
+def test_what_cannot_be_a_tag_is_refused(tag: Any) -> None:
+    with pytest.raises(ScorerError, match="named by its tag or its folder"):
+        assay.load(tag)
+    with pytest.raises(ScorerError, match="named by its tag or its folder"):
+        find_scorer(tag)
 
 
 def test_a_tag_finds_its_scorer(root: Path) -> None:

@@ -17,6 +17,11 @@ def body(category: str) -> bytes:
     return f'{{"columns": ["site", "a"], "rows": [[{category}, 1]]}}'.encode()
 
 
+def test_a_key_that_is_given_twice_is_refused() -> None:
+    with pytest.raises(InputError, match="the key 'eps' is given twice"):
+        read_body(b'{"columns": ["x"], "rows": [[1]], "eps": 0.1, "eps": 0.2}')
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"columns":' * 100_000, '{"columns": ' + "[" * 100_000])
 def test_a_body_that_is_nested_too_deeply_is_refused(text: str) -> None:
     with pytest.raises(InputError, match=r"the body is not JSON.*nested too deeply"):

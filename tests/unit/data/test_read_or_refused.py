@@ -1,0 +1,114 @@
+"""Whatever is done to a file: it is read as it was written, or refused in a sentence."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from assay.data.dialects import MISSING, OBSERVED, SEPARATORS, Dialect
+from assay.data.tables import read_frame
+from assay.errors import DataError
+
+Table = dict[str, list[Any]]
+NAMES = st.text("abcxyz_ .", min_size=1, max_size=4).filter(lambda name: name.strip() == name)
+WORDS = st.text("ab,;\t|'\" \n.-é0", max_size=6).filter(lambda text: text.strip() not in MISSING)
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(10**6), 10**6).map(float)
+KINDS = {"number": NUMBERS, "flag": st.booleans(), "word": WORDS}
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> Table:
+    """Columns of numbers, booleans and words, with missing values."""
+    n = draw(st.integers(1, 5))
+    names = draw(st.lists(NAMES, min_size=1, max_size=4, unique=True))
+    kinds = [draw(st.sampled_from(sorted(KINDS))) for _ in names]
+    return {
+        name: draw(st.lists(st.none() | KINDS[kind], min_size=n, max_size=n))
+        for name, kind in zip(names, kinds, strict=True)
+    }
+
+
+def as_csv(table: Table, separator: str, decimal: str, end: str, quoting: Any, missing: str) -> str:
+    """The table as Python's own writer writes it."""
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=separator, lineterminator=end, quoting=quoting)
+    writer.writerow(table)
+    writer.writerows([[shown(value, decimal, missing) for value in row] for row in zip(*table.values(), strict=True)])
+    return text.getvalue()
+
+
+def shown(value: Any, decimal: str, missing: str) -> str:
+    return missing if value is None else str(value).replace(".", decimal) if isinstance(value, float) else str(value)
+
+
+def plain(value: Any) -> Any:
+    return None if pd.isna(value) else bool(value) if isinstance(value, bool | np.bool_) else value
+
+
+def same(found: pd.DataFrame, table: Table) -> bool:
+    """Whether a frame holds a table; words that are all numbers, or true and false, may be read as such."""
+    if list(found.columns) != list(table) or len(found) != len(next(iter(table.values()))):
+        return False
+    for name, values in table.items():
+        read = [plain(value) for value in found[name]]
+        texts = isinstance(found[name].dtype, pd.StringDtype)
+        for value, again in zip(values, read, strict=True):
+            if isinstance(value, str) and not texts and again is not None:
+                again, value = float(again), float({"true": 1, "false": 0}.get(value.strip().lower(), value.strip()))
+            if again != value and not (texts and str(value) == again):
+                return False
+    return True
+
+
+def read_or_refusal(path: Path, dialect: Dialect = OBSERVED) -> pd.DataFrame | str:
+    """The frame that is read, or the one sentence that refuses it; nothing else may happen."""
+    try:
+        return read_frame(path, (), dialect=dialect)
+    except DataError as error:
+        return str(error)
+
+
+@given(
+    table=tables(),
+    separator=st.sampled_from(sorted(SEPARATORS)),
+    decimal=st.sampled_from(".,"),
+    end=st.sampled_from(["\n", "\r\n"]),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+    missing=st.sampled_from(["", "NA", " nan", "<NA>"]),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "latin-1"]),
+    is_stated=st.booleans(),
+)
+def test_a_csv_file_is_read_as_it_was_written_or_refused(
+    table: Table,
+    separator: str,
+    decimal: str,
+    end: str,
+    quoting: int,
+    missing: str,
+    encoding: str,
+    is_stated: bool,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "generated.csv"
+    text = as_csv(table, separator, decimal, end, quoting, missing)
+    path.write_bytes(text.encode(encoding))
+    stated = Dialect(separator, decimal, encoding, header=True) if is_stated and separator != decimal else Dialect()
+    found = read_or_refusal(path, stated)
+    assert isinstance(found, str) or same(found, table), (text, found)
+
+
+@given(table=tables())
+def test_a_parquet_file_is_read_as_it_was_written(table: Table, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.getbasetemp() / "generated.parquet"
+    pq.write_table(pa.table(table), path)
+    assert same(read_frame(path, ()), table)

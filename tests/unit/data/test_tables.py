@@ -1,0 +1,260 @@
+"""Tables in files: what users have is read as it is meant, saying what was taken, or refused in a sentence."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from assay.data.dialects import Dialect
+from assay.data.tables import read_frame
+from assay.errors import ConfigError, DataError
+
+PLAIN = pd.DataFrame({"x": [1.5, -2.0, np.nan], "y": [10.0, 20.0, 30.0]})
+
+
+def written(folder: Path, content: str | bytes, name: str = "mine.csv") -> Path:
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def refusal(path: Path, **options: Any) -> str:
+    with pytest.raises(DataError) as refused:
+        read_frame(path, (), **options)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("x,y\n0,1,2\n1,3,4\n", 2),
+        ("x,y\n1,2\n\n3,4,5\n", 4),
+        ("x,y\n1,2\n3,4,\n", 3),
+        ("x,y\n1,2\n3\n", 3),
+        ('x,y\n1,"2\n3,4\n5,6\n', 2),
+        ('x,y\n1,"2\n3,4"\n5,6\n', 2),
+        ('x,y\n1,2\n"3"3,4\n', 3),
+        ('x\n1\n"2\n3"\n4\n', 3),
+        ("x,y\r\n1,2\n3,4\r5,6,7\n", 4),
+        ("x,y\n1,2\nx,y\n3,4\n", 3),
+        ('sep=,\nx,y\n"a\nb",2\n3\n', 5),
+    ],
+)
+def test_a_line_that_does_not_fit_is_named(content: str, line: int, tmp_path: Path) -> None:
+    assert f"mine.csv, line {line}" in refusal(written(tmp_path, content))
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "words"),
+    [
+        ("x,y\n1.5,10\n-2,20\n,30\n", "mine.csv", ""),
+        ("x,y\r\n1.5,10\n-2,20\r,30", "mine.csv", ""),
+        ("x,y\n1.5,10\n\n-2,20\nNA,30\n\n", "mine.csv", "2 blank lines are left out"),
+        ("x;y\n1.5;10\n-2;20\n;30\n", "mine.csv", "separator semicolon"),
+        ("x;y\n1,5;10\n-2,0;20\n;30\n", "MINE.CSV", "the comma is the decimal sign"),
+        ('x,y\n"1,5",10\n-2,20\n,30\n', "mine.csv", "the comma is the decimal sign"),
+        ("x\ty\n1.5\t10\n-2\t20\n \t30\n", "mine.tsv", "separator tab"),
+        ("x|y\n1.5|10\n-2|20\nnull|30\n", "mine.txt", "separator bar"),
+        ("sep=;\r\nx;y\r\n1.5;10\r\n-2;20\r\n;30\r\n", "mine.csv", "separator semicolon"),
+        ('"x","y"\n"1.5","10"\n"-2","20"\n"","30"\n', "mine.csv", ""),
+        (",x,y\n0,1.5,10\n1,-2,20\n2,,30\n", "mine.csv", "the first column has no name"),
+        ("x,y,\n1.5,10,\n-2,20,\n,30,\n", "mine.csv", "the empty last column"),
+        ("x,y\n1.5,10\n-2,20\n,30\n".encode("utf-16"), "mine.csv", "encoding utf-16"),
+        ("\ufeffx,y\n1.5,10\n-2,20\n,30\n", "mine.csv", ""),
+        (gzip.compress(b"x,y\n1.5,10\n-2,20\n,30\n"), "mine.csv.gz", ""),
+    ],
+)
+def test_a_table_is_read_in_whatever_form(
+    content: str | bytes, name: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pd.testing.assert_frame_equal(read_frame(written(tmp_path, content, name), ()), PLAIN)
+    shown = capsys.readouterr().err
+    assert words in shown
+    assert bool(words) == bool(shown)
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "settled"),
+    [
+        ("a;b,c\n1;2,3\n", "--sep", Dialect(";")),
+        ("a b\n1 2\n3 4\n", "--sep space", Dialect("space")),
+        ("x;y\n1,234;5\n2,345;6\n", "--decimal", Dialect(decimal=".")),
+        ("x;y\n1,5;5.5\n2,5;6\n", "--decimal", Dialect(decimal=",")),
+        ("1,2\n3,4\n", "--no-header", Dialect(header=False)),
+        ("1,M14860,M,298.1\n2,L47181,L,298.2\n", "--no-header", Dialect(header=False)),
+        ("M,L\nL,M\nM,M\nL,L\n", "--header", Dialect(header=False)),
+        ("2019,2020\n3,4\n", "--header", Dialect(header=True)),
+        ("x,name\n1,é\n".encode("latin-1"), "--encoding", Dialect(encoding="latin-1")),
+        ("x,y\n1,2\n".encode("utf-16-le"), "--encoding", Dialect(encoding="utf-16-le")),
+    ],
+)
+def test_what_can_be_read_in_two_ways_is_refused_until_an_option_settles_it(
+    content: str | bytes, words: str, settled: Dialect, tmp_path: Path
+) -> None:
+    path = written(tmp_path, content)
+    assert words in refusal(path)
+    assert len(read_frame(path, (), dialect=settled)) in (1, 2, 4)
+
+
+def test_what_an_option_says_is_what_is_read(tmp_path: Path) -> None:
+    spaced = written(tmp_path, "1  2.5 \n 3 4\n")
+    found = read_frame(spaced, ("1",), dialect=Dialect("space", header=False))
+    assert found.to_dict("list") == {"0": [1.0, 3.0], "1": ["2.5", "4"]}
+    german = written(tmp_path, "Größe;z\n1,234;5.5\n".encode("cp1252"), "german.csv")
+    found = read_frame(german, (), dialect=Dialect(decimal=",", encoding="cp1252"))
+    assert found.to_dict("list") == {"Größe": [1.234], "z": ["5.5"]}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"separator": "ab"}, "separator is 'ab'"),
+        ({"decimal": ";"}, "decimal sign is ';'"),
+        ({"separator": ",", "decimal": ","}, "both the separator and the decimal sign"),
+        ({"encoding": "klingon"}, "no encoding 'klingon'"),
+    ],
+)
+def test_options_are_checked(options: dict[str, str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        Dialect(**options)
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "words"),
+    [
+        (b"PK\x03\x04rest", "mine.csv", "is an Excel or zip file"),
+        (b"PAR1rest", "mine.csv", "is a Parquet file"),
+        (gzip.compress(b"x\n" + b"1\n" * 9999)[:-9], "mine.csv.gz", "cannot be read"),
+        (b"x,z\n1,a\x00b\n" + b"1,c\n" * 2000, "mine.csv", "zero byte"),
+        (b"x\n1e400\n", "mine.csv", "row 0: 1e400 is beyond"),
+        (b"sep=;\n", "mine.csv", "is empty"),
+        (b"\n\n", "mine.csv", "is empty"),
+        (b"x,y\n\n\n", "mine.csv", "has no rows"),
+        (b"x,,y\n1,2,3\n", "mine.csv", "column 1 of mine.csv has no name"),
+        (b'"x\ty",z\n1,2\n', "mine.csv", "control characters"),
+        (b"x\n1\n", "mine.zip", "neither"),
+        (b"x\n1\n", "csv", "neither"),
+    ],
+)
+def test_what_is_no_table_is_refused(content: bytes, name: str, words: str, tmp_path: Path) -> None:
+    assert words in refusal(written(tmp_path, content, name))
+
+
+def test_blank_lines_of_one_column_are_missing_values(tmp_path: Path) -> None:
+    found = read_frame(written(tmp_path, "x\n1\n\n3\n \n"), ())["x"].tolist()
+    assert found[::2] == [1.0, 3.0]
+    assert np.isnan(found[1::2]).all()
+    assert len(found) == 4
+
+
+@pytest.mark.parametrize("word", ["NA", " nan ", "N/A", "#N/A", "NULL", "None", "<NA>", ""])
+def test_words_for_missing_count_in_every_kind_of_column(word: str, tmp_path: Path) -> None:
+    content = f"n,b,t,kept\n1,True,red,{word}\n{word},{word},{word},x\n2,false,NAN,y\n"
+    found = read_frame(written(tmp_path, content), ("kept",))
+    assert found[["n", "b", "t"]].isna().to_numpy().tolist() == [[False] * 3, [True] * 3, [False] * 3]
+    assert found["b"].tolist()[::2] == [True, False]
+    assert found["t"].tolist()[::2] == ["red", "NAN"]
+    assert found["kept"].tolist() == [word, "x", "y"]
+
+
+def test_only_the_named_numbers_are_numbers(tmp_path: Path) -> None:
+    found = read_frame(written(tmp_path, "a,b,c\n007,1,NA\n"), (), numbers=("b",))
+    assert found.to_dict("list") == {"a": ["007"], "b": [1.0], "c": ["NA"]}
+
+
+def test_text_of_several_lines_is_kept_unless_it_looks_like_rows(tmp_path: Path) -> None:
+    found = read_frame(written(tmp_path, 'x,note\n1,"so,\nand so, and so"\n2,"a\r\nb"\n'), ())
+    assert found["note"].tolist() == ["so,\nand so, and so", "a\r\nb"]
+
+
+def parquet_parts(folder: Path) -> None:
+    PLAIN[:2].to_parquet(folder / "part-00000-1.snappy.parquet")
+    PLAIN[2:].to_parquet(folder / "part-00001-2.snappy.parquet")
+
+
+def csv_parts(folder: Path) -> None:
+    PLAIN[:2].to_csv(folder / "part-00000.csv", index=False)
+    (folder / "part-00001.csv").write_bytes(b"")
+    (folder / "part-00002.csv.gz").write_bytes(gzip.compress(PLAIN[2:].to_csv(index=False).encode()))
+
+
+@pytest.mark.parametrize("write", [parquet_parts, csv_parts])
+def test_a_folder_of_parts_is_one_table(
+    write: Callable[[Path], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    write(folder)
+    (folder / "_SUCCESS").write_bytes(b"")
+    (folder / ".part-00000.csv.crc").write_bytes(b"crc")
+    pd.testing.assert_frame_equal(read_frame(folder, ()), PLAIN, check_index_type=False)
+    assert "part files" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({}, "one kind"),
+        ({"a.csv": "x\n1\n", "b.parquet": ""}, "one kind"),
+        ({"a.csv": "x\n1\n", "day/b.csv": "x\n1\n"}, "no folders"),
+        ({"a.csv": "x,y\n1,2\n", "b.csv": "y,x\n1,2\n"}, "b.csv has other columns"),
+        ({"a.csv": "x,y\n1,2\n", "b.csv": "3,4\n5,6\n"}, "b.csv has other columns"),
+    ],
+)
+def test_folders_that_are_no_table_are_refused(files: dict[str, str], words: str, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name, content in files.items():
+        written((folder / name).parent, content, Path(name).name)
+    assert words in refusal(folder)
+
+
+def test_parquet_columns_with_missing_values_keep_their_kind_and_digits(tmp_path: Path) -> None:
+    big = 2**53 + 1
+    columns = {
+        "flag": pa.array([True, None, False]),
+        "key": pa.array([big, None, 7]),
+        "count": pa.array([3, None, 1], pa.uint8()),
+        "text": pa.array(["1.5", " NA ", "-2"]),
+        "yes": pa.array(["True", None, "false"]),
+        "raw": pa.array([b"4", b"5", None]),
+        "void": pa.nulls(3),
+        "id": pa.array(["NA", "2", None]),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "mine.parquet")
+    found = read_frame(tmp_path / "mine.parquet", ("id",))
+    assert found["flag"].tolist() == [True, pd.NA, False]
+    assert found["key"].tolist() == [big, pd.NA, 7]
+    assert found["count"].tolist() == [3, pd.NA, 1]
+    assert found["text"].tolist()[::2] == [1.5, -2.0]
+    assert found["yes"].tolist() == [True, pd.NA, False]
+    assert found["raw"].tolist()[:2] == [4.0, 5.0]
+    assert found[["text", "void"]].isna().to_numpy().tolist() == [[False, True], [True, True], [False, True]]
+    assert found["id"].tolist()[:2] == ["NA", "2"]
+
+
+@pytest.mark.parametrize(
+    ("index", "names", "is_named"),
+    [
+        (pd.RangeIndex(3), ["x", "y"], True),
+        (pd.Index(["a", "b", "c"]), ["x", "y"], False),
+        (pd.Index([11, 12, 13], name="key"), ["key", "x", "y"], True),
+        (pd.Index(["a", "b", "c"], name="key"), ["key", "x", "y"], True),
+        (pd.MultiIndex.from_arrays([[1, 2, 3], list("abc")], names=[None, "key"]), ["key", "x", "y"], False),
+    ],
+)
+def test_index_levels_are_columns_if_they_have_a_name(
+    index: pd.Index[Any], names: list[str], is_named: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    PLAIN.set_axis(index).to_parquet(tmp_path / "mine.parquet")
+    assert read_frame(tmp_path / "mine.parquet", ()).columns.tolist() == names
+    assert ("an index without a name is left out" in capsys.readouterr().err) is not is_named
