@@ -13,6 +13,7 @@ import pandas as pd
 
 from assay.arrays import Doubles, Labels, Texts
 from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Card, Dataset, RowSet
+from assay.data.decoded import require_memory
 from assay.data.modalities.tabular import TABULAR
 from assay.errors import DataError
 from assay.names import check_name
@@ -179,6 +180,7 @@ def _read_parquet(path: Path, special: Sequence[str]) -> pd.DataFrame:
     from pyarrow.parquet import ParquetFile
 
     with ParquetFile(path) as file:
+        require_memory(path, file.metadata)
         frame: pd.DataFrame = file.read().to_pandas()
     frame = frame if frame.index.names == [None] else frame.reset_index()
     frame.columns = frame.columns.map(str)

@@ -12,7 +12,7 @@ import pandas as pd
 from assay.arrays import Doubles
 from assay.data.files import features_of, read_frame
 from assay.errors import DataError
-from assay.parts import write_bytes
+from assay.parts import is_there, write_bytes
 
 _MOST_ROWS = 5_000
 
@@ -30,7 +30,7 @@ def read_target(path: Path, columns: Sequence[str]) -> Doubles:
     DataError
         The file is missing, lacks a column, or holds a value that is not a finite number.
     """
-    if not path.is_file():
+    if not is_there(path):
         raise DataError(f"{path} is missing; restore it with `git checkout {path}` or `assay reweight --clear`")
     if not path.read_bytes().strip():
         return np.empty((0, len(columns)), dtype=np.float64)
@@ -66,5 +66,5 @@ def write_target(path: Path, features: Doubles, columns: Sequence[str], *, seed:
 
 def ensure_target(root: Path, name: str) -> None:
     """Write an empty target file where there is none: DVC needs every input of a stage to exist."""
-    if not (path := target_path(root, name)).is_file():
+    if not is_there(path := target_path(root, name)):
         write_bytes(path, b"")

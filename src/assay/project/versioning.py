@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import ConfigError, TamperedError, ToolError
-from assay.parts import parse_yaml
+from assay.parts import is_there, parse_yaml
 
 DATA = "data.dvc"
 MOST_COMMITS = 500
@@ -20,9 +20,9 @@ MOST_COMMITS = 500
 
 def dvc(root: Path, *arguments: str) -> str:
     """Run a DVC command in `root` and return what it printed; `ToolError` says why it failed."""
-    process = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments], cwd=root, capture_output=True, text=True, check=False
-    )
+    # A DVC that a killed command had started may still be at work; it ends by itself.
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
+    process = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     if process.returncode != 0:
         error_lines = [line for line in process.stderr.splitlines() if line.startswith("ERROR")] or [
             process.stderr.strip()
@@ -60,14 +60,24 @@ def commit(root: Path, stages: Sequence[str]) -> None:
         dvc(root, "commit", "-f", *stages)
 
 
-def track_data(root: Path) -> None:
-    """Write data.dvc for the present ``data/``."""
-    dvc(root, "add", "data")
+def track(root: Path, folder: str) -> None:
+    """Write the .dvc file of a present folder, in place of one that a killed DVC left half-written."""
+    if (pointer := root / f"{folder}.dvc").is_file() and pointed_md5(root, folder) is None:
+        pointer.unlink()
+    dvc(root, "add", folder)
+
+
+def pointed_md5(root: Path, folder: str) -> str | None:
+    """MD5 of a folder that its .dvc file names, None where that is missing or cannot be read."""
+    try:
+        return named_md5(root / f"{folder}.dvc")
+    except (FileNotFoundError, ConfigError):
+        return None
 
 
 def tracked_version(root: Path) -> str | None:
     """MD5 of the ``data`` folder that data.dvc names, None where nothing is tracked yet."""
-    if not (root / DATA).is_file():
+    if not is_there(root / DATA):
         return None
     return _version((root / DATA).read_bytes())
 
@@ -107,7 +117,7 @@ def _md5(content: bytes, where: object, advice: str) -> str:
 def locked_version(root: Path, folder: str) -> str | None:
     """MD5 that dvc.lock names for an output folder, None where it names none."""
     path = root / "dvc.lock"
-    if not path.is_file():
+    if not is_there(path):
         return None
     try:
         stages = parse_yaml(path.read_bytes(), path)["stages"]

@@ -239,7 +239,8 @@ def test_what_a_killed_run_left_is_swept_by_the_next(root: Path, finished_before
     process.communicate()
     assert len(beside(root)) == 2 + finished_before
     assert (root / "work/breast_cancer/split").exists() == finished_before
-    assert run(root).ran
+    with Project(root).lock():
+        assert run(root).ran
     assert beside(root) == [".splitter.kept", STAGE]
     assert set(outputs(root)) == {"train/rows.csv", "split.json", "record.json"}
 

@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 
 from assay.errors import AssayError, ConfigError, InputError, ScorerError, TamperedError
-from assay.eventlog import EventLog
 from assay.hashing import hash_file
 from assay.parts import Part, read_arrays, read_json, write_bytes, write_json
 from assay.project.deployment import promote
@@ -405,8 +404,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def make_champion(root: Path, version: str) -> None:
-    events = EventLog(root / ".assay/events.jsonl")
-    promote(root, "clinic", version, statement=version, bento="", reason="", events=events)
+    promote(root, "clinic", version, statement=version, bento="", reason="")
 
 
 def test_a_tag_finds_its_scorer(root: Path) -> None:
