@@ -294,10 +294,11 @@ def test_statements_of_two_people_about_the_same_scorer_are_merged(people: tuple
 def test_a_half_made_copy_is_no_scorer_and_goes_with_the_next_one(people: tuple[Path, Path, Path]) -> None:
     first, _, _ = people
     folder = packaged(first, "pumps", eps=0.05)
-    leftover = first / f"scorers/pumps/.{folder.name}.x1"
+    leftover = first / f"scorers/pumps/.{folder.name}.4194304-abcdefgh"
     write_bytes(leftover / "scorer.json", b"{")
     assert git(first, "status", "--porcelain", "scorers") == ""
-    keep_scorer(first, folder)
+    with Project(first).lock():
+        keep_scorer(first, folder)
     assert [path.name for path in sorted((first / "scorers/pumps").iterdir())] == [folder.name, f"{folder.name}.dvc"]
 
 

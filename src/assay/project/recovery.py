@@ -15,6 +15,7 @@ from typing import Any
 from assay.environment import bentoml_home
 from assay.parts import parse_json
 from assay.project.pending import settle_changes
+from assay.project.versioning import repair_locked
 
 RWLOCK = Path(".dvc", "tmp", "rwlock")
 # Of `assay.parts.temporary_prefix`; the names that earlier versions gave lack the number of the process.
@@ -27,10 +28,11 @@ _ROUNDING = 1.0  # seconds; clocks of files and of processes differ a little
 def recover(root: Path) -> None:
     """Set right what killed commands left in a project; call it under the project's lock.
 
-    DVC's list of who reads and writes what is repaired, changes that were begun are settled (`assay.project.pending`),
-    and temporary files and folders are removed.
+    DVC's files are repaired where it was killed while it wrote them, changes that were begun are settled
+    (`assay.project.pending`), and temporary files and folders are removed.
     """
     repair_rwlock(root)
+    repair_locked(root)
     settle_changes(root)
     remove_left(_in_root(root))
     for name in _FOLDERS:

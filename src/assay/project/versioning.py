@@ -12,16 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import ConfigError, TamperedError, ToolError
-from assay.parts import is_there, parse_yaml
+from assay.parts import is_there, parse_yaml, write_bytes
 
-DATA = "data.dvc"
+DATA, LOCKED = "data.dvc", "dvc.lock"
+KEPT_LOCKED = Path(".assay", LOCKED)
 MOST_COMMITS = 500
 
 
 def dvc(root: Path, *arguments: str) -> str:
     """Run a DVC command in `root` and return what it printed; `ToolError` says why it failed."""
-    # A DVC that a killed command had started may still be at work; it ends by itself.
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
+    # A DVC that a killed command had started may still be at work; it ends by itself. The locks that DVC makes by hard
+    # links do not end with their process.
+    waiting = () if _locks_by_links(root) else ("--wait-for-lock",)
+    command = [sys.executable, "-m", "dvc", *waiting, *arguments]
     process = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     if process.returncode != 0:
         error_lines = [line for line in process.stderr.splitlines() if line.startswith("ERROR")] or [
@@ -29,6 +32,11 @@ def dvc(root: Path, *arguments: str) -> str:
         ]
         raise ToolError(f"`dvc {' '.join(arguments)}` failed with exit code {process.returncode}: {error_lines[0]}")
     return process.stdout
+
+
+def _locks_by_links(root: Path) -> bool:
+    files = (root / ".dvc" / name for name in ("config", "config.local"))
+    return any(b"hardlink_lock" in path.read_bytes() for path in files if path.is_file())
 
 
 def status(root: Path, *targets: str) -> dict[str, Any]:
@@ -56,8 +64,33 @@ def changed_datasets(root: Path) -> list[str]:
 
 def commit(root: Path, stages: Sequence[str]) -> None:
     """Record the present outputs of these stages alone in dvc.lock."""
-    if stages:
-        dvc(root, "commit", "-f", *stages)
+    if not stages:
+        return
+    path = root / LOCKED
+    write_bytes(root / KEPT_LOCKED, path.read_bytes() if is_there(path) else b"")
+    dvc(root, "commit", "-f", *stages)
+    (root / KEPT_LOCKED).unlink()
+
+
+def repair_locked(root: Path) -> None:
+    """Bring dvc.lock back as it was before a DVC that was killed while it wrote the file; use the project's lock."""
+    path, kept = root / LOCKED, root / KEPT_LOCKED
+    if not kept.is_file():
+        return
+    if is_there(path) and not _is_locked(path.read_bytes()):
+        if content := kept.read_bytes():
+            write_bytes(path, content)
+        else:
+            path.unlink()
+    kept.unlink()
+
+
+def _is_locked(content: bytes) -> bool:
+    try:
+        parsed = parse_yaml(content, LOCKED)
+    except ConfigError:
+        return False
+    return isinstance(parsed, dict) and isinstance(parsed.get("stages"), dict)
 
 
 def track(root: Path, folder: str) -> None:
@@ -116,7 +149,7 @@ def _md5(content: bytes, where: object, advice: str) -> str:
 
 def locked_version(root: Path, folder: str) -> str | None:
     """MD5 that dvc.lock names for an output folder, None where it names none."""
-    path = root / "dvc.lock"
+    path = root / LOCKED
     if not is_there(path):
         return None
     try:

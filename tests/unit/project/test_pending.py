@@ -18,6 +18,7 @@ from assay.project.deployment import Deployment, promote, read_deployment
 from assay.project.layout import Project
 from assay.project.pending import Change, log_of, pending_changes
 from assay.project.recovery import RWLOCK, is_at_work
+from assay.project.versioning import KEPT_LOCKED
 
 OLD, NEW = "a" * 12, "b" * 12
 
@@ -168,6 +169,22 @@ def test_entries_of_a_dvc_at_work_stay_and_those_of_an_earlier_one_of_its_number
     assert not is_at_work(os.getpid(), 0)
     with Project(root).lock():
         assert json.loads(path.read_text()) == {}
+
+
+@pytest.mark.parametrize("written", ["", "schema: '2.0'\nsta", "schema: '2.0'\nstages:\n"])
+@pytest.mark.parametrize("before", ["schema: '2.0'\nstages:\n  code:\n    cmd: assay\n", ""])
+def test_a_dvc_lock_that_was_being_written_comes_back(root: Path, written: str, before: str) -> None:
+    path, kept = root / "dvc.lock", root / KEPT_LOCKED
+    path.write_text(written)
+    kept.write_text(before)
+    with Project(root).lock():
+        assert path.read_text() == before if before else not path.exists()
+    whole = "schema: '2.0'\nstages:\n  other: {}\n"
+    path.write_text(whole)
+    kept.write_text(before)
+    with Project(root).lock():
+        assert path.read_text() == whole
+    assert not kept.exists()
 
 
 def test_temporary_files_go_with_their_process(root: Path) -> None:
