@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from assay import console
 from assay.data.batches import as_batch
 from assay.data.dataset import Dataset, read_card, write_dataset
 from assay.data.labelling import ensure_labels
@@ -148,8 +149,11 @@ def restore(project: Project) -> None:
     """
     set_merge_driver(project.root)
     _bring_back(project)
-    for card in (project.root / "data").glob("*/card.json"):
-        _ensure_inputs(project.root, card.parent.name)
+    for card in sorted((project.root / "data").glob("*/card.json")):
+        try:
+            _ensure_inputs(project.root, card.parent.name)
+        except OSError as error:  # which the commands about this dataset meet again
+            console.say(f"{card.parent.name}: {error}")
 
 
 def _ensure_inputs(root: Path, name: str) -> None:
