@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -93,12 +94,19 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def is_there(path: Path) -> bool:
-    """Return whether there is a file at `path`; an `OSError` says that a folder or a broken link is in its place."""
-    if path.is_file():
-        return True
-    if kind := errno.EISDIR if path.is_dir() else errno.ENOENT if path.is_symlink() else 0:
-        raise OSError(kind, os.strerror(kind), str(path))
-    return path.exists()
+    """Return whether there is a file at `path`; an `OSError` says that something else is in its place.
+
+    That is a folder, a link that leads nowhere, or a file where its folder should be.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise
+        return False
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    return True
 
 
 def stage_bytes(path: Path, content: bytes) -> Path:

@@ -53,21 +53,23 @@ def test_an_error_without_a_number_is_said_as_it_is() -> None:
         (lambda root, _: log_of(root).path, lambda root: list(log_of(root))),
     ],
 )
-@pytest.mark.parametrize("kind", ["a folder", "a link to nowhere"])
+@pytest.mark.parametrize("kind", ["a folder", "a link to nowhere", "a file in place of its folder"])
 def test_what_is_no_file_is_no_missing_file(
     tmp_path: Path, path_of: Callable[[Path, str], Path], read: Callable[[Path], object], kind: str
 ) -> None:
     """Taken for missing, a quarantine would list no rows."""
     path = path_of(tmp_path, "pumps")
-    path.parent.mkdir(parents=True)
     if kind == "a folder":
-        path.mkdir()
-    else:
+        path.mkdir(parents=True)
+    elif kind == "a link to nowhere":
+        path.parent.mkdir()
         path.symlink_to(tmp_path / "nowhere")
+    else:
+        path.parent.write_text("mine")
     with pytest.raises(OSError, match=r"directory") as raised:
         read(tmp_path)
     assert str(raised.value.filename) == str(path)
-    assert path.is_dir() if kind == "a folder" else path.is_symlink()
+    assert path.is_dir() or path.is_symlink() or path.parent.read_text() == "mine"
 
 
 def test_one_broken_record_leaves_the_others(tmp_path: Path) -> None:

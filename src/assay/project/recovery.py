@@ -22,7 +22,7 @@ RWLOCK = Path(".dvc", "tmp", "rwlock")
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.((?P<process>\d+)-|old-)?[a-z0-9_]{8}(?P<part>\.part)?")
 _FOLDERS = ("deployments", "expectations", "labels", "quarantine", "targets", "scorers", "work", ".assay")
 _UNLOCKED = ("ledger", "monitor", "downloads")  # in .assay: what others than holders of the lock write
-_ROUNDING = 1.0  # seconds; clocks of files and of processes differ a little
+_ROUNDING = 2.0  # seconds; clocks of files and of processes differ a little
 
 
 def recover(root: Path) -> None:
