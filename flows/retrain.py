@@ -31,9 +31,9 @@ def worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> b
 
 
 @task(retries=2, retry_delay_seconds=[1, 10], retry_condition_fn=worth_retrying)
-def verb(root: str, stage: str, *, beside_others: bool = False) -> bool:
-    """Run one stage of the pipeline; returns whether it had to run."""
-    return runs.execute(Project(Path(root)), stage, beside_others=beside_others).ran
+def verb(root: str, stage: str, params: dict[str, Any], *, beside_others: bool = False) -> bool:
+    """Run one stage of the pipeline with the settings that the run has read; returns whether it had to run."""
+    return runs.execute(Project(Path(root), params=params), stage, beside_others=beside_others).ran
 
 
 @flow(name="retrain")
@@ -60,17 +60,18 @@ def retrain(dataset: str | None = None, deploy: bool = True) -> dict[str, Any]:
 
 def run_all(project: Project, stages: list[str], finished: list[str]) -> None:
     """Run the stages of one verb, as many at once as the settings say, and add those that finished to `finished`."""
-    root, at_once = str(project.root), min(project.config.sections["run"]["cells_at_once"], len(stages))
+    root, params = str(project.root), project.raw_params
+    at_once = min(project.config.sections["run"]["cells_at_once"], len(stages))
     if at_once == 1:
         for stage in stages:
-            verb.with_options(name=stage)(root, stage)
+            verb.with_options(name=stage)(root, stage, params)
             finished.append(stage)
         return
     waiting, running, failed = list(stages), dict[Any, str](), list[Exception]()
     while running or (waiting and not failed):
         while waiting and not failed and len(running) < at_once:
             stage = waiting.pop(0)
-            running[verb.with_options(name=stage).submit(root, stage, beside_others=True)] = stage
+            running[verb.with_options(name=stage).submit(root, stage, params, beside_others=True)] = stage
         future = next(as_completed(list(running)))
         stage = running.pop(future)
         try:

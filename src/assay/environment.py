@@ -31,6 +31,11 @@ def set_environment(root: Path) -> None:
     spare_loopback()
 
 
+def bentoml_home(root: Path) -> Path:
+    """Return the folder of BentoML's stores for a project."""
+    return Path(os.environ.get("BENTOML_HOME", root / ".bentoml")).resolve()
+
+
 def spare_loopback() -> None:
     """Exclude loopback from the user's proxies, which cannot reach a server on this machine."""
     if not any(os.environ.get(name) or os.environ.get(name.lower()) for name in PROXIES):

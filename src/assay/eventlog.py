@@ -13,7 +13,7 @@ from typing import Any
 
 from assay.errors import TamperedError
 from assay.hashing import hash_bytes
-from assay.parts import parse_json
+from assay.parts import is_there, parse_json
 
 START = "0" * 64
 _APPENDING = threading.Lock()
@@ -99,7 +99,7 @@ class EventLog:
 
     def _lines(self) -> list[bytes]:
         """All complete lines: a last line cut short by a crash was never acknowledged and is dropped."""
-        if not self.path.is_file():
+        if not is_there(self.path):
             return []
         content = self.path.read_bytes()
         return content[: content.rfind(b"\n") + 1].split(b"\n")[:-1]

@@ -99,6 +99,11 @@ def files_of(path: Path) -> list[Path]:
     return sorted(p for p in path.rglob("*") if p.is_file() and not any(part in IGNORED for part in p.parts))
 
 
+def files_in(folder: Path) -> dict[str, Path]:
+    """Return the files of `files_of` by their paths relative to `folder`."""
+    return {file.relative_to(folder).as_posix(): file for file in files_of(folder)}
+
+
 def hash_paths(root: Path, paths: Iterable[str]) -> dict[str, str]:
     """Hash every file at or under `paths` (relative to `root`), by its path relative to `root`."""
     return {
@@ -108,7 +113,7 @@ def hash_paths(root: Path, paths: Iterable[str]) -> dict[str, str]:
 
 def hash_tree(folder: Path) -> dict[str, str]:
     """Hash every file of a stage folder except its record, by its path relative to the folder."""
-    hashes = {file.relative_to(folder).as_posix(): hash_file(file) for file in files_of(folder)}
+    hashes = {name: hash_file(file) for name, file in files_in(folder).items()}
     hashes.pop(RECORD, None)
     return hashes
 
@@ -119,7 +124,7 @@ def dvc_directory_md5(folder: Path) -> str:
     The MD5 of the JSON list of every file's MD5 and path, sorted by path, with ``.dir`` at its end;
     a test compares it with DVC's own.
     """
-    return dvc_md5({file.relative_to(folder).as_posix(): file for file in files_of(folder)})
+    return dvc_md5(files_in(folder))
 
 
 def dvc_md5(files: Mapping[str, Path]) -> str:

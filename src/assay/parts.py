@@ -6,8 +6,10 @@ arrays. Parts never name an import path, and reading one never runs code from th
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +23,7 @@ from assay.errors import ConfigError, ScorerError
 
 Array = NDArray[Any]
 TOO_DEEP = "it is nested too deeply"
+PART = ".part"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,18 +117,51 @@ def _refuse_repeated_keys(root: Any, where: object) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path` atomically: under a temporary name, then renamed into place."""
+    temporary = stage_bytes(path, content)
+    try:
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def is_there(path: Path) -> bool:
+    """Return whether there is a file at `path`; an `OSError` says that something else is in its place.
+
+    That is a folder, a link that leads nowhere, or a file where its folder should be.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise
+        return False
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    return True
+
+
+def stage_bytes(path: Path, content: bytes) -> Path:
+    """Write `content` next to `path`, under a temporary name that tells whose it is, and return that."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    is_there(path)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=temporary_prefix(path.name), suffix=PART)
+    temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        Path(temporary).chmod(0o644)  # mkstemp makes files that only their owner can read
-        Path(temporary).replace(path)
+        temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+    return temporary
+
+
+def temporary_prefix(name: str) -> str:
+    """Return the start of the temporary names of a file or folder: hidden, and with the id of this process."""
+    return f".{name}.{os.getpid()}-"
 
 
 def write_json(path: Path, value: object) -> None:

@@ -21,7 +21,7 @@ from assay.project.collecting import collect_garbage, locate
 from assay.project.comparisons import Comparison, add_comparison, read_comparisons
 from assay.project.creation import create
 from assay.project.deployed import bring_back, is_tracked, keep_scorer
-from assay.project.deployment import promote, read_deployment
+from assay.project.deployment import promote
 from assay.project.ingest import ingest, restore
 from assay.project.layout import Project
 from assay.project.scorers import find_scorer, list_scorers
@@ -64,8 +64,7 @@ def deploy(root: Path, name: str, eps: float) -> str:
     """Package a scorer and make it the champion, as a run does; return its version."""
     folder = packaged(root, name, eps)
     keep_scorer(root, folder)
-    bento, events = f"assay-{name}:{folder.name}", Project(root).events
-    promote(root, name, folder.name, statement=folder.name, bento=bento, reason="better", events=events)
+    promote(root, name, folder.name, statement=folder.name, bento=f"assay-{name}:{folder.name}", reason="better")
     return folder.name
 
 
@@ -295,10 +294,11 @@ def test_statements_of_two_people_about_the_same_scorer_are_merged(people: tuple
 def test_a_half_made_copy_is_no_scorer_and_goes_with_the_next_one(people: tuple[Path, Path, Path]) -> None:
     first, _, _ = people
     folder = packaged(first, "pumps", eps=0.05)
-    leftover = first / f"scorers/pumps/.{folder.name}.x1"
+    leftover = first / f"scorers/pumps/.{folder.name}.4194304-abcdefgh"
     write_bytes(leftover / "scorer.json", b"{")
     assert git(first, "status", "--porcelain", "scorers") == ""
-    keep_scorer(first, folder)
+    with Project(first).lock():
+        keep_scorer(first, folder)
     assert [path.name for path in sorted((first / "scorers/pumps").iterdir())] == [folder.name, f"{folder.name}.dvc"]
 
 
@@ -373,13 +373,20 @@ def test_comparisons_of_two_people_are_united(people: tuple[Path, Path, Path]) -
     assert read_comparisons(second, "pumps", Project(second).events) == found
 
 
-def test_a_record_that_cannot_be_read_stops_the_removal(people: tuple[Path, Path, Path]) -> None:
+def test_a_record_that_cannot_be_read_stops_the_removal_for_its_dataset_alone(people: tuple[Path, Path, Path]) -> None:
     first, _, _ = people
-    for eps in (0.01, 0.02, 0.03):
-        deploy(first, "pumps", eps)
-    folders = sorted((first / "scorers").glob("*/*"))
+    for name in ("pumps", "valves"):
+        for eps in (0.01, 0.02, 0.03):
+            deploy(first, name, eps)
+    folders = sorted((first / "scorers/pumps").iterdir())
     write_bytes(first / "deployments/pumps.json", b"{")
-    with pytest.raises(ScorerError, match="is not a deployment record"):
-        collect_garbage(Project(first), dry_run=False)
-    assert sorted((first / "scorers").glob("*/*")) == folders
-    assert read_deployment(first, "valves") is None
+    kept = collect_garbage(Project(first), dry_run=False)
+    assert {scorer.name for scorer in kept if not scorer.reason} == {"valves"}
+    assert all("is not a deployment record" in scorer.reason for scorer in kept if scorer.name == "pumps")
+    assert sorted((first / "scorers/pumps").iterdir()) == folders
+    assert len(list((first / "scorers/valves").glob("*.dvc"))) == 2
+    rows = {row["name"]: row["broken"] for row in list_scorers(first)}
+    assert "is not a deployment record" in rows["pumps"]
+    assert rows["valves"] is None
+    assert bring_back(first, ["valves"])
+    assert len(bring_back(first)) == 2

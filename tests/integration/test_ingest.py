@@ -188,3 +188,24 @@ def test_what_was_changed_after_the_kill_is_not_tracked(half_ingested: Checkout)
     assert len(read_dataset(rows.parent).data) == 300
     half_ingested.assay("ingest", "patients.csv", *OPTIONS)
     assert len(read_dataset(rows.parent).data) == 700
+
+
+def test_files_of_one_dataset_that_cannot_be_read_stop_no_other(finished: Checkout) -> None:
+    root = finished.root
+    patients(100).to_csv(root / "patients.csv", index=False)
+    finished.assay("ingest", "patients.csv", *OPTIONS)
+    (root / "quarantine/clinic.csv").unlink()
+    (root / "quarantine/clinic.csv").mkdir()
+    (root / "deployments/clinic.json").write_text("{")
+    (root / "rows.csv").write_text("row_id\n0\n1\n")
+    finished.assay("restore")
+    assert finished.assay("scorers").stdout.startswith("breast_cancer:")
+    finished.assay("audit", "who-saw", "rows.csv", "--dataset", "breast_cancer")
+    finished.assay("run", "--no-deploy")
+    finished.assay("gc")
+    done = finished.assay("run", "--dataset", "clinic", code=1)
+    *_, line = done.stderr.splitlines()
+    assert "deployments/clinic.json is not a deployment record" in line
+    (root / "deployments/clinic.json").unlink()
+    *_, line = finished.assay("run", code=1).stderr.splitlines()
+    assert line.startswith(f"assay: {root}/quarantine/clinic.csv: is a directory; a folder is where a file should be")

@@ -119,7 +119,7 @@ def left_by_a_crash(root: Path, folder: Path) -> list[Path]:
     """What is in the stores after a first `publish` was killed in the middle of its work."""
     home = root / ".bentoml"
     with subprocess.Popen([sys.executable, "-c", PUBLISH, str(folder), str(root)]) as process:
-        while not list(home.glob(".publish-*/models")):
+        while not list(home.glob(".publish.*/models")):
             assert process.poll() is None
             time.sleep(0.02)
         process.kill()
@@ -594,11 +594,11 @@ def test_serve_says_that_there_is_no_scorer(root: Path) -> None:
 
 
 def test_promotion_is_recorded_and_logged(root: Path, folder: Path, tmp_path: Path) -> None:
-    events = EventLog(tmp_path / "events.jsonl")
+    events = EventLog(tmp_path / ".assay" / "events.jsonl")
     assert read_deployment(tmp_path, NAME) is None
-    promote(tmp_path, NAME, "a" * 12, statement="1" * 12, bento="b:a", reason="first", events=events)
-    promote(tmp_path, NAME, "c" * 12, statement="2" * 12, bento="b:c", reason="better", events=events)
-    deployment = promote(tmp_path, NAME, "c" * 12, statement="3" * 12, bento="b:c", reason="again", events=events)
+    promote(tmp_path, NAME, "a" * 12, statement="1" * 12, bento="b:a", reason="first")
+    promote(tmp_path, NAME, "c" * 12, statement="2" * 12, bento="b:c", reason="better")
+    deployment = promote(tmp_path, NAME, "c" * 12, statement="3" * 12, bento="b:c", reason="again")
     assert read_deployment(tmp_path, NAME) == deployment
     assert (deployment.tag, deployment.previous, deployment.reason) == (
         f"{NAME}:{'c' * 12}",

@@ -70,7 +70,7 @@ def tag_of(project: Project) -> str:
 
 def make_champion(project: Project, statement: str) -> None:
     version = folder_of(project).name
-    promote(project.root, NAME, version, statement=statement, bento="", reason="", events=project.events)
+    promote(project.root, NAME, version, statement=statement, bento="", reason="")
 
 
 def test_other_code_leaves_a_scorer_its_name_and_adds_a_statement(project: Project) -> None:
@@ -259,7 +259,7 @@ def test_rows_of_all_statements_of_a_scorer_are_its_rows(project: Project) -> No
     assert scorer["uses"] == {"train": {"rows": 7, "stored": 7}}
     assert scorer["statements"] == sorted([first, second])
     asked.head(3).to_csv(project.root / "asked.csv", index=False)
-    promote(project.root, NAME, version, statement=second, bento="", reason="", events=project.events)
+    promote(project.root, NAME, version, statement=second, bento="", reason="")
     answer = who_saw(project, project.root / "asked.csv")
     (scorer,) = answer.scorers
     assert (scorer["uses"], scorer["statements"]) == ({"train": {"rows": 3, "stored": 3}}, [first])

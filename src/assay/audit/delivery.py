@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -10,10 +9,11 @@ from pathlib import Path
 from assay.audit.chain import Chain, event_of
 from assay.audit.commits import commit_with, without_git
 from assay.audit.findings import INTACT, NOT_HERE, CheckResult, differ
+from assay.environment import bentoml_home
 from assay.errors import ScorerError
 from assay.eventlog import START
 from assay.hashing import hash_bytes, hash_file, hash_tree
-from assay.parts import canonical_json, read_json
+from assay.parts import canonical_json, is_there, read_json
 from assay.project.comparisons import comparisons_path, parse_comparisons, read_logged, recorded_comparisons
 from assay.project.deployed import is_tracked
 from assay.project.deployment import deployment_path, read_deployment
@@ -47,7 +47,7 @@ def check_log(project: Project, tag: str = "") -> CheckResult:
 def bento_folder(project: Project, tag: str) -> Path:
     """Return where BentoML's store keeps the Bento of the statement of that tag."""
     name, _, version = tag.partition(":")
-    return _store(project) / "bentos" / f"assay-{name}" / version
+    return bentoml_home(project.root) / "bentos" / f"assay-{name}" / version
 
 
 def bento_labels(folder: Path) -> dict[str, str]:
@@ -59,10 +59,6 @@ def bento_labels(folder: Path) -> dict[str, str]:
         return {str(key): str(value) for key, value in labels.items()}
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise ScorerError(f"{folder / 'bento.yaml'} cannot be read: {error!r}") from error
-
-
-def _store(project: Project) -> Path:
-    return Path(os.environ.get("BENTOML_HOME", project.root / ".bentoml")).resolve()
 
 
 def _deployed_labels(project: Project) -> list[Path]:
@@ -106,7 +102,7 @@ def check_kept(chain: Chain) -> CheckResult:
 
 def check_model(chain: Chain) -> CheckResult:
     """Compare the copy in BentoML's model store, which is served, with the scorer."""
-    folder = _store(chain.project) / "models" / chain.statement.tag.replace(":", "/")
+    folder = bentoml_home(chain.project.root) / "models" / chain.statement.tag.replace(":", "/")
     if not folder.is_dir():
         return "ok", "none was published here"
     changed = hash_file(folder / HEAD) != chain.statement.scorer
@@ -134,7 +130,7 @@ def check_deployment(chain: Chain) -> CheckResult:
     """Compare the deployment record of the dataset with the newest promotion in the log, or with Git."""
     path, logged = deployment_path(chain.project.root, chain.name), event_of(chain, "promoted", name=chain.name)
     short = f"deployments/{path.name}"
-    if not path.is_file():
+    if not is_there(path):
         return ("differs", f"{short} is missing") if logged else ("ok", "never deployed")
     deployed = read_deployment(chain.project.root, chain.name)
     assert deployed is not None
@@ -155,10 +151,11 @@ def check_deployment(chain: Chain) -> CheckResult:
         reason=logged["reason"],
         previous=logged["replaces"],
         statement=logged.get("statement"),
+        since=logged.get("since", deployed.since),
     )
     delay = abs((datetime.fromisoformat(deployed.since) - datetime.fromisoformat(logged["time"])).total_seconds())
-    # The two times are taken one after the other, in whole seconds.
-    if delay > 2 or canonical_json(expected.to_json()).encode() != path.read_bytes():
+    # In logs of before, whose events do not hold `since`, the two times were taken one after the other.
+    if ("since" not in logged and delay > 2) or canonical_json(expected.to_json()).encode() != path.read_bytes():
         return "differs", f"{short} is not what was logged when {logged['version']} was promoted"
     return "ok", champion
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Callable
@@ -71,11 +72,17 @@ def find_project(*, any_format: bool = False) -> Project:
         There is none, or it is of an earlier format (unless `any_format`).
     """
     from assay.environment import set_environment
+    from assay.errors import AssayError
     from assay.project.formats import require_current
     from assay.project.layout import Project
+    from assay.project.pending import pending_changes
 
     project = Project.find()
     if not any_format:
         require_current(project.root)
     set_environment(project.root)
+    if pending_changes(project.root):
+        # A command that holds the lock settles what a killed one began; one that only reads can do so, too.
+        with contextlib.suppress(AssayError, OSError), project.lock():
+            pass
     return project

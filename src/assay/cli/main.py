@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -16,6 +17,7 @@ from assay.cli.calibration import label_command, reweight_command, score_command
 from assay.cli.common import as_json, find_project, reading_options
 from assay.cli.data import data
 from assay.cli.monitoring import monitor_command
+from assay.cli.refusals import refusal
 from assay.errors import AssayError
 
 if TYPE_CHECKING:
@@ -26,7 +28,10 @@ if TYPE_CHECKING:
 
 
 class Commands(click.Group):
-    """Shows errors that Assay raises on purpose as one line, with the exit code of their class."""
+    """Shows errors that Assay raises on purpose as one line, with the exit code of their class.
+
+    So it does with what the system refuses, such as writing to a full disk; the exit code is 1 then.
+    """
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; see the class."""
@@ -35,6 +40,14 @@ class Commands(click.Group):
         except AssayError as error:
             click.echo(f"assay: {error}", err=True)
             ctx.exit(error.exit_code)
+        except MemoryError:
+            click.echo("assay: the memory of this machine is not enough for this; nothing is half-written", err=True)
+            ctx.exit(1)
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # whoever read the output has ended
+                raise
+            click.echo(f"assay: {refusal(error)}", err=True)
+            ctx.exit(1)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -122,6 +135,7 @@ def stage_command(name: str) -> None:
     """
     project = find_project()
     from assay.project.cells import retire_cells
+    from assay.project.freshness import require_settings
     from assay.project.ingest import require_known_data
     from assay.project.installed import require_code, require_own_code
     from assay.project.scorers import scorer_folders
@@ -139,6 +153,7 @@ def stage_command(name: str) -> None:
             require_code(project, stage)
             retire_cells(project)
             runs.execute(project, stage.name)
+            require_settings(project, stage)
         if stage.verb == "package":
             click.echo(f"{project.dataset}:{scorer_folders(project)[0].name}: {runs.deliver(project, deploy=False)}")
 
@@ -376,7 +391,6 @@ def promote_command(tag: str, why: str) -> None:
             statement=scorer.statement.id,
             bento=published.bento_tag,
             reason=why,
-            events=project.events,
         )
     click.echo(f"{scorer.statement.tag} is the champion; a running service keeps the old one until it is restarted")
 

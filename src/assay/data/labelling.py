@@ -11,7 +11,7 @@ import pandas as pd
 from assay.arrays import Flags, Labels, Texts
 from assay.data.dataset import FINGERPRINT_PATTERN, UNKNOWN, by_either_scheme
 from assay.errors import DataError
-from assay.parts import write_bytes
+from assay.parts import is_there, write_bytes
 
 QUESTION_COLUMNS = ("fingerprint", "row_id", "purpose", "score", "label")
 TRIM, ESTIMATE, EARLIER, NOT_ASKED = "trim", "estimate", "earlier", ""
@@ -39,7 +39,7 @@ def read_answers(path: Path) -> pd.DataFrame:
         Columns are missing, or a line has an invalid label, an invalid fingerprint or purpose, or the row of an earlier
         line. The message names the line.
     """
-    if not path.is_file():
+    if not is_there(path):
         return pd.DataFrame(columns=list(QUESTION_COLUMNS), dtype="str")
     numbers, lines = _read_lines(path)
     frame = pd.DataFrame(lines, columns=list(QUESTION_COLUMNS), dtype="str")
@@ -124,7 +124,7 @@ def write_questions(path: Path, questions: pd.DataFrame) -> pd.DataFrame:
 def ensure_labels(root: Path, name: str) -> None:
     """Write a file without questions where there is none: DVC needs every input of a stage to exist."""
     path = labels_path(root, name)
-    if not path.is_file():
+    if not is_there(path):
         write_bytes(path, f"{','.join(QUESTION_COLUMNS)}\n".encode())
 
 

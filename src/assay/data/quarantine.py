@@ -11,7 +11,7 @@ import pandas as pd
 from assay.arrays import Flags
 from assay.data.dataset import FINGERPRINT_PATTERN, by_either_scheme, row_keys
 from assay.errors import DataError
-from assay.parts import write_bytes
+from assay.parts import is_there, write_bytes
 
 QUARANTINE_COLUMNS = ("fingerprint", "copy", "row_id", "why", "when")
 _WITHOUT_COPIES = ("fingerprint", "row_id", "why", "when")
@@ -39,7 +39,7 @@ def read_quarantine(path: Path) -> pd.DataFrame:
     DataError
         The file cannot be read, or has other columns, an invalid fingerprint or an invalid number of a copy.
     """
-    if not path.is_file():
+    if not is_there(path):
         return pd.DataFrame(columns=list(QUARANTINE_COLUMNS), dtype="str")
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
@@ -92,14 +92,19 @@ def _lists(quarantined: pd.DataFrame, rows: pd.DataFrame) -> Flags:
     return np.asarray(listed)
 
 
-def write_quarantine(path: Path, frame: pd.DataFrame) -> None:
-    """Write a quarantine file (UTF-8, LF), sorted; the first entry of each row or content is kept."""
+def quarantine_content(frame: pd.DataFrame) -> bytes:
+    """Return a quarantine file (UTF-8, LF), sorted; the first entry of each row or content is kept."""
     kept = frame[list(QUARANTINE_COLUMNS)].drop_duplicates(["fingerprint", "copy"]).sort_values(["fingerprint", "copy"])
-    write_bytes(path, kept.to_csv(index=False, lineterminator="\n").encode())
+    return kept.to_csv(index=False, lineterminator="\n").encode()
+
+
+def write_quarantine(path: Path, frame: pd.DataFrame) -> None:
+    """Write a quarantine file."""
+    write_bytes(path, quarantine_content(frame))
 
 
 def ensure_quarantine(root: Path, name: str) -> None:
     """Write an empty quarantine file where there is none: DVC needs every input of a stage to exist."""
     path = quarantine_path(root, name)
-    if not path.is_file():
+    if not is_there(path):
         write_quarantine(path, read_quarantine(path))

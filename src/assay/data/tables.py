@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from assay.console import say
+from assay.data.decoded import require_memory
 from assay.data.dialects import OBSERVED, Dialect
 from assay.errors import DataError
 
@@ -192,6 +193,7 @@ def _parquet_table(path: Path, parts: list[Path]) -> pa.Table:
     tables = []
     for part in parts:
         with ParquetFile(part, page_checksum_verification=True) as file:
+            require_memory(part, file.metadata)
             table = file.read()
         _check_names(part, table.column_names, ())
         tables.append(_with_index(table))

@@ -13,7 +13,7 @@ from assay.data.dataset import Card
 from assay.data.dialects import OBSERVED, PLAIN, Dialect
 from assay.data.tables import read_frame
 from assay.errors import DataError
-from assay.parts import write_bytes
+from assay.parts import is_there, write_bytes
 
 _MOST_ROWS = 5_000
 
@@ -31,7 +31,7 @@ def read_target(path: Path, card: Card) -> Features:
     DataError
         The file is missing, lacks a column, or holds a value that is not a finite number.
     """
-    if not path.is_file():
+    if not is_there(path):
         raise DataError(f"{path} is missing; restore it with `git checkout {path}` or `assay reweight --clear`")
     if not path.read_bytes().strip():
         return Features(np.empty((0, len(card.columns))), card.columns, card.vocabulary, card.dates)
@@ -69,5 +69,5 @@ def write_target(path: Path, rows: pd.DataFrame, *, seed: int) -> int:
 
 def ensure_target(root: Path, name: str) -> None:
     """Write an empty target file where there is none: DVC needs every input of a stage to exist."""
-    if not (path := target_path(root, name)).is_file():
+    if not is_there(path := target_path(root, name)):
         write_bytes(path, b"")

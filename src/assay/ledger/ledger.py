@@ -8,7 +8,11 @@ stored once for all runs that share them.
 
 from __future__ import annotations
 
+import atexit
+import errno
 import io
+import shutil
+import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +35,7 @@ from assay.parts import parse_json, write_bytes, write_json
 from assay.pipeline.learned import learned_by, uses_learned
 from assay.pipeline.rows import LABELLED
 from assay.project.layout import Project
+from assay.project.recovery import remove_left
 from assay.project.scorers import list_scorers
 from assay.scorer.folder import read_head
 from assay.scorer.statement import Statement, read_statement
@@ -72,12 +77,15 @@ class Ledger:
         What the ledger does not cover, in words.
     tables : dict of str to bytes
         The content of each table's Parquet file.
+    folder : Path
+        Where the lists are that scorers carried.
     """
 
     root: Path
     scorers: list[Row]
     notes: tuple[str, ...]
     tables: dict[str, bytes] = field(repr=False)
+    folder: Path
 
     def connect(self) -> duckdb.DuckDBPyConnection:
         """Open DuckDB with the ledger's tables as views; it can read ``.assay`` and nothing else, no network either."""
@@ -85,11 +93,11 @@ class Ledger:
         import pyarrow as pa
         from pyarrow import parquet
 
-        folder = ledger_folder(self.root)
+        folders = [ledger_folder(self.root).parent, self.folder]
         # DuckDB would otherwise install extensions from the network and write temporary files to the current folder.
         switches = ("autoinstall_known_extensions", "autoload_known_extensions", "allow_community_extensions")
         connection = duckdb.connect(config={**dict.fromkeys(switches, False), "temp_directory": ""})
-        connection.execute(f"SET allowed_directories = [{quoted(folder.parent)}]")
+        connection.execute(f"SET allowed_directories = [{', '.join(map(quoted, folders))}]")
         connection.execute("SET enable_external_access = false")
         for name in TABLES:
             connection.register(name, parquet.read_table(pa.BufferReader(self.tables[name])))
@@ -125,8 +133,15 @@ def open_ledger(project: Project) -> Ledger:
             about_rows(rows_folder(root) / f"{name}.parquet")
     problems = keep_work(project)
     if (ledger := _read(project)) is None:
-        with FileLock(root / ".assay" / "ledger.lock"):
-            ledger = _read(project) or _rebuild(project)
+        try:
+            with FileLock(root / ".assay" / "ledger.lock"):
+                ledger = _read(project) or _rebuild(project, ledger_folder(root))
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
+            scratch = Path(tempfile.mkdtemp(prefix="assay-ledger-"))
+            atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+            ledger = _rebuild(project, scratch)
     return replace(ledger, notes=(*ledger.notes, *problems))
 
 
@@ -136,22 +151,26 @@ def _read(project: Project) -> Ledger | None:
     if head is None or head["sources"] != _sources(project, scorers, _stamps(project.root)):
         return None
     tables = _intact_tables(ledger_folder(project.root), head["files"])
-    return None if tables is None else Ledger(project.root, scorers, tuple(head["notes"]), tables)
+    folder = ledger_folder(project.root)
+    return None if tables is None else Ledger(project.root, scorers, tuple(head["notes"]), tables, folder)
 
 
-def _rebuild(project: Project) -> Ledger:
-    """Build the ledger; call it under the ledger's lock, since two at once would mix their files."""
-    root, folder = project.root, ledger_folder(project.root)
-    checked, scorers, stamps = _checked(_read_head(folder)), list_scorers(root), _stamps(root)
+def _rebuild(project: Project, folder: Path) -> Ledger:
+    """Build the ledger in a folder; call it under the ledger's lock, since two at once would mix their files.
+
+    In a project that cannot be written it is built in a temporary folder.
+    """
+    root = project.root
+    checked, scorers, stamps = _checked(_read_head(ledger_folder(root))), list_scorers(root), _stamps(root)
     sources = _sources(
         project, scorers, stamps
     )  # before reading the rows, so that later changes make the ledger out of date
-    build = Build(root, notes=[])
+    build = Build(root, folder, notes=[])
     build.add_rows({name: checked.get(name) == stamp for name, stamp in stamps.items()})
     build.add_history(History.of(project.events))
     build.add_scorers(scorers)
     _write(folder, build, {"schema": LEDGER_SCHEMA, "sources": sources, "notes": build.notes, "checked": stamps})
-    return Ledger(root, scorers, tuple(build.notes), build.tables())
+    return Ledger(root, scorers, tuple(build.notes), build.tables(), folder)
 
 
 def _sources(project: Project, scorers: list[Row], stamps: Row) -> str:
@@ -169,7 +188,7 @@ def keep_work(project: Project) -> list[str]:
         try:
             with project.lock():
                 keep_rows(project.root, project.events, name)
-        except AssayError as error:
+        except (AssayError, OSError) as error:
             problems.append(f"the rows in work/{name} are left out: {error}")
     return problems
 
@@ -179,6 +198,7 @@ class Build:
     """The ledger's tables while they are made."""
 
     root: Path
+    folder: Path
     notes: list[str]
     files: list[Row] = field(default_factory=list)
     runs: list[Row] = field(default_factory=list)
@@ -262,12 +282,15 @@ class Build:
         metadata = {"dataset": statement.name, "data_version": statement.data_version, "columns": columns}
         if name not in self.carried:
             self.carried[name] = pack(learned_by(statement).assign(row_id=None, rho=0.0), metadata)
-            self._add_file(name, ledger_folder(self.root) / f"{name}.parquet", metadata)
+            self._add_file(name, self.folder / f"{name}.parquet", metadata)
         return name
 
     def _add_file(self, name: str, path: Path, metadata: Row) -> None:
         columns = {key: metadata[key] for key in ("dataset", "data_version", "columns")}
-        self.files.append({"rows": name, "path": path.relative_to(self.root).as_posix(), **columns})
+        self.files.append({"rows": name, "path": self._path(path), **columns})
+
+    def _path(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
 
     def contents(self) -> dict[str, bytes]:
         """Return the ledger's files by name."""
@@ -301,6 +324,7 @@ def _write(folder: Path, build: Build, head: Row) -> None:
         write_bytes(folder / name, content)
     hashes = {name: hash_bytes(content) for name, content in contents.items()}
     write_json(folder / LEDGER, {**head, "files": hashes})
+    remove_left(folder.glob(".*"))
     for path in folder.glob(f"{CARRIED_ROWS}*.parquet"):
         if path.name not in contents:
             path.unlink(missing_ok=True)

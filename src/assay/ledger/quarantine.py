@@ -13,14 +13,15 @@ import pandas as pd
 from assay.arrays import Flags
 from assay.data.dataset import read_card, read_dataset, row_keys
 from assay.data.dialects import OBSERVED, Dialect
-from assay.data.quarantine import EVERY_COPY, is_listed, quarantine_path, read_quarantine, write_quarantine
+from assay.data.quarantine import EVERY_COPY, is_listed, quarantine_content, quarantine_path, read_quarantine
 from assay.errors import ConfigError, DataError
-from assay.hashing import hash_file
+from assay.hashing import hash_bytes
 from assay.ledger.ledger import Ledger, open_ledger
 from assay.ledger.query import ID, PRINT, RowQuery
 from assay.ledger.rows import target_fingerprints
 from assay.ledger.who_saw import Answer, answer_query, find, query_of
 from assay.project.layout import Project
+from assay.project.pending import Change
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +170,11 @@ def _write(project: Project, name: str, new_entries: pd.DataFrame, *, why: str, 
     else:
         when = datetime.now(UTC).isoformat(timespec="seconds")
         entries_after = pd.concat([entries_before, moving.assign(why=why, when=when)], ignore_index=True)
-    write_quarantine(file, entries_after)
-    event = "quarantine-lifted" if lift else "quarantined"
-    project.events.append(event, dataset=name, rows=len(moving), why=why, file=hash_file(file))
+    content = quarantine_content(entries_after)
+    with Change(project.root) as change:
+        change.write(file, content)
+        event = "quarantine-lifted" if lift else "quarantined"
+        change.commit(event, {"dataset": name, "rows": len(moving), "why": why, "file": hash_bytes(content)})
     return len(moving), len(entries_after)
 
 

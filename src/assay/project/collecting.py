@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ from assay.errors import ScorerError, ToolError
 from assay.parts import parse_json
 from assay.project import versioning
 from assay.project.comparisons import read_comparisons, tag_version
-from assay.project.deployed import deployments, is_tracked
-from assay.project.deployment import deployment_path
+from assay.project.deployed import is_tracked
+from assay.project.deployment import Deployment, deployment_path, read_deployments
 from assay.project.layout import Project
+from assay.project.pending import Change
 from assay.project.scorers import LOST, TRACKED, kept_folder, pointer_of
 
 REMOTE = "in the remote"
@@ -56,9 +57,9 @@ def collect_garbage(project: Project, *, dry_run: bool) -> list[Kept]:
     """Remove the scorers in ``scorers/`` that no deployment names; call it under the project's lock.
 
     A deployment record names the champion and the one before it. The records in the working tree and at the tip of
-    every branch and tag count. The first champion that a scorer was compared with stays, too, and so does a folder that
-    is not what its .dvc file names. What is removed is logged with its MD5, by which DVC's cache and remote go on
-    holding it.
+    every branch and tag count. The first champion that a scorer was compared with stays, too, and so do a folder that
+    is not what its .dvc file names and all scorers of a dataset whose record cannot be read. What is removed is logged
+    with its MD5, by which DVC's cache and remote go on holding it.
 
     Parameters
     ----------
@@ -74,15 +75,19 @@ def collect_garbage(project: Project, *, dry_run: bool) -> list[Kept]:
     Raises
     ------
     ScorerError
-        A deployment record cannot be read, so that it is unknown what it names.
+        A deployment record of a Git commit cannot be read, so that it is unknown what it names.
     """
     root = project.root
-    named = _named_here(root) | _named_in_git(root)
+    deployed, unreadable = read_deployments(root)
+    named = _named_here(deployed.values()) | _named_in_git(root)
     found = sorted(
         {(path.parent.name, path.name.removesuffix(".dvc")) for path in (root / "scorers").glob("*/[0-9a-f]*")}
     )
     anchors = _anchors(project, {name for name, _ in found})
-    scorers = [Kept(name, version, _reason(root, name, version, named, anchors)) for name, version in found]
+    scorers = [
+        Kept(name, version, unreadable.get(name) or _reason(root, name, version, named, anchors))
+        for name, version in found
+    ]
     if not dry_run:
         for scorer in scorers:
             if not scorer.reason:
@@ -90,13 +95,8 @@ def collect_garbage(project: Project, *, dry_run: bool) -> list[Kept]:
     return scorers
 
 
-def _named_here(root: Path) -> set[tuple[str, str]]:
-    return {
-        (record.name, version)
-        for record in deployments(root)
-        for version in (record.version, record.previous)
-        if version
-    }
+def _named_here(deployed: Iterable[Deployment]) -> set[tuple[str, str]]:
+    return {(record.name, version) for record in deployed for version in (record.version, record.previous) if version}
 
 
 def _named_in_git(root: Path) -> set[tuple[str, str]]:
@@ -138,6 +138,7 @@ def _remove(project: Project, scorer: Kept) -> None:
     kept = kept_folder(project.root, scorer.name, scorer.version)
     pointer = pointer_of(kept)
     md5 = versioning.named_md5(pointer) if pointer.is_file() else None
-    project.events.append("scorer-removed", name=scorer.name, version=scorer.version, md5=md5)
-    pointer.unlink(missing_ok=True)
-    shutil.rmtree(kept, ignore_errors=True)
+    with Change(project.root) as change:
+        change.remove(pointer)
+        change.remove(kept)
+        change.commit("scorer-removed", {"name": scorer.name, "version": scorer.version, "md5": md5})

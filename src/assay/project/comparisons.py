@@ -18,7 +18,8 @@ from typing import Any
 from assay.errors import ScorerError
 from assay.evaluation.paired import MARGIN
 from assay.eventlog import EventLog
-from assay.parts import parse_json, write_bytes
+from assay.parts import is_there, parse_json
+from assay.project.pending import Change
 
 COMPARED = "compared"
 SUPERIOR, NONINFERIOR = "superior", "noninferior"
@@ -151,7 +152,7 @@ def read_logged(name: str, events: Iterable[Mapping[str, Any]]) -> list[Comparis
 def recorded_comparisons(root: Path, name: str) -> list[Comparison]:
     """Return the comparisons in a dataset's file alone; see `read_comparisons`."""
     path = comparisons_path(root, name)
-    return parse_comparisons(path.read_bytes(), path) if path.is_file() else []
+    return parse_comparisons(path.read_bytes(), path) if is_there(path) else []
 
 
 def parse_comparisons(content: bytes, path: Path) -> list[Comparison]:
@@ -169,9 +170,10 @@ def parse_comparisons(content: bytes, path: Path) -> list[Comparison]:
 
 
 def add_comparison(root: Path, name: str, compared: Comparison, events: EventLog) -> None:
-    """Log a comparison, then add it to the dataset's file; call it under the project's lock."""
+    """Log a comparison and add it to the dataset's file; call it under the project's lock."""
     earlier = read_comparisons(root, name, events)
     compared = replace(compared, time=datetime.now(UTC).isoformat(timespec="seconds"))
-    events.append(COMPARED, name=name, comparison=compared.to_json())
     lines = (json.dumps(each.to_json(), sort_keys=True) for each in (*earlier, compared))
-    write_bytes(comparisons_path(root, name), "".join(f"{line}\n" for line in lines).encode())
+    with Change(root) as change:
+        change.write(comparisons_path(root, name), "".join(f"{line}\n" for line in lines).encode())
+        change.commit(COMPARED, {"name": name, "comparison": compared.to_json()})

@@ -9,12 +9,13 @@ import tempfile
 from pathlib import Path
 
 from assay.errors import ConfigError, ToolError
-from assay.parts import write_bytes, write_json
+from assay.parts import temporary_prefix, write_bytes, write_json
 from assay.project import versioning
 from assay.project.cells import CELLS, refresh_cells
 from assay.project.installed import CONSTRAINTS, LOCK, SOURCE, lock_content
 from assay.project.layout import Project
 from assay.project.merging import set_merge_driver
+from assay.project.recovery import remove_left
 from assay.project.templates import COPIES, README, read_template
 
 PIPELINE = "dvc.yaml"
@@ -42,7 +43,8 @@ def create(folder: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     parent = folder if folder.is_dir() else folder.parent
     inside = versioning.git(parent, "rev-parse", "--is-inside-work-tree") is not None
-    staging = Path(tempfile.mkdtemp(dir=parent, prefix=".assay-init-"))
+    remove_left(parent.glob(".assay-init.*"))
+    staging = Path(tempfile.mkdtemp(dir=parent, prefix=temporary_prefix("assay-init")))
     try:
         staging.chmod(0o755)
         _write(staging, own_git=not inside)

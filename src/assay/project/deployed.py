@@ -7,16 +7,16 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 
+from assay import console
 from assay.errors import ScorerError, TamperedError, ToolError
-from assay.hashing import dvc_directory_md5, hash_file
-from assay.parts import write_bytes
+from assay.hashing import dvc_directory_md5, dvc_md5, files_in, hash_file
 from assay.project import versioning
-from assay.project.deployment import Deployment, read_deployment
+from assay.project.deployment import Deployment, read_deployments
+from assay.project.pending import Change
 from assay.project.scorers import check_scorer, kept_folder, not_here, pointer_of
 from assay.scorer.folder import HEAD, check_files, read_head
 from assay.scorer.statement import read_statement, statement_files, statement_ids
@@ -42,12 +42,10 @@ def keep_scorer(root: Path, folder: Path) -> Path:
     check_scorer(folder)
     statement = read_statement(folder)
     kept = kept_folder(root, statement.name, statement.version)
-    if kept.is_dir():
-        _add_statements(folder, kept)
-    else:
-        _copy(folder, kept)
-    if not is_tracked(kept):
-        versioning.dvc(root, "add", kept.relative_to(root).as_posix())
+    with Change(root) as change:
+        files = _add_statements(change, folder, kept) if kept.is_dir() else _copy(change, folder, kept)
+        if change.moves or not is_tracked(kept):
+            change.commit(tracked=(kept, dvc_md5(files)))
     return kept
 
 
@@ -57,44 +55,35 @@ def is_tracked(kept: Path) -> bool:
     return kept.is_dir() and pointer.is_file() and versioning.named_md5(pointer) == dvc_directory_md5(kept)
 
 
-def _copy(folder: Path, kept: Path) -> None:
-    """Copy a scorer under a temporary name, check the copy, and rename it."""
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in kept.parent.glob(f".{kept.name}.*"):
-        shutil.rmtree(leftover)
-    staging = Path(tempfile.mkdtemp(dir=kept.parent, prefix=f".{kept.name}."))
-    try:
-        staging.chmod(0o755)
-        for name in _members(folder):
-            (staging / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(folder / name, staging / name)
-        if check_files(staging) or read_statement(staging).version != kept.name:
-            raise TamperedError(f"{folder} changed while it was copied; nothing was kept; run again")
-        staging.rename(kept)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+def _copy(change: Change, folder: Path, kept: Path) -> dict[str, Path]:
+    """Copy a scorer, check the copy, and let it take its place; return its files by name."""
+    staging = change.folder(kept.parent, kept.name)
+    for name in _members(folder):
+        (staging / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / name, staging / name)
+    if check_files(staging) or read_statement(staging).version != kept.name:
+        raise TamperedError(f"{folder} changed while it was copied; nothing was kept; run again")
+    change.place(staging, kept)
+    return files_in(staging)
 
 
-def _add_statements(folder: Path, kept: Path) -> None:
+def _add_statements(change: Change, folder: Path, kept: Path) -> dict[str, Path]:
+    """Give a kept scorer the statements that it lacks; return its files by name, where each is now."""
     check_scorer(kept)
+    files = files_in(kept)
     for name in _members(folder):
         if not (kept / name).is_file():
-            write_bytes(kept / name, (folder / name).read_bytes())
+            change.write(kept / name, (folder / name).read_bytes())
+            files[name] = folder / name
         elif hash_file(kept / name) != hash_file(folder / name):
             raise TamperedError(f"{kept / name} and {folder / name} differ; one of them was changed; nothing was kept")
+    return files
 
 
 def _members(folder: Path) -> list[str]:
     """Return the files of a scorer: its head, those that it lists, and its statements, whose seals are checked."""
     statements = [statement_files(folder, read_statement(folder, each)) for each in statement_ids(folder)]
     return [HEAD, *read_head(folder)["files"], *dict.fromkeys(chain.from_iterable(statements))]
-
-
-def deployments(root: Path, names: Sequence[str] = ()) -> list[Deployment]:
-    """Return the deployment records of these datasets, or of all, as far as they have one."""
-    names = names or [path.stem for path in sorted((root / "deployments").glob("*.json"))]
-    records = (read_deployment(root, name) for name in names)
-    return [record for record in records if record is not None]
 
 
 def bring_back(root: Path, names: Sequence[str] = ()) -> list[str]:
@@ -119,7 +108,11 @@ def bring_back(root: Path, names: Sequence[str] = ()) -> list[str]:
     ScorerError
         A champion is neither in DVC's cache nor in a remote, or its folder was changed.
     """
-    records = deployments(root, names)
+    found, unreadable = read_deployments(root)
+    records = [record for name, record in found.items() if not names or name in names]
+    for name, reason in unreadable.items():
+        if not names or name in names:
+            console.say(f"the champion of {name} was not looked for: {reason}")
     named = [folder for record in records for folder in _named(root, record)]
     missing = [folder for folder in named if not is_tracked(folder)]
     if not missing:

@@ -9,7 +9,8 @@ from typing import Any
 
 from assay.errors import ScorerError
 from assay.eventlog import EventLog
-from assay.parts import read_json, write_json
+from assay.parts import canonical_json, is_there, read_json
+from assay.project.pending import Change
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +61,31 @@ def read_deployment(root: Path, name: str) -> Deployment | None:
         The record cannot be read.
     """
     path = deployment_path(root, name)
-    if not path.is_file():
+    if not is_there(path):
         return None
     try:
         return Deployment(**read_json(path))
-    except (TypeError, ScorerError) as error:
+    except (TypeError, UnicodeDecodeError, ScorerError) as error:
         raise ScorerError(
             f"{path} is not a deployment record: {error}; remove it and name the champion again with `assay promote`"
         ) from error
 
 
-def promote(
-    root: Path, name: str, version: str, *, statement: str, bento: str, reason: str, events: EventLog
-) -> Deployment:
-    """Make a scorer the champion: log it, then write the record. Call it under the project's lock.
+def read_deployments(root: Path) -> tuple[dict[str, Deployment], dict[str, str]]:
+    """Return the deployments of all datasets that have one, and for each that cannot be read the reason, by name."""
+    found: dict[str, Deployment] = {}
+    unreadable: dict[str, str] = {}
+    for path in sorted((root / "deployments").glob("*.json")):
+        try:
+            if (deployment := read_deployment(root, path.stem)) is not None:
+                found[path.stem] = deployment
+        except (ScorerError, OSError) as error:
+            unreadable[path.stem] = str(error)
+    return found, unreadable
+
+
+def promote(root: Path, name: str, version: str, *, statement: str, bento: str, reason: str) -> Deployment:
+    """Make a scorer the champion: log it and write the record. Call it under the project's lock.
 
     Promoting the champion again keeps ``previous`` unchanged.
     """
@@ -91,10 +103,13 @@ def promote(
         previous=previous,
         statement=statement,
     )
-    events.append(
-        "promoted", name=name, version=version, statement=statement, bento=bento, reason=reason, replaces=previous
-    )
-    write_json(deployment_path(root, name), deployment.to_json())
+    details = {
+        **{part: getattr(deployment, part) for part in ("name", "version", "statement", "bento", "reason", "since")},
+        "replaces": previous,
+    }
+    with Change(root) as change:
+        change.write(deployment_path(root, name), canonical_json(deployment.to_json()).encode())
+        change.commit("promoted", details)
     return deployment
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -16,9 +15,11 @@ from assay.parts import canonical_json, parse_json, write_bytes
 from assay.pipeline.progress import StageProgress, silent
 from assay.project.installed import made_by, stage_code
 from assay.project.layout import Project, Stage
+from assay.project.pending import Change
 from assay.project.versioning import locked_version
 from assay.project.work import THREADS, Doing, do_here
 
+_LONGEST = 60  # letters of a setting in a message
 Work = Callable[[Project, Path, Path], dict[str, Any]]
 
 
@@ -94,6 +95,43 @@ def describe_inputs(project: Project, stage_name: str) -> Record:
     )
 
 
+def require_same_settings(project: Project, stage: Stage) -> None:
+    """Raise `StageError` if the outputs that a stage reads were made with other settings than those of now.
+
+    `dvc repro` starts each stage by itself; without this check an edit of params.yaml between two of them would make a
+    scorer of both.
+    """
+    for source in project.stages.values():
+        if not any(path == source.folder or path.startswith(f"{source.folder}/") for path in stage.inputs):
+            continue
+        record = read_record(project.root / source.folder)
+        made_with = {} if record is None else record.params
+        for name, value in project.params_of(source).items():
+            if (former := made_with.get(name, value)) != value:
+                raise StageError(
+                    f"stage {stage.name}: params.yaml has {name}: {_short(value)}, and {source.name} was made with "
+                    f"{_short(former)}; nothing was run. Run `assay run` or `dvc repro`, which begin with {source.name}"
+                )
+
+
+def require_settings(project: Project, stage: Stage) -> None:
+    """Raise `StageError` if the settings of a stage in params.yaml are other ones now than when it began."""
+    try:
+        is_same = project.as_it_is().params_of(stage) == project.params_of(stage)
+    except (KeyError, TypeError):
+        is_same = False
+    if not is_same:
+        raise StageError(
+            f"stage {stage.name}: its settings in params.yaml changed while it ran, and its outputs are those of the "
+            "former ones; run the same command again"
+        )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
 def check_outputs(project: Project, stage_name: str) -> Record | None:
     """Return a stage's record if its folder is exactly what was recorded, None if it never finished.
 
@@ -154,52 +192,24 @@ def run_stage(project: Project, stage_name: str, work: Work) -> Outcome:
     if is_fresh(project, stage_name):
         return Outcome(stage, ran=False, seconds=time.perf_counter() - started)
     described = describe_inputs(project, stage_name)
+    require_same_settings(project, stage)
     folder = project.root / stage.folder
     checkpoints = project.state / "checkpoints" / stage.verb / stage.name.partition("@")[2]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(folder)
-    # In the same folder, since a rename is atomic within one file system alone.
-    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        staging.chmod(0o755)
+    with Change(project.root) as change:
+        # In the same folder, since a rename is atomic within one file system alone.
+        staging = change.folder(folder.parent, folder.name)
         details = work(project, staging, checkpoints / described.key[:16])
         if describe_inputs(project, stage_name) != described:
             raise StageError(f"stage {stage.name}: its inputs changed while it ran; run again")
         content = _content(replace(described, outputs=hash_tree(staging), assay=made_by(project.root)))
         write_bytes(staging / RECORD, content)
-        # The event comes first: a crash between the two leaves an event without outputs, which is harmless.
+        change.place(staging, folder)
         seconds = round(time.perf_counter() - started, 3)
-        project.events.append(
-            "stage",
-            stage=stage.verb,
-            dataset=stage.dataset,
-            **({} if stage.detector is None else {"detector": stage.detector}),
-            key=described.key,
-            record=hash_bytes(content),
-            seconds=seconds,
-            details=details,
-        )
-        _swap(staging, folder)
+        of_cell = {} if stage.detector is None else {"detector": stage.detector}
+        made = {"stage": stage.verb, "dataset": stage.dataset, **of_cell, "key": described.key}
+        change.commit("stage", {**made, "record": hash_bytes(content), "seconds": seconds, "details": details})
         shutil.rmtree(checkpoints, ignore_errors=True)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return Outcome(stage, ran=True, seconds=time.perf_counter() - started, details=details)
-
-
-def _sweep(folder: Path) -> None:
-    """Remove temporary folders that an interrupted run of the same stage left."""
-    for leftover in folder.parent.glob(f".{folder.name}.*"):
-        shutil.rmtree(leftover)
-
-
-def _swap(staging: Path, folder: Path) -> None:
-    if folder.exists():
-        retired = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old-"))
-        folder.rename(retired / folder.name)
-        staging.rename(folder)
-        shutil.rmtree(retired)
-    else:
-        staging.rename(folder)
 
 
 def run_verb(

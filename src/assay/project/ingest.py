@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from assay import console
 from assay.data.batches import as_batch, with_vocabulary
 from assay.data.columns import AS_THEY_ARE, Treatment
 from assay.data.dataset import ANOMALY, NORMAL, Dataset, read_card, write_dataset
@@ -17,13 +16,13 @@ from assay.data.labelling import ensure_labels
 from assay.data.quarantine import ensure_quarantine
 from assay.data.target import ensure_target
 from assay.errors import DataError, TamperedError, ToolError
-from assay.hashing import dvc_directory_md5, dvc_md5, files_of
-from assay.parts import write_json
+from assay.hashing import dvc_directory_md5, dvc_md5, files_in
+from assay.parts import canonical_json
 from assay.project import versioning
 from assay.project.layout import Project
 from assay.project.merging import set_merge_driver
+from assay.project.pending import Change
 
-STAGING = ".data."
 BUNDLED = ("breast_cancer", "digits")
 
 
@@ -129,18 +128,18 @@ def ingest(project: Project, dataset: Dataset) -> Path:
 
 
 def replace_dataset(
-    project: Project, dataset: Dataset, *, learned: dict[str, Any] | None = None, **change: str
+    project: Project, dataset: Dataset, *, learned: dict[str, Any] | None = None, **brought: str
 ) -> Path:
     """Write a dataset to ``data/<name>/`` in place of its former version, if any, and track it with DVC.
 
     The other datasets are first checked against data.dvc, so that tracking the new one does not also track changes
-    to them. The next command finishes an ingest that was killed. Call it under the project's lock, after `restore`.
+    to them. Call it under the project's lock, after `restore`.
 
     Parameters
     ----------
     learned : dict, optional
         A new expectation suite of the dataset.
-    **change
+    **brought
         What the version brings, for the event log.
 
     Returns
@@ -149,26 +148,20 @@ def replace_dataset(
         The dataset's folder.
     """
     name, data = dataset.card.name, project.root / "data"
-    _sweep(project)
-    staging = Path(tempfile.mkdtemp(dir=project.root, prefix=STAGING))
-    try:
+    with Change(project.root) as change:
+        staging = change.folder(project.root, "data")
         write_dataset(staging / name, dataset)
-        other_files = {
-            p.relative_to(data).as_posix(): p for p in files_of(data) if p.relative_to(data).parts[0] != name
-        }
-        new_files = {p.relative_to(staging).as_posix(): p for p in files_of(staging)}
-        tracked = dvc_md5({**other_files, **new_files})
+        other_files = {path: file for path, file in files_in(data).items() if path.partition("/")[0] != name}
+        tracked = dvc_md5({**other_files, **files_in(staging)})
         if learned is not None:
-            write_json(project.root / "expectations" / f"{name}.json", learned)
-        _ensure_inputs(project.root, name)
-        project.events.append("ingest-started", dataset=name, tracked=tracked, rows=len(dataset.data), **change)
+            suite = project.root / "expectations" / f"{name}.json"
+            change.write(suite, canonical_json(learned).encode())
         data.mkdir(exist_ok=True)
-        if (data / name).exists():
-            (data / name).rename(staging / "replaced")
-        (staging / name).rename(data / name)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    _track(project, name, rows=len(dataset.data), **change)
+        change.place(staging / name, data / name)
+        started = {"dataset": name, "tracked": tracked, "rows": len(dataset.data), **brought}
+        ended = {**started, "data_version": dvc_directory_md5(staging / name)}
+        change.commit("ingest-started", started, tracked=(data, tracked), closing=("ingested", ended))
+    _ensure_inputs(project.root, name)
     return data / name
 
 
@@ -186,8 +179,11 @@ def restore(project: Project) -> None:
     """
     set_merge_driver(project.root)
     _bring_back(project)
-    for card in (project.root / "data").glob("*/card.json"):
-        _ensure_inputs(project.root, card.parent.name)
+    for card in sorted((project.root / "data").glob("*/card.json")):
+        try:
+            _ensure_inputs(project.root, card.parent.name)
+        except OSError as error:  # which the commands about this dataset meet again
+            console.say(f"{card.parent.name}: {error}")
 
 
 def _ensure_inputs(root: Path, name: str) -> None:
@@ -206,10 +202,8 @@ def _bring_back(project: Project) -> None:
         return
     if tracked is None or _checked_out(project):
         return
-    _sweep(project)
-    staging = Path(tempfile.mkdtemp(dir=project.root, prefix=STAGING))
-    try:
-        staging.chmod(0o755)
+    with Change(project.root) as change:
+        staging = change.folder(project.root, "data")
         for name in BUNDLED:
             write_dataset(staging / name, as_batch(load_source(project, name)))
         if dvc_directory_md5(staging) != tracked:
@@ -217,13 +211,8 @@ def _bring_back(project: Project) -> None:
                 "data/ is missing, and data.dvc names other data than the bundled sets; "
                 "add the DVC remote that holds it (`dvc remote add -d NAME ADDRESS`) and run `dvc pull data.dvc`"
             )
-        if data.exists():
-            data.rmdir()
-        staging.rename(data)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    versioning.track_data(project.root)
-    project.events.append("restored", tracked=tracked)
+        change.place(staging, data)
+        change.commit(tracked=(data, tracked), closing=("restored", {"tracked": tracked}))
 
 
 def require_known_data(project: Project) -> None:
@@ -244,44 +233,28 @@ def require_known_data(project: Project) -> None:
         )
 
 
-def _killed_ingest(project: Project) -> dict[str, Any] | None:
-    """Return the event of the last ingest if it did not come to its end."""
-    ingests = [event for event in project.events if event["event"] in ("ingest-started", "ingested")]
-    return ingests[-1] if ingests and ingests[-1]["event"] == "ingest-started" else None
-
-
 def _logged(project: Project) -> set[str]:
     """Return the versions of ``data/`` that were ingested or restored here."""
     return {event["tracked"] for event in project.events if event["event"] in ("ingested", "restored")}
 
 
 def _check(project: Project, data: Path) -> None:
-    """Check ``data/`` against data.dvc; finish an ingest that was killed between writing and tracking.
+    """Check ``data/`` against data.dvc.
 
     Data of another version on record, as after `git pull` or `git checkout`, are replaced by those that data.dvc names.
     """
     try:
         versioning.require_clean_data(project.root)
     except TamperedError:
-        killed, present = _killed_ingest(project), dvc_directory_md5(data)
-        if killed is not None and killed.get("tracked") == present:
-            change = {key: killed[key] for key in ("rows", "source", "added", "dropped") if key in killed}
-            _track(project, killed["dataset"], **change)
-        elif present not in _logged(project) | versioning.committed_versions(project.root):
+        present = dvc_directory_md5(data)
+        if present not in _logged(project) | versioning.committed_versions(project.root):
             raise
-        elif not _checked_out(project):
+        if not _checked_out(project):
             raise DataError(
                 "data/ holds another version than data.dvc names, which is in neither DVC's cache nor its remote; "
                 "`dvc push` where it was ingested, then `dvc pull data.dvc`"
             ) from None
     require_known_data(project)
-
-
-def _track(project: Project, name: str, **change: str | int) -> None:
-    versioning.track_data(project.root)
-    version = dvc_directory_md5(project.root / "data" / name)
-    tracked = versioning.tracked_version(project.root)
-    project.events.append("ingested", dataset=name, data_version=version, tracked=tracked, **change)
 
 
 def _checked_out(project: Project) -> bool:
@@ -292,9 +265,3 @@ def _checked_out(project: Project) -> bool:
     except ToolError:
         return False
     return True
-
-
-def _sweep(project: Project) -> None:
-    """Remove temporary folders that a killed command left."""
-    for leftover in project.root.glob(f"{STAGING}*"):
-        shutil.rmtree(leftover)

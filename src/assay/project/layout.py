@@ -16,6 +16,8 @@ from assay.eventlog import EventLog
 from assay.names import BETWEEN, cell_name, check_name
 from assay.parts import parse_yaml, write_bytes
 from assay.project.config import Config, parse_config, read_params
+from assay.project.pending import log_of
+from assay.project.recovery import recover
 
 CODE = "work/code"
 
@@ -63,15 +65,24 @@ class Project:
         The folder that holds params.yaml and dvc.yaml.
     dataset : str, optional
         Default: the current one in params.yaml.
+    params : dict, optional
+        Content of params.yaml as a run has read it: settings are read once. Default: that of the file when it is first
+        asked for.
     """
 
-    def __init__(self, root: Path, dataset: str | None = None) -> None:
+    def __init__(self, root: Path, dataset: str | None = None, params: dict[str, Any] | None = None) -> None:
         self.root = root.resolve()
         self._dataset = dataset
+        if params is not None:
+            self.__dict__["raw_params"] = params
 
     def on(self, dataset: str) -> Project:
         """Return the same project, seen from another dataset."""
-        return Project(self.root, dataset)
+        return Project(self.root, dataset, self.__dict__.get("raw_params"))
+
+    def as_it_is(self) -> Project:
+        """Return the same project with the settings that are in params.yaml now."""
+        return Project(self.root, self._dataset)
 
     @classmethod
     def find(cls, start: Path | None = None) -> Project:
@@ -118,7 +129,7 @@ class Project:
     @property
     def events(self) -> EventLog:
         """The project's event log."""
-        return EventLog(self.state / "events.jsonl")
+        return log_of(self.root)
 
     def folder(self, verb: str, detector: str | None = None) -> Path:
         """Output folder of a stage; for a verb of cells without `detector`, the folder of all its cells."""
@@ -270,7 +281,15 @@ class Project:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the project's lock; raise `StageError` at once if another command holds it."""
+        """Hold the project's lock, and first set right what killed commands left.
+
+        Raises
+        ------
+        StageError
+            Another command holds it.
+        ToolError
+            DVC failed in a change that a killed command had begun.
+        """
         from filelock import FileLock, Timeout
 
         self.state.mkdir(exist_ok=True)
@@ -278,6 +297,7 @@ class Project:
         try:
             with FileLock(path, timeout=0):
                 path.write_text(f"{os.getpid()}\n", encoding="utf-8")
+                recover(self.root)
                 yield
         except Timeout as error:
             raise StageError(f"another assay command is working in {self.root}; wait until it has ended") from error

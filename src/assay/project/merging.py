@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 from assay.errors import AssayError, ToolError
+from assay.parts import temporary_prefix
 from assay.project import versioning
 
 _MODULE = "assay.project.merging"
@@ -52,7 +53,7 @@ def merge_pointers(ancestor: Path, ours: Path, theirs: Path, root: Path) -> None
     from dvc.repo import Repo
 
     # DVC takes paths in a .dvc file as relative to it, so copies in the project are merged.
-    with tempfile.TemporaryDirectory(dir=root, prefix=".dvc-merge-") as folder, Repo(str(root)) as repo:
+    with tempfile.TemporaryDirectory(dir=root, prefix=temporary_prefix("dvc-merge")) as folder, Repo(str(root)) as repo:
         versions = []
         for number, path in enumerate((ancestor, ours, theirs)):
             copy = Path(folder) / f"{number}.dvc"

@@ -11,14 +11,16 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from assay.environment import bentoml_home
 from assay.errors import ScorerError, TamperedError
 from assay.parts import write_bytes
 from assay.project.archive import Archive
-from assay.project.deployed import deployments, is_tracked, keep_scorer
+from assay.project.deployed import is_tracked, keep_scorer
+from assay.project.deployment import read_deployments
 from assay.project.formats import FORMER, PRESENT
 from assay.project.former_settings import migrate_settings
 from assay.project.layout import Project
-from assay.project.scorers import bentoml_home, kept_folder, pointer_of
+from assay.project.scorers import kept_folder, pointer_of
 from assay.project.templates import read_template
 from assay.scorer.folder import HEAD
 
@@ -102,9 +104,12 @@ def _pipeline(root: Path) -> Iterator[str]:
 def _adopt(root: Path) -> Iterator[str]:
     """Copy every scorer in the old folder, and whatever a deployment names, to ``scorers/``."""
     folders = {(path.parent.parent.name, path.parent.name): path.parent for path in (root / FORMER).glob(f"*/*/{HEAD}")}
+    deployed, unreadable = read_deployments(root)
+    if unreadable:
+        raise ScorerError(next(iter(unreadable.values())))
     named = {
         (record.name, version): record.version == version
-        for record in deployments(root)
+        for record in deployed.values()
         for version in (record.version, record.previous)
         if version is not None
     }

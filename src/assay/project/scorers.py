@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.data.quarantine import is_listed, quarantine_path, read_quarantine
+from assay.environment import bentoml_home
 from assay.errors import AssayError, ScorerError, TamperedError
 from assay.eventlog import EventLog
 from assay.hashing import hash_file
@@ -17,7 +17,7 @@ from assay.names import NAME
 from assay.parts import read_json
 from assay.pipeline.learned import learned_by
 from assay.project.archive import Archive
-from assay.project.deployment import Deployment, read_deployment
+from assay.project.deployment import Deployment, read_deployment, read_deployments
 from assay.project.versioning import named_md5
 from assay.scorer.folder import HEAD, check_files
 from assay.scorer.scorer import FOLDER_NAME
@@ -220,16 +220,17 @@ def list_scorers(root: Path) -> list[dict[str, Any]]:
     names = {path.name for store in _stores(root) for path in store.glob("*") if path.is_dir()}
     found = {(path.parent.name, path.stem): [path.with_suffix("")] for path in (root / "scorers").glob("*/*.dvc")}
     found |= {(name, version): folders for name in names for version, folders in copies_of(root, name).items()}
-    champions: dict[str, Deployment] = {}
-    for record in (root / "deployments").glob("*.json"):
-        if (champion := read_deployment(root, record.stem)) is not None:
-            champions[champion.name] = champion
-            missing = kept_folder(root, champion.name, champion.version)
-            found.setdefault((champion.name, champion.version), [missing])
-    return [
-        _describe(root, name, version, folders, champions.get(name))
-        for (name, version), folders in sorted(found.items())
-    ]
+    champions, unreadable = read_deployments(root)
+    for champion in champions.values():
+        missing = kept_folder(root, champion.name, champion.version)
+        found.setdefault((champion.name, champion.version), [missing])
+    rows = []
+    for (name, version), folders in sorted(found.items()):
+        row = _describe(root, name, version, folders, champions.get(name))
+        if name in unreadable:
+            row["broken"] = "; ".join(filter(None, (row["broken"], unreadable[name])))
+        rows.append(row)
+    return rows
 
 
 def _describe(root: Path, name: str, version: str, folders: list[Path], champion: Deployment | None) -> dict[str, Any]:
@@ -245,7 +246,7 @@ def _describe(root: Path, name: str, version: str, folders: list[Path], champion
         check_scorer(folder)
         row["eps"] = read_json(folder / HEAD)["eps"]
         statements = [_describe_statement(root, name, *place) for place in _places(folders).items()]
-    except AssayError as error:
+    except (AssayError, OSError) as error:
         return row | {"broken": str(error)}
     except (KeyError, TypeError, AttributeError) as error:
         return row | {"broken": f"{folder / HEAD} is not the head of a scorer: {error!r}"}
@@ -300,10 +301,6 @@ def is_intact(item: Path) -> bool:
         return all(hash_file(item / name) == digest for name, digest in manifest.items())
     except (AssayError, OSError):
         return False
-
-
-def bentoml_home(root: Path) -> Path:
-    return Path(os.environ.get("BENTOML_HOME", root / ".bentoml")).resolve()
 
 
 def _absent(root: Path, folder: Path) -> str:

@@ -12,23 +12,31 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import ConfigError, TamperedError, ToolError
-from assay.parts import parse_yaml
+from assay.parts import is_there, parse_yaml, write_bytes
 
-DATA = "data.dvc"
+DATA, LOCKED = "data.dvc", "dvc.lock"
+KEPT_LOCKED = Path(".assay", LOCKED)
 MOST_COMMITS = 500
 
 
 def dvc(root: Path, *arguments: str) -> str:
     """Run a DVC command in `root` and return what it printed; `ToolError` says why it failed."""
-    process = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments], cwd=root, capture_output=True, text=True, check=False
-    )
+    # A DVC that a killed command had started may still be at work; it ends by itself. The locks that DVC makes by hard
+    # links do not end with their process.
+    waiting = () if _locks_by_links(root) else ("--wait-for-lock",)
+    command = [sys.executable, "-m", "dvc", *waiting, *arguments]
+    process = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     if process.returncode != 0:
         error_lines = [line for line in process.stderr.splitlines() if line.startswith("ERROR")] or [
             process.stderr.strip()
         ]
         raise ToolError(f"`dvc {' '.join(arguments)}` failed with exit code {process.returncode}: {error_lines[0]}")
     return process.stdout
+
+
+def _locks_by_links(root: Path) -> bool:
+    files = (root / ".dvc" / name for name in ("config", "config.local"))
+    return any(b"hardlink_lock" in path.read_bytes() for path in files if path.is_file())
 
 
 def status(root: Path, *targets: str) -> dict[str, Any]:
@@ -56,18 +64,53 @@ def changed_datasets(root: Path) -> list[str]:
 
 def commit(root: Path, stages: Sequence[str]) -> None:
     """Record the present outputs of these stages alone in dvc.lock."""
-    if stages:
-        dvc(root, "commit", "-f", *stages)
+    if not stages:
+        return
+    path = root / LOCKED
+    write_bytes(root / KEPT_LOCKED, path.read_bytes() if is_there(path) else b"")
+    dvc(root, "commit", "-f", *stages)
+    (root / KEPT_LOCKED).unlink()
 
 
-def track_data(root: Path) -> None:
-    """Write data.dvc for the present ``data/``."""
-    dvc(root, "add", "data")
+def repair_locked(root: Path) -> None:
+    """Bring dvc.lock back as it was before a DVC that was killed while it wrote the file; use the project's lock."""
+    path, kept = root / LOCKED, root / KEPT_LOCKED
+    if not kept.is_file():
+        return
+    if is_there(path) and not _is_locked(path.read_bytes()):
+        if content := kept.read_bytes():
+            write_bytes(path, content)
+        else:
+            path.unlink()
+    kept.unlink()
+
+
+def _is_locked(content: bytes) -> bool:
+    try:
+        parsed = parse_yaml(content, LOCKED)
+    except ConfigError:
+        return False
+    return isinstance(parsed, dict) and isinstance(parsed.get("stages"), dict)
+
+
+def track(root: Path, folder: str) -> None:
+    """Write the .dvc file of a present folder, in place of one that a killed DVC left half-written."""
+    if (pointer := root / f"{folder}.dvc").is_file() and pointed_md5(root, folder) is None:
+        pointer.unlink()
+    dvc(root, "add", folder)
+
+
+def pointed_md5(root: Path, folder: str) -> str | None:
+    """MD5 of a folder that its .dvc file names, None where that is missing or cannot be read."""
+    try:
+        return named_md5(root / f"{folder}.dvc")
+    except (FileNotFoundError, ConfigError):
+        return None
 
 
 def tracked_version(root: Path) -> str | None:
     """MD5 of the ``data`` folder that data.dvc names, None where nothing is tracked yet."""
-    if not (root / DATA).is_file():
+    if not is_there(root / DATA):
         return None
     return _version((root / DATA).read_bytes())
 
@@ -106,8 +149,8 @@ def _md5(content: bytes, where: object, advice: str) -> str:
 
 def locked_version(root: Path, folder: str) -> str | None:
     """MD5 that dvc.lock names for an output folder, None where it names none."""
-    path = root / "dvc.lock"
-    if not path.is_file():
+    path = root / LOCKED
+    if not is_there(path):
         return None
     try:
         stages = parse_yaml(path.read_bytes(), path)["stages"]

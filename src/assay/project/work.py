@@ -59,10 +59,14 @@ def do_elsewhere(
     ------
     AssayError
         As the verb raised it there.
+    OSError
+        The system refused the work there, for instance since the disk is full.
     RuntimeError
         The process failed otherwise; the message is the end of what it wrote.
     """
-    command = [sys.executable, "-m", "assay.project.work", str(project.root), stage.name, str(out), str(checkpoints)]
+    settings = json.dumps(project.raw_params)
+    arguments = [str(project.root), stage.name, str(out), str(checkpoints), settings]
+    command = [sys.executable, "-m", "assay.project.work", *arguments]
     with tempfile.TemporaryFile() as noise:
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": noise}
         with subprocess.Popen(command, env=os.environ | dict.fromkeys(PINS, str(THREADS)), **pipes) as process:
@@ -77,6 +81,8 @@ def do_elsewhere(
         if "details" in told:
             details: dict[str, Any] = told["details"]
             return details
+        if "refused" in told:
+            raise OSError(*told["refused"])
         if "error" in told:
             kind = getattr(errors, told["error"])
             raise kind(told["message"])
@@ -133,7 +139,7 @@ def _as_it_is() -> Iterator[None]:
     yield
 
 
-def _main(root: str, name: str, out: str, checkpoints: str) -> None:
+def _main(root: str, name: str, out: str, checkpoints: str, settings: str) -> None:
     """Do the work of a stage as the process that `do_elsewhere` starts; tell of it as JSON on standard output."""
     from assay.interruption import end_with_parent
 
@@ -144,7 +150,7 @@ def _main(root: str, name: str, out: str, checkpoints: str) -> None:
     def tell(**message: Any) -> None:
         telling.write(json.dumps(message) + "\n")
 
-    project = Project(Path(root)).seen_from(name)
+    project = Project(Path(root), params=json.loads(settings)).seen_from(name)
     try:
         details = do_here(
             project,
@@ -156,6 +162,8 @@ def _main(root: str, name: str, out: str, checkpoints: str) -> None:
         tell(details=details)
     except AssayError as error:
         tell(error=type(error).__name__, message=str(error))
+    except OSError as error:
+        tell(refused=[error.errno, error.strerror or str(error), str(error.filename or "")])
 
 
 if __name__ == "__main__":

@@ -10,19 +10,21 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import assay
-from assay.environment import SWITCHES
+from assay.environment import SWITCHES, bentoml_home
 from assay.errors import ConfigError, TamperedError, ToolError
 from assay.eventlog import EventLog
 from assay.hashing import hash_file, hash_tree
-from assay.parts import write_bytes, write_json
-from assay.project.scorers import MANIFEST, Packaged, bentoml_home, check_scorer, find_packaged, is_intact
+from assay.parts import write_json
+from assay.project.layout import Project
+from assay.project.pending import Change, log_of
+from assay.project.scorers import MANIFEST, Packaged, check_scorer, find_packaged, is_intact
 from assay.scorer.folder import HEAD, read_head
-from assay.scorer.statement import read_statement, statement_files
+from assay.scorer.statement import Statement, read_statement, statement_files
 from assay.service.spool import MONITORED, monitored_folder
 
 TAG = re.compile(r"[a-z0-9]([-._a-z0-9]*[a-z0-9])?")
@@ -60,7 +62,8 @@ def publish(packaged: Packaged, *, root: Path, chain_head: str) -> Published:
     """Copy a scorer, with one statement, into BentoML's model store and build its Bento.
 
     An intact model or Bento is kept, an incomplete one is replaced. Both are written to a temporary folder next to the
-    stores and renamed into place, so that nothing half-written has a final name.
+    stores and renamed into place, so that nothing half-written has a final name; a new Bento is logged. Call it under
+    the project's lock, unless `is_published`.
 
     Parameters
     ----------
@@ -84,14 +87,14 @@ def publish(packaged: Packaged, *, root: Path, chain_head: str) -> Published:
 
     check_scorer(packaged.folder)
     statement = packaged.statement
-    name, _, version = statement.tag.partition(":")
+    name = statement.name
     if not TAG.fullmatch(name) or len(name) > LONGEST_NAME:
         raise ConfigError(
             f"dataset name {name!r} cannot be published; ingest it under another name: BentoML allows "
             f"a-z, 0-9, '-', '_' and '.', a letter or digit at both ends, and {LONGEST_NAME} characters"
         )
     home = bentoml_home(root)
-    targets = [home / "models" / name / version, home / "bentos" / f"assay-{name}" / version]
+    targets = _places_in(home, statement)
     missing = [target for target in targets if not is_intact(target)]
     if missing:
         home.mkdir(parents=True, exist_ok=True)
@@ -103,7 +106,7 @@ def publish(packaged: Packaged, *, root: Path, chain_head: str) -> Published:
 
 
 def bind(published: Published, events: EventLog) -> None:
-    """Log a Bento's content the first time; afterwards check it against the log.
+    """Check a Bento against the log; log one that it does not know, as earlier versions could leave it.
 
     Raises
     ------
@@ -111,7 +114,7 @@ def bind(published: Published, events: EventLog) -> None:
         The Bento is not the one that was built.
     """
     logged = events.last("published", bento=published.bento_tag)
-    if logged is None or published.built:
+    if logged is None:
         events.append(
             "published",
             scorer=published.scorer,
@@ -126,25 +129,42 @@ def bind(published: Published, events: EventLog) -> None:
         )
 
 
+def is_published(packaged: Packaged, root: Path) -> bool:
+    """Return whether the model and the Bento of a scorer are there, intact and logged."""
+    statement = packaged.statement
+    logged = log_of(root).last("published", bento=f"assay-{statement.tag}")
+    return logged is not None and all(map(is_intact, _places_in(bentoml_home(root), statement)))
+
+
 def _publish(packaged: Packaged, root: Path, chain_head: str, targets: list[Path]) -> None:
     if not targets:
         return
     home = bentoml_home(root)
-    for leftover in home.glob(".publish-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    staging = Path(tempfile.mkdtemp(dir=home, prefix=".publish-"))
-    try:
+    with Change(root) as change:
+        staging = change.folder(home, "publish")
         _run_build(packaged, root, chain_head, staging)
-        for number, target in enumerate(targets):
+        event, details = None, {}
+        for target in targets:
             built = staging / target.relative_to(home)
             write_json(built / MANIFEST, hash_tree(built))
+            if target == _places_in(home, packaged.statement)[1]:
+                event, details = "published", _described(packaged.statement, hash_file(built / MANIFEST))
             target.parent.mkdir(parents=True, exist_ok=True)
-            if target.exists():
-                target.rename(staging / f"incomplete-{number}")
-            built.rename(target)
-            write_bytes(target.parent / "latest", target.name.encode())
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+            change.place(built, target)
+            change.write(target.parent / "latest", target.name.encode())
+        change.commit(event, details)
+
+
+def _places_in(home: Path, statement: Statement) -> tuple[Path, Path]:
+    """Return where BentoML keeps the model and the Bento of a scorer with a statement."""
+    name, _, version = statement.tag.partition(":")
+    return home / "models" / name / version, home / "bentos" / f"assay-{name}" / version
+
+
+def _described(statement: Statement, bento_hash: str) -> dict[str, str]:
+    """Return what the log says of a Bento."""
+    scorer, bento = f"{statement.name}:{statement.version}", f"assay-{statement.tag}"
+    return {"scorer": scorer, "statement": statement.id, "bento": bento, "bento_hash": bento_hash}
 
 
 def _run_build(packaged: Packaged, root: Path, chain_head: str, staging: Path) -> None:
@@ -232,9 +252,10 @@ def serve(tag: str, *, root: Path, host: str, port: int) -> int:
         Host and port cannot be listened on, or the Bento cannot be built.
     """
     address = _free_address(host, port)
-    events = EventLog(root / ".assay" / "events.jsonl")
-    published = publish(find_packaged(tag, root), root=root, chain_head=events.head)
-    bind(published, events)
+    packaged, events = find_packaged(tag, root), log_of(root)
+    with nullcontext() if is_published(packaged, root) else Project(root).lock():
+        published = publish(packaged, root=root, chain_head=events.head)
+        bind(published, events)
     command = [
         sys.executable,
         "-m",

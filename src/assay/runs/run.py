@@ -96,11 +96,14 @@ def prepare(project: Project) -> None:
         ``data/`` differs from data.dvc, or a stage's outputs from their record, or the event log is broken.
     StageError
         The dataset has not been ingested.
+    ScorerError
+        The dataset's deployment record cannot be read.
     """
     require_current(project.root)
     refresh_cells(project)  # reads the settings first: the error messages of DVC on a broken file say less
     restore(project)
     project.require_dataset(project.dataset)
+    read_deployment(project.root, project.dataset)  # which is needed at the end
     try:
         bring_back(project.root, [project.dataset])
     except ScorerError as error:
@@ -210,7 +213,9 @@ def close_run(project: Project, run: str, finished: list[str], error: BaseExcept
     """
     interrupted = error is not None and not isinstance(error, Exception)
     try:
-        if not interrupted:
+        if not interrupted and _settings_changed(project):
+            console.say("params.yaml changed during the run, which kept to what it had read; dvc.lock was not updated")
+        elif not interrupted:
             in_order = [name for name in project.stages if name in finished]
             versioning.commit(project.root, [CODE_STAGE, *in_order] if finished else [])
     except ToolError as failed:
@@ -222,6 +227,14 @@ def close_run(project: Project, run: str, finished: list[str], error: BaseExcept
     reason = SIGNALLED if interrupted else "" if error is None else str(error)
     project.events.append("run-ended", run=run, state=state, reason=reason, stages=finished)
     openlineage.emit_run_ended(project, run, error)
+
+
+def _settings_changed(project: Project) -> bool:
+    """Return whether params.yaml holds other settings now than a run has read; DVC would record those of now."""
+    try:
+        return project.as_it_is().raw_params != project.raw_params
+    except ConfigError:
+        return True
 
 
 def deliver(project: Project, *, deploy: bool = True) -> str:
@@ -282,7 +295,6 @@ def _promote(project: Project, packaged: Packaged, reason: str) -> None:
         statement=statement.id,
         bento=f"assay-{statement.tag}",
         reason=reason,
-        events=project.events,
     )
 
 

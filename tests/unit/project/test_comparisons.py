@@ -17,6 +17,7 @@ from assay.project.comparisons import (
     sample_of,
     words_of,
 )
+from assay.project.deployment import read_deployments
 
 ONE = Comparison(
     challenger="pumps:bbbbbbbbbbbb-111111111111",
@@ -38,7 +39,7 @@ ONE = Comparison(
 
 @pytest.fixture
 def events(tmp_path: Path) -> EventLog:
-    return EventLog(tmp_path / "events.jsonl")
+    return EventLog(tmp_path / ".assay" / "events.jsonl")
 
 
 def test_a_clone_knows_by_the_file_and_this_machine_by_the_log(tmp_path: Path, events: EventLog) -> None:
@@ -58,10 +59,8 @@ def test_a_clone_knows_by_the_file_and_this_machine_by_the_log(tmp_path: Path, e
 
 
 def test_the_file_is_not_a_deployment(tmp_path: Path, events: EventLog) -> None:
-    from assay.project.deployed import deployments
-
     add_comparison(tmp_path, "pumps", ONE, events)
-    assert deployments(tmp_path) == []
+    assert read_deployments(tmp_path) == ({}, {})
 
 
 @pytest.mark.parametrize("line", [b"<<<<<<< HEAD\n", b"{}\n", b'{"rows": 3}\n'])

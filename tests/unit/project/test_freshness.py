@@ -18,7 +18,7 @@ from tests.waiting import wait_until
 from assay.data.quarantine import ensure_quarantine
 from assay.errors import StageError, TamperedError
 from assay.hashing import hash_file, hash_tree
-from assay.project.freshness import Outcome, Work, check_outputs, is_fresh, read_record, run_stage
+from assay.project.freshness import Outcome, Work, check_outputs, is_fresh, read_record, require_settings, run_stage
 from assay.project.layout import Project
 from assay.project.modules import code_digest
 
@@ -239,7 +239,8 @@ def test_what_a_killed_run_left_is_swept_by_the_next(root: Path, finished_before
     process.communicate()
     assert len(beside(root)) == 2 + finished_before
     assert (root / "work/breast_cancer/split").exists() == finished_before
-    assert run(root).ran
+    with Project(root).lock():
+        assert run(root).ran
     assert beside(root) == [".splitter.kept", STAGE]
     assert set(outputs(root)) == {"train/rows.csv", "split.json", "record.json"}
 
@@ -331,3 +332,23 @@ def replace(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
+
+
+def test_a_stage_refuses_inputs_that_were_made_with_other_settings(root: Path) -> None:
+    def both(project: Project, out: Path, checkpoints: Path) -> dict[str, Any]:
+        (out / "pool").mkdir()
+        return made(project, out, checkpoints)
+
+    run(root, both)
+    project = Project(root)
+    assert project.raw_params["split"] == {"seed": 0}
+    replace(root / "params.yaml", "split: {seed: 0}", "split: {seed: 7}")
+    words = (
+        r"params.yaml has split: \{'seed': 7\}, and split@breast_cancer was made with \{'seed': 0\}; nothing was run"
+    )
+    with pytest.raises(StageError, match=words):
+        run_stage(Project(root), "contaminate", refused)
+    assert run_stage(project.on("breast_cancer"), "contaminate", made).ran
+    with pytest.raises(StageError, match="changed while it ran"):
+        require_settings(project, project.stage("split"))
+    require_settings(project, project.stage("contaminate"))

@@ -16,7 +16,6 @@ import pytest
 import assay
 from assay.data.scaling import Standard
 from assay.errors import AssayError, ConfigError, InputError, ScorerError, TamperedError
-from assay.eventlog import EventLog
 from assay.hashing import hash_file
 from assay.parts import Part, read_arrays, read_json, write_bytes, write_json
 from assay.project.deployment import promote
@@ -471,8 +470,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def make_champion(root: Path, version: str) -> None:
-    events = EventLog(root / ".assay/events.jsonl")
-    promote(root, "clinic", version, statement=version, bento="", reason="", events=events)
+    promote(root, "clinic", version, statement=version, bento="", reason="")
 
 
 @pytest.mark.parametrize("tag", [None, 3, b"digits"])

@@ -1,0 +1,120 @@
+"""What killed commands left, set right by the next command that holds the project's lock."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from assay.environment import bentoml_home
+from assay.parts import parse_json
+from assay.project.pending import settle_changes
+from assay.project.versioning import repair_locked
+
+RWLOCK = Path(".dvc", "tmp", "rwlock")
+# Of `assay.parts.temporary_prefix`; the names that earlier versions gave lack the number of the process.
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.((?P<process>\d+)-|old-)?[a-z0-9_]{8}(?P<part>\.part)?")
+_FOLDERS = ("deployments", "expectations", "labels", "quarantine", "targets", "scorers", "work", ".assay")
+_UNLOCKED = ("ledger", "monitor", "downloads")  # in .assay: what others than holders of the lock write
+_ROUNDING = 2.0  # seconds; clocks of files and of processes differ a little
+
+
+def recover(root: Path) -> None:
+    """Set right what killed commands left in a project; call it under the project's lock.
+
+    DVC's files are repaired where it was killed while it wrote them, changes that were begun are settled
+    (`assay.project.pending`), and temporary files and folders are removed.
+    """
+    repair_rwlock(root)
+    repair_locked(root)
+    settle_changes(root)
+    remove_left(_in_root(root))
+    for name in _FOLDERS:
+        remove_left(_under(root / name))
+    remove_left(bentoml_home(root).glob(".publish.*"))
+
+
+def repair_rwlock(root: Path) -> None:
+    """Repair ``.dvc/tmp/rwlock``, in which DVC's processes note the paths that they read and write.
+
+    A DVC that is killed while it writes the file leaves it empty, and every later one stops at that. One that is killed
+    later leaves its entries. DVC itself removes these, unless another process has the number by then: that one began
+    after the file was written.
+    """
+    path = root / RWLOCK
+    if not path.is_file() or path.read_bytes() == b"{}":
+        return
+    with path.with_name(f"{path.name}.lock").open("a") as guard:
+        try:
+            fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return  # a DVC writes the file now
+        try:
+            entries = parse_json(path.read_bytes())
+            living = _of_living(entries, path.stat().st_mtime)
+            is_right = living == {kind: found for kind, found in entries.items() if found}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            living, is_right = {}, False
+        if not is_right:
+            path.write_text(json.dumps(living), encoding="utf-8")
+
+
+def _of_living(entries: dict[str, Any], written: float) -> dict[str, Any]:
+    """Return the entries of processes that still run, in DVC's form."""
+
+    def lives(info: dict[str, Any]) -> bool:
+        return is_at_work(int(info["pid"]), written)
+
+    writers = {path: info for path, info in entries.get("write", {}).items() if lives(info)}
+    readers = {path: list(filter(lives, infos)) for path, infos in entries.get("read", {}).items()}
+    kinds = {"write": writers, "read": {path: infos for path, infos in readers.items() if infos}}
+    return {kind: found for kind, found in kinds.items() if found}
+
+
+def is_at_work(process: int, since: float) -> bool:
+    """Return whether a process of that number runs that began before `since`, in seconds since 1970."""
+    import psutil
+
+    try:
+        return bool(psutil.Process(process).create_time() <= since + _ROUNDING)
+    except psutil.Error:
+        return False
+
+
+def remove_left(paths: Iterator[Path]) -> None:
+    """Remove those of Assay's temporary files and folders whose processes do not run any more."""
+    for path in paths:
+        matched = _TEMPORARY.fullmatch(path.name)
+        is_folder = path.is_dir() and not path.is_symlink()
+        if matched is None or bool(matched["part"]) == is_folder:
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            if matched["process"] and is_at_work(int(matched["process"]), path.lstat().st_mtime):
+                continue
+            if is_folder:
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
+
+
+def _in_root(root: Path) -> Iterator[Path]:
+    """Yield what may be temporary in the project's own folder, where people keep files too."""
+    for path in root.iterdir():
+        matched = _TEMPORARY.fullmatch(path.name)
+        if matched and (matched["process"] or matched["name"] == "data"):
+            yield path
+
+
+def _under(top: Path) -> Iterator[Path]:
+    for folder, folders, files in os.walk(top):
+        here = Path(folder)
+        hidden = [name for name in (*folders, *files) if name.startswith(".")]
+        kept = {*hidden, *(_UNLOCKED if here == top and top.name == ".assay" else ())}
+        folders[:] = [name for name in folders if name not in kept]
+        yield from (here / name for name in hidden)
