@@ -16,6 +16,7 @@ from assay.cli.calibration import label_command, reweight_command, score_command
 from assay.cli.common import as_json, find_project
 from assay.cli.data import data
 from assay.cli.monitoring import monitor_command
+from assay.environment import search_garbage_rarely
 from assay.errors import AssayError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; see the class."""
+        search_garbage_rarely()
         try:
             return super().invoke(ctx)
         except AssayError as error:
