@@ -18,6 +18,7 @@ from assay.cli.common import as_json, find_project, reading_options
 from assay.cli.data import data
 from assay.cli.monitoring import monitor_command
 from assay.cli.refusals import refusal
+from assay.environment import search_garbage_rarely
 from assay.errors import AssayError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; see the class."""
+        search_garbage_rarely()
         try:
             return super().invoke(ctx)
         except AssayError as error:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from assay.arrays import Doubles, Flags, Integers, Labels, Singles
-from assay.errors import InputError, TrainingError
+from assay.errors import ConfigError, InputError, TrainingError
 from assay.parts import Part
 
 EpochProgress = Callable[[int, int, float], None]
@@ -114,6 +115,36 @@ class GroupsSuspects(Suspects, Protocol):
     """
 
     groups_: Integers
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Parametrised:
+    """scikit-learn's conventions for parameters, for classes whose fields these are.
+
+    What scikit-learn's own base class would add takes a second to import, and no scorer needs it.
+    """
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the constructor arguments by name; none of them has parameters of its own."""
+        return {name: getattr(self, name) for name in sorted(field.name for field in fields(self))}
+
+    def set_params(self, **params: Any) -> Self:
+        """Set constructor arguments; raise `ConfigError` for a name that is none of them."""
+        if unknown := sorted(params.keys() - self.get_params().keys()):
+            names = ", ".join(self.get_params())
+            raise ConfigError(f"{type(self).__name__} has no parameter {unknown[0]!r}; it has {names}")
+        for name, value in params.items():
+            setattr(self, name, value)
+        return self
+
+    def __sklearn_tags__(self) -> Any:
+        """Return what scikit-learn's pipelines ask of a step."""
+        from sklearn.base import BaseEstimator
+
+        return BaseEstimator().__sklearn_tags__()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.get_params().items())})"
 
 
 def check_rows(X: Any, n_features: int | None = None) -> Singles:

@@ -1,4 +1,4 @@
-"""OpenLineage events of runs and stages, sent by the official client.
+"""OpenLineage events of runs and stages.
 
 Every event is appended to ``.assay/openlineage.jsonl``, and goes to a backend only where one is set in
 OpenLineage's own way (``OPENLINEAGE_URL``, ``OPENLINEAGE_CONFIG``, ``openlineage.yml``); ``OPENLINEAGE_DISABLED=true``
@@ -7,12 +7,15 @@ stops both. A failure here never stops the work: it is printed as one line.
 A run is the job ``<dataset>.run``, a stage ``<dataset>.<stage>`` or, for one detector,
 ``<dataset>.<stage>.<detector>``, in the namespace ``OPENLINEAGE_NAMESPACE`` or else
 the project folder's name. Under ``dvc repro`` there is no run, so that stages have no parent; a fresh stage does
-not run and has no events. The client is imported for the first event, not before.
+not run and has no events. The official client sends what goes to a backend; without one it is not imported.
 """
 
 from __future__ import annotations
 
+import secrets
 import threading
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,10 +29,10 @@ _open_runs: dict[Path, str] = {}
 
 
 def new_run_id() -> str:
-    """Return a fresh id for a run, a UUIDv7: ids sort by time."""
-    from openlineage.client.uuid import generate_new_uuid
-
-    return str(generate_new_uuid())
+    """Return a fresh id for a run, a UUIDv7 (RFC 9562): ids sort by time."""
+    milliseconds = time.time_ns() // 10**6
+    bits = milliseconds << 80 | 7 << 76 | secrets.randbits(12) << 64 | 2 << 62 | secrets.randbits(62)
+    return str(uuid.UUID(int=bits))
 
 
 def emit_run_started(project: Project, run: str) -> None:

@@ -1,4 +1,4 @@
-"""The datasets of OpenLineage events: names, versions, schemas, metrics and contamination."""
+"""The datasets of OpenLineage events as JSON: names, versions, schemas, metrics and contamination."""
 
 from __future__ import annotations
 
@@ -7,18 +7,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import attr
 import numpy as np
-from openlineage.client.event_v2 import InputDataset, OutputDataset
-from openlineage.client.facet_v2 import (
-    DatasetFacet,
-    InputDatasetFacet,
-    data_quality_metrics_input_dataset,
-    dataset_version_dataset,
-    output_statistics_output_dataset,
-    schema_dataset,
-)
 
+from assay import __version__
 from assay.data.dataset import Card, read_card
 from assay.hashing import dvc_directory_md5, files_of
 from assay.parts import read_json
@@ -30,59 +21,48 @@ _NUMBERS = {"label": "int8", "contradicted": "int8", "seen": "int8", "copy": "in
 _DESCRIPTIVE_FILES = ("card.json", "split.json", "plan.json", "record.json")
 SCHEMA_ID = "urn:uuid:523d8656-4099-4a17-9703-f8186d4c1bab"
 
-Facets = dict[str, DatasetFacet]
-Metrics = data_quality_metrics_input_dataset.DataQualityMetricsInputDatasetFacet
-ColumnMetrics = data_quality_metrics_input_dataset.ColumnMetrics
-Field = schema_dataset.SchemaDatasetFacetFields
+# The package knows no public address of Assay, so the producer is a package URL.
+PRODUCER = f"pkg:generic/assay@{__version__}"
+SPECIFICATION = "https://openlineage.io/spec"
+
+Json = dict[str, Any]
 
 
-@attr.define
-class AssayContaminationDatasetFacet(DatasetFacet):
-    """Contamination of the training rows of a level; contamination_facet.json describes the fields.
-
-    The schema has no public address. Its URN never changes, as OpenLineage requires of a schema version; the file is in
-    the package.
-    """
-
-    injectedRho: float  # noqa: N815
-    nInjected: int  # noqa: N815
-    nTrain: int  # noqa: N815
-    nLabelled: int  # noqa: N815
-    naturalRhoKnown: bool  # noqa: N815
-    naturalAnomaliesKnown: int  # noqa: N815
-    naturalRowsUnknown: int  # noqa: N815
-    source: str
-    seed: int
-    naturalRho: float | None = None  # noqa: N815
-
-    @staticmethod
-    def _get_schema() -> str:
-        return f"{SCHEMA_ID}#/$defs/AssayContaminationDatasetFacet"
+def facet(schema: str, **fields: Any) -> Json:
+    """Return a facet, by the address of its definition, with those of its fields that are not None."""
+    return {"_producer": PRODUCER, "_schemaURL": schema, **_present(**fields)}
 
 
-def input_datasets(project: Project, job: str) -> list[InputDataset]:
+def standard_facet(version: str, name: str, **fields: Any) -> Json:
+    """Return a facet of the OpenLineage specification, in one of its versions."""
+    return facet(f"{SPECIFICATION}/facets/{version}/{name}.json#/$defs/{name}", **fields)
+
+
+def _present(**fields: Any) -> Json:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def input_datasets(project: Project, job: str) -> list[Json]:
     """Return what a stage (or "run", the whole run) reads, as far as it exists."""
-    datasets = []
-    for path in _inputs(project, job):
-        metrics = _metrics(project, path)
-        facets: dict[str, InputDatasetFacet] = {} if metrics is None else {"dataQualityMetrics": metrics}
-        datasets.append(InputDataset(NAMESPACE, path.as_posix(), facets=_facets(project, path), inputFacets=facets))
-    return datasets
+    return [
+        _dataset(project, path, inputFacets=_present(dataQualityMetrics=_metrics(project, path)))
+        for path in _inputs(project, job)
+    ]
 
 
-def output_datasets(project: Project, job: str) -> list[OutputDataset]:
+def output_datasets(project: Project, job: str) -> list[Json]:
     """Return what a stage (or "run", the whole run) has written."""
     datasets = []
     for path in _parts(project, project.root / project.stage("package" if job == "run" else job).folder):
         size = sum(file.stat().st_size for file in files_of(path))
-        statistics = output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(
-            rowCount=_n_rows(path), size=size, fileCount=len(files_of(path))
-        )
-        facets = _facets(project, path)
-        datasets.append(
-            OutputDataset(NAMESPACE, path.as_posix(), facets=facets, outputFacets={"outputStatistics": statistics})
-        )
+        counts = {"rowCount": _n_rows(path), "size": size, "fileCount": len(files_of(path))}
+        statistics = standard_facet("1-0-2", "OutputStatisticsOutputDatasetFacet", **counts)
+        datasets.append(_dataset(project, path, outputFacets={"outputStatistics": statistics}))
     return datasets
+
+
+def _dataset(project: Project, path: Path, **facets: Json) -> Json:
+    return {"namespace": NAMESPACE, "name": path.as_posix(), "facets": _facets(project, path), **facets}
 
 
 def _inputs(project: Project, job: str) -> list[Path]:
@@ -100,8 +80,9 @@ def _parts(project: Project, path: Path) -> list[Path]:
     return sorted(part for part in path.iterdir() if part.is_dir())
 
 
-def _facets(project: Project, path: Path) -> Facets:
-    facets: Facets = {"version": dataset_version_dataset.DatasetVersionDatasetFacet(_version(path, _stamp(path)))}
+def _facets(project: Project, path: Path) -> Json:
+    version = _version(path, _stamp(path))
+    facets = {"version": standard_facet("1-0-1", "DatasetVersionDatasetFacet", datasetVersion=version)}
     if _n_rows(path) is not None:
         facets["schema"] = _schema(read_card(project.data), path)
     if path.parent == project.folder("contaminate") and path.name != "labelled":
@@ -109,12 +90,17 @@ def _facets(project: Project, path: Path) -> Facets:
     return facets
 
 
-def contamination(plan: dict[str, Any], level: str) -> AssayContaminationDatasetFacet:
-    """Return the facet of one level of ``plan.json``: injected rho, and natural rho where it is known."""
+def contamination(plan: Json, level: str) -> Json:
+    """Return the facet of one level of ``plan.json``: injected rho, and natural rho where it is known.
+
+    contamination_facet.json, in this package, describes the fields. The schema has no public address; its URN never
+    changes, as OpenLineage requires of a schema version.
+    """
     (row,) = (row for row in plan["levels"] if f"level-{row['rho']:g}" == level)
     n_known, n_unknown = row["natural_anomalies_known"], row["natural_rows_unknown"]
     n_natural = row["n_train"] - row["n_injected"]
-    return AssayContaminationDatasetFacet(
+    return facet(
+        f"{SCHEMA_ID}#/$defs/AssayContaminationDatasetFacet",
         injectedRho=row["injected_rho"],
         nInjected=row["n_injected"],
         nTrain=row["n_train"],
@@ -128,22 +114,22 @@ def contamination(plan: dict[str, Any], level: str) -> AssayContaminationDataset
     )
 
 
-def _schema(card: Card, path: Path) -> schema_dataset.SchemaDatasetFacet:
+def _schema(card: Card, path: Path) -> Json:
     """Fields of rows: one for each feature, or a single one for rows with a shape; then those of rows.csv."""
     shape = card.modality.shape
     number = np.load(path / "features.npy", mmap_mode="r", allow_pickle=False).dtype.name
     if shape is None:
-        fields = [Field(name, number, fields=None) for name in card.columns]
+        fields = [{"name": name, "type": number} for name in card.columns]
     else:
-        fields = [Field("features", f"{number}[{shape[0]},{shape[1]}]", description=card.modality.name, fields=None)]
+        size = f"{number}[{shape[0]},{shape[1]}]"
+        fields = [{"name": "features", "type": size, "description": card.modality.name}]
     with (path / "rows.csv").open(encoding="utf-8") as stream:
         row_columns = stream.readline().strip().split(",")
-    return schema_dataset.SchemaDatasetFacet(
-        fields + [Field(name, _NUMBERS.get(name, "string"), fields=None) for name in row_columns]
-    )
+    fields += [{"name": name, "type": _NUMBERS.get(name, "string")} for name in row_columns]
+    return standard_facet("1-2-0", "SchemaDatasetFacet", fields=fields)
 
 
-def _metrics(project: Project, path: Path) -> Metrics | None:
+def _metrics(project: Project, path: Path) -> Json | None:
     """Metrics of rows; per column only for rows without a shape, since an image has one column per pixel."""
     if _n_rows(path) is None:
         return None
@@ -151,7 +137,7 @@ def _metrics(project: Project, path: Path) -> Metrics | None:
 
 
 @lru_cache(maxsize=64)
-def _measure(path: Path, stamp: object, card: Card) -> Metrics:
+def _measure(path: Path, stamp: object, card: Card) -> Json:
     features = np.load(path / "features.npy", mmap_mode="r", allow_pickle=False)
     columns = {}
     if len(features) and card.modality.shape is None:
@@ -162,11 +148,11 @@ def _measure(path: Path, stamp: object, card: Card) -> Metrics:
         nulls, counts = np.isnan(features).sum(axis=0), finite.sum(axis=0)
         for index, name in enumerate(card.columns):
             ends = (float(low[index]), float(high[index])) if counts[index] else (None, None)
-            columns[name] = ColumnMetrics(
-                int(nulls[index]), sum=float(total[index]), count=len(features), min=ends[0], max=ends[1]
-            )
+            numbers = {"nullCount": int(nulls[index]), "count": len(features), "sum": float(total[index])}
+            columns[name] = _present(**numbers, min=ends[0], max=ends[1])
     size = sum(file.stat().st_size for file in files_of(path))
-    return Metrics(columns, rowCount=len(features), bytes=size, fileCount=len(files_of(path)))
+    sizes = {"rowCount": len(features), "bytes": size, "fileCount": len(files_of(path))}
+    return standard_facet("1-0-3", "DataQualityMetricsInputDatasetFacet", **sizes, columnMetrics=columns)
 
 
 def _n_rows(path: Path) -> int | None:

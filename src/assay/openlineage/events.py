@@ -1,28 +1,38 @@
-"""OpenLineage events as the official client's objects, and where they go."""
+"""OpenLineage events as JSON, and where they go: a file, and the user's backend through the official client.
+
+The client is imported only where settings of OpenLineage stand: importing it takes half a second of every stage.
+"""
 
 from __future__ import annotations
 
 import atexit
+import json
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from openlineage.client.client import OpenLineageClient
-from openlineage.client.event_v2 import Job as JobOfEvent
-from openlineage.client.event_v2 import Run, RunEvent, RunState
-from openlineage.client.facet_v2 import RunFacet, error_message_run, job_type_job, parent_run, set_producer
-from openlineage.client.transport.file import FileConfig, FileTransport
-
-from assay import __version__, console
-from assay.openlineage.datasets import input_datasets, output_datasets
+from assay import console
+from assay.openlineage.datasets import (
+    PRODUCER,
+    SPECIFICATION,
+    Json,
+    input_datasets,
+    output_datasets,
+    standard_facet,
+)
 from assay.project.layout import Project
 
-# The package knows no public address of Assay, so the producer is a package URL.
-set_producer(f"pkg:generic/assay@{__version__}")
+if TYPE_CHECKING:
+    from openlineage.client.client import OpenLineageClient
+    from openlineage.client.event_v2 import RunEvent
 
 LOG = "openlineage.jsonl"
+SETTINGS = ("OPENLINEAGE_URL", "OPENLINEAGE_CONFIG")
+PREFIX = "OPENLINEAGE__"  # of further settings
+SETTINGS_FILE = "openlineage.yml"  # in the current folder or in ~/.openlineage
 SECONDS_TO_FLUSH = 10.0
 
 
@@ -58,26 +68,30 @@ class Job:
         stage = self.project.stage(name)
         return ".".join(filter(None, (stage.dataset, stage.verb, stage.detector)))
 
-    def event(self, state: str, error: BaseException | None) -> RunEvent:
+    def event(self, state: str, error: BaseException | None) -> Json:
         """Return an event of the present time: with its inputs, and with its outputs once it is complete."""
-        kind = job_type_job.JobTypeJobFacet("BATCH", "ASSAY", "RUN" if self.name == "run" else "STAGE")
-        return RunEvent(
-            eventType=RunState(state),
-            eventTime=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            run=Run(self.run, self._run_facets(error)),
-            job=JobOfEvent(self.namespace, self.full_name(self.name), {"jobType": kind}),
-            inputs=input_datasets(self.project, self.name),
-            outputs=output_datasets(self.project, self.name) if state == "COMPLETE" else [],
-        )
+        kind = {"processingType": "BATCH", "integration": "ASSAY", "jobType": "RUN" if self.name == "run" else "STAGE"}
+        facets = {"jobType": standard_facet("2-0-4", "JobTypeJobFacet", **kind)}
+        return {
+            "eventType": state,
+            "eventTime": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "producer": PRODUCER,
+            "schemaURL": f"{SPECIFICATION}/2-0-2/OpenLineage.json#/$defs/RunEvent",
+            "run": {"runId": self.run, "facets": self._run_facets(error)},
+            "job": {"namespace": self.namespace, "name": self.full_name(self.name), "facets": facets},
+            "inputs": input_datasets(self.project, self.name),
+            "outputs": output_datasets(self.project, self.name) if state == "COMPLETE" else [],
+        }
 
-    def _run_facets(self, error: BaseException | None) -> dict[str, RunFacet]:
-        facets: dict[str, RunFacet] = {}
+    def _run_facets(self, error: BaseException | None) -> Json:
+        facets = {}
         if self.parent is not None:
-            above = parent_run.Job(self.namespace, self.full_name("run"))
-            facets["parent"] = parent_run.ParentRunFacet(parent_run.Run(self.parent), above)
+            job = {"namespace": self.namespace, "name": self.full_name("run")}
+            facets["parent"] = standard_facet("1-2-0", "ParentRunFacet", run={"runId": self.parent}, job=job)
         if error is not None:
             message = str(error) or type(error).__name__
-            facets["errorMessage"] = error_message_run.ErrorMessageRunFacet(message, "python")
+            fields = {"message": message, "programmingLanguage": "python"}
+            facets["errorMessage"] = standard_facet("1-0-1", "ErrorMessageRunFacet", **fields)
         return facets
 
 
@@ -86,12 +100,15 @@ def emit(project: Project, job: Job, state: str, error: BaseException | None = N
     if os.environ.get("OPENLINEAGE_DISABLED", "").strip().lower() == "true":
         return
     event = job.event(state, error)
-    _file(project.root).emit(event)
-    backend = _backend(project.root)
+    path = project.root / ".assay" / LOG
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(f"{json.dumps(event, sort_keys=True)}\n")
+    backend = _backend()
     if backend.client is None:
         return
     try:
-        backend.client.emit(event)
+        backend.client.emit(_as_object(event))
     except Exception as problem:
         backend.client = None
         console.say(
@@ -100,26 +117,29 @@ def emit(project: Project, job: Job, state: str, error: BaseException | None = N
         )
 
 
-@lru_cache(maxsize=8)
-def _file(root: Path) -> OpenLineageClient:
-    path = root / ".assay" / LOG
-    path.parent.mkdir(exist_ok=True)
-    return _discreet(OpenLineageClient(transport=FileTransport(FileConfig(str(path), append=True))))
-
-
 class _Backend:
     """The user's backend; `client` is None where none is set, and once it has failed."""
 
-    def __init__(self, configured: bool) -> None:
-        self.client = _discreet(OpenLineageClient()) if configured else None
-        if self.client is not None:
-            atexit.register(self.client.close, SECONDS_TO_FLUSH)
+    def __init__(self, client: OpenLineageClient | None) -> None:
+        self.client = client
+        if client is not None:
+            atexit.register(client.close, SECONDS_TO_FLUSH)
 
 
-@lru_cache(maxsize=8)
-def _backend(root: Path) -> _Backend:
-    transport = _file(root).config.transport or {}
-    return _Backend(bool(transport.get("type") or os.environ.get("OPENLINEAGE_URL")))
+@lru_cache(maxsize=1)
+def _backend() -> _Backend:
+    """Return the backend that the settings name, which the client reads in OpenLineage's own way."""
+    folders = (Path.cwd(), Path.home() / ".openlineage")
+    is_set = any(name in SETTINGS or name.startswith(PREFIX) for name in os.environ)
+    if not is_set and not any((folder / SETTINGS_FILE).is_file() for folder in folders):
+        return _Backend(None)
+    from openlineage.client.client import OpenLineageClient
+    from openlineage.client.transport.noop import NoopConfig, NoopTransport
+
+    transport = OpenLineageClient(transport=NoopTransport(NoopConfig())).config.transport or {}
+    if not transport.get("type") and not os.environ.get("OPENLINEAGE_URL"):
+        return _Backend(None)
+    return _Backend(_discreet(OpenLineageClient()))
 
 
 def _discreet(client: OpenLineageClient) -> OpenLineageClient:
@@ -127,3 +147,19 @@ def _discreet(client: OpenLineageClient) -> OpenLineageClient:
     location = client.config.facets.source_code_location
     location.disabled = location.disabled or location.repo_url is None
     return client
+
+
+def _as_object(event: Json) -> RunEvent:
+    """Return an event as the client takes it; it sends facets as they are."""
+    from openlineage.client.event_v2 import InputDataset, OutputDataset, Run, RunEvent, RunState
+    from openlineage.client.event_v2 import Job as JobOfEvent
+
+    return RunEvent(
+        eventType=RunState(event["eventType"]),
+        eventTime=event["eventTime"],
+        run=Run(**event["run"]),
+        job=JobOfEvent(**event["job"]),
+        inputs=[InputDataset(**dataset) for dataset in event["inputs"]],
+        outputs=[OutputDataset(**dataset) for dataset in event["outputs"]],
+        producer=event["producer"],
+    )

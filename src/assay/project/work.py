@@ -141,9 +141,11 @@ def _as_it_is() -> Iterator[None]:
 
 def _main(root: str, name: str, out: str, checkpoints: str, settings: str) -> None:
     """Do the work of a stage as the process that `do_elsewhere` starts; tell of it as JSON on standard output."""
+    from assay.environment import search_garbage_rarely
     from assay.interruption import end_with_parent
 
     end_with_parent()
+    search_garbage_rarely()
     telling = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)  # what libraries print is no message
 

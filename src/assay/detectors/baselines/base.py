@@ -12,13 +12,13 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
 from threadpoolctl import threadpool_limits
 
 from assay.arrays import FLOAT32_MAX, Doubles, Singles
 from assay.detectors.base import (
     ROWS_AT_ONCE,
     EpochProgress,
+    Parametrised,
     check_labels,
     check_rows,
     require_fitted,
@@ -61,7 +61,7 @@ class ArrayForm:
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Baseline(BaseEstimator):  # type: ignore[misc]
+class Baseline(Parametrised):
     """A scikit-learn estimator that becomes an array form when fitted.
 
     A subclass declares its parameters, names its form and implements `_fitted_form`. Fitting ends with the same probe

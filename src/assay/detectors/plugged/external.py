@@ -11,12 +11,12 @@ from typing import Annotated, Any, ClassVar, Self
 import numpy as np
 from annotated_types import Predicate
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
 
 from assay.arrays import Singles
 from assay.detectors.base import (
     ROWS_AT_ONCE,
     EpochProgress,
+    Parametrised,
     check_labels,
     check_rows,
     require_fitted,
@@ -33,7 +33,7 @@ from assay.parts import Part
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class External(BaseEstimator):  # type: ignore[misc]
+class External(Parametrised):
     """A scikit-learn outlier or density estimator, or a PyOD detector, by its class path.
 
     Fitting ends with a probe: scores must be finite, not all equal, the same when computed twice, and the same

@@ -10,12 +10,12 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
 from assay.arrays import FLOAT32_MAX, Doubles, Labels, Singles
 from assay.detectors.base import (
     EpochProgress,
+    Parametrised,
     check_labels,
     check_rows,
     require_fitted,
@@ -112,7 +112,7 @@ class Fitting:
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class NeuralDetector(BaseEstimator):  # type: ignore[misc]
+class NeuralDetector(Parametrised):
     """Base of the detectors that are S stacked networks; their score is the mean of the members' scores.
 
     A subclass declares its parameters like those below (and may change their defaults), and defines `kind`,

@@ -9,11 +9,18 @@ from typing import Annotated, Any, ClassVar, Self
 import numpy as np
 from annotated_types import Len
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
 
 from assay.arrays import Labels, Singles
 from assay.data.modalities.registry import modality_of_network
-from assay.detectors.base import Detector, EpochProgress, check_labels, check_rows, require_fitted, score_is_squared
+from assay.detectors.base import (
+    Detector,
+    EpochProgress,
+    Parametrised,
+    check_labels,
+    check_rows,
+    require_fitted,
+    score_is_squared,
+)
 from assay.errors import ConfigError
 from assay.families import Heads, check_part, inner_part, stored_parameters
 from assay.parameters import Count, Device, ImageShape, Says, Seed, SeriesShape, check_parameters, plain_parameters
@@ -26,7 +33,7 @@ Inner = Annotated[
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Wrapper(BaseEstimator):  # type: ignore[misc]
+class Wrapper(Parametrised):
     """Base of the detectors that wrap other detectors.
 
     A subclass fits one or more inner detectors in `_fit`, returns them in `_inner`, and takes loaded ones in
