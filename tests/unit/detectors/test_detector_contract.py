@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from tests.damage import assert_damaged_parts_are_refused, assert_wrong_parameters_are_refused
 
 from assay.data.modalities.image import Image
@@ -90,6 +92,14 @@ def test_keeps_constructor_arguments(name: str) -> None:
     copy.set_params(**before)
     assert learn(detector, rows(60, seed=0)) is detector
     assert detector.get_params() == before
+
+
+def test_a_detector_is_a_step_of_a_pipeline_of_scikit_learn():
+    raw = 5 + 3 * np.random.default_rng(0).normal(size=(100, 4))
+    pipeline = make_pipeline(StandardScaler(), make_detector("knn", {}, seed=0, device="cpu")).fit(raw)
+    alone = make_detector("knn", {}, seed=0, device="cpu").fit(StandardScaler().fit_transform(raw).astype(np.float32))
+    scaled = StandardScaler().fit(raw).transform(raw).astype(np.float32)
+    np.testing.assert_array_equal(pipeline.decision_function(raw), alone.decision_function(scaled))
 
 
 @pytest.mark.parametrize("name", NAMES)
