@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from assay.calibration.calibrators.conformal import ConformalCalibrator
 from assay.data.encoding import MISMATCH, Encoder, ObservedMean
 from assay.data.modalities.registry import load_null_model, load_scaler
+from assay.detectors.registry import make_detector
 from assay.errors import DataError
 
 NAN = np.nan
@@ -134,3 +136,16 @@ def test_dates_are_time_that_passed_and_two_cycles():
     np.testing.assert_allclose(np.diff(encoded[:-1, 0]), np.diff(encoded[:2, 0])[0], rtol=1e-4)
     assert (encoded[:, 1:5] == 0).all(axis=1).tolist() == [False] * len(seconds) + [True]
     assert (encoder.fills == encoded)[:, :5].any(axis=1).tolist() == [False] * len(seconds) + [True]
+
+
+def test_the_promise_holds_for_tables_with_gaps_and_categories():
+    """P(p <= .05) over 100 redraws of all rows is .05, which 99 calibration rows allow exactly."""
+    rates = []
+    for seed in range(100):
+        rows = table(99 + 300, seed)
+        train, calibration, new = np.split(rows, [150, 249])
+        encoder = Encoder(4, TEXTS, (0, 1, 2)).fit(train)
+        detector = make_detector("knn", {}, seed=0, device="cpu").fit(encoder.transform(train))
+        calibrator = ConformalCalibrator().fit(detector.decision_function(encoder.transform(calibration)))
+        rates.append(calibrator.predict(detector.decision_function(encoder.transform(new)), 0.05).mean())
+    assert abs(np.mean(rates) - 0.05) < 3 * np.std(rates) / np.sqrt(len(rates))
