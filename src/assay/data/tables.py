@@ -192,7 +192,11 @@ def _parquet_table(path: Path, parts: list[Path]) -> pa.Table:
     tables = []
     for part in parts:
         with ParquetFile(part, page_checksum_verification=True) as file:
-            table = file.read()
+            table, metadata = file.read(), file.metadata
+            paths = [file.schema.column(i).path for i in range(metadata.num_columns)]
+        groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+        if len(table) != metadata.num_rows or any(_paths_in(group) != paths for group in groups):
+            raise DataError(f"{part.name} is damaged: its rows or columns are not those that it lists; get it anew")
         _check_names(part, table.column_names, ())
         tables.append(_with_index(table))
     table = _united(parts, tables)
@@ -200,6 +204,10 @@ def _parquet_table(path: Path, parts: list[Path]) -> pa.Table:
     if unnamed:
         say(f"{path.name}: an index without a name is left out; it becomes a column if it gets one")
     return table.drop_columns(unnamed)
+
+
+def _paths_in(group: Any) -> list[str]:
+    return [group.column(i).path_in_schema for i in range(group.num_columns)]
 
 
 def _with_index(table: pa.Table) -> pa.Table:
