@@ -124,9 +124,6 @@ def dataset_of(
     if not columns:
         raise DataError(f"{path.name} has no feature column, only {special}")
     texts = {role: texts_of(frame[column]) for role, column in roles.items() if column is not None}
-    for role, column in roles.items():
-        if column is not None:
-            _say_of_texts(path, role, frame[column], texts[role])
     blank = np.full(len(frame), "", dtype=object)
     unknown = np.full(len(frame), UNKNOWN, dtype=np.int8)
     rows = pd.DataFrame(
@@ -142,6 +139,9 @@ def dataset_of(
     card = Card(name, TABULAR, columns, path.name, id_column, label, group, time, category)
     card = replace(card, normal_label=normal, anomaly_label=anomaly)
     features = features_of(frame, columns)
+    for role, column in roles.items():
+        if column is not None:
+            _say_of_texts(path, role, frame[column], texts[role])
     for i, column in enumerate(columns):
         if loses_values(features[:, i]):
             say(f"{path.name}: column {column!r} loses most of its values in float32, as scorers use it; rescale it")
@@ -218,7 +218,7 @@ def _ids(texts: Texts) -> Texts:
     """Return row ids, checked."""
     missing = np.flatnonzero(texts == "")
     if len(missing):
-        raise DataError(f"row {missing[0]} has no row id; every row needs its own")
+        raise DataError(f"row {missing[0]} has no row id, or a word for missing ones; every row needs its own")
     repeated = np.flatnonzero(pd.Series(texts).duplicated().to_numpy())
     if len(repeated):
         raise DataError(
@@ -234,7 +234,7 @@ def _categories(texts: Texts) -> Texts:
     texts = category_texts(texts)
     missing = np.flatnonzero(texts == "")
     if len(missing):
-        raise DataError(f"row {missing[0]} has no category; every row needs one")
+        raise DataError(f"row {missing[0]} has no category, or a word for missing ones; every row needs one")
     return _printable("category", texts)
 
 
