@@ -66,6 +66,8 @@ def load_source(
     options = {"--name": name, "--label": label, "--id": id_column, "--group": group, "--time": time}
     options |= {"--category": category, "--normal": normal, "--anomaly": anomaly}
     if source in dataset_names():
+        if dialect != OBSERVED:
+            raise DataError(f"--sep and the like are for your own files; {source} is a public dataset")
         if unusable := [option for option, value in options.items() if value is not None]:
             raise DataError(f"{unusable[0]} is for your own files; {source} is a public dataset and needs no options")
         mirror = os.environ.get("ASSAY_DATA_MIRROR")

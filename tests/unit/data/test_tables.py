@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import os
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from assay.data.dialects import Dialect
+from assay.data.dialects import MISSING, Dialect
 from assay.data.tables import read_frame
 from assay.errors import ConfigError, DataError
 
@@ -258,3 +261,45 @@ def test_index_levels_are_columns_if_they_have_a_name(
     PLAIN.set_axis(index).to_parquet(tmp_path / "mine.parquet")
     assert read_frame(tmp_path / "mine.parquet", ()).columns.tolist() == names
     assert ("an index without a name is left out" in capsys.readouterr().err) is not is_named
+
+
+MIRROR = Path(os.environ.get("ASSAY_DATA_MIRROR", "none")) / "wider"
+
+
+def cells(stream: Any, separator: str) -> list[list[str]]:
+    """The cells of a file as Python's own reader has them, line by line."""
+    names, *rows = csv.reader(stream, delimiter=separator)
+    return [names, *(row for row in rows if row)]
+
+
+def agree(value: Any, text: str) -> bool:
+    return text.strip() in MISSING if pd.isna(value) else str(value) == text or float(value) == float(text)
+
+
+@pytest.mark.skipif(not MIRROR.is_dir(), reason=f"there is no {MIRROR}; ASSAY_DATA_MIRROR names the folder above it")
+@pytest.mark.parametrize(
+    ("name", "separator", "n_numbers"),
+    [
+        ("beers.dirty.csv", ",", 4),
+        ("flights.dirty.csv", ",", 1),
+        ("rayyan.dirty.csv", ",", 3),
+        ("ai4i2020.csv", ",", 12),
+        ("elec2.csv.gz", ",", 7),
+        ("skab_all.csv.gz", ";", 10),
+    ],
+)
+def test_real_tables_hold_what_is_written(name: str, separator: str, n_numbers: int, tmp_path: Path) -> None:
+    path = MIRROR / name
+    if not path.is_file():
+        with tarfile.open(MIRROR / "dirty.tar.gz") as archive:
+            path = written(tmp_path, archive.extractfile(f"dirty/{name}").read(), name)  # type: ignore[union-attr]
+    with (gzip.open if name.endswith(".gz") else open)(path, "rt", encoding="utf-8", newline="") as stream:  # type: ignore[operator]
+        names, *rows = cells(stream, separator)
+    frame = read_frame(path, ())
+    assert (list(frame.columns), len(frame)) == (names, len(rows))
+    assert sum(pd.api.types.is_numeric_dtype(dtype) for dtype in frame.dtypes) == n_numbers
+    some = np.linspace(0, len(rows) - 1, 500).astype(int)
+    read = frame.iloc[some].astype(object).to_numpy()
+    assert all(
+        agree(value, text) for i, row in zip(some, read, strict=True) for value, text in zip(row, rows[i], strict=True)
+    )
