@@ -221,7 +221,9 @@ def test_folders_that_are_no_table_are_refused(files: dict[str, str], words: str
     assert words in refusal(folder)
 
 
-def test_parquet_columns_with_missing_values_keep_their_kind_and_digits(tmp_path: Path) -> None:
+def test_parquet_columns_with_missing_values_keep_their_kind_and_digits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     big = 2**53 + 1
     columns = {
         "flag": pa.array([True, None, False]),
@@ -243,6 +245,7 @@ def test_parquet_columns_with_missing_values_keep_their_kind_and_digits(tmp_path
     assert found["raw"].tolist()[:2] == [4.0, 5.0]
     assert found[["text", "void"]].isna().to_numpy().tolist() == [[False, True], [True, True], [False, True]]
     assert found["id"].tolist()[:2] == ["NA", "2"]
+    assert f"column 'key' has whole numbers that float64 rounds, such as {big} in row 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
