@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from tests.conftest import Checkout
@@ -188,3 +189,17 @@ def test_who_saw_and_quarantine_take_a_batch(clinic: Checkout) -> None:
         (("who-saw", "--batch", "june"), "batch 'june' is in no dataset here"),
     ):
         assert words in clinic.assay("audit", *arguments, code=2).stderr
+
+
+def test_labels_mean_the_same_in_every_batch(clinic: Checkout) -> None:
+    for name, labels in (("first", ["1", "-1"] * 50), ("second", ["1"] * 100)):
+        frame = pd.DataFrame({"x": np.random.default_rng(len(name)).normal(size=100), "y": labels})
+        frame.to_csv(clinic.root / f"{name}.csv", index=False)
+    refused = clinic.assay("ingest", "first.csv", "--name", "lines", "--label", "y", code=2)
+    assert "just 1 and -1, and either may stand for normal rows" in refused.stderr
+    absent = clinic.assay("ingest", "first.csv", "--name", "lines", "--label", "y", "--normal", "ok", code=2)
+    assert "no row of first.csv has the label 'ok'" in absent.stderr
+    clinic.assay("ingest", "first.csv", "--name", "lines", "--label", "y", "--normal", "1")
+    clinic.assay("ingest", "--append", "second.csv", "--name", "lines")
+    labels = read_dataset(clinic.root / "data/lines").data.labels
+    assert np.bincount(labels).tolist() == [150, 50]

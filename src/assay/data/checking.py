@@ -14,6 +14,7 @@ from assay.arrays import Labels
 from assay.data.columns import AS_THEY_ARE, Treatment, kind_of
 from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN
 from assay.data.files import labels_of, texts_of
+from assay.data.resolution import loses_values
 from assay.errors import DataError
 
 FATES = {
@@ -151,6 +152,8 @@ def _remarks(column: pd.Series[Any], kind: str) -> Iterator[str]:
 def _remarks_on_numbers(numbers: np.ndarray[Any, np.dtype[np.float64]]) -> Iterator[str]:
     if infinite := int(np.isinf(numbers).sum()):
         yield f"{infinite} infinite values"
+    if loses_values(numbers):
+        yield "most of its values are the same in float32, as scorers use it: rescale it"
     if infinite or len(numbers) < _MANY or (numbers != np.floor(numbers)).any():
         return
     low, high = numbers.min(), numbers.max()

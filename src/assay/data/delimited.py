@@ -206,6 +206,20 @@ def typed(column: pa.ChunkedArray, name: str, decimal: str = ".") -> pd.Series[A
     return series
 
 
+def first_rounded(whole: pa.ChunkedArray) -> int | None:
+    """Return the first row whose whole number, an integer or a text, is another one as float64; None without one.
+
+    Texts that are not all whole numbers of up to 18 digits are not looked at.
+    """
+    try:
+        exact = pc.cast(whole if pa.types.is_integer(whole.type) else present(whole), pa.int64())
+    except pa.ArrowInvalid:
+        return None
+    again = pc.cast(pc.cast(exact, pa.float64(), safe=False), pa.int64(), safe=False)
+    row: int = pc.index(pc.not_equal(exact, again), value=True).as_py()
+    return row if row >= 0 else None
+
+
 def _refuse_beyond(name: str, values: pa.ChunkedArray, beyond: pa.ChunkedArray) -> None:
     if (row := pc.index(beyond, value=True).as_py()) >= 0:
         raise DataError(f"column {name!r}, row {row}: {values[row].as_py()} is beyond 1e300; rescale the column")

@@ -141,9 +141,6 @@ def dataset_of(
             f"column {broken[0]!r}, row {row}: missing, and --refuse-missing {broken[0]} does not allow that"
         )
     texts = {role: texts_of(frame[column]) for role, column in roles.items() if column is not None}
-    for role, column in roles.items():
-        if column is not None:
-            _say_of_texts(path, role, frame[column], texts[role])
     blank = np.full(len(frame), "", dtype=object)
     unknown = np.full(len(frame), UNKNOWN, dtype=np.int8)
     rows = pd.DataFrame(
@@ -173,6 +170,9 @@ def dataset_of(
         normal_label=normal,
         anomaly_label=anomaly,
     )
+    for role, column in roles.items():
+        if column is not None:
+            _say_of_texts(path, role, frame[column], texts[role])
     for i, column in enumerate(features.columns):
         if loses_values(features.rows[:, i]):
             say(f"{path.name}: column {column!r} loses most of its values in float32, as scorers use it; rescale it")
@@ -270,7 +270,7 @@ def _ids(texts: Texts) -> Texts:
     """Return row ids, checked."""
     missing = np.flatnonzero(texts == "")
     if len(missing):
-        raise DataError(f"row {missing[0]} has no row id; every row needs its own")
+        raise DataError(f"row {missing[0]} has no row id, or a word for missing ones; every row needs its own")
     repeated = np.flatnonzero(pd.Series(texts).duplicated().to_numpy())
     if len(repeated):
         raise DataError(
@@ -286,7 +286,7 @@ def _categories(texts: Texts) -> Texts:
     texts = category_texts(texts)
     missing = np.flatnonzero(texts == "")
     if len(missing):
-        raise DataError(f"row {missing[0]} has no category; every row needs one")
+        raise DataError(f"row {missing[0]} has no category, or a word for missing ones; every row needs one")
     return _printable("category", texts)
 
 

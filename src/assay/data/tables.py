@@ -18,6 +18,7 @@ from assay.errors import DataError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_EXACT = 2.0**53
 _CSV, _PARQUET = ".csv", ".parquet"
 _ENDINGS = {".csv": _CSV, ".tsv": _CSV, ".txt": _CSV, ".parquet": _PARQUET}
 UNNAMED_INDEX = re.compile(r"__index_level_\d+__")
@@ -179,7 +180,19 @@ def _csv_frame(path: Path, table: pa.Table, kept: Collection[str], dialect: Dial
     for name in table.column_names:
         columns[name] = plain_texts(table[name]) if name in kept else typed(table[name], name, decimal)
         _refuse_zeros(path, name, columns[name])
+        if columns[name].dtype == "float64" and columns[name].abs().max() > _EXACT:
+            _say_if_rounded(path, name, table[name])
     return pd.DataFrame(columns)
+
+
+def _say_if_rounded(path: Path, name: str, column: pa.ChunkedArray) -> None:
+    from assay.data.delimited import first_rounded
+
+    if (row := first_rounded(column)) is not None:
+        say(
+            f"{path.name}: column {name!r} has whole numbers that float64 rounds, such as {column[row].as_py()} in row "
+            f"{row}; if it is an id, say so or leave it out, else subtract its smallest value"
+        )
 
 
 def _refuse_zeros(path: Path, name: str, column: pd.Series[Any]) -> None:
@@ -194,7 +207,11 @@ def _parquet_table(path: Path, parts: list[Path]) -> pa.Table:
     for part in parts:
         with ParquetFile(part, page_checksum_verification=True) as file:
             require_memory(part, file.metadata)
-            table = file.read()
+            table, metadata = file.read(), file.metadata
+            paths = [file.schema.column(i).path for i in range(metadata.num_columns)]
+        groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+        if len(table) != metadata.num_rows or any(_paths_in(group) != paths for group in groups):
+            raise DataError(f"{part.name} is damaged: its rows or columns are not those that it lists; get it anew")
         _check_names(part, table.column_names, ())
         tables.append(_with_index(table))
     table = _united(parts, tables)
@@ -202,6 +219,10 @@ def _parquet_table(path: Path, parts: list[Path]) -> pa.Table:
     if unnamed:
         say(f"{path.name}: an index without a name is left out; it becomes a column if it gets one")
     return table.drop_columns(unnamed)
+
+
+def _paths_in(group: Any) -> list[str]:
+    return [group.column(i).path_in_schema for i in range(group.num_columns)]
 
 
 def _with_index(table: pa.Table) -> pa.Table:
@@ -234,6 +255,8 @@ def _parquet_frame(path: Path, table: pa.Table, kept: Collection[str]) -> pd.Dat
     for name in table.column_names:
         column = table[name]
         kind = column.type
+        if pa.types.is_integer(kind) and name not in kept:
+            _say_if_rounded(path, name, column)
         if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
             column = column.cast(pa.string())  # as some writers store text; what is no UTF-8 raises an error
         is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)

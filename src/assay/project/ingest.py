@@ -70,9 +70,10 @@ def load_source(
     options |= {"--category": category, "--normal": normal, "--anomaly": anomaly}
     if source in dataset_names():
         unusable = [option for option, value in options.items() if value is not None]
-        if unusable or treatment != AS_THEY_ARE:
-            option = unusable[0] if unusable else "an option for columns"
-            raise DataError(f"{option} is for your own files; {source} is a public dataset and needs no options")
+        unusable += ["an option for columns"] * (treatment != AS_THEY_ARE)
+        unusable += ["an option for reading, such as --sep,"] * (dialect != OBSERVED)
+        if unusable:
+            raise DataError(f"{unusable[0]} is for your own files; {source} is a public dataset and needs no options")
         mirror = os.environ.get("ASSAY_DATA_MIRROR")
         return load_named(source, mirror=Path(mirror) if mirror else None, cache=project.state / "downloads")
     if name is not None and name in dataset_names():

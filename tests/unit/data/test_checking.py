@@ -29,6 +29,7 @@ def checked(values: Any, labels: Any = LABELS) -> ColumnCheck:
         (np.full(N, 3.0), "constant"),
         (np.full(N, np.nan), "no row has a value"),
         (np.where(np.arange(N) == 7, np.inf, RANDOM), "1 infinite values"),
+        (np.append(RANDOM[1:], 1e18), "the same in float32"),
         (np.arange(N) * 2.0, "id-like: whole numbers"),
         ([f"M{i}" for i in range(N)], "it looks like ids or free text"),
         ([f"{1 + i % 28}.2.24" for i in range(N)], "date-like"),

@@ -272,7 +272,9 @@ def test_a_label_of_normal_rows_needs_a_column_of_labels(tmp_path: Path) -> None
         ("x,site\n1,a\n2,b\n3,a\n4,b\n", {"category": "site"}, ""),
         ("x,y\n1,null\n2,0\n", {"label": "y"}, "the label of 1 row is missing, written as null"),
         ("x\n1e18\n" + "".join(f"{i}\n" for i in range(9)), {}, "column 'x' loses most of its values in float32"),
-        ("x\n" + "".join(f"{10**18 + i}\n" for i in range(9)), {}, ""),
+        ("x\n" + "".join(f"{10**18 + i}\n" for i in range(9)), {}, "such as 1000000000000000001 in row 1"),
+        ("x\n" + "".join(f"{2**53 + 2 * i}\n" for i in range(9)), {}, ""),
+        ("x,i\n" + "".join(f"{i},{10**18 + i}\n" for i in range(9)), {"id_column": "i"}, ""),
     ],
 )
 def test_what_looks_like_a_mistake_is_said(

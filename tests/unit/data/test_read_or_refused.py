@@ -112,3 +112,89 @@ def test_a_parquet_file_is_read_as_it_was_written(table: Table, tmp_path_factory
     path = tmp_path_factory.getbasetemp() / "generated.parquet"
     pq.write_table(pa.table(table), path)
     assert same(read_frame(path, ()), table)
+
+
+ROWS, WIDTH = 30, 4
+
+
+def original() -> pd.DataFrame:
+    rng = np.random.default_rng(5)
+    columns: dict[str, Any] = {f"x{i}": rng.normal(size=ROWS).round(4) for i in range(WIDTH - 1)}
+    return pd.DataFrame({**columns, "site": [f"s{i % 7}" for i in range(ROWS)]})
+
+
+def spoilt(text: str, rng: np.random.Generator) -> bytes:
+    """A CSV file with one fault that editors, exports and transfers are known to make."""
+    place, lines = int(rng.integers(len(text))), text.split("\n")
+    line = int(rng.integers(1, len(lines) - 1))
+    fields = lines[line].split(",")
+    kind = rng.integers(14)
+    if kind < 5:
+        return (text[:place] + '",\n\r\0'[kind] + text[place:]).encode()
+    if kind == 5:
+        return (text[:place] + text[place + 1 :]).encode()
+    if kind == 6:
+        return text[:place].encode()
+    if kind == 7:
+        return text[:place].encode() + bytes([int(rng.integers(128, 256))]) + text[place:].encode()
+    changed: list[str] = {
+        8: [*lines[:line], ",".join(fields[:-1]), *lines[line + 1 :]],
+        9: [*lines[:line], lines[line] + ",", *lines[line + 1 :]],
+        10: [*lines[:line], lines[0], *lines[line:]],
+        11: [*lines[:line], "", *lines[line:]],
+        12: [lines[0], *(f"{i},{row}" for i, row in enumerate(lines[1:-1])), ""],
+        13: [*lines[:line], lines[line].replace(".", ","), *lines[line + 1 :]],
+    }[int(kind)]
+    return "\n".join(changed).encode()
+
+
+def differences(found: pd.DataFrame, expected: pd.DataFrame) -> int:
+    """The number of names and cells that are not as they were, in the rows that are left."""
+    frames = (found, expected[: len(found)])
+    names, values = zip(*((list(f.columns), f.astype("str").to_numpy().ravel().tolist()) for f in frames), strict=True)
+    return sum(a != b for a, b in [*zip(*names, strict=True), *zip(*values, strict=True)])
+
+
+@pytest.mark.parametrize("n", [40, pytest.param(500, marks=pytest.mark.long)])
+def test_a_fault_in_a_csv_file_changes_nothing_but_its_own_cell(n: int, tmp_path: Path) -> None:
+    expected, path = original(), tmp_path / "mine.csv"
+    text = expected.to_csv(index=False, lineterminator="\n")
+    refused = 0
+    for seed in range(n):
+        content = spoilt(text, np.random.default_rng(seed))
+        path.write_bytes(content)
+        found = read_or_refusal(path)
+        if isinstance(found, str):
+            refused += 1
+            continue
+        is_cut = text.encode().startswith(content)
+        assert found.shape == (ROWS, WIDTH) or (is_cut and len(found) < ROWS), (seed, content)
+        assert differences(found, expected) <= 1, (seed, content)
+    assert n / 3 < refused < n
+
+
+def damaged(content: bytes, rng: np.random.Generator) -> bytes:
+    """A file with a bit turned, bytes overwritten, removed or added, or cut short."""
+    place, size = int(rng.integers(len(content))), int(rng.integers(1, 40))
+    noise = rng.bytes(size)
+    return [
+        content[:place] + bytes([content[place] ^ (1 << int(rng.integers(8)))]) + content[place + 1 :],
+        content[:place] + noise + content[place + size :],
+        content[:place] + content[place + size :],
+        content[:place] + noise + content[place:],
+        content[:place],
+    ][int(rng.integers(5))]
+
+
+@pytest.mark.parametrize("n", [60, pytest.param(500, marks=pytest.mark.long)])
+def test_a_damaged_parquet_file_is_refused_or_reads_as_before(n: int, tmp_path: Path) -> None:
+    expected, path = original(), tmp_path / "mine.parquet"
+    pq.write_table(pa.Table.from_pandas(expected), path, write_page_checksum=True)
+    content = path.read_bytes()
+    refused = 0
+    for seed in range(n):
+        path.write_bytes(damaged(content, np.random.default_rng(seed)))
+        found = read_or_refusal(path)
+        refused += isinstance(found, str)
+        assert isinstance(found, str) or found.equals(expected), seed
+    assert n / 3 < refused < n

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import os
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from assay.data.dialects import Dialect
+from assay.data.dialects import MISSING, Dialect
 from assay.data.tables import read_frame
 from assay.errors import ConfigError, DataError
 
@@ -218,7 +221,9 @@ def test_folders_that_are_no_table_are_refused(files: dict[str, str], words: str
     assert words in refusal(folder)
 
 
-def test_parquet_columns_with_missing_values_keep_their_kind_and_digits(tmp_path: Path) -> None:
+def test_parquet_columns_with_missing_values_keep_their_kind_and_digits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     big = 2**53 + 1
     columns = {
         "flag": pa.array([True, None, False]),
@@ -240,6 +245,7 @@ def test_parquet_columns_with_missing_values_keep_their_kind_and_digits(tmp_path
     assert found["raw"].tolist()[:2] == [4.0, 5.0]
     assert found[["text", "void"]].isna().to_numpy().tolist() == [[False, True], [True, True], [False, True]]
     assert found["id"].tolist()[:2] == ["NA", "2"]
+    assert f"column 'key' has whole numbers that float64 rounds, such as {big} in row 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -258,3 +264,45 @@ def test_index_levels_are_columns_if_they_have_a_name(
     PLAIN.set_axis(index).to_parquet(tmp_path / "mine.parquet")
     assert read_frame(tmp_path / "mine.parquet", ()).columns.tolist() == names
     assert ("an index without a name is left out" in capsys.readouterr().err) is not is_named
+
+
+MIRROR = Path(os.environ.get("ASSAY_DATA_MIRROR", "none")) / "wider"
+
+
+def cells(stream: Any, separator: str) -> list[list[str]]:
+    """The cells of a file as Python's own reader has them, line by line."""
+    names, *rows = csv.reader(stream, delimiter=separator)
+    return [names, *(row for row in rows if row)]
+
+
+def agree(value: Any, text: str) -> bool:
+    return text.strip() in MISSING if pd.isna(value) else str(value) == text or float(value) == float(text)
+
+
+@pytest.mark.skipif(not MIRROR.is_dir(), reason=f"there is no {MIRROR}; ASSAY_DATA_MIRROR names the folder above it")
+@pytest.mark.parametrize(
+    ("name", "separator", "n_numbers"),
+    [
+        ("beers.dirty.csv", ",", 4),
+        ("flights.dirty.csv", ",", 1),
+        ("rayyan.dirty.csv", ",", 3),
+        ("ai4i2020.csv", ",", 12),
+        ("elec2.csv.gz", ",", 7),
+        ("skab_all.csv.gz", ";", 10),
+    ],
+)
+def test_real_tables_hold_what_is_written(name: str, separator: str, n_numbers: int, tmp_path: Path) -> None:
+    path = MIRROR / name
+    if not path.is_file():
+        with tarfile.open(MIRROR / "dirty.tar.gz") as archive:
+            path = written(tmp_path, archive.extractfile(f"dirty/{name}").read(), name)  # type: ignore[union-attr]
+    with (gzip.open if name.endswith(".gz") else open)(path, "rt", encoding="utf-8", newline="") as stream:  # type: ignore[operator]
+        names, *rows = cells(stream, separator)
+    frame = read_frame(path, ())
+    assert (list(frame.columns), len(frame)) == (names, len(rows))
+    assert sum(pd.api.types.is_numeric_dtype(dtype) for dtype in frame.dtypes) == n_numbers
+    some = np.linspace(0, len(rows) - 1, 500).astype(int)
+    read = frame.iloc[some].astype(object).to_numpy()
+    assert all(
+        agree(value, text) for i, row in zip(some, read, strict=True) for value, text in zip(row, rows[i], strict=True)
+    )

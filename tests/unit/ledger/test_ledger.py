@@ -625,7 +625,7 @@ def test_content_of_another_dataset_is_not_taken_for_the_same(project: Project) 
     ("content", "words"),
     [
         (None, "there is no file"),
-        ("", "cannot be read"),
+        ("", "is empty"),
         ("age,pulse,dose\n", "has no rows"),
         (
             "age,pulse\n1,2\n",
