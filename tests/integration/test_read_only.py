@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,8 +27,7 @@ def locked(finished: Checkout, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     monkeypatch.delenv("BENTOML_HOME", raising=False)
     root = finished.root
     (root / "rows.csv").write_text("row_id\n0\n1\n")
-    for path in ledger_folder(root).iterdir():
-        path.unlink()
+    shutil.rmtree(ledger_folder(root), ignore_errors=True)
     paths = [root, *root.rglob("*")]
     modes = {path: path.stat().st_mode for path in paths if not path.is_symlink()}
     for path, mode in modes.items():
