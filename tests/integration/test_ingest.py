@@ -197,7 +197,7 @@ def test_files_of_one_dataset_that_cannot_be_read_stop_no_other(finished: Checko
     (root / "quarantine/clinic.csv").unlink()
     (root / "quarantine/clinic.csv").mkdir()
     (root / "deployments/clinic.json").write_text("{")
-    (root / "rows.csv").write_text("row_id\n0\n1\n")
+    (root / "rows.csv").write_text("row_id\nbreast_cancer-0000\nbreast_cancer-0001\n")
     finished.assay("restore")
     assert finished.assay("scorers").stdout.startswith("breast_cancer:")
     finished.assay("audit", "who-saw", "rows.csv", "--dataset", "breast_cancer")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,9 +26,8 @@ def locked(finished: Checkout, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     """The finished project with its ledger out of date, and no right to write for anybody."""
     monkeypatch.delenv("BENTOML_HOME", raising=False)
     root = finished.root
-    (root / "rows.csv").write_text("row_id\n0\n1\n")
-    for path in ledger_folder(root).iterdir():
-        path.unlink()
+    (root / "rows.csv").write_text("row_id\nbreast_cancer-0000\nbreast_cancer-0001\n")
+    shutil.rmtree(ledger_folder(root), ignore_errors=True)
     paths = [root, *root.rglob("*")]
     modes = {path: path.stat().st_mode for path in paths if not path.is_symlink()}
     for path, mode in modes.items():
