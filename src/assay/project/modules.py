@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def code_of(source: Path, roots: Iterable[str], names: Iterable[str] | None) -> 
         SHA-256 of every module, and of every function and registered member (``module:name``); version of every
         distribution (``distributions/name``).
     """
-    roots = list(roots)
+    roots, modules = list(roots), _Modules(source)
     code = {root: code_digest(source, root) for root in roots if ":" in root}
     imported, members, used = set[str](), dict[str, str](), set(names or ())
     paths = {name for name in (("pyod.",) if names is None else names) if "." in name}
@@ -77,14 +77,14 @@ def code_of(source: Path, roots: Iterable[str], names: Iterable[str] | None) -> 
     waiting = [root for root in roots if ":" not in root]
     while waiting:
         name = waiting.pop()
-        module = _read(source, name)
-        if name in code or module is None:
+        module = None if name in code else modules.read(name)
+        if module is None:
             continue
         code[name] = module.digest
         used |= module.defaults
         members |= {f"{name}:{key}": target for key, target in module.members.items()}
         own = [origin for origin in module.imports if origin[0].partition(".")[0] == "assay"]
-        waiting += [_origin(source, *origin) for origin in own]
+        waiting += [modules.origin(*origin) for origin in own]
         imported |= {origin.partition(".")[0] for origin, _ in module.imports} - {"assay"}
         for member in [member for member in members if names is None or member.partition(":")[2] in used]:
             target = members.pop(member)
@@ -141,9 +141,27 @@ def _path(source: Path, module: str) -> Path | None:
     return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
 
 
-def _read(source: Path, name: str) -> Module | None:
-    path = _path(source, name)
-    return None if path is None else _parse(path.read_bytes())
+class _Modules:
+    """The modules in a folder; each is looked for and read once."""
+
+    def __init__(self, source: Path) -> None:
+        self.path = cache(partial(_path, source))
+        self.read, self.origin = cache(self._read), cache(self._origin)
+
+    def _read(self, name: str) -> Module | None:
+        path = self.path(name)
+        return None if path is None else _parse(path.read_bytes())
+
+    def _origin(self, module: str, name: str | None) -> str:
+        """Return the module that `name` comes from: a submodule, or what an ``__init__`` takes it from."""
+        if name is not None and self.path(f"{module}.{name}") is not None:
+            return f"{module}.{name}"
+        path, content = self.path(module), self.read(module)
+        if name is not None and path is not None and content is not None and path.name == "__init__.py":
+            for origin, attribute in content.imports:
+                if attribute == name:
+                    return self.origin(origin, attribute)
+        return module
 
 
 @lru_cache(maxsize=1024)
@@ -190,18 +208,6 @@ def _read_tree(content: bytes) -> tuple[ast.Module, dict[str, str]]:
 
 def _digest(tree: ast.AST) -> str:
     return hash_bytes(ast.dump(tree).encode())
-
-
-def _origin(source: Path, module: str, name: str | None) -> str:
-    """Return the module that `name` comes from: a submodule, or what an ``__init__`` takes it from."""
-    if name is not None and _path(source, f"{module}.{name}") is not None:
-        return f"{module}.{name}"
-    path = _path(source, module)
-    if name is not None and path is not None and path.name == "__init__.py":
-        for origin, attribute in _parse(path.read_bytes()).imports:
-            if attribute == name:
-                return _origin(source, origin, attribute)
-    return module
 
 
 class _Plain(ast.NodeTransformer):
