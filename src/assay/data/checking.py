@@ -121,10 +121,11 @@ def _shown(value: object) -> str:
 def lines_of(checks: list[ColumnCheck]) -> Iterator[str]:
     """Yield the checks as lines of text, one for each column and one for each remark."""
     width = min(40, max(len(check.name) for check in checks))
+    fate_width = max(len(check.fate) for check in checks)
     for check in checks:
         missing = f"{check.missing:.1%} missing" if check.missing else ""
         yield (
-            f"{check.name:<{width}}  {check.kind:<7}  {check.fate:<20}  {check.span:<24}  {missing:<14}  "
+            f"{check.name:<{width}}  {check.kind:<8}  {check.fate:<{fate_width}}  {check.span:<24}  {missing:<14}  "
             f"{', '.join(check.examples)}"
         ).rstrip()
         yield from (f"{'':<{width}}  looks wrong: {remark}" for remark in check.remarks)
