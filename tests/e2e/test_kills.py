@@ -109,7 +109,7 @@ def test_an_ingest_that_is_killed_while_it_replaces_a_dataset_is_finished(
     is_well(project, INGEST)
 
 
-@pytest.mark.parametrize("place", ["models", "bentos"])
+@pytest.mark.parametrize("place", ["models", pytest.param("bentos", marks=pytest.mark.long)])
 def test_a_bento_that_is_killed_on_its_way_into_the_store_is_finished(
     finished: Checkout, tmp_path: Path, place: str
 ) -> None:

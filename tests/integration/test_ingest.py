@@ -194,6 +194,7 @@ def test_what_was_changed_after_the_kill_is_not_tracked(half_ingested: Checkout)
     assert len(read_dataset(rows.parent).data) == 700
 
 
+@pytest.mark.long
 def test_files_of_one_dataset_that_cannot_be_read_stop_no_other(finished: Checkout) -> None:
     root = finished.root
     patients(100).to_csv(root / "patients.csv", index=False)
