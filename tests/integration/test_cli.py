@@ -129,7 +129,7 @@ def test_anywhere_inside_a_project(checkout: Checkout) -> None:
             "stage package@breast_cancer needs data/breast_cancer, which is",
         ),
         (("ingest", "nowhere.csv", "--name", "x"), 2, "'nowhere.csv' is neither a file nor a known dataset"),
-        (("ingest", "params.yaml", "--name", "x"), 2, "params.yaml is neither .csv nor .parquet"),
+        (("ingest", "params.yaml", "--name", "x"), 2, "params.yaml is neither .csv, .tsv"),
         (("ingest", "params.yaml"), 2, "give the dataset of params.yaml a name"),
         (("ingest", "digits", "--label", "y"), 2, "--label is for your own files"),
         (("audit", "verify", "clinic"), 1, "there is no champion of that name"),

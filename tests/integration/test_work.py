@@ -47,9 +47,8 @@ def test_an_error_there_is_the_same_error_here(finished: Checkout, tmp_path: Pat
 def test_a_process_that_fails_otherwise_says_how(finished: Checkout, tmp_path: Path) -> None:
     project = Project(finished.root)
     path = project.folder("train", "mcd") / "failures.json"
-    path.unlink()
-    path.mkdir()
-    with pytest.raises(RuntimeError, match=rf"(?s)process of {CELL} failed: .*IsADirectoryError"):
+    path.write_text("7")
+    with pytest.raises(RuntimeError, match=rf"(?s)process of {CELL} failed: .*TypeError"):
         do_elsewhere(project, project.stage(CELL), tmp_path / "out", tmp_path / "kept", silent)
 
 

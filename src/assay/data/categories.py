@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from assay.arrays import Texts
+from assay.arrays import Doubles, Texts
 from assay.errors import InputError
 
 _WHOLE = re.compile(r"(-?\d+)\.0+")
@@ -35,3 +35,14 @@ def _category_text(value: object, row: int) -> str:
     text = f"{value:.0f}" if is_whole else str(value).strip()
     whole = _WHOLE.fullmatch(text)
     return whole[1] if whole else text
+
+
+def codes_of(texts: Iterable[str], known: Sequence[str]) -> tuple[Doubles, tuple[str, ...]]:
+    """Return the positions of texts in a vocabulary, and the vocabulary with the new ones among them.
+
+    New texts follow the known ones, in alphabetical order. Missing texts, "", have the position NaN.
+    """
+    texts = list(texts)
+    extended = (*known, *sorted(set(texts) - {"", *known}))
+    places = {text: float(place) for place, text in enumerate(extended) if text}
+    return np.array([places.get(text, np.nan) for text in texts], dtype=np.float64), extended

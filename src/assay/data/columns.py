@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
 from shlex import quote
 from typing import Any, Literal
 
@@ -13,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from assay.arrays import Doubles, Flags, Texts
-from assay.data.categories import category_texts
+from assay.data.categories import category_texts, codes_of
+from assay.data.dates import seconds_of
 from assay.data.dialects import MISSING
 from assay.errors import DataError, InputError
 
@@ -172,40 +172,10 @@ def features_of(
         if vocabulary is not None and name in vocabulary:
             values[:, i], extended[name] = codes_of(_texts(name, frame[name]), vocabulary[name])
         elif name in dates:
-            values[:, i] = seconds_of(name, frame[name])
+            values[:, i] = seconds_of(name, frame[name].to_numpy(dtype=object))
         else:
             values[:, i] = _numbers(name, frame[name])
     return Features(values, tuple(columns), extended, tuple(name for name in columns if name in dates))
-
-
-def seconds_of(name: str, column: pd.Series[Any]) -> Doubles:
-    """Return dates as seconds since 1970 in UTC, NaN where one is missing; a time without a zone counts as UTC.
-
-    Raises
-    ------
-    DataError
-        A value is no date or time in the manner of ISO 8601.
-    """
-    is_missing = column.isna() | column.astype("str").str.strip().isin(MISSING)
-    texts = [value.isoformat() if isinstance(value, date) else str(value) for value in column]
-    given = pd.Series(texts, dtype="str").where(~is_missing.to_numpy(), None)
-    stamps = pd.Series(pd.to_datetime(given, utc=True, errors="coerce", format="ISO8601"))
-    if (bad := np.flatnonzero(stamps.isna().to_numpy() & ~is_missing.to_numpy())).size:
-        raise DataError(
-            f"column {name!r} holds dates, and row {bad[0]} has {column.iloc[bad[0]]!r}; give a date or time such as "
-            "2026-05-01 or 2026-05-01T12:30:00Z"
-        )
-    whole = stamps.astype("datetime64[us, UTC]").astype("int64").to_numpy()
-    return np.where(is_missing.to_numpy(), np.nan, whole / 1e6)
-
-
-def codes_of(texts: Texts, known: Sequence[str]) -> tuple[Doubles, tuple[str, ...]]:
-    """Return the positions of texts in a vocabulary, NaN for missing ones (""), and the vocabulary with new texts."""
-    table = pd.Series(texts, dtype=object)
-    new = sorted(set(table.unique()) - {"", *known})
-    extended = (*known, *new)
-    codes = table.map({text: code for code, text in enumerate(extended) if text})
-    return np.asarray(codes, dtype=np.float64), extended
 
 
 def recoded(values: Doubles, columns: Sequence[str], old: Mapping[str, Any], new: Mapping[str, Any]) -> Doubles:

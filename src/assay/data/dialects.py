@@ -20,6 +20,7 @@ MISSING = (  # words that stand for a missing value in any column, apart from sp
     *("", "NA", "N/A", "n/a", "<NA>", "NaN", "nan", "-NaN", "-nan", "NaT", "null", "NULL", "None"),
     *("#N/A", "#NA", "#N/A N/A", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
 )
+UNNAMED_INDEX = re.compile(r"__index_level_\d+__")  # what pandas calls one in a Parquet file
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _SAMPLE_LINES = 1000
 _NAMED_SEPARATORS = {"tab": "\t", r"\t": "\t", "space": " "}

@@ -102,11 +102,11 @@ def learn_suite(dataset: Dataset) -> dict[str, Any]:
         There are no rows, or a feature's name is not allowed (see `table_columns`).
     """
     columns, features = dataset.card.columns, dataset.data.features
+    if not len(features):
+        raise DataError(f"{dataset.card.name} has no rows; ingest at least one to learn expectations")
     of_values = value_expectations(dataset.card, features)
     uses_extremes = any(entry["kwargs"].get("column") in EXTREMES for entry in of_values)
     names = table_columns(columns, extremes=uses_extremes)
-    if not len(features):
-        raise DataError(f"{dataset.card.name} has no rows; ingest at least one to learn expectations")
     # Rounded down, so that the number in the file does not depend on float rounding.
     distinct = len(np.unique(dataset.card.fingerprints(features))) / len(features)
     fewest = math.floor(1e4 * max(0.0, distinct - SLACK)) / 1e4

@@ -12,7 +12,7 @@ import pandas as pd
 
 from assay.console import say
 from assay.data.decoded import require_memory
-from assay.data.dialects import OBSERVED, Dialect
+from assay.data.dialects import OBSERVED, UNNAMED_INDEX, Dialect
 from assay.errors import DataError
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 _EXACT = 2.0**53
 _CSV, _PARQUET = ".csv", ".parquet"
 _ENDINGS = {".csv": _CSV, ".tsv": _CSV, ".txt": _CSV, ".parquet": _PARQUET}
-UNNAMED_INDEX = re.compile(r"__index_level_\d+__")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 

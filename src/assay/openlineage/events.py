@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from openlineage.client.event_v2 import RunEvent
 
 LOG = "openlineage.jsonl"
-SETTINGS = ("OPENLINEAGE_URL", "OPENLINEAGE_CONFIG")
+BACKEND_SETTINGS = ("OPENLINEAGE_URL", "OPENLINEAGE_CONFIG")
 PREFIX = "OPENLINEAGE__"  # of further settings
 SETTINGS_FILE = "openlineage.yml"  # in the current folder or in ~/.openlineage
 SECONDS_TO_FLUSH = 10.0
@@ -130,7 +130,7 @@ class _Backend:
 def _backend() -> _Backend:
     """Return the backend that the settings name, which the client reads in OpenLineage's own way."""
     folders = (Path.cwd(), Path.home() / ".openlineage")
-    is_set = any(name in SETTINGS or name.startswith(PREFIX) for name in os.environ)
+    is_set = any(name in BACKEND_SETTINGS or name.startswith(PREFIX) for name in os.environ)
     if not is_set and not any((folder / SETTINGS_FILE).is_file() for folder in folders):
         return _Backend(None)
     from openlineage.client.client import OpenLineageClient

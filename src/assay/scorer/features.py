@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.arrays import Doubles, Floats, Texts
-from assay.data.categories import category_texts
-from assay.data.columns import codes_of, seconds_of
-from assay.data.dialects import MISSING
+from assay.data.categories import category_texts, codes_of
+from assay.data.dates import seconds_of
+from assay.data.dialects import MISSING, UNNAMED_INDEX
 from assay.data.encoding import Encoder
 from assay.data.scaling import Scaler
-from assay.data.tables import UNNAMED_INDEX
 from assay.errors import DataError, InputError
 
 
@@ -154,10 +153,8 @@ def _encodable(values: NDArray[Any], columns: Sequence[str], encoder: Encoder) -
 
 
 def _seconds(values: NDArray[Any], column: str) -> Doubles:
-    import pandas as pd
-
     try:
-        return seconds_of(column, pd.Series(values, dtype=object))
+        return seconds_of(column, values)
     except DataError as error:
         raise InputError(str(error)) from error
 
