@@ -211,6 +211,9 @@ def test_a_backend_gets_what_the_file_gets(
     finished.assay("stage", "select", OPENLINEAGE_URL=url, OPENLINEAGE_NAMESPACE="metals")
     written = events_of(finished.root, before)
     assert [path for path, _ in received] == ["/api/v1/lineage"] * 2
+    for _, event in received:
+        added = event["run"]["facets"].pop("tags")  # by the client, about itself
+        assert [tag["key"] for tag in added["tags"]] == ["openlineage_client_version"]
     assert [event for _, event in received] == written
     assert {event["job"]["namespace"] for event in written} == {"metals"}
 
