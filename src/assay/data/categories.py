@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from assay.arrays import Doubles, Texts
+from assay.data.dialects import MISSING
 from assay.errors import InputError
 
 _WHOLE = re.compile(r"(-?\d+)\.0+")
@@ -46,3 +47,18 @@ def codes_of(texts: Iterable[str], known: Sequence[str]) -> tuple[Doubles, tuple
     extended = (*known, *sorted(set(texts) - {"", *known}))
     places = {text: float(place) for place, text in enumerate(extended) if text}
     return np.array([places.get(text, np.nan) for text in texts], dtype=np.float64), extended
+
+
+def feature_texts(values: Iterable[object]) -> Texts:
+    """Return the values of a feature column of categories as texts, shape (n,), "" where one is missing.
+
+    As `category_texts`, but words for missing values count as missing, and true and false are alike in every spelling.
+
+    Raises
+    ------
+    InputError
+        A value is neither text nor a number.
+    """
+    texts = category_texts(values)
+    texts[np.isin(texts.astype(str), MISSING)] = ""
+    return np.array([text.lower() if text.lower() in ("true", "false") else text for text in texts], dtype=object)

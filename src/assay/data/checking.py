@@ -97,7 +97,7 @@ def check_columns(
     checks = []
     for name in map(str, frame.columns):
         column = frame[name]
-        if name in role_of:
+        if name in role_of or name in treatment.categorical:
             column = pd.Series(texts_of(column), dtype="str").replace("", np.nan)
         kind, why = ("text", "") if name in role_of else _kind(name, column, treatment)
         fate = COLUMN_ROLES[role_of[name]] if name in role_of else FATES[kind]

@@ -12,9 +12,8 @@ import numpy as np
 import pandas as pd
 
 from assay.arrays import Doubles, Flags, Texts
-from assay.data.categories import category_texts, codes_of
+from assay.data.categories import codes_of, feature_texts
 from assay.data.dates import seconds_of
-from assay.data.dialects import MISSING
 from assay.errors import DataError, InputError
 
 Kind = Literal["number", "category", "date", "empty"]
@@ -23,6 +22,7 @@ LARGEST_NUMBER = 1e300  # so that differences and ranges of columns stay finite
 MOST_DISTINCT = 100
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")
+_GROUPED = re.compile(r"[+-]?\d{1,3}([.,]\d{3})*([.,]\d+)?")
 _PLAIN = (str, int, float, np.number, np.bool_)
 _REMEDY = "correct it, leave the column out (--leave-out {0}), or take it as categories (--categorical {0})"
 
@@ -116,7 +116,7 @@ def kind_of(name: str, column: pd.Series[Any], categorical: Collection[str] = ()
     if column.isna().all():
         return "empty"
     if name in categorical:
-        return "category"
+        return "category" if (_texts(name, column) != "").any() else "empty"
     if pd.api.types.is_numeric_dtype(column.dtype):
         return "number"
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
@@ -135,6 +135,12 @@ def kind_of(name: str, column: pd.Series[Any], categorical: Collection[str] = ()
         )
     if all(_DATE.fullmatch(text) for text in given):
         return "date"
+    grouped = [text for text in given if _GROUPED.fullmatch(text)]
+    if len(grouped) > len(given) / 2:
+        raise DataError(
+            f"column {name!r} holds numbers with thousands signs, or with the comma as the decimal sign, such as "
+            f"{grouped[0]!r}; write them without thousands signs, or say --decimal ,"
+        )
     if len(given) > max(MOST_DISTINCT, len(texts) // 2):
         raise DataError(
             f"column {name!r} has {len(given)} different texts in {len(texts)} rows, such as {given[0]!r}: it looks "
@@ -183,7 +189,8 @@ def recoded(values: Doubles, columns: Sequence[str], old: Mapping[str, Any], new
     changed = values.copy()
     for name, texts in old.items():
         i = list(columns).index(name)
-        table = np.array([*(new[name].index(text) for text in texts), np.nan])
+        places = {text: place for place, text in enumerate(new[name])}
+        table = np.array([*(places[text] for text in texts), np.nan])
         changed[:, i] = table[np.where(np.isnan(values[:, i]), len(texts), values[:, i]).astype(np.intp)]
     return changed
 
@@ -216,14 +223,13 @@ def _texts(name: str, column: pd.Series[Any]) -> Texts:
     missing: Flags = column.isna().to_numpy(dtype=bool)
     values[missing] = None
     try:
-        texts = category_texts(values)
+        texts = feature_texts(values)
     except InputError as error:
         row = next(row for row, value in enumerate(values) if value is not None and not isinstance(value, _PLAIN))
         raise DataError(
             f"column {name!r} is not numeric: row {row} has {values[row]!r}; turn it into numbers or text, or leave it "
             f"out (--leave-out {quote(name)})"
         ) from error
-    texts[np.isin(texts.astype(str), MISSING)] = ""
     for row, text in enumerate(texts):
         if _CONTROL.search(text):
             raise DataError(

@@ -146,7 +146,9 @@ def dataset_of(
     rows = pd.DataFrame(
         {
             "row_id": _ids(texts["id_column"]) if id_column else [f"{name}-{i:07d}" for i in range(len(frame))],
-            "label": labels_of(path, texts["label"], normal, anomaly) if label else unknown,
+            "label": labels_of(path, texts["label"], normal, anomaly, is_settled=like is not None)
+            if label
+            else unknown,
             "group": _printable("group", texts["group"]) if group else blank,
             "time": sortable_times(texts["time"]) if time else blank,
         }
@@ -290,15 +292,18 @@ def _categories(texts: Texts) -> Texts:
     return _printable("category", texts)
 
 
-def labels_of(path: Path, texts: Texts, normal: str | None, anomaly: str | None) -> Labels:
-    """Return labels as 0, 1 and -1; see `read_table`."""
+def labels_of(path: Path, texts: Texts, normal: str | None, anomaly: str | None, *, is_settled: bool = False) -> Labels:
+    """Return labels as 0, 1 and -1; see `read_table`. `is_settled` says that 1 and -1 are anomaly and unknown."""
     codes, unique = pd.factorize(texts)
     written = [_label_key(text) for text in unique]
     options = "--normal VALUE or --anomaly VALUE"
+    if normal is not None and anomaly is not None and _label_key(normal) == _label_key(anomaly):
+        raise DataError(f"--normal {normal} and --anomaly {anomaly} are the same label; give different ones")
     if normal is None and anomaly is None:
-        if {key for key in written if key} == {"1", "-1"}:
+        if not is_settled and {key for key in written if key} == {"1", "-1"}:
             raise DataError(
-                f"the labels of {path.name} are just 1 and -1, and either may stand for normal rows; give {options}"
+                f"the labels of {path.name} are just 1 and -1, and either may stand for normal rows; give {options}, "
+                "or both where other rows are unknown (--normal 0 --anomaly 1)"
             )
         kinds = [_LABELS.get(key, 2) for key in written]
     else:

@@ -74,7 +74,7 @@ def synthesize(
     Raises
     ------
     DataError
-        There are fewer than two normals, or a value is infinite, or missing in every row.
+        There are fewer than two normals, or a value is infinite.
     """
     check_finite(np.nan_to_num(normals, nan=0.0, posinf=np.inf, neginf=-np.inf))
     if len(normals) < 2:

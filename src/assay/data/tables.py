@@ -179,6 +179,8 @@ def _csv_frame(path: Path, table: pa.Table, kept: Collection[str], dialect: Dial
     for name in table.column_names:
         columns[name] = plain_texts(table[name]) if name in kept else typed(table[name], name, decimal)
         _refuse_zeros(path, name, columns[name])
+        if decimal == "," and name not in kept:
+            _refuse_points(path, name, columns[name])
         if columns[name].dtype == "float64" and columns[name].abs().max() > _EXACT:
             _say_if_rounded(path, name, table[name])
     return pd.DataFrame(columns)
@@ -191,6 +193,18 @@ def _say_if_rounded(path: Path, name: str, column: pa.ChunkedArray) -> None:
         say(
             f"{path.name}: column {name!r} has whole numbers that float64 rounds, such as {column[row].as_py()} in row "
             f"{row}; if it is an id, say so or leave it out, else subtract its smallest value"
+        )
+
+
+def _refuse_points(path: Path, name: str, column: pd.Series[Any]) -> None:
+    """Raise `DataError` for numbers with points, which are no decimal signs where the comma is."""
+    if not isinstance(column.dtype, pd.StringDtype):
+        return
+    given = column.dropna()
+    if len(given) and pd.to_numeric(given, errors="coerce").notna().all():
+        raise DataError(
+            f"{path.name}, column {name!r} has values such as {given.iloc[0]!r}, with a point, and the comma is the "
+            "decimal sign; take thousands signs out of the file, or write all columns with one decimal sign"
         )
 
 
@@ -258,6 +272,12 @@ def _parquet_frame(path: Path, table: pa.Table, kept: Collection[str]) -> pd.Dat
             _say_if_rounded(path, name, column)
         if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
             column = column.cast(pa.string())  # as some writers store text; what is no UTF-8 raises an error
+        if pa.types.is_dictionary(kind):
+            column = column.cast(kind.value_type)
+        elif name not in kept and pa.types.is_decimal(kind):
+            column = column.cast(pa.float64())
+        elif name not in kept and pa.types.is_date(kind):
+            column = column.cast(pa.timestamp("ms"))
         is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
         if is_text and name not in kept:
             columns[name] = typed(column.cast(pa.string()), name)

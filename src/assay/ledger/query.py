@@ -234,18 +234,19 @@ def _flags(path: Path, frame: pd.DataFrame, name: str) -> Flags:
 
 
 def _by_content(path: Path, frame: pd.DataFrame, fits: list[Layout]) -> RowQuery:
-    parts = [
-        pd.DataFrame(
-            {
-                "place": np.arange(len(frame)),
-                "dataset": layout.dataset,
-                "scheme": scheme,
-                "key": _prints(frame, layout, scheme),
-            }
-        )
-        for layout in fits
-        for scheme in ((SCHEME,) if layout.coded else (SCHEME, FIRST_SCHEME))
-    ]
+    parts: list[pd.DataFrame] = []
+    faults: list[DataError] = []
+    for layout in fits:
+        for scheme in (SCHEME,) if layout.coded or layout.dates else (SCHEME, FIRST_SCHEME):
+            try:
+                prints = _prints(frame, layout, scheme)
+            except DataError as error:  # rows of another dataset, or of another version
+                faults.append(error)
+                continue
+            places = np.arange(len(frame))
+            parts.append(pd.DataFrame({"place": places, "dataset": layout.dataset, "scheme": scheme, "key": prints}))
+    if not parts:
+        raise faults[0]
     keys = pd.concat(parts, ignore_index=True).drop_duplicates()
     id_column = next(filter(None, (_id_column(layout, list(map(str, frame.columns))) for layout in fits)), ID)
     used = {id_column, *(column for layout in fits for column in layout.columns)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,7 +154,7 @@ def layouts_of(ledger: Ledger) -> list[Layout]:
         if columns:
             id_columns.setdefault((name, tuple(columns)), current_id_columns.get(name))
     kinds = {card.name: (card.vocabulary, card.dates) for card in cards}
-    return [
+    layouts = [
         Layout(
             name,
             columns,
@@ -163,6 +163,9 @@ def layouts_of(ledger: Ledger) -> list[Layout]:
         )
         for (name, columns), id_column in id_columns.items()
     ]
+    # Earlier versions may have had numbers where the present one has categories or dates.
+    former = [replace(layout, coded=(), dates=()) for layout in layouts if layout.coded or layout.dates]
+    return [*layouts, *former]
 
 
 def answer_query(ledger: Ledger, query: RowQuery, dataset: str | None = None) -> Answer:

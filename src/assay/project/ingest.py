@@ -10,7 +10,7 @@ from typing import Any
 from assay import console
 from assay.data.batches import as_batch, with_vocabulary
 from assay.data.columns import AS_THEY_ARE, Treatment
-from assay.data.dataset import ANOMALY, NORMAL, Dataset, read_card, write_dataset
+from assay.data.dataset import ANOMALY, NORMAL, SCHEME, Dataset, read_card, write_dataset
 from assay.data.dialects import OBSERVED, Dialect
 from assay.data.labelling import ensure_labels
 from assay.data.quarantine import ensure_quarantine
@@ -122,7 +122,9 @@ def ingest(project: Project, dataset: Dataset) -> Path:
     name = dataset.card.name
     if (project.root / "data" / name / "card.json").is_file():
         former = read_card(project.root / "data" / name)
-        dataset = with_vocabulary(replace(dataset, card=replace(dataset.card, scheme=former.scheme)), former.vocabulary)
+        # Scheme 1 would tell neither texts apart nor dates.
+        scheme = SCHEME if dataset.card.vocabulary or dataset.card.dates else former.scheme
+        dataset = with_vocabulary(replace(dataset, card=replace(dataset.card, scheme=scheme)), former.vocabulary)
     suite = project.root / "expectations" / f"{name}.json"
     learned = None if suite.is_file() else learn_suite(dataset)
     return replace_dataset(project, dataset, learned=learned, source=dataset.card.source)

@@ -15,11 +15,10 @@ from typing import Any
 from assay.environment import bentoml_home
 from assay.parts import parse_json
 from assay.project.pending import settle_changes
-from assay.project.versioning import repair_locked
+from assay.project.versioning import locks_by_links, repair_locked
 
 RWLOCK = Path(".dvc", "tmp", "rwlock")
-# Of `assay.parts.temporary_prefix`; the names that earlier versions gave lack the number of the process.
-_TEMPORARY = re.compile(r"\.(?P<name>.+)\.((?P<process>\d+)-|old-)?[a-z0-9_]{8}(?P<part>\.part)?")
+_TEMPORARY = re.compile(r"\..+\.(?P<process>\d+)-[a-z0-9_]{8}(?P<part>\.part)?")  # of `assay.parts.temporary_prefix`
 _FOLDERS = ("deployments", "expectations", "labels", "quarantine", "targets", "scorers", "work", ".assay")
 _UNLOCKED = ("ledger", "monitor", "downloads")  # in .assay: what others than holders of the lock write
 _ROUNDING = 2.0  # seconds; clocks of files and of processes differ a little
@@ -38,6 +37,8 @@ def recover(root: Path) -> None:
     for name in _FOLDERS:
         remove_left(_under(root / name))
     remove_left(bentoml_home(root).glob(".publish.*"))
+    for former in bentoml_home(root).glob(".publish-????????"):  # as earlier versions called them
+        shutil.rmtree(former, ignore_errors=True)
 
 
 def repair_rwlock(root: Path) -> None:
@@ -45,10 +46,11 @@ def repair_rwlock(root: Path) -> None:
 
     A DVC that is killed while it writes the file leaves it empty, and every later one stops at that. One that is killed
     later leaves its entries. DVC itself removes these, unless another process has the number by then: that one began
-    after the file was written.
+    after the file was written. Where DVC locks by hard links, nothing tells a stale lock from a living one, and nothing
+    is changed.
     """
     path = root / RWLOCK
-    if not path.is_file() or path.read_bytes() == b"{}":
+    if locks_by_links(root) or not path.is_file() or path.read_bytes() == b"{}":
         return
     with path.with_name(f"{path.name}.lock").open("a") as guard:
         try:
@@ -83,8 +85,10 @@ def is_at_work(process: int, since: float) -> bool:
 
     try:
         return bool(psutil.Process(process).create_time() <= since + _ROUNDING)
-    except psutil.Error:
+    except psutil.NoSuchProcess:
         return False
+    except psutil.Error:  # of somebody else
+        return True
 
 
 def remove_left(paths: Iterator[Path]) -> None:
@@ -95,7 +99,7 @@ def remove_left(paths: Iterator[Path]) -> None:
         if matched is None or bool(matched["part"]) == is_folder:
             continue
         with contextlib.suppress(FileNotFoundError):
-            if matched["process"] and is_at_work(int(matched["process"]), path.lstat().st_mtime):
+            if is_at_work(int(matched["process"]), path.lstat().st_mtime):
                 continue
             if is_folder:
                 shutil.rmtree(path, ignore_errors=True)
@@ -105,10 +109,7 @@ def remove_left(paths: Iterator[Path]) -> None:
 
 def _in_root(root: Path) -> Iterator[Path]:
     """Yield what may be temporary in the project's own folder, where people keep files too."""
-    for path in root.iterdir():
-        matched = _TEMPORARY.fullmatch(path.name)
-        if matched and (matched["process"] or matched["name"] == "data"):
-            yield path
+    yield from (path for path in root.iterdir() if _TEMPORARY.fullmatch(path.name))
 
 
 def _under(top: Path) -> Iterator[Path]:

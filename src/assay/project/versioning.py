@@ -23,7 +23,7 @@ def dvc(root: Path, *arguments: str) -> str:
     """Run a DVC command in `root` and return what it printed; `ToolError` says why it failed."""
     # A DVC that a killed command had started may still be at work; it ends by itself. The locks that DVC makes by hard
     # links do not end with their process.
-    waiting = () if _locks_by_links(root) else ("--wait-for-lock",)
+    waiting = () if locks_by_links(root) else ("--wait-for-lock",)
     command = [sys.executable, "-m", "dvc", *waiting, *arguments]
     process = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     if process.returncode != 0:
@@ -34,7 +34,8 @@ def dvc(root: Path, *arguments: str) -> str:
     return process.stdout
 
 
-def _locks_by_links(root: Path) -> bool:
+def locks_by_links(root: Path) -> bool:
+    """Return whether DVC's settings ask for locks by hard links, as on some network file systems."""
     files = (root / ".dvc" / name for name in ("config", "config.local"))
     return any(b"hardlink_lock" in path.read_bytes() for path in files if path.is_file())
 
@@ -68,8 +69,10 @@ def commit(root: Path, stages: Sequence[str]) -> None:
         return
     path = root / LOCKED
     write_bytes(root / KEPT_LOCKED, path.read_bytes() if is_there(path) else b"")
-    dvc(root, "commit", "-f", *stages)
-    (root / KEPT_LOCKED).unlink()
+    try:
+        dvc(root, "commit", "-f", *stages)
+    finally:  # not where the process is killed
+        repair_locked(root)
 
 
 def repair_locked(root: Path) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.arrays import Doubles, Floats, Texts
-from assay.data.categories import category_texts, codes_of
+from assay.data.categories import category_texts, codes_of, feature_texts
 from assay.data.dates import seconds_of
-from assay.data.dialects import MISSING, UNNAMED_INDEX
+from assay.data.dialects import UNNAMED_INDEX
 from assay.data.encoding import Encoder
 from assay.data.scaling import Scaler
 from assay.errors import DataError, InputError
@@ -21,6 +21,8 @@ def as_rows(X: Any) -> Any:
     """Return a table with Arrow's PyCapsule interface as a DataFrame, masked numbers as NaN; others unchanged."""
     if isinstance(X, np.ma.MaskedArray) and X.dtype.kind in "fiu":
         return np.ma.filled(X.astype(np.float64), np.nan)
+    if isinstance(X, np.ma.MaskedArray):
+        return _objects(X)
     if hasattr(X, "iloc") or not (hasattr(X, "__arrow_c_stream__") or hasattr(X, "__arrow_c_array__")):
         return X
     import pandas as pd
@@ -106,13 +108,13 @@ def as_features(X: Any, columns: Sequence[str], scaler: Scaler) -> Floats:
     InputError
         See `assay.scorer.scorer.Scorer.decision_function`.
     """
+    encoder = scaler if isinstance(scaler, Encoder) else None
     try:
-        values = np.asarray(X)
+        values = np.asarray(X, dtype=object) if encoder is not None and isinstance(X, list | tuple) else np.asarray(X)
     except ValueError as error:
         raise InputError(
             f"rows differ in length; every row needs {len(columns)} values ({_listed(columns)})"
         ) from error
-    encoder = scaler if isinstance(scaler, Encoder) else None
     if encoder is not None and values.ndim == 2 and values.shape[1] == len(columns):
         values = _encodable(values, columns, encoder)
     if values.dtype.kind not in "fiu":
@@ -124,6 +126,8 @@ def as_features(X: Any, columns: Sequence[str], scaler: Scaler) -> Floats:
     usable = np.isfinite(features) if encoder is None else encoder.usable(features)
     if not usable.all():
         row, column = np.argwhere(~usable)[0]
+        if encoder is not None and np.isnan(features[row, column]):
+            raise InputError(f"row {row}, column {columns[column]!r} is missing; this column may not lack a value")
         allowed = "finite" if scaler.precision == "float64" else "finite and fit float32"
         raise InputError(f"row {row}, column {columns[column]!r} is {values[row, column]}; values must be {allowed}")
     return features
@@ -142,9 +146,7 @@ def _encodable(values: NDArray[Any], columns: Sequence[str], encoder: Encoder) -
     rows = np.empty(values.shape, dtype=np.float64)
     for i, name in enumerate(columns):
         if i in encoder.vocabulary:
-            texts = category_texts(values[:, i])
-            texts[np.isin(texts.astype(str), MISSING)] = ""
-            rows[:, i], _ = codes_of(texts, encoder.vocabulary[i])
+            rows[:, i], _ = codes_of(feature_texts(values[:, i]), encoder.vocabulary[i])
         elif encoder.dates[i]:
             rows[:, i] = _seconds(values[:, i], name)
         else:

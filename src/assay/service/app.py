@@ -51,7 +51,7 @@ class ScoreRequest(RawBody):
     """Rows to score. The fields are for the API documentation; `read_body` and `read_request_rows` check them."""
 
     columns: list[str] = Field(description="every column of the scorer once, in any order (see /info)")
-    rows: list[list[float | str]] = Field(
+    rows: list[list[float | str | bool | None]] = Field(
         description="one list for each row, in the order of `columns`: finite numbers, texts where columns hold "
         "categories, null where a value is missing and its column may lack one (see /info)"
     )

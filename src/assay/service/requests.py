@@ -15,7 +15,7 @@ from assay.parameters import check_share
 from assay.parts import parse_json
 from assay.scorer.features import column_order
 
-BODY = '{"columns": [names], "rows": [[numbers], ...]}, and optionally "ids": [names], "eps": number, "fdr": number'
+BODY = '{"columns": [names], "rows": [[values], ...]}, and optionally "ids": [names], "eps": number, "fdr": number'
 KEYS = ("columns", "rows", "ids", "eps", "fdr")
 
 
@@ -118,12 +118,11 @@ def read_request_rows(
         return np.array(rows, dtype=np.float64).reshape(len(rows), len(columns))[:, order], categories
     values = np.empty((len(rows), len(columns)), dtype=object)
     for number, row in enumerate(rows):
-        values[number] = [_plain(value) for value in row]
+        values[number] = [
+            value.digits if isinstance(value, LongInteger) and name in of_text else value
+            for name, value in zip(names, row, strict=True)
+        ]
     return values[:, order], categories
-
-
-def _plain(value: object) -> object:
-    return value.digits if isinstance(value, LongInteger) else value
 
 
 def category_text(value: object, row: int) -> str:
@@ -155,7 +154,7 @@ def read_ids(content: dict[str, Any], n: int) -> list[str] | None:
 
 def check_shape(rows: object, width: int) -> None:
     """Raise `InputError`, naming the first bad row, unless `rows` is a list of lists of `width` values."""
-    rule = f"every row must be a list of {width} numbers, one for each column"
+    rule = f"every row must be a list of {width} values, one for each column"
     if not isinstance(rows, list):
         raise InputError(f"rows is {JSON_NAMES[type(rows)]}; give a list of rows: {rule}")
     for number, row in enumerate(rows):
