@@ -48,15 +48,21 @@ def reading_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def require_writable(path: Path) -> None:
     """Raise `ConfigError` if a file cannot be written at `path`; folders above it may be missing."""
+    from assay.parts import PART, temporary_prefix
+
     folder = path.absolute().parent
     try:
         if path.is_dir():
             raise IsADirectoryError("it is a folder")
+        if path.is_symlink() and not path.exists():
+            raise FileNotFoundError("it is a link to nothing")
         while not folder.exists():
             folder = folder.parent
         with tempfile.TemporaryFile(dir=folder):
             pass
-        if len(os.fsencode(path.name)) > os.pathconf(folder, "PC_NAME_MAX") - len(".12345678.part."):
+        if len(os.fsencode(path.name)) > os.pathconf(folder, "PC_NAME_MAX") - len(
+            f"{temporary_prefix('')}12345678{PART}"
+        ):
             raise OSError("its name is too long")
     except OSError as error:
         reason = error.strerror or str(error)

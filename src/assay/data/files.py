@@ -142,13 +142,13 @@ def dataset_of(
         )
     texts = {role: texts_of(frame[column]) for role, column in roles.items() if column is not None}
     blank = np.full(len(frame), "", dtype=object)
-    unknown = np.full(len(frame), UNKNOWN, dtype=np.int8)
+    labels = np.full(len(frame), UNKNOWN, dtype=np.int8)
+    if label:
+        labels = labels_of(path, texts["label"], normal, anomaly, is_settled=like is not None)
     rows = pd.DataFrame(
         {
             "row_id": _ids(texts["id_column"]) if id_column else [f"{name}-{i:07d}" for i in range(len(frame))],
-            "label": labels_of(path, texts["label"], normal, anomaly, is_settled=like is not None)
-            if label
-            else unknown,
+            "label": labels,
             "group": _printable("group", texts["group"]) if group else blank,
             "time": sortable_times(texts["time"]) if time else blank,
         }

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _EXACT = 2.0**53
 _CSV, _PARQUET = ".csv", ".parquet"
 _ENDINGS = {".csv": _CSV, ".tsv": _CSV, ".txt": _CSV, ".parquet": _PARQUET}
+_GROUPED_OR_WHOLE = r"[+-]?(\d{1,3}(\.\d{3})+|\d+)"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -197,11 +198,11 @@ def _say_if_rounded(path: Path, name: str, column: pa.ChunkedArray) -> None:
 
 
 def _refuse_points(path: Path, name: str, column: pd.Series[Any]) -> None:
-    """Raise `DataError` for numbers with points, which are no decimal signs where the comma is."""
+    """Raise `DataError` for numbers whose points may separate thousands, where the comma is the decimal sign."""
     if not isinstance(column.dtype, pd.StringDtype):
         return
     given = column.dropna()
-    if len(given) and pd.to_numeric(given, errors="coerce").notna().all():
+    if given.str.contains(".", regex=False).any() and given.str.strip().str.fullmatch(_GROUPED_OR_WHOLE).all():
         raise DataError(
             f"{path.name}, column {name!r} has values such as {given.iloc[0]!r}, with a point, and the comma is the "
             "decimal sign; take thousands signs out of the file, or write all columns with one decimal sign"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from assay.data.batches import as_batch, with_batch, with_vocabulary
-from assay.data.columns import Treatment, decoded, features_of
+from assay.data.columns import Treatment, decoded, features_of, kind_of
 from assay.data.dataset import Dataset, read_dataset, write_dataset
 from assay.data.files import read_table
+from assay.data.tables import read_frame
 from assay.errors import DataError
 
 MIXED = "x,kind,rate,empty\n1,red,,\n2,blue,0.5,\n,red,NA,\n4,,1,\n"
@@ -138,3 +142,34 @@ def test_new_texts_follow_the_known_ones() -> None:
     assert features.vocabulary == {"kind": ("red", "blue", "black", "new")}
     np.testing.assert_array_equal(features.rows[:, 0], [3, 0, np.nan, 2])
     assert features.table()["kind"].tolist() == ["new", "red", None, "black"]
+
+
+@pytest.mark.parametrize("spelling", [["true", "false"], ["True", "False"], [True, False]])
+def test_true_and_false_are_the_same_categories_in_every_spelling(spelling: list[object]) -> None:
+    features = features_of(pd.DataFrame({"ok": pd.Series(spelling, dtype=object)}), ("ok",), {"ok": ()})
+    assert features.vocabulary == {"ok": ("false", "true")}
+
+
+@pytest.mark.parametrize("text", ["1,200.50", "1.200,50", "12,345"])
+def test_numbers_with_thousands_signs_are_no_categories(text: str) -> None:
+    with pytest.raises(DataError, match="column 'x' holds numbers with thousands signs"):
+        kind_of("x", pd.Series([text] * 3 + ["2,400.75"]))
+
+
+def test_a_column_of_categories_without_any_is_empty() -> None:
+    assert kind_of("x", pd.Series(["", "NA"]), ("x",)) == "empty"
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (pa.array([20000, None], pa.date32()), "date"),
+        (pa.array([Decimal("1.50"), None], pa.decimal128(10, 2)), "number"),
+        (pa.array(["1", "2"]).dictionary_encode(), "number"),
+        (pa.array(["red", "blue"]).dictionary_encode(), "category"),
+    ],
+)
+def test_ordinary_types_of_parquet_files_are_read(values: pa.Array, kind: str, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"x": values}), tmp_path / "mine.parquet")
+    frame = read_frame(tmp_path / "mine.parquet", ())
+    assert kind_of("x", frame["x"]) == kind

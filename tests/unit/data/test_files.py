@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assay.data.dataset import numbered, read_dataset, write_dataset
+from assay.data.dialects import Dialect
 from assay.data.files import read_table, sortable_times
 from assay.errors import ConfigError, DataError
 
@@ -291,3 +292,24 @@ def test_what_looks_like_a_mistake_is_said(
 )
 def test_a_word_for_missing_is_no_id_time_or_category(role: str, message: str, tmp_path: Path) -> None:
     assert_refused(tmp_path, "x,c\n1,5\n2,NA\n", f"row 1 .*{message}|row 1 {message}", **{role: "c"})
+
+
+def test_a_batch_of_anomalies_and_unknown_rows_is_no_question(tmp_path: Path) -> None:
+    first = read_table(csv(tmp_path, "x,y\n1,0\n2,1\n3,-1\n"), name="mine", label="y")
+    batch = csv(tmp_path, "x,y\n1,1\n2,-1\n")
+    with pytest.raises(DataError, match=r"or both where other rows are unknown \(--normal 0 --anomaly 1\)"):
+        read_table(batch, name="mine", label="y")
+    assert read_table(batch, name="mine", label="y", like=first.card).data.labels.tolist() == [1, -1]
+    given = read_table(batch, name="mine", label="y", normal="0", anomaly="1")
+    assert given.data.labels.tolist() == [1, -1]
+
+
+def test_one_label_cannot_be_both(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="--normal a and --anomaly A are the same label"):
+        read_table(csv(tmp_path, "x,y\n1,a\n2,b\n"), name="mine", label="y", normal="a", anomaly="A")
+
+
+def test_points_that_may_separate_thousands_are_no_decimal_signs_beside_commas(tmp_path: Path) -> None:
+    path = csv(tmp_path, "x;y\n1,5;1.200\n2,5;2.201\n")
+    with pytest.raises(DataError, match="column 'y' has values such as '1.200', with a point"):
+        read_table(path, name="mine", dialect=Dialect(decimal=","))

@@ -188,16 +188,13 @@ def test_a_dvc_lock_that_was_being_written_comes_back(root: Path, written: str, 
 
 
 def test_temporary_files_go_with_their_process(root: Path) -> None:
-    """Names of earlier versions lack the number; people's own files have none of these names, or no such place."""
+    """People's own files have none of these names: theirs lack the number of a process."""
     gone, mine = 4194304, os.getpid()
     left = [
         f".data.{gone}-abcdefgh/x",
-        ".data.abcdefgh/x",
         f".scores.csv.{gone}-abcdefgh.part",
         f"deployments/.pumps.json.{gone}-abcdefgh.part",
-        "quarantine/.pumps.csv.abcdefgh.part",
         f"work/pumps/train/.knn.{gone}-abcdefgh/half",
-        "work/pumps/.split.old-abcdefgh/split/x",
         f"scorers/pumps/.{OLD}.{gone}-abcdefgh/scorer.json",
         f".assay/rows/.x.parquet.{gone}-abcdefgh.part",
     ]
@@ -205,6 +202,8 @@ def test_temporary_files_go_with_their_process(root: Path) -> None:
         f".data.{mine}-abcdefgh/x",
         f"deployments/.pumps.json.{mine}-abcdefgh.part",
         ".config.settings",
+        ".data.original/x",
+        "labels/.backup.20260501/x",
         ".notes.abcdefgh.part",
         "expectations/.pumps.json.autosave",
         "work/pumps/train/.retired/knn/x",

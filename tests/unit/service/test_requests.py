@@ -109,6 +109,7 @@ def mixed(value: str, column: str = "kind") -> tuple[object, ...]:
         ("kind", "true", (True, 1.0, 1.0)),
         ("rate", "null", ("red", None, 1.0)),
         ("rate", "2.5", ("red", 2.5, 1.0)),
+        ("rate", str(BEYOND), ("red", float(BEYOND), 1.0)),
     ],
 )
 def test_columns_take_what_they_hold(column: str, value: str, expected: tuple[object, ...]) -> None:
