@@ -177,7 +177,8 @@ def _move(staged: Path | None, path: Path) -> None:
     """Put a staged file or folder in its place, or remove what is there; what was done before is not done again."""
     if staged is not None and not os.path.lexists(staged):
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.path.lexists(path.parent):  # what stands in its place, the user has to move
+        path.parent.mkdir(parents=True)
     if path.is_dir() and not path.is_symlink():
         # Not beside it where it is staged elsewhere: DVC would count what is in ``data/`` as data.
         retired = Path(tempfile.mkdtemp(dir=(staged or path).parent, prefix=temporary_prefix(path.name)))
