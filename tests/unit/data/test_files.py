@@ -311,5 +311,5 @@ def test_one_label_cannot_be_both(tmp_path: Path) -> None:
 
 def test_points_that_may_separate_thousands_are_no_decimal_signs_beside_commas(tmp_path: Path) -> None:
     path = csv(tmp_path, "x;y\n1,5;1.200\n2,5;2.201\n")
-    with pytest.raises(DataError, match="column 'y' has values such as '1.200', with a point"):
+    with pytest.raises(DataError, match=r"column 'y' has values such as '1\.200', with a point"):
         read_table(path, name="mine", dialect=Dialect(decimal=","))
