@@ -85,10 +85,10 @@ def intrusions(n: int, seed: int) -> pd.DataFrame:
 def test_a_raw_table_with_texts_and_gaps(checkout: Checkout) -> None:
     raw = intrusions(900, 0)
     raw.to_csv(checkout.root / "raw.csv", index=False)
-    told = checkout.assay("ingest", "raw.csv", "--name", "raw", "--label", "attack").stdout
-    assert "900 rows x 41 columns" in told
-    assert "categories: flag (2), protocol (2), service" in told
-    assert "may be missing: count_5, flag" in told
+    output = checkout.assay("ingest", "raw.csv", "--name", "raw", "--label", "attack").stdout
+    assert "900 rows x 41 columns" in output
+    assert "categories: flag (2), protocol (2), service" in output
+    assert "may be missing: count_5, flag" in output
     result = json.loads(checkout.assay("run", "--dataset", "raw", "--json").stdout)
     assert min(row["auroc"] for row in result["candidates"] if row["adapter"] == "none") > 0.7
     report = (checkout.root / ".assay/reports/raw.html").read_text()

@@ -60,8 +60,8 @@ def require_writable(path: Path) -> None:
             folder = folder.parent
         with tempfile.TemporaryFile(dir=folder):
             pass
-        beside = len(f"{temporary_prefix('')}12345678{PART}")
-        if len(os.fsencode(path.name)) + beside > os.pathconf(folder, "PC_NAME_MAX"):
+        added = len(f"{temporary_prefix('')}12345678{PART}")
+        if len(os.fsencode(path.name)) + added > os.pathconf(folder, "PC_NAME_MAX"):
             raise OSError("its name is too long")
     except OSError as error:
         reason = error.strerror or str(error)

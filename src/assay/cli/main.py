@@ -14,16 +14,15 @@ import click
 from assay import __version__
 from assay.cli.audit import audit
 from assay.cli.calibration import label_command, reweight_command, score_command
-from assay.cli.common import as_json, find_project, reading_options
+from assay.cli.common import as_json, find_project
 from assay.cli.data import data
+from assay.cli.ingesting import ingest_command
 from assay.cli.monitoring import monitor_command
 from assay.cli.refusals import refusal
 from assay.environment import search_garbage_rarely
 from assay.errors import AssayError
 
 if TYPE_CHECKING:
-    from assay.data.columns import Treatment
-    from assay.data.dialects import Dialect
     from assay.project.layout import Project
     from assay.runs.run import Result
 
@@ -158,84 +157,6 @@ def stage_command(name: str) -> None:
             require_settings(project, stage)
         if stage.verb == "package":
             click.echo(f"{project.dataset}:{scorer_folders(project)[0].name}: {runs.deliver(project, deploy=False)}")
-
-
-@main.command("ingest")
-@click.argument("source", metavar="FILE_OR_NAME")
-@click.option("--check", "checks", is_flag=True, help="Say what each column of FILE is taken for; change nothing.")
-@click.option("--append", "appends", is_flag=True, help="Add the rows of FILE to the dataset as one more batch.")
-@click.option("--batch", metavar="ID", help="Id of the batch, with --append; by default that of its content.")
-@click.option("--name", help="Name of the dataset, for your own file.")
-@click.option("--label", metavar="COLUMN", help="Column of labels: 0 normal, 1 anomaly, empty or -1 unknown.")
-@click.option("--id", "id_column", metavar="COLUMN", help="Column of unique row ids.")
-@click.option("--group", metavar="COLUMN", help="Column of groups; all normal rows of a group get the same role.")
-@click.option("--time", metavar="COLUMN", help="Column to split by time; not with --group.")
-@click.option("--category", metavar="COLUMN", help="Column of categories for calibration within categories.")
-@click.option("--categorical", metavar="COLUMN", multiple=True, help="Feature whose numbers are codes of categories.")
-@click.option("--impute", metavar="COLUMN", multiple=True, help="Feature that may be missing, though not in this file.")
-@click.option("--refuse-missing", metavar="COLUMN", multiple=True, help="Feature that may never be missing.")
-@click.option("--leave-out", metavar="COLUMN", multiple=True, help="Column that is not used at all.")
-@click.option("--normal", metavar="VALUE", help="The label of normal rows; the others are anomalies.")
-@click.option(
-    "--anomaly", metavar="VALUE", help="The label of anomalies; the others are normal, or unknown by --normal."
-)
-@reading_options
-def ingest_command(
-    source: str,
-    checks: bool,
-    appends: bool,
-    batch: str | None,
-    categorical: tuple[str, ...],
-    impute: tuple[str, ...],
-    refuse_missing: tuple[str, ...],
-    leave_out: tuple[str, ...],
-    **options: Any,
-) -> None:
-    """Add a CSV or Parquet file, or a public dataset by name, to data/ and track it with DVC."""
-    from assay.data.columns import Treatment
-
-    treatment = Treatment(categorical, impute, refuse_missing, leave_out)
-    if checks:
-        _check_table(Path(source), treatment=treatment, **options)
-        return
-    if batch is not None and not appends:
-        raise click.UsageError("--batch names a batch that is added with --append")
-    if appends and treatment != Treatment():
-        raise click.UsageError("with --append, columns are treated as in the dataset; leave such options out")
-    project = find_project()
-    from assay.data.dataset import read_dataset
-    from assay.project.appending import append
-    from assay.project.ingest import ingest, load_source
-
-    with project.lock():
-        if appends:
-            folder, arrival = append(project, Path(source), batch=batch, **options)
-            click.echo(f"batch {arrival.batch}: {arrival.rows} rows from {arrival.source}")
-        else:
-            folder = ingest(project, load_source(project, source, treatment=treatment, **options))
-        dataset = read_dataset(folder)
-    labels = dataset.data.labels
-    click.echo(
-        f"{folder.relative_to(project.root)}: {len(labels)} rows x {len(dataset.card.columns)} columns, "
-        f"{int((labels == 1).sum())} labelled anomalies, {int((labels == -1).sum())} unlabelled\n"
-        + "".join(f"{line}\n" for line in dataset.card.treatment_lines())
-        + f"next: assay run --dataset {dataset.card.name}"
-    )
-
-
-def _check_table(path: Path, *, name: str | None, dialect: Dialect, treatment: Treatment, **options: Any) -> None:
-    """Print what each column of a table is taken for, and raise what `assay ingest` would raise."""
-    from assay.data.checking import COLUMN_ROLES, check_columns, lines_of
-    from assay.data.files import dataset_of, special_columns
-    from assay.data.tables import read_frame
-
-    roles = {role: options[role] for role in COLUMN_ROLES}
-    frame = read_frame(path, special_columns(roles), texts=treatment.categorical, dialect=dialect)
-    click.echo(f"{path.name}: {len(frame)} rows x {frame.shape[1]} columns")
-    for line in lines_of(check_columns(path, frame, roles, treatment, options["normal"], options["anomaly"])):
-        click.echo(line)
-    dataset_of(path, frame, name=name or "checked", treatment=treatment, **options)
-    click.echo("`assay ingest` can take it; nothing was changed")
 
 
 @main.command("restore")
@@ -397,5 +318,5 @@ def promote_command(tag: str, why: str) -> None:
     click.echo(f"{scorer.statement.tag} is the champion; a running service keeps the old one until it is restarted")
 
 
-for command in (audit, data, label_command, monitor_command, reweight_command, score_command):
+for command in (audit, data, label_command, monitor_command, reweight_command, score_command, ingest_command):
     main.add_command(command)

@@ -181,20 +181,20 @@ def _remarks_on_texts(texts: pd.Series[Any], column: pd.Series[Any]) -> Iterator
 
 def _leaks(column: pd.Series[Any], kind: str, labels: Labels) -> Iterator[str]:
     """Yield how a feature tells the labels, if it does."""
-    anomalous, known = labels == ANOMALY, labels != UNKNOWN
+    anomalous, labelled = labels == ANOMALY, labels != UNKNOWN
     if anomalous.sum() < _FEW or (labels == NORMAL).sum() < _FEW:
         return
     if kind in ("number", "boolean"):
-        rows = known & column.notna().to_numpy()
+        rows = labelled & column.notna().to_numpy()
         area = _area(column[rows].to_numpy(dtype=np.float64), anomalous[rows])
         if area > 0.999:
             yield f"leaks the label? It tells anomalies from normal rows by itself (AUROC {area:.4f})"
             return
-    codes, levels = pd.factorize(column[known], use_na_sentinel=False)
-    if len(levels) > _LEVELS or anomalous[known].mean() > 0.5:
+    codes, levels = pd.factorize(column[labelled], use_na_sentinel=False)
+    if len(levels) > _LEVELS or anomalous[labelled].mean() > 0.5:
         return
     rows_of = np.bincount(codes, minlength=len(levels))
-    shares = np.bincount(codes, weights=anomalous[known], minlength=len(levels)) / rows_of
+    shares = np.bincount(codes, weights=anomalous[labelled], minlength=len(levels)) / rows_of
     for level in np.flatnonzero((shares == 1) & (rows_of >= _MANY)):
         shown = "without a value" if pd.isna(levels[level]) else f"with the value {_shown(levels[level])}"
         yield f"leaks the label? All {rows_of[level]} rows {shown} are anomalies"

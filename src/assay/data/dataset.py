@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from assay.arrays import Doubles, Flags, Floats, Integers, Labels, Texts
 from assay.data.columns import decoded
-from assay.data.encoding import Encoder, ObservedMean
+from assay.data.encoding import Encoder
 from assay.data.modalities.base import Modality
 from assay.data.modalities.registry import modality_fields, read_modality
 from assay.data.npy import npy_bytes, read_npy
 from assay.data.null_models import NullModel
+from assay.data.observed_mean import ObservedMean
 from assay.data.scaling import Scaler
 from assay.errors import DataError, TamperedError
 from assay.hashing import hash_file

@@ -1,4 +1,4 @@
-"""Tables with missing values and categories as numbers: an encoder fitted on training rows, and its null model.
+"""Tables with missing values, categories and dates as numbers: an encoder fitted on training rows.
 
 Every column keeps its own scale. What is not a measurement is not z-scored: two rows that differ in a category, or of
 which one lacks a value, are `MISMATCH` apart in it, whatever the number of categories. That is how far two independent
@@ -15,8 +15,7 @@ import numpy as np
 from annotated_types import Predicate
 from numpy.typing import NDArray
 
-from assay.arrays import FLOAT32_MAX, Doubles, Flags, Floats, Integers, Singles
-from assay.data.null_models import HARDNESS_ROWS, check_width
+from assay.arrays import FLOAT32_MAX, Doubles, Flags, Integers, Singles
 from assay.data.scaling import Precision, centre_and_spread, check_finite
 from assay.errors import DataError
 from assay.families import check_part
@@ -251,8 +250,9 @@ class Encoder:
 
     def _slot(self, column: int, codes: Doubles) -> Integers:
         n = len(self.vocabulary[column])
-        known = np.where(np.isnan(codes), n + 1, np.where((codes >= 0) & (codes < n), codes, n))
-        return self.slots_[column][known.astype(np.intp)]
+        is_in_vocabulary = (codes >= 0) & (codes < n)
+        places = np.where(np.isnan(codes), n + 1, np.where(is_in_vocabulary, codes, n))
+        return self.slots_[column][places.astype(np.intp)]
 
     def _one_hot(self, column: int, codes: Doubles) -> Singles:
         return np.eye(self._block(column), dtype=np.float32)[self._slot(column, codes)]
@@ -293,62 +293,3 @@ def _slots(codes: Doubles, n_texts: int) -> Integers:
         free += 1
     slots[slots < 0] = free
     return slots
-
-
-class ObservedMean:
-    """Null model of tables with missing values: the mean of the training rows (CADET eq 5), over what was observed.
-
-    A missing number is as hard to model as the row's other values are on average; it does not count as a number that
-    lies at the median. The hardness is ``sqrt(k / k_observed) ||x - mean||`` over the observed of k encoded columns,
-    which is CADET's eq 2 where nothing is missing.
-
-    Attributes
-    ----------
-    mean_ : ndarray of float64, shape (k,)
-    """
-
-    kind: ClassVar[str] = "observed mean"
-    mean_: Doubles
-
-    def __init__(self, fills: Singles) -> None:
-        self.fills = fills
-
-    def fit(self, X: Floats) -> Self:
-        """Store the mean of the observed values of encoded training rows, shape (n, k); 0 where there is none.
-
-        Raises
-        ------
-        DataError
-            There are no rows, or one is not finite.
-        """
-        if len(X) == 0 or not np.isfinite(X).all():
-            raise DataError(f"hardness cannot be fitted on {len(X)} rows; it needs at least one, all finite")
-        observed = self.fills != X
-        counts = observed.sum(axis=0)
-        totals = np.where(observed, X, 0).sum(axis=0, dtype=np.float64)
-        self.mean_ = totals / np.maximum(counts, 1)
-        return self
-
-    def hardness(self, X: Floats) -> Doubles:
-        """Return the hardness of encoded rows, shape (n,)."""
-        check_width(X, self.mean_.size)
-        hardness = np.empty(len(X), dtype=np.float64)
-        for start in range(0, len(X), HARDNESS_ROWS):
-            block = np.array(X[start : start + HARDNESS_ROWS], dtype=np.float32, order="C")
-            observed = self.fills != block
-            away = np.where(observed, block.astype(np.float64) - self.mean_, 0.0)
-            share = observed.shape[1] / np.maximum(observed.sum(axis=1), 1)
-            hardness[start : start + HARDNESS_ROWS] = np.sqrt(share) * np.linalg.norm(away, axis=1)
-        return hardness
-
-    def to_part(self) -> Part:
-        """Return the mean, and what missing numbers become, as a part."""
-        return Part(self.kind, {}, {"mean": self.mean_, "fills": self.fills})
-
-    @classmethod
-    def from_part(cls, part: Part) -> Self:
-        """Return the null model that `to_part` described."""
-        check_part(part, {}, {"mean": "float64 k", "fills": "float32 k"})
-        model = cls(part.arrays["fills"])
-        model.mean_ = part.arrays["mean"]
-        return model

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from decimal import ROUND_FLOOR, Decimal, InvalidOperation, localcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import pandas as pd
@@ -32,20 +32,45 @@ MOST_UNCLEAR = 5
 _TIME_DIGITS, _TIME_DECIMALS = 20, 60
 
 
+class SpecialColumns(TypedDict, total=False):
+    """Names of the columns that are no features.
+
+    Attributes
+    ----------
+    label : str
+        Column of 0 or false (normal), 1 or true (anomaly), -1 or missing (unknown), unless `normal` or `anomaly` is
+        given. Default: all unknown.
+    id_column : str
+        Column of unique row ids. Default: "<name>-<row number>", from 0, at least seven digits.
+    group : str
+        Column of group ids; rows of a group get one role. Without an id a row is a group by itself.
+    time : str
+        Column of ISO 8601 timestamps or of numbers, never missing. Times are stored as text whose
+        alphabetical order is the order in time: timestamps in UTC with nine decimals of a second (without
+        a time zone they count as UTC); numbers as exact decimals with 20 digits before the point,
+        negative ones as "-" and the complement to 10**20 (-1.25 is "-99999999999999999998.75").
+    category : str
+        Column of categories, never missing, for calibration within categories (a machine type, a site). Text, stripped
+        of spaces, or numbers: 3, 3.0 and "3" are the same.
+    """
+
+    label: str | None
+    id_column: str | None
+    group: str | None
+    time: str | None
+    category: str | None
+
+
 def read_table(
     path: Path,
     *,
     name: str,
-    label: str | None = None,
-    id_column: str | None = None,
-    group: str | None = None,
-    time: str | None = None,
-    category: str | None = None,
     treatment: Treatment = AS_THEY_ARE,
     like: Card | None = None,
     normal: str | None = None,
     anomaly: str | None = None,
     dialect: Dialect = OBSERVED,
+    **special: Unpack[SpecialColumns],
 ) -> Dataset:
     """Read a CSV or Parquet file, or a folder of their parts, as a tabular dataset.
 
@@ -60,21 +85,6 @@ def read_table(
         See `assay.data.tables.read_frame`.
     name : str
         Name of the dataset: lower-case letters, digits, "_" and "-".
-    label : str, optional
-        Column of 0 or false (normal), 1 or true (anomaly), -1 or missing (unknown), unless `normal` or `anomaly` is
-        given. Default: all unknown.
-    id_column : str, optional
-        Column of unique row ids. Default: "<name>-<row number>", from 0, at least seven digits.
-    group : str, optional
-        Column of group ids; rows of a group get one role. Without an id a row is a group by itself.
-    time : str, optional
-        Column of ISO 8601 timestamps or of numbers, never missing. Times are stored as text whose
-        alphabetical order is the order in time: timestamps in UTC with nine decimals of a second (without
-        a time zone they count as UTC); numbers as exact decimals with 20 digits before the point,
-        negative ones as "-" and the complement to 10**20 (-1.25 is "-99999999999999999998.75").
-    category : str, optional
-        Column of categories, never missing, for calibration within categories (a machine type, a site). Text, stripped
-        of spaces, or numbers: 3, 3.0 and "3" are the same.
     treatment : Treatment
         What is done with feature columns.
     like : Card, optional
@@ -85,6 +95,8 @@ def read_table(
         every other one is unknown, as missing ones always are.
     dialect : Dialect
         How a CSV file is written.
+    **special : str or None
+        See `SpecialColumns`.
 
     Returns
     -------
@@ -96,18 +108,17 @@ def read_table(
     DataError
         The file, a column or a value cannot be used; the message names it. Rows are counted from 0.
     """
-    roles = {"label": label, "id_column": id_column, "group": group, "time": time, "category": category}
     texts = treatment.categorical if like is None else (*like.vocabulary, *like.dates)
-    frame = read_frame(path, special_columns(roles), texts=texts, dialect=dialect)
-    return dataset_of(path, frame, name=name, treatment=treatment, like=like, normal=normal, anomaly=anomaly, **roles)
+    frame = read_frame(path, names_of_special(special), texts=texts, dialect=dialect)
+    return dataset_of(path, frame, name=name, treatment=treatment, like=like, normal=normal, anomaly=anomaly, **special)
 
 
-def special_columns(roles: Mapping[str, str | None]) -> list[str]:
+def names_of_special(special: SpecialColumns) -> list[str]:
     """Return the columns that are no features; raise `DataError` if one has two roles."""
-    special = [column for column in roles.values() if column is not None]
-    if len(set(special)) < len(special):
-        raise DataError(f"one column is named for two purposes in {roles}; give each its own column")
-    return special
+    names = [str(column) for column in special.values() if column is not None]
+    if len(set(names)) < len(names):
+        raise DataError(f"one column is named for two purposes in {dict(special)}; give each its own column")
+    return names
 
 
 def dataset_of(
@@ -115,70 +126,75 @@ def dataset_of(
     frame: pd.DataFrame,
     *,
     name: str,
-    label: str | None = None,
-    id_column: str | None = None,
-    group: str | None = None,
-    time: str | None = None,
-    category: str | None = None,
     treatment: Treatment = AS_THEY_ARE,
     like: Card | None = None,
     normal: str | None = None,
     anomaly: str | None = None,
+    **special: Unpack[SpecialColumns],
 ) -> Dataset:
     """Return the rows of a frame, read from `path`, as a dataset; see `read_table`."""
     check_name(name, "the dataset's name")
-    if label is None and (normal, anomaly) != (None, None):
+    if special.get("label") is None and (normal, anomaly) != (None, None):
         raise DataError("the label of normal rows or of anomalies is given, but no column of labels (--label)")
-    roles = {"label": label, "id_column": id_column, "group": group, "time": time, "category": category}
-    special = special_columns(roles)
-    features, empty = _features(path, frame, special, treatment) if like is None else _as_in(frame, special, like)
+    columns = names_of_special(special)
+    features, empty = _features(path, frame, columns, treatment) if like is None else _as_in(frame, columns, like)
     if not features.columns:
-        raise DataError(f"{path.name} has no feature column, only {special}")
-    lacking = features.lacking()
-    if broken := [column for column in lacking if column in treatment.refuse]:
-        row = int(np.flatnonzero(np.isnan(features.rows[:, features.columns.index(broken[0])]))[0])
-        raise DataError(
-            f"column {broken[0]!r}, row {row}: missing, and --refuse-missing {broken[0]} does not allow that"
-        )
-    texts = {role: texts_of(frame[column]) for role, column in roles.items() if column is not None}
-    blank = np.full(len(frame), "", dtype=object)
+        raise DataError(f"{path.name} has no feature column, only {columns}")
+    _refuse_lacking(features, treatment)
+    texts = {role: texts_of(frame[column]) for role, column in special.items() if column is not None}
     labels = np.full(len(frame), UNKNOWN, dtype=np.int8)
-    if label:
+    if "label" in texts:
         labels = labels_of(path, texts["label"], normal, anomaly, is_settled=like is not None)
-    rows = pd.DataFrame(
-        {
-            "row_id": _ids(texts["id_column"]) if id_column else [f"{name}-{i:07d}" for i in range(len(frame))],
-            "label": labels,
-            "group": _printable("group", texts["group"]) if group else blank,
-            "time": sortable_times(texts["time"]) if time else blank,
-        }
-    ).astype({"row_id": "str", "group": "str", "time": "str"})
-    if category:
-        rows["category"] = pd.Series(_categories(texts["category"]), dtype="str")
+    rows = _rows(name, texts, labels)
+    for role, text in texts.items():
+        _say_of_texts(path, role, frame[str(special[role])], text)  # type: ignore[literal-required]
+    for i, column in enumerate(features.columns):
+        if loses_values(features.rows[:, i]):
+            say(f"{path.name}: column {column!r} loses most of its values in float32, as scorers use it; rescale it")
+    may_lack = {*features.lacking(), *treatment.impute}
     card = Card(
         name,
         TABULAR,
         features.columns,
         path.name,
-        id_column,
-        label,
-        group,
-        time,
-        category,
+        special.get("id_column"),
+        special.get("label"),
+        special.get("group"),
+        special.get("time"),
+        special.get("category"),
         vocabulary=features.vocabulary,
         dates=features.dates,
-        imputed=tuple(column for column in features.columns if column in (*lacking, *treatment.impute)),
+        imputed=tuple(column for column in features.columns if column in may_lack),
         left_out=(*empty, *treatment.leave_out),
         normal_label=normal,
         anomaly_label=anomaly,
     )
-    for role, column in roles.items():
-        if column is not None:
-            _say_of_texts(path, role, frame[column], texts[role])
-    for i, column in enumerate(features.columns):
-        if loses_values(features.rows[:, i]):
-            say(f"{path.name}: column {column!r} loses most of its values in float32, as scorers use it; rescale it")
     return Dataset(card, RowSet(features.rows, rows))
+
+
+def _refuse_lacking(features: Features, treatment: Treatment) -> None:
+    """Raise `DataError` for the first missing value in a column that the user wants none in."""
+    for column in features.lacking():
+        if column in treatment.refuse:
+            row = int(np.flatnonzero(np.isnan(features.rows[:, features.columns.index(column)]))[0])
+            raise DataError(f"column {column!r}, row {row}: missing, and --refuse-missing {column} does not allow that")
+
+
+def _rows(name: str, texts: Mapping[str, Texts], labels: Labels) -> pd.DataFrame:
+    """Return the table of ids, labels, groups, times and categories of rows, from the texts of special columns."""
+    blank = np.full(len(labels), "", dtype=object)
+    counted = [f"{name}-{i:07d}" for i in range(len(labels))]
+    rows = pd.DataFrame(
+        {
+            "row_id": _ids(texts["id_column"]) if "id_column" in texts else counted,
+            "label": labels,
+            "group": _printable("group", texts["group"]) if "group" in texts else blank,
+            "time": sortable_times(texts["time"]) if "time" in texts else blank,
+        }
+    ).astype({"row_id": "str", "group": "str", "time": "str"})
+    if "category" in texts:
+        rows["category"] = pd.Series(_categories(texts["category"]), dtype="str")
+    return rows
 
 
 def _features(

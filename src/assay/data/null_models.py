@@ -57,8 +57,7 @@ class MeanNull:
         DataError
             There are no rows, or one is not finite.
         """
-        if len(X) == 0 or not np.isfinite(X).all():
-            raise DataError(f"hardness cannot be fitted on {len(X)} rows; it needs at least one, all finite")
+        check_training_rows(X)
         self.mean_ = np.mean(X, axis=0, dtype=np.float64)
         return self
 
@@ -78,6 +77,12 @@ class MeanNull:
         model = cls()
         model.mean_ = part.arrays["mean"]
         return model
+
+
+def check_training_rows(X: Floats) -> None:
+    """Raise `DataError` where a null model cannot be fitted: without rows, or where one is not finite."""
+    if len(X) == 0 or not np.isfinite(X).all():
+        raise DataError(f"hardness cannot be fitted on {len(X)} rows; it needs at least one, all finite")
 
 
 def check_width(X: Floats, columns: int) -> None:

@@ -138,11 +138,11 @@ def _codes(recipe: str, codes: Doubles, template: NDArray[np.intp], swaps: Doubl
     if several:
         columns = np.array(several)[(swaps[:, 0] * len(several)).astype(np.intp)]
         for column in several:
-            here = np.flatnonzero(columns == column)
-            own = np.searchsorted(levels[column], made[here, column])  # len(levels) where missing: no level is its own
+            rows = np.flatnonzero(columns == column)
+            own = np.searchsorted(levels[column], made[rows, column])  # len(levels) wrows missing: no level is its own
             others = len(levels[column]) - (own < len(levels[column]))
-            other = (swaps[here, 1] * others).astype(np.intp)
-            made[here, column] = levels[column][other + (other >= own)]
+            other = (swaps[rows, 1] * others).astype(np.intp)
+            made[rows, column] = levels[column][other + (other >= own)]
     return made
 
 

@@ -73,15 +73,15 @@ def read_deployment(root: Path, name: str) -> Deployment | None:
 
 def read_deployments(root: Path) -> tuple[dict[str, Deployment], dict[str, str]]:
     """Return the deployments of all datasets that have one, and for each that cannot be read the reason, by name."""
-    found: dict[str, Deployment] = {}
+    deployments: dict[str, Deployment] = {}
     unreadable: dict[str, str] = {}
     for path in sorted((root / "deployments").glob("*.json")):
         try:
             if (deployment := read_deployment(root, path.stem)) is not None:
-                found[path.stem] = deployment
+                deployments[path.stem] = deployment
         except (ScorerError, OSError) as error:
             unreadable[path.stem] = str(error)
-    return found, unreadable
+    return deployments, unreadable
 
 
 def promote(root: Path, name: str, version: str, *, statement: str, bento: str, reason: str) -> Deployment:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from assay import console
 from assay.data.batches import as_batch, with_vocabulary
@@ -23,6 +23,9 @@ from assay.project.layout import Project
 from assay.project.merging import set_merge_driver
 from assay.project.pending import Change
 
+if TYPE_CHECKING:
+    from assay.data.files import SpecialColumns
+
 BUNDLED = ("breast_cancer", "digits")
 
 
@@ -31,15 +34,11 @@ def load_source(
     source: str,
     *,
     name: str | None = None,
-    label: str | None = None,
-    id_column: str | None = None,
-    group: str | None = None,
-    time: str | None = None,
-    category: str | None = None,
     treatment: Treatment = AS_THEY_ARE,
     normal: str | None = None,
     anomaly: str | None = None,
     dialect: Dialect = OBSERVED,
+    **special: Unpack[SpecialColumns],
 ) -> Dataset:
     """Load a named public dataset, or a user's CSV or Parquet file.
 
@@ -49,14 +48,14 @@ def load_source(
         A name that `assay.data.public_sets.dataset_names` lists, or the path of a file or of a folder of part files.
     name : str, optional
         Name to give to the file's dataset; needed for files, not allowed for public sets.
-    label, id_column, group, time, category : str, optional
-        Names of the file's columns.
     treatment : Treatment
         What is done with feature columns of the file.
     normal, anomaly : str, optional
         Labels of normal rows and of anomalies, of which there has to be one at least.
     dialect : Dialect
         How a CSV file is written.
+    **special : str or None
+        The file's columns that are no features; see `assay.data.files.SpecialColumns`.
 
     Raises
     ------
@@ -66,8 +65,10 @@ def load_source(
     from assay.data.files import read_table
     from assay.data.public_sets import dataset_names, load_named
 
-    options = {"--name": name, "--label": label, "--id": id_column, "--group": group, "--time": time}
-    options |= {"--category": category, "--normal": normal, "--anomaly": anomaly}
+    options = {"--name": name, "--normal": normal, "--anomaly": anomaly}
+    options |= {
+        f"--{role.removesuffix('_column')}": str(column) for role, column in special.items() if column is not None
+    }
     if source in dataset_names():
         unusable = [option for option, value in options.items() if value is not None]
         unusable += ["an option for columns"] * (treatment != AS_THEY_ARE)
@@ -78,7 +79,7 @@ def load_source(
         return load_named(source, mirror=Path(mirror) if mirror else None, cache=project.state / "downloads")
     if name is not None and name in dataset_names():
         raise DataError(f"--name {name} is the name of a public dataset; give yours another name")
-    if group is not None and time is not None:
+    if special.get("group") is not None and special.get("time") is not None:
         raise DataError("--group and --time cannot both decide the roles of rows; give the one that matters more")
     path = Path(source)
     if not path.exists():
@@ -86,21 +87,13 @@ def load_source(
     if name is None:
         raise DataError(f"give the dataset of {path.name} a name: assay ingest {source} --name NAME")
     dataset = read_table(
-        path,
-        name=name,
-        label=label,
-        id_column=id_column,
-        group=group,
-        time=time,
-        category=category,
-        treatment=treatment,
-        normal=normal,
-        anomaly=anomaly,
-        dialect=dialect,
+        path, name=name, treatment=treatment, normal=normal, anomaly=anomaly, dialect=dialect, **special
     )
     for option, value, kind in (("--normal", normal, NORMAL), ("--anomaly", anomaly, ANOMALY)):
         if value is not None and not (dataset.data.labels == kind).any():
-            raise DataError(f"no row of {path.name} has the label {value!r}; give {option} a value of {label!r}")
+            raise DataError(
+                f"no row of {path.name} has the label {value!r}; give {option} a value of {special.get('label')!r}"
+            )
     return dataset
 
 

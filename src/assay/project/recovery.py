@@ -60,7 +60,7 @@ def repair_rwlock(root: Path) -> None:
         try:
             entries = parse_json(path.read_bytes())
             living = _of_living(entries, path.stat().st_mtime)
-            is_right = living == {kind: found for kind, found in entries.items() if found}
+            is_right = living == {kind: infos for kind, infos in entries.items() if infos}
         except (ValueError, KeyError, TypeError, AttributeError):
             living, is_right = {}, False
         if not is_right:
@@ -76,7 +76,7 @@ def _of_living(entries: dict[str, Any], written: float) -> dict[str, Any]:
     writers = {path: info for path, info in entries.get("write", {}).items() if lives(info)}
     readers = {path: list(filter(lives, infos)) for path, infos in entries.get("read", {}).items()}
     kinds = {"write": writers, "read": {path: infos for path, infos in readers.items() if infos}}
-    return {kind: found for kind, found in kinds.items() if found}
+    return {kind: infos for kind, infos in kinds.items() if infos}
 
 
 def is_at_work(process: int, since: float) -> bool:
@@ -114,8 +114,8 @@ def _in_root(root: Path) -> Iterator[Path]:
 
 def _under(top: Path) -> Iterator[Path]:
     for folder, folders, files in os.walk(top):
-        here = Path(folder)
+        parent = Path(folder)
         hidden = [name for name in (*folders, *files) if name.startswith(".")]
-        kept = {*hidden, *(_UNLOCKED if here == top and top.name == ".assay" else ())}
+        kept = {*hidden, *(_UNLOCKED if parent == top and top.name == ".assay" else ())}
         folders[:] = [name for name in folders if name not in kept]
-        yield from (here / name for name in hidden)
+        yield from (parent / name for name in hidden)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from assay.calibration.calibrators.conformal import ConformalCalibrator
-from assay.data.encoding import MISMATCH, Encoder, ObservedMean
+from assay.data.encoding import MISMATCH, Encoder
 from assay.data.modalities.registry import load_null_model, load_scaler
+from assay.data.observed_mean import ObservedMean
 from assay.detectors.registry import make_detector
 from assay.errors import DataError
 

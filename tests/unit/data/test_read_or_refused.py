@@ -55,13 +55,13 @@ def plain(value: Any) -> Any:
     return None if pd.isna(value) else bool(value) if isinstance(value, bool | np.bool_) else value
 
 
-def same(found: pd.DataFrame, table: Table) -> bool:
+def same(outcome: pd.DataFrame, table: Table) -> bool:
     """Whether a frame holds a table; words that are all numbers, or true and false, may be read as such."""
-    if list(found.columns) != list(table) or len(found) != len(next(iter(table.values()))):
+    if list(outcome.columns) != list(table) or len(outcome) != len(next(iter(table.values()))):
         return False
     for name, values in table.items():
-        read = [plain(value) for value in found[name]]
-        texts = isinstance(found[name].dtype, pd.StringDtype)
+        read = [plain(value) for value in outcome[name]]
+        texts = isinstance(outcome[name].dtype, pd.StringDtype)
         for value, again in zip(values, read, strict=True):
             if isinstance(value, str) and not texts and again is not None:
                 again, value = float(again), float({"true": 1, "false": 0}.get(value.strip().lower(), value.strip()))
@@ -103,8 +103,8 @@ def test_a_csv_file_is_read_as_it_was_written_or_refused(
     text = as_csv(table, separator, decimal, end, quoting, missing)
     path.write_bytes(text.encode(encoding))
     stated = Dialect(separator, decimal, encoding, header=True) if is_stated and separator != decimal else Dialect()
-    found = read_or_refusal(path, stated)
-    assert isinstance(found, str) or same(found, table), (text, found)
+    outcome = read_or_refusal(path, stated)
+    assert isinstance(outcome, str) or same(outcome, table), (text, outcome)
 
 
 @given(table=tables())
@@ -148,9 +148,9 @@ def spoilt(text: str, rng: np.random.Generator) -> bytes:
     return "\n".join(changed).encode()
 
 
-def differences(found: pd.DataFrame, expected: pd.DataFrame) -> int:
+def differences(outcome: pd.DataFrame, expected: pd.DataFrame) -> int:
     """The number of names and cells that are not as they were, in the rows that are left."""
-    frames = (found, expected[: len(found)])
+    frames = (outcome, expected[: len(outcome)])
     names, values = zip(*((list(f.columns), f.astype("str").to_numpy().ravel().tolist()) for f in frames), strict=True)
     return sum(a != b for a, b in [*zip(*names, strict=True), *zip(*values, strict=True)])
 
@@ -163,13 +163,13 @@ def test_a_fault_in_a_csv_file_changes_nothing_but_its_own_cell(n: int, tmp_path
     for seed in range(n):
         content = spoilt(text, np.random.default_rng(seed))
         path.write_bytes(content)
-        found = read_or_refusal(path)
-        if isinstance(found, str):
+        outcome = read_or_refusal(path)
+        if isinstance(outcome, str):
             refused += 1
             continue
         is_cut = text.encode().startswith(content)
-        assert found.shape == (ROWS, WIDTH) or (is_cut and len(found) < ROWS), (seed, content)
-        assert differences(found, expected) <= 1, (seed, content)
+        assert outcome.shape == (ROWS, WIDTH) or (is_cut and len(outcome) < ROWS), (seed, content)
+        assert differences(outcome, expected) <= 1, (seed, content)
     assert n / 3 < refused < n
 
 
@@ -194,7 +194,7 @@ def test_a_damaged_parquet_file_is_refused_or_reads_as_before(n: int, tmp_path: 
     refused = 0
     for seed in range(n):
         path.write_bytes(damaged(content, np.random.default_rng(seed)))
-        found = read_or_refusal(path)
-        refused += isinstance(found, str)
-        assert isinstance(found, str) or found.equals(expected), seed
+        outcome = read_or_refusal(path)
+        refused += isinstance(outcome, str)
+        assert isinstance(outcome, str) or outcome.equals(expected), seed
     assert n / 3 < refused < n

@@ -110,11 +110,11 @@ def test_what_can_be_read_in_two_ways_is_refused_until_an_option_settles_it(
 
 def test_what_an_option_says_is_what_is_read(tmp_path: Path) -> None:
     spaced = written(tmp_path, "1  2.5 \n 3 4\n")
-    found = read_frame(spaced, ("1",), dialect=Dialect("space", header=False))
-    assert found.to_dict("list") == {"0": [1.0, 3.0], "1": ["2.5", "4"]}
+    read = read_frame(spaced, ("1",), dialect=Dialect("space", header=False))
+    assert read.to_dict("list") == {"0": [1.0, 3.0], "1": ["2.5", "4"]}
     german = written(tmp_path, "Größe;z\n1,234;5.5\n".encode("cp1252"), "german.csv")
-    found = read_frame(german, (), dialect=Dialect(decimal=",", encoding="cp1252"))
-    assert found.to_dict("list") == {"Größe": [1.234], "z": ["5.5"]}
+    read = read_frame(german, (), dialect=Dialect(decimal=",", encoding="cp1252"))
+    assert read.to_dict("list") == {"Größe": [1.234], "z": ["5.5"]}
 
 
 @pytest.mark.parametrize(
@@ -153,30 +153,30 @@ def test_what_is_no_table_is_refused(content: bytes, name: str, words: str, tmp_
 
 
 def test_blank_lines_of_one_column_are_missing_values(tmp_path: Path) -> None:
-    found = read_frame(written(tmp_path, "x\n1\n\n3\n \n"), ())["x"].tolist()
-    assert found[::2] == [1.0, 3.0]
-    assert np.isnan(found[1::2]).all()
-    assert len(found) == 4
+    read = read_frame(written(tmp_path, "x\n1\n\n3\n \n"), ())["x"].tolist()
+    assert read[::2] == [1.0, 3.0]
+    assert np.isnan(read[1::2]).all()
+    assert len(read) == 4
 
 
 @pytest.mark.parametrize("word", ["NA", " nan ", "N/A", "#N/A", "NULL", "None", "<NA>", ""])
 def test_words_for_missing_count_in_every_kind_of_column(word: str, tmp_path: Path) -> None:
     content = f"n,b,t,kept\n1,True,red,{word}\n{word},{word},{word},x\n2,false,NAN,y\n"
-    found = read_frame(written(tmp_path, content), ("kept",))
-    assert found[["n", "b", "t"]].isna().to_numpy().tolist() == [[False] * 3, [True] * 3, [False] * 3]
-    assert found["b"].tolist()[::2] == [True, False]
-    assert found["t"].tolist()[::2] == ["red", "NAN"]
-    assert found["kept"].tolist() == [word, "x", "y"]
+    read = read_frame(written(tmp_path, content), ("kept",))
+    assert read[["n", "b", "t"]].isna().to_numpy().tolist() == [[False] * 3, [True] * 3, [False] * 3]
+    assert read["b"].tolist()[::2] == [True, False]
+    assert read["t"].tolist()[::2] == ["red", "NAN"]
+    assert read["kept"].tolist() == [word, "x", "y"]
 
 
 def test_only_the_named_numbers_are_numbers(tmp_path: Path) -> None:
-    found = read_frame(written(tmp_path, "a,b,c\n007,1,NA\n"), (), numbers=("b",))
-    assert found.to_dict("list") == {"a": ["007"], "b": [1.0], "c": ["NA"]}
+    read = read_frame(written(tmp_path, "a,b,c\n007,1,NA\n"), (), numbers=("b",))
+    assert read.to_dict("list") == {"a": ["007"], "b": [1.0], "c": ["NA"]}
 
 
 def test_text_of_several_lines_is_kept_unless_it_looks_like_rows(tmp_path: Path) -> None:
-    found = read_frame(written(tmp_path, 'x,note\n1,"so,\nand so, and so"\n2,"a\r\nb"\n'), ())
-    assert found["note"].tolist() == ["so,\nand so, and so", "a\r\nb"]
+    read = read_frame(written(tmp_path, 'x,note\n1,"so,\nand so, and so"\n2,"a\r\nb"\n'), ())
+    assert read["note"].tolist() == ["so,\nand so, and so", "a\r\nb"]
 
 
 def parquet_parts(folder: Path) -> None:
@@ -236,15 +236,15 @@ def test_parquet_columns_with_missing_values_keep_their_kind_and_digits(
         "id": pa.array(["NA", "2", None]),
     }
     pq.write_table(pa.table(columns), tmp_path / "mine.parquet")
-    found = read_frame(tmp_path / "mine.parquet", ("id",))
-    assert found["flag"].tolist() == [True, pd.NA, False]
-    assert found["key"].tolist() == [big, pd.NA, 7]
-    assert found["count"].tolist() == [3, pd.NA, 1]
-    assert found["text"].tolist()[::2] == [1.5, -2.0]
-    assert found["yes"].tolist() == [True, pd.NA, False]
-    assert found["raw"].tolist()[:2] == [4.0, 5.0]
-    assert found[["text", "void"]].isna().to_numpy().tolist() == [[False, True], [True, True], [False, True]]
-    assert found["id"].tolist()[:2] == ["NA", "2"]
+    read = read_frame(tmp_path / "mine.parquet", ("id",))
+    assert read["flag"].tolist() == [True, pd.NA, False]
+    assert read["key"].tolist() == [big, pd.NA, 7]
+    assert read["count"].tolist() == [3, pd.NA, 1]
+    assert read["text"].tolist()[::2] == [1.5, -2.0]
+    assert read["yes"].tolist() == [True, pd.NA, False]
+    assert read["raw"].tolist()[:2] == [4.0, 5.0]
+    assert read[["text", "void"]].isna().to_numpy().tolist() == [[False, True], [True, True], [False, True]]
+    assert read["id"].tolist()[:2] == ["NA", "2"]
     assert f"column 'key' has whole numbers that float64 rounds, such as {big} in row 0" in capsys.readouterr().err
 
 

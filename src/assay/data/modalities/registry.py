@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-from assay.data.encoding import Encoder, ObservedMean
+from assay.data.encoding import Encoder
 from assay.data.modalities.base import Modality
 from assay.data.modalities.image import Image
 from assay.data.modalities.series import Series
 from assay.data.modalities.tabular import TABULAR
 from assay.data.null_models import NullModel
+from assay.data.observed_mean import ObservedMean
 from assay.data.scaling import Scaler
 from assay.errors import DataError
 from assay.families import Family

@@ -10,9 +10,9 @@ import numpy as np
 from assay.arrays import Doubles, Floats
 from assay.data.modalities.base import Modality, Reader, Shape
 from assay.data.modalities.ecg5000 import ecg5000
-from assay.data.null_models import NullModel, check_width, distance
+from assay.data.null_models import NullModel, check_training_rows, check_width, distance
 from assay.data.scaling import Scaler, Standard
-from assay.errors import ConfigError, DataError
+from assay.errors import ConfigError
 from assay.families import check_part
 from assay.parameters import SeriesShape, Whole
 from assay.parts import Part
@@ -75,8 +75,7 @@ class AutoregressiveNull:
             There are no rows, or one is not finite.
         """
         check_width(X, self.series_shape[0] * self.series_shape[1])
-        if len(X) == 0 or not np.isfinite(X).all():
-            raise DataError(f"hardness cannot be fitted on {len(X)} rows; it needs at least one, all finite")
+        check_training_rows(X)
         max_order = min(MAX_ORDER, self.series_shape[0] // 4) if self.order is None else self.order
         means, covariances = self._moments(X, max_order)
         fits = [[_regress(covariance, order) for covariance in covariances] for order in range(max_order + 1)]
