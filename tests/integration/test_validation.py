@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 from sklearn.datasets import load_digits
 
-from assay.data.dataset import Card, Dataset, RowSet, fingerprints, number_copies
+from assay.data.dataset import Card, Dataset, RowSet, number_copies
 from assay.data.expectations import learn_suite, load_suite
+from assay.data.fingerprints import fingerprints
 from assay.data.modalities.tabular import TABULAR
 from assay.data.validation import Check, LevelRows, Summary, raise_if_failed, validate_dataset
 from assay.errors import ConfigError, DataError, ValidationFailedError

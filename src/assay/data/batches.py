@@ -12,7 +12,8 @@ import pandas as pd
 
 from assay.arrays import Integers
 from assay.data.columns import recoded
-from assay.data.dataset import SCHEME, Arrival, Dataset, RowSet, number_copies, numbered
+from assay.data.dataset import Arrival, Dataset, RowSet, number_copies, numbered
+from assay.data.fingerprints import SCHEME
 from assay.data.npy import npy_bytes
 from assay.errors import DataError
 

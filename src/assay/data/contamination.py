@@ -12,7 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from assay.arrays import Doubles
-from assay.data.dataset import ANOMALY, MADE, ONLY_NUMBERS, SCHEME, RowSet, fingerprints
+from assay.data.dataset import ANOMALY, MADE, RowSet
+from assay.data.fingerprints import ONLY_NUMBERS, SCHEME, fingerprints
 from assay.data.modalities.base import Modality
 from assay.data.recipes import synthesize
 from assay.errors import ConfigError, DataError, PoolTooSmallError

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,6 +14,7 @@ from numpy.typing import NDArray
 from assay.arrays import Doubles, Flags, Floats, Integers, Labels, Texts
 from assay.data.columns import decoded
 from assay.data.encoding import Encoder
+from assay.data.fingerprints import FIRST_SCHEME, SCHEME, fingerprints
 from assay.data.modalities.base import Modality
 from assay.data.modalities.registry import modality_fields, read_modality
 from assay.data.npy import npy_bytes, read_npy
@@ -28,7 +26,6 @@ from assay.hashing import hash_file
 from assay.parts import read_json, write_bytes, write_json
 
 FORMAT = 2
-FIRST_SCHEME, SCHEME = 1, 2
 NORMAL, ANOMALY, UNKNOWN = 0, 1, -1
 OPTIONAL = (
     *("id_column", "label_column", "group_column", "time_column", "category_column"),
@@ -37,9 +34,7 @@ OPTIONAL = (
 OTHER_PRINT = "other_fingerprint"
 TEXTS = ("row_id", "group", "time", "category", "batch", "fingerprint", OTHER_PRINT, "source_row", "recipe")
 SEALED, DROPPED = ("features.npy", "rows.csv"), "dropped.csv"
-FINGERPRINT_PATTERN = re.compile(r"[0-9a-f]{32}")
 MADE = -1
-ONLY_NUMBERS: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,67 +365,3 @@ def numbered(dataset: Dataset) -> Dataset:
         return dataset
     copies = number_copies(dataset.card.fingerprints(dataset.data.features))
     return replace(dataset, data=RowSet(dataset.data.features, dataset.data.rows.assign(copy=copies)))
-
-
-def fingerprints(
-    features: Floats,
-    columns: tuple[str, ...],
-    *,
-    scheme: int = SCHEME,
-    vocabulary: Mapping[str, tuple[str, ...]] = ONLY_NUMBERS,
-) -> NDArray[np.str_]:
-    """Return each row's content fingerprint.
-
-    The 128-bit BLAKE2b hash, in hex, of the raw row: its (column name, value) pairs sorted by name. -0.0 counts as
-    0.0 and all NaNs as one. Equal rows have equal fingerprints in any order of their columns. Fingerprints of
-    different schemes are never equal.
-
-    Scheme 2 is of the values in float64, and of categories' texts, so that the order of a vocabulary does not matter.
-    Scheme 1 is of the values cast to float32.
-
-    Parameters
-    ----------
-    features : ndarray of float, shape (n, d)
-    columns : tuple of str, length d
-    scheme : {1, 2}
-    vocabulary : mapping of str to tuple of str
-        The texts of each column of categories (see `Card`).
-
-    Returns
-    -------
-    ndarray of str, shape (n,)
-    """
-    order = sorted(range(len(columns)), key=columns.__getitem__)
-    names = "\x1f".join(columns[i] for i in order).encode()
-    if scheme == FIRST_SCHEME:
-        start = hashlib.blake2b(names, digest_size=16)
-        with np.errstate(over="ignore"):
-            content = _canonical(features[:, order].astype("<f4")).view(np.uint8)
-    else:
-        start = hashlib.blake2b(names, digest_size=16, person=b"row scheme 2")
-        content = _canonical(features[:, order].astype("<f8")).view(np.uint8)
-        if coded := [i for i in order if columns[i] in vocabulary]:
-            start.update(b"\x1e" + "\x1f".join(columns[i] for i in coded).encode())
-            texts = [_text_bytes(features[:, i], vocabulary[columns[i]]) for i in coded]
-            numbers = np.repeat([columns[i] not in vocabulary for i in order], 8)
-            content = np.concatenate([content[:, numbers], *texts], axis=1)
-    digests = []
-    for row in np.ascontiguousarray(content):
-        digest = start.copy()
-        digest.update(row.tobytes())
-        digests.append(digest.hexdigest())
-    return np.array(digests, dtype="U32")
-
-
-def _canonical(values: Floats) -> Floats:
-    """Return values in C order with -0.0 as 0.0 and all NaNs as one."""
-    plain = np.ascontiguousarray(values + values.dtype.type(0))
-    plain[np.isnan(plain)] = np.nan
-    return plain
-
-
-def _text_bytes(codes: Floats, texts: tuple[str, ...]) -> NDArray[np.uint8]:
-    """Return a hash of each row's text, uint8 of shape (n, 16); zeros where it is missing."""
-    hashes = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts]
-    table = np.frombuffer(b"".join([*hashes, bytes(16)]), dtype=np.uint8).reshape(-1, 16)
-    return table[np.where(np.isnan(codes), len(texts), codes).astype(np.intp)]

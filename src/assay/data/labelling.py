@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from assay.arrays import Flags, Labels, Texts
-from assay.data.dataset import FINGERPRINT_PATTERN, UNKNOWN, by_either_scheme
+from assay.data.dataset import UNKNOWN, by_either_scheme
+from assay.data.fingerprints import FINGERPRINT_PATTERN
 from assay.errors import DataError
 from assay.parts import is_there, write_bytes
 

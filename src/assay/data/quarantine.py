@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from assay.arrays import Flags
-from assay.data.dataset import FINGERPRINT_PATTERN, by_either_scheme, row_keys
+from assay.data.dataset import by_either_scheme, row_keys
+from assay.data.fingerprints import FINGERPRINT_PATTERN
 from assay.errors import DataError
 from assay.parts import is_there, write_bytes
 

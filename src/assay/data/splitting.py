@@ -8,16 +8,8 @@ import numpy as np
 import pandas as pd
 
 from assay.arrays import Doubles, Flags, Integers
-from assay.data.dataset import (
-    ANOMALY,
-    NORMAL,
-    ONLY_NUMBERS,
-    SCHEME,
-    RowSet,
-    fingerprints,
-    number_copies,
-    row_keys,
-)
+from assay.data.dataset import ANOMALY, NORMAL, RowSet, number_copies, row_keys
+from assay.data.fingerprints import ONLY_NUMBERS, SCHEME, fingerprints
 from assay.data.quarantine import is_listed
 from assay.errors import DataError
 from assay.hashing import uniform_hashes
@@ -76,7 +68,7 @@ def split_rows(
     quarantined : DataFrame, optional
         Rows that must not be used, as `assay.data.quarantine.read_quarantine` returns them.
     scheme : {1, 2}
-        Scheme of the fingerprints that decide roles (`assay.data.dataset.fingerprints`).
+        Scheme of the fingerprints that decide roles (`assay.data.fingerprints.fingerprints`).
     vocabulary : mapping of str to tuple of str
         The texts of each column of categories.
 

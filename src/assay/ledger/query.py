@@ -12,9 +12,10 @@ import pandas as pd
 from assay.arrays import Flags, Texts
 from assay.data.batches import batch_rows
 from assay.data.columns import features_of
-from assay.data.dataset import FINGERPRINT_PATTERN, FIRST_SCHEME, SCHEME, fingerprints, read_dataset
+from assay.data.dataset import read_dataset
 from assay.data.dialects import OBSERVED, Dialect
 from assay.data.files import texts_of
+from assay.data.fingerprints import FINGERPRINT_PATTERN, FIRST_SCHEME, SCHEME, fingerprints
 from assay.data.tables import read_frame
 from assay.errors import DataError
 from assay.ledger.rows import INJECTED

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 from assay import console
 from assay.data.batches import as_batch, with_vocabulary
 from assay.data.columns import AS_THEY_ARE, Treatment
-from assay.data.dataset import ANOMALY, NORMAL, SCHEME, Dataset, read_card, write_dataset
+from assay.data.dataset import ANOMALY, NORMAL, Dataset, read_card, write_dataset
 from assay.data.dialects import OBSERVED, Dialect
+from assay.data.fingerprints import SCHEME
 from assay.data.labelling import ensure_labels
 from assay.data.quarantine import ensure_quarantine
 from assay.data.target import ensure_target

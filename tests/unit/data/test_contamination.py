@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assay.data.contamination import RECORD_COLUMNS, Level, inject, make_probe_rows
-from assay.data.dataset import Dataset, RowSet, fingerprints
+from assay.data.dataset import Dataset, RowSet
+from assay.data.fingerprints import fingerprints
 from assay.data.modalities.image import Image
 from assay.data.modalities.tabular import TABULAR
 from assay.data.public_sets import load_named

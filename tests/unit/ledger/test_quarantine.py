@@ -12,7 +12,8 @@ import pytest
 import yaml
 from tests.conftest import QUICK
 
-from assay.data.dataset import Card, Dataset, RowSet, fingerprints, write_dataset
+from assay.data.dataset import Card, Dataset, RowSet, write_dataset
+from assay.data.fingerprints import fingerprints
 from assay.data.modalities.tabular import TABULAR
 from assay.data.quarantine import (
     QUARANTINE_COLUMNS,

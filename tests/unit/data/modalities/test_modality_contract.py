@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from assay.data.contamination import inject
-from assay.data.dataset import Card, Dataset, RowSet, fingerprints, number_copies, read_card, write_dataset
+from assay.data.dataset import Card, Dataset, RowSet, number_copies, read_card, write_dataset
 from assay.data.expectations import learn_suite
+from assay.data.fingerprints import fingerprints
 from assay.data.modalities.base import Modality
 from assay.data.modalities.image import Image
 from assay.data.modalities.registry import (
