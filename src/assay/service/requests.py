@@ -107,7 +107,7 @@ def read_request_rows(
         raise InputError("columns must be a list of names; POST /info names this scorer's columns")
     expected = columns if category_column is None else (*columns, category_column)
     order = column_order(expected, names)
-    check_shape(rows, len(names))
+    check_shape(rows, len(names), "values" if of_text else "numbers")
     categories = None
     if category_column is not None:
         categories = [category_text(row.pop(order[-1]), number) for number, row in enumerate(rows)]
@@ -152,9 +152,9 @@ def read_ids(content: dict[str, Any], n: int) -> list[str] | None:
     return [value.digits if isinstance(value, LongInteger) else str(category_texts([value])[0]) for value in ids]
 
 
-def check_shape(rows: object, width: int) -> None:
-    """Raise `InputError`, naming the first bad row, unless `rows` is a list of lists of `width` values."""
-    rule = f"every row must be a list of {width} values, one for each column"
+def check_shape(rows: object, width: int, noun: str = "numbers") -> None:
+    """Raise `InputError`, naming the first bad row, unless `rows` is a list of lists of `width` values, which are `noun`."""
+    rule = f"every row must be a list of {width} {noun}, one for each column"
     if not isinstance(rows, list):
         raise InputError(f"rows is {JSON_NAMES[type(rows)]}; give a list of rows: {rule}")
     for number, row in enumerate(rows):
