@@ -153,7 +153,7 @@ def read_ids(content: dict[str, Any], n: int) -> list[str] | None:
 
 
 def check_shape(rows: object, width: int, noun: str = "numbers") -> None:
-    """Raise `InputError`, naming the first bad row, unless `rows` is a list of lists of `width` values, called `noun`."""
+    """Raise `InputError`, naming the first bad row, unless `rows` is a list of lists of `width` values (`noun`)."""
     rule = f"every row must be a list of {width} {noun}, one for each column"
     if not isinstance(rows, list):
         raise InputError(f"rows is {JSON_NAMES[type(rows)]}; give a list of rows: {rule}")
