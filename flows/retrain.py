@@ -12,15 +12,19 @@ from assay.environment import set_environment
 from assay.project.layout import Project
 from assay.project.work import end_all
 
-set_environment(Path(__file__).resolve().parents[1])
+ROOT = Path(__file__).resolve().parents[1]
+set_environment(ROOT)
 
-from prefect import flow, task  # noqa: E402  (its switches are set above)
+from prefect import flow, tags, task  # noqa: E402  (its switches are set above)
 from prefect.client.schemas.objects import State, TaskRun  # noqa: E402
 from prefect.futures import as_completed  # noqa: E402
+from prefect.runtime import deployment  # noqa: E402
 from prefect.tasks import Task  # noqa: E402
 
 from assay import console, interruption  # noqa: E402
 from assay.errors import AssayError  # noqa: E402
+from assay.project.deployment import read_deployment  # noqa: E402
+from assay.runs import arrivals, showing  # noqa: E402
 from assay.runs import run as runs  # noqa: E402
 from assay.runs.scheduling import SCHEDULED  # noqa: E402
 
@@ -33,11 +37,18 @@ def worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> b
 @task(retries=2, retry_delay_seconds=[1, 10], retry_condition_fn=worth_retrying)
 def verb(root: str, stage: str, params: dict[str, Any], *, beside_others: bool = False) -> bool:
     """Run one stage of the pipeline with the settings that the run has read; returns whether it had to run."""
-    return runs.execute(Project(Path(root), params=params), stage, beside_others=beside_others).ran
+    outcome = runs.execute(Project(Path(root), params=params), stage, beside_others=beside_others)
+    showing.log_line(runs.stage_line(outcome))
+    return outcome.ran
 
 
-@flow(name="retrain")
-def retrain(dataset: str | None = None, deploy: bool = True) -> dict[str, Any]:
+def run_name() -> str:
+    """Return the name of the present run."""
+    return showing.run_name(ROOT)
+
+
+@flow(name="retrain", flow_run_name=run_name)
+def retrain(dataset: str | None = None, deploy: bool = True, new_data: str | None = None) -> dict[str, Any]:
     """Run every stage that is not fresh, publish the scorer, and decide who is champion.
 
     Parameters
@@ -46,16 +57,32 @@ def retrain(dataset: str | None = None, deploy: bool = True) -> dict[str, Any]:
         Written to params.yaml first; what stands there is used where this is left out.
     deploy : bool
         Whether the scorer is published and compared with the champion, or only packaged.
+    new_data : str, optional
+        Folder; every file in it that no run has seen yet is added to the dataset first, as a batch.
     """
     is_scheduled = bool(os.environ.get(SCHEDULED))
     if is_scheduled:
         interruption.end_with_parent()
-    project = Project(Path(__file__).resolve().parents[1])
-    # Prefect cancels the run of a schedule in order only while its own handler stands.
-    with nullcontext() if is_scheduled else interruption.interruptible_once(), project.lock():
-        if dataset is not None:
-            project.use_dataset(dataset)
-        return run_stages(project, deploy=deploy).to_json()
+    project = Project(ROOT)
+    # Prefect cancels the run of a schedule in order only while its own handler stands. A run that a person started says
+    # who holds the lock, one of a deployment waits for it.
+    with (
+        nullcontext() if is_scheduled else interruption.interruptible_once(),
+        project.lock(waits=deployment.id is not None),
+    ):
+        runs.prepare(project, dataset)
+        before = champion_of(project)
+        with tags(*showing.tags_of(project)):
+            try:
+                if new_data is not None:
+                    showing.show_arrivals(project, arrivals.take_in(project, Path(new_data)))
+                result, ran = run_stages(project, deploy=deploy)
+            except Exception as error:
+                showing.show_failure(project, error)
+                raise
+            if ran or result.champion != before:
+                showing.show_verdict(result, before)
+            return result.to_json()
 
 
 def run_all(project: Project, stages: list[str], finished: list[str]) -> None:
@@ -83,9 +110,14 @@ def run_all(project: Project, stages: list[str], finished: list[str]) -> None:
         raise failed[0]
 
 
-def run_stages(project: Project, *, deploy: bool) -> runs.Result:
-    """Run the tasks in order; DVC hears of those that finished, whatever becomes of the rest."""
-    runs.prepare(project)
+def run_stages(project: Project, *, deploy: bool) -> tuple[runs.Result, bool]:
+    """Run the tasks in order, and return the result and whether any had to run.
+
+    DVC hears of those that finished, whatever becomes of the rest.
+    """
+    if not runs.stale_stages(project):
+        showing.log_line("nothing changed: every stage is fresh")
+        return runs.refresh(project, deploy=deploy), False
     runs.check_choices(project)
     run, finished, problem = runs.open_run(project, "prefect"), list[str](), None
     try:
@@ -93,7 +125,8 @@ def run_stages(project: Project, *, deploy: bool) -> runs.Result:
             run_all(project, [stage.name for stage in stages], finished)
         result = runs.summarise(project, runs.deliver(project, deploy=deploy))
         console.say(f"{result.scorer}: {result.verdict}")
-        return result
+        showing.keep_artifacts(result)
+        return result, True
     except BaseException as error:
         problem = error
         if not isinstance(error, Exception):
@@ -101,3 +134,9 @@ def run_stages(project: Project, *, deploy: bool) -> runs.Result:
         raise
     finally:
         runs.close_run(project, run, finished, problem)
+
+
+def champion_of(project: Project) -> str | None:
+    """Return the tag of the champion of a project's dataset."""
+    deployment = read_deployment(project.root, project.dataset)
+    return None if deployment is None else deployment.tag

@@ -11,6 +11,10 @@ SWITCHES = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
+    # What runs and tasks say goes to Prefect's server.
+    "PREFECT_LOGGING_LOGGERS_PREFECT_FLOW_RUNS_LEVEL": "INFO",
+    "PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "INFO",
     # Prefect's own temporary server outlives a killed run; `assay.runs.scheduling.prefect_server` does not.
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
     "DVC_NO_ANALYTICS": "1",

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
+import queue
 import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
+from urllib.request import Request, urlopen
 
+import numpy as np
+import pandas as pd
 import pytest
 from tests.conftest import QUICK, Checkout, prefect_url
+from tests.integration.test_ingest import OPTIONS, patients
 from tests.waiting import at_work, wait_until, wait_until_none_works
 
+from assay.data.dataset import read_card
 from assay.eventlog import EventLog
 from assay.interruption import GRACE_SECONDS
 
@@ -28,12 +39,47 @@ def is_training(project: Checkout) -> bool:
     return any((project.root / "work/breast_cancer/train").glob(".autoencoder.*"))
 
 
+def ask(path: str, **body: Any) -> Any:
+    """Ask the Prefect server of all tests."""
+    request = Request(prefect_url() + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urlopen(request) as answer:
+        return json.load(answer)
+
+
+def runs_of(dataset: str, state: str = "COMPLETED") -> list[dict[str, Any]]:
+    """Return the flow runs of a dataset that ended in a state, the latest first."""
+    wanted = {"tags": {"all_": [f"dataset:{dataset}"]}, "state": {"type": {"any_": [state]}}}
+    return list(ask("/flow_runs/filter", flow_runs=wanted, sort="START_TIME_DESC"))
+
+
+@contextmanager
+def listener() -> Iterator[tuple[str, queue.Queue[dict[str, Any]]]]:
+    """Take the messages that are posted to an address."""
+    posted: queue.Queue[dict[str, Any]] = queue.Queue()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            posted.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/hook", posted
+        server.shutdown()
+
+
 def test_an_interval_schedule_fires_until_a_signal_ends_it(finished: Checkout) -> None:
-    """Runs follow each other; the one that the signal meets is logged, and neither it nor the server stays."""
+    """Runs that find nothing to do end at once; the one that the signal meets is logged, and none stays."""
     log = EventLog(finished.root / ".assay" / "events.jsonl")
-    clock = finished.start("assay", "schedule", "--interval", "5", **OFTEN)
+    n_events = len(list(log))
+    clock = finished.start("assay", "schedule", "--interval", "5", PREFECT_API_URL=prefect_url(), **OFTEN)
     try:
-        wait_until(lambda: len(ended(log)) >= 2, clock, pause=0.5)
+        wait_until(lambda: len(runs_of("breast_cancer")) >= 2, clock, pause=0.5)
+        assert len(list(log)) == n_events, "a run without work is no event"
         finished.params(LONG)
         wait_until(lambda: is_training(finished), clock)
     finally:
@@ -47,9 +93,45 @@ def test_an_interval_schedule_fires_until_a_signal_ends_it(finished: Checkout) -
     assert ended(log)[-1]["state"] == "interrupted" or not in_order, output
     finished.assay("stage", "split")
     assert "Traceback" not in output
-    assert {event["state"] for event in ended(log)[:2]} == {"completed"}
+    assert output.count("nothing changed: every stage is fresh") >= 2
     assert ended(log)[-1]["state"] == "interrupted", output
     log.check()
+
+
+def test_new_files_are_added_and_retrained_on_and_told_of(finished: Checkout) -> None:
+    """A file that is put into the folder becomes a batch; one that cannot be used stays, and is said once."""
+    rows, folder = patients(600), finished.root / "inbox"
+    folder.mkdir()
+    rows.loc[rows["ill"] == 1, ["a", "b"]] += 8
+    rows[:400].to_csv(finished.root / "patients.csv", index=False)
+    finished.assay("ingest", "patients.csv", *OPTIONS)
+    with listener() as (url, posted):
+        options = ("--dataset", "clinic", "--on-new-data", "inbox", "--notify", url)
+        clock = finished.start("assay", "schedule", *options, PREFECT_API_URL=prefect_url(), **OFTEN)
+        try:
+            (folder / "half.csv.part").write_text("not yet")
+            pd.DataFrame(np.zeros((3, 2)), columns=["a", "b"]).to_csv(folder / "bad.csv", index=False)
+            rows[400:].to_csv(folder / "good.csv", index=False)
+            wait_until(lambda: runs_of("clinic") or runs_of("clinic", "FAILED"), clock, pause=0.5)
+            (run,) = runs_of("clinic")
+        finally:
+            clock.send_signal(signal.SIGTERM)
+            output = clock.communicate()[0]
+        refused, verdict = posted.get(timeout=0), posted.get(timeout=0)
+    assert [batch.rows for batch in read_card(finished.root / "data/clinic").batches] == [400, 200], output
+    assert refused["event"] == "assay.file.refused"
+    assert refused["text"].startswith("clinic: bad.csv was not added: ")
+    assert verdict["event"] == "assay.champion.promoted"
+    assert verdict["before"] is None
+    assert verdict["champion"].startswith("clinic:")
+    assert posted.empty()
+    assert run["name"].startswith("clinic 20")
+    artifacts = {row["key"]: row for row in ask("/artifacts/filter", flow_runs={"id": {"any_": [run["id"]]}})}
+    assert verdict["champion"] in artifacts["verdict-clinic"]["data"].replace("\\", "")
+    assert '"candidate": "knn+none"' in artifacts["leaderboard-clinic"]["data"]
+    lines = [row["message"] for row in ask("/logs/filter", logs={"flow_run_id": {"any_": [run["id"]]}})]
+    assert any(line.startswith("good.csv: added as batch ") for line in lines)
+    wait_until_none_works(finished.root)
 
 
 @pytest.mark.long
@@ -71,3 +153,6 @@ def test_a_killed_schedule_takes_its_run_with_it(finished: Checkout) -> None:
 def test_a_bad_cron_expression_is_refused(finished: Checkout) -> None:
     assert "not a cron expression" in finished.assay("schedule", "--cron", "every day", code=2).stderr
     assert "either --cron" in finished.assay("schedule", code=2).stderr
+    assert "is not a folder" in finished.assay("schedule", "--on-new-data", "nowhere", code=2).stderr
+    refused = finished.assay("schedule", "--interval", "9", "--notify", "example.org", code=2).stderr
+    assert "'example.org' is not an address that begins with http" in refused

@@ -77,7 +77,8 @@ def init_command(folder: Path) -> None:
 @as_json
 def run_command(dataset: str | None, deploy: bool, as_json: bool) -> None:
     """Run the stages that are not fresh, publish the scorer and compare it with the champion."""
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    for name in ("PREFECT_LOGGING_LEVEL", "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"):
+        os.environ.setdefault(name, "CRITICAL")
     project = find_project()
     from assay.errors import NoValidCandidateError
     from assay.interruption import interruptible
@@ -101,16 +102,18 @@ def _run(project: Project, dataset: str | None, *, deploy: bool) -> Result:
     from assay.runs import run as runs
 
     with project.lock():
-        if dataset is not None:
-            project.use_dataset(dataset)
-        runs.prepare(project)
+        runs.prepare(project, dataset)
         if not runs.stale_stages(project):
             return runs.refresh(project, deploy=deploy)
         runs.check_choices(project)
     from assay.runs.scheduling import prefect_server
+    from assay.runs.showing import tags_of
 
     with prefect_server(project):
-        return runs.Result.from_json(load_flow(project).retrain(deploy=deploy))
+        from prefect import tags
+
+        with tags(*tags_of(project)):
+            return runs.Result.from_json(load_flow(project).retrain(deploy=deploy))
 
 
 def load_flow(project: Project) -> Any:
@@ -192,16 +195,38 @@ def migrate_command() -> None:
 @click.option("--cron", metavar="EXPRESSION", help='When to run, for instance "0 2 * * *".')
 @click.option("--interval", type=click.FloatRange(min=1), metavar="SECONDS", help="Seconds between runs.")
 @click.option("--dataset", metavar="NAME", help="Dataset to run on; default: the one in params.yaml.")
-def schedule_command(cron: str | None, interval: float | None, dataset: str | None) -> None:
+@click.option(
+    "--on-new-data",
+    "folder",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Add new files of FOLDER to the dataset; without --cron and --interval, run as soon as there is one.",
+)
+@click.option("--notify", metavar="URL", help="Post a JSON message to URL on verdicts, failures and refused files.")
+def schedule_command(
+    cron: str | None, interval: float | None, dataset: str | None, folder: Path | None, notify: str | None
+) -> None:
     """Serve the flow on a schedule through Prefect until interrupted."""
-    if (cron is None) == (interval is None):
-        raise click.UsageError('give either --cron "0 2 * * *" or --interval SECONDS')
+    if (cron is not None and interval is not None) or (cron is None and interval is None and folder is None):
+        raise click.UsageError('give either --cron "0 2 * * *" or --interval SECONDS, or --on-new-data FOLDER')
     project = find_project()
+    if folder is not None:
+        from assay.runs.arrivals import require_folder
+
+        folder = require_folder(folder)
+    if notify is not None:
+        from assay.runs.showing import NOTIFY, require_url
+
+        os.environ[NOTIFY] = require_url(notify)
     if dataset is not None:
+        from assay.project.ingest import restore
+
+        with project.lock(waits=True):
+            restore(project)
         project.require_dataset(dataset)
     from assay.runs.scheduling import serve_schedule
 
-    serve_schedule(project, cron=cron, interval=interval, dataset=dataset)
+    serve_schedule(project, cron=cron, interval=interval, folder=folder, dataset=dataset)
 
 
 @main.command("serve")

@@ -280,13 +280,18 @@ class Project:
             raise StageError(f"there is no dataset {name!r} in data/ (there are: {have}); add it with `assay ingest`")
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, *, waits: bool = False) -> Iterator[None]:
         """Hold the project's lock, and first set right what killed commands left.
+
+        Parameters
+        ----------
+        waits : bool
+            Whether to wait until no other command holds it.
 
         Raises
         ------
         StageError
-            Another command holds it.
+            Another command holds it, and this one does not wait.
         ToolError
             DVC failed in a change that a killed command had begun.
         """
@@ -295,7 +300,7 @@ class Project:
         self.state.mkdir(exist_ok=True)
         path = self.state / "lock"
         try:
-            with FileLock(path, timeout=0):
+            with FileLock(path, timeout=-1 if waits else 0, poll_interval=0.5):
                 path.write_text(f"{os.getpid()}\n", encoding="utf-8")
                 recover(self.root)
                 yield

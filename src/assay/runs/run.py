@@ -85,8 +85,14 @@ class Result:
         return cls(**{**content, "candidates": candidates, "uncommitted": tuple(content["uncommitted"])})
 
 
-def prepare(project: Project) -> None:
+def prepare(project: Project, dataset: str | None = None) -> None:
     """Check the project before the first stage, and log the end of a run that was killed.
+
+    Parameters
+    ----------
+    project : Project
+    dataset : str, optional
+        Becomes the current one in params.yaml.
 
     Raises
     ------
@@ -102,6 +108,9 @@ def prepare(project: Project) -> None:
     require_current(project.root)
     refresh_cells(project)  # reads the settings first: the error messages of DVC on a broken file say less
     restore(project)
+    if dataset is not None:
+        project.use_dataset(dataset)
+        refresh_cells(project)
     project.require_dataset(project.dataset)
     read_deployment(project.root, project.dataset)  # which is needed at the end
     try:

@@ -10,19 +10,24 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from datetime import UTC, datetime, timedelta
 from http.client import HTTPException
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
+from uuid import UUID
 
 from assay import console
 from assay.errors import ConfigError, ToolError
 from assay.interruption import interruptible
+from assay.runs.arrivals import waiting
 
 if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun, StateType
     from prefect.runner import Runner
 
     from assay.project.layout import Project
@@ -30,9 +35,13 @@ if TYPE_CHECKING:
 SCHEDULED = "ASSAY_SCHEDULED"
 HANG_SECONDS = 30 * 60
 STOP_SECONDS = 3
+LOOK_SECONDS = 5
+SETTLED_SECONDS = 10
 
 
-def serve_schedule(project: Project, *, cron: str | None, interval: float | None, dataset: str | None) -> None:
+def serve_schedule(
+    project: Project, *, cron: str | None, interval: float | None, folder: Path | None, dataset: str | None
+) -> None:
     """Serve the flow until a signal ends it and its current run; runs never overlap.
 
     Parameters
@@ -41,7 +50,10 @@ def serve_schedule(project: Project, *, cron: str | None, interval: float | None
     cron : str or None
         Cron expression, in UTC.
     interval : float or None
-        Seconds between runs; exactly one of the two is given.
+        Seconds between runs.
+    folder : Path or None
+        A run adds every new file of it to the dataset first. Without `cron` and `interval`, one is started as soon as
+        there is such a file.
     dataset : str or None
         Dataset to retrain on; the one in params.yaml where it is None.
 
@@ -54,36 +66,95 @@ def serve_schedule(project: Project, *, cron: str | None, interval: float | None
     """
     if cron is not None:
         _check_cron(cron)
-    clock: dict[str, Any] = {"cron": cron} if cron is not None else {"interval": timedelta(seconds=interval or 0)}
+    clock: dict[str, Any] = {"cron": cron} if cron is not None else {}
+    if interval is not None:
+        clock = {"interval": timedelta(seconds=interval)}
     with interruptible(), prefect_server(project):
         from prefect import Flow
+        from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
         from prefect.runner import Runner
 
         # From source, so that the process of each run can import it.
         flow: Any = Flow.from_source(source=str(project.root), entrypoint="flows/retrain.py:retrain")
         name = dataset or project.dataset
         runner = Runner(name=f"retrain-{name}", limit=1, pause_on_shutdown=True)
-        runner.add_flow(flow, name=runner.name, parameters={"dataset": dataset}, **clock)
-        timing = f"cron {cron} (UTC)" if cron is not None else f"every {interval:g} s"
+        deployment: Any = runner.add_flow(
+            flow,
+            name=runner.name,
+            parameters={"dataset": dataset, "new_data": None if folder is None else str(folder)},
+            tags=["assay", f"dataset:{name}"],
+            # A run that was due while another one worked is dropped: it would find the same data.
+            concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
+            **clock,
+        )
+        _drop_missed(deployment)
+        timing = f"cron {cron} (UTC)" if cron is not None else "on new files" if not clock else f"every {interval:g} s"
         console.say(f"retraining {name}: {timing}; Prefect at {os.environ['PREFECT_API_URL']}; stop with Ctrl-C")
         os.environ[SCHEDULED] = "1"
-        _serve(runner)
+        _serve(runner, None if clock or folder is None else _Watch(project.on(name), folder, deployment).look)
 
 
-def _serve(runner: Runner) -> None:
-    """Serve in another thread, where Prefect installs no signal handlers: these would wait for the end of a run."""
+def _serve(runner: Runner, look: Callable[[], None] | None) -> None:
+    """Serve in another thread, where Prefect installs no signal handlers: these would wait for the end of a run.
+
+    Meanwhile `look` is called now and then.
+    """
     with ThreadPoolExecutor(1) as thread:
         serving = thread.submit(lambda: asyncio.run(runner.start()))
         try:
+            while look is not None and not wait([serving], timeout=LOOK_SECONDS).done:
+                look()
             serving.result()
         except KeyboardInterrupt:
             runner.execute_in_background(runner.astop)
             serving.result()
 
 
-def _check_cron(expression: str) -> None:
-    from datetime import UTC, datetime
+class _Watch:
+    """Starts a run of a deployment when a folder holds new files, none of which has changed for a while."""
 
+    def __init__(self, project: Project, folder: Path, deployment: UUID) -> None:
+        self._project, self._folder, self._deployment = project, folder, deployment
+        self._started_for: dict[str, list[int]] = {}
+
+    def look(self) -> None:
+        """Start a run if there is reason to. One that failed is not repeated until the files have changed."""
+        from prefect.client.orchestration import get_client
+        from prefect.client.schemas.objects import StateType
+
+        files = waiting(self._project, self._folder)
+        newest = max((time_ns for state in files.values() for time_ns in state[1::2]), default=0)
+        if not files or files == self._started_for or 0 <= time.time_ns() - newest < SETTLED_SECONDS * 10**9:
+            return
+        with get_client(sync_client=True) as client:
+            if not _runs_of(client, self._deployment, [StateType.PENDING, StateType.RUNNING, StateType.SCHEDULED]):
+                client.create_flow_run_from_deployment(self._deployment)
+                self._started_for = files
+
+
+def _drop_missed(deployment: UUID) -> None:
+    """Delete the runs that were due while no schedule was served, which Prefect would start now, one by one."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.objects import StateType
+
+    with get_client(sync_client=True) as client:
+        for run in _runs_of(client, deployment, [StateType.SCHEDULED]):
+            if run.expected_start_time is None or run.expected_start_time < datetime.now(UTC):
+                client.delete_flow_run(run.id)
+
+
+def _runs_of(client: SyncPrefectClient, deployment: UUID, states: list[StateType]) -> list[FlowRun]:
+    """Return the runs of a deployment that are in one of some states."""
+    from prefect.client.schemas import filters
+
+    state = filters.FlowRunFilterState(type=filters.FlowRunFilterStateType(any_=states))
+    return client.read_flow_runs(
+        deployment_filter=filters.DeploymentFilter(id=filters.DeploymentFilterId(any_=[deployment])),
+        flow_run_filter=filters.FlowRunFilter(state=state),
+    )
+
+
+def _check_cron(expression: str) -> None:
     from cronsim import CronSim, CronSimError
 
     try:

@@ -18,6 +18,7 @@ COPIES = (
     "dvc.yaml",
     "flows/retrain.py",
     "params.yaml",
+    "prefect.yaml",
 )
 README = "README.md"
 

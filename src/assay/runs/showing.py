@@ -1,0 +1,170 @@
+"""What is seen of a run outside: in Prefect names, tags, artifacts and events, and messages to a URL of the user."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from contextlib import suppress
+from datetime import UTC, datetime
+from http.client import HTTPException
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.request import Request, urlopen
+
+from assay import console
+from assay.errors import AssayError, ConfigError, ValidationFailedError
+from assay.project.layout import Project
+
+if TYPE_CHECKING:
+    from assay.runs.arrivals import Arrived
+    from assay.runs.run import Result
+
+PROMOTED, KEPT = "assay.champion.promoted", "assay.champion.kept"
+INVALID, REFUSED, FAILED = "assay.validation.failed", "assay.file.refused", "assay.run.failed"
+NOTIFY = "ASSAY_NOTIFY_URL"
+NOTIFY_SECONDS = 10
+_FIGURES = ("auroc", "auprc", "fpr", "worst_stratum_fpr", "power", "selection_power", "fit_seconds")
+
+
+def run_name(root: Path) -> str:
+    """Return the name of the present flow run: the dataset in its parameters or in params.yaml, and the minute."""
+    from prefect.runtime import flow_run
+
+    dataset = flow_run.parameters.get("dataset")
+    with suppress(AssayError):
+        dataset = dataset or Project(root).dataset
+    return f"{dataset or 'retrain'} {datetime.now(UTC):%Y-%m-%d %H:%M}"
+
+
+def tags_of(project: Project) -> set[str]:
+    """Return the tags of the runs of a project's dataset."""
+    return {"assay", f"dataset:{project.dataset}"}
+
+
+def keep_artifacts(result: Result) -> None:
+    """Keep the leaderboard and the verdict of a run as artifacts of the present flow run."""
+    from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+    rows = [
+        {
+            "candidate": f"{row.detector}+{row.adapter}",
+            **{name: _rounded(getattr(row, name)) for name in _FIGURES},
+            "state": row.state,
+            "reason": row.reason,
+        }
+        for row in result.candidates
+    ]
+    _create(
+        create_table_artifact,
+        table=rows,
+        key=_key("leaderboard", result.dataset),
+        description=f"{result.dataset}: test rows, trained without injected rows, flagged at eps {result.eps:g}",
+    )
+    facts = {
+        "scorer": result.scorer,
+        "champion": result.champion,
+        "choice": result.choice,
+        "p-values": f"{result.guarantee} {result.band}".strip(),
+        "report": result.report,
+        "lineage": result.record,
+    }
+    lines = [
+        f"**{result.dataset}**: {_plain(result.verdict)}",
+        *(f"- {name}: {_plain(text)}" for name, text in facts.items() if text),
+    ]
+    _create(create_markdown_artifact, markdown="\n".join(lines), key=_key("verdict", result.dataset))
+
+
+def show_verdict(result: Result, before: str | None) -> None:
+    """Say whether a run changed the champion, which was `before` (a tag, or None) until then."""
+    promoted = result.champion != before
+    log_line(f"{result.scorer}: {result.verdict}")
+    _emit(
+        PROMOTED if promoted else KEPT,
+        result.dataset,
+        f"{result.champion} is the champion now: {result.verdict}" if promoted else result.verdict,
+        champion=result.champion,
+        before=before,
+        statement=result.champion_statement,
+        scorer=result.scorer,
+    )
+
+
+def show_failure(project: Project, error: Exception) -> None:
+    """Say why a run failed."""
+    event = INVALID if isinstance(error, ValidationFailedError) else FAILED
+    _emit(event, project.dataset, f"the run failed: {error}")
+
+
+def show_arrivals(project: Project, arrived: list[Arrived]) -> None:
+    """Say which files were added to a dataset, and which were refused and why."""
+    for file in arrived:
+        line = f"{file.source}: {file.reason or f'added as batch {file.batch}'}"
+        console.say(line)
+        log_line(line)
+        if file.error is not None:
+            event = INVALID if isinstance(file.error, ValidationFailedError) else REFUSED
+            _emit(event, project.dataset, f"{file.source} was not added: {file.reason}", source=file.source)
+
+
+def log_line(text: str) -> None:
+    """Write a line to the log of the present flow or task run, which Prefect's server keeps."""
+    from prefect.exceptions import MissingContextError
+    from prefect.logging import get_run_logger
+
+    try:
+        get_run_logger().info(text)
+    except MissingContextError:
+        return
+
+
+def _create(function: Any, **content: Any) -> None:
+    """Create an artifact. A run is not to fail for a picture of it."""
+    try:
+        function(**content)
+    except AssayError:
+        raise
+    except Exception as error:
+        logging.getLogger(__name__).warning("Prefect took no artifact %s: %s", content["key"], error)
+
+
+def _emit(event: str, dataset: str, text: str, **details: str | None) -> None:
+    """Emit an event of Prefect, and post the same to the URL in `NOTIFY`, if there is one."""
+    from prefect.events import emit_event
+
+    payload = {"text": f"{dataset}: {text}", **details}
+    emit_event(event, resource={"prefect.resource.id": f"assay.dataset.{dataset}"}, payload=payload)
+    if url := os.environ.get(NOTIFY):
+        _post(url, {"event": event, "dataset": dataset, **payload})
+
+
+def require_url(url: str) -> str:
+    """Return a URL to which messages can be posted, or raise `ConfigError`."""
+    if not re.fullmatch(r"https?://[^\s/]+\S*", url):
+        raise ConfigError(f"--notify {url!r} is not an address that begins with http:// or https://")
+    return url
+
+
+def _post(url: str, message: dict[str, str | None]) -> None:
+    headers = {"Content-Type": "application/json"}
+    try:
+        request = Request(url, json.dumps(message).encode(), headers, method="POST")
+        with urlopen(request, timeout=NOTIFY_SECONDS):
+            pass
+    except (OSError, HTTPException, ValueError) as error:  # the run is not to fail for it, nor the URL to be printed
+        console.say(f"{message['event']} was not posted to the URL of --notify: {type(error).__name__}")
+
+
+def _key(kind: str, dataset: str) -> str:
+    return f"{kind}-{re.sub('[^a-z0-9]+', '-', dataset.lower()).strip('-')}"
+
+
+def _rounded(value: float | None) -> float | str:
+    return "" if value is None else round(value, 4)
+
+
+def _plain(text: str) -> str:
+    """Return a text in which Markdown finds nothing to format: labels and names are the user's."""
+    return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", text)
