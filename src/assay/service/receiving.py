@@ -55,6 +55,22 @@ class HeldBytes:
         self._bytes += n
 
 
+class _Chunks:
+    """The body of a request as it comes in."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self.more = True
+
+    async def next(self) -> bytes:
+        message = await self._request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        self.more = message.get("more_body", False)
+        content: bytes = message.get("body", b"")
+        return content
+
+
 async def receive_body(request: Request, limits: Limits, share: HeldBytes) -> bytes:
     """Return the body of a request, as it is sent.
 
@@ -65,12 +81,13 @@ async def receive_body(request: Request, limits: Limits, share: HeldBytes) -> by
     ClientDisconnect
         The client has gone.
     """
+    chunks = _Chunks(request)
     declared = request.headers.get("content-length", "0")
     try:
         if len(declared) > 15 or (declared.isdigit() and int(declared) > limits.body):
             raise _too_large(limits)
         async with asyncio.timeout(limits.body_seconds):
-            return await _receive(request, limits, share)
+            return await _receive(chunks, limits, share)
     except TimeoutError:
         raise RequestError(
             408,
@@ -79,32 +96,24 @@ async def receive_body(request: Request, limits: Limits, share: HeldBytes) -> by
         ) from None
     except RequestError as error:
         # A client that is still sending would not read the answer.
-        with contextlib.suppress(TimeoutError, ClientDisconnect):
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(REST_SECONDS):
-                while not await _is_last(request):
-                    pass
+                while chunks.more:
+                    await chunks.next()
         error.headers["connection"] = "close"
         raise
 
 
-async def _receive(request: Request, limits: Limits, share: HeldBytes) -> bytes:
-    chunks, size, more = [], 0, True
-    while more:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        chunk, more = message.get("body", b""), message.get("more_body", False)
+async def _receive(chunks: _Chunks, limits: Limits, share: HeldBytes) -> bytes:
+    received, size = [], 0
+    while chunks.more:
+        chunk = await chunks.next()
         size += len(chunk)
         if size > limits.body:
             raise _too_large(limits)
         share.take(len(chunk))
-        chunks.append(chunk)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-
-async def _is_last(request: Request) -> bool:
-    message = await request.receive()
-    return message["type"] == "http.disconnect" or not message.get("more_body", False)
+        received.append(chunk)
+    return received[0] if len(received) == 1 else b"".join(received)
 
 
 def _too_large(limits: Limits) -> RequestError:

@@ -32,7 +32,8 @@ def scorer() -> Scorer:
 @contextmanager
 def _serving(scorer: Scorer, limits: Limits) -> Iterator[tuple[httpx.Client, uvicorn.Server]]:
     server = make_server(make_application(scorer, limits), limits)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    # As in the server: of a socket that is made from its number, Python knows that it is TCP, and sends at once.
+    with socket.socket(fileno=socket.create_server(("127.0.0.1", 0)).detach()) as listening:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         thread = threading.Thread(target=asyncio.run, args=(server.serve([listening]),))
         thread.start()
