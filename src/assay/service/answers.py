@@ -68,17 +68,17 @@ def versions(scorer: Scorer) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """How the rows of a request are decided, and what the answer says of that.
+    """How the rows of a request are decided, and what every answer says of that.
 
     Attributes
     ----------
     rule : Rule
-    rates : dict
-        eps, fdr and the bands of the false-positive rate.
+    rest : dict
+        eps, fdr and the bands of the false-positive rate; versions; by eps a note where nothing can be flagged.
     """
 
     rule: Rule
-    rates: dict[str, Any]
+    rest: dict[str, Any]
 
     @classmethod
     def of(cls, scorer: Scorer, eps: float | None = None, fdr: float | None = None) -> Self:
@@ -87,7 +87,8 @@ class Decision:
         rates: dict[str, Any] = {"eps": rule.eps} if rule.fdr is None else {"eps": None, "fdr": rule.fdr}
         if rule.eps is not None:
             rates["fpr_bands"] = shown_bands(scorer.fpr_bands(rule.eps))
-        return cls(rule, rates)
+        note = "" if rule.eps is None else rule.note(np.zeros(0, bool), scorer.calibrator)
+        return cls(rule, {**rates, **versions(scorer), **({"note": note} if note else {})})
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,5 +147,5 @@ def score_answer(
     )
     flags = rule.flags(judged.p_values)
     keep(judged.scores)
-    note = rule.note(flags, scorer.calibrator)
-    return ScoreAnswer(judged, flags, {**decision.rates, **versions(scorer), **({"note": note} if note else {})})
+    note = "" if rule.fdr is None else rule.note(flags, scorer.calibrator)
+    return ScoreAnswer(judged, flags, {**decision.rest, "note": note} if note else decision.rest)

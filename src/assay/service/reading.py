@@ -14,6 +14,7 @@ from assay.arrays import Doubles
 from assay.parts import unrepeated
 
 BLOCK = 2**17  # characters of rows of numbers that are read at once
+_SPACES = " \t\n\r"
 _SPACE = re.compile(r"[ \t\n\r]*")
 _NO_NUMBERS = '"{tfn'  # the first signs of texts, objects, true, false and null
 
@@ -55,10 +56,13 @@ class JsonReader:
 
     def peek(self) -> str:
         """Return the next sign that is no space, or "" at the end."""
-        space = _SPACE.match(self.text, self.place)
-        assert space is not None
-        self.place = space.end()
-        return self.text[self.place : self.place + 1]
+        sign = self.text[self.place : self.place + 1]
+        if sign in _SPACES:
+            space = _SPACE.match(self.text, self.place)
+            assert space is not None
+            self.place = space.end()
+            sign = self.text[self.place : self.place + 1]
+        return sign
 
     def value(self) -> Any:
         """Read one value, whole."""

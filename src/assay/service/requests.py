@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from typing import Any, Self
 
@@ -107,7 +108,8 @@ class RowBlocks:
         self.layout = layout
         self.limits = limits
         self.names = names
-        self.order = column_order(layout.all_columns, names)
+        self.order = list(_order(layout.all_columns, tuple(names)))
+        self.is_in_order = self.order == list(range(len(names)))
         self.is_of_numbers = not layout.of_text and layout.category_column is None
         self.n = 0
         self._pending: list[Any] = []
@@ -122,7 +124,7 @@ class RowBlocks:
                 self.append(reader.value())
             else:
                 self._flush()
-                self._store(block[:, self.order])
+                self._store(block if self.is_in_order else block[:, self.order])
 
     def append(self, row: Any) -> None:
         """Add one row."""
@@ -136,7 +138,10 @@ class RowBlocks:
         They are of float64, NaN where a value is missing; if columns hold text, of objects, None where one is missing.
         """
         self._flush()
-        rows = np.concatenate(self._blocks) if self._blocks else np.empty((0, len(self.layout.columns)))
+        if len(self._blocks) == 1:
+            rows = self._blocks[0]
+        else:
+            rows = np.concatenate(self._blocks) if self._blocks else np.empty((0, len(self.layout.columns)))
         return rows, self._categories if self.layout.category_column is not None else None
 
     def _store(self, block: NDArray[Any]) -> None:
@@ -170,6 +175,11 @@ class RowBlocks:
         self._store(block[:, order])
 
 
+@lru_cache(64)
+def _order(columns: tuple[str, ...], names: tuple[str, ...]) -> tuple[int, ...]:
+    return tuple(column_order(columns, names))
+
+
 def read_question(body: bytes, layout: ColumnLayout, limits: Limits = SERVICE_LIMITS) -> Question:
     """Read a JSON body.
 
@@ -180,14 +190,14 @@ def read_question(body: bytes, layout: ColumnLayout, limits: Limits = SERVICE_LI
     RequestError
         It is too large or nested too deeply (413).
     """
-    brackets = body.count(b"[") + body.count(b"{")
-    if brackets > limits.rows + MOST_BRACKETS_BESIDE_ROWS:
+    most = limits.rows + MOST_BRACKETS_BESIDE_ROWS
+    if len(body) > most and (brackets := body.count(b"[") + body.count(b"{")) > most:
         raise RequestError(
             413,
             f"the body has {brackets} opening brackets; it has one for each row, and at most {limits.rows} rows: send "
             "fewer rows at a time",
         )
-    if (commas := body.count(b",")) > limits.values:
+    if len(body) > limits.values and (commas := body.count(b",")) > limits.values:
         raise RequestError(
             413, f"the body has {commas} commas; it has at most {limits.values} values: send fewer rows at a time"
         )
@@ -244,7 +254,7 @@ def _read(reader: JsonReader, layout: ColumnLayout, limits: Limits) -> Question:
 
 
 def _read_rows(reader: JsonReader, names: Any, layout: ColumnLayout, limits: Limits) -> RowBlocks:
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, list) or set(map(type, names)) - {str}:
         raise InputError("columns must be a list of names; /info names this scorer's columns")
     blocks = RowBlocks(layout, names, limits)
     blocks.read(reader)

@@ -60,14 +60,16 @@ class Service:
         limits = self.limits
         with HeldBytes(self._held) as share:
             body = await receive_body(request, limits, share)
-            is_arrow_wanted = ARROW in request.headers.get("accept", "")
+            headers = dict(request.scope["headers"])
+            coding = headers.get(b"content-encoding", b"").decode("latin-1")
+            is_arrow_wanted = ARROW.encode() in headers.get(b"accept", b"")
             if is_arrow_wanted:
                 require_arrow(406)
-            parameters = dict(request.query_params)
+            parameters = dict(request.query_params) if request.scope["query_string"] else {}
             answer: Callable[[Question], bytes] = partial(self._answer, parameters, is_arrow_wanted)
-            content = unpack(body, request.headers.get("content-encoding", ""), limits.small_body)
+            content = unpack(body, coding, limits.small_body)
             if content is None or is_arrow(content):
-                unpacked = partial(self._unpack, body, request.headers.get("content-encoding", ""))
+                unpacked = partial(self._unpack, body, coding)
                 result = await self._large.run(lambda: answer(self._read(unpacked())), request)
             else:
                 question = self._read(content)
