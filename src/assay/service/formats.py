@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from assay.errors import InputError, RequestError
 from assay.service.limits import Limits
-from assay.service.requests import ColumnLayout, Question
+from assay.service.requests import Question
+from assay.service.rows import ColumnLayout
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,7 +9,7 @@ from assay.scorer.scorer import Scorer
 from assay.service.formats import ARROW
 from assay.service.limits import MIB, Limits
 from assay.service.problems import MEDIA_TYPE
-from assay.service.requests import ColumnLayout
+from assay.service.rows import ColumnLayout
 
 NPY = "application/x-npy"
 _BANDS = (

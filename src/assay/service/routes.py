@@ -25,7 +25,8 @@ from assay.service.openapi import describe_service
 from assay.service.page import NOTHING_FROM_ELSEWHERE, PAGE
 from assay.service.problems import http_problem, with_problems
 from assay.service.receiving import Held, HeldBytes, receive_body, unpack
-from assay.service.requests import ColumnLayout, Question, read_parameters, read_question
+from assay.service.requests import Question, read_parameters, read_question
+from assay.service.rows import ColumnLayout
 from assay.service.spool import Spool
 from assay.service.worker import LargeRequests
 

@@ -9,7 +9,8 @@ import pytest
 
 from assay.errors import ConfigError, InputError, RequestError
 from assay.service.limits import Limits
-from assay.service.requests import ColumnLayout, Question, read_parameters, read_question
+from assay.service.requests import Question, read_parameters, read_question
+from assay.service.rows import ColumnLayout
 
 BEYOND = 2**53 + 1  # the first whole number that float64 lacks
 

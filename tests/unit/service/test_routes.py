@@ -90,9 +90,9 @@ def arrow(table: pa.Table, **options: Any) -> bytes:
 
 def refused(response: httpx.Response, status: int, words: str) -> None:
     assert response.headers["content-type"] == "application/problem+json"
-    told = response.json()
-    assert (response.status_code, told["status"], told["type"]) == (status, status, "about:blank")
-    assert words in told["detail"]
+    details = response.json()
+    assert (response.status_code, details["status"], details["type"]) == (status, status, "about:blank")
+    assert words in details["detail"]
 
 
 @pytest.mark.parametrize("form", ["rows", "columns", "records", "npy", "npy by columns", "arrow", "arrow file", "gzip"])
