@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
 
+from assay.data.categories import feature_texts
 from assay.errors import ConfigError, InputError, RequestError
-from assay.service.limits import Limits
+from assay.service.limits import MIB, Limits
 from assay.service.requests import Question, read_parameters, read_question
 from assay.service.rows import ColumnLayout
 
@@ -231,3 +233,15 @@ def test_the_address_decides_too() -> None:
     ):
         with pytest.raises(InputError, match=message):
             read_parameters(parameters, question)
+
+
+def test_one_long_text_costs_no_memory_in_other_rows() -> None:
+    """An array of texts of fixed length would take 400 MB for these."""
+    texts = ["x" * 10_000, *["NA", "nan", "TRUE", "b"] * 2500]
+    tracemalloc.start()
+    try:
+        read = feature_texts(texts)
+        assert tracemalloc.get_traced_memory()[1] < 20 * MIB
+    finally:
+        tracemalloc.stop()
+    assert read[1:5].tolist() == ["", "", "true", "b"]
