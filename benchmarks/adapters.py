@@ -161,7 +161,7 @@ def mean_of_survivals(outputs: dict[str, Outputs], seed: int) -> tuple[NDArray[n
 
 def _take(outputs: Outputs, picked: NDArray[np.intp]) -> Outputs:
     latents = outputs.latents()[:, picked]
-    return replace(outputs, scores=outputs.scores[picked], hardness=outputs.hardness[picked], latents=lambda: latents)
+    return replace(outputs, scores=outputs.scores[picked], measured=outputs.hardness[picked], latents=lambda: latents)
 
 
 def _log_survival(known: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ line and exits with the class's ``exit_code``; only bugs show a traceback.
         - PoolTooSmallError: more anomalies asked for than there are
     + DataError (also a ValueError): a dataset or a user's file cannot be used
     + InputError (also a ValueError): rows handed to a scorer do not fit it
+        - RequestError: an HTTP request that the service refuses, with its status
     + ValidationFailedError: a Great Expectations suite failed
     + TrainingError: a detector could not be trained
     + NoValidCandidateError: selection found nothing that may ship
@@ -48,6 +49,15 @@ class InputError(AssayError, ValueError):
     """Rows handed to a scorer do not fit it (shape, dtype, column names, NaN)."""
 
     exit_code = 2
+
+
+class RequestError(InputError):
+    """An HTTP request that the service refuses: a status, a sentence, and headers of the answer."""
+
+    def __init__(self, status: int, detail: str, **headers: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
 class ValidationFailedError(AssayError):

@@ -66,12 +66,13 @@ def parse_json(content: str | bytes, **options: Any) -> Any:
         Arguments of `json.loads`.
     """
     try:
-        return json.loads(content, object_pairs_hook=_object, **options)
+        return json.loads(content, object_pairs_hook=unrepeated, **options)
     except RecursionError as error:
         raise ValueError(TOO_DEEP) from error
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the members of a JSON object; raise `ValueError` where a key is given twice."""
     content = dict(pairs)
     if len(content) < len(pairs):
         keys = [key for key, _ in pairs]

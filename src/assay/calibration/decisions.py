@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -85,9 +86,8 @@ def adapt_rows(
     row_ids: Texts | None = None,
 ) -> Scored:
     """Adapt the outputs of a detector for rows of shape (n, d)."""
-    from assay.detectors.base import CrossFitted
-
-    fold_scores = (lambda: detector.fold_scores(scaled)) if isinstance(detector, CrossFitted) else None
+    of_folds = getattr(detector, "fold_scores", None)  # isinstance of CrossFitted takes longer than a row
+    fold_scores = None if of_folds is None else partial(of_folds, scaled)
     scores = np.asarray(adapter.transform(outputs), dtype=np.float32)
     return Scored(scores, outputs, features, scaled, categories, row_ids, fold_scores)
 
@@ -166,7 +166,7 @@ class Reference:
     def side_information(self, scored: Scored) -> NDArray[Any] | None:
         """Return the side information of the calibrator for scored rows, shape (n,), or None if it needs none."""
         if self.calibrator.side_information == "stratum":
-            return self.strata.assign(scored.scaled, scored.outputs.hardness)
+            return self.strata.assign(scored.scaled, lambda: scored.outputs.hardness)
         if self.calibrator.side_information == "category":
             if scored.categories is None:
                 raise InputError("these rows have no categories; this scorer compares rows within categories")

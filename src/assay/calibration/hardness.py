@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -59,17 +60,17 @@ class Strata:
         """Number of strata: 4, or fewer if the hardness has ties."""
         return self.edges.size + 1
 
-    def assign(self, scaled: Floats, hardness: Floats) -> Integers:
+    def assign(self, scaled: Floats, hardness: Floats | Callable[[], Floats]) -> Integers:
         """Return the stratum of each row, shape (n,), 0 (easiest) to ``n_strata - 1``.
 
         Parameters
         ----------
         scaled : ndarray of float, shape (n, d)
             The scaled rows.
-        hardness : ndarray of float, shape (n,)
-            Their hardness by the null model.
+        hardness : ndarray of float, shape (n,), or callable
+            Their hardness by the null model, or what returns it, called where strata go by it.
         """
-        return self._place(np.asarray(hardness, dtype=np.float64))
+        return self._place(np.asarray(hardness() if callable(hardness) else hardness, dtype=np.float64))
 
     def to_part(self) -> Part:
         """Return the edges as a part."""
@@ -126,7 +127,7 @@ class NeighbourhoodStrata(Strata):
         sparsity = distances[:, NEARNESS - 1].copy()
         return cls(Strata.fit(np.median(sparsity[neighbours], axis=1)).edges, index, sparsity)
 
-    def assign(self, scaled: Floats, hardness: Floats) -> Integers:
+    def assign(self, scaled: Floats, hardness: Floats | Callable[[], Floats]) -> Integers:
         """Return the stratum of each row; see `Strata.assign`."""
         return self._place(self.hardness(scaled))
 

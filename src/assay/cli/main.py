@@ -238,7 +238,7 @@ def serve_command(tag: str | None, host: str, port: int) -> None:
     project = find_project()
     from assay.release.bento import serve
 
-    sys.exit(serve(tag or project.dataset, root=project.root, host=host, port=port))
+    serve(tag or project.dataset, root=project.root, host=host, port=port)
 
 
 @main.command("scorers")

@@ -59,6 +59,10 @@ def feature_texts(values: Iterable[object]) -> Texts:
     InputError
         A value is neither text nor a number.
     """
-    texts = category_texts(values)
-    texts[np.isin(texts.astype(str), MISSING)] = ""
-    return np.array([text.lower() if text.lower() in ("true", "false") else text for text in texts], dtype=object)
+    return np.array([_feature_text(text) for text in category_texts(values)], dtype=object)
+
+
+def _feature_text(text: str) -> str:
+    if text.rstrip("\0") in MISSING:
+        return ""
+    return text.lower() if text.lower() in ("true", "false") else text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,7 +96,7 @@ class LevelScores:
         self.null_model = null_model
         self.edges = load_strata(read_part(self.adapters, "strata"))
         self.strata, self.strata_of_anomalies = (
-            self.edges.assign(rows, null_model.hardness(rows)) for rows in self.rows
+            self.edges.assign(rows, partial(null_model.hardness, rows)) for rows in self.rows
         )
 
     def of(self, detector: str, adapters: Sequence[Choice]) -> Iterator[tuple[Choice, Scored, Scored]]:

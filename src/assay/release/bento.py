@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import assay
 from assay.environment import SWITCHES, bentoml_home
@@ -29,6 +28,8 @@ from assay.service.spool import MONITORED, monitored_folder
 
 TAG = re.compile(r"[a-z0-9]([-._a-z0-9]*[a-z0-9])?")
 LONGEST_NAME = 63 - len("assay-")
+BACKLOG = 1024
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,8 +232,8 @@ def build(folder: Path, statement: str, chain_head: str) -> None:
     )
 
 
-def serve(tag: str, *, root: Path, host: str, port: int) -> int:
-    """Serve a scorer over HTTP until a signal ends it, and return the server's exit code.
+def serve(tag: str, *, root: Path, host: str, port: int) -> NoReturn:
+    """Serve a scorer over HTTP: this process becomes the server, until a signal ends it.
 
     Parameters
     ----------
@@ -251,55 +252,30 @@ def serve(tag: str, *, root: Path, host: str, port: int) -> int:
     ToolError
         Host and port cannot be listened on, or the Bento cannot be built.
     """
-    address = _free_address(host, port)
-    packaged, events = find_packaged(tag, root), log_of(root)
-    with nullcontext() if is_published(packaged, root) else Project(root).lock():
-        published = publish(packaged, root=root, chain_head=events.head)
-        bind(published, events)
-    command = [
-        sys.executable,
-        "-m",
-        "bentoml",
-        "serve",
-        published.bento_tag,
-        "--host",
-        address,
-        "--port",
-        str(port),
-    ]
-    folder = monitored_folder(root)
-    folder.mkdir(parents=True, exist_ok=True)
-    return _run_server(command, {**_environment(bentoml_home(root)), MONITORED: str(folder)})
+    with _listen(host, port) as listening:
+        packaged, events = find_packaged(tag, root), log_of(root)
+        with nullcontext() if is_published(packaged, root) else Project(root).lock():
+            published = publish(packaged, root=root, chain_head=events.head)
+            bind(published, events)
+        home, folder = bentoml_home(root), monitored_folder(root)
+        folder.mkdir(parents=True, exist_ok=True)
+        listening.set_inheritable(True)
+        model, _ = _places_in(home, packaged.statement)
+        server = ["-P", "-m", "assay.service.server", str(model), packaged.statement.id, str(listening.fileno())]
+        # In the place of this process: nobody is left to hold the port, or to start a server again that cannot start.
+        environment = {**ONE_THREAD, **_environment(home), MONITORED: str(folder)}
+        os.execve(sys.executable, [sys.executable, *server], environment)
 
 
-def _run_server(command: list[str], environment: dict[str, str]) -> int:
-    """Run a command and pass SIGINT and SIGTERM on to it."""
-    with subprocess.Popen(command, env=environment) as child:
-        previous_handlers = {
-            n: signal.signal(n, lambda number, _: child.send_signal(number)) for n in (signal.SIGINT, signal.SIGTERM)
-        }
-        try:
-            return child.wait()
-        finally:
-            for number, handler in previous_handlers.items():
-                signal.signal(number, handler)
-
-
-def _free_address(host: str, port: int) -> str:
-    """Return the address of `host`, having made sure that `port` can be listened on."""
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on `host` and `port`."""
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
-            0
-        ]
-        with socket.socket(family, kind) as probe:
-            # A port that is only in TIME_WAIT can be bound again.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server((str(address[0]), port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise ToolError(
             f"cannot listen on {host} port {port}: {error.strerror}; choose another --host or --port"
         ) from error
-    return str(ipaddress.ip_address(address[0]))
 
 
 def _environment(home: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -320,10 +321,10 @@ class Scorer:
         """Raise `InputError` where a batch is decided by fdr, ties are broken by ids, and an id occurs twice."""
         if rule.fdr is None or row_ids is None or self.reference.ties != BY_ID:
             return
-        names, counts = np.unique(checked_ids(row_ids, len(row_ids)).astype(str), return_counts=True)
-        if (counts > 1).any():
+        names = Counter(checked_ids(row_ids, len(row_ids)))
+        if repeated := sorted(name for name, count in names.items() if count > 1):
             raise InputError(
-                f"row id {str(names[counts > 1][0])!r} occurs twice in one batch; false discoveries are controlled "
+                f"row id {repeated[0]!r} occurs twice in one batch; false discoveries are controlled "
                 "only where every row has an id of its own: give each one, or leave ids out"
             )
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+import orjson
+from numpy.typing import NDArray
 
-from assay.arrays import Doubles, Singles
+from assay.arrays import Flags, Singles
 from assay.calibration.calibrators.promise import Bands
+from assay.calibration.decisions import Rule
 from assay.scorer.scorer import Judged, Scorer
+from assay.service.formats import write_arrow
+from assay.service.requests import Question
 
 MOST_CATEGORIES = 100
+ROWS_WRITTEN_AT_ONCE = 4096
 
 
 def describe(scorer: Scorer) -> dict[str, Any]:
@@ -60,35 +66,86 @@ def versions(scorer: Scorer) -> dict[str, str]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """How the rows of a request are decided, and what every answer says of that.
+
+    Attributes
+    ----------
+    rule : Rule
+    rest : dict
+        eps, fdr and the bands of the false-positive rate; versions; by eps a note where nothing can be flagged.
+    """
+
+    rule: Rule
+    rest: dict[str, Any]
+
+    @classmethod
+    def of(cls, scorer: Scorer, eps: float | None = None, fdr: float | None = None) -> Self:
+        """Return the decision by eps or fdr; `Scorer.rule` explains these, and what is raised."""
+        rule = scorer.rule(eps=eps, fdr=fdr)
+        rates: dict[str, Any] = {"eps": rule.eps} if rule.fdr is None else {"eps": None, "fdr": rule.fdr}
+        if rule.eps is not None:
+            rates["fpr_bands"] = shown_bands(scorer.fpr_bands(rule.eps))
+        note = "" if rule.eps is None else rule.note(np.zeros(0, bool), scorer.calibrator)
+        return cls(rule, {**rates, **versions(scorer), **({"note": note} if note else {})})
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreAnswer:
+    """The answer of /score.
+
+    Attributes
+    ----------
+    judged : Judged
+    flags : ndarray of bool, shape (n,)
+    rest : dict
+        What is said of all rows: rates, versions, and a note where nothing can be flagged.
+    """
+
+    judged: Judged
+    flags: Flags
+    rest: dict[str, Any]
+
+    def to_json(self) -> bytes:
+        """Return it as JSON; a score beyond float32 is null, since JSON has no infinity."""
+        columns = self.judged.scores, self.judged.p_values, self.flags
+        parts = []
+        for start in range(0, len(self.flags), ROWS_WRITTEN_AT_ONCE):
+            block = zip(*(column[start : start + ROWS_WRITTEN_AT_ONCE].tolist() for column in columns), strict=True)
+            parts.append(orjson.dumps([{"score": s, "p_value": p, "flagged": f} for s, p, f in block])[1:-1])
+        return b'{"results":[' + b",".join(parts) + b"]," + orjson.dumps(self.rest)[1:]
+
+    def to_arrow(self) -> bytes:
+        """Return it as an Arrow stream with the columns score, p_value and flagged; the rest is in its metadata."""
+        columns: dict[str, NDArray[Any]] = {
+            "score": self.judged.scores,
+            "p_value": self.judged.p_values,
+            "flagged": self.flags,
+        }
+        return write_arrow(columns, self.rest)
+
+
 def score_answer(
-    scorer: Scorer,
-    rows: Doubles,
-    categories: list[str] | None,
-    eps: float | None,
-    fdr: float | None,
-    row_ids: list[str] | None = None,
-    keep: Callable[[Singles], None] = lambda scores: None,
-) -> dict[str, Any]:
-    """Score rows of shape (n, d) and return the body of an answer of /score; `Scorer.rule` explains eps and fdr.
+    scorer: Scorer, question: Question, decision: Decision, keep: Callable[[Singles], None] = lambda scores: None
+) -> ScoreAnswer:
+    """Score the rows of a request.
 
     `keep` gets the scores of every answer, for the monitors.
 
     Raises
     ------
     ConfigError, InputError
-        A value is not finite; a category was never calibrated; or this scorer cannot control
-        false discoveries.
+        Rows do not fit the scorer, a value is not finite, or a category was never calibrated.
     """
-    rule = scorer.rule(eps=eps, fdr=fdr)
-    scorer.check_batch_ids(rule, row_ids)
-    judged = scorer.judge(rows, categories, row_ids) if len(rows) else Judged(np.empty(0, np.float32), np.empty(0))
+    rule, rows = decision.rule, question.rows
+    scorer.check_batch_ids(rule, question.ids)
+    judged = (
+        scorer.judge(rows, question.categories, question.ids)
+        if len(rows)
+        else Judged(np.empty(0, np.float32), np.empty(0))
+    )
     flags = rule.flags(judged.p_values)
     keep(judged.scores)
-    rates: dict[str, Any] = {"eps": rule.eps} if rule.fdr is None else {"eps": None, "fdr": rule.fdr}
-    if rule.eps is not None:
-        rates["fpr_bands"] = shown_bands(scorer.fpr_bands(rule.eps))
-    note = rule.note(flags, scorer.calibrator)
-    decided = zip(judged.scores.tolist(), judged.p_values.tolist(), flags.tolist(), strict=True)
-    # JSON has no infinity: a score beyond float32 becomes null.
-    results = [{"score": s if math.isfinite(s) else None, "p_value": p, "flagged": f} for s, p, f in decided]
-    return {"results": results, **rates, **versions(scorer), **({"note": note} if note else {})}
+    note = "" if rule.fdr is None else rule.note(flags, scorer.calibrator)
+    return ScoreAnswer(judged, flags, {**decision.rest, "note": note} if note else decision.rest)

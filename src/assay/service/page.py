@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import HTMLResponse
-from starlette.routing import Route
-
 PAGE = """\
 <!DOCTYPE html>
 <html lang="en">
@@ -25,10 +20,3 @@ PAGE = """\
 </html>
 """
 NOTHING_FROM_ELSEWHERE = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
-
-
-async def _page(_: Request) -> HTMLResponse:
-    return HTMLResponse(PAGE, headers={"Content-Security-Policy": NOTHING_FROM_ELSEWHERE})
-
-
-app = Starlette(routes=[Route("/", _page)])

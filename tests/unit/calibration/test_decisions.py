@@ -177,3 +177,22 @@ def test_another_salt_ranks_a_row_anew() -> None:
     one, other = (Reference(calibrator, strata, ties=BY_ID, salt=salt).p_values(scored) for salt in ("a", "b"))
     assert abs(np.corrcoef(one, other)[0, 1]) < 0.2
     np.testing.assert_array_equal(Reference(calibrator, strata, ties=BY_ID, salt="a").p_values(scored), one)
+
+
+def test_hardness_is_computed_once_and_only_where_strata_go_by_it() -> None:
+    calls: list[int] = []
+
+    def measure() -> NDArray[Any]:
+        calls.append(1)
+        return np.arange(8.0)
+
+    scores = np.arange(8, dtype=np.float32)
+    rows = np.zeros((8, 2), dtype=np.float32)
+    scored = Scored(scores, Outputs(scores, measure), rows, rows)
+    strata = Strata.fit(np.arange(8.0))
+    Reference(ConformalCalibrator().fit(scores), strata).p_values(scored)
+    assert calls == []
+    by_stratum = MondrianCalibrator("stratum").fit(scores, strata.assign(rows, np.arange(8.0)))
+    for _ in range(2):
+        Reference(by_stratum, strata).p_values(scored)
+    assert calls == [1]

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from assay.calibration.calibrators.conformal import ConformalCalibrator
 from assay.calibration.calibrators.mondrian import MondrianCalibrator
 from assay.calibration.decisions import Reference
 from assay.errors import InputError
 from assay.scorer.scorer import Scorer, load_scorer
-from assay.service.answers import describe, score_answer
+from assay.service.answers import Decision, describe, score_answer
+from assay.service.requests import Question
 
 FROZEN = Path(__file__).parents[2] / "frozen" / "scorer-1"
 (PACKED,) = (path.parent for path in FROZEN.glob("*/scorer.json"))
@@ -23,6 +26,15 @@ FROZEN = Path(__file__).parents[2] / "frozen" / "scorer-1"
 @pytest.fixture(scope="module")
 def scorer() -> Scorer:
     return load_scorer(PACKED)
+
+
+def answer(
+    scorer: Scorer, rows: NDArray[Any], eps: float | None = None, fdr: float | None = None, ids: list[str] | None = None
+) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(
+        score_answer(scorer, Question(rows, ids=ids), Decision.of(scorer, eps, fdr)).to_json()
+    )
+    return content
 
 
 def within(scorer: Scorer, keys: list[str]) -> Scorer:
@@ -63,10 +75,10 @@ def test_every_place_that_names_eps_gives_the_band_of_this_scorer(scorer: Scorer
     rows = np.zeros((2, len(scorer.columns)))
     bands = scorer.fpr_bands()
     assert describe(scorer)["fpr_bands"] == {"all": list(bands["all"])}
-    answer = score_answer(scorer, rows, None, 0.3, None)
-    assert answer["fpr_bands"] == {"all": list(scorer.fpr_bands(0.3)["all"])}
-    assert answer["fpr_bands"] != {"all": list(bands["all"])}
-    assert "fpr_bands" not in score_answer(scorer, rows, None, None, 0.3), "a false discovery rate is no eps"
+    by_eps = answer(scorer, rows, 0.3)
+    assert by_eps["fpr_bands"] == {"all": list(scorer.fpr_bands(0.3)["all"])}
+    assert by_eps["fpr_bands"] != {"all": list(bands["all"])}
+    assert "fpr_bands" not in answer(scorer, rows, None, 0.3), "a false discovery rate is no eps"
     timed = replace(scorer, head={**scorer.head, "unit": "time"})
     assert (describe(timed)["fpr_bands"], describe(timed)["unit"]) == (None, "time")
     many = describe(within(scorer, [f"site-{i:04d}" for i in range(150)]))["fpr_bands"]
@@ -79,9 +91,19 @@ def test_ids_of_a_request_break_ties(scorer: Scorer) -> None:
     counted, by_id = (Reference(tied, scorer.reference.strata, ties=ties, salt="s") for ties in ("counted", "by_id"))
     for reference, is_random in ((counted, False), (by_id, True)):
         each = replace(scorer, reference=reference)
-        found = [score_answer(each, rows, None, None, None, given)["results"] for given in (ids, None)]
-        with_ids, without = ([row["p_value"] for row in results] for results in found)
+        answers = [answer(each, rows, ids=given)["results"] for given in (ids, None)]
+        with_ids, without = ([row["p_value"] for row in results] for results in answers)
         assert set(without) == {1.0}
         assert (len(set(with_ids)) > 10) is is_random
     with pytest.raises(InputError, match="'r0' occurs twice"):
-        score_answer(replace(scorer, reference=by_id), rows[:2], None, None, 0.1, ["r0", "r0"])
+        answer(replace(scorer, reference=by_id), rows[:2], fdr=0.1, ids=["r0", "r0"])
+
+
+def test_an_answer_of_many_rows_is_the_answers_of_few(scorer: Scorer) -> None:
+    rows = np.random.default_rng(0).normal(size=(9000, len(scorer.columns)))
+    rows[0] = 1e30
+    judged = scorer.judge(rows)
+    results = answer(scorer, rows)["results"]
+    assert [row["p_value"] for row in results] == judged.p_values.tolist()
+    assert [row["score"] for row in results] == [s if np.isfinite(s) else None for s in judged.scores.tolist()]
+    assert [row["flagged"] for row in results] == (judged.p_values <= scorer.head["eps"]).tolist()

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
 
-from assay.errors import ConfigError, InputError
-from assay.service.requests import read_body, read_ids, read_request_rows, read_share
+from assay.data.categories import feature_texts
+from assay.errors import ConfigError, InputError, RequestError
+from assay.service.limits import MIB, Limits
+from assay.service.requests import Question, read_parameters, read_question
+from assay.service.rows import ColumnLayout
 
 BEYOND = 2**53 + 1  # the first whole number that float64 lacks
+
+
+A = ColumnLayout(("a",))
+AT_SITES = ColumnLayout(("a",), "site")
+MIXED = ColumnLayout(("kind", "rate", "size"), of_text=frozenset(["kind"]), imputed=frozenset(["kind", "rate"]))
 
 
 def body(category: str) -> bytes:
@@ -19,13 +28,14 @@ def body(category: str) -> bytes:
 
 def test_a_key_that_is_given_twice_is_refused() -> None:
     with pytest.raises(InputError, match="the key 'eps' is given twice"):
-        read_body(b'{"columns": ["x"], "rows": [[1]], "eps": 0.1, "eps": 0.2}')
+        read_question(b'{"columns": ["a"], "rows": [[1]], "eps": 0.1, "eps": 0.2}', A)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"columns":' * 100_000, '{"columns": ' + "[" * 100_000])
 def test_a_body_that_is_nested_too_deeply_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match=r"the body is not JSON.*nested too deeply"):
-        read_body(text.encode())
+    with pytest.raises(RequestError, match="the body is nested too deeply") as refused:
+        read_question(text.encode(), A)
+    assert refused.value.status == 413
 
 
 @pytest.mark.parametrize(
@@ -47,56 +57,52 @@ def test_a_body_that_is_nested_too_deeply_is_refused(text: str) -> None:
     ],
 )
 def test_a_category_keeps_its_digits(given: str, text: str) -> None:
-    rows, categories = read_request_rows(read_body(body(given)), ("a",), "site")
-    assert categories == [text]
-    assert rows.tolist() == [[1.0]]
+    question = read_question(body(given), AT_SITES)
+    assert question.categories == [text]
+    assert question.rows.tolist() == [[1.0]]
 
 
 def test_long_whole_numbers_are_features_and_shares_as_any_number() -> None:
     numbers = [BEYOND, -BEYOND, 10**15, 10**16, 2**63, 0, 10**400]
     content = {"columns": ["a"], "rows": [[number] for number in numbers]}
-    rows, categories = read_request_rows(read_body(json.dumps(content).encode()), ("a",))
-    assert categories is None
-    assert rows.dtype == np.float64
-    assert rows[:, 0].tolist() == [*map(float, numbers[:-1]), float("inf")]
-    long = read_body(b'{"columns": [], "rows": [], "eps": 10000000000000000001}')
+    question = read_question(json.dumps(content).encode(), A)
+    assert question.categories is None
+    assert question.rows.dtype == np.float64
+    assert question.rows[:, 0].tolist() == [*map(float, numbers[:-1]), float("inf")]
     with pytest.raises(ConfigError, match=r"eps is 1e\+19; it must be a number between 0 and 1"):
-        read_share(long, "eps")
+        read_question(b'{"columns": ["a"], "rows": [], "eps": 10000000000000000001}', A)
 
 
 @pytest.mark.parametrize("place", ["rows", "columns", "eps"])
 def test_a_long_whole_number_in_the_wrong_place_is_a_number(place: str) -> None:
     content = json.loads(body("1")) | {place: BEYOND}
-    read = read_body(json.dumps(content).encode())
     with pytest.raises((InputError, ConfigError), match=f"{place} (is a number|must be a list|is 9007199254740992)"):
-        read_share(read, "eps") or read_request_rows(read, ("a",), "site")
+        read_question(json.dumps(content).encode(), AT_SITES)
     with pytest.raises(InputError, match="the body is a number"):
-        read_body(str(BEYOND).encode())
+        read_question(str(BEYOND).encode(), A)
 
 
 def test_ids_are_texts_or_numbers_one_for_each_row() -> None:
-    assert read_ids({}, 3) is None
-    assert read_ids({"ids": None}, 3) is None
-    read = read_body(b'{"columns": [], "rows": [], "ids": ["a", 7, 7.0, 9007199254740993]}')
-    assert read_ids(read, 4) == ["a", "7", "7", "9007199254740993"]
+    def ids(text: str, n: int) -> list[str] | None:
+        return read_question(f'{{"columns": ["a"], "rows": {[[1.0]] * n}, "ids": {text}}}'.encode(), A).ids
+
+    assert ids("null", 3) is None
+    assert ids('["a", 7, 7.0, 9007199254740993]', 4) == ["a", "7", "7", "9007199254740993"]
     for wrong, message in (
         ('["a"]', "ids is a list of 1; give a list of 2 names"),
         ('"ab"', "ids is a string; give a list of 2"),
         ('["a", null]', "id of row 1 is null; give text or a number"),
+        ('["a", "\\ud800"]', "the id of row 1 holds half of a surrogate pair"),
     ):
-        content = read_body(f'{{"columns": [], "rows": [], "ids": {wrong}}}'.encode())
         with pytest.raises(InputError, match=message):
-            read_ids(content, 2)
+            ids(wrong, 2)
 
 
 def mixed(value: str, column: str = "kind") -> tuple[object, ...]:
-    names = [name for name in ("kind", "rate", "size") if name != column]
+    names = [name for name in MIXED.columns if name != column]
     fills = ['"red"' if name == "kind" else "1" for name in names]
     content = f'{{"columns": {json.dumps([column, *names])}, "rows": [[{value}, {", ".join(fills)}]]}}'
-    rows, _ = read_request_rows(
-        read_body(content.encode()), ("kind", "rate", "size"), of_text=["kind"], imputed=["kind", "rate"]
-    )
-    return tuple(rows[0])
+    return tuple(read_question(content.encode(), MIXED).rows[0])
 
 
 @pytest.mark.parametrize(
@@ -131,3 +137,111 @@ def test_columns_take_what_they_hold(column: str, value: str, expected: tuple[ob
 def test_other_values_are_named(column: str, value: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         mixed(value, column)
+
+
+TABLE = {"a": [1.0, 2.5], "b": [-3.0, 0.0]}
+ROWS = [list(row) for row in zip(*TABLE.values(), strict=True)]
+RECORDS = [dict(zip(TABLE, row, strict=True)) for row in ROWS]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"columns": ["b", "a"], "rows": [row[::-1] for row in ROWS]},
+        {"rows": ROWS, "eps": 0.1, "columns": ["a", "b"]},
+        {"columns": {"b": TABLE["b"], "a": TABLE["a"]}},
+        {"records": RECORDS},
+    ],
+    ids=["rows", "rows before columns", "columns", "records"],
+)
+@pytest.mark.parametrize("indent", [None, 1])
+def test_every_form_gives_the_same_rows(content: dict[str, object], indent: int | None) -> None:
+    question = read_question(json.dumps(content, indent=indent).encode(), ColumnLayout(("a", "b")))
+    assert question.rows.tolist() == ROWS
+    one = read_question(json.dumps({"record": RECORDS[1]}).encode(), ColumnLayout(("a", "b")))
+    assert one.rows.tolist() == ROWS[1:]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"columns": ["a"], "records": [{"a": 1}]}', "rows are given in two ways, by columns and records"),
+        ('{"columns": {"a": [1]}, "rows": [[1]]}', "rows are given in two ways, by columns and rows"),
+        ('{"records": [{"a": 1}, {"b": 1}]}', "record 1: unknown column 'b'"),
+        ('{"records": [{"a": 1}, {}]}', "record 1: column 'a' is missing"),
+        ('{"records": {"a": 1}}', "records is an object; give a list of objects"),
+        ('{"record": [1]}', "record is a list; give an object"),
+        ('{"columns": {"a": 1}}', "column 'a' is a number; give a list of values"),
+        ('{"record": {"a": "x"}}', "row 0, column 'a' is a string; every value must be a finite number"),
+        ('{"columns": ["a"], "rows": [[1], [2], [1e400, 3]]}', "row 2 has length 2"),
+        ('{"columns": ["a"], "rows": [[1],]}', "the body is not JSON"),
+        ('{"columns": ["a"], "rows": [[1]] "eps": 0.1}', "the body is not JSON"),
+        ('{"columns": ["a"], "rows": [[1]]} true', "the body is not JSON"),
+        ("{}", "key 'columns' is missing"),
+    ],
+)
+def test_what_fits_no_form_is_refused(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_question(text.encode(), A)
+
+
+def test_columns_of_unequal_length_are_refused() -> None:
+    with pytest.raises(InputError, match="column 'b' has 1 values, column 'a' 2"):
+        read_question(b'{"columns": {"a": [1, 2], "b": [1]}}', ColumnLayout(("a", "b")))
+
+
+def test_many_rows_are_read_as_each_alone() -> None:
+    """Blocks of numbers, among them rows that are read one by one."""
+    rng = np.random.default_rng(0)
+    rows = np.exp(rng.normal(0, 30, (9000, 3)))
+    text = json.dumps({"columns": ["a", "b", "c"], "rows": rows.tolist()})
+    layout = ColumnLayout(("a", "b", "c"), imputed=frozenset("c"))
+    np.testing.assert_array_equal(read_question(text.encode(), layout).rows, rows)
+    rows[5000, 2] = np.nan
+    text = json.dumps({"columns": ["a", "b", "c"], "rows": rows.tolist()}).replace("NaN", "null")
+    np.testing.assert_array_equal(read_question(text.encode(), layout).rows, rows)
+
+
+SMALL = Limits(rows=3, values=10, text=5)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"columns": ["a"], "rows": [[1], [1], [1], [1]]}', "more than 3 rows"),
+        ('{"columns": {"a": [1, 1, 1, 1]}}', "more than 3 rows"),
+        ('{"records": [{"a": 1}, {"a": 1}, {"a": 1}, {"a": 1}]}', "more than 3 rows"),
+        ('{"columns": ["a"], "rows": [' + "[]," * 1000 + "[]]}", "opening brackets"),
+        ('{"columns": [' + '"a",' * 20 + '"a"], "rows": []}', "21 commas"),
+        ('{"record": {"a": 1}, "ids": ["abcdef"]}', "the id of row 0 has 6 characters; a text has at most 5"),
+    ],
+)
+def test_what_is_too_large_is_refused_and_the_limit_named(text: str, words: str) -> None:
+    with pytest.raises(RequestError, match=words) as refused:
+        read_question(text.encode(), A, SMALL)
+    assert refused.value.status == 413
+
+
+def test_the_address_decides_too() -> None:
+    question = Question(np.zeros((1, 1)), eps=0.5)
+    assert read_parameters({"fdr": "0.25"}, question).fdr == 0.25
+    for parameters, message in (
+        ({"eps": "0.1"}, "eps is given by the body and by the address"),
+        ({"fdr": "x"}, "fdr is 'x'; give a number between 0 and 1"),
+        ({"fdr": "nan"}, "fdr is 'nan'"),
+        ({"epsilon": "0.1"}, "unknown parameter 'epsilon'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            read_parameters(parameters, question)
+
+
+def test_one_long_text_costs_no_memory_in_other_rows() -> None:
+    """An array of texts of fixed length would take 400 MB for these."""
+    texts = ["x" * 10_000, *["NA", "nan", "TRUE", "b"] * 2500]
+    tracemalloc.start()
+    try:
+        read = feature_texts(texts)
+        assert tracemalloc.get_traced_memory()[1] < 20 * MIB
+    finally:
+        tracemalloc.stop()
+    assert read[1:5].tolist() == ["", "", "true", "b"]

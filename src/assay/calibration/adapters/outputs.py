@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +24,7 @@ def _no_latents() -> Floats:
     raise DataError("these outputs hold no latent codes; use an adapter that reads only scores and hardness")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Outputs:
     """Outputs of a detector for n rows.
 
@@ -32,8 +32,8 @@ class Outputs:
     ----------
     scores : ndarray of float, shape (n,)
         Higher = more anomalous.
-    hardness : ndarray of float64, shape (n,)
-        See `assay.calibration.hardness`.
+    measured : ndarray of float64, shape (n,), or callable
+        The hardness of the rows, or what computes it.
     latents : callable
         Returns the latent codes, shape (S, n, k) for S members. Computing them takes time, so only adapters that need
         them call it.
@@ -44,13 +44,18 @@ class Outputs:
     """
 
     scores: Floats
-    hardness: Floats
+    measured: Floats | Callable[[], Floats]
     latents: Callable[[], Floats] = _no_latents
     squared: bool = False
     unlabelled: float = 1.0
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    @cached_property
+    def hardness(self) -> Floats:
+        """The hardness, shape (n,), see `assay.calibration.hardness`; computed once, where something reads it."""
+        return self.measured() if callable(self.measured) else self.measured
 
 
 def observe(detector: Detector, null_model: NullModel, scaled: Floats) -> Outputs:
@@ -60,5 +65,9 @@ def observe(detector: Detector, null_model: NullModel, scaled: Floats) -> Output
     """
     from assay.detectors.base import latent_codes, score_is_squared
 
-    scores, hardness = detector.decision_function(scaled), null_model.hardness(scaled)
-    return Outputs(scores, hardness, partial(latent_codes, detector, scaled), score_is_squared(detector))
+    return Outputs(
+        detector.decision_function(scaled),
+        partial(null_model.hardness, scaled),
+        partial(latent_codes, detector, scaled),
+        score_is_squared(detector),
+    )

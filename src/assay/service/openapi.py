@@ -1,0 +1,259 @@
+"""The description of the service's interface, OpenAPI 3.1, with examples of the columns that the scorer takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from assay.scorer.scorer import Scorer
+from assay.service.formats import ARROW
+from assay.service.limits import MIB, Limits
+from assay.service.problems import MEDIA_TYPE
+from assay.service.rows import ColumnLayout
+
+NPY = "application/x-npy"
+_BANDS = (
+    "lower and upper end of the false-positive rate of this one scorer at eps for 95 % of the draws of its calibration "
+    'rows, by stratum or category, or "all"; null where no band is known, and without eps'
+)
+_REFUSALS = {
+    "400": "the request does not fit; `detail` says what to send instead",
+    "406": "Arrow was asked for, and is not installed where this service runs",
+    "408": "the body did not arrive in time",
+    "413": "the request is larger than the service takes; `detail` names the limit",
+    "415": "the body is packed, or in a form, that the service does not read",
+    "503": "the service is busy; send the request again after the seconds in Retry-After",
+}
+Schema = dict[str, Any]
+
+
+def describe_service(scorer: Scorer, limits: Limits) -> dict[str, Any]:
+    """Return the description, as JSON values."""
+    layout = ColumnLayout.of(scorer)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": f"Assay: {scorer.name}",
+            "version": scorer.version,
+            "description": f"Scores rows with {scorer.tag} and flags them by their conformal p-values.",
+        },
+        "paths": {
+            "/score": {"post": _score(layout, limits)},
+            "/info": _fixed("info", "The deployed scorer: its columns, eps and guarantee.", "Info"),
+            "/version": _fixed("version", "Which scorer answers, and where it comes from.", "Version"),
+            "/livez": {"get": _plain("livez", "Whether the server answers.")},
+            "/readyz": {"get": _plain("readyz", "Whether a scorer is loaded.")},
+            "/metrics": {"get": _plain("metrics", "Counts and seconds, for Prometheus.")},
+        },
+        "components": {"schemas": _schemas(layout, limits)},
+    }
+
+
+def _score(layout: ColumnLayout, limits: Limits) -> dict[str, Any]:
+    share = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
+    return {
+        "operationId": "score",
+        "summary": "Score rows.",
+        "description": f"At most {limits.rows} rows and {limits.body // MIB} MiB, also when unpacked. A body in JSON, "
+        "or one that begins as .npy or Arrow IPC (stream or file) does, whatever its content-type; packed by gzip if "
+        "content-encoding says so. Requests of more than "
+        f"{limits.small_rows} rows are answered one after the other, and smaller ones meanwhile.",
+        "parameters": [
+            {"name": "eps", "in": "query", "schema": share, "description": "as in the body; for .npy and Arrow"},
+            {"name": "fdr", "in": "query", "schema": share, "description": "as in the body; for .npy and Arrow"},
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": {"$ref": "#/components/schemas/Request"}, "examples": _examples(layout)},
+                NPY: {"schema": {"description": "numbers, shape (n, d), in the order of the columns of /info"}},
+                ARROW: {"schema": {"description": "a table with the columns of /info, in any order"}},
+            },
+        },
+        "responses": {
+            "200": {
+                "description": "scores, p-values and flags, in the order of the rows",
+                "content": {
+                    "application/json": {"schema": {"$ref": "#/components/schemas/Answer"}},
+                    ARROW: {
+                        "schema": {"description": "score, p_value, flagged; the rest is JSON in its metadata, `assay`"}
+                    },
+                },
+            },
+            **_problems(*_REFUSALS),
+        },
+    }
+
+
+def _fixed(name: str, summary: str, schema: str) -> dict[str, Any]:
+    answer = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
+    responses = {"200": {"description": summary, "content": {"application/json": answer}}, **_problems("503")}
+    return {
+        method: {"operationId": f"{name}_by_{method}", "summary": summary, "responses": responses}
+        for method in ("get", "post")
+    }
+
+
+def _plain(name: str, summary: str) -> dict[str, Any]:
+    answer = {"description": summary, "content": {"text/plain": {"schema": {"type": "string"}}}}
+    return {"operationId": name, "summary": summary, "responses": {"200": answer}}
+
+
+def _problems(*statuses: str) -> dict[str, Any]:
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": _REFUSALS[status], "content": content} for status in statuses}
+
+
+def _examples(layout: ColumnLayout) -> dict[str, Any]:
+    names = list(layout.all_columns)
+    values: list[Any] = ["a" if name in layout.of_text or name == layout.category_column else 0.5 for name in names]
+    record = dict(zip(names, values, strict=True))
+    bodies = {
+        "rows": {"columns": names, "rows": [values, values], "eps": 0.05},
+        "columns": {"columns": {name: [value] for name, value in record.items()}},
+        "records": {"records": [record], "ids": ["first"]},
+        "record": {"record": record},
+    }
+    return {name: {"summary": f"by {name}", "value": body} for name, body in bodies.items()}
+
+
+def _schemas(layout: ColumnLayout, limits: Limits) -> dict[str, Schema]:
+    value: Schema = {"type": ["number", "string", "boolean", "null"]}
+    names: Schema = {"type": "array", "items": {"enum": list(layout.all_columns)}, "uniqueItems": True}
+    record: Schema = {
+        "type": "object",
+        "properties": dict.fromkeys(layout.all_columns, value),
+        "required": list(layout.all_columns),
+        "additionalProperties": False,
+    }
+    column: Schema = {"type": "array", "items": value, "maxItems": limits.rows}
+    by_column = {**record, "properties": dict.fromkeys(layout.all_columns, column)}
+    shared: dict[str, Schema] = {
+        "ids": {
+            "type": ["array", "null"],
+            "items": {"type": ["string", "number"]},
+            "description": "a name for each row; where ties are randomised, a row with an id is ranked at random among "
+            "equal calibration scores, always in the same way for the same id, and one without counts them as higher",
+        },
+        "eps": _share("target false-positive rate; by default the scorer's own (see /info)"),
+        "fdr": _share(
+            "in place of eps: flag rows so that on average at most this share of the flagged rows of this request is "
+            "normal (Benjamini-Hochberg)"
+        ),
+    }
+    rows: Schema = {"type": "array", "items": {"type": "array", "items": value}, "maxItems": limits.rows}
+    forms = (
+        {"columns": names, "rows": rows},
+        {"columns": by_column},
+        {"records": {"type": "array", "items": record, "maxItems": limits.rows}},
+        {"record": record},
+    )
+    return {
+        "Request": {
+            "oneOf": [
+                {
+                    "type": "object",
+                    "properties": {**form, **shared},
+                    "required": list(form),
+                    "additionalProperties": False,
+                }
+                for form in forms
+            ]
+        },
+        "Answer": _object(_ANSWER, optional=("fdr", "fpr_bands", "note")),
+        "Info": _object(_INFO),
+        "Version": _object({"name": _text("the scorer's dataset"), **_VERSIONS}),
+        "Problem": _object(_PROBLEM),
+    }
+
+
+def _share(description: str) -> Schema:
+    return {"type": ["number", "null"], "exclusiveMinimum": 0, "exclusiveMaximum": 1, "description": description}
+
+
+def _text(description: str) -> Schema:
+    return {"type": "string", "description": description}
+
+
+def _texts(description: str, *, or_null: bool = False) -> Schema:
+    kind: Schema = {"type": ["array", "null"]} if or_null else {"type": "array"}
+    return {**kind, "items": {"type": "string"}, "description": description}
+
+
+def _object(properties: Mapping[str, Schema], optional: tuple[str, ...] = ()) -> Schema:
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": [name for name in properties if name not in optional],
+    }
+
+
+_BAND: Schema = {
+    "type": ["object", "null"],
+    "additionalProperties": {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2},
+    "description": _BANDS,
+}
+_VERSIONS: dict[str, Schema] = {
+    "model_version": _text("the scorer: the same version gives the same answers"),
+    "statement": _text("where the scorer comes from; see `assay audit show`"),
+    "data_version": _text("the data that it was made from"),
+    "lineage_root": _text("the records that it was made by"),
+}
+_ANSWER: dict[str, Schema] = {
+    "results": {
+        "type": "array",
+        "items": _object(
+            {
+                "score": {
+                    "type": ["number", "null"],
+                    "description": "higher = more anomalous; float32; null if it is beyond float32",
+                },
+                "p_value": {
+                    "type": "number",
+                    "description": "conformal p-value; without fdr the row is flagged if p_value <= eps",
+                },
+                "flagged": {"type": "boolean"},
+            }
+        ),
+    },
+    "eps": {"type": ["number", "null"], "description": "null if the request gave fdr"},
+    "fdr": {"type": "number"},
+    "fpr_bands": _BAND,
+    **_VERSIONS,
+    "note": _text("only if rows were not, or cannot be, flagged: why"),
+}
+_INFO: dict[str, Schema] = {
+    "name": _text("the scorer's dataset"),
+    "columns": _texts("every one of them is to be sent"),
+    "columns_of_categories": _texts("columns that take text; a new text is a value of its own"),
+    "columns_of_dates": _texts("columns that take ISO 8601 dates or times"),
+    "columns_that_may_be_missing": _texts("columns that take null"),
+    "eps": {"type": "number"},
+    "smallest_eps": {"type": "number", "description": "below it nothing can be flagged"},
+    "detector": {"type": "string"},
+    "adapter": {"type": "string"},
+    "n_calibration": {"type": "integer", "description": "number of calibration rows"},
+    "guarantee": _text("the guarantee of p-values and its assumption"),
+    "unit": {
+        "type": ["string", "null"],
+        "description": "what roles were assigned by: row, group, time, or group and time",
+    },
+    "fpr_bands": _BAND,
+    "category_column": {
+        "type": ["string", "null"],
+        "description": "an additional column to send, if rows are compared within categories",
+    },
+    "categories": _texts("the calibrated categories, sorted; at most the first 100", or_null=True),
+    "n_categories": {
+        "type": ["integer", "null"],
+        "description": "number of calibrated categories; rows of any other are refused",
+    },
+    **_VERSIONS,
+}
+_PROBLEM: dict[str, Schema] = {
+    "type": {"type": "string", "const": "about:blank"},
+    "title": _text("the name of the status"),
+    "status": {"type": "integer"},
+    "detail": _text("one sentence: what is wrong, what is allowed, and what to do"),
+    "error": _text("the same sentence, for clients of earlier versions"),
+}

@@ -1,0 +1,128 @@
+"""The server of one scorer: `python -m assay.service.server FOLDER STATEMENT SOCKET`, as `assay serve` becomes it.
+
+One process, without a parent that would start it again: what goes wrong ends it, once, with one sentence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import socket
+import sys
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from assay.errors import AssayError
+from assay.scorer.scorer import load_scorer
+from assay.service.limits import SERVICE_LIMITS, Limits
+from assay.service.problems import problem
+from assay.service.routes import make_application
+
+KEEP_ALIVE_SECONDS = 75
+DRAIN_SECONDS = 60
+# Between threads; at the usual 5 ms a small request waits that long for each step behind a large one.
+SWITCH_SECONDS = 0.001
+
+
+def protocol_with(limits: Limits) -> type[asyncio.Protocol]:
+    """Return uvicorn's protocol, with deadlines for clients that send a head, or fetch an answer, too slowly."""
+
+    class Impatient(H11Protocol):
+        _head: asyncio.TimerHandle | None = None
+        _answer: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._head = self.loop.call_later(limits.head_seconds, transport.abort)
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.cycle is not None and not self.cycle.response_complete:
+                _cancel(self._head)
+                self._head = None
+            elif self._head is None:
+                self._head = self.loop.call_later(limits.head_seconds, self.transport.abort)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            _cancel(self._head)
+            _cancel(self._answer)
+            super().connection_lost(exc)
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._answer = self.loop.call_later(limits.answer_seconds, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            _cancel(self._answer)
+            super().resume_writing()
+
+        def send_400_response(self, msg: str) -> None:
+            answer = problem(400, "the request is not HTTP/1.1, or its head is too long; send it anew", _CLOSE)
+            head = b"".join(b"%s: %s\r\n" % pair for pair in answer.raw_headers)
+            self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + head + b"\r\n" + bytes(answer.body))
+            self.transport.close()
+
+    return Impatient
+
+
+_CLOSE = {"connection": "close"}
+
+
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
+
+
+def make_server(application: Starlette, limits: Limits = SERVICE_LIMITS) -> uvicorn.Server:
+    """Return a server of an application; a signal lets it finish the requests that it has, then end."""
+    config = uvicorn.Config(
+        application,
+        http=protocol_with(limits),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=limits.connections,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
+    return uvicorn.Server(config)
+
+
+def serve_scorer(folder: str, statement: str, listening: str) -> int:
+    """Serve a scorer on a socket that listens, by its number, until a signal ends the server; return the exit code."""
+    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end_at_once)
+    try:
+        scorer = load_scorer(Path(folder), statement)
+    except AssayError as error:
+        print(f"assay: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    application = make_application(scorer)
+    gc.collect()
+    gc.freeze()
+    sys.setswitchinterval(SWITCH_SECONDS)
+    with socket.socket(fileno=int(listening)) as address:
+        host, port, *_ = address.getsockname()
+        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        print(f"{scorer.tag} answers at http://{where}", file=sys.stderr, flush=True)  # noqa: T201
+        make_server(application).run([address])
+    return 0
+
+
+def _end_at_once(number: int, frame: FrameType | None) -> None:
+    """End a server that is not ready yet; uvicorn raises the signal again at its own end, after all answers."""
+    raise SystemExit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(serve_scorer(*sys.argv[1:]))
