@@ -161,22 +161,28 @@ def _of_column(
     name: str, column: ReferenceCounts, rows: int, card: Card, values: Doubles, scales: Pair
 ) -> Iterator[Statistic]:
     present = values[np.isfinite(values)]
-    spread, lacking = column["spread"], len(values) - len(present)
-    sizes = min(rows / spread, rows * scales[0]), min(len(values) / spread, len(values) * scales[1])
+    lacking = len(values) - len(present)
     kind = kind_in_card(card, name)
     if (column["kind"] == CATEGORY) != (kind == CATEGORY) or (kind == COUNTER and column["kind"] == NUMBER):
         yield Statistic(name, SHARE, f"of the values are of another kind: {kind} in place of {column['kind']}", 0, 1, 0)
         return
     shares = column["missing"] / max(1, rows), lacking / len(values)
+    sizes = _effective((rows, len(values)), scales, column["missing_spread"])
     yield _share_statistic(name, SHARE, "of the values are missing", shares, sizes)
-    sizes = sizes[0] * (1 - shares[0]), sizes[1] * (1 - shares[1])
     n = rows - column["missing"]
     if not len(present) or not n:
         return
+    sizes = _effective((n, len(present)), scales, column["spread"])
     if column["kind"] == CATEGORY:
         yield from _of_categories(name, column, n, card.vocabulary[name], present, sizes)
     elif column["kind"] == NUMBER:
         yield from _of_numbers(name, column, n, np.sort(present), sizes)
+
+
+def _effective(counts: tuple[int, int], scales: Pair, spread: float) -> Pair:
+    """Return numbers of independent rows, if `spread` rows count for one, and no more than units."""
+    before, now = (count * min(scale, 1 / spread) for count, scale in zip(counts, scales, strict=True))
+    return before, now
 
 
 def _of_categories(

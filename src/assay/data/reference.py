@@ -1,7 +1,7 @@
 """References: what the rows of a dataset are like, column by column, as counts that new rows are compared with.
 
 A reference is plain JSON and is part of an expectation suite. All counts are of rows. ``spread`` says how many rows
-count for one, since rows that follow each other are alike.
+count for one, since rows that follow each other are alike; ``missing_spread`` says it of what is missing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _OF_ROWS: dict[str, type | _FORM] = {
     **dict.fromkeys(("rows", "repeated", "labelled", "anomalies"), int),
     **{"units": _REAL, "batches": list, "columns": dict},
 }
-_OF_COLUMN: dict[str, type | _FORM] = {"kind": str, "missing": int, "spread": _REAL}
+_OF_COLUMN: dict[str, type | _FORM] = {"kind": str, "missing": int, "missing_spread": _REAL, "spread": _REAL}
 _BY_KIND: dict[object, dict[str, type | _FORM]] = {
     CATEGORY: {"counts": dict, "others": list},
     NUMBER: {"quantiles": list, "below": list, "at_most": list, "scale": _REAL},
@@ -121,7 +121,8 @@ def _column(card: Card, name: str, values: Doubles) -> ReferenceCounts:
     present = values[~lacks]
     if kind == NUMBER and _is_counter(present):
         kind = COUNTER
-    described: ReferenceCounts = {"kind": kind, "missing": int(lacks.sum()), "spread": _rounded(_repetition(lacks))}
+    described: ReferenceCounts = {"kind": kind, "missing": int(lacks.sum()), "spread": 1.0}
+    described["missing_spread"] = _repetition(lacks)
     if kind == CATEGORY:
         texts = card.vocabulary[name]
         counts = np.bincount(present.astype(np.int64), minlength=len(texts))
@@ -129,8 +130,7 @@ def _column(card: Card, name: str, values: Doubles) -> ReferenceCounts:
         described["counts"] = {texts[code]: int(counts[code]) for code in most if counts[code]}
         described["others"] = sorted(texts[code] for code in set(range(len(texts))) - set(most) if counts[code])
         if len(present):
-            repeats = _repetition(present == counts.argmax())
-            described["spread"] = max(described["spread"], _rounded(repeats))
+            described["spread"] = _repetition(present == counts.argmax())
     elif kind == NUMBER and not len(present):
         described |= {"quantiles": [], "below": [], "at_most": [], "scale": 0.0}
     elif kind == NUMBER:
@@ -142,8 +142,7 @@ def _column(card: Card, name: str, values: Doubles) -> ReferenceCounts:
         described["scale"] = _scale(ordered, levels)
         places = np.searchsorted(levels[_INNER], present, side="right").astype(np.float64)
         outward = np.abs(places - (len(QUANTILES) - 2) / 2)
-        signals: tuple[ArrayLike, ...] = (lacks, places, outward)
-        described["spread"] = _rounded(max(map(_repetition, signals)))
+        described["spread"] = max(_repetition(places), _repetition(outward))
     return described
 
 
@@ -176,7 +175,7 @@ def _repetition(values: ArrayLike) -> float:
         ratio = float(length * means.var(ddof=1) / variance)
         if ratio > stats.chi2.isf(CHANCE, blocks - 1) / (blocks - 1):
             worst = max(worst, ratio)
-    return worst
+    return _rounded(worst)
 
 
 def _scale(ordered: Doubles, levels: Doubles) -> float:
