@@ -3,8 +3,9 @@
 Every statistic is a share of rows: below a quantile of the reference, missing, of one category, labelled
 anomalous, repeated. Shares of two samples are compared by Fisher's exact test. For a quantile that is the exact
 law of the number of rows below an order statistic (negative hypergeometric), whatever the distribution, so that
-heavy tails need no care; with ties the p-value is too large, never too small. p-values are multiplied by the
-number of statistics (Bonferroni): the level .01 is that of the whole frame.
+heavy tails need no care; with ties the p-value is too large, never too small. Repeated contents are taken for
+independent, which they nearly are where they are few. p-values are multiplied by the number of statistics, that of the
+rows among them (Bonferroni): the level .01 is that of the whole frame.
 """
 
 from __future__ import annotations
@@ -222,7 +223,7 @@ def _of_numbers(name: str, column: ReferenceCounts, n: int, ordered: Doubles, si
 
 def _judged(frame: pd.DataFrame, *, enough: bool) -> pd.DataFrame:
     """Return statistics with adjusted p-values, effects and sentences, in the order of `compare`."""
-    frame["p"] = np.minimum(1.0, frame["p"] * len(frame))
+    frame["p"] = np.minimum(1.0, frame["p"] * (len(frame) + 1))
     points = 100 * (frame["now"] - frame["before"])
     certain = (frame["p"] <= LEVEL) & enough
     far = certain & (frame["kind"] == SHIFT) & (points.abs() > LEAST_POINTS)

@@ -32,6 +32,7 @@ from assay.data.splitting import contradicting
 from assay.errors import DataError, ValidationFailedError
 
 FAILURES_IN_MESSAGE, FEWEST_BATCHES = 3, 2
+BY_COLUMN = "source by column"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,8 @@ def validate_dataset(
     Fingerprints are computed from the features, not read from files. The numbers of rows and of injected rows
     of a level must be the planned ones. For the check of the roles a row is its content and the number of its copy; the
     rows injected at the largest level count as train, and the pool rows they were copied from are left out. Rows of
-    equal content may have different roles.
+    equal content may have different roles. What the suite says of statistics is judged for the source alone, and
+    only if no batch of its reference is in it: batches that were added to these were judged then.
 
     Parameters
     ----------
@@ -134,7 +136,7 @@ def validate_dataset(
     Returns
     -------
     Summary
-        Batches "source", "level-<rho>" and "roles".
+        Batches "source", "source by column" where the suite has a reference of other rows, "level-<rho>" and "roles".
 
     Raises
     ------
@@ -153,7 +155,7 @@ def validate_dataset(
     reference = parse_reference(suite)
     kept = {arrival.batch for arrival in card.batches if not arrival.dropped}
     if reference is not None and judges and kept.isdisjoint(reference["batches"]):
-        runner.run("source by column", compare(reference, card, source.data, rows=reference["rows"]), judges)
+        runner.run(BY_COLUMN, compare(reference, card, source.data, rows=reference["rows"]), judges)
     for level in levels:
         runner.run(f"level-{level.rho:g}", _table(level.train, card, extremes), for_levels + _planned(level))
     unique = [{"type": "expect_column_values_to_be_unique", "kwargs": {"column": COPY_COLUMN}}]
@@ -234,10 +236,11 @@ def raise_if_failed(summary: Summary) -> None:
         sentences.append(f"and {len(failures) - FAILURES_IN_MESSAGE} more in the summary")
     count = f"{len(failures)} expectation{'s' * (len(failures) > 1)}"
     name = summary.suite
+    moved = any(batch == BY_COLUMN for batch, _ in failures)
+    relearn = f", or, if the rows are right, learn it again: `assay suite relearn --name {name}`" if moved else ""
     raise ValidationFailedError(
-        f"{count} of {name!r} failed: {'; '.join(sentences)}. Fix the rows or edit expectations/{name}.json, or let "
-        f"`assay suite relearn --name {name}` learn it from the rows that the dataset has (where roles or counts of "
-        "injected rows fail, run split and contaminate again)"
+        f"{count} of {name!r} failed: {'; '.join(sentences)}. Fix the rows or edit expectations/{name}.json{relearn} "
+        "(where roles or counts of injected rows fail, run split and contaminate again)"
     )
 
 
