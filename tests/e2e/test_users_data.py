@@ -125,13 +125,14 @@ def test_a_raw_table_with_texts_and_gaps(checkout: Checkout) -> None:
     raw.iloc[10:20].to_csv(checkout.root / "bad.csv", index=False)
     seen = json.loads(checkout.assay("audit", "who-saw", "bad.csv", "--json").stdout)
     assert seen["scorers"], seen
-    grown = intrusions(60, 2).assign(service="brand new")
+    grown = intrusions(160, 2).assign(service="brand new")
     grown.to_csv(checkout.root / "grown.csv", index=False)
     refused = checkout.assay("ingest", "grown.csv", "--append", "--name", "raw", code=3).stderr
     assert "service" in refused
-    grown.loc[2:, "service"] = "http"
+    grown = intrusions(160, 2)
+    grown.loc[:1, "service"] = "brand new"
     grown.to_csv(checkout.root / "grown.csv", index=False)
-    assert "60 rows" in checkout.assay("ingest", "grown.csv", "--append", "--name", "raw").stdout
+    assert "160 rows" in checkout.assay("ingest", "grown.csv", "--append", "--name", "raw").stdout
 
 
 def test_a_failed_suite_stops_the_run_before_training(checkout: Checkout) -> None:

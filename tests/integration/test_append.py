@@ -89,34 +89,48 @@ def test_a_batch_is_added_and_dropped_and_old_rows_keep_their_roles(clinic: Chec
 
 def test_a_batch_that_fails_validation_is_parked_with_its_report(clinic: Checkout) -> None:
     root = clinic.root
-    frame = patients(500)[400:]
-    frame.loc[450, "b"] = 1e6
+    frame = patients(550)[400:]
+    frame["b"] = 1000 * frame["b"]
     frame.to_csv(root / "more.csv", index=False)
     before = tracked(clinic), hash_tree(root / "data"), (root / "expectations/clinic.json").read_bytes()
     done = clinic.assay("ingest", "--append", "more.csv", "--name", "clinic", code=3)
     assert (tracked(clinic), hash_tree(root / "data"), (root / "expectations/clinic.json").read_bytes()) == before
     (parked,) = (root / ".assay/parked/clinic").iterdir()
-    assert "column 'b'" in done.stderr
-    assert "first row ids 0450" in done.stderr
+    assert "new rows by column: b: " in done.stderr
     assert f"Batch {parked.name} was not added: it is in .assay/parked/clinic/{parked.name}" in done.stderr
     assert (parked / "more.csv").read_bytes() == (root / "more.csv").read_bytes()
     assert read_json(parked / "report.json")["success"] is False
-    assert "0450" in "".join(path.read_text() for path in (parked / "docs").rglob("*.html"))
+    assert "b: 100 % of the values are" in "".join(path.read_text() for path in (parked / "docs").rglob("*.html"))
 
     suite = read_json(root / "expectations/clinic.json")
-    suite["expectations"] = [
-        entry
-        for entry in suite["expectations"]
-        if entry["kwargs"].get("column") != "b" or "between" not in entry["type"]
-    ]
+    (shift,) = (entry for entry in suite["expectations"] if entry["kwargs"].get("column") == "shift")
+    shift["kwargs"] |= {"min_value": -1e6, "max_value": 1e6}
     (root / "expectations/clinic.json").write_text(json.dumps(suite))
-    assert "column 'b'" in clinic.assay("ingest", "--append", "more.csv", "--name", "clinic", code=3).stderr
-    wide = {"column": "b", "min_value": -1e9, "max_value": 1e9}
-    suite["expectations"].append({"type": "expect_column_values_to_be_between", "kwargs": wide, "meta": {}})
-    (root / "expectations/clinic.json").write_text(json.dumps(suite))
-    clinic.assay("ingest", "--append", "more.csv", "--name", "clinic")
+    accepted = clinic.assay("ingest", "--append", "more.csv", "--name", "clinic")
+    assert "warning: new rows by column: b: " in accepted.stderr
     assert not parked.exists()
-    assert len(read_dataset(root / "data/clinic").data) == 500
+    assert len(read_dataset(root / "data/clinic").data) == 550
+
+
+def test_a_suite_of_before_stays_until_it_is_learned_again(clinic: Checkout) -> None:
+    path = clinic.root / "expectations/clinic.json"
+    kwargs = {"column": "b", "min_value": -100, "max_value": 100}
+    old = {"type": "expect_column_values_to_be_between", "kwargs": kwargs, "meta": {}}
+    path.write_text(json.dumps({"name": "clinic", "expectations": [old], "meta": {"notes": ""}}))
+    frame = patients(550)[400:]
+    frame["a"] = 1000 * frame["a"]
+    frame.loc[450, "b"] = 1e6
+    frame.to_csv(clinic.root / "more.csv", index=False)
+    assert (
+        "column 'b'" in (stopped := clinic.assay("ingest", "--append", "more.csv", "--name", "clinic", code=3)).stderr
+    )
+    assert "first row ids 0450" in stopped.stderr
+    assert "by column" not in stopped.stderr
+    assert "learned from 400 rows" in clinic.assay("suite", "relearn", "--name", "clinic").stdout
+    assert read_json(path)["meta"]["reference"]["rows"] == 400
+    told = clinic.assay("ingest", "--append", "more.csv", "--name", "clinic", code=3).stderr
+    assert "new rows by column: a: " in told
+    assert "b: " not in told
 
 
 @pytest.mark.parametrize(

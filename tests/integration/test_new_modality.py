@@ -92,9 +92,9 @@ class Counts(Modality):
     def bounds(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.maximum(super().bounds(X), 0.0)
 
-    def expectations(self, columns: tuple[str, ...], features: NDArray[np.float64]) -> list[Expectation]:
+    def expectations(self, columns: tuple[str, ...]) -> list[Expectation]:
         least = [expectation("expect_column_values_to_be_between", column=name, min_value=0) for name in columns]
-        return column_expectations(columns, features) + least
+        return column_expectations(columns) + least
 
 
 @pytest.fixture

@@ -92,8 +92,11 @@ def _contaminate(chain: Chain) -> Facts:
 def _validate(chain: Chain) -> Facts:
     summary = chain.json("validate", "summary.json") or {"batches": {}}
     checks = {name: f"{len(batch)} checks" for name, batch in summary["batches"].items()}
-    failed = sum(not check["success"] for batch in summary["batches"].values() for check in batch)
-    return {"suite": summary.get("suite"), "failed": failed if checks else None, "batches": [checks] if checks else []}
+    warns = [
+        check.get("warns", False) for batch in summary["batches"].values() for check in batch if not check["success"]
+    ]
+    facts = {"suite": summary.get("suite"), "failed": warns.count(False) if checks else None}
+    return facts | ({"warnings": sum(warns)} if any(warns) else {}) | {"batches": [checks] if checks else []}
 
 
 def _train(chain: Chain) -> Facts:

@@ -1,4 +1,4 @@
-"""The commands ``assay data ...``. Everything heavy is imported inside them."""
+"""The commands ``assay data ...`` and ``assay suite ...``. Everything heavy is imported inside them."""
 
 from __future__ import annotations
 
@@ -57,3 +57,25 @@ def drop_command(batch: str, name: str | None) -> None:
         f"data/{dataset}: without the {arrival.rows} rows of batch {batch}; "
         f"what used them: assay audit who-saw --batch {batch} --dataset {dataset}\nnext: assay run --dataset {dataset}"
     )
+
+
+@click.group()
+def suite() -> None:
+    """Learn again what the rows of a dataset must be like."""
+
+
+@suite.command("relearn")
+@dataset_option
+def relearn_command(name: str | None) -> None:
+    """Learn the expectation suite of a dataset from the rows that it has now.
+
+    What was edited in expectations/NAME.json is lost, except in Git. Suites that an earlier Assay learned stay in
+    force until then.
+    """
+    project = find_project()
+    from assay.project.ingest import relearn_suite
+
+    with project.lock():
+        dataset = name or project.dataset
+        rows = relearn_suite(project, dataset)
+    click.echo(f"expectations/{dataset}.json: learned from {rows} rows\nnext: assay run --dataset {dataset}")

@@ -15,7 +15,7 @@ from assay import __version__
 from assay.cli.audit import audit
 from assay.cli.calibration import label_command, reweight_command, score_command
 from assay.cli.common import as_json, find_project
-from assay.cli.data import data
+from assay.cli.data import data, suite
 from assay.cli.ingesting import ingest_command
 from assay.cli.monitoring import monitor_command
 from assay.cli.refusals import refusal
@@ -343,5 +343,5 @@ def promote_command(tag: str, why: str) -> None:
     click.echo(f"{scorer.statement.tag} is the champion; a running service keeps the old one until it is restarted")
 
 
-for command in (audit, data, label_command, monitor_command, reweight_command, score_command, ingest_command):
+for command in (audit, data, suite, label_command, monitor_command, reweight_command, score_command, ingest_command):
     main.add_command(command)

@@ -7,25 +7,23 @@ table that `assay.data.validation` makes of a row set: the bookkeeping columns, 
 from __future__ import annotations
 
 import copy
-import math
 import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from assay.arrays import Doubles
 from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Card, Dataset
-from assay.data.ranges import EXTREMES, NOT_NULL, Expectation, expectation
+from assay.data.drift import LABELS, LEVEL, P_VALUE, ROWS, SHARE, SHIFT
+from assay.data.ranges import EXTREMES, IS_BETWEEN, NOT_NULL, Expectation, expectation
+from assay.data.reference import ReferenceCounts, is_reference, learn_reference
 from assay.errors import ConfigError, DataError
 from assay.parts import parse_json
 
 ID_COLUMN, LABEL_COLUMN, FINGERPRINT_COLUMN, INJECTED_COLUMN = "row.id", "row.label", "row.fingerprint", "row.injected"
 COPY_COLUMN = "row.copy"
 BOOKKEEPING = (ID_COLUMN, LABEL_COLUMN, FINGERPRINT_COLUMN, INJECTED_COLUMN)
-SLACK = 0.1
+TABLE, FRAME, REFERENCE = "table", "statistics", "reference"
 IN_SET = "expect_column_values_to_be_in_set"
 
 
@@ -55,36 +53,38 @@ def table_columns(columns: tuple[str, ...], *, extremes: bool = False) -> list[s
     return [*BOOKKEEPING, *(EXTREMES if extremes else ()), *columns]
 
 
-def value_expectations(card: Card, features: Doubles) -> list[Expectation]:
-    """Return the expectations of the values of rows (n, d) of a dataset.
+def value_expectations(card: Card) -> list[Expectation]:
+    """Return the expectations of the values of single rows of a dataset: those of the modality.
 
-    Of numbers those of the modality, except that columns which may be missing may lack a tenth of the rows more than
-    those of `features` do. Of categories: nine tenths of the rows have one that `features` has.
+    Columns that may be missing have none about that.
     """
-    is_number = np.array([name not in card.vocabulary for name in card.columns])
     numbers = tuple(name for name in card.columns if name not in card.vocabulary)
-    entries = card.modality.expectations(numbers, features[:, is_number]) if numbers else []
-    for name, texts in card.vocabulary.items():
-        codes = features[:, card.columns.index(name)]
-        present = [texts[int(code)] for code in np.unique(codes[~np.isnan(codes)])]
-        entries.append(expectation(NOT_NULL, column=name))
-        entries.append(expectation(IN_SET, column=name, value_set=present, mostly=1 - SLACK))
-    shares = dict(zip(card.columns, np.isnan(features).mean(axis=0).tolist(), strict=True))
-    for entry in entries:
-        if entry["type"] == NOT_NULL and entry["kwargs"]["column"] in card.imputed:
-            share = 1 - shares[entry["kwargs"]["column"]] - SLACK
-            entry["kwargs"]["mostly"] = math.floor(1e4 * max(0.0, share)) / 1e4
-    return entries
+    entries = card.modality.expectations(numbers) if numbers else []
+    entries += [expectation(NOT_NULL, column=name) for name in card.vocabulary]
+    return [e for e in entries if e["type"] != NOT_NULL or e["kwargs"]["column"] not in card.imputed]
+
+
+def frame_expectations() -> list[Expectation]:
+    """Return the expectations of the frame of statistics (`assay.data.drift.compare`): what stops a run.
+
+    A quantile moved by half a standard deviation; a share, by 5 points; that of labelled anomalies, by 20 and
+    past one half; two fifths of the rows are gone. Whatever else is significant is a warning.
+    """
+    bounds = {SHIFT: (-0.5, 0.5), SHARE: (-5.0, 5.0), LABELS: (-20.0, 20.0), ROWS: (-40.0, None)}
+    entries = []
+    for column, (low, high) in bounds.items():
+        limits = {"min_value": low} | ({} if high is None else {"max_value": high})
+        entries.append(expectation(IS_BETWEEN, column=column, **limits))
+    entries.append(expectation(IS_BETWEEN, column=P_VALUE, min_value=LEVEL) | {"severity": "warning"})
+    return [entry | {"meta": {TABLE: FRAME}} for entry in entries]
 
 
 def learn_suite(dataset: Dataset) -> dict[str, Any]:
-    """Learn the expectation suite of a dataset from its reference version, the first one ingested.
+    """Learn the expectation suite of a dataset from a version of it, the reference.
 
     Expected are: the columns and their order; row ids unique and not null; labels -1, 0 or 1; the value
-    expectations of the modality (mostly, per feature, no null and ``[min - range, max + range]`` of the finite
-    reference values, which also excludes infinities); and, for the source only, a proportion of distinct rows at
-    most 0.1 below that of the reference. (A part of the data has fewer copies of each row, so that the proportion in it
-    can differ much from that of the whole.)
+    expectations of the modality (mostly, per feature, neither missing nor infinite). The meta of the suite holds
+    the reference, and further expectations are of the frame of statistics of new rows beside it.
 
     Parameters
     ----------
@@ -101,33 +101,30 @@ def learn_suite(dataset: Dataset) -> dict[str, Any]:
     DataError
         There are no rows, or a feature's name is not allowed (see `table_columns`).
     """
-    columns, features = dataset.card.columns, dataset.data.features
-    if not len(features):
+    if not len(dataset.data):
         raise DataError(f"{dataset.card.name} has no rows; ingest at least one to learn expectations")
-    of_values = value_expectations(dataset.card, features)
+    of_values = value_expectations(dataset.card)
     uses_extremes = any(entry["kwargs"].get("column") in EXTREMES for entry in of_values)
-    names = table_columns(columns, extremes=uses_extremes)
-    # Rounded down, so that the number in the file does not depend on float rounding.
-    distinct = len(np.unique(dataset.card.fingerprints(features))) / len(features)
-    fewest = math.floor(1e4 * max(0.0, distinct - SLACK)) / 1e4
-    general_expectations = [
+    names = table_columns(dataset.card.columns, extremes=uses_extremes)
+    general = [
         expectation("expect_table_columns_to_match_ordered_list", column_list=names),
         expectation(NOT_NULL, column=ID_COLUMN),
         expectation("expect_column_values_to_be_unique", column=ID_COLUMN),
         expectation(IN_SET, column=LABEL_COLUMN, value_set=[UNKNOWN, NORMAL, ANOMALY]),
         expectation(IN_SET, column=INJECTED_COLUMN, value_set=[0, 1]),
-        {
-            "type": "expect_column_proportion_of_unique_values_to_be_between",
-            "kwargs": {"column": FINGERPRINT_COLUMN, "min_value": fewest},
-            "meta": {"only": "source"},
-        },
     ]
     notes = (
-        f"Learned from the first version ingested, {len(features)} rows; yours to edit. The training rows "
-        'of every level must meet it too, except what has {"only": "source"} as its meta.'
+        f"Learned from {len(dataset.data)} rows; yours to edit. The training rows of every level must meet it "
+        f'too, except what has {{"{TABLE}": "{FRAME}"}} as its meta: that judges new rows beside the reference.'
     )
-    learned = general_expectations + of_values
-    return {"name": dataset.card.name, "expectations": learned, "meta": {"notes": notes}}
+    meta = {"notes": notes, REFERENCE: learn_reference(dataset)}
+    learned = general + of_values + frame_expectations()
+    return {"name": dataset.card.name, "expectations": learned, "meta": meta}
+
+
+def of_frame(expectation: Any) -> bool:
+    """Return whether an expectation is of the frame of statistics."""
+    return bool((expectation.meta or {}).get(TABLE) == FRAME)
 
 
 def load_suite(path: Path) -> dict[str, Any]:
@@ -148,6 +145,7 @@ def load_suite(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not valid JSON: {error}; {advice}") from error
     try:
         parse_suite(suite)
+        parse_reference(suite)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}; {advice}") from error
     return dict(suite)
@@ -168,6 +166,23 @@ def parse_suite(suite: object) -> tuple[str, list[Any]]:
     if not isinstance(name, str) or not name or Path(name).name != name:
         raise ConfigError(f"{shape}; its name is {name!r}")
     return name, parse_expectations(suite["expectations"])
+
+
+def parse_reference(suite: dict[str, Any]) -> ReferenceCounts | None:
+    """Return the reference that a suite holds; None for one without, as they once were.
+
+    Raises
+    ------
+    ConfigError
+        It is not what `assay.data.reference.learn_reference` makes.
+    """
+    reference = (suite.get("meta") or {}).get(REFERENCE)
+    if reference is not None and not is_reference(reference):
+        raise ConfigError(
+            f'the "{REFERENCE}" in its meta is not as it was learned; restore it from git, or learn it again: '
+            f"assay suite relearn --name {suite.get('name')}"
+        )
+    return reference
 
 
 def parse_expectations(entries: Sequence[object]) -> list[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,24 +12,27 @@ import pandas as pd
 
 from assay.data.columns import decoded
 from assay.data.dataset import ANOMALY, NORMAL, Card, Dataset, RowSet, row_keys
+from assay.data.drift import compare, seen_before
 from assay.data.expectations import (
     COPY_COLUMN,
     FINGERPRINT_COLUMN,
     ID_COLUMN,
     INJECTED_COLUMN,
     LABEL_COLUMN,
-    great_expectations,
+    of_frame,
     parse_expectations,
+    parse_reference,
     parse_suite,
     table_columns,
-    value_expectations,
 )
 from assay.data.ranges import EXTREMES, MAXIMUM, MINIMUM
+from assay.data.reference import learn_reference
+from assay.data.runner import ROWS_IN_SUMMARY, Check, Runner
 from assay.data.splitting import contradicting
 from assay.errors import DataError, ValidationFailedError
 
-SITE, VALUE_RANGE = "assay", "expect_column_values_to_be_between"
-ROWS_IN_SUMMARY, ROWS_IN_DOCS, FAILURES_IN_MESSAGE = 5, 20, 3
+FAILURES_IN_MESSAGE, FEWEST_BATCHES = 3, 2
+BY_COLUMN = "source by column"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,35 +52,6 @@ class LevelRows:
     train: RowSet
     n_injected: int
     n_total: int
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """The outcome of one expectation on one batch.
-
-    Attributes
-    ----------
-    expectation : str
-        Its type in Great Expectations.
-    column : str or None
-    success : bool
-    expected : str
-        Its other arguments, abbreviated.
-    observed : str or None
-        The observed value, or the first unexpected values; None if there is neither.
-    n_unexpected : int or None
-        Number of rows that fail; None for expectations of a whole table or column.
-    row_ids : tuple of str
-        Ids of the first failing rows, if it failed.
-    """
-
-    expectation: str
-    column: str | None
-    success: bool
-    expected: str
-    observed: str | None
-    n_unexpected: int | None
-    row_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,17 +91,17 @@ class Summary:
 
     @property
     def success(self) -> bool:
-        """Whether every check of every batch succeeded."""
+        """Whether nothing failed that is more than a warning."""
         return not any(self.failures())
 
-    def failures(self) -> Iterator[tuple[str, Check]]:
-        """Yield (batch, check) of every failed check."""
+    def failures(self, *, warnings: bool = False) -> Iterator[tuple[str, Check]]:
+        """Yield (batch, check) of every failed check that stops a run, or of those that are warnings."""
         for batch, checks in self.batches.items():
-            yield from ((batch, check) for check in checks if not check.success)
+            yield from ((batch, check) for check in checks if not check.success and check.warns == warnings)
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-able dict without times and run ids: it depends on data and suite only."""
-        batches = {name: [asdict(check) for check in checks] for name, checks in self.batches.items()}
+        batches = {name: [check.to_json() for check in checks] for name, checks in self.batches.items()}
         return {
             "suite": self.suite,
             "success": self.success,
@@ -145,7 +118,8 @@ def validate_dataset(
     Fingerprints are computed from the features, not read from files. The numbers of rows and of injected rows
     of a level must be the planned ones. For the check of the roles a row is its content and the number of its copy; the
     rows injected at the largest level count as train, and the pool rows they were copied from are left out. Rows of
-    equal content may have different roles.
+    equal content may have different roles. What the suite says of statistics is judged for the source alone, and
+    only if no batch of its reference is in it: batches that were added to these were judged then.
 
     Parameters
     ----------
@@ -162,7 +136,7 @@ def validate_dataset(
     Returns
     -------
     Summary
-        Batches "source", "level-<rho>" and "roles".
+        Batches "source", "source by column" where the suite has a reference of other rows, "level-<rho>" and "roles".
 
     Raises
     ------
@@ -173,10 +147,15 @@ def validate_dataset(
     """
     card = source.card
     name, expectations = parse_suite(suite)
-    for_levels = [expectation for expectation in expectations if not _is_of_source(expectation)]
-    extremes = any(getattr(expectation, "column", None) in EXTREMES for expectation in expectations)
-    runner = _Runner(name, docs)
-    runner.run("source", _table(source.data, card, extremes), expectations)
+    of_rows, judges = _by_table(expectations)
+    for_levels = [each for each in of_rows if not _is_of_source(each)]
+    extremes = _uses_extremes(of_rows)
+    runner = Runner(name, docs, expectations)
+    runner.run("source", _table(source.data, card, extremes), of_rows)
+    reference = parse_reference(suite)
+    kept = {arrival.batch for arrival in card.batches if not arrival.dropped}
+    if reference is not None and judges and kept.isdisjoint(reference["batches"]):
+        runner.run(BY_COLUMN, compare(reference, card, source.data, rows=reference["rows"]), judges)
     for level in levels:
         runner.run(f"level-{level.rho:g}", _table(level.train, card, extremes), for_levels + _planned(level))
     unique = [{"type": "expect_column_values_to_be_unique", "kwargs": {"column": COPY_COLUMN}}]
@@ -187,10 +166,10 @@ def validate_dataset(
 
 
 def validate_batch(suite: dict[str, Any], accepted: Dataset, grown: Dataset, *, docs: Path) -> Summary:
-    """Run a suite on the rows that a dataset has got on top of its last accepted version.
+    """Run a suite on the rows that a dataset has got on top of its last accepted version, their reference.
 
-    A feature for which the suite has no range must lie in the range of the last accepted version, widened by itself to
-    both sides, as a suite is learned. What the suite expects of the source only is asked of the grown dataset.
+    Their number is judged where at least two batches were added before: that of the smallest is expected. What
+    the suite expects of the source only is asked of the grown dataset.
 
     Parameters
     ----------
@@ -203,7 +182,7 @@ def validate_batch(suite: dict[str, Any], accepted: Dataset, grown: Dataset, *, 
     Returns
     -------
     Summary
-        Batches "new rows" and "all rows".
+        Batches "new rows", "new rows by column" where the suite judges statistics, and "all rows".
 
     Raises
     ------
@@ -212,19 +191,29 @@ def validate_batch(suite: dict[str, Any], accepted: Dataset, grown: Dataset, *, 
     """
     card = grown.card
     name, expectations = parse_suite(suite)
-    has_range = {entry.column for entry in expectations if entry.expectation_type == VALUE_RANGE}
-    learned = value_expectations(accepted.card, accepted.data.features)
-    without = set(card.columns) - has_range
-    ranges = [entry for entry in learned if entry["type"] == VALUE_RANGE and entry["kwargs"]["column"] in without]
-    extremes = any(getattr(expectation, "column", None) in EXTREMES for expectation in expectations)
-    for_all = list(filter(_is_of_source, expectations))
-    for_new = [entry for entry in expectations if not _is_of_source(entry)] + parse_expectations(ranges)
-    runner = _Runner(name, docs)
+    of_rows, judges = _by_table(expectations)
+    extremes = _uses_extremes(of_rows)
+    runner = Runner(name, docs, expectations)
     new = grown.data.take(np.arange(len(accepted.data), len(grown.data)))
-    runner.run("new rows", _table(new, card, extremes), for_new)
-    runner.run("all rows", _table(grown.data, card, extremes), for_all)
+    runner.run("new rows", _table(new, card, extremes), [each for each in of_rows if not _is_of_source(each)])
+    if judges:
+        added = [arrival.rows for arrival in accepted.card.batches[1:] if not arrival.dropped]
+        rows = min(added) if len(added) >= FEWEST_BATCHES else None
+        frame = compare(learn_reference(accepted), card, new, seen=seen_before(accepted, grown), rows=rows)
+        runner.run("new rows by column", frame, judges)
+    runner.run("all rows", _table(grown.data, card, extremes), list(filter(_is_of_source, of_rows)))
     runner.write_docs()
     return Summary(name, runner.checks, _contents({"all rows": _bookkeeping(grown.data, card)}))
+
+
+def _by_table(expectations: list[Any]) -> tuple[list[Any], list[Any]]:
+    """Return the expectations of a table of rows, and those of a frame of statistics."""
+    of_rows = [expectation for expectation in expectations if not of_frame(expectation)]
+    return of_rows, list(filter(of_frame, expectations))
+
+
+def _uses_extremes(expectations: list[Any]) -> bool:
+    return any(getattr(expectation, "column", None) in EXTREMES for expectation in expectations)
 
 
 def _is_of_source(expectation: Any) -> bool:
@@ -232,93 +221,27 @@ def _is_of_source(expectation: Any) -> bool:
     return bool((expectation.meta or {}).get("only") == "source")
 
 
+def warning_lines(summary: Summary) -> list[str]:
+    """Return a line for each warning of a validation that nothing else stopped."""
+    return [f"warning: {check.sentence(batch)}" for batch, check in summary.failures(warnings=True)]
+
+
 def raise_if_failed(summary: Summary) -> None:
     """Raise `ValidationFailedError`, naming the first failures, unless `summary` is a success."""
     failures = list(summary.failures())
     if not failures:
         return
-    sentences = [_sentence(batch, check) for batch, check in failures[:FAILURES_IN_MESSAGE]]
+    sentences = [check.sentence(batch) for batch, check in failures[:FAILURES_IN_MESSAGE]]
     if len(failures) > FAILURES_IN_MESSAGE:
         sentences.append(f"and {len(failures) - FAILURES_IN_MESSAGE} more in the summary")
     count = f"{len(failures)} expectation{'s' * (len(failures) > 1)}"
+    name = summary.suite
+    moved = any(batch == BY_COLUMN for batch, _ in failures)
+    relearn = f", or, if the rows are right, learn it again: `assay suite relearn --name {name}`" if moved else ""
     raise ValidationFailedError(
-        f"{count} of {summary.suite!r} failed: {'; '.join(sentences)}. Fix the rows or edit "
-        f"expectations/{summary.suite}.json (where roles or counts of injected rows fail, run split and "
-        "contaminate again)"
+        f"{count} of {name!r} failed: {'; '.join(sentences)}. Fix the rows or edit expectations/{name}.json{relearn} "
+        "(where roles or counts of injected rows fail, run split and contaminate again)"
     )
-
-
-class _Runner:
-    """Runs expectations on tables in one in-memory context, and keeps the results for the Data Docs."""
-
-    def __init__(self, name: str, docs: Path) -> None:
-        gx = great_expectations()
-        from great_expectations.data_context.types.base import (
-            DataContextConfig,
-            InMemoryStoreBackendDefaults,
-            ProgressBarsConfig,
-        )
-
-        backend = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs.absolute())}
-        site = {
-            "class_name": "SiteBuilder",
-            "show_how_to_buttons": False,
-            "store_backend": backend,
-            "site_section_builders": {"expectations": "none", "profiling": "none"},
-        }
-        config = DataContextConfig(
-            store_backend_defaults=InMemoryStoreBackendDefaults(),
-            data_docs_sites={SITE: site},
-            analytics_enabled=False,
-            progress_bars=ProgressBarsConfig(globally=False),
-        )
-        self.name = name
-        self.checks: dict[str, tuple[Check, ...]] = {}
-        self._gx = gx
-        self._context = gx.get_context(project_config=config, mode="ephemeral")
-        self._source = self._context.data_sources.add_pandas(SITE)
-        self._time = datetime.datetime.now(datetime.UTC)
-
-    def run(self, name: str, table: pd.DataFrame, expectations: list[Any]) -> None:
-        """Run all expectations without row ids, which is fast, then the failed ones again with row ids."""
-        asset = self._source.add_dataframe_asset(name)
-        batch = asset.add_batch_definition_whole_dataframe(name).get_batch({"dataframe": table})
-        result = batch.validate(self._suite(expectations), result_format="BASIC")
-        by_row = [outcome for outcome in result.results if _fails_by_row(outcome)]
-        if by_row:
-            detail = {
-                "result_format": "SUMMARY",
-                "unexpected_index_column_names": [ID_COLUMN],
-                "partial_unexpected_count": ROWS_IN_DOCS,
-            }
-            suite = self._suite([outcome.expectation_config.to_domain_obj() for outcome in by_row])
-            detailed = batch.validate(suite, result_format=detail).results
-            passed = [outcome for outcome in result.results if not _fails_by_row(outcome)]
-            result.results = passed + [_with_rows_for_docs(outcome) for outcome in detailed]
-        self.checks[name] = tuple(sorted((_check(outcome) for outcome in result.results), key=_order))
-        self._keep(name, result)
-
-    def write_docs(self) -> None:
-        """Write the Data Docs; they replace the pages of earlier runs, other files in the folder stay."""
-        self._context.build_data_docs(site_names=[SITE])
-
-    def _suite(self, expectations: list[Any]) -> Any:
-        return self._gx.ExpectationSuite(name=self.name, expectations=expectations)
-
-    def _keep(self, name: str, result: Any) -> None:
-        from great_expectations.core.run_identifier import RunIdentifier
-        from great_expectations.data_context.types.resource_identifiers import (
-            ExpectationSuiteIdentifier,
-            ValidationResultIdentifier,
-        )
-
-        run = RunIdentifier(run_name=name, run_time=self._time)
-        suite = ExpectationSuiteIdentifier(name=self.name)
-        result.meta |= {"run_id": run, "validation_time": self._time}
-        key = ValidationResultIdentifier(
-            batch_identifier=result.batch_id, expectation_suite_identifier=suite, run_id=run
-        )
-        self._context.validation_results_store.store_validation_results(result, key, suite)
 
 
 def _table(data: RowSet, card: Card, extremes: bool) -> pd.DataFrame:
@@ -330,8 +253,8 @@ def _table(data: RowSet, card: Card, extremes: bool) -> pd.DataFrame:
             "ingest the dataset again"
         )
     names = table_columns(columns, extremes=extremes)
-    values = data.features
-    features = decoded(values, columns, card.vocabulary)
+    features = decoded(data.features, columns, card.vocabulary)
+    values = np.where(np.isnan(data.features) & card.accepts(data.features), 0.0, data.features)
     ends = pd.DataFrame({MINIMUM: values.min(axis=1), MAXIMUM: values.max(axis=1)})
     return pd.concat([_bookkeeping(data, card), ends, features], axis=1)[names]
 
@@ -398,79 +321,3 @@ def _contents(tables: dict[str, pd.DataFrame]) -> Contents:
         contradicting_anomalies=len(anomalies),
         contradicting_rows=tuple(map(str, [*anomalies[:ROWS_IN_SUMMARY], *normals[:ROWS_IN_SUMMARY]])),
     )
-
-
-def _fails_by_row(outcome: Any) -> bool:
-    return not outcome.success and bool(outcome.result.get("unexpected_count"))
-
-
-def _with_rows_for_docs(outcome: Any) -> Any:
-    """Put the first failing rows under the keys of complete lists, the only ones that the Data Docs display."""
-    if "partial_unexpected_index_list" in outcome.result:
-        outcome.result["unexpected_index_list"] = outcome.result["partial_unexpected_index_list"]
-        outcome.result["unexpected_list"] = outcome.result["partial_unexpected_list"]
-    return outcome
-
-
-def _check(outcome: Any) -> Check:
-    config, result = outcome.expectation_config, outcome.result
-    kwargs = {key: value for key, value in config.kwargs.items() if key not in ("column", "batch_id")}
-    failing = result.get("partial_unexpected_index_list") or []
-    return Check(
-        expectation=config.type,
-        column=config.kwargs.get("column"),
-        success=bool(outcome.success),
-        expected=", ".join(f"{key} {_short(value)}" for key, value in kwargs.items()),
-        observed=_observed(outcome),
-        n_unexpected=result.get("unexpected_count"),
-        row_ids=() if outcome.success else tuple(str(row[ID_COLUMN]) for row in failing[:ROWS_IN_SUMMARY]),
-    )
-
-
-def _observed(outcome: Any) -> str | None:
-    result = outcome.result
-    if not outcome.success and not result:
-        return _exception(outcome.exception_info)
-    if "mismatched" in (result.get("details") or {}):
-        mismatches = result["details"]["mismatched"]
-        return _short(
-            [f"{m['Found']} in place of {m['Expected']} at {m['Expected Column Position']}" for m in mismatches]
-        )
-    if result.get("observed_value") is not None:
-        return _short(result["observed_value"])
-    unexpected = result.get("partial_unexpected_list")
-    return ", ".join(dict.fromkeys(map(_short, unexpected[:ROWS_IN_SUMMARY]))) if unexpected else None
-
-
-def _exception(info: dict[str, Any]) -> str:
-    """Return the message of an expectation that could not be evaluated, for instance of a missing column."""
-    details = info if "exception_message" in info else next(iter(info.values()), {})
-    return " ".join(str(details.get("exception_message")).split())
-
-
-def _short(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.12g}"
-    if isinstance(value, (list, tuple, set)):
-        items = [_short(item) for item in value]
-        return ", ".join(items if len(items) <= 8 else [*items[:4], "...", items[-1]])
-    return str(value)
-
-
-def _order(check: Check) -> tuple[str, str, str]:
-    return check.column or "", check.expectation, check.expected
-
-
-def _sentence(batch: str, check: Check) -> str:
-    sentence = f"{batch}: {check.expectation}"
-    if check.column:
-        sentence += f" of column {check.column!r}"
-    if check.expected:
-        sentence += f" ({check.expected})"
-    if check.observed:
-        sentence += f" found {check.observed}"
-    if check.n_unexpected:
-        sentence += f" in {check.n_unexpected} row{'s' * (check.n_unexpected > 1)}"
-    if check.row_ids:
-        sentence += f", first row ids {', '.join(check.row_ids)}"
-    return sentence

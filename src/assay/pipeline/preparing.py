@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from assay import console
 from assay.data.dataset import ANOMALY, OTHER_PRINT, read_card, read_dataset, read_rows, write_rows
 from assay.data.fingerprints import FIRST_SCHEME, SCHEME
 from assay.errors import ConfigError, DataError, StageError
@@ -172,7 +173,7 @@ def validate(out: Path, *, data: Path, suite: Path, split: Path, contaminated: P
     """
     from assay.data.expectations import load_suite
     from assay.data.splitting import EXCLUDED, ROLES
-    from assay.data.validation import LevelRows, raise_if_failed, validate_dataset
+    from assay.data.validation import LevelRows, raise_if_failed, validate_dataset, warning_lines
 
     plan = read_json(contaminated / "plan.json")["levels"]
     levels = [
@@ -191,5 +192,7 @@ def validate(out: Path, *, data: Path, suite: Path, split: Path, contaminated: P
         source = replace(source, data=source.data.take(used.to_numpy(dtype=bool)))
     summary = validate_dataset(load_suite(suite), source, roles, levels, docs=docs)
     raise_if_failed(summary)
+    for line in warning_lines(summary):
+        console.say(line)
     write_json(out / "summary.json", summary.to_json())
     return Made(summary)

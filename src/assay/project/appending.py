@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from assay import console
 from assay.data.batches import with_batch, without_batch
 from assay.data.dataset import Arrival, read_card, read_dataset
 from assay.data.dialects import OBSERVED, Dialect
@@ -70,7 +71,7 @@ def append(
     """
     from assay.data.expectations import load_suite
     from assay.data.files import read_table
-    from assay.data.validation import raise_if_failed, validate_batch
+    from assay.data.validation import raise_if_failed, validate_batch, warning_lines
 
     restore(project)
     if name is None:
@@ -95,6 +96,8 @@ def append(
         raise ValidationFailedError(
             f"{error}. Batch {arrival.batch} was not added: it is in {where}, with the report; data/ is as before"
         ) from error
+    for line in warning_lines(summary):
+        console.say(line)
     shutil.rmtree(parked)
     return replace_dataset(project, grown, added=arrival.batch), arrival
 

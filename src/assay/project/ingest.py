@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from assay import console
 from assay.data.batches import as_batch, with_vocabulary
 from assay.data.columns import AS_THEY_ARE, Treatment
-from assay.data.dataset import ANOMALY, NORMAL, Dataset, read_card, write_dataset
+from assay.data.dataset import ANOMALY, NORMAL, Dataset, read_card, read_dataset, write_dataset
 from assay.data.dialects import OBSERVED, Dialect
 from assay.data.fingerprints import SCHEME
 from assay.data.labelling import ensure_labels
@@ -122,6 +122,33 @@ def ingest(project: Project, dataset: Dataset) -> Path:
     suite = project.root / "expectations" / f"{name}.json"
     learned = None if suite.is_file() else learn_suite(dataset)
     return replace_dataset(project, dataset, learned=learned, source=dataset.card.source)
+
+
+def relearn_suite(project: Project, name: str) -> int:
+    """Learn the expectation suite of a dataset from the rows that it has now, in place of the one that it had.
+
+    Call it under the project's lock.
+
+    Returns
+    -------
+    int
+        The number of rows.
+
+    Raises
+    ------
+    DataError
+        There is no such dataset, or it has no rows.
+    """
+    from assay.data.expectations import learn_suite
+
+    restore(project)
+    dataset = read_dataset(project.root / "data" / name)
+    rows = len(dataset.data)
+    with Change(project.root) as change:
+        learned = canonical_json(learn_suite(dataset)).encode()
+        change.write(project.root / "expectations" / f"{name}.json", learned)
+        change.commit("suite-learned", {"dataset": name, "rows": rows})
+    return rows
 
 
 def replace_dataset(

@@ -113,9 +113,9 @@ class Modality:
         """
         return column_bounds(X)
 
-    def expectations(self, columns: tuple[str, ...], features: Doubles) -> list[Expectation]:
-        """Return the expectations of the values of rows, learned from the first version (`assay.data.ranges`)."""
-        return column_expectations(columns, features)
+    def expectations(self, columns: tuple[str, ...]) -> list[Expectation]:
+        """Return the expectations of the values of single rows (`assay.data.ranges`)."""
+        return column_expectations(columns)
 
     def network_arguments(self) -> dict[str, Shape]:
         """Return the shape argument that the modality passes to a detector's network.

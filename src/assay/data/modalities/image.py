@@ -12,13 +12,10 @@ from assay.arrays import Doubles, Floats
 from assay.data.modalities.base import Modality, Reader, Shape
 from assay.data.modalities.mnist import IMAGE_SETS, one_class
 from assay.data.null_models import NullModel, check_width, distance
-from assay.data.ranges import Expectation, column_expectations, extreme_expectations
 from assay.data.scaling import MinMax, Scaler
 from assay.families import check_part
 from assay.parameters import ImageShape
 from assay.parts import Part
-
-MANY_PIXELS = 256
 
 
 class NeighbourNull:
@@ -84,10 +81,6 @@ class Image(Modality):
     def bounds(self, X: Doubles) -> Doubles:
         """Return the smallest and the largest of all pixels, for every column, shape (2, d)."""
         return np.stack([np.full(X.shape[1], X.min()), np.full(X.shape[1], X.max())])
-
-    def expectations(self, columns: tuple[str, ...], features: Doubles) -> list[Expectation]:
-        """Return the expectations of each pixel or, with more than 256 pixels, of each image's extremes."""
-        return column_expectations(columns, features) if len(columns) <= MANY_PIXELS else extreme_expectations(features)
 
     def network_arguments(self) -> dict[str, Shape]:
         """Return the shape, for convolutional networks."""

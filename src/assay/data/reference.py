@@ -1,0 +1,192 @@
+"""References: what the rows of a dataset are like, column by column, as counts that new rows are compared with.
+
+A reference is plain JSON and is part of an expectation suite. All counts are of rows. ``spread`` says how many rows
+count for one, since rows that follow each other are alike; ``missing_spread`` says it of what is missing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from assay.arrays import Doubles
+from assay.data.dataset import ANOMALY, UNKNOWN, Card, Dataset, RowSet
+
+QUANTILES = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0)
+CATEGORIES_KEPT = 20
+NUMBER, CATEGORY, COUNTER = "number", "category", "counter"
+MOST_GAPS, FEWEST_IN_ORDER, FEW_BLOCKS, CHANCE = 4, 30, 10, 1e-3
+ENOUGH_ROWS, COLUMNS_AT_ONCE = 100, 64
+_INNER = slice(1, -1)
+
+ReferenceCounts = dict[str, Any]
+
+_FORM = tuple[type, ...]
+_REAL: _FORM = (int, float)
+_OF_ROWS: dict[str, type | _FORM] = {
+    **dict.fromkeys(("rows", "repeated", "labelled", "anomalies"), int),
+    **{"units": _REAL, "batches": list, "columns": dict},
+}
+_OF_COLUMN: dict[str, type | _FORM] = {"kind": str, "missing": int, "missing_spread": _REAL, "spread": _REAL}
+_BY_KIND: dict[object, dict[str, type | _FORM]] = {
+    CATEGORY: {"counts": dict, "others": list},
+    NUMBER: {"quantiles": list, "below": list, "at_most": list, "scale": _REAL},
+}
+
+
+def learn_reference(dataset: Dataset) -> ReferenceCounts:
+    """Return the reference of a dataset: counts per column, of labels and of repeated contents.
+
+    Per column: whether it holds numbers, categories or a counter; how many values are missing; of numbers nine
+    quantiles, how many values are below and at most each of them, and the scale, a robust standard deviation (that of
+    the interquartile range, or of wider ones where it is 0); of categories the counts of the 20 most frequent.
+    A counter is a column of dates, one that only rises or only falls, or one of different whole numbers with few gaps:
+    what it holds moves on from batch to batch.
+
+    Returns
+    -------
+    dict
+        JSON-able; equal data give equal dicts.
+    """
+    card, data = dataset.card, in_time_order(dataset.data)
+    prints = card.fingerprints(data.features)
+    labels = data.labels[data.labels != UNKNOWN]
+    values = contiguous_columns(data.features)
+    columns = {name: _column(card, name, column) for name, column in zip(card.columns, values, strict=True)}
+    return {
+        "rows": len(data),
+        "units": count_units(data),
+        "batches": [arrival.batch for arrival in card.batches if not arrival.dropped],
+        "repeated": int(pd.Series(prints).duplicated().sum()),
+        "labelled": len(labels),
+        "anomalies": int((labels == ANOMALY).sum()),
+        "columns": columns,
+    }
+
+
+def is_reference(value: object) -> bool:
+    """Return whether a value from a file has the form of a reference."""
+    if not isinstance(value, dict) or not _has_form(value, _OF_ROWS):
+        return False
+    columns = value["columns"].values()
+    return all(_has_form(each, _OF_COLUMN) and _has_form(each, _BY_KIND.get(each["kind"], {})) for each in columns)
+
+
+def _has_form(value: object, form: Mapping[str, type | tuple[type, ...]]) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(key), kind) for key, kind in form.items())
+
+
+def contiguous_columns(features: Doubles) -> Iterator[Doubles]:
+    """Yield the columns of rows (n, d), each of one piece of memory: of rows, it takes several times as long."""
+    for start in range(0, features.shape[1], COLUMNS_AT_ONCE):
+        yield from np.ascontiguousarray(features[:, start : start + COLUMNS_AT_ONCE].T)
+
+
+def in_time_order(data: RowSet) -> RowSet:
+    """Return rows in the order of their times; without times, as they are."""
+    times = data.rows["time"].to_numpy(dtype=object)
+    return data.take(np.argsort(times, kind="stable")) if (times != "").any() else data
+
+
+def count_units(data: RowSet) -> float:
+    """Return how many independent units there are: rows, or groups where there are any.
+
+    Of groups of different sizes, the number of equal ones that give means as exact: (sum n)^2 / sum n^2 (Kish 1965). A
+    row without a group is one of its own.
+    """
+    groups = data.rows["group"]
+    sizes = np.asarray(groups[groups != ""].value_counts(), dtype=np.float64)
+    alone = len(data) - float(sizes.sum())
+    return _rounded(len(data) ** 2 / (float((sizes**2).sum()) + alone)) if len(data) else 0.0
+
+
+def quantiles_of(values: Doubles) -> Doubles:
+    """Return the values at the levels `QUANTILES` of sorted values (n,), n >= 1: each is one of them."""
+    return np.asarray(values[np.rint(np.array(QUANTILES) * (len(values) - 1)).astype(np.int64)])
+
+
+def kind_in_card(card: Card, name: str) -> str:
+    """Return what a card says that a column holds: categories, dates (a counter) or numbers."""
+    return CATEGORY if name in card.vocabulary else COUNTER if name in card.dates else NUMBER
+
+
+def _column(card: Card, name: str, values: Doubles) -> ReferenceCounts:
+    kind, lacks = kind_in_card(card, name), ~np.isfinite(values)
+    present = values[~lacks]
+    if kind == NUMBER and _is_counter(present):
+        kind = COUNTER
+    described: ReferenceCounts = {"kind": kind, "missing": int(lacks.sum()), "spread": 1.0}
+    described["missing_spread"] = _repetition(lacks)
+    if kind == CATEGORY:
+        texts = card.vocabulary[name]
+        counts = np.bincount(present.astype(np.int64), minlength=len(texts))
+        most = sorted(range(len(texts)), key=lambda code: (-counts[code], texts[code]))[:CATEGORIES_KEPT]
+        described["counts"] = {texts[code]: int(counts[code]) for code in most if counts[code]}
+        described["others"] = sorted(texts[code] for code in set(range(len(texts))) - set(most) if counts[code])
+        if len(present):
+            described["spread"] = _repetition(present == counts.argmax())
+    elif kind == NUMBER and not len(present):
+        described |= {"quantiles": [], "below": [], "at_most": [], "scale": 0.0}
+    elif kind == NUMBER:
+        ordered = np.sort(present)
+        levels = quantiles_of(ordered)
+        described["quantiles"] = levels.tolist()
+        described["below"] = np.searchsorted(ordered, levels, side="left").tolist()
+        described["at_most"] = np.searchsorted(ordered, levels, side="right").tolist()
+        described["scale"] = _scale(ordered, levels)
+        places = np.searchsorted(levels[_INNER], present, side="right").astype(np.float64)
+        outward = np.abs(places - (len(QUANTILES) - 2) / 2)
+        described["spread"] = max(_repetition(places), _repetition(outward))
+    return described
+
+
+def _is_counter(values: Doubles) -> bool:
+    """Return whether values (n,) only rise or only fall, or are different whole numbers with few gaps."""
+    n = len(values)
+    if n < FEWEST_IN_ORDER:
+        return False
+    steps = np.diff(values)
+    if (steps >= 0).all() or (steps <= 0).all():
+        return bool(np.count_nonzero(steps) >= (n - 1) / 2)
+    if values.max() - values.min() > MOST_GAPS * n or (values != np.floor(values)).any():
+        return False
+    return len(np.unique(values)) == n
+
+
+def _repetition(values: ArrayLike) -> float:
+    """Return how many rows count for one: the variance of means of blocks beside that of independent rows.
+
+    Of two lengths of blocks, sqrt(n) and a tenth of the rows, the larger; 1 where independent rows would give such
+    variances in more than one of 1,000 columns.
+    """
+    signal: Doubles = np.asarray(values, dtype=np.float64)
+    worst = 1.0
+    if len(signal) < ENOUGH_ROWS or (variance := float(signal.var())) == 0:
+        return worst
+    for blocks in (math.isqrt(len(signal)), FEW_BLOCKS):
+        length = len(signal) // blocks
+        means = signal[: length * blocks].reshape(blocks, length).mean(axis=1)
+        ratio = float(length * means.var(ddof=1) / variance)
+        if ratio > stats.chi2.isf(CHANCE, blocks - 1) / (blocks - 1):
+            worst = max(worst, ratio)
+    return _rounded(worst)
+
+
+def _scale(ordered: Doubles, levels: Doubles) -> float:
+    """Return the standard deviation that a normal law with the same interquartile range has; see `learn_reference`."""
+    for low, high, width in ((3, 5, 1.349), (1, 7, 3.290)):
+        if levels[high] > levels[low]:
+            return _rounded(float(levels[high] - levels[low]) / width)
+    largest = float(np.abs(ordered).max())
+    return _rounded(float((ordered / largest).std()) * largest) if largest else 0.0
+
+
+def _rounded(value: float) -> float:
+    """Return six significant digits, so that a number in a file does not depend on float rounding."""
+    return float(f"{value:.6g}")
