@@ -87,7 +87,7 @@ def score_answer(
     rates: dict[str, Any] = {"eps": rule.eps} if rule.fdr is None else {"eps": None, "fdr": rule.fdr}
     if rule.eps is not None:
         rates["fpr_bands"] = shown_bands(scorer.fpr_bands(rule.eps))
-    note = rule.note(flags, scorer.calibrator)
+    note = rule.note(len(flags), int(flags.sum()), scorer.calibrator)
     decided = zip(judged.scores.tolist(), judged.p_values.tolist(), flags.tolist(), strict=True)
     # JSON has no infinity: a score beyond float32 becomes null.
     results = [{"score": s if math.isfinite(s) else None, "p_value": p, "flagged": f} for s, p, f in decided]
