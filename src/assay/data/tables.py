@@ -19,7 +19,6 @@ from assay.data.texts import (
     TextShape,
     decimal_of,
     first_rounded,
-    numbers_in,
     plain_texts,
     present,
     refuse_point_thousands,
@@ -187,8 +186,8 @@ class Unnamed:
             last = table.column(self._n_names - 1)
             self._last_is_empty = present(last).null_count == len(table)
         if self._first_counts:
-            numbers = numbers_in(table.column(0), ".")
-            counted = np.array([]) if numbers is None else numbers.to_numpy()
+            numbers = typed(table.column(0), "").to_numpy()
+            counted = numbers if numbers.dtype == np.float64 else np.array([])
             before = self._number if self._number >= 0 else float(counted[:1].sum()) - 1
             self._first_counts = bool(len(counted) and before in (-1, 0, self._number))
             self._first_counts = self._first_counts and bool((np.diff(counted, prepend=before) == 1).all())
