@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 screen = Console(stderr=True, highlight=False, soft_wrap=True)
 paper = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+SECONDS_BETWEEN_LINES = 60.0  # of progress where there is no terminal
 
 
 @contextmanager
@@ -29,6 +39,38 @@ def stage_progress(stage: str) -> Iterator[Callable[[str, float], None]]:
             bar.update(task, description=f"{stage}: {step}", completed=share)
 
         yield move
+
+
+@contextmanager
+def row_progress(task: str, n_rows: int) -> Iterator[Callable[[int], None]]:
+    """Show how many of some rows are done, how fast, and the time left; yields the callback that counts more rows.
+
+    On terminals it is a bar, elsewhere a line each minute.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("rows, {task.fields[rate]:,.0f} a second,"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+    )
+    started = shown = time.monotonic()
+    done = 0
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
+        task_id = bar.add_task(task, total=n_rows, rate=0.0)
+
+        def count(rows: int) -> None:
+            nonlocal done, shown
+            done, now = done + rows, time.monotonic()
+            rate = done / max(now - started, 1e-9)
+            bar.update(task_id, completed=done, rate=rate)
+            if not screen.is_terminal and now - shown >= SECONDS_BETWEEN_LINES:
+                shown = now
+                left = (n_rows - done) / rate / 60
+                say(f"{task}: {done:,} of {n_rows:,} rows, {rate:,.0f} a second, {left:.0f} minutes left")
+
+        yield count
 
 
 def say(text: str) -> None:

@@ -11,10 +11,11 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,12 +119,20 @@ def _refuse_repeated_keys(root: Any, where: object) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path` atomically: under a temporary name, then renamed into place."""
-    temporary = stage_bytes(path, content)
-    try:
+    with replacing(path) as stream:
+        stream.write(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for writing under a temporary name, which gets the name `path` at the end of the block.
+
+    Where the block does not end as usual nothing is left, and what is at `path` stays.
+    """
+    with _staged(path) as (temporary, stream):
+        yield stream
+        _finish(stream, temporary)
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def is_there(path: Path) -> bool:
@@ -144,20 +153,31 @@ def is_there(path: Path) -> bool:
 
 def stage_bytes(path: Path, content: bytes) -> Path:
     """Write `content` next to `path`, under a temporary name that tells whose it is, and return that."""
+    with _staged(path) as (temporary, stream):
+        stream.write(content)
+        _finish(stream, temporary)
+    return temporary
+
+
+@contextmanager
+def _staged(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """Open a file next to `path` under a temporary name; it is removed where the block raises."""
     path.parent.mkdir(parents=True, exist_ok=True)
     is_there(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=temporary_prefix(path.name), suffix=PART)
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
+            yield temporary, stream
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    return temporary
+
+
+def _finish(stream: BinaryIO, temporary: Path) -> None:
+    stream.flush()
+    os.fsync(stream.fileno())
+    temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
 
 
 def temporary_prefix(name: str) -> str:

@@ -76,7 +76,7 @@ def test_columns_that_are_no_features_come_back_as_they_were(
     rows = rows.assign(note=["NA", "", "None", "1.50"])
     monkeypatch.chdir(finished.root)
     rows.to_csv("rows.csv", index=False, lineterminator="\r\n")
-    score_file(assay.load(NAME), Path("rows.csv")).write(Path("scored.csv"))
+    score_file(assay.load(NAME), Path("rows.csv"), Path("scored.csv"))
     given, scored = (pd.read_csv(name, dtype=str, keep_default_na=False) for name in ("rows.csv", "scored.csv"))
     pd.testing.assert_frame_equal(scored[["patient", "run", "note"]], given[["patient", "run", "note"]])
 

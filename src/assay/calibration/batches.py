@@ -92,7 +92,13 @@ def discovery_limits(n: int, smallest: float, alpha: float) -> str:
 
 
 def false_discovery_bound(
-    p_values: Floats, chosen: Flags, delta: float, *, sizes: Sequence[int], of_row: Integers | None = None
+    p_values: Floats,
+    chosen: Flags,
+    delta: float,
+    *,
+    sizes: Sequence[int],
+    of_row: Integers | None = None,
+    counts: Integers | None = None,
 ) -> int:
     """Return an upper bound on the number of normal rows among the chosen rows, however they were chosen.
 
@@ -128,6 +134,8 @@ def false_discovery_bound(
         Number m of calibration scores in each reference: one for split conformal p-values, one per key for Mondrian.
     of_row : ndarray of int, shape (n,), optional
         Reference of each row, as an index of `sizes`; by default all have the first.
+    counts : ndarray of int, shape (n,), optional
+        How many equal rows each of these stands for; by default one.
 
     Raises
     ------
@@ -142,16 +150,20 @@ def false_discovery_bound(
     delta = check_share(delta, "delta")
     if not chosen.any():
         return 0
+    weights = np.ones(p.size, dtype=np.int64) if counts is None else counts
     keys, indices = np.unique(np.zeros(p.size, np.int64) if of_row is None else of_row, return_inverse=True)
-    rows = np.bincount(indices)
-    picked = p[chosen]
-    few = p.size < SIMES_BELOW and min(sizes[key] for key in keys) >= SIMES_RATIO * p.size
+    rows = np.zeros(keys.size, dtype=np.int64)
+    np.add.at(rows, indices, weights)
+    n_rows = int(rows.sum())
+    few = n_rows < SIMES_BELOW and min(sizes[key] for key in keys) >= SIMES_RATIO * n_rows
     if few or rows.size > MOST_REFERENCES or delta < SMALLEST_DELTA:
-        return picked.size - _discoveries(picked, _largest_unrejected(np.sort(p), delta), delta)
+        picked = np.repeat(p[chosen], weights[chosen])
+        return picked.size - _discoveries(picked, _largest_unrejected(np.sort(np.repeat(p, weights)), delta), delta)
     envelope = envelopes(tuple(int(sizes[key]) for key in keys), tuple(rows.tolist()), delta)
-    limits = _limits(envelope, rows - _counts(p, indices, envelope.thresholds))
-    left = picked.size - _counts(picked, np.zeros(picked.size, np.int64), envelope.thresholds)[:, 0]
-    return min(picked.size, int((left + limits).min()))
+    limits = _limits(envelope, rows - _counts(p, indices, envelope.thresholds, weights))
+    at_most = _counts(p[chosen], np.zeros(int(chosen.sum()), np.int64), envelope.thresholds, weights[chosen])[:, 0]
+    n_chosen = int(weights[chosen].sum())
+    return min(n_chosen, int((n_chosen - at_most + limits).min()))
 
 
 def _limits(envelope: Envelopes, higher: Integers) -> Integers:
@@ -168,11 +180,11 @@ def _limits(envelope: Envelopes, higher: Integers) -> Integers:
     return envelope.limits(step)
 
 
-def _counts(p: Doubles, indices: Integers, thresholds: Doubles) -> Integers:
+def _counts(p: Doubles, indices: Integers, thresholds: Doubles, weights: Integers) -> Integers:
     """Return the number of rows with ``p <= t``, for each threshold t and each reference, shape (t, k)."""
     first = np.searchsorted(thresholds, p, side="left")
     counts = np.zeros((thresholds.size + 1, int(indices.max()) + 1), dtype=np.int64)
-    np.add.at(counts, (first, indices), 1)
+    np.add.at(counts, (first, indices), weights)
     return np.cumsum(counts, axis=0)[:-1]
 
 

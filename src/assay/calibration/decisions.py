@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from assay.arrays import Doubles, Flags, Floats, Integers, Singles, Texts
 from assay.calibration.adapters.outputs import Outputs, observe
-from assay.calibration.batches import benjamini_hochberg, discovery_limits, false_discovery_bound
+from assay.calibration.batches import benjamini_hochberg, discovery_limits
 from assay.calibration.calibrators.conformal import ConformalCalibrator
 from assay.calibration.calibrators.mondrian import MondrianCalibrator
 from assay.calibration.calibrators.registry import Calibrator
@@ -93,6 +93,24 @@ def adapt_rows(
 
 
 @dataclass(frozen=True, slots=True)
+class Compared:
+    """n rows compared with their references.
+
+    Attributes
+    ----------
+    p_values : ndarray of float64, shape (n,)
+    counted : ndarray of float64, shape (n,), or None
+        The p-values with ties counted; None where the joint law of the rows' p-values is unknown.
+    of_row : ndarray of int64, shape (n,), or None
+        The reference of each row, as an index of `Reference.sizes`.
+    """
+
+    p_values: Doubles
+    counted: Doubles | None = None
+    of_row: Integers | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Reference:
     """A fitted calibrator with everything that it needs to compare scored rows.
 
@@ -125,11 +143,14 @@ class Reference:
         InputError
             Rows are compared within categories, and a category is missing or was never calibrated.
         """
+        return self._p_values(scored, self.side_information(scored))
+
+    def _p_values(self, scored: Scored, side: NDArray[Any] | None) -> Doubles:
         scores: Floats = scored.scores
         if self.calibrator.kind == "cross":
             assert scored.fold_scores is not None
             scores = scored.fold_scores()
-        return self.calibrator.p_values(scores, self.side_information(scored), tie_breaks=self._tie_breaks(scored))
+        return self.calibrator.p_values(scores, side, tie_breaks=self._tie_breaks(scored))
 
     def _tie_breaks(self, scored: Scored) -> Doubles | None:
         if self.ties == BY_CONTENT:
@@ -138,30 +159,36 @@ class Reference:
             return uniform_hashes(scored.row_ids, f"ties:{self.salt}")
         return None
 
-    def references(self, scored: Scored) -> tuple[tuple[int, ...], Integers] | None:
-        """Return the sizes of the references of scored rows, and which of them each row has, shape (n,).
+    @property
+    def sizes(self) -> tuple[int, ...] | None:
+        """The sizes of the references that rows are compared with.
 
         None if the joint law of the rows' p-values is unknown (weighted and cross calibration, groups of rows).
         """
         if isinstance(self.calibrator, MondrianCalibrator):
-            index_of = {key: index for index, key in enumerate(self.calibrator.keys_)}
-            of_row = [index_of[key] for key in np.asarray(self.side_information(scored)).tolist()]
-            return tuple(scores.size for scores in self.calibrator.references_), np.array(of_row, dtype=np.int64)
-        if isinstance(self.calibrator, ConformalCalibrator):
-            return (self.calibrator.n_rows,), np.zeros(len(scored.scores), dtype=np.int64)
-        return None
+            return tuple(scores.size for scores in self.calibrator.references_)
+        return (self.calibrator.n_rows,) if isinstance(self.calibrator, ConformalCalibrator) else None
 
-    def false_discovery_bound(self, scored: Scored, chosen: Flags, delta: float) -> int | None:
-        """Return an upper bound on the normal rows among the chosen rows of a batch, or None where none is proved.
-
-        Ties are counted, even where p-values break them at random: calibration scores have no random numbers, and
-        then the joint law is another one. See `assay.calibration.batches.false_discovery_bound`.
-        """
-        references = self.references(scored)
-        if references is None:
+    def references(self, scored: Scored) -> tuple[tuple[int, ...], Integers] | None:
+        """Return `sizes`, and which of these references each scored row has, shape (n,); None without sizes."""
+        if (sizes := self.sizes) is None:
             return None
-        p_values = self.calibrator.p_values(scored.scores, self.side_information(scored))
-        return false_discovery_bound(p_values, chosen, delta, sizes=references[0], of_row=references[1])
+        return sizes, self._of_rows(self.side_information(scored), len(scored.scores))
+
+    def _of_rows(self, side: NDArray[Any] | None, n: int) -> Integers:
+        if not isinstance(self.calibrator, MondrianCalibrator):
+            return np.zeros(n, dtype=np.int64)
+        index_of = {key: index for index, key in enumerate(self.calibrator.keys_)}
+        return np.array([index_of[key] for key in np.asarray(side).tolist()], dtype=np.int64)
+
+    def compare(self, scored: Scored) -> Compared:
+        """Return the p-values of scored rows, with what `assay.calibration.tally.Tally` needs; see `p_values`."""
+        side = self.side_information(scored)
+        p_values = self._p_values(scored, side)
+        if self.sizes is None:
+            return Compared(p_values)
+        counted = p_values if self._tie_breaks(scored) is None else self.calibrator.p_values(scored.scores, side)
+        return Compared(p_values, counted, self._of_rows(side, len(p_values)))
 
     def side_information(self, scored: Scored) -> NDArray[Any] | None:
         """Return the side information of the calibrator for scored rows, shape (n,), or None if it needs none."""
@@ -224,10 +251,10 @@ class Rule:
         assert self.eps is not None
         return p_values <= self.eps
 
-    def note(self, flags: Flags, calibrator: Calibrator) -> str:
-        """Return why nothing was flagged or can be flagged, or ""."""
+    def note(self, n_rows: int, n_flagged: int, calibrator: Calibrator) -> str:
+        """Return why nothing was flagged in a batch or can be flagged, or ""."""
         if self.fdr is not None:
-            return "" if flags.any() else discovery_limits(len(flags), calibrator.smallest_eps, self.fdr)
+            return "" if n_flagged else discovery_limits(n_rows, calibrator.smallest_eps, self.fdr)
         assert self.eps is not None
         return calibrator.limits(self.eps)
 

@@ -52,44 +52,47 @@ def score_command(
     require_writable(out)
     project = find_project()
     from assay.calibration.calibrators.promise import band_sentence
+    from assay.interruption import interruptible
     from assay.project.scorers import find_packaged
     from assay.scorer.batch import DELTA, score_file
     from assay.scorer.scorer import load_scorer
 
     packaged = find_packaged(tag or project.dataset, project.root)
     scorer = load_scorer(packaged.folder, packaged.statement.id)
-    batch = score_file(scorer, file, eps=eps, fdr=fdr, id_column=id_column, explain=explain or 0, dialect=dialect)
-    rule = batch.rule
-    batch.write(out)
+    with interruptible():
+        outcome = score_file(
+            scorer, file, out, eps=eps, fdr=fdr, id_column=id_column, explain=explain or 0, dialect=dialect
+        )
+    rule = outcome.rule
     if as_json:
         summary = {
             "scorer": scorer.tag,
             "statement": scorer.statement.id,
-            "rows": len(batch.rows),
-            "flagged": batch.n_flagged,
+            "rows": outcome.n_rows,
+            "flagged": outcome.n_flagged,
             "out": str(out),
         }
         bands = None if rule.eps is None else scorer.fpr_bands(rule.eps)
         decision: dict[str, object] = {"eps": rule.eps, "fdr": rule.fdr, "fpr_bands": bands}
-        decision |= {"false_alarms_at_most": batch.false_alarms, "note": batch.note}
+        decision |= {"false_alarms_at_most": outcome.false_alarms, "note": outcome.note}
         click.echo(json.dumps(summary | decision, indent=2))
         return
     by = f"p <= {rule.eps:g}" if rule.fdr is None else f"a false discovery rate of {rule.fdr:g}"
-    click.echo(f"{out}: {batch.n_flagged} of {len(batch.rows)} rows flagged at {by} by {scorer.tag}")
+    click.echo(f"{out}: {outcome.n_flagged} of {outcome.n_rows} rows flagged at {by} by {scorer.tag}")
     if rule.eps is not None:
         click.echo(band_sentence(scorer.fpr_bands(rule.eps), rule.eps))
-    if batch.n_flagged and batch.false_alarms == batch.n_flagged:
+    if outcome.n_flagged and outcome.false_alarms == outcome.n_flagged:
         click.echo(
             f"how many of them are false alarms cannot be bounded: {scorer.calibrator.n_rows} calibration rows are too "
             "few for a batch of this size, or too few rows stand out"
         )
-    elif batch.n_flagged and batch.false_alarms is not None:
+    elif outcome.n_flagged and outcome.false_alarms is not None:
         click.echo(
-            f"at most {batch.false_alarms} of them are false alarms, with {1 - DELTA:.0%} confidence over draws of "
+            f"at most {outcome.false_alarms} of them are false alarms, with {1 - DELTA:.0%} confidence over draws of "
             "calibration rows and batch; that holds even if the rate was chosen after seeing the p-values"
         )
-    if batch.note:
-        click.echo(batch.note)
+    if outcome.note:
+        click.echo(outcome.note)
 
 
 @click.command("label")

@@ -28,13 +28,19 @@ def category_texts(categories: Iterable[object]) -> Texts:
 
 
 def _category_text(value: object, row: int) -> str:
+    if type(value) is str:
+        return _without_zeros(value.strip())
     if value is None or (not isinstance(value, str) and str(value) in _MISSING):
         return ""
     if not isinstance(value, str | float | int | np.number | np.bool_):
         raise InputError(f"row {row}: the category or id is of type {type(value).__name__}; give text or a number")
     is_whole = isinstance(value, float | np.floating) and float(value).is_integer()
-    text = f"{value:.0f}" if is_whole else str(value).strip()
-    whole = _WHOLE.fullmatch(text)
+    return _without_zeros(f"{value:.0f}" if is_whole else str(value).strip())
+
+
+def _without_zeros(text: str) -> str:
+    """Return the text of a number like 3.0 without its fraction."""
+    whole = _WHOLE.fullmatch(text) if text.endswith("0") else None
     return whole[1] if whole else text
 
 

@@ -19,7 +19,17 @@ from assay.pipeline.candidates import FLAG_RULE, candidate_name
 from assay.pipeline.levels import finish_level
 from assay.pipeline.made import Made
 from assay.pipeline.progress import StageProgress, silent
-from assay.pipeline.rows import FAILURES, HELD_OUT_PART, RATIO_PART, levels_of, presumed_normals, units
+from assay.pipeline.rows import (
+    FAILURES,
+    HELD_OUT_PART,
+    MOST_ADAPT,
+    RATIO_PART,
+    calibration_rows,
+    held_to,
+    levels_of,
+    presumed_normals,
+    units,
+)
 
 if TYPE_CHECKING:
     from assay.calibration.adapters.outputs import Outputs
@@ -62,7 +72,8 @@ def calibrate(
 
     The calibration rows are used only for the conformal reference, which is stored separately in ``reference/``. Those
     labelled as anomalies are removed first (Label-Trim). ``calibration.json`` records this and the calibration method.
-    A level at which the detector could not be trained has stratum edges alone.
+    A level at which the detector could not be trained has stratum edges alone. Of very many rows a random sample is
+    used (`assay.pipeline.rows.calibration_rows`): ``held`` in ``calibration.json`` says how many of how many, by role.
 
     Parameters
     ----------
@@ -101,8 +112,10 @@ def calibrate(
     from assay.data.target import read_target
 
     dataset_card = read_card(card)
-    adapt_rows = presumed_normals(read_rows(adapt))
-    reference, trim_results = trim_report(presumed_normals(read_rows(calibration)), labels, seed=seed)
+    all_adapt = presumed_normals(read_rows(adapt))
+    adapt_rows = held_to(all_adapt, MOST_ADAPT, seed=seed)
+    held = calibration_rows(calibration, within=within, seed=seed)
+    reference, trim_results = trim_report(held, labels, seed=seed)
     target_rows = read_target(target, dataset_card).rows
     promised = Promise.parse(promise)
     settings = _settings(within, ties, promised, read_json(split)["unit"], reference, len(target_rows))
@@ -126,6 +139,10 @@ def calibrate(
         progress(f"{detector.label} at {level}", number / len(levels))
         finish_level(level, out, checkpoints, partial(calibrate_level, level))
     written = {**settings, **trim_results}
+    all_rows = {"adapt": all_adapt, "calibration": presumed_normals(read_rows(calibration))}
+    counts = {"adapt": len(adapt_rows), "calibration": len(held)}
+    if sampled := {role: [n, len(all_rows[role])] for role, n in counts.items() if n < len(all_rows[role])}:
+        written["held"] = sampled
     write_json(out / "calibration.json", written)
     return Made(written)
 

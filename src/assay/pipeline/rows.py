@@ -8,11 +8,15 @@ import numpy as np
 
 from assay.arrays import Flags, Labels, Texts
 from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, RowSet, read_rows, row_keys
+from assay.hashing import uniform_hashes
 
 HELD_OUT_PART = "held_out"
 RATIO_PART = "ratio"
 LABELLED = "labelled"
 FAILURES = "failures.json"
+HELD = "held.json"
+MOST_TRAINED = 50_000
+MOST_ADAPT = MOST_CALIBRATION = MOST_JUDGED = 20_000
 
 
 def level_name(rho: float) -> str:
@@ -80,6 +84,41 @@ def presumed_normals(data: RowSet) -> RowSet:
     return data.take(data.labels != ANOMALY)
 
 
+def held_to(data: RowSet, most: int, *, seed: int) -> RowSet:
+    """Return the rows, of more than `most` a random sample of that many, in their order.
+
+    Rows are picked by a hash of seed, content and copy, which has nothing to do with what a detector makes of them: a
+    sample of exchangeable rows is exchangeable. Of rows that form groups, whole groups are picked, as many as hold
+    `most` rows on average. Most of a sample stays the same when rows are added.
+    """
+    if len(data) <= most:
+        return data
+    import pandas as pd
+
+    codes, names = pd.factorize(units(data))
+    n_kept = max(1, len(names) * most // len(data))
+    order = np.argsort(uniform_hashes(names, f"held:{seed}"), kind="stable")
+    return data.take(np.isin(codes, order[:n_kept]))
+
+
+def calibration_rows(folder: Path, *, within: str, seed: int) -> RowSet:
+    """Return the calibration rows: presumed normals, at most `MOST_CALIBRATION`; see `held_to`.
+
+    Where rows are compared within categories, each category has an equal share of that, so that the sample takes
+    nothing from small ones.
+    """
+    data = presumed_normals(read_rows(folder))
+    if within != "category" or "category" not in data.rows or len(data) <= MOST_CALIBRATION:
+        return held_to(data, MOST_CALIBRATION, seed=seed)
+    categories = data.rows["category"].to_numpy(dtype=object)
+    names = sorted(set(categories))
+    parts = [
+        held_to(data.take(np.flatnonzero(categories == name)), MOST_CALIBRATION // len(names), seed=seed)
+        for name in names
+    ]
+    return data.take(np.isin(row_keys(data.rows), np.concatenate([row_keys(part.rows) for part in parts])))
+
+
 def marked(data: RowSet, name: str) -> Flags:
     """Return which rows have a 1 in a column that split adds; none where there is no such column, as for probes."""
     none = np.zeros(len(data), dtype=np.bool_)
@@ -92,7 +131,14 @@ def evidence_rows(folder: Path) -> tuple[RowSet, RowSet, str]:
     - "labels": labelled normals and labelled anomalies.
     - "anomalies": labelled anomalies; no row is labelled normal, so all other rows are presumed normal.
     - "probes": presumed normals, and probes instead of anomalies.
+
+    Both are held to `MOST_JUDGED`, see `held_to`.
     """
+    normals, anomalies, evidence = _all_evidence(folder)
+    return held_to(normals, MOST_JUDGED, seed=0), held_to(anomalies, MOST_JUDGED, seed=0), evidence
+
+
+def _all_evidence(folder: Path) -> tuple[RowSet, RowSet, str]:
     data = read_rows(folder)
     if (folder / "probes").is_dir():
         return presumed_normals(data), read_rows(folder / "probes"), "probes"

@@ -18,7 +18,17 @@ from assay.parts import Part, write_json, write_part
 from assay.pipeline.levels import finish_level
 from assay.pipeline.made import Made
 from assay.pipeline.progress import StageProgress, silent
-from assay.pipeline.rows import FAILURES, HELD_OUT_PART, level_rows, levels_of, training_rows
+from assay.pipeline.rows import (
+    FAILURES,
+    HELD,
+    HELD_OUT_PART,
+    MOST_TRAINED,
+    held_to,
+    joined,
+    level_rows,
+    levels_of,
+    training_rows,
+)
 
 if TYPE_CHECKING:
     from assay.arrays import Labels, Singles
@@ -44,7 +54,9 @@ def train(
     A detector that learns from labels gets the labelled anomalies that were set aside; no other detector gets them.
     Where it cannot be trained at a level, that is recorded in ``failures.json``. The training rows that it suspects are
     written to ``<label>.suspects.csv``. For a cross-fitted detector the hardness of its rows is written to
-    ``<label>.held_out``, in the order of its held-out scores.
+    ``<label>.held_out``, in the order of its held-out scores. Of more than `assay.pipeline.rows.MOST_TRAINED` rows a
+    random sample of that many trains the detector, which may use fewer: ``held.json`` then says how many of how many,
+    by level.
 
     Parameters
     ----------
@@ -60,6 +72,7 @@ def train(
     """
     failures: dict[str, str] = {}
     seconds: dict[str, float] = {}
+    held: dict[str, list[int]] = {}
     levels = levels_of(contaminated)
     cell = _Cell(read_card(card), train, contaminated, checkpoints, detector, seed, device)
     for number, level in enumerate(levels):
@@ -69,7 +82,10 @@ def train(
             failures[level] = done["failure"]
         else:
             seconds[level] = done["seconds"]
+        held |= {level: done["held"]} if "held" in done else {}
     write_json(out / FAILURES, failures)
+    if held:
+        write_json(out / HELD, held)
     return Made(failures, {"fit_seconds": {detector.label: seconds}})
 
 
@@ -94,19 +110,32 @@ class _Cell:
         detector = make_detector(
             self.choice.name, self.choice.params, seed=self.seed, modality=self.card.modality, device=self.device
         )
-        rows, labels = training_rows(self.rows, self.contaminated, level, labelled=detector.uses_labels)
+        all_rows, all_labels = training_rows(self.rows, self.contaminated, level, labelled=detector.uses_labels)
+        rows, labels = _held(all_rows, all_labels, seed=self.seed)
         scaled = scaler.transform(rows.features)
         try:
             seconds = _fit(detector, scaled, labels, checkpoint=self.checkpoints / f"{level}.fit", progress=epochs)
         except TrainingError as error:
             return {"failure": str(error)}
         label = self.choice.label
+        n_used = len(rows) - getattr(detector, "n_left_out_", 0)
+        held = {"held": [n_used, len(all_rows)]} if n_used < len(all_rows) else {}
         write_part(out / level, label, detector.to_part())
         _write_suspects(detector, rows, out / level / f"{label}.suspects.csv")
         if isinstance(detector, CrossFitted):
             hardness = null_model.hardness(scaled[labels != ANOMALY])
             write_part(out / level, f"{label}.{HELD_OUT_PART}", Part(HELD_OUT_PART, {}, {"hardness": hardness}))
-        return {"seconds": seconds}
+        return {"seconds": seconds, **held}
+
+
+def _held(rows: RowSet, labels: Labels, *, seed: int) -> tuple[RowSet, Labels]:
+    """Return the rows that a detector gets, with their labels: those of anomalies, and a sample of the others."""
+    if len(rows) <= MOST_TRAINED:
+        return rows, labels
+    marked = RowSet(rows.features, rows.rows.assign(given=labels))
+    others = held_to(marked.take(labels != ANOMALY), MOST_TRAINED, seed=seed)
+    kept = joined(others, marked.take(labels == ANOMALY))
+    return RowSet(kept.features, kept.rows.drop(columns="given")), kept.rows["given"].to_numpy(dtype=np.int8)
 
 
 def _fit(detector: Detector, scaled: Singles, labels: Labels, *, checkpoint: Path, progress: EpochProgress) -> float:

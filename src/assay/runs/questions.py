@@ -17,7 +17,7 @@ from assay.data.labelling import align, labels_path, write_questions
 from assay.errors import StageError
 from assay.hashing import RECORD, hash_file
 from assay.pipeline.candidates import categories_of
-from assay.pipeline.rows import presumed_normals
+from assay.pipeline.rows import calibration_rows
 from assay.project.layout import Project
 from assay.scorer.scorer import Scorer, load_scorer
 
@@ -63,12 +63,13 @@ def ask(project: Project, *, budget: int, sample: int) -> QuestionFile:
         raise StageError(
             f"the newest scorer, {scorer.tag}, was made from another split of the data; run `assay run` first"
         )
-    rows = presumed_normals(read_rows(split / "calibration"))
+    section = project.config.sections["calibrate"]
+    rows = calibration_rows(split / "calibration", within=section["within"], seed=section["seed"])
     scored = scorer.function.scored(rows.features, categories_of(rows))
     mondrian = isinstance(scorer.calibrator, MondrianCalibrator)
     ranks = -scorer.reference.p_values(scored) if mondrian else scored.scores
-    seed = project.config.sections["calibrate"]["seed"]
-    purposes = choose_questions(ranks, rows.rows["row_id"].tolist(), budget=budget, sample=sample, seed=seed)
+    row_ids = rows.rows["row_id"].tolist()
+    purposes = choose_questions(ranks, row_ids, budget=budget, sample=sample, seed=section["seed"])
     questions = rows.rows.assign(purpose=purposes, score=scored.scores)[purposes != ""]
     path = labels_path(project.root, project.dataset)
     path.parent.mkdir(exist_ok=True)

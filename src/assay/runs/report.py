@@ -16,7 +16,7 @@ from assay.hashing import RECORD, hash_file, hash_json
 from assay.parts import read_json, write_bytes
 from assay.pipeline.candidates import Candidates, candidate_name
 from assay.pipeline.evaluating import read_evaluation
-from assay.pipeline.rows import levels_of, rho_of
+from assay.pipeline.rows import HELD, MOST_JUDGED, levels_of, rho_of
 from assay.pipeline.selecting import read_selection
 from assay.project.comparisons import Comparison, read_comparisons, words_of
 from assay.project.layout import Project
@@ -178,6 +178,24 @@ def left_out_levels(project: Project) -> str:
     return f"contamination levels that were left out, as the injection pool holds {plan['n_pool']} anomalies: {needed}"
 
 
+def held_rows(project: Project) -> str:
+    """Return in a sentence which rows were too many, so that a random sample of them was used, or ""."""
+    level = levels_of(project.folder("contaminate"))[0]
+    samples: dict[str, list[str]] = {}
+    for detector in project.config.detectors:
+        cells = {verb: project.folder(verb, detector.label) for verb in ("train", "calibrate")}
+        trained = read_json(cells["train"] / HELD) if (cells["train"] / HELD).is_file() else {}
+        calibrated = read_json(cells["calibrate"] / "calibration.json").get("held", {})
+        for role, (kept, n) in {"training": trained.get(level, [0, 0]), **calibrated}.items():
+            if n:
+                samples.setdefault(f"{kept:,} of {n:,} {role} rows", []).append(detector.label)
+    roles = read_json(project.folder("split") / "split.json")["roles"]
+    judged = [role for role in ("selection", "gate", "test") if roles[role]["rows"] > MOST_JUDGED]
+    parts = [f"{words} ({', '.join(labels)})" for words, labels in samples.items()]
+    parts += [f"at most {MOST_JUDGED:,} normals and anomalies each of {' and '.join(judged)}"] if judged else []
+    return f"of many rows a random sample is used: {'; '.join(parts)}" if parts else ""
+
+
 def gate_comparison(project: Project, scorer: Scorer | None) -> Comparison | None:
     """Return the newest comparison of the packaged scorer, by any of its statements, with a champion."""
     comparisons = read_comparisons(project.root, project.dataset, project.events)
@@ -248,6 +266,7 @@ def _page(
         choice=choice_sentence(read_selection(project.folder("select"))),
         band=band_sentence(scorer.fpr_bands(), scorer.head["eps"]) if scorer else "",
         left_out=left_out_levels(project),
+        held=held_rows(project),
         contradictions=contradictions(project),
         gate=None if (compared := gate_comparison(project, scorer)) is None else words_of(compared),
         parts=_parts(project, evaluation),

@@ -34,6 +34,7 @@ from assay.runs.report import (
     choice_sentence,
     contradictions,
     gate_comparison,
+    held_rows,
     leaderboard,
     left_out_levels,
     write_report,
@@ -70,6 +71,7 @@ class Result:
     limits: str = ""
     n_uncalibrated: int = 0
     left_out: str = ""
+    held: str = ""
     contradictions: str = ""
     gate: dict[str, Any] | None = None
     uncommitted: tuple[str, ...] = ()
@@ -370,6 +372,7 @@ def summarise(project: Project, verdict: str, *, shipped: bool = True) -> Result
         limits=scorer.limits if scorer else "",
         n_uncalibrated=evaluation.n_uncalibrated,
         left_out=left_out_levels(project),
+        held=held_rows(project),
         contradictions=contradictions(project),
         gate=None if (compared := gate_comparison(project, scorer)) is None else compared.to_json(),
         uncommitted=tuple(versioning.uncommitted(project.root, "deployments", "scorers")),
@@ -386,7 +389,7 @@ def print_result(result: Result) -> None:
             "refuses rows of such categories",
             markup=False,
         )
-    for sentence in filter(None, (result.left_out, result.contradictions)):
+    for sentence in filter(None, (result.left_out, result.held, result.contradictions)):
         console.paper.print(sentence, markup=False)
     for row in result.candidates:
         if row.reason:

@@ -1,29 +1,30 @@
-"""Scoring of a file: every row gets a score, a p-value and a decision."""
+"""Scoring of a file: every row gets a score, a p-value and a decision, block by block."""
 
 from __future__ import annotations
 
-import io
-import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from assay import console
-from assay.arrays import Doubles, Flags
-from assay.calibration.decisions import Rule, Scored
+from assay.arrays import Doubles, Flags, Singles
+from assay.calibration.decisions import BY_ID, Compared, Rule
+from assay.calibration.tally import Tally
+from assay.console import row_progress
+from assay.data.blocks import VALUES_AT_ONCE, Blocks, counted_from, open_blocks
 from assay.data.columns import features_of
 from assay.data.dialects import OBSERVED, Dialect
 from assay.data.files import texts_of
-from assay.data.tables import read_frame
 from assay.errors import DataError, InputError
-from assay.parts import write_bytes
 from assay.scorer.explaining import normal_rows
 from assay.scorer.scorer import Scorer
+from assay.scorer.writing import row_writer
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 ADDED = ("score", "p_value", "flagged")
 EXPLAINED = ("because", "p_without_first")
@@ -32,15 +33,12 @@ DELTA = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """A scored file.
+class ScoredFile:
+    """What came of scoring a file.
 
     Attributes
     ----------
-    rows : DataFrame
-        The file's columns that are not features, unchanged, then score, p_value and flagged; with explanations also,
-        for flagged rows, because (columns with their shares of what raises the score) and p_without_first
-        (`assay.scorer.explaining.Explanation.p_without`).
+    n_rows, n_flagged : int
     rule : Rule
         The rule that flagged the rows.
     false_alarms : int or None
@@ -50,40 +48,45 @@ class Batch:
         Why nothing could be flagged, or "".
     """
 
-    rows: pd.DataFrame
+    n_rows: int
+    n_flagged: int
     rule: Rule
     false_alarms: int | None
     note: str
-
-    @property
-    def n_flagged(self) -> int:
-        """Number of flagged rows."""
-        return int(self.rows["flagged"].sum())
-
-    def write(self, path: Path) -> None:
-        """Write the rows as CSV or Parquet."""
-        if path.suffix == ".parquet":
-            buffer = io.BytesIO()
-            self.rows.to_parquet(buffer, index=False)
-            write_bytes(path, buffer.getvalue())
-        else:
-            write_bytes(path, self.rows.to_csv(index=False, lineterminator="\n").encode())
 
 
 def score_file(
     scorer: Scorer,
     path: Path,
+    out: Path,
     *,
     eps: float | None = None,
     fdr: float | None = None,
     id_column: str | None = None,
     explain: int = 0,
     dialect: Dialect = OBSERVED,
-) -> Batch:
+) -> ScoredFile:
     """Score the rows of a CSV or Parquet file and decide by `eps` (the scorer's own where both are None) or `fdr`.
 
-    Ids of rows in `id_column` decide ties where these are randomised (`assay.scorer.scorer.Scorer.judge`). `explain` is
-    the number of columns that are named for each flagged row; `dialect` says how a CSV file is written.
+    The rows are read, judged and written in blocks: memory does not grow with their number, except for some 30 bytes a
+    row with `fdr`, which is decided over the whole file and reads it twice. The result is that of all rows at once.
+
+    Parameters
+    ----------
+    scorer : Scorer
+    path : Path
+        See `assay.data.tables.read_frame`.
+    out : Path
+        A .csv or .parquet file, there only once it is whole: the file's columns that are not features, unchanged, then
+        score, p_value and flagged; with explanations also, for flagged rows, because (columns with their shares of what
+        raises the score) and p_without_first (`assay.scorer.explaining.Explanation.p_without`).
+    eps, fdr : float, optional
+    id_column : str, optional
+        Ids of rows, which decide ties where these are randomised (`assay.scorer.scorer.Scorer.judge`).
+    explain : int
+        The number of columns that are named for each flagged row.
+    dialect : Dialect
+        How a CSV file is written.
 
     Raises
     ------
@@ -96,61 +99,161 @@ def score_file(
     rule = scorer.rule(eps=eps, fdr=fdr)
     if explain:
         normal_rows(scorer.reference.strata)
-    added = (*ADDED, *(EXPLAINED if explain else ()))
-    frame, rows, scored = _score(scorer, path, rule, id_column, added, dialect)
-    p_values = scorer.reference.p_values(scored)
-    flags = rule.flags(p_values)
-    bound = scorer.reference.false_discovery_bound(scored, flags, DELTA)
-    judged = frame.assign(score=scored.scores, p_value=p_values, flagged=flags.astype(np.int8))
-    if explain:
-        judged = judged.assign(**_reasons(scorer, rows, scored, flags, explain))
-    return Batch(judged, rule, bound, rule.note(flags, scorer.calibrator))
+    file = _File(scorer, path, id_column, dialect, (*ADDED, *(EXPLAINED if explain else ())))
+    tally = Tally(scorer.reference.sizes)
+    passes = 1 if rule.fdr is None else 2
+    with row_progress(path.name, passes * file.blocks.n_rows) as count, row_writer(out, file.types_of_result) as writer:
+        for rows, judged, flags in _judged_by(rule, file, count):
+            with counted_from(rows.start):
+                tally.add(judged.compared, flags)
+                result = rows.others.assign(score=judged.scores, p_value=judged.compared.p_values)
+                result["flagged"] = flags.astype(np.int8)
+                if explain:
+                    result = result.assign(**_reasons(scorer, rows, flags, explain))
+                writer.write(result)
+    note = rule.note(tally.n_rows, tally.n_chosen, scorer.calibrator)
+    return ScoredFile(tally.n_rows, tally.n_chosen, rule, tally.bound(DELTA), note)
 
 
-def _reasons(scorer: Scorer, given: Any, scored: Scored, flags: Flags, n_columns: int) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Rows of a file that begin at `start`.
+
+    Attributes
+    ----------
+    start : int
+    others : DataFrame
+        Their columns that are not features.
+    features : ndarray or DataFrame
+        As the scorer takes them.
+    categories, row_ids : list of str, or None
+    """
+
+    start: int
+    others: pd.DataFrame
+    features: Any
+    categories: list[str] | None
+    row_ids: list[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    scores: Singles
+    compared: Compared
+
+
+class _File:
+    """A file of rows for a scorer."""
+
+    def __init__(
+        self, scorer: Scorer, path: Path, id_column: str | None, dialect: Dialect, added: tuple[str, ...]
+    ) -> None:
+        self._scorer, self._path, self._id_column, self._added = scorer, path, id_column, added
+        self._texts = [name for name in (scorer.category_column, id_column) if name is not None]
+        numbers = [name for name in scorer.columns if name not in (*scorer.vocabulary, *scorer.dates)]
+        self.blocks: Blocks = open_blocks(path, self._texts, numbers=numbers, dialect=dialect)
+        names = list(self.blocks.types)
+        if missing := [name for name in scorer.columns if name not in names]:
+            raise DataError(
+                f"{path.name} has no column {missing[0]!r}; this scorer needs all of its columns in the file"
+            )
+        if taken := [name for name in added if name in names and name not in scorer.columns]:
+            raise DataError(
+                f"{path.name} has a column {taken[0]!r} already; rename it, that name is given to the result"
+            )
+        self._others = [name for name in names if name not in scorer.columns]
+
+    @property
+    def types_of_result(self) -> dict[str, pa.DataType]:
+        """The columns of the result and the types that they are stored as in a Parquet file."""
+        import pyarrow as pa
+
+        of_added = (pa.float32(), pa.float64(), pa.int8(), pa.string(), pa.float64())
+        added = dict(zip((*ADDED, *EXPLAINED), of_added, strict=True))
+        return {name: self.blocks.types[name] for name in self._others} | {name: added[name] for name in self._added}
+
+    def rows(self) -> Iterator[_Rows]:
+        """Yield the rows, checked, block by block."""
+        start = 0
+        for frame in self.blocks.frames(self._rows_at_once()):
+            with counted_from(start):
+                rows = self._checked(frame, start)
+            yield rows
+            start += len(frame)
+
+    def judge(self, rows: _Rows) -> _Judged:
+        """Score rows and compare them with the calibration rows."""
+        with counted_from(rows.start):
+            scored = self._scorer.scored(rows.features, rows.categories, rows.row_ids)
+            return _Judged(scored.scores, self._scorer.reference.compare(scored))
+
+    def check_ids(self, rule: Rule, row_ids: list[str]) -> None:
+        """Raise `InputError` where the ids of the whole file do not allow the decision."""
+        self._scorer.check_batch_ids(rule, row_ids or None)
+
+    @property
+    def needs_ids(self) -> bool:
+        """Whether ids decide ties."""
+        return self._id_column is not None and self._scorer.reference.ties == BY_ID
+
+    def _rows_at_once(self) -> int:
+        """Return the number of rows in a block: all, where what ids or categories are depends on all of a column."""
+        import pyarrow as pa
+
+        kinds = [self.blocks.types[name] for name in self._texts]
+        if any(pa.types.is_timestamp(kind) or pa.types.is_duration(kind) for kind in kinds):
+            return self.blocks.n_rows
+        return max(1, VALUES_AT_ONCE // len(self.blocks.types))
+
+    def _checked(self, frame: pd.DataFrame, start: int) -> _Rows:
+        scorer, category = self._scorer, self._scorer.category_column
+        features = features_of(frame, scorer.columns, scorer.vocabulary, scorer.dates)
+        usable = np.isfinite(features.rows) | (np.isnan(features.rows) & np.isin(scorer.columns, scorer.imputed))
+        if not usable.all():
+            row, column = np.argwhere(~usable)[0]
+            raise InputError(f"{self._path.name}, row {row}, column {scorer.columns[column]!r}: missing or infinite")
+        kept = scorer.categories or ()
+        categories = None if category is None else texts_of(frame[category], kept=kept).tolist()
+        row_ids = None if self._id_column is None else texts_of(frame[self._id_column]).tolist()
+        given = features.table() if features.vocabulary or features.dates else features.rows
+        return _Rows(start, frame[self._others], given, categories, row_ids)
+
+
+def _judged_by(rule: Rule, file: _File, count: Callable[[int], None]) -> Iterator[tuple[_Rows, _Judged, Flags]]:
+    """Yield the rows of a file with what they were judged as and which are flagged, block by block."""
+    if rule.fdr is None:
+        for rows in file.rows():
+            judged = file.judge(rows)
+            yield rows, judged, rule.flags(judged.compared.p_values)
+            count(len(rows.others))
+        return
+    every, row_ids = [], list[str]()
+    for rows in file.rows():
+        every.append(file.judge(rows))
+        row_ids += rows.row_ids or [] if file.needs_ids else []
+        count(len(rows.others))
+    file.check_ids(rule, row_ids)
+    flags = rule.flags(np.concatenate([judged.compared.p_values for judged in every]))
+    for rows, judged in zip(file.rows(), every, strict=True):
+        yield rows, judged, flags[rows.start : rows.start + len(judged.scores)]
+        count(len(rows.others))
+
+
+def _reasons(scorer: Scorer, rows: _Rows, flags: Flags, n_columns: int) -> dict[str, Any]:
     """Return the columns of `EXPLAINED`, which are empty for rows that are not flagged."""
     because, without = np.full(len(flags), "", dtype=object), np.full(len(flags), np.nan)
-    if flags.any():
-        from rich.progress import track
-
-        flagged = np.flatnonzero(flags)
-        parts = [flagged[start : start + EXPLAINED_AT_ONCE] for start in range(0, len(flagged), EXPLAINED_AT_ONCE)]
-        for rows in track(parts, "explaining", disable=not sys.stderr.isatty(), console=console.screen):
-            names = [None if every is None else every[rows].tolist() for every in (scored.categories, scored.row_ids)]
-            explanation = scorer.explain(given.iloc[rows] if hasattr(given, "iloc") else given[rows], *names)
-            rising = np.maximum(explanation.contributions, 0)
-            shares = rising / np.maximum(rising.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
-            because[rows] = [_named(scorer.columns, of_row, n_columns) for of_row in shares]
-            without[rows] = explanation.p_without
+    flagged, given = np.flatnonzero(flags), rows.features
+    for start in range(0, len(flagged), EXPLAINED_AT_ONCE):
+        part = flagged[start : start + EXPLAINED_AT_ONCE]
+        names = [None if every is None else [every[row] for row in part] for every in (rows.categories, rows.row_ids)]
+        explanation = scorer.explain(given.iloc[part] if hasattr(given, "iloc") else given[part], *names)
+        rising = np.maximum(explanation.contributions, 0)
+        shares = rising / np.maximum(rising.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+        because[part] = [_named(scorer.columns, of_row, n_columns) for of_row in shares]
+        without[part] = explanation.p_without
     return dict(zip(EXPLAINED, (because, without), strict=True))
 
 
 def _named(columns: tuple[str, ...], shares: Doubles, n_columns: int) -> str:
     """Return the columns of the largest shares, with these, as text."""
     return ", ".join(f"{columns[c]} {shares[c]:.0%}" for c in np.argsort(-shares)[:n_columns] if shares[c] > 0)
-
-
-def _score(
-    scorer: Scorer, path: Path, rule: Rule, id_column: str | None, added: tuple[str, ...], dialect: Dialect
-) -> tuple[pd.DataFrame, Any, Scored]:
-    """Return the columns that are not features, the features as the scorer takes them, and the scored rows."""
-    category = scorer.category_column
-    texts = [name for name in (category, id_column) if name is not None]
-    numbers = [name for name in scorer.columns if name not in (*scorer.vocabulary, *scorer.dates)]
-    frame = read_frame(path, tuple(texts), numbers=numbers, dialect=dialect)
-    names = list(frame.columns)
-    if missing := [name for name in scorer.columns if name not in names]:
-        raise DataError(f"{path.name} has no column {missing[0]!r}; this scorer needs all of its columns in the file")
-    if taken := [name for name in added if name in names and name not in scorer.columns]:
-        raise DataError(f"{path.name} has a column {taken[0]!r} already; rename it, that name is given to the result")
-    features = features_of(frame, scorer.columns, scorer.vocabulary, scorer.dates)
-    usable = np.isfinite(features.rows) | (np.isnan(features.rows) & np.isin(scorer.columns, scorer.imputed))
-    if not usable.all():
-        row, column = np.argwhere(~usable)[0]
-        raise InputError(f"{path.name}, row {row}, column {scorer.columns[column]!r}: missing or infinite")
-    categories = None if category is None else texts_of(frame[category], kept=scorer.categories or ()).tolist()
-    other_columns = [name for name in names if name not in scorer.columns]
-    row_ids = None if id_column is None else texts_of(frame[id_column]).tolist()
-    scorer.check_batch_ids(rule, row_ids)
-    rows = features.table() if features.vocabulary or features.dates else features.rows
-    return frame[other_columns], rows, scorer.scored(rows, categories, row_ids)

@@ -147,5 +147,5 @@ def score_answer(
     )
     flags = rule.flags(judged.p_values)
     keep(judged.scores)
-    note = "" if rule.fdr is None else rule.note(flags, scorer.calibrator)
+    note = "" if rule.fdr is None else rule.note(len(flags), int(flags.sum()), scorer.calibrator)
     return ScoreAnswer(judged, flags, {**decision.rest, "note": note} if note else decision.rest)

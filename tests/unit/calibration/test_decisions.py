@@ -15,8 +15,9 @@ from assay.calibration.batches import benjamini_hochberg, false_discovery_bound
 from assay.calibration.calibrators.conformal import ConformalCalibrator
 from assay.calibration.calibrators.grouped import GroupedCalibrator
 from assay.calibration.calibrators.mondrian import MondrianCalibrator
-from assay.calibration.decisions import BY_CONTENT, BY_ID, Reference, Rule, Scored, content_hashes
+from assay.calibration.decisions import BY_CONTENT, BY_ID, Compared, Reference, Rule, Scored, content_hashes
 from assay.calibration.hardness import Strata
+from assay.calibration.tally import Tally
 from assay.data.categories import category_texts
 from assay.errors import ConfigError, InputError
 
@@ -78,17 +79,17 @@ def test_a_rule_by_eps_flags_what_is_at_most_eps_and_tells_the_limits() -> None:
     flags = rule.flags(P_VALUES)
     assert flags.tolist() == [True, True, True, False, False]
     few, enough = (ConformalCalibrator().fit(np.arange(m, dtype=np.float32)) for m in (10, 19))
-    assert "no row can be flagged" in rule.note(flags, few)
-    assert rule.note(flags, enough) == ""
+    assert "no row can be flagged" in rule.note(5, 3, few)
+    assert rule.note(5, 3, enough) == ""
 
 
 def test_a_rule_by_fdr_looks_at_the_whole_batch_and_says_why_it_flags_nothing() -> None:
     rule, reference = Rule(fdr=0.1), ConformalCalibrator().fit(np.arange(99, dtype=np.float32))
     flags = rule.flags(P_VALUES)
     assert flags.tolist() == benjamini_hochberg(P_VALUES, 0.1).tolist() == [True, True, True, False, False]
-    assert rule.note(flags, reference) == ""
+    assert rule.note(5, 3, reference) == ""
     nothing = rule.flags(np.full(500, 0.5))
-    assert "false discovery rate of 0.1" in rule.note(nothing, reference)
+    assert "false discovery rate of 0.1" in rule.note(500, int(nothing.sum()), reference)
     rule.require(reference)
     with pytest.raises(InputError, match="calibrated as 'grouped'"):
         rule.require(GroupedCalibrator().fit(np.arange(9, dtype=np.float32), np.arange(9).astype(str)))
@@ -101,6 +102,16 @@ def scored(scores: Any, hardness: Any) -> Scored:
     return Scored(outputs.scores, outputs, rows, rows.astype(np.float32))
 
 
+def bound_of(reference: Reference, batch: Scored, chosen: Any) -> int | None:
+    """The bound, of a batch that is counted in two blocks."""
+    compared, tally = reference.compare(batch), Tally(reference.sizes)
+    for rows in (slice(0, 35), slice(35, None)):
+        parts = (None if each is None else each[rows] for each in (compared.counted, compared.of_row))
+        tally.add(Compared(compared.p_values[rows], *parts), chosen[rows])
+    assert (tally.n_rows, tally.n_chosen) == (60, 40)
+    return tally.bound(0.1)
+
+
 def test_a_bound_on_false_discoveries_counts_ties_and_knows_each_reference() -> None:
     strata, hardness = Strata(np.array([0.0])), np.repeat([-1.0, 1.0], 100)
     scores = np.r_[np.arange(100) // 10, np.arange(100)].astype(np.float32)
@@ -109,15 +120,15 @@ def test_a_bound_on_false_discoveries_counts_ties_and_knows_each_reference() -> 
     plain = ConformalCalibrator().fit(scores)
     by_stratum = MondrianCalibrator("stratum").fit(scores, strata.assign(hardness, hardness))
     for ties in ("counted", BY_CONTENT):
-        bound = Reference(plain, strata, ties=ties).false_discovery_bound(batch, chosen, 0.1)
+        bound = bound_of(Reference(plain, strata, ties=ties), batch, chosen)
         p_values = plain.p_values(batch.scores)
         assert bound == false_discovery_bound(p_values, chosen, 0.1, sizes=[200])
-        bound = Reference(by_stratum, strata, ties=ties).false_discovery_bound(batch, chosen, 0.1)
+        bound = bound_of(Reference(by_stratum, strata, ties=ties), batch, chosen)
         keys = np.repeat([0, 1], 30)
         p_values = by_stratum.p_values(batch.scores, keys)
         assert bound == false_discovery_bound(p_values, chosen, 0.1, sizes=[100, 100], of_row=keys) < 40
     groups = GroupedCalibrator().fit(scores, np.arange(200).astype(str))
-    assert Reference(groups, strata).false_discovery_bound(batch, chosen, 0.1) is None
+    assert bound_of(Reference(groups, strata), batch, chosen) is None
 
 
 def test_a_rule_needs_one_rate_between_0_and_1() -> None:

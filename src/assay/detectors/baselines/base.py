@@ -6,6 +6,7 @@ of an estimator gives its scores up to rounding (or documents the difference); a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -31,6 +32,8 @@ from assay.families import check_part, stored_parameters
 from assay.parameters import Count, check_parameters, plain_parameters
 from assay.parts import Array, Part
 
+ROWS_PER_WORKER = 256
+MOST_STORED = 20_000  # rows that a detector compares others with
 SMALLEST_VARIANCE = 1e-6  # of a direction, as a share of the mean variance
 
 
@@ -65,18 +68,22 @@ class Baseline(Parametrised):
     """A scikit-learn estimator that becomes an array form when fitted.
 
     A subclass declares its parameters, names its form and implements `_fitted_form`. Fitting ends with the same probe
-    as for plugged-in detectors.
+    as for plugged-in detectors. One that `stores_rows` keeps at most `MOST_STORED` of the training rows, picked at
+    random.
 
     Attributes
     ----------
     n_features_in_ : int
         Width of the rows.
+    n_left_out_ : int
+        Number of training rows that were not used, after `fit`.
     form_ : ArrayForm
         Scores the rows.
     """
 
     kind: ClassVar[str]
     uses_labels: ClassVar[bool] = False
+    stores_rows: ClassVar[bool] = False
     array_form: ClassVar[type[ArrayForm]]
 
     def fit(self, X: Singles, y: NDArray[Any] | None = None, *, progress: EpochProgress | None = None) -> Self:
@@ -98,11 +105,12 @@ class Baseline(Parametrised):
             raise TrainingError(f"{len(rows)} training rows; detector {self.kind!r} needs at least 2: give more")
         with threadpool_limits(limits=1):  # the number of threads changes the rounding of sums
             try:
-                form = self._fitted_form(rows)
+                used = self._used(rows)
+                form = self._fitted_form(used)
             except ValueError as error:
                 raise TrainingError(f"detector {self.kind!r} cannot be fitted: {error}") from error
             require_steady(self.kind, form, probe_rows(rows))
-        self.form_, self.n_features_in_ = form, rows.shape[1]
+        self.form_, self.n_features_in_, self.n_left_out_ = form, rows.shape[1], len(rows) - len(used)
         require_varied(self.kind, self.decision_function(rows_to_compare(rows)))
         return self
 
@@ -132,5 +140,21 @@ class Baseline(Parametrised):
         detector.n_features_in_ = part.config["n_features"]
         return detector
 
+    def _used(self, rows: Singles) -> Singles:
+        """Return the rows that the form is fitted on."""
+        return sampled(rows, MOST_STORED, seed=0) if self.stores_rows else rows
+
     def _fitted_form(self, rows: Singles) -> ArrayForm:
         raise NotImplementedError
+
+
+def n_workers(n_rows: int) -> int:
+    """Return in how many threads a tree is asked about so many rows; the answers are the same in any number."""
+    return len(os.sched_getaffinity(0)) if n_rows >= ROWS_PER_WORKER and hasattr(os, "sched_getaffinity") else 1
+
+
+def sampled(rows: Singles, most: int, *, seed: int) -> Singles:
+    """Return the rows, of more than `most` a random sample of that many, in their order."""
+    if len(rows) <= most:
+        return rows
+    return rows[np.sort(np.random.default_rng(seed).choice(len(rows), most, replace=False))]

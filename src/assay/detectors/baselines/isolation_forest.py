@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -14,6 +14,7 @@ from assay.detectors.baselines.base import ArrayForm, Baseline
 from assay.parameters import Count, Seed32
 
 EULER_GAMMA = float(np.euler_gamma)
+_BLOCK_ROWS = 512  # whose places in all trees fit into the processor's cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,12 @@ class IsolationTrees(ArrayForm):
     length: Doubles
     depth: NDArray[np.int32]
     expected: Doubles
+    _feature: NDArray[np.intp] = field(init=False, repr=False, compare=False)
+    _children: NDArray[np.intp] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_feature", self.feature.astype(np.intp))
+        object.__setattr__(self, "_children", self.children.ravel().astype(np.intp))
 
     @classmethod
     def export(cls, estimator: Any) -> Self:
@@ -80,16 +87,21 @@ class IsolationTrees(ArrayForm):
 
     def score(self, rows: Singles) -> Doubles:
         """Return the anomaly scores, in (0, 1)."""
-        values, start = rows.ravel(), np.arange(len(rows))[:, None] * rows.shape[1]
-        children = self.children.ravel()
-        node = np.broadcast_to(self.roots, (len(rows), len(self.roots)))
-        for _ in range(int(self.depth[0])):
-            right = values[start + self.feature[node]] > self.threshold[node]
-            node = children[2 * node + right]
-        total = np.zeros(len(rows))  # tree by tree: a sum over an axis may add in another order for a single row
-        for column in self.length[node].T:
-            total += column
+        lengths = [self._lengths(rows[start : start + _BLOCK_ROWS]) for start in range(0, len(rows), _BLOCK_ROWS)]
+        total = np.concatenate(lengths) if lengths else np.zeros(0)
         return np.asarray(np.exp2(-total / (len(self.roots) * self.expected[0])), dtype=np.float64)
+
+    def _lengths(self, rows: Singles) -> Doubles:
+        """Return the path lengths of rows, summed over the trees; `take` is twice as fast as an index."""
+        values, start = rows.ravel(), np.arange(len(rows))[:, None] * rows.shape[1]
+        node = np.repeat(self.roots[None].astype(np.intp), len(rows), axis=0)
+        for _ in range(int(self.depth[0])):
+            right = values.take(start + self._feature.take(node)) > self.threshold.take(node)
+            node = self._children.take(2 * node + right)
+        total = np.zeros(len(rows))  # tree by tree: a sum over an axis may add in another order for a single row
+        for column in self.length.take(node).T:
+            total += column
+        return total
 
 
 def _children(tree: Any) -> Integers:

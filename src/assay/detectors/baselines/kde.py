@@ -76,7 +76,8 @@ class GaussianKernels(ArrayForm):
 class KernelDensity(Baseline):
     """Negative log of a Gaussian kernel density, scikit-learn's, exact.
 
-    The score of a training row includes its own kernel. Scoring time is proportional to the number of training rows.
+    The score of a training row includes its own kernel. Scoring time is proportional to the number of rows.
+    At most 20,000 rows are kept, picked at random.
 
     Parameters
     ----------
@@ -86,6 +87,7 @@ class KernelDensity(Baseline):
     """
 
     kind = "kde"
+    stores_rows = True
     array_form = GaussianKernels
 
     bandwidth: Positive | Literal["scott"] = "scott"

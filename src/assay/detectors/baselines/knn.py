@@ -10,7 +10,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from assay.arrays import Doubles, Singles
-from assay.detectors.baselines.base import ArrayForm, Baseline
+from assay.detectors.baselines.base import ArrayForm, Baseline, n_workers
 from assay.errors import TrainingError
 from assay.parameters import Count
 from assay.parts import Array
@@ -45,7 +45,7 @@ class NeighbourDistances(ArrayForm):
 
     def score(self, rows: Singles) -> Doubles:
         """Return the distances to the k-th nearest stored row."""
-        distances, _ = self.tree.query(rows.astype(np.float64), k=[self.n_neighbors])
+        distances, _ = self.tree.query(rows.astype(np.float64), k=[self.n_neighbors], workers=n_workers(len(rows)))
         return np.asarray(distances[:, 0], dtype=np.float64)
 
     def arrays(self) -> dict[str, Array]:
@@ -63,6 +63,7 @@ class KNearestNeighbors(Baseline):
     """Distance to the k-th nearest training row (Ramaswamy, Rastogi and Shim 2000), exact.
 
     A training row is its own first neighbour when it is scored.
+    At most 20,000 rows are kept, picked at random.
 
     Parameters
     ----------
@@ -71,6 +72,7 @@ class KNearestNeighbors(Baseline):
     """
 
     kind = "knn"
+    stores_rows = True
     array_form = NeighbourDistances
 
     n_neighbors: Count = 5

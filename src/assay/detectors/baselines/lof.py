@@ -10,7 +10,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from assay.arrays import Doubles, Singles
-from assay.detectors.baselines.base import ArrayForm, Baseline
+from assay.detectors.baselines.base import ArrayForm, Baseline, n_workers
 from assay.errors import TrainingError
 from assay.parameters import Count
 from assay.parts import Array
@@ -60,7 +60,8 @@ class LocalOutlierFactors(ArrayForm):
 
     def score(self, rows: Singles) -> Doubles:
         """Return the mean density of the neighbours divided by the density of the row (definition 7)."""
-        distances, neighbours = self.tree.query(rows.astype(np.float64), k=np.arange(1, self.n_neighbors + 1))
+        nearest = np.arange(1, self.n_neighbors + 1)
+        distances, neighbours = self.tree.query(rows.astype(np.float64), k=nearest, workers=n_workers(len(rows)))
         reachability = np.maximum(distances, self.reach[neighbours]).mean(axis=1)
         row_density = 1.0 / (reachability + SMALLEST_REACH)
         return np.asarray((self.density[neighbours] / row_density[:, None]).mean(axis=1), dtype=np.float64)
@@ -81,6 +82,7 @@ class LocalOutlierFactor(Baseline):
     """Local outlier factor (Breunig, Kriegel, Ng and Sander 2000), scikit-learn's for new rows, exact.
 
     A training row is its own first neighbour when it is scored, as in scikit-learn.
+    At most 20,000 rows are kept, picked at random.
 
     Parameters
     ----------
@@ -89,6 +91,7 @@ class LocalOutlierFactor(Baseline):
     """
 
     kind = "lof"
+    stores_rows = True
     array_form = LocalOutlierFactors
 
     n_neighbors: Count = 20

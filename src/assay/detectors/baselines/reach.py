@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
 from assay.arrays import Doubles, Singles
-from assay.detectors.baselines.base import ArrayForm, Baseline
+from assay.detectors.baselines.base import ArrayForm, Baseline, n_workers, sampled
 from assay.errors import TrainingError
 from assay.parameters import Count, Seed
 from assay.parts import Array
@@ -61,7 +61,8 @@ class ReachDistances(ArrayForm):
         scores, waiting, searched = np.empty(len(rows)), np.arange(len(rows)), FIRST_SEARCH * k
         while waiting.size:
             searched = min(searched, n_stored)
-            distances, neighbours = self.tree.query(queries[waiting], k=np.arange(1, searched + 1))
+            nearest = np.arange(1, searched + 1)
+            distances, neighbours = self.tree.query(queries[waiting], k=nearest, workers=n_workers(len(waiting)))
             reached = np.partition(np.maximum(distances, self.reach[neighbours]), k - 1, axis=1)[:, k - 1]
             scores[waiting] = reached
             waiting = waiting[reached > distances[:, -1]] if searched < n_stored else waiting[:0]
@@ -118,9 +119,10 @@ class Reach(Baseline):
     max_rows: Count = 10_000
     seed: Seed = 0
 
+    def _used(self, rows: Singles) -> Singles:
+        return sampled(rows, self.max_rows, seed=self.seed)
+
     def _fitted_form(self, rows: Singles) -> ArrayForm:
-        if len(rows) > self.max_rows:
-            rows = rows[np.sort(np.random.default_rng(self.seed).choice(len(rows), self.max_rows, replace=False))]
         if self.n_neighbors >= len(rows):
             raise TrainingError(
                 f"n_neighbors is {self.n_neighbors}, and {len(rows)} training rows are kept; it has to be less"

@@ -114,6 +114,11 @@ class Wrapper(Parametrised):
         return wrapper
 
     @property
+    def n_left_out_(self) -> int:
+        """The most rows that an inner detector was given and did not use."""
+        return max(getattr(detector, "n_left_out_", 0) for detector in self._inner())
+
+    @property
     def squared_score(self) -> bool:
         """Whether the scores of the inner detectors, and so their mean, are squares."""
         return all(score_is_squared(detector) for detector in self._inner())

@@ -1,0 +1,140 @@
+"""How time and memory of `assay ingest` and `assay score` grow with the number of rows.
+
+Tables of 20 columns, which five factors and noise make, with an id, as Parquet and as CSV. The scorers are Isolation
+Forest, and `reach` on min-max scaled rows, what ships without labels, with 3,800 training rows (it keeps up to
+10,000). Each command is a process of its own; its processor seconds and its largest memory are what the system counted
+for it.
+
+Usage: python benchmarks/size.py [MOST_ROWS]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from matplotlib.figure import Figure
+from pyarrow import csv, parquet
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = ROOT / "docs" / "benchmarks" / "size.md"
+PICTURE = OUT.with_suffix(".png")
+TRAINED_ON, COLUMNS, FACTORS = 10_000, 20, 5
+MOST_FOR_REACH = 100_000
+MEASURE = """
+import resource, subprocess, sys
+done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
+sys.exit(done.stderr if done.returncode else 0)
+"""
+
+
+def write_table(path: Path, n: int, seed: int) -> Path:
+    """Write n rows as Parquet or CSV."""
+    rng = np.random.default_rng(seed)
+    loadings = np.random.default_rng(0).normal(size=(FACTORS, COLUMNS))
+    rows = rng.normal(size=(n, FACTORS)) @ loadings + 0.3 * rng.normal(size=(n, COLUMNS))
+    table = pa.table({"id": pa.array(np.arange(n)), **{f"x{i}": rows[:, i].round(4) for i in range(COLUMNS)}})
+    parquet.write_table(table, path) if path.suffix == ".parquet" else csv.write_csv(table, path)
+    return path
+
+
+def assay(project: Path, *arguments: str) -> str:
+    """Run a command in a project, and return what it printed."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "BENTOML_"))}
+    command = [str(Path(sys.executable).with_name("assay")), *arguments]
+    return subprocess.run(command, cwd=project, env=kept, check=True, capture_output=True, text=True).stdout
+
+
+def cost(project: Path, *arguments: str) -> tuple[float, float]:
+    """Return the processor seconds and the largest memory, in bytes, of a command in a project."""
+    command = [sys.executable, "-c", MEASURE, str(Path(sys.executable).with_name("assay")), *arguments]
+    seconds, peak = subprocess.run(command, cwd=project, check=True, capture_output=True, text=True).stdout.split()
+    return float(seconds), float(peak)
+
+
+def make_scorers(project: Path, folder: Path) -> dict[str, str]:
+    """Return the tags of the scorers, by the label of the detector."""
+    assay(folder, "init", str(project))
+    settings = (project / "params.yaml").read_text().replace("  autoencoder: {}\n", "")
+    assay(project, "ingest", str(write_table(folder / "first.parquet", TRAINED_ON, 1)), "--name", "rows", "--id", "id")
+    tags = {}
+    for label in ("isolation_forest", "reach-minmax"):
+        chosen = settings.replace("without_labels: reach-minmax", f"without_labels: {label}")
+        (project / "params.yaml").write_text(chosen)
+        tags[label] = json.loads(assay(project, "run", "--dataset", "rows", "--no-deploy", "--json"))["scorer"]
+        settings = (
+            (project / "params.yaml").read_text().replace(f"without_labels: {label}", "without_labels: reach-minmax")
+        )
+        (version,) = (project / "work/package/rows").iterdir()
+        shutil.copytree(version, project / "scorers/rows" / version.name, dirs_exist_ok=True)
+    return tags
+
+
+def measure(most: int) -> Iterator[dict[str, object]]:
+    """Yield the cost of each command at each size."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        project = folder / "project"
+        tags = make_scorers(project, folder)
+        sizes = [10**power for power in range(4, 9) if 10**power <= most]
+        for n in sizes:
+            files = {kind: write_table(folder / f"{n}.{kind}", n, 2) for kind in ("parquet", "csv")}
+            for kind, file in files.items():
+                commands = {f"assay ingest, {kind}": ("ingest", str(file), "--name", f"{kind}-{n}", "--id", "id")}
+                for label, tag in tags.items():
+                    if label == "isolation_forest" or (n <= MOST_FOR_REACH and kind == "parquet"):
+                        out = str(folder / f"out.{kind}")
+                        commands[f"assay score, {kind}, {label}"] = ("score", str(file), tag, "--out", out)
+                for what, arguments in commands.items():
+                    seconds, peak = cost(project, *arguments)
+                    yield {"command": what, "rows": n, "seconds": seconds, "peak": peak}
+                    print(f"{what}, {n:,} rows: {seconds:.1f} s, {peak / 1e9:.2f} GB", flush=True)
+                file.unlink()
+            for kind in files:
+                shutil.rmtree(project / "data" / f"{kind}-{n}")
+
+
+def draw(costs: pd.DataFrame) -> None:
+    """Draw seconds and memory against the number of rows, on logarithmic axes."""
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    for axis, column, unit in zip(figure.subplots(1, 2), ("seconds", "peak"), (1, 1e9), strict=True):
+        for what, rows in costs.groupby("command"):
+            axis.loglog(rows["rows"], rows[column] / unit, marker="o", ms=3, label=what)
+        axis.set_xlabel("rows")
+        axis.set_ylabel("processor seconds" if column == "seconds" else "largest memory, GB")
+    figure.axes[0].legend(fontsize=8)
+    figure.savefig(PICTURE, dpi=90)
+
+
+def main() -> None:
+    """Measure everything, write docs/benchmarks/size.md and the picture beside it."""
+    costs = pd.DataFrame(measure(int(sys.argv[1]) if len(sys.argv) > 1 else 10**6))
+    draw(costs)
+    costs["words"] = [f"{s:.1f} s, {p / 1e9:.2f} GB" for s, p in zip(costs["seconds"], costs["peak"], strict=True)]
+    sizes = sorted(costs["rows"].unique())
+    lines = [f"| command | {' | '.join(f'{n:,} rows' for n in sizes)} |", f"|---{'|---:' * len(sizes)}|"]
+    for what, rows in costs.groupby("command", sort=False):
+        words = rows.set_index("rows")["words"]
+        lines.append(f"| {what} | {' | '.join(words.get(n, '') for n in sizes)} |")
+    table = "\n".join(lines)
+    protocol = (__doc__ or "").split("Usage:")[0].strip()
+    OUT.write_text(
+        f"# Size\n\n{protocol}\n\nMade by `python benchmarks/size.py {sizes[-1]}`.\n\n"
+        f"![By number of rows]({PICTURE.name})\n\n{table}\n",
+        encoding="utf-8",
+    )
+
+
+if __name__ == "__main__":
+    main()
