@@ -87,7 +87,7 @@ class Decision:
         rates: dict[str, Any] = {"eps": rule.eps} if rule.fdr is None else {"eps": None, "fdr": rule.fdr}
         if rule.eps is not None:
             rates["fpr_bands"] = shown_bands(scorer.fpr_bands(rule.eps))
-        note = "" if rule.eps is None else rule.note(np.zeros(0, bool), scorer.calibrator)
+        note = "" if rule.eps is None else rule.note(0, 0, scorer.calibrator)
         return cls(rule, {**rates, **versions(scorer), **({"note": note} if note else {})})
 
 
