@@ -1,8 +1,8 @@
 """Processor time of a request: the service of `assay serve` beside a bare server of the same scorer.
 
 The bare server is the same stack (uvicorn, h11, starlette) with one route that parses (orjson, or numpy for .npy),
-calls the scorer's `judge()`, flags and dumps (orjson): it checks nothing, has no limits, keeps no scores for the
-monitors, and says nothing of versions. Both run in one thread, without access log. What is compared is the processor
+calls the scorer's `judge()`, flags and dumps (orjson): it checks nothing, has no limits, and says nothing of versions.
+Both run in one thread, without access log; neither keeps scores for the monitors. What is compared is the processor
 time of the server's process per request, so that other work on the machine counts little; clients run in a process of
 their own. Bare and Assay take turns, and a ratio is the median of the pairs with the interval that has it with 95 %
 or more (binomial).
@@ -191,11 +191,12 @@ def measure(folder: Path, statement: str) -> list[str]:
             print(lines[-1], flush=True)
         memory = [process.memory_full_info().uss / 2**20 for _, process in (first, second)]
         delays = latencies(second[0], loads()[0], loads()[-1])
+    row, alive = (" and ".join(f"{value:.0f}" for value in delays[path]) for path in ("/score", "/livez"))
     rest = (
         f"\nReady after {started.user + started.system:.1f} s of processor time. After all of it the process holds "
-        f"{memory[1]:.0f} MiB of its own, the bare one {memory[0]:.0f}.\n\nWhile 100,000 rows (.npy) are scored, "
-        f"wall-clock milliseconds of what else is asked for, median and highest: one row {delays['/score'][0]:.0f} and "
-        f"{delays['/score'][1]:.0f}, `/livez` {delays['/livez'][0]:.0f} and {delays['/livez'][1]:.0f}."
+        f"{memory[1]:.0f} MiB of its own, the bare one {memory[0]:.0f}.\n\nWhile 100,000 rows (.npy) are scored, by "
+        "the clock of the process that sends these too, milliseconds of what else is asked for, median and highest: "
+        f"one row {row}, `/livez` {alive}."
     )
     return [*lines, rest]
 
@@ -225,7 +226,9 @@ def main() -> None:
         table = measure(*fit(Path(folder)))
     lines = ["| request | bare, ms | Assay, ms | bare / Assay | target |", "|---|---|---|---|---|", *table]
     protocol = (__doc__ or "").split("Usage:")[0].strip()
-    machine = f"{os.cpu_count()} cores, shared with other work; Python {sys.version.split()[0]}; {PAIRS} pairs."
+    load = os.getloadavg()[1]
+    python = sys.version.split()[0]
+    machine = f"{os.cpu_count()} cores, shared with other work (load {load:.0f}); Python {python}; {PAIRS} pairs."
     text = "\n".join(lines) + "\n"
     OUT.write_text(
         f"# Serving\n\n{protocol}\n\n{machine} Made by `python benchmarks/serving.py`.\n\n{text}", encoding="utf-8"
