@@ -1,7 +1,8 @@
 """References: what the rows of a dataset are like, column by column, as counts that new rows are compared with.
 
 A reference is plain JSON and is part of an expectation suite. All counts are of rows. ``spread`` says how many rows
-count for one, since rows that follow each other are alike; ``missing_spread`` says it of what is missing.
+count for one, since rows that follow each other are alike; ``missing_spread`` says it of what is missing. Both are 1
+where there are groups, which are independent units whatever their order.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from assay.data.dataset import ANOMALY, UNKNOWN, Card, Dataset, RowSet
 QUANTILES = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0)
 CATEGORIES_KEPT = 20
 NUMBER, CATEGORY, COUNTER = "number", "category", "counter"
-MOST_GAPS, FEWEST_IN_ORDER, FEW_BLOCKS, CHANCE = 4, 30, 10, 1e-3
+MOST_GAPS, FEWEST_IN_ORDER, FEW_BLOCKS, CHANCE, DOUBT = 4, 30, 10, 1e-3, 0.05
 ENOUGH_ROWS, COLUMNS_AT_ONCE = 100, 64
 _INNER = slice(1, -1)
 
@@ -59,9 +60,12 @@ def learn_reference(dataset: Dataset) -> ReferenceCounts:
     labels = data.labels[data.labels != UNKNOWN]
     values = contiguous_columns(data.features)
     columns = {name: _column(card, name, column) for name, column in zip(card.columns, values, strict=True)}
+    number = count_units(data)
+    if number < len(data):  # groups are what is independent, in any order
+        columns = {name: column | {"spread": 1.0, "missing_spread": 1.0} for name, column in columns.items()}
     return {
         "rows": len(data),
-        "units": count_units(data),
+        "units": number,
         "batches": [arrival.batch for arrival in card.batches if not arrival.dropped],
         "repeated": int(pd.Series(prints).duplicated().sum()),
         "labelled": len(labels),
@@ -162,8 +166,8 @@ def _is_counter(values: Doubles) -> bool:
 def _repetition(values: ArrayLike) -> float:
     """Return how many rows count for one: the variance of means of blocks beside that of independent rows.
 
-    Of two lengths of blocks, sqrt(n) and a tenth of the rows, the larger; 1 where independent rows would give such
-    variances in more than one of 1,000 columns.
+    Of two lengths of blocks, sqrt(n) and a tenth of the rows, the larger; of each the upper 95 % bound, as for means
+    of normal law. 1 where independent rows would give such variances in more than one of 1,000 columns.
     """
     signal: Doubles = np.asarray(values, dtype=np.float64)
     worst = 1.0
@@ -174,7 +178,7 @@ def _repetition(values: ArrayLike) -> float:
         means = signal[: length * blocks].reshape(blocks, length).mean(axis=1)
         ratio = float(length * means.var(ddof=1) / variance)
         if ratio > stats.chi2.isf(CHANCE, blocks - 1) / (blocks - 1):
-            worst = max(worst, ratio)
+            worst = max(worst, ratio * (blocks - 1) / stats.chi2.ppf(DOUBT, blocks - 1))
     return _rounded(worst)
 
 

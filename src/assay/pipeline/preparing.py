@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from assay import console
 from assay.data.dataset import ANOMALY, OTHER_PRINT, read_card, read_dataset, read_rows, write_rows
 from assay.data.fingerprints import FIRST_SCHEME, SCHEME
 from assay.errors import ConfigError, DataError, StageError
@@ -171,6 +170,7 @@ def validate(out: Path, *, data: Path, suite: Path, split: Path, contaminated: P
     ValidationFailedError
         An expectation failed; the message names it, its column and the first failing rows.
     """
+    from assay import console
     from assay.data.expectations import load_suite
     from assay.data.splitting import EXCLUDED, ROLES
     from assay.data.validation import LevelRows, raise_if_failed, validate_dataset, warning_lines
