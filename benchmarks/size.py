@@ -76,7 +76,7 @@ def make_scorers(project: Path, folder: Path) -> dict[str, str]:
         settings = (
             (project / "params.yaml").read_text().replace(f"without_labels: {label}", "without_labels: reach-minmax")
         )
-        (version,) = (project / "work/package/rows").iterdir()
+        (version,) = (path for path in (project / "work/package/rows").iterdir() if path.is_dir())
         shutil.copytree(version, project / "scorers/rows" / version.name, dirs_exist_ok=True)
     return tags
 
