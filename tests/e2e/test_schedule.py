@@ -46,10 +46,11 @@ def ask(path: str, **body: Any) -> Any:
         return json.load(answer)
 
 
-def runs_of(dataset: str, state: str = "COMPLETED") -> list[dict[str, Any]]:
-    """Return the flow runs of a dataset that ended in a state, the latest first."""
-    wanted = {"tags": {"all_": [f"dataset:{dataset}"]}, "state": {"type": {"any_": [state]}}}
-    return list(ask("/flow_runs/filter", flow_runs=wanted, sort="START_TIME_DESC"))
+def runs_of(dataset: str, *states: str) -> list[dict[str, Any]]:
+    """Return the flow runs by a dataset's schedule in one of some states; by default, the completed ones."""
+    wanted = {"tags": {"all_": [f"dataset:{dataset}"]}, "state": {"type": {"any_": states or ["COMPLETED"]}}}
+    schedule = {"name": {"any_": [f"retrain-{dataset}"]}}
+    return list(ask("/flow_runs/filter", flow_runs=wanted, deployments=schedule))
 
 
 @contextmanager
@@ -112,7 +113,7 @@ def test_new_files_are_added_and_retrained_on_and_told_of(finished: Checkout) ->
             (folder / "half.csv.part").write_text("not yet")
             pd.DataFrame(np.zeros((3, 2)), columns=["a", "b"]).to_csv(folder / "bad.csv", index=False)
             rows[400:].to_csv(folder / "good.csv", index=False)
-            wait_until(lambda: runs_of("clinic") or runs_of("clinic", "FAILED"), clock, pause=0.5)
+            wait_until(lambda: runs_of("clinic", "COMPLETED", "FAILED"), clock, pause=0.5)
             (run,) = runs_of("clinic")
         finally:
             clock.send_signal(signal.SIGTERM)

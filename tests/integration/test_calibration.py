@@ -259,8 +259,8 @@ def test_ties_are_broken_by_ids_and_counted_without(copied: Project, tmp_path: P
     assert (broken < counted).any()
     np.testing.assert_array_equal(scorer.p_values(state[:10], row_ids=ids[:10]), broken[:10])
     pd.DataFrame(state, columns=list(COLUMNS)).assign(sample=ids).to_csv(tmp_path / "state.csv", index=False)
-    from_file = score_file(scorer, tmp_path / "state.csv", id_column="sample").rows
-    np.testing.assert_array_equal(from_file["p_value"], broken)
+    score_file(scorer, tmp_path / "state.csv", tmp_path / "scored.parquet", id_column="sample")
+    np.testing.assert_array_equal(pd.read_parquet(tmp_path / "scored.parquet")["p_value"], broken)
     with pytest.raises(InputError, match="'row 0' occurs twice"):
         scorer.discover(state[:2], 0.1, row_ids=["row 0", "row 0"])
     with pytest.raises(InputError, match="row 1 has no id"):
@@ -348,8 +348,8 @@ def test_a_category_is_the_same_in_every_form(tmp_path: Path) -> None:
         frame.assign(machine=form).to_csv(tmp_path / f"{number}.csv", index=False)
         frame.assign(machine=form).to_parquet(tmp_path / f"{number}.parquet")
         for suffix in ("csv", "parquet"):
-            found = score_file(scorer, tmp_path / f"{number}.{suffix}").rows["p_value"]
-            np.testing.assert_array_equal(found, expected)
+            score_file(scorer, tmp_path / f"{number}.{suffix}", tmp_path / "scored.parquet")
+            np.testing.assert_array_equal(pd.read_parquet(tmp_path / "scored.parquet")["p_value"], expected)
     missing: list[Any] = [np.nan, None, "", pd.array([None] * 20, dtype="Int64")]
     for nothing in missing:
         with pytest.raises(InputError, match=r"row 0 .*no category"):
