@@ -70,19 +70,19 @@ def retrain(dataset: str | None = None, deploy: bool = True, new_data: str | Non
         nullcontext() if is_scheduled else interruption.interruptible_once(),
         project.lock(waits=deployment.id is not None),
     ):
-        runs.prepare(project, dataset)
-        before = champion_of(project)
-        with tags(*showing.tags_of(project)):
-            try:
+        try:
+            runs.prepare(project, dataset)
+            before = champion_of(project)
+            with tags(*showing.tags_of(project)):
                 if new_data is not None:
                     showing.show_arrivals(project, arrivals.take_in(project, Path(new_data)))
                 result, ran = run_stages(project, deploy=deploy)
-            except Exception as error:
-                showing.show_failure(project, error)
-                raise
-            if ran or result.champion != before:
-                showing.show_verdict(result, before)
-            return result.to_json()
+        except Exception as error:
+            showing.show_failure(project, dataset, error)
+            raise
+        if ran or result.champion != before:
+            showing.show_verdict(result, before)
+        return result.to_json()
 
 
 def run_all(project: Project, stages: list[str], finished: list[str]) -> None:

@@ -124,7 +124,7 @@ def test_suites_learned_twice_have_equal_bytes_and_readable_counts(digits: Data)
     assert {
         "rows": 1797,
         "units": 1797.0,
-        "repeated": 0,
+        "copies": [[1, 1797]],
         "labelled": 1797,
         "anomalies": 178,
     }.items() <= reference.items()

@@ -42,23 +42,32 @@ def test_a_sample_is_uniform() -> None:
     assert abs(np.corrcoef(counts, np.arange(400))[0, 1]) < 0.2
 
 
-def test_groups_stay_whole() -> None:
+def test_large_groups_give_up_rows_before_any_group_is_left_out() -> None:
     many = data(1000)
     many.rows["group"] = [f"g{i // 10}" if i < 900 else "" for i in range(1000)]
     sample = held_to(many, 300, seed=0)
-    sizes = sample.rows.loc[sample.rows["group"] != "", "group"].value_counts()
-    assert set(sizes) == {10}
-    assert 150 < len(sample) < 450
+    assert len(sample) == 280
+    assert set(sample.rows.loc[sample.rows["group"] != "", "group"].value_counts()) == {2}
+    assert (sample.rows["group"] == "").sum() == 100
+    many.rows["group"] = [f"g{i // 400}" for i in range(1000)]
+    assert held_to(many, 300, seed=0).rows["group"].value_counts().to_dict() == {"g0": 100, "g1": 100, "g2": 100}
+    many.rows["group"] = [f"g{i // 2}" for i in range(1000)]
+    assert set(held_to(many, 300, seed=0).rows["group"].value_counts()) == {1}
 
 
 def test_small_categories_lose_no_calibration_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows_module, "MOST_CALIBRATION", 200)
+    monkeypatch.setattr(rows_module, "FEWEST_A_CATEGORY", 20)
     many = data(1000, category="large")
     many.rows.loc[:29, "category"] = "small"
     write_rows(tmp_path, many)
     held = calibration_rows(tmp_path, within="category", seed=0)
-    assert held.rows["category"].value_counts().to_dict() == {"large": 100, "small": 30}
+    assert held.rows["category"].value_counts().to_dict() == {"large": 170, "small": 30}
     assert len(calibration_rows(tmp_path, within="all", seed=0)) == 200
+    many.rows["category"] = [f"c{i // 25}" for i in range(1000)]
+    write_rows(tmp_path / "many", many)
+    held = calibration_rows(tmp_path / "many", within="category", seed=0)
+    assert set(held.rows["category"].value_counts()) == {20}, "a category keeps enough rows to be flagged in"
 
 
 def test_no_more_rows_judge_than_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

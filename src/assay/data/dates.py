@@ -44,10 +44,10 @@ def _seconds(column: str, row: int, value: object) -> float:
         return float("nan")
     try:
         moment = datetime.fromisoformat(value.isoformat() if isinstance(value, date) else text)
-    except ValueError as error:
+        aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+        return (aware - _EPOCH).total_seconds()
+    except (ValueError, OverflowError) as error:
         raise DataError(
             f"column {column!r} holds dates, and row {row} has {value!r}; give a date or time such as 2026-05-01 or "
             "2026-05-01T12:30:00Z"
         ) from error
-    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-    return (aware - _EPOCH).total_seconds()

@@ -30,6 +30,7 @@ from assay.data.reference import (
     ReferenceCounts,
     contiguous_columns,
     count_units,
+    expected_repeats,
     kind_in_card,
     quantiles_of,
 )
@@ -144,12 +145,12 @@ def _share_statistic(column: str, kind: str, what: str, shares: Pair, sizes: Pai
 
 
 def _of_all_rows(reference: ReferenceCounts, card: Card, data: RowSet, scales: Pair) -> Iterator[Statistic]:
-    n = len(data)
-    # Of more rows more are repeated by chance, so no more are looked at than the reference has.
-    looked_at = np.random.default_rng(0).permutation(n)[: reference["rows"]]
-    repeated = float(pd.Series(card.fingerprints(data.features[looked_at])).duplicated().mean())
-    sizes = reference["rows"] * scales[0], len(looked_at) * scales[1]
-    shares = reference["repeated"] / max(1, reference["rows"]), repeated
+    # Of more rows more are repeated by chance, so equal numbers are compared.
+    n = min(len(data), reference["rows"])
+    drawn = np.random.default_rng(0).permutation(len(data))[:n]
+    repeated = float(pd.Series(card.fingerprints(data.features[drawn])).duplicated().mean())
+    sizes = n * scales[0], n * scales[1]
+    shares = expected_repeats(reference, n) / max(1, n), repeated
     yield _share_statistic(WHOLE, SHARE, "repeat the content of another row", shares, sizes)
     labels = data.labels[data.labels != UNKNOWN]
     if len(labels) and reference["labelled"]:

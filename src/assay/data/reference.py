@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
+from scipy.special import gammaln
 
 from assay.arrays import Doubles
 from assay.data.dataset import ANOMALY, UNKNOWN, Card, Dataset, RowSet
@@ -31,8 +32,8 @@ ReferenceCounts = dict[str, Any]
 _FORM = tuple[type, ...]
 _REAL: _FORM = (int, float)
 _OF_ROWS: dict[str, type | _FORM] = {
-    **dict.fromkeys(("rows", "repeated", "labelled", "anomalies"), int),
-    **{"units": _REAL, "batches": list, "columns": dict},
+    **dict.fromkeys(("rows", "labelled", "anomalies"), int),
+    **{"units": _REAL, "copies": list, "batches": list, "columns": dict},
 }
 _OF_COLUMN: dict[str, type | _FORM] = {"kind": str, "missing": int, "missing_spread": _REAL, "spread": _REAL}
 _BY_KIND: dict[object, dict[str, type | _FORM]] = {
@@ -42,7 +43,7 @@ _BY_KIND: dict[object, dict[str, type | _FORM]] = {
 
 
 def learn_reference(dataset: Dataset) -> ReferenceCounts:
-    """Return the reference of a dataset: counts per column, of labels and of repeated contents.
+    """Return the reference of a dataset: counts per column, of labels and of contents by their number of copies.
 
     Per column: whether it holds numbers, categories or a counter; how many values are missing; of numbers nine
     quantiles, how many values are below and at most each of them, and the scale, a robust standard deviation (that of
@@ -57,6 +58,7 @@ def learn_reference(dataset: Dataset) -> ReferenceCounts:
     """
     card, data = dataset.card, in_time_order(dataset.data)
     prints = card.fingerprints(data.features)
+    copies, contents = np.unique(pd.Series(prints).value_counts().to_numpy(), return_counts=True)
     labels = data.labels[data.labels != UNKNOWN]
     values = contiguous_columns(data.features)
     columns = {name: _column(card, name, column) for name, column in zip(card.columns, values, strict=True)}
@@ -67,7 +69,7 @@ def learn_reference(dataset: Dataset) -> ReferenceCounts:
         "rows": len(data),
         "units": number,
         "batches": [arrival.batch for arrival in card.batches if not arrival.dropped],
-        "repeated": int(pd.Series(prints).duplicated().sum()),
+        "copies": [[int(copies), int(contents)] for copies, contents in zip(copies, contents, strict=True)],
         "labelled": len(labels),
         "anomalies": int((labels == ANOMALY).sum()),
         "columns": columns,
@@ -84,6 +86,20 @@ def is_reference(value: object) -> bool:
 
 def _has_form(value: object, form: Mapping[str, type | tuple[type, ...]]) -> bool:
     return isinstance(value, dict) and all(isinstance(value.get(key), kind) for key, kind in form.items())
+
+
+def expected_repeats(reference: ReferenceCounts, n: int) -> float:
+    """Return how many of n rows, drawn at random from those of a reference, repeat the content of another one.
+
+    A content of c copies among N rows is not drawn with probability C(N - c, n) / C(N, n). The number of repeats grows
+    faster than that of rows, so that shares of samples of unequal size do not compare.
+    """
+    total, copies = reference["rows"], np.array(reference["copies"], dtype=np.float64).reshape(-1, 2)
+    rest = total - copies[:, 0]
+    with np.errstate(invalid="ignore"):
+        logarithm = gammaln(rest + 1) - gammaln(rest - n + 1) - gammaln(total + 1) + gammaln(total - n + 1)
+    lacking = np.where(rest >= n, np.exp(np.minimum(logarithm, 0)), 0.0)
+    return float(max(0.0, n - (copies[:, 1] * (1 - lacking)).sum()))
 
 
 def contiguous_columns(features: Doubles) -> Iterator[Doubles]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from assay.arrays import Flags, Labels, Texts
+from assay.arrays import Flags, Integers, Labels, Texts
 from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, RowSet, read_rows, row_keys
 from assay.hashing import uniform_hashes
 
@@ -17,6 +17,7 @@ FAILURES = "failures.json"
 HELD = "held.json"
 MOST_TRAINED = 50_000
 MOST_ADAPT = MOST_CALIBRATION = MOST_JUDGED = 20_000
+FEWEST_A_CATEGORY = 500
 
 
 def level_name(rho: float) -> str:
@@ -88,34 +89,44 @@ def held_to(data: RowSet, most: int, *, seed: int) -> RowSet:
     """Return the rows, of more than `most` a random sample of that many, in their order.
 
     Rows are picked by a hash of seed, content and copy, which has nothing to do with what a detector makes of them: a
-    sample of exchangeable rows is exchangeable. Of rows that form groups, whole groups are picked, as many as hold
-    `most` rows on average. Most of a sample stays the same when rows are added.
+    sample of exchangeable rows is exchangeable. Of rows that form groups, as many groups as can be are kept: the large
+    ones give up rows first, since groups are what counts. Most of a sample stays the same when rows are added.
     """
     if len(data) <= most:
         return data
     import pandas as pd
 
     codes, names = pd.factorize(units(data))
-    n_kept = max(1, len(names) * most // len(data))
-    order = np.argsort(uniform_hashes(names, f"held:{seed}"), kind="stable")
-    return data.take(np.isin(codes, order[:n_kept]))
+    sizes = np.bincount(codes)
+    order = np.lexsort((uniform_hashes(row_keys(data.rows), f"held:{seed}"), codes))
+    place = np.empty(len(data), dtype=np.int64)
+    place[order] = np.arange(len(data)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    groups = np.argsort(uniform_hashes(names, f"held:{seed}"), kind="stable")[:most]
+    return data.take((place < most_each(sizes, most)) & np.isin(codes, groups))
+
+
+def most_each(sizes: Integers, most: int) -> int:
+    """Return the largest k >= 1 for which groups of these sizes, cut to k rows each, have at most `most` rows."""
+    low, high = 1, int(sizes.max())
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if np.minimum(sizes, middle).sum() <= most else (low, middle - 1)
+    return low
 
 
 def calibration_rows(folder: Path, *, within: str, seed: int) -> RowSet:
     """Return the calibration rows: presumed normals, at most `MOST_CALIBRATION`; see `held_to`.
 
-    Where rows are compared within categories, each category has an equal share of that, so that the sample takes
-    nothing from small ones.
+    Where rows are compared within categories, the largest categories give up rows first, and none goes below
+    `FEWEST_A_CATEGORY`, whatever their number: a category needs 1 / eps rows before anything in it can be flagged.
     """
     data = presumed_normals(read_rows(folder))
     if within != "category" or "category" not in data.rows or len(data) <= MOST_CALIBRATION:
         return held_to(data, MOST_CALIBRATION, seed=seed)
     categories = data.rows["category"].to_numpy(dtype=object)
-    names = sorted(set(categories))
-    parts = [
-        held_to(data.take(np.flatnonzero(categories == name)), MOST_CALIBRATION // len(names), seed=seed)
-        for name in names
-    ]
+    names, sizes = np.unique(categories, return_counts=True)
+    most = max(FEWEST_A_CATEGORY, most_each(sizes, MOST_CALIBRATION))
+    parts = [held_to(data.take(np.flatnonzero(categories == name)), most, seed=seed) for name in names]
     return data.take(np.isin(row_keys(data.rows), np.concatenate([row_keys(part.rows) for part in parts])))
 
 

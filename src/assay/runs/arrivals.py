@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assay.errors import AssayError, ConfigError
+from assay.errors import AssayError, ConfigError, DataError, InputError, ValidationFailedError
 from assay.parts import read_json, write_json
 from assay.project.layout import Project
 
+SETTLED_SECONDS = 10
+REFUSALS = (DataError, InputError, ValidationFailedError)
 UNFINISHED = (".part", ".tmp", ".crdownload")
 
 
@@ -50,23 +54,28 @@ def states(folder: Path) -> dict[str, list[int]]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith((".", "_")) or path.name.endswith(UNFINISHED):
             continue
-        parts = [part for part in sorted(path.rglob("*")) if part.is_file()] if path.is_dir() else [path]
-        stats = [part.stat() for part in parts]
-        by_name[path.name] = [number for stat in stats for number in (stat.st_size, stat.st_mtime_ns)]
+        with suppress(FileNotFoundError):  # taken away meanwhile, or a link to nothing
+            parts = [part for part in sorted(path.rglob("*")) if part.is_file()] if path.is_dir() else [path]
+            stats = [part.stat() for part in parts]
+            by_name[path.name] = [number for stat in stats for number in (stat.st_size, stat.st_mtime_ns)]
     return by_name
 
 
 def waiting(project: Project, folder: Path) -> dict[str, list[int]]:
-    """Return the `states` of the files that no run has seen as they are now."""
+    """Return the `states` of the files that no run has seen as they are now, and that are not being written."""
     seen = _read(project, folder)
-    return {name: state for name, state in states(folder).items() if state and seen.get(name) != state}
+    return {
+        name: state
+        for name, state in states(folder).items()
+        if state and seen.get(name) != state and not 0 <= time.time_ns() - max(state[1::2]) < SETTLED_SECONDS * 10**9
+    }
 
 
 def take_in(project: Project, folder: Path) -> list[Arrived]:
     """Add every waiting file to the project's dataset; call it under the project's lock.
 
     A file that is refused is remembered as well, so that it is tried again only when it has changed; it stays where it
-    is.
+    is. An error that is not of the file is raised, and the file is tried again by the next run.
     """
     from assay.project.appending import append
 
@@ -74,7 +83,7 @@ def take_in(project: Project, folder: Path) -> list[Arrived]:
     for name, state in waiting(project, folder).items():
         try:
             _, arrival = append(project, folder / name, name=project.dataset)
-        except AssayError as error:
+        except REFUSALS as error:
             arrived.append(Arrived(name, None, str(error), error))
         else:
             arrived.append(Arrived(name, arrival.batch))

@@ -36,7 +36,6 @@ SCHEDULED = "ASSAY_SCHEDULED"
 HANG_SECONDS = 30 * 60
 STOP_SECONDS = 3
 LOOK_SECONDS = 5
-SETTLED_SECONDS = 10
 
 
 def serve_schedule(
@@ -108,23 +107,38 @@ def _serve(runner: Runner, look: Callable[[], None] | None) -> None:
         except KeyboardInterrupt:
             runner.execute_in_background(runner.astop)
             serving.result()
+        except BaseException:
+            runner.execute_in_background(runner.astop)
+            raise
 
 
 class _Watch:
-    """Starts a run of a deployment when a folder holds new files, none of which has changed for a while."""
+    """Starts a run of a deployment when a folder holds new files."""
 
     def __init__(self, project: Project, folder: Path, deployment: UUID) -> None:
         self._project, self._folder, self._deployment = project, folder, deployment
         self._started_for: dict[str, list[int]] = {}
+        self._problem = ""
 
     def look(self) -> None:
-        """Start a run if there is reason to. One that failed is not repeated until the files have changed."""
+        """Start a run if there is reason to; what cannot be asked now is said once and asked again."""
+        from httpx import HTTPError
+
+        try:
+            self._start()
+            self._problem = ""
+        except (OSError, HTTPError) as error:
+            if str(error) != self._problem:
+                self._problem = str(error)
+                console.say(f"no look at {self._folder} now, it is tried again: {error}")
+
+    def _start(self) -> None:
+        """Start a run for new files. One that failed is not repeated until the files have changed."""
         from prefect.client.orchestration import get_client
         from prefect.client.schemas.objects import StateType
 
         files = waiting(self._project, self._folder)
-        newest = max((time_ns for state in files.values() for time_ns in state[1::2]), default=0)
-        if not files or files == self._started_for or 0 <= time.time_ns() - newest < SETTLED_SECONDS * 10**9:
+        if not files or files == self._started_for:
             return
         with get_client(sync_client=True) as client:
             if not _runs_of(client, self._deployment, [StateType.PENDING, StateType.RUNNING, StateType.SCHEDULED]):

@@ -32,10 +32,14 @@ def run_name(root: Path) -> str:
     """Return the name of the present flow run: the dataset in its parameters or in params.yaml, and the minute."""
     from prefect.runtime import flow_run
 
-    dataset = flow_run.parameters.get("dataset")
+    dataset = _dataset(Project(root), flow_run.parameters.get("dataset"))
+    return f"{dataset} {datetime.now(UTC):%Y-%m-%d %H:%M}"
+
+
+def _dataset(project: Project, dataset: str | None) -> str:
     with suppress(AssayError):
-        dataset = dataset or Project(root).dataset
-    return f"{dataset or 'retrain'} {datetime.now(UTC):%Y-%m-%d %H:%M}"
+        return dataset or project.dataset
+    return "retrain"
 
 
 def tags_of(project: Project) -> set[str]:
@@ -92,10 +96,10 @@ def show_verdict(result: Result, before: str | None) -> None:
     )
 
 
-def show_failure(project: Project, error: Exception) -> None:
-    """Say why a run failed."""
+def show_failure(project: Project, dataset: str | None, error: Exception) -> None:
+    """Say why a run on a dataset failed, or on the one in params.yaml, if that can be read."""
     event = INVALID if isinstance(error, ValidationFailedError) else FAILED
-    _emit(event, project.dataset, f"the run failed: {error}")
+    _emit(event, _dataset(project, dataset), f"the run failed: {error}")
 
 
 def show_arrivals(project: Project, arrived: list[Arrived]) -> None:

@@ -32,7 +32,10 @@ def as_rows(X: Any) -> Any:
         table = pa.table(X)
     except (pa.ArrowException, TypeError, ValueError):
         return X  # an array, which has no names
-    frame = table.to_pandas(ignore_metadata=True, types_mapper={pa.bool_(): pd.BooleanDtype()}.get)
+    try:
+        frame = table.to_pandas(ignore_metadata=True, types_mapper={pa.bool_(): pd.BooleanDtype()}.get)
+    except Exception as error:  # of zones and calendars, which come from other packages
+        raise InputError(f"the Arrow table holds a date or a time that cannot be read: {error}") from error
     return frame.loc[:, [not UNNAMED_INDEX.fullmatch(name) for name in table.column_names]]
 
 

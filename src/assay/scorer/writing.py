@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
@@ -33,9 +33,8 @@ def row_writer(path: Path, types: Mapping[str, pa.DataType]) -> Iterator[Writer]
         if path.suffix != ".parquet":
             yield _CsvWriter(stream)
             return
-        writer = _ParquetWriter(stream, types)
-        yield writer
-        writer.close()
+        with closing(_ParquetWriter(stream, types)) as writer:
+            yield writer
 
 
 class _CsvWriter:

@@ -33,7 +33,7 @@ def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) 
 
 
 def with_problems(endpoint: Endpoint) -> Endpoint:
-    """ScoreAnswer what an endpoint raises as a problem; of an unforeseen error the log gets its kind and place alone.
+    """Answer what an endpoint raises as a problem; of an unforeseen error the log gets its kind and place alone.
 
     Its message may hold values of the request, which never go to a log.
     """

@@ -57,7 +57,7 @@ class Service:
         self._large = LargeRequests(limits)
 
     async def score(self, request: Request) -> Response:
-        """ScoreAnswer /score: small requests at once, large ones in the thread of large requests."""
+        """Answer /score: small requests at once, large ones in the thread of large requests."""
         limits = self.limits
         with HeldBytes(self._held) as share:
             body = await receive_body(request, limits, share)

@@ -22,7 +22,7 @@ from assay.data.dataset import Card, Dataset, RowSet
 from assay.data.drift import compare, fewer
 from assay.data.expectations import frame_expectations, learn_suite, parse_reference
 from assay.data.modalities.tabular import TABULAR
-from assay.data.reference import COUNTER, NUMBER, learn_reference
+from assay.data.reference import COUNTER, NUMBER, expected_repeats, learn_reference
 from assay.data.validation import validate_batch, validate_dataset, warning_lines
 from assay.errors import ConfigError
 
@@ -267,3 +267,22 @@ def test_a_reference_that_was_edited_is_refused() -> None:
         spoil(spoilt["meta"]["reference"])
         with pytest.raises(ConfigError, match="assay suite relearn --name made"):
             parse_reference(spoilt)
+
+
+@pytest.mark.parametrize(("n_old", "n_new"), [(5000, 500), (2000, 200), (500, 500), (500, 5000)])
+def test_repeats_by_chance_of_discrete_rows_stop_no_batch_of_any_size(n_old: int, n_new: int) -> None:
+    """The share of repeated rows grows with their number; rows of few different contents repeat a lot."""
+    rng = np.random.default_rng(n_old + n_new)
+    names = ("a", "b", "c")
+    stopped = 0
+    for _ in range(20):
+        old, new = (dataset(rng.integers(0, 10, size=(n, 3)).astype(np.float64), names) for n in (n_old, n_new))
+        stopped += outcome(old, new)[0]
+        repeats = expected_repeats(learn_reference(old), min(n_old, n_new)) / min(n_old, n_new)
+        assert abs(repeats - pd.DataFrame(new.data.features[:n_old]).duplicated().mean()) < 0.1
+    assert stopped == 0
+
+
+def test_a_small_batch_that_holds_its_rows_twice_is_stopped() -> None:
+    rng = np.random.default_rng(0)
+    assert outcome(dataset(gaussian(rng, 2000)), dataset(np.vstack([gaussian(rng, 100)] * 2)))[0]

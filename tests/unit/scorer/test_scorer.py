@@ -20,7 +20,7 @@ from assay.hashing import hash_file
 from assay.parts import Part, read_arrays, read_json, write_bytes, write_json
 from assay.project.deployment import promote
 from assay.project.scorers import find_scorer
-from assay.scorer.features import as_features, checked_categories, checked_ids, column_order
+from assay.scorer.features import as_features, as_rows, checked_categories, checked_ids, column_order
 from assay.scorer.folder import ANSWERS, check_files, write_scorer
 from assay.scorer.scorer import Scorer, load_scorer
 from assay.scorer.statement import read_statement, write_statement
@@ -545,3 +545,9 @@ def test_bentoml_s_own_home_is_obeyed(root: Path, monkeypatch: pytest.MonkeyPatc
 def test_what_is_no_tag_finds_nothing(root: Path, tag: str, words: str) -> None:
     with pytest.raises(ScorerError, match=words):
         find_scorer(tag, root)
+
+
+@pytest.mark.parametrize(("value", "kind"), [(0, pa.timestamp("s", "No/Where")), (4_000_000, pa.date32())])
+def test_dates_of_arrow_that_python_cannot_hold_are_refused(value: int, kind: pa.DataType) -> None:
+    with pytest.raises(InputError, match="a date or a time that cannot be read"):
+        as_rows(pa.table({"a": pa.array([value], kind)}))
