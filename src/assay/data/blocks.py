@@ -91,6 +91,36 @@ def counted_from(start: int) -> Iterator[None]:
         raise type(error)(message) from error
 
 
+class Unchanged:
+    """Notices whether the files of a table, which are read more than once, change meanwhile.
+
+    Parameters
+    ----------
+    path : Path
+        Of the table; its files are looked at now and when the context ends.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._before = path, _states(path)
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        """Raise `DataError` if a file changed; an error that was raised meanwhile is then taken for a consequence."""
+        if (error is None or isinstance(error, Exception)) and _states(self._path) != self._before:
+            raise DataError(f"{self._path.name} was changed while it was read; try again once it is whole") from error
+
+
+def _states(path: Path) -> list[tuple[str, int, int]] | None:
+    """Return names, sizes and times of change of the files of a table; None if there is none that can be read."""
+    try:
+        stats = [(part.name, part.stat()) for part in parts_of(path, quiet=True)]
+    except (OSError, DataError):
+        return None
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+
+
 class _Survey:
     """What the columns of a CSV file show."""
 

@@ -16,7 +16,7 @@ from typing import Any
 from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Card, Dataset
 from assay.data.drift import LABELS, LEVEL, P_VALUE, ROWS, SHARE, SHIFT
 from assay.data.ranges import EXTREMES, IS_BETWEEN, NOT_NULL, Expectation, expectation
-from assay.data.reference import ReferenceCounts, is_reference, learn_reference
+from assay.data.reference import ReferenceCounts, learn_reference
 from assay.errors import ConfigError, DataError
 from assay.parts import parse_json
 
@@ -176,7 +176,12 @@ def parse_reference(suite: dict[str, Any]) -> ReferenceCounts | None:
     ConfigError
         It is not what `assay.data.reference.learn_reference` makes.
     """
-    reference = (suite.get("meta") or {}).get(REFERENCE)
+    meta = suite.get("meta") or {}
+    if not isinstance(meta, dict):
+        raise ConfigError(f'its "meta" must be an object of JSON, got {meta!r:.80}; restore it from git')
+    from assay.data.reference_form import is_reference
+
+    reference = meta.get(REFERENCE)
     if reference is not None and not is_reference(reference):
         raise ConfigError(
             f'the "{REFERENCE}" in its meta is not as it was learned; restore it from git, or learn it again: '

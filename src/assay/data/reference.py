@@ -8,7 +8,7 @@ where there are groups, which are independent units whatever their order.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -28,18 +28,6 @@ ENOUGH_ROWS, COLUMNS_AT_ONCE = 100, 64
 _INNER = slice(1, -1)
 
 ReferenceCounts = dict[str, Any]
-
-_FORM = tuple[type, ...]
-_REAL: _FORM = (int, float)
-_OF_ROWS: dict[str, type | _FORM] = {
-    **dict.fromkeys(("rows", "labelled", "anomalies"), int),
-    **{"units": _REAL, "copies": list, "batches": list, "columns": dict},
-}
-_OF_COLUMN: dict[str, type | _FORM] = {"kind": str, "missing": int, "missing_spread": _REAL, "spread": _REAL}
-_BY_KIND: dict[object, dict[str, type | _FORM]] = {
-    CATEGORY: {"counts": dict, "others": list},
-    NUMBER: {"quantiles": list, "below": list, "at_most": list, "scale": _REAL},
-}
 
 
 def learn_reference(dataset: Dataset) -> ReferenceCounts:
@@ -74,18 +62,6 @@ def learn_reference(dataset: Dataset) -> ReferenceCounts:
         "anomalies": int((labels == ANOMALY).sum()),
         "columns": columns,
     }
-
-
-def is_reference(value: object) -> bool:
-    """Return whether a value from a file has the form of a reference."""
-    if not isinstance(value, dict) or not _has_form(value, _OF_ROWS):
-        return False
-    columns = value["columns"].values()
-    return all(_has_form(each, _OF_COLUMN) and _has_form(each, _BY_KIND.get(each["kind"], {})) for each in columns)
-
-
-def _has_form(value: object, form: Mapping[str, type | tuple[type, ...]]) -> bool:
-    return isinstance(value, dict) and all(isinstance(value.get(key), kind) for key, kind in form.items())
 
 
 def expected_repeats(reference: ReferenceCounts, n: int) -> float:

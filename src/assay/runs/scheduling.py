@@ -77,10 +77,12 @@ def serve_schedule(
         flow: Any = Flow.from_source(source=str(project.root), entrypoint="flows/retrain.py:retrain")
         name = dataset or project.dataset
         runner = Runner(name=f"retrain-{name}", limit=1, pause_on_shutdown=True)
+        # The flow is the user's: one of before knows no folder of new files.
+        parameters = {"dataset": dataset} | ({} if folder is None else {"new_data": str(folder)})
         deployment: Any = runner.add_flow(
             flow,
             name=runner.name,
-            parameters={"dataset": dataset, "new_data": None if folder is None else str(folder)},
+            parameters=parameters,
             tags=["assay", f"dataset:{name}"],
             # A run that was due while another one worked is dropped: it would find the same data.
             concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),

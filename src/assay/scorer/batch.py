@@ -13,7 +13,7 @@ from assay.arrays import Doubles, Flags, Singles
 from assay.calibration.decisions import BY_ID, Compared, Rule
 from assay.calibration.tally import Tally
 from assay.console import row_progress
-from assay.data.blocks import VALUES_AT_ONCE, Blocks, counted_from, open_blocks
+from assay.data.blocks import VALUES_AT_ONCE, Blocks, Unchanged, counted_from, open_blocks
 from assay.data.columns import features_of
 from assay.data.dialects import OBSERVED, Dialect
 from assay.data.files import texts_of
@@ -102,7 +102,11 @@ def score_file(
     file = _File(scorer, path, id_column, dialect, (*ADDED, *(EXPLAINED if explain else ())))
     tally = Tally(scorer.reference.sizes)
     passes = 1 if rule.fdr is None else 2
-    with row_progress(path.name, passes * file.blocks.n_rows) as count, row_writer(out, file.types_of_result) as writer:
+    with (
+        row_progress(path.name, passes * file.blocks.n_rows) as count,
+        row_writer(out, file.types_of_result) as writer,
+        file.unchanged,
+    ):
         for rows, judged, flags in _judged_by(rule, file, count):
             with counted_from(rows.start):
                 tally.add(judged.compared, flags)
@@ -149,6 +153,7 @@ class _File:
         self, scorer: Scorer, path: Path, id_column: str | None, dialect: Dialect, added: tuple[str, ...]
     ) -> None:
         self._scorer, self._path, self._id_column, self._added = scorer, path, id_column, added
+        self.unchanged = Unchanged(path)
         self._texts = [name for name in (scorer.category_column, id_column) if name is not None]
         numbers = [name for name in scorer.columns if name not in (*scorer.vocabulary, *scorer.dates)]
         self.blocks: Blocks = open_blocks(path, self._texts, numbers=numbers, dialect=dialect)

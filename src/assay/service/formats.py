@@ -151,10 +151,10 @@ def _check_texts(name: str, column: pa.ChunkedArray, limits: Limits) -> None:
     for chunk in column.chunks:
         texts = chunk.dictionary if types.is_dictionary(chunk.type) else chunk
         if types.is_string(texts.type) or types.is_large_string(texts.type):
-            longest = pc.max(pc.binary_length(texts)).as_py() or 0
+            longest = pc.max(pc.utf8_length(texts)).as_py() or 0
             if longest > limits.text:
                 raise RequestError(
-                    413, f"column {name!r} has a text of {longest} bytes; a text has at most {limits.text}"
+                    413, f"column {name!r} has a text of {longest} characters; a text has at most {limits.text}"
                 )
 
 

@@ -262,11 +262,19 @@ def test_a_reference_that_was_edited_is_refused() -> None:
         lambda reference: reference.pop("units"),
         lambda reference: reference["columns"].update(c0=3),
         lambda reference: reference["columns"]["c1"].update(quantiles=None),
+        lambda reference: reference["columns"]["c1"].update(quantiles=["low"] * 9),
+        lambda reference: reference["columns"]["c1"]["below"].pop(),
+        lambda reference: reference["columns"]["c1"].update(scale=float("nan")),
+        lambda reference: reference["columns"]["c1"].update(kind="text"),
+        lambda reference: reference.update(copies=[[1]]),
+        lambda reference: reference.update(rows=0),
     ):
         spoilt = copy.deepcopy(suite)
         spoil(spoilt["meta"]["reference"])
         with pytest.raises(ConfigError, match="assay suite relearn --name made"):
             parse_reference(spoilt)
+    with pytest.raises(ConfigError, match="must be an object of JSON, got 'notes'"):
+        parse_reference({**suite, "meta": "notes"})
 
 
 @pytest.mark.parametrize(("n_old", "n_new"), [(5000, 500), (2000, 200), (500, 500), (500, 5000)])

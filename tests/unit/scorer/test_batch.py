@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 from assay.calibration.calibrators.mondrian import MondrianCalibrator
-from assay.calibration.decisions import BY_ID, Reference
+from assay.calibration.decisions import BY_ID, Reference, Rule
 from assay.calibration.hardness import NeighbourhoodStrata
 from assay.data import delimited
-from assay.errors import InputError
+from assay.errors import DataError, InputError
 from assay.parts import read_json
 from assay.scorer import batch
 from assay.scorer.batch import score_file
@@ -115,6 +115,26 @@ def test_a_late_fault_is_named_by_its_row_and_leaves_nothing(tmp_path: Path, sma
         score_file(scorer, tmp_path / "rows.parquet", tmp_path / "out.csv")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "rows.parquet"]
     assert (tmp_path / "out.csv").read_text() == "of before"
+
+
+@pytest.mark.parametrize("n_after", [N - 40, N, N + 40])
+def test_a_file_that_changes_while_it_is_scored_is_refused(
+    n_after: int, tmp_path: Path, small_blocks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """False discoveries are decided over the whole file, which is read twice."""
+    scorer, path = plain(), tmp_path / "rows.csv"
+    rows(scorer).to_csv(path, index=False)
+    after = pd.concat([rows(scorer, seed=2)] * 2)[:n_after]
+    flags = Rule.flags
+
+    def change_then_decide(rule: Rule, p_values: Any) -> Any:
+        after.to_csv(path, index=False)
+        return flags(rule, p_values)
+
+    monkeypatch.setattr(Rule, "flags", change_then_decide)
+    with pytest.raises(DataError, match=r"^rows.csv was changed while it was read; try again once it is whole$"):
+        score_file(scorer, path, tmp_path / "out.csv", fdr=0.3)
+    assert [each.name for each in tmp_path.iterdir()] == ["rows.csv"]
 
 
 def test_an_id_that_comes_twice_in_different_blocks_is_refused_with_fdr(tmp_path: Path, small_blocks: None) -> None:

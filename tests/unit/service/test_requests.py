@@ -6,10 +6,12 @@ import json
 import tracemalloc
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from assay.data.categories import feature_texts
 from assay.errors import ConfigError, InputError, RequestError
+from assay.service.formats import read_arrow_question
 from assay.service.limits import MIB, Limits
 from assay.service.requests import Question, read_parameters, read_question
 from assay.service.rows import ColumnLayout
@@ -220,6 +222,22 @@ def test_what_is_too_large_is_refused_and_the_limit_named(text: str, words: str)
     with pytest.raises(RequestError, match=words) as refused:
         read_question(text.encode(), A, SMALL)
     assert refused.value.status == 413
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "dictionary"])
+def test_texts_of_arrow_are_counted_in_characters(packed: bool) -> None:
+    for text, fits in (("\u00e4" * 5, True), ("a" * 6, False)):
+        column = pa.array([text])
+        batch = pa.record_batch({"a": column.dictionary_encode() if packed else column})
+        stream = pa.BufferOutputStream()
+        with pa.ipc.new_stream(stream, batch.schema) as writer:
+            writer.write_batch(batch)
+        body = bytes(stream.getvalue())
+        if fits:
+            assert read_arrow_question(body, A, SMALL).rows.num_rows == 1
+            continue
+        with pytest.raises(RequestError, match="column 'a' has a text of 6 characters; a text has at most 5"):
+            read_arrow_question(body, A, SMALL)
 
 
 def test_the_address_decides_too() -> None:
