@@ -60,6 +60,11 @@ def detector_class(name: str) -> Any:
     return _NAMED.member(name)
 
 
+def is_wrapper(name: str) -> bool:
+    """Return whether a name is that of a detector that wraps others."""
+    return DETECTORS.get(name, "").startswith("assay.detectors.wrappers.")
+
+
 def make_detector(
     name: str,
     params: Mapping[str, Any],

@@ -12,6 +12,7 @@ from typing import Any
 
 import assay
 from assay import console
+from assay.detectors.registry import is_wrapper
 from assay.errors import StageError
 from assay.hashing import hash_bytes, hash_json, hash_paths, hash_tree
 from assay.names import Choice
@@ -20,7 +21,7 @@ from assay.project.layout import CODE, Project, Stage
 from assay.project.modules import VERSIONS, code_digest, code_of, digest_in, versions_of
 from assay.project.stages import STAGES
 
-LOCK = "assay.lock"
+LOCK, INNER = "assay.lock", "detector"
 PACKAGE = Path(assay.__file__).resolve().parent
 SOURCE, CONSTRAINTS = "src/", "constraints.txt"
 FILES = "assay/"
@@ -40,7 +41,8 @@ def stage_code(project: Project, stage: Stage) -> dict[str, str]:
     """Return the code of a stage, as records hold it; see `assay.project.modules.code_of`."""
     own = [choice for choice in project.config.detectors if stage.detector in (None, choice.label)]
     names = {name for choice in (*own, *project.config.adapters) for name in _names(choice)}
-    return code_of(source_of(project.root), _roots(stage.verb), names | _modality(project))
+    given = {INNER} if all(map(_names_inner, own)) else set[str]()
+    return code_of(source_of(project.root), _roots(stage.verb), names | _modality(project), given=given)
 
 
 def _roots(verb: str) -> tuple[str, str]:
@@ -62,6 +64,17 @@ def _names(choice: Choice) -> Iterator[str]:
             waiting += [*value, *value.values()]
         elif isinstance(value, list):
             waiting += value
+
+
+def _names_inner(choice: Choice) -> bool:
+    """Return whether all detectors of a choice that wrap others name these, so that the default is not used."""
+    name, params = choice.name, choice.params
+    while is_wrapper(name):
+        if not isinstance(inner := params.get(INNER), str | Mapping) or not inner:
+            return False
+        name, params = (inner, {}) if isinstance(inner, str) else next(iter(inner.items()))
+        params = params or {}
+    return True
 
 
 def _modality(project: Project) -> set[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
@@ -38,8 +38,8 @@ class Module:
         Imported modules; with the name for ``from module import name``.
     members : dict of str to str
         Registered classes as ``module:Class``, by the name that they are registered under.
-    defaults : frozenset of str
-        Texts that are defaults of fields; the name of a registered part may be among them.
+    defaults : dict of str to set of str
+        Texts that are defaults of fields, by field; the name of a registered part may be among them.
     parts : dict of str to str
         SHA-256 of each registered member.
     """
@@ -47,11 +47,13 @@ class Module:
     digest: str
     imports: tuple[tuple[str, str | None], ...]
     members: dict[str, str]
-    defaults: frozenset[str]
+    defaults: dict[str, set[str]]
     parts: dict[str, str]
 
 
-def code_of(source: Path, roots: Iterable[str], names: Iterable[str] | None) -> dict[str, str]:
+def code_of(
+    source: Path, roots: Iterable[str], names: Iterable[str] | None, *, given: Collection[str] = ()
+) -> dict[str, str]:
     """Return the code that some modules consist of.
 
     Parameters
@@ -62,6 +64,8 @@ def code_of(source: Path, roots: Iterable[str], names: Iterable[str] | None) -> 
         Modules, or functions in them (``module:function``), whose other code does not count.
     names : iterable of str or None
         Names of the registered parts that are used, and paths of classes elsewhere; None for all registered ones.
+    given : collection of str
+        Fields whose defaults no part uses.
 
     Returns
     -------
@@ -81,7 +85,7 @@ def code_of(source: Path, roots: Iterable[str], names: Iterable[str] | None) -> 
         if module is None:
             continue
         code[name] = module.digest
-        used |= module.defaults
+        used |= set().union(*(texts for field, texts in module.defaults.items() if field not in given))
         members |= {f"{name}:{key}": target for key, target in module.members.items()}
         own = [origin for origin in module.imports if origin[0].partition(".")[0] == "assay"]
         waiting += [modules.origin(*origin) for origin in own]
@@ -169,15 +173,18 @@ def _parse(content: bytes) -> Module:
     try:
         tree, members = _read_tree(content)
     except (SyntaxError, ValueError):
-        return Module(hash_bytes(content), (), {}, frozenset(), {})
+        return Module(hash_bytes(content), (), {}, {}, {})
     nodes = list(ast.walk(tree))
     names = [(alias.name, None) for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     froms = [
         (node.module or "", alias.name) for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names
     ]
     fields = [node for node in nodes if isinstance(node, ast.AnnAssign) and "ClassVar" not in ast.dump(node.annotation)]
-    values = {node.value.value for node in fields if isinstance(node.value, ast.Constant)}
-    defaults = frozenset(value for value in values if isinstance(value, str))
+    defaults: dict[str, set[str]] = {}
+    for node in fields:
+        value = node.value.value if isinstance(node.value, ast.Constant) else None
+        if isinstance(node.target, ast.Name) and isinstance(value, str):
+            defaults.setdefault(node.target.id, set()).add(value)
     parts = {name: hash_bytes(target.encode()) for name, target in members.items()}
     return Module(_digest(tree), (*names, *froms), members, defaults, parts)
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 import textwrap
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from tests.conftest import QUICK
 
+from assay.project.installed import stage_code
+from assay.project.layout import Project
 from assay.project.modules import code_digest, code_of, digest_in
 
 FILES = {
@@ -86,6 +92,32 @@ def test_it_is_what_the_verb_imports_and_the_parts_that_are_named(source: Path) 
 
 def test_a_part_that_is_a_default_of_another_one_counts(source: Path) -> None:
     assert {"assay.parts.wrapped", "assay.parts.far"} <= set(code(source, "wrapped"))
+    assert "assay.parts.far" not in code_of(source, ROOTS, ["wrapped", "near"], given=["inner"])
+
+
+@pytest.mark.parametrize(
+    ("params", "uses_knn"),
+    [
+        ({}, True),
+        ({"detector": "reach"}, False),
+        ({"detector": {"reach": {"share": 0.1}}}, False),
+        ({"detector": "subsampled"}, True),
+        ({"detector": {"subsampled": None}}, True),
+        ({"detector": {"subsampled": {"n_members": 3}}}, True),
+        ({"detector": {"subsampled": {"detector": "reach"}}}, False),
+        ({"detector": {"subsampled": {"detector": "knn"}}}, True),
+    ],
+)
+def test_a_cell_that_names_the_detector_it_wraps_does_not_depend_on_the_default(
+    tmp_path: Path, params: dict[str, Any], uses_knn: bool
+) -> None:
+    settings = yaml.safe_load(QUICK)
+    settings["detectors"]["wrapped"] = {"detector": {"rescaled": params}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings))
+    shutil.copy(Path(__file__).parents[3] / "dvc.yaml", tmp_path)
+    project = Project(tmp_path)
+    code = stage_code(project, project.stage(f"train@{project.dataset}--wrapped"))
+    assert ("assay.detectors.baselines.knn" in code) is uses_knn
 
 
 def test_all_registered_parts_are_everything(source: Path) -> None:
