@@ -46,6 +46,20 @@ def damaged_parts(part: Part) -> Iterator[tuple[str, Part]]:
     yield "array", Part(part.kind, part.config, {**part.arrays, "odd": np.zeros(1)})
 
 
+def crafted_parts(part: Part) -> Iterator[tuple[str, Part]]:
+    """Yield copies in which one number of an array, or its length, is another one."""
+    for name, array in part.arrays.items():
+        changed = [] if array.ndim == 0 else [("empty", array[:0]), ("one less", array[:-1])]
+        if array.size:
+            limits = np.iinfo(array.dtype) if array.dtype.kind in "iu" else None
+            for value in (0, -1, limits.max, limits.min) if limits else (np.nan, np.inf, -np.inf, 0, -1):
+                crafted = array.copy()
+                crafted.reshape(-1)[0] = value
+                changed.append((str(value), crafted))
+        for what, new in changed:
+            yield f"{name} {what}", Part(part.kind, part.config, {**part.arrays, name: new})
+
+
 def _damaged_settings(config: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, value in config.items():
         if name not in ("notes", "precision"):  # which parts may lack

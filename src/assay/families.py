@@ -124,14 +124,15 @@ def check_part(part: Part, config: Mapping[str, Any], arrays: Mapping[str, str])
         The allowed values of each setting: an annotation (see `assay.parameters`), a `Declaration`, or a mapping of
         such for settings within it. A name that ends in "?" may be missing.
     arrays : mapping
-        Dtype and dimensions of each array, for instance ``"float64 k 3"``. Dimensions with the same name must be equal,
-        within the part and to a setting of that name; "any" allows all dtypes, "..." all shapes. A name with * allows
-        any number of arrays.
+        Dtype and dimensions of each array, for instance ``"float64 k 3"``, and perhaps the interval of its values:
+        ``"int32 k in [0,n)"``, ``"float64 1 in (0,)"``. Dimensions with the same name must be equal, within the part
+        and to a setting of that name; "any" allows all dtypes and values, "..." all shapes. All floats must be finite,
+        unless a "?" follows their dtype. A name with * allows any number of arrays.
 
     Raises
     ------
     ValueError
-        A setting or array is missing, is not expected, or has a value, dtype or shape that is not allowed.
+        A setting or array is missing, is not expected, or has values, a dtype or a shape that is not allowed.
     """
     _check_settings(part.config, config, "")
     check_arrays(part, arrays)
@@ -141,9 +142,14 @@ def check_arrays(part: Part, arrays: Mapping[str, str]) -> None:
     """Check a part's arrays as `check_part` does, for shapes that depend on the part's settings."""
     _check_names([name for name in arrays if "*" not in name], list(arrays), part.arrays, "array")
     sizes = {name: value for name, value in part.config.items() if type(value) is int}
+    values = {}
     for name, array in part.arrays.items():
         pattern = name if name in arrays else next(candidate for candidate in arrays if fnmatchcase(name, candidate))
-        _check_array(name, array, arrays[pattern], sizes)
+        described, _, interval = arrays[pattern].partition(" in ")
+        values[name] = ("?" in described or described.startswith("any"), interval)
+        _check_array(name, array, described.replace("?", ""), sizes)
+    for name, (may_be_infinite, interval) in values.items():  # whose ends may be dimensions of any array
+        _check_values(name, part.arrays[name], interval, sizes, finite=not may_be_infinite)
 
 
 def inner_part(part: Part, prefix: str, head: Mapping[str, Any]) -> Part:
@@ -192,3 +198,16 @@ def _check_array(name: str, array: Array, described: str, sizes: dict[str, int])
     if not fits:
         expected = ", ".join(str(sizes.get(dimension, dimension)) for dimension in dimensions)
         raise ValueError(f"its array {name!r} has shape {array.shape}, not ({expected})")
+
+
+def _check_values(name: str, array: Array, interval: str, sizes: dict[str, int], *, finite: bool) -> None:
+    """Check that floats are finite, and that all values lie in an interval such as "[0,n)"; "" is any."""
+    if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError(f"its array {name!r} holds values that are not finite")
+    if not interval or not array.size:
+        return
+    low, high = (None if not end else sizes[end] if end in sizes else int(end) for end in interval[1:-1].split(","))
+    smallest, largest = array.min(), array.max()
+    is_above = low is None or smallest > low or (smallest == low and interval[0] == "[")
+    if not (is_above and (high is None or largest < high or (largest == high and interval[-1] == "]"))):
+        raise ValueError(f"its array {name!r} holds values from {smallest} to {largest}, which are not in {interval}")

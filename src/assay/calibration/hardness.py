@@ -149,7 +149,7 @@ class NeighbourhoodStrata(Strata):
     @classmethod
     def from_part(cls, part: Part) -> Self:
         """Return the strata that `to_part` described."""
-        stored = {"edges": "float64 edges", "sparsity": "float64 n", **Neighbours.stored}
+        stored = {"edges": "float64 edges", "sparsity": "float64 n in [0,)", **Neighbours.stored}
         check_part(part, {"n_strata": Count, "k": Count}, stored)
         arrays = part.arrays
         index = Neighbours.from_arrays(part.config["k"], {name: arrays[name] for name in Neighbours.stored})

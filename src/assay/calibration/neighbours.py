@@ -123,7 +123,7 @@ class Neighbours:
         "grid": "float64 2",
         "points": "float32 n d",
         "pivots": "float32 pivots d",
-        "lists": "int32 pivots length",
+        "lists": "int32 pivots length in [0,n)",
     }
 
     k: int
@@ -218,6 +218,9 @@ class Neighbours:
         """Rebuild an index from its `arrays`; raise `ValueError` unless k is less than the number of rows."""
         if not k < len(arrays["points"]):
             raise ValueError(f"k is {k}, but there are {len(arrays['points'])} stored rows")
+        step, limit = arrays["grid"]
+        if step < 0 or limit != 2 ** int(np.clip(np.log2(max(limit, 1)), 0, MOST_BITS)):
+            raise ValueError(f"its grid is {arrays['grid'].tolist()}")
         grid = Grid(arrays["centre"], float(arrays["grid"][0]), int(arrays["grid"][1]))
         points, lists = arrays["points"], arrays["lists"]
         if len(arrays["pivots"]) == 1:

@@ -222,7 +222,7 @@ class Encoder:
             "imputed": _Positions,
             "dates": _Positions,
         }
-        fitted = {"mean": "float64 d", "scale": "float64 d", "fill": "float64 d", "indicated": "uint8 d"}
+        fitted = {"mean": "float64 d", "scale": "float64 d in (0,)", "fill": "float64 d", "indicated": "uint8 d"}
         check_part(part, config, {**fitted, "slots.*": "int64 ..."})
         arrays, width = part.arrays, len(part.arrays["mean"])
         vocabulary = {int(column): tuple(texts) for column, texts in part.config["vocabulary"].items()}

@@ -175,7 +175,7 @@ class Standard:
     @classmethod
     def from_part(cls, part: Part) -> Self:
         """Rebuild the scaler from its part."""
-        check_part(part, _SETTINGS, {"mean": "float64 d", "scale": "float64 d"})
+        check_part(part, _SETTINGS, {"mean": "float64 d", "scale": "float64 d in (0,)"})
         scaler = cls()
         scaler.precision = _stated(part)
         scaler.mean_, scaler.scale_ = part.arrays["mean"], part.arrays["scale"]
@@ -234,7 +234,7 @@ class MinMax:
     @classmethod
     def from_part(cls, part: Part) -> Self:
         """Rebuild the scaler from its part."""
-        check_part(part, _SETTINGS, {"minimum": "float64 1", "range": "float64 1"})
+        check_part(part, _SETTINGS, {"minimum": "float64 1", "range": "float64 1 in (0,)"})
         scaler = cls()
         scaler.precision = _stated(part)
         scaler.minimum_, scaler.range_ = part.arrays["minimum"], part.arrays["range"]

@@ -10,11 +10,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from annotated_types import Len, Predicate
 
 from assay.detectors.registry import unpackageable
-from assay.errors import ScorerError
+from assay.errors import ConfigError, ScorerError
 from assay.hashing import hash_file
+from assay.parameters import Says, Share, check_value
 from assay.parts import Part, read_json, write_arrays, write_json
 
 HEAD = "scorer.json"
@@ -25,6 +28,18 @@ READABLE_SCHEMAS = (1, 2, 3)
 LAST_EMBEDDED = 2  # up to this schema scorer.json holds the lineage
 # To be raised whenever inference code changes a bit of what a frozen scorer answers (tests/unit/scorer/test_frozen.py).
 ANSWERS = 1
+_Names = Annotated[
+    tuple[Annotated[str, Len(1)], ...],
+    Len(1),
+    Predicate(lambda names: len(set(names)) == len(names)),
+    Says("a list of different names"),
+]
+_DECIDING = {"columns": _Names, "eps": Share}
+_OPTIONAL = {
+    "category_column": str | None,
+    "ties": Literal["counted", "by_id", "randomised"],
+    **dict.fromkeys(("unit", "within", "guarantee", "limits"), str),
+}
 
 
 def write_scorer(folder: Path, head: Mapping[str, Any], parts: Mapping[str, Part]) -> str:
@@ -94,6 +109,7 @@ def read_head(folder: Path) -> dict[str, Any]:
             f"{folder / HEAD} has schema {head.get('schema')!r}; this Assay reads "
             f"{', '.join(map(str, READABLE_SCHEMAS[:-1]))} and {SCHEMA}; install a newer one"
         )
+    _check_deciding(folder / HEAD, head)
     if outside := [name for name in head["files"] if ".." in Path(name).parts or Path(name).is_absolute()]:
         raise ScorerError(f"{folder / HEAD} lists {outside[0]!r}, which is not in its folder; do not use this scorer")
     answers = head.get("answers", 0)
@@ -103,3 +119,13 @@ def read_head(folder: Path) -> dict[str, Any]:
             "scorer's answers to the last bit; install a newer one"
         )
     return head
+
+
+def _check_deciding(path: Path, head: Mapping[str, Any]) -> None:
+    """Raise `ScorerError` unless what decides the answers has values that it may have."""
+    given = {name: kind for name, kind in _OPTIONAL.items() if name in head}
+    for name, kind in (_DECIDING | given).items():
+        try:
+            check_value(f"{path}: {name}", head.get(name), kind)
+        except ConfigError as error:
+            raise ScorerError(f"{error}; do not use this scorer") from error

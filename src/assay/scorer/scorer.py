@@ -413,13 +413,15 @@ def load_scorer(folder: Path, statement: str | None = None) -> Scorer:
     names = (*PART_FILES, *([RATIO] if RATIO in heads else []))
     if missing := [name for name in names if not isinstance(heads.get(name), dict) or set(heads[name]) != PART_HEAD]:
         raise ScorerError(f"{folder / HEAD} has no part {missing[0]!r}; it needs {', '.join(PART_FILES)}")
+    if unlisted := [f"{name}.safetensors" for name in names if f"{name}.safetensors" not in head["files"]]:
+        raise ScorerError(f"{folder / HEAD} has no hash of {unlisted[0]}; nothing was loaded, do not use this scorer")
     parts = {
         name: Part(heads[name]["kind"], heads[name]["config"], read_arrays(folder / f"{name}.safetensors"))
         for name in names
     }
     if reason := unpackageable(parts["detector"]):
         raise ScorerError(f"{folder} is no scorer that Assay packaged, and nothing was loaded: {reason}")
-    return Scorer(
+    scorer = Scorer(
         head=head,
         version=version,
         statement=sealed,
@@ -437,3 +439,19 @@ def load_scorer(folder: Path, statement: str | None = None) -> Scorer:
             version,
         ),
     )
+    _try(scorer)
+    return scorer
+
+
+def _try(scorer: Scorer) -> None:
+    """Score a row of zeros; raise `ScorerError` where the parts do not fit each other or give no finite score."""
+    zeros = np.zeros((1, len(scorer.columns)), dtype=scorer.function.scaler.precision)
+    categories = None if scorer.categories is None else np.array(scorer.categories[:1], dtype=object)
+    try:
+        scored = scorer.function.scored(zeros, categories)
+        if not np.isfinite(scored.scores).all():
+            raise ValueError(f"a row of zeros has the score {scored.scores[0]}")
+        scorer.reference.p_values(scored)
+    except Exception as error:
+        message = " ".join(str(error).split()) or type(error).__name__
+        raise ScorerError(f"the parts of {scorer.tag} do not fit each other: {message}; do not use it") from error

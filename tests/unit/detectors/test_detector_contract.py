@@ -14,7 +14,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from tests.damage import assert_damaged_parts_are_refused, assert_wrong_parameters_are_refused
+from tests.damage import assert_damaged_parts_are_refused, assert_wrong_parameters_are_refused, crafted_parts
 
 from assay.data.modalities.image import Image
 from assay.data.modalities.series import Series
@@ -289,6 +289,21 @@ def test_those_that_need_labelled_anomalies_say_so(name: str) -> None:
 
 def test_damaged_parts_are_refused(fitted: Detector) -> None:
     assert_damaged_parts_are_refused("detector", load_detector, fitted.to_part())
+
+
+def test_crafted_parts_are_refused_or_score(fitted: Detector) -> None:
+    """No number in a part ends the process, or gives scores that are not numbers."""
+    n_refused = 0
+    for what, crafted in crafted_parts(fitted.to_part()):
+        try:
+            loaded = load_detector(crafted)
+        except ScorerError:
+            n_refused += 1
+            continue
+        assert not what.endswith(("nan", "inf")), what
+        scores, trial = loaded.decision_function(rows(5, seed=1)), loaded.decision_function(np.zeros((1, 5), "f"))
+        assert np.isfinite(scores).all() or not np.isfinite(trial).all(), what  # a scorer is loaded after such a trial
+    assert n_refused > 0
 
 
 @pytest.mark.parametrize("name", NAMES)

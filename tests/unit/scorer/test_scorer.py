@@ -17,7 +17,7 @@ import assay
 from assay.data.scaling import Standard
 from assay.errors import AssayError, ConfigError, InputError, ScorerError, TamperedError
 from assay.hashing import hash_file
-from assay.parts import Part, read_arrays, read_json, write_bytes, write_json
+from assay.parts import Part, read_arrays, read_json, write_arrays, write_bytes, write_json
 from assay.project.deployment import promote
 from assay.project.scorers import find_scorer
 from assay.scorer.features import as_features, as_rows, checked_categories, checked_ids, column_order
@@ -413,6 +413,46 @@ def test_scorers_are_written_with_schema_3_and_say_the_same(tmp_path: Path) -> N
     assert again.p_values(ROWS).tolist() == EXPECTED["p_values"]
     assert folder.name == hash_file(folder / "scorer.json")[:12] == again.version
     assert again.tag == f"breast_cancer:{folder.name}"
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ({"eps": 1.5}, r"eps is 1.5; it must be a number between 0 and 1"),
+        ({"eps": 0}, r"eps is 0; it must be"),
+        ({"eps": "0.05"}, r"eps is '0.05'; it must be"),
+        ({"columns": []}, r"columns is \[\]; it must be a list of different names"),
+        ({"columns": ["a", "a"]}, r"columns is \['a', 'a'\]; it must be a list of different names"),
+        ({"columns": None}, r"columns is None; it must be"),
+        ({"ties": "never"}, r"ties is 'never'; it must be"),
+        ({"category_column": 3}, r"category_column is 3; it must be"),
+        ({"unit": ["row"]}, r"unit is \['row'\]; it must be"),
+        ({"columns": ["a", "b"]}, r"the parts of .* do not fit each other: "),
+    ],
+)
+def test_a_head_with_values_that_decide_nothing_is_refused(folder: Path, damage: dict[str, Any], words: str) -> None:
+    moved = repack(folder, lambda head: head.update(damage))
+    with pytest.raises(ScorerError, match=words):
+        load_scorer(moved)
+
+
+def test_every_file_that_is_loaded_has_its_hash_in_the_head(folder: Path) -> None:
+    moved = repack(folder, lambda head: head["files"].pop("detector.safetensors"))
+    with pytest.raises(ScorerError, match=r"has no hash of detector\.safetensors; nothing was loaded"):
+        load_scorer(moved)
+    moved = repack(moved, lambda head: head["files"].update({"../detector.safetensors": "0"}))
+    with pytest.raises(ScorerError, match=r"lists '\.\./detector\.safetensors', which is not in its folder"):
+        load_scorer(moved)
+
+
+@pytest.mark.parametrize("k", [0, -1, 2**31 - 1])
+def test_a_number_of_neighbours_that_would_end_the_process_is_refused(folder: Path, k: int) -> None:
+    arrays = read_arrays(folder / "detector.safetensors")
+    write_arrays(folder / "detector.safetensors", {**arrays, "n_neighbors": np.array([k], dtype=np.int32)})
+    digest = hash_file(folder / "detector.safetensors")
+    moved = repack(folder, lambda head: head["files"].update({"detector.safetensors": digest}))
+    with pytest.raises(ScorerError, match=rf"its array 'n_neighbors' holds values from {k} to {k}"):
+        load_scorer(moved)
 
 
 def test_ties_decide_and_belong_to_the_version(tmp_path: Path) -> None:

@@ -22,12 +22,12 @@ FEWEST_NEIGHBOURS = 10
 MOST_CONTAMINATION = 0.25
 SUSPECTED = 0.05
 ARRAYS = {
-    "units": "float64 members",
+    "units": "float64 members in (0,)",
     "errors": "float64 n",
     "reach": "float64 n",
     "density": "float64 n",
     "centres": "float64 2",
-    "spreads": "float64 2",
+    "spreads": "float64 2 in (0,)",
 }
 _CHUNK_ROWS = 2**16
 MOST_PAIRS = 2**26

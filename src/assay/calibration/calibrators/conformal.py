@@ -150,7 +150,7 @@ class ConformalCalibrator:
     @classmethod
     def from_part(cls, part: Part) -> Self:
         """Return the calibrator that `to_part` described (see `load_calibrator`)."""
-        promise = stored_promise(part, {"scores": "float32 m"})
+        promise = stored_promise(part, {"scores": "float32? m"})
         scores = part.arrays["scores"]
         require_reference(scores)
         calibrator = cls(promise)

@@ -147,7 +147,7 @@ class CrossCalibrator:
     @classmethod
     def from_part(cls, part: Part) -> Self:
         """Return the calibrator that `to_part` described (see `load_calibrator`)."""
-        check_part(part, {}, {"scores": "float32 m", "sizes": "int64 folds"})
+        check_part(part, {}, {"scores": "float32? m", "sizes": "int64 folds"})
         calibrator = cls()
         calibrator.references_ = split_references(part.arrays["scores"], part.arrays["sizes"], least=2)
         return calibrator

@@ -137,7 +137,7 @@ class GroupedCalibrator:
     @classmethod
     def from_part(cls, part: Part) -> Self:
         """Return the calibrator that `to_part` described (see `load_calibrator`)."""
-        check_part(part, {}, {"scores": "float32 m", "groups": "int32 m"})
+        check_part(part, {}, {"scores": "float32? m", "groups": "int32 m in [0,m)"})
         scores, groups = part.arrays["scores"], part.arrays["groups"]
         require_reference(scores)
         if groups.min() != 0 or not np.bincount(groups).all():

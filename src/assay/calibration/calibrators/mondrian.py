@@ -184,7 +184,7 @@ class MondrianCalibrator:
     def from_part(cls, part: Part) -> Self:
         """Return the calibrator that `to_part` described (see `load_calibrator`)."""
         config = {"beside": declaration(_Keyed), "keys": Keys}
-        promise = stored_promise(part, {"scores": "float32 m", "sizes": "int64 keys"}, config)
+        promise = stored_promise(part, {"scores": "float32? m", "sizes": "int64 keys"}, config)
         calibrator, keys = cls(part.config["beside"], promise), part.config["keys"]
         if sorted(set(keys)) != keys or len(keys) != part.arrays["sizes"].size:
             raise ValueError("its keys are not in increasing order, or not as many as its sizes")

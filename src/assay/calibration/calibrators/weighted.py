@@ -176,7 +176,7 @@ class WeightedCalibrator:
     @classmethod
     def from_part(cls, part: Part) -> Self:
         """Return the calibrator that `to_part` described (see `load_calibrator`)."""
-        check_part(part, {"exponent": int}, {"scores": "float32 m", "weights": "int64 m"})
+        check_part(part, {"exponent": int}, {"scores": "float32? m", "weights": "int64 m"})
         scores, weights = part.arrays["scores"], part.arrays["weights"]
         require_reference(scores)
         if not weights.min() >= 0 < weights.max():

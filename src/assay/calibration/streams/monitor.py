@@ -64,7 +64,7 @@ class AllScores:
     @classmethod
     def from_part(cls, part: Part) -> Self:
         """Return the scores that `to_part` described: the runs may differ, the ranks do not."""
-        check_part(part, {}, {"scores": "float32 m"})
+        check_part(part, {}, {"scores": "float32? m"})
         return cls(part.arrays["scores"])
 
 
@@ -116,7 +116,7 @@ class BinnedScores:
     @classmethod
     def from_part(cls, part: Part) -> Self:
         """Return the bins that `to_part` described."""
-        check_part(part, {}, {"edges": "float32 edges", "counts": "int64 bins"})
+        check_part(part, {}, {"edges": "float32? edges", "counts": "int64 bins"})
         if part.arrays["counts"].size != part.arrays["edges"].size + 1:
             raise ValueError("its counts are not one more than its edges")
         return cls(part.arrays["edges"], part.arrays["counts"].copy())

@@ -42,13 +42,13 @@ class IsolationTrees(ArrayForm):
     """
 
     stored: ClassVar[Mapping[str, str]] = {
-        "roots": "int32 trees",
-        "feature": "int32 nodes",
+        "roots": "int32 trees in [0,nodes)",
+        "feature": "int32 nodes in [0,n_features)",
         "threshold": "float64 nodes",
-        "children": "int32 nodes 2",
-        "length": "float64 nodes",
-        "depth": "int32 1",
-        "expected": "float64 1",
+        "children": "int32 nodes 2 in [0,nodes)",
+        "length": "float64 nodes in [0,)",
+        "depth": "int32 1 in [0,nodes)",
+        "expected": "float64 1 in (0,)",
     }
 
     roots: NDArray[np.int32]
@@ -62,6 +62,8 @@ class IsolationTrees(ArrayForm):
     _children: NDArray[np.intp] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if not len(self.roots):
+            raise ValueError("its array 'roots' is empty")
         object.__setattr__(self, "_feature", self.feature.astype(np.intp))
         object.__setattr__(self, "_children", self.children.ravel().astype(np.intp))
 

@@ -34,7 +34,7 @@ class GaussianKernels(ArrayForm):
         The rows in float64.
     """
 
-    stored: ClassVar[Mapping[str, str]] = {"rows": "float32 m n_features", "bandwidth": "float64 1"}
+    stored: ClassVar[Mapping[str, str]] = {"rows": "float32 m n_features", "bandwidth": "float64 1 in (0,)"}
 
     rows: Singles
     bandwidth: float
@@ -68,7 +68,9 @@ class GaussianKernels(ArrayForm):
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
-        """Rebuild the form."""
+        """Rebuild the form; raise `ValueError` without rows."""
+        if not len(arrays["rows"]):
+            raise ValueError("its array 'rows' is empty")
         return cls(arrays["rows"], float(arrays["bandwidth"][0]))
 
 

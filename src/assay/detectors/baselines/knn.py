@@ -29,7 +29,7 @@ class NeighbourDistances(ArrayForm):
         Index of the rows.
     """
 
-    stored: ClassVar[Mapping[str, str]] = {"rows": "float32 m n_features", "n_neighbors": "int32 1"}
+    stored: ClassVar[Mapping[str, str]] = {"rows": "float32 m n_features", "n_neighbors": "int32 1 in [1,m]"}
 
     rows: Singles
     n_neighbors: int

@@ -37,9 +37,9 @@ class LocalOutlierFactors(ArrayForm):
 
     stored: ClassVar[Mapping[str, str]] = {
         "rows": "float32 m n_features",
-        "reach": "float64 m",
-        "density": "float64 m",
-        "n_neighbors": "int32 1",
+        "reach": "float64 m in [0,)",
+        "density": "float64 m in [0,)",
+        "n_neighbors": "int32 1 in [1,m]",
     }
 
     rows: Singles

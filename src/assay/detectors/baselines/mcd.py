@@ -36,7 +36,11 @@ class Mahalanobis(ArrayForm):
         Turns and scales centred rows so that the distance is Euclidean.
     """
 
-    stored: ClassVar[Mapping[str, str]] = {"columns": "int32 r", "location": "float64 r", "whitening": "float64 r r"}
+    stored: ClassVar[Mapping[str, str]] = {
+        "columns": "int32 r in [0,n_features)",
+        "location": "float64 r",
+        "whitening": "float64 r r",
+    }
 
     columns: NDArray[np.int32]
     location: Doubles

@@ -33,7 +33,7 @@ class PrincipalResiduals(ArrayForm):
     stored: ClassVar[Mapping[str, str]] = {
         "mean": "float64 n_features",
         "components": "float64 q n_features",
-        "noise_variance": "float64 1",
+        "noise_variance": "float64 1 in (0,)",
     }
 
     mean: Doubles

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, cast
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from assay.arrays import Singles
@@ -46,7 +46,7 @@ class RealNVP(NeuralDetector):
 
     kind: ClassVar[str] = "realnvp"
 
-    n_couplings: Annotated[int, Ge(2)] = 6
+    n_couplings: Annotated[int, Ge(2), Le(100)] = 6
     hidden: Widths = (64,)
     noise_scale: NotNegative = 0.05
 

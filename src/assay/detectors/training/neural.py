@@ -31,6 +31,7 @@ from assay.parameters import Count, Device, NotNegativeRates, PositiveRates, See
 from assay.parts import Part
 
 NETWORK_ROWS, MEMBER_ROWS = 512, 6400  # rows at once, and members times rows: more do not fit the processor's cache
+_NOT_NEGATIVE = ("variance", "floor")
 DEVICE_ARGUMENTS = ("device", "mixed_precision", "compiled")
 
 
@@ -225,9 +226,10 @@ class NeuralDetector(Parametrised):
         config = {"params": params, "n_features": Count, "notes?": tuple[str, ...]}
         check_part(part, config, {"*": "float32 ..."})
         detector = cls(**part.config["params"])
+        with torch.device("meta"):  # shapes alone: a damaged part may name a network of any size
+            state = detector._build(part.config["n_features"]).state_dict()
+        check_arrays(part, {name: _described(name, value) for name, value in state.items()})
         network = detector._build(part.config["n_features"])
-        state = network.state_dict()
-        check_arrays(part, {name: " ".join(map(str, ("float32", *value.shape))) for name, value in state.items()})
         network.load_state_dict({name: torch.tensor(array) for name, array in part.arrays.items()})
         detector._settle(network, part.config["n_features"], tuple(part.config.get("notes", ())))
         return detector
@@ -296,3 +298,9 @@ def require_one_each(kind: str, members: int, params: dict[str, Any]) -> None:
                 f"detector {kind!r}: {name} lists {len(value)} numbers for {members} members; "
                 "give one number, or one for each member"
             )
+
+
+def _described(name: str, value: Tensor) -> str:
+    """Return what `check_arrays` checks of an array of the network."""
+    interval = " in [0,)" if name.rpartition(".")[2] in _NOT_NEGATIVE else ""
+    return " ".join(map(str, ("float32", *value.shape))) + interval

@@ -78,7 +78,7 @@ class Cross(Wrapper):
     passes_labels: ClassVar[bool] = True
     stored: ClassVar[Mapping[str, str]] = {
         "held_out_scores": "float32 m",
-        "fold_of": "int64 m",
+        "fold_of": "int64 m in [0,)",
         "scaler.*": "float64 ...",
     }
 

@@ -46,7 +46,7 @@ class Rescaled(Wrapper):
     """
 
     kind: ClassVar[str] = "rescaled"
-    stored: ClassVar[Mapping[str, str]] = {"minimum": "float64 n_features", "range": "float64 n_features"}
+    stored: ClassVar[Mapping[str, str]] = {"minimum": "float64 n_features", "range": "float64 n_features in (0,)"}
 
     scaler: Literal["minmax"] = "minmax"
 

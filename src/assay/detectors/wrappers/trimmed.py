@@ -89,7 +89,7 @@ class Trimmed(Wrapper):
     """
 
     kind: ClassVar[str] = "trimmed"
-    stored: ClassVar[Mapping[str, str]] = {"rho": "float64 3"}
+    stored: ClassVar[Mapping[str, str]] = {"rho": "float64 3 in [0,1]"}
 
     most: Annotated[float, Gt(0), Lt(0.2)] = 0.1
 
