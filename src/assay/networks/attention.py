@@ -62,8 +62,10 @@ class ContextAttention(nn.Module):
         `places` are numbers of words, shape (S, n, places), -1 where there is none.
         """
         known = places >= 0
-        hidden = torch.tanh(self.project(self.vectors_of(places).flatten(1, 2)))
-        logits = self.attend(hidden).reshape(*places.shape, -1)
+        # A word has the same logit wherever it stands: each is computed once.
+        used, at = torch.unique(places.clamp(min=0), return_inverse=True)
+        of_words = self.attend(torch.tanh(self.project(self.words[used].expand(len(places), -1, -1))))
+        logits = torch.stack([table[rows] for table, rows in zip(of_words, at, strict=True)])
         # A document without words has no largest logit: its weights are made 0 afterwards.
         lowest = torch.finfo(logits.dtype).min
         weights = torch.softmax(logits.masked_fill(~known[..., None], lowest), dim=2)
