@@ -39,14 +39,14 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfVectorizer
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 from sklearn.svm import OneClassSVM
 
 from assay.data.documents import DocumentScaler
 from assay.data.word_vectors import WordVectors, read_vectors
-from assay.data.words import Codes, document_rows, split_words
+from assay.data.words import STOP_WORDS, Codes, document_rows, split_words
 from assay.detectors.methods.cvdd import CVDD
 from assay.detectors.registry import make_detector
 from assay.evaluation.metrics import auroc
@@ -145,7 +145,7 @@ class Prepared:
 def tf_idf(train: list[str], test: list[str]) -> tuple[Any, Any]:
     """Return tf-idf vectors of the training and the test documents."""
     counts = pd.Series([word for text in train for word in split_words(text)]).value_counts()
-    kept = [word for word in counts[counts >= 3].index if word not in ENGLISH_STOP_WORDS]
+    kept = [word for word in counts[counts >= 3].index if word not in STOP_WORDS]
     vectorizer = TfidfVectorizer(analyzer=split_words, vocabulary=sorted(kept))
     return vectorizer.fit_transform(train), vectorizer.transform(test)
 

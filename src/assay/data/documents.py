@@ -12,7 +12,7 @@ from assay.arrays import FLOAT32_MAX, Doubles, Flags, Floats, Integers, Singles
 from assay.data.null_models import check_training_rows, distance
 from assay.data.scaling import Precision, centre_and_spread
 from assay.data.word_vectors import MOST_LEARNED, WordVectors, learned_vectors
-from assay.data.words import word_code
+from assay.data.words import STOP_WORDS, word_code
 from assay.errors import DataError, InputError
 from assay.families import check_part
 from assay.parameters import Count
@@ -26,10 +26,10 @@ _ROWS_AT_ONCE = 4096
 class DocumentScaler:
     """Turns rows of codes of words (`assay.data.words`) into mean word vectors, standardised by column.
 
-    Kept are the words that occur at least 3 times in the training rows, are no English stop words (the list of
-    scikit-learn) and have a vector; all others are ignored, in training and later. Without vectors of the user's,
-    the vectors are learned from the training rows (`assay.data.word_vectors.learned_vectors`), of the 20,000 most
-    frequent words at most. The mean vector of a document counts a word as often as it occurs. A document without a
+    Kept are the words that occur at least 3 times in the training rows, are no English stop words
+    (`assay.data.words.STOP_WORDS`) and have a vector; all others are ignored, in training and later. Without vectors
+    of the user's, they are learned from the training rows (`assay.data.word_vectors.learned_vectors`), of the 20,000
+    most frequent words at most. The mean vector of a document counts a word as often as it occurs. A document without a
     known word says nothing that is known to be normal: each of its columns becomes the largest absolute value of any
     training document that has words, so that it lies beyond all of these.
 
@@ -98,10 +98,8 @@ class DocumentScaler:
         return self
 
     def _kept(self, rows: Doubles) -> Doubles:
-        from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
-
         codes, counts = np.unique(rows[~np.isnan(rows)], return_counts=True)
-        kept: Flags = (counts >= LEAST_COUNT) & ~np.isin(codes, [word_code(word) for word in ENGLISH_STOP_WORDS])
+        kept: Flags = (counts >= LEAST_COUNT) & ~np.isin(codes, [word_code(word) for word in STOP_WORDS])
         if self.vectors is not None:
             kept &= np.isin(codes, [word_code(word) for word in self.vectors.words])
         elif kept.sum() > MOST_LEARNED:

@@ -18,6 +18,16 @@ from assay.errors import DataError
 MOST_WORDS = 500
 LEAST_LETTERS = 3
 WORD_COLUMNS = tuple(f"word {place:03d}" for place in range(MOST_WORDS))
+# The English stop words of the Snowball project of three letters or more, and what is left of words like "don't".
+_STOP_WORDS = """
+    our ours ourselves you your yours yourself yourselves him his himself she her hers herself its itself they them
+    their theirs themselves what which who whom this that these those are was were been being have has had having does
+    did doing would should could ought cannot the and but because until while for with about against between into
+    through during before after above below from down out off over under again further then once here there when where
+    why how all any both each few more most other some such nor not only own same than too very can will just now
+    don isn aren wasn weren hasn haven hadn doesn didn wouldn shan shouldn couldn mustn
+"""
+STOP_WORDS = frozenset(_STOP_WORDS.split())
 _WORD = re.compile(rf"[^\W\d_]{{{LEAST_LETTERS},}}")
 
 
