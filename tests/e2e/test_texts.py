@@ -11,6 +11,7 @@ from tests.conftest import QUICK, Checkout, make_checkout
 from tests.texts import ODD, THEMES, made_up
 
 from assay.data.dataset import read_card
+from assay.detectors.base import ReadsWords
 from assay.errors import InputError
 from assay.project.scorers import find_packaged
 from assay.scorer.scorer import Scorer, load_scorer
@@ -80,6 +81,15 @@ def test_an_explanation_names_the_context_and_the_words(scorer: Scorer) -> None:
     assert set(football.words) <= set(ODD)
     with pytest.raises(InputError):
         scorer.explain(NEW)
+
+
+def test_the_report_lists_the_contexts(project: Checkout, scorer: Scorer) -> None:
+    page = (project.root / ".assay" / "reports" / "news.html").read_text()
+    detector = scorer.function.detector
+    assert isinstance(detector, ReadsWords)
+    assert len(detector.contexts()) == 6
+    for words in detector.contexts():
+        assert f"<td>{', '.join(words)}</td>" in page
 
 
 def test_a_file_is_scored_explained_and_found_again(project: Checkout, scorer: Scorer) -> None:
