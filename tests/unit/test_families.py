@@ -35,7 +35,7 @@ SHAPED = {name: cls((3, 2) if cls.sides else None) for name, cls in MODALITY_CLA
 
 Load = Callable[[Part], Any]
 FITTED: dict[str, tuple[Load, Any]] = {
-    **{f"scaler of {name}": (load_scaler, one.scaler().fit(np.abs(ROWS))) for name, one in SHAPED.items()},
+    **{f"scaler of {name}": (load_scaler, one.scaler().fit(np.abs(ROWS).round())) for name, one in SHAPED.items()},
     **{f"null model of {name}": (load_null_model, one.null_model().fit(np.abs(ROWS))) for name, one in SHAPED.items()},
     "strata": (load_strata, Strata.fit(SCORES)),
     **{f"adapter {name}": (load_adapter, make_adapter(name, {}).fit(OUTPUTS)) for name in ADAPTERS},

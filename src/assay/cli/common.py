@@ -30,13 +30,15 @@ def reading_options(command: Callable[..., None]) -> Callable[..., None]:
         decimal: str | None,
         encoding: str | None,
         header: bool | None,
+        no_quotes: bool,
         **options: Any,
     ) -> None:
         from assay.data.dialects import Dialect
 
-        command(*arguments, dialect=Dialect(sep, decimal, encoding, header), **options)
+        command(*arguments, dialect=Dialect(sep, decimal, encoding, header, not no_quotes), **options)
 
     for option in (
+        click.option("--no-quotes", is_flag=True, help="In a CSV file, quotes are signs as any other."),
         click.option("--header/--no-header", default=None, help="Whether the first line of a CSV file holds names."),
         click.option("--encoding", metavar="NAME", help="Encoding of a CSV file, for instance latin-1."),
         click.option("--decimal", metavar="SIGN", help="Decimal sign in a CSV file, the point or the comma."),

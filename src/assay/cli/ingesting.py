@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 @click.option("--group", metavar="COLUMN", help="Column of groups; all normal rows of a group get the same role.")
 @click.option("--time", metavar="COLUMN", help="Column to split by time; not with --group.")
 @click.option("--category", metavar="COLUMN", help="Column of categories for calibration within categories.")
+@click.option("--text", metavar="COLUMN", help="Column of texts: a dataset of documents, of this column alone.")
+@click.option(
+    "--vectors", metavar="FILE", type=click.Path(path_type=Path), help="Word vectors for --text: GloVe, fastText, .npz."
+)
 @click.option("--categorical", metavar="COLUMN", multiple=True, help="Feature whose numbers are codes of categories.")
 @click.option("--impute", metavar="COLUMN", multiple=True, help="Feature that may be missing, though not in this file.")
 @click.option("--refuse-missing", metavar="COLUMN", multiple=True, help="Feature that may never be missing.")
@@ -63,6 +67,8 @@ def ingest_command(
 
     with project.lock():
         if appends:
+            if options.pop("vectors") is not None:
+                raise click.UsageError("with --append, words have the vectors that came with the dataset")
             folder, arrival = append(project, Path(source), batch=batch, **options)
             click.echo(f"batch {arrival.batch}: {arrival.rows} rows from {arrival.source}")
         else:
@@ -83,6 +89,7 @@ def _check_table(path: Path, *, name: str | None, dialect: Dialect, treatment: T
     from assay.data.files import dataset_of, names_of_special
     from assay.data.tables import read_frame
 
+    options.pop("vectors")
     roles: Any = {role: options[role] for role in COLUMN_ROLES}
     frame = read_frame(path, names_of_special(roles), texts=treatment.categorical, dialect=dialect)
     click.echo(f"{path.name}: {len(frame)} rows x {frame.shape[1]} columns")

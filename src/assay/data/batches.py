@@ -106,7 +106,8 @@ def with_batch(dataset: Dataset, arriving: Dataset, batch: str | None = None) ->
         np.concatenate([dataset.data.features, arriving.data.features]),
         pd.concat([dataset.data.rows, rows[list(dataset.data.rows.columns)]], ignore_index=True),
     )
-    card = replace(dataset.card, batches=(*dataset.card.batches, arrival), vocabulary=vocabulary)
+    words = tuple(dict.fromkeys((*dataset.card.words, *arriving.card.words)))
+    card = replace(dataset.card, batches=(*dataset.card.batches, arrival), vocabulary=vocabulary, words=words)
     return replace(dataset, card=card, data=data)
 
 
@@ -142,7 +143,8 @@ def without_batch(dataset: Dataset, batch: str) -> Dataset:
     gone = (dataset.data.rows["batch"] == batch).to_numpy(dtype=bool)
     lost = _known_rows(replace(dataset, data=dataset.data.take(gone)))
     arrivals = (replace(a, dropped=True) if a.batch == batch else a for a in dataset.card.batches)
-    return Dataset(replace(dataset.card, batches=tuple(arrivals)), dataset.data.take(~gone), lost)
+    card = replace(dataset.card, batches=tuple(arrivals))
+    return replace(dataset, card=card, data=dataset.data.take(~gone), dropped=lost)
 
 
 def batch_rows(dataset: Dataset, batch: str) -> pd.DataFrame:

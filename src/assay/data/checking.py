@@ -24,7 +24,10 @@ FATES = {
     "empty": "left out, empty",
     "unclear": "refused",
 }
-COLUMN_ROLES = {"label": "labels", "id_column": "row ids", "group": "groups", "time": "times", "category": "categories"}
+COLUMN_ROLES = {
+    **{"label": "labels", "id_column": "row ids", "group": "groups", "time": "times", "category": "categories"},
+    "text": "documents",
+}
 _FEW, _MANY, _LEVELS, _SHOWN = 5, 10, 50, 5
 _DATE = r"\s*(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d{2}))([T ]\s*\d{1,2}:\d{2}.*)?\s*"
 _SECONDS = (946_684_800, 2_208_988_800)  # the years 2000 to 2040

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from assay.arrays import Doubles, Flags, Floats, Integers, Labels, Texts
 from assay.data.columns import decoded
+from assay.data.documents import DocumentNull, DocumentScaler
 from assay.data.encoding import Encoder
 from assay.data.fingerprints import FIRST_SCHEME, SCHEME, fingerprints
 from assay.data.modalities.base import Modality
@@ -21,6 +22,8 @@ from assay.data.npy import npy_bytes, read_npy
 from assay.data.null_models import NullModel
 from assay.data.observed_mean import ObservedMean
 from assay.data.scaling import Scaler
+from assay.data.word_vectors import VECTOR_FILES, WordVectors
+from assay.data.words import documents
 from assay.errors import DataError, TamperedError
 from assay.hashing import hash_file
 from assay.parts import read_json, write_bytes, write_json
@@ -29,7 +32,7 @@ FORMAT = 2
 NORMAL, ANOMALY, UNKNOWN = 0, 1, -1
 OPTIONAL = (
     *("id_column", "label_column", "group_column", "time_column", "category_column"),
-    *("normal_label", "anomaly_label"),
+    *("normal_label", "anomaly_label", "text_column", "vectors_source"),
 )
 OTHER_PRINT = "other_fingerprint"
 TEXTS = ("row_id", "group", "time", "category", "batch", "fingerprint", OTHER_PRINT, "source_row", "recipe")
@@ -131,6 +134,10 @@ class Card:
         In order of arrival; those that were dropped stay listed.
     normal_label, anomaly_label : str or None
         What the column of labels holds for normal rows, and for anomalies, where the user had to say it.
+    text_column, vectors_source : str or None
+        The column of documents in the user's file, and the file that word vectors came from.
+    words : tuple of str
+        The different words of the documents of the dataset, in order of first appearance.
     """
 
     name: str
@@ -150,13 +157,26 @@ class Card:
     batches: tuple[Arrival, ...] = ()
     normal_label: str | None = None
     anomaly_label: str | None = None
+    text_column: str | None = None
+    vectors_source: str | None = None
+    words: tuple[str, ...] = ()
+
+    @property
+    def input_columns(self) -> tuple[str, ...]:
+        """What a scorer takes: the feature columns, or the column of documents."""
+        return self.columns if self.text_column is None else (self.text_column,)
 
     def fingerprints(self, features: Floats, scheme: int | None = None) -> NDArray[np.str_]:
         """Return the fingerprints of rows (n, d) of this dataset; by default those that decide roles."""
         return fingerprints(features, self.columns, scheme=scheme or self.scheme, vocabulary=self.vocabulary)
 
     def table(self, features: Doubles) -> pd.DataFrame:
-        """Return features (n, d) as a table with the texts of categories and dates, None where one is missing."""
+        """Return features (n, d) as a table with the texts of categories and dates, None where one is missing.
+
+        Documents become one column: their words.
+        """
+        if self.text_column is not None:
+            return pd.DataFrame({self.text_column: documents(features, self.words)}, dtype="str")
         return decoded(features, self.columns, self.vocabulary, self.dates)
 
     def treatment_lines(self) -> list[str]:
@@ -167,15 +187,23 @@ class Card:
             "may be missing": list(self.imputed),
             "left out": list(self.left_out),
         }
+        if self.text_column is not None:
+            vectors = "learned from training rows" if self.vectors_source is None else f"of {self.vectors_source}"
+            lists |= {"texts": [f"{self.text_column} ({len(self.words)} different words)"], "word vectors": [vectors]}
         return [f"{what}: {', '.join(names)}" for what, names in lists.items() if names]
 
     def accepts(self, features: Doubles) -> Flags:
         """Return which values of rows (n, d) are neither infinite nor missing where that is refused."""
-        may_lack = [name in self.imputed for name in self.columns]
+        may_lack = [self.modality.padded or name in self.imputed for name in self.columns]
         return np.asarray(np.isfinite(features) | (np.isnan(features) & may_lack))
 
-    def scaler(self) -> Scaler:
-        """Return an unfitted scaler of raw rows: the modality's, or an `Encoder` where the columns need one."""
+    def scaler(self, vectors: WordVectors | None = None, *, sequences: bool = False) -> Scaler:
+        """Return an unfitted scaler of raw rows: the modality's, or an `Encoder` where the columns need one.
+
+        `vectors` and `sequences` are for documents (`assay.data.documents.DocumentScaler`).
+        """
+        if self.text_column is not None:
+            return DocumentScaler(self.words, vectors, sequences=sequences)
         if not (self.vocabulary or self.imputed or self.dates):
             return self.modality.scaler()
         vocabulary = {self.columns.index(name): tuple(texts) for name, texts in self.vocabulary.items()}
@@ -184,6 +212,8 @@ class Card:
 
     def null_model(self, scaler: Scaler) -> NullModel:
         """Return an unfitted null model of rows that a fitted scaler has scaled."""
+        if isinstance(scaler, DocumentScaler):
+            return DocumentNull(scaler.dimensions)
         return ObservedMean(scaler.fills) if isinstance(scaler, Encoder) else self.modality.null_model()
 
 
@@ -197,11 +227,14 @@ class Dataset:
     data : RowSet
     dropped : DataFrame or None
         ``batch``, ``row_id`` and ``fingerprint`` of the rows that have left it, so that nothing of them is given anew.
+    vectors : WordVectors or None
+        The user's vectors of words of documents.
     """
 
     card: Card
     data: RowSet
     dropped: pd.DataFrame | None = None
+    vectors: WordVectors | None = None
 
 
 def write_rows(folder: Path, data: RowSet) -> None:
@@ -247,7 +280,10 @@ def write_dataset(folder: Path, dataset: Dataset) -> None:
     write_rows(folder, dataset.data)
     if dataset.dropped is not None:
         write_bytes(folder / DROPPED, dataset.dropped.to_csv(index=False, lineterminator="\n").encode())
+    if dataset.vectors is not None:
+        dataset.vectors.write(folder)
     sealed = [*SEALED, *([] if dataset.dropped is None else [DROPPED])]
+    sealed += [] if dataset.vectors is None else VECTOR_FILES
     seal = {name: hash_file(folder / name) for name in sealed}
     card = dataset.card
     optional = {name: value for name in OPTIONAL if (value := getattr(card, name)) is not None}
@@ -255,7 +291,7 @@ def write_dataset(folder: Path, dataset: Dataset) -> None:
         optional["batches"] = [asdict(arrival) for arrival in card.batches]
     if card.vocabulary:
         optional["vocabulary"] = {name: list(texts) for name, texts in card.vocabulary.items()}
-    optional |= {key: list(names) for key in ("dates", "imputed", "left_out") if (names := getattr(card, key))}
+    optional |= {key: list(names) for key in ("dates", "imputed", "left_out", "words") if (names := getattr(card, key))}
     fields = {"name": card.name, "columns": list(card.columns), "source": card.source}
     versions = {"format": FORMAT, "fingerprint_scheme": card.scheme}
     write_json(
@@ -309,6 +345,7 @@ def read_card(folder: Path) -> Card:
         dates=tuple(fields.get("dates", ())),
         imputed=tuple(fields.get("imputed", ())),
         left_out=tuple(fields.get("left_out", ())),
+        words=tuple(fields.get("words", ())),
         scheme=fields.get("fingerprint_scheme", FIRST_SCHEME),
     )
 
@@ -332,7 +369,7 @@ def read_dataset(folder: Path) -> Dataset:
     dropped = folder / DROPPED
     texts: dict[str, Any] = {"batch": str, "row_id": str, "fingerprint": str}
     gone = pd.read_csv(dropped, dtype=texts, keep_default_na=False) if dropped.is_file() else None
-    return numbered(Dataset(read_card(folder), read_rows(folder), gone))
+    return numbered(Dataset(read_card(folder), read_rows(folder), gone, WordVectors.read(folder)))
 
 
 def number_copies(prints: NDArray[Any]) -> Integers:

@@ -134,13 +134,17 @@ def _plain_names(path: Path, layout: CsvLayout, dialect: Dialect) -> list[str]:
     with open_bytes(path) as stream:
         first = [stream.readline() for _ in range(layout.skipped + 1)][-1]
         while block := stream.read(_BLOCK):
-            if b'"' in block:
+            if dialect.quotes and b'"' in block:
                 raise _NotPlainError
     try:
-        ((*fields,),) = csv.reader([first.decode("utf-8-sig")], delimiter=layout.separator, strict=True)
+        ((*fields,),) = records([first.decode("utf-8-sig")], layout.separator, quotes=dialect.quotes)
     except (csv.Error, UnicodeError, ValueError) as error:
         raise _NotPlainError from error
-    if _is_blank(fields) or (dialect.header is False and b'"' in first) or b"\r" in first.rstrip(b"\r\n"):
+    if (
+        _is_blank(fields)
+        or (dialect.quotes and dialect.header is False and b'"' in first)
+        or b"\r" in first.rstrip(b"\r\n")
+    ):
         raise _NotPlainError
     return _names([fields], dialect)
 
@@ -159,7 +163,7 @@ def _counted(path: Path, layout: CsvLayout, dialect: Dialect, *, repeated: bool 
     names: list[str] = []
     blank, line = 0, 0
     with open_text(path, layout) as lines:
-        reader = records(lines, layout.separator)
+        reader = records(lines, layout.separator, quotes=dialect.quotes)
         try:
             while rows := list(islice(reader, _CHUNK)):
                 has_breaks, line = reader.line_num > line + len(rows), reader.line_num
@@ -218,7 +222,7 @@ def _raise_fault(path: Path, layout: CsvLayout, dialect: Dialect) -> NoReturn:
     names: list[str] = []
     line = layout.skipped + 1
     with open_text(path, layout) as lines:
-        reader = records(lines, layout.separator)
+        reader = records(lines, layout.separator, quotes=dialect.quotes)
         try:
             for fields in reader:
                 number, line = line, reader.line_num + layout.skipped + 1
@@ -230,7 +234,8 @@ def _raise_fault(path: Path, layout: CsvLayout, dialect: Dialect) -> NoReturn:
                     raise DataError(f"{path.name}, line {number} {fault}")
         except csv.Error as error:
             raise DataError(
-                f"{path.name}, line {line}: a quote is opened and not closed, or text follows it ({error}); correct it"
+                f"{path.name}, line {line}: a quote is opened and not closed, or text follows it ({error}); correct "
+                "it, or say --no-quotes where quotes are signs as any other"
             ) from error
     raise DataError(f"{path.name} was changed while it was read; try again")
 

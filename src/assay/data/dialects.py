@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -42,6 +43,8 @@ class Dialect:
         A name that Python knows, such as "latin-1".
     header : bool, optional
         Whether the first line holds names. Without them columns are called 0, 1, 2, ...
+    quotes : bool
+        Whether a field may stand in quotes, with separators and line ends in it; else a quote is a sign as any other.
 
     Raises
     ------
@@ -53,6 +56,7 @@ class Dialect:
     decimal: str | None = None
     encoding: str | None = None
     header: bool | None = None
+    quotes: bool = True
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -136,11 +140,11 @@ def layout_of(path: Path, dialect: Dialect) -> CsvLayout:
     return replace(first, separator=separator or _separator(path, lines, is_whole=is_whole), skipped=skipped)
 
 
-def records(lines: io.TextIOWrapper, separator: str) -> Reader:
+def records(lines: Iterable[str], separator: str, *, quotes: bool) -> Reader:
     """Return a reader of records that takes no quote which is not closed, or is followed by text."""
     if separator == " ":
-        return csv.reader((" ".join(line.split()) for line in lines), delimiter=" ", strict=True)
-    return csv.reader(lines, delimiter=separator, strict=True)
+        lines = (" ".join(line.split()) for line in lines)
+    return csv.reader(lines, delimiter=separator, strict=True, quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE)
 
 
 def _encoding(path: Path, dialect: Dialect) -> str:

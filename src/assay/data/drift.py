@@ -28,9 +28,9 @@ from assay.data.reference import (
     NUMBER,
     QUANTILES,
     ReferenceCounts,
-    contiguous_columns,
     count_units,
     expected_repeats,
+    judged_columns,
     kind_in_card,
     quantiles_of,
 )
@@ -98,7 +98,7 @@ def compare(
     """
     scales = reference["units"] / max(1, reference["rows"]), count_units(data) / max(1, len(data))
     statistics = list(_of_all_rows(reference, card, data, scales)) + ([] if seen is None else [seen])
-    for name, values in zip(card.columns, contiguous_columns(data.features), strict=True):
+    for name, values in judged_columns(card, data.features):
         if name in reference["columns"]:
             column = reference["columns"][name]
             statistics.extend(_of_column(name, column, reference["rows"], card, values, scales))

@@ -17,8 +17,10 @@ from assay.data.columns import AS_THEY_ARE, Features, Kind, Treatment, features_
 from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Card, Dataset, RowSet
 from assay.data.dialects import MISSING, OBSERVED, Dialect
 from assay.data.modalities.tabular import TABULAR
+from assay.data.modalities.text import Text
 from assay.data.resolution import loses_values
 from assay.data.tables import read_frame
+from assay.data.words import MOST_WORDS, WORD_COLUMNS, Codes, document_rows, plain_document
 from assay.errors import DataError
 from assay.names import check_name
 
@@ -69,6 +71,7 @@ def read_table(
     like: Card | None = None,
     normal: str | None = None,
     anomaly: str | None = None,
+    text: str | None = None,
     dialect: Dialect = OBSERVED,
     **special: Unpack[SpecialColumns],
 ) -> Dataset:
@@ -93,6 +96,8 @@ def read_table(
     normal, anomaly : str, optional
         The label of normal rows, or of anomalies. With one of them every other label is of the other kind; with both
         every other one is unknown, as missing ones always are.
+    text : str, optional
+        The column of documents: the dataset is one of texts, and every other column that no option names is left out.
     dialect : Dialect
         How a CSV file is written.
     **special : str or None
@@ -101,7 +106,7 @@ def read_table(
     Returns
     -------
     Dataset
-        Tabular; the card's source is the file name without its folder.
+        Tabular, or of texts; the card's source is the file name without its folder.
 
     Raises
     ------
@@ -109,8 +114,10 @@ def read_table(
         The file, a column or a value cannot be used; the message names it. Rows are counted from 0.
     """
     texts = treatment.categorical if like is None else (*like.vocabulary, *like.dates)
-    frame = read_frame(path, names_of_special(special), texts=texts, dialect=dialect)
-    return dataset_of(path, frame, name=name, treatment=treatment, like=like, normal=normal, anomaly=anomaly, **special)
+    needed = [*names_of_special(special), *([] if text is None else [text])]
+    frame = read_frame(path, needed, texts=texts, dialect=dialect)
+    options: Any = {"treatment": treatment, "like": like, "normal": normal, "anomaly": anomaly, "text": text}
+    return dataset_of(path, frame, name=name, **options, **special)
 
 
 def names_of_special(special: SpecialColumns) -> list[str]:
@@ -130,6 +137,7 @@ def dataset_of(
     like: Card | None = None,
     normal: str | None = None,
     anomaly: str | None = None,
+    text: str | None = None,
     **special: Unpack[SpecialColumns],
 ) -> Dataset:
     """Return the rows of a frame, read from `path`, as a dataset; see `read_table`."""
@@ -137,7 +145,11 @@ def dataset_of(
     if special.get("label") is None and (normal, anomaly) != (None, None):
         raise DataError("the label of normal rows or of anomalies is given, but no column of labels (--label)")
     columns = names_of_special(special)
-    features, empty = _features(path, frame, columns, treatment) if like is None else _as_in(frame, columns, like)
+    codes = Codes()
+    if text is not None:
+        features, empty = _documents(path, frame, text, columns, treatment, codes)
+    else:
+        features, empty = _features(path, frame, columns, treatment) if like is None else _as_in(frame, columns, like)
     if not features.columns:
         raise DataError(f"{path.name} has no feature column, only {columns}")
     _refuse_lacking(features, treatment)
@@ -146,15 +158,15 @@ def dataset_of(
     if "label" in texts:
         labels = labels_of(path, texts["label"], normal, anomaly, is_settled=like is not None)
     rows = _rows(name, texts, labels)
-    for role, text in texts.items():
-        _say_of_texts(path, role, frame[str(special[role])], text)  # type: ignore[literal-required]
-    for i, column in enumerate(features.columns):
+    for role, values in texts.items():
+        _say_of_texts(path, role, frame[str(special[role])], values)  # type: ignore[literal-required]
+    for i, column in enumerate(features.columns if text is None else ()):
         if loses_values(features.rows[:, i]):
             say(f"{path.name}: column {column!r} loses most of its values in float32, as scorers use it; rescale it")
-    may_lack = {*features.lacking(), *treatment.impute}
+    may_lack = {*features.lacking(), *treatment.impute} if text is None else ()
     card = Card(
         name,
-        TABULAR,
+        TABULAR if text is None else Text(),
         features.columns,
         path.name,
         special.get("id_column"),
@@ -168,6 +180,8 @@ def dataset_of(
         left_out=(*empty, *treatment.leave_out),
         normal_label=normal,
         anomaly_label=anomaly,
+        text_column=text,
+        words=codes.words,
     )
     return Dataset(card, RowSet(features.rows, rows))
 
@@ -218,6 +232,26 @@ def _features(
     vocabulary: dict[str, tuple[str, ...]] = {column: () for column, kind in kinds.items() if kind == "category"}
     dates = [column for column, kind in kinds.items() if kind == "date"]
     return features_of(frame, used, vocabulary, dates), tuple(column for column in kinds if column not in used)
+
+
+def _documents(
+    path: Path, frame: pd.DataFrame, text: str, special: Sequence[str], treatment: Treatment, codes: Codes
+) -> tuple[Features, tuple[str, ...]]:
+    """Return a column of texts as documents, and the names of the columns that are left out."""
+    if text in special:
+        raise DataError(f"column {text!r} is named for two purposes; choose one of them")
+    if treatment != AS_THEY_ARE:
+        raise DataError("--text takes one column of texts, and no other column is a feature; give no option for one")
+    where = f"{path.name}, column {text!r}, row"
+    rows = document_rows((plain_document(value, f"{where} {i}") for i, value in enumerate(frame[text])), codes)
+    if not codes.words:
+        raise DataError(f"no text of column {text!r} has a word of three letters or more; is it the column of texts?")
+    if n_empty := int(np.isnan(rows[:, 0]).sum()):
+        say(f"{path.name}: {n_empty} texts have no word; they lie beyond all others")
+    if codes.n_longer:
+        say(f"{path.name}: {codes.n_longer} texts have more than {MOST_WORDS} words, of which the first are used")
+    left_out = tuple(str(column) for column in frame.columns if column not in (text, *special))
+    return Features(rows, WORD_COLUMNS, {}), left_out
 
 
 def _as_in(frame: pd.DataFrame, special: Sequence[str], card: Card) -> tuple[Features, tuple[str, ...]]:

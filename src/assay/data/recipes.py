@@ -39,6 +39,11 @@ class HasRecipes(Protocol):
         """The recipes by name."""
         ...
 
+    @property
+    def padded(self) -> bool:
+        """Whether rows end in NaN where they are short."""
+        ...
+
     def bounds(self, X: Doubles) -> Doubles:
         """Return the least and the greatest value of each column, shape (2, d)."""
         ...
@@ -83,7 +88,9 @@ def synthesize(
     choice, making = rng.spawn(2)
     fitted_rows = np.sort(choice.permutation(len(normals))[:MAX_FITTED])
     X = normals[fitted_rows].astype(np.float64)
-    if len(coded) or np.isnan(X).any():
+    if modality.padded:
+        synthetic, source = modality.recipes[recipe](X, n, making)
+    elif len(coded) or np.isnan(X).any():
         synthetic, source = _mixed(recipe, X, n, making, rng.spawn(1)[0], modality, coded)
     else:
         synthetic, source = modality.recipes[recipe](X, n, making)

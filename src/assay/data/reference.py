@@ -48,8 +48,7 @@ def learn_reference(dataset: Dataset) -> ReferenceCounts:
     prints = card.fingerprints(data.features)
     copies, contents = np.unique(pd.Series(prints).value_counts().to_numpy(), return_counts=True)
     labels = data.labels[data.labels != UNKNOWN]
-    values = contiguous_columns(data.features)
-    columns = {name: _column(card, name, column) for name, column in zip(card.columns, values, strict=True)}
+    columns = {name: _column(card, name, column) for name, column in judged_columns(card, data.features)}
     number = count_units(data)
     if number < len(data):  # groups are what is independent, in any order
         columns = {name: column | {"spread": 1.0, "missing_spread": 1.0} for name, column in columns.items()}
@@ -82,6 +81,14 @@ def contiguous_columns(features: Doubles) -> Iterator[Doubles]:
     """Yield the columns of rows (n, d), each of one piece of memory: of rows, it takes several times as long."""
     for start in range(0, features.shape[1], COLUMNS_AT_ONCE):
         yield from np.ascontiguousarray(features[:, start : start + COLUMNS_AT_ONCE].T)
+
+
+def judged_columns(card: Card, features: Doubles) -> Iterator[tuple[str, Doubles]]:
+    """Yield what is judged of rows (n, d): each column by its name; of documents, their numbers of words."""
+    if card.modality.padded:
+        yield "words", (~np.isnan(features)).sum(axis=1).astype(np.float64)
+    else:
+        yield from zip(card.columns, contiguous_columns(features), strict=True)
 
 
 def in_time_order(data: RowSet) -> RowSet:

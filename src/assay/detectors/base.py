@@ -60,6 +60,22 @@ class Embeds(Protocol):
 
 
 @runtime_checkable
+class ReadsWords(Protocol):
+    """A detector of documents: its rows are mean word vectors, followed by the numbers of the words (-1: none).
+
+    It is fitted with the words and their vectors: ``fit(X, y, lexicon=...)``, a `assay.data.word_vectors.WordVectors`.
+    """
+
+    def contexts(self) -> list[list[str]]:
+        """Return the words that are most typical of each context of normal documents."""
+        ...
+
+    def read(self, X: Singles) -> tuple[Doubles, Doubles]:
+        """Return distances from contexts, (n, contexts), and how each attends to words, (n, contexts, places)."""
+        ...
+
+
+@runtime_checkable
 class CrossFitted(Protocol):
     """A detector fitted K times, each time without one fold of the training rows.
 

@@ -37,6 +37,7 @@ DETECTORS: dict[str, str] = {
     "loe": "assay.detectors.methods.loe:LatentOutlierExposure",
     "lstm_predictor": "assay.detectors.methods.lstm_predictor:LSTMPredictor",
     "contradicting": "assay.detectors.methods.contradicting:Contradicting",
+    "cvdd": "assay.detectors.methods.cvdd:CVDD",
 }
 SET_BY_THE_RUN = ("seed", "image_shape", "series_shape", "device")
 EXTERNAL = "external"

@@ -17,6 +17,7 @@ from assay.data.dialects import OBSERVED, Dialect
 from assay.data.files import texts_of
 from assay.data.fingerprints import FINGERPRINT_PATTERN, FIRST_SCHEME, SCHEME, fingerprints
 from assay.data.tables import read_frame
+from assay.data.words import WORD_COLUMNS, document_rows, plain_document
 from assay.errors import DataError
 from assay.ledger.rows import INJECTED
 
@@ -28,13 +29,17 @@ _TRUE, _FALSE = ("1", "1.0", "true"), ("0", "0.0", "false", "")
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The columns of a version of a dataset, the id column of the user's files, and which hold categories or dates."""
+    """The columns of a version of a dataset, the id column of the user's files, and which hold categories or dates.
+
+    A dataset of texts has one column, of documents.
+    """
 
     dataset: str
     columns: tuple[str, ...]
     id_column: str | None = None
     coded: tuple[str, ...] = ()
     dates: tuple[str, ...] = ()
+    of_texts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +261,10 @@ def _by_content(path: Path, frame: pd.DataFrame, fits: list[Layout]) -> RowQuery
 
 def _prints(frame: pd.DataFrame, layout: Layout, scheme: int) -> Texts:
     """Return the contents of the rows of a file, as rows of a dataset."""
+    if layout.of_texts:
+        (name,) = layout.columns
+        texts = (plain_document(value, f"row {row}, column {name!r}") for row, value in enumerate(frame[name]))
+        return fingerprints(document_rows(texts), WORD_COLUMNS, scheme=scheme).astype(object)
     rows = features_of(frame, layout.columns, dict.fromkeys(layout.coded, ()), layout.dates)
     return fingerprints(rows.rows, layout.columns, scheme=scheme, vocabulary=rows.vocabulary).astype(object)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from assay.data.dataset import read_card, read_dataset
 from assay.data.dialects import OBSERVED, Dialect
+from assay.data.words import WORD_COLUMNS
 from assay.errors import DataError
 from assay.ledger.ledger import CARRIED_ROWS, FROM_SCORER, Ledger, Row, open_ledger, quoted
 from assay.ledger.query import ID, Layout, RowQuery, query_of_batch, read_query
@@ -154,17 +155,21 @@ def layouts_of(ledger: Ledger) -> list[Layout]:
         if columns:
             id_columns.setdefault((name, tuple(columns)), current_id_columns.get(name))
     kinds = {card.name: (card.vocabulary, card.dates) for card in cards}
-    layouts = [
-        Layout(
-            name,
-            columns,
-            id_column,
-            *(tuple(column for column in columns if column in names) for names in kinds.get(name, ((), ()))),
-        )
-        for (name, columns), id_column in id_columns.items()
-    ]
+    texts = {card.name: card.text_column for card in cards}
+    layouts = []
+    for (name, columns), id_column in id_columns.items():
+        text = texts.get(name)
+        if columns == WORD_COLUMNS and text is not None:
+            layouts.append(Layout(name, (text,), id_column, coded=(text,), of_texts=True))
+            continue
+        coded, dates = (tuple(c for c in columns if c in names) for names in kinds.get(name, ((), ())))
+        layouts.append(Layout(name, columns, id_column, coded, dates))
     # Earlier versions may have had numbers where the present one has categories or dates.
-    former = [replace(layout, coded=(), dates=()) for layout in layouts if layout.coded or layout.dates]
+    former = [
+        replace(layout, coded=(), dates=())
+        for layout in layouts
+        if not layout.of_texts and (layout.coded or layout.dates)
+    ]
     return [*layouts, *former]
 
 

@@ -115,10 +115,12 @@ def contamination(plan: Json, level: str) -> Json:
 
 
 def _schema(card: Card, path: Path) -> Json:
-    """Fields of rows: one for each feature, or a single one for rows with a shape; then those of rows.csv."""
+    """Fields of rows: one for each feature, or a single one for rows with a shape and texts; then those of rows.csv."""
     shape = card.modality.shape
     number = np.load(path / "features.npy", mmap_mode="r", allow_pickle=False).dtype.name
-    if shape is None:
+    if card.modality.padded:
+        fields = [{"name": name, "type": "string", "description": "codes of words"} for name in card.input_columns]
+    elif shape is None:
         fields = [{"name": name, "type": number} for name in card.columns]
     else:
         size = f"{number}[{shape[0]},{shape[1]}]"
@@ -130,7 +132,7 @@ def _schema(card: Card, path: Path) -> Json:
 
 
 def _metrics(project: Project, path: Path) -> Json | None:
-    """Metrics of rows; per column only for rows without a shape, since an image has one column per pixel."""
+    """Metrics of rows; per column only for plain rows, since an image has one column per pixel, a text one per word."""
     if _n_rows(path) is None:
         return None
     return _measure(path, _stamp(path), read_card(project.data))
@@ -140,7 +142,7 @@ def _metrics(project: Project, path: Path) -> Json | None:
 def _measure(path: Path, stamp: object, card: Card) -> Json:
     features = np.load(path / "features.npy", mmap_mode="r", allow_pickle=False)
     columns = {}
-    if len(features) and card.modality.shape is None:
+    if len(features) and card.modality.shape is None and not card.modality.padded:
         finite = np.isfinite(features)
         low = features.min(axis=0, where=finite, initial=np.inf)
         high = features.max(axis=0, where=finite, initial=-np.inf)

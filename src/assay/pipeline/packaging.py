@@ -106,7 +106,7 @@ def _head(card: Card, parts: dict[str, Part], calibration: dict[str, Any], unit:
 
     calibrator = load_calibrator(parts["calibrator"])
     return {
-        "columns": list(card.columns),
+        "columns": list(card.input_columns),
         **modality_fields(card.modality),
         **({"category_column": card.category_column} if calibration["within"] == "category" else {}),
         "eps": eps,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from assay.data.dataset import ANOMALY, Card, RowSet, read_card
+from assay.data.word_vectors import WordVectors
 from assay.errors import TrainingError
 from assay.names import Choice
 from assay.parts import Part, write_json, write_part
@@ -74,7 +75,7 @@ def train(
     seconds: dict[str, float] = {}
     held: dict[str, list[int]] = {}
     levels = levels_of(contaminated)
-    cell = _Cell(read_card(card), train, contaminated, checkpoints, detector, seed, device)
+    cell = _Cell(read_card(card), train, contaminated, checkpoints, detector, seed, device, WordVectors.read(card))
     for number, level in enumerate(levels):
         epochs = _epochs(progress, f"{detector.label} at {level}", number, len(levels))
         done = finish_level(level, out, checkpoints, partial(cell.train, level, epochs))
@@ -100,21 +101,27 @@ class _Cell:
     choice: Choice
     seed: int
     device: str
+    vectors: WordVectors | None
 
     def train(self, level: str, epochs: EpochProgress, out: Path) -> dict[str, Any]:
         """Write a level to ``out / level``; return the seconds of the fit, or why it failed."""
-        from assay.detectors.base import CrossFitted
+        from assay.data.documents import DocumentScaler
+        from assay.detectors.base import CrossFitted, ReadsWords
         from assay.detectors.registry import make_detector
 
-        scaler, null_model = _scale_level(self.card, level_rows(self.rows, self.contaminated, level), out / level)
         detector = make_detector(
             self.choice.name, self.choice.params, seed=self.seed, modality=self.card.modality, device=self.device
         )
+        scaler = self.card.scaler(self.vectors, sequences=isinstance(detector, ReadsWords))
+        all_of_level = level_rows(self.rows, self.contaminated, level)
+        null_model = _scale_level(self.card, scaler, all_of_level, out / level)
+        lexicon = scaler.lexicon if isinstance(scaler, DocumentScaler) and scaler.sequences else None
         all_rows, all_labels = training_rows(self.rows, self.contaminated, level, labelled=detector.uses_labels)
         rows, labels = _held(all_rows, all_labels, seed=self.seed)
         scaled = scaler.transform(rows.features)
         try:
-            seconds = _fit(detector, scaled, labels, checkpoint=self.checkpoints / f"{level}.fit", progress=epochs)
+            checkpoint = self.checkpoints / f"{level}.fit"
+            seconds = _fit(detector, scaled, labels, checkpoint=checkpoint, progress=epochs, lexicon=lexicon)
         except TrainingError as error:
             return {"failure": str(error)}
         label = self.choice.label
@@ -138,22 +145,31 @@ def _held(rows: RowSet, labels: Labels, *, seed: int) -> tuple[RowSet, Labels]:
     return RowSet(kept.features, kept.rows.drop(columns="given")), kept.rows["given"].to_numpy(dtype=np.int8)
 
 
-def _fit(detector: Detector, scaled: Singles, labels: Labels, *, checkpoint: Path, progress: EpochProgress) -> float:
-    """Fit a detector, with a checkpoint if it takes one; return the seconds."""
+def _fit(
+    detector: Detector,
+    scaled: Singles,
+    labels: Labels,
+    *,
+    checkpoint: Path,
+    progress: EpochProgress,
+    lexicon: WordVectors | None,
+) -> float:
+    """Fit a detector, with a checkpoint if it takes one, and the words if it reads them; return the seconds."""
     resuming: dict[str, Any] = {"checkpoint": checkpoint} if getattr(detector, "resumes", False) else {}
+    resuming |= {} if lexicon is None else {"lexicon": lexicon}
     started = time.perf_counter()
     detector.fit(scaled, labels, progress=progress, **resuming)
     return round(time.perf_counter() - started, 3)
 
 
-def _scale_level(card: Card, rows: RowSet, out: Path) -> tuple[Scaler, NullModel]:
-    """Fit and write the scaler and the null model of a level; return both."""
-    scaler = card.scaler().fit(rows.features)
+def _scale_level(card: Card, scaler: Scaler, rows: RowSet, out: Path) -> NullModel:
+    """Fit and write the scaler and the null model of a level; return the latter."""
+    scaler.fit(rows.features)
     scaled = scaler.transform(rows.features)
     write_part(out, "scaler", scaler.to_part())
     null_model = card.null_model(scaler).fit(scaled)
     write_part(out, "null_model", null_model.to_part())
-    return scaler, null_model
+    return null_model
 
 
 def _write_suspects(detector: Detector, rows: RowSet, path: Path) -> None:

@@ -26,6 +26,7 @@ COLUMN_OPTIONS = {
     "category": "category_column",
     "normal": "normal_label",
     "anomaly": "anomaly_label",
+    "text": "text_column",
 }
 
 

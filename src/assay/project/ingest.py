@@ -16,6 +16,7 @@ from assay.data.fingerprints import SCHEME
 from assay.data.labelling import ensure_labels
 from assay.data.quarantine import ensure_quarantine
 from assay.data.target import ensure_target
+from assay.data.word_vectors import read_vectors
 from assay.errors import DataError, TamperedError, ToolError
 from assay.hashing import dvc_directory_md5, dvc_md5, files_in
 from assay.parts import canonical_json
@@ -38,6 +39,8 @@ def load_source(
     treatment: Treatment = AS_THEY_ARE,
     normal: str | None = None,
     anomaly: str | None = None,
+    text: str | None = None,
+    vectors: Path | None = None,
     dialect: Dialect = OBSERVED,
     **special: Unpack[SpecialColumns],
 ) -> Dataset:
@@ -53,6 +56,10 @@ def load_source(
         What is done with feature columns of the file.
     normal, anomaly : str, optional
         Labels of normal rows and of anomalies, of which there has to be one at least.
+    text : str, optional
+        The column of documents.
+    vectors : Path, optional
+        A file of word vectors (`assay.data.word_vectors.read_vectors`).
     dialect : Dialect
         How a CSV file is written.
     **special : str or None
@@ -66,7 +73,8 @@ def load_source(
     from assay.data.files import read_table
     from assay.data.public_sets import dataset_names, load_named
 
-    options = {"--name": name, "--normal": normal, "--anomaly": anomaly}
+    options: dict[str, object] = {"--name": name, "--normal": normal, "--anomaly": anomaly}
+    options |= {"--text": text, "--vectors": vectors}
     options |= {
         f"--{role.removesuffix('_column')}": str(column) for role, column in special.items() if column is not None
     }
@@ -80,6 +88,8 @@ def load_source(
         return load_named(source, mirror=Path(mirror) if mirror else None, cache=project.state / "downloads")
     if name is not None and name in dataset_names():
         raise DataError(f"--name {name} is the name of a public dataset; give yours another name")
+    if vectors is not None and text is None:
+        raise DataError("--vectors are vectors of the words of texts; name the column of texts with --text")
     if special.get("group") is not None and special.get("time") is not None:
         raise DataError("--group and --time cannot both decide the roles of rows; give the one that matters more")
     path = Path(source)
@@ -88,14 +98,24 @@ def load_source(
     if name is None:
         raise DataError(f"give the dataset of {path.name} a name: assay ingest {source} --name NAME")
     dataset = read_table(
-        path, name=name, treatment=treatment, normal=normal, anomaly=anomaly, dialect=dialect, **special
+        path, name=name, treatment=treatment, normal=normal, anomaly=anomaly, text=text, dialect=dialect, **special
     )
+    if vectors is not None:
+        dataset = with_vectors(dataset, vectors)
     for option, value, kind in (("--normal", normal, NORMAL), ("--anomaly", anomaly, ANOMALY)):
         if value is not None and not (dataset.data.labels == kind).any():
             raise DataError(
                 f"no row of {path.name} has the label {value!r}; give {option} a value of {special.get('label')!r}"
             )
     return dataset
+
+
+def with_vectors(dataset: Dataset, path: Path) -> Dataset:
+    """Return a dataset of texts with the vectors of its words from a user's file; those of other words are left out."""
+    vectors = read_vectors(path, set(dataset.card.words))
+    n_words = len(dataset.card.words)
+    console.say(f"{path.name}: vectors of {len(vectors.words)} of {n_words} words; a word without one is ignored")
+    return replace(dataset, card=replace(dataset.card, vectors_source=path.name), vectors=vectors)
 
 
 def ingest(project: Project, dataset: Dataset) -> Path:

@@ -271,7 +271,16 @@ def _page(
         gate=None if (compared := gate_comparison(project, scorer)) is None else words_of(compared),
         parts=_parts(project, evaluation),
         part_columns=("detector", "adapter", *NUMBERS),
+        contexts=_contexts(scorer),
     )
+
+
+def _contexts(scorer: Scorer | None) -> list[list[str]]:
+    """Return the words of the contexts of a scorer of texts whose detector has some; else nothing."""
+    from assay.detectors.base import ReadsWords
+
+    detector = None if scorer is None else scorer.function.detector
+    return detector.contexts() if isinstance(detector, ReadsWords) else []
 
 
 def _parts(project: Project, evaluation: Evaluation) -> list[tuple[str, str, list[dict[str, Any]]]]:

@@ -79,12 +79,13 @@ def score_file(
     out : Path
         A .csv or .parquet file, there only once it is whole: the file's columns that are not features, unchanged, then
         score, p_value and flagged; with explanations also, for flagged rows, because (columns with their shares of what
-        raises the score) and p_without_first (`assay.scorer.explaining.Explanation.p_without`).
+        raises the score) and p_without_first (`assay.scorer.explaining.Explanation.p_without`); of texts only because:
+        the nearest context, where the detector has contexts, and words (`assay.scorer.explaining_words.ReadDocument`).
     eps, fdr : float, optional
     id_column : str, optional
         Ids of rows, which decide ties where these are randomised (`assay.scorer.scorer.Scorer.judge`).
     explain : int
-        The number of columns that are named for each flagged row.
+        The number of columns, or of words, that are named for each flagged row.
     dialect : Dialect
         How a CSV file is written.
 
@@ -97,9 +98,9 @@ def score_file(
         scorer explains nothing.
     """
     rule = scorer.rule(eps=eps, fdr=fdr)
-    if explain:
+    if explain and not scorer.texts:
         normal_rows(scorer.reference.strata)
-    file = _File(scorer, path, id_column, dialect, (*ADDED, *(EXPLAINED if explain else ())))
+    file = _File(scorer, path, id_column, dialect, (*ADDED, *_explained(scorer, explain)))
     tally = Tally(scorer.reference.sizes)
     passes = 1 if rule.fdr is None else 2
     with (
@@ -155,7 +156,8 @@ class _File:
         self._scorer, self._path, self._id_column, self._added = scorer, path, id_column, added
         self.unchanged = Unchanged(path)
         self._texts = [name for name in (scorer.category_column, id_column) if name is not None]
-        numbers = [name for name in scorer.columns if name not in (*scorer.vocabulary, *scorer.dates)]
+        of_text = (*scorer.vocabulary, *scorer.dates, *scorer.texts)
+        numbers = [name for name in scorer.columns if name not in of_text]
         self.blocks: Blocks = open_blocks(path, self._texts, numbers=numbers, dialect=dialect)
         names = list(self.blocks.types)
         if missing := [name for name in scorer.columns if name not in names]:
@@ -212,16 +214,23 @@ class _File:
 
     def _checked(self, frame: pd.DataFrame, start: int) -> _Rows:
         scorer, category = self._scorer, self._scorer.category_column
+        kept = scorer.categories or ()
+        categories = None if category is None else texts_of(frame[category], kept=kept).tolist()
+        row_ids = None if self._id_column is None else texts_of(frame[self._id_column]).tolist()
+        if scorer.texts:
+            return _Rows(start, frame[self._others], frame[[*scorer.texts]], categories, row_ids)
         features = features_of(frame, scorer.columns, scorer.vocabulary, scorer.dates)
         usable = np.isfinite(features.rows) | (np.isnan(features.rows) & np.isin(scorer.columns, scorer.imputed))
         if not usable.all():
             row, column = np.argwhere(~usable)[0]
             raise InputError(f"{self._path.name}, row {row}, column {scorer.columns[column]!r}: missing or infinite")
-        kept = scorer.categories or ()
-        categories = None if category is None else texts_of(frame[category], kept=kept).tolist()
-        row_ids = None if self._id_column is None else texts_of(frame[self._id_column]).tolist()
         given = features.table() if features.vocabulary or features.dates else features.rows
         return _Rows(start, frame[self._others], given, categories, row_ids)
+
+
+def _explained(scorer: Scorer, explain: int) -> tuple[str, ...]:
+    """Return the columns that explain flagged rows: of texts there is no p-value without a column."""
+    return () if not explain else EXPLAINED[:1] if scorer.texts else EXPLAINED
 
 
 def _judged_by(rule: Rule, file: _File, count: Callable[[int], None]) -> Iterator[tuple[_Rows, _Judged, Flags]]:
@@ -248,6 +257,10 @@ def _reasons(scorer: Scorer, rows: _Rows, flags: Flags, n_columns: int) -> dict[
     """Return the columns of `EXPLAINED`, which are empty for rows that are not flagged."""
     because, without = np.full(len(flags), "", dtype=object), np.full(len(flags), np.nan)
     flagged, given = np.flatnonzero(flags), rows.features
+    if scorer.texts:
+        told = scorer.explain_texts(given.iloc[flagged]) if len(flagged) else []
+        because[flagged] = [document.sentence(n_columns) for document in told]
+        return {"because": because}
     for start in range(0, len(flagged), EXPLAINED_AT_ONCE):
         part = flagged[start : start + EXPLAINED_AT_ONCE]
         names = [None if every is None else [every[row] for row in part] for every in (rows.categories, rows.row_ids)]

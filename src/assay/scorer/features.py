@@ -12,8 +12,10 @@ from assay.arrays import Doubles, Floats, Texts
 from assay.data.categories import category_texts, codes_of, feature_texts
 from assay.data.dates import seconds_of
 from assay.data.dialects import UNNAMED_INDEX
+from assay.data.documents import DocumentScaler
 from assay.data.encoding import Encoder
 from assay.data.scaling import Scaler
+from assay.data.words import document_rows, plain_document
 from assay.errors import DataError, InputError
 
 
@@ -104,13 +106,16 @@ def column_order(expected: Sequence[str], names: Sequence[str]) -> list[int]:
 def as_features(X: Any, columns: Sequence[str], scaler: Scaler) -> Floats:
     """Check raw rows and return them, of shape (n, d), in the precision that the scorer's scaler states.
 
-    Where the scaler is an encoder, texts become codes of categories, and values that may be missing NaN.
+    Where the scaler is an encoder, texts become codes of categories, and values that may be missing NaN. Documents
+    become the codes of their words (`assay.data.words`).
 
     Raises
     ------
     InputError
         See `assay.scorer.scorer.Scorer.decision_function`.
     """
+    if isinstance(scaler, DocumentScaler):
+        return _document_rows(X, columns)
     encoder = scaler if isinstance(scaler, Encoder) else None
     try:
         values = np.asarray(X, dtype=object) if encoder is not None and isinstance(X, list | tuple) else np.asarray(X)
@@ -134,6 +139,24 @@ def as_features(X: Any, columns: Sequence[str], scaler: Scaler) -> Floats:
         allowed = "finite" if scaler.precision == "float64" else "finite and fit float32"
         raise InputError(f"row {row}, column {columns[column]!r} is {values[row, column]}; values must be {allowed}")
     return features
+
+
+def _document_rows(X: Any, columns: Sequence[str]) -> Doubles:
+    """Return documents, a column of texts or a sequence of them, as codes of words."""
+    if isinstance(X, str):
+        raise InputError("a text is given; give a list of texts, or a table with a column of them")
+    try:
+        values = _objects(X)
+    except ValueError as error:
+        raise InputError(f"rows differ in length; every row needs one text ({columns[0]})") from error
+    if values.ndim == 1:
+        values = values[:, None]
+    if values.ndim != 2 or values.shape[1] != 1:
+        raise InputError(f"rows have shape {values.shape}; expected (n, 1), a text in each: {columns[0]}")
+    try:
+        return document_rows(plain_document(value, f"row {row}") for row, value in enumerate(values[:, 0]))
+    except DataError as error:
+        raise InputError(str(error)) from error
 
 
 def _encodable(values: NDArray[Any], columns: Sequence[str], encoder: Encoder) -> Doubles:

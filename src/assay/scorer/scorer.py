@@ -19,6 +19,7 @@ from assay.calibration.calibrators.registry import Calibrator, load_calibrator
 from assay.calibration.calibrators.weighted import load_ratio
 from assay.calibration.decisions import BY_ID, Reference, Rule, Scored, score_with_adapter
 from assay.calibration.hardness import load_strata
+from assay.data.documents import DocumentScaler
 from assay.data.encoding import Encoder
 from assay.data.modalities.registry import load_null_model, load_scaler
 from assay.data.null_models import NullModel
@@ -30,6 +31,7 @@ from assay.hashing import hash_file
 from assay.parameters import check_share
 from assay.parts import Part, read_arrays
 from assay.scorer.explaining import Explanation, contributions, normal_rows
+from assay.scorer.explaining_words import ReadDocument, read_documents
 from assay.scorer.features import (
     as_features,
     as_numbers,
@@ -151,6 +153,11 @@ class Scorer:
         return {self.columns[i]: texts for i, texts in scaler.vocabulary.items()} if isinstance(scaler, Encoder) else {}
 
     @property
+    def texts(self) -> tuple[str, ...]:
+        """The column of documents, for a scorer of texts, which takes no other column; else none."""
+        return self.columns if isinstance(self.function.scaler, DocumentScaler) else ()
+
+    @property
     def dates(self) -> tuple[str, ...]:
         """The columns of dates."""
         return self._columns_where("dates")
@@ -168,8 +175,9 @@ class Scorer:
         X : array-like of numbers, shape (n, d), or table with the scorer's columns in any order
             A table is a DataFrame, or whatever has the PyCapsule interface of Arrow, such as tables of pyarrow and
             frames of polars. What a masked array masks is missing. Columns of categories hold texts, those of dates
-            ISO 8601 texts or datetimes. NaN or None is a missing value, in a column that may be missing (`imputed`). A
-            category that training rows do not have is a value of its own.
+            ISO 8601 texts or datetimes. A scorer of texts takes a list of texts, or its one column of them. NaN or
+            None is a missing value, in a column that may be missing (`imputed`). A category that training rows do not
+            have is a value of its own.
 
         Returns
         -------
@@ -316,6 +324,19 @@ class Scorer:
         parts = (function.detector, function.null_model, function.adapter)
         changed = score_with_adapter(*parts, scored.features, without, scored.categories, scored.row_ids)
         return Explanation(shares, self.reference.p_values(changed))
+
+    def explain_texts(self, X: Any) -> list[ReadDocument]:
+        """Return what the scores of texts come from, for scorers of texts.
+
+        Raises
+        ------
+        InputError
+            See `decision_function`; also for a scorer of other rows.
+        """
+        function = self.function
+        if not isinstance(function.scaler, DocumentScaler):
+            raise InputError("this scorer is not one of texts; `explain` says what columns contribute")
+        return read_documents(function.detector, function.scaler, function, self._features(as_rows(X)))
 
     def check_batch_ids(self, rule: Rule, row_ids: Sequence[object] | None) -> None:
         """Raise `InputError` where a batch is decided by fdr, ties are broken by ids, and an id occurs twice."""

@@ -51,7 +51,7 @@ class ColumnLayout:
     @classmethod
     def of(cls, scorer: Scorer) -> Self:
         """Return the layout of a scorer."""
-        of_text = frozenset((*scorer.vocabulary, *scorer.dates))
+        of_text = frozenset((*scorer.vocabulary, *scorer.dates, *scorer.texts))
         return cls(scorer.columns, scorer.category_column, of_text, frozenset(scorer.imputed))
 
     @property

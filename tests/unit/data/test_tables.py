@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from assay.data.blocks import open_blocks
 from assay.data.dialects import MISSING, Dialect
 from assay.data.tables import read_frame
 from assay.errors import ConfigError, DataError
@@ -115,6 +116,17 @@ def test_what_an_option_says_is_what_is_read(tmp_path: Path) -> None:
     german = written(tmp_path, "Größe;z\n1,234;5.5\n".encode("cp1252"), "german.csv")
     read = read_frame(german, (), dialect=Dialect(decimal=",", encoding="cp1252"))
     assert read.to_dict("list") == {"Größe": [1.234], "z": ["5.5"]}
+
+
+@pytest.mark.parametrize("separator", ["\t", " "])
+def test_quotes_are_signs_as_any_other_where_that_is_said(tmp_path: Path, separator: str) -> None:
+    path = written(tmp_path, 'a b\n"x"y 1\nz" 2\n"z" 3\n'.replace(" ", separator))
+    assert "--no-quotes" in refusal(path, dialect=Dialect("tab" if separator == "\t" else "space"))
+    for settled in (Dialect(separator, quotes=False), Dialect(separator, quotes=False, encoding="cp1252")):
+        read = read_frame(path, (), dialect=settled)
+        assert read.to_dict("list") == {"a": ['"x"y', 'z"', '"z"'], "b": [1.0, 2.0, 3.0]}
+    blocks = open_blocks(path, (), numbers=["b"], dialect=Dialect(separator, quotes=False))
+    assert [frame["a"].tolist() for frame in blocks.frames(9)] == [['"x"y', 'z"', '"z"']]
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,8 @@ class Modality:
     by_neighbourhood : bool
         Whether hardness strata follow how sparse normal rows are around a row
         (`assay.calibration.hardness.NeighbourhoodStrata`), or the null model.
+    padded : bool
+        Whether rows end in NaN where they are short: recipes make them whole, and nothing is filled in or clipped.
     recipes : mapping of str to Recipe
         Recipes for synthetic anomalies: injected ones, and probes where labelled anomalies are missing.
     default_recipe : str
@@ -86,6 +88,7 @@ class Modality:
     scaler_class: ClassVar[type[Scaler]] = Standard
     null_model_class: ClassVar[type[NullModel]] = MeanNull
     by_neighbourhood: ClassVar[bool] = True
+    padded: ClassVar[bool] = False
     recipes: ClassVar[Mapping[str, Recipe]] = RECIPES
     default_recipe: ClassVar[str] = "cluster"
     sets: ClassVar[Mapping[str, Reader]] = {}

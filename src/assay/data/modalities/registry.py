@@ -22,6 +22,7 @@ MODALITIES: dict[str, str | type[Modality]] = {
     "tabular": "assay.data.modalities.tabular:Tabular",
     "image": "assay.data.modalities.image:Image",
     "series": "assay.data.modalities.series:Series",
+    "text": "assay.data.modalities.text:Text",
 }
 
 

@@ -1,0 +1,110 @@
+"""Why a document has its score: which words raise it, and which themes of normal documents it was compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from assay.arrays import Doubles, Floats, Singles
+from assay.data.documents import DocumentScaler
+from assay.detectors.base import Detector, ReadsWords
+
+MOST_EXPLAINED = 50
+CONTEXT_WORDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ReadDocument:
+    """What a document's score comes from.
+
+    Attributes
+    ----------
+    words : dict of str to float
+        Its known words, those first that say most. By a detector that reads words (cvdd) the share of attention that a
+        word gets, mean over the heads; else how much the score falls without the word, which may be below 0.
+    attended : bool
+        Whether `words` are shares of attention.
+    context : int or None
+        The nearest context, from 1, by a detector that has contexts; None for others, or without known words.
+    context_words : tuple of str
+        The words that are most typical of it.
+    distances : ndarray of float64, shape (contexts,)
+        The document's distance from each context, from 0 to 1; empty for other detectors.
+    """
+
+    words: dict[str, float]
+    attended: bool
+    context: int | None
+    context_words: tuple[str, ...]
+    distances: Doubles
+
+    def sentence(self, n_words: int) -> str:
+        """Return the nearest context and the first words, for people."""
+        said = []
+        if self.context is not None:
+            near = ", ".join(self.context_words[:CONTEXT_WORDS])
+            said.append(f"nearest context {self.context} ({near}) at {self.distances[self.context - 1]:.2f}")
+        first = {word: value for word, value in list(self.words.items())[:n_words] if value > 0}
+        total = 1.0 if self.attended else sum(value for value in self.words.values() if value > 0)
+        said += [", ".join(f"{word} {value / total:.0%}" for word, value in first.items())] if first else []
+        return "; ".join(said) if self.words else "no known word"
+
+
+def read_documents(
+    detector: Detector, scaler: DocumentScaler, score: Callable[[Floats], Singles], features: Floats
+) -> list[ReadDocument]:
+    """Return what the scores of documents come from.
+
+    Parameters
+    ----------
+    detector : Detector
+    scaler : DocumentScaler
+    score : callable
+        Scores of raw rows, higher = more anomalous.
+    features : ndarray of float64, shape (n, d)
+        Codes of words.
+    """
+    known = scaler.known(features)
+    if not isinstance(detector, ReadsWords):
+        return [
+            ReadDocument(_without_each(scaler, score, row), False, None, (), np.empty(0)) if words else _NOTHING
+            for row, words in zip(features, known, strict=True)
+        ]
+    contexts = detector.contexts()
+    distances, attention = detector.read(scaler.transform(features))
+    told = []
+    for words, far, heads in zip(known, distances, attention, strict=True):
+        if not words:
+            told.append(_NOTHING)
+            continue
+        shares: dict[str, float] = {}
+        for word, share in zip(words, heads.mean(axis=0).tolist(), strict=False):
+            shares[word] = shares.get(word, 0.0) + share
+        nearest = int(far.argmin())
+        told.append(ReadDocument(_in_order(shares), True, nearest + 1, tuple(contexts[nearest]), far))
+    return told
+
+
+def _without_each(scaler: DocumentScaler, score: Callable[[Floats], Singles], row: Floats) -> dict[str, float]:
+    """Return how much the score of a document falls without each of its known words, of the first 50."""
+    codes = dict.fromkeys(row[np.isin(row, scaler.codes_)].tolist())
+    kept = list(codes)[:MOST_EXPLAINED]
+    changed = np.stack([row, *(_without(row, code) for code in kept)])
+    scores = np.asarray(score(changed), dtype=np.float64)
+    names = [scaler.words_[place] for place in np.searchsorted(scaler.codes_, kept)]
+    return _in_order(dict(zip(names, (scores[0] - scores[1:]).tolist(), strict=True)))
+
+
+def _without(row: Floats, code: float) -> Floats:
+    """Return a row without a word; the others close up."""
+    left = row[row != code]
+    return np.concatenate([left, np.full(len(row) - len(left), np.nan)])
+
+
+def _in_order(values: dict[str, float]) -> dict[str, float]:
+    return dict(sorted(values.items(), key=lambda item: -item[1]))
+
+
+_NOTHING = ReadDocument({}, False, None, (), np.empty(0))
