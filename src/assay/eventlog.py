@@ -13,7 +13,7 @@ from typing import Any
 
 from assay.errors import TamperedError
 from assay.hashing import hash_bytes
-from assay.parts import is_there, parse_json
+from assay.parts import is_there, parse_json, write_json
 
 START = "0" * 64
 _APPENDING = threading.Lock()
@@ -24,7 +24,8 @@ class EventLog:
 
     Every event holds the SHA-256 of the line before it, so that a change or a cut anywhere but at the
     very end shows. Events are separate from the records: they hold times, machine and run ids, and no stage
-    reads them for its results.
+    reads them for its results. A file beside it, ``events.head``, says how many events there are and what the newest
+    one hashes to, so that a log that has become shorter is not gone on with.
 
     Parameters
     ----------
@@ -33,7 +34,7 @@ class EventLog:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.mark = path, path.with_suffix(".head")
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield the events, oldest first; raise `TamperedError` at one that cannot be read."""
@@ -66,16 +67,48 @@ class EventLog:
         }
         line = json.dumps(entry, sort_keys=True, ensure_ascii=False).encode()
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        lines = self._lines()
         with self.path.open("ab") as stream:
             # A crash may have left part of a line, which would make the new one unreadable.
-            stream.truncate(sum(len(whole) + 1 for whole in self._lines()))
+            stream.truncate(sum(len(whole) + 1 for whole in lines))
             stream.write(line + b"\n")
             stream.flush()
             os.fsync(stream.fileno())
+        write_json(self.mark, {"entries": len(lines) + 1, "head": hash_bytes(line)})
         return hash_bytes(line)
 
+    def require_whole(self) -> None:
+        """Raise `TamperedError` if the log lacks entries that it had.
+
+        A log without ``events.head``, as they once were, is taken as it is, and so are entries after the marked one: a
+        crash may have come between the two writes.
+        """
+        if not is_there(self.mark):
+            return
+        try:
+            marked = parse_json(self.mark.read_bytes())
+            number, head = int(marked["entries"]), marked["head"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise TamperedError(f"{self.mark} cannot be read; it was changed. {self._advice}") from error
+        lines = self._lines()
+        if not 0 < number <= len(lines) or hash_bytes(lines[number - 1]) != head:
+            raise TamperedError(
+                f"{self.path} has {len(lines)} entries, and is not the log of {number} that {self.mark.name} speaks "
+                f"of: it was cut or changed. {self._advice}"
+            )
+
+    @property
+    def _advice(self) -> str:
+        return (
+            f"Nothing was done. Restore {self.path.name} from a backup; if it is lost, move {self.mark} away too: a "
+            "new log begins, and only Git and the scorers' statements know what was before"
+        )
+
     def check(self) -> None:
-        """Walk the chain; raise `TamperedError` at the first entry that does not fit the one before."""
+        """Walk the chain; raise `TamperedError` at the first entry that does not fit the one before.
+
+        Also where entries are missing at the end.
+        """
         previous = START
         for number, line in enumerate(self._lines(), start=1):
             try:
@@ -87,6 +120,7 @@ class EventLog:
                     f"{self.path}: entry {number} does not follow from entry {number - 1}; the log was changed"
                 )
             previous = hash_bytes(line)
+        self.require_whole()
 
     def last(self, event: str, **fields: Any) -> dict[str, Any] | None:
         """Return the newest event of that name whose entries equal `fields`, or None."""

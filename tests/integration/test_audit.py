@@ -329,6 +329,7 @@ def test_a_log_cut_before_its_newest_deployed_label_is_told(finished: Checkout) 
     lines = path.read_bytes().splitlines(keepends=True)
     events = [json.loads(line)["event"] for line in lines]
     path.write_bytes(b"".join(lines[: events.index("published") - 1]))
+    path.with_suffix(".head").unlink()
     found = wrong(verify(finished))
     assert "the log was cut" in found["event log"]
     assert str(path) in found["event log"]
@@ -344,12 +345,17 @@ def test_a_log_cut_before_the_promotion_is_told(finished: Checkout) -> None:
     assert "the log does not know that it was published" in wrong(verify(finished))["Bento"]
 
 
-def test_a_cut_after_the_newest_deployed_label_is_not_seen_and_the_output_says_so(finished: Checkout) -> None:
+def test_a_cut_after_the_newest_deployed_label_shows_unless_the_mark_is_forged_too(finished: Checkout) -> None:
     log = EventLog(finished.root / ".assay/events.jsonl")
-    before = log.path.read_bytes()
+    before, marked = log.path.read_bytes(), log.mark.read_bytes()
     log.append("run-ended", run="0", state="completed", reason="", stages=[])
     assert verify(finished).intact
     log.path.write_bytes(before)
+    assert "is not the log of" in wrong(verify(finished))["event log"]
+    for command in (("run",), ("promote", NAME, "--why", "x")):
+        refused = finished.assay(*command, code=5)
+        assert "it was cut or changed. Nothing was done" in refused.stderr
+    log.mark.write_bytes(marked)
     told = finished.assay("audit", "verify", NAME).stdout
     assert "a cut of entries after its newest deployed label" in told
 

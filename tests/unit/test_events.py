@@ -112,13 +112,38 @@ def test_more_events_do_not_heal_a_broken_chain(log: EventLog) -> None:
 
 
 def test_an_entry_cut_short_by_a_crash_is_dropped(log: EventLog) -> None:
-    whole = log.path.read_bytes()
-    last = len(lines(log)[-1])
-    for missing in (1, 2, last // 2, last):
-        log.path.write_bytes(whole[:-missing])
+    """An entry is acknowledged by `events.head`, which is written after it."""
+    whole, marked = log.path.read_bytes(), log.mark.read_bytes()
+    log.append("cut")
+    longer = log.path.read_bytes()
+    for kept in range(len(whole), len(longer) + 1, 7):
+        log.path.write_bytes(longer[:kept])
+        log.mark.write_bytes(marked)
         log.check()
-        assert events(log) == list(NAMES[:-1])
+        assert events(log) == list(NAMES)
         assert log.head == hashlib.sha256(lines(log)[-1]).hexdigest()
+    log.path.write_bytes(longer)
+    log.check()
+    assert events(log) == [*NAMES, "cut"]
+
+
+@pytest.mark.parametrize("kept", range(len(NAMES)))
+def test_a_log_that_lacks_its_last_entries_is_not_gone_on_with(log: EventLog, kept: int) -> None:
+    put(log, lines(log)[:kept])
+    for look in (log.check, log.require_whole):
+        with pytest.raises(
+            TamperedError, match=rf"has {kept} entries, and is not the log of 5 that events\.head speaks of"
+        ):
+            look()
+    log.mark.unlink()
+    log.check()
+
+
+@pytest.mark.parametrize("mark", [b"", b"[]", b"{}", b'{"entries": 0, "head": "0"}', b'{"entries": "x", "head": "0"}'])
+def test_a_mark_that_is_none_is_told(log: EventLog, mark: bytes) -> None:
+    log.mark.write_bytes(mark)
+    with pytest.raises(TamperedError, match=r"events\.head"):
+        log.require_whole()
 
 
 def test_the_next_entry_heals_a_log_that_was_cut_short(log: EventLog) -> None:

@@ -11,7 +11,8 @@ from assay.scorer.statement import sealed_tag
 
 NOT_HERE = "not here"
 LIMITS = (
-    "not detectable: a change of the log's last entry, and a cut of entries after its newest deployed label",
+    "not detectable: a change of the log's last entry, and a cut of entries after its newest deployed label by "
+    "whoever changes events.head too",
     "not detectable: a chain forged as a whole, log, dvc.lock, Bento and all; compare with Git commits kept elsewhere",
 )
 

@@ -294,6 +294,8 @@ class Project:
             Another command holds it, and this one does not wait.
         ToolError
             DVC failed in a change that a killed command had begun.
+        TamperedError
+            The event log lacks entries that it had.
         """
         from filelock import FileLock, Timeout
 
@@ -302,6 +304,7 @@ class Project:
         try:
             with FileLock(path, timeout=-1 if waits else 0, poll_interval=0.5):
                 path.write_text(f"{os.getpid()}\n", encoding="utf-8")
+                self.events.require_whole()
                 recover(self.root)
                 yield
         except Timeout as error:
