@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -131,7 +131,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """
     with _staged(path) as (temporary, stream):
         yield stream
-        _finish(stream, temporary)
+        _finish(stream)
         temporary.replace(path)
 
 
@@ -155,7 +155,7 @@ def stage_bytes(path: Path, content: bytes) -> Path:
     """Write `content` next to `path`, under a temporary name that tells whose it is, and return that."""
     with _staged(path) as (temporary, stream):
         stream.write(content)
-        _finish(stream, temporary)
+        _finish(stream)
     return temporary
 
 
@@ -164,8 +164,9 @@ def _staged(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
     """Open a file next to `path` under a temporary name; it is removed where the block raises."""
     path.parent.mkdir(parents=True, exist_ok=True)
     is_there(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=temporary_prefix(path.name), suffix=PART)
-    temporary = Path(name)
+    temporary = path.parent / f"{temporary_prefix(path.name)}{secrets.token_hex(4)}{PART}"
+    # Not mkstemp, whose files only their owner can read: who may read a file is what the user's umask says.
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         with os.fdopen(handle, "wb") as stream:
             yield temporary, stream
@@ -174,10 +175,16 @@ def _staged(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
         raise
 
 
-def _finish(stream: BinaryIO, temporary: Path) -> None:
+def _finish(stream: BinaryIO) -> None:
     stream.flush()
     os.fsync(stream.fileno())
-    temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
+
+
+def temporary_folder(parent: Path, name: str) -> Path:
+    """Make a folder with a temporary name in `parent` and return it; the user's umask says who may enter it."""
+    folder = parent / f"{temporary_prefix(name)}{secrets.token_hex(4)}"
+    folder.mkdir()
+    return folder
 
 
 def temporary_prefix(name: str) -> str:

@@ -21,6 +21,7 @@ from assay.parts import (
     read_arrays,
     read_json,
     read_part,
+    temporary_folder,
     write_arrays,
     write_bytes,
     write_json,
@@ -86,7 +87,18 @@ def test_writing_replaces_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
         write_bytes(path, content)
         assert path.read_bytes() == content
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
-    assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_who_may_read_what_is_written_is_what_the_umask_says(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_bytes(tmp_path / "file", b"")
+        folder = temporary_folder(tmp_path, "folder")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o666 & ~umask
+    assert folder.stat().st_mode & 0o777 == 0o777 & ~umask
 
 
 @pytest.mark.parametrize("before", [None, b"before"])

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 from assay.errors import ConfigError, ToolError
-from assay.parts import temporary_prefix, write_bytes, write_json
+from assay.parts import temporary_folder, write_bytes, write_json
 from assay.project import versioning
 from assay.project.cells import CELLS, refresh_cells
 from assay.project.installed import CONSTRAINTS, LOCK, SOURCE, lock_content
@@ -44,9 +43,8 @@ def create(folder: Path) -> Path:
     parent = folder if folder.is_dir() else folder.parent
     inside = versioning.git(parent, "rev-parse", "--is-inside-work-tree") is not None
     remove_left(parent.glob(".assay-init.*"))
-    staging = Path(tempfile.mkdtemp(dir=parent, prefix=temporary_prefix("assay-init")))
+    staging = temporary_folder(parent, "assay-init")
     try:
-        staging.chmod(0o755)
         _write(staging, own_git=not inside)
         if folder.is_dir():
             _move(staging, folder)

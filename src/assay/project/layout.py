@@ -86,10 +86,21 @@ class Project:
 
     @classmethod
     def find(cls, start: Path | None = None) -> Project:
-        """Return the project at or above `start` (default: the current folder)."""
+        """Return the project at or above `start` (default: the current folder).
+
+        Raises
+        ------
+        ConfigError
+            There is none; or it is above `start` and belongs to another user, whose code it would run.
+        """
         folder = (start or Path.cwd()).resolve()
         for candidate in (folder, *folder.parents):
             if (candidate / "params.yaml").is_file() and (candidate / "dvc.yaml").is_file():
+                if candidate != folder and (owner := candidate.stat().st_uid) != os.geteuid():
+                    raise ConfigError(
+                        f"the project in {candidate}, above {folder}, belongs to user {owner}, and its code "
+                        f"would run as you; if you trust it, cd into {candidate} first"
+                    )
                 return cls(candidate)
         raise ConfigError(
             f"{folder} is not inside an Assay project (a folder with params.yaml and dvc.yaml); cd into one, or "

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any, Self
 from assay.errors import AssayError, ScorerError
 from assay.eventlog import EventLog
 from assay.hashing import dvc_directory_md5
-from assay.parts import read_json, stage_bytes, temporary_prefix, write_json
+from assay.parts import read_json, stage_bytes, temporary_folder, write_json
 from assay.project import versioning
 from assay.project.archive import Archive
 
@@ -55,8 +54,7 @@ class Change:
     def folder(self, parent: Path, name: str) -> Path:
         """Return a new folder in `parent`, which is removed when the change is closed or taken back."""
         parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=parent, prefix=temporary_prefix(name)))
-        folder.chmod(0o755)
+        folder = temporary_folder(parent, name)
         self.folders.append(folder)
         return folder
 
@@ -181,7 +179,7 @@ def _move(staged: Path | None, path: Path) -> None:
         path.parent.mkdir(parents=True)
     if path.is_dir() and not path.is_symlink():
         # Not beside it where it is staged elsewhere: DVC would count what is in ``data/`` as data.
-        retired = Path(tempfile.mkdtemp(dir=(staged or path).parent, prefix=temporary_prefix(path.name)))
+        retired = temporary_folder((staged or path).parent, path.name)
         path.rename(retired / path.name)
         if staged is not None:
             staged.rename(path)
