@@ -76,6 +76,15 @@ class ReadsWords(Protocol):
 
 
 @runtime_checkable
+class Localises(Protocol):
+    """A detector of images that says which pixels are anomalous."""
+
+    def heat_maps(self, X: Singles) -> Singles:
+        """Return heat maps (n, h, w) of images (n, h * w); higher = more anomalous."""
+        ...
+
+
+@runtime_checkable
 class CrossFitted(Protocol):
     """A detector fitted K times, each time without one fold of the training rows.
 

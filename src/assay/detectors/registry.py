@@ -35,6 +35,7 @@ DETECTORS: dict[str, str] = {
     "hsc": "assay.detectors.methods.hsc:HSC",
     "devnet": "assay.detectors.methods.devnet:DevNet",
     "loe": "assay.detectors.methods.loe:LatentOutlierExposure",
+    "fcdd": "assay.detectors.methods.fcdd:FCDD",
     "lstm_predictor": "assay.detectors.methods.lstm_predictor:LSTMPredictor",
     "contradicting": "assay.detectors.methods.contradicting:Contradicting",
     "cvdd": "assay.detectors.methods.cvdd:CVDD",

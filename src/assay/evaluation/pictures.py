@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from assay.arrays import Floats
 from assay.evaluation.curves import BINS
 
 if TYPE_CHECKING:
@@ -113,6 +114,20 @@ def path_picture(path: MartingalePath) -> Figure:
         axes.plot(path.alarm, path.log10_threshold, color=_ANOMALY, marker="s", label=f"alarm in row {path.alarm:,}")
     _finish(axes, xlabel="row of the stream", ylabel="evidence, log10")
     _legend_above(axes)
+    return figure
+
+
+def heat_map_picture(images: Floats, heat_maps: Floats, names: Sequence[str]) -> Figure:
+    """Return images (n, h, w) and their heat maps below them, on one scale."""
+    figure = _figure((1.4 * len(images) + 0.4, 3.2))
+    axes = figure.subplots(2, len(images), squeeze=False)
+    most = float(heat_maps.max())
+    for column, (image, heat_map, name) in enumerate(zip(images, heat_maps, names, strict=True)):
+        axes[0, column].imshow(image, cmap="gray")
+        axes[0, column].set_title(name, fontsize=7)
+        axes[1, column].imshow(heat_map, cmap="inferno", vmin=0, vmax=most)
+    for each in axes.flat:
+        each.set_axis_off()
     return figure
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich.table import Table
 
 from assay.calibration.calibrators.promise import band_sentence
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from assay.evaluation.tested import Evaluation
     from assay.scorer.scorer import Scorer
 
+MOST_SUSPECTS = 8
 NUMBERS = ("auroc", "auprc", "fpr", "worst_stratum_fpr", "power")
 _COLUMNS = ("detector", "adapter", *NUMBERS, "selection_power", "fit_seconds", "state", "reason")
 HEADINGS = {
@@ -237,6 +239,7 @@ def write_report(project: Project, scorer: Scorer | None = None) -> Path:
     measured = [row for row in rows if row.auroc is not None]
     shown = next((row for row in measured if row.chosen), measured[0])
     figures = [*_diagnostics(project, shown.detector, shown.adapter), (LEVELS, _source(_levels(evaluation)))]
+    figures += [] if scorer is None or not scorer.localises else [_suspects(project, scorer)]
     write_bytes(path, f"{_page(project, scorer, evaluation, rows, figures)}\n{mark}".encode())
     return path
 
@@ -281,6 +284,18 @@ def _contexts(scorer: Scorer | None) -> list[list[str]]:
 
     detector = None if scorer is None else scorer.function.detector
     return detector.contexts() if isinstance(detector, ReadsWords) else []
+
+
+def _suspects(project: Project, scorer: Scorer) -> tuple[str, str]:
+    """Return title and picture of the heat maps of the test images with the highest scores."""
+    from assay.data.dataset import read_rows
+    from assay.evaluation.pictures import heat_map_picture
+
+    test = read_rows(project.folder("split") / "test")
+    top = test.take(np.argsort(-scorer.decision_function(test.features), kind="stable")[:MOST_SUSPECTS])
+    heat_maps = scorer.heat_maps(top.features)
+    picture = heat_map_picture(top.features.reshape(heat_maps.shape), heat_maps, top.rows["row_id"].tolist())
+    return "Test images with the highest scores, and where these come from", _source(picture)
 
 
 def _parts(project: Project, evaluation: Evaluation) -> list[tuple[str, str, list[dict[str, Any]]]]:

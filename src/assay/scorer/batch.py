@@ -19,6 +19,7 @@ from assay.data.dialects import OBSERVED, Dialect
 from assay.data.files import texts_of
 from assay.errors import DataError, InputError
 from assay.scorer.explaining import normal_rows
+from assay.scorer.explaining_images import hottest_places
 from assay.scorer.scorer import Scorer
 from assay.scorer.writing import row_writer
 
@@ -80,7 +81,8 @@ def score_file(
         A .csv or .parquet file, there only once it is whole: the file's columns that are not features, unchanged, then
         score, p_value and flagged; with explanations also, for flagged rows, because (columns with their shares of what
         raises the score) and p_without_first (`assay.scorer.explaining.Explanation.p_without`); of texts only because:
-        the nearest context, where the detector has contexts, and words (`assay.scorer.explaining_words.ReadDocument`).
+        the nearest context, where the detector has contexts, and words (`assay.scorer.explaining_words.ReadDocument`);
+        of images, by a detector with heat maps, the hottest places.
     eps, fdr : float, optional
     id_column : str, optional
         Ids of rows, which decide ties where these are randomised (`assay.scorer.scorer.Scorer.judge`).
@@ -98,7 +100,7 @@ def score_file(
         scorer explains nothing.
     """
     rule = scorer.rule(eps=eps, fdr=fdr)
-    if explain and not scorer.texts:
+    if explain and not (scorer.texts or scorer.localises):
         normal_rows(scorer.reference.strata)
     file = _File(scorer, path, id_column, dialect, (*ADDED, *_explained(scorer, explain)))
     tally = Tally(scorer.reference.sizes)
@@ -229,8 +231,8 @@ class _File:
 
 
 def _explained(scorer: Scorer, explain: int) -> tuple[str, ...]:
-    """Return the columns that explain flagged rows: of texts there is no p-value without a column."""
-    return () if not explain else EXPLAINED[:1] if scorer.texts else EXPLAINED
+    """Return the columns that explain flagged rows: of texts and images there is no p-value without a column."""
+    return () if not explain else EXPLAINED[:1] if scorer.texts or scorer.localises else EXPLAINED
 
 
 def _judged_by(rule: Rule, file: _File, count: Callable[[int], None]) -> Iterator[tuple[_Rows, _Judged, Flags]]:
@@ -260,6 +262,9 @@ def _reasons(scorer: Scorer, rows: _Rows, flags: Flags, n_columns: int) -> dict[
     if scorer.texts:
         told = scorer.explain_texts(given.iloc[flagged]) if len(flagged) else []
         because[flagged] = [document.sentence(n_columns) for document in told]
+        return {"because": because}
+    if scorer.localises:
+        because[flagged] = [hottest_places(of_row, n_columns) for of_row in scorer.heat_maps(given[flagged])]
         return {"because": because}
     for start in range(0, len(flagged), EXPLAINED_AT_ONCE):
         part = flagged[start : start + EXPLAINED_AT_ONCE]

@@ -24,7 +24,7 @@ from assay.data.encoding import Encoder
 from assay.data.modalities.registry import load_null_model, load_scaler
 from assay.data.null_models import NullModel
 from assay.data.scaling import Scaler
-from assay.detectors.base import Detector
+from assay.detectors.base import Detector, Localises
 from assay.detectors.registry import load_detector, unpackageable
 from assay.errors import InputError, ScorerError, TamperedError
 from assay.hashing import hash_file
@@ -324,6 +324,24 @@ class Scorer:
         parts = (function.detector, function.null_model, function.adapter)
         changed = score_with_adapter(*parts, scored.features, without, scored.categories, scored.row_ids)
         return Explanation(shares, self.reference.p_values(changed))
+
+    @property
+    def localises(self) -> bool:
+        """Whether it has heat maps of images."""
+        return isinstance(self.function.detector, Localises)
+
+    def heat_maps(self, X: Any) -> Singles:
+        """Return heat maps of flattened images (n, h * w), float32 of shape (n, h, w); higher = more anomalous.
+
+        Raises
+        ------
+        InputError
+            See `decision_function`; also for a scorer whose detector has none (fcdd has).
+        """
+        detector = self.function.detector
+        if not isinstance(detector, Localises):
+            raise InputError(f"detector {detector.kind!r} has no heat maps; a scorer with the detector fcdd has")
+        return detector.heat_maps(self.function.scaler.transform(self._features(as_rows(X))))
 
     def explain_texts(self, X: Any) -> list[ReadDocument]:
         """Return what the scores of texts come from, for scorers of texts.

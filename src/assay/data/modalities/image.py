@@ -10,6 +10,7 @@ import numpy as np
 
 from assay.arrays import Doubles, Floats
 from assay.data.modalities.base import Modality, Reader, Shape
+from assay.data.modalities.magnetic_tiles import TILE_SETS
 from assay.data.modalities.mnist import IMAGE_SETS, one_class
 from assay.data.null_models import NullModel, check_width, distance
 from assay.data.scaling import MinMax, Scaler
@@ -64,6 +65,11 @@ class NeighbourNull:
         return cls((int(height), int(width)))
 
 
+def pixel_columns(image_shape: tuple[int, int]) -> tuple[str, ...]:
+    """Return the names of the columns of flattened images, row by row."""
+    return tuple(f"pixel_{row}_{column}" for row in range(image_shape[0]) for column in range(image_shape[1]))
+
+
 class Image(Modality):
     """Grey images, flattened row by row: pixels share one scale, and neighbouring ones are similar."""
 
@@ -72,7 +78,10 @@ class Image(Modality):
     scaler_class: ClassVar[type[Scaler]] = MinMax
     null_model_class: ClassVar[type[NullModel]] = NeighbourNull
     by_neighbourhood: ClassVar[bool] = False
-    sets: ClassVar[Mapping[str, Reader]] = {name: partial(one_class, name) for name in IMAGE_SETS}
+    sets: ClassVar[Mapping[str, Reader]] = {
+        **{name: partial(one_class, name) for name in IMAGE_SETS},
+        **TILE_SETS,
+    }
 
     def null_model(self) -> NullModel:
         """Return the unfitted null model: each pixel from its neighbours."""
