@@ -75,7 +75,7 @@ class FCDD(NeuralDetector):
     confetti: Annotated[float, Ge(0), Le(1)] = 0.5
     std: Positive | None = None
     image_shape: ImageShape | None = None
-    epochs: Count = 60
+    epochs: Count = 200
     batch_size: Annotated[int, Ge(2)] = 128
     learning_rate: PositiveRates = 3e-3
     members: Count = 3
