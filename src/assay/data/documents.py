@@ -34,9 +34,9 @@ class DocumentScaler:
     short text would lie far out for being short. The variances between documents and between the words of one are those
     of a one-way analysis of variance of the training rows (method of moments).
 
-    A document without a
-    known word says nothing that is known to be normal: each of its columns becomes the largest absolute value of any
-    training document that has words, so that it lies beyond all of these.
+    A document without a known word lies in a direction of its own, all columns alike. Where no training document is
+    like that, it lies beyond all of them. Where a share q is (messages of stop words alone, say), it lies as far out as
+    a share q of the others does: documents that are common are not the oddest of all.
 
     Parameters
     ----------
@@ -97,11 +97,13 @@ class DocumentScaler:
             place_of = {word: place for place, word in enumerate(self.vectors.words)}
             self.vectors_ = self.vectors.vectors[[place_of[word] for word in self.words_]]
         places = self._places(rows)
-        self._fit_variances(places[places[:, 0] >= 0])
+        self._fit_variances(places)
         return self
 
     def _fit_variances(self, places: Integers) -> None:
-        """Learn mean, variances and the place of documents without words from documents with words."""
+        """Learn mean and variances from the documents with words, and the place of those without."""
+        n_all = len(places)
+        places = places[places[:, 0] >= 0]
         vectors = self.vectors_.astype(np.float64)
         counts = (places >= 0).sum(axis=1)
         n_words, n = int(counts.sum()), len(counts)
@@ -113,7 +115,11 @@ class DocumentScaler:
         middle = (counts[:, None] * means).sum(axis=0) / n_words
         outer = (counts[:, None] * (means - middle) ** 2).sum(axis=0) - (n - 1) * self.within_
         self.between_ = np.maximum(outer / max(1.0, n_words - float((counts**2).sum()) / n_words), 0.0)
-        self.far_ = float(np.abs(self._standardised(means, counts)).max())
+        values = self._standardised(means, counts)
+        if n == n_all:
+            self.far_ = float(np.abs(values).max())
+        else:
+            self.far_ = float(np.quantile(np.linalg.norm(values, axis=1), n / n_all) / np.sqrt(values.shape[1]))
 
     def _standardised(self, means: Doubles, counts: Integers) -> Doubles:
         deviation = np.sqrt(self.between_ + self.within_ / np.maximum(counts, 1)[:, None])

@@ -247,7 +247,7 @@ def _documents(
     if not codes.words:
         raise DataError(f"no text of column {text!r} has a word of three letters or more; is it the column of texts?")
     if n_empty := int(np.isnan(rows[:, 0]).sum()):
-        say(f"{path.name}: {n_empty} texts have no word; they lie beyond all others")
+        say(f"{path.name}: {n_empty} texts have no word")
     if codes.n_longer:
         say(f"{path.name}: {codes.n_longer} texts have more than {MOST_WORDS} words, of which the first are used")
     left_out = tuple(str(column) for column in frame.columns if column not in (text, *special))

@@ -117,6 +117,14 @@ def test_a_document_without_known_words_lies_beyond_all_others() -> None:
     assert null.hardness(empty)[0] > null.hardness(scaled).max()
 
 
+def test_documents_without_known_words_that_are_common_are_not_the_oddest() -> None:
+    codes = Codes()
+    rows = document_rows([*TEXTS, *[""] * 10], codes)
+    scaler = DocumentScaler(codes.words).fit(rows)
+    norms = np.linalg.norm(scaler.transform(rows), axis=1)
+    np.testing.assert_allclose(norms[-1], np.quantile(norms[:-10], 0.9), rtol=1e-5)
+
+
 def test_sequences_follow_the_means_without_gaps() -> None:
     scaler, rows = fitted(sequences=True)
     row = scaler.transform(document_rows(["unheard bank of ship unheard bank"]))[0]
