@@ -156,7 +156,7 @@ def test_labelled_texts_with_vectors_of_the_users_own(checkout: Checkout) -> Non
     checkout.assay("ingest", "mail.parquet", *options, "--check")
     told = checkout.assay("ingest", "mail.parquet", *options)
     assert "vectors of 28 of 36 words" in told.stdout + told.stderr
-    assert "word vectors: of vectors.txt" in told.stdout
+    assert "word vectors: vectors.txt" in told.stdout
     result = json.loads(checkout.assay("run", "--dataset", "mail", "--json").stdout)
     assert {row["detector"] for row in result["candidates"]} == {"knn", "isolation_forest", "mcd", "cvdd"}
     for wrong, said in (
