@@ -2,8 +2,8 @@
 
 Reuters-21578, ModApte split, documents with exactly one topic; seven classes, each in turn the normal one: training on
 its training documents, all normal; AUROC of its test documents beside those of the other six classes. Words: runs of
-three letters or more, no stop words, at least three times in the training documents. (The numbers of documents are those
-of the thesis to within one, but for money-fx: 206 to train, there 222.) Word vectors: GloVe, Twitter, 25
+three letters or more, no stop words, at least three times in the training documents. (The documents are as many as
+in the thesis to within one, but for money-fx: 206 to train, there 222.) Word vectors: GloVe, Twitter, 25
 dimensions (a word without one is ignored), or learned from the training documents, as Assay does where none are given.
 
 - cvdd: one network of 3 contexts, 3 seeds, mean ± standard deviation; of 5 and 10 contexts, one seed; "x 3" the mean of
