@@ -2,20 +2,38 @@
 
 Reuters-21578, ModApte split, documents with exactly one topic; seven classes, each in turn the normal one: training on
 its training documents, all normal; AUROC of its test documents beside those of the other six classes. Words: runs of
-three letters or more, no stop words, at least three times in the training documents. Word vectors: GloVe, Twitter, 25
+three letters or more, no stop words, at least three times in the training documents. (The documents are as many as
+in the thesis to within one, but for money-fx: 206 to train, there 222.) Word vectors: GloVe, Twitter, 25
 dimensions (a word without one is ignored), or learned from the training documents, as Assay does where none are given.
 
-- cvdd: one network of 3, 5 or 10 contexts, 5 seeds, mean ± standard deviation; "x 3" the mean of three networks, which
-  is the default, 3 seeds.
+- cvdd: one network of 3 contexts, 3 seeds, mean ± standard deviation; of 5 and 10 contexts, one seed; "x 3" the mean of
+  three networks, which is the default, one seed.
 - OC-SVM (scikit-learn, nu .1, RBF kernel with gamma "scale"), kNN (k 5, the product's) and reach on mean word vectors.
+- Mean vectors are standardised by column and length, as the product does; "plain": with one deviation for all lengths.
+  That by length became the product's after a look at these tables, which are optimistic by as much.
 - tf-idf kNN: cosine distance to the fifth nearest of the training documents, of all words that occur three times.
 - Printed: Ruff (2021), table 3.4, GloVe of 300 dimensions trained on Wikipedia and Gigaword: OC-SVM on mean or tf-idf
   vectors, the better of its settings, and CVDD with r = 3. Here nothing is chosen by test scores.
 
-SMS spam (UCI 228; 5,574 messages, 13.4 % spam), split at random, 60 % to train, 5 seeds; the spam among the training
+SMS spam (UCI 228; 5,574 messages, 13.4 % spam), split at random, 60 % to train, 3 seeds; the spam among the training
 messages is there, unlabelled. AUROC on the rest. Then with labels: 50 spam messages of the training part are labelled
 (deep_sad, hsc and devnet on mean vectors; logistic regression on tf-idf, which takes all other training messages for
 normal); or 50 random messages are (of which some 7 are spam), by which one of the unlabelled candidates is chosen.
+
+Reading: with these vectors CVDD is behind OC-SVM on plain mean vectors on every class but earn, by 4 points in the mean
+of the classes, and by 3 behind kNN; in the thesis it is 1 point behind OC-SVM. How much of that is the vectors' (25
+dimensions from Twitter for 12,000 words) cannot be told here, since larger ones are not at hand. More contexts make it
+worse, a mean of three networks a little better. What it adds is the table of contexts: it shows at once that some
+training documents read "blah blah blah", which other detectors do not tell.
+
+Standardising by length changes kNN by +33 points on earn, -15 on ship and -9 on trade, where shortness itself tells the
+other classes, and by +1 to +5 elsewhere, +2.7 in the mean; reach alike. OC-SVM loses 4.3 by it in the mean.
+On spam kNN has 31 without it: short messages, most of them ham, lie far out for being short.
+
+Spam without labels is hard for all of these. The spam is among the training messages, long and alike; CVDD has it
+upside down. Isolation Forest has 78, all others less than 70. With 50 labelled spam messages every detector that learns
+from them has 89 to 94, and plain logistic regression on tf-idf 95. 50 random labels choose a candidate of 73 in the
+mean, less than the best of them.
 
 Usage: python benchmarks/cvdd.py            (ASSAY_DATA_MIRROR: a folder with reuters21578.tar.gz and, in wider/,
 SMSSpamCollection and glove_twitter_25d_12k.npz; about 20 minutes)
@@ -31,6 +49,7 @@ import tarfile
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -70,7 +89,7 @@ PRINTED = {
     "ship": (91.2, 97.6),
 }
 GLOVE, LEARNED = "GloVe", "learned"
-SEEDS, LABELLED, NEIGHBOURS = 5, 50, 5
+SEEDS, LABELLED, NEIGHBOURS = 3, 50, 5
 
 Scores = NDArray[Any]
 
@@ -114,6 +133,12 @@ def glove(words: tuple[str, ...]) -> WordVectors:
     return read_vectors(file_of("wider/glove_twitter_25d_12k.npz"), set(words))
 
 
+def _means(scaler: DocumentScaler, rows: NDArray[Any]) -> NDArray[Any]:
+    """Return the plain mean vectors of scaled documents, 0 without words."""
+    known = [row[row >= 0].astype(int) for row in rows[:, scaler.dimensions :]]
+    return np.stack([scaler.vectors_[row].sum(axis=0) / max(1, len(row)) for row in known])
+
+
 class Prepared:
     """Training and test documents by one kind of word vectors."""
 
@@ -137,9 +162,21 @@ class Prepared:
         detector = make_detector(kind, {}, seed=seed, device="cpu").fit(self.means, labels)
         return detector.decision_function(self.test_means)
 
-    def svm(self) -> Scores:
+    def plain(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return mean vectors with one deviation for all lengths, of training and test documents."""
+        means, tested = (_means(self.scaler, rows) for rows in (self.train, self.test))
+        middle, deviation = means.mean(axis=0), means.std(axis=0)
+        return tuple(((values - middle) / deviation).astype(np.float32) for values in (means, tested))  # type: ignore[return-value]
+
+    def plain_neighbours(self) -> Scores:
+        """Return scores of the test documents by kNN on plain mean vectors."""
+        means, tested = self.plain()
+        return make_detector("knn", {}, seed=0).fit(means).decision_function(tested)
+
+    def svm(self, *, plain: bool = False) -> Scores:
         """Return scores of the test documents by OC-SVM."""
-        return -np.asarray(OneClassSVM(nu=0.1, gamma="scale").fit(self.means).decision_function(self.test_means))
+        means, tested = self.plain() if plain else (self.means, self.test_means)
+        return -np.asarray(OneClassSVM(nu=0.1, gamma="scale").fit(means).decision_function(tested))
 
 
 def tf_idf(train: list[str], test: list[str]) -> tuple[Any, Any]:
@@ -164,8 +201,20 @@ def spread(values: list[float]) -> str:
 
 def of_reuters() -> str:
     """Return the tables of Reuters."""
+    torch.set_num_threads(1)
     data = reuters()
-    head = ("class", "train", "test", "printed OC-SVM", "printed CVDD", "OC-SVM", "kNN", "reach", "tf-idf kNN")
+    head = (
+        "class",
+        "train",
+        "test",
+        "printed OC-SVM",
+        "printed CVDD",
+        "OC-SVM",
+        "kNN",
+        "kNN, plain",
+        "reach",
+        "tf-idf kNN",
+    )
     head += ("cvdd 3", "cvdd 3 x 3", "cvdd 5", "cvdd 10", "kNN, learned", "cvdd 3, learned", "s, cvdd 3")
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     columns: list[list[float]] = []
@@ -177,18 +226,25 @@ def of_reuters() -> str:
         test = tested["text"].tolist()
         rows = Prepared(train, test, GLOVE)
         measured: list[list[float]] = [
-            [auroc(truth, s)] for s in (rows.svm(), rows.fitted("knn"), rows.fitted("reach"))
+            [auroc(truth, s)]
+            for s in (
+                rows.svm(),
+                rows.svm(plain=True),
+                rows.fitted("knn"),
+                rows.plain_neighbours(),
+                rows.fitted("reach"),
+            )
         ]
         measured.append([auroc(truth, tf_idf_neighbours(train, test))])
         start = time.process_time()
         one = [rows.cvdd(3, 1, seed) for seed in range(SEEDS)]
         seconds = (time.process_time() - start) / SEEDS
         measured.append([auroc(truth, scores) for scores, _ in one])
-        measured.append([auroc(truth, rows.cvdd(3, 3, seed)[0]) for seed in range(3)])
-        measured += [[auroc(truth, rows.cvdd(r, 1, seed)[0]) for seed in range(3)] for r in (5, 10)]
+        measured.append([auroc(truth, rows.cvdd(3, 3, 0)[0])])
+        measured += [[auroc(truth, rows.cvdd(r, 1, 0)[0])] for r in (5, 10)]
         own = Prepared(train, test, LEARNED)
         measured.append([auroc(truth, own.fitted("knn"))])
-        measured.append([auroc(truth, own.cvdd(3, 1, seed)[0]) for seed in range(3)])
+        measured.append([auroc(truth, own.cvdd(3, 1, 0)[0])])
         columns.append([float(np.mean(values)) for values in measured])
         svm, cvdd = PRINTED[name]
         cells = [name, str(len(train)), str(int((truth == 0).sum())), f"{svm}", f"{cvdd}", *map(spread, measured)]
@@ -207,6 +263,7 @@ def of_reuters() -> str:
 
 def of_spam() -> str:
     """Return the tables of spam."""
+    torch.set_num_threads(1)
     data = spam()
     found: dict[str, list[float]] = {}
     for seed in range(SEEDS):
@@ -226,6 +283,7 @@ def of_spam() -> str:
                 "OC-SVM": lambda given: given.svm(),
                 "kNN": lambda given: given.fitted("knn"),
                 "Isolation Forest": lambda given, s=seed: given.fitted("isolation_forest", s),  # type: ignore[misc]
+                "kNN, plain": lambda given: given.plain_neighbours(),
                 "reach": lambda given: given.fitted("reach"),
                 "cvdd 3 x 3": lambda given, s=seed: given.cvdd(3, 3, s)[0],  # type: ignore[misc]
             }
@@ -259,11 +317,10 @@ def of_spam() -> str:
 
 def main() -> None:
     """Measure everything and write docs/benchmarks/cvdd.md."""
-    torch.set_num_threads(1)
     warnings.filterwarnings("ignore", message="The parameter 'token_pattern'")
-    first = of_reuters()
-    second = of_spam()
-    print(second)
+    with ProcessPoolExecutor(2) as pool:
+        first, second = [table.result() for table in [pool.submit(of_reuters), pool.submit(of_spam)]]
+    print(first, second, sep="\n\n")
     protocol = (__doc__ or "").split("Usage:")[0].strip()
     OUT.write_text(
         f"# Texts\n\n{protocol}\n\nMade by `python benchmarks/cvdd.py`.\n\n### Reuters, AUROC x 100\n\n{first}\n\n"

@@ -15,6 +15,8 @@ from assay.detectors.base import ReadsWords
 from assay.errors import InputError
 from assay.project.scorers import find_packaged
 from assay.scorer.scorer import Scorer, load_scorer
+from assay.service.requests import read_question
+from assay.service.rows import ColumnLayout
 
 PARAMS = (
     QUICK.replace("levels: [0, 0.1]", "levels: [0, 0.05]")
@@ -70,7 +72,7 @@ def test_the_scorer_takes_texts_in_every_form_and_gives_each_its_score(scorer: S
 
 
 def test_an_explanation_names_the_context_and_the_words(scorer: Scorer) -> None:
-    bank, football, empty, _ = scorer.explain_texts(NEW)
+    bank, football, empty, nothing = scorer.explain_texts(NEW)
     assert bank.attended
     assert set(bank.words) == {"bank", "interest", "new", "loan"}
     assert sum(bank.words.values()) == pytest.approx(1)
@@ -78,9 +80,29 @@ def test_an_explanation_names_the_context_and_the_words(scorer: Scorer) -> None:
     assert bank.distances[bank.context - 1] == bank.distances.min()
     assert bank.sentence(2).startswith(f"nearest context {bank.context} ({', '.join(bank.context_words[:3])}) at 0.")
     assert empty.sentence(3) == "no known word"
+    assert (bank.unknown, bank.counted) == (1, 5)  # "says"
+    assert bank.sentence(2).endswith("; 1 of 5 words unknown")
+    assert nothing.sentence(3) == "no known word; 1 of 1 words unknown"
     assert set(football.words) <= set(ODD)
     with pytest.raises(InputError):
         scorer.explain(NEW)
+
+
+def test_the_service_takes_records_of_texts(scorer: Scorer) -> None:
+    layout = ColumnLayout.of(scorer)
+    expected = scorer.p_values(NEW)
+    for body in (
+        {"records": [{"text": text} for text in NEW]},
+        {"columns": ["text"], "rows": [[text] for text in NEW]},
+        {"columns": {"text": NEW}},
+    ):
+        question = read_question(json.dumps(body).encode(), layout)
+        np.testing.assert_array_equal(scorer.p_values(question.rows), expected)
+    for wrong in ({"record": {"text": None}}, {"record": {"body": "a"}}):
+        with pytest.raises(InputError, match=r"text|body"):
+            read_question(json.dumps(wrong).encode(), layout)
+    with pytest.raises(InputError, match="a document is a text"):
+        scorer.judge(read_question(b'{"record": {"text": 5}}', layout).rows)
 
 
 def test_the_report_lists_the_contexts(project: Checkout, scorer: Scorer) -> None:
@@ -98,7 +120,7 @@ def test_a_file_is_scored_explained_and_found_again(project: Checkout, scorer: S
     scored = pd.read_csv(project.root / "scored.csv", keep_default_na=False)
     assert list(scored.columns) == ["from", "score", "p_value", "flagged", "because"]
     np.testing.assert_allclose(scored["p_value"], scorer.p_values(NEW))
-    assert scored["because"].tolist()[2:] == ["no known word"] * 2
+    assert scored["because"].tolist()[2:] == ["no known word", "no known word; 1 of 1 words unknown"]
     project.assay("score", "new.csv", "news", "--out", "scored.parquet")
     news()[["text"]].iloc[:3].to_csv(project.root / "some.csv", index=False)
     known = json.loads(project.assay("audit", "who-saw", "some.csv", "--json").stdout)
@@ -134,7 +156,7 @@ def test_labelled_texts_with_vectors_of_the_users_own(checkout: Checkout) -> Non
     checkout.assay("ingest", "mail.parquet", *options, "--check")
     told = checkout.assay("ingest", "mail.parquet", *options)
     assert "vectors of 28 of 36 words" in told.stdout + told.stderr
-    assert "word vectors: of vectors.txt" in told.stdout
+    assert "word vectors: vectors.txt" in told.stdout
     result = json.loads(checkout.assay("run", "--dataset", "mail", "--json").stdout)
     assert {row["detector"] for row in result["candidates"]} == {"knn", "isolation_forest", "mcd", "cvdd"}
     for wrong, said in (

@@ -188,8 +188,8 @@ class Card:
             "left out": list(self.left_out),
         }
         if self.text_column is not None:
-            vectors = "learned from training rows" if self.vectors_source is None else f"of {self.vectors_source}"
-            lists |= {"texts": [f"{self.text_column} ({len(self.words)} different words)"], "word vectors": [vectors]}
+            lists["texts"] = [f"{self.text_column} ({len(self.words)} different words)"]
+            lists["word vectors"] = [self.vectors_source or "learned from training rows"]
         return [f"{what}: {', '.join(names)}" for what, names in lists.items() if names]
 
     def accepts(self, features: Doubles) -> Flags:

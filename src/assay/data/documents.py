@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from assay.arrays import FLOAT32_MAX, Doubles, Flags, Floats, Integers, Singles
 from assay.data.null_models import check_training_rows, distance
-from assay.data.scaling import Precision, centre_and_spread
+from assay.data.scaling import Precision
 from assay.data.word_vectors import MOST_LEARNED, WordVectors, learned_vectors
 from assay.data.words import STOP_WORDS, word_code
 from assay.errors import DataError, InputError
@@ -24,14 +24,19 @@ _ROWS_AT_ONCE = 4096
 
 
 class DocumentScaler:
-    """Turns rows of codes of words (`assay.data.words`) into mean word vectors, standardised by column.
+    """Turns rows of codes of words (`assay.data.words`) into mean word vectors, standardised by column and length.
 
     Kept are the words that occur at least 3 times in the training rows, are no English stop words
     (`assay.data.words.STOP_WORDS`) and have a vector; all others are ignored, in training and later. Without vectors
     of the user's, they are learned from the training rows (`assay.data.word_vectors.learned_vectors`), of the 20,000
-    most frequent words at most. The mean vector of a document counts a word as often as it occurs. A document without a
-    known word says nothing that is known to be normal: each of its columns becomes the largest absolute value of any
-    training document that has words, so that it lies beyond all of these.
+    most frequent words at most. The mean vector of a document counts a word as often as it occurs, and of n
+    words it is divided, by column, by the deviation that documents of n words have, sqrt(between + within / n): else a
+    short text would lie far out for being short. The variances between documents and between the words of one are those
+    of a one-way analysis of variance of the training rows (method of moments).
+
+    A document without a known word lies in a direction of its own, all columns alike. Where no training document is
+    like that, it lies beyond all of them. Where a share q is (messages of stop words alone, say), it lies as far out as
+    a share q of the others does: documents that are common are not the oddest of all.
 
     Parameters
     ----------
@@ -47,8 +52,8 @@ class DocumentScaler:
     codes_ : ndarray of float64, shape (k,)
         Their codes, increasing.
     vectors_ : ndarray of float32, shape (k, p)
-    mean_, scale_ : ndarray of float64, shape (p,)
-        Mean and deviation of the mean vectors of the training rows with known words.
+    mean_, between_, within_ : ndarray of float64, shape (p,)
+        Mean of the mean vectors of the training rows with known words, and the two variances.
     far_ : float
         The value of all columns of a document without a known word.
     width_ : int
@@ -61,7 +66,8 @@ class DocumentScaler:
     codes_: Doubles
     vectors_: Singles
     mean_: Doubles
-    scale_: Doubles
+    between_: Doubles
+    within_: Doubles
     far_: float
     width_: int
 
@@ -91,11 +97,33 @@ class DocumentScaler:
             place_of = {word: place for place, word in enumerate(self.vectors.words)}
             self.vectors_ = self.vectors.vectors[[place_of[word] for word in self.words_]]
         places = self._places(rows)
-        means = self._means(places[places[:, 0] >= 0])
-        self.mean_, spread = centre_and_spread(means)
-        self.scale_ = np.where(spread == 0, 1.0, spread)
-        self.far_ = float(np.abs((means - self.mean_) / self.scale_).max())
+        self._fit_variances(places)
         return self
+
+    def _fit_variances(self, places: Integers) -> None:
+        """Learn mean and variances from the documents with words, and the place of those without."""
+        n_all = len(places)
+        places = places[places[:, 0] >= 0]
+        vectors = self.vectors_.astype(np.float64)
+        counts = (places >= 0).sum(axis=1)
+        n_words, n = int(counts.sum()), len(counts)
+        means = self._means(places, vectors)
+        self.mean_ = means.mean(axis=0)
+        centred = vectors - self.mean_  # squares of these do not cancel
+        inner = self._means(places, centred**2) - (means - self.mean_) ** 2
+        self.within_ = np.maximum((counts[:, None] * inner).sum(axis=0) / max(1, n_words - n), 0.0)
+        middle = (counts[:, None] * means).sum(axis=0) / n_words
+        outer = (counts[:, None] * (means - middle) ** 2).sum(axis=0) - (n - 1) * self.within_
+        self.between_ = np.maximum(outer / max(1.0, n_words - float((counts**2).sum()) / n_words), 0.0)
+        values = self._standardised(means, counts)
+        if n == n_all:
+            self.far_ = float(np.abs(values).max())
+        else:
+            self.far_ = float(np.quantile(np.linalg.norm(values, axis=1), n / n_all) / np.sqrt(values.shape[1]))
+
+    def _standardised(self, means: Doubles, counts: Integers) -> Doubles:
+        deviation = np.sqrt(self.between_ + self.within_ / np.maximum(counts, 1)[:, None])
+        return np.asarray((means - self.mean_) / np.where(deviation == 0, 1.0, deviation))
 
     def _kept(self, rows: Doubles) -> Doubles:
         codes, counts = np.unique(rows[~np.isnan(rows)], return_counts=True)
@@ -125,8 +153,9 @@ class DocumentScaler:
         if rows.ndim != 2 or rows.shape[1] != self.width_:
             raise InputError(f"rows have shape {rows.shape}; documents have (n, {self.width_})")
         places = self._places(rows)
-        values = (self._means(places) - self.mean_) / self.scale_
-        values[places[:, 0] < 0] = self.far_
+        counts = (places >= 0).sum(axis=1)
+        values = self._standardised(self._means(places, self.vectors_.astype(np.float64)), counts)
+        values[counts == 0] = self.far_
         scaled = np.clip(values, -FLOAT32_MAX, FLOAT32_MAX).astype(np.float32)
         return np.concatenate([scaled, places.astype(np.float32)], axis=1) if self.sequences else scaled
 
@@ -153,16 +182,15 @@ class DocumentScaler:
         numbers = np.where(known, at, NO_WORD)
         return np.asarray(np.take_along_axis(numbers, order, axis=1), dtype=np.int64)
 
-    def _means(self, places: Integers) -> Doubles:
-        """Return the mean vectors of documents, (n, p), 0 for one without words; each adds its words in their order."""
+    def _means(self, places: Integers, vectors: Doubles) -> Doubles:
+        """Return the means of the vectors of documents' words, (n, p), 0 without words; added in their order."""
         from scipy import sparse
 
         counts = (places >= 0).sum(axis=1)
         words = places[places >= 0]
         starts = np.concatenate([[0], np.cumsum(counts)])
         matrix = sparse.csr_array((np.ones(len(words)), words, starts), shape=(len(places), len(self.codes_)))
-        sums = matrix @ self.vectors_.astype(np.float64)
-        return np.asarray(sums / np.maximum(counts, 1)[:, None])
+        return np.asarray((matrix @ vectors) / np.maximum(counts, 1)[:, None])
 
     def to_part(self) -> Part:
         """Return words, vectors and statistics."""
@@ -176,29 +204,32 @@ class DocumentScaler:
             "codes": self.codes_,
             "vectors": self.vectors_,
             "mean": self.mean_,
-            "scale": self.scale_,
+            "between": self.between_,
+            "within": self.within_,
+            "far": np.array([self.far_]),
         }
-        arrays["far"] = np.array([self.far_])
         return Part(self.kind, config, arrays)
 
     @classmethod
     def from_part(cls, part: Part) -> Self:
         """Rebuild the scaler from its part."""
         config = {"precision": Literal["float64"], "words": tuple[str, ...], "sequences": bool, "width": Count}
-        fitted = {"mean": "float64 p", "scale": "float64 p", "far": "float64 1"}
+        fitted = {"mean": "float64 p", "between": "float64 p", "within": "float64 p", "far": "float64 1"}
         check_part(part, config, {"codes": "float64 k", "vectors": "float32 k p", **fitted})
         arrays = part.arrays
         scaler = cls(sequences=part.config["sequences"])
         scaler.words_, scaler.width_ = tuple(part.config["words"]), part.config["width"]
         scaler.codes_, scaler.vectors_ = arrays["codes"], arrays["vectors"]
-        scaler.mean_, scaler.scale_ = arrays["mean"], arrays["scale"]
+        scaler.mean_, scaler.between_, scaler.within_ = arrays["mean"], arrays["between"], arrays["within"]
         scaler.far_ = float(arrays["far"][0])
         if not len(scaler.codes_) or len(scaler.words_) != len(scaler.codes_):
             raise ValueError(f"it has {len(scaler.words_)} words and {len(scaler.codes_)} codes, not as many of both")
         if not (np.diff(scaler.codes_) > 0).all() or not np.isfinite(scaler.codes_).all():
             raise ValueError("its codes do not increase")
-        if not all(np.isfinite(array).all() for array in arrays.values()) or not (scaler.scale_ > 0).all():
-            raise ValueError("its vectors or statistics are not finite numbers, or a deviation is not above 0")
+        if not all(np.isfinite(array).all() for array in arrays.values()):
+            raise ValueError("a vector or a statistic is not a finite number")
+        if (scaler.between_ < 0).any() or (scaler.within_ < 0).any():
+            raise ValueError("a variance is below 0")
         return scaler
 
 

@@ -20,7 +20,8 @@ from assay.data.modalities.tabular import TABULAR
 from assay.data.modalities.text import Text
 from assay.data.resolution import loses_values
 from assay.data.tables import read_frame
-from assay.data.words import MOST_WORDS, WORD_COLUMNS, Codes, document_rows, plain_document
+from assay.data.text_columns import document_features
+from assay.data.words import Codes
 from assay.errors import DataError
 from assay.names import check_name
 
@@ -147,7 +148,7 @@ def dataset_of(
     columns = names_of_special(special)
     codes = Codes()
     if text is not None:
-        features, empty = _documents(path, frame, text, columns, treatment, codes)
+        features, empty = document_features(path, frame, text, columns, treatment, codes)
     else:
         features, empty = _features(path, frame, columns, treatment) if like is None else _as_in(frame, columns, like)
     if not features.columns:
@@ -232,26 +233,6 @@ def _features(
     vocabulary: dict[str, tuple[str, ...]] = {column: () for column, kind in kinds.items() if kind == "category"}
     dates = [column for column, kind in kinds.items() if kind == "date"]
     return features_of(frame, used, vocabulary, dates), tuple(column for column in kinds if column not in used)
-
-
-def _documents(
-    path: Path, frame: pd.DataFrame, text: str, special: Sequence[str], treatment: Treatment, codes: Codes
-) -> tuple[Features, tuple[str, ...]]:
-    """Return a column of texts as documents, and the names of the columns that are left out."""
-    if text in special:
-        raise DataError(f"column {text!r} is named for two purposes; choose one of them")
-    if treatment != AS_THEY_ARE:
-        raise DataError("--text takes one column of texts, and no other column is a feature; give no option for one")
-    where = f"{path.name}, column {text!r}, row"
-    rows = document_rows((plain_document(value, f"{where} {i}") for i, value in enumerate(frame[text])), codes)
-    if not codes.words:
-        raise DataError(f"no text of column {text!r} has a word of three letters or more; is it the column of texts?")
-    if n_empty := int(np.isnan(rows[:, 0]).sum()):
-        say(f"{path.name}: {n_empty} texts have no word; they lie beyond all others")
-    if codes.n_longer:
-        say(f"{path.name}: {codes.n_longer} texts have more than {MOST_WORDS} words, of which the first are used")
-    left_out = tuple(str(column) for column in frame.columns if column not in (text, *special))
-    return Features(rows, WORD_COLUMNS, {}), left_out
 
 
 def _as_in(frame: pd.DataFrame, special: Sequence[str], card: Card) -> tuple[Features, tuple[str, ...]]:

@@ -24,8 +24,8 @@ class ContextAttention(nn.Module):
 
     Head k of a member weighs the words of a document, A_k = softmax over words of w_k tanh(W_1 h), without biases, and
     m_k = A_k H is compared with the context vector c_k by the cosine distance d_k = (1 - cos(m_k, c_k)) / 2 (Ruff 2021,
-    eq 3.3 to 3.6). Places behind the last word get no weight. A document without words has m_k = 0 and d_k = 1, the
-    largest distance.
+    eq 3.3 to 3.6). Places behind the last word get no weight. A document without words has m_k = 0, and
+    d_k is `nothing`.
 
     Parameters
     ----------
@@ -43,10 +43,13 @@ class ContextAttention(nn.Module):
         Its ``vectors`` have shape (S, heads, width).
     alpha : Tensor, shape (S,)
         The sharpness of the weights of contexts in the loss.
+    nothing : Tensor, shape (S,)
+        The distance of a document without words from every context; at first 1, the largest one.
     """
 
     words: Tensor
     alpha: Tensor
+    nothing: Tensor
 
     def __init__(self, members: int, words: int, width: int, units: int, heads: int) -> None:
         super().__init__()
@@ -55,6 +58,7 @@ class ContextAttention(nn.Module):
         self.contexts = _Contexts(members, heads, width)
         self.register_buffer("words", torch.zeros(words, width))
         self.register_buffer("alpha", torch.zeros(members))
+        self.register_buffer("nothing", torch.ones(members))
 
     def attention(self, places: Tensor) -> Tensor:
         """Return the weights A of the words of documents, shape (S, n, places, heads).
@@ -84,7 +88,7 @@ class ContextAttention(nn.Module):
         contexts = self.contexts.vectors[:, None]
         norms = torch.linalg.vector_norm(embedded, dim=3) * torch.linalg.vector_norm(contexts, dim=3)
         cosines = (embedded * contexts).sum(dim=3) / norms.clamp(min=_SMALLEST)
-        return torch.where(norms > 0, (1 - cosines) / 2, 1.0)
+        return torch.where(norms > 0, (1 - cosines) / 2, self.nothing[:, None, None])
 
     def forward(self, places: Tensor) -> Tensor:
         """Return the distances of documents from the contexts, shape (S, n, heads)."""

@@ -9,10 +9,12 @@ import numpy as np
 
 from assay.arrays import Doubles, Floats, Singles
 from assay.data.documents import DocumentScaler
+from assay.data.words import STOP_WORDS, word_code
 from assay.detectors.base import Detector, ReadsWords
 
 MOST_EXPLAINED = 50
 CONTEXT_WORDS = 3
+_STOP_CODES = np.array([word_code(word) for word in sorted(STOP_WORDS)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,8 @@ class ReadDocument:
     words : dict of str to float
         Its known words, those first that say most. By a detector that reads words (cvdd) the share of attention that a
         word gets, mean over the heads; else how much the score falls without the word, which may be below 0.
+    unknown, counted : int
+        How many of its words, without stop words, are unknown to the scorer, and how many there are.
     attended : bool
         Whether `words` are shares of attention.
     context : int or None
@@ -35,13 +39,15 @@ class ReadDocument:
     """
 
     words: dict[str, float]
+    unknown: int
+    counted: int
     attended: bool
     context: int | None
     context_words: tuple[str, ...]
     distances: Doubles
 
     def sentence(self, n_words: int) -> str:
-        """Return the nearest context and the first words, for people."""
+        """Return the nearest context, the first words, and how many are unknown, for people."""
         said = []
         if self.context is not None:
             near = ", ".join(self.context_words[:CONTEXT_WORDS])
@@ -49,7 +55,9 @@ class ReadDocument:
         first = {word: value for word, value in list(self.words.items())[:n_words] if value > 0}
         total = 1.0 if self.attended else sum(value for value in self.words.values() if value > 0)
         said += [", ".join(f"{word} {value / total:.0%}" for word, value in first.items())] if first else []
-        return "; ".join(said) if self.words else "no known word"
+        said += [] if first else ["no known word raises the score by itself" if self.words else "no known word"]
+        said += [f"{self.unknown} of {self.counted} words unknown"] if self.unknown else []
+        return "; ".join(said)
 
 
 def read_documents(
@@ -67,23 +75,23 @@ def read_documents(
         Codes of words.
     """
     known = scaler.known(features)
+    counts = [int(np.isin(row[~np.isnan(row)], _STOP_CODES, invert=True).sum()) for row in features]
+    numbers = [(count - len(words), count) for words, count in zip(known, counts, strict=True)]
     if not isinstance(detector, ReadsWords):
         return [
-            ReadDocument(_without_each(scaler, score, row), False, None, (), np.empty(0)) if words else _NOTHING
-            for row, words in zip(features, known, strict=True)
+            ReadDocument(_without_each(scaler, score, row) if words else {}, *two, False, None, (), np.empty(0))
+            for row, words, two in zip(features, known, numbers, strict=True)
         ]
     contexts = detector.contexts()
     distances, attention = detector.read(scaler.transform(features))
     told = []
-    for words, far, heads in zip(known, distances, attention, strict=True):
-        if not words:
-            told.append(_NOTHING)
-            continue
+    for words, two, far, heads in zip(known, numbers, distances, attention, strict=True):
         shares: dict[str, float] = {}
         for word, share in zip(words, heads.mean(axis=0).tolist(), strict=False):
             shares[word] = shares.get(word, 0.0) + share
-        nearest = int(far.argmin())
-        told.append(ReadDocument(_in_order(shares), True, nearest + 1, tuple(contexts[nearest]), far))
+        nearest = int(far.argmin()) if words else None
+        named = () if nearest is None else tuple(contexts[nearest])
+        told.append(ReadDocument(_in_order(shares), *two, True, None if nearest is None else nearest + 1, named, far))
     return told
 
 
@@ -105,6 +113,3 @@ def _without(row: Floats, code: float) -> Floats:
 
 def _in_order(values: dict[str, float]) -> dict[str, float]:
     return dict(sorted(values.items(), key=lambda item: -item[1]))
-
-
-_NOTHING = ReadDocument({}, False, None, (), np.empty(0))

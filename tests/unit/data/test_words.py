@@ -83,11 +83,27 @@ def test_the_mean_counts_words_and_passes_unknown_ones_over() -> None:
     vectors = WordVectors(("ship", "port"), np.array([[1, 0], [0, 2]], dtype=np.float32))
     rows = document_rows(["ship port", "ship ship", "port port ship"])
     scaler = DocumentScaler(("ship", "port"), vectors).fit(rows)
-    means = np.array([[0.5, 1], [1, 0], [1 / 3, 4 / 3]])
-    np.testing.assert_allclose(scaler.transform(rows), (means - means.mean(axis=0)) / means.std(axis=0), rtol=1e-6)
+    means, counts = np.array([[0.5, 1], [1, 0], [1 / 3, 4 / 3]]), np.array([2, 2, 3])
+    # By column: squares of words about their document's mean, and of documents' means about that of all words.
+    within = np.array([0.5 + 0 + 2 / 3, 2 + 0 + 8 / 3]) / (7 - 3)
+    about = means - np.array([4, 6]) / 7
+    between = ((counts[:, None] * about**2).sum(axis=0) - 2 * within) / (7 - 17 / 7)
+    deviation = np.sqrt(np.maximum(between, 0) + within / counts[:, None])
+    np.testing.assert_allclose(scaler.transform(rows), (means - means.mean(axis=0)) / deviation, rtol=1e-6)
     more = scaler.transform(document_rows(["ship unheard port 7", "port unheard ship"]))
     np.testing.assert_array_equal(more[0], more[1])
     np.testing.assert_array_equal(more[0], scaler.transform(rows)[0])
+
+
+def test_short_documents_are_no_further_out_than_long_ones() -> None:
+    rng = np.random.default_rng(0)
+    words = tuple(f"{a}{b}word" for a in "abcdefghij" for b in "abcdefghij")
+    vectors = WordVectors(words, rng.normal(size=(100, 8)).astype(np.float32))
+    texts = [" ".join(rng.choice(words, size)) for size in np.repeat([2, 8, 40, 200], 150)]
+    rows = document_rows(texts)
+    scaled = DocumentScaler(words, vectors).fit(rows).transform(rows)
+    squares = (scaled**2).sum(axis=1).reshape(4, 150).mean(axis=1)
+    np.testing.assert_allclose(squares, 8, rtol=0.2)
 
 
 def test_a_document_without_known_words_lies_beyond_all_others() -> None:
@@ -99,6 +115,14 @@ def test_a_document_without_known_words_lies_beyond_all_others() -> None:
     assert np.linalg.norm(empty[0]) > np.linalg.norm(scaled, axis=1).max()
     null = DocumentNull(scaler.dimensions).fit(scaled)
     assert null.hardness(empty)[0] > null.hardness(scaled).max()
+
+
+def test_documents_without_known_words_that_are_common_are_not_the_oddest() -> None:
+    codes = Codes()
+    rows = document_rows([*TEXTS, *[""] * 10], codes)
+    scaler = DocumentScaler(codes.words).fit(rows)
+    norms = np.linalg.norm(scaler.transform(rows), axis=1)
+    np.testing.assert_allclose(norms[-1], np.quantile(norms[:-10], 0.9), rtol=1e-5)
 
 
 def test_sequences_follow_the_means_without_gaps() -> None:

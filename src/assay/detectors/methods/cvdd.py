@@ -110,6 +110,7 @@ class CVDD(NeuralDetector):
             )
         self._lexicon = lexicon.vectors
         super().fit(rows, y, progress=progress, checkpoint=checkpoint)
+        self._place_nothing(rows)
         self.contexts_ = self._top_words(rows, lexicon.words)
         return self
 
@@ -176,6 +177,8 @@ class CVDD(NeuralDetector):
         check_arrays(part, {name: " ".join(map(str, ("float32", *value.shape))) for name, value in state.items()})
         if not all(np.isfinite(array).all() for array in part.arrays.values()):
             raise ValueError("an array holds a value that is not finite")
+        if not ((part.arrays["nothing"] >= 0) & (part.arrays["nothing"] <= 1)).all():
+            raise ValueError("the distance of documents without words is not from 0 to 1")
         network.load_state_dict({name: torch.tensor(array) for name, array in part.arrays.items()})
         detector._settle(network, part.config["n_features"], tuple(part.config.get("notes", ())))
         detector.contexts_ = [list(words) for words in part.config["contexts"]]
@@ -223,6 +226,18 @@ class CVDD(NeuralDetector):
             unit = centres / np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), np.finfo(np.float64).tiny)
             with torch.no_grad():
                 network.contexts.vectors[member] = torch.tensor(unit)
+
+    def _place_nothing(self, rows: Singles) -> None:
+        """Set the distance of documents without words: that beyond which as many of the others are as there are such.
+
+        It stays 1, the largest one, where no training document is without words.
+        """
+        having = self._places(rows)[:, 0] >= 0
+        if not having.all():
+            distances, _ = self.read(rows[having])
+            scores = distances.reshape(len(distances), self.members, -1).mean(axis=2)
+            limits = np.quantile(scores, having.mean(), axis=0).astype(np.float32)
+            self.network_.nothing.copy_(torch.tensor(limits))
 
     def _top_words(self, rows: Singles, words: tuple[str, ...]) -> list[list[str]]:
         places = self._places(rows)

@@ -116,6 +116,16 @@ def test_odd_documents_and_those_without_words_score_high(corpus: Corpus, fitted
     assert usual.max() < 1
 
 
+def test_documents_without_words_that_are_common_are_not_the_oddest(corpus: Corpus) -> None:
+    rows = np.concatenate([corpus.rows, corpus.of([""] * 30)])
+    detector = CVDD(**QUICK).fit(rows, lexicon=corpus.scaler.lexicon)
+    distances, _ = detector.read(rows)
+    by_member = distances.reshape(len(rows), 2, 3).mean(axis=2)
+    np.testing.assert_allclose(by_member[-1], np.quantile(by_member[:-30], 150 / 180, axis=0), rtol=1e-6)
+    loaded = load_detector(detector.to_part())
+    np.testing.assert_array_equal(loaded.decision_function(rows), detector.decision_function(rows))
+
+
 def test_documents_of_another_theme_score_higher_where_its_words_are_known() -> None:
     codes = Codes()
     rows = document_rows([*made_up(150, THEMES[:1]), *made_up(50, (ODD,))], codes)
