@@ -134,9 +134,9 @@ def errors(detector: Detector, images: Floats) -> Floats:
     """Return the squared errors of an autoencoder's pixels, (n, h, w)."""
     network: Any = detector.network_  # type: ignore[attr-defined]
     with torch.inference_mode():
-        parts = torch.tensor(images).split(64)
+        parts = torch.tensor(images, dtype=torch.float64).split(64)  # as detectors score
         squared = [(network(part[None]) - part).square().mean(dim=0) for part in parts]
-    return torch.cat(squared).reshape(-1, SIDE, SIDE).numpy()
+    return torch.cat(squared).reshape(-1, SIDE, SIDE).numpy().astype(np.float32)
 
 
 def patches(images: Floats) -> Floats:
