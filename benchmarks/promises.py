@@ -30,7 +30,8 @@ from assay.errors import NoValidCandidateError
 from assay.evaluation.selected import Selection
 from assay.names import Choice
 from assay.pipeline.candidates import Candidates
-from assay.scorer.scorer import Scorer, load_scorer
+from assay.scorer.loading import load_scorer
+from assay.scorer.scorer import Scorer
 
 EPS = (0.01, 0.05, 0.1)
 SELECTED_AT = 0.05

@@ -91,7 +91,7 @@ def serve_bare(folder: str, statement: str, listening: str) -> None:
     from starlette.responses import Response
     from starlette.routing import Route
 
-    from assay.scorer.scorer import load_scorer
+    from assay.scorer.loading import load_scorer
 
     scorer = load_scorer(Path(folder), statement)
     eps = scorer.head["eps"]

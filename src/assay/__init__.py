@@ -35,7 +35,7 @@ def load(tag_or_folder: str | Path) -> Scorer:
         A file of it was changed.
     """
     from assay.project.scorers import find_packaged
-    from assay.scorer.scorer import load_scorer
+    from assay.scorer.loading import load_scorer
 
     packaged = find_packaged(tag_or_folder)
     return load_scorer(packaged.folder, packaged.statement.id)

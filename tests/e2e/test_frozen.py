@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import Checkout, make_checkout
 
 from assay.parts import read_json
-from assay.scorer.scorer import load_scorer
+from assay.scorer.loading import load_scorer
 
 FROZEN = Path(__file__).parents[1] / "frozen"
 CHAMPION, FIRST = "machines:c4b902f85406", "machines:cc937a8701b9"

@@ -14,7 +14,8 @@ from assay.data.dataset import read_card
 from assay.detectors.base import ReadsWords
 from assay.errors import InputError
 from assay.project.scorers import find_packaged
-from assay.scorer.scorer import Scorer, load_scorer
+from assay.scorer.loading import load_scorer
+from assay.scorer.scorer import Scorer
 from assay.service.requests import read_question
 from assay.service.rows import ColumnLayout
 

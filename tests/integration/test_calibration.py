@@ -29,7 +29,8 @@ from assay.release.champion import gate_scores
 from assay.runs import run as runs
 from assay.runs.questions import ask
 from assay.scorer.batch import score_file
-from assay.scorer.scorer import Scorer, load_scorer
+from assay.scorer.loading import load_scorer
+from assay.scorer.scorer import Scorer
 
 ROOT = Path(__file__).parents[2]
 NAME = "plant"

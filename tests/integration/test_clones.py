@@ -25,7 +25,7 @@ from assay.project.deployment import promote
 from assay.project.ingest import ingest, restore
 from assay.project.layout import Project
 from assay.project.scorers import find_scorer, list_scorers
-from assay.scorer.scorer import load_scorer
+from assay.scorer.loading import load_scorer
 from assay.scorer.statement import statement_ids
 
 FROZEN = Path(__file__).parents[1] / "frozen" / "scorer-2" / "48a06e1d08e1"

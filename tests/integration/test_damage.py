@@ -23,7 +23,7 @@ from assay.parts import Part, read_arrays, read_json, read_part, write_json, wri
 from assay.project.config import read_params
 from assay.project.layout import Project
 from assay.project.versioning import committed_version, head_commit
-from assay.scorer.scorer import load_scorer
+from assay.scorer.loading import load_scorer
 from assay.scorer.statement import read_statement
 
 FROZEN = Path(__file__).parents[1] / "frozen" / "scorer-1"

@@ -33,7 +33,7 @@ from assay.project.freshness import require_record, run_verb
 from assay.project.layout import Project
 from assay.project.stages import folders_of
 from assay.runs.report import candidates_table, leaderboard
-from assay.scorer.scorer import load_scorer
+from assay.scorer.loading import load_scorer
 
 ROOT = Path(__file__).parents[2]
 NAME, WIDTH = "wide", 263

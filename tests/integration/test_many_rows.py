@@ -22,7 +22,7 @@ from assay.project.layout import Project
 from assay.project.scorers import scorer_folders
 from assay.runs.questions import ask
 from assay.runs.report import held_rows
-from assay.scorer.scorer import load_scorer
+from assay.scorer.loading import load_scorer
 
 NAME, N = "many", 1500
 DETECTORS = {"knn": {}, "isolation_forest": {"n_estimators": 20}, "mcd": {}}

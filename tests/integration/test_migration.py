@@ -19,7 +19,7 @@ from assay.project.formats import is_current
 from assay.project.layout import Project
 from assay.project.migration import migrate
 from assay.project.scorers import find_scorer, list_scorers
-from assay.scorer.scorer import load_scorer
+from assay.scorer.loading import load_scorer
 
 FROZEN = Path(__file__).parents[1] / "frozen"
 CHAMPION, BEFORE = "c4b902f85406", "cc937a8701b9"

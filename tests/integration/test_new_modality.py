@@ -25,7 +25,7 @@ from assay.errors import DataError, ScorerError, ValidationFailedError
 from assay.parts import Part, read_json, write_json
 from assay.project.freshness import run_verb
 from assay.project.layout import Project
-from assay.scorer.scorer import load_scorer
+from assay.scorer.loading import load_scorer
 
 ROOT = Path(__file__).parents[2]
 PARAMS: dict[str, Any] = {

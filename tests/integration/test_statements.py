@@ -22,7 +22,7 @@ from assay.project.deployment import promote
 from assay.project.layout import Project
 from assay.project.scorers import Packaged, find_packaged, find_scorer, list_scorers, statements_of
 from assay.release.champion import clean_statement
-from assay.scorer.scorer import load_scorer
+from assay.scorer.loading import load_scorer
 from assay.scorer.statement import Statement, copy_scorer, read_statement, statement_ids
 
 QUICK: dict[str, Any] = {

@@ -23,7 +23,7 @@ from assay.data.dataset import RowSet, read_rows
 from assay.data.target import target_path, write_target
 from assay.errors import ScorerError, TamperedError
 from assay.project.layout import Project
-from assay.scorer.scorer import load_scorer
+from assay.scorer.loading import load_scorer
 
 NAME = "breast_cancer"
 

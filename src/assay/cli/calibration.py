@@ -55,7 +55,7 @@ def score_command(
     from assay.interruption import interruptible
     from assay.project.scorers import find_packaged
     from assay.scorer.batch import DELTA, score_file
-    from assay.scorer.scorer import load_scorer
+    from assay.scorer.loading import load_scorer
 
     packaged = find_packaged(tag or project.dataset, project.root)
     scorer = load_scorer(packaged.folder, packaged.statement.id)

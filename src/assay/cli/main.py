@@ -324,7 +324,7 @@ def promote_command(tag: str, why: str) -> None:
     from assay.project.deployment import promote
     from assay.project.scorers import find_packaged
     from assay.release.bento import bind, publish
-    from assay.scorer.scorer import load_scorer
+    from assay.scorer.loading import load_scorer
 
     with project.lock():
         packaged = find_packaged(tag, project.root)

@@ -36,7 +36,7 @@ def monitor_command(
     project = find_project()
     from assay.calibration.streams.watching import watch
     from assay.project.scorers import find_packaged
-    from assay.scorer.scorer import load_scorer
+    from assay.scorer.loading import load_scorer
     from assay.service.spool import monitored_folder, read_spool, spool_path
 
     packaged = find_packaged(tag or project.dataset, project.root)

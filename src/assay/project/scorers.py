@@ -19,8 +19,7 @@ from assay.pipeline.learned import learned_by
 from assay.project.archive import Archive
 from assay.project.deployment import Deployment, read_deployment, read_deployments
 from assay.project.versioning import named_md5
-from assay.scorer.folder import HEAD, check_files
-from assay.scorer.scorer import FOLDER_NAME
+from assay.scorer.folder import FOLDER_NAME, HEAD, check_files
 from assay.scorer.statement import Statement, read_statement, statement_ids
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from assay.pipeline.learned import is_learned, learned_by
 from assay.pipeline.rows import evidence_rows
 from assay.project.comparisons import NONINFERIOR, SUPERIOR, Comparison, noun_of, sample_of, words_of
 from assay.project.scorers import Packaged
-from assay.scorer.scorer import Scorer, load_scorer
+from assay.scorer.loading import load_scorer
+from assay.scorer.scorer import Scorer
 from assay.scorer.statement import Statement
 
 MIN_GATE_ANOMALIES = 10

@@ -19,7 +19,8 @@ from assay.hashing import RECORD, hash_file
 from assay.pipeline.candidates import categories_of
 from assay.pipeline.rows import calibration_rows
 from assay.project.layout import Project
-from assay.scorer.scorer import Scorer, load_scorer
+from assay.scorer.loading import load_scorer
+from assay.scorer.scorer import Scorer
 
 
 @dataclass(frozen=True, slots=True)

@@ -345,7 +345,7 @@ def summarise(project: Project, verdict: str, *, shipped: bool = True) -> Result
     from assay.calibration.calibrators.promise import band_sentence
     from assay.pipeline.evaluating import read_evaluation
     from assay.pipeline.selecting import read_selection
-    from assay.scorer.scorer import load_scorer
+    from assay.scorer.loading import load_scorer
 
     folders = scorer_folders(project) if shipped else []
     scorer = load_scorer(folders[0]) if folders else None

@@ -7,6 +7,7 @@ that an edit of code without effect gave another version. From schema 3 on, that
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from assay.parameters import Says, Share, check_value
 from assay.parts import Part, read_json, write_arrays, write_json
 
 HEAD = "scorer.json"
+FOLDER_NAME = re.compile(r"([0-9a-f]{12})(-[0-9a-f]{12})?")  # with its statement in BentoML's store
 PART_FILES = ("scaler", "detector", "null_model", "strata", "adapter", "calibrator")
 RATIO = "ratio"  # only if calibration is weighted
 SCHEMA = 3

@@ -12,7 +12,7 @@ from pathlib import Path
 import bentoml
 from pydantic import BaseModel
 
-from assay.scorer.scorer import load_scorer
+from assay.scorer.loading import load_scorer
 from assay.service.routes import make_application, set_scorer
 
 

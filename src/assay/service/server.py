@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from assay.errors import AssayError
-from assay.scorer.scorer import load_scorer
+from assay.scorer.loading import load_scorer
 from assay.service.limits import SERVICE_LIMITS, Limits
 from assay.service.problems import problem
 from assay.service.routes import make_application

@@ -18,7 +18,8 @@ from assay.errors import DataError, InputError
 from assay.parts import read_json
 from assay.scorer import batch
 from assay.scorer.batch import score_file
-from assay.scorer.scorer import Scorer, load_scorer
+from assay.scorer.loading import load_scorer
+from assay.scorer.scorer import Scorer
 
 FROZEN = Path(__file__).parents[2] / "frozen"
 N = 150

@@ -19,7 +19,8 @@ from assay.detectors.registry import make_detector
 from assay.errors import InputError
 from assay.scorer.batch import score_file
 from assay.scorer.explaining_images import hottest_places
-from assay.scorer.scorer import ScoreFunction, Scorer, load_scorer
+from assay.scorer.loading import load_scorer
+from assay.scorer.scorer import ScoreFunction, Scorer
 
 FROZEN = Path(__file__).parents[2] / "frozen"
 SIDE = 12

@@ -11,7 +11,7 @@ from tests.freeze import ANSWERS_FILE, FROZEN, answers_of
 
 from assay.parts import read_json
 from assay.scorer.folder import ANSWERS
-from assay.scorer.scorer import load_scorer
+from assay.scorer.loading import load_scorer
 from assay.scorer.statement import read_statement, statement_ids
 
 FOLDERS = sorted(FROZEN.glob("scorer-*"))

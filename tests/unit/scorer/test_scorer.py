@@ -22,7 +22,8 @@ from assay.project.deployment import promote
 from assay.project.scorers import find_scorer
 from assay.scorer.features import as_features, as_rows, checked_categories, checked_ids, column_order
 from assay.scorer.folder import ANSWERS, check_files, write_scorer
-from assay.scorer.scorer import Scorer, load_scorer
+from assay.scorer.loading import load_scorer
+from assay.scorer.scorer import Scorer
 from assay.scorer.statement import read_statement, write_statement
 
 FROZEN = Path(__file__).parents[2] / "frozen" / "scorer-1"

@@ -14,7 +14,8 @@ import pytest
 import uvicorn
 from tests.waiting import HANG_SECONDS
 
-from assay.scorer.scorer import Scorer, load_scorer
+from assay.scorer.loading import load_scorer
+from assay.scorer.scorer import Scorer
 from assay.service.limits import Limits
 from assay.service.routes import make_application
 from assay.service.server import make_server

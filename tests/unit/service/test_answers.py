@@ -15,7 +15,8 @@ from assay.calibration.calibrators.conformal import ConformalCalibrator
 from assay.calibration.calibrators.mondrian import MondrianCalibrator
 from assay.calibration.decisions import Reference
 from assay.errors import InputError
-from assay.scorer.scorer import Scorer, load_scorer
+from assay.scorer.loading import load_scorer
+from assay.scorer.scorer import Scorer
 from assay.service.answers import Decision, describe, score_answer
 from assay.service.requests import Question
 

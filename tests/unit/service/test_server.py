@@ -18,7 +18,7 @@ from assay.scorer.statement import statement_ids
 LOADED = """
 import sys
 from pathlib import Path
-from assay.scorer.scorer import load_scorer
+from assay.scorer.loading import load_scorer
 from assay.service.server import make_server
 from assay.service.routes import make_application
 make_server(make_application(load_scorer(Path(sys.argv[1]))))
