@@ -82,19 +82,19 @@ def read_vectors(path: Path, wanted: Collection[str]) -> WordVectors:
     if not path.is_file():
         raise DataError(f"there is no file {path} of word vectors; check the path")
     try:
-        found = _from_npz(path, wanted) if path.suffix == ".npz" else _from_text(path, wanted)
+        vector_of = _from_npz(path, wanted) if path.suffix == ".npz" else _from_text(path, wanted)
     except (OSError, EOFError, UnicodeError, KeyError, ValueError) as error:
         raise DataError(
             f"{path.name} cannot be read as word vectors: {' '.join(str(error).split())}; give a text file with a word "
             "and its numbers on each line (GloVe, fastText), or an .npz file with the arrays words and vectors"
         ) from error
-    if not found:
+    if not vector_of:
         raise DataError(f"{path.name} has a vector for none of the {len(wanted)} words of the texts")
-    vectors = np.stack(list(found.values())).astype(np.float32)
+    vectors = np.stack(list(vector_of.values())).astype(np.float32)
     if not np.isfinite(vectors).all():
-        word = list(found)[int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])]
+        word = list(vector_of)[int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])]
         raise DataError(f"{path.name}: the vector of {word!r} holds a value that is not a finite number; remove it")
-    return WordVectors(tuple(found), vectors)
+    return WordVectors(tuple(vector_of), vectors)
 
 
 def _from_npz(path: Path, wanted: Collection[str]) -> dict[str, NDArray[Any]]:
@@ -102,16 +102,16 @@ def _from_npz(path: Path, wanted: Collection[str]) -> dict[str, NDArray[Any]]:
         words, vectors = arrays["words"], arrays["vectors"]
     if vectors.ndim != 2 or words.shape != vectors.shape[:1] or vectors.dtype.kind not in "fiu":
         raise ValueError(f"words have shape {words.shape}, vectors {vectors.shape} of {vectors.dtype}")
-    found: dict[str, NDArray[Any]] = {}
+    vector_of: dict[str, NDArray[Any]] = {}
     for word, vector in zip(words.tolist(), vectors, strict=True):
         if (plain := str(word).lower()) in wanted:
-            found.setdefault(plain, vector)
-    return found
+            vector_of.setdefault(plain, vector)
+    return vector_of
 
 
 def _from_text(path: Path, wanted: Collection[str]) -> dict[str, NDArray[Any]]:
     opener: Callable[..., Any] = gzip.open if path.suffix == ".gz" else Path.open
-    found: dict[str, NDArray[Any]] = {}
+    vector_of: dict[str, NDArray[Any]] = {}
     width = None
     with opener(path, mode="rt", encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
@@ -121,9 +121,9 @@ def _from_text(path: Path, wanted: Collection[str]) -> dict[str, NDArray[Any]]:
             width = len(values) if width is None else width
             if len(values) != width:
                 raise ValueError(f"line {number} has {len(values)} numbers, earlier ones {width}")
-            if (plain := word.lower()) in wanted and plain not in found:
-                found[plain] = np.array(values, dtype=np.float64)
-    return found
+            if (plain := word.lower()) in wanted and plain not in vector_of:
+                vector_of[plain] = np.array(values, dtype=np.float64)
+    return vector_of
 
 
 def learned_vectors(places: Integers, n_words: int) -> Singles:

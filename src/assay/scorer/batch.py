@@ -260,8 +260,8 @@ def _reasons(scorer: Scorer, rows: _Rows, flags: Flags, n_columns: int) -> dict[
     because, without = np.full(len(flags), "", dtype=object), np.full(len(flags), np.nan)
     flagged, given = np.flatnonzero(flags), rows.features
     if scorer.texts:
-        told = scorer.explain_texts(given.iloc[flagged]) if len(flagged) else []
-        because[flagged] = [document.sentence(n_columns) for document in told]
+        reads = scorer.explain_texts(given.iloc[flagged]) if len(flagged) else []
+        because[flagged] = [document.sentence(n_columns) for document in reads]
         return {"because": because}
     if scorer.localises:
         because[flagged] = [hottest_places(of_row, n_columns) for of_row in scorer.heat_maps(given[flagged])]

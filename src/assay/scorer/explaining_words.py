@@ -84,15 +84,15 @@ def read_documents(
         ]
     contexts = detector.contexts()
     distances, attention = detector.read(scaler.transform(features))
-    told = []
+    reads = []
     for words, two, far, heads in zip(known, numbers, distances, attention, strict=True):
         shares: dict[str, float] = {}
         for word, share in zip(words, heads.mean(axis=0).tolist(), strict=False):
             shares[word] = shares.get(word, 0.0) + share
         nearest = int(far.argmin()) if words else None
         named = () if nearest is None else tuple(contexts[nearest])
-        told.append(ReadDocument(_in_order(shares), *two, True, None if nearest is None else nearest + 1, named, far))
-    return told
+        reads.append(ReadDocument(_in_order(shares), *two, True, None if nearest is None else nearest + 1, named, far))
+    return reads
 
 
 def _without_each(scaler: DocumentScaler, score: Callable[[Floats], Singles], row: Floats) -> dict[str, float]:
