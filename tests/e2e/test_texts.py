@@ -11,8 +11,13 @@ from tests.conftest import QUICK, Checkout, make_checkout
 from tests.texts import ODD, THEMES, made_up
 
 from assay.data.dataset import read_card
+from assay.data.documents import DocumentScaler
+from assay.data.modalities.registry import load_scaler
+from assay.data.words import document_rows
 from assay.detectors.base import ReadsWords
+from assay.detectors.registry import load_detector
 from assay.errors import InputError
+from assay.parts import read_part
 from assay.project.scorers import find_packaged
 from assay.scorer.loading import load_scorer
 from assay.scorer.scorer import Scorer
@@ -143,6 +148,7 @@ def test_texts_are_appended_and_quarantined_by_their_words(project: Checkout) ->
 
 def test_labelled_texts_with_vectors_of_the_users_own(checkout: Checkout) -> None:
     frame = news().assign(kind=lambda rows: np.where(rows["key"] < 420, "ham", "spam"))
+    frame.loc[400:419, "text"] = ["", "goalkeepers only"] * 10  # which no vector is for
     frame.to_parquet(checkout.root / "mail.parquet")
     rng = np.random.default_rng(0)
     themes = np.eye(4, 12)
@@ -156,10 +162,18 @@ def test_labelled_texts_with_vectors_of_the_users_own(checkout: Checkout) -> Non
     options = ("--name", "mail", "--text", "text", "--label", "kind", "--normal", "ham", "--vectors", "vectors.txt")
     checkout.assay("ingest", "mail.parquet", *options, "--check")
     told = checkout.assay("ingest", "mail.parquet", *options)
-    assert "vectors of 28 of 36 words" in told.stdout + told.stderr
+    assert "vectors of 28 of 38 words" in told.stdout + told.stderr
     assert "word vectors: vectors.txt" in told.stdout
     result = json.loads(checkout.assay("run", "--dataset", "mail", "--json").stdout)
     assert {row["detector"] for row in result["candidates"]} == {"knn", "isolation_forest", "mcd", "cvdd"}
+    trained = checkout.root / "work/mail/train/knn/level-0"
+    knn, scaler = load_detector(read_part(trained, "knn")), load_scaler(read_part(trained, "scaler"))
+    assert isinstance(scaler, DocumentScaler)
+    far, near = (
+        knn.decision_function(scaler.transform(document_rows(texts)))
+        for texts in (["", "unheard of"], frame["text"][:100])
+    )
+    assert far.min() > np.quantile(near, 0.9)  # texts without a known word are no neighbours of each other
     for wrong, said in (
         (("--name", "m", "--vectors", "vectors.txt"), "name the column of texts with --text"),
         (("--name", "m", "--text", "text", "--impute", "note"), "takes one column of texts"),

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
+from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
 from assay.arrays import FLOAT32_MAX, Doubles, Flags, Floats, Integers, Singles
 from assay.data.null_models import check_training_rows, distance
 from assay.data.scaling import Precision
 from assay.data.word_vectors import MOST_LEARNED, WordVectors, learned_vectors
-from assay.data.words import STOP_WORDS, word_code
+from assay.data.words import MOST_WORDS, STOP_WORDS, word_code
 from assay.errors import DataError, InputError
 from assay.families import check_part
-from assay.parameters import Count
 from assay.parts import Array, Part
 
 LEAST_COUNT = 3
@@ -34,7 +34,8 @@ class DocumentScaler:
     short text would lie far out for being short. The variances between documents and between the words of one are those
     of a one-way analysis of variance of the training rows (method of moments).
 
-    A document without a known word lies in a direction of its own, all columns alike. Where no training document is
+    A document without a known word lies in a direction of its own, all columns alike; detectors of mean vectors and the
+    null model are fitted on the others alone. Where no training document is
     like that, it lies beyond all of them. Where a share q is (messages of stop words alone, say), it lies as far out as
     a share q of the others does: documents that are common are not the oddest of all.
 
@@ -152,12 +153,21 @@ class DocumentScaler:
         rows = np.asarray(X, dtype=np.float64)
         if rows.ndim != 2 or rows.shape[1] != self.width_:
             raise InputError(f"rows have shape {rows.shape}; documents have (n, {self.width_})")
+        starts = range(0, max(1, len(rows)), _ROWS_AT_ONCE)
+        return np.concatenate([self._transformed(rows[start : start + _ROWS_AT_ONCE]) for start in starts])
+
+    def _transformed(self, rows: Doubles) -> Singles:
         places = self._places(rows)
         counts = (places >= 0).sum(axis=1)
         values = self._standardised(self._means(places, self.vectors_.astype(np.float64)), counts)
         values[counts == 0] = self.far_
         scaled = np.clip(values, -FLOAT32_MAX, FLOAT32_MAX).astype(np.float32)
         return np.concatenate([scaled, places.astype(np.float32)], axis=1) if self.sequences else scaled
+
+    def has_words(self, X: Doubles) -> Flags:
+        """Return which rows of codes (n, d) have a known word, shape (n,)."""
+        starts = range(0, max(1, len(X)), _ROWS_AT_ONCE)
+        return np.concatenate([np.isin(X[i : i + _ROWS_AT_ONCE], self.codes_).any(axis=1) for i in starts])
 
     @property
     def dimensions(self) -> int:
@@ -213,7 +223,8 @@ class DocumentScaler:
     @classmethod
     def from_part(cls, part: Part) -> Self:
         """Rebuild the scaler from its part."""
-        config = {"precision": Literal["float64"], "words": tuple[str, ...], "sequences": bool, "width": Count}
+        config: dict[str, Any] = {"precision": Literal["float64"], "words": tuple[str, ...], "sequences": bool}
+        config["width"] = Annotated[int, Ge(1), Le(MOST_WORDS)]
         fitted = {"mean": "float64 p", "between": "float64 p", "within": "float64 p", "far": "float64 1"}
         check_part(part, config, {"codes": "float64 k", "vectors": "float32 k p", **fitted})
         arrays = part.arrays

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
+import unicodedata
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 import numpy as np
 
@@ -28,16 +31,28 @@ _STOP_WORDS = """
     don isn aren wasn weren hasn haven hadn doesn didn wouldn shan shouldn couldn mustn
 """
 STOP_WORDS = frozenset(_STOP_WORDS.split())
-_WORD = re.compile(rf"[^\W\d_]{{{LEAST_LETTERS},}}")
 
 
 def split_words(text: str) -> list[str]:
-    """Return the words of a text in lower case: the runs of at least 3 letters (of any script).
+    """Return the words of a text in lower case and Unicode's form NFKC: the runs of at least 3 letters of any script.
 
-    Everything else separates words and is dropped: punctuation, digits, spaces, and shorter runs (Ruff 2021, section
-    3.2.3, which also drops stop words; here these are left out where a scorer is fitted).
+    Marks, such as vowel signs of Hindi and accents that stand for themselves, belong to the letter before them, and do
+    not count. Scripts that put no space between words make one word of a sentence. Everything else separates words and
+    is dropped: punctuation, digits, spaces, and shorter runs (Ruff 2021, section 3.2.3, which also drops stop words;
+    here these are left out where a scorer is fitted).
     """
-    return _WORD.findall(text.lower())
+    plain = text.lower()
+    if not plain.isascii():
+        plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", plain).lower())
+    return _word_pattern(plain.isascii()).findall(plain)
+
+
+@cache
+def _word_pattern(is_ascii: bool) -> re.Pattern[str]:
+    if is_ascii:
+        return re.compile(rf"[a-z]{{{LEAST_LETTERS},}}")
+    marks = re.escape("".join(sign for sign in map(chr, range(sys.maxunicode)) if unicodedata.category(sign)[0] == "M"))
+    return re.compile(rf"(?:[^\W\d_][{marks}]*){{{LEAST_LETTERS},}}")
 
 
 def word_code(word: str) -> float:

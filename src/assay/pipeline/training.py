@@ -118,6 +118,10 @@ class _Cell:
         lexicon = scaler.lexicon if isinstance(scaler, DocumentScaler) and scaler.sequences else None
         all_rows, all_labels = training_rows(self.rows, self.contaminated, level, labelled=detector.uses_labels)
         rows, labels = _held(all_rows, all_labels, seed=self.seed)
+        n_held = len(rows)
+        if isinstance(scaler, DocumentScaler) and not scaler.sequences:
+            having = scaler.has_words(rows.features)
+            rows, labels = rows.take(having), labels[having]
         scaled = scaler.transform(rows.features)
         try:
             checkpoint = self.checkpoints / f"{level}.fit"
@@ -125,7 +129,7 @@ class _Cell:
         except TrainingError as error:
             return {"failure": str(error)}
         label = self.choice.label
-        n_used = len(rows) - getattr(detector, "n_left_out_", 0)
+        n_used = n_held - getattr(detector, "n_left_out_", 0)
         held = {"held": [n_used, len(all_rows)]} if n_used < len(all_rows) else {}
         write_part(out / level, label, detector.to_part())
         _write_suspects(detector, rows, out / level / f"{label}.suspects.csv")
@@ -163,10 +167,16 @@ def _fit(
 
 
 def _scale_level(card: Card, scaler: Scaler, rows: RowSet, out: Path) -> NullModel:
-    """Fit and write the scaler and the null model of a level; return the latter."""
+    """Fit and write the scaler and the null model of a level; return the latter.
+
+    Documents without a known word have one place, which is made up: nothing else is fitted on them.
+    """
+    from assay.data.documents import DocumentScaler
+
     scaler.fit(rows.features)
-    scaled = scaler.transform(rows.features)
     write_part(out, "scaler", scaler.to_part())
+    features = rows.features[scaler.has_words(rows.features)] if isinstance(scaler, DocumentScaler) else rows.features
+    scaled = scaler.transform(features)
     null_model = card.null_model(scaler).fit(scaled)
     write_part(out, "null_model", null_model.to_part())
     return null_model

@@ -17,6 +17,7 @@ from assay.data.blocks import VALUES_AT_ONCE, Blocks, Unchanged, counted_from, o
 from assay.data.columns import features_of
 from assay.data.dialects import OBSERVED, Dialect
 from assay.data.files import texts_of
+from assay.data.words import MOST_WORDS
 from assay.errors import DataError, InputError
 from assay.scorer.explaining import normal_rows
 from assay.scorer.explaining_images import hottest_places
@@ -212,7 +213,7 @@ class _File:
         kinds = [self.blocks.types[name] for name in self._texts]
         if any(pa.types.is_timestamp(kind) or pa.types.is_duration(kind) for kind in kinds):
             return self.blocks.n_rows
-        return max(1, VALUES_AT_ONCE // len(self.blocks.types))
+        return max(1, VALUES_AT_ONCE // max(len(self.blocks.types), MOST_WORDS if self._scorer.texts else 1))
 
     def _checked(self, frame: pd.DataFrame, start: int) -> _Rows:
         scorer, category = self._scorer, self._scorer.category_column
@@ -260,11 +261,14 @@ def _reasons(scorer: Scorer, rows: _Rows, flags: Flags, n_columns: int) -> dict[
     because, without = np.full(len(flags), "", dtype=object), np.full(len(flags), np.nan)
     flagged, given = np.flatnonzero(flags), rows.features
     if scorer.texts:
-        reads = scorer.explain_texts(given.iloc[flagged]) if len(flagged) else []
-        because[flagged] = [document.sentence(n_columns) for document in reads]
+        for start in range(0, len(flagged), EXPLAINED_AT_ONCE):
+            part = flagged[start : start + EXPLAINED_AT_ONCE]
+            because[part] = [document.sentence(n_columns) for document in scorer.explain_texts(given.iloc[part])]
         return {"because": because}
     if scorer.localises:
-        because[flagged] = [hottest_places(of_row, n_columns) for of_row in scorer.heat_maps(given[flagged])]
+        for start in range(0, len(flagged), EXPLAINED_AT_ONCE):
+            part = flagged[start : start + EXPLAINED_AT_ONCE]
+            because[part] = [hottest_places(of_row, n_columns) for of_row in scorer.heat_maps(given[part])]
         return {"because": because}
     for start in range(0, len(flagged), EXPLAINED_AT_ONCE):
         part = flagged[start : start + EXPLAINED_AT_ONCE]

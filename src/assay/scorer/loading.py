@@ -11,6 +11,7 @@ from assay.calibration.calibrators.registry import load_calibrator
 from assay.calibration.calibrators.weighted import load_ratio
 from assay.calibration.decisions import Reference
 from assay.calibration.hardness import load_strata
+from assay.data.documents import DocumentScaler
 from assay.data.modalities.registry import load_null_model, load_scaler
 from assay.detectors.registry import load_detector, unpackageable
 from assay.errors import ScorerError, TamperedError
@@ -85,13 +86,21 @@ def load_scorer(folder: Path, statement: str | None = None) -> Scorer:
 
 
 def _try(scorer: Scorer) -> None:
-    """Score a row of zeros; raise `ScorerError` where the parts do not fit each other or give no finite score."""
-    zeros = np.zeros((1, len(scorer.columns)), dtype=scorer.function.scaler.precision)
+    """Score a row; raise `ScorerError` where the parts do not fit each other or give no finite score.
+
+    It is a row of zeros, or a document of the last words that a scorer of texts knows.
+    """
+    scaler = scorer.function.scaler
+    row = np.zeros((1, len(scorer.columns)), dtype=scaler.precision)
+    if isinstance(scaler, DocumentScaler):
+        row = np.full((1, scaler.width_), np.nan)
+        codes = scaler.codes_[-scaler.width_ :]
+        row[0, : len(codes)] = codes
     categories = None if scorer.categories is None else np.array(scorer.categories[:1], dtype=object)
     try:
-        scored = scorer.function.scored(zeros, categories)
+        scored = scorer.function.scored(row, categories)
         if not np.isfinite(scored.scores).all():
-            raise ValueError(f"a row of zeros has the score {scored.scores[0]}")
+            raise ValueError(f"a row has the score {scored.scores[0]}")
         scorer.reference.p_values(scored)
     except Exception as error:
         message = " ".join(str(error).split()) or type(error).__name__

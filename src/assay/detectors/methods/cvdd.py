@@ -172,13 +172,11 @@ class CVDD(NeuralDetector):
         detector._lexicon = part.arrays["words"]
         if not detector._lexicon.size or part.config["n_features"] <= detector._lexicon.shape[1]:
             raise ValueError("its word vectors leave no column for words")
+        with torch.device("meta"):  # shapes alone: a damaged part may name a network of any size
+            state = detector._empty_network().state_dict()
+        shapes = {name: " ".join(map(str, ("float32", *value.shape))) for name, value in state.items()}
+        check_arrays(part, {**shapes, "nothing": f"{shapes['nothing']} in [0,1]"})
         network = detector._build(part.config["n_features"])
-        state = network.state_dict()
-        check_arrays(part, {name: " ".join(map(str, ("float32", *value.shape))) for name, value in state.items()})
-        if not all(np.isfinite(array).all() for array in part.arrays.values()):
-            raise ValueError("an array holds a value that is not finite")
-        if not ((part.arrays["nothing"] >= 0) & (part.arrays["nothing"] <= 1)).all():
-            raise ValueError("the distance of documents without words is not from 0 to 1")
         network.load_state_dict({name: torch.tensor(array) for name, array in part.arrays.items()})
         detector._settle(network, part.config["n_features"], tuple(part.config.get("notes", ())))
         detector.contexts_ = [list(words) for words in part.config["contexts"]]
@@ -187,10 +185,13 @@ class CVDD(NeuralDetector):
         return detector
 
     def _build(self, n_features: int) -> ContextAttention:
-        words, width = self._lexicon.shape
-        network = ContextAttention(self.members, words, width, self.units, self.contexts_each)
+        network = self._empty_network()
         network.words.copy_(torch.tensor(self._lexicon))
         return network
+
+    def _empty_network(self) -> ContextAttention:
+        words, width = self._lexicon.shape
+        return ContextAttention(self.members, words, width, self.units, self.contexts_each)
 
     def _train(self, fitting: Fitting) -> None:
         network = cast(ContextAttention, fitting.network)
@@ -234,23 +235,32 @@ class CVDD(NeuralDetector):
         """
         having = self._places(rows)[:, 0] >= 0
         if not having.all():
-            distances, _ = self.read(rows[having])
+            distances = self._distances(self._places(rows[having]))
             scores = distances.reshape(len(distances), self.members, -1).mean(axis=2)
             limits = np.quantile(scores, having.mean(), axis=0).astype(np.float32)
             self.network_.nothing.copy_(torch.tensor(limits))
 
     def _top_words(self, rows: Singles, words: tuple[str, ...]) -> list[list[str]]:
         places = self._places(rows)
-        distances, attention = self.read(rows)
-        tops = []
+        distances, tops = self._distances(places), []
         for context, far in enumerate(distances.T):
             near = np.argsort(np.where(places[:, 0] >= 0, far, np.inf), kind="stable")[:NEAREST_DOCUMENTS]
             weights = np.zeros(len(words))
-            known = places[near] >= 0
-            np.add.at(weights, places[near][known], attention[near, context][known])
+            is_word = places[near] >= 0
+            _, attention = self.read(rows[near])
+            np.add.at(weights, places[near][is_word], attention[:, context][is_word])
             most = np.argsort(-weights, kind="stable")[:TOP_WORDS]
             tops.append([words[place] for place in most if weights[place] > 0])
         return tops
+
+    def _distances(self, places: NDArray[np.int64]) -> Doubles:
+        """Return the distances of documents from every context, (n, S r)."""
+        distances = np.zeros((len(places), self.members * self.contexts_each))
+        for start, chunk in self._chunks(places):
+            with torch.inference_mode():
+                far = self.network_(chunk)
+            distances[start : start + chunk.shape[1]] = far.transpose(0, 1).flatten(1).numpy()
+        return distances
 
     def _places(self, rows: Singles) -> NDArray[np.int64]:
         """Return the numbers of words of checked rows, shape (n, places)."""
