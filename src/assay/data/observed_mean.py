@@ -59,7 +59,7 @@ class ObservedMean:
     @classmethod
     def from_part(cls, part: Part) -> Self:
         """Return the null model that `to_part` described."""
-        check_part(part, {}, {"mean": "float64 k", "fills": "float32 k"})
+        check_part(part, {}, {"mean": "float64 k", "fills": "float32? k"})
         model = cls(part.arrays["fills"])
         model.mean_ = part.arrays["mean"]
         return model

@@ -142,7 +142,7 @@ def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
 
 
 def test_names() -> None:
-    assert dataset_names() == ("digits", "breast_cancer", *SHAPES, *IMAGE_SETS, "ecg5000")
+    assert dataset_names() == ("digits", "breast_cancer", *SHAPES, *IMAGE_SETS, "magnetic-tiles", "ecg5000")
 
 
 @pytest.mark.skipif("ASSAY_DATA_MIRROR" not in os.environ, reason="ASSAY_DATA_MIRROR names no folder of public files")

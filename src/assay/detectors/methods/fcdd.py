@@ -131,7 +131,7 @@ class FCDD(NeuralDetector):
         def loss(batch: Tensor, labels: Tensor, draws: Tensor) -> Tensor:
             n_made = round(share * (batch.shape[1] - labelled))
             with torch.no_grad():
-                images = batch[:, :n_made].reshape(self.members, n_made, *shape)
+                images = batch[:, :n_made].reshape(len(batch), n_made, *shape)
                 made = confetti(images, draws[:, :n_made], images.new_tensor(low), images.new_tensor(high))
             maps = network(torch.cat([made.flatten(2), batch[:, n_made:]], dim=1))
             anomalous = (labels == 1) | (torch.arange(batch.shape[1], device=batch.device) < n_made)
