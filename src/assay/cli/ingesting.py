@@ -88,12 +88,18 @@ def _check_table(path: Path, *, name: str | None, dialect: Dialect, treatment: T
     from assay.data.checking import COLUMN_ROLES, check_columns, lines_of
     from assay.data.files import dataset_of, names_of_special
     from assay.data.tables import read_frame
+    from assay.errors import DataError
+    from assay.project.ingest import with_vectors
 
-    options.pop("vectors")
+    vectors = options.pop("vectors")
+    if vectors is not None and options["text"] is None:
+        raise DataError("--vectors are vectors of the words of texts; name the column of texts with --text")
     roles: Any = {role: options[role] for role in COLUMN_ROLES}
     frame = read_frame(path, names_of_special(roles), texts=treatment.categorical, dialect=dialect)
     click.echo(f"{path.name}: {len(frame)} rows x {frame.shape[1]} columns")
     for line in lines_of(check_columns(path, frame, roles, treatment, options["normal"], options["anomaly"])):
         click.echo(line)
-    dataset_of(path, frame, name=name or "checked", treatment=treatment, **options)
+    dataset = dataset_of(path, frame, name=name or "checked", treatment=treatment, **options)
+    if vectors is not None:
+        with_vectors(dataset, vectors)
     click.echo("`assay ingest` can take it; nothing was changed")

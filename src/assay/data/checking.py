@@ -84,7 +84,8 @@ def check_columns(
     Parameters
     ----------
     roles : mapping of str to str or None
-        The columns that are no features, by role: label, id_column, group, time, category.
+        The columns that are no features, by role: label, id_column, group, time, category; or text, beside
+        which every other column is left out.
     treatment : Treatment
         What is done with feature columns.
     normal, anomaly : str, optional
@@ -105,7 +106,7 @@ def check_columns(
         kind, why = ("text", "") if name in role_of else _kind(name, column, treatment)
         fate = COLUMN_ROLES[role_of[name]] if name in role_of else FATES[kind]
         remarks = [] if name in role_of else [*_remarks(column, kind), *_leaks(column, kind, labels)]
-        if name in treatment.leave_out:
+        if name in treatment.leave_out or (roles.get("text") is not None and name not in role_of):
             fate, remarks, why = "left out", [], ""
         elif column.isna().any() and kind in ("number", "category", "date") and name not in role_of:
             fate += ", refused if missing" if name in treatment.refuse else ", may be missing"

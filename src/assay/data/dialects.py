@@ -28,6 +28,8 @@ _NAMED_SEPARATORS = {"tab": "\t", r"\t": "\t", "space": " "}
 _MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 _GZIP, _FOREIGN = b"\x1f\x8b", {b"PK\x03\x04": "an Excel or zip", b"PAR1": "a Parquet", b"\xd0\xcf\x11\xe0": "an Excel"}
 _SEP_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+# Documents are longer than the 131,072 characters that csv allows a field; this is the most on every system.
+csv.field_size_limit(max(csv.field_size_limit(), 2**31 - 1))
 
 
 @dataclass(frozen=True, slots=True)

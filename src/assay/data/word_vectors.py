@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import zipfile
+import zlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,8 @@ from assay.parts import Part, read_part, write_part
 VECTORS = "vectors"
 VECTOR_FILES = ("vectors.json", "vectors.safetensors")
 DIMENSIONS, WINDOW, MOST_LEARNED = 50, 5, 20_000
-_SHORTEST = 2
+# What a damaged file raises where it is unpacked, decoded or converted (RuntimeError: packed in an unknown way).
+_DAMAGE = (OSError, EOFError, UnicodeError, KeyError, ValueError, RuntimeError, zlib.error, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,8 +70,9 @@ def read_vectors(path: Path, wanted: Collection[str]) -> WordVectors:
     ----------
     path : Path
         A text file as GloVe and fastText write it, UTF-8, also with .gz: on each line a word and its numbers, with
-        spaces between them; a first line of two numbers (fastText) is left out. Or an .npz file with the arrays
-        ``words`` (texts) and ``vectors`` (numbers).
+        spaces between them; a first line of two whole numbers (fastText) is left out. What stands before as many
+        numbers as the first vector has is the word, which may have spaces in it (glove.840B). Or an .npz file with the
+        arrays ``words`` (texts) and ``vectors`` (numbers).
     wanted : collection of str
         Words in lower case; of others nothing is kept. Where a file has a word twice, or in several cases, the first
         counts.
@@ -76,32 +80,43 @@ def read_vectors(path: Path, wanted: Collection[str]) -> WordVectors:
     Raises
     ------
     DataError
-        The file cannot be read, a line has another number of numbers than those before, a number is not finite, or no
-        wanted word is in it.
+        The file cannot be read, a line has no numbers, or fewer than those before, or a wanted word more; a number is
+        not finite in float32, all are zero, or no wanted word is in the file.
     """
     if not path.is_file():
         raise DataError(f"there is no file {path} of word vectors; check the path")
     try:
         vector_of = _from_npz(path, wanted) if path.suffix == ".npz" else _from_text(path, wanted)
-    except (OSError, EOFError, UnicodeError, KeyError, ValueError) as error:
+    except _DAMAGE as error:
         raise DataError(
             f"{path.name} cannot be read as word vectors: {' '.join(str(error).split())}; give a text file with a word "
             "and its numbers on each line (GloVe, fastText), or an .npz file with the arrays words and vectors"
         ) from error
     if not vector_of:
         raise DataError(f"{path.name} has a vector for none of the {len(wanted)} words of the texts")
-    vectors = np.stack(list(vector_of.values())).astype(np.float32)
+    with np.errstate(over="ignore"):  # refused below
+        vectors = np.stack(list(vector_of.values())).astype(np.float32)
     if not np.isfinite(vectors).all():
         word = list(vector_of)[int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])]
-        raise DataError(f"{path.name}: the vector of {word!r} holds a value that is not a finite number; remove it")
+        raise DataError(
+            f"{path.name}: the vector of {word!r} holds a value that is not a finite number in float32; remove it"
+        )
+    if not vectors.any():
+        raise DataError(
+            f"{path.name}: all numbers of the words of the texts are zero; give vectors that tell words apart"
+        )
     return WordVectors(tuple(vector_of), vectors)
 
 
 def _from_npz(path: Path, wanted: Collection[str]) -> dict[str, NDArray[Any]]:
+    with zipfile.ZipFile(path):  # numpy takes an .npy file of this name as well
+        pass
     with np.load(path, allow_pickle=False) as arrays:
-        words, vectors = arrays["words"], arrays["vectors"]
+        words, vectors = np.asarray(arrays["words"]), np.asarray(arrays["vectors"])
     if vectors.ndim != 2 or words.shape != vectors.shape[:1] or vectors.dtype.kind not in "fiu":
         raise ValueError(f"words have shape {words.shape}, vectors {vectors.shape} of {vectors.dtype}")
+    if not vectors.shape[1]:
+        raise ValueError(f"vectors have shape {vectors.shape}, no numbers")
     vector_of: dict[str, NDArray[Any]] = {}
     for word, vector in zip(words.tolist(), vectors, strict=True):
         if (plain := str(word).lower()) in wanted:
@@ -113,17 +128,28 @@ def _from_text(path: Path, wanted: Collection[str]) -> dict[str, NDArray[Any]]:
     opener: Callable[..., Any] = gzip.open if path.suffix == ".gz" else Path.open
     vector_of: dict[str, NDArray[Any]] = {}
     width = None
-    with opener(path, mode="rt", encoding="utf-8") as lines:
+    with opener(path, mode="rt", encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, start=1):
-            word, *values = line.rstrip().split(" ")
-            if number == 1 and len(values) < _SHORTEST:
+            if number == 1 and [part.isdecimal() for part in line.split()] == [True, True]:
                 continue
+            word, *values = line.rstrip().split(" ") if width is None else line.rstrip().rsplit(" ", width)
             width = len(values) if width is None else width
-            if len(values) != width:
-                raise ValueError(f"line {number} has {len(values)} numbers, earlier ones {width}")
+            if not width:
+                raise ValueError(f"line {number} has a word and no numbers")
+            first, *more = word.split(" ")
+            if len(values) != width or (more and first.lower() in wanted and all(map(_is_number, more))):
+                raise ValueError(f"line {number} has {len(values) + len(more)} numbers, earlier ones {width}")
             if (plain := word.lower()) in wanted and plain not in vector_of:
                 vector_of[plain] = np.array(values, dtype=np.float64)
     return vector_of
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def learned_vectors(places: Integers, n_words: int) -> Singles:

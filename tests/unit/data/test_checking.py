@@ -103,3 +103,25 @@ def test_check_changes_nothing_and_ends_as_ingest_would(tmp_path: Path, monkeypa
         2,
         "assay: mine.csv, line 2 has 3 fields where the header has 2; correct it, or name the separator: --sep\n",
     )
+
+
+def test_check_of_texts_says_what_is_left_out_and_reads_the_vectors(tmp_path: Path) -> None:
+    (tmp_path / "table").mkdir()
+    table = "body,note,key\nthe ship,x,1\na port,x,2\n"
+    options = ("--text", "body", "--id", "key")
+    code, output = run(tmp_path / "table", table, *options)
+    assert code == 0
+    fates = [" ".join(line.split()[:4]) for line in output.splitlines()]
+    assert "note category left out" in "\n".join(fates)
+    assert "looks wrong" not in output
+    vectors = tmp_path / "v.txt"
+    code, output = run(tmp_path / "table", table, *options, "--vectors", str(vectors))
+    assert (code, "there is no file" in output, "can take it" in output) == (2, True, False)
+    vectors.write_text("ship 1 2\nport 1\n")
+    code, output = run(tmp_path / "table", table, *options, "--vectors", str(vectors))
+    assert (code, "line 2 has 1 numbers" in output, "can take it" in output) == (2, True, False)
+    vectors.write_text("ship 1 2\n")
+    code, output = run(tmp_path / "table", table, *options, "--vectors", str(vectors))
+    assert (code, "vectors of 1 of 3 words" in output, "can take it" in output) == (0, True, True)
+    code, output = run(tmp_path / "table", table, "--vectors", str(vectors))
+    assert (code, "name the column of texts with --text" in output) == (2, True)

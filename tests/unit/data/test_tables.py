@@ -318,3 +318,15 @@ def test_real_tables_hold_what_is_written(name: str, separator: str, n_numbers: 
     assert all(
         agree(value, text) for i, row in zip(some, read, strict=True) for value, text in zip(row, rows[i], strict=True)
     )
+
+
+@pytest.mark.parametrize(("quote", "separator"), [("", "\t"), ("", ","), ('"', ",")])
+def test_a_field_may_be_as_long_as_a_document_is(tmp_path: Path, quote: str, separator: str) -> None:
+    long = "bank" + " bank" * 1_000_000  # more than a block of the reader of plain files
+    ends = f"{quote}{long}{quote}\n"
+    for content in (f"text\n{ends}short\n", f"text{separator}a\nshort{separator}1\nb{separator}{ends}"):
+        path = written(tmp_path, content)
+        frame = read_frame(path, ("text", "a") if separator in content else ("text",))
+        assert long in frame.to_numpy()
+        blocks = open_blocks(path, tuple(frame.columns), numbers=()).frames(1000)
+        pd.testing.assert_frame_equal(pd.concat(blocks, ignore_index=True), frame)

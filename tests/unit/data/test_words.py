@@ -192,6 +192,10 @@ def test_vectors_are_read_from_glove_fasttext_and_npz(tmp_path: Path) -> None:
         ("ship 1 x\n", "could not convert string to float: 'x'"),
         ("other 1 2\n", "has a vector for none of the 2 words"),
         ("ship 1 nan\nport 1 2\n", "the vector of 'ship' holds a value that is not a finite number"),
+        ("ship 1 1e300\nport 1 2\n", "the vector of 'ship' holds a value that is not a finite number in float32"),
+        ("ship\nport\n", "line 1 has a word and no numbers"),
+        ("ship 0 0\nport 0 1e-300\nother 1 2\n", "all numbers of the words of the texts are zero"),
+        ("other 1 2\nship 1 2 3\n", "line 2 has 3 numbers, earlier ones 2"),
     ],
 )
 def test_files_of_vectors_that_cannot_be_used_are_refused(tmp_path: Path, content: str, said: str) -> None:
@@ -200,6 +204,42 @@ def test_files_of_vectors_that_cannot_be_used_are_refused(tmp_path: Path, conten
         read_vectors(tmp_path / "v.txt", {"ship", "port"})
     with pytest.raises(DataError, match="there is no file"):
         read_vectors(tmp_path / "none.txt", {"ship"})
+
+
+def test_the_first_line_words_with_spaces_and_a_mark_are_taken_for_what_they_are(tmp_path: Path) -> None:
+    for content, expected in (
+        ("ship 1\nport 2\n", [[1], [2]]),
+        ("2 1\nship 1\nport 2\n", [[1], [2]]),
+        ("\ufeffship 1 2\nport 3 4\n", [[1, 2], [3, 4]]),
+        ("\ufeff3 2 \nship 1 2 \nport 3 4 \n", [[1, 2], [3, 4]]),
+        ("ship 1 2\n. . . 5 6\nat name@domain.com 7 8\n1 000 9 9\nport 3 4\n", [[1, 2], [3, 4]]),
+    ):
+        (tmp_path / "v.txt").write_text(content, encoding="utf-8")
+        read = read_vectors(tmp_path / "v.txt", {"ship", "port"})
+        assert read.words == ("ship", "port")
+        np.testing.assert_array_equal(read.vectors, np.array(expected, dtype=np.float32))
+
+
+def test_damaged_files_of_vectors_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    packed = gzip.compress("".join(f"word{i} {i} {i * i}\n" for i in range(500)).encode())
+    np.savez_compressed(tmp_path / "whole.npz", words=["ship"] * 90, vectors=np.arange(180.0).reshape(90, 2))
+    whole = (tmp_path / "whole.npz").read_bytes()
+    np.save(tmp_path / "v.npy", np.ones((2, 2)))
+    np.savez(tmp_path / "narrow.npz", words=["ship"], vectors=np.ones((1, 0)))
+    for name, content, said in (
+        ("flipped.gz", packed[:40] + b"\xff" * 40 + packed[80:], "decompressing|CRC"),
+        ("cut.gz", packed[:-20], "ended"),
+        ("plain.gz", b"ship 1 2\n", "gzip"),
+        ("text.npz", b"ship 1 2\n", "not a zip file"),
+        ("cut.npz", whole[:-30], "not a zip file"),
+        ("flipped.npz", whole[:100] + b"\xff" * 40 + whole[140:], "decompressing|CRC|magic|header"),
+        ("array.npz", (tmp_path / "v.npy").read_bytes(), "not a zip file"),
+        ("narrow.npz", (tmp_path / "narrow.npz").read_bytes(), r"shape \(1, 0\), no numbers"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=f"{name} cannot be read as word vectors: .*({said})") as refused:
+            read_vectors(tmp_path / name, {"ship"})
+        assert "\n" not in str(refused.value)
 
 
 def test_recipes_make_documents_as_long_as_others_of_their_words() -> None:
