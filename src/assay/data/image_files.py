@@ -191,7 +191,7 @@ def _grey(file: Path) -> tuple[Grey, bool]:
                     raise ValueError(f"it holds {n_frames} images, not one")
                 # Pillow would cut colours of 16 bits to 8 without a word.
                 if opened.mode not in (*_GREY, *_COLOUR) or any(";16" in str(tile[3]) for tile in opened.tile):
-                    raise ValueError(f"it has more than 8 bits a channel, or none of grey and colour ({opened.mode})")
+                    raise ValueError("its pixels are not grey or colour of 8 bits a channel")
                 opened.load()
                 picture: Picture = ImageOps.exif_transpose(opened)
             if picture.mode in _GREY:

@@ -132,8 +132,8 @@ def bad(path: Path, kind: str) -> None:
         ("empty", "cannot identify image file"),
         ("truncated", "truncated"),
         ("animated", "it holds 2 images, not one"),
-        ("16 bits", "more than 8 bits a channel"),
-        ("16 bits colour", "more than 8 bits a channel"),
+        ("16 bits", "its pixels are not grey or colour of 8 bits a channel"),
+        ("16 bits colour", "its pixels are not grey or colour of 8 bits a channel"),
         ("bomb", "pixels, too many to be read safely"),
     ],
 )
