@@ -29,11 +29,16 @@ if TYPE_CHECKING:
 @click.option(
     "--vectors", metavar="FILE", type=click.Path(path_type=Path), help="Word vectors for --text: GloVe, fastText, .npz."
 )
+@click.option(
+    "--image-size", metavar="HEIGHT WIDTH", type=click.IntRange(1), nargs=2, help="Size that images are resized to."
+)
 @click.option("--categorical", metavar="COLUMN", multiple=True, help="Feature whose numbers are codes of categories.")
 @click.option("--impute", metavar="COLUMN", multiple=True, help="Feature that may be missing, though not in this file.")
 @click.option("--refuse-missing", metavar="COLUMN", multiple=True, help="Feature that may never be missing.")
 @click.option("--leave-out", metavar="COLUMN", multiple=True, help="Column that is not used at all.")
-@click.option("--normal", metavar="VALUE", help="The label of normal rows; the others are anomalies.")
+@click.option(
+    "--normal", metavar="VALUE", help="The label of normal rows, or folder of normal images; others are anomalies."
+)
 @click.option(
     "--anomaly", metavar="VALUE", help="The label of anomalies; the others are normal, or unknown by --normal."
 )
@@ -49,7 +54,7 @@ def ingest_command(
     leave_out: tuple[str, ...],
     **options: Any,
 ) -> None:
-    """Add a CSV or Parquet file, or a public dataset by name, to data/ and track it with DVC."""
+    """Add a CSV or Parquet file, images, or a public dataset by name, to data/ and track it with DVC."""
     from assay.data.columns import Treatment
 
     treatment = Treatment(categorical, impute, refuse_missing, leave_out)
@@ -69,6 +74,8 @@ def ingest_command(
         if appends:
             if options.pop("vectors") is not None:
                 raise click.UsageError("with --append, words have the vectors that came with the dataset")
+            if options.pop("image_size") is not None:
+                raise click.UsageError("--append adds rows of tables; --image-size is for a folder of images")
             folder, arrival = append(project, Path(source), batch=batch, **options)
             click.echo(f"batch {arrival.batch}: {arrival.rows} rows from {arrival.source}")
         else:
@@ -87,10 +94,14 @@ def _check_table(path: Path, *, name: str | None, dialect: Dialect, treatment: T
     """Print what each column of a table is taken for, and raise what `assay ingest` would raise."""
     from assay.data.checking import COLUMN_ROLES, check_columns, lines_of
     from assay.data.files import dataset_of, names_of_special
+    from assay.data.image_files import holds_images
     from assay.data.tables import read_frame
     from assay.errors import DataError
     from assay.project.ingest import with_vectors
 
+    if holds_images(path):
+        raise click.UsageError("--check is for tables; bring images in without it")
+    options.pop("image_size")
     vectors = options.pop("vectors")
     if vectors is not None and options["text"] is None:
         raise DataError("--vectors are vectors of the words of texts; name the column of texts with --text")

@@ -72,11 +72,17 @@ def append(
     """
     from assay.data.expectations import load_suite
     from assay.data.files import read_table
+    from assay.data.image_files import holds_images
     from assay.data.validation import raise_if_failed, validate_batch, warning_lines
 
     restore(project)
     if name is None:
         raise DataError(f"give the name of the dataset that {path.name} is added to: --name NAME")
+    if holds_images(path):
+        raise DataError(
+            f"{path.name} holds images, and --append adds rows of tables; bring the whole folder in again: "
+            f"assay ingest FOLDER --name {name}"
+        )
     accepted = read_dataset(_folder(project, name))
     given: dict[str, Any] = {
         option: columns.get(option) or getattr(accepted.card, field) for option, field in COLUMN_OPTIONS.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -41,15 +42,17 @@ def load_source(
     anomaly: str | None = None,
     text: str | None = None,
     vectors: Path | None = None,
+    image_size: tuple[int, int] | None = None,
     dialect: Dialect = OBSERVED,
     **special: Unpack[SpecialColumns],
 ) -> Dataset:
-    """Load a named public dataset, or a user's CSV or Parquet file.
+    """Load a named public dataset, or a user's CSV or Parquet file, or images.
 
     Parameters
     ----------
     source : str
-        A name that `assay.data.public_sets.dataset_names` lists, or the path of a file or of a folder of part files.
+        A name that `assay.data.public_sets.dataset_names` lists, or the path of a file, or of a folder of part files
+        or of images.
     name : str, optional
         Name to give to the file's dataset; needed for files, not allowed for public sets.
     treatment : Treatment
@@ -60,6 +63,8 @@ def load_source(
         The column of documents.
     vectors : Path, optional
         A file of word vectors (`assay.data.word_vectors.read_vectors`).
+    image_size : (int, int), optional
+        Height and width of images (`assay.data.image_files.read_images`).
     dialect : Dialect
         How a CSV file is written.
     **special : str or None
@@ -71,18 +76,17 @@ def load_source(
         No such name or file, or the file cannot be used as it is.
     """
     from assay.data.files import read_table
+    from assay.data.image_files import holds_images, read_image_dataset
     from assay.data.public_sets import dataset_names, load_named
 
     options: dict[str, object] = {"--name": name, "--normal": normal, "--anomaly": anomaly}
-    options |= {"--text": text, "--vectors": vectors}
-    options |= {
+    of_tables: dict[str, object] = {"--text": text, "--vectors": vectors}
+    of_tables |= {
         f"--{role.removesuffix('_column')}": str(column) for role, column in special.items() if column is not None
     }
+    options |= {"--image-size": image_size, **of_tables}
     if source in dataset_names():
-        unusable = [option for option, value in options.items() if value is not None]
-        unusable += ["an option for columns"] * (treatment != AS_THEY_ARE)
-        unusable += ["an option for reading, such as --sep,"] * (dialect != OBSERVED)
-        if unusable:
+        if unusable := _given(options, treatment, dialect):
             raise DataError(f"{unusable[0]} is for your own files; {source} is a public dataset and needs no options")
         mirror = os.environ.get("ASSAY_DATA_MIRROR")
         return load_named(source, mirror=Path(mirror) if mirror else None, cache=project.state / "downloads")
@@ -97,6 +101,12 @@ def load_source(
         raise DataError(f"{source!r} is neither a file nor a known dataset; known are {', '.join(dataset_names())}")
     if name is None:
         raise DataError(f"give the dataset of {path.name} a name: assay ingest {source} --name NAME")
+    if holds_images(path):
+        if unusable := _given(of_tables, treatment, dialect):
+            raise DataError(f"{unusable[0]} is for tables, and {path.name} holds images; leave it out")
+        return read_image_dataset(path, name=name, size=image_size, normal=normal, anomaly=anomaly)
+    if image_size is not None:
+        raise DataError(f"--image-size is for images, and {path.name} holds none; leave it out")
     dataset = read_table(
         path, name=name, treatment=treatment, normal=normal, anomaly=anomaly, text=text, dialect=dialect, **special
     )
@@ -108,6 +118,13 @@ def load_source(
                 f"no row of {path.name} has the label {value!r}; give {option} a value of {special.get('label')!r}"
             )
     return dataset
+
+
+def _given(options: Mapping[str, object], treatment: Treatment, dialect: Dialect) -> list[str]:
+    """Return which options a user gave."""
+    given = [option for option, value in options.items() if value is not None]
+    given += ["an option for columns"] * (treatment != AS_THEY_ARE)
+    return given + ["an option for reading, such as --sep,"] * (dialect != OBSERVED)
 
 
 def with_vectors(dataset: Dataset, path: Path) -> Dataset:

@@ -1,0 +1,216 @@
+"""Images of users: what becomes of each kind of file, and what is refused."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from assay.data.image_files import read_image_dataset, read_images
+from assay.data.modalities.image import Image
+from assay.errors import DataError
+
+DRAW = np.random.default_rng(0).integers(0, 256, size=(200, 5, 4), dtype=np.uint8)
+
+
+def save(path: Path, pixels: np.ndarray, mode: str | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = Pillow.fromarray(pixels)
+    (picture if mode is None else picture.convert(mode)).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for i, (kind, name) in enumerate((("ok", "b.png"), ("ok", "a.tif"), ("bad", "c.png"), ("other", "d.PNG"))):
+        save(tmp_path / "shots" / kind / name, DRAW[i])
+    (tmp_path / "shots" / "notes.txt").write_text("no image")
+    save(tmp_path / "shots" / ".thumbs" / "x.png", DRAW[5])
+    return tmp_path / "shots"
+
+
+def test_rows_are_files_in_the_order_of_their_names(folder: Path) -> None:
+    dataset = read_image_dataset(folder, name="shots")
+    assert dataset.data.rows["row_id"].tolist() == ["bad/c.png", "ok/a.tif", "ok/b.png", "other/d.PNG"]
+    assert np.array_equal(dataset.data.features, DRAW[[2, 1, 0, 3]].reshape(4, -1))
+    assert dataset.card.modality == Image((5, 4))
+    assert dataset.card.columns[:5] == ("pixel_0_0", "pixel_0_1", "pixel_0_2", "pixel_0_3", "pixel_1_0")
+    assert dataset.data.labels.tolist() == [-1] * 4
+
+
+@pytest.mark.parametrize(
+    ("options", "labels"),
+    [
+        ({"normal": "ok"}, [1, 0, 0, 1]),
+        ({"anomaly": "bad"}, [1, 0, 0, 0]),
+        ({"normal": "ok", "anomaly": "bad"}, [1, 0, 0, -1]),
+    ],
+)
+def test_folders_are_labels(folder: Path, options: dict[str, str], labels: list[int]) -> None:
+    dataset = read_image_dataset(folder, name="shots", **options)
+    assert dataset.data.labels.tolist() == labels
+    assert dataset.card.source == "; ".join(["shots", *(f"{kind} = {value!r}" for kind, value in options.items())])
+
+
+def test_a_folder_that_is_not_there_is_refused_as_label(folder: Path) -> None:
+    with pytest.raises(DataError, match="--normal good: no image of shots has that label; there are 'bad', 'ok'"):
+        read_image_dataset(folder, name="shots", normal="good")
+
+
+def test_colour_becomes_luma_and_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pixels = np.zeros((1, 3, 3), dtype=np.uint8)
+    pixels[0] = np.eye(3, dtype=np.uint8) * 255
+    save(tmp_path / "a.png", pixels)
+    save(tmp_path / "b.png", np.dstack([pixels, np.full((1, 3), 7, np.uint8)]))  # transparent
+    save(tmp_path / "c.png", pixels, "P")
+    save(tmp_path / "d.png", np.full((1, 3, 3), 9, np.uint8))  # grey, written as colour
+    save(tmp_path / "e.png", np.full((1, 3), 9, np.uint8), "LA")
+    save(tmp_path / "f.png", np.full((1, 3), 255, np.uint8), "1")
+    images = read_images(tmp_path)
+    assert images.pixels[:, 0].tolist() == [[76, 150, 29]] * 3 + [[9, 9, 9]] * 2 + [[255] * 3]
+    assert "3 of 6 images are in colour; grey is .299 red + .587 green + .114 blue" in capsys.readouterr().err
+
+
+def test_a_palette_with_transparency_is_read(tmp_path: Path) -> None:
+    Pillow.fromarray(DRAW[0]).convert("P").save(tmp_path / "a.png", transparency=bytes(range(256)))
+    assert np.array_equal(read_images(tmp_path).pixels[0], DRAW[0])
+
+
+def test_images_are_turned_by_their_exif_data(tmp_path: Path) -> None:
+    exif = Pillow.Exif()
+    exif[0x0112] = 6  # the camera was turned: show it 90 degrees clockwise
+    Pillow.fromarray(DRAW[0]).save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(read_images(tmp_path).pixels[0], np.rot90(DRAW[0], -1))
+
+
+def test_sizes_that_differ_need_an_option(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(folder / "ok" / "aa.png", np.uint8([[0, 100], [50, 250]]).repeat(5, 0).repeat(4, 1))
+    with pytest.raises(DataError, match=r"bad/c.png has 5 x 4 .* and ok/aa.png has 10 x 8; .*--image-size 5 4"):
+        read_images(folder)
+    images = read_images(folder, (5, 4))
+    assert images.pixels.shape == (5, 5, 4)
+    assert images.pixels[images.names.index("ok/aa.png")][[0, 0, 4, 4], [0, 3, 0, 3]].tolist() == [0, 100, 50, 250]
+    assert "1 of 5 images are resized to 5 x 4, proportions not kept" in capsys.readouterr().err
+
+
+def bomb(path: Path) -> None:
+    """Write the head of a PNG file of 30,000 x 30,000 pixels."""
+    head = (30_000).to_bytes(4) * 2 + bytes([8, 0, 0, 0, 0])
+    chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b"")]
+    parts = [len(body).to_bytes(4) + kind + body + zlib.crc32(kind + body).to_bytes(4) for kind, body in chunks]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
+def bad(path: Path, kind: str) -> None:
+    pictures = [Pillow.fromarray(each) for each in DRAW[:2]]
+    if kind == "text":
+        path.write_text("no image")
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "truncated":
+        Pillow.fromarray(DRAW.reshape(50, 80)).save(path)
+        path.write_bytes(path.read_bytes()[:2000])
+    elif kind == "animated":
+        pictures[0].save(path, save_all=True, append_images=pictures[1:])
+    elif kind == "16 bits":
+        Pillow.fromarray(DRAW[0].astype(np.uint16)).save(path)
+    elif kind == "16 bits colour":
+        head = (1).to_bytes(4) * 2 + bytes([16, 2, 0, 0, 0])
+        chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(bytes(7))), (b"IEND", b"")]
+        parts = [len(body).to_bytes(4) + name + body + zlib.crc32(name + body).to_bytes(4) for name, body in chunks]
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    else:
+        bomb(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("text", "cannot identify image file"),
+        ("empty", "cannot identify image file"),
+        ("truncated", "truncated"),
+        ("animated", "it holds 2 images, not one"),
+        ("16 bits", "its pixels are not grey or colour of 8 bits a channel"),
+        ("16 bits colour", "its pixels are not grey or colour of 8 bits a channel"),
+        ("bomb", "pixels, too many to be read safely"),
+    ],
+)
+def test_bad_files_are_named_and_refused(folder: Path, kind: str, reason: str) -> None:
+    bad(folder / "ok" / "z.png", kind)
+    with pytest.raises(DataError, match=f"1 of 5 images .* at most 1% may be left out .ok/z.png: .*{reason}"):
+        read_images(folder)
+
+
+def test_one_bad_file_of_a_hundred_is_left_out_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i in range(99):
+        save(tmp_path / f"{i:03}.png", DRAW[i])
+    bad(tmp_path / "050x.png", "text")
+    images = read_images(tmp_path)
+    assert len(images.pixels) == len(images.names) == 99
+    assert np.array_equal(images.pixels, DRAW[:99])
+    assert "1 of 100 images cannot be used and are left out (050x.png: " in capsys.readouterr().err
+    bad(tmp_path / "050y.png", "text")
+    with pytest.raises(DataError, match="2 of 101 images"):
+        read_images(tmp_path)
+
+
+def test_images_that_are_too_large_for_rows_are_refused(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", np.zeros((129, 128), dtype=np.uint8))
+    with pytest.raises(DataError, match="would have 129 x 128 pixels, and 16384 are the most"):
+        read_images(tmp_path)
+    with pytest.raises(DataError, match="would have 200 x 100 pixels"):
+        read_images(tmp_path, (200, 100))
+    assert read_images(tmp_path, (128, 128)).pixels.shape == (1, 128, 128)
+
+
+def test_names_that_no_table_can_hold_are_refused(tmp_path: Path) -> None:
+    save(tmp_path / "a\nb.png", DRAW[0])
+    with pytest.raises(DataError, match=r"the image 'a\\nb.png' has control characters"):
+        read_images(tmp_path)
+
+
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no image"):
+        read_images(tmp_path)
+
+
+def test_an_archive_is_read(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", images=DRAW[:3], labels=np.array([0, 1, -1]))
+    dataset = read_image_dataset(tmp_path / "a.npz", name="made")
+    assert np.array_equal(dataset.data.features, DRAW[:3].reshape(3, -1))
+    assert dataset.data.labels.tolist() == [0, 1, -1]
+    assert dataset.data.rows["row_id"].tolist() == ["made-0000000", "made-0000001", "made-0000002"]
+    np.savez(tmp_path / "b.npz", images=DRAW[:3], labels=np.array(["good", "hole", "good"]))
+    labelled = read_image_dataset(tmp_path / "b.npz", name="made", normal="good", size=(2, 2))
+    assert labelled.data.labels.tolist() == [0, 1, 0]
+    assert labelled.card.modality == Image((2, 2))
+    np.savez(tmp_path / "c.npz", images=DRAW[:3])
+    assert read_image_dataset(tmp_path / "c.npz", name="made").data.labels.tolist() == [-1] * 3
+
+
+@pytest.mark.parametrize(
+    ("arrays", "options", "message"),
+    [
+        ({"pictures": DRAW}, {}, "needs an array `images` of uint8, shape .n, height, width.; it holds none"),
+        ({"images": DRAW.astype(float)}, {}, r"it holds one of float64 and shape \(200, 5, 4\)"),
+        ({"images": DRAW[0]}, {}, r"it holds one of uint8 and shape \(5, 4\)"),
+        ({"images": DRAW, "labels": np.zeros(3)}, {}, "`labels` must be 200 numbers or texts"),
+        ({"images": DRAW, "labels": np.full(200, None)}, {}, "no NumPy archive that can be read safely"),
+        ({"images": DRAW}, {"normal": "good"}, "--normal good: a.npz has no array `labels`"),
+        ({"images": DRAW, "labels": np.full(200, "x")}, {}, "has the label 'x'"),
+    ],
+)
+def test_archives_that_cannot_be_used_are_refused(
+    tmp_path: Path, arrays: dict[str, np.ndarray], options: dict[str, str], message: str
+) -> None:
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(DataError, match=message):
+        read_image_dataset(tmp_path / "a.npz", name="made", **options)
+
+
+def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.npz").write_bytes(b"PK no archive")
+    with pytest.raises(DataError, match="no NumPy archive"):
+        read_image_dataset(tmp_path / "a.npz", name="made")
