@@ -20,9 +20,10 @@ Nothing is chosen by test labels, but the default width of heat maps: it was set
 squares), before this was measured.
 
 Reading: with MNIST as exposure FCDD comes to the thesis's values but for class 0, .863 in the mean (aim .84); with
-confetti alone it is 10 points lower. kNN, Isolation Forest and the autoencoder, which see no anomalies at all, rank these
-three classes better, kNN by 7 points. On the tiles FCDD is the best of the three, and its maps are weak all the same: .66
-over pixels, where chance is .5. What its maps show without real anomalies in training is what looks like confetti.
+confetti alone it is 10 points lower. kNN, Isolation Forest and the autoencoder, which see no anomalies at all, rank
+these three classes better, kNN by 7 points. On the tiles FCDD is the best of the three, and its maps are weak all the
+same: .66 over pixels, where chance is .5. What its maps show without real anomalies in training is what looks like
+confetti.
 
 Usage: python benchmarks/fcdd.py            (needs ASSAY_DATA_MIRROR)
 """
