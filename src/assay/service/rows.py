@@ -52,7 +52,8 @@ class ColumnLayout:
     def of(cls, scorer: Scorer) -> Self:
         """Return the layout of a scorer."""
         of_text = frozenset((*scorer.vocabulary, *scorer.dates, *scorer.texts))
-        return cls(scorer.columns, scorer.category_column, of_text, frozenset(scorer.imputed))
+        # A text that is missing is an empty one.
+        return cls(scorer.columns, scorer.category_column, of_text, frozenset((*scorer.imputed, *scorer.texts)))
 
     @property
     def all_columns(self) -> tuple[str, ...]:

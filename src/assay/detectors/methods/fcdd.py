@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ class FCDD(NeuralDetector):
     Differs from the thesis:
 
     - Half of each batch are made anomalies, and not each row with probability 1/2: so that this half is the same
-      number in every batch. Where there are labelled anomalies, confetti come in addition to these.
+      number in every batch.
     - Adam with a rate that falls along half a cosine, in place of SGD with Nesterov momentum and 400 epochs (the
       training loop has one optimiser and one schedule for all detectors); no crops and no flips.
     - Two blocks of 8 and 16 channels by default, in place of 128, for a CPU; `assay.networks.fcn` says how larger
@@ -54,9 +54,10 @@ class FCDD(NeuralDetector):
     ----------
     channels : sequence of int
         Channels of the blocks, the first ones first; the last number is for all further blocks of larger images.
-    confetti : float
+    confetti : float or "auto"
         Share of confetti among the anomalies of a batch, if there are labelled anomalies too; without these all are
-        confetti. 0 = none.
+        confetti, unless it is 0. "auto": none where there are labelled anomalies, as in the thesis; measured, half of
+        them confetti cost 6 points on Fashion-MNIST with exposure (docs/benchmarks/fcdd.md).
     std : float, optional
         Standard deviation of the Gaussians of heat maps, in pixels; by default half of the distance of two outputs
         (2 at 28 x 28, 8 at 224 x 224). The thesis has 1.2 at 28, which leaves dark gaps between the outputs.
@@ -72,7 +73,7 @@ class FCDD(NeuralDetector):
     uses_labels: ClassVar[bool] = True
 
     channels: Widths = (8, 16)
-    confetti: Annotated[float, Ge(0), Le(1)] = 0.5
+    confetti: Literal["auto"] | Annotated[float, Ge(0), Le(1)] = "auto"
     std: Positive | None = None
     image_shape: ImageShape | None = None
     epochs: Count = 200
@@ -120,7 +121,8 @@ class FCDD(NeuralDetector):
                 f"{len(ordinary)} training rows that are not labelled anomalies; at least 2 are needed: give more rows"
             )
         half = self.batch_size // 2
-        synthetic = self.confetti if marked.any() else float(self.confetti > 0)
+        share_made = float(not marked.any()) if self.confetti == "auto" else self.confetti
+        synthetic = share_made if marked.any() else float(share_made > 0)
         labelled = round((1 - synthetic) * half) if marked.any() else 0
         if not labelled and not synthetic:
             fitting.notes.append(NO_ANOMALIES)

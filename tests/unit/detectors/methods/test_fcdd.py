@@ -101,7 +101,7 @@ def test_labelled_anomalies_are_learned_from() -> None:
     rows = np.concatenate([gratings(150, 0), 1 - gratings(30, 5).clip(0, 0.5)])
     labels = np.repeat([-1, 1], [150, 30])
     tested = np.concatenate([gratings(50, 6), 1 - gratings(50, 7).clip(0, 0.5)])
-    for share in (0.0, 0.5):
+    for share in (0.0, 0.5, "auto"):
         scores = make(confetti=share, members=1).fit(rows, labels).decision_function(tested)
         assert roc_auc_score(np.repeat([0, 1], 50), scores) > 0.95
 
