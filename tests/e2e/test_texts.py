@@ -145,6 +145,7 @@ def test_texts_are_appended_and_quarantined_by_their_words(project: Checkout) ->
     assert card.words[-1] == "zebra"
     assert [arrival.rows for arrival in card.batches] == [440, 80]
     project.assay("data", "drop", "more", "--name", "news")
+    assert read_card(project.root / "data" / "news").words == card.words[:-1]
 
 
 def test_labelled_texts_with_vectors_of_the_users_own(checkout: Checkout) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.damage import assert_damaged_parts_are_refused, assert_wrong_parameters_are_refused
+from tests.damage import assert_damaged_parts_are_refused, assert_wrong_parameters_are_refused, crafted_parts
 
 from assay.calibration.adapters.outputs import Outputs
 from assay.calibration.adapters.registry import ADAPTERS, adapter_class, load_adapter, make_adapter
@@ -21,7 +21,7 @@ from assay.calibration.hardness import Strata, load_strata
 from assay.calibration.streams.martingale import MARTINGALES, LargePValues, Power, SimpleJumper, load_martingale
 from assay.calibration.streams.monitor import Monitor, load_monitor
 from assay.data.modalities.registry import MODALITIES, load_null_model, load_scaler, modality_class, modality_classes
-from assay.errors import ConfigError, ScorerError
+from assay.errors import ConfigError, DataError, InputError, ScorerError
 from assay.parts import Part
 
 RNG = np.random.default_rng(0)
@@ -66,6 +66,33 @@ def test_damaged_parts_are_refused(name: str) -> None:
     load, fitted = FITTED[name]
     noun = next(noun for noun in ("null model", "density ratio", name.split()[0]) if name.startswith(noun))
     assert_damaged_parts_are_refused(noun, load, fitted.to_part())
+
+
+@pytest.mark.parametrize("name", [name for name in FITTED if name.startswith(("scaler", "null model"))])
+def test_crafted_scalers_and_null_models_are_refused_or_give_numbers(name: str) -> None:
+    load, fitted = FITTED[name]
+    for what, crafted in crafted_parts(fitted.to_part()):
+        try:
+            loaded = load(crafted)
+            made = loaded.transform(np.abs(ROWS)) if hasattr(loaded, "transform") else loaded.hardness(np.abs(ROWS))
+        except (ScorerError, DataError, InputError):  # of another width
+            continue
+        assert np.isfinite(made).all(), what
+
+
+@pytest.mark.parametrize("name", ["calibrator", "calibrator of groups", "calibrator with weights"])
+def test_crafted_calibrators_are_refused_or_give_p_values(name: str) -> None:
+    load, fitted = FITTED[name]
+    side = np.ones(60) if "weights" in name else None
+    n_refused = 0
+    for what, crafted in crafted_parts(fitted.to_part()):
+        try:
+            p_values = load(crafted).p_values(SCORES, side)
+        except ScorerError:
+            n_refused += 1
+            continue
+        assert ((p_values > 0) & (p_values <= 1)).all(), what
+    assert n_refused > 0
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from assay.data.columns import recoded
 from assay.data.dataset import Arrival, Dataset, RowSet, number_copies, numbered
 from assay.data.fingerprints import SCHEME
 from assay.data.npy import npy_bytes
+from assay.data.words import require_different_codes, words_in
 from assay.errors import DataError
 
 LISTED = ["batch", "row_id", "fingerprint", "copy"]
@@ -107,6 +108,7 @@ def with_batch(dataset: Dataset, arriving: Dataset, batch: str | None = None) ->
         pd.concat([dataset.data.rows, rows[list(dataset.data.rows.columns)]], ignore_index=True),
     )
     words = tuple(dict.fromkeys((*dataset.card.words, *arriving.card.words)))
+    require_different_codes(words)
     card = replace(dataset.card, batches=(*dataset.card.batches, arrival), vocabulary=vocabulary, words=words)
     return replace(dataset, card=card, data=data)
 
@@ -143,8 +145,11 @@ def without_batch(dataset: Dataset, batch: str) -> Dataset:
     gone = (dataset.data.rows["batch"] == batch).to_numpy(dtype=bool)
     lost = _known_rows(replace(dataset, data=dataset.data.take(gone)))
     arrivals = (replace(a, dropped=True) if a.batch == batch else a for a in dataset.card.batches)
-    card = replace(dataset.card, batches=tuple(arrivals))
-    return replace(dataset, card=card, data=dataset.data.take(~gone), dropped=lost)
+    data = dataset.data.take(~gone)
+    # What was dropped may have been dropped for what it says; of texts nothing is left but hashes.
+    words = words_in(data.features, dataset.card.words)
+    card = replace(dataset.card, batches=tuple(arrivals), words=words)
+    return replace(dataset, card=card, data=data, dropped=lost)
 
 
 def batch_rows(dataset: Dataset, batch: str) -> pd.DataFrame:

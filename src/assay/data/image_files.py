@@ -30,6 +30,7 @@ IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 IMAGE_ARCHIVE = ".npz"
 MOST_UNREADABLE = 0.01  # of the files
 MOST_PIXELS = 128 * 128
+MOST_UNPACKED = 2**32  # bytes of an archive
 _GREY = ("1", "L", "LA", "La")
 _COLOUR = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 _UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, TypeError, ArithmeticError, LookupError, struct.error)
@@ -262,6 +263,10 @@ def _labels(path: Path, images: GreyImages, normal: str | None, anomaly: str | N
 def _read_archive(path: Path, size: Size | None) -> GreyImages:
     """Return the images of an .npz file, and its labels as texts, if it has any."""
     try:
+        with zipfile.ZipFile(path) as packed:
+            unpacked = sum(entry.file_size for entry in packed.infolist())
+        if unpacked > MOST_UNPACKED:
+            raise ValueError(f"it unpacks to {unpacked} bytes, and {MOST_UNPACKED} are the most that are read")
         with np.load(path, allow_pickle=False) as arrays:
             images = arrays["images"] if "images" in arrays.files else None
             labels = arrays["labels"] if "labels" in arrays.files else None

@@ -94,6 +94,20 @@ class Codes:
         return code
 
 
+def require_different_codes(words: Sequence[str]) -> None:
+    """Raise `DataError` if two words have one code; see `Codes`."""
+    word_of: dict[float, str] = {}
+    for word in words:
+        if (other := word_of.setdefault(word_code(word), word)) != word:
+            raise DataError(f"the words {word!r} and {other!r} have one code; leave one of them out")
+
+
+def words_in(rows: Doubles, words: Sequence[str]) -> tuple[str, ...]:
+    """Return which of some words occur in rows of codes (n, d), in their order."""
+    codes = set(np.unique(rows).tolist()) if words else set[float]()
+    return tuple(word for word in words if word_code(word) in codes)
+
+
 def document_rows(texts: Iterable[str], codes: Codes | None = None) -> Doubles:
     """Return texts as rows of codes, float64 of shape (n, 500), NaN behind the last word; a text may have no word."""
     codes = Codes() if codes is None else codes

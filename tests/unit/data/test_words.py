@@ -66,6 +66,14 @@ def test_words_of_one_code_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(words, "word_code", lambda word: 7.0)
     with pytest.raises(DataError, match="'ship' and 'bank' have one code"):
         document_rows(["bank ship"])
+    with pytest.raises(DataError, match="'ship' and 'bank' have one code"):
+        words.require_different_codes(["bank", "ship"])
+
+
+def test_words_that_occur_are_told_by_their_codes() -> None:
+    rows = document_rows(["ship and bank", ""])
+    assert words.words_in(rows, ["loan", "bank", "ship"]) == ("bank", "ship")
+    assert words.words_in(rows, []) == ()
 
 
 def test_what_is_no_text_is_refused_and_what_is_missing_is_empty() -> None:
