@@ -181,8 +181,8 @@ class WeightedCalibrator:
         require_reference(scores)
         if not weights.min() >= 0 < weights.max():
             raise ValueError("its weights are negative, or all 0")
-        if sum(weights.tolist()) > np.iinfo(np.int64).max:
-            raise ValueError("its weights add up to more than int64 holds")
+        if sum(weights.tolist()) > 2**53:
+            raise ValueError("its weights add up to more than float64 holds exactly")
         return cls()._set(scores, weights, part.config["exponent"])
 
     def _set(self, scores: Singles, weights: Integers, exponent: int) -> Self:
