@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import Any
 
@@ -34,12 +34,18 @@ TINY = Limits(
 
 
 class Gate:
-    """A detector that scores small batches at once, and large ones when the gate opens."""
+    """A detector that scores small batches at once, and large ones when the gate opens, at the latest at its exit."""
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
         self.opened = threading.Event()
         self.entered = threading.Semaphore(0)
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, *_: object) -> None:
+        self.opened.set()
 
     def decision_function(self, X: NDArray[Any]) -> NDArray[Any]:
         if len(X) > TINY.small_rows:
@@ -252,21 +258,21 @@ def test_rows_and_bytes_have_limits(scorer: Scorer, serving: Serve) -> None:
 
 
 def test_small_requests_do_not_wait_for_large_ones(scorer: Scorer, rows: NDArray[Any], serving: Serve) -> None:
+    """Of three large ones, in whatever order they come in, one is scored, one waits and one is refused."""
     gate = Gate(scorer.function.detector)
     with (
         serving(with_detector(scorer, gate), TINY) as (client, _),
         ThreadPoolExecutor(4) as pool,
+        gate,
     ):
         large, row = npy(rows[:100]), json.dumps(content(scorer, rows[:1]))
-        waiting = [pool.submit(client.post, "/score", content=large) for _ in range(2)]
+        jobs = [pool.submit(client.post, "/score", content=large) for _ in range(3)]
         assert gate.entered.acquire(timeout=HANG_SECONDS)
+        (overflow,), waiting = wait(jobs, timeout=HANG_SECONDS, return_when=FIRST_COMPLETED)
+        refused(overflow.result(), 503, "2 large requests wait already")
+        assert int(overflow.result().headers["retry-after"]) > 0
         assert client.get("/livez").status_code == 200
         assert client.post("/score", content=row).status_code == 200
-        overflow = client.post("/score", content=large)
-        while overflow.status_code == 200:  # the second has not come in yet
-            overflow = client.post("/score", content=large)
-        refused(overflow, 503, "2 large requests wait already")
-        assert int(overflow.headers["retry-after"]) > 0
         gate.opened.set()
         for job in waiting:
             results = job.result().json()["results"]
@@ -275,7 +281,11 @@ def test_small_requests_do_not_wait_for_large_ones(scorer: Scorer, rows: NDArray
 
 def test_what_all_bodies_hold_has_a_limit(scorer: Scorer, rows: NDArray[Any], serving: Serve) -> None:
     gate = Gate(scorer.function.detector)
-    with serving(with_detector(scorer, gate), replace(TINY, held=50_000)) as (client, _), ThreadPoolExecutor(1) as pool:
+    with (
+        serving(with_detector(scorer, gate), replace(TINY, held=50_000)) as (client, _),
+        ThreadPoolExecutor(1) as pool,
+        gate,
+    ):
         job = pool.submit(client.post, "/score", content=npy(rows))
         assert gate.entered.acquire(timeout=HANG_SECONDS)
         response = client.post("/score", content=npy(rows))
@@ -289,7 +299,7 @@ def test_what_all_bodies_hold_has_a_limit(scorer: Scorer, rows: NDArray[Any], se
 def test_a_large_request_does_not_wait_for_ever(scorer: Scorer, rows: NDArray[Any], serving: Serve) -> None:
     gate = Gate(scorer.function.detector)
     limits = replace(TINY, queue_seconds=0.2)
-    with serving(with_detector(scorer, gate), limits) as (client, _), ThreadPoolExecutor(1) as pool:
+    with serving(with_detector(scorer, gate), limits) as (client, _), ThreadPoolExecutor(1) as pool, gate:
         job = pool.submit(client.post, "/score", content=npy(rows))
         assert gate.entered.acquire(timeout=HANG_SECONDS)
         refused(client.post("/score", content=npy(rows)), 503, "this request waited for 0.2 s behind large ones")
@@ -299,7 +309,7 @@ def test_a_large_request_does_not_wait_for_ever(scorer: Scorer, rows: NDArray[An
 
 def test_a_server_that_is_stopped_answers_what_it_has(scorer: Scorer, rows: NDArray[Any], serving: Serve) -> None:
     gate = Gate(scorer.function.detector)
-    with serving(with_detector(scorer, gate), TINY) as (client, server), ThreadPoolExecutor(1) as pool:
+    with serving(with_detector(scorer, gate), TINY) as (client, server), ThreadPoolExecutor(1) as pool, gate:
         job = pool.submit(client.post, "/score", content=npy(rows))
         assert gate.entered.acquire(timeout=HANG_SECONDS)
         server.should_exit = True
