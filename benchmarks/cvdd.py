@@ -104,7 +104,7 @@ def file_of(name: str) -> Path:
 
 def reuters() -> pd.DataFrame:
     """Return ``text``, ``topic`` and ``split`` of the documents with exactly one topic of the seven classes."""
-    found = []
+    documents = []
     with tarfile.open(file_of("reuters21578.tar.gz")) as archive:
         for member in sorted(archive.getmembers(), key=lambda each: each.name):
             if not member.name.endswith(".sgm"):
@@ -116,8 +116,8 @@ def reuters() -> pd.DataFrame:
                 split = re.search(r'LEWISSPLIT="([A-Z-]+)"', head)[1]  # type: ignore[index]
                 if 'TOPICS="YES"' in head and len(topics) == 1 and topics[0] in CLASSES and split != "NOT-USED":
                     body = re.search(r"<TEXT[^>]*>(.*)</TEXT>", document, re.S)[1]  # type: ignore[index]
-                    found.append((html.unescape(re.sub(r"<[^>]+>", " ", body)), topics[0], split))
-    return pd.DataFrame(found, columns=["text", "topic", "split"])
+                    documents.append((html.unescape(re.sub(r"<[^>]+>", " ", body)), topics[0], split))
+    return pd.DataFrame(documents, columns=["text", "topic", "split"])
 
 
 def spam() -> pd.DataFrame:
@@ -135,8 +135,8 @@ def glove(words: tuple[str, ...]) -> WordVectors:
 
 def _means(scaler: DocumentScaler, rows: NDArray[Any]) -> NDArray[Any]:
     """Return the plain mean vectors of scaled documents, 0 without words."""
-    known = [row[row >= 0].astype(int) for row in rows[:, scaler.dimensions :]]
-    return np.stack([scaler.vectors_[row].sum(axis=0) / max(1, len(row)) for row in known])
+    places = [row[row >= 0].astype(int) for row in rows[:, scaler.dimensions :]]
+    return np.stack([scaler.vectors_[row].sum(axis=0) / max(1, len(row)) for row in places])
 
 
 class Prepared:
@@ -265,7 +265,7 @@ def of_spam() -> str:
     """Return the tables of spam."""
     torch.set_num_threads(1)
     data = spam()
-    found: dict[str, list[float]] = {}
+    areas: dict[str, list[float]] = {}
     for seed in range(SEEDS):
         rng = np.random.default_rng(seed)
         order = rng.permutation(len(data))
@@ -300,18 +300,18 @@ def of_spam() -> str:
             labels = np.where(np.isin(np.arange(len(train)), shown), 1, -1)
             for detector in ("deep_sad", "hsc", "devnet"):
                 area = auroc(truth, rows.fitted(detector, seed, labels))
-                found.setdefault(f"50 spam labelled: {detector}, {kind}", []).append(area)
+                areas.setdefault(f"50 spam labelled: {detector}, {kind}", []).append(area)
         for name, scores in candidates.items():
-            found.setdefault(f"unlabelled: {name}", []).append(auroc(truth, scores))
+            areas.setdefault(f"unlabelled: {name}", []).append(auroc(truth, scores))
         best = max(judged, key=lambda name: judged[name])
-        found.setdefault("50 random labels choose a candidate", []).append(auroc(truth, candidates[best]))
+        areas.setdefault("50 random labels choose a candidate", []).append(auroc(truth, candidates[best]))
         rows_of, tested = tf_idf(*texts)
-        known = np.isin(np.arange(len(train)), shown)
-        regression = LogisticRegression(class_weight="balanced", max_iter=1000).fit(rows_of, known)
+        labelled = np.isin(np.arange(len(train)), shown)
+        regression = LogisticRegression(class_weight="balanced", max_iter=1000).fit(rows_of, labelled)
         area = auroc(truth, regression.decision_function(tested))
-        found.setdefault("50 spam labelled: logistic regression, tf-idf", []).append(area)
-        print(seed, {name: round(values[-1], 3) for name, values in found.items()}, best, flush=True)
-    ordered = sorted(found.items(), key=lambda item: (item[0].split(":")[0][:12] != "unlabelled", -np.mean(item[1])))
+        areas.setdefault("50 spam labelled: logistic regression, tf-idf", []).append(area)
+        print(seed, {name: round(values[-1], 3) for name, values in areas.items()}, best, flush=True)
+    ordered = sorted(areas.items(), key=lambda item: (item[0].split(":")[0][:12] != "unlabelled", -np.mean(item[1])))
     return "\n".join(["| what | AUROC x 100 |", "|---|---|", *(f"| {name} | {spread(v)} |" for name, v in ordered)])
 
 

@@ -119,8 +119,8 @@ def tiles() -> Iterator[dict[str, Any]]:
             scores, maps = mapped(label, rows, test, seed)
             spent = time.process_time() - start
             pixels = roc_auc_score(masks[tested][has_pixels].ravel(), maps[has_pixels].ravel())
-            found = {"AUROC": roc_auc_score(truth, scores), "pixel AUROC": pixels}
-            yield {"detector": label, **found, "seconds": spent}
+            areas = {"AUROC": roc_auc_score(truth, scores), "pixel AUROC": pixels}
+            yield {"detector": label, **areas, "seconds": spent}
 
 
 def mapped(label: str, rows: Floats, test: Floats, seed: int) -> tuple[Floats, Floats]:
@@ -168,11 +168,11 @@ def main() -> None:
     """Measure everything and write docs/benchmarks/fcdd.md."""
     torch.set_num_threads(1)
     words = ["# FCDD", "", (__doc__ or "").split("\n\nUsage")[0], "", "Made by `python benchmarks/fcdd.py`.", ""]
-    found = pd.DataFrame(fashion())
+    areas = pd.DataFrame(fashion())
     words += [f"## Fashion-MNIST, AUROC, {len(SEEDS)} seeds", ""]
     heads = [f"class {normal}" for normal in NORMAL]
     words += ["| detector | " + " | ".join(heads) + " | mean | CPU s |", "|---" * (len(heads) + 3) + "|"]
-    for label, rows in found.groupby("detector", sort=False):
+    for label, rows in areas.groupby("detector", sort=False):
         cells = [spread(rows[rows["class"] == normal]["AUROC"]) for normal in NORMAL]
         words.append(f"| {label} | {' | '.join(cells)} | {rows['AUROC'].mean():.3f} | {rows['seconds'].mean():.0f} |")
     printed = " | ".join(f"{value:.2f}" for value in THESIS.values())

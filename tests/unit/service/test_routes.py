@@ -94,7 +94,7 @@ def arrow(table: pa.Table, **options: Any) -> bytes:
     return bytes(stream.getvalue())
 
 
-def refused(response: httpx.Response, status: int, words: str) -> None:
+def assert_refused(response: httpx.Response, status: int, words: str) -> None:
     assert response.headers["content-type"] == "application/problem+json"
     details = response.json()
     assert (response.status_code, details["status"], details["type"]) == (status, status, "about:blank")
@@ -161,12 +161,12 @@ def test_an_answer_in_arrow_says_the_same(client: httpx.Client, scorer: Scorer, 
     ],
 )
 def test_other_arrays_and_tables_are_refused(client: httpx.Client, body: bytes, words: str) -> None:
-    refused(client.post("/score", content=body), 400, words)
+    assert_refused(client.post("/score", content=body), 400, words)
 
 
 def test_a_file_of_objects_is_not_unpickled(client: httpx.Client) -> None:
     head = npy(np.zeros((1, 30))).replace(b"'<f8'", b"'|O' ")
-    refused(client.post("/score", content=head), 400, "a .npy file of object; send numbers")
+    assert_refused(client.post("/score", content=head), 400, "a .npy file of object; send numbers")
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_a_file_of_objects_is_not_unpickled(client: httpx.Client) -> None:
 def test_packed_bodies_are_unpacked_within_limits(
     client: httpx.Client, body: bytes, coding: str, status: int, words: str
 ) -> None:
-    refused(client.post("/score", content=body, headers={"content-encoding": coding}), status, words)
+    assert_refused(client.post("/score", content=body, headers={"content-encoding": coding}), status, words)
 
 
 @pytest.mark.parametrize(
@@ -198,12 +198,12 @@ def test_wrong_addresses_are_problems(
     client: httpx.Client, scorer: Scorer, rows: NDArray[Any], method: str, path: str, status: int, words: str
 ) -> None:
     body = json.dumps(content(scorer, rows[:1])).encode() if method == "POST" else None
-    refused(client.request(method, path, content=body), status, words)
+    assert_refused(client.request(method, path, content=body), status, words)
 
 
 def test_a_long_value_is_not_echoed_whole(client: httpx.Client) -> None:
     response = client.post("/score", json={"columns": ["x" * 50_000], "rows": []})
-    refused(response, 400, "unknown column 'xxx")
+    assert_refused(response, 400, "unknown column 'xxx")
     assert "this scorer takes 30 columns" in response.json()["detail"]
     assert len(response.content) < 3000
 
@@ -250,10 +250,10 @@ def test_the_description_is_valid_and_holds_for_what_is_answered(
 def test_rows_and_bytes_have_limits(scorer: Scorer, serving: Serve) -> None:
     with serving(scorer, TINY) as (client, _):
         width = len(scorer.columns)
-        refused(client.post("/score", content=npy(np.zeros((201, width)))), 413, "more than 200 rows")
-        refused(client.post("/score", content=bytes(TINY.body + 1)), 413, "the body has more than")
+        assert_refused(client.post("/score", content=npy(np.zeros((201, width)))), 413, "more than 200 rows")
+        assert_refused(client.post("/score", content=bytes(TINY.body + 1)), 413, "the body has more than")
         parts = iter([bytes(60_000)] * 3)
-        refused(client.post("/score", content=parts), 413, "the body has more than")
+        assert_refused(client.post("/score", content=parts), 413, "the body has more than")
         assert client.post("/score", content=npy(np.zeros((200, width)))).status_code == 200
 
 
@@ -269,7 +269,7 @@ def test_small_requests_do_not_wait_for_large_ones(scorer: Scorer, rows: NDArray
         jobs = [pool.submit(client.post, "/score", content=large) for _ in range(3)]
         assert gate.entered.acquire(timeout=HANG_SECONDS)
         (overflow,), waiting = wait(jobs, timeout=HANG_SECONDS, return_when=FIRST_COMPLETED)
-        refused(overflow.result(), 503, "2 large requests wait already")
+        assert_refused(overflow.result(), 503, "2 large requests wait already")
         assert int(overflow.result().headers["retry-after"]) > 0
         assert client.get("/livez").status_code == 200
         assert client.post("/score", content=row).status_code == 200
@@ -289,7 +289,7 @@ def test_what_all_bodies_hold_has_a_limit(scorer: Scorer, rows: NDArray[Any], se
         job = pool.submit(client.post, "/score", content=npy(rows))
         assert gate.entered.acquire(timeout=HANG_SECONDS)
         response = client.post("/score", content=npy(rows))
-        refused(response, 503, "holds 0 MiB of other requests")
+        assert_refused(response, 503, "holds 0 MiB of other requests")
         assert response.headers["connection"] == "close"
         gate.opened.set()
         assert job.result().status_code == 200
@@ -302,7 +302,7 @@ def test_a_large_request_does_not_wait_for_ever(scorer: Scorer, rows: NDArray[An
     with serving(with_detector(scorer, gate), limits) as (client, _), ThreadPoolExecutor(1) as pool, gate:
         job = pool.submit(client.post, "/score", content=npy(rows))
         assert gate.entered.acquire(timeout=HANG_SECONDS)
-        refused(client.post("/score", content=npy(rows)), 503, "this request waited for 0.2 s behind large ones")
+        assert_refused(client.post("/score", content=npy(rows)), 503, "this request waited for 0.2 s behind large ones")
         gate.opened.set()
         assert job.result().status_code == 200
 
@@ -324,7 +324,7 @@ def test_a_mistake_of_the_service_is_logged_without_values(
 ) -> None:
     with caplog.at_level(logging.DEBUG), serving(with_detector(scorer, Failing()), TINY) as (client, _):
         for body in (npy(rows[:1]), npy(rows)):
-            refused(client.post("/score", content=body), 500, "Assay failed at this request")
+            assert_refused(client.post("/score", content=body), 500, "Assay failed at this request")
         assert client.get("/livez").status_code == 200
     own = [record for record in caplog.records if record.name.startswith("assay")]
     assert len(own) == 2
@@ -422,7 +422,7 @@ def test_hostile_bodies_are_answered(client: httpx.Client, scorer: Scorer, rows:
         response = client.post("/score", content=body, headers=headers)
         statuses.append(response.status_code)
         if response.status_code != 200:
-            refused(response, response.status_code, "")
+            assert_refused(response, response.status_code, "")
     assert set(statuses) <= {200, 400, 413}, [status for status in statuses if status >= 500]
     assert {200, 400} <= set(statuses)
     assert client.post("/score", content=good[0]).status_code == 200
