@@ -16,12 +16,13 @@ from urllib.request import Request, urlopen
 from assay import console
 from assay.errors import AssayError, ConfigError, ValidationFailedError
 from assay.project.layout import Project
+from assay.runs.delivery import asks_a_person
 
 if TYPE_CHECKING:
     from assay.runs.arrivals import Arrived
     from assay.runs.run import Result
 
-PROMOTED, KEPT = "assay.champion.promoted", "assay.champion.kept"
+PROMOTED, KEPT, ASKED = "assay.champion.promoted", "assay.champion.kept", "assay.champion.asked"
 INVALID, REFUSED, FAILED = "assay.validation.failed", "assay.file.refused", "assay.run.failed"
 NOTIFY = "ASSAY_NOTIFY_URL"
 NOTIFY_SECONDS = 10
@@ -86,7 +87,7 @@ def show_verdict(result: Result, before: str | None) -> None:
     promoted = result.champion != before
     log_line(f"{result.scorer}: {result.verdict}")
     _emit(
-        PROMOTED if promoted else KEPT,
+        PROMOTED if promoted else ASKED if asks_a_person(result.verdict) else KEPT,
         result.dataset,
         f"{result.champion} is the champion now: {result.verdict}" if promoted else result.verdict,
         champion=result.champion,
