@@ -26,6 +26,7 @@ from assay.project.installed import refresh_code, refresh_lock, require_own_code
 from assay.project.layout import Project
 from assay.project.scorers import scorer_folders
 from assay.project.work import do_elsewhere, do_here
+from assay.runs.artifacts import stage_artifact
 from assay.runs.delivery import deliver as deliver  # flows call it by this module
 from assay.runs.report import (
     Standing,
@@ -192,7 +193,16 @@ def execute(project: Project, stage: str, *, beside_others: bool = False) -> Out
         with _KEEPING:
             keep_rows(project.root, project.events, project.dataset)
     bar = nullcontext(silent) if beside_others else console.stage_progress(project.stage(stage).title)
-    with bar as progress, openlineage.stage_events(project, stage) as begin:
+    with (
+        bar as on_screen,
+        stage_artifact(project, stage) as in_prefect,
+        openlineage.stage_events(project, stage) as begin,
+    ):
+
+        def progress(task: str, share: float) -> None:
+            on_screen(task, share)
+            in_prefect(task, share)
+
         outcome = run_verb(project, stage, progress, begin, do=do_elsewhere if beside_others else do_here)
     console.say(stage_line(outcome))
     return outcome
