@@ -10,7 +10,7 @@ from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
 from assay.arrays import FLOAT32_MAX, Doubles, Flags, Floats, Integers, Singles
-from assay.data.null_models import check_training_rows, distance
+from assay.data.null_models import MeanNull
 from assay.data.scaling import Precision
 from assay.data.word_vectors import MOST_LEARNED, WordVectors, learned_vectors
 from assay.data.words import MOST_WORDS, STOP_WORDS, word_code
@@ -244,7 +244,7 @@ class DocumentScaler:
         return scaler
 
 
-class DocumentNull:
+class DocumentNull(MeanNull):
     """Null model of documents: the mean of the training documents' mean word vectors (CADET eq 5, as for tables).
 
     Parameters
@@ -258,37 +258,14 @@ class DocumentNull:
     """
 
     kind: ClassVar[str] = "document mean"
-    mean_: Doubles
 
     def __init__(self, columns: int | None = None) -> None:
         self.columns = columns
 
     def fit(self, X: Floats) -> Self:
-        """Store the mean of scaled training rows, shape (n, d).
-
-        Raises
-        ------
-        DataError
-            There are no rows, or one is not finite.
-        """
-        check_training_rows(X)
-        self.mean_ = np.mean(X[:, : self.columns], axis=0, dtype=np.float64)
-        return self
+        """Store the mean of the vectors of scaled training rows, shape (n, d); see `MeanNull.fit`."""
+        return super().fit(X[:, : self.columns])
 
     def hardness(self, X: Floats) -> Doubles:
         """Return the Euclidean distance of each mean vector to that of the training documents, shape (n,)."""
-        if X.ndim != 2 or X.shape[1] < len(self.mean_):
-            raise InputError(f"rows have shape {X.shape}; hardness needs (n, {len(self.mean_)}) at least")
-        return distance(X[:, : len(self.mean_)], lambda rows: self.mean_)
-
-    def to_part(self) -> Part:
-        """Return the mean as a part."""
-        return Part(self.kind, {}, {"mean": self.mean_})
-
-    @classmethod
-    def from_part(cls, part: Part) -> Self:
-        """Return the null model that `to_part` described."""
-        check_part(part, {}, {"mean": "float64 p"})
-        model = cls(len(part.arrays["mean"]))
-        model.mean_ = part.arrays["mean"]
-        return model
+        return super().hardness(X[:, : len(self.mean_)])
