@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 import warnings
@@ -20,6 +21,7 @@ from assay.console import say
 from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Card, Dataset, RowSet
 from assay.data.files import labels_of, texts_of
 from assay.data.modalities.image import Image
+from assay.data.npy import DAMAGED_ARRAYS
 from assay.errors import DataError
 from assay.names import check_name
 
@@ -62,7 +64,7 @@ class GreyImages:
 def holds_images(path: Path) -> bool:
     """Return whether a path is a NumPy archive, or a folder with images at any depth."""
     if path.is_dir():
-        return any(file.suffix.lower() in IMAGE_ENDINGS for file in path.rglob("*"))
+        return bool(_files_of(path)[0])
     return path.suffix.lower() == IMAGE_ARCHIVE
 
 
@@ -115,8 +117,9 @@ def read_images(folder: Path, size: Size | None = None) -> GreyImages:
     - Where a `size` is given, images of another one are resized to it, by bilinear interpolation over all pixels that a
       new one covers, without keeping proportions.
     - A file of several images or with more than 8 bits a channel, a truncated one, one of more pixels than Pillow's
-      limit against decompression bombs and one that is no image are bad. Up to 1 % of the files may be: they are left
-      out, and named.
+      limit against decompression bombs, one that is no image and a link to a missing file are bad. Up to 1 % of the
+      files may be: they are left out, and named.
+    - Files of other kinds and links to folders are left out, and counted; hidden files and folders are left out.
 
     Raises
     ------
@@ -160,13 +163,36 @@ def read_images(folder: Path, size: Size | None = None) -> GreyImages:
     return GreyImages(np.stack(pixels), kept)
 
 
+def _files_of(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the names of the images in a folder, relative to it, in their order, and what is left out beside them.
+
+    Hidden files and folders are neither. Links to folders are not followed; one to a missing file is a bad image.
+    """
+    names, others = list[str](), list[str]()
+    for place, folders, files in os.walk(folder, onerror=_raise):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        within = Path(place).relative_to(folder)
+        for file in [Path(place, name) for name in files if not name.startswith(".")]:
+            is_image = file.suffix.lower() in IMAGE_ENDINGS and (file.is_file() or not file.exists())
+            (names if is_image else others).append((within / file.name).as_posix())
+        others += [(within / name).as_posix() for name in folders if Path(place, name).is_symlink()]
+    return sorted(names), sorted(others)
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
 def _names_of_images(folder: Path) -> list[str]:
-    """Return the names of the images in a folder, relative to it, in their order; hidden ones are left out."""
-    files = [file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_ENDINGS and file.is_file()]
-    names = sorted(file.relative_to(folder).as_posix() for file in files)
-    names = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+    """Return the names of the images in a folder, and print what is left out."""
+    names, others = _files_of(folder)
     if not names:
         raise DataError(f"{folder} holds no image; Assay reads files that end in {', '.join(IMAGE_ENDINGS)}")
+    if others:
+        named = ", ".join(map(repr, others[:_NAMED])) + (
+            f", {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+        )
+        say(f"{folder.name}: files of other kinds and links to folders are left out: {len(others)} ({named})")
     if unwritable := [name for name in names if _UNWRITABLE.search(name)]:
         raise DataError(
             f"the name of the image {unwritable[0]!r} has control characters or is no UTF-8, and names are row ids; "
@@ -270,7 +296,7 @@ def _read_archive(path: Path, size: Size | None) -> GreyImages:
         with np.load(path, allow_pickle=False) as arrays:
             images = arrays["images"] if "images" in arrays.files else None
             labels = arrays["labels"] if "labels" in arrays.files else None
-    except (*_UNREADABLE, AttributeError, zipfile.BadZipFile, MemoryError) as error:
+    except DAMAGED_ARRAYS as error:
         raise DataError(f"{path.name} is no NumPy archive that can be read safely: {error}") from error
     if images is None or images.ndim != 3 or images.dtype != np.uint8 or not images.size:
         held = "none" if images is None else f"one of {images.dtype} and shape {images.shape}"
