@@ -169,6 +169,7 @@ def learned_vectors(places: Integers, n_words: int) -> Singles:
     """
     from scipy import sparse
     from sklearn.utils.extmath import randomized_svd
+    from threadpoolctl import threadpool_limits
 
     counts = sparse.csr_array((n_words, n_words))
     for offset in range(1, min(WINDOW, places.shape[1] - 1) + 1):
@@ -184,5 +185,6 @@ def learned_vectors(places: Integers, n_words: int) -> Singles:
     information = np.maximum(np.log(counts.data / expected), 0.0)
     matrix = sparse.csr_array((information, (counts.row, counts.col)), shape=counts.shape)
     n_dimensions = max(1, min(DIMENSIONS, n_words - 1))
-    left, strengths, _ = randomized_svd(matrix, n_dimensions, random_state=0)
+    with threadpool_limits(limits=1):  # the number of threads changes the rounding
+        left, strengths, _ = randomized_svd(matrix, n_dimensions, random_state=0)
     return np.asarray(left * np.sqrt(strengths), dtype=np.float32)
