@@ -7,7 +7,7 @@ import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from assay.arrays import Labels
 from assay.console import say
 from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Card, Dataset, RowSet
 from assay.data.files import labels_of, texts_of
-from assay.data.modalities.image import Image
+from assay.data.modalities.image import Image, pixel_columns
 from assay.data.npy import DAMAGED_ARRAYS
 from assay.errors import DataError
 from assay.names import check_name
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 IMAGE_ARCHIVE = ".npz"
+NAME_OF_FILE = "file"
 MOST_UNREADABLE = 0.01  # of the files
 MOST_PIXELS = 128 * 128
 MOST_UNPACKED = 2**32  # bytes of an archive
@@ -104,8 +105,7 @@ def read_image_dataset(
     labels, origin = _labels(path, images, normal, anomaly)
     rows = pd.DataFrame({"row_id": ids, "label": labels, "group": "", "time": ""})
     rows = rows.astype({"row_id": "str", "group": "str", "time": "str"})
-    columns = tuple(f"pixel_{row}_{column}" for row in range(height) for column in range(width))
-    card = Card(name, Image((height, width)), columns, f"{path.resolve().name}{origin}")
+    card = Card(name, Image((height, width)), pixel_columns((height, width)), f"{path.resolve().name}{origin}")
     return Dataset(card, RowSet(images.pixels.reshape(n, -1).astype(np.float64), rows))
 
 
@@ -161,6 +161,44 @@ def read_images(folder: Path, size: Size | None = None) -> GreyImages:
     if n_resized and size:
         say(f"{folder.name}: {n_resized} of {len(kept)} images are resized to {_times(size)}, proportions not kept")
     return GreyImages(np.stack(pixels), kept)
+
+
+class ImageBlocks:
+    """Images of a folder or an archive in blocks (`assay.data.blocks.Blocks`): names, or numbers from 0, and pixels.
+
+    Images of another size than the one that the columns name are resized; see `read_images`.
+
+    Parameters
+    ----------
+    path : Path
+    columns : sequence of str
+        The pixels of a dataset of images.
+
+    Raises
+    ------
+    DataError
+        The columns are no pixels, or the images cannot be used.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        import pyarrow as pa
+
+        sides = re.fullmatch(r"pixel_(\d+)_(\d+)", columns[-1])
+        size = (int(sides[1]) + 1, int(sides[2]) + 1) if sides else (0, 0)
+        if size[0] * size[1] != len(columns) or tuple(columns) != pixel_columns(size):
+            raise DataError(f"{path.name} holds images, and this scorer takes none; give it a table")
+        images = read_images(path, size) if path.is_dir() else _read_archive(path, size)
+        self.n_rows, self._columns = len(images.pixels), list(columns)
+        self._pixels = images.pixels.reshape(self.n_rows, -1)
+        self._names = images.names or [str(number) for number in range(self.n_rows)]
+        self.types = {NAME_OF_FILE: pa.string(), **dict.fromkeys(columns, pa.float64())}
+
+    def frames(self, rows: int) -> Iterator[pd.DataFrame]:
+        """Yield frames of at most so many rows."""
+        for start in range(0, self.n_rows, rows):
+            frame = pd.DataFrame(self._pixels[start : start + rows].astype(np.float64), columns=self._columns)
+            frame.insert(0, NAME_OF_FILE, self._names[start : start + rows])
+            yield frame
 
 
 def _files_of(folder: Path) -> tuple[list[str], list[str]]:
