@@ -116,9 +116,10 @@ def read_images(folder: Path, size: Size | None = None) -> GreyImages:
       pixel has the colour that is stored. Images are turned as their EXIF data say.
     - Where a `size` is given, images of another one are resized to it, by bilinear interpolation over all pixels that a
       new one covers, without keeping proportions.
-    - A file of several images or with more than 8 bits a channel, a truncated one, one of more pixels than Pillow's
-      limit against decompression bombs, one that is no image and a link to a missing file are bad. Up to 1 % of the
-      files may be: they are left out, and named.
+    - Of a JPEG file with further pictures (MPO, as phones write) the first one counts, which all programs show.
+    - Another file of several images, one with more than 8 bits a channel, a truncated one, one of more pixels than
+      Pillow's limit against decompression bombs, one that is no image and a link to a missing file are bad. Up to 1 %
+      of the files may be: they are left out, and named.
     - Files of other kinds and links to folders are left out, and counted; hidden files and folders are left out.
 
     Raises
@@ -252,7 +253,8 @@ def _grey(file: Path) -> tuple[Grey, bool]:
         warnings.simplefilter("error", Pillow.DecompressionBombWarning)
         try:
             with Pillow.open(file, formats=("PNG", "JPEG", "TIFF")) as opened:
-                if (n_frames := getattr(opened, "n_frames", 1)) > 1:
+                # Phones store a preview or a map of depth behind the photograph, in a JPEG file that is MPO then.
+                if (n_frames := getattr(opened, "n_frames", 1)) > 1 and opened.format != "MPO":
                     raise ValueError(f"it holds {n_frames} images, not one")
                 # Pillow would cut colours of 16 bits to 8 without a word.
                 if opened.mode not in (*_GREY, *_COLOUR) or any(";16" in str(tile[3]) for tile in opened.tile):

@@ -87,6 +87,12 @@ def test_images_are_turned_by_their_exif_data(tmp_path: Path) -> None:
     assert np.array_equal(read_images(tmp_path).pixels[0], np.rot90(DRAW[0], -1))
 
 
+def test_of_a_photograph_with_further_pictures_the_first_counts(tmp_path: Path) -> None:
+    first, second = (Pillow.fromarray(np.full((9, 8), value, dtype=np.uint8)) for value in (40, 200))
+    first.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[second])
+    assert np.abs(read_images(tmp_path).pixels[0].astype(int) - 40).max() <= 2
+
+
 def test_sizes_that_differ_need_an_option(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(folder / "ok" / "aa.png", np.uint8([[0, 100], [50, 250]]).repeat(5, 0).repeat(4, 1))
     with pytest.raises(DataError, match=r"bad/c.png has 5 x 4 .* and ok/aa.png has 10 x 8; .*--image-size 5 4"):
