@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,3 +50,13 @@ def test_switches_are_set_unless_the_user_has_set_them(
     great_expectations()  # sets its own switch, since the library is used without a project too
     set_environment(tmp_path)
     assert os.environ[name] == (SWITCHES[name] if chosen is None else chosen)
+
+
+def test_a_process_that_asked_the_ledger_ends_silently() -> None:
+    code = (
+        "from assay.environment import search_garbage_rarely; search_garbage_rarely(); import duckdb; "
+        "connection = duckdb.connect(); print(connection.sql('select 7').fetchall()); connection.close()"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout == "[(7,)]\n"
+    assert ended.stderr == ""

@@ -42,7 +42,7 @@ def score_command(
     dialect: Dialect,
     as_json: bool,
 ) -> None:
-    """Score the rows of FILE; without TAG, by the champion of the dataset in params.yaml."""
+    """Score the rows of FILE, or a folder of images; without TAG, by the champion of the dataset in params.yaml."""
     if eps is not None and fdr is not None:
         raise click.UsageError("give --eps or --fdr, not both")
     if out.suffix not in (".csv", ".parquet"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,11 +14,12 @@ from assay.data.texts import is_numeric, numbers_in
 from assay.errors import DataError
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SHOWN = 50
 
 
 def check_names(path: Path, names: Sequence[str], special: Sequence[str]) -> None:
     """Raise `DataError` for a header that cannot be used."""
-    twice = sorted({column for column in names if names.count(column) > 1})
+    twice = sorted(column for column, number in Counter(names).items() if number > 1)
     if twice:
         raise DataError(f"{path.name} has more than one column named {twice[0]!r}; rename or remove the copies")
     for number, name in enumerate(names):
@@ -27,7 +29,8 @@ def check_names(path: Path, names: Sequence[str], special: Sequence[str]) -> Non
             raise DataError(f"column {number} of {path.name} is named {name!r}; control characters are not allowed")
     for column in special:
         if column not in names:
-            raise DataError(f"{path.name} has no column {column!r}; its columns are {', '.join(names)}")
+            shown = ", ".join(names[:_SHOWN]) + ", ..." * (len(names) > _SHOWN)
+            raise DataError(f"{path.name} has no column {column!r}; its columns are {shown}")
 
 
 def check_parts(part: Path, names: Sequence[str], first: Path, of_first: Sequence[str]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,8 @@ from assay.arrays import Labels
 from assay.console import say
 from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Card, Dataset, RowSet
 from assay.data.files import labels_of, texts_of
-from assay.data.modalities.image import Image
+from assay.data.modalities.image import Image, pixel_columns
+from assay.data.npy import DAMAGED_ARRAYS
 from assay.errors import DataError
 from assay.names import check_name
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 IMAGE_ARCHIVE = ".npz"
+NAME_OF_FILE = "file"
 MOST_UNREADABLE = 0.01  # of the files
 MOST_PIXELS = 128 * 128
 MOST_UNPACKED = 2**32  # bytes of an archive
@@ -62,7 +65,7 @@ class GreyImages:
 def holds_images(path: Path) -> bool:
     """Return whether a path is a NumPy archive, or a folder with images at any depth."""
     if path.is_dir():
-        return any(file.suffix.lower() in IMAGE_ENDINGS for file in path.rglob("*"))
+        return bool(_files_of(path)[0])
     return path.suffix.lower() == IMAGE_ARCHIVE
 
 
@@ -102,8 +105,7 @@ def read_image_dataset(
     labels, origin = _labels(path, images, normal, anomaly)
     rows = pd.DataFrame({"row_id": ids, "label": labels, "group": "", "time": ""})
     rows = rows.astype({"row_id": "str", "group": "str", "time": "str"})
-    columns = tuple(f"pixel_{row}_{column}" for row in range(height) for column in range(width))
-    card = Card(name, Image((height, width)), columns, f"{path.resolve().name}{origin}")
+    card = Card(name, Image((height, width)), pixel_columns((height, width)), f"{path.resolve().name}{origin}")
     return Dataset(card, RowSet(images.pixels.reshape(n, -1).astype(np.float64), rows))
 
 
@@ -114,9 +116,11 @@ def read_images(folder: Path, size: Size | None = None) -> GreyImages:
       pixel has the colour that is stored. Images are turned as their EXIF data say.
     - Where a `size` is given, images of another one are resized to it, by bilinear interpolation over all pixels that a
       new one covers, without keeping proportions.
-    - A file of several images or with more than 8 bits a channel, a truncated one, one of more pixels than Pillow's
-      limit against decompression bombs and one that is no image are bad. Up to 1 % of the files may be: they are left
-      out, and named.
+    - Of a JPEG file with further pictures (MPO, as phones write) the first one counts, which all programs show.
+    - Another file of several images, one with more than 8 bits a channel, a truncated one, one of more pixels than
+      Pillow's limit against decompression bombs, one that is no image and a link to a missing file are bad. Up to 1 %
+      of the files may be: they are left out, and named.
+    - Files of other kinds and links to folders are left out, and counted; hidden files and folders are left out.
 
     Raises
     ------
@@ -160,13 +164,74 @@ def read_images(folder: Path, size: Size | None = None) -> GreyImages:
     return GreyImages(np.stack(pixels), kept)
 
 
+class ImageBlocks:
+    """Images of a folder or an archive in blocks (`assay.data.blocks.Blocks`): names, or numbers from 0, and pixels.
+
+    Images of another size than the one that the columns name are resized; see `read_images`.
+
+    Parameters
+    ----------
+    path : Path
+    columns : sequence of str
+        The pixels of a dataset of images.
+
+    Raises
+    ------
+    DataError
+        The columns are no pixels, or the images cannot be used.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        import pyarrow as pa
+
+        sides = re.fullmatch(r"pixel_(\d+)_(\d+)", columns[-1])
+        size = (int(sides[1]) + 1, int(sides[2]) + 1) if sides else (0, 0)
+        if size[0] * size[1] != len(columns) or tuple(columns) != pixel_columns(size):
+            raise DataError(f"{path.name} holds images, and this scorer takes none; give it a table")
+        images = read_images(path, size) if path.is_dir() else _read_archive(path, size)
+        self.n_rows, self._columns = len(images.pixels), list(columns)
+        self._pixels = images.pixels.reshape(self.n_rows, -1)
+        self._names = images.names or [str(number) for number in range(self.n_rows)]
+        self.types = {NAME_OF_FILE: pa.string(), **dict.fromkeys(columns, pa.float64())}
+
+    def frames(self, rows: int) -> Iterator[pd.DataFrame]:
+        """Yield frames of at most so many rows."""
+        for start in range(0, self.n_rows, rows):
+            frame = pd.DataFrame(self._pixels[start : start + rows].astype(np.float64), columns=self._columns)
+            frame.insert(0, NAME_OF_FILE, self._names[start : start + rows])
+            yield frame
+
+
+def _files_of(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the names of the images in a folder, relative to it, in their order, and what is left out beside them.
+
+    Hidden files and folders are neither. Links to folders are not followed; one to a missing file is a bad image.
+    """
+    names, others = list[str](), list[str]()
+    for place, folders, files in os.walk(folder, onerror=_raise):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        within = Path(place).relative_to(folder)
+        for file in [Path(place, name) for name in files if not name.startswith(".")]:
+            is_image = file.suffix.lower() in IMAGE_ENDINGS and (file.is_file() or not file.exists())
+            (names if is_image else others).append((within / file.name).as_posix())
+        others += [(within / name).as_posix() for name in folders if Path(place, name).is_symlink()]
+    return sorted(names), sorted(others)
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
 def _names_of_images(folder: Path) -> list[str]:
-    """Return the names of the images in a folder, relative to it, in their order; hidden ones are left out."""
-    files = [file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_ENDINGS and file.is_file()]
-    names = sorted(file.relative_to(folder).as_posix() for file in files)
-    names = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+    """Return the names of the images in a folder, and print what is left out."""
+    names, others = _files_of(folder)
     if not names:
         raise DataError(f"{folder} holds no image; Assay reads files that end in {', '.join(IMAGE_ENDINGS)}")
+    if others:
+        named = ", ".join(map(repr, others[:_NAMED])) + (
+            f", {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+        )
+        say(f"{folder.name}: files of other kinds and links to folders are left out: {len(others)} ({named})")
     if unwritable := [name for name in names if _UNWRITABLE.search(name)]:
         raise DataError(
             f"the name of the image {unwritable[0]!r} has control characters or is no UTF-8, and names are row ids; "
@@ -188,7 +253,8 @@ def _grey(file: Path) -> tuple[Grey, bool]:
         warnings.simplefilter("error", Pillow.DecompressionBombWarning)
         try:
             with Pillow.open(file, formats=("PNG", "JPEG", "TIFF")) as opened:
-                if (n_frames := getattr(opened, "n_frames", 1)) > 1:
+                # Phones store a preview or a map of depth behind the photograph, in a JPEG file that is MPO then.
+                if (n_frames := getattr(opened, "n_frames", 1)) > 1 and opened.format != "MPO":
                     raise ValueError(f"it holds {n_frames} images, not one")
                 # Pillow would cut colours of 16 bits to 8 without a word.
                 if opened.mode not in (*_GREY, *_COLOUR) or any(";16" in str(tile[3]) for tile in opened.tile):
@@ -270,7 +336,7 @@ def _read_archive(path: Path, size: Size | None) -> GreyImages:
         with np.load(path, allow_pickle=False) as arrays:
             images = arrays["images"] if "images" in arrays.files else None
             labels = arrays["labels"] if "labels" in arrays.files else None
-    except (*_UNREADABLE, AttributeError, zipfile.BadZipFile, MemoryError) as error:
+    except DAMAGED_ARRAYS as error:
         raise DataError(f"{path.name} is no NumPy archive that can be read safely: {error}") from error
     if images is None or images.ndim != 3 or images.dtype != np.uint8 or not images.size:
         held = "none" if images is None else f"one of {images.dtype} and shape {images.shape}"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import lzma
+import tokenize
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +13,12 @@ import numpy as np
 from assay.arrays import Doubles, Floats
 from assay.errors import DataError
 
+# What NumPy raises for a damaged .npy or .npz file: in its header, or where it is unpacked (RuntimeError: encrypted, or
+# packed in an unknown way).
+DAMAGED_ARRAYS = (
+    *(OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, SyntaxError, RuntimeError, MemoryError),
+    *(tokenize.TokenError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)
 _MAGIC, _ALIGNMENT = b"\x93NUMPY\x01\x00", 64
 
 
@@ -35,7 +45,7 @@ def read_npy(path: Path) -> Doubles:
     """
     try:
         values = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except DAMAGED_ARRAYS as error:
         raise DataError(f"{path} cannot be read: {error}; restore it with `dvc checkout`") from error
     if values.dtype not in (np.float32, np.float64):
         raise DataError(f"{path} holds {values.dtype}; it must hold float64, or float32 (format 1)")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import zipfile
-import zlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.arrays import Integers, Singles
+from assay.data.npy import DAMAGED_ARRAYS
 from assay.errors import DataError
 from assay.families import check_part
 from assay.parts import Part, read_part, write_part
@@ -21,8 +21,6 @@ from assay.parts import Part, read_part, write_part
 VECTORS = "vectors"
 VECTOR_FILES = ("vectors.json", "vectors.safetensors")
 DIMENSIONS, WINDOW, MOST_LEARNED = 50, 5, 20_000
-# What a damaged file raises where it is unpacked, decoded or converted (RuntimeError: packed in an unknown way).
-_DAMAGE = (OSError, EOFError, UnicodeError, KeyError, ValueError, RuntimeError, zlib.error, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,7 +85,7 @@ def read_vectors(path: Path, wanted: Collection[str]) -> WordVectors:
         raise DataError(f"there is no file {path} of word vectors; check the path")
     try:
         vector_of = _from_npz(path, wanted) if path.suffix == ".npz" else _from_text(path, wanted)
-    except _DAMAGE as error:
+    except DAMAGED_ARRAYS as error:
         raise DataError(
             f"{path.name} cannot be read as word vectors: {' '.join(str(error).split())}; give a text file with a word "
             "and its numbers on each line (GloVe, fastText), or an .npz file with the arrays words and vectors"
@@ -171,6 +169,7 @@ def learned_vectors(places: Integers, n_words: int) -> Singles:
     """
     from scipy import sparse
     from sklearn.utils.extmath import randomized_svd
+    from threadpoolctl import threadpool_limits
 
     counts = sparse.csr_array((n_words, n_words))
     for offset in range(1, min(WINDOW, places.shape[1] - 1) + 1):
@@ -186,5 +185,6 @@ def learned_vectors(places: Integers, n_words: int) -> Singles:
     information = np.maximum(np.log(counts.data / expected), 0.0)
     matrix = sparse.csr_array((information, (counts.row, counts.col)), shape=counts.shape)
     n_dimensions = max(1, min(DIMENSIONS, n_words - 1))
-    left, strengths, _ = randomized_svd(matrix, n_dimensions, random_state=0)
+    with threadpool_limits(limits=1):  # the number of threads changes the rounding
+        left, strengths, _ = randomized_svd(matrix, n_dimensions, random_state=0)
     return np.asarray(left * np.sqrt(strengths), dtype=np.float32)

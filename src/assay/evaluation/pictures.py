@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -117,14 +117,13 @@ def path_picture(path: MartingalePath) -> Figure:
     return figure
 
 
-def heat_map_picture(images: Floats, heat_maps: Floats, names: Sequence[str]) -> Figure:
-    """Return images (n, h, w) and their heat maps below them, on one scale."""
+def heat_map_picture(images: Floats, heat_maps: Floats) -> Figure:
+    """Return images (n, h, w), all on one scale, and below them their heat maps, also on one."""
     figure = _figure((1.4 * len(images) + 0.4, 3.2))
     axes = figure.subplots(2, len(images), squeeze=False)
-    most = float(heat_maps.max())
-    for column, (image, heat_map, name) in enumerate(zip(images, heat_maps, names, strict=True)):
-        axes[0, column].imshow(image, cmap="gray")
-        axes[0, column].set_title(name, fontsize=7)
+    darkest, lightest, most = float(images.min()), float(images.max()), float(heat_maps.max())
+    for column, (image, heat_map) in enumerate(zip(images, heat_maps, strict=True)):
+        axes[0, column].imshow(image, cmap="gray", vmin=darkest, vmax=lightest)
         axes[1, column].imshow(heat_map, cmap="inferno", vmin=0, vmax=most)
     for each in axes.flat:
         each.set_axis_off()

@@ -76,7 +76,7 @@ def load_source(
         No such name or file, or the file cannot be used as it is.
     """
     from assay.data.files import read_table
-    from assay.data.image_files import holds_images, read_image_dataset
+    from assay.data.image_files import IMAGE_ENDINGS, holds_images, read_image_dataset
     from assay.data.public_sets import dataset_names, load_named
 
     options: dict[str, object] = {"--name": name, "--normal": normal, "--anomaly": anomaly}
@@ -106,7 +106,10 @@ def load_source(
             raise DataError(f"{unusable[0]} is for tables, and {path.name} holds images; leave it out")
         return read_image_dataset(path, name=name, size=image_size, normal=normal, anomaly=anomaly)
     if image_size is not None:
-        raise DataError(f"--image-size is for images, and {path.name} holds none; leave it out")
+        raise DataError(
+            f"--image-size is for images, and {path.name} holds none (files that end in {', '.join(IMAGE_ENDINGS)}); "
+            "convert them, or leave the option out"
+        )
     dataset = read_table(
         path, name=name, treatment=treatment, normal=normal, anomaly=anomaly, text=text, dialect=dialect, **special
     )

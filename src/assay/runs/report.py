@@ -13,6 +13,7 @@ import numpy as np
 from rich.table import Table
 
 from assay.calibration.calibrators.promise import band_sentence
+from assay.data.dataset import RowSet, read_rows
 from assay.hashing import RECORD, hash_file, hash_json
 from assay.parts import read_json, write_bytes
 from assay.pipeline.candidates import Candidates, candidate_name
@@ -230,7 +231,7 @@ def write_report(project: Project, scorer: Scorer | None = None) -> Path:
     evaluation = read_evaluation(project.folder("evaluate"))
     path = project.state / "reports" / f"{project.dataset}.html"
     rows = leaderboard(project)
-    text = _page(project, scorer, evaluation, rows, [])
+    text = _page(project, scorer, evaluation, rows, [], [])
     drawn_by = [Path(__file__), Path(__file__).parents[1] / "evaluation" / "pictures.py"]
     sources = [*drawn_by, project.folder("evaluate") / RECORD]
     mark = f"<!-- {hash_json([text, *map(hash_file, sources)])} -->\n"
@@ -239,8 +240,11 @@ def write_report(project: Project, scorer: Scorer | None = None) -> Path:
     measured = [row for row in rows if row.auroc is not None]
     shown = next((row for row in measured if row.chosen), measured[0])
     figures = [*_diagnostics(project, shown.detector, shown.adapter), (LEVELS, _source(_levels(evaluation)))]
-    figures += [] if scorer is None or not scorer.localises else [_suspects(project, scorer)]
-    write_bytes(path, f"{_page(project, scorer, evaluation, rows, figures)}\n{mark}".encode())
+    suspects: list[str] = []
+    if scorer is not None and scorer.localises:
+        suspects, picture = suspected_images(read_rows(project.folder("split") / "test"), scorer)
+        figures.append(("Test images with the highest scores, and where these come from", picture))
+    write_bytes(path, f"{_page(project, scorer, evaluation, rows, figures, suspects)}\n{mark}".encode())
     return path
 
 
@@ -250,6 +254,7 @@ def _page(
     evaluation: Evaluation,
     rows: list[Standing],
     figures: list[tuple[str, str]],
+    suspects: list[str],
 ) -> str:
     from jinja2 import Environment, PackageLoader
 
@@ -262,6 +267,7 @@ def _page(
         columns=_COLUMNS,
         rows=[row.to_json() for row in rows],
         figures=figures,
+        suspects=suspects,
         record=(project.folder("evaluate") / RECORD).relative_to(project.root),
         eps=evaluation.eps,
         n_normals=evaluation.n_normals,
@@ -286,16 +292,13 @@ def _contexts(scorer: Scorer | None) -> list[list[str]]:
     return detector.contexts() if isinstance(detector, ReadsWords) else []
 
 
-def _suspects(project: Project, scorer: Scorer) -> tuple[str, str]:
-    """Return title and picture of the heat maps of the test images with the highest scores."""
-    from assay.data.dataset import read_rows
+def suspected_images(test: RowSet, scorer: Scorer) -> tuple[list[str], str]:
+    """Return the names of the images with the highest scores, and the picture of these and of their heat maps."""
     from assay.evaluation.pictures import heat_map_picture
 
-    test = read_rows(project.folder("split") / "test")
     top = test.take(np.argsort(-scorer.decision_function(test.features), kind="stable")[:MOST_SUSPECTS])
     heat_maps = scorer.heat_maps(top.features)
-    picture = heat_map_picture(top.features.reshape(heat_maps.shape), heat_maps, top.rows["row_id"].tolist())
-    return "Test images with the highest scores, and where these come from", _source(picture)
+    return top.rows["row_id"].tolist(), _source(heat_map_picture(top.features.reshape(heat_maps.shape), heat_maps))
 
 
 def _parts(project: Project, evaluation: Evaluation) -> list[tuple[str, str, list[dict[str, Any]]]]:

@@ -17,6 +17,8 @@ from assay.data.blocks import VALUES_AT_ONCE, Blocks, Unchanged, counted_from, o
 from assay.data.columns import features_of
 from assay.data.dialects import OBSERVED, Dialect
 from assay.data.files import texts_of
+from assay.data.headers import check_names
+from assay.data.image_files import NAME_OF_FILE, ImageBlocks, holds_images
 from assay.data.words import MOST_WORDS
 from assay.errors import DataError, InputError
 from assay.scorer.explaining import normal_rows
@@ -77,7 +79,7 @@ def score_file(
     ----------
     scorer : Scorer
     path : Path
-        See `assay.data.tables.read_frame`.
+        See `assay.data.tables.read_frame`; or images (`assay.data.image_files.ImageBlocks`), for a scorer of images.
     out : Path
         A .csv or .parquet file, there only once it is whole: the file's columns that are not features, unchanged, then
         score, p_value and flagged; with explanations also, for flagged rows, because (columns with their shares of what
@@ -161,17 +163,23 @@ class _File:
         self._texts = [name for name in (scorer.category_column, id_column) if name is not None]
         of_text = (*scorer.vocabulary, *scorer.dates, *scorer.texts)
         numbers = [name for name in scorer.columns if name not in of_text]
-        self.blocks: Blocks = open_blocks(path, self._texts, numbers=numbers, dialect=dialect)
+        self.blocks: Blocks
+        if holds_images(path):
+            self.blocks = ImageBlocks(path, scorer.columns)
+            check_names(path, [NAME_OF_FILE], self._texts)
+        else:
+            self.blocks = open_blocks(path, self._texts, numbers=numbers, dialect=dialect)
         names = list(self.blocks.types)
-        if missing := [name for name in scorer.columns if name not in names]:
+        if missing := [name for name in scorer.columns if name not in self.blocks.types]:
             raise DataError(
                 f"{path.name} has no column {missing[0]!r}; this scorer needs all of its columns in the file"
             )
-        if taken := [name for name in added if name in names and name not in scorer.columns]:
+        of_scorer = set(scorer.columns)
+        if taken := [name for name in added if name in names and name not in of_scorer]:
             raise DataError(
                 f"{path.name} has a column {taken[0]!r} already; rename it, that name is given to the result"
             )
-        self._others = [name for name in names if name not in scorer.columns]
+        self._others = [name for name in names if name not in of_scorer]
 
     @property
     def types_of_result(self) -> dict[str, pa.DataType]:

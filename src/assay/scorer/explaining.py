@@ -43,7 +43,7 @@ def normal_rows(strata: Strata) -> NeighbourhoodStrata:
     if not isinstance(strata, NeighbourhoodStrata):
         raise InputError(
             "this scorer holds no normal rows to explain others by; scorers of tables with at least 20 adapt rows do, "
-            "from this version of Assay on: `assay run` packages one"
+            "from this version of Assay on: `assay run` packages one (of images, those with the detector fcdd explain)"
         )
     return strata
 

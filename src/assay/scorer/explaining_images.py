@@ -12,10 +12,14 @@ _APART = 7  # places are at least a seventh of the smaller side apart
 def hottest_places(heat_map: Singles, n_places: int) -> str:
     """Return the hottest places of a heat map (h, w) as text, the hottest first: "row 12, column 7; row 3, column 20".
 
-    Rows and columns are counted from 0. Each place is the hottest pixel outside the squares around those before it.
+    Rows and columns are counted from 0. Each place is the hottest pixel of the square around it, and outside of the
+    squares around those before it: the slope of a hot place is no other place. There may be fewer than asked for.
     """
-    left = np.array(heat_map, dtype=np.float64)
-    reach = max(1, min(left.shape) // _APART)
+    from scipy.ndimage import maximum_filter
+
+    reach = max(1, min(heat_map.shape) // _APART)
+    peaks = heat_map == maximum_filter(heat_map, size=2 * reach + 1, mode="nearest")
+    left = np.where(peaks, heat_map.astype(np.float64), -np.inf)
     places = []
     for _ in range(n_places):
         row, column = np.unravel_index(int(left.argmax()), left.shape)

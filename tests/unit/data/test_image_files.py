@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image as Pillow
 
 from assay.data import image_files
-from assay.data.image_files import read_image_dataset, read_images
+from assay.data.image_files import holds_images, read_image_dataset, read_images
 from assay.data.modalities.image import Image
 from assay.errors import DataError
 
@@ -84,6 +85,12 @@ def test_images_are_turned_by_their_exif_data(tmp_path: Path) -> None:
     exif[0x0112] = 6  # the camera was turned: show it 90 degrees clockwise
     Pillow.fromarray(DRAW[0]).save(tmp_path / "a.png", exif=exif)
     assert np.array_equal(read_images(tmp_path).pixels[0], np.rot90(DRAW[0], -1))
+
+
+def test_of_a_photograph_with_further_pictures_the_first_counts(tmp_path: Path) -> None:
+    first, second = (Pillow.fromarray(np.full((9, 8), value, dtype=np.uint8)) for value in (40, 200))
+    first.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[second])
+    assert np.abs(read_images(tmp_path).pixels[0].astype(int) - 40).max() <= 2
 
 
 def test_sizes_that_differ_need_an_option(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -172,6 +179,30 @@ def test_names_that_no_table_can_hold_are_refused(tmp_path: Path) -> None:
         read_images(tmp_path)
 
 
+def test_what_is_left_out_beside_images_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "linked").symlink_to(folder / "ok")
+    (folder / "bad" / "e.bmp").touch()
+    assert len(read_images(folder).names) == 4
+    said = " ".join(capsys.readouterr().err.split())
+    assert "files of other kinds and links to folders are left out: 3 ('bad/e.bmp', 'linked', 'notes.txt')" in said
+
+
+def test_a_link_to_a_missing_image_is_a_bad_image(folder: Path) -> None:
+    (folder / "ok" / "z.png").symlink_to(folder / "gone.png")
+    (folder / "ok" / "y.png").symlink_to(folder / "bad" / "c.png")
+    with pytest.raises(DataError, match=r"1 of 6 images .* .ok/z.png: .*No such file"):
+        read_images(folder)
+
+
+@pytest.mark.parametrize("name", [".thumbs/a.png", "a.png/b.csv"])
+def test_hidden_images_and_folders_called_like_one_make_no_folder_of_images(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).touch()
+    assert not holds_images(tmp_path)
+    (tmp_path / "c.JPEG").touch()
+    assert holds_images(tmp_path)
+
+
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no image"):
         read_images(tmp_path)
@@ -214,6 +245,34 @@ def test_archives_that_cannot_be_used_are_refused(
 def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(b"PK no archive")
     with pytest.raises(DataError, match="no NumPy archive"):
+        read_image_dataset(tmp_path / "a.npz", name="made")
+
+
+def damaged(path: Path, kind: str) -> None:
+    """Write an archive that is damaged where NumPy does not look for it."""
+    np.savez_compressed(path, images=DRAW)
+    whole = bytearray(path.read_bytes())
+    method = {"lzma": zipfile.ZIP_LZMA}.get(kind, zipfile.ZIP_STORED)
+    if kind == "deflated":
+        whole[200] ^= 255
+    elif kind == "encrypted":
+        whole[whole.index(b"PK\x01\x02") + 8] |= 1
+    elif kind == "unknown method":
+        whole[whole.index(b"PK\x01\x02") + 10] = 99
+    else:
+        head = b"\x93NUMPY\x01\x00" + (10).to_bytes(2, "little") + b"{'descr': " + DRAW.tobytes()
+        with zipfile.ZipFile(path, "w", method) as packed:
+            packed.writestr("images.npy", head)
+        whole = bytearray(path.read_bytes())
+        if kind == "lzma":
+            whole[200:220] = bytes(20)
+    path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("kind", ["deflated", "encrypted", "unknown method", "lzma", "header"])
+def test_damaged_archives_are_refused(tmp_path: Path, kind: str) -> None:
+    damaged(tmp_path / "a.npz", kind)
+    with pytest.raises(DataError, match=r"a\.npz is no NumPy archive that can be read safely"):
         read_image_dataset(tmp_path / "a.npz", name="made")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -234,6 +235,11 @@ def test_damaged_files_of_vectors_are_refused_in_a_sentence(tmp_path: Path) -> N
     whole = (tmp_path / "whole.npz").read_bytes()
     np.save(tmp_path / "v.npy", np.ones((2, 2)))
     np.savez(tmp_path / "narrow.npz", words=["ship"], vectors=np.ones((1, 0)))
+    with zipfile.ZipFile(tmp_path / "lzma.npz", "w", zipfile.ZIP_LZMA) as archive:
+        archive.write(tmp_path / "v.npy", "words.npy")
+    lzma = (tmp_path / "lzma.npz").read_bytes()
+    with zipfile.ZipFile(tmp_path / "head.npz", "w") as archive:
+        archive.writestr("words.npy", b"\x93NUMPY\x01\x00\x0a\x00{'descr': \n")
     for name, content, said in (
         ("flipped.gz", packed[:40] + b"\xff" * 40 + packed[80:], "decompressing|CRC"),
         ("cut.gz", packed[:-20], "ended"),
@@ -242,6 +248,8 @@ def test_damaged_files_of_vectors_are_refused_in_a_sentence(tmp_path: Path) -> N
         ("cut.npz", whole[:-30], "not a zip file"),
         ("flipped.npz", whole[:100] + b"\xff" * 40 + whole[140:], "decompressing|CRC|magic|header"),
         ("array.npz", (tmp_path / "v.npy").read_bytes(), "not a zip file"),
+        ("lzma.npz", lzma[:60] + bytes(20) + lzma[80:], "input data"),
+        ("head.npz", (tmp_path / "head.npz").read_bytes(), "multi-line"),
         ("narrow.npz", (tmp_path / "narrow.npz").read_bytes(), r"shape \(1, 0\), no numbers"),
     ):
         (tmp_path / name).write_bytes(content)

@@ -15,6 +15,7 @@ from assay.calibration.calibrators.conformal import ConformalCalibrator
 from assay.evaluation.diagnostics import Diagnostics, diagnose, thin_path
 from assay.evaluation.pictures import (
     hardness_picture,
+    heat_map_picture,
     histogram_picture,
     path_picture,
     power_picture,
@@ -131,3 +132,12 @@ def test_pyplot_and_its_global_state_stay_out():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\nFalse\n"
+
+
+def test_images_above_heat_maps_are_drawn_on_one_scale():
+    images = np.stack([np.full((6, 6), 20.0), np.full((6, 6), 200.0)])
+    images[:, 0, 0] = 0, 255
+    figure = heat_map_picture(images, np.arange(72.0).reshape(2, 6, 6))
+    dark, light, *maps = [image for axes in figure.axes for image in axes.images]
+    assert dark.get_clim() == light.get_clim() == (0, 255)
+    assert [each.get_clim() for each in maps] == [(0, 71)] * 2

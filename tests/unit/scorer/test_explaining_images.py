@@ -8,15 +8,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image as Pillow
 
 from assay.calibration.adapters.outputs import Outputs
 from assay.calibration.adapters.registry import make_adapter
 from assay.calibration.calibrators.conformal import ConformalCalibrator
 from assay.calibration.decisions import Reference
 from assay.calibration.hardness import Strata
+from assay.data.dataset import RowSet
 from assay.data.modalities.image import Image
 from assay.detectors.registry import make_detector
-from assay.errors import InputError
+from assay.errors import DataError, InputError
+from assay.runs.report import suspected_images
 from assay.scorer.batch import score_file
 from assay.scorer.explaining_images import hottest_places
 from assay.scorer.loading import load_scorer
@@ -74,7 +77,47 @@ def test_a_scored_file_names_the_hottest_places_of_flagged_images(scorer: Scorer
     assert list(scored) == ["name", "score", "p_value", "flagged", "because"]
     assert (scored["because"] != "").tolist() == (scored["flagged"] == 1).tolist()
     assert scored["flagged"][20:].all()
-    assert scored["because"][20:].str.fullmatch(r"row \d+, column \d+; row \d+, column \d+").all()
+    assert scored["because"][20:].str.fullmatch(r"row \d+, column \d+(; row \d+, column \d+)?").all()
+
+
+def test_files_of_images_are_scored_as_tables_of_their_pixels_are(scorer: Scorer, tmp_path: Path) -> None:
+    pixels = np.concatenate([images(20, 5), spotted(5)]).clip(0, 255).astype(np.uint8)
+    names = [f"{'abc'[number % 3]}/{number:02}.png" for number in range(25)]
+    frame = pd.DataFrame(pixels, columns=list(COLUMNS)).assign(file=names).sort_values("file")
+    frame.to_csv(tmp_path / "images.csv", index=False)
+    for name, each in zip(names, pixels.reshape(-1, SIDE, SIDE), strict=True):
+        (tmp_path / "shots" / name).parent.mkdir(parents=True, exist_ok=True)
+        Pillow.fromarray(each).save(tmp_path / "shots" / name)
+    np.savez(tmp_path / "shots.npz", images=frame[[*COLUMNS]].to_numpy(np.uint8).reshape(-1, SIDE, SIDE))
+    results = {}
+    for source in ("images.csv", "shots", "shots.npz"):
+        out = tmp_path / f"{source}.out.csv"
+        ids = None if source == "shots.npz" else "file"
+        score_file(scorer, tmp_path / source, out, explain=2, fdr=0.2, id_column=ids)
+        results[source] = pd.read_csv(out, dtype=str)
+    pd.testing.assert_frame_equal(results["shots"], results["images.csv"])
+    pd.testing.assert_frame_equal(results["shots.npz"].drop(columns="file"), results["shots"].drop(columns="file"))
+    assert results["shots"]["flagged"].str.count("1").sum() >= 5
+
+
+def test_images_of_another_size_are_resized_for_scoring(
+    scorer: Scorer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = images(1, 5).clip(0, 255).astype(np.uint8).reshape(SIDE, SIDE)
+    Pillow.fromarray(small.repeat(3, 0).repeat(3, 1)).save(tmp_path / "a.jpeg", quality=100)
+    score_file(scorer, tmp_path, tmp_path / "out.csv")
+    assert pd.read_csv(tmp_path / "out.csv")["score"].notna().all()
+    assert "1 of 1 images are resized to 12 x 12" in capsys.readouterr().err
+
+
+def test_a_scorer_of_tables_takes_no_images(scorer: Scorer, tmp_path: Path) -> None:
+    Pillow.fromarray(np.zeros((SIDE, SIDE), dtype=np.uint8)).save(tmp_path / "a.png")
+    table = replace(scorer, head={**scorer.head, "columns": [f"x{number}" for number in range(SIDE * SIDE)]})
+    with pytest.raises(DataError, match="holds images, and this scorer takes none"):
+        score_file(table, tmp_path, tmp_path / "out.csv")
+    with pytest.raises(DataError, match="has no column 'name'; its columns are file"):
+        score_file(scorer, tmp_path, tmp_path / "out.csv", id_column="name")
+    assert not (tmp_path / "out.csv").exists()
 
 
 def test_places_lie_apart() -> None:
@@ -82,6 +125,23 @@ def test_places_lie_apart() -> None:
     heat_map[3, 4], heat_map[3, 5], heat_map[10, 0] = 3, 2, 1
     assert hottest_places(heat_map, 2) == "row 3, column 4; row 10, column 0"
     assert hottest_places(np.ones((1, 2), dtype=np.float32), 5) == "row 0, column 0"
+
+
+def test_the_slope_of_a_hot_place_is_no_place_of_its_own() -> None:
+    down, right = np.mgrid[:28, :28]
+    near, far = (np.exp(-((down - y) ** 2 + (right - x) ** 2) / 30) for y, x in ((6, 7), (20, 21)))
+    heat_map = (near + 0.3 * far).astype(np.float32)
+    assert hottest_places(heat_map, 5) == "row 6, column 7; row 20, column 21"
+
+
+def test_the_report_shows_the_images_with_the_highest_scores_whatever_their_names(scorer: Scorer) -> None:
+    names = ["a $x^$.png", "\N{CJK UNIFIED IDEOGRAPH-56FE}.png", "c.png"]
+    rows = pd.DataFrame({"row_id": names, "label": np.int8([0, 0, 0])})
+    test = RowSet(np.concatenate([images(2, 1), spotted(1)]), rows)
+    order, picture = suspected_images(test, scorer)
+    assert order[0] == "c.png"
+    assert sorted(order) == sorted(names)
+    assert picture.startswith("data:image/png;base64,")
 
 
 def test_a_detector_without_heat_maps_is_named(scorer: Scorer) -> None:

@@ -212,6 +212,7 @@ class CVDD(NeuralDetector):
     def _start_contexts(self, network: ContextAttention, fitting: Fitting, places: NDArray[np.int64]) -> None:
         """Set the contexts to the centres of k-means of the documents' mean vectors, all of unit length."""
         from sklearn.cluster import KMeans
+        from threadpoolctl import threadpool_limits
 
         sums = np.stack([self._lexicon[row[row >= 0]].sum(axis=0, dtype=np.float64) for row in places])
         norms = np.linalg.norm(sums, axis=1, keepdims=True)
@@ -223,7 +224,8 @@ class CVDD(NeuralDetector):
             )
         for member, stream in enumerate(fitting.streams):
             seed = int(stream.integers(2**31))
-            centres = KMeans(self.contexts_each, n_init=1, random_state=seed).fit(means).cluster_centers_
+            with threadpool_limits(limits=1):  # several threads add in any order
+                centres = KMeans(self.contexts_each, n_init=1, random_state=seed).fit(means).cluster_centers_
             unit = centres / np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), np.finfo(np.float64).tiny)
             with torch.no_grad():
                 network.contexts.vectors[member] = torch.tensor(unit)

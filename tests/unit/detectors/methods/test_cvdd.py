@@ -12,8 +12,10 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from tests.damage import assert_damaged_parts_are_refused, assert_wrong_parameters_are_refused
 from tests.texts import ODD, THEMES, made_up
+from threadpoolctl import threadpool_limits
 
 from assay.data.documents import DocumentScaler
+from assay.data.word_vectors import WordVectors, learned_vectors
 from assay.data.words import Codes, document_rows
 from assay.detectors.base import Detector, Embeds, ReadsWords
 from assay.detectors.methods.cvdd import ALPHAS, CVDD
@@ -61,6 +63,21 @@ def network() -> ContextAttention:
         made.attend.weight.copy_(torch.tensor([[[2.0, 0.0]]]))
         made.contexts.vectors.copy_(torch.tensor([[[1.0, 0.0], [-3.0, 0.0]]]))
     return made
+
+
+def test_the_number_of_threads_changes_no_bit() -> None:
+    rng = np.random.default_rng(0)
+    lexicon = WordVectors(tuple(f"word{i}" for i in range(2000)), rng.normal(size=(2000, 50)).astype(np.float32))
+    places = rng.integers(0, 2000, size=(6000, 4))
+    rows = np.concatenate([np.zeros((6000, 50)), places], axis=1).astype(np.float32)
+    vectors, contexts = [], []
+    for threads in (1, 4, 4, 4):
+        with threadpool_limits(limits=threads):
+            vectors.append(learned_vectors(places, 2000).tobytes())
+            fitted = CVDD(epochs=1, members=1, units=2, device="cpu").fit(rows, lexicon=lexicon)
+        contexts.append(fitted.to_part().arrays["contexts.vectors"].tobytes())
+    assert len(set(vectors)) == 1
+    assert len(set(contexts)) == 1
 
 
 def test_attention_distances_and_loss_are_those_computed_by_hand() -> None:
