@@ -25,9 +25,10 @@ from assay.errors import DataError, LedgerError, TamperedError
 from assay.hashing import hash_file
 from assay.ledger import ledger as ledger_module
 from assay.ledger.history import History
+from assay.ledger.hits import find
 from assay.ledger.ledger import ledger_folder, open_ledger
 from assay.ledger.rows import FIRST, about_rows, keep_rows, pack, rows_folder
-from assay.ledger.who_saw import Answer, find, who_saw
+from assay.ledger.who_saw import Answer, who_saw
 from assay.parts import write_arrays, write_bytes, write_json
 from assay.pipeline.learned import packed_rows
 from assay.project.freshness import run_verb
