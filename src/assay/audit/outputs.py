@@ -8,7 +8,7 @@ from assay.audit.chain import (
     packaged_files,
     work_folder,
 )
-from assay.audit.findings import INTACT, NOT_HERE, CheckResult, differ
+from assay.audit.findings import INTACT, NOT_HERE, UNCHECKED, CheckResult, differ
 from assay.errors import TamperedError
 from assay.hashing import RECORD, dvc_directory_md5, hash_bytes, hash_file, hash_paths
 from assay.ledger.rows import FIRST, TARGETS, rows_folder
@@ -33,7 +33,7 @@ def check_stage(chain: Chain, stage: str, moved: set[str]) -> CheckResult:
     if not _known(chain, stage):
         return "differs", f"{folder / RECORD} is not a record that was logged here"
     if event_of(chain, "stage", stage=stage, record=digest) is None:
-        return "differs", _made_elsewhere(chain, stage)
+        return UNCHECKED, _made_elsewhere(chain, stage)
     return _superseded(chain, stage)
 
 
@@ -124,8 +124,8 @@ def _superseded(chain: Chain, stage: str) -> CheckResult:
     """Check a stage whose folder holds a later run's outputs: re-hash the recorded ones in DVC's cache."""
     folder = chain.work(stage)
     message = f"{folder} now holds a later run's outputs" if folder.is_dir() else f"{folder} is gone"
-    changed, kept, _ = _in_cache(chain, stage)
-    return differ(changed) if changed else ("superseded", f"{message}; {kept}")
+    changed, kept, is_whole = _in_cache(chain, stage)
+    return differ(changed) if changed else ("superseded" if is_whole else UNCHECKED, f"{message}; {kept}")
 
 
 def _absent(chain: Chain, stage: str) -> CheckResult:
@@ -168,7 +168,7 @@ def check_package(chain: Chain) -> CheckResult:
     return differ([f"{folder / RECORD} is missing"] if record is None else differences(folder, record))
 
 
-def check_rows(chain: Chain) -> CheckResult:
+def check_kept_rows(chain: Chain) -> CheckResult:
     """Compare the rows that were kept for the ledger with their hash in the log."""
     key = {"dataset": chain.name, **{stage: chain.named(stage) for stage in FIRST}}
     target_key = {TARGETS: chain.settings.get(f"targets/{chain.name}.csv")}

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import assay
-from assay.audit.chain import (
-    Chain,
-    before_entries,
-    event_of,
-)
+from assay.audit.chain import Chain, before_entries, event_of, where_from
 from assay.audit.commits import commit_with, without_git
-from assay.audit.delivery import (
-    bento_folder,
-)
-from assay.audit.findings import INTACT, NOT_HERE, CheckResult
+from assay.audit.findings import INTACT, NOT_HERE, UNCHECKED, CheckResult
 from assay.hashing import dvc_directory_md5, hash_file
+from assay.project.anchors import bento_folder
 from assay.project.installed import described, hash_code, named, recorded_digest, recorded_files
 from assay.project.modules import VERSIONS
 from assay.project.versioning import DATA, committed_version, tracked_version
@@ -31,10 +25,9 @@ def check_data(chain: Chain) -> CheckResult:
     if event_of(chain, "ingested", dataset=chain.name, data_version=version) is None:
         return "differs", f"{message}: {', '.join(changed) or 'a file was added'}"
     missing = [path for path in chain.data if chain.find_data(path) is None]
-    kept = (
-        f"{', '.join(missing)} is lost from DVC's cache" if missing else "DVC's cache holds the recorded bytes, intact"
-    )
-    return "superseded", f"{message}; {kept}"
+    if missing:
+        return UNCHECKED, f"{message}; {', '.join(missing)} is lost from DVC's cache; {where_from(chain.archive)}"
+    return "superseded", f"{message}; DVC's cache holds the recorded bytes, intact"
 
 
 def check_tracked(chain: Chain) -> CheckResult:
@@ -70,7 +63,7 @@ def check_setting(chain: Chain, path: str) -> CheckResult:
         return "superseded", f"{change}; the recorded one had no entries"
     if current.is_file() and any(hash_file(current) in event.values() for event in chain.events):
         return "superseded", f"{change}, as was logged; no Git commit holds the recorded one"
-    return "differs", f"{change}, and no Git commit holds the recorded one{without_git()}"
+    return UNCHECKED, f"{change}, and no Git commit holds the recorded one{without_git()}"
 
 
 def _changed(chain: Chain, recorded: dict[str, str]) -> list[str]:
@@ -97,7 +90,7 @@ def check_code(chain: Chain) -> CheckResult:
     missing = [path for path in changed if not _kept(chain, path)]
     if missing:
         message = f"{', '.join(missing)}: changed since, and neither the Bento nor Git holds the recorded one"
-        return "differs", message + without_git()
+        return ("differs" if chain.made_by else UNCHECKED), message + without_git()
     return "superseded", f"{', '.join(changed)}: changed since; the Bento or Git holds the recorded one"
 
 
@@ -105,7 +98,7 @@ def _kept(chain: Chain, path: str) -> bool:
     """Return whether a recorded file of code is kept; a recorded version can be installed again."""
     if path.startswith(VERSIONS):
         return True
-    digest, bento = chain.code[path], bento_folder(chain.project, chain.statement.tag)
+    digest, bento = chain.code[path], bento_folder(chain.project.root, chain.statement.tag)
     held = recorded_files(path)
     kept = any(
         (bento / name).is_file() and recorded_digest(path, (bento / name).read_bytes()) == digest for name in held

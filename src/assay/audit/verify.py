@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from assay.audit.anchoring import check_deployment, check_history, check_locked, check_log
 from assay.audit.chain import (
     DOWNSTREAM,
     UNKNOWN_STAGE,
@@ -14,15 +15,24 @@ from assay.audit.chain import (
 from assay.audit.delivery import (
     check_bento,
     check_comparisons,
-    check_deployment,
     check_kept,
-    check_log,
     check_model,
 )
-from assay.audit.findings import INTACT, NOT_HERE, CheckResult, Finding, Findings, differ, run_check
-from assay.audit.outputs import check_downstream, check_package, check_rows, check_stage, moved_cells
+from assay.audit.findings import (
+    INTACT,
+    LIMITS,
+    NOT_HERE,
+    SEALED_LIMIT,
+    CheckResult,
+    Finding,
+    Findings,
+    differ,
+    run_check,
+)
+from assay.audit.outputs import check_downstream, check_kept_rows, check_package, check_stage, moved_cells
+from assay.audit.sealing import JudgedSeals, judge_seals
 from assay.audit.sources import check_code, check_data, check_setting, check_tracked
-from assay.errors import AssayError
+from assay.errors import AssayError, ConfigError
 from assay.hashing import hash_file, hash_json
 from assay.parts import parse_json
 from assay.project.layout import Project
@@ -33,7 +43,7 @@ from assay.scorer.folder import ANSWERS, HEAD, RATIO, read_head
 from assay.scorer.statement import read_statement, root_of, statement_ids
 
 
-def verify_scorer(project: Project, tag: str) -> Findings:
+def verify_scorer(project: Project, tag: str, *, signers: Path | None = None) -> Findings:
     """Re-hash a scorer and a statement of it, the files that its records name, and its copies in BentoML's store.
 
     Neither is enough without the other: the scorer gives answers, the statement says of what and by what it was made.
@@ -41,17 +51,27 @@ def verify_scorer(project: Project, tag: str) -> Findings:
     Files that a later logged run or ingest replaced are "superseded": the record is checked, and so are the bytes
     where DVC's cache still holds them. A suite or a file of code that was edited since is also superseded, if Git
     (or, for code, the Bento) holds the recorded one. Outputs and data that a clone has not pulled are "not here".
-    Anything else that is not as recorded "differs".
+    What can be compared with nothing, since the recorded bytes are kept nowhere, is "unchecked". Anything else that is
+    not as recorded "differs".
 
     The event log's entries are chained, and every deployed Bento's label names the head of the chain when it was
     built: a change or a cut before the newest such label shows. A cut after it, a change of the last entry, and a
     chain forged as a whole do not show.
 
+    Parameters
+    ----------
+    signers : Path, optional
+        The keys whose seals count, in place of those in the project.
+
     Raises
     ------
     ScorerError
         There is no such scorer.
+    ConfigError
+        There is no file `signers`.
     """
+    if signers is not None and not signers.is_file():
+        raise ConfigError(f"there is no file {signers}; give the keys that may sign, in OpenSSH's form")
     folder = find_scorer(tag, project.root).resolve()
     findings = [run_check("scorer folder", lambda: _scorer_files(folder))]
     try:
@@ -80,13 +100,20 @@ def verify_scorer(project: Project, tag: str) -> Findings:
             moved.add(f"{chain.work(stage).relative_to(project.root)}/")
     findings += [Finding(f"stage {stage}", "differs", UNKNOWN_STAGE) for stage in chain.unknown]
     findings.append(run_check("stage package", lambda: check_package(chain)))
-    findings.append(run_check("rows of the run", lambda: check_rows(chain)))
+    findings.append(run_check("rows of the run", lambda: check_kept_rows(chain)))
     findings.append(run_check("kept copy", lambda: check_kept(chain)))
     findings.append(run_check("BentoML model", lambda: check_model(chain)))
     findings.append(run_check("Bento", lambda: check_bento(chain)))
+    findings.append(run_check("dvc.lock", lambda: check_locked(chain)))
+    findings.append(run_check("history", lambda: check_history(chain)))
     findings.append(run_check("deployment", lambda: check_deployment(chain)))
     findings.append(run_check("comparisons", lambda: check_comparisons(chain)))
-    return Findings(chain.tag, tuple(findings), chain.statement.id)
+    judged = JudgedSeals()
+    findings.append(run_check("seals", lambda: judge_seals(chain, judged, signers)))
+    limits: tuple[str, ...] = LIMITS
+    if judged.covers:
+        limits = (SEALED_LIMIT.format(covers=judged.covers, signers=signers or "seals/allowed_signers"),)
+    return Findings(chain.tag, tuple(findings), chain.statement.id, limits)
 
 
 def _scorer_files(folder: Path) -> CheckResult:

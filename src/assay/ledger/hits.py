@@ -194,14 +194,14 @@ def run_uses(connection: duckdb.DuckDBPyConnection) -> list[Row]:
     sources = f"(SELECT sources, use, unnest(sources) AS rows FROM (SELECT DISTINCT sources, use FROM ({read})))"
     counted = _counts("sources, use", f"(FROM hits JOIN {sources} USING (rows, use))")
     counts = connection.execute(
-        f"SELECT u.run, u.driver, u.dataset, r.data_version, u.started, u.state, u.reason, use, n_rows, n_stored "
-        f"FROM ({read}) r JOIN ({counted}) USING (sources, use) JOIN runs u USING (run) "
+        f"SELECT u.run, u.driver, u.machine, u.dataset, r.data_version, u.started, u.state, u.reason, "
+        f"use, n_rows, n_stored FROM ({read}) r JOIN ({counted}) USING (sources, use) JOIN runs u USING (run) "
         f"ORDER BY u.started, u.run, r.data_version"
     ).fetchall()
     scorers: dict[str, list[str]] = {}
     for run, tag in connection.execute("SELECT DISTINCT run, scorer FROM scorers ORDER BY ALL").fetchall():
         scorers.setdefault(run, []).append(tag)
-    names = ("run", "driver", "dataset", "data_version", "started", "state", "reason")
+    names = ("run", "driver", "machine", "dataset", "data_version", "started", "state", "reason")
     runs: dict[tuple[Any, ...], Row] = {}
     for *run_values, use, rows, stored in counts:
         row = runs.setdefault(

@@ -199,7 +199,7 @@ def _scorer(tag: str, uses: Row, description: Row | None) -> Row:
         "deployed": None if description is None else _deployed(description),
         "bento": None if description is None else description["bento"],
         "folder": None if description is None else description["folder"],
-        "broken": "its folder is gone" if description is None else description["broken"],
+        "broken": "its folder is not here" if description is None else description["broken"],
         "quarantined": {} if description is None else description["quarantined"],
         "n_statements": 0 if description is None else len(description["statements"]),
         **uses,
@@ -211,7 +211,7 @@ def _deployed(description: Row) -> str | None:
 
 
 _SCORER_HEAD = ("scorer", "deployed", *LEARNED, *EVALUATED, "only its run", "")
-_RUN_HEAD = ("run", "driver", "started", "state", "data version", "used")
+_RUN_HEAD = ("run", "driver", "machine", "started", "state", "data version", "used")
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -228,7 +228,15 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 def _run_cells(row: Row) -> tuple[str, ...]:
     version = (row["data_version"] or "-")[:12]
-    return (row["run"][:12], row["driver"], row["started"], row["state"], version, _counts_text(row["uses"]))
+    return (
+        row["run"][:12],
+        row["driver"],
+        row["machine"],
+        row["started"],
+        row["state"],
+        version,
+        _counts_text(row["uses"]),
+    )
 
 
 def _counts_text(counts: Row) -> str:

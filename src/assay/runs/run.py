@@ -17,6 +17,7 @@ from assay.openlineage import client as openlineage
 from assay.parts import read_json
 from assay.pipeline.progress import silent
 from assay.project import versioning
+from assay.project.accounts import all_events
 from assay.project.cells import refresh_cells, require_cells, retire_cells
 from assay.project.comparisons import add_comparison, read_comparisons
 from assay.project.deployed import bring_back, keep_scorer
@@ -307,6 +308,7 @@ def _promote(project: Project, packaged: Packaged, reason: str) -> None:
         bento=f"assay-{statement.tag}",
         reason=reason,
     )
+    openlineage.emit_done(project, "promote")
 
 
 def _challenge(project: Project, packaged: Packaged, current: Deployment | None) -> Verdict:
@@ -332,7 +334,7 @@ def _challenge(project: Project, packaged: Packaged, current: Deployment | None)
         eps=project.config.eps,
         seed=project.config.sections["select"]["seed"],
         rule=project.config.gate,
-        earlier=read_comparisons(project.root, project.dataset, project.events),
+        earlier=read_comparisons(project.root, project.dataset, all_events(project.root)),
         find=lambda tag: find_packaged(tag, project.root),
         quarantined=quarantined,
         others=others,
