@@ -130,12 +130,14 @@ class EventLog:
                 newest = entry
         return newest
 
-    def _lines(self) -> list[bytes]:
+    @property
+    def content(self) -> bytes:
         """All complete lines: a last line cut short by a crash was never acknowledged and is dropped."""
-        if not is_there(self.path):
-            return []
-        content = self.path.read_bytes()
-        return content[: content.rfind(b"\n") + 1].split(b"\n")[:-1]
+        content = self.path.read_bytes() if is_there(self.path) else b""
+        return content[: content.rfind(b"\n") + 1]
+
+    def _lines(self) -> list[bytes]:
+        return self.content.split(b"\n")[:-1]
 
 
 def require_chained(lines: Iterable[bytes], where: object) -> None:

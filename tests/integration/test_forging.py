@@ -123,6 +123,15 @@ def test_outputs_that_neither_the_log_nor_dvc_lock_knows_stop_a_run(finished: Ch
     assert "is not the record that was logged" in finished.assay("run", code=5).stderr
 
 
+def test_what_was_shared_before_tells(finished: Checkout) -> None:
+    finished.assay("sync")
+    assert verify(finished).intact
+    forge(finished.root)
+    assert "is not what this machine shared before" in found(verify(finished))["event log"]
+    for command in ("run", "sync"):
+        assert "is not what this machine shared before" in finished.assay(command, code=5).stderr
+
+
 def make_key(folder: Path, name: str = "key") -> Path:
     path = folder / name
     command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(path)]
@@ -147,7 +156,7 @@ def test_a_seal_says_by_whom_up_to_where_and_what_it_keeps_nobody_from(sealed: C
     (seal,) = read_seals(sealed.root)
     (limit,) = (line for line in told.splitlines() if line.startswith("whoever may write here"))
     assert f"can add entries after entry {seal.entries} of {seal.name}" in limit
-    assert "not change what is up to there, nor a sealed statement" in limit
+    assert "they cannot change what is up to there, nor a sealed statement" in limit
     assert Project(sealed.root).events.last("sealed", seal=seal.path.name) is not None
 
 
@@ -220,8 +229,13 @@ def test_a_stranger_who_lets_his_own_key_count_is_told_by_the_keys_that_are_kept
 
 
 def test_a_seal_that_the_log_speaks_of_is_missed(sealed: Checkout) -> None:
+    """Or that the present commit has."""
     (seal,) = read_seals(sealed.root)
+    commit(sealed)
     seal.path.unlink()
+    assert f"the seal {seal.path.name} is missing" in found(verify(sealed), NOT_HERE)["seals"]
+    log = Project(sealed.root).events
+    rechain(log, [event for event in log if event["event"] != "sealed"])
     assert f"the seal {seal.path.name} is missing" in found(verify(sealed), NOT_HERE)["seals"]
 
 

@@ -12,6 +12,7 @@ from assay.audit.commits import commit_with, locked_name, without_git
 from assay.audit.findings import NOT_HERE, UNCHECKED, CheckResult, differ
 from assay.errors import ScorerError
 from assay.hashing import RECORD, Record, dvc_directory_md5, hash_bytes, hash_file
+from assay.ledger.sharing import require_as_shared
 from assay.parts import canonical_json, is_there, parse_json, parse_yaml
 from assay.project.accounts import BEGAN, accounts_of, missing_words
 from assay.project.anchors import bento_folder, label_heads, unknown_heads
@@ -26,6 +27,7 @@ def check_log(project: Project, tag: str = "") -> CheckResult:
     """Check the hash chain of the log, and that it holds the head in the label of this and every deployed Bento."""
     log, labels = project.events, label_heads(project.root, tag)
     log.check()
+    require_as_shared(project.root)
     heads = log.heads
     messages = [
         f"{log.path} has no entry for the chain head in {where}; the log was cut"

@@ -18,9 +18,10 @@ LIMITS = (
     "not detectable: a chain forged as a whole, log, dvc.lock, Bento and all; compare with Git commits kept elsewhere",
 )
 SEALED_LIMIT = (
-    "whoever may write here but has no key that counts can add entries after {covers}, add scorers that no seal names, "
-    "and take newer seals away; not change what is up to there, nor a sealed statement, without this command telling; "
-    "this holds for the keys that you know: keep {signers} elsewhere too (--signers FILE)"
+    "whoever may write here but has no key that counts can add entries after {covers} and scorers that no seal names, "
+    "and can take seals away, so expect this one; they cannot change what is up to there, nor a sealed statement or "
+    "its scorer, without this command telling, as long as the keys are those that you know: they can add their own to "
+    "{signers} (keep it elsewhere too: --signers FILE)"
 )
 
 

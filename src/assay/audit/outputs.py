@@ -5,6 +5,7 @@ from __future__ import annotations
 from assay.audit.chain import (
     Chain,
     event_of,
+    own_event_of,
     packaged_files,
     work_folder,
 )
@@ -177,5 +178,6 @@ def check_kept_rows(chain: Chain) -> CheckResult:
         return "ok", "none were kept here"
     path = rows_folder(chain.project.root) / f"{logged['rows']}.parquet"
     if not path.is_file():
-        return "differs", f"{path} is missing"
+        is_own = own_event_of(chain, "rows", rows=logged["rows"]) is not None
+        return ("differs" if is_own else NOT_HERE), f"{path} is missing"
     return INTACT if hash_file(path) == logged["rows"] else ("differs", f"{path} was changed")

@@ -184,7 +184,10 @@ def judge_seals(chain: Chain, judged: JudgedSeals, signers: Path | None = None) 
     seals = read_seals(root)
     names = {seal.path.name for seal in seals}
     said = [event["seal"] for event in chain.events if event["event"] == SEAL_EVENT]
-    judged.lacking += [f"the seal {name} is missing; restore it from Git" for name in said if name not in names]
+    listed = versioning.git(root, "ls-tree", "--name-only", "HEAD", f"{seals_folder(root).name}/") or b""
+    said += [Path(line).name for line in listed.decode().splitlines() if line.endswith(".json")]
+    missing = [name for name in dict.fromkeys(said) if name not in names]
+    judged.lacking += [f"the seal {name} is missing; restore it from Git" for name in missing]
     if seals and shutil.which("ssh-keygen") is None:
         judged.unchecked.append(_TOOL)
     else:

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from assay.errors import TamperedError, ToolError
-from assay.eventlog import require_chained
+from assay.eventlog import EventLog, require_chained
 from assay.hashing import hash_bytes, hash_file
 from assay.ledger.rows import rows_folder
-from assay.parts import is_there, write_bytes
+from assay.parts import write_bytes
 from assay.project import versioning
 from assay.project.accounts import accounts_of, chains_folder, machine_id, make_machine_id
 from assay.project.layout import Project
@@ -99,6 +99,23 @@ def sync(project: Project) -> Synced:
     return synced
 
 
+def require_as_shared(root: Path) -> None:
+    """Raise `TamperedError` if this machine's log does not go on from what this repository has of it as shared."""
+    own = accounts_of(root)[0]
+    name = f"{REF}:{versioning.prefix(root)}chains/{own.machine}.jsonl"
+    shared = versioning.git(root, "cat-file", "blob", name) if own.machine else None
+    if shared is not None and not own.log.content.startswith(shared):
+        raise TamperedError(_rewritten(own.log.path))
+
+
+def _rewritten(path: Path) -> str:
+    return (
+        f"{path} is not what this machine shared before: it was cut or written anew, or the folder is a copy of "
+        "another machine's, which has to begin a history of its own: then move .assay/events.jsonl, events.head and "
+        "machine away. Nothing was done"
+    )
+
+
 def _commit(root: Path, ref: str) -> str:
     """Return the commit that a ref names, "" where there is none."""
     return (versioning.git(root, "rev-parse", "--verify", "--quiet", ref) or b"").decode().strip()
@@ -151,7 +168,7 @@ def _take(root: Path, commit: str) -> None:
         if matched := _CHAIN.fullmatch(name):
             copy = chains_folder(root) / f"{matched[1]}.jsonl"
             is_own = matched[1] == own.machine
-            _extend(own.log.path if is_own else copy, _git(root, "cat-file", "blob", blob), is_own=is_own)
+            _extend(own.log if is_own else EventLog(copy), _git(root, "cat-file", "blob", blob), is_own=is_own)
         elif matched := _ROWS.fullmatch(name):
             rows = rows_folder(root) / f"{matched[1]}.parquet"
             if not rows.is_file():
@@ -161,17 +178,13 @@ def _take(root: Path, commit: str) -> None:
                 write_bytes(rows, content)
 
 
-def _extend(path: Path, shared: bytes, *, is_own: bool) -> None:
+def _extend(log: EventLog, shared: bytes, *, is_own: bool) -> None:
     """Let a copy of a chain be as long as the shared one; both must agree as far as both go."""
-    here = path.read_bytes() if is_there(path) else b""
+    path, here = log.path, log.content
     if here.startswith(shared):
         return
     if is_own:
-        raise TamperedError(
-            f"{path} is not what this machine shared before: it was cut or written anew, or the folder is a copy of "
-            "another machine's, which has to begin a history of its own: then move .assay/events.jsonl, events.head "
-            "and machine away. Nothing was shared"
-        )
+        raise TamperedError(_rewritten(path))
     if not shared.startswith(here):
         raise TamperedError(
             f"the shared history of machine {path.stem} does not go on from what was seen of it before: somebody "
@@ -200,7 +213,8 @@ def _write(project: Project, base: str, synced: Synced) -> str | None:
                     synced.left_out.append(path.name)
                 if path.stat().st_size > LARGEST_SHARED or hash_file(path) != path.stem:
                     continue
-            blob = _git(root, "hash-object", "-w", "--stdin", data=path.read_bytes()).decode().strip()
+            content = EventLog(path).content if name.startswith("chains/") else path.read_bytes()
+            blob = _git(root, "hash-object", "-w", "--stdin", data=content).decode().strip()
             _git(root, "update-index", "--add", "--cacheinfo", f"100644,{blob},{prefix}{name}", environment=index)
         tree = _git(root, "write-tree", environment=index).decode().strip()
     if not _git(root, "ls-tree", tree).strip():
