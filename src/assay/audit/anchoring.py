@@ -133,7 +133,7 @@ def _locked_state(chain: Chain, stages: dict[str, Any], stage: str) -> str:
         return "held"
     locked = _record_in(chain, named)
     if locked is None:
-        return "lost" if params == record.params else "other"
+        return "lost" if is_here and params == record.params else "other"
     if locked[0].key != record.key:
         return "other"
     digest = hash_bytes(locked[1])

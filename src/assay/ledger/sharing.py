@@ -45,22 +45,22 @@ class Synced:
         Name of the Git remote; "" where there is none, so that the history stays in this repository.
     own : int
         Number of this machine's entries, which the others get.
-    brought : dict of str to (int, int)
-        By the name of each other machine: its entries here now, and how many of them are new.
+    brought : list of (str, int, int)
+        Of each other machine: its name, its entries here now, and how many of them are new.
     left_out : list of str
         Files of rows that are too large to be shared.
     """
 
     remote: str
     own: int = 0
-    brought: dict[str, tuple[int, int]] = field(default_factory=dict)
+    brought: list[tuple[str, int, int]] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """Return the result as text."""
         with_whom = f"with the remote {self.remote}" if self.remote else "in this repository alone: it has no remote"
         lines = [f"shared {with_whom}: {self.own} entries of this machine"]
-        lines += [f"{name}: {count} entries, {new} of them new" for name, (count, new) in self.brought.items()]
+        lines += [f"{name}: {count} entries, {new} of them new" for name, count, new in self.brought]
         return [*lines, *(f"left out, over {LARGEST_SHARED >> 20} MiB: {name}" for name in self.left_out)]
 
 
@@ -95,7 +95,7 @@ def sync(project: Project) -> Synced:
         _git(root, "update-ref", REF, made)
     for account in accounts_of(root)[1:]:
         count = len(account.log.heads)
-        synced.brought[account.name] = (count, count - before.get(account.machine, 0))
+        synced.brought.append((account.name, count, count - before.get(account.machine, 0)))
     return synced
 
 

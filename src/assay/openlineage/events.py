@@ -78,7 +78,7 @@ class Job:
         kind = {"processingType": "BATCH", "integration": "ASSAY", "jobType": what}
         facets = {"jobType": standard_facet("2-0-4", "JobTypeJobFacet", **kind)}
         if (location := code_location(self.project.root)) is not None:
-            facets["sourceCodeLocation"] = standard_facet("1-0-1", "SourceCodeLocationJobFacet", **location)
+            facets["sourceCodeLocation"] = standard_facet("1-1-0", "SourceCodeLocationJobFacet", **location)
         return {
             "eventType": state,
             "eventTime": datetime.now(UTC).isoformat(timespec="milliseconds"),
