@@ -74,7 +74,7 @@ class History:
         return history
 
     def _open(self, event: dict[str, Any], run: str, driver: str) -> None:
-        description = {"run": run, "driver": driver, "machine": event["machine"], "dataset": event["dataset"]}
+        description = {"run": run, "driver": driver, "machine": event.get("machine", ""), "dataset": event["dataset"]}
         description["started"] = event["time"]
         self.runs[run] = {**description, "state": "unfinished", "reason": ""}
 

@@ -66,9 +66,10 @@ def require_anchored(root: Path) -> None:
     """
     seals = read_seals(root)
     try:
-        spoken_of = {**label_heads(root), **{seal.path.name: seal.head for seal in seals}}
+        labels = label_heads(root)
     except (ScorerError, OSError):
-        return  # which the commands that need it say
+        labels = {}  # the commands that need the Bento say what is wrong with it
+    spoken_of = {**labels, **{seal.path.name: seal.head for seal in seals}}
     begin(root, spoken_of)
     own = machine_id(root)
     sealed = {seal.path.name for seal in seals if seal.machine != own}

@@ -343,10 +343,10 @@ def test_a_newer_ledger_is_refused(project: Project) -> None:
     run(project)
     ask(project, table(project))
     head = ledger_folder(project.root) / "ledger.json"
-    head.write_text(json.dumps({**json.loads(head.read_text()), "schema": 3}))
+    head.write_text(json.dumps({**json.loads(head.read_text()), "schema": 9}))
     before = tree(project.root)
     with pytest.raises(
-        LedgerError, match=r"ledger\.json has schema 3, and this Assay supports 2; a newer version wrote"
+        LedgerError, match=r"ledger\.json has schema 9, and this Assay supports 3; a newer version wrote"
     ):
         who_saw(project, project.root / "asked.csv")
     assert tree(project.root) == before
