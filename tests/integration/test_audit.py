@@ -460,6 +460,7 @@ def test_what_moved_on_is_re_hashed_in_the_cache_of_dvc(moved_on: tuple[Checkout
     path.unlink()
     found = {finding.what: finding for finding in verify(project, f"{NAME}:{old}").items}
     assert (found["stage train"].state, found["stage train"].detail[-9:]) == (UNCHECKED, "but for 1")
+    assert wrong(verify(project, f"{NAME}:{old}")) == {}
     path.write_bytes(before)
 
 

@@ -23,6 +23,7 @@ from assay.audit.findings import (
     LIMITS,
     NOT_HERE,
     SEALED_LIMIT,
+    UNCHECKED,
     CheckResult,
     Finding,
     Findings,
@@ -56,7 +57,7 @@ def verify_scorer(project: Project, tag: str, *, signers: Path | None = None) ->
 
     The event log's entries are chained, and every deployed Bento's label names the head of the chain when it was
     built: a change or a cut before the newest such label shows. A cut after it, a change of the last entry, and a
-    chain forged as a whole do not show.
+    chain forged as a whole show by what was outside of the forger's reach before: a Git commit, a seal, a shared history.
 
     Parameters
     ----------
@@ -87,7 +88,7 @@ def verify_scorer(project: Project, tag: str, *, signers: Path | None = None) ->
     ]
     order = [stage for stage in STAGES if stage in chain.statement.record_hashes]
     findings.append(run_check(f"data/{chain.name}", lambda: check_data(chain)))
-    elsewhere = findings[-1].state in ("superseded", NOT_HERE)
+    elsewhere = findings[-1].state in ("superseded", NOT_HERE, UNCHECKED)
     moved = set(chain.settings) | ({f"data/{chain.name}/"} if elsewhere else set())
     moved |= moved_cells(chain)
     findings.append(run_check(DATA, lambda: check_tracked(chain)))
@@ -96,7 +97,7 @@ def verify_scorer(project: Project, tag: str, *, signers: Path | None = None) ->
     for stage in (*order, *(stage for stage in DOWNSTREAM if stage != "package")):
         check = partial(check_downstream if stage in DOWNSTREAM else check_stage, chain, stage, moved)
         findings.append(run_check(f"stage {stage}", check))
-        if findings[-1].state == "superseded" or not chain.work(stage).is_dir():
+        if findings[-1].state in ("superseded", UNCHECKED) or not chain.work(stage).is_dir():
             moved.add(f"{chain.work(stage).relative_to(project.root)}/")
     findings += [Finding(f"stage {stage}", "differs", UNKNOWN_STAGE) for stage in chain.unknown]
     findings.append(run_check("stage package", lambda: check_package(chain)))
