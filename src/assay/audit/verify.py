@@ -57,7 +57,7 @@ def verify_scorer(project: Project, tag: str, *, signers: Path | None = None) ->
 
     The event log's entries are chained, and every deployed Bento's label names the head of the chain when it was
     built: a change or a cut before the newest such label shows. A cut after it, a change of the last entry, and a
-    chain forged as a whole show by what was outside of the forger's reach before: a Git commit, a seal, a shared history.
+    chain forged as a whole show by what the forger could not reach: a Git commit of before, a seal, a shared history.
 
     Parameters
     ----------
