@@ -58,6 +58,8 @@ class _Definitions(dict[str, dict[str, Any]]):
         origin, arguments = typing.get_origin(kind), typing.get_args(kind)
         if origin in (typing.Union, types.UnionType):
             return {"anyOf": [self.of(argument) for argument in arguments if argument is not type(None)]}
+        if kind is Any:
+            return {}
         if origin is list:
             return {"type": "array", "items": self.of(arguments[0])}
         if origin is dict:

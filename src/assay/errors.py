@@ -22,6 +22,8 @@ line and exits with the class's ``exit_code``; only bugs show a traceback.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class AssayError(Exception):
     """Base of all errors raised on purpose."""
@@ -64,6 +66,11 @@ class ValidationFailedError(AssayError):
     """A Great Expectations suite failed, so nothing was trained."""
 
     exit_code = 3
+
+    def __init__(self, message: str, checks: dict[str, list[dict[str, Any]]] | None = None) -> None:
+        """Take the sentence, and every check of the validation as plain JSON values, by what was checked."""
+        super().__init__(message)
+        self.checks = checks or {}
 
 
 class TrainingError(AssayError):

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,13 @@ class EventLog:
     ----------
     path : Path
         ``.assay/events.jsonl`` of a project.
+    who : callable, optional
+        Returns who works here, for new entries.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, who: Callable[[], dict[str, str]] = dict) -> None:
         self.path, self.mark = path, path.with_suffix(".head")
+        self._who = who
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield the events, oldest first; raise `TamperedError` at one that cannot be read."""
@@ -63,6 +66,7 @@ class EventLog:
             "previous": self.head,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": platform.node(),
+            **self._who(),
             **details,
         }
         line = json.dumps(entry, sort_keys=True, ensure_ascii=False).encode()
@@ -109,18 +113,13 @@ class EventLog:
 
         Also where entries are missing at the end.
         """
-        previous = START
-        for number, line in enumerate(self._lines(), start=1):
-            try:
-                stated = parse_json(line)["previous"]
-            except (ValueError, KeyError, TypeError):
-                stated = None
-            if stated != previous:
-                raise TamperedError(
-                    f"{self.path}: entry {number} does not follow from entry {number - 1}; the log was changed"
-                )
-            previous = hash_bytes(line)
+        require_chained(self._lines(), self.path)
         self.require_whole()
+
+    @property
+    def heads(self) -> dict[str, int]:
+        """The hash of every entry, with its number from 1 on."""
+        return {hash_bytes(line): number for number, line in enumerate(self._lines(), start=1)}
 
     def last(self, event: str, **fields: Any) -> dict[str, Any] | None:
         """Return the newest event of that name whose entries equal `fields`, or None."""
@@ -131,9 +130,24 @@ class EventLog:
                 newest = entry
         return newest
 
-    def _lines(self) -> list[bytes]:
+    @property
+    def content(self) -> bytes:
         """All complete lines: a last line cut short by a crash was never acknowledged and is dropped."""
-        if not is_there(self.path):
-            return []
-        content = self.path.read_bytes()
-        return content[: content.rfind(b"\n") + 1].split(b"\n")[:-1]
+        content = self.path.read_bytes() if is_there(self.path) else b""
+        return content[: content.rfind(b"\n") + 1]
+
+    def _lines(self) -> list[bytes]:
+        return self.content.split(b"\n")[:-1]
+
+
+def require_chained(lines: Iterable[bytes], where: object) -> None:
+    """Raise `TamperedError` at the first of the lines of a log that does not follow from the one before."""
+    previous = START
+    for number, line in enumerate(lines, start=1):
+        try:
+            stated = parse_json(line)["previous"]
+        except (ValueError, KeyError, TypeError):
+            stated = None
+        if stated != previous:
+            raise TamperedError(f"{where}: entry {number} does not follow from entry {number - 1}; the log was changed")
+        previous = hash_bytes(line)

@@ -13,7 +13,7 @@ from tests.conftest import Checkout
 from tests.sealing import reseal
 
 from assay.audit.chain import read_chain
-from assay.audit.findings import LIMITS, NOT_HERE, Findings
+from assay.audit.findings import LIMITS, NOT_HERE, UNCHECKED, Findings
 from assay.audit.verify import verify_scorer
 from assay.eventlog import EventLog
 from assay.hashing import files_of, hash_file
@@ -44,8 +44,11 @@ WHAT = [
     "kept copy",
     "BentoML model",
     "Bento",
+    "dvc.lock",
+    "history",
     "deployment",
     "comparisons",
+    "seals",
 ]
 NAME = "breast_cancer"
 WORK = f"work/{NAME}"
@@ -89,6 +92,10 @@ def verify(project: Checkout, tag: str = "breast_cancer") -> Findings:
 
 def wrong(findings: Findings) -> dict[str, str]:
     return {finding.what: finding.detail for finding in findings.items if finding.state == "differs"}
+
+
+def unchecked(findings: Findings) -> dict[str, str]:
+    return {finding.what: finding.detail for finding in findings.items if finding.state in (NOT_HERE, UNCHECKED)}
 
 
 def flipped(content: bytes) -> bytes:
@@ -297,7 +304,9 @@ def test_a_flipped_byte_in_any_kind_of_file_is_told_by_its_name(spoilt: Checkout
     (path,) = spoilt.root.glob(KINDS[kind].replace("VERSION", version).replace("STATEMENT", statement))
     for change in (flipped, lambda content: bytes([content[0] ^ 1]) + content[1:]):
         before = spoil(path, change)
-        told = wrong(verify(spoilt, f"{NAME}:{version}"))
+        findings = verify(spoilt, f"{NAME}:{version}")
+        # An edited suite or quarantine may be the user's own; in no commit, the recorded one is kept nowhere.
+        told = unchecked(findings) if kind in ("expectation suite", "quarantine") else wrong(findings)
         assert any(path.name in detail or path.name in what for what, detail in told.items()), told
         path.write_bytes(before)
     assert verify(spoilt).intact
@@ -364,7 +373,7 @@ def test_an_edited_suite_moved_on_only_if_git_knows_the_recorded_one(finished: C
     path = finished.root / "expectations/breast_cancer.json"
     assert finished.call("git", "add", "expectations").returncode == 0
     before = spoil(path)
-    told = wrong(verify(finished))
+    told = unchecked(verify(finished))
     assert set(told) == {"expectations/breast_cancer.json"}
     assert "no Git commit holds the recorded one" in told["expectations/breast_cancer.json"]
     path.write_bytes(before)
@@ -378,7 +387,7 @@ def test_an_edited_suite_moved_on_only_if_git_knows_the_recorded_one(finished: C
 def test_a_logged_quarantine_is_no_tampering(finished: Checkout) -> None:
     path = finished.root / "quarantine/breast_cancer.csv"
     path.write_bytes(path.read_bytes() + b"0" * 32 + b",,why,2026-01-01\n")
-    assert set(wrong(verify(finished))) == {"quarantine/breast_cancer.csv"}
+    assert (set(unchecked(verify(finished))), wrong(verify(finished))) == ({"quarantine/breast_cancer.csv"}, {})
     log = EventLog(finished.root / ".assay/events.jsonl")
     log.append("quarantined", dataset=NAME, rows=1, why="why", file=hash_file(path))
     assert verify(finished).intact
@@ -406,7 +415,7 @@ def test_code_that_went_on_is_no_tampering_while_the_recorded_one_is_kept(finish
     (
         finished.root / ".bentoml/bentos/assay-breast_cancer" / sealed(finished) / path.relative_to(finished.root)
     ).unlink()
-    assert "assay.detectors.base: changed since, and neither" in wrong(verify(finished))["code"]
+    assert "assay.detectors.base: changed since, and neither" in unchecked(verify(finished))["code"]
 
 
 def test_data_of_another_dataset_do_not_matter(finished: Checkout) -> None:
@@ -450,7 +459,8 @@ def test_what_moved_on_is_re_hashed_in_the_cache_of_dvc(moved_on: tuple[Checkout
     assert f"{path} (train/level-0/isolation_forest.safetensors) was changed" in told
     path.unlink()
     found = {finding.what: finding for finding in verify(project, f"{NAME}:{old}").items}
-    assert (found["stage train"].state, found["stage train"].detail[-9:]) == ("superseded", "but for 1")
+    assert (found["stage train"].state, found["stage train"].detail[-9:]) == (UNCHECKED, "but for 1")
+    assert wrong(verify(project, f"{NAME}:{old}")) == {}
     path.write_bytes(before)
 
 
@@ -489,7 +499,7 @@ def test_what_a_scorer_from_elsewhere_lacks_after_a_run_here_is_said(finished: C
     params = finished.root / "params.yaml"
     params.write_text(params.read_text().replace("eps: 0.05", "eps: 0.1"))
     run_verb(Project(finished.root), "select")
-    told = wrong(verify(finished))["stage select"]
+    told = unchecked(verify(finished))["stage select"]
     assert "the record of stage select in" in told
     assert "is not a record that was logged here" in told
     assert "made elsewhere" in told
@@ -499,3 +509,26 @@ def test_what_a_scorer_from_elsewhere_lacks_after_a_run_here_is_said(finished: C
     assert finished.call(*checkout, "--force").returncode == 0
     assert finished.call(*again.split(), "--force").returncode == 0
     assert "stage select" not in wrong(verify(finished))
+
+
+def test_what_could_not_be_checked_has_an_exit_code_of_its_own_and_a_replay_answers_for_it(finished: Checkout) -> None:
+    """The outputs are in neither work/ nor DVC's cache; made again, they are the recorded ones."""
+    shutil.rmtree(finished.root / WORK / "train")
+    shutil.rmtree(finished.root / ".dvc/cache")
+    told = finished.assay("audit", "verify", NAME, code=6).stdout
+    assert "nothing differs, 1 not here" in told.splitlines()[-1]
+    finished.assay("audit", "verify", NAME, "--strict", code=1)
+    found = json.loads(finished.assay("audit", "verify", NAME, "--strict", "--replay", "--json").stdout)
+    (train,) = (finding for finding in found["findings"] if finding["what"] == "stage train")
+    assert (found["intact"], train["state"]) == (True, "ok")
+    assert "replayed: same bytes" in train["detail"]
+
+
+def test_a_replay_that_cannot_be_done_leaves_things_unchecked(finished: Checkout) -> None:
+    suite = finished.root / f"expectations/{NAME}.json"
+    spoil(suite)
+    shutil.rmtree(finished.root / WORK / "train")
+    shutil.rmtree(finished.root / ".dvc/cache")
+    told = finished.assay("audit", "verify", NAME, "--replay", code=6).stdout
+    (line,) = (line for line in told.splitlines() if line.startswith("unchecked  replay"))
+    assert f"expectations/{NAME}.json was edited since" in line

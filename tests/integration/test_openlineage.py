@@ -37,8 +37,8 @@ def short(event: dict[str, Any]) -> tuple[str, str]:
     return event["job"]["name"].removeprefix("breast_cancer."), event["eventType"]
 
 
-def named(event: dict[str, Any], side: str, root: Path) -> dict[str, dict[str, Any]]:
-    return {str(Path(dataset["name"]).relative_to(root)): dataset for dataset in event[side]}
+def named(event: dict[str, Any], side: str, root: Path | None = None) -> dict[str, dict[str, Any]]:
+    return {dataset["name"]: dataset for dataset in event[side]}
 
 
 @pytest.fixture
@@ -71,7 +71,8 @@ def backend() -> Iterator[tuple[str, list[tuple[str, dict[str, Any]]]]]:
 
 
 def test_dvc_repro_tells_of_every_stage_once_and_of_no_run(finished_once: Checkout) -> None:
-    events = events_of(finished_once.root)
+    *events, promoted = events_of(finished_once.root)
+    assert short(promoted) == ("promote", "COMPLETE")  # by `assay run`, after it
     jobs = [short(event) for event in events]
     assert sorted(jobs) == sorted((job, state) for job in JOBS for state in ("START", "COMPLETE"))
     assert [state for _, state in jobs] == ["START", "COMPLETE"] * len(JOBS)
@@ -98,7 +99,7 @@ def test_what_a_stage_reads_is_what_another_wrote_in_the_same_version(
     }
     for stage in JOBS:
         for name, dataset in named(told[stage, "START"], "inputs", root).items():
-            assert dataset["namespace"] == "file"
+            assert dataset["namespace"] == "project"
             version = dataset["facets"]["version"]["datasetVersion"]
             if name.startswith("work/"):
                 assert written[name] == version, (stage, name)
@@ -227,3 +228,65 @@ def test_an_unreachable_backend_costs_a_line_and_no_event(finished: Checkout) ->
     done = finished.assay("stage", "select")
     assert len([line for line in done.stderr.splitlines() if "OpenLineage" in line]) == 1
     assert [short(event) for event in events_of(finished.root, before)] == [("select", "START"), ("select", "COMPLETE")]
+
+
+def test_what_validation_asked_of_the_source_and_of_each_level(
+    finished_once: Checkout, told: dict[tuple[str, str], dict[str, Any]]
+) -> None:
+    summary = json.loads((finished_once.root / "work/breast_cancer/validate/summary.json").read_text())["batches"]
+    inputs = named(told["validate", "COMPLETE"], "inputs")
+    by_name = {
+        "data/breast_cancer": [
+            check for batch in summary if not batch.startswith("level-") for check in summary[batch]
+        ],
+        "work/breast_cancer/contaminate/level-0.1": summary["level-0.1"],
+    }
+    for name, checks in by_name.items():
+        assertions = inputs[name]["inputFacets"]["dataQualityAssertions"]["assertions"]
+        assert sorted(each["assertion"] for each in assertions) == sorted(check["expectation"] for check in checks)
+        assert all(each["success"] for each in assertions)
+    start = named(told["validate", "START"], "inputs")
+    assert not any("dataQualityAssertions" in dataset["inputFacets"] for dataset in start.values())
+
+
+def test_a_validation_that_fails_says_which_expectation_did(finished: Checkout) -> None:
+    suite = finished.root / "expectations/breast_cancer.json"
+    content = json.loads(suite.read_text())
+    bounds = next(each for each in content["expectations"] if each["type"] == "expect_column_values_to_be_between")
+    bounds["kwargs"] |= {"min_value": 10**6, "max_value": 10**6 + 1}
+    suite.write_text(json.dumps(content))
+    before = len(events_of(finished.root))
+    finished.assay("stage", "validate", code=3)
+    (_, failed) = events_of(finished.root, before)
+    assert problems(failed) == []
+    assertions = named(failed, "inputs")["data/breast_cancer"]["inputFacets"]["dataQualityAssertions"]["assertions"]
+    wrong = [each for each in assertions if not each["success"]]
+    assert bounds["kwargs"]["column"] in {each["column"] for each in wrong}
+
+
+def test_an_ingest_and_a_promotion_are_events_with_the_commit(finished: Checkout) -> None:
+    for command in (("remote", "add", "origin", "https://user:secret@example.org/metals/plant.git"), ("add", "--all")):
+        assert finished.call("git", *command).returncode == 0
+    who = ("-c", "user.name=a", "-c", "user.email=a@b")
+    assert finished.call("git", *who, "commit", "--quiet", "--message", "run").returncode == 0
+    commit = finished.call("git", "rev-parse", "HEAD").stdout.strip()
+    before = len(events_of(finished.root))
+    (finished.root / "new.csv").write_text("a,b\n" + "".join(f"{i},{i * i}\n" for i in range(40)))
+    finished.assay("ingest", "new.csv", "--name", "new")
+    finished.assay("promote", "breast_cancer", "--why", "once more")
+    ingested, promoted = events_of(finished.root, before)
+    assert [problem for event in (ingested, promoted) for problem in problems(event)] == []
+    for event in (ingested, promoted):
+        assert event["job"]["namespace"] == "example.org/metals/plant"
+        location = event["job"]["facets"]["sourceCodeLocation"]
+        assert (location["url"], location["version"]) == ("https://example.org/metals/plant", commit)
+        assert all(dataset["namespace"] == "example.org/metals/plant" for dataset in event["outputs"])
+    assert (ingested["job"]["name"], promoted["job"]["name"]) == ("new.ingest", "breast_cancer.promote")
+    assert named(ingested, "inputs").keys() == {"new.csv"}
+    version = named(ingested, "outputs")["data/new"]["facets"]["version"]["datasetVersion"]
+    assert version == dvc_directory_md5(finished.root / "data/new")
+    outputs = named(promoted, "outputs")
+    assert outputs["deployments/breast_cancer.json"]["facets"]["documentation"]["description"] == "once more"
+    assert any(name.startswith("scorers/breast_cancer/") for name in outputs)
+    assert "secret" not in (finished.root / LOG).read_text()
+    assert str(finished.root) not in json.dumps([ingested, promoted])

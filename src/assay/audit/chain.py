@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import csv
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from assay.data.labelling import QUESTION_COLUMNS
 from assay.errors import ScorerError, TamperedError
+from assay.eventlog import EventLog
 from assay.hashing import RECORD, Record, hash_bytes, hash_file
 from assay.parts import parse_json
+from assay.project.accounts import accounts_of, merged
 from assay.project.archive import Archive, Listing
 from assay.project.layout import Project
 from assay.project.scorers import find_packaged
@@ -41,8 +45,8 @@ class Chain:
     contents : dict of str to bytes
         The bytes of the same records.
     archive : Archive
-    events : tuple of dict
-        The event log; empty where it cannot be read.
+    accounts : tuple of tuple of dict
+        The events of each machine whose history is here, this machine's first; without those that cannot be read.
     """
 
     project: Project
@@ -52,7 +56,12 @@ class Chain:
     records: dict[str, Record]
     contents: dict[str, bytes]
     archive: Archive
-    events: tuple[dict[str, Any], ...]
+    accounts: tuple[tuple[dict[str, Any], ...], ...]
+
+    @cached_property
+    def events(self) -> tuple[dict[str, Any], ...]:
+        """The events of all machines, by time."""
+        return tuple(merged(self.accounts))
 
     @property
     def name(self) -> str:
@@ -254,7 +263,7 @@ def read_chain(project: Project, tag: str) -> Chain:
         for stage, content in statement.records.items()
         if stage in STAGES and hash_bytes(content) == statement.record_hashes[stage]
     }
-    records = {stage: _record(content) for stage, content in record_contents.items()}
+    records = {stage: parse_record(content) for stage, content in record_contents.items()}
     chain = Chain(
         project=project,
         folder=folder,
@@ -263,15 +272,15 @@ def read_chain(project: Project, tag: str) -> Chain:
         records={stage: record for stage, record in records.items() if record is not None},
         contents={stage: content for stage, content in record_contents.items() if records[stage] is not None},
         archive=Archive(project.root),
-        events=_events(project),
+        accounts=tuple(_events(account.log) for account in accounts_of(project.root)),
     )
     for stage in DOWNSTREAM:
-        if (content := _downstream_content(chain, stage)) is not None and (record := _record(content)) is not None:
+        if (content := _downstream_content(chain, stage)) is not None and (record := parse_record(content)) is not None:
             chain.contents[stage], chain.records[stage] = content, record
     return chain
 
 
-def _record(content: bytes) -> Record | None:
+def parse_record(content: bytes) -> Record | None:
     """Return the record with that content, None if it is not a record."""
     try:
         return Record.from_json(parse_json(content))
@@ -279,9 +288,9 @@ def _record(content: bytes) -> Record | None:
         return None
 
 
-def _events(project: Project) -> tuple[dict[str, Any], ...]:
+def _events(log: EventLog) -> tuple[dict[str, Any], ...]:
     try:
-        return tuple(project.events)
+        return tuple(log)
     except TamperedError:
         return ()
 
@@ -308,7 +317,7 @@ def packaged_files(chain: Chain) -> list[str]:
 
 
 def _fits(chain: Chain, stage: str, content: bytes) -> bool:
-    record = _record(content)
+    record = parse_record(content)
     if record is None or record.stage != stage or record.dataset != chain.name:
         return False
     if stage == "package":
@@ -338,6 +347,14 @@ def _reads_from(chain: Chain, record: Record) -> bool:
 
 
 def event_of(chain: Chain, event: str, **fields: Any) -> dict[str, Any] | None:
-    """Return the newest event of that name whose entries equal `fields`, or None."""
-    criteria = {"event": event, **fields}
-    return next((e for e in reversed(chain.events) if all(e.get(k) == v for k, v in criteria.items())), None)
+    """Return the newest event of that name, of any machine, whose entries equal `fields`, or None."""
+    return _newest(chain.events, {"event": event, **fields})
+
+
+def own_event_of(chain: Chain, event: str, **fields: Any) -> dict[str, Any] | None:
+    """Return the newest event of this machine; see `event_of`."""
+    return _newest(chain.accounts[0], {"event": event, **fields})
+
+
+def _newest(events: Sequence[dict[str, Any]], criteria: dict[str, Any]) -> dict[str, Any] | None:
+    return next((each for each in reversed(events) if all(each.get(k) == v for k, v in criteria.items())), None)

@@ -78,14 +78,15 @@ def find_origin(chain: Chain) -> Origin:
 
 def logged_commit(chain: Chain) -> str | None:
     """Return the commit that was checked out when the run that trained the scorer began, None if it was not logged."""
-    commit = None
-    for event in chain.events:
-        if event.get("event") == "run-started" and event.get("dataset") == chain.name:
-            commit = event.get("commit") or None
-        elif event.get("event") == "run-ended":
-            commit = None
-        elif event.get("event") == "stage" and event.get("record") == chain.named("train"):
-            return commit
+    for account in chain.accounts:
+        commit = None
+        for event in account:
+            if event.get("event") == "run-started" and event.get("dataset") == chain.name:
+                commit = event.get("commit") or None
+            elif event.get("event") == "run-ended":
+                commit = None
+            elif event.get("event") == "stage" and event.get("record") == chain.named("train"):
+                return commit
     return None
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assay.audit.findings import LIMITS, NOT_HERE
+from assay.audit.findings import LIMITS, NOT_HERE, UNCHECKED
 from assay.audit.show import Node, Shown, words
 from assay.errors import ConfigError
 from assay.parts import write_bytes
@@ -16,6 +16,7 @@ STATES = {
     "ok": ("as recorded", "the bytes are the recorded ones"),
     "superseded": ("moved on", "a later run or a recorded edit took its place; the record is intact"),
     NOT_HERE: ("not here", "a clone has to fetch it; the record is intact"),
+    UNCHECKED: ("not checked", "the recorded bytes are kept nowhere, so that nothing can be compared"),
     "differs": ("differs", "the bytes are not the recorded ones"),
     "": ("not there", "there is no record of it"),
 }

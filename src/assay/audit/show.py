@@ -8,12 +8,12 @@ from typing import Any
 
 from assay.audit.chain import Chain, event_of, read_chain
 from assay.audit.commits import Origin, find_origin
-from assay.audit.delivery import bento_folder, bento_labels
 from assay.audit.facts import facts_of
-from assay.audit.findings import NOT_HERE, Finding, Findings
+from assay.audit.findings import NOT_HERE, UNCHECKED, Finding, Findings
 from assay.audit.verify import verify_scorer
 from assay.hashing import hash_bytes, hash_json
 from assay.parts import parse_json
+from assay.project.anchors import bento_folder, bento_labels
 from assay.project.deployment import read_deployment
 from assay.project.installed import CONSTRAINTS
 from assay.project.layout import Project
@@ -37,8 +37,8 @@ class Node:
     ----------
     key, title : str
     state : str
-        As `assay.audit.verify.verify_scorer` found it: "ok", "superseded", "not here" or "differs"; "" where it
-        does not exist.
+        As `assay.audit.verify.verify_scorer` found it (`assay.audit.findings.Finding`); "" where it does not
+        exist.
     detail : str
         Details from verification.
     digest : str
@@ -86,7 +86,7 @@ class Shown:
         """Yield the chain as aligned text, from the deployment back to the raw bytes."""
         for node in reversed(self.nodes):
             yield f"{node.title:<26}  {node.state or 'none':<12}{node.digest}"
-            if node.state in ("differs", NOT_HERE, "superseded"):
+            if node.state in ("differs", NOT_HERE, UNCHECKED, "superseded"):
                 yield f"    {node.detail}"
             for name, value in node.facts.items():
                 label = name.replace("_", " ")
@@ -201,7 +201,8 @@ def _stage(chain: Chain, stage: str, finding: Finding) -> Node:
     facts = {name: value for name, value in facts_of(chain, stage).items() if value not in (None, [], {})}
     event = event_of(chain, "stage", stage=stage, record=digest)
     if event is not None:
-        facts["ran"] = f"{event['time']} on {event['machine']}, {event['seconds']:g} s"
+        by = f" by {event['person']}" if "person" in event else ""
+        facts["ran"] = f"{event['time']} on {event['machine']}{by}, {event['seconds']:g} s"
     if stage == "package":
         return Node(stage, title, finding.state, finding.detail, chain.version, facts, _reads(chain, stage))
     state = finding.state if content is not None else ""
@@ -224,7 +225,7 @@ def _reads(chain: Chain, stage: str) -> dict[str, list[str]]:
 
 def _bento(chain: Chain, finding: Finding) -> Node:
     tag = f"assay-{chain.statement.tag}"
-    folder, logged = bento_folder(chain.project, chain.statement.tag), event_of(chain, "published", bento=tag)
+    folder, logged = bento_folder(chain.project.root, chain.statement.tag), event_of(chain, "published", bento=tag)
     if logged is None and not folder.is_dir():
         return Node("bento", "Bento", "", finding.detail, "", {}, {"package": ["all"]})
     facts: dict[str, Any] = {"tag": tag}

@@ -51,15 +51,38 @@ def show_command(tag: str, html: Path | None, rows: bool, as_json: bool) -> None
 
 @audit.command("verify")
 @click.argument("tag")
+@click.option("--strict", is_flag=True, help="Exit code 1 also if something could not be checked.")
+@click.option("--replay", is_flag=True, help="Rebuild what could not be checked otherwise, and compare.")
+@click.option("--signers", type=click.Path(path_type=Path), help="Keys that count, kept outside the project.")
 @as_json
-def verify_command(tag: str, as_json: bool) -> None:
-    """Re-hash a scorer and everything behind it; list what differs or is not here; exit code 1 if anything is."""
+def verify_command(tag: str, strict: bool, replay: bool, signers: Path | None, as_json: bool) -> None:
+    """Re-hash a scorer and everything behind it.
+
+    Exit code 1 if anything differs, 6 if nothing does but something could not be checked.
+    """
     project = find_project()
     from assay.audit.verify import verify_scorer
 
-    findings = verify_scorer(project, tag)
+    findings = verify_scorer(project, tag, signers=signers)
+    if replay:
+        from assay.audit.rebuilding import rebuild
+
+        findings = rebuild(project, findings)
     print_output(findings.lines(), findings.to_json(), as_json=as_json)
-    sys.exit(0 if findings.intact else 1)
+    sys.exit(findings.exit_code(strict=strict))
+
+
+@audit.command("seal")
+@click.option("--key", type=click.Path(path_type=Path), help="SSH key; default: Git's signing key, or one in ~/.ssh.")
+def seal_command(key: Path | None) -> None:
+    """Sign the head of the event log and the statements of the deployed scorers with an SSH key."""
+    project = find_project()
+    from assay.audit.sealing import seal_project
+
+    with project.lock():
+        seal, who = seal_project(project, key)
+    scorers = f" and {', '.join(seal.scorers)}" if seal.scorers else ""
+    click.echo(f"sealed by {who}: entries up to {seal.entries}{scorers}\nkeep it: git add seals, and commit")
 
 
 @audit.command("replay")

@@ -67,6 +67,7 @@ def ingest_command(
         raise click.UsageError("with --append, columns are treated as in the dataset; leave such options out")
     project = find_project()
     from assay.data.dataset import read_dataset
+    from assay.openlineage.client import emit_done
     from assay.project.appending import append
     from assay.project.ingest import ingest, load_source
 
@@ -81,6 +82,7 @@ def ingest_command(
         else:
             folder = ingest(project, load_source(project, source, treatment=treatment, **options))
         dataset = read_dataset(folder)
+        emit_done(project.on(dataset.card.name), "ingest")
     labels = dataset.data.labels
     click.echo(
         f"{folder.relative_to(project.root)}: {len(labels)} rows x {len(dataset.card.columns)} columns, "

@@ -178,6 +178,17 @@ def restore_command() -> None:
         click.echo(f"scorers/ holds {', '.join(champions)}")
 
 
+@main.command("sync")
+def sync_command() -> None:
+    """Exchange the histories of this project's machines by its Git remote."""
+    project = find_project()
+    from assay.ledger.sharing import sync
+
+    with project.lock():
+        synced = sync(project)
+    click.echo("\n".join(synced.lines()))
+
+
 @main.command("migrate")
 def migrate_command() -> None:
     """Bring a project of an earlier Assay up to date; nothing is lost, and a second call changes nothing."""
@@ -320,6 +331,7 @@ def detectors_command(as_json: bool) -> None:
 def promote_command(tag: str, why: str) -> None:
     """Make a scorer the champion by hand, for instance to roll back."""
     project = find_project()
+    from assay.openlineage.client import emit_done
     from assay.project.deployed import keep_scorer
     from assay.project.deployment import promote
     from assay.project.scorers import find_packaged
@@ -340,6 +352,7 @@ def promote_command(tag: str, why: str) -> None:
             bento=published.bento_tag,
             reason=why,
         )
+        emit_done(project.on(scorer.name), "promote")
     click.echo(f"{scorer.statement.tag} is the champion; a running service keeps the old one until it is restarted")
 
 

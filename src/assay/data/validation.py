@@ -240,7 +240,8 @@ def raise_if_failed(summary: Summary) -> None:
     relearn = f", or, if the rows are right, learn it again: `assay suite relearn --name {name}`" if moved else ""
     raise ValidationFailedError(
         f"{count} of {name!r} failed: {'; '.join(sentences)}. Fix the rows or edit expectations/{name}.json{relearn} "
-        "(where roles or counts of injected rows fail, run split and contaminate again)"
+        "(where roles or counts of injected rows fail, run split and contaminate again)",
+        summary.to_json()["batches"],
     )
 
 

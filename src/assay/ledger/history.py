@@ -37,7 +37,7 @@ class History:
     Attributes
     ----------
     runs : dict of str to dict
-        By id: ``run``, ``driver``, ``dataset``, ``started``, ``state``, ``reason``.
+        By id: ``run``, ``driver``, ``machine``, ``dataset``, ``started``, ``state``, ``reason``.
     reads : set of (str, str, str)
         Run, SHA-256 of the file of rows, and use.
     made : dict of str to (str or None, str)
@@ -74,7 +74,8 @@ class History:
         return history
 
     def _open(self, event: dict[str, Any], run: str, driver: str) -> None:
-        description = {"run": run, "driver": driver, "dataset": event["dataset"], "started": event["time"]}
+        description = {"run": run, "driver": driver, "machine": event.get("machine", ""), "dataset": event["dataset"]}
+        description["started"] = event["time"]
         self.runs[run] = {**description, "state": "unfinished", "reason": ""}
 
     def _end(self, event: dict[str, Any]) -> None:

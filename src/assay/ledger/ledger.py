@@ -34,6 +34,7 @@ from assay.ledger.rows import (
 from assay.parts import parse_json, write_bytes, write_json
 from assay.pipeline.learned import learned_by, uses_learned
 from assay.pipeline.rows import LABELLED
+from assay.project.accounts import accounts_of, missing_words
 from assay.project.layout import Project
 from assay.project.recovery import remove_left
 from assay.project.scorers import list_scorers
@@ -43,13 +44,13 @@ from assay.scorer.statement import Statement, read_statement
 if TYPE_CHECKING:
     import duckdb
 
-LEDGER_SCHEMA = 2
+LEDGER_SCHEMA = 3
 LEDGER = "ledger.json"
 CARRIED_ROWS = "carried-"
 FROM_ROWS, FROM_SCORER, FROM_NOTHING = "rows of its run", "the scorer's own list", "nothing"
 TABLES = {
     "files": {"rows": "string", "dataset": "string", "data_version": "string", "path": "string", "columns": "strings"},
-    "runs": dict.fromkeys(("run", "driver", "dataset", "started", "state", "reason"), "string"),
+    "runs": dict.fromkeys(("run", "driver", "machine", "dataset", "started", "state", "reason"), "string"),
     "reads": dict.fromkeys(("run", "rows", "use"), "string"),
     "scorers": {
         **dict.fromkeys(("scorer", "statement", "dataset", "rows", "run", "data_version", "known_from"), "string"),
@@ -167,7 +168,12 @@ def _rebuild(project: Project, folder: Path) -> Ledger:
     )  # before reading the rows, so that later changes make the ledger out of date
     build = Build(root, folder, notes=[])
     build.add_rows({name: checked.get(name) == stamp for name, stamp in stamps.items()})
-    build.add_history(History.of(project.events))
+    for account in accounts_of(root):
+        try:
+            build.add_history(History.of(account.log))
+        except (KeyError, TypeError, AttributeError) as error:  # of another machine, whose entries are not checked
+            build.notes.append(f"the history of {account.name} is left out, it cannot be read: {error!r}")
+    build.notes += missing_words(accounts_of(root))
     build.add_scorers(scorers)
     _write(folder, build, {"schema": LEDGER_SCHEMA, "sources": sources, "notes": build.notes, "checked": stamps})
     return Ledger(root, scorers, tuple(build.notes), build.tables(), folder)
@@ -175,7 +181,8 @@ def _rebuild(project: Project, folder: Path) -> Ledger:
 
 def _sources(project: Project, scorers: list[Row], stamps: Row) -> str:
     """Return the hash of the sources of a ledger."""
-    return hash_json({"events": project.events.head, "scorers": scorers, "rows": stamps})
+    heads = [account.log.head for account in accounts_of(project.root)]
+    return hash_json({"events": heads, "scorers": scorers, "rows": stamps})
 
 
 def keep_work(project: Project) -> list[str]:
@@ -220,11 +227,12 @@ class Build:
             self.by_key[key_of(metadata)] = name
 
     def add_history(self, history: History) -> None:
-        """Add the runs in the event log."""
-        kept = {row["rows"] for row in self.files}
-        self.runs = list(history.runs.values())
-        self.reads = [{"run": run, "rows": rows, "use": use} for run, rows, use in sorted(history.reads)]
-        self.made = history.made
+        """Add the runs in the event log of a machine; a run that another one's log holds too is the same."""
+        kept, known = {row["rows"] for row in self.files}, {row["run"] for row in self.runs}
+        self.runs += [row for run, row in history.runs.items() if run not in known]
+        reads = [{"run": run, "rows": rows, "use": use} for run, rows, use in sorted(history.reads)]
+        self.reads += [read for read in reads if read["run"] not in known]
+        self.made = history.made | self.made
         missing = sorted({rows for _, rows, _ in history.reads} - kept)
         self.notes += [f"the rows of some runs, {rows_folder(self.root) / name}.parquet, are gone" for name in missing]
         if count := len(history.without_rows):

@@ -16,10 +16,11 @@ from assay.data.dialects import OBSERVED, Dialect
 from assay.data.quarantine import EVERY_COPY, is_listed, quarantine_content, quarantine_path, read_quarantine
 from assay.errors import ConfigError, DataError
 from assay.hashing import hash_bytes
+from assay.ledger.hits import find
 from assay.ledger.ledger import Ledger, open_ledger
 from assay.ledger.query import ID, PRINT, RowQuery
 from assay.ledger.rows import target_fingerprints
-from assay.ledger.who_saw import Answer, answer_query, find, query_of
+from assay.ledger.who_saw import Answer, answer_query, query_of
 from assay.project.layout import Project
 from assay.project.pending import Change
 

@@ -5,9 +5,10 @@ OpenLineage's own way (``OPENLINEAGE_URL``, ``OPENLINEAGE_CONFIG``, ``openlineag
 stops both. A failure here never stops the work: it is printed as one line.
 
 A run is the job ``<dataset>.run``, a stage ``<dataset>.<stage>`` or, for one detector,
-``<dataset>.<stage>.<detector>``, in the namespace ``OPENLINEAGE_NAMESPACE`` or else
-the project folder's name. Under ``dvc repro`` there is no run, so that stages have no parent; a fresh stage does
-not run and has no events. The official client sends what goes to a backend; without one it is not imported.
+``<dataset>.<stage>.<detector>``; an ingest is ``<dataset>.ingest``, a promotion ``<dataset>.promote``. The namespace of
+jobs and datasets is that of `assay.openlineage.naming`, and datasets are named by their paths in the project. Under
+``dvc repro`` there is no run, so that stages have no parent; a fresh stage does not run and has no events. The official
+client sends what goes to a backend; without one it is not imported.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from assay import console
+from assay.openlineage.naming import RUN
 from assay.project.layout import Project
 
-RUN = "run"
 _EMITTING = threading.Lock()
 _open_runs: dict[Path, str] = {}
 
@@ -51,6 +52,14 @@ def emit_run_ended(project: Project, run: str, error: BaseException | None) -> N
         from assay.openlineage.events import Job, emit
 
         emit(project, Job(project, RUN, run), _outcome(error), error)
+
+
+def emit_done(project: Project, what: str) -> None:
+    """Emit COMPLETE of an ingest or a promotion ("ingest", "promote") of the project's dataset."""
+    with _harmless():
+        from assay.openlineage.events import Job, emit
+
+        emit(project, Job(project, what, new_run_id(), _open_runs.get(project.root)), "COMPLETE")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ import numpy as np
 from assay import __version__
 from assay.data.dataset import Card, read_card
 from assay.hashing import dvc_directory_md5, files_of
+from assay.openlineage.naming import INGEST, PROMOTE, RUN, namespace_of
 from assay.parts import read_json
+from assay.project.deployment import deployment_path, read_deployment
 from assay.project.layout import Project
+from assay.project.scorers import kept_folder
 from assay.project.stages import STAGES
 
-NAMESPACE = "file"
+_SOURCES = "file"  # namespace of the files that were brought in
 _NUMBERS = {"label": "int8", "contradicted": "int8", "seen": "int8", "copy": "int64"}
 _DESCRIPTIVE_FILES = ("card.json", "split.json", "plan.json", "record.json")
 SCHEMA_ID = "urn:uuid:523d8656-4099-4a17-9703-f8186d4c1bab"
@@ -26,6 +30,7 @@ PRODUCER = f"pkg:generic/assay@{__version__}"
 SPECIFICATION = "https://openlineage.io/spec"
 
 Json = dict[str, Any]
+Checks = Mapping[str, Sequence[Json]]
 
 
 def facet(schema: str, **fields: Any) -> Json:
@@ -42,18 +47,54 @@ def _present(**fields: Any) -> Json:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def input_datasets(project: Project, job: str) -> list[Json]:
-    """Return what a stage (or "run", the whole run) reads, as far as it exists."""
-    return [
-        _dataset(project, path, inputFacets=_present(dataQualityMetrics=_metrics(project, path)))
-        for path in _inputs(project, job)
+def input_datasets(project: Project, job: str, checks: Checks | None = None) -> list[Json]:
+    """Return what a job, a stage or another one, reads, as far as it exists; `checks` are those of a validation."""
+    if job == INGEST:
+        batches = read_card(project.data).batches
+        sources = [batches[-1].source if batches else read_card(project.data).source]
+        return [{"namespace": _SOURCES, "name": Path(name).name, "facets": {}} for name in sources]
+    datasets = []
+    for path in _inputs(project, job):
+        metrics, assertions = _metrics(project, path), _assertions(project, path, checks or {})
+        facets = _present(dataQualityMetrics=metrics, dataQualityAssertions=assertions)
+        datasets.append(_dataset(project, path, inputFacets=facets))
+    return datasets
+
+
+def _assertions(project: Project, path: Path, checks: Checks) -> Json | None:
+    """Return the facet of what a validation asked of a dataset: the source (and roles of its rows), or a level."""
+    of_source = [batch for batch in checks if not batch.startswith("level-")]
+    batches = of_source if path == project.data else [path.name] if path.parent.name == "contaminate" else []
+    assertions = [
+        _present(
+            assertion=check["expectation"],
+            success=check["success"],
+            column=check["column"],
+            severity="warn" if check.get("warns") else "error",
+            name=f"{batch}: {check['expectation']}",
+            expected=check["expected"] or None,
+            actual=check["observed"],
+        )
+        for batch in batches
+        for check in checks.get(batch, ())
     ]
+    version = "1-1-0"
+    return standard_facet(version, "DataQualityAssertionsDatasetFacet", assertions=assertions) if assertions else None
 
 
 def output_datasets(project: Project, job: str) -> list[Json]:
-    """Return what a stage (or "run", the whole run) has written."""
+    """Return what a job, a stage or another one, has written."""
+    if job == INGEST:
+        return [_dataset(project, project.data)]
+    if job == PROMOTE:
+        deployed = read_deployment(project.root, project.dataset)
+        assert deployed is not None
+        why = standard_facet("1-1-0", "DocumentationDatasetFacet", description=deployed.reason)
+        record = _dataset(project, deployment_path(project.root, project.dataset))
+        record["facets"]["documentation"] = why
+        return [_dataset(project, kept_folder(project.root, project.dataset, deployed.version)), record]
     datasets = []
-    for path in _parts(project, project.root / project.stage("package" if job == "run" else job).folder):
+    for path in _parts(project, project.root / project.stage("package" if job == RUN else job).folder):
         size = sum(file.stat().st_size for file in files_of(path))
         counts = {"rowCount": _n_rows(path), "size": size, "fileCount": len(files_of(path))}
         statistics = standard_facet("1-0-2", "OutputStatisticsOutputDatasetFacet", **counts)
@@ -62,13 +103,18 @@ def output_datasets(project: Project, job: str) -> list[Json]:
 
 
 def _dataset(project: Project, path: Path, **facets: Json) -> Json:
-    return {"namespace": NAMESPACE, "name": path.as_posix(), "facets": _facets(project, path), **facets}
+    name, namespace = path.relative_to(project.root).as_posix(), namespace_of(project.root)
+    return {"namespace": namespace, "name": name, "facets": _facets(project, path), **facets}
 
 
 def _inputs(project: Project, job: str) -> list[Path]:
     """Inputs by dvc.yaml, folders split as they are written; without files that only describe others."""
-    if job == "run":
+    if job == RUN:
         return [project.data]
+    if job == PROMOTE:
+        packaged = project.folder("package")
+        deployed = read_deployment(project.root, project.dataset)
+        return [packaged] if deployed is not None and (packaged / deployed.version).is_dir() else []
     paths = [project.root / path for path in project.stage(job).inputs if Path(path).name not in _DESCRIPTIVE_FILES]
     return list(dict.fromkeys(part for path in paths if path.exists() for part in _parts(project, path)))
 

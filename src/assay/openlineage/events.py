@@ -15,14 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assay import console
+from assay.errors import ValidationFailedError
 from assay.openlineage.datasets import (
     PRODUCER,
     SPECIFICATION,
+    Checks,
     Json,
     input_datasets,
     output_datasets,
     standard_facet,
 )
+from assay.openlineage.naming import WHOLE_JOBS, code_location, namespace_of
+from assay.parts import read_json
 from assay.project.layout import Project
 
 if TYPE_CHECKING:
@@ -44,7 +48,7 @@ class Job:
     ----------
     project : Project
     name : str
-        Name of a stage as in DVC, or "run".
+        Name of a stage as in DVC, or "run", "ingest" or "promote".
     run : str
         Its UUID.
     parent : str or None
@@ -59,19 +63,22 @@ class Job:
     @property
     def namespace(self) -> str:
         """Namespace of the project's jobs."""
-        return os.environ.get("OPENLINEAGE_NAMESPACE") or self.project.root.name
+        return namespace_of(self.project.root)
 
     def full_name(self, name: str) -> str:
         """Name of a job in the namespace: the same verb on other data, or of another detector, is another job."""
-        if name == "run":
-            return f"{self.project.dataset}.run"
+        if name in WHOLE_JOBS:
+            return f"{self.project.dataset}.{name}"
         stage = self.project.stage(name)
         return ".".join(filter(None, (stage.dataset, stage.verb, stage.detector)))
 
     def event(self, state: str, error: BaseException | None) -> Json:
         """Return an event of the present time: with its inputs, and with its outputs once it is complete."""
-        kind = {"processingType": "BATCH", "integration": "ASSAY", "jobType": "RUN" if self.name == "run" else "STAGE"}
+        what = self.name.upper() if self.name in WHOLE_JOBS else "STAGE"
+        kind = {"processingType": "BATCH", "integration": "ASSAY", "jobType": what}
         facets = {"jobType": standard_facet("2-0-4", "JobTypeJobFacet", **kind)}
+        if (location := code_location(self.project.root)) is not None:
+            facets["sourceCodeLocation"] = standard_facet("1-1-0", "SourceCodeLocationJobFacet", **location)
         return {
             "eventType": state,
             "eventTime": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -79,9 +86,18 @@ class Job:
             "schemaURL": f"{SPECIFICATION}/2-0-2/OpenLineage.json#/$defs/RunEvent",
             "run": {"runId": self.run, "facets": self._run_facets(error)},
             "job": {"namespace": self.namespace, "name": self.full_name(self.name), "facets": facets},
-            "inputs": input_datasets(self.project, self.name),
+            "inputs": input_datasets(self.project, self.name, self._checks(state, error)),
             "outputs": output_datasets(self.project, self.name) if state == "COMPLETE" else [],
         }
+
+    def _checks(self, state: str, error: BaseException | None) -> Checks:
+        """Return the checks of a validation that ended, by what was checked."""
+        if isinstance(error, ValidationFailedError):
+            return error.checks
+        if state != "COMPLETE" or self.name in WHOLE_JOBS or self.project.stage(self.name).verb != "validate":
+            return {}
+        checks: Checks = read_json(self.project.folder("validate") / "summary.json")["batches"]
+        return checks
 
     def _run_facets(self, error: BaseException | None) -> Json:
         facets = {}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import StageError, TamperedError
+from assay.eventlog import START
 from assay.hashing import RECORD, RECORD_SCHEMA, Record, dvc_directory_md5, hash_bytes, hash_file, hash_paths, hash_tree
 from assay.parts import canonical_json, parse_json, write_bytes
 from assay.pipeline.progress import StageProgress, silent
@@ -138,8 +139,8 @@ def check_outputs(project: Project, stage_name: str) -> Record | None:
     Raises
     ------
     TamperedError
-        An output differs from the record, or the record from both the event log and dvc.lock (which may
-        name what was computed on another machine and pulled).
+        An output differs from the record, or neither the event log, if there is one, nor dvc.lock (which may name what
+        was computed on another machine and pulled) has the record.
     """
     stage = project.stage(stage_name)
     folder = project.root / stage.folder
@@ -153,7 +154,8 @@ def check_outputs(project: Project, stage_name: str) -> Record | None:
             f"nothing was run. Find out why, then remove {folder} to compute it again, or `dvc checkout --force`"
         )
     event = project.events.last("stage", key=record.key)
-    logged = event is None or event["record"] == hash_file(folder / RECORD)
+    is_lost = project.events.head == START
+    logged = is_lost if event is None else event["record"] == hash_file(folder / RECORD)
     if not logged and locked_version(project.root, stage.folder) != dvc_directory_md5(folder):
         raise TamperedError(
             f"stage {stage.name}: {folder / RECORD} is not the record that was logged for these inputs; "

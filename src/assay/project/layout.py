@@ -15,6 +15,7 @@ from assay.errors import ConfigError, StageError
 from assay.eventlog import EventLog
 from assay.names import BETWEEN, cell_name, check_name
 from assay.parts import parse_yaml, write_bytes
+from assay.project.anchors import require_anchored
 from assay.project.config import Config, parse_config, read_params
 from assay.project.pending import log_of
 from assay.project.recovery import recover
@@ -306,7 +307,7 @@ class Project:
         ToolError
             DVC failed in a change that a killed command had begun.
         TamperedError
-            The event log lacks entries that it had.
+            The event log lacks entries that it had, or that deployed Bentos and seals speak of.
         """
         from filelock import FileLock, Timeout
 
@@ -316,6 +317,7 @@ class Project:
             with FileLock(path, timeout=-1 if waits else 0, poll_interval=0.5):
                 path.write_text(f"{os.getpid()}\n", encoding="utf-8")
                 self.events.require_whole()
+                require_anchored(self.root)
                 recover(self.root)
                 yield
         except Timeout as error:

@@ -12,6 +12,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable
+from functools import lru_cache, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -117,8 +118,14 @@ class Change:
 
 
 def log_of(root: Path) -> EventLog:
-    """Return the event log of a project."""
-    return EventLog(root / ".assay" / "events.jsonl")
+    """Return the event log of a project; new entries name the person that Git knows here."""
+    return EventLog(root / ".assay" / "events.jsonl", partial(_who, root))
+
+
+@lru_cache(maxsize=16)
+def _who(root: Path) -> dict[str, str]:
+    person = versioning.person(root)
+    return {"person": person} if person else {}
 
 
 def pending_folder(root: Path) -> Path:

@@ -192,6 +192,27 @@ def uncommitted(root: Path, *paths: str) -> list[str]:
     return [path for path, listed in changes.items() if listed]
 
 
+def person(root: Path) -> str:
+    """Return the person whose name and address Git has for this project, as ``Name <address>``; "" for none."""
+    listed = (git(root, "config", "--get-regexp", r"^user\.(name|email)$") or b"").decode().splitlines()
+    values = dict(line.split(" ", 1) for line in listed if " " in line)
+    name, address = values.get("user.name", ""), values.get("user.email", "")
+    return " ".join(filter(None, (name, f"<{address}>" if address else "")))
+
+
+def default_remote(root: Path) -> str:
+    """Return the Git remote of the present branch, or else origin, or the first one; "" where there is none."""
+    names = (git(root, "remote") or b"").decode().split()
+    branch = (git(root, "symbolic-ref", "--quiet", "--short", "HEAD") or b"").decode().strip()
+    own = (git(root, "config", f"branch.{branch}.remote") or b"").decode().strip()
+    return next((name for name in (own, "origin", *names[:1]) if name in names), "")
+
+
+def prefix(root: Path) -> str:
+    """Return the project's place in its Git repository, "" or with a slash behind it."""
+    return (git(root, "rev-parse", "--show-prefix") or b"").decode().strip()
+
+
 def has_git() -> bool:
     """Return whether Git is installed; without it Assay works, but knows of no commits."""
     return shutil.which("git") is not None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import AssayError, ConfigError, DataError, InputError, ValidationFailedError
+from assay.openlineage.client import emit_done
 from assay.parts import read_json, write_json
 from assay.project.layout import Project
 
@@ -87,6 +88,7 @@ def take_in(project: Project, folder: Path) -> list[Arrived]:
             arrived.append(Arrived(name, None, str(error), error))
         else:
             arrived.append(Arrived(name, arrival.batch))
+            emit_done(project, "ingest")
         _remember(project, folder, name, state)
     return arrived
 

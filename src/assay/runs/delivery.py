@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 from assay.data.quarantine import quarantine_path, read_quarantine
 from assay.errors import AssayError
+from assay.openlineage.client import emit_done
+from assay.openlineage.naming import PROMOTE
+from assay.project.accounts import all_events
 from assay.project.comparisons import SUPERIOR, add_comparison, read_comparisons
 from assay.project.config import ASK
 from assay.project.deployed import keep_scorer
@@ -82,6 +85,7 @@ def _promote(project: Project, packaged: Packaged, reason: str) -> None:
         bento=f"assay-{statement.tag}",
         reason=reason,
     )
+    emit_done(project, PROMOTE)
 
 
 def _challenge(project: Project, packaged: Packaged, current: Deployment | None) -> Verdict:
@@ -107,7 +111,7 @@ def _challenge(project: Project, packaged: Packaged, current: Deployment | None)
         eps=project.config.eps,
         seed=project.config.sections["select"]["seed"],
         rule=SUPERIOR if project.config.gate == ASK else project.config.gate,
-        earlier=read_comparisons(project.root, project.dataset, project.events),
+        earlier=read_comparisons(project.root, project.dataset, all_events(project.root)),
         find=lambda tag: find_packaged(tag, project.root),
         quarantined=quarantined,
         others=others,

@@ -12,6 +12,7 @@ from assay.errors import ConfigError, ScorerError, ToolError
 from assay.hashing import RECORD
 from assay.ledger.history import KILLED, SIGNALLED
 from assay.ledger.rows import FIRST, keep_rows
+from assay.ledger.sharing import require_as_shared
 from assay.openlineage import client as openlineage
 from assay.parts import read_json
 from assay.pipeline.progress import silent
@@ -119,6 +120,7 @@ def prepare(project: Project, dataset: str | None = None) -> None:
     require_own_code(project)
     refresh_lock(project)
     project.events.check()
+    require_as_shared(project.root)
     end_interrupted(project)
     retire_cells(project)
 

@@ -25,9 +25,10 @@ from assay.errors import DataError, LedgerError, TamperedError
 from assay.hashing import hash_file
 from assay.ledger import ledger as ledger_module
 from assay.ledger.history import History
+from assay.ledger.hits import find
 from assay.ledger.ledger import ledger_folder, open_ledger
 from assay.ledger.rows import FIRST, about_rows, keep_rows, pack, rows_folder
-from assay.ledger.who_saw import Answer, find, who_saw
+from assay.ledger.who_saw import Answer, who_saw
 from assay.parts import write_arrays, write_bytes, write_json
 from assay.pipeline.learned import packed_rows
 from assay.project.freshness import run_verb
@@ -342,10 +343,10 @@ def test_a_newer_ledger_is_refused(project: Project) -> None:
     run(project)
     ask(project, table(project))
     head = ledger_folder(project.root) / "ledger.json"
-    head.write_text(json.dumps({**json.loads(head.read_text()), "schema": 3}))
+    head.write_text(json.dumps({**json.loads(head.read_text()), "schema": 9}))
     before = tree(project.root)
     with pytest.raises(
-        LedgerError, match=r"ledger\.json has schema 3, and this Assay supports 2; a newer version wrote"
+        LedgerError, match=r"ledger\.json has schema 9, and this Assay supports 3; a newer version wrote"
     ):
         who_saw(project, project.root / "asked.csv")
     assert tree(project.root) == before

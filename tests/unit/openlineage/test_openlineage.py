@@ -24,6 +24,7 @@ from assay.data.modalities.image import Image
 from assay.data.modalities.tabular import TABULAR
 from assay.openlineage.client import emit_run_ended, emit_run_started, new_run_id, stage_events
 from assay.openlineage.datasets import SCHEMA_ID, contamination, input_datasets
+from assay.openlineage.naming import place_of
 from assay.project.layout import Project
 
 LEVEL = {
@@ -127,14 +128,17 @@ def test_a_problem_with_telling_does_not_stop_the_work(tmp_path: Path, capsys: p
     assert capsys.readouterr().err.count("OpenLineage: an event could not be written") == 1
 
 
-def test_the_address_of_the_git_remote_stays_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_password_in_the_address_of_git_s_remote_stays_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     project = make_project(tmp_path)
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     remote = ["git", "-C", str(tmp_path), "remote", "add", "origin", "https://user:secret@example.org/metals.git"]
     subprocess.run(remote, check=True)
     monkeypatch.chdir(tmp_path)
     emit_run_started(project, new_run_id())
-    assert len(told(project)) == 1
+    (event,) = told(project)
+    assert event["job"]["namespace"] == "example.org/metals"
     assert "secret" not in (project.state / "openlineage.jsonl").read_text()
 
 
@@ -186,7 +190,7 @@ def test_images_are_one_field(tmp_path: Path) -> None:
     emit_run_started(project, new_run_id())
     (event,) = told(project)
     (dataset,) = event["inputs"]
-    assert dataset["name"] == project.data.as_posix()
+    assert dataset["name"] == "data/metals"
     first = dataset["facets"]["schema"]["fields"][0]
     assert (first["name"], first["type"]) == ("features", "float64[2,2]")
     assert dataset["inputFacets"]["dataQualityMetrics"]["columnMetrics"] == {}
@@ -220,3 +224,20 @@ print("openlineage.client" in sys.modules)
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
         assert done.stdout.strip() == is_imported
     assert len(told(Project(tmp_path))) == 2
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("https://user:secret@example.org/team/plant.git", "example.org/team/plant"),
+        ("https://token@example.org:8443/plant/", "example.org:8443/plant"),
+        ("git@example.org:team/plant.git", "example.org/team/plant"),
+        ("ssh://git@example.org:22/team/plant.git?x=secret#y", "example.org:22/team/plant"),
+        ("example.org:plant", "example.org/plant"),
+        ("/srv/git/plant.git", "plant"),
+        ("file:///srv/git/plant.git", "plant"),
+        ("../plant", "plant"),
+    ],
+)
+def test_a_remote_is_named_by_host_and_path(url: str, place: str) -> None:
+    assert place_of(url) == place
