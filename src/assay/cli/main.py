@@ -19,6 +19,7 @@ from assay.cli.data import data, suite
 from assay.cli.ingesting import ingest_command
 from assay.cli.monitoring import monitor_command
 from assay.cli.refusals import refusal
+from assay.cli.reviewing import review_command
 from assay.environment import search_garbage_rarely
 from assay.errors import AssayError
 
@@ -343,5 +344,15 @@ def promote_command(tag: str, why: str) -> None:
     click.echo(f"{scorer.statement.tag} is the champion; a running service keeps the old one until it is restarted")
 
 
-for command in (audit, data, suite, label_command, monitor_command, reweight_command, score_command, ingest_command):
+for command in (
+    audit,
+    data,
+    suite,
+    label_command,
+    monitor_command,
+    review_command,
+    reweight_command,
+    score_command,
+    ingest_command,
+):
     main.add_command(command)

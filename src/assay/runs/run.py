@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from assay import console
-from assay.data.quarantine import quarantine_path, read_quarantine
+from assay.data.answers import barred_rows
 from assay.errors import AssayError, ConfigError, ScorerError, ToolError
 from assay.hashing import RECORD
 from assay.ledger.history import KILLED, SIGNALLED
@@ -320,7 +320,7 @@ def _challenge(project: Project, packaged: Packaged, current: Deployment | None)
     except AssayError as error:
         by_hand = f"assay promote {packaged.statement.tag} --why WHY"
         return Verdict(False, f"the champion cannot be compared: {error}; to replace it: {by_hand}")
-    quarantined = read_quarantine(quarantine_path(project.root, project.dataset))
+    quarantined = barred_rows(project.root, project.dataset)
     others = statements_of(project.root, project.dataset, current.version)
     if current.version == packaged.statement.version:
         again = f"this run made the champion {current.tag} again, with statement {packaged.statement.id}"
