@@ -260,7 +260,7 @@ def scorers_command(as_json: bool) -> None:
         marks = (
             "champion" if row["champion"] else "",
             row["where"],
-            f"learned from quarantined rows ({quarantined})" if quarantined else "",
+            f"learned from quarantined rows, or rows answered bad ({quarantined})" if quarantined else "",
         )
         click.echo(
             f"{row['tag']:<32}{row.get('detector') or '-'}+{row.get('adapter') or '-'}  "

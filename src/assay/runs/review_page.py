@@ -61,8 +61,13 @@ def shown_lines(questions: list[Question]) -> Iterator[RenderableType]:
 
 def _drawn(question: Question) -> dict[str, Any]:
     strips = [
-        {"words": each.words, "bars": [[round(WIDTH * share, 1) for share in span] for span in each.spans or ()]}
+        {
+            "column": each.column,
+            "words": each.words,
+            "bars": [[round(WIDTH * share, 1) for share in span] for span in each.spans],
+        }
         for each in question.differences
+        if each.spans is not None
     ]
     return {"strips": strips, "pictures": [_data_uri(picture) for picture in question.pictures]}
 

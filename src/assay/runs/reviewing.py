@@ -20,7 +20,7 @@ from assay.project.freshness import check_outputs
 from assay.project.layout import Project
 
 SHOWN_COLUMNS, SHOWN_ROWS, DIFFERENCES = 8, 3, 3
-_REMARKABLE = 1.0  # standard deviations of the bulk
+_REMARKABLE = 1.5  # standard deviations of the bulk
 _LONGEST = 40
 _UNBOUNDED = 99.0  # where the bulk has one value alone
 _NORMAL_90 = 3.29  # standard deviations between the 5 % and the 95 % quantile of a normal distribution
@@ -205,7 +205,10 @@ def _of_missing(name: str, own: Doubles, bulk: Doubles) -> Difference | None:
     if here <= elsewhere:
         return None
     return Difference(
-        name, f"{name}: missing in {here:.0%} (elsewhere in {elsewhere:.0%})", _of_shares(here, elsewhere), None
+        name,
+        f"{name}: missing in {_percent(here)} (elsewhere in {_percent(elsewhere)})",
+        _of_shares(here, elsewhere),
+        None,
     )
 
 
@@ -215,7 +218,7 @@ def _of_category(name: str, own: Doubles, bulk: Doubles, texts: tuple[str, ...])
     codes, counts = np.unique(own[~np.isnan(own)], return_counts=True)
     code = codes[counts.argmax()]
     here, elsewhere = float((own == code).mean()), float((bulk == code).mean())
-    words = f"{name}: {_short(texts[int(code)])} in {here:.0%} (elsewhere in {elsewhere:.0%})"
+    words = f"{name}: {_short(texts[int(code)])} in {_percent(here)} (elsewhere in {_percent(elsewhere)})"
     return Difference(name, words, _of_shares(here, elsewhere), None)
 
 
@@ -246,6 +249,10 @@ def _text(number: float, *, is_date: bool = False) -> str:
     if is_date:
         return str(np.datetime64(round(number), "s"))
     return f"{number:.0f}" if number == round(number) and abs(number) < 1e9 else f"{number:.4g}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _values(features: Doubles, columns: list[str], card: Card) -> list[list[str]]:
