@@ -84,7 +84,7 @@ def worth_a_look(
     for members, gap in sorted(_branches(first, second, lengths, len(used)), key=lambda branch: -branch[1]):
         if len(groups) == (budget + 1) // 2 or gap <= usual:
             break
-        among = kept[np.isin(nearest, members) & (distance < gap)]
+        among = kept[np.isin(nearest, members) & (distance <= gap)]
         if taken[among].mean() < 0.5 and not (taken & ~answered)[among].any():
             taken[among] = True
             groups.append(Item(_typical_first(scaled, among[~answered[among]]), gap, usual))
