@@ -6,8 +6,9 @@ nobody labels; tested on the selection and test rows, which no answer changes. F
 injected, else good, and so is a single row. Bad rows leave the training rows; good ones count as verified normal, which
 lets them vouch in `reach`. Without answers is the detector as it is fitted on all of these rows, clean the one on the
 train normals alone. That half of the questions are about groups, that groups have at least 5 and less than 20 % of the
-rows, and that they are asked in the order of their distance to the others were chosen on one of these seeds, before
-which orders by size and by relative distance were a little worse.
+rows, and that they are asked in the order of their distance to the others was chosen by seed 0 of these sets: groups
+in the order of their size or of a relative distance, and groups alone, were a little worse there. So the figures are
+of sets that the questions were chosen by. Groups that share a row with one that was asked about are not asked about.
 
 Usage: python benchmarks/review.py [processes]      (ASSAY_DATA_MIRROR or network access for the public sets)
 """
