@@ -23,7 +23,7 @@ SHOWN_COLUMNS, SHOWN_ROWS, DIFFERENCES = 8, 3, 3
 _REMARKABLE = 1.5  # standard deviations of the bulk
 _LONGEST = 40
 _UNBOUNDED = 99.0  # where the bulk has one value alone
-_NORMAL_90 = 3.29  # standard deviations between the 5 % and the 95 % quantile of a normal distribution
+_NORMAL_50, _NORMAL_90 = 1.35, 3.29  # standard deviations that hold the middle 50 % and 90 % of a normal distribution
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +232,8 @@ def _of_number(name: str, own: Doubles, bulk: Doubles, *, is_date: bool) -> Diff
     )
     if here is None or elsewhere is None:
         return None
-    spread = (elsewhere[2] - elsewhere[0]) / _NORMAL_90 or float(np.nanstd(bulk))
+    lower, upper = np.nanquantile(bulk, [0.25, 0.75])  # which rows of other odd kinds in the bulk do not move
+    spread = (upper - lower) / _NORMAL_50 or (elsewhere[2] - elsewhere[0]) / _NORMAL_90 or float(np.nanstd(bulk))
     apart = abs(here[1] - elsewhere[1])
     effect = min(apart / spread, _UNBOUNDED) if spread > 0 else _UNBOUNDED * (apart > 0)
     low, high = min(here[0], elsewhere[0]), max(here[2], elsewhere[2])
