@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from assay.arrays import Flags
 from assay.data.dataset import RowSet
 from assay.data.fingerprints import FINGERPRINT_PATTERN
 from assay.data.quarantine import is_listed, quarantine_path, read_quarantine
@@ -102,20 +101,15 @@ def ensure_answers(root: Path, name: str) -> None:
         write_bytes(path, answers_content(read_row_answers(path)))
 
 
-def lists(answers: pd.DataFrame, rows: pd.DataFrame) -> Flags:
-    """Return which rows, with ``fingerprint``, ``copy`` and maybe ``row_id``, these answers are about; shape (n,)."""
-    return is_listed(answers, rows)
-
-
 def without_bad(train: RowSet, answers: pd.DataFrame) -> tuple[RowSet, RowSet, dict[str, int]]:
     """Return the training rows without those answered bad, these, and how many rows answers changed something for.
 
     The counts are of the rows that left (``bad``), of those among them that were answered as part of a group
     (``unseen``), and of those answered good (``good``), which have a 1 in a new column `ANSWERED`.
     """
-    by_answer = {answer: lists(answers[answers["answer"] == answer], train.rows) for answer in (BAD, GOOD)}
+    by_answer = {answer: is_listed(answers[answers["answer"] == answer], train.rows) for answer in (BAD, GOOD)}
     bad, good = by_answer[BAD], by_answer[GOOD] & ~by_answer[BAD]
-    seen = lists(answers[(answers["answer"] == BAD) & (answers["asked"] == ROW)], train.rows)
+    seen = is_listed(answers[(answers["answer"] == BAD) & (answers["asked"] == ROW)], train.rows)
     counts = {"bad": int(bad.sum()), "unseen": int((bad & ~seen).sum()), "good": int(good.sum())}
     kept = RowSet(train.features, train.rows.assign(**{ANSWERED: good.astype(int)})) if good.any() else train
     return kept.take(~bad), train.take(bad), counts

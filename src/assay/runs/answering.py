@@ -112,7 +112,14 @@ def _given(path: Path) -> pd.DataFrame:
         raise DataError(f"{path} holds no answer; fill in the column answer: bad, good or unsure")
     require_allowed(path, lines)
     who = lines["who"].str.split().str.join(" ")
-    return lines.assign(who=who.where(who != "", getpass.getuser()), why=lines["why"].str.split().str.join(" "))
+    return lines.assign(who=who.where(who != "", _user()), why=lines["why"].str.split().str.join(" "))
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a user without a name
+        return ""
 
 
 def _require_training_rows(project: Project, path: Path, given: pd.DataFrame, earlier: pd.DataFrame) -> None:

@@ -9,8 +9,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from assay.arrays import Doubles, Flags
-from assay.data.answers import BAD, GROUP, ROW, TRAIN, answers_path, lists, read_row_answers
+from assay.data.answers import BAD, GROUP, ROW, TRAIN, answers_path, read_row_answers
 from assay.data.dataset import Card, RowSet, read_card, read_rows
+from assay.data.quarantine import is_listed
 from assay.data.splitting import EXCLUDED
 from assay.detectors.baselines.groups import Item, worth_a_look
 from assay.errors import DataError, StageError
@@ -115,11 +116,11 @@ def questions_of(project: Project, *, budget: int) -> list[Question]:
         )
     answers = read_row_answers(answers_path(project.root, project.dataset))
     rows = training_rows_of(project, answers)
-    bad = lists(answers[answers["answer"] == BAD], rows.rows)
+    bad = is_listed(answers[answers["answer"] == BAD], rows.rows)
     scaled = card.scaler().fit(rows.features[~bad]).transform(rows.features)
     groups, singles = worth_a_look(
         scaled,
-        answered=lists(answers, rows.rows) | verified(rows),
+        answered=is_listed(answers, rows.rows) | verified(rows),
         bad=bad,
         budget=budget,
         seed=project.config.sections["split"]["seed"],
@@ -143,7 +144,7 @@ def training_rows_of(project: Project, answers: pd.DataFrame) -> RowSet:
         )
     folder = project.folder("split")
     train, left_out = read_rows(folder / TRAIN), read_rows(folder / EXCLUDED)
-    return joined(train, left_out.take(lists(answers[answers["answer"] == BAD], left_out.rows)))
+    return joined(train, left_out.take(is_listed(answers[answers["answer"] == BAD], left_out.rows)))
 
 
 def _question(number: int, asked: str, item: Item, rows: RowSet, bad: Flags, card: Card) -> Question:
