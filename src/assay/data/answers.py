@@ -15,6 +15,7 @@ import pandas as pd
 from assay.data.dataset import RowSet
 from assay.data.fingerprints import FINGERPRINT_PATTERN
 from assay.data.quarantine import is_listed, quarantine_path, read_quarantine
+from assay.data.spreadsheets import guarded, unguarded
 from assay.errors import DataError
 from assay.parts import is_there, write_bytes
 
@@ -39,7 +40,7 @@ def answers_path(root: Path, name: str) -> Path:
 
 
 def read_lines(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    """Read a CSV file in UTF-8 with at least these columns, as text; a byte-order mark is accepted.
+    """Read a CSV file of `csv_of`, in UTF-8 with at least these columns, as text; a byte-order mark is accepted.
 
     Raises
     ------
@@ -52,7 +53,7 @@ def read_lines(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
         raise DataError(f"{path} cannot be read: {error}; give a CSV file in UTF-8") from error
     if missing := [name for name in columns if name not in frame]:
         raise DataError(f"{path} lacks the column {missing[0]}; it needs {','.join(columns)}")
-    return frame[list(columns)]
+    return frame[list(columns)].assign(row_id=unguarded(frame["row_id"]), who=unguarded(frame["who"]))
 
 
 def require_allowed(path: Path, frame: pd.DataFrame) -> None:
@@ -90,9 +91,15 @@ def read_row_answers(path: Path) -> pd.DataFrame:
     return frame
 
 
+def csv_of(frame: pd.DataFrame) -> bytes:
+    """Return lines with the columns ``row_id`` and ``who`` as CSV (UTF-8, LF), in which no such text is a formula."""
+    written = frame.assign(row_id=guarded(frame["row_id"]), who=guarded(frame["who"]))
+    return written.to_csv(index=False, lineterminator="\n").encode()
+
+
 def answers_content(frame: pd.DataFrame) -> bytes:
     """Return a file of answers (UTF-8, LF), sorted."""
-    return frame[list(ANSWER_COLUMNS)].sort_values(KEYS).to_csv(index=False, lineterminator="\n").encode()
+    return csv_of(frame[list(ANSWER_COLUMNS)].sort_values(KEYS))
 
 
 def ensure_answers(root: Path, name: str) -> None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from assay.data.answers import csv_of
+from assay.data.spreadsheets import guarded
 from assay.parts import write_bytes
 from assay.runs.answering import GIVEN_COLUMNS, open_lines
 from assay.runs.reviewing import Question
@@ -33,12 +35,12 @@ def write_review(folder: Path, dataset: str, questions: list[Question]) -> tuple
         questions=[{"question": each, **_drawn(each)} for each in questions],
         width=WIDTH,
         columns=GIVEN_COLUMNS,
-        lines=lines.to_dict("split")["data"],
+        lines=lines.assign(row_id=guarded(lines["row_id"])).to_dict("split")["data"],
     )
     page, sheet = folder / f"{dataset}.html", folder / f"{dataset}.csv"
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(page, content.encode())
-    write_bytes(sheet, lines.to_csv(index=False, lineterminator="\n").encode())
+    write_bytes(sheet, csv_of(lines))
     return page, sheet
 
 
