@@ -33,7 +33,7 @@ from assay.project.layout import Project
 from assay.project.stages import STAGES
 from assay.runs.answering import open_lines, take_answers
 from assay.runs.review_page import shown_lines, write_review
-from assay.runs.reviewing import Question, questions_of
+from assay.runs.reviewing import ReviewItem, questions_of
 
 ROOT = Path(__file__).parents[2]
 NAME, N, ODD = "plant", 700, 60
@@ -108,7 +108,7 @@ def odd_of(row_ids: list[str]) -> set[str]:
     return {row_id for row_id in row_ids if int(row_id[1:]) < ODD}
 
 
-def answered(project: Project, questions: list[Question], answers: dict[int, str]) -> Path:
+def answered(project: Project, questions: list[ReviewItem], answers: dict[int, str]) -> Path:
     """Fill in an answer in the first line of each question."""
     lines = open_lines(questions)
     for number, answer in answers.items():
@@ -237,7 +237,7 @@ def test_what_cannot_be_asked_is_said(project: Project) -> None:
         questions_of(Project(project.root), budget=2)
 
 
-def page_of(project: Project, folder: Path) -> tuple[str, list[Question]]:
+def page_of(project: Project, folder: Path) -> tuple[str, list[ReviewItem]]:
     questions = questions_of(project, budget=4)
     page, sheet = write_review(folder, NAME, questions)
     assert pd.read_csv(sheet, dtype=str, keep_default_na=False).equals(open_lines(questions))

@@ -24,7 +24,7 @@ ROW, GROUP = "row", "group"
 ANSWER_COLUMNS = ("fingerprint", "copy", "row_id", "answer", "asked", "why", "who", "when")
 ANSWERED = "answered"
 TRAIN = "train"
-KEYS = ["fingerprint", "copy"]
+ROW_KEY = ["fingerprint", "copy"]
 COPY_PATTERN = re.compile(r"0|[1-9][0-9]*")
 _ALLOWED = {
     "fingerprint": (FINGERPRINT_PATTERN, "a fingerprint (32 hex digits)"),
@@ -65,7 +65,7 @@ def require_allowed(path: Path, frame: pd.DataFrame) -> None:
             raise DataError(
                 f"{path}, row {row + 1}: {column} is {frame[column].iloc[row]!r}, not {allowed}; correct the line"
             )
-    if (again := frame.duplicated(KEYS)).any():
+    if (again := frame.duplicated(ROW_KEY)).any():
         row = int(again.to_numpy().argmax())
         raise DataError(f"{path}, row {row + 1} repeats {frame['row_id'].iloc[row]!r}; remove one of the two lines")
 
@@ -99,7 +99,7 @@ def csv_of(frame: pd.DataFrame) -> bytes:
 
 def answers_content(frame: pd.DataFrame) -> bytes:
     """Return a file of answers (UTF-8, LF), sorted."""
-    return csv_of(frame[list(ANSWER_COLUMNS)].sort_values(KEYS))
+    return csv_of(frame[list(ANSWER_COLUMNS)].sort_values(ROW_KEY))
 
 
 def ensure_answers(root: Path, name: str) -> None:

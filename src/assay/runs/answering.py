@@ -14,8 +14,8 @@ from assay.data.answers import (
     BAD,
     GOOD,
     GROUP,
-    KEYS,
     ROW,
+    ROW_KEY,
     UNSURE,
     answers_content,
     answers_path,
@@ -27,7 +27,7 @@ from assay.errors import ConfigError, DataError
 from assay.hashing import hash_bytes
 from assay.project.layout import Project
 from assay.project.pending import Change
-from assay.runs.reviewing import Question, training_rows_of
+from assay.runs.reviewing import ReviewItem, training_rows_of
 
 GIVEN_COLUMNS = ("question", *(name for name in ANSWER_COLUMNS if name != "when"))
 
@@ -51,7 +51,7 @@ class Taken:
     new: int
 
 
-def open_lines(questions: list[Question]) -> pd.DataFrame:
+def open_lines(questions: list[ReviewItem]) -> pd.DataFrame:
     """Return a line for each row that is asked about, without answers: what people, or the page, fill in."""
     parts = [
         question.rows.assign(question=question.name, answer="", asked=question.asked, why=question.why, who="")
@@ -82,9 +82,9 @@ def take_answers(project: Project, path: Path) -> Taken:
         file = answers_path(project.root, project.dataset)
         earlier = read_row_answers(file)
         _require_training_rows(project, path, given, earlier)
-        judged = pd.MultiIndex.from_frame(earlier.loc[earlier["asked"] == ROW, KEYS])
-        given = given[~((given["asked"] == GROUP) & pd.MultiIndex.from_frame(given[KEYS]).isin(judged))]
-        replaced = pd.MultiIndex.from_frame(earlier[KEYS]).isin(pd.MultiIndex.from_frame(given[KEYS]))
+        judged = pd.MultiIndex.from_frame(earlier.loc[earlier["asked"] == ROW, ROW_KEY])
+        given = given[~((given["asked"] == GROUP) & pd.MultiIndex.from_frame(given[ROW_KEY]).isin(judged))]
+        replaced = pd.MultiIndex.from_frame(earlier[ROW_KEY]).isin(pd.MultiIndex.from_frame(given[ROW_KEY]))
         when = datetime.now(UTC).isoformat(timespec="seconds")
         answers = pd.concat([earlier[~replaced], given.assign(when=when)], ignore_index=True)
         content, counts = answers_content(answers), answers["answer"].value_counts()
@@ -123,7 +123,7 @@ def _user() -> str:
 
 
 def _require_training_rows(project: Project, path: Path, given: pd.DataFrame, earlier: pd.DataFrame) -> None:
-    names = [*KEYS, "row_id"]
+    names = [*ROW_KEY, "row_id"]
     rows = training_rows_of(project, earlier).rows[names].astype("str")
     unknown = ~pd.MultiIndex.from_frame(given[names]).isin(pd.MultiIndex.from_frame(rows))
     if unknown.any():

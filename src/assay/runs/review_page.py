@@ -15,16 +15,16 @@ from assay.data.answers import csv_of
 from assay.data.spreadsheets import guarded
 from assay.parts import write_bytes
 from assay.runs.answering import GIVEN_COLUMNS, open_lines
-from assay.runs.reviewing import Question
+from assay.runs.reviewing import ReviewItem
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-WIDTH = 260  # of a strip
+STRIP_WIDTH = 260  # of a strip
 _SIDE = 96  # pixels of a picture of a row
 
 
-def write_review(folder: Path, dataset: str, questions: list[Question]) -> tuple[Path, Path]:
+def write_review(folder: Path, dataset: str, questions: list[ReviewItem]) -> tuple[Path, Path]:
     """Write the page, and the lines to fill in for those without a browser; return both paths."""
     from jinja2 import Environment, PackageLoader
 
@@ -33,7 +33,7 @@ def write_review(folder: Path, dataset: str, questions: list[Question]) -> tuple
     content = environment.get_template("review.html").render(
         dataset=dataset,
         questions=[{"question": each, **_drawn(each)} for each in questions],
-        width=WIDTH,
+        width=STRIP_WIDTH,
         columns=GIVEN_COLUMNS,
         lines=lines.assign(row_id=guarded(lines["row_id"])).to_dict("split")["data"],
     )
@@ -44,7 +44,7 @@ def write_review(folder: Path, dataset: str, questions: list[Question]) -> tuple
     return page, sheet
 
 
-def shown_lines(questions: list[Question]) -> Iterator[RenderableType]:
+def shown_lines(questions: list[ReviewItem]) -> Iterator[RenderableType]:
     """Yield each question for the terminal; names and values are plain text there, whatever they hold."""
     from rich.table import Table
     from rich.text import Text
@@ -61,12 +61,12 @@ def shown_lines(questions: list[Question]) -> Iterator[RenderableType]:
         yield table
 
 
-def _drawn(question: Question) -> dict[str, Any]:
+def _drawn(question: ReviewItem) -> dict[str, Any]:
     strips = [
         {
             "column": each.column,
             "words": each.words,
-            "bars": [[round(WIDTH * share, 1) for share in span] for span in each.spans],
+            "bars": [[round(STRIP_WIDTH * share, 1) for share in span] for span in each.spans],
         }
         for each in question.differences
         if each.spans is not None

@@ -28,7 +28,7 @@ _NORMAL_50, _NORMAL_90 = 1.35, 3.29  # standard deviations that hold the middle 
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class Contrast:
     """How a column of some rows differs from the bulk.
 
     Attributes
@@ -50,7 +50,7 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ReviewItem:
     """A group of training rows, or a single one, to be judged: good, bad or unsure.
 
     Attributes
@@ -61,7 +61,7 @@ class Question:
         Why it is asked, in a sentence.
     sentence : str
         In which columns it differs from the bulk.
-    differences : list of Difference
+    differences : list of Contrast
     columns : list of str
         The columns shown.
     typical, extreme : list of (str, list of str)
@@ -76,7 +76,7 @@ class Question:
     asked: str
     why: str
     sentence: str
-    differences: list[Difference]
+    differences: list[Contrast]
     columns: list[str]
     typical: list[tuple[str, list[str]]]
     extreme: list[tuple[str, list[str]]]
@@ -94,7 +94,7 @@ class Question:
         return f"{len(self.rows)} rows" if self.asked == GROUP else f"row {self.rows['row_id'].iloc[0]}"
 
 
-def questions_of(project: Project, *, budget: int) -> list[Question]:
+def questions_of(project: Project, *, budget: int) -> list[ReviewItem]:
     """Return the groups of training rows, and then the single rows, that are most worth an answer now.
 
     Rows that were answered before are not asked about again, and bad ones are left out, whether a run has been made
@@ -147,7 +147,7 @@ def training_rows_of(project: Project, answers: pd.DataFrame) -> RowSet:
     return joined(train, left_out.take(is_listed(answers[answers["answer"] == BAD], left_out.rows)))
 
 
-def _question(number: int, asked: str, item: Item, rows: RowSet, bad: Flags, card: Card) -> Question:
+def _question(number: int, asked: str, item: Item, rows: RowSet, bad: Flags, card: Card) -> ReviewItem:
     others = ~bad
     others[item.rows] = False
     bulk, own = rows.features[others], rows.features[item.rows]
@@ -159,7 +159,7 @@ def _question(number: int, asked: str, item: Item, rows: RowSet, bad: Flags, car
     shown = [*near, *far]
     values = _values(rows.features[shown], columns, card)
     named = [(str(rows.rows["row_id"].iloc[place]), cells) for place, cells in zip(shown, values, strict=True)]
-    return Question(
+    return ReviewItem(
         number=number,
         asked=asked,
         why=_why(asked, item, len(rows.rows) - int(bad.sum())),
@@ -180,14 +180,14 @@ def _why(asked: str, item: Item, n: int) -> str:
     return f"its 5th nearest training row is at {times}" + (", and bad rows are near" if item.near_bad else "")
 
 
-def _sentence(differences: list[Difference]) -> str:
+def _sentence(differences: list[Contrast]) -> str:
     remarkable = [difference.words for difference in differences if difference.effect >= _REMARKABLE]
     if not remarkable:
         return "No single column is out of the ordinary; how columns go together is."
     return f"It differs in {'; '.join(remarkable)}."
 
 
-def _differences(own: Doubles, bulk: Doubles, card: Card) -> list[Difference]:
+def _differences(own: Doubles, bulk: Doubles, card: Card) -> list[Contrast]:
     return [
         difference
         for place, name in enumerate(card.columns)
@@ -201,11 +201,11 @@ def _differences(own: Doubles, bulk: Doubles, card: Card) -> list[Difference]:
     ]
 
 
-def _of_missing(name: str, own: Doubles, bulk: Doubles) -> Difference | None:
+def _of_missing(name: str, own: Doubles, bulk: Doubles) -> Contrast | None:
     here, elsewhere = float(np.isnan(own).mean()), float(np.isnan(bulk).mean())
     if here <= elsewhere:
         return None
-    return Difference(
+    return Contrast(
         name,
         f"{name}: missing in {_percent(here)} (elsewhere in {_percent(elsewhere)})",
         _of_shares(here, elsewhere),
@@ -213,21 +213,21 @@ def _of_missing(name: str, own: Doubles, bulk: Doubles) -> Difference | None:
     )
 
 
-def _of_category(name: str, own: Doubles, bulk: Doubles, texts: tuple[str, ...]) -> Difference | None:
+def _of_category(name: str, own: Doubles, bulk: Doubles, texts: tuple[str, ...]) -> Contrast | None:
     if np.isnan(own).all() or np.isnan(bulk).all():
         return None
     codes, counts = np.unique(own[~np.isnan(own)], return_counts=True)
     code = codes[counts.argmax()]
     here, elsewhere = float((own == code).mean()), float((bulk == code).mean())
     words = f"{name}: {_short(texts[int(code)])} in {_percent(here)} (elsewhere in {_percent(elsewhere)})"
-    return Difference(name, words, _of_shares(here, elsewhere), None)
+    return Contrast(name, words, _of_shares(here, elsewhere), None)
 
 
 def _of_shares(here: float, elsewhere: float) -> float:
     return max(0.0, here - elsewhere) / float(np.sqrt(max(elsewhere * (1 - elsewhere), 0.01)))
 
 
-def _of_number(name: str, own: Doubles, bulk: Doubles, *, is_date: bool) -> Difference | None:
+def _of_number(name: str, own: Doubles, bulk: Doubles, *, is_date: bool) -> Contrast | None:
     here, elsewhere = (
         np.nanquantile(each, [0.05, 0.5, 0.95]) if not np.isnan(each).all() else None for each in (own, bulk)
     )
@@ -244,7 +244,7 @@ def _of_number(name: str, own: Doubles, bulk: Doubles, *, is_date: bool) -> Diff
         _text(number, is_date=is_date) for number in (here[1], elsewhere[1], elsewhere[0], elsewhere[2])
     )
     words = f"{name}: {value} (elsewhere {middle}, 90 % from {least} to {most})"
-    return Difference(name, words, float(effect), spans)  # type: ignore[arg-type]
+    return Contrast(name, words, float(effect), spans)  # type: ignore[arg-type]
 
 
 def _text(number: float, *, is_date: bool = False) -> str:

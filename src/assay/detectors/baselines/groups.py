@@ -19,7 +19,7 @@ from assay.detectors.baselines.reach import spanning_tree
 
 NEIGHBOURS = 5  # so many rows of a kind make k nearest neighbours call it normal
 MOST_OF_ALL = 0.2
-MOST_ROWS = 10_000  # time grows with their square
+MOST_GROUPED = 10_000  # time grows with their square
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,8 @@ def worth_a_look(
     bad ones are nearest to, measured by their distance to their own 5th nearest row; without bad ones, to those whose
     distance to that is largest.
 
-    Of more than `MOST_ROWS` rows a sample of that many is put into groups, and the others join that of the nearest of
-    these, if it is nearer than the group's distance to the bulk.
+    Of more than `MOST_GROUPED` rows a sample of that many is put into groups, and the others join that of the nearest
+    of these, if it is no farther than the group from the bulk.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def worth_a_look(
         Picks the sample.
     """
     kept = np.flatnonzero(~bad)
-    used = sampled(kept, MOST_ROWS, seed=seed)
+    used = sampled(kept, MOST_GROUPED, seed=seed)
     if len(used) <= NEIGHBOURS:
         return [], []
     scaled = _min_max(rows, used)

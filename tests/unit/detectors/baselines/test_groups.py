@@ -74,7 +74,7 @@ def test_single_rows_near_bad_ones_come_first() -> None:
 
 
 def test_rows_beyond_the_sample_join_the_group_that_they_lie_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(groups, "MOST_ROWS", 250)
+    monkeypatch.setattr(groups, "MOST_GROUPED", 250)
     found, singles = asked()
     assert members(found)[:2] == [list(range(N + NEAR, N + NEAR + FAR)), list(range(N, N + NEAR))]
     assert len(singles) >= 5
