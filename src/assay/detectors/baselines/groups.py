@@ -79,6 +79,7 @@ def worth_a_look(
     first, second, lengths, core = spanning_tree(points, NEIGHBOURS)
     usual, tree = float(np.median(core)), cKDTree(points)
     distance, nearest = tree.query(scaled[kept])
+    nearest[np.searchsorted(kept, used)] = np.arange(len(used))  # not a twin
     taken = answered.copy()
     groups: list[Item] = []
     for members, gap in sorted(_branches(first, second, lengths, len(used)), key=lambda branch: -branch[1]):
