@@ -33,7 +33,7 @@ def old_project(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """The frozen project after a `git pull` of today's code, and `assay migrate`."""
     root = tmp_path_factory.mktemp("old") / "project"
     checkout = make_checkout(root)
-    for name in ("expectations", "labels", "targets", "quarantine", "deployments"):
+    for name in ("answers", "expectations", "labels", "targets", "quarantine", "deployments"):
         for path in (root / name).glob("*"):
             path.unlink()
     code = {

@@ -33,6 +33,7 @@ WHAT = [
     "lineage root",
     "data/breast_cancer",
     "data.dvc",
+    "answers/breast_cancer.csv",
     "expectations/breast_cancer.json",
     "labels/breast_cancer.csv",
     "quarantine/breast_cancer.csv",

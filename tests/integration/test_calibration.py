@@ -14,6 +14,7 @@ import yaml
 from scipy.stats import spearmanr
 
 from assay.calibration.contaminated.label_trim import choose_questions, trim_report
+from assay.data.answers import ensure_answers
 from assay.data.dataset import Card, Dataset, RowSet, read_rows, write_dataset
 from assay.data.expectations import learn_suite
 from assay.data.labelling import ensure_labels, labels_path, write_questions
@@ -73,7 +74,7 @@ def make_project(root: Path, data: RowSet, **changes: Any) -> Project:
     dataset = Dataset(Card(NAME, TABULAR, COLUMNS, "made here", category_column="machine"), data)
     write_dataset(root / "data" / NAME, dataset)
     write_json(root / "expectations" / f"{NAME}.json", learn_suite(dataset))
-    for ensure in (ensure_quarantine, ensure_labels, ensure_target):
+    for ensure in (ensure_answers, ensure_quarantine, ensure_labels, ensure_target):
         ensure(root, NAME)
     (root / "params.yaml").write_text(yaml.safe_dump({**PARAMS, **changes}))
     return Project(root)

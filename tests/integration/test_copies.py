@@ -55,7 +55,14 @@ def test_by_content_it_would_break(tmp_path: Path) -> None:
         dataset = by_content(gaussian(draw, n=300, n_anomalies=30))
         folder = tmp_path / str(draw)
         write_dataset(folder / "data", dataset)
-        pipeline.split(folder / "split", data=folder / "data", quarantine=folder / "none", seed=draw, source="auto")
+        pipeline.split(
+            folder / "split",
+            data=folder / "data",
+            quarantine=folder / "none",
+            answers=folder / "none",
+            seed=draw,
+            source="auto",
+        )
         tested, rest = (read_rows(folder / "split" / role) for role in ("test", "train"))
         if (tested.features == 2.5).all(axis=1).any():
             assert not (rest.features == 2.5).all(axis=1).any()

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from assay import pipeline
+from assay.data.answers import ensure_answers
 from assay.data.dataset import Card, Dataset, RowSet, write_dataset
 from assay.data.expectations import learn_suite
 from assay.data.labelling import ensure_labels
@@ -73,7 +74,7 @@ def make_project(root: Path) -> Project:
     suite = learn_suite(dataset)
     suite["expectations"] = [each for each in suite["expectations"] if each["kwargs"].get("column") not in COLUMNS[3:]]
     write_json(root / "expectations" / f"{NAME}.json", suite)
-    for ensure in (ensure_quarantine, ensure_labels, ensure_target):
+    for ensure in (ensure_answers, ensure_quarantine, ensure_labels, ensure_target):
         ensure(root, NAME)
     (root / "params.yaml").write_text(yaml.safe_dump(PARAMS))
     return Project(root)

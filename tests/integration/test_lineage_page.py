@@ -21,7 +21,7 @@ from assay.project.stages import STAGES
 from assay.scorer.statement import read_statement
 
 NAME = "breast_cancer"
-KINDS = (("expectations", "json"), ("labels", "csv"), ("quarantine", "csv"), ("targets", "csv"))
+KINDS = (("answers", "csv"), ("expectations", "json"), ("labels", "csv"), ("quarantine", "csv"), ("targets", "csv"))
 SETTINGS = [f"{folder}/{NAME}.{kind}" for folder, kind in KINDS]
 KEYS = ["code", "data", *SETTINGS, *STAGES, "bento", "deployment"]
 FLAGS = (

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from tests.integration.test_failed_levels import PARAMS, ROOT
 
+from assay.data.answers import ensure_answers
 from assay.data.dataset import Card, Dataset, RowSet, read_rows, write_dataset
 from assay.data.expectations import learn_suite
 from assay.data.labelling import ensure_labels
@@ -39,7 +40,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     dataset = Dataset(Card(NAME, TABULAR, ("a", "b", "c"), "made here"), RowSet(features, table))
     write_dataset(root / "data" / NAME, dataset)
     write_json(root / "expectations" / f"{NAME}.json", learn_suite(dataset))
-    for ensure in (ensure_quarantine, ensure_labels, ensure_target):
+    for ensure in (ensure_answers, ensure_quarantine, ensure_labels, ensure_target):
         ensure(root, NAME)
     settings = {**PARAMS, "dataset": NAME, "datasets": [NAME], "detectors": DETECTORS, "adapters": ["none"]}
     settings["contaminate"] = {**PARAMS["contaminate"], "levels": [0]}

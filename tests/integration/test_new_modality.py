@@ -11,6 +11,7 @@ import pytest
 import yaml
 from numpy.typing import NDArray
 
+from assay.data.answers import ensure_answers
 from assay.data.dataset import Dataset, RowSet, read_card, read_rows, write_dataset
 from assay.data.expectations import learn_suite
 from assay.data.labelling import ensure_labels
@@ -110,7 +111,7 @@ def make_project(root: Path, dataset: Dataset) -> Project:
     shutil.copy(ROOT / "dvc.yaml", root)
     write_dataset(root / "data/visits", dataset)
     write_json(root / "expectations/visits.json", learn_suite(dataset))
-    for ensure in (ensure_quarantine, ensure_labels, ensure_target):
+    for ensure in (ensure_answers, ensure_quarantine, ensure_labels, ensure_target):
         ensure(root, "visits")
     (root / "params.yaml").write_text(yaml.safe_dump(PARAMS))
     return Project(root)

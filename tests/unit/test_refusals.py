@@ -13,6 +13,7 @@ import pytest
 from tests.killing import in_fork
 
 from assay.cli.refusals import refusal
+from assay.data.answers import answers_path, read_row_answers
 from assay.data.labelling import ensure_labels, labels_path
 from assay.data.quarantine import ensure_quarantine, quarantine_path, read_quarantine
 from assay.data.target import ensure_target, target_path
@@ -47,6 +48,7 @@ def test_an_error_without_a_number_is_said_as_it_is() -> None:
         (quarantine_path, lambda root: read_quarantine(quarantine_path(root, "pumps"))),
         (quarantine_path, lambda root: ensure_quarantine(root, "pumps")),
         (labels_path, lambda root: ensure_labels(root, "pumps")),
+        (answers_path, lambda root: read_row_answers(answers_path(root, "pumps"))),
         (target_path, lambda root: ensure_target(root, "pumps")),
         (deployment_path, lambda root: read_deployment(root, "pumps")),
         (lambda root, _: log_of(root).path, lambda root: log_of(root).append("x")),

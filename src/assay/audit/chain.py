@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from assay.data.answers import ANSWER_COLUMNS
 from assay.data.labelling import QUESTION_COLUMNS
 from assay.errors import ScorerError, TamperedError
 from assay.eventlog import EventLog
@@ -24,6 +25,7 @@ from assay.scorer.folder import HEAD, read_head
 from assay.scorer.statement import STATEMENTS, Statement
 
 UNKNOWN_STAGE = "not known to this version of Assay; use the version that made the scorer"
+_COLUMNS = {"labels": QUESTION_COLUMNS, "answers": ANSWER_COLUMNS}
 DOWNSTREAM = tuple(stage for stage, entry in STAGES.items() if not entry.behind)
 
 
@@ -232,7 +234,7 @@ def before_entries(path: str, digest: str) -> bytes | None:
 
     People edit these files by hand or by commands that do not log it, so the empty version may be in no Git commit.
     """
-    contents = {"labels": f"{','.join(QUESTION_COLUMNS)}\n".encode(), "targets": b""}
+    contents = {name: f"{','.join(columns)}\n".encode() for name, columns in _COLUMNS.items()} | {"targets": b""}
     content = contents.get(path.partition("/")[0])
     return content if content is not None and hash_bytes(content) == digest else None
 

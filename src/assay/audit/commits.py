@@ -175,7 +175,8 @@ def _no_commit(chain: Chain, logged: str | None) -> str:
         return f"{message}; the run began at {logged[:12]}, which is not in this repository any more"
     return (
         f"{message}, and which one was checked out has not been logged: commit params.yaml, data.dvc, dvc.lock, "
-        f"expectations/, quarantine/, labels/, targets/ and {LOCK if chain.made_by else SOURCE} after a run to have one"
+        f"expectations/, quarantine/, answers/, labels/, targets/ and {LOCK if chain.made_by else SOURCE} after a run "
+        "to have one"
     )
 
 

@@ -25,6 +25,7 @@ SETTINGS = {
     "expectations": "Expectation suite",
     "quarantine": "Quarantine",
     "labels": "Labels of calibration rows",
+    "answers": "Answers about training rows",
     "targets": "Target rows",
 }
 

@@ -19,6 +19,7 @@ from assay.cli.data import data, suite
 from assay.cli.ingesting import ingest_command
 from assay.cli.monitoring import monitor_command
 from assay.cli.refusals import refusal
+from assay.cli.reviewing import review_command
 from assay.environment import search_garbage_rarely
 from assay.errors import AssayError
 
@@ -270,7 +271,7 @@ def scorers_command(as_json: bool) -> None:
         marks = (
             "champion" if row["champion"] else "",
             row["where"],
-            f"learned from quarantined rows ({quarantined})" if quarantined else "",
+            f"learned from quarantined rows, or rows answered bad ({quarantined})" if quarantined else "",
         )
         click.echo(
             f"{row['tag']:<32}{row.get('detector') or '-'}+{row.get('adapter') or '-'}  "
@@ -356,5 +357,15 @@ def promote_command(tag: str, why: str) -> None:
     click.echo(f"{scorer.statement.tag} is the champion; a running service keeps the old one until it is restarted")
 
 
-for command in (audit, data, suite, label_command, monitor_command, reweight_command, score_command, ingest_command):
+for command in (
+    audit,
+    data,
+    suite,
+    label_command,
+    monitor_command,
+    review_command,
+    reweight_command,
+    score_command,
+    ingest_command,
+):
     main.add_command(command)

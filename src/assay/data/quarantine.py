@@ -72,8 +72,15 @@ def is_listed(quarantined: pd.DataFrame, rows: pd.DataFrame) -> Flags:
     order, its copies have changed numbers.
 
     Without a column ``copy``, as in scorers of before, a row counts as listed if any row of its content is: it may be
-    that one. Fingerprints of either scheme match, where `rows` have both.
+    that one. Fingerprints of either scheme match, where `rows` have both. An entry with a ``use`` is about rows of this
+    use alone.
     """
+    if "use" in quarantined and (quarantined["use"] != "").any():
+        flags = np.zeros(len(rows), dtype=np.bool_)
+        for use, entries in quarantined.groupby("use"):
+            is_meant = (rows["use"] == use).to_numpy(dtype=bool) if use else ~np.zeros_like(flags)
+            flags |= is_listed(entries.drop(columns="use"), rows) & is_meant
+        return flags
     listed = np.zeros(len(rows), dtype=np.bool_)
     for known in by_either_scheme(rows):
         listed |= _lists(quarantined, known)

@@ -217,7 +217,8 @@ _RUN_HEAD = ("run", "driver", "machine", "started", "state", "data version", "us
 def _cells(row: Row) -> tuple[str, ...]:
     counts = (str(row["uses"].get(use, {"rows": 0})["rows"] or "-") for use in (*LEARNED, *EVALUATED))
     deployed = "champion" if row["champion"] else "Bento" if row["bento"] else "-"
-    quarantined = f"learned from quarantined rows ({_counts_text(row['quarantined'])})" if row["quarantined"] else ""
+    counted = _counts_text(row["quarantined"]) if row["quarantined"] else ""
+    quarantined = f"learned from quarantined rows, or rows answered bad ({counted})" if counted else ""
     # A scorer with one statement is told by its version; of several, it matters which.
     has_several = row["n_statements"] > 1
     several = f"by statement {', '.join(row['statements'])}" if has_several and row["statements"] else ""

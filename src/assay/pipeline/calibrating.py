@@ -118,13 +118,16 @@ def calibrate(
     reference, trim_results = trim_report(held, labels, seed=seed)
     target_rows = read_target(target, dataset_card).rows
     promised = Promise.parse(promise)
-    settings = _settings(within, ties, promised, read_json(split)["unit"], reference, len(target_rows))
+    roles = read_json(split)
+    settings = _settings(within, ties, promised, roles["unit"], reference, len(target_rows))
+    is_whole = not roles.get("answered", {}).get("unseen")
     failures = read_json(trained / FAILURES)
 
     def calibrate_level(level: str, into: Path) -> dict[str, Any]:
         stage = _Level(
             dataset_card, trained / level, adapt_rows, reference, target_rows, settings["method"], promised, seed
         )
+        stage.is_whole = is_whole
         write_part(into / "adapters" / level, "strata", stage.strata.to_part())
         if stage.ratio is not None:
             write_part(into / "adapters" / level, RATIO_PART, stage.ratio.to_part())
@@ -255,6 +258,8 @@ class _Level:
             except DataError as error:
                 raise DataError(f"{error} (`assay reweight --clear` ends the weighting)") from error
 
+    is_whole = True  # whether no training row was left out that nobody had looked at
+
     def use_detector(self, label: str) -> None:
         """Make a detector the current one, and compute its outputs."""
         from assay.calibration.adapters.outputs import observe
@@ -304,7 +309,8 @@ class _Level:
         from assay.detectors.base import CrossFitted
 
         scored = adapt_rows(self.detector, adapter, self.of_reference, self.reference.features, self.scaled_reference)
-        is_crossed = isinstance(self.detector, CrossFitted) and isinstance(adapter, Identity)
+        # Training rows left out for their group would be missing from the reference, normal ones among them.
+        is_crossed = isinstance(self.detector, CrossFitted) and isinstance(adapter, Identity) and self.is_whole
         if self.method == "split" and is_crossed and self.promise.is_average:
             return self._cross(self.detector, scored)
         if self.method == "stratum":

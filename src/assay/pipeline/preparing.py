@@ -12,18 +12,19 @@ from assay.data.fingerprints import FIRST_SCHEME, SCHEME
 from assay.errors import ConfigError, DataError, StageError
 from assay.parts import read_json, write_json
 from assay.pipeline.made import Made
-from assay.pipeline.rows import LABELLED, level_name, level_rows
+from assay.pipeline.rows import LABELLED, joined, level_name, level_rows
 
 if TYPE_CHECKING:
     from assay.data.validation import Summary
 
 
-def split(out: Path, *, data: Path, quarantine: Path, seed: int, source: str) -> Made[dict[str, Any]]:
+def split(out: Path, *, data: Path, quarantine: Path, answers: Path, seed: int, source: str) -> Made[dict[str, Any]]:
     """Assign one role to every row; write each role's rows, and probes if labels are too few.
 
     Probes are synthetic anomalies made from the selection (test, gate) normals by recipes other than `source`, the
     recipe of the rows injected into train. They are written to a subfolder ``probes`` of those rows. A gate with too
-    few normals for them has none. Rows listed in the file `quarantine` are excluded; a missing file lists none.
+    few normals for them has none. Rows listed in the file `quarantine` are excluded, and so are training
+    rows that the file `answers` calls bad; missing files list none. Answers change no other role.
 
     Returns
     -------
@@ -31,6 +32,7 @@ def split(out: Path, *, data: Path, quarantine: Path, seed: int, source: str) ->
         Content of ``split.json``: rows and anomalies of every role, the kind of evidence, and the unit that roles were
         assigned by.
     """
+    from assay.data.answers import read_row_answers, without_bad
     from assay.data.contamination import make_probe_rows
     from assay.data.quarantine import read_quarantine
     from assay.data.splitting import EXCLUDED, ROLES, evidence, split_rows
@@ -43,7 +45,10 @@ def split(out: Path, *, data: Path, quarantine: Path, seed: int, source: str) ->
     parts = split_rows(
         dataset.data, card.columns, seed=seed, quarantined=listed, scheme=card.scheme, vocabulary=card.vocabulary
     )
-    barred = {} if listed.empty else {"quarantined": len(parts[EXCLUDED])}
+    barred: dict[str, Any] = {} if listed.empty else {"quarantined": len(parts[EXCLUDED])}
+    if not (answered := read_row_answers(answers)).empty:
+        parts["train"], bad, barred["answered"] = without_bad(parts["train"], answered)
+        parts[EXCLUDED] = joined(parts[EXCLUDED], bad)
     kind = evidence(parts)
     contents = len({mark for part in parts.values() for mark in part.rows["fingerprint"]})
     for role, rows in parts.items():
@@ -53,7 +58,7 @@ def split(out: Path, *, data: Path, quarantine: Path, seed: int, source: str) ->
             raise StageError(
                 f"dataset {card.name}: no normal row fell to role {role}; its {len(dataset.data)} rows, "
                 f"{contents} different ones, are too few to split"
-                + (f", {len(parts[EXCLUDED])} of them quarantined in {quarantine}" if barred else "")
+                + (f", {len(parts[EXCLUDED])} of them in {quarantine} or bad in {answers}" if barred else "")
             )
     if kind == "probes":
         injected = card.modality.default_recipe if source == "auto" else source

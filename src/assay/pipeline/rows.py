@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from assay.arrays import Flags, Integers, Labels, Texts
+from assay.data.answers import ANSWERED
 from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, RowSet, read_rows, row_keys
 from assay.hashing import uniform_hashes
 
@@ -49,14 +50,12 @@ def level_rows(train: Path, contaminated: Path, level: str) -> RowSet:
 def training_rows(train: Path, contaminated: Path, level: str, *, labelled: bool) -> tuple[RowSet, Labels]:
     """Return the training rows of a level and the labels that a detector may use, int8 of shape (n,).
 
-    Injected rows and, in general, all rows of train are unknown (-1), since nobody has verified them. Only if the
-    dataset itself distinguishes verified normals (0) from unknown rows (-1) do the former stay 0. With `labelled`, the
-    anomalies set aside for detectors that learn from labels follow, with label 1.
+    Injected rows and, in general, all rows of train are unknown (-1), since nobody has verified them. Only those that
+    `verified` names are 0. With `labelled`, the anomalies set aside for detectors that learn from labels follow, with
+    label 1.
     """
     rows = level_rows(train, contaminated, level)
-    injected = rows.rows["injected"].to_numpy() == 1
-    verified = (rows.labels == NORMAL) & ~injected
-    trusted = verified if (rows.labels[~injected] == UNKNOWN).any() else np.zeros_like(verified)
+    trusted = verified(rows) & (rows.rows["injected"].to_numpy() == 0)
     labels = np.where(trusted, NORMAL, UNKNOWN).astype(np.int8)
     folder = contaminated / LABELLED
     if not labelled or not folder.is_dir():
@@ -64,6 +63,17 @@ def training_rows(train: Path, contaminated: Path, level: str, *, labelled: bool
     extra = read_rows(folder)
     all_rows = joined(rows, RowSet(extra.features, extra.rows.assign(injected=0)))
     return all_rows, np.concatenate([labels, np.ones(len(extra), dtype=np.int8)])
+
+
+def verified(rows: RowSet) -> Flags:
+    """Return which training rows somebody has found normal, shape (n,).
+
+    These are the rows that were answered good, and, if the dataset itself distinguishes normal (0) from unknown rows
+    (-1), the former.
+    """
+    injected = rows.rows["injected"].to_numpy() == 1 if "injected" in rows.rows else np.zeros(len(rows), dtype=np.bool_)
+    distinguished = (rows.labels[~injected] == UNKNOWN).any()
+    return np.asarray(((rows.labels == NORMAL) & ~injected & distinguished) | marked(rows, ANSWERED))
 
 
 def joined(first: RowSet, second: RowSet) -> RowSet:

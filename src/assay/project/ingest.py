@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from assay import console
+from assay.data.answers import ensure_answers
 from assay.data.batches import as_batch, with_vocabulary
 from assay.data.columns import AS_THEY_ARE, Treatment
 from assay.data.dataset import ANOMALY, NORMAL, Dataset, read_card, read_dataset, write_dataset
@@ -232,7 +233,7 @@ def replace_dataset(
 def restore(project: Project) -> None:
     """Restore ``data/`` to the version that data.dvc names: from the DVC cache, a remote, or the bundled sets.
 
-    Datasets without a file of quarantined rows, of labels or of target rows get an empty one.
+    Datasets without a file of quarantined rows, of answers, of labels or of target rows get an empty one.
 
     Raises
     ------
@@ -254,6 +255,7 @@ def _ensure_inputs(root: Path, name: str) -> None:
     """Create the files that people fill in for a dataset, empty, where they are missing."""
     ensure_quarantine(root, name)
     ensure_labels(root, name)
+    ensure_answers(root, name)
     ensure_target(root, name)
 
 

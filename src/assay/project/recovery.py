@@ -19,7 +19,18 @@ from assay.project.versioning import locks_by_links, repair_locked
 
 RWLOCK = Path(".dvc", "tmp", "rwlock")
 _TEMPORARY = re.compile(r"\..+\.(?P<process>\d+)-[a-z0-9_]{8}(?P<part>\.part)?")  # of `assay.parts.temporary_prefix`
-_FOLDERS = ("deployments", "expectations", "labels", "quarantine", "targets", "scorers", "seals", "work", ".assay")
+_FOLDERS = (
+    "answers",
+    "deployments",
+    "expectations",
+    "labels",
+    "quarantine",
+    "targets",
+    "scorers",
+    "seals",
+    "work",
+    ".assay",
+)
 _UNLOCKED = ("ledger", "monitor", "downloads")  # in .assay: what others than holders of the lock write
 _ROUNDING = 2.0  # seconds; clocks of files and of processes differ a little
 

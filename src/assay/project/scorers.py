@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assay.data.quarantine import is_listed, quarantine_path, read_quarantine
+from assay.data.answers import barred_rows
+from assay.data.quarantine import is_listed
 from assay.environment import bentoml_home
 from assay.errors import AssayError, ScorerError, TamperedError
 from assay.eventlog import EventLog
@@ -321,8 +322,8 @@ def _where(root: Path, folder: Path) -> str:
 
 
 def _quarantined(root: Path, name: str, statement: Statement) -> dict[str, int]:
-    """Return by use how many rows that a scorer learned from, by a statement, are quarantined now."""
-    quarantined = read_quarantine(quarantine_path(root, name))
+    """Return by use how many rows that a scorer learned from, by a statement, are in quarantine or answered bad now."""
+    quarantined = barred_rows(root, name)
     if quarantined.empty or statement.rows is None:
         return {}
     try:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay import pipeline
+from assay.data.answers import answers_path
 from assay.data.labelling import labels_path
 from assay.data.quarantine import quarantine_path
 from assay.data.target import target_path
@@ -104,6 +105,7 @@ def _split(run: StageRun) -> dict[str, Any]:
     return {
         "data": project.data,
         "quarantine": quarantine_path(project.root, project.dataset),
+        "answers": answers_path(project.root, project.dataset),
         "seed": sections["split"]["seed"],
         "source": sections["contaminate"]["source"],
     }

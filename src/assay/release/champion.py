@@ -149,7 +149,8 @@ def judge(
     if of_current and clean is None and not of_candidate:
         return Verdict(
             True,
-            f"the champion {current.tag} has learned from {of_current} quarantined rows, this scorer from none",
+            f"the champion {current.tag} has learned from {of_current} quarantined rows, or rows answered bad, this "
+            "scorer from none",
         )
     learned = [learned_by(each) for each in (challenger.statement, champion.statement, *others)]
     rows = _gate_rows(gate, learned)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from assay.data.quarantine import quarantine_path, read_quarantine
+from assay.data.answers import barred_rows
 from assay.errors import AssayError
 from assay.openlineage.client import emit_done
 from assay.openlineage.naming import PROMOTE
@@ -99,7 +99,7 @@ def _challenge(project: Project, packaged: Packaged, current: Deployment | None)
     except AssayError as error:
         by_hand = f"assay promote {packaged.statement.tag} --why WHY"
         return Verdict(False, f"the champion cannot be compared: {error}; to replace it: {by_hand}")
-    quarantined = read_quarantine(quarantine_path(project.root, project.dataset))
+    quarantined = barred_rows(project.root, project.dataset)
     others = statements_of(project.root, project.dataset, current.version)
     if current.version == packaged.statement.version:
         again = f"this run made the champion {current.tag} again, with statement {packaged.statement.id}"

@@ -38,7 +38,14 @@ def split_into(folder: Path, dataset: Dataset, listed: pd.DataFrame | None = Non
     write_dataset(folder / "data", dataset)
     if listed is not None:
         write_quarantine(folder / "q.csv", listed)
-    split(folder / "split", data=folder / "data", quarantine=folder / "q.csv", seed=0, source="auto")
+    split(
+        folder / "split",
+        data=folder / "data",
+        quarantine=folder / "q.csv",
+        answers=folder / "none.csv",
+        seed=0,
+        source="auto",
+    )
     return {path.name: read_rows(path) for path in (folder / "split").iterdir() if path.is_dir()}
 
 

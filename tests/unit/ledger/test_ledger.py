@@ -17,6 +17,7 @@ import pytest
 import yaml
 from tests.conftest import QUICK
 
+from assay.data.answers import ensure_answers
 from assay.data.dataset import Card, Dataset, RowSet, read_card, read_dataset, read_rows, write_dataset
 from assay.data.modalities.tabular import TABULAR
 from assay.data.quarantine import ensure_quarantine
@@ -53,6 +54,7 @@ def make_rows(n: int, seed: int, prefix: str) -> RowSet:
 
 def ingest(root: Path, name: str, data: RowSet, id_column: str | None = None) -> None:
     write_dataset(root / "data" / name, Dataset(Card(name, TABULAR, COLUMNS, "made here", id_column), data))
+    ensure_answers(root, name)
     ensure_quarantine(root, name)
 
 

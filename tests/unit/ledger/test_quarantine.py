@@ -12,6 +12,7 @@ import pytest
 import yaml
 from tests.conftest import QUICK
 
+from assay.data.answers import ensure_answers
 from assay.data.dataset import Card, Dataset, RowSet, write_dataset
 from assay.data.fingerprints import fingerprints
 from assay.data.modalities.tabular import TABULAR
@@ -60,6 +61,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     for seed, name in enumerate((NAME, OTHER)):
         write_dataset(root / "data" / name, Dataset(Card(name, TABULAR, NAMES, "made"), make_rows(300, seed)))
+        ensure_answers(root, name)
         ensure_quarantine(root, name)
     return Project(root)
 
@@ -109,7 +111,14 @@ def test_an_empty_or_missing_quarantine_changes_no_byte(project: Project) -> Non
     from assay import pipeline
 
     out = project.root / "other"
-    pipeline.split(out, data=project.data, quarantine=project.root / "nowhere.csv", seed=0, source="auto")
+    pipeline.split(
+        out,
+        data=project.data,
+        quarantine=project.root / "nowhere.csv",
+        answers=project.root / "nowhere.csv",
+        seed=0,
+        source="auto",
+    )
     assert hash_tree(out) == before
 
 

@@ -15,6 +15,7 @@ import pytest
 from tests.conftest import Checkout, make_checkout
 from tests.waiting import wait_until
 
+from assay.data.answers import ensure_answers
 from assay.data.quarantine import ensure_quarantine
 from assay.errors import StageError, TamperedError
 from assay.hashing import hash_file, hash_tree
@@ -34,6 +35,7 @@ def root(checkout: Checkout) -> Path:
     (checkout.root / INPUT).write_bytes(b"row_id,label\na,0\n")
     (checkout.root / "data/breast_cancer/card.json").write_bytes(b"{}")
     ensure_quarantine(checkout.root, "breast_cancer")
+    ensure_answers(checkout.root, "breast_cancer")
     return checkout.root
 
 
@@ -73,7 +75,7 @@ def test_a_stage_s_folder_holds_its_outputs_and_their_record(root: Path) -> None
     assert beside(root) == [STAGE]
     assert set(outputs(root)) == {"train/rows.csv", "split.json", "record.json"}
     record = json.loads(record_of(root).read_bytes())
-    inputs = (INPUT, "data/breast_cancer/card.json", "quarantine/breast_cancer.csv")
+    inputs = ("answers/breast_cancer.csv", INPUT, "data/breast_cancer/card.json", "quarantine/breast_cancer.csv")
     assert record["inputs"] == {path: hash_file(root / path) for path in inputs}
     assert record["outputs"] == hash_tree(root / "work/breast_cancer/split")
     assert record["code"]["assay.data.splitting"] == code_digest(root / "src", "assay.data.splitting")
@@ -97,7 +99,7 @@ def test_the_event_log_names_the_record(root: Path) -> None:
 def test_a_record_holds_no_place_and_no_time(root: Path, tmp_path: Path) -> None:
     run(root)
     elsewhere = make_checkout(tmp_path / "elsewhere").root
-    for name in (INPUT, "data/breast_cancer/card.json", "quarantine/breast_cancer.csv"):
+    for name in ("answers/breast_cancer.csv", INPUT, "data/breast_cancer/card.json", "quarantine/breast_cancer.csv"):
         (elsewhere / name).parent.mkdir(parents=True, exist_ok=True)
         (elsewhere / name).write_bytes((root / name).read_bytes())
     time.sleep(1)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from assay.arrays import FLOAT32_MAX, Doubles, Singles
+from assay.arrays import FLOAT32_MAX, Doubles, Flags, Singles
 from assay.detectors.base import (
     ROWS_AT_ONCE,
     EpochProgress,
@@ -100,17 +100,16 @@ class Baseline(Parametrised):
         """
         check_parameters(f"detector {self.kind!r}", type(self), self.get_params(deep=False))
         rows = check_rows(X)
-        check_labels(self.kind, y, len(rows), uses_labels=self.uses_labels)
+        labels = check_labels(self.kind, y, len(rows), uses_labels=self.uses_labels)
         if len(rows) < 2:
             raise TrainingError(f"{len(rows)} training rows; detector {self.kind!r} needs at least 2: give more")
         with threadpool_limits(limits=1):  # the number of threads changes the rounding of sums
             try:
-                used = self._used(rows)
-                form = self._fitted_form(used)
+                form, n_used = self._form_of(rows, labels == 0)
             except ValueError as error:
                 raise TrainingError(f"detector {self.kind!r} cannot be fitted: {error}") from error
             require_steady(self.kind, form, probe_rows(rows))
-        self.form_, self.n_features_in_, self.n_left_out_ = form, rows.shape[1], len(rows) - len(used)
+        self.form_, self.n_features_in_, self.n_left_out_ = form, rows.shape[1], len(rows) - n_used
         require_varied(self.kind, self.decision_function(rows_to_compare(rows)))
         return self
 
@@ -140,9 +139,10 @@ class Baseline(Parametrised):
         detector.n_features_in_ = part.config["n_features"]
         return detector
 
-    def _used(self, rows: Singles) -> Singles:
-        """Return the rows that the form is fitted on."""
-        return sampled(rows, MOST_STORED, seed=0) if self.stores_rows else rows
+    def _form_of(self, rows: Singles, verified: Flags) -> tuple[ArrayForm, int]:
+        """Return the fitted form, and how many rows it is fitted on; `verified` rows are normal for certain."""
+        used = sampled(rows, MOST_STORED, seed=0) if self.stores_rows else rows
+        return self._fitted_form(used), len(used)
 
     def _fitted_form(self, rows: Singles) -> ArrayForm:
         raise NotImplementedError
@@ -153,7 +153,7 @@ def n_workers(n_rows: int) -> int:
     return len(os.sched_getaffinity(0)) if n_rows >= ROWS_PER_WORKER and hasattr(os, "sched_getaffinity") else 1
 
 
-def sampled(rows: Singles, most: int, *, seed: int) -> Singles:
+def sampled(rows: NDArray[Any], most: int, *, seed: int) -> NDArray[Any]:
     """Return the rows, of more than `most` a random sample of that many, in their order."""
     if len(rows) <= most:
         return rows

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
-from assay.arrays import Doubles, Singles
+from assay.arrays import Doubles, Flags, Singles
 from assay.detectors.baselines.base import ArrayForm, Baseline, n_workers, sampled
 from assay.errors import TrainingError
 from assay.parameters import Count, Seed
@@ -96,7 +96,7 @@ class Reach(Baseline):
     one's rows, and of the larger one's too if another group had that share before; so R is 0 for the rows that the
     first such group consists of but for the last to join.
 
-    A training row is its own first neighbour when it is scored.
+    A training row is its own first neighbour when it is scored. R of rows labelled normal is 0, whatever their group.
 
     Parameters
     ----------
@@ -119,23 +119,34 @@ class Reach(Baseline):
     max_rows: Count = 10_000
     seed: Seed = 0
 
-    def _used(self, rows: Singles) -> Singles:
-        return sampled(rows, self.max_rows, seed=self.seed)
+    def _form_of(self, rows: Singles, verified: Flags) -> tuple[ArrayForm, int]:
+        used, normal = (sampled(each, self.max_rows, seed=self.seed) for each in (rows, verified))
+        form = self._fitted_form(used)
+        return ReachDistances(form.rows, np.where(normal, 0.0, form.reach), form.n_neighbors), len(used)
 
-    def _fitted_form(self, rows: Singles) -> ArrayForm:
+    def _fitted_form(self, rows: Singles) -> ReachDistances:
         if self.n_neighbors >= len(rows):
             raise TrainingError(
                 f"n_neighbors is {self.n_neighbors}, and {len(rows)} training rows are kept; it has to be less"
             )
-        points = rows.astype(np.float64)
-        core = cKDTree(points).query(points, k=[self.n_neighbors + 1])[0][:, 0]
-        reach = _reach(len(rows), *_spanning_tree(points, core), self.share * len(rows))
+        first, second, lengths, _ = spanning_tree(rows.astype(np.float64), self.n_neighbors)
+        reach = _reach(len(rows), first, second, lengths, self.share * len(rows))
         return ReachDistances(rows, reach, self.n_neighbors)
 
 
-def _spanning_tree(points: Doubles, core: Doubles) -> tuple[NDArray[np.intp], NDArray[np.intp], Doubles]:
-    """Return ends and increasing lengths of the edges of a minimum spanning tree by mutual reachability (Prim)."""
-    n = len(points)
+def spanning_tree(points: Doubles, k: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Doubles, Doubles]:
+    """Return a minimum spanning tree of points (n, d) by mutual reachability (Prim's algorithm).
+
+    Returns
+    -------
+    first, second : ndarray of int, shape (n - 1,)
+        Ends of its edges.
+    lengths : ndarray of float64, shape (n - 1,)
+        Their lengths, in increasing order.
+    core : ndarray of float64, shape (n,)
+        The distance of each point to its k-th nearest other one.
+    """
+    n, core = len(points), cKDTree(points).query(points, k=[k + 1])[0][:, 0]
     outside, nearest, lengths = np.arange(1, n), np.zeros(n - 1, dtype=np.intp), np.full(n - 1, np.inf)
     ends, weights, newest = np.empty((n - 1, 2), dtype=np.intp), np.empty(n - 1), 0
     for place in range(n - 1):
@@ -151,7 +162,7 @@ def _spanning_tree(points: Doubles, core: Doubles) -> tuple[NDArray[np.intp], ND
             array[best] = array[last]
         outside, nearest, lengths = outside[:last], nearest[:last], lengths[:last]
     order = np.argsort(weights, kind="stable")
-    return ends[order, 0], ends[order, 1], weights[order]
+    return ends[order, 0], ends[order, 1], weights[order], core
 
 
 def _reach(n: int, first: NDArray[np.intp], second: NDArray[np.intp], lengths: Doubles, least: float) -> Doubles:

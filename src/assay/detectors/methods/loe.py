@@ -27,7 +27,8 @@ class LatentOutlierExposure(HypersphereDetector):
     loss is L_a ("hard") or (L_n + L_a) / 2 ("soft") for these rows and L_n for all others. L_n = h and
     L_a = -log(1 - exp(-h)) are the losses of the hypersphere classifier (Ruff 2021, eq 2.20; h = sqrt(d^2 + 1) - 1
     for the distance d to the centre): both are bounded below, while Deep SVDD's squared distance and its inverse have
-    different scales. The first two epochs use only L_n. The score is h, averaged over the members.
+    different scales. The first two epochs use only L_n. Rows labelled normal are never treated as anomalous. The score
+    is h, averaged over the members.
 
     Differs from the paper: the base is a hypersphere instead of neural transformation learning on tables; the
     centre is placed as in Deep SVDD, by all rows. See also `assay.detectors.methods.hypersphere.HypersphereDetector`.
@@ -68,19 +69,24 @@ device, mixed_precision, compiled, seed
         def normal_loss(batch: Tensor) -> Tensor:
             return pseudo_huber(network(batch))
 
-        def loss(batch: Tensor) -> Tensor:
+        def loss(batch: Tensor, unverified: Tensor | None = None) -> Tensor:
             h = normal_loss(batch)
             anomalous = anomaly_loss(h)
-            top = (h - anomalous).topk(self._n_suspects(h.shape[1]), dim=1).indices
+            suspicion = h - anomalous if unverified is None else (h - anomalous).where(unverified, -torch.inf)
+            top = suspicion.topk(self._n_suspects(h.shape[1]), dim=1).indices
             share = torch.zeros_like(h).scatter(1, top, weight)
+            share = share if unverified is None else share * unverified
             return (1 - share) * h + share * anomalous
 
         finished = self.pretrain_epochs
         fitting.run(normal_loss, [fitting.rows], self._schedule(epochs=_WARM_UP), finished=finished)
-        fitting.run(loss, [fitting.rows], self._schedule(), finished=finished + _WARM_UP)
+        unverified: Flags = fitting.labels != 0
+        marks = [] if unverified.all() else [unverified]
+        fitting.run(loss, [fitting.rows, *marks], self._schedule(), finished=finished + _WARM_UP)
         self.suspicion_ = self._suspicion(network.eval(), fitting.rows)
         self.suspects_: Flags = np.zeros(len(fitting.rows), dtype=np.bool_)
         self.suspects_[np.argsort(-self.suspicion_, kind="stable")[: self._n_suspects(len(fitting.rows))]] = True
+        self.suspects_ &= unverified
 
     def _n_suspects(self, n_rows: int) -> int:
         return min(max(1, round(self.contamination * n_rows)), n_rows // 2)

@@ -92,7 +92,7 @@ class NormalityCalibratedAutoencoder(Autoencoder):
         log(1 - similarity) of the training rows, the similarity averaged over the epochs of adversarial training
         and the members; not stored.
     suspects_ : ndarray of bool, shape (n,)
-        The share tau of them with the highest suspicion; not stored.
+        The share tau of them with the highest suspicion, but for those labelled normal; not stored.
     tau_ : float
         That share.
     """
@@ -119,9 +119,10 @@ class NormalityCalibratedAutoencoder(Autoencoder):
             if self.tau == "auto":
                 game.tau.copy_(_second_modes(game, epoch + 1))
 
+        unverified = fitting.labels != 0
         fitting.run(
             steps(game),
-            [fitting.rows],
+            [fitting.rows, *([] if unverified.all() else [unverified])],
             self._schedule(patience=None),
             network=game,
             finished=self.warm_up,
@@ -177,6 +178,7 @@ class NormalityCalibratedAutoencoder(Autoencoder):
         self.suspicion_: Singles = _suspicion(game, self.epochs).mean(axis=0).astype(np.float32)
         self.suspects_: Flags = np.zeros(len(rows), dtype=np.bool_)
         self.suspects_[np.argsort(-self.suspicion_, kind="stable")[: math.ceil(self.tau_ * len(rows) - _TINY)]] = True
+        self.suspects_ &= fitting.labels != 0
 
     def _require_spread(self, codes: Tensor, least: float) -> None:
         """Raise `TrainingError` if a member's codes (S, n, k) hardly differ."""
@@ -192,27 +194,29 @@ class NormalityCalibratedAutoencoder(Autoencoder):
 def steps(game: CalibrationGame) -> list[Step]:
     """Return the updates within each batch: both discriminators, then the autoencoder.
 
-    Their losses get rows (S, m, d) and standard normals (S, m, latent_dim) and return (S, m).
+    Their losses get rows (S, m, d), where some are known to be normal which are not (S, m), and standard normals
+    (S, m, latent_dim), and return (S, m).
     """
     coder = game.coder
 
-    def sample_critic_loss(x: Tensor, noise: Tensor) -> Tensor:
+    def sample_critic_loss(x: Tensor, *given: Tensor) -> Tensor:
         """Loss of the discriminator of samples (eq 6)."""
         with torch.no_grad():
-            samples = game.samples(noise)
+            samples = game.samples(given[-1])
         return _discrimination(game.sample_critic(x), game.sample_critic(samples))
 
-    def code_critic_loss(x: Tensor, noise: Tensor) -> Tensor:
+    def code_critic_loss(x: Tensor, *given: Tensor) -> Tensor:
         """Loss of the discriminator of codes (eq 4)."""
         with torch.no_grad():
             codes = coder.encode(x)
-        return _discrimination(game.latent_critic(game.mean + noise), game.latent_critic(codes))
+        return _discrimination(game.latent_critic(game.mean + given[-1]), game.latent_critic(codes))
 
-    def autoencoder_loss(x: Tensor, noise: Tensor) -> Tensor:
+    def autoencoder_loss(x: Tensor, *given: Tensor) -> Tensor:
         """Loss of the autoencoder (eq 8): (a) + (b) reach the encoder, (a) + (c) the decoder."""
-        codes, samples = coder.encode(x), game.samples(noise)
+        codes, samples = coder.encode(x), game.samples(given[-1])
         with torch.no_grad():
             suspect = lowest(game.similarity(codes, samples), game.tau)
+            suspect = suspect & given[0] if len(given) > 1 else suspect
             target = torch.where(suspect.unsqueeze(2), samples.mean(dim=1, keepdim=True), x)
             game.mean.lerp_(codes.mean(dim=1, keepdim=True).to(game.mean.dtype), MEAN_RATE)
         error = (coder.decode(codes) - target).square().sum(dim=2)

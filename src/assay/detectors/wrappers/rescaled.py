@@ -66,7 +66,7 @@ class Rescaled(Wrapper):
         self.minimum_: Doubles = rows.min(axis=0).astype(np.float64)
         spread: Doubles = rows.max(axis=0).astype(np.float64) - self.minimum_
         self.range_: Doubles = np.where(spread > 0, spread, 1.0)
-        self.detector_ = self._new(self.seed).fit(self._scaled(rows), progress=progress)
+        self.detector_ = self._new(self.seed).fit(self._scaled(rows), labels, progress=progress)
 
     def _scaled(self, rows: Singles) -> Singles:
         values = (rows.astype(np.float64) - self.minimum_) / self.range_

@@ -68,7 +68,7 @@ class Subsampled(Wrapper):
         for s in range(self.samples):
             rng = np.random.default_rng([self.seed, s])
             drawn = np.sort(rng.choice(len(rows), min(self.sample_size, len(rows)), replace=False))
-            members.append(self._new(int(rng.integers(2**31))).fit(rows[drawn]))
+            members.append(self._new(int(rng.integers(2**31))).fit(rows[drawn], labels[drawn]))
         self.members_ = members
 
     def _inner(self) -> list[Detector]:

@@ -39,7 +39,7 @@ class Trimmed(Wrapper):
        larger one if it is larger or if all rows lie in separate classes. So separation is in units of what is
        usual: the median separation of 60 neighbourhoods of the group's size, around rows drawn at random. A group
        more than 1.3 times as separate as usual is suspect, unless the share of rows labelled normal in it is at
-       least half of that among all rows.
+       least half of that among all rows. A row labelled normal never is.
 
     The inner detector is then fitted on all rows but the suspects. The search runs only once: repeated, it suspected
     ever more ordinary groups. The constants were chosen by the labels of public sets (see
@@ -108,11 +108,11 @@ class Trimmed(Wrapper):
             search = suspect(rows, labels == 0, most=self.most, seed=self.seed)
         self.suspicion_ = np.minimum(search.suspicion, FLOAT32_MAX).astype(np.float32)
         self.separation_ = search.separation
-        self.groups_ = search.groups
+        self.groups_ = np.where(labels == 0, 0, search.groups)
         self.suspects_ = self.groups_ > 0
         self.rho_ = float(self.suspects_.mean()) if len(rows) else 0.0
         self.rho_low_, self.rho_high_ = search.bounds(labels == 0)
-        self.detector_ = self._new(self.seed).fit(rows[~self.suspects_], progress=progress)
+        self.detector_ = self._new(self.seed).fit(rows[~self.suspects_], labels[~self.suspects_], progress=progress)
 
     def _own_arrays(self) -> dict[str, Array]:
         return {"rho": np.array([self.rho_, self.rho_low_, self.rho_high_])}
