@@ -22,9 +22,9 @@ from assay.pipeline.selecting import read_selection
 from assay.project.comparisons import Comparison, read_comparisons, words_of
 from assay.project.layout import Project
 from assay.project.stages import folders_of
+from assay.runs.choice import choice_sentence, would_help
 
 if TYPE_CHECKING:
-    from assay.evaluation.selected import Selection
     from assay.evaluation.tested import Evaluation
     from assay.scorer.scorer import Scorer
 
@@ -149,28 +149,6 @@ def contradictions(project: Project) -> str:
     return f"{sentence}; power without the {evaluation.n_contradicted} test anomalies among them: {', '.join(powers)}"
 
 
-def choice_sentence(selection: Selection) -> str:
-    """Return by how many rows the choice was made, and its power on anomalies that did not make it; "" without one."""
-    if selection.chosen is None:
-        return ""
-    if selection.by_default:
-        at = next(level for level in selection.chosen.levels if level.level == selection.ships_at)
-        of_normals = "" if at.fpr is None else f", of normals {at.fpr:.0%}"
-        return (
-            f"too few anomalies are labelled to choose by: {selection.default} ships, as select.without_labels says; "
-            f"of {selection.n_anomalies} synthetic ones it flags {at.power:.0%}{of_normals}"
-        )
-    noun = "probes" if selection.evidence == "probes" else "anomalies"
-    more = f", at the lowest level {selection.n_more} more" if selection.n_more else ""
-    passed_over = f"the default {selection.default} is not valid; " if selection.default else ""
-    rows = f"{passed_over}chosen by {selection.n_normals} normals and {selection.n_anomalies} {noun}{more}"
-    if selection.power is None:
-        return f"{rows}; too few {noun} to measure the power of the choice apart"
-    band = f"95 % interval {selection.power_low:.2f} to {selection.power_high:.2f}"
-    over = "mean over the levels, " if len(selection.chosen.levels) > 1 else ""
-    return f"{rows}; power of the choice, {over}on {noun} that did not make it: {selection.power:.2f} ({band})"
-
-
 def left_out_levels(project: Project) -> str:
     """Return in a sentence which of the levels that are tried without being asked for were left out, or ""."""
     plan = read_json(project.folder("contaminate") / "plan.json")
@@ -267,6 +245,7 @@ def _page(
         n_normals=evaluation.n_normals,
         n_anomalies=evaluation.n_anomalies,
         choice=choice_sentence(read_selection(project.folder("select"))),
+        helps=would_help(project, scorer),
         band=band_sentence(scorer.fpr_bands(), scorer.head["eps"]) if scorer else "",
         left_out=left_out_levels(project),
         held=held_rows(project),

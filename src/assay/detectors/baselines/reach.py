@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
-from assay.arrays import Doubles, Singles
+from assay.arrays import Doubles, Integers, Singles
 from assay.detectors.baselines.base import ArrayForm, Baseline, n_workers, sampled
 from assay.errors import TrainingError
 from assay.parameters import Count, Seed
 from assay.parts import Array
 
 MOST_SHARE = 0.5
+APART = 1.5
 FIRST_SEARCH = 4  # times as many neighbours as are needed
 WIDER = 4
 
@@ -68,6 +69,19 @@ class ReachDistances(ArrayForm):
             waiting = waiting[reached > distances[:, -1]] if searched < n_stored else waiting[:0]
             searched *= WIDER
         return scores
+
+    def groups_apart(self) -> Integers:
+        """Return the sizes of the groups of rows that stand apart from the others, the largest first.
+
+        Rows of such a group have one reach, more than one and a half times the distance that rows usually have to their
+        k-th neighbour; there are at least k of them. What they are, anomalies or a rare kind of normal row, their
+        place does not say.
+        """
+        usual = np.median(
+            self.tree.query(self.rows.astype(np.float64), k=[min(self.n_neighbors + 1, len(self.rows))])[0]
+        )
+        _, sizes = np.unique(self.reach[self.reach > APART * usual], return_counts=True)
+        return np.sort(sizes[sizes >= self.n_neighbors])[::-1]
 
     def arrays(self) -> dict[str, Array]:
         """Return the stored rows, their reach, and k."""
