@@ -47,7 +47,7 @@ def test_the_default_is_left_by_noise_once_in_twenty_at_most(a):
         left += not choose(pool, a=a).by_default
         best += choose(pool, a=a, default="").winner != 0
     assert left / redraws <= LEAVE_LEVEL + 3 * np.sqrt(LEAVE_LEVEL * (1 - LEAVE_LEVEL) / redraws)
-    assert best / redraws > 0.3, "by power within one standard error it is"
+    assert best / redraws > 0.15, "by power within one standard error it is, more often"
 
 
 def test_it_is_left_for_one_that_is_better_beyond_noise():
