@@ -19,10 +19,10 @@ def compare_with_default(
 ) -> dict[int, tuple[float, float]]:
     """Compare candidates with the default on the same rows, each by itself.
 
-    Of each it is asked whether it sees the judging anomalies further out than the default, on average over the levels
-    of contamination at which both could be trained, by swaps of the two scorers' ranks within rows, the same at all
-    levels (`assay.evaluation.paired.ScorerPair`). So the noise of the normals counts as well as that of the anomalies.
-    Of many rows 2,000 of each kind count.
+    Of each it is asked whether it sees the judging anomalies further out than the default, by swaps of the two
+    scorers' ranks within rows (`assay.evaluation.paired.ScorerPair`), so that the noise of the normals counts as well
+    as that of the anomalies. The difference is the mean over the anomalies of all levels of contamination at which both
+    could be trained; a row is swapped at all levels or at none. Of many rows 2,000 of each kind count.
 
     Parameters
     ----------
@@ -56,15 +56,19 @@ def compare_with_default(
     numbers = first.argsort().argsort()[codes]  # by first appearance: fewer anomalies have the first units
     compared = {}
     for index, other in others.items():
-        pairs = []
+        pairs, weights = [], []
         for rho in default.keys() & other.keys():
             judges = anomalies[anomalies < len(default[rho].anomalies)]
             if judges.size:
                 both = [RowScores(each[rho].normals[normals], each[rho].anomalies[judges]) for each in (other, default)]
                 pairs.append(ScorerPair(both[0], both[1], numbers[: len(normals) + len(judges)]))
-        difference = float(np.mean([pair.difference for pair in pairs]))
+                weights.append(len(judges))
+        difference = float(np.average([pair.difference for pair in pairs], weights=weights))
         coins = coin_blocks(swaps_needed(level), len(first), seed=seed, n_rows=len(rows))
-        swapped = (np.mean([pair.after(block[:, : pair.n_units]) for pair in pairs], axis=0) for block in coins)
+        swapped = (
+            np.average([pair.after(block[:, : pair.n_units]) for pair in pairs], axis=0, weights=weights)
+            for block in coins
+        )
         is_tie = all(pair.is_tie for pair in pairs)
         compared[index] = difference, 1.0 if is_tie else sequential_p_value(swapped, difference)
     return compared

@@ -47,8 +47,8 @@ class CandidateResult:
     worst_excess : float or None
         Mean over these levels of what the worst stratum's rate has above its `LevelResult.worst_by_chance`.
     further_out : float or None
-        How much further out than the default it sees the anomalies, in standard deviations, mean over the levels
-        (`assay.evaluation.leaving`); None where it was not compared: its mean power is lower.
+        How much further out than the default it sees the anomalies, in standard deviations, mean over those of all
+        levels (`assay.evaluation.leaving`); None where it was not compared: its mean power is lower.
     p_value : float or None
         Of "it is not better than the default", before `Selection.level` is shared out.
     """

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.arrays import Doubles, Flags, Integers, Texts
+from assay.arrays import Doubles, Flags, Floats, Integers, Texts
 from assay.calibration.calibrators.ranks import check_eps
 from assay.errors import ConfigError, DataError
 from assay.evaluation.chances import FlagChances, worst_rate, worst_rate_by_chance
@@ -77,7 +77,7 @@ def select_candidate(
     so the choice does not weaken its guarantee.
 
     Where there is a default, its first valid candidate wins, unless others are better beyond noise: their mean power is
-    no lower, and they see the anomalies further out, on average over the levels (`assay.evaluation.leaving`), each
+    no lower, and they see the anomalies of all levels further out on average (`assay.evaluation.leaving`), each
     at an equal part of .05, by Bonferroni. Of these the rule above chooses. So where no other candidate is better the
     default is left in at most one of 20 cases.
 
@@ -88,6 +88,8 @@ def select_candidate(
     no scorer. Its other rates are means over the levels at which it could be trained.
 
     A candidate is valid if it has no fault and if, at the level that ships, its power is above its false-positive rate.
+    For the default it is enough that labelled anomalies have higher scores than normals, in most pairs: of few, all may
+    lie below the threshold by chance.
 
     Parameters
     ----------
@@ -129,7 +131,7 @@ def select_candidate(
         raise ConfigError(f"the level that ships is {ships_at!r}; choose one of {levels}")
     n_normals = strata[ships_at].size
     n_common = _check_shapes(candidates, strata, ships_at, len(anomaly_keys))
-    results = tuple(_describe(candidate, strata, ships_at, seed) for candidate in candidates)
+    results = tuple(_describe(candidate, strata, ships_at, seed, default) for candidate in candidates)
     contest = _Contest(candidates, results, n_common, ships_at, default, units, seed)
     choice = contest.choose(np.ones(len(anomaly_keys), dtype=np.bool_))
     winner, none = choice.winner, (None, None)
@@ -178,7 +180,11 @@ def _check_shapes(
 
 
 def _describe(
-    candidate: Candidate, strata: Mapping[float, NDArray[np.integer[Any]]], ships_at: float, seed: int
+    candidate: Candidate,
+    strata: Mapping[float, NDArray[np.integer[Any]]],
+    ships_at: float,
+    seed: int,
+    default: str,
 ) -> CandidateResult:
     by_level = {
         level: LevelResult(
@@ -198,7 +204,7 @@ def _describe(
         for level in levels
         if level.worst_stratum_fpr is not None and level.worst_by_chance is not None
     ]
-    reason = candidate.fault or _decision_fault(candidate.chances[ships_at], None)
+    reason = candidate.fault or _decision_fault(candidate, ships_at, None, default)
     return CandidateResult(
         detector=candidate.detector,
         adapter=candidate.adapter,
@@ -215,13 +221,27 @@ def _describe(
     )
 
 
-def _decision_fault(shipped: FlagChances, judging: Flags | None) -> str:
+def _decision_fault(candidate: Candidate, ships_at: float, judging: Flags | None, default: str) -> str:
     """Return why the decisions of the model that ships are unacceptable by the judging anomalies, or ""."""
-    of_anomalies = shipped.anomalies if judging is None else shipped.anomalies[judging[: shipped.anomalies.size]]
+    shipped = candidate.chances[ships_at]
+    judges = slice(None) if judging is None else judging[: shipped.anomalies.size]
+    of_anomalies = shipped.anomalies[judges]
     if not of_anomalies.size:
         return "there are no anomalies to judge by, so power cannot be measured"
     power, fpr = float(of_anomalies.mean()), float(shipped.normals.mean())
-    return "" if power > fpr else f"flags anomalies ({power:.3g}) no more often than normals ({fpr:.3g})"
+    if power > fpr:
+        return ""
+    scores = candidate.scores.get(ships_at) if candidate.detector == default else None
+    if scores is not None and _share_above(scores.normals, scores.anomalies[judges]) > 0.5:
+        return ""  # none of a few anomalies beyond the threshold is no evidence yet that it is at chance
+    return f"flags anomalies ({power:.3g}) no more often than normals ({fpr:.3g})"
+
+
+def _share_above(normals: Floats, anomalies: Floats) -> float:
+    """Return the share of pairs in which the anomaly has the higher score; equal ones count half."""
+    ordered = np.sort(normals)
+    below = np.searchsorted(ordered, anomalies, side="left") + np.searchsorted(ordered, anomalies, side="right")
+    return float(below.mean()) / (2 * len(ordered))
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +271,7 @@ class _Contest:
         gains = {
             index: _gains(candidate, judging)
             for index, candidate in enumerate(self.candidates)
-            if not candidate.fault and not _decision_fault(candidate.chances[self.ships_at], judging)
+            if not candidate.fault and not _decision_fault(candidate, self.ships_at, judging, self.default)
         }
         if not gains:
             return _Choice(None, set())

@@ -128,3 +128,15 @@ def test_of_thousands_of_rows_a_sample_is_compared():
     selection = select_candidate(pool, anomaly_keys=keys, strata=strata, eps=EPS, seed=0, default=DEFAULT)
     assert selection.winner == 1
     assert selection == select_candidate(pool, anomaly_keys=keys, strata=strata, eps=EPS, seed=0, default=DEFAULT)
+
+
+def test_a_default_that_flags_none_of_a_few_anomalies_is_not_at_chance_yet():
+    pool = draw(12, [1.0, 1.0], a=6, noise=0.0)
+    for one in pool:
+        one.chances[0.0].anomalies[:] = 0
+    first = choose(pool, a=6)
+    assert [row.valid for row in first.candidates] == [True, False]
+    assert first.by_default
+    lower = RowScores(pool[0].scores[0.0].normals, pool[0].scores[0.0].anomalies - 3)
+    assert choose([replace(pool[0], scores={0.0: lower}), pool[1]], a=6).winner is None
+    assert choose(pool, a=6, default="").winner is None
