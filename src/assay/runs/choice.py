@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MOST_SENTENCES = 3
 _TO_JUDGE = math.ceil(MIN_LABELLED / 0.18)  # labelled anomalies of which so many fall to selection and test rows
 _WIDE, _NARROW = 1.5, 0.2  # of eps: upper end of the band; of the power: width of the interval
-_ASKED, _MOST_APART = 50, 20.0
+_ASKED, _GROUPS_AT_MOST = 50, 1.5
 
 
 def choice_sentence(selection: Selection) -> str:
@@ -116,7 +116,7 @@ def _unverified(project: Project) -> tuple[float, str] | None:
     unknown = int((rows.labels == UNKNOWN).sum()) - labelled
     if unknown <= 0:
         return None
-    return unknown / len(rows), (
+    return 1.2 * unknown / len(rows), (
         f"label the {min(_ASKED, unknown)} highest calibration rows (`assay label --budget {min(_ASKED, unknown)}`): "
         f"nobody has looked at {unknown} of {len(rows)}, and each anomaly among them costs power"
     )
@@ -135,7 +135,7 @@ def _groups(project: Project) -> tuple[float, str] | None:
         if (sizes := form.groups_apart()).size:
             share = float(sizes.sum()) / len(form.rows)
             groups = "group" if sizes.size == 1 else f"{sizes.size} groups"
-            return _MOST_APART * share, (
+            return min(_GROUPS_AT_MOST, 20 * share), (
                 f"look at the {groups} of training rows that stand apart from the others ({share:.1%} of the rows, "
                 f"{sizes[0]} in the largest; `assay review`): anomalies in groups cost more than single ones"
             )
@@ -153,14 +153,14 @@ def _rows(eps: float, scorer: Scorer | None) -> tuple[float, str] | None:
     m = min(calibrator.sizes) if isinstance(calibrator, MondrianCalibrator) else calibrator.n_rows
     of = "of the smallest part" if isinstance(calibrator, MondrianCalibrator) else "calibration rows"
     high = max(band[1] for band in scorer.fpr_bands(eps).values())
-    if high <= _WIDE * eps and calibrator.promise.largest_rank(m, eps):
+    if high <= _WIDE * eps:
         return None
     enough = next(
         size
         for size in (int(m * 1.1**power) + 1 for power in count())
         if (rank := calibrator.promise.largest_rank(size, eps)) and fpr_band(rank, size)[1] <= _WIDE * eps
     )
-    return enough / m - 1, (
+    return min(1.0, enough / m - 1), (
         f"ingest about {enough / m:.2g} times as many rows: with {m} {of} the false-positive rate at eps {eps:g} may "
         f"be {high:.2g}, with {enough} at most {_WIDE * eps:.2g}"
     )
