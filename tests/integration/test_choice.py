@@ -29,7 +29,7 @@ from assay.pipeline.selecting import read_selection
 from assay.project.freshness import run_verb
 from assay.project.layout import Project
 from assay.project.stages import folders_of
-from assay.runs.choice import choice_sentence, would_help
+from assay.runs.choice import beside_default, choice_sentence, would_help
 from assay.scorer.loading import load_scorer
 
 ROOT = Path(__file__).parents[2]
@@ -118,6 +118,8 @@ def test_a_default_that_is_as_good_as_any_stays(finished: Project, tmp_path: Pat
     assert selection.by_default
     assert "the default, since no other" in choice_sentence(selection)
     assert f"chosen by {selection.n_normals} normals" in choice_sentence(selection)
+    rivals = [row for row in selection.candidates if row.p_value is not None]
+    assert all("which may be noise" in beside_default(row, selection) for row in rivals)
     free = select_again(finished, tmp_path / "free", "probes")
     assert (free.default, free.level) == ("", None)
     assert choice_sentence(free).startswith("chosen by")

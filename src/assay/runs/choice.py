@@ -71,6 +71,14 @@ def _further_out(row: CandidateResult) -> str:
     return f"it sees anomalies {row.further_out:.2g} standard deviations further out, p = {row.p_value:.2g}"
 
 
+def beside_default(row: CandidateResult, selection: Selection) -> str:
+    """Return how a candidate that does not ship compares with the default; "" where it was not compared."""
+    if row.p_value is None or selection.level is None or row is selection.chosen:
+        return ""
+    found = "but less than what ships" if row.p_value <= selection.level else "which may be noise"
+    return f"beside the default {_further_out(row)}, {found}"
+
+
 def would_help(project: Project, scorer: Scorer | None) -> list[str]:
     """Return up to three sentences on what would help the dataset of a finished run most, the best first.
 

@@ -22,7 +22,7 @@ from assay.pipeline.selecting import read_selection
 from assay.project.comparisons import Comparison, read_comparisons, words_of
 from assay.project.layout import Project
 from assay.project.stages import folders_of
-from assay.runs.choice import choice_sentence, would_help
+from assay.runs.choice import beside_default, choice_sentence, would_help
 
 if TYPE_CHECKING:
     from assay.evaluation.tested import Evaluation
@@ -77,7 +77,7 @@ class Standing:
     chosen : bool
     state : {"chosen", "", "not valid"}
     reason : str
-        Why it is not valid, and at which levels it could not be trained and why.
+        Why it is not valid, how it compares with the default, and at which levels it could not be trained and why.
     """
 
     detector: str
@@ -111,7 +111,8 @@ def leaderboard(project: Project) -> list[Standing]:
         metrics, choice = tested.get(key), selected.get(key)
         numbers: dict[str, Any] = {name: getattr(metrics, name, None) for name in NUMBERS}
         won = choice is not None and choice is selection.chosen
-        reasons = (choice.reason if choice else "", untrained_words(selection.untrained.get(detector.label, {})))
+        untrained = untrained_words(selection.untrained.get(detector.label, {}))
+        reasons = (choice.reason, beside_default(choice, selection), untrained) if choice else (untrained,)
         rows.append(
             Standing(
                 *key,
@@ -208,7 +209,8 @@ def write_report(project: Project, scorer: Scorer | None = None) -> Path:
     evaluation = read_evaluation(project.folder("evaluate"))
     path = project.state / "reports" / f"{project.dataset}.html"
     rows = leaderboard(project)
-    text = _page(project, scorer, evaluation, rows, [])
+    helps = would_help(project, scorer)
+    text = _page(project, scorer, evaluation, rows, [], helps)
     drawn_by = [Path(__file__), Path(__file__).parents[1] / "evaluation" / "pictures.py"]
     sources = [*drawn_by, project.folder("evaluate") / RECORD]
     mark = f"<!-- {hash_json([text, *map(hash_file, sources)])} -->\n"
@@ -218,7 +220,7 @@ def write_report(project: Project, scorer: Scorer | None = None) -> Path:
     shown = next((row for row in measured if row.chosen), measured[0])
     figures = [*_diagnostics(project, shown.detector, shown.adapter), (LEVELS, _source(_levels(evaluation)))]
     figures += [] if scorer is None or not scorer.localises else [_suspects(project, scorer)]
-    write_bytes(path, f"{_page(project, scorer, evaluation, rows, figures)}\n{mark}".encode())
+    write_bytes(path, f"{_page(project, scorer, evaluation, rows, figures, helps)}\n{mark}".encode())
     return path
 
 
@@ -228,6 +230,7 @@ def _page(
     evaluation: Evaluation,
     rows: list[Standing],
     figures: list[tuple[str, str]],
+    helps: list[str],
 ) -> str:
     from jinja2 import Environment, PackageLoader
 
@@ -245,7 +248,7 @@ def _page(
         n_normals=evaluation.n_normals,
         n_anomalies=evaluation.n_anomalies,
         choice=choice_sentence(read_selection(project.folder("select"))),
-        helps=would_help(project, scorer),
+        helps=helps,
         band=band_sentence(scorer.fpr_bands(), scorer.head["eps"]) if scorer else "",
         left_out=left_out_levels(project),
         held=held_rows(project),

@@ -19,7 +19,7 @@ from assay.parameters import Count, Seed
 from assay.parts import Array
 
 MOST_SHARE = 0.5
-APART = 1.5
+APART, SOME = 1.5, 1000
 FIRST_SEARCH = 4  # times as many neighbours as are needed
 WIDER = 4
 
@@ -77,9 +77,8 @@ class ReachDistances(ArrayForm):
         k-th neighbour; there are at least k of them. What they are, anomalies or a rare kind of normal row, their
         place does not say.
         """
-        usual = np.median(
-            self.tree.query(self.rows.astype(np.float64), k=[min(self.n_neighbors + 1, len(self.rows))])[0]
-        )
+        some = self.rows[:: max(1, len(self.rows) // SOME)].astype(np.float64)
+        usual = np.median(self.tree.query(some, k=[min(self.n_neighbors + 1, len(self.rows))])[0])
         _, sizes = np.unique(self.reach[self.reach > APART * usual], return_counts=True)
         return np.sort(sizes[sizes >= self.n_neighbors])[::-1]
 
