@@ -319,12 +319,13 @@ def why_not(found: pd.DataFrame) -> str:
     """Return in words what the default lacks at the highest rho: by a wider share, and beside the best fixed method."""
     table = found[found["rho"] == LEVELS[-1]].pivot_table("AUPRC", "method", "set", sort=False)
     best = table.loc[["isolation_forest", "mcd"]].max()
-    by_set = [f"{name} {table.loc[WIDER, name]:.1f} (best {best[name]:.1f})" for name in table]
+    wider, plain = table.loc[WIDER], table.loc[DEFAULT]
+    by_set = [f"{name} {wider[name]:.1f} (best {best[name]:.1f})" for name in table]
     return (
-        f"Why at rho {LEVELS[-1]:g}: there the contaminants may be more than the share of rows, .05, that `reach` takes "
-        f"for normal by its size. With a share of .1 (`{WIDER}`) the mean is {table.loc[WIDER].mean():.1f} in place of "
-        f"{table.loc[DEFAULT].mean():.1f}; by set, beside the better of Isolation Forest and MCD: {', '.join(by_set)}. "
-        "What still lacks is where contaminants adjoin the bulk: those two see them, neighbours do not."
+        f"Why at rho {LEVELS[-1]:g}: there the contaminants may be more than the share of rows, .05, that `reach` "
+        f"takes for normal by its size. With a share of .1 (`{WIDER}`) the mean is {wider.mean():.1f} in place of "
+        f"{plain.mean():.1f}; by set, beside the better of Isolation Forest and MCD: {', '.join(by_set)}. What still "
+        "lacks is where contaminants adjoin the bulk: those two see them, neighbours do not."
     )
 
 

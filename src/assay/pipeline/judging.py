@@ -79,7 +79,7 @@ def chances_of(scored: LevelScores, rule: FlagRule, normals: Scored, anomalies: 
     return flag_chances(normals.scores, anomalies.scores, rule, eps, keys=keys, tie_breaks=breaks)
 
 
-def ranked(chances: FlagChances, normals: Scored, anomalies: Scored) -> RowScores:
+def ranks_of(chances: FlagChances, normals: Scored, anomalies: Scored) -> RowScores:
     """Return how a candidate ranks the rows: by the chance to be flagged, and by the score among equal ones.
 
     Where rows are compared within strata or categories, or weighted, a higher score may well be flagged less often.

@@ -13,7 +13,7 @@ from assay.errors import DataError, TrainingError
 from assay.names import Choice
 from assay.parts import read_json, read_part, write_json
 from assay.pipeline.candidates import Candidates, Failures, LevelScores, candidate_name, read_failures
-from assay.pipeline.judging import accepted, chances_of, ranked, read_flag_rule, scores_fault
+from assay.pipeline.judging import accepted, chances_of, ranks_of, read_flag_rule, scores_fault
 from assay.pipeline.made import Made
 from assay.pipeline.rows import evidence_rows, joined, marked, rho_of, swap_units
 
@@ -170,7 +170,7 @@ def _judge(
             judged[name].fault = "; ".join(filter(None, (judged[name].fault, fault)))
         else:
             judged[name].chances[rho] = chances = chances_of(scored, rule, normals, anomalies, eps)
-            judged[name].scores[rho] = ranked(chances, normals, anomalies)
+            judged[name].scores[rho] = ranks_of(chances, normals, anomalies)
 
 
 def _require_one_trained(failures: Failures, ships: str, candidates: Candidates) -> None:
