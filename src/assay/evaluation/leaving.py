@@ -57,7 +57,7 @@ def compare_with_default(
     compared = {}
     for index, other in others.items():
         pairs, weights = [], []
-        for rho in default.keys() & other.keys():
+        for rho in sorted(default.keys() & other.keys()):
             judges = anomalies[anomalies < len(default[rho].anomalies)]
             if judges.size:
                 both = [RowScores(each[rho].normals[normals], each[rho].anomalies[judges]) for each in (other, default)]

@@ -283,7 +283,7 @@ class _Contest:
         shown = self.candidates[default].scores
         if not shown:
             return _Choice(default, tied)
-        level = LEAVE_LEVEL / max(1, len(gains) - 1)
+        level = LEAVE_LEVEL / max(1, sum(not candidate.fault for candidate in self.candidates) - 1)
         no_worse = gains[default].sum() - _EQUAL
         others = {
             index: self.candidates[index].scores
