@@ -153,7 +153,8 @@ def _select(chain: Chain) -> Facts:
         "candidates": len(selection.get("candidates", ())) or None,
         "rows": {"normals": selection["n_normals"], "anomalies": selection["n_anomalies"]} if selection else None,
         "evidence": selection.get("evidence"),
-        "default_without_labels": selection.get("default") or None,
+        "default": selection.get("default") or None,
+        "p_value_beside_default": row.get("p_value"),
         "eps": _params(chain, "select", "eps"),
         "seed": (_params(chain, "select", "select") or {}).get("seed"),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from math import ceil
 
@@ -21,8 +21,8 @@ _ROUNDING = 1e-9  # sums of the same terms in another order are the same
 
 
 @dataclass(frozen=True, slots=True)
-class GateScores:
-    """One scorer's scores of the gate rows; higher = more anomalous.
+class RowScores:
+    """One scorer's scores of the rows of a comparison; higher = more anomalous.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class ScorerPair:
 
     Parameters
     ----------
-    challenger, champion : GateScores
+    challenger, champion : RowScores
         Of the same rows, in the same order.
     units : ndarray of int, shape (m + a,), optional
         Of the normals, then of the anomalies; rows of the same unit are swapped together. By default each row alone.
@@ -68,7 +68,7 @@ class ScorerPair:
     the anomaly for both scorers alike.
     """
 
-    def __init__(self, challenger: GateScores, champion: GateScores, units: Integers | None = None) -> None:
+    def __init__(self, challenger: RowScores, champion: RowScores, units: Integers | None = None) -> None:
         from scipy.special import ndtri
         from scipy.stats import rankdata
 
@@ -106,12 +106,17 @@ class ScorerPair:
 
     def swapped_differences(self, n: int, *, seed: int) -> Iterator[Doubles]:
         """Yield the difference after each of `n` random swaps, in blocks."""
-        rng, n_units = np.random.default_rng(seed), int(self._units.max()) + 1
-        block = max(1, min(64, _BLOCK_SIZE // len(self._units)))
-        for start in range(0, n, block):
-            coins = rng.integers(0, 2, (min(block, n - start), n_units), dtype=np.bool_)
-            first, second = self._z(coins[:, self._units])
-            yield (first - second).mean(axis=1)
+        return (self.after(coins) for coins in coin_blocks(n, self.n_units, seed=seed, n_rows=len(self._units)))
+
+    @property
+    def n_units(self) -> int:
+        """Number of units."""
+        return int(self._units.max()) + 1
+
+    def after(self, coins: Flags) -> Doubles:
+        """Return the difference after each of b swaps, given by whether each unit is swapped, (b, n_units)."""
+        first, second = self._z(coins[:, self._units])
+        return np.asarray((first - second).mean(axis=1), dtype=np.float64)
 
     def p_value(self, level: float, *, seed: int, margin: float = 0.0) -> float:
         """Return the p-value of "the challenger is worse than the champion by at least `margin`" (0: is not better).
@@ -121,19 +126,37 @@ class ScorerPair:
         then it is an estimate (Besag, Clifford, Sequential Monte Carlo p-values, Biometrika 78, 1991). With a margin
         the distribution of the swaps is moved by it.
         """
-        reached = drawn = 0
-        for differences in self.swapped_differences(ceil(_EXCEEDANCES / level), seed=seed):
-            reached += int((differences >= self.difference + margin - _ROUNDING).sum())
-            drawn += len(differences)
-            if reached >= _EXCEEDANCES:
-                break
-        return (1 + reached) / (1 + drawn)
+        swapped = self.swapped_differences(swaps_needed(level), seed=seed)
+        return sequential_p_value(swapped, self.difference + margin)
 
     def interval(self, *, seed: int, share: float = 0.9) -> tuple[float, float]:
         """Return an interval for the difference: itself, and the central `share` of 2,000 swaps around it."""
         differences = np.concatenate(list(self.swapped_differences(2_000, seed=seed)))
         half_width = float(np.quantile(np.abs(differences), share))
         return self.difference - half_width, self.difference + half_width
+
+
+def swaps_needed(level: float) -> int:
+    """Return how many swaps it takes to tell whether a p-value is at or below `level`."""
+    return ceil(_EXCEEDANCES / level)
+
+
+def coin_blocks(n: int, n_units: int, *, seed: int, n_rows: int) -> Iterator[Flags]:
+    """Yield the coins of `n` random swaps of units, in blocks (b, n_units) that suit a comparison of `n_rows` rows."""
+    rng, block = np.random.default_rng(seed), max(1, min(64, _BLOCK_SIZE // n_rows))
+    for start in range(0, n, block):
+        yield rng.integers(0, 2, (min(block, n - start), n_units), dtype=np.bool_)
+
+
+def sequential_p_value(swapped: Iterable[Doubles], difference: float) -> float:
+    """Return the p-value of a difference among those after swaps, in blocks; see `ScorerPair.p_value`."""
+    reached = drawn = 0
+    for differences in swapped:
+        reached += int((differences >= difference - _ROUNDING).sum())
+        drawn += len(differences)
+        if reached >= _EXCEEDANCES:
+            break
+    return (1 + reached) / (1 + drawn)
 
 
 def next_level(spent: float) -> float:
@@ -164,10 +187,10 @@ def spent_level(rows: Collection[str], earlier: Collection[tuple[Collection[str]
     return sum(level * len(present.intersection(used)) / len(present) for used, level in earlier)
 
 
-def _check_pair(challenger: GateScores, champion: GateScores) -> None:
+def _check_pair(challenger: RowScores, champion: RowScores) -> None:
     shapes = [(each.normals.shape, each.anomalies.shape) for each in (challenger, champion)]
     if shapes[0] != shapes[1] or 0 in (champion.normals.size, champion.anomalies.size):
         raise DataError(f"scores of normals and anomalies have shapes {shapes}; both scorers must score the same rows")
     for each in (challenger, champion):
         if np.isnan(each.normals).any() or np.isnan(each.anomalies).any():
-            raise DataError("a score of a gate row is NaN, so the scorers cannot be compared")
+            raise DataError("a score is NaN, so the scorers cannot be compared")

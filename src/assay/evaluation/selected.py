@@ -46,6 +46,11 @@ class CandidateResult:
     levels : tuple of LevelResult
     worst_excess : float or None
         Mean over these levels of what the worst stratum's rate has above its `LevelResult.worst_by_chance`.
+    further_out : float or None
+        How much further out than the default it sees the anomalies, in standard deviations, mean over those of all
+        levels (`assay.evaluation.leaving`); None where it was not compared: its mean power is lower.
+    p_value : float or None
+        Of "it is not better than the default", before `Selection.level` is shared out.
     """
 
     detector: str
@@ -60,6 +65,8 @@ class CandidateResult:
     worst_stratum_fpr: float | None
     levels: tuple[LevelResult, ...]
     worst_excess: float | None = None
+    further_out: float | None = None
+    p_value: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +95,10 @@ class Selection:
     n_more : int
         Number of further anomalies, which judge at the lowest level alone.
     default : str
-        Label of the detector that wins by default, since no labelled anomalies judge, where it is valid; empty where
-        the anomalies choose.
+        Label of the detector that wins by default, where it is valid; empty where the anomalies choose.
+    level : float or None
+        Level at which each other candidate was compared with the default; None where none was, since no labelled
+        anomalies judge, or the default is not valid.
     """
 
     winner: int | None
@@ -105,6 +114,7 @@ class Selection:
     power_high: float | None = None
     n_more: int = 0
     default: str = ""
+    level: float | None = None
 
     @property
     def chosen(self) -> CandidateResult | None:
@@ -113,8 +123,9 @@ class Selection:
 
     @property
     def by_default(self) -> bool:
-        """Whether the winner is the default."""
-        return bool(self.default) and self.chosen is not None and self.chosen.detector == self.default
+        """Whether the winner is the default, which is itself compared with nothing."""
+        chosen = self.chosen
+        return bool(self.default) and chosen is not None and chosen.detector == self.default and chosen.p_value is None
 
     def to_json(self) -> dict[str, Any]:
         """Return the selection as plain JSON values."""

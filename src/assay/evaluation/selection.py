@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.arrays import Doubles, Flags, Texts
+from assay.arrays import Doubles, Flags, Floats, Integers, Texts
 from assay.calibration.calibrators.ranks import check_eps
 from assay.errors import ConfigError, DataError
 from assay.evaluation.chances import FlagChances, worst_rate, worst_rate_by_chance
+from assay.evaluation.leaving import LEAVE_LEVEL, compare_with_default
+from assay.evaluation.paired import RowScores
 from assay.evaluation.selected import CandidateResult, LevelResult, Selection
 from assay.hashing import uniform_hashes
 
@@ -40,6 +42,8 @@ class Candidate:
         Why it cannot ship, empty if it can; then `chances` may be empty.
     untrained : mapping of float to str
         Why its detector could not be trained, by level; these levels have no chances.
+    scores : mapping of float to RowScores
+        How it ranks the rows, by level as `chances`; needed where the default may be left.
     """
 
     detector: str
@@ -49,6 +53,7 @@ class Candidate:
     chances: Mapping[float, FlagChances]
     fault: str = ""
     untrained: Mapping[float, str] = field(default_factory=dict)
+    scores: Mapping[float, RowScores] = field(default_factory=dict)
 
 
 def select_candidate(
@@ -60,6 +65,7 @@ def select_candidate(
     seed: int,
     ships_at: float = 0.0,
     default: str = "",
+    units: Integers | None = None,
 ) -> Selection:
     """Choose the candidate that ships, on selection rows only.
 
@@ -70,6 +76,11 @@ def select_candidate(
     alone would make of it; then by fewer stored floats, then by the position. The winner is calibrated on other rows,
     so the choice does not weaken its guarantee.
 
+    Where there is a default, its first valid candidate wins, unless others are better beyond noise: their mean power is
+    no lower, and they see the anomalies of all levels further out on average (`assay.evaluation.leaving`), each
+    at an equal part of .05, by Bonferroni. Of these the rule above chooses. So where no other candidate is better the
+    default is left in at most one of 20 cases.
+
     The power of a winner on the anomalies that chose it is too high. `Selection.power` is that of the choice: the
     anomalies are halved, each half chooses, and the other half measures its choice.
 
@@ -77,6 +88,8 @@ def select_candidate(
     no scorer. Its other rates are means over the levels at which it could be trained.
 
     A candidate is valid if it has no fault and if, at the level that ships, its power is above its false-positive rate.
+    For the default it is enough that labelled anomalies have higher scores than normals, in most pairs: of few, all may
+    lie below the threshold by chance.
 
     Parameters
     ----------
@@ -93,8 +106,11 @@ def select_candidate(
     ships_at : float
         Contamination level whose model ships.
     default : str
-        Label of the detector whose first valid candidate wins, whatever the power of others; for synthetic anomalies,
-        which show what is broken, but not what is best for real ones. Empty, or without a valid one: the rule above.
+        Label of the detector whose first valid candidate is the default. Without `Candidate.scores` it is never left:
+        synthetic anomalies show what is broken, but not what is best for real ones. Empty, or without a valid one: the
+        best candidate wins.
+    units : ndarray of int, shape (n + a,), optional
+        Of the normals, then of the anomalies: rows of one unit belong together in comparisons with the default.
 
     Returns
     -------
@@ -115,13 +131,19 @@ def select_candidate(
         raise ConfigError(f"the level that ships is {ships_at!r}; choose one of {levels}")
     n_normals = strata[ships_at].size
     n_common = _check_shapes(candidates, strata, ships_at, len(anomaly_keys))
-    results = tuple(_describe(candidate, strata, ships_at, seed) for candidate in candidates)
-    everyone = np.ones(len(anomaly_keys), dtype=np.bool_)
-    winner, tied = _choose(candidates, results, everyone, n_common, ships_at, default)
-    results = tuple(replace(result, tied=index in tied) for index, result in enumerate(results))
-    power = _power_of_choice(candidates, results, anomaly_keys, n_common, ships_at, seed, default)
+    results = tuple(_describe(candidate, strata, ships_at, seed, default) for candidate in candidates)
+    contest = _Contest(candidates, results, n_common, ships_at, default, units, seed)
+    choice = contest.choose(np.ones(len(anomaly_keys), dtype=np.bool_))
+    winner, none = choice.winner, (None, None)
+    results = tuple(
+        replace(result, tied=index in choice.tied, further_out=further, p_value=p_value)
+        for index, result in enumerate(results)
+        for further, p_value in [choice.compared.get(index, none)]
+    )
+    power = _power_of_choice(contest, anomaly_keys)
     numbers = (ships_at, n_normals, n_common)
-    selection = Selection(winner, eps, *numbers, results, n_more=len(anomaly_keys) - n_common, default=default)
+    n_more = len(anomaly_keys) - n_common
+    selection = Selection(winner, eps, *numbers, results, n_more=n_more, default=default, level=choice.level)
     if winner is None or power is None:
         return selection
     low, high = _interval(power, n_common)
@@ -158,7 +180,11 @@ def _check_shapes(
 
 
 def _describe(
-    candidate: Candidate, strata: Mapping[float, NDArray[np.integer[Any]]], ships_at: float, seed: int
+    candidate: Candidate,
+    strata: Mapping[float, NDArray[np.integer[Any]]],
+    ships_at: float,
+    seed: int,
+    default: str,
 ) -> CandidateResult:
     by_level = {
         level: LevelResult(
@@ -178,7 +204,7 @@ def _describe(
         for level in levels
         if level.worst_stratum_fpr is not None and level.worst_by_chance is not None
     ]
-    reason = candidate.fault or _decision_fault(candidate.chances[ships_at], None)
+    reason = candidate.fault or _decision_fault(candidate, ships_at, None, default)
     return CandidateResult(
         detector=candidate.detector,
         adapter=candidate.adapter,
@@ -195,44 +221,95 @@ def _describe(
     )
 
 
-def _decision_fault(shipped: FlagChances, judging: Flags | None) -> str:
+def _decision_fault(candidate: Candidate, ships_at: float, judging: Flags | None, default: str) -> str:
     """Return why the decisions of the model that ships are unacceptable by the judging anomalies, or ""."""
-    of_anomalies = shipped.anomalies if judging is None else shipped.anomalies[judging[: shipped.anomalies.size]]
+    shipped = candidate.chances[ships_at]
+    judges = slice(None) if judging is None else judging[: shipped.anomalies.size]
+    of_anomalies = shipped.anomalies[judges]
     if not of_anomalies.size:
         return "there are no anomalies to judge by, so power cannot be measured"
     power, fpr = float(of_anomalies.mean()), float(shipped.normals.mean())
-    return "" if power > fpr else f"flags anomalies ({power:.3g}) no more often than normals ({fpr:.3g})"
+    if power > fpr:
+        return ""
+    scores = candidate.scores.get(ships_at) if candidate.detector == default else None
+    if scores is not None and _share_above(scores.normals, scores.anomalies[judges]) > 0.5:
+        return ""  # none of a few anomalies beyond the threshold is no evidence yet that it is at chance
+    return f"flags anomalies ({power:.3g}) no more often than normals ({fpr:.3g})"
 
 
-def _choose(
-    candidates: Sequence[Candidate],
-    results: Sequence[CandidateResult],
-    judging: Flags,
-    n_common: int,
-    ships_at: float,
-    default: str,
-) -> tuple[int | None, set[int]]:
-    """Return the index of the winner by the judging anomalies, and those of the candidates that tie with the best."""
-    gains = {
-        index: _gains(candidate, judging)
-        for index, candidate in enumerate(candidates)
-        if not candidate.fault and not _decision_fault(candidate.chances[ships_at], judging)
-    }
-    if not gains:
-        return None, set()
-    highest = max(gain.sum() for gain in gains.values())
-    leaders = [gain for gain in gains.values() if gain.sum() >= highest - _EQUAL]
-    classes = [group for group in (slice(None, n_common), slice(n_common, None)) if judging[group].any()]
-    tied = {
-        index
-        for index, gain in gains.items()
-        if any(_within_error(leader - gain, judging, classes) for leader in leaders)
-    }
-    preferred = [index for index in gains if candidates[index].detector == default]
-    if preferred:
-        return min(preferred, key=lambda index: candidates[index].position), tied
-    winner = min(tied, key=lambda index: (len(candidates[index].untrained), *_tie_break(results[index])))
-    return winner, tied
+def _share_above(normals: Floats, anomalies: Floats) -> float:
+    """Return the share of pairs in which the anomaly has the higher score; equal ones count half."""
+    ordered = np.sort(normals)
+    below = np.searchsorted(ordered, anomalies, side="left") + np.searchsorted(ordered, anomalies, side="right")
+    return float(below.mean()) / (2 * len(ordered))
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """The winner by some anomalies, the candidates that tie with the best, and how others compare with the default."""
+
+    winner: int | None
+    tied: set[int]
+    compared: Mapping[int, tuple[float, float]] = field(default_factory=dict)
+    level: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Contest:
+    """What candidates are chosen by, but for the anomalies that judge; see `select_candidate`."""
+
+    candidates: Sequence[Candidate]
+    results: Sequence[CandidateResult]
+    n_common: int
+    ships_at: float
+    default: str
+    units: Integers | None
+    seed: int
+
+    def choose(self, judging: Flags) -> _Choice:
+        """Return the choice by the judging anomalies, a mask of shape (a,)."""
+        gains = {
+            index: _gains(candidate, judging)
+            for index, candidate in enumerate(self.candidates)
+            if not candidate.fault and not _decision_fault(candidate, self.ships_at, judging, self.default)
+        }
+        if not gains:
+            return _Choice(None, set())
+        tied = self._tied(gains, judging)
+        preferred = [index for index in gains if self.candidates[index].detector == self.default]
+        if not preferred:
+            return _Choice(self._first_of(tied), tied)
+        default = min(preferred, key=lambda index: self.candidates[index].position)
+        shown = self.candidates[default].scores
+        if not shown:
+            return _Choice(default, tied)
+        level = LEAVE_LEVEL / max(1, sum(not candidate.fault for candidate in self.candidates) - 1)
+        no_worse = gains[default].sum() - _EQUAL
+        others = {
+            index: self.candidates[index].scores
+            for index, gain in gains.items()
+            if index != default and gain.sum() >= no_worse and self.candidates[index].scores
+        }
+        compared = compare_with_default(shown, others, judging, self.units, level=level, seed=self.seed)
+        better = {index: gains[index] for index, (_, p_value) in compared.items() if p_value <= level}
+        winner = self._first_of(self._tied(better, judging)) if better else default
+        return _Choice(winner, tied, compared, level)
+
+    def _tied(self, gains: Mapping[int, Doubles], judging: Flags) -> set[int]:
+        """Return the candidates within one paired standard error of the highest mean power."""
+        highest = max(gain.sum() for gain in gains.values())
+        leaders = [gain for gain in gains.values() if gain.sum() >= highest - _EQUAL]
+        groups = (slice(None, self.n_common), slice(self.n_common, None))
+        classes = [group for group in groups if judging[group].any()]
+        return {
+            index
+            for index, gain in gains.items()
+            if any(_within_error(leader - gain, judging, classes) for leader in leaders)
+        }
+
+    def _first_of(self, tied: Iterable[int]) -> int:
+        """Return the candidate that the tie-breaks choose."""
+        return min(tied, key=lambda index: (len(self.candidates[index].untrained), *_tie_break(self.results[index])))
 
 
 def _gains(candidate: Candidate, judging: Flags) -> Doubles:
@@ -265,25 +342,17 @@ def _tie_break(result: CandidateResult) -> tuple[float, int, int]:
     return (math.inf if excess is None else excess, result.n_stored_floats, result.position)
 
 
-def _power_of_choice(
-    candidates: Sequence[Candidate],
-    results: Sequence[CandidateResult],
-    keys: Texts,
-    n_common: int,
-    ships_at: float,
-    seed: int,
-    default: str,
-) -> float | None:
+def _power_of_choice(contest: _Contest, keys: Texts) -> float | None:
     """Return the power of what each half of the anomalies chooses, on the other half; None where a half is empty."""
-    second = np.zeros(len(keys), dtype=np.bool_)
+    n_common, second = contest.n_common, np.zeros(len(keys), dtype=np.bool_)
     for group in (slice(None, n_common), slice(n_common, None)):
-        order = np.argsort(uniform_hashes(keys[group], f"half:{seed}"), kind="stable")
+        order = np.argsort(uniform_hashes(keys[group], f"half:{contest.seed}"), kind="stable")
         second[group][order[: len(order) // 2]] = True
     powers = []
     for judging in (second, ~second):
-        winner, _ = _choose(candidates, results, judging, n_common, ships_at, default)
+        winner = contest.choose(judging).winner
         if winner is not None and (~judging[:n_common]).any() and judging[:n_common].any():
-            powers.append(float(_gains(candidates[winner], ~judging).sum()))
+            powers.append(float(_gains(contest.candidates[winner], ~judging).sum()))
     return sum(powers) / 2 if len(powers) == 2 else None
 
 

@@ -17,6 +17,7 @@ from assay.pipeline.rows import RATIO_PART, units
 if TYPE_CHECKING:
     from assay.calibration.decisions import Scored
     from assay.evaluation.chances import FlagChances, FlagRule
+    from assay.evaluation.paired import RowScores
 
 
 def read_flag_rule(adapters: Path, level: str, detector: str, adapter: str) -> FlagRule:
@@ -76,6 +77,18 @@ def chances_of(scored: LevelScores, rule: FlagRule, normals: Scored, anomalies: 
         breaks = (tie_breaks[0], tie_breaks[1])
     keys = _keys(scored, rule)
     return flag_chances(normals.scores, anomalies.scores, rule, eps, keys=keys, tie_breaks=breaks)
+
+
+def ranks_of(chances: FlagChances, normals: Scored, anomalies: Scored) -> RowScores:
+    """Return how a candidate ranks the rows: by the chance to be flagged, and by the score among equal ones.
+
+    Where rows are compared within strata or categories, or weighted, a higher score may well be flagged less often.
+    """
+    from assay.evaluation.paired import RowScores
+
+    both = [np.concatenate([chances.normals, chances.anomalies]), np.concatenate([normals.scores, anomalies.scores])]
+    ranks = np.unique(np.stack(both), axis=1, return_inverse=True)[1].astype(np.float64)
+    return RowScores(ranks[: len(chances.normals)], ranks[len(chances.normals) :])
 
 
 def _keys(scored: LevelScores, rule: FlagRule) -> tuple[NDArray[Any], NDArray[Any]] | None:

@@ -90,6 +90,29 @@ def units(data: RowSet) -> Texts:
     return np.where(group == "", "row:" + row_keys(data.rows), "group:" + group)
 
 
+def swap_units(normals: RowSet, anomalies: RowSet, *, probes: bool) -> Integers:
+    """Return which rows belong together, of the normals, then of the anomalies, as numbers.
+
+    Those of a group; copies of an anomaly, since these have one role; a probe and the normal that it was made from.
+    """
+    import pandas as pd
+
+    of_normals = _groups_or(normals, np.array([f"row:{key}" for key in row_keys(normals.rows)], dtype=object))
+    marks = [f"anomaly:{mark}" for mark in anomalies.rows["fingerprint"]]
+    of_anomalies = _groups_or(anomalies, np.array(marks, dtype=object))
+    if probes:
+        made_from = dict(zip(normals.rows["row_id"], of_normals, strict=True))
+        sources = zip(anomalies.rows["source_row"], of_anomalies, strict=True)
+        of_anomalies = np.array([made_from.get(source, own) for source, own in sources], dtype=object)
+    return np.asarray(pd.factorize(np.concatenate([of_normals, of_anomalies]))[0], dtype=np.int64)
+
+
+def _groups_or(data: RowSet, keys: Texts) -> Texts:
+    """Return the group of each row, or its key where it has none."""
+    group = data.rows["group"].to_numpy(dtype=object)
+    return np.where(group != "", "group:" + group, keys)
+
+
 def presumed_normals(data: RowSet) -> RowSet:
     """Return the rows not labelled as anomalies."""
     return data.take(data.labels != ANOMALY)

@@ -13,12 +13,13 @@ from assay.errors import DataError, TrainingError
 from assay.names import Choice
 from assay.parts import read_json, read_part, write_json
 from assay.pipeline.candidates import Candidates, Failures, LevelScores, candidate_name, read_failures
-from assay.pipeline.judging import accepted, chances_of, read_flag_rule, scores_fault
+from assay.pipeline.judging import accepted, chances_of, ranks_of, read_flag_rule, scores_fault
 from assay.pipeline.made import Made
-from assay.pipeline.rows import evidence_rows, joined, marked, rho_of
+from assay.pipeline.rows import evidence_rows, joined, marked, rho_of, swap_units
 
 if TYPE_CHECKING:
     from assay.evaluation.chances import FlagChances
+    from assay.evaluation.paired import RowScores
     from assay.evaluation.selected import Selection
 
 
@@ -61,8 +62,8 @@ def select(
     seed : int
         Seed of the halves of the anomalies.
     without_labels : str
-        Where no labelled anomalies judge: the label of the detector that ships unless it is not valid by the probes, or
-        "probes", to choose by them.
+        The label of the default: the detector that ships unless it is not valid, or labelled anomalies show, beyond
+        noise, that another one is better; or "probes", to choose the best, by probes where no labelled anomalies judge.
 
     Returns
     -------
@@ -83,8 +84,8 @@ def select(
     ships_at = min(levels)
     _require_one_trained(failures, levels[ships_at], candidates)
     *rows, evidence = evidence_rows(selection)
-    judges_more = evidence != "probes" and ships_at == 0
-    more = _unused(pool, plan, rows[0]) if judges_more else None
+    labels = evidence != "probes"
+    more = _unused(pool, plan, rows[0]) if labels and ships_at == 0 else None
     first = candidates.trained(levels[ships_at], failures)[0].label
     rule = read_flag_rule(adapters[first], levels[ships_at], first, candidates.adapters[0].label)
     normals, anomalies = (accepted(part, rule) for part in rows)
@@ -108,12 +109,18 @@ def select(
         untrained = {rho_of(level): reason for level, reason in failures.get(detector.label, {}).items()}
         if ships_at not in untrained:
             of = judged[candidate_name(detector.label, adapter.label)]
-            measured = (of.n_stored_floats, of.chances, of.fault, untrained)
+            measured = (of.n_stored_floats, of.chances, of.fault, untrained, of.scores if labels else {})
             compared.append(Candidate(detector.label, adapter.label, position, *measured))
     keys = row_keys(all_anomalies.rows)
-    default = without_labels if evidence == "probes" and without_labels != "probes" else ""
     chosen = select_candidate(
-        compared, anomaly_keys=keys, strata=strata, eps=eps, seed=seed, ships_at=ships_at, default=default
+        compared,
+        anomaly_keys=keys,
+        strata=strata,
+        eps=eps,
+        seed=seed,
+        ships_at=ships_at,
+        default="" if without_labels == "probes" else without_labels,
+        units=swap_units(normals, all_anomalies, probes=False) if labels else None,
     )
     result = replace(chosen, evidence=evidence, untrained=failures)
     write_json(out / "selection.json", result.to_json())
@@ -134,11 +141,15 @@ def _unused(pool: Path, plan: Path, normals: RowSet) -> RowSet | None:
 
 @dataclass(slots=True)
 class _Judged:
-    """What is known of a candidate: its chances by level, why it cannot ship, and the floats that its parts hold."""
+    """What is known of a candidate.
+
+    Its chances by level, why it cannot ship, the floats that its parts hold, and how it ranks rows, by level.
+    """
 
     chances: dict[float, FlagChances] = field(default_factory=dict)
     fault: str = ""
     n_stored_floats: int = 0
+    scores: dict[float, RowScores] = field(default_factory=dict)
 
 
 def _judge(
@@ -158,7 +169,8 @@ def _judge(
         if fault := scores_fault(normals, anomalies, rho):
             judged[name].fault = "; ".join(filter(None, (judged[name].fault, fault)))
         else:
-            judged[name].chances[rho] = chances_of(scored, rule, normals, anomalies, eps)
+            judged[name].chances[rho] = chances = chances_of(scored, rule, normals, anomalies, eps)
+            judged[name].scores[rho] = ranks_of(chances, normals, anomalies)
 
 
 def _require_one_trained(failures: Failures, ships: str, candidates: Candidates) -> None:

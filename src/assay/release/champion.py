@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from assay.arrays import Doubles, Integers, Texts
+from assay.arrays import Doubles, Integers
 from assay.calibration.calibrators.ranks import row_count, rows_needed
 from assay.data.dataset import Card, RowSet, row_keys
 from assay.data.quarantine import is_listed
 from assay.errors import AssayError, ScorerError
-from assay.evaluation.paired import MARGIN, GateScores, ScorerPair, next_level, spent_level
+from assay.evaluation.paired import MARGIN, RowScores, ScorerPair, next_level, spent_level
 from assay.pipeline.candidates import categories_of
 from assay.pipeline.learned import is_learned, learned_by
-from assay.pipeline.rows import evidence_rows
+from assay.pipeline.rows import evidence_rows, swap_units
 from assay.project.comparisons import NONINFERIOR, SUPERIOR, Comparison, noun_of, sample_of, words_of
 from assay.project.scorers import Packaged
 from assay.scorer.loading import load_scorer
@@ -62,16 +62,7 @@ class GateRows:
     def units(self) -> Integers:
         """Which rows belong together, of the normals, then of the anomalies: those of a group; copies of an anomaly,
         since these have one role; a probe and the normal that it was made from."""
-        normals, anomalies = self.normals.rows, self.anomalies.rows
-        of_normals = _groups_or(normals, np.array([f"row:{key}" for key in row_keys(normals)], dtype=object))
-        of_anomalies = _groups_or(
-            anomalies, np.array([f"anomaly:{mark}" for mark in anomalies["fingerprint"]], dtype=object)
-        )
-        if self.evidence == "probes":
-            made_from = dict(zip(normals["row_id"], of_normals, strict=True))
-            sources = zip(anomalies["source_row"], of_anomalies, strict=True)
-            of_anomalies = np.array([made_from.get(source, own) for source, own in sources], dtype=object)
-        return np.asarray(pd.factorize(np.concatenate([of_normals, of_anomalies]))[0], dtype=np.int64)
+        return swap_units(self.normals, self.anomalies, probes=self.evidence == "probes")
 
     @property
     def n_anomalies(self) -> int:
@@ -287,15 +278,9 @@ def unseen(data: RowSet, learned: Sequence[pd.DataFrame]) -> RowSet:
     return data.take(rows.index.to_numpy())
 
 
-def _groups_or(rows: pd.DataFrame, keys: Texts) -> Texts:
-    """Return the group of each row, or its key where it has none."""
-    group = rows["group"].to_numpy(dtype=object)
-    return np.where(group != "", "group:" + group, keys)
-
-
 def gate_scores(
     scorer: Scorer, table: Callable[[Doubles], pd.DataFrame], normals: RowSet, anomalies: RowSet
-) -> GateScores:
+) -> RowScores:
     """Return the scores that a scorer ranks gate rows by: as it ships.
 
     Where it compares rows within strata or categories, or weighs calibration rows, a higher score may well have the
@@ -317,4 +302,4 @@ def gate_scores(
     if scorer.calibrator.side_information != "nothing":
         p_values = np.concatenate([each.p_values for each in judged])
         scores = np.unique(np.stack([-p_values, scores]), axis=1, return_inverse=True)[1].astype(np.float64)
-    return GateScores(scores[: len(normals)], scores[len(normals) :])
+    return RowScores(scores[: len(normals)], scores[len(normals) :])

@@ -23,9 +23,9 @@ from assay.pipeline.selecting import read_selection
 from assay.project.comparisons import Comparison, read_comparisons, words_of
 from assay.project.layout import Project
 from assay.project.stages import folders_of
+from assay.runs.choice import beside_default, choice_sentence, would_help
 
 if TYPE_CHECKING:
-    from assay.evaluation.selected import Selection
     from assay.evaluation.tested import Evaluation
     from assay.scorer.scorer import Scorer
 
@@ -78,7 +78,7 @@ class Standing:
     chosen : bool
     state : {"chosen", "", "not valid"}
     reason : str
-        Why it is not valid, and at which levels it could not be trained and why.
+        Why it is not valid, how it compares with the default, and at which levels it could not be trained and why.
     """
 
     detector: str
@@ -112,7 +112,8 @@ def leaderboard(project: Project) -> list[Standing]:
         metrics, choice = tested.get(key), selected.get(key)
         numbers: dict[str, Any] = {name: getattr(metrics, name, None) for name in NUMBERS}
         won = choice is not None and choice is selection.chosen
-        reasons = (choice.reason if choice else "", untrained_words(selection.untrained.get(detector.label, {})))
+        untrained = untrained_words(selection.untrained.get(detector.label, {}))
+        reasons = (choice.reason, beside_default(choice, selection), untrained) if choice else (untrained,)
         rows.append(
             Standing(
                 *key,
@@ -148,28 +149,6 @@ def contradictions(project: Project) -> str:
         for power in [row.uncontradicted_power]
     ]
     return f"{sentence}; power without the {evaluation.n_contradicted} test anomalies among them: {', '.join(powers)}"
-
-
-def choice_sentence(selection: Selection) -> str:
-    """Return by how many rows the choice was made, and its power on anomalies that did not make it; "" without one."""
-    if selection.chosen is None:
-        return ""
-    if selection.by_default:
-        at = next(level for level in selection.chosen.levels if level.level == selection.ships_at)
-        of_normals = "" if at.fpr is None else f", of normals {at.fpr:.0%}"
-        return (
-            f"too few anomalies are labelled to choose by: {selection.default} ships, as select.without_labels says; "
-            f"of {selection.n_anomalies} synthetic ones it flags {at.power:.0%}{of_normals}"
-        )
-    noun = "probes" if selection.evidence == "probes" else "anomalies"
-    more = f", at the lowest level {selection.n_more} more" if selection.n_more else ""
-    passed_over = f"the default {selection.default} is not valid; " if selection.default else ""
-    rows = f"{passed_over}chosen by {selection.n_normals} normals and {selection.n_anomalies} {noun}{more}"
-    if selection.power is None:
-        return f"{rows}; too few {noun} to measure the power of the choice apart"
-    band = f"95 % interval {selection.power_low:.2f} to {selection.power_high:.2f}"
-    over = "mean over the levels, " if len(selection.chosen.levels) > 1 else ""
-    return f"{rows}; power of the choice, {over}on {noun} that did not make it: {selection.power:.2f} ({band})"
 
 
 def left_out_levels(project: Project) -> str:
@@ -231,7 +210,8 @@ def write_report(project: Project, scorer: Scorer | None = None) -> Path:
     evaluation = read_evaluation(project.folder("evaluate"))
     path = project.state / "reports" / f"{project.dataset}.html"
     rows = leaderboard(project)
-    text = _page(project, scorer, evaluation, rows, [], [])
+    helps = would_help(project, scorer)
+    text = _page(project, scorer, evaluation, rows, [], [], helps)
     drawn_by = [Path(__file__), Path(__file__).parents[1] / "evaluation" / "pictures.py"]
     sources = [*drawn_by, project.folder("evaluate") / RECORD]
     mark = f"<!-- {hash_json([text, *map(hash_file, sources)])} -->\n"
@@ -244,7 +224,7 @@ def write_report(project: Project, scorer: Scorer | None = None) -> Path:
     if scorer is not None and scorer.localises:
         suspects, picture = suspected_images(read_rows(project.folder("split") / "test"), scorer)
         figures.append(("Test images with the highest scores, and where these come from", picture))
-    write_bytes(path, f"{_page(project, scorer, evaluation, rows, figures, suspects)}\n{mark}".encode())
+    write_bytes(path, f"{_page(project, scorer, evaluation, rows, figures, suspects, helps)}\n{mark}".encode())
     return path
 
 
@@ -255,6 +235,7 @@ def _page(
     rows: list[Standing],
     figures: list[tuple[str, str]],
     suspects: list[str],
+    helps: list[str],
 ) -> str:
     from jinja2 import Environment, PackageLoader
 
@@ -273,6 +254,7 @@ def _page(
         n_normals=evaluation.n_normals,
         n_anomalies=evaluation.n_anomalies,
         choice=choice_sentence(read_selection(project.folder("select"))),
+        helps=helps,
         band=band_sentence(scorer.fpr_bands(), scorer.head["eps"]) if scorer else "",
         left_out=left_out_levels(project),
         held=held_rows(project),

@@ -28,11 +28,11 @@ from assay.project.layout import Project
 from assay.project.scorers import scorer_folders
 from assay.project.work import do_elsewhere, do_here
 from assay.runs.artifacts import stage_artifact
+from assay.runs.choice import choice_sentence, would_help
 from assay.runs.delivery import deliver as deliver  # flows call it by this module
 from assay.runs.report import (
     Standing,
     candidates_table,
-    choice_sentence,
     contradictions,
     gate_comparison,
     held_rows,
@@ -66,6 +66,7 @@ class Result:
     guarantee: str = ""
     band: str = ""
     choice: str = ""
+    helps: tuple[str, ...] = ()
     limits: str = ""
     n_uncalibrated: int = 0
     left_out: str = ""
@@ -82,7 +83,14 @@ class Result:
     def from_json(cls, content: dict[str, Any]) -> Result:
         """Return the result that `to_json` described."""
         candidates = tuple(Standing(**row) for row in content["candidates"])
-        return cls(**{**content, "candidates": candidates, "uncommitted": tuple(content["uncommitted"])})
+        return cls(
+            **{
+                **content,
+                "candidates": candidates,
+                "uncommitted": tuple(content["uncommitted"]),
+                "helps": tuple(content["helps"]),
+            }
+        )
 
 
 def prepare(project: Project, dataset: str | None = None) -> None:
@@ -285,6 +293,7 @@ def summarise(project: Project, verdict: str, *, shipped: bool = True) -> Result
         guarantee=scorer.guarantee if scorer else "",
         band=band_sentence(scorer.fpr_bands(), scorer.head["eps"]) if scorer else "",
         choice=choice_sentence(read_selection(project.folder("select"))),
+        helps=tuple(would_help(project, scorer)),
         limits=scorer.limits if scorer else "",
         n_uncalibrated=evaluation.n_uncalibrated,
         left_out=left_out_levels(project),
@@ -317,6 +326,7 @@ def print_result(result: Result) -> None:
         ("", result.verdict),
         *((("choice", result.choice),) if result.choice else ()),
         *(("p-values", sentence) for sentence in (result.guarantee, result.band, result.limits) if sentence),
+        *(("to do" if n == 0 else "", sentence) for n, sentence in enumerate(result.helps)),
     ]
     lines += [("folder", result.folder or "none"), ("report", result.report), ("lineage", result.record)]
     if result.champion:

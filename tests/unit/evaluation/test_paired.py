@@ -12,7 +12,7 @@ import pytest
 from scipy.special import ndtr
 
 from assay.errors import DataError
-from assay.evaluation.paired import FAMILY_LEVEL, GateScores, ScorerPair, next_level, spent_level
+from assay.evaluation.paired import FAMILY_LEVEL, RowScores, ScorerPair, next_level, spent_level
 
 M, A, START = 100, 20, 2.5
 RETRAININGS = 30
@@ -23,7 +23,7 @@ def draw(seed, shifts, *, m=M, a=A, correlation=0.8):
     rng = np.random.default_rng(seed)
     scores = np.sqrt(correlation) * rng.standard_normal(m + a)
     scores = scores + np.sqrt(1 - correlation) * rng.standard_normal((len(shifts), m + a))
-    return [GateScores(row[:m], row[m:] + shift) for row, shift in zip(scores, shifts, strict=True)]
+    return [RowScores(row[:m], row[m:] + shift) for row, shift in zip(scores, shifts, strict=True)]
 
 
 def promotions(seed, shifts, **rows):
@@ -91,8 +91,8 @@ def test_level(m, a, shift, correlation):
 def test_the_noise_of_the_normals_counts():
     """One normal that one scorer sees above all anomalies is one swap: no number of anomalies makes that evidence."""
     normals = np.arange(50.0)
-    better = GateScores(normals, 100 + np.arange(40.0))
-    worse = GateScores(np.where(normals == 49, 1_000.0, normals), 100 + np.arange(40.0))
+    better = RowScores(normals, 100 + np.arange(40.0))
+    worse = RowScores(np.where(normals == 49, 1_000.0, normals), 100 + np.arange(40.0))
     pair = ScorerPair(better, worse)
     assert pair.difference > 0.2
     assert pair.p_value(0.01, seed=0) > 0.2
@@ -100,7 +100,7 @@ def test_the_noise_of_the_normals_counts():
 
 def test_other_units_compare_and_an_exact_tie_is_told():
     first, second = draw(4, [2.0, 3.0])
-    warped = GateScores(np.exp(3 * first.normals), np.exp(3 * first.anomalies))
+    warped = RowScores(np.exp(3 * first.normals), np.exp(3 * first.anomalies))
     assert ScorerPair(second, warped).difference == ScorerPair(second, first).difference
     assert ScorerPair(warped, first).is_tie
     assert not ScorerPair(second, first).is_tie
@@ -110,7 +110,7 @@ def test_other_units_compare_and_an_exact_tie_is_told():
 def test_rows_of_a_unit_are_one_observation():
     """Ten copies of every row, swapped together, are the evidence of one; as rows of their own they would be more."""
     few = draw(5, [2.5, 2.9])
-    many = [GateScores(np.repeat(each.normals, 10), np.repeat(each.anomalies, 10)) for each in few]
+    many = [RowScores(np.repeat(each.normals, 10), np.repeat(each.anomalies, 10)) for each in few]
     units = np.repeat(np.arange(M + A), 10)
     one, joined, apart = (
         pair.p_value(1e-3, seed=0)
@@ -161,9 +161,9 @@ def test_new_rows_bring_their_share_of_the_level():
 def test_what_cannot_be_compared_is_refused():
     first, second = draw(10, [2.0, 3.0])
     for other in (
-        GateScores(second.normals[1:], second.anomalies),
-        GateScores(second.normals, np.array([])),
-        GateScores(np.where(np.arange(M) == 3, np.nan, second.normals), second.anomalies),
+        RowScores(second.normals[1:], second.anomalies),
+        RowScores(second.normals, np.array([])),
+        RowScores(np.where(np.arange(M) == 3, np.nan, second.normals), second.anomalies),
     ):
         with pytest.raises(DataError):
             ScorerPair(first, other)

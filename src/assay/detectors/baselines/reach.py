@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
-from assay.arrays import Doubles, Flags, Singles
+from assay.arrays import Doubles, Flags, Integers, Singles
 from assay.detectors.baselines.base import ArrayForm, Baseline, n_workers, sampled
 from assay.errors import TrainingError
 from assay.parameters import Count, Seed
 from assay.parts import Array
 
 MOST_SHARE = 0.5
+APART, SOME = 1.5, 1000
 FIRST_SEARCH = 4  # times as many neighbours as are needed
 WIDER = 4
 
@@ -68,6 +69,18 @@ class ReachDistances(ArrayForm):
             waiting = waiting[reached > distances[:, -1]] if searched < n_stored else waiting[:0]
             searched *= WIDER
         return scores
+
+    def groups_apart(self) -> Integers:
+        """Return the sizes of the groups of rows that stand apart from the others, the largest first.
+
+        Rows of such a group have one reach, more than one and a half times the distance that rows usually have to their
+        k-th neighbour; there are at least k of them. What they are, anomalies or a rare kind of normal row, their
+        place does not say.
+        """
+        some = self.rows[:: max(1, len(self.rows) // SOME)].astype(np.float64)
+        usual = np.median(self.tree.query(some, k=[min(self.n_neighbors + 1, len(self.rows))])[0])
+        _, sizes = np.unique(self.reach[self.reach > APART * usual], return_counts=True)
+        return np.sort(sizes[sizes >= self.n_neighbors])[::-1]
 
     def arrays(self) -> dict[str, Array]:
         """Return the stored rows, their reach, and k."""

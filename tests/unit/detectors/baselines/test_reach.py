@@ -81,3 +81,11 @@ def test_what_it_cannot_do_is_said() -> None:
         Reach().fit(rows)
     with pytest.raises(ConfigError, match="share"):
         Reach(share=0.6).fit(rows)
+
+
+def test_groups_that_stand_apart_are_counted() -> None:
+    rng = np.random.default_rng(5)
+    bulk, near, far = rng.normal(size=(400, 3)), rng.normal(size=(12, 3)) / 9, rng.normal(size=(7, 3)) / 9
+    rows = np.concatenate([bulk, near + 7, far - 9, [[0, 20, 0]]]).astype(np.float32)
+    assert Reach().fit(rows).form_.groups_apart().tolist() == [12, 7], "a row that stands alone is no group"
+    assert not Reach().fit(bulk.astype(np.float32)).form_.groups_apart().size

@@ -1,0 +1,147 @@
+"""What ships and why, and what would help, through the real stages.
+
+Normal rows lie on a ring, three tenths of the anomalies far outside of it, the others at its centre: `mcd` flags the
+former alone, neighbours flag all. Some thirty of the rows that count as normal form a group of their own.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from assay import pipeline
+from assay.data.dataset import Card, Dataset, RowSet, write_dataset
+from assay.data.expectations import learn_suite
+from assay.data.labelling import ensure_labels
+from assay.data.modalities.tabular import TABULAR
+from assay.data.quarantine import ensure_quarantine
+from assay.data.target import ensure_target
+from assay.evaluation.selected import Selection
+from assay.parts import write_json
+from assay.pipeline.candidates import Candidates
+from assay.pipeline.selecting import read_selection
+from assay.project.freshness import run_verb
+from assay.project.layout import Project
+from assay.project.stages import folders_of
+from assay.runs.choice import beside_default, choice_sentence, would_help
+from assay.scorer.loading import load_scorer
+
+ROOT = Path(__file__).parents[2]
+NAME, COLUMNS = "ring", ("x", "y")
+PARAMS: dict[str, Any] = {
+    "dataset": NAME,
+    "datasets": [NAME],
+    "eps": 0.05,
+    "split": {"seed": 0},
+    "contaminate": {"levels": [0], "source": "auto", "labelled": 0, "seed": 1},
+    "train": {"seed": 0, "device": "cpu"},
+    "calibrate": {"within": "all", "ties": "counted", "promise": "average", "seed": 2},
+    "detectors": {
+        "isolation_forest": {"n_estimators": 20},
+        "knn": {},
+        "mcd": {},
+        "reach-minmax": {"detector": {"rescaled": {"detector": "reach"}}},
+    },
+    "adapters": ["none"],
+    "select": {"seed": 0, "without_labels": "mcd"},
+    "run": {"cells_at_once": 1},
+}
+
+
+def ring(*, labelled: bool) -> RowSet:
+    rng = np.random.default_rng(0)
+    angle, radius = rng.uniform(0, 2 * np.pi, 800), 1 + 0.12 * rng.standard_normal(800)
+    normals = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+    group = np.array([0.0, 2.5]) + 0.01 * rng.standard_normal((34, 2))
+    middle, outside = 0.2 * rng.standard_normal((70, 2)), 4 + 0.3 * rng.standard_normal((30, 2))
+    features = np.concatenate([normals, group, middle, outside])
+    label = np.where(np.arange(934) >= 834, 1, 0) if labelled else np.full(934, -1)
+    about = {"row_id": [f"r{i}" for i in range(934)], "label": label.astype(np.int8), "group": "", "time": ""}
+    return RowSet(features, pd.DataFrame(about))
+
+
+def make_project(root: Path, rows: RowSet) -> Project:
+    root.mkdir()
+    shutil.copy(ROOT / "dvc.yaml", root)
+    dataset = Dataset(Card(NAME, TABULAR, COLUMNS, "made here"), rows)
+    write_dataset(root / "data" / NAME, dataset)
+    write_json(root / "expectations" / f"{NAME}.json", learn_suite(dataset))
+    for ensure in (ensure_quarantine, ensure_labels, ensure_target):
+        ensure(root, NAME)
+    (root / "params.yaml").write_text(yaml.safe_dump(PARAMS))
+    project = Project(root)
+    for stage in project.stages:
+        run_verb(project, stage)
+    return project
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return make_project(tmp_path_factory.mktemp("ring") / "project", ring(labelled=True))
+
+
+def select_again(project: Project, out: Path, default: str) -> Selection:
+    config = project.config
+    return pipeline.select(
+        out,
+        selection=project.folder("split") / "selection",
+        pool=project.folder("split") / "pool",
+        plan=project.folder("contaminate") / "plan.json",
+        trained=folders_of(project, "train"),
+        adapters={label: folder / "adapters" for label, folder in folders_of(project, "calibrate").items()},
+        candidates=Candidates(config.detectors, config.adapters),
+        eps=config.eps,
+        seed=0,
+        without_labels=default,
+    ).result
+
+
+def test_a_default_that_labels_show_to_be_worse_is_left(finished: Project) -> None:
+    selection = read_selection(finished.folder("select"))
+    assert selection.evidence == "labels"
+    assert selection.chosen is not None
+    assert selection.chosen.detector in ("knn", "reach-minmax")
+    assert selection.chosen.p_value is not None
+    assert selection.level == pytest.approx(0.05 / 3), "an equal part for each of the others"
+    assert selection.chosen.p_value <= selection.level
+    assert "better than the default mcd beyond noise: it sees anomalies" in choice_sentence(selection)
+
+
+def test_a_default_that_is_as_good_as_any_stays(finished: Project, tmp_path: Path) -> None:
+    selection = select_again(finished, tmp_path / "knn", "knn")
+    assert selection.by_default
+    assert "the default, since no other" in choice_sentence(selection)
+    assert f"chosen by {selection.n_normals} normals" in choice_sentence(selection)
+    rivals = [row for row in selection.candidates if row.p_value is not None]
+    assert all("which may be noise" in beside_default(row, selection) for row in rivals)
+    free = select_again(finished, tmp_path / "free", "probes")
+    assert (free.default, free.level) == ("", None)
+    assert choice_sentence(free).startswith("chosen by")
+
+
+def test_a_run_names_what_would_help_most(finished: Project) -> None:
+    (folder,) = (path for path in finished.folder("package").iterdir() if path.is_dir())
+    sentences = would_help(finished, load_scorer(folder))
+    assert 2 <= len(sentences) <= 3
+    text = " ".join(sentences)
+    assert "training rows that stand apart from the others" in text
+    assert "`assay review`" in text
+    assert "times as many rows" in text
+
+
+def test_without_labels_labels_come_first(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project", ring(labelled=False))
+    (folder,) = (path for path in project.folder("package").iterdir() if path.is_dir())
+    sentences = would_help(project, load_scorer(folder))
+    assert len(sentences) == 3
+    assert sentences[0].startswith("label about 28 more anomalies (none is labelled)")
+    assert any("`assay label --budget 50`): nobody has looked at" in sentence for sentence in sentences)
+    selection = read_selection(project.folder("select"))
+    assert selection.level is None
+    assert all(row.p_value is None for row in selection.candidates)
