@@ -32,7 +32,7 @@ def split(out: Path, *, data: Path, quarantine: Path, seed: int, source: str) ->
         assigned by.
     """
     from assay.data.contamination import make_probe_rows
-    from assay.data.quarantine import read_quarantine
+    from assay.data.quarantine import is_listed, read_quarantine
     from assay.data.splitting import EXCLUDED, ROLES, evidence, split_rows
 
     dataset = read_dataset(data)
@@ -41,9 +41,18 @@ def split(out: Path, *, data: Path, quarantine: Path, seed: int, source: str) ->
     dataset.data.rows[OTHER_PRINT] = other
     listed = read_quarantine(quarantine)
     parts = split_rows(
-        dataset.data, card.columns, seed=seed, quarantined=listed, scheme=card.scheme, vocabulary=card.vocabulary
+        dataset.data,
+        card.columns,
+        seed=seed,
+        quarantined=listed,
+        scheme=card.scheme,
+        vocabulary=card.vocabulary,
+        overlap=card.windows is not None,
     )
-    barred = {} if listed.empty else {"quarantined": len(parts[EXCLUDED])}
+    n_quarantined = int(is_listed(listed, parts[EXCLUDED].rows).sum())
+    barred = {} if listed.empty else {"quarantined": n_quarantined}
+    if n_apart := len(parts[EXCLUDED]) - n_quarantined:
+        barred["anomalies_of_calibration_blocks"] = n_apart
     kind = evidence(parts)
     contents = len({mark for part in parts.values() for mark in part.rows["fingerprint"]})
     for role, rows in parts.items():
@@ -53,7 +62,7 @@ def split(out: Path, *, data: Path, quarantine: Path, seed: int, source: str) ->
             raise StageError(
                 f"dataset {card.name}: no normal row fell to role {role}; its {len(dataset.data)} rows, "
                 f"{contents} different ones, are too few to split"
-                + (f", {len(parts[EXCLUDED])} of them quarantined in {quarantine}" if barred else "")
+                + (f", {n_quarantined} of them quarantined in {quarantine}" if n_quarantined else "")
             )
     if kind == "probes":
         injected = card.modality.default_recipe if source == "auto" else source
@@ -79,6 +88,8 @@ def split(out: Path, *, data: Path, quarantine: Path, seed: int, source: str) ->
             write_rows(out / role / "probes", probes)
     units = [name for name in ("group", "time") if (dataset.data.rows[name] != "").any()]
     unit = " and ".join(units) or "row"
+    if card.windows is not None and card.windows.roles_by == "block":
+        unit = "block"
     counts = {
         role: {"rows": len(rows), "anomalies": int((rows.labels == ANOMALY).sum())} for role, rows in parts.items()
     }
