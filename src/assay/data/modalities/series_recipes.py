@@ -1,9 +1,9 @@
 """Recipes for synthetic anomalies of series: the faults of sensors and of what they watch.
 
 Every recipe changes one piece of one channel of a random window, of those that are not constant, but for `warp`, which
-all channels share. Amplitudes are in standard deviations of the channel over all steps of the fitted windows. Kinds after
-the point and pattern anomalies of Lai et al. (Revisiting time series outlier detection, NeurIPS 2021, section 3) and
-the disturbances of industrial sensors (stuck, drop-out); places, lengths and amplitudes are ours.
+all channels share. Amplitudes are in standard deviations of the channel over all steps of the fitted windows. The kinds
+are the point and pattern anomalies of Lai et al. (Revisiting time series outlier detection, NeurIPS 2021, section 3)
+and the faults of industrial sensors (stuck, drop-out); places, lengths and amplitudes are ours.
 """
 
 from __future__ import annotations
