@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import struct
 import warnings
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 
 from assay.arrays import Labels
 from assay.console import say
+from assay.data.archives import ARCHIVE, UNREADABLE, archive_arrays
 from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Card, Dataset, RowSet
 from assay.data.files import labels_of, texts_of
 from assay.data.modalities.image import Image
@@ -27,13 +26,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-IMAGE_ARCHIVE = ".npz"
 MOST_UNREADABLE = 0.01  # of the files
 MOST_PIXELS = 128 * 128
-MOST_UNPACKED = 2**32  # bytes of an archive
 _GREY = ("1", "L", "LA", "La")
 _COLOUR = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
-_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, TypeError, ArithmeticError, LookupError, struct.error)
 _NAMED = 5
 _UNWRITABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
@@ -63,7 +59,7 @@ def holds_images(path: Path) -> bool:
     """Return whether a path is a NumPy archive, or a folder with images at any depth."""
     if path.is_dir():
         return any(file.suffix.lower() in IMAGE_ENDINGS for file in path.rglob("*"))
-    return path.suffix.lower() == IMAGE_ARCHIVE
+    return path.suffix.lower() == ARCHIVE
 
 
 def read_image_dataset(
@@ -133,7 +129,7 @@ def read_images(folder: Path, size: Size | None = None) -> GreyImages:
     for name in names:
         try:
             grey, coloured = _grey(folder / name)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             bad[name] = " ".join(str(error).replace(f"{folder}/", "").split()) or type(error).__name__
             continue
         own = (grey.shape[0], grey.shape[1])
@@ -178,7 +174,7 @@ def _names_of_images(folder: Path) -> list[str]:
 def _grey(file: Path) -> tuple[Grey, bool]:
     """Return the grey pixels of a file, shape (height, width), and whether it is in colour.
 
-    Raises one of `_UNREADABLE` if it is bad.
+    Raises one of `UNREADABLE` if it is bad.
     """
     from PIL import Image as Pillow
     from PIL import ImageOps
@@ -262,16 +258,8 @@ def _labels(path: Path, images: GreyImages, normal: str | None, anomaly: str | N
 
 def _read_archive(path: Path, size: Size | None) -> GreyImages:
     """Return the images of an .npz file, and its labels as texts, if it has any."""
-    try:
-        with zipfile.ZipFile(path) as packed:
-            unpacked = sum(entry.file_size for entry in packed.infolist())
-        if unpacked > MOST_UNPACKED:
-            raise ValueError(f"it unpacks to {unpacked} bytes, and {MOST_UNPACKED} are the most that are read")
-        with np.load(path, allow_pickle=False) as arrays:
-            images = arrays["images"] if "images" in arrays.files else None
-            labels = arrays["labels"] if "labels" in arrays.files else None
-    except (*_UNREADABLE, AttributeError, zipfile.BadZipFile, MemoryError) as error:
-        raise DataError(f"{path.name} is no NumPy archive that can be read safely: {error}") from error
+    arrays = archive_arrays(path, ("images", "labels"))
+    images, labels = arrays.get("images"), arrays.get("labels")
     if images is None or images.ndim != 3 or images.dtype != np.uint8 or not images.size:
         held = "none" if images is None else f"one of {images.dtype} and shape {images.shape}"
         raise DataError(f"{path.name} needs an array `images` of uint8, shape (n, height, width); it holds {held}")

@@ -12,6 +12,7 @@ import pandas as pd
 
 from assay.arrays import Doubles, Integers, Labels, Texts
 from assay.console import say
+from assay.data.archives import archive_arrays
 from assay.data.columns import AS_THEY_ARE, Treatment, features_of, kind_of
 from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Card, Dataset, RowSet
 from assay.data.dialects import OBSERVED, Dialect
@@ -106,6 +107,42 @@ def read_series(
     )
     rows = rows.astype({"row_id": "str", "group": "str", "time": "str"})
     return Dataset(card, RowSet(flattened(features, steps, made.starts, windows.length), rows))
+
+
+def read_windows(path: Path, *, name: str, normal: str | None = None, anomaly: str | None = None) -> Dataset:
+    """Read an .npz file of windows as a dataset of series.
+
+    Its arrays are ``windows`` (n, length, channels) of numbers, and maybe ``labels`` (n,), as in `read_series`, and
+    ``groups`` (n,): without groups, windows get their roles one by one, as if none overlapped another one.
+
+    Raises
+    ------
+    DataError
+        An array is missing, or is not what it has to be.
+    """
+    check_name(name, "the dataset's name")
+    arrays = archive_arrays(path, ("windows", "labels", "groups"))
+    windows = arrays.get("windows")
+    if windows is None or windows.ndim != 3 or windows.dtype.kind not in "fiu" or not windows.size:
+        held = "none" if windows is None else f"one of {windows.dtype} and shape {windows.shape}"
+        raise DataError(f"{path.name} needs numbers `windows` of shape (n, length, channels); it holds {held}")
+    n, length, channels = windows.shape
+    if length * channels > MOST_VALUES:
+        raise DataError(f"the windows of {path.name} have {length * channels} values; {MOST_VALUES} are the most")
+    for kind in ("labels", "groups"):
+        if kind in arrays and (arrays[kind].shape != (n,) or arrays[kind].dtype.kind not in "biufU"):
+            raise DataError(f"{path.name}: `{kind}` must be {n} numbers or texts, one for each window")
+    if "labels" not in arrays and (normal, anomaly) != (None, None):
+        raise DataError(f"the label of normal windows or of anomalies is given, but {path.name} has no array `labels`")
+    texts = {kind: texts_of(pd.Series(array)) for kind, array in arrays.items() if kind != "windows"}
+    labels = labels_of(path, texts["labels"], normal, anomaly) if "labels" in texts else np.full(n, UNKNOWN, np.int8)
+    groups = printable("group", texts["groups"]) if "groups" in texts else ""
+    rows = pd.DataFrame({"row_id": [f"{name}-{i:07d}" for i in range(n)], "label": labels, "group": groups, "time": ""})
+    width = len(str(length - 1))
+    columns = tuple(f"{channel}@{step:0{width}d}" for step in range(length) for channel in range(channels))
+    card = Card(name, Series((length, channels)), columns, path.name, normal_label=normal, anomaly_label=anomaly)
+    rows = rows.astype({"row_id": "str", "group": "str", "time": "str"})
+    return Dataset(card, RowSet(windows.reshape(n, -1).astype(np.float64), rows))
 
 
 def flattened(features: Doubles, steps: Steps, starts: Integers, length: int) -> Doubles:

@@ -81,10 +81,11 @@ def load_source(
     DataError
         No such name or file, or the file cannot be used as it is.
     """
+    from assay.data.archives import holds_array
     from assay.data.files import read_table
     from assay.data.image_files import holds_images, read_image_dataset
     from assay.data.public_sets import dataset_names, load_named
-    from assay.data.series_files import read_series
+    from assay.data.series_files import read_series, read_windows
 
     options: dict[str, object] = {"--name": name, "--normal": normal, "--anomaly": anomaly}
     of_series = {f"--{option}": value for option, value in series.items()}
@@ -109,6 +110,10 @@ def load_source(
         raise DataError(f"{source!r} is neither a file nor a known dataset; known are {', '.join(dataset_names())}")
     if name is None:
         raise DataError(f"give the dataset of {path.name} a name: assay ingest {source} --name NAME")
+    if holds_array(path, "windows"):
+        if unusable := _given({**of_tables, "--image-size": image_size}, treatment, dialect):
+            raise DataError(f"{unusable[0]} is not for an archive of windows, as {path.name} is; leave it out")
+        return read_windows(path, name=name, normal=normal, anomaly=anomaly)
     if holds_images(path):
         if unusable := _given(of_tables, treatment, dialect):
             raise DataError(f"{unusable[0]} is for tables, and {path.name} holds images; leave it out")

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from assay.data.dataset import Dataset, read_dataset, write_dataset
 from assay.data.modalities.series import Series
-from assay.data.series_files import FEWEST_ENTITIES, SeriesColumns, read_series
+from assay.data.reference import learn_reference
+from assay.data.series_files import FEWEST_ENTITIES, SeriesColumns, read_series, read_windows
 from assay.data.splitting import EXCLUDED, split_rows
 from assay.data.windows import Steps, Windows, cut
 from assay.errors import DataError
@@ -157,6 +158,36 @@ def test_what_is_odd_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert int(counted[1]) == 2
     assert not np.isnan(dataset.data.features).any()
     assert f"{len(dataset.data)} windows of 4 steps; roles are given by 30 blocks of 12 steps" in said
+
+
+def test_an_archive_of_windows_comes_in(tmp_path: Path) -> None:
+    windows = np.random.default_rng(0).normal(size=(6, 3, 2)).astype(np.float32)
+    labels, groups = np.array([0, 1, 0, 0, 1, 0]), np.array(["a", "a", "b", "b", "c", "c"])
+    np.savez(tmp_path / "beats.npz", windows=windows, labels=labels, groups=groups)
+    dataset = read_windows(tmp_path / "beats.npz", name="beats")
+    assert dataset.card.modality == Series((3, 2))
+    assert dataset.card.columns == ("0@0", "1@0", "0@1", "1@1", "0@2", "1@2")
+    assert np.array_equal(dataset.data.features, windows.reshape(6, 6))
+    assert dataset.data.labels.tolist() == labels.tolist()
+    assert dataset.data.rows["group"].tolist() == groups.tolist()
+    for wrong, message in (
+        ({"windows": windows[0]}, r"it holds one of float32 and shape \(3, 2\)"),
+        ({"windows": windows, "labels": labels[1:]}, "`labels` must be 6 numbers or texts"),
+        ({"windows": np.zeros((1, 200, 100))}, "20000 values; 16384 are the most"),
+        ({"windows": np.array([[["a"]]])}, "needs numbers `windows`"),
+    ):
+        np.savez(tmp_path / "wrong.npz", **wrong)  # type: ignore[arg-type]
+        with pytest.raises(DataError, match=message):
+            read_windows(tmp_path / "wrong.npz", name="wrong")
+
+
+def test_the_suite_judges_channels_not_places_in_windows(tmp_path: Path) -> None:
+    reference = learn_reference(read(tmp_path, pumps(400)))
+    assert list(reference["columns"]) == [
+        f"{what} of {channel}" for channel in ("flow", "heat") for what in ("mean", "spread")
+    ]
+    assert reference["columns"]["spread of heat"]["missing"] == 0
+    assert reference["units"] < reference["rows"] / 3
 
 
 @pytest.mark.parametrize(
