@@ -5,8 +5,9 @@ Protocol of the first two tables: a file of steps goes through `read_series` and
 calibration blocks; AUROC and AUPRC over test windows, an anomaly being a window with an anomalous step. Ten seeds of
 roles and detectors. FPR is the share of normal test windows with p <= eps, "above" the share of runs of the rig whose
 FPR is above eps, of those with at least 10 normal test windows, "worst" the largest. SKAB: 35 runs, 8 channels, a
-second a step; windows of 30; the run without labels is called free of anomalies, and counts as such. Hydraulic rig: 2,205 cycles of 60 s, 8 channels, in the order of time, one series; windows of 60;
-the anomaly is a cooler close to failure (condition 3 of the profile), which comes in one stretch.
+second a step; windows of 30; the run without labels is called free of anomalies, and counts as such. Hydraulic
+rig: 2,205 cycles of 60 s, 8 channels, in the order of time, one series; windows of 60; the anomaly is a cooler close to
+failure (condition 3 of the profile), which comes in one stretch.
 
 Protocol of the third table: ten whole runs of SKAB, drawn at random from those with labels, are kept apart; the others
 are brought in, and the ten are scored step by step, by the rule of `assay score`: a step has the score and p-value of

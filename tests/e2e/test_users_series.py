@@ -105,6 +105,16 @@ def test_windows_are_what_the_scorer_and_the_service_take(project: Checkout) -> 
     assert scorer.windows == dataset.card.windows
 
 
+def test_an_archive_of_windows_and_one_of_images_are_told_apart(project: Checkout) -> None:
+    windows = np.random.default_rng(0).normal(size=(300, 6, 2))
+    np.savez(project.root / "beats.npz", windows=windows)
+    done = project.assay("ingest", "beats.npz", "--name", "beats")
+    assert "data/beats: 300 rows x 12 columns, 0 labelled anomalies, 300 unlabelled" in done.stdout
+    refused = project.assay("ingest", "beats.npz", "--name", "b", "--label", "x", code=2).stderr
+    assert "--label is not for an archive of windows" in refused
+    assert "calibration is not weighted towards windows" in project.assay("reweight", "plant.csv", code=2).stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
