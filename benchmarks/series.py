@@ -4,8 +4,8 @@ Protocol of the first two tables: a file of steps goes through `read_series` and
 --series` and `split`; each detector is fitted on the training windows, scaled by channel; p-values compare with the
 calibration blocks; AUROC and AUPRC over test windows, an anomaly being a window with an anomalous step. Six seeds
 of roles and detectors, one for networks. FPR is the share of normal test windows with p <= eps, "above" the share of
-runs of the rig whose FPR is above eps, of those with at least 10 normal test windows, "worst" the largest. SKAB: 35 runs,
-8 channels, a second a step; windows of 30; the run without labels is called free of anomalies, and counts as such.
+runs of the rig whose FPR is above eps, of those with at least 10 normal test windows, "worst" the largest. SKAB: 35
+runs, 8 channels, a second a step; windows of 30; the run without labels is called free of anomalies, and counts so.
 Hydraulic rig: 2,205 cycles of 60 s, 8 channels, in the order of time, one series; windows of 60; the anomaly is a
 cooler close to failure (condition 3 of the profile), which comes in one stretch.
 

@@ -19,12 +19,12 @@ from assay.data.dialects import OBSERVED, Dialect
 from assay.data.files import labels_of, printable, sortable_times, texts_of
 from assay.data.modalities.series import Series
 from assay.data.tables import read_frame
-from assay.data.windows import BLOCK, Cut, Steps, Windows, cut, irregularities
+from assay.data.windows import BLOCK_WINDOWS, Cut, Steps, Windows, cut, irregularities
 from assay.errors import DataError
 from assay.names import check_name
 
 FEWEST_ENTITIES = 140  # so that about 20 fall to calibration, which eps .05 takes
-MOST_VALUES = 128 * 128
+MOST_WINDOW_VALUES = 128 * 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +127,10 @@ def read_windows(path: Path, *, name: str, normal: str | None = None, anomaly: s
         held = "none" if windows is None else f"one of {windows.dtype} and shape {windows.shape}"
         raise DataError(f"{path.name} needs numbers `windows` of shape (n, length, channels); it holds {held}")
     n, length, channels = windows.shape
-    if length * channels > MOST_VALUES:
-        raise DataError(f"the windows of {path.name} have {length * channels} values; {MOST_VALUES} are the most")
+    if length * channels > MOST_WINDOW_VALUES:
+        raise DataError(
+            f"the windows of {path.name} have {length * channels} values; {MOST_WINDOW_VALUES} are the most"
+        )
     for kind in ("labels", "groups"):
         if kind in arrays and (arrays[kind].shape != (n,) or arrays[kind].dtype.kind not in "biufU"):
             raise DataError(f"{path.name}: `{kind}` must be {n} numbers or texts, one for each window")
@@ -235,10 +237,10 @@ def _plan(path: Path, given: SeriesColumns, channels: tuple[str, ...], steps: St
     stride = given.stride or max(1, given.window // 2)
     if stride > given.window:
         raise DataError(f"--stride {stride} is more than --window {given.window}, so that steps would lie in no window")
-    if given.window * len(channels) > MOST_VALUES:
+    if given.window * len(channels) > MOST_WINDOW_VALUES:
         raise DataError(
             f"windows of {given.window} steps of the {len(channels)} channels of {path.name} have "
-            f"{given.window * len(channels)} values, and {MOST_VALUES} are the most that a row may have; give a "
+            f"{given.window * len(channels)} values, and {MOST_WINDOW_VALUES} are the most that a row may have; give a "
             "smaller --window, or --leave-out channels"
         )
     return Windows(
@@ -266,7 +268,8 @@ def _report(path: Path, steps: Steps, windows: Windows, made: Cut) -> None:
     by = "groups" if windows.roles_by == "group" else "blocks"
     if by == "blocks":
         n_blocks = len(np.unique(np.stack([steps.entities[made.starts], made.blocks]), axis=1).T)
-        by = f"{n_blocks} blocks of {BLOCK * windows.length} steps, with {windows.length} between two that are not used"
+        used, unused = BLOCK_WINDOWS * windows.length, windows.length
+        by = f"{n_blocks} blocks of {used} steps, with {unused} between two that are not used; about 14 % calibrate"
     say(f"{path.name}: {len(made.starts)} windows of {windows.length} steps; roles are given by {by}")
 
 

@@ -13,8 +13,8 @@ from assay.arrays import Doubles, Flags, Integers
 from assay.errors import DataError
 from assay.parameters import Count, Positive, check_parameters
 
-GAP = 5.0  # times the usual step
-BLOCK = 3  # windows
+GAP_STEPS = 5.0  # times the usual step
+BLOCK_WINDOWS = 3  # windows
 UNEVEN = 0.1  # of the usual step
 
 
@@ -136,10 +136,10 @@ def cut(steps: Steps, windows: Windows, *, by_block: bool, to_the_end: bool = Fa
     length, stride, n = windows.length, windows.stride, len(steps.order)
     is_first = np.r_[True, np.diff(steps.entities) != 0]
     place = np.arange(n) - np.flatnonzero(is_first)[np.cumsum(is_first) - 1]
-    blocks, within = np.divmod(place, (BLOCK + 1) * length) if by_block else (np.zeros_like(place), place)
-    allowed = within < BLOCK * length if by_block else np.ones(n, dtype=bool)
+    blocks, within = np.divmod(place, (BLOCK_WINDOWS + 1) * length) if by_block else (np.zeros_like(place), place)
+    allowed = within < BLOCK_WINDOWS * length if by_block else np.ones(n, dtype=bool)
     same_run = ~is_first & (blocks == np.r_[-1, blocks[:-1]]) & np.r_[False, allowed[:-1]] & allowed
-    gap = np.r_[False, np.diff(steps.times) > GAP * windows.step] & same_run
+    gap = np.r_[False, np.diff(steps.times) > GAP_STEPS * windows.step] & same_run
     goes_on = same_run & ~gap & steps.usable & np.r_[True, steps.usable[:-1]]
     starts = _starts(goes_on, allowed & steps.usable, length, stride, to_the_end=to_the_end)
     even = _starts(same_run, allowed, length, stride, to_the_end=to_the_end)
@@ -163,10 +163,10 @@ def _starts(goes_on: Flags, allowed: Flags, length: int, stride: int, *, to_the_
 def irregularities(steps: Steps, step: float) -> list[str]:
     """Return what is odd about the times and values of series, for people: gaps, uneven sampling, missing values."""
     intervals, said = steps.intervals, []
-    gaps = intervals[intervals > GAP * step]
+    gaps = intervals[intervals > GAP_STEPS * step]
     if len(gaps):
-        said.append(f"{len(gaps)} gaps of more than {GAP:g} steps, the longest of {gaps.max():g}")
-    uneven = (np.abs(intervals - step) > UNEVEN * step) & (intervals <= GAP * step)
+        said.append(f"{len(gaps)} gaps of more than {GAP_STEPS:g} steps, the longest of {gaps.max():g}")
+    uneven = (np.abs(intervals - step) > UNEVEN * step) & (intervals <= GAP_STEPS * step)
     if uneven.any():
         said.append(f"{uneven.mean():.1%} of the intervals differ by more than {UNEVEN:.0%} from {step:g}, the usual")
     if lacking := int((~steps.usable).sum()):

@@ -25,7 +25,7 @@ class Moment:
     share: float
 
 
-def moments(scorer: Scorer, window: Floats, windows: Windows, n_moments: int) -> list[Moment]:
+def window_moments(scorer: Scorer, window: Floats, windows: Windows, n_moments: int) -> list[Moment]:
     """Return the pieces of a raw window (1, length * channels) that raise its score most, the largest share first.
 
     By a detector that predicts steps (lstm_predictor) a piece is a step, and its share that of the squared error. By

@@ -18,7 +18,7 @@ from assay.data.series_files import flattened, steps_of
 from assay.data.tables import read_frame
 from assay.data.windows import Steps, Windows, cut, irregularities
 from assay.errors import DataError, InputError
-from assay.scorer.explaining_series import Moment, moments
+from assay.scorer.explaining_series import Moment, window_moments
 from assay.scorer.scorer import Scorer
 from assay.scorer.writing import row_writer
 
@@ -150,7 +150,9 @@ def _because(
     for window in needed:
         named = times[steps.order[starts[window] : starts[window] + windows.length]]
         flat = flattened(features, steps, starts[window : window + 1], windows.length)
-        because[window] = ", ".join(_named(moment, named) for moment in moments(scorer, flat, windows, n_moments))
+        because[window] = ", ".join(
+            _named(moment, named) for moment in window_moments(scorer, flat, windows, n_moments)
+        )
     return because
 
 
