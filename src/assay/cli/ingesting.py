@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 @click.option(
     "--image-size", metavar="HEIGHT WIDTH", type=click.IntRange(1), nargs=2, help="Size that images are resized to."
 )
+@click.option("--series", metavar="COLUMN", help="Column of times of series: a dataset of their windows.")
+@click.option("--entity", metavar="COLUMN", help="Column that tells series apart, with --series.")
+@click.option("--window", metavar="STEPS", type=click.IntRange(2), help="Length of windows, with --series.")
+@click.option(
+    "--stride", metavar="STEPS", type=click.IntRange(1), help="From window to window; by default half a window."
+)
 @click.option("--categorical", metavar="COLUMN", multiple=True, help="Feature whose numbers are codes of categories.")
 @click.option("--impute", metavar="COLUMN", multiple=True, help="Feature that may be missing, though not in this file.")
 @click.option("--refuse-missing", metavar="COLUMN", multiple=True, help="Feature that may never be missing.")
@@ -58,7 +64,10 @@ def ingest_command(
     from assay.data.columns import Treatment
 
     treatment = Treatment(categorical, impute, refuse_missing, leave_out)
+    series = {name: options.pop(name) for name in ("series", "entity", "window", "stride")}
     if checks:
+        if any(value is not None for value in series.values()):
+            raise click.UsageError("--check is for tables; bring series in without it")
         _check_table(Path(source), treatment=treatment, **options)
         return
     if batch is not None and not appends:
@@ -77,10 +86,12 @@ def ingest_command(
                 raise click.UsageError("with --append, words have the vectors that came with the dataset")
             if options.pop("image_size") is not None:
                 raise click.UsageError("--append adds rows of tables; --image-size is for a folder of images")
+            if any(value is not None for value in series.values()):
+                raise click.UsageError("--append adds rows of tables; bring the whole file of series in again")
             folder, arrival = append(project, Path(source), batch=batch, **options)
             click.echo(f"batch {arrival.batch}: {arrival.rows} rows from {arrival.source}")
         else:
-            folder = ingest(project, load_source(project, source, treatment=treatment, **options))
+            folder = ingest(project, load_source(project, source, treatment=treatment, series=series, **options))
         dataset = read_dataset(folder)
         emit_done(project.on(dataset.card.name), "ingest")
     labels = dataset.data.labels

@@ -22,6 +22,7 @@ from assay.data.npy import npy_bytes, read_npy
 from assay.data.null_models import NullModel
 from assay.data.observed_mean import ObservedMean
 from assay.data.scaling import Scaler
+from assay.data.windows import Windows
 from assay.data.word_vectors import VECTOR_FILES, WordVectors
 from assay.data.words import documents
 from assay.errors import DataError, TamperedError
@@ -35,7 +36,11 @@ OPTIONAL = (
     *("normal_label", "anomaly_label", "text_column", "vectors_source"),
 )
 OTHER_PRINT = "other_fingerprint"
-TEXTS = ("row_id", "group", "time", "category", "batch", "fingerprint", OTHER_PRINT, "source_row", "recipe")
+OF_WINDOWS = ("entity", "start", "end", "anomalous_steps")
+TEXTS = (
+    *("row_id", "group", "time", "category", "batch", "fingerprint", OTHER_PRINT, "source_row", "recipe"),
+    *OF_WINDOWS,
+)
 SEALED, DROPPED = ("features.npy", "rows.csv"), "dropped.csv"
 MADE = -1
 
@@ -138,6 +143,8 @@ class Card:
         The column of documents in the user's file, and the file that word vectors came from.
     words : tuple of str
         The different words of the documents of the dataset, in order of first appearance.
+    windows : Windows or None
+        How rows were made from a file of series.
     """
 
     name: str
@@ -160,6 +167,7 @@ class Card:
     text_column: str | None = None
     vectors_source: str | None = None
     words: tuple[str, ...] = ()
+    windows: Windows | None = None
 
     @property
     def input_columns(self) -> tuple[str, ...]:
@@ -190,6 +198,8 @@ class Card:
         if self.text_column is not None:
             lists["texts"] = [f"{self.text_column} ({len(self.words)} different words)"]
             lists["word vectors"] = [self.vectors_source or "learned from training rows"]
+        if self.windows is not None:
+            lists["channels"] = list(self.windows.channels)
         return [f"{what}: {', '.join(names)}" for what, names in lists.items() if names]
 
     def accepts(self, features: Doubles) -> Flags:
@@ -292,6 +302,8 @@ def write_dataset(folder: Path, dataset: Dataset) -> None:
     if card.vocabulary:
         optional["vocabulary"] = {name: list(texts) for name, texts in card.vocabulary.items()}
     optional |= {key: list(names) for key in ("dates", "imputed", "left_out", "words") if (names := getattr(card, key))}
+    if card.windows is not None:
+        optional["windows"] = card.windows.to_json()
     fields = {"name": card.name, "columns": list(card.columns), "source": card.source}
     versions = {"format": FORMAT, "fingerprint_scheme": card.scheme}
     write_json(
@@ -346,6 +358,7 @@ def read_card(folder: Path) -> Card:
         imputed=tuple(fields.get("imputed", ())),
         left_out=tuple(fields.get("left_out", ())),
         words=tuple(fields.get("words", ())),
+        windows=Windows.from_json(fields["windows"]) if "windows" in fields else None,
         scheme=fields.get("fingerprint_scheme", FIRST_SCHEME),
     )
 

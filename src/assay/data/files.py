@@ -203,7 +203,7 @@ def _rows(name: str, texts: Mapping[str, Texts], labels: Labels) -> pd.DataFrame
         {
             "row_id": _ids(texts["id_column"]) if "id_column" in texts else counted,
             "label": labels,
-            "group": _printable("group", texts["group"]) if "group" in texts else blank,
+            "group": printable("group", texts["group"]) if "group" in texts else blank,
             "time": sortable_times(texts["time"]) if "time" in texts else blank,
         }
     ).astype({"row_id": "str", "group": "str", "time": "str"})
@@ -291,7 +291,7 @@ def texts_of(column: pd.Series[Any], *, kept: Collection[str] = ()) -> Texts:
     return texts
 
 
-def _printable(role: str, texts: Texts) -> Texts:
+def printable(role: str, texts: Texts) -> Texts:
     """Return `texts`; raise `DataError` for control characters, which a CSV file would not preserve."""
     for row, text in enumerate(texts):
         if _CONTROL.search(text):
@@ -309,7 +309,7 @@ def _ids(texts: Texts) -> Texts:
         raise DataError(
             f"row {repeated[0]} has the row id {texts[repeated[0]]!r} of an earlier row; ids must be unique"
         )
-    return _printable("row id", texts)
+    return printable("row id", texts)
 
 
 def _categories(texts: Texts) -> Texts:
@@ -320,7 +320,7 @@ def _categories(texts: Texts) -> Texts:
     missing = np.flatnonzero(texts == "")
     if len(missing):
         raise DataError(f"row {missing[0]} has no category, or a word for missing ones; every row needs one")
-    return _printable("category", texts)
+    return printable("category", texts)
 
 
 def labels_of(path: Path, texts: Texts, normal: str | None, anomaly: str | None, *, is_settled: bool = False) -> Labels:

@@ -6,7 +6,6 @@ import os
 import re
 import struct
 import warnings
-import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,10 @@ from numpy.typing import NDArray
 
 from assay.arrays import Labels
 from assay.console import say
+from assay.data.archives import ARCHIVE, archive_arrays
 from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Card, Dataset, RowSet
 from assay.data.files import labels_of, texts_of
 from assay.data.modalities.image import Image, pixel_columns
-from assay.data.npy import DAMAGED_ARRAYS
 from assay.errors import DataError
 from assay.names import check_name
 
@@ -29,15 +28,13 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-IMAGE_ARCHIVE = ".npz"
 NAME_OF_FILE = "file"
 MOST_UNREADABLE = 0.01  # of the files
 MOST_PIXELS = 128 * 128
-MOST_UNPACKED = 2**32  # bytes of an archive
 _GREY = ("1", "L", "LA", "La")
 _COLOUR = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
-_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, TypeError, ArithmeticError, LookupError, struct.error)
 _NAMED = 5
+_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, TypeError, ArithmeticError, LookupError, struct.error)
 _UNWRITABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 Size = tuple[int, int]
@@ -66,7 +63,7 @@ def holds_images(path: Path) -> bool:
     """Return whether a path is a NumPy archive, or a folder with images at any depth."""
     if path.is_dir():
         return bool(_files_of(path)[0])
-    return path.suffix.lower() == IMAGE_ARCHIVE
+    return path.suffix.lower() == ARCHIVE
 
 
 def read_image_dataset(
@@ -328,16 +325,8 @@ def _labels(path: Path, images: GreyImages, normal: str | None, anomaly: str | N
 
 def _read_archive(path: Path, size: Size | None) -> GreyImages:
     """Return the images of an .npz file, and its labels as texts, if it has any."""
-    try:
-        with zipfile.ZipFile(path) as packed:
-            unpacked = sum(entry.file_size for entry in packed.infolist())
-        if unpacked > MOST_UNPACKED:
-            raise ValueError(f"it unpacks to {unpacked} bytes, and {MOST_UNPACKED} are the most that are read")
-        with np.load(path, allow_pickle=False) as arrays:
-            images = arrays["images"] if "images" in arrays.files else None
-            labels = arrays["labels"] if "labels" in arrays.files else None
-    except DAMAGED_ARRAYS as error:
-        raise DataError(f"{path.name} is no NumPy archive that can be read safely: {error}") from error
+    arrays = archive_arrays(path, ("images", "labels"))
+    images, labels = arrays.get("images"), arrays.get("labels")
     if images is None or images.ndim != 3 or images.dtype != np.uint8 or not images.size:
         held = "none" if images is None else f"one of {images.dtype} and shape {images.shape}"
         raise DataError(f"{path.name} needs an array `images` of uint8, shape (n, height, width); it holds {held}")

@@ -84,9 +84,18 @@ def contiguous_columns(features: Doubles) -> Iterator[Doubles]:
 
 
 def judged_columns(card: Card, features: Doubles) -> Iterator[tuple[str, Doubles]]:
-    """Yield what is judged of rows (n, d): each column by its name; of documents, their numbers of words."""
+    """Yield what is judged of rows (n, d): each column by its name; of documents, their numbers of words.
+
+    Of windows of a file of series, the mean and the standard deviation of each channel.
+    """
     if card.modality.padded:
         yield "words", (~np.isnan(features)).sum(axis=1).astype(np.float64)
+    elif card.windows is not None:
+        channels = features.reshape(len(features), card.windows.length, -1)
+        for place, channel in enumerate(card.windows.channels):
+            of_channel = channels[:, :, place]
+            yield f"mean of {channel}", of_channel.mean(axis=1)
+            yield f"spread of {channel}", of_channel.std(axis=1)
     else:
         yield from zip(card.columns, contiguous_columns(features), strict=True)
 

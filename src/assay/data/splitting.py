@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from assay.arrays import Doubles, Flags, Integers
+from assay.arrays import Doubles, Flags, Integers, Texts
 from assay.data.dataset import ANOMALY, NORMAL, RowSet, number_copies, row_keys
 from assay.data.fingerprints import ONLY_NUMBERS, SCHEME, fingerprints
 from assay.data.quarantine import is_listed
@@ -37,6 +37,7 @@ def split_rows(
     quarantined: pd.DataFrame | None = None,
     scheme: int = SCHEME,
     vocabulary: Mapping[str, tuple[str, ...]] = ONLY_NUMBERS,
+    overlap: bool = False,
 ) -> dict[str, RowSet]:
     """Assign one role to every row, as independent of the other rows as possible.
 
@@ -57,7 +58,9 @@ def split_rows(
     group and time that of a hash of the content, else the first of the copies' roles in the order of `ROLES`. Normals
     keep their roles whatever their copies' labels are.
 
-    Quarantined rows are excluded, and no others; no other row's role depends on them.
+    Quarantined rows are excluded; no other row's role depends on them. So are, where rows of a group `overlap`,
+    labelled anomalies whose role is not that of the normal rows of their group, nor the pool where these train or
+    adapt.
 
     Parameters
     ----------
@@ -71,6 +74,9 @@ def split_rows(
         Scheme of the fingerprints that decide roles (`assay.data.fingerprints.fingerprints`).
     vocabulary : mapping of str to tuple of str
         The texts of each column of categories.
+    overlap : bool
+        Whether rows of a group share values, as windows of a series do. Then no value is in two of the roles that
+        learn (with the pool), calibrate and judge.
 
     Returns
     -------
@@ -98,6 +104,8 @@ def split_rows(
     roles = _roles_by_time(marked) if timed.any() else _roles_by_hash(marked.rows, seed)
     roles = _joined(marked.rows, roles)
     excluded = np.zeros(len(data), dtype=bool) if quarantined is None else is_listed(quarantined, marked.rows)
+    if overlap:
+        excluded |= _astray(marked.rows, roles, seed)
     parts = {name: marked.take((roles == i) & ~excluded) for i, name in enumerate(ROLES)}
     return _with_marks(parts) | {EXCLUDED: marked.take(excluded)}
 
@@ -130,17 +138,34 @@ def _with_marks(parts: dict[str, RowSet]) -> dict[str, RowSet]:
 
 def _roles_by_hash(rows: pd.DataFrame, seed: int) -> Integers:
     """Return the index in `ROLES` of each row of data without times."""
-    group = rows["group"].to_numpy(dtype=object)
     anomalous = (rows["label"] == ANOMALY).to_numpy()
-    alone = np.where(anomalous, "anomaly:" + rows["fingerprint"].to_numpy(dtype=object), "row:" + row_keys(rows))
-    keys = np.where(group != "", "group:" + group, alone)
-    codes, unique = pd.factorize(keys)
+    codes, unique = pd.factorize(_keys(rows))
     position = uniform_hashes(unique, f"role:{seed}")[codes]
     coin = uniform_hashes(unique, f"coin:{seed}")[codes]
-    roles = _NORMAL_ROLES[np.searchsorted(_NORMAL_CUTS, position, side="right")]
+    roles = _normal_roles(position)
     apart = _APART_ROLES[np.searchsorted(_APART_CUTS, coin, side="right")]
     for_anomalies = np.where(position < 0.50, _POOL, np.where(position < 0.65, apart, roles))
     return np.where(anomalous, for_anomalies, roles)
+
+
+def _keys(rows: pd.DataFrame) -> Texts:
+    """Return what the role of each row is a hash of."""
+    group = rows["group"].to_numpy(dtype=object)
+    anomalous = (rows["label"] == ANOMALY).to_numpy()
+    alone = np.where(anomalous, "anomaly:" + rows["fingerprint"].to_numpy(dtype=object), "row:" + row_keys(rows))
+    return np.where(group != "", "group:" + group, alone)
+
+
+def _normal_roles(position: Doubles) -> Integers:
+    return np.asarray(_NORMAL_ROLES[np.searchsorted(_NORMAL_CUTS, position, side="right")])
+
+
+def _astray(rows: pd.DataFrame, roles: Integers, seed: int) -> Flags:
+    """Return which rows are anomalies whose role does not go with that of the normal rows of their group."""
+    codes, unique = pd.factorize(_keys(rows))
+    of_group = _normal_roles(uniform_hashes(unique, f"role:{seed}"))[codes]
+    fits = (roles == of_group) | ((roles == _POOL) & np.isin(of_group, [_TRAIN, _ADAPT]))
+    return np.asarray((rows["label"] == ANOMALY).to_numpy() & (rows["group"] != "").to_numpy() & ~fits)
 
 
 def _roles_by_time(data: RowSet) -> Integers:

@@ -45,6 +45,8 @@ def take_columns(path: Path, card: Card, dialect: Dialect = OBSERVED) -> Feature
     """Return the columns of a CSV or Parquet file as features that the dataset accepts."""
     if card.text_column is not None:
         raise DataError(f"{card.name} is a dataset of texts, and calibration is not weighted towards texts")
+    if card.windows is not None:
+        raise DataError(f"{card.name} holds windows of series, and calibration is not weighted towards windows")
     columns = card.columns
     numbers = [name for name in columns if name not in (*card.vocabulary, *card.dates)]
     frame = read_frame(path, (), numbers=numbers, dialect=dialect)

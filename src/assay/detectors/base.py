@@ -85,6 +85,15 @@ class Localises(Protocol):
 
 
 @runtime_checkable
+class PredictsSteps(Protocol):
+    """A detector of series that says how far each value is from its prediction."""
+
+    def step_errors(self, X: Singles) -> Singles:
+        """Return the squared errors of flattened windows (n, d), of the same shape; 0 where nothing is predicted."""
+        ...
+
+
+@runtime_checkable
 class CrossFitted(Protocol):
     """A detector fitted K times, each time without one fold of the training rows.
 

@@ -188,7 +188,7 @@ def _method(within: str, ties: str, unit: str, reference: RowSet, n_target: int)
     """
     if within == "category" and "category" not in reference.rows:
         raise ConfigError(NO_CATEGORIES)
-    grouped = unit.startswith("group")
+    grouped = unit.startswith(("group", "block"))
     if within != "all" and (grouped or n_target):
         reason = "rows form groups" if grouped else "there are target rows (`assay reweight --clear`)"
         raise ConfigError(f"calibrate.within is {within!r}, which is not possible when {reason}; use 'all'")

@@ -108,6 +108,7 @@ def _head(card: Card, parts: dict[str, Part], calibration: dict[str, Any], unit:
     return {
         "columns": list(card.input_columns),
         **modality_fields(card.modality),
+        **({} if card.windows is None else {"windows": card.windows.to_json()}),
         **({"category_column": card.category_column} if calibration["within"] == "category" else {}),
         "eps": eps,
         "unit": unit,
@@ -125,6 +126,14 @@ def _guarantee(calibrator: Calibrator, unit: str) -> str:
         return (
             "No false-positive rate is promised; eps is a target. Roles were assigned by time, so that rows of one "
             "group are in several roles, and rows of a new group are not exchangeable with the calibration rows."
+        )
+    from assay.calibration.calibrators.grouped import GroupedCalibrator
+
+    if isinstance(calibrator, GroupedCalibrator) and unit == "block":
+        return (
+            f"P(p <= eps) <= eps for a window of a new block that is exchangeable with the {calibrator.n_groups} "
+            "blocks of the calibration rows: one drawn at random from the time and the series that these come from. "
+            "Of later times, and of other series, no rate is promised where something drifts or differs."
         )
     if unit == "time":
         return (

@@ -34,7 +34,7 @@ def split(out: Path, *, data: Path, quarantine: Path, answers: Path, seed: int, 
     """
     from assay.data.answers import read_row_answers, without_bad
     from assay.data.contamination import make_probe_rows
-    from assay.data.quarantine import read_quarantine
+    from assay.data.quarantine import is_listed, read_quarantine
     from assay.data.splitting import EXCLUDED, ROLES, evidence, split_rows
 
     dataset = read_dataset(data)
@@ -43,9 +43,18 @@ def split(out: Path, *, data: Path, quarantine: Path, answers: Path, seed: int, 
     dataset.data.rows[OTHER_PRINT] = other
     listed = read_quarantine(quarantine)
     parts = split_rows(
-        dataset.data, card.columns, seed=seed, quarantined=listed, scheme=card.scheme, vocabulary=card.vocabulary
+        dataset.data,
+        card.columns,
+        seed=seed,
+        quarantined=listed,
+        scheme=card.scheme,
+        vocabulary=card.vocabulary,
+        overlap=card.windows is not None,
     )
-    barred: dict[str, Any] = {} if listed.empty else {"quarantined": len(parts[EXCLUDED])}
+    n_quarantined = int(is_listed(listed, parts[EXCLUDED].rows).sum())
+    barred: dict[str, Any] = {} if listed.empty else {"quarantined": n_quarantined}
+    if n_apart := len(parts[EXCLUDED]) - n_quarantined:
+        barred["anomalies_of_calibration_blocks"] = n_apart
     if not (answered := read_row_answers(answers)).empty:
         parts["train"], bad, barred["answered"] = without_bad(parts["train"], answered)
         parts[EXCLUDED] = joined(parts[EXCLUDED], bad)
@@ -84,6 +93,8 @@ def split(out: Path, *, data: Path, quarantine: Path, answers: Path, seed: int, 
             write_rows(out / role / "probes", probes)
     units = [name for name in ("group", "time") if (dataset.data.rows[name] != "").any()]
     unit = " and ".join(units) or "row"
+    if card.windows is not None and card.windows.roles_by == "block":
+        unit = "block"
     counts = {
         role: {"rows": len(rows), "anomalies": int((rows.labels == ANOMALY).sum())} for role, rows in parts.items()
     }

@@ -84,6 +84,11 @@ def append(
             f"assay ingest FOLDER --name {name}"
         )
     accepted = read_dataset(_folder(project, name))
+    if accepted.card.windows is not None:
+        raise DataError(
+            f"{name} holds windows of series, and --append adds rows of tables; bring the whole file in again, with "
+            f"its new steps: assay ingest FILE --name {name} --series {accepted.card.windows.time}"
+        )
     given: dict[str, Any] = {
         option: columns.get(option) or getattr(accepted.card, field) for option, field in COLUMN_OPTIONS.items()
     }

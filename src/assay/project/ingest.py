@@ -29,7 +29,9 @@ from assay.project.pending import Change
 
 if TYPE_CHECKING:
     from assay.data.files import SpecialColumns
+    from assay.data.series_files import SeriesColumns
 
+NO_SERIES: Mapping[str, Any] = dict.fromkeys(("series", "entity", "window", "stride"))
 BUNDLED = ("breast_cancer", "digits")
 
 
@@ -44,6 +46,7 @@ def load_source(
     text: str | None = None,
     vectors: Path | None = None,
     image_size: tuple[int, int] | None = None,
+    series: Mapping[str, Any] = NO_SERIES,
     dialect: Dialect = OBSERVED,
     **special: Unpack[SpecialColumns],
 ) -> Dataset:
@@ -66,6 +69,9 @@ def load_source(
         A file of word vectors (`assay.data.word_vectors.read_vectors`).
     image_size : (int, int), optional
         Height and width of images (`assay.data.image_files.read_images`).
+    series : mapping
+        ``series`` and ``entity`` (the columns of times and of what tells series apart), ``window`` and ``stride``
+        (`assay.data.series_files.read_series`); None where one is not given.
     dialect : Dialect
         How a CSV file is written.
     **special : str or None
@@ -76,12 +82,15 @@ def load_source(
     DataError
         No such name or file, or the file cannot be used as it is.
     """
+    from assay.data.archives import holds_array
     from assay.data.files import read_table
     from assay.data.image_files import IMAGE_ENDINGS, holds_images, read_image_dataset
     from assay.data.public_sets import dataset_names, load_named
+    from assay.data.series_files import read_series, read_windows
 
     options: dict[str, object] = {"--name": name, "--normal": normal, "--anomaly": anomaly}
-    of_tables: dict[str, object] = {"--text": text, "--vectors": vectors}
+    of_series = {f"--{option}": value for option, value in series.items()}
+    of_tables: dict[str, object] = {"--text": text, "--vectors": vectors, **of_series}
     of_tables |= {
         f"--{role.removesuffix('_column')}": str(column) for role, column in special.items() if column is not None
     }
@@ -102,6 +111,10 @@ def load_source(
         raise DataError(f"{source!r} is neither a file nor a known dataset; known are {', '.join(dataset_names())}")
     if name is None:
         raise DataError(f"give the dataset of {path.name} a name: assay ingest {source} --name NAME")
+    if holds_array(path, "windows"):
+        if unusable := _given({**of_tables, "--image-size": image_size}, treatment, dialect):
+            raise DataError(f"{unusable[0]} is not for an archive of windows, as {path.name} is; leave it out")
+        return read_windows(path, name=name, normal=normal, anomaly=anomaly)
     if holds_images(path):
         if unusable := _given(of_tables, treatment, dialect):
             raise DataError(f"{unusable[0]} is for tables, and {path.name} holds images; leave it out")
@@ -111,9 +124,17 @@ def load_source(
             f"--image-size is for images, and {path.name} holds none (files that end in {', '.join(IMAGE_ENDINGS)}); "
             "convert them, or leave the option out"
         )
-    dataset = read_table(
-        path, name=name, treatment=treatment, normal=normal, anomaly=anomaly, text=text, dialect=dialect, **special
-    )
+    if unusable := _given(of_series, AS_THEY_ARE, OBSERVED):
+        if series["series"] is None or series["window"] is None:
+            raise DataError(f"{unusable[0]}: series need --series COLUMN, their column of times, and --window STEPS")
+        columns = _series_columns(series, text, special)
+        dataset = read_series(
+            path, columns, name=name, treatment=treatment, normal=normal, anomaly=anomaly, dialect=dialect
+        )
+    else:
+        dataset = read_table(
+            path, name=name, treatment=treatment, normal=normal, anomaly=anomaly, text=text, dialect=dialect, **special
+        )
     if vectors is not None:
         dataset = with_vectors(dataset, vectors)
     for option, value, kind in (("--normal", normal, NORMAL), ("--anomaly", anomaly, ANOMALY)):
@@ -122,6 +143,26 @@ def load_source(
                 f"no row of {path.name} has the label {value!r}; give {option} a value of {special.get('label')!r}"
             )
     return dataset
+
+
+def _series_columns(series: Mapping[str, Any], text: str | None, special: SpecialColumns) -> SeriesColumns:
+    """Return what the columns of a file of series are; raise `DataError` for an option that has no meaning there."""
+    for option, given in (("text", text), *((o, special.get(o)) for o in ("id_column", "time", "category"))):
+        if given is not None:
+            raise DataError(
+                f"--{option.removesuffix('_column')} {given}: windows of series take --series, --entity, --label and "
+                "--group; leave the option out"
+            )
+    from assay.data.series_files import SeriesColumns
+
+    return SeriesColumns(
+        series["series"],
+        series["window"],
+        series["entity"],
+        series["stride"],
+        special.get("label"),
+        special.get("group"),
+    )
 
 
 def _given(options: Mapping[str, object], treatment: Treatment, dialect: Dialect) -> list[str]:

@@ -103,6 +103,13 @@ def score_file(
         scorer explains nothing.
     """
     rule = scorer.rule(eps=eps, fdr=fdr)
+    if (windows := scorer.windows) is not None:
+        if id_column is not None:
+            raise InputError(f"--id {id_column} is for rows, and this scorer takes a file of series; leave it out")
+        from assay.scorer.series_batch import score_steps
+
+        n_steps, n_flagged = score_steps(scorer, windows, path, out, rule, explain=explain, dialect=dialect)
+        return ScoredFile(n_steps, n_flagged, rule, None, rule.note(n_steps, n_flagged, scorer.calibrator))
     if explain and not (scorer.texts or scorer.localises):
         normal_rows(scorer.reference.strata)
     file = _File(scorer, path, id_column, dialect, (*ADDED, *_explained(scorer, explain)))

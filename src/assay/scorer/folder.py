@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Len, Predicate
 
+from assay.data.windows import Windows
 from assay.detectors.registry import unpackageable
 from assay.errors import ConfigError, ScorerError
 from assay.hashing import hash_file
@@ -131,3 +132,11 @@ def _check_deciding(path: Path, head: Mapping[str, Any]) -> None:
             check_value(f"{path}: {name}", head.get(name), kind)
         except ConfigError as error:
             raise ScorerError(f"{error}; do not use this scorer") from error
+    if "windows" not in head:
+        return
+    try:
+        columns = Windows.from_json(head["windows"]).columns
+    except (ConfigError, AttributeError, TypeError) as error:
+        raise ScorerError(f"{path}: {error}; do not use this scorer") from error
+    if columns != tuple(head["columns"]):
+        raise ScorerError(f"{path}: its windows are not of its columns; do not use this scorer")

@@ -19,6 +19,7 @@ from assay.data.documents import DocumentScaler
 from assay.data.encoding import Encoder
 from assay.data.null_models import NullModel
 from assay.data.scaling import Scaler
+from assay.data.windows import Windows
 from assay.detectors.base import Detector, Localises
 from assay.errors import InputError
 from assay.parameters import check_share
@@ -147,6 +148,11 @@ class Scorer:
     def texts(self) -> tuple[str, ...]:
         """The column of documents, for a scorer of texts, which takes no other column; else none."""
         return self.columns if isinstance(self.function.scaler, DocumentScaler) else ()
+
+    @property
+    def windows(self) -> Windows | None:
+        """How a file of series becomes its rows, for a scorer of such a file."""
+        return Windows.from_json(self.head["windows"]) if "windows" in self.head else None
 
     @property
     def dates(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from assay.data import image_files
+from assay.data import archives
 from assay.data.image_files import holds_images, read_image_dataset, read_images
 from assay.data.modalities.image import Image
 from assay.errors import DataError
@@ -278,6 +278,6 @@ def test_damaged_archives_are_refused(tmp_path: Path, kind: str) -> None:
 
 def test_an_archive_that_unpacks_to_too_much_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez_compressed(tmp_path / "a.npz", images=np.zeros((100, 100, 100), dtype=np.uint8))
-    monkeypatch.setattr(image_files, "MOST_UNPACKED", 10**6)
+    monkeypatch.setattr(archives, "MOST_UNPACKED", 10**6)
     with pytest.raises(DataError, match=r"it unpacks to 1000\d\d\d bytes, and 1000000 are the most that are read"):
         read_image_dataset(tmp_path / "a.npz", name="made")

@@ -262,7 +262,7 @@ def test_recipes_make_documents_as_long_as_others_of_their_words() -> None:
     _, rows = fitted()
     lengths = (~np.isnan(rows)).sum(axis=1)
     used = set(rows[~np.isnan(rows)].tolist())
-    made = {name: synthesize(name, rows, 60, seed=0, modality=Text()) for name in Text.recipes}
+    made = {name: synthesize(name, rows, 60, seed=0, modality=Text()) for name in Text().recipes}
     for features, sources in made.values():
         np.testing.assert_array_equal((~np.isnan(features)).sum(axis=1), lengths[sources])
         assert set(features[~np.isnan(features)].tolist()) <= used

@@ -70,8 +70,6 @@ class Modality:
         (`assay.calibration.hardness.NeighbourhoodStrata`), or the null model.
     padded : bool
         Whether rows end in NaN where they are short: recipes make them whole, and nothing is filled in or clipped.
-    recipes : mapping of str to Recipe
-        Recipes for synthetic anomalies: injected ones, and probes where labelled anomalies are missing.
     default_recipe : str
         The recipe that source "auto" uses if there are no anomalies.
     sets : mapping of str to Reader
@@ -89,7 +87,6 @@ class Modality:
     null_model_class: ClassVar[type[NullModel]] = MeanNull
     by_neighbourhood: ClassVar[bool] = True
     padded: ClassVar[bool] = False
-    recipes: ClassVar[Mapping[str, Recipe]] = RECIPES
     default_recipe: ClassVar[str] = "cluster"
     sets: ClassVar[Mapping[str, Reader]] = {}
 
@@ -100,6 +97,11 @@ class Modality:
             raise ConfigError(f"{self.name}_shape is {self.shape!r}; modality {self.name!r} has no shape: leave it out")
         if self.sides is not None and not _two_sides(self.shape):
             raise ConfigError(f"{self.name}_shape is {self.shape!r}; give ({self.sides}), whole numbers of at least 1")
+
+    @property
+    def recipes(self) -> Mapping[str, Recipe]:
+        """Recipes for synthetic anomalies: injected ones, and probes where labelled anomalies are missing."""
+        return RECIPES
 
     def scaler(self) -> Scaler:
         """Return an unfitted scaler for raw rows; by default it scales by column."""

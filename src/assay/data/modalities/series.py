@@ -10,7 +10,9 @@ import numpy as np
 from assay.arrays import Doubles, Floats
 from assay.data.modalities.base import Modality, Reader, Shape
 from assay.data.modalities.ecg5000 import ecg5000
+from assay.data.modalities.series_recipes import series_recipes
 from assay.data.null_models import NullModel, check_training_rows, check_width, distance
+from assay.data.recipes import Recipe, column_bounds
 from assay.data.scaling import Scaler, Standard
 from assay.errors import ConfigError
 from assay.families import check_part
@@ -165,7 +167,18 @@ class Series(Modality):
     sides: ClassVar[str | None] = "length, channels"
     null_model_class: ClassVar[type[NullModel]] = AutoregressiveNull
     by_neighbourhood: ClassVar[bool] = False
+    default_recipe: ClassVar[str] = "shift"
     sets: ClassVar[Mapping[str, Reader]] = {"ecg5000": ecg5000}
+
+    @property
+    def recipes(self) -> Mapping[str, Recipe]:
+        """Faults of sensors and of what they watch, for windows of the shape."""
+        return series_recipes(self.two_sides)
+
+    def bounds(self, X: Doubles) -> Doubles:
+        """Return the bounds of each channel, half a range beyond those of all its steps, for every column, (2, d)."""
+        length, channels = self.two_sides
+        return np.tile(column_bounds(X.reshape(-1, channels)), length)
 
     def scaler(self) -> Scaler:
         """Return an unfitted scaler by channel."""

@@ -68,12 +68,12 @@ class Text(Modality):
     null_model_class: ClassVar[type[NullModel]] = DocumentNull
     by_neighbourhood: ClassVar[bool] = False
     padded: ClassVar[bool] = True
-    recipes: ClassVar[Mapping[str, Recipe]] = {
-        "foreign": foreign,
-        "repeated": repeated,
-        "blended": blended,
-    }
     default_recipe: ClassVar[str] = "foreign"
+
+    @property
+    def recipes(self) -> Mapping[str, Recipe]:
+        """Recipes of odd documents."""
+        return {"foreign": foreign, "repeated": repeated, "blended": blended}
 
     def bounds(self, X: Doubles) -> Doubles:
         """Return the smallest and the largest code, for every column, shape (2, d)."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 from torch import Tensor
 
 from assay.arrays import Singles
@@ -59,6 +60,13 @@ class LSTMPredictor(NeuralDetector):
         """Return every member's prediction of the steps after the context, of shape (S, n, steps * channels)."""
         require_fitted(self, "network_")
         return self._mapped(self.network_.forward, X)
+
+    def step_errors(self, X: Singles) -> Singles:
+        """Return the squared error of each value of windows (n, d), mean over the members; 0 in the context."""
+        predicted = self.predict_steps(X)
+        errors = np.zeros(X.shape, dtype=np.float32)
+        errors[:, -predicted.shape[2] :] = np.square(predicted - X[:, -predicted.shape[2] :]).mean(axis=0)
+        return errors
 
     def _build(self, n_features: int) -> RecurrentPredictor:
         return predictor(self.kind, self.members, n_features, self.series_shape, self.context, self.units)

@@ -1,0 +1,300 @@
+"""A user's series, in a CSV or Parquet file, as a dataset of windows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from assay.arrays import Doubles, Integers, Labels, Texts
+from assay.console import say
+from assay.data.archives import archive_arrays
+from assay.data.columns import AS_THEY_ARE, Treatment, features_of, kind_of
+from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Card, Dataset, RowSet
+from assay.data.dialects import OBSERVED, Dialect
+from assay.data.files import labels_of, printable, sortable_times, texts_of
+from assay.data.modalities.series import Series
+from assay.data.tables import read_frame
+from assay.data.windows import BLOCK_WINDOWS, Cut, Steps, Windows, cut, irregularities
+from assay.errors import DataError
+from assay.names import check_name
+
+FEWEST_ENTITIES = 140  # so that about 20 fall to calibration, which eps .05 takes
+MOST_WINDOW_VALUES = 128 * 128
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesColumns:
+    """What the columns of a file of series are, and how windows are made of them; see `read_series`."""
+
+    time: str
+    window: int
+    entity: str | None = None
+    stride: int | None = None
+    label: str | None = None
+    group: str | None = None
+
+
+def read_series(
+    path: Path,
+    given: SeriesColumns,
+    *,
+    name: str,
+    treatment: Treatment = AS_THEY_ARE,
+    normal: str | None = None,
+    anomaly: str | None = None,
+    dialect: Dialect = OBSERVED,
+) -> Dataset:
+    """Read a table with a row for each step as a dataset with a row for each window; what is odd is printed.
+
+    - Rows are brought into the order of their times, series by series. Columns that have no other purpose are the
+      channels, all numbers.
+    - Windows are those of `assay.data.windows.cut`: `window` steps long, `stride` apart, by default half a window.
+    - A window is labelled as an anomaly if one of its steps is, else unknown if one is, else normal.
+    - Roles are those of groups (`group`), which whole series belong to; without it, those of series where there are
+      `FEWEST_ENTITIES` of them, else those of contiguous blocks of a series, with the length of a window between them.
+
+    Returns
+    -------
+    Dataset
+        ``row_id`` names series and time of the first step, ``group`` the group, series or block; ``entity``, ``start``
+        and ``end`` (times as in the file) and ``anomalous_steps`` ("3-7;12", counted from 0) are columns of their own.
+
+    Raises
+    ------
+    DataError
+        The file, a column or a value cannot be used, two rows of a series have the same time, or there is no window.
+    """
+    check_name(name, "the dataset's name")
+    if given.label is None and (normal, anomaly) != (None, None):
+        raise DataError("the label of normal steps or of anomalies is given, but no column of labels (--label)")
+    purposes = {"series": given.time, "entity": given.entity, "label": given.label}
+    special = [column for column in purposes.values() if column is not None]
+    if len(set(special)) < len(special):
+        raise DataError(f"one column is named for two purposes in {purposes}; give each its own column")
+    extra = [] if given.group in (None, given.entity) else [str(given.group)]
+    frame = read_frame(path, [*special, *extra], dialect=dialect)
+    channels, left_out = _channels(path, frame, [*special, *extra], treatment)
+    features = features_of(frame, channels).rows
+    steps, names, times = steps_of(path, frame, given.time, given.entity, features)
+    groups = None if given.group is None else _groups(path, frame, given.group, steps)
+    if groups is None and len(names) >= FEWEST_ENTITIES:
+        groups = names
+    windows = _plan(path, given, channels, steps, by_block=groups is None)
+    made = cut(steps, windows, by_block=groups is None)
+    _report(path, steps, windows, made)
+    labels = np.full(len(frame), UNKNOWN, dtype=np.int8)
+    if given.label is not None:
+        labels = labels_of(path, texts_of(frame[given.label]), normal, anomaly)
+    rows = _rows(made, windows, labels[steps.order], names[steps.entities], times[steps.order])
+    blocks = rows["entity"] + " #" + pd.Series(made.blocks).astype("str")
+    rows["group"] = blocks if groups is None else groups[steps.entities[made.starts]]
+    card = Card(
+        name,
+        Series((windows.length, len(channels))),
+        windows.columns,
+        path.name,
+        label_column=given.label,
+        group_column=given.group,
+        left_out=left_out,
+        normal_label=normal,
+        anomaly_label=anomaly,
+        windows=windows,
+    )
+    rows = rows.astype({"row_id": "str", "group": "str", "time": "str"})
+    return Dataset(card, RowSet(flattened(features, steps, made.starts, windows.length), rows))
+
+
+def read_windows(path: Path, *, name: str, normal: str | None = None, anomaly: str | None = None) -> Dataset:
+    """Read an .npz file of windows as a dataset of series.
+
+    Its arrays are ``windows`` (n, length, channels) of numbers, and maybe ``labels`` (n,), as in `read_series`, and
+    ``groups`` (n,): without groups, windows get their roles one by one, as if none overlapped another one.
+
+    Raises
+    ------
+    DataError
+        An array is missing, or is not what it has to be.
+    """
+    check_name(name, "the dataset's name")
+    arrays = archive_arrays(path, ("windows", "labels", "groups"))
+    windows = arrays.get("windows")
+    if windows is None or windows.ndim != 3 or windows.dtype.kind not in "fiu" or not windows.size:
+        held = "none" if windows is None else f"one of {windows.dtype} and shape {windows.shape}"
+        raise DataError(f"{path.name} needs numbers `windows` of shape (n, length, channels); it holds {held}")
+    n, length, channels = windows.shape
+    if length * channels > MOST_WINDOW_VALUES:
+        raise DataError(
+            f"the windows of {path.name} have {length * channels} values; {MOST_WINDOW_VALUES} are the most"
+        )
+    for kind in ("labels", "groups"):
+        if kind in arrays and (arrays[kind].shape != (n,) or arrays[kind].dtype.kind not in "biufU"):
+            raise DataError(f"{path.name}: `{kind}` must be {n} numbers or texts, one for each window")
+    if "labels" not in arrays and (normal, anomaly) != (None, None):
+        raise DataError(f"the label of normal windows or of anomalies is given, but {path.name} has no array `labels`")
+    texts = {kind: texts_of(pd.Series(array)) for kind, array in arrays.items() if kind != "windows"}
+    labels = labels_of(path, texts["labels"], normal, anomaly) if "labels" in texts else np.full(n, UNKNOWN, np.int8)
+    groups = printable("group", texts["groups"]) if "groups" in texts else ""
+    rows = pd.DataFrame({"row_id": [f"{name}-{i:07d}" for i in range(n)], "label": labels, "group": groups, "time": ""})
+    width = len(str(length - 1))
+    columns = tuple(f"{channel}@{step:0{width}d}" for step in range(length) for channel in range(channels))
+    card = Card(name, Series((length, channels)), columns, path.name, normal_label=normal, anomaly_label=anomaly)
+    rows = rows.astype({"row_id": "str", "group": "str", "time": "str"})
+    return Dataset(card, RowSet(windows.reshape(n, -1).astype(np.float64), rows))
+
+
+def flattened(features: Doubles, steps: Steps, starts: Integers, length: int) -> Doubles:
+    """Return the windows that begin at some steps, of shape (n, length * channels), of the rows of a file."""
+    windows: Doubles = features[steps.order[starts[:, None] + np.arange(length)]]
+    return windows.reshape(len(starts), -1)
+
+
+def steps_of(
+    path: Path, frame: pd.DataFrame, time: str, entity: str | None, features: Doubles
+) -> tuple[Steps, Texts, Texts]:
+    """Return the steps of series in order, the names of the series, and the times as they are in the file.
+
+    Raises
+    ------
+    DataError
+        A time or an entity is missing, times are of two kinds, or two rows of a series have the same one.
+    """
+    texts = texts_of(frame[time])
+    if lacking := np.flatnonzero(texts == "").tolist():
+        raise DataError(f"row {lacking[0]} of {path.name} has no time in column {time!r}; every step needs one")
+    keys = sortable_times(texts)
+    whose = np.full(len(frame), "", dtype=object)
+    if entity is not None:
+        whose = printable("entity", texts_of(frame[entity]))
+        if lacking := np.flatnonzero(whose == "").tolist():
+            raise DataError(f"row {lacking[0]} of {path.name} has nothing in column {entity!r}, which names its series")
+    codes, names = pd.factorize(whose)
+    ranks, _ = pd.factorize(keys, sort=True)
+    order = np.lexsort((ranks, codes))
+    same = (np.diff(ranks[order]) == 0) & (np.diff(codes[order]) == 0)
+    if same.any():
+        row = int(order[1:][same][0])
+        raise DataError(
+            f"row {row} of {path.name} has the time {texts[row]!r} of another row of its series; a series has one row "
+            "for each time: name the column that tells series apart with --entity, or remove one of the rows"
+        )
+    return (
+        Steps(order, codes[order], _numeric(texts, keys)[order], np.asarray(~np.isnan(features[order]).any(axis=1))),
+        np.asarray(names, dtype=object),
+        texts,
+    )
+
+
+def _numeric(texts: Texts, keys: Texts) -> Doubles:
+    """Return times, with what `sortable_times` makes of them, as numbers; timestamps as seconds since the first."""
+    if not str(keys[0]).endswith("Z"):
+        return np.array([float(text) for text in texts])
+    stamps = np.array([key[:-1] for key in keys], dtype="datetime64[ns]").astype(np.int64)
+    return np.asarray((stamps - stamps.min()) / 1e9, dtype=np.float64)
+
+
+def _channels(
+    path: Path, frame: pd.DataFrame, special: Sequence[str], treatment: Treatment
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the columns that are channels, and those that are left out."""
+    if treatment.categorical or treatment.impute or treatment.refuse:
+        raise DataError("--series takes channels of numbers as they are; of the options for columns, give --leave-out")
+    columns = [str(column) for column in frame.columns if column not in special]
+    treatment.check(path.name, columns)
+    kinds = {column: kind_of(column, frame[column]) for column in columns if column not in treatment.leave_out}
+    for column, kind in kinds.items():
+        if kind not in ("number", "empty"):
+            raise DataError(
+                f"column {column!r} of {path.name} holds {'dates' if kind == 'date' else 'texts'}, and channels of "
+                f"series are numbers; leave it out: --leave-out {column!r}"
+            )
+    channels = tuple(column for column, kind in kinds.items() if kind == "number")
+    if not channels:
+        raise DataError(f"{path.name} has no channel, only {list(special)}")
+    return channels, tuple(column for column in columns if column not in channels)
+
+
+def _groups(path: Path, frame: pd.DataFrame, group: str, steps: Steps) -> Texts:
+    """Return the group of each series."""
+    texts = printable("group", texts_of(frame[group]))[steps.order]
+    firsts = np.flatnonzero(np.r_[True, np.diff(steps.entities) != 0])
+    groups = texts[firsts]
+    if wrong := np.flatnonzero((groups[steps.entities] != texts) | (texts == "")).tolist():
+        row = int(steps.order[wrong[0]])
+        raise DataError(
+            f"row {row} of {path.name} has the group {texts[wrong[0]]!r}, and its series begins with "
+            f"{groups[steps.entities[wrong[0]]]!r}; all steps of a series need one group: leave --group out, or name "
+            "the column that tells series apart with --entity"
+        )
+    return groups
+
+
+def _plan(path: Path, given: SeriesColumns, channels: tuple[str, ...], steps: Steps, *, by_block: bool) -> Windows:
+    stride = given.stride or max(1, given.window // 2)
+    if stride > given.window:
+        raise DataError(f"--stride {stride} is more than --window {given.window}, so that steps would lie in no window")
+    if given.window * len(channels) > MOST_WINDOW_VALUES:
+        raise DataError(
+            f"windows of {given.window} steps of the {len(channels)} channels of {path.name} have "
+            f"{given.window * len(channels)} values, and {MOST_WINDOW_VALUES} are the most that a row may have; give a "
+            "smaller --window, or --leave-out channels"
+        )
+    return Windows(
+        time=given.time,
+        entity=given.entity,
+        channels=channels,
+        length=given.window,
+        stride=stride,
+        step=steps.usual_step(),
+        roles_by="block" if by_block else "group",
+    )
+
+
+def _report(path: Path, steps: Steps, windows: Windows, made: Cut) -> None:
+    """Print what is odd about series, and how windows get their roles; raise `DataError` if there is no window."""
+    for sentence in irregularities(steps, windows.step):
+        say(f"{path.name}: {sentence}")
+    if made.n_broken:
+        say(f"{path.name}: {made.n_broken} windows with a gap or a missing value in them are not made")
+    if not len(made.starts):
+        raise DataError(
+            f"{path.name} has no {windows.length} steps in a row without a gap or a missing value; give a smaller "
+            "--window"
+        )
+    by = "groups" if windows.roles_by == "group" else "blocks"
+    if by == "blocks":
+        n_blocks = len(np.unique(np.stack([steps.entities[made.starts], made.blocks]), axis=1).T)
+        used, unused = BLOCK_WINDOWS * windows.length, windows.length
+        by = f"{n_blocks} blocks of {used} steps, with {unused} between two that are not used; about 14 % calibrate"
+    say(f"{path.name}: {len(made.starts)} windows of {windows.length} steps; roles are given by {by}")
+
+
+def _rows(made: Cut, windows: Windows, labels: Labels, entities: Texts, times: Texts) -> pd.DataFrame:
+    """Return the table of windows; labels, entities and times are those of steps."""
+    inside = labels[made.steps(windows.length)]
+    without = np.where((inside == UNKNOWN).any(axis=1), UNKNOWN, NORMAL)
+    of_window = np.where((inside == ANOMALY).any(axis=1), ANOMALY, without)
+    starts = times[made.starts]
+    named = entities[made.starts]
+    content: dict[str, Any] = {
+        "row_id": [f"{entity} @ {time}" if entity else time for entity, time in zip(named, starts, strict=True)],
+        "label": of_window.astype(np.int8),
+        "group": "",
+        "time": "",
+        "entity": named,
+        "start": starts,
+        "end": times[made.starts + windows.length - 1],
+        "anomalous_steps": [_ranges(row == ANOMALY) for row in inside],
+    }
+    return pd.DataFrame(content)
+
+
+def _ranges(marks: Any) -> str:
+    """Return the places of True as text, "3-7;12", counted from 0."""
+    edges = np.flatnonzero(np.diff(np.r_[False, marks, False]))
+    pairs = zip(edges[::2], edges[1::2] - 1, strict=True)
+    return ";".join(f"{first}" if first == last else f"{first}-{last}" for first, last in pairs)

@@ -1,0 +1,158 @@
+"""A user's own series, from a file of steps of several machines to a file of scored steps."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from tests.conftest import QUICK, Checkout, make_checkout
+
+from assay.data.dataset import read_dataset
+from assay.detectors.registry import load_detector
+from assay.parts import read_part
+from assay.project.scorers import find_packaged
+from assay.scorer.explaining_series import window_moments
+from assay.scorer.loading import load_scorer
+
+LENGTH, STEPS, FAULTS = 8, 1500, 30
+PARAMS = (
+    QUICK.replace("[none, cadet]", "[none]")
+    .replace("levels: [0, 0.1]", "levels: [0]")
+    .replace("  mcd: {}\n", "  mcd: {}\n  lstm_predictor: {epochs: 10, members: 1}\n")
+)
+
+
+def machine(number: int) -> pd.DataFrame:
+    """Return the steps of a machine, a second each: two waves, in one of which 30 faults of eight steps lie."""
+    rng = np.random.default_rng(number)
+    phase = np.cumsum(rng.normal(0.5, 0.02, STEPS))
+    flow, heat = np.sin(phase) + rng.normal(scale=0.1, size=(2, STEPS))
+    bad = np.zeros(STEPS, dtype=int)
+    for first in rng.choice(STEPS // 30, size=FAULTS, replace=False) * 30 + 10:
+        bad[first : first + 8] = 1
+    times = pd.Timestamp("2024-05-01", tz="UTC") + pd.to_timedelta(number * 86400 + np.arange(STEPS), unit="s")
+    steps = {"when": times, "machine": f"m{number}", "flow": flow + 4 * bad, "heat": heat, "bad": bad}
+    return pd.DataFrame(steps).drop(index=range(400, 440))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A finished run on five machines."""
+    made = make_checkout(tmp_path_factory.mktemp("series") / "project")
+    made.params(PARAMS)
+    frame = pd.concat([machine(number) for number in range(5)]).sample(frac=1, random_state=0)
+    frame.to_csv(made.root / "plant.csv", index=False)
+    options = ("--series", "when", "--entity", "machine", "--window", str(LENGTH), "--label", "bad")
+    done = made.assay("ingest", "plant.csv", "--name", "plant", *options)
+    assert "channels: flow, heat" in done.stdout
+    assert "plant.csv: 5 gaps of more than 5 steps, the longest of 41" in done.stderr
+    assert "blocks of 24 steps, with 8 between two that are not used" in done.stderr
+    result = json.loads(made.assay("run", "--dataset", "plant", "--json").stdout)
+    assert (result["unit"], result["evidence"]) == ("block", "labels")
+    assert "for a window of a new block that is exchangeable with the" in result["guarantee"]
+    assert "Of later times, and of other series, no rate is promised" in result["guarantee"]
+    return made
+
+
+def test_every_step_has_the_p_value_of_the_least_anomalous_window_over_it(project: Checkout) -> None:
+    new = machine(7)
+    new.loc[700, "heat"] = np.nan
+    new = new.sample(frac=1, random_state=1)
+    new.to_csv(project.root / "new.csv", index=False)
+    done = project.assay("score", "new.csv", "--out", "scored.csv")
+    assert "1 of 1460 steps are in no window and have no score" in done.stderr
+    scored = pd.read_csv(project.root / "scored.csv")
+    assert scored["when"].tolist() == pd.read_csv(project.root / "new.csv")["when"].tolist()
+    assert "flow" not in scored
+
+    scorer = load_scorer(find_packaged("plant", project.root).folder)
+    ordered = scored.assign(flow=new["flow"].to_numpy(), heat=new["heat"].to_numpy()).sort_values("when")
+    largest = np.full(len(ordered), -1.0)
+    pieces = ((0, 400), (400, 660), (661, 1460))  # the gap and the missing value lie between them
+    for begin, end in pieces:
+        starts = sorted({*range(begin, end - LENGTH + 1, 4), end - LENGTH})
+        values = ordered[["flow", "heat"]].to_numpy()
+        p_values = scorer.p_values(np.stack([values[start : start + LENGTH].ravel() for start in starts]))
+        for start, p_value in zip(starts, p_values, strict=True):
+            covered = slice(start, start + LENGTH)
+            largest[covered] = np.maximum(largest[covered], p_value)
+    is_judged = largest >= 0
+    assert np.array_equal(ordered["p_value"].isna(), ~is_judged)
+    np.testing.assert_allclose(ordered["p_value"][is_judged], largest[is_judged])
+    flags = ordered["flagged"][is_judged].astype(int)
+    assert np.array_equal(flags == 1, largest[is_judged] <= scorer.head["eps"])
+    assert (ordered["window_start"] <= ordered["when"])[is_judged].all()
+    assert (ordered["window_end"] >= ordered["when"])[is_judged].all()
+    assert flags[ordered["bad"] == 1].mean() > 0.9
+    assert flags[ordered["bad"] == 0].mean() < 0.2
+
+
+def test_an_explanation_names_the_channel_and_the_moment(project: Checkout) -> None:
+    machine(8).to_parquet(project.root / "new.parquet", index=False)
+    project.assay("score", "new.parquet", "--out", "scored.parquet", "--explain", "2")
+    scored = pd.read_parquet(project.root / "scored.parquet")
+    faults = scored[(scored["flagged"] == 1) & (scored["bad"] == 1)]
+    assert faults["because"].str.match(r"flow (at|from) 2024-05-09").mean() > 0.9
+    assert (scored.loc[scored["flagged"] == 0, "because"] == "").all()
+
+
+@pytest.mark.parametrize("detector", ["lstm_predictor", "knn"])
+def test_a_spike_is_found_where_it_is(project: Checkout, detector: str) -> None:
+    scorer = load_scorer(find_packaged("plant", project.root).folder)
+    part = read_part(project.root / f"work/plant/train/{detector}/level-0", detector)
+    scorer = replace(scorer, function=replace(scorer.function, detector=load_detector(part)))
+    assert scorer.windows is not None
+    window = machine(0)[["flow", "heat"]].to_numpy()[50 : 50 + LENGTH].copy()
+    window[6, 1] += 6
+    first, *others = window_moments(scorer, window.reshape(1, -1), scorer.windows, 3)
+    assert (first.channel, first.first, first.last) == ("heat", 6, 6)
+    assert first.share > 0.5
+    assert sum(moment.share for moment in (first, *others)) <= 1 + 1e-9
+
+
+def test_windows_are_what_the_scorer_and_the_service_take(project: Checkout) -> None:
+    scorer = load_scorer(find_packaged("plant", project.root).folder)
+    dataset = read_dataset(project.root / "data/plant")
+    table = dataset.card.table(dataset.data.features[:3])
+    assert table.columns[:2].tolist() == ["flow@0", "heat@0"]
+    np.testing.assert_array_equal(scorer.judge(table).scores, scorer.decision_function(dataset.data.features[:3]))
+    assert scorer.windows == dataset.card.windows
+
+
+def test_an_archive_of_windows_and_one_of_images_are_told_apart(project: Checkout) -> None:
+    windows = np.random.default_rng(0).normal(size=(300, 6, 2))
+    np.savez(project.root / "beats.npz", windows=windows)
+    done = project.assay("ingest", "beats.npz", "--name", "beats")
+    assert "data/beats: 300 rows x 12 columns, 0 labelled anomalies, 300 unlabelled" in done.stdout
+    refused = project.assay("ingest", "beats.npz", "--name", "b", "--label", "x", code=2).stderr
+    assert "--label is not for an archive of windows" in refused
+    assert "calibration is not weighted towards windows" in project.assay("reweight", "plant.csv", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("ingest", "plant.csv", "--name", "b", "--series", "when"), "and --window STEPS"),
+        (("ingest", "plant.csv", "--name", "b", "--window", "4"), "series need --series COLUMN"),
+        (("ingest", "plant.csv", "--name", "b", "--series", "when", "--window", "4", "--id", "bad"), "--id bad"),
+        (("ingest", "plant.csv", "--check", "--series", "when", "--window", "4"), "--check is for tables"),
+        (("ingest", "digits", "--series", "when", "--window", "4"), "--series is for your own files"),
+        (("ingest", "plant.csv", "--append", "--name", "plant"), "plant holds windows of series"),
+        (("score", "slow.csv", "--out", "x.csv"), "the usual step of slow.csv is 10"),
+        (("score", "new.csv", "--out", "x.csv", "--id", "machine"), "--id machine is for rows"),
+        (("score", "new.csv", "--out", "x.csv", "--fdr", "0.1"), "false discover"),
+        (("score", "part.csv", "--out", "x.csv"), "part.csv has no column 'heat'"),
+    ],
+)
+def test_what_series_cannot_be_is_said(project: Checkout, arguments: tuple[str, ...], message: str) -> None:
+    root: Path = project.root
+    machine(0).iloc[::10].to_csv(root / "slow.csv", index=False)
+    machine(0).drop(columns="heat").to_csv(root / "part.csv", index=False)
+    machine(0).to_csv(root / "new.csv", index=False)
+    assert message in project.assay(*arguments, code=2).stderr
+    assert not (root / "x.csv").exists()
+    assert not (root / "data/b").exists()
