@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from assay.arrays import Doubles, Flags, Integers
-from assay.data.dataset import ANOMALY, NORMAL, RowSet, number_copies, row_keys
-from assay.data.fingerprints import ONLY_NUMBERS, SCHEME, fingerprints
+from assay.data.dataset import ANOMALY, NORMAL, RowSet, key_hashes, number_copies, print_texts
+from assay.data.fingerprints import ONLY_NUMBERS, SCHEME, digests
 from assay.data.quarantine import is_listed
 from assay.errors import DataError
 from assay.hashing import uniform_hashes
@@ -85,8 +85,9 @@ def split_rows(
     DataError
         Some rows have a time and others do not.
     """
-    prints = fingerprints(data.features, columns, scheme=scheme, vocabulary=vocabulary)
-    copies = data.rows["copy"] if "copy" in data.rows else number_copies(prints)
+    contents = digests(data.features, columns, scheme=scheme, vocabulary=vocabulary)
+    copies = data.rows["copy"] if "copy" in data.rows else number_copies(contents)
+    prints = print_texts(contents).set_axis(data.rows.index)
     marked = RowSet(data.features, data.rows.assign(copy=copies, fingerprint=prints))
     timed = (data.rows["time"] != "").to_numpy(dtype=bool)
     if timed.any() and not timed.all():
@@ -118,8 +119,8 @@ def contradicting(rows: pd.DataFrame) -> Flags:
 def _with_marks(parts: dict[str, RowSet]) -> dict[str, RowSet]:
     """Add the columns ``contradicted`` and ``seen``; see `split_rows`."""
     used = pd.concat([part.rows[["fingerprint", "label"]] for part in parts.values()])
-    contested = set(used.loc[contradicting(used), "fingerprint"])
-    learned = {*parts["train"].rows["fingerprint"], *parts["adapt"].rows["fingerprint"]}
+    contested = used.loc[contradicting(used), "fingerprint"]
+    learned = pd.concat([parts[role].rows["fingerprint"] for role in ("train", "adapt")])
     for role in ("pool", *JUDGED):
         rows = parts[role].rows
         marks = {"contradicted": rows["fingerprint"].isin(contested)}
@@ -130,17 +131,24 @@ def _with_marks(parts: dict[str, RowSet]) -> dict[str, RowSet]:
 
 def _roles_by_hash(rows: pd.DataFrame, seed: int) -> Integers:
     """Return the index in `ROLES` of each row of data without times."""
-    group = rows["group"].to_numpy(dtype=object)
     anomalous = (rows["label"] == ANOMALY).to_numpy()
-    alone = np.where(anomalous, "anomaly:" + rows["fingerprint"].to_numpy(dtype=object), "row:" + row_keys(rows))
-    keys = np.where(group != "", "group:" + group, alone)
-    codes, unique = pd.factorize(keys)
-    position = uniform_hashes(unique, f"role:{seed}")[codes]
-    coin = uniform_hashes(unique, f"coin:{seed}")[codes]
+    in_group = (rows["group"] != "").to_numpy()
+    alone = anomalous & ~in_group
+    position, coin = (_hashes(rows, in_group, alone, f"{what}:{seed}") for what in ("role", "coin"))
     roles = _NORMAL_ROLES[np.searchsorted(_NORMAL_CUTS, position, side="right")]
     apart = _APART_ROLES[np.searchsorted(_APART_CUTS, coin, side="right")]
     for_anomalies = np.where(position < 0.50, _POOL, np.where(position < 0.65, apart, roles))
     return np.where(anomalous, for_anomalies, roles)
+
+
+def _hashes(rows: pd.DataFrame, in_group: Flags, alone: Flags, salt: str) -> Doubles:
+    """Return the hash of each row: of its group, of its content where it is an anomaly `alone`, else of its key."""
+    hashes = np.empty(len(rows))
+    others = ~(in_group | alone)
+    hashes[in_group] = uniform_hashes("group:" + rows.loc[in_group, "group"], salt)
+    hashes[alone] = uniform_hashes("anomaly:" + rows.loc[alone, "fingerprint"], salt)
+    hashes[others] = key_hashes(rows[others], salt, "row:")
+    return hashes
 
 
 def _roles_by_time(data: RowSet) -> Integers:
@@ -167,7 +175,9 @@ def _share_before(times: pd.Series[str]) -> Doubles:
 def _joined(rows: pd.DataFrame, roles: Integers) -> Integers:
     """Return the roles, those of labelled anomalies of equal content all the first of theirs."""
     anomalous = (rows["label"] == ANOMALY).to_numpy()
-    codes, unique = pd.factorize(rows["fingerprint"].to_numpy(dtype=object))
+    codes, unique = pd.factorize(rows.loc[anomalous, "fingerprint"])
     first_role = np.full(len(unique), len(ROLES))
-    np.minimum.at(first_role, codes[anomalous], roles[anomalous])
-    return np.where(anomalous, first_role[codes], roles)
+    np.minimum.at(first_role, codes, roles[anomalous])
+    joined = roles.copy()
+    joined[anomalous] = first_role[codes]
+    return joined

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from assay.data.dataset import ANOMALY, OTHER_PRINT, read_card, read_dataset, read_rows, write_rows
+from assay.data.dataset import ANOMALY, OTHER_PRINT, print_texts, read_card, read_dataset, read_rows, write_rows
 from assay.data.fingerprints import FIRST_SCHEME, SCHEME
 from assay.errors import ConfigError, DataError, StageError
 from assay.parts import read_json, write_json
@@ -37,19 +37,19 @@ def split(out: Path, *, data: Path, quarantine: Path, seed: int, source: str) ->
 
     dataset = read_dataset(data)
     card = dataset.card
-    other = card.fingerprints(dataset.data.features, FIRST_SCHEME if card.scheme == SCHEME else SCHEME)
-    dataset.data.rows[OTHER_PRINT] = other
+    other = card.digests(dataset.data.features, FIRST_SCHEME if card.scheme == SCHEME else SCHEME)
+    dataset.data.rows[OTHER_PRINT] = print_texts(other)
     listed = read_quarantine(quarantine)
     parts = split_rows(
         dataset.data, card.columns, seed=seed, quarantined=listed, scheme=card.scheme, vocabulary=card.vocabulary
     )
     barred = {} if listed.empty else {"quarantined": len(parts[EXCLUDED])}
     kind = evidence(parts)
-    contents = len({mark for part in parts.values() for mark in part.rows["fingerprint"]})
     for role, rows in parts.items():
         write_rows(out / role, rows)
     for role in ("train", "adapt", "calibration", "selection", "test"):
         if not (parts[role].labels != ANOMALY).any():
+            contents = len({mark for part in parts.values() for mark in part.rows["fingerprint"]})
             raise StageError(
                 f"dataset {card.name}: no normal row fell to role {role}; its {len(dataset.data)} rows, "
                 f"{contents} different ones, are too few to split"

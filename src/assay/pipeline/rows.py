@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from assay.arrays import Flags, Integers, Labels, Texts
-from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, RowSet, read_rows, row_keys
+from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, RowSet, key_hashes, read_rows, row_keys
 from assay.hashing import uniform_hashes
 
 HELD_OUT_PART = "held_out"
@@ -96,6 +96,11 @@ def held_to(data: RowSet, most: int, *, seed: int) -> RowSet:
         return data
     import pandas as pd
 
+    hashes = key_hashes(data.rows, f"held:{seed}", "row:")
+    if not (data.rows["group"] != "").any() and len(np.unique(hashes)) == len(data):  # each row is a unit
+        kept = np.zeros(len(data), dtype=np.bool_)
+        kept[np.argsort(hashes)[:most]] = True
+        return data.take(kept)
     codes, names = pd.factorize(units(data))
     sizes = np.bincount(codes)
     order = np.lexsort((uniform_hashes(row_keys(data.rows), f"held:{seed}"), codes))

@@ -77,7 +77,7 @@ def score_file(
     ----------
     scorer : Scorer
     path : Path
-        See `assay.data.tables.read_frame`.
+        See `assay.data.blocks.read_frame`.
     out : Path
         A .csv or .parquet file, there only once it is whole: the file's columns that are not features, unchanged, then
         score, p_value and flagged; with explanations also, for flagged rows, because (columns with their shares of what
