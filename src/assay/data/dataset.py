@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from assay.arrays import Doubles, Flags, Floats, Integers, Labels, Texts
@@ -421,6 +422,12 @@ def print_texts(numbers: NDArray[np.uint64]) -> pd.Series[str]:
 def row_keys(rows: pd.DataFrame) -> Texts:
     """Return what tells a row from every other one, also from its copies: "fingerprint:copy", of shape (n,)."""
     return key_texts(rows["fingerprint"], rows["copy"]).to_numpy(dtype=object)
+
+
+def is_among(texts: pd.Series[str], others: pd.Series[str]) -> Flags:
+    """Return which texts (n,) are among others: what ``isin`` returns, which makes Python objects of the others."""
+    both = (pa.array(each, pa.large_string()) for each in (texts, others))
+    return np.asarray(pc.is_in(next(both), value_set=next(both)), dtype=np.bool_)
 
 
 def key_texts(prints: pd.Series[str], copies: pd.Series[int]) -> pd.Series[str]:

@@ -75,6 +75,8 @@ def is_listed(quarantined: pd.DataFrame, rows: pd.DataFrame) -> Flags:
     that one. Fingerprints of either scheme match, where `rows` have both.
     """
     listed = np.zeros(len(rows), dtype=np.bool_)
+    if quarantined.empty:
+        return listed
     for known in by_either_scheme(rows):
         listed |= _lists(quarantined, known)
     return listed

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from assay.arrays import Doubles, Flags, Integers
-from assay.data.dataset import ANOMALY, NORMAL, RowSet, key_hashes, number_copies, print_texts
+from assay.data.dataset import ANOMALY, NORMAL, RowSet, is_among, key_hashes, number_copies, print_texts
 from assay.data.fingerprints import ONLY_NUMBERS, SCHEME, digests
 from assay.data.quarantine import is_listed
 from assay.errors import DataError
@@ -112,8 +112,7 @@ def evidence(parts: dict[str, RowSet]) -> str:
 def contradicting(rows: pd.DataFrame) -> Flags:
     """Return the mask of rows whose content is labelled 0 in one row and 1 in another."""
     prints, label = rows["fingerprint"], rows["label"]
-    both = prints.isin(prints[label == NORMAL]) & prints.isin(prints[label == ANOMALY])
-    return both.to_numpy(dtype=bool)
+    return is_among(prints, prints[label == NORMAL]) & is_among(prints, prints[label == ANOMALY])
 
 
 def _with_marks(parts: dict[str, RowSet]) -> dict[str, RowSet]:
@@ -123,8 +122,8 @@ def _with_marks(parts: dict[str, RowSet]) -> dict[str, RowSet]:
     learned = pd.concat([parts[role].rows["fingerprint"] for role in ("train", "adapt")])
     for role in ("pool", *JUDGED):
         rows = parts[role].rows
-        marks = {"contradicted": rows["fingerprint"].isin(contested)}
-        marks |= {"seen": rows["fingerprint"].isin(learned)} if role in JUDGED else {}
+        marks = {"contradicted": is_among(rows["fingerprint"], contested)}
+        marks |= {"seen": is_among(rows["fingerprint"], learned)} if role in JUDGED else {}
         parts[role] = RowSet(parts[role].features, rows.assign(**{k: v.astype(np.int8) for k, v in marks.items()}))
     return parts
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from assay.data.columns import decoded
-from assay.data.dataset import ANOMALY, NORMAL, Card, Dataset, RowSet, key_texts, print_texts
+from assay.data.dataset import ANOMALY, NORMAL, Card, Dataset, RowSet, is_among, key_texts, print_texts
 from assay.data.drift import compare, seen_before
 from assay.data.expectations import (
     COPY_COLUMN,
@@ -305,8 +305,8 @@ def _roles_table(tables: dict[str, pd.DataFrame], levels: list[LevelRows], card:
     if levels:
         largest = _keyed(max(levels, key=lambda level: level.rho).train, card)
         injected = largest[largest[INJECTED_COLUMN] == 1]
-        moved = injected[COPY_COLUMN][~injected[COPY_COLUMN].isin(tables["train"][COPY_COLUMN])]
-        rest = tables["pool"][~tables["pool"][COPY_COLUMN].isin(moved)]
+        moved = injected[COPY_COLUMN][~is_among(injected[COPY_COLUMN], tables["train"][COPY_COLUMN])]
+        rest = tables["pool"][~is_among(tables["pool"][COPY_COLUMN], moved)]
         tables = tables | {"train": pd.concat([tables["train"], injected]), "pool": rest}
     named = [
         table.assign(**{ID_COLUMN: f"{role}/" + table[ID_COLUMN].fillna("None")}) for role, table in tables.items()

@@ -12,7 +12,7 @@ from assay.data.fingerprints import FIRST_SCHEME, SCHEME
 from assay.errors import ConfigError, DataError, StageError
 from assay.parts import read_json, write_json
 from assay.pipeline.made import Made
-from assay.pipeline.rows import LABELLED, level_name, level_rows
+from assay.pipeline.rows import LABELLED, MOST_JUDGED, held_to, level_name, level_rows
 
 if TYPE_CHECKING:
     from assay.data.validation import Summary
@@ -22,8 +22,9 @@ def split(out: Path, *, data: Path, quarantine: Path, seed: int, source: str) ->
     """Assign one role to every row; write each role's rows, and probes if labels are too few.
 
     Probes are synthetic anomalies made from the selection (test, gate) normals by recipes other than `source`, the
-    recipe of the rows injected into train. They are written to a subfolder ``probes`` of those rows. A gate with too
-    few normals for them has none. Rows listed in the file `quarantine` are excluded; a missing file lists none.
+    recipe of the rows injected into train. They are written to a subfolder ``probes`` of those rows. Of very many
+    normals those that judge (`assay.pipeline.rows.MOST_JUDGED`) serve. A gate with too few normals for them has none.
+    Rows listed in the file `quarantine` are excluded; a missing file lists none.
 
     Returns
     -------
@@ -61,11 +62,13 @@ def split(out: Path, *, data: Path, quarantine: Path, seed: int, source: str) ->
         for offset, role in enumerate(("selection", "test", "gate"), start=1):
             # Rows that cannot be used are left to validation, which names them.
             normals = parts[role].take((parts[role].labels != ANOMALY) & card.accepts(parts[role].features).all(axis=1))
+            judged = held_to(normals, MOST_JUDGED, seed=0)
             try:
                 probes = make_probe_rows(
-                    normals,
+                    judged,
+                    avoided=normals.rows["fingerprint"],
                     recipes=recipes,
-                    n=max(60, len(normals) // 5),
+                    n=max(60, len(judged) // 5),
                     seed=1_000 * (seed + 1) + offset,
                     columns=card.columns,
                     modality=card.modality,

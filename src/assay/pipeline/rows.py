@@ -8,6 +8,7 @@ import numpy as np
 
 from assay.arrays import Flags, Integers, Labels, Texts
 from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, RowSet, key_hashes, read_rows, row_keys
+from assay.data.mapped import new_array, row_blocks
 from assay.hashing import uniform_hashes
 
 HELD_OUT_PART = "held_out"
@@ -46,14 +47,13 @@ def level_rows(train: Path, contaminated: Path, level: str) -> RowSet:
     return joined(clean, injected)
 
 
-def training_rows(train: Path, contaminated: Path, level: str, *, labelled: bool) -> tuple[RowSet, Labels]:
-    """Return the training rows of a level and the labels that a detector may use, int8 of shape (n,).
+def training_rows(rows: RowSet, contaminated: Path, *, labelled: bool) -> tuple[RowSet, Labels]:
+    """Return the training rows of a level (`level_rows`), and the labels that a detector may use, int8 of shape (n,).
 
     Injected rows and, in general, all rows of train are unknown (-1), since nobody has verified them. Only if the
     dataset itself distinguishes verified normals (0) from unknown rows (-1) do the former stay 0. With `labelled`, the
     anomalies set aside for detectors that learn from labels follow, with label 1.
     """
-    rows = level_rows(train, contaminated, level)
     injected = rows.rows["injected"].to_numpy() == 1
     verified = (rows.labels == NORMAL) & ~injected
     trusted = verified if (rows.labels[~injected] == UNKNOWN).any() else np.zeros_like(verified)
@@ -71,7 +71,13 @@ def joined(first: RowSet, second: RowSet) -> RowSet:
     import pandas as pd
 
     table = pd.concat([first.rows, second.rows], ignore_index=True)
-    return RowSet(np.concatenate([first.features, second.features]), table)
+    if not len(second):
+        return RowSet(first.features, table)
+    features = new_array((len(table), first.features.shape[1]))
+    for part, start in ((first.features, 0), (second.features, len(first))):
+        for block in row_blocks(part, features):
+            features[start + block.start : start + block.stop] = part[block]
+    return RowSet(features, table)
 
 
 def units(data: RowSet) -> Texts:
