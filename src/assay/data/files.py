@@ -17,7 +17,7 @@ from assay.data.blocks import read_frame
 from assay.data.columns import AS_THEY_ARE, Features, Kind, Treatment, features_of, kind_of
 from assay.data.dataset import ANOMALY, NORMAL, ROWS_IN_PIECE, UNKNOWN, Card, Dataset, RowSet
 from assay.data.dialects import MISSING, OBSERVED, Dialect
-from assay.data.mapped import release
+from assay.data.mapped import release, row_blocks
 from assay.data.modalities.tabular import TABULAR
 from assay.data.modalities.text import Text
 from assay.data.resolution import MOST_LOOKED_AT, loses_values
@@ -162,8 +162,9 @@ def dataset_of(
     rows = _rows(name, texts, labels)
     for role, values in texts.items():
         _say_of_texts(path, role, frame[str(special[role])], values)  # type: ignore[literal-required]
-    some = features.rows[:: max(1, len(frame) // MOST_LOOKED_AT)].copy()
-    release(features.rows)
+    step = max(1, len(frame) // MOST_LOOKED_AT)
+    evenly = [features.rows[block][-block.start % step :: step].copy() for block in row_blocks(features.rows)]
+    some = np.concatenate(evenly)
     for i, column in enumerate(features.columns if text is None else ()):
         if loses_values(some[:, i]):
             say(f"{path.name}: column {column!r} loses most of its values in float32, as scorers use it; rescale it")
@@ -232,6 +233,8 @@ def _features(
                 kinds[column] = kind_of(column, frame[column], treatment.categorical)
             except DataError as error:
                 unclear.append(str(error))
+            if isinstance(frame[column].dtype, np.dtype):
+                release(frame[column].to_numpy())
     if unclear:
         more = f"; {len(unclear) - MOST_UNCLEAR} more columns are unclear" if len(unclear) > MOST_UNCLEAR else ""
         raise DataError("; ".join(unclear[:MOST_UNCLEAR]) + more)
