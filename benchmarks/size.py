@@ -1,11 +1,11 @@
-"""How time and memory of `assay ingest` and `assay score` grow with the number of rows.
+"""How time and memory of `assay ingest`, `assay score` and the default run grow with the number of rows.
 
 Tables of 20 columns, which five factors and noise make, with an id, as Parquet and as CSV. The scorers are Isolation
 Forest, and `reach` on min-max scaled rows, what ships without labels, with 3,800 training rows (it keeps up to
-10,000). Each command is a process of its own; its processor seconds and its largest memory are what the system counted
-for it.
+10,000). The default run is `assay run` with the settings of `assay init`, without labels. Each command is a process of
+its own; its processor seconds and its largest memory are what the system counted for it.
 
-Usage: python benchmarks/size.py [MOST_ROWS]
+Usage: python benchmarks/size.py [MOST_ROWS [MOST_ROWS_OF_A_RUN]]
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "docs" / "benchmarks" / "size.md"
 PICTURE = OUT.with_suffix(".png")
 TRAINED_ON, COLUMNS, FACTORS = 10_000, 20, 5
-MOST_FOR_REACH = 100_000
+MOST_FOR_REACH, AT_ONCE = 100_000, 1_000_000
 MEASURE = """
 import resource, subprocess, sys
 done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -43,9 +43,13 @@ def write_table(path: Path, n: int, seed: int) -> Path:
     """Write n rows as Parquet or CSV."""
     rng = np.random.default_rng(seed)
     loadings = np.random.default_rng(0).normal(size=(FACTORS, COLUMNS))
-    rows = rng.normal(size=(n, FACTORS)) @ loadings + 0.3 * rng.normal(size=(n, COLUMNS))
-    table = pa.table({"id": pa.array(np.arange(n)), **{f"x{i}": rows[:, i].round(4) for i in range(COLUMNS)}})
-    parquet.write_table(table, path) if path.suffix == ".parquet" else csv.write_csv(table, path)
+    schema = pa.schema({"id": pa.int64(), **{f"x{i}": pa.float64() for i in range(COLUMNS)}})
+    with (parquet.ParquetWriter if path.suffix == ".parquet" else csv.CSVWriter)(path, schema) as writer:
+        for start in range(0, n, AT_ONCE):
+            m = min(AT_ONCE, n - start)
+            rows = rng.normal(size=(m, FACTORS)) @ loadings + 0.3 * rng.normal(size=(m, COLUMNS))
+            columns = [pa.array(np.arange(start, start + m)), *(pa.array(column) for column in rows.round(4).T.copy())]
+            writer.write_table(pa.table(columns, schema=schema))
     return path
 
 
@@ -66,7 +70,8 @@ def cost(project: Path, *arguments: str) -> tuple[float, float]:
 def make_scorers(project: Path, folder: Path) -> dict[str, str]:
     """Return the tags of the scorers, by the label of the detector."""
     assay(folder, "init", str(project))
-    settings = (project / "params.yaml").read_text().replace("  autoencoder: {}\n", "")
+    of_init = (project / "params.yaml").read_text()
+    settings = of_init.replace("  autoencoder: {}\n", "")
     assay(project, "ingest", str(write_table(folder / "first.parquet", TRAINED_ON, 1)), "--name", "rows", "--id", "id")
     tags = {}
     for label in ("isolation_forest", "reach-minmax"):
@@ -78,10 +83,11 @@ def make_scorers(project: Path, folder: Path) -> dict[str, str]:
         )
         (version,) = (path for path in (project / "work/package/rows").iterdir() if path.is_dir())
         shutil.copytree(version, project / "scorers/rows" / version.name, dirs_exist_ok=True)
+    (project / "params.yaml").write_text(of_init)
     return tags
 
 
-def measure(most: int) -> Iterator[dict[str, object]]:
+def measure(most: int, most_of_a_run: int) -> Iterator[dict[str, object]]:
     """Yield the cost of each command at each size."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -96,6 +102,8 @@ def measure(most: int) -> Iterator[dict[str, object]]:
                     if label == "isolation_forest" or (n <= MOST_FOR_REACH and kind == "parquet"):
                         out = str(folder / f"out.{kind}")
                         commands[f"assay score, {kind}, {label}"] = ("score", str(file), tag, "--out", out)
+                if n <= most_of_a_run and kind == "parquet":
+                    commands["assay run"] = ("run", "--dataset", f"{kind}-{n}", "--no-deploy")
                 for what, arguments in commands.items():
                     seconds, peak = cost(project, *arguments)
                     yield {"command": what, "rows": n, "seconds": seconds, "peak": peak}
@@ -117,23 +125,33 @@ def draw(costs: pd.DataFrame) -> None:
     figure.savefig(PICTURE, dpi=90)
 
 
-def main() -> None:
-    """Measure everything, write docs/benchmarks/size.md and the picture beside it."""
-    costs = pd.DataFrame(measure(int(sys.argv[1]) if len(sys.argv) > 1 else 10**6))
+def write_page(costs: pd.DataFrame, arguments: list[int]) -> None:
+    """Write docs/benchmarks/size.md and the picture beside it; what stands below its table stays."""
     draw(costs)
-    costs["words"] = [f"{s:.1f} s, {p / 1e9:.2f} GB" for s, p in zip(costs["seconds"], costs["peak"], strict=True)]
+    words = [f"{s:.1f} s, {p / 1e9:.2f} GB" for s, p in zip(costs["seconds"], costs["peak"], strict=True)]
+    costs = costs.assign(words=words)
     sizes = sorted(costs["rows"].unique())
     lines = [f"| command | {' | '.join(f'{n:,} rows' for n in sizes)} |", f"|---{'|---:' * len(sizes)}|"]
     for what, rows in costs.groupby("command", sort=False):
-        words = rows.set_index("rows")["words"]
-        lines.append(f"| {what} | {' | '.join(words.get(n, '') for n in sizes)} |")
-    table = "\n".join(lines)
+        of_sizes = rows.set_index("rows")["words"]
+        lines.append(f"| {what} | {' | '.join(of_sizes.get(n, '') for n in sizes)} |")
     protocol = (__doc__ or "").split("Usage:")[0].strip()
+    _, _, below = OUT.read_text(encoding="utf-8").partition("\n## ")
     OUT.write_text(
-        f"# Size\n\n{protocol}\n\nMade by `python benchmarks/size.py {sizes[-1]}`.\n\n"
-        f"![By number of rows]({PICTURE.name})\n\n{table}\n",
+        f"# Size\n\n{protocol}\n\nMade by `python benchmarks/size.py {' '.join(map(str, arguments))}`.\n\n"
+        f"![By number of rows]({PICTURE.name})\n\n{chr(10).join(lines)}\n" + (f"\n## {below}" if below else ""),
         encoding="utf-8",
     )
+
+
+def main() -> None:
+    """Measure everything; the page is written anew after each command."""
+    arguments = [*map(int, sys.argv[1:])] or [10**6]
+    most, most_of_a_run = (*arguments, 10**5)[:2]
+    costs = []
+    for cost_of_one in measure(most, most_of_a_run):
+        costs.append(cost_of_one)
+        write_page(pd.DataFrame(costs), arguments)
 
 
 if __name__ == "__main__":

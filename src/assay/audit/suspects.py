@@ -167,7 +167,10 @@ def collect(name: str, detector: str, adapter: str, eps: float, folders: dict[st
         level_sources = (folders["split"] / "train", folders["contaminate"], level)
         own_file = folders["train"] / level / f"{detector}.suspects.csv"
         if own_file.is_file():
-            measure, frame = OWN, _own(own_file, training_rows(*level_sources, labelled=True)[0])
+            measure, frame = (
+                OWN,
+                _own(own_file, training_rows(level_rows(*level_sources), level_sources[1], labelled=True)[0]),
+            )
         elif (folders["train"] / level / f"{detector}.json").is_file():
             frame = _scored(folders, level, detector, adapter, eps, level_rows(*level_sources))
         else:

@@ -75,7 +75,7 @@ def ingest_command(
     if appends and treatment != Treatment():
         raise click.UsageError("with --append, columns are treated as in the dataset; leave such options out")
     project = find_project()
-    from assay.data.dataset import read_dataset
+    from assay.data.dataset import read_card, read_labels
     from assay.openlineage.client import emit_done
     from assay.project.appending import append
     from assay.project.ingest import ingest, load_source
@@ -92,23 +92,22 @@ def ingest_command(
             click.echo(f"batch {arrival.batch}: {arrival.rows} rows from {arrival.source}")
         else:
             folder = ingest(project, load_source(project, source, treatment=treatment, series=series, **options))
-        dataset = read_dataset(folder)
-        emit_done(project.on(dataset.card.name), "ingest")
-    labels = dataset.data.labels
+        card, labels = read_card(folder), read_labels(folder)
+        emit_done(project.on(card.name), "ingest")
     click.echo(
-        f"{folder.relative_to(project.root)}: {len(labels)} rows x {len(dataset.card.columns)} columns, "
+        f"{folder.relative_to(project.root)}: {len(labels)} rows x {len(card.columns)} columns, "
         f"{int((labels == 1).sum())} labelled anomalies, {int((labels == -1).sum())} unlabelled\n"
-        + "".join(f"{line}\n" for line in dataset.card.treatment_lines())
-        + f"next: assay run --dataset {dataset.card.name}"
+        + "".join(f"{line}\n" for line in card.treatment_lines())
+        + f"next: assay run --dataset {card.name}"
     )
 
 
 def _check_table(path: Path, *, name: str | None, dialect: Dialect, treatment: Treatment, **options: Any) -> None:
     """Print what each column of a table is taken for, and raise what `assay ingest` would raise."""
+    from assay.data.blocks import read_frame
     from assay.data.checking import COLUMN_ROLES, check_columns, lines_of
     from assay.data.files import dataset_of, names_of_special
     from assay.data.image_files import holds_images
-    from assay.data.tables import read_frame
     from assay.errors import DataError
     from assay.project.ingest import with_vectors
 

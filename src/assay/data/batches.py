@@ -12,9 +12,9 @@ import pandas as pd
 
 from assay.arrays import Integers
 from assay.data.columns import recoded
-from assay.data.dataset import Arrival, Dataset, RowSet, number_copies, numbered
+from assay.data.dataset import Arrival, Dataset, RowSet, csv_pieces, number_copies, numbered
 from assay.data.fingerprints import SCHEME
-from assay.data.npy import npy_bytes
+from assay.data.npy import npy_pieces
 from assay.data.words import require_different_codes, words_in
 from assay.errors import DataError
 
@@ -62,8 +62,10 @@ def content_id(dataset: Dataset) -> str:
         digest.update("".join(card.fingerprints(dataset.data.features, SCHEME)).encode())
     else:
         digest.update(repr([]).encode())
-        digest.update(npy_bytes(dataset.data.features))
-    digest.update(rows[given].to_csv(index=False, lineterminator="\n").encode())
+        for piece in npy_pieces(dataset.data.features):
+            digest.update(piece)
+    for piece in csv_pieces(rows[given]):
+        digest.update(piece)
     return digest.hexdigest()[:12]
 
 

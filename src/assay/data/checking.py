@@ -102,7 +102,7 @@ def check_columns(
     for name in map(str, frame.columns):
         column = frame[name]
         if name in role_of or name in treatment.categorical:
-            column = pd.Series(texts_of(column), dtype="str").replace("", np.nan)
+            column = texts_of(column).replace("", np.nan)
         kind, why = ("text", "") if name in role_of else _kind(name, column, treatment)
         fate = COLUMN_ROLES[role_of[name]] if name in role_of else FATES[kind]
         remarks = [] if name in role_of else [*_remarks(column, kind), *_leaks(column, kind, labels)]

@@ -14,6 +14,7 @@ import pandas as pd
 from assay.arrays import Doubles, Flags, Texts
 from assay.data.categories import codes_of, feature_texts
 from assay.data.dates import seconds_of
+from assay.data.mapped import in_file, new_array, row_blocks
 from assay.errors import DataError, InputError
 
 Kind = Literal["number", "category", "date", "empty"]
@@ -94,7 +95,10 @@ class Features:
 
     def lacking(self) -> tuple[str, ...]:
         """Return the columns that have missing values."""
-        return tuple(np.array(self.columns, dtype=object)[np.isnan(self.rows).any(axis=0)])
+        lacks = np.zeros(len(self.columns), dtype=bool)
+        for block in row_blocks(self.rows):
+            lacks |= np.isnan(self.rows[block]).any(axis=0)
+        return tuple(np.array(self.columns, dtype=object)[lacks])
 
     def table(self) -> pd.DataFrame:
         """Return the columns with the texts of categories and dates, None where one is missing."""
@@ -156,7 +160,7 @@ def features_of(
     vocabulary: Mapping[str, tuple[str, ...]] | None = None,
     dates: Collection[str] = (),
 ) -> Features:
-    """Return columns of a frame from `assay.data.files.read_frame`.
+    """Return columns of a frame from `assay.data.blocks.read_frame`.
 
     Parameters
     ----------
@@ -172,15 +176,19 @@ def features_of(
     DataError
         A column of numbers or dates holds something else, or a number is beyond 1e300.
     """
-    values = np.empty((len(frame), len(columns)), dtype=np.float64)
-    extended = {}
-    for i, name in enumerate(columns):
+    read, extended = list[Doubles](), {}
+    for name in columns:
         if vocabulary is not None and name in vocabulary:
-            values[:, i], extended[name] = codes_of(_texts(name, frame[name]), vocabulary[name])
+            column, extended[name] = codes_of(_texts(name, frame[name]), vocabulary[name])
         elif name in dates:
-            values[:, i] = seconds_of(name, frame[name].to_numpy(dtype=object))
+            column = seconds_of(name, frame[name].to_numpy(dtype=object))
         else:
-            values[:, i] = _numbers(name, frame[name])
+            column = _numbers(name, frame[name])
+        read.append(in_file(column))
+    values: Doubles = new_array((len(frame), len(columns)))
+    for block in row_blocks(values, *read):
+        for i, column in enumerate(read):
+            values[block, i] = column[block]
     return Features(values, tuple(columns), extended, tuple(name for name in columns if name in dates))
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from assay.arrays import Doubles
-from assay.data.dataset import ANOMALY, MADE, RowSet
+from assay.data.dataset import ANOMALY, MADE, RowSet, is_among
 from assay.data.fingerprints import ONLY_NUMBERS, SCHEME, fingerprints
 from assay.data.modalities.base import Modality
 from assay.data.recipes import synthesize
@@ -116,7 +116,7 @@ def inject(
         _check_pool(len(anomalies), len(train), levels[-1], counts[-1], modality)
         rows = _from_pool(anomalies, counts[-1], seed)
     else:
-        excluded_fingerprints = {*train.rows["fingerprint"], *pool.rows["fingerprint"]}
+        excluded_fingerprints = pd.concat([train.rows["fingerprint"], pool.rows["fingerprint"]])
         making = _Making(seed, modality, columns, scheme, vocabulary)
         rows = _synthetic(source, train, counts[-1], making, excluded_fingerprints)
     return [Level(float(rho), rows.take(np.arange(n)), len(train)) for rho, n in zip(levels, counts, strict=True)]
@@ -169,6 +169,7 @@ def make_probe_rows(
     modality: Modality,
     scheme: int = SCHEME,
     vocabulary: Mapping[str, tuple[str, ...]] = ONLY_NUMBERS,
+    avoided: pd.Series[str] | None = None,
 ) -> RowSet:
     """Make probe anomalies from normal rows, for evaluation with too few labelled anomalies.
 
@@ -189,6 +190,8 @@ def make_probe_rows(
         Scheme of the rows' fingerprints.
     vocabulary : mapping of str to tuple of str
         The texts of each column of categories.
+    avoided : Series of str, optional
+        Fingerprints that no probe gets; by default those of the normals.
 
     Returns
     -------
@@ -209,13 +212,13 @@ def make_probe_rows(
         )
     if n < len(recipes):
         raise ConfigError(f"{n} probes cannot be shared by {len(recipes)} recipes; request at least one of each")
-    excluded_fingerprints = set(normals.rows["fingerprint"])
+    excluded_fingerprints = normals.rows["fingerprint"] if avoided is None else avoided
     making = _Making(seed, modality, columns, scheme, vocabulary)
     parts = []
     for i, recipe in enumerate(recipes):
         share = n // len(recipes) + (i < n % len(recipes))
         parts.append(_synthetic(recipe, normals, share, making, excluded_fingerprints))
-        excluded_fingerprints.update(parts[-1].rows["fingerprint"])
+        excluded_fingerprints = pd.concat([excluded_fingerprints, parts[-1].rows["fingerprint"]])
     features = np.concatenate([part.features for part in parts])
     return RowSet(features, pd.concat([part.rows for part in parts], ignore_index=True))
 
@@ -267,7 +270,7 @@ class _Making:
         return fingerprints(features, self.columns, scheme=self.scheme, vocabulary=self.vocabulary)
 
 
-def _synthetic(recipe: str, fitted: RowSet, n: int, making: _Making, excluded_fingerprints: set[str]) -> RowSet:
+def _synthetic(recipe: str, fitted: RowSet, n: int, making: _Making, excluded_fingerprints: pd.Series[str]) -> RowSet:
     """Return `n` rows made by a recipe, with different fingerprints that are not among the excluded ones."""
     if n == 0:
         features, source = np.empty((0, fitted.features.shape[1])), np.empty(0, dtype=np.intp)
@@ -277,7 +280,7 @@ def _synthetic(recipe: str, fitted: RowSet, n: int, making: _Making, excluded_fi
         features, source = making.rows(recipe, fitted.features, n_made)
         prints = making.contents(features)
         content = pd.Series(prints)
-        new = np.flatnonzero(~content.duplicated().to_numpy() & ~content.isin(excluded_fingerprints).to_numpy())[:n]
+        new = np.flatnonzero(~content.duplicated().to_numpy() & ~is_among(content, excluded_fingerprints))[:n]
         if len(new) == n:
             return _record(recipe, fitted, features[new], source[new], prints[new], making.seed)
     raise ConfigError(

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from assay.arrays import Doubles, Flags, Floats, Integers, Labels, Texts
 from assay.data.columns import decoded
 from assay.data.documents import DocumentNull, DocumentScaler
 from assay.data.encoding import Encoder
-from assay.data.fingerprints import FIRST_SCHEME, SCHEME, fingerprints
+from assay.data.fingerprints import FIRST_SCHEME, SCHEME, digests, fingerprints
+from assay.data.mapped import picked_rows
 from assay.data.modalities.base import Modality
 from assay.data.modalities.registry import modality_fields, read_modality
-from assay.data.npy import npy_bytes, read_npy
+from assay.data.npy import npy_pieces, read_npy
 from assay.data.null_models import NullModel
 from assay.data.observed_mean import ObservedMean
 from assay.data.scaling import Scaler
@@ -26,8 +29,8 @@ from assay.data.windows import Windows
 from assay.data.word_vectors import VECTOR_FILES, WordVectors
 from assay.data.words import documents
 from assay.errors import DataError, TamperedError
-from assay.hashing import hash_file
-from assay.parts import read_json, write_bytes, write_json
+from assay.hashing import hash_file, uniform_hashes
+from assay.parts import read_json, replacing, write_bytes, write_json
 
 FORMAT = 2
 NORMAL, ANOMALY, UNKNOWN = 0, 1, -1
@@ -43,6 +46,7 @@ TEXTS = (
 )
 SEALED, DROPPED = ("features.npy", "rows.csv"), "dropped.csv"
 MADE = -1
+ROWS_IN_PIECE = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,7 @@ class RowSet:
     def take(self, mask: NDArray[Any]) -> RowSet:
         """Return the rows that a boolean mask or an index array picks, in order."""
         picked = np.flatnonzero(mask) if mask.dtype == np.bool_ else mask
-        return RowSet(self.features[picked], self.rows.iloc[picked].reset_index(drop=True))
+        return RowSet(picked_rows(self.features, picked), self.rows.iloc[picked].reset_index(drop=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +182,10 @@ class Card:
         """Return the fingerprints of rows (n, d) of this dataset; by default those that decide roles."""
         return fingerprints(features, self.columns, scheme=scheme or self.scheme, vocabulary=self.vocabulary)
 
+    def digests(self, features: Floats, scheme: int | None = None) -> NDArray[np.uint64]:
+        """Return `fingerprints` as numbers (n, 2); see `assay.data.fingerprints.digests`."""
+        return digests(features, self.columns, scheme=scheme or self.scheme, vocabulary=self.vocabulary)
+
     def table(self, features: Doubles) -> pd.DataFrame:
         """Return features (n, d) as a table with the texts of categories and dates, None where one is missing.
 
@@ -249,8 +257,16 @@ class Dataset:
 
 def write_rows(folder: Path, data: RowSet) -> None:
     """Write ``features.npy`` (little-endian float64, C order) and ``rows.csv`` (UTF-8, LF)."""
-    write_bytes(folder / "features.npy", npy_bytes(data.features))
-    write_bytes(folder / "rows.csv", data.rows.to_csv(index=False, lineterminator="\n").encode())
+    for name, pieces in (("features.npy", npy_pieces(data.features)), ("rows.csv", csv_pieces(data.rows))):
+        with replacing(folder / name) as stream:
+            stream.writelines(pieces)
+
+
+def csv_pieces(rows: pd.DataFrame) -> Iterator[bytes]:
+    """Yield a table as CSV (UTF-8, LF, no index) in pieces of some megabytes."""
+    for start in range(0, max(1, len(rows)), ROWS_IN_PIECE):
+        part = rows.iloc[start : start + ROWS_IN_PIECE]
+        yield part.to_csv(index=False, header=start == 0, lineterminator="\n").encode()
 
 
 def read_rows(folder: Path) -> RowSet:
@@ -272,6 +288,11 @@ def read_rows(folder: Path) -> RowSet:
             f"{folder}: features.npy has shape {features.shape}, rows.csv has {len(rows)} rows; they must match"
         )
     return RowSet(features, rows)
+
+
+def read_labels(folder: Path) -> Labels:
+    """Return the labels (n,) of the rows that `write_rows` wrote."""
+    return pd.read_csv(folder / "rows.csv", usecols=["label"])["label"].to_numpy(dtype=np.int8)
 
 
 def write_dataset(folder: Path, dataset: Dataset) -> None:
@@ -390,15 +411,48 @@ def number_copies(prints: NDArray[Any]) -> Integers:
 
     Parameters
     ----------
-    prints : ndarray of str, shape (n,)
-        Fingerprints.
+    prints : ndarray of str, shape (n,), or of uint64, shape (n, 2)
+        Fingerprints, or digests.
     """
-    return np.asarray(pd.Series(prints).groupby(prints, sort=False).cumcount(), dtype=np.int64)
+    keys = prints.T if prints.ndim == 2 else [pd.factorize(prints)[0]]
+    order = np.lexsort(keys)
+    is_first = np.ones(len(prints), dtype=bool)
+    is_first[1:] = np.any([key[order[1:]] != key[order[:-1]] for key in keys], axis=0)
+    places = np.arange(len(prints))
+    copies = np.empty(len(prints), dtype=np.int64)
+    copies[order] = places - np.maximum.accumulate(np.where(is_first, places, 0))
+    return copies
+
+
+def print_texts(numbers: NDArray[np.uint64]) -> pd.Series[str]:
+    """Return the fingerprints whose digests (n, 2) are given as a column of texts: a third of the size of an array."""
+    hexadecimal = numbers.tobytes().hex().encode()
+    ends = pa.py_buffer(np.arange(0, len(hexadecimal) + 1, 32, dtype=np.int64))
+    texts = pa.LargeStringArray.from_buffers(len(numbers), ends, pa.py_buffer(hexadecimal))
+    return pd.Series(pd.array(texts, dtype="str"))
 
 
 def row_keys(rows: pd.DataFrame) -> Texts:
     """Return what tells a row from every other one, also from its copies: "fingerprint:copy", of shape (n,)."""
-    return (rows["fingerprint"] + ":" + rows["copy"].astype("str")).to_numpy(dtype=object)
+    return key_texts(rows["fingerprint"], rows["copy"]).to_numpy(dtype=object)
+
+
+def is_among(texts: pd.Series[str], others: pd.Series[str]) -> Flags:
+    """Return which texts (n,) are among others: what ``isin`` returns, which makes Python objects of the others."""
+    both = (pa.array(each, pa.large_string()) for each in (texts, others))
+    return np.asarray(pc.is_in(next(both), value_set=next(both)), dtype=np.bool_)
+
+
+def key_texts(prints: pd.Series[str], copies: pd.Series[int]) -> pd.Series[str]:
+    """Return `row_keys` as a column of texts."""
+    return prints + ":" + copies.astype("str")
+
+
+def key_hashes(rows: pd.DataFrame, salt: str, prefix: str) -> Doubles:
+    """Return `assay.hashing.uniform_hashes` of the keys of rows, each behind a prefix, shape (n,)."""
+    starts = range(0, len(rows), ROWS_IN_PIECE)
+    keys = (prefix + row_keys(rows.iloc[start : start + ROWS_IN_PIECE]) for start in starts)
+    return np.concatenate([np.empty(0), *(uniform_hashes(of_rows, salt) for of_rows in keys)])
 
 
 def by_either_scheme(rows: pd.DataFrame) -> list[pd.DataFrame]:
@@ -413,5 +467,5 @@ def numbered(dataset: Dataset) -> Dataset:
     """Return the dataset with the column ``copy``."""
     if "copy" in dataset.data.rows:
         return dataset
-    copies = number_copies(dataset.card.fingerprints(dataset.data.features))
+    copies = number_copies(dataset.card.digests(dataset.data.features))
     return replace(dataset, data=RowSet(dataset.data.features, dataset.data.rows.assign(copy=copies)))

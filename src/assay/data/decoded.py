@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from assay.data.mapped import MOST_IN_MEMORY
 from assay.errors import DataError
 
 _COPIES = 3  # the decoded columns, pandas' and the matrix of features are there at the same time
@@ -12,26 +16,36 @@ _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBL
 _GROUP = Path("/sys/fs/cgroup")
 
 
-def require_memory(path: Path, metadata: Any) -> None:
-    """Refuse a Parquet file that would not fit into memory.
+def require_room(path: Path, metadata: Any, kept: Callable[[str], bool]) -> None:
+    """Refuse a Parquet file that there is no room for: memory for texts and rows, temporary files for numbers.
 
     Parameters
     ----------
     path : Path
     metadata : pyarrow.parquet.FileMetaData
+    kept : callable
+        Whether a column stays as it is: such columns are in memory, whatever they hold.
 
     Raises
     ------
     DataError
-        Read, it would take more than the memory that is available.
+        Read, it would take more memory or room on the disk than there is.
     """
-    needed, available = _COPIES * decoded_bytes(metadata), available_bytes()
-    if needed > available:
-        raise DataError(
-            f"{path.name} holds {metadata.num_rows:,} rows of {metadata.num_columns} columns: reading it takes "
-            f"{needed / 1e9:.1f} GB of memory, and {available / 1e9:.1f} GB are available; take fewer rows or columns, "
-            "or a machine with more memory"
-        )
+    schemas = [metadata.schema.column(number) for number in range(metadata.num_columns)]
+    numbers = [each for each in schemas if "BYTE_ARRAY" not in each.physical_type and not kept(each.path)]
+    on_disk = _COPIES * 8 * len(numbers) * metadata.num_rows
+    in_memory = _COPIES * (decoded_bytes(metadata) - sum(map(_width, numbers)) * metadata.num_rows)
+    if not numbers or 8 * metadata.num_rows <= MOST_IN_MEMORY:
+        in_memory, on_disk = in_memory + on_disk, 0
+    places = {"memory": (in_memory, available_bytes())}
+    places |= {"temporary files": (on_disk, shutil.disk_usage(tempfile.gettempdir()).free)}
+    for place, (needed, available) in places.items():
+        if needed > available:
+            raise DataError(
+                f"{path.name} holds {metadata.num_rows:,} rows of {metadata.num_columns} columns: reading it takes "
+                f"{needed / 1e9:.1f} GB of {place}, and {available / 1e9:.1f} GB are available; take fewer rows or "
+                "columns, or a machine with more"
+            )
 
 
 def decoded_bytes(metadata: Any) -> int:

@@ -1,9 +1,9 @@
-"""CSV files as Arrow tables of texts, every record counted, whole or in blocks."""
+"""CSV files as Arrow tables of texts, every record counted, in blocks."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from copy import deepcopy
 from itertools import islice
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any, NoReturn, Protocol, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, open_csv, read_csv
+from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, open_csv
 
 from assay.console import say
 from assay.data.dialects import CsvLayout, Dialect, layout_of, open_bytes, open_text, records
@@ -34,29 +34,10 @@ class _NotPlainError(Exception):
     """A CSV file has quotes, blank lines or faults: it has to be read record by record."""
 
 
-def read_texts(path: Path, dialect: Dialect) -> tuple[pa.Table, CsvLayout]:
-    """Return the table that a CSV file holds, as texts as they are written, and the file's layout.
+class TextBlocks:
+    """The table that a CSV file holds, as texts as they are written, as often as needed, in blocks of some megabytes.
 
     Blank lines are no rows, except in a file of one column, where each is a row without a value.
-
-    Raises
-    ------
-    DataError
-        The file is empty, or a record has more or fewer fields than the header, repeats the header, or has a quote that
-        is not closed or is followed by text. The message names the line, counted from 1.
-    UnicodeError
-        The file has another encoding.
-    """
-    layout = layout_of(path, dialect)
-    try:
-        tables = list(_plain(path, layout, dialect, lambda *options: read_csv(*options).to_batches()))
-    except _NotPlainError:
-        tables = list(_counted(path, layout, dialect))
-    return pa.concat_tables(tables), layout
-
-
-class TextBlocks:
-    """The table that `read_texts` returns, as often as needed, in blocks of some megabytes.
 
     Attributes
     ----------
@@ -71,10 +52,19 @@ class TextBlocks:
         self.layout, self.names = layout_of(path, dialect), list[str]()
 
     def survey(self, collector: _C) -> _C:
-        """Show a collector the whole file; to be called first. See `read_texts` for what is raised."""
+        """Show a collector the whole file; to be called first.
+
+        Raises
+        ------
+        DataError
+            The file is empty, or a record has more or fewer fields than the header, repeats the header, or has a quote
+            that is not closed or is followed by text. The message names the line, counted from 1.
+        UnicodeError
+            The file has another encoding.
+        """
         fresh = deepcopy(collector)
         try:
-            for table in _plain(self.path, self.layout, self._dialect, open_csv):
+            for table in _plain(self.path, self.layout, self._dialect):
                 collector.add(table)
         except _NotPlainError:
             collector = fresh
@@ -90,21 +80,21 @@ class TextBlocks:
             yield from _counted(self.path, self.layout, self._dialect, repeated=True)
             return
         try:
-            yield from _plain(self.path, self.layout, self._dialect, open_csv)
+            yield from _plain(self.path, self.layout, self._dialect)
         except _NotPlainError:
             _raise_fault(self.path, self.layout, self._dialect)
 
 
-def _plain(path: Path, layout: CsvLayout, dialect: Dialect, read: Callable[..., Any]) -> Iterator[pa.Table]:
+def _plain(path: Path, layout: CsvLayout, dialect: Dialect) -> Iterator[pa.Table]:
     """Yield the tables of a UTF-8 file that has quotes at most in its header, in a fifth of the time.
 
-    `read` has the arguments of `pyarrow.csv.open_csv`. Quotes, blank lines and faults raise `_NotPlainError`.
+    Quotes, blank lines and faults raise `_NotPlainError`.
     """
     names = _plain_names(path, layout, dialect)
     columns = [str(i) for i in range(len(names))]
     try:
         with open_bytes(path) as stream:
-            batches = read(
+            batches = open_csv(
                 stream,
                 ReadOptions(
                     column_names=columns,

@@ -13,19 +13,20 @@ import pandas as pd
 
 from assay.arrays import Labels, Texts
 from assay.console import say
+from assay.data.blocks import read_frame
 from assay.data.columns import AS_THEY_ARE, Features, Kind, Treatment, features_of, kind_of
-from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Card, Dataset, RowSet
+from assay.data.dataset import ANOMALY, NORMAL, ROWS_IN_PIECE, UNKNOWN, Card, Dataset, RowSet
 from assay.data.dialects import MISSING, OBSERVED, Dialect
+from assay.data.mapped import release, row_blocks
 from assay.data.modalities.tabular import TABULAR
 from assay.data.modalities.text import Text
-from assay.data.resolution import loses_values
-from assay.data.tables import read_frame
+from assay.data.resolution import MOST_LOOKED_AT, loses_values
 from assay.data.text_columns import document_features
 from assay.data.words import Codes
 from assay.errors import DataError
 from assay.names import check_name
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = r"[\x00-\x1f\x7f]"
 _LABELS = {
     **dict.fromkeys(("0", "false"), NORMAL),
     **dict.fromkeys(("1", "true"), ANOMALY),
@@ -86,7 +87,7 @@ def read_table(
     Parameters
     ----------
     path : Path
-        See `assay.data.tables.read_frame`.
+        See `assay.data.blocks.read_frame`.
     name : str
         Name of the dataset: lower-case letters, digits, "_" and "-".
     treatment : Treatment
@@ -161,8 +162,11 @@ def dataset_of(
     rows = _rows(name, texts, labels)
     for role, values in texts.items():
         _say_of_texts(path, role, frame[str(special[role])], values)  # type: ignore[literal-required]
+    step = max(1, len(frame) // MOST_LOOKED_AT)
+    evenly = [features.rows[block][-block.start % step :: step].copy() for block in row_blocks(features.rows)]
+    some = np.concatenate(evenly)
     for i, column in enumerate(features.columns if text is None else ()):
-        if loses_values(features.rows[:, i]):
+        if loses_values(some[:, i]):
             say(f"{path.name}: column {column!r} loses most of its values in float32, as scorers use it; rescale it")
     may_lack = {*features.lacking(), *treatment.impute} if text is None else ()
     card = Card(
@@ -195,21 +199,24 @@ def _refuse_lacking(features: Features, treatment: Treatment) -> None:
             raise DataError(f"column {column!r}, row {row}: missing, and --refuse-missing {column} does not allow that")
 
 
-def _rows(name: str, texts: Mapping[str, Texts], labels: Labels) -> pd.DataFrame:
+def _rows(name: str, texts: Mapping[str, pd.Series[Any]], labels: Labels) -> pd.DataFrame:
     """Return the table of ids, labels, groups, times and categories of rows, from the texts of special columns."""
-    blank = np.full(len(labels), "", dtype=object)
-    counted = [f"{name}-{i:07d}" for i in range(len(labels))]
-    rows = pd.DataFrame(
-        {
-            "row_id": _ids(texts["id_column"]) if "id_column" in texts else counted,
-            "label": labels,
-            "group": printable("group", texts["group"]) if "group" in texts else blank,
-            "time": sortable_times(texts["time"]) if "time" in texts else blank,
-        }
-    ).astype({"row_id": "str", "group": "str", "time": "str"})
+    blank = pd.Series("", index=range(len(labels)), dtype="str")
+    columns = {
+        "row_id": _ids(texts["id_column"]) if "id_column" in texts else _counted(name, len(labels)),
+        "label": labels,
+        "group": printable("group", texts["group"]) if "group" in texts else blank,
+        "time": pd.Series(sortable_times(texts["time"]), dtype="str") if "time" in texts else blank,
+    }
     if "category" in texts:
-        rows["category"] = pd.Series(_categories(texts["category"]), dtype="str")
-    return rows
+        columns["category"] = _categories(texts["category"])
+    return pd.DataFrame(columns, copy=False)
+
+
+def _counted(name: str, n: int) -> pd.Series[Any]:
+    """Return the ids of n rows without ids of their own."""
+    parts = [range(start, min(n, start + ROWS_IN_PIECE)) for start in range(0, n, ROWS_IN_PIECE)]
+    return pd.concat([pd.Series([f"{name}-{i:07d}" for i in part], dtype="str") for part in parts], ignore_index=True)
 
 
 def _features(
@@ -226,6 +233,8 @@ def _features(
                 kinds[column] = kind_of(column, frame[column], treatment.categorical)
             except DataError as error:
                 unclear.append(str(error))
+            if isinstance(frame[column].dtype, np.dtype):
+                release(frame[column].to_numpy())
     if unclear:
         more = f"; {len(unclear) - MOST_UNCLEAR} more columns are unclear" if len(unclear) > MOST_UNCLEAR else ""
         raise DataError("; ".join(unclear[:MOST_UNCLEAR]) + more)
@@ -241,20 +250,22 @@ def _as_in(frame: pd.DataFrame, special: Sequence[str], card: Card) -> tuple[Fea
     return features_of(frame, columns, dict.fromkeys(card.vocabulary, ()), card.dates), ()
 
 
-def _say_of_texts(path: Path, role: str, column: pd.Series[Any], texts: Texts) -> None:
+def _say_of_texts(path: Path, role: str, column: pd.Series[Any], texts: pd.Series[Any]) -> None:
     """Print which words of a column count as missing, and which group or category has more than half of the rows."""
     role = role.removesuffix("_column")
     if isinstance(column.dtype, pd.StringDtype) or column.dtype == object:
-        words = column[(texts == "") & column.notna().to_numpy()].astype("str").str.strip()
+        words = column[(texts == "") & column.notna()].astype("str").str.strip()
         if (words := words[words != ""]).size:
             rows = "1 row" if len(words) == 1 else f"{len(words)} rows"
             say(f"{path.name}: the {role} of {rows} is missing, written as {', '.join(sorted(set(words)))}")
-    counts = pd.Series(texts[texts != ""]).value_counts()
-    if role in ("group", "category") and len(counts) and counts.iloc[0] > len(texts) / 2:
+    if role not in ("group", "category"):
+        return
+    counts = texts[texts != ""].value_counts()
+    if len(counts) and counts.iloc[0] > len(texts) / 2:
         say(f"{path.name}: the {role} {counts.index[0]!r} has {counts.iloc[0]} of {len(texts)} rows, more than half")
 
 
-def sortable_times(texts: Texts) -> Texts:
+def sortable_times(texts: pd.Series[Any] | Texts) -> Texts:
     """Return times as texts whose alphabetical order is the order in time (see `read_table`).
 
     Raises
@@ -280,50 +291,57 @@ def sortable_times(texts: Texts) -> Texts:
     return np.array(keys, dtype=object)[codes]
 
 
-def texts_of(column: pd.Series[Any], *, kept: Collection[str] = ()) -> Texts:
-    """Return a column as texts: missing values and words for them, but those that are `kept`, as "".
+def texts_of(column: pd.Series[Any], *, kept: Collection[str] = ()) -> pd.Series[Any]:
+    """Return a column as texts, counted from 0: missing values and words for them, but those that are `kept`, as "".
 
     Whole numbers have no decimal point.
     """
-    texts = column.convert_dtypes().astype("str").to_numpy(dtype=object, copy=True)
-    words = pd.Series(texts).str.strip().isin([word for word in MISSING if word not in kept])
-    texts[column.isna().to_numpy(dtype=bool) | words.to_numpy(dtype=bool)] = ""
-    return texts
+    values = column.reset_index(drop=True).convert_dtypes()
+    # How a moment is written depends on the others: without an hour only where none has one.
+    rows = max(1, len(values)) if values.dtype.kind in "mM" else ROWS_IN_PIECE
+    words, parts = [word for word in MISSING if word not in kept], []
+    for start in range(0, max(1, len(values)), rows):
+        part = values.iloc[start : start + rows]
+        texts = part.astype("str")
+        parts.append(texts.mask(part.isna() | texts.str.strip().isin(words), ""))
+    return pd.concat(parts)
 
 
-def printable(role: str, texts: Texts) -> Texts:
+def printable(role: str, texts: pd.Series[Any]) -> pd.Series[Any]:
     """Return `texts`; raise `DataError` for control characters, which a CSV file would not preserve."""
-    for row, text in enumerate(texts):
-        if _CONTROL.search(text):
-            raise DataError(f"row {row} has the {role} {text!r}; line breaks and control characters are not allowed")
+    if (odd := texts.str.contains(_CONTROL)).any():
+        row = int(odd.to_numpy().argmax())
+        raise DataError(f"row {row} has the {role} {texts[row]!r}; line breaks and control characters are not allowed")
     return texts
 
 
-def _ids(texts: Texts) -> Texts:
+def _ids(texts: pd.Series[Any]) -> pd.Series[Any]:
     """Return row ids, checked."""
     missing = np.flatnonzero(texts == "")
     if len(missing):
         raise DataError(f"row {missing[0]} has no row id, or a word for missing ones; every row needs its own")
-    repeated = np.flatnonzero(pd.Series(texts).duplicated().to_numpy())
-    if len(repeated):
+    if texts.nunique() < len(texts):
+        repeated = np.flatnonzero(texts.duplicated())
         raise DataError(
             f"row {repeated[0]} has the row id {texts[repeated[0]]!r} of an earlier row; ids must be unique"
         )
     return printable("row id", texts)
 
 
-def _categories(texts: Texts) -> Texts:
+def _categories(column: pd.Series[Any]) -> pd.Series[Any]:
     """Return categories, checked; see `assay.data.categories.category_texts`."""
     from assay.data.categories import category_texts
 
-    texts = category_texts(texts)
+    texts = pd.Series(category_texts(column), dtype="str")
     missing = np.flatnonzero(texts == "")
     if len(missing):
         raise DataError(f"row {missing[0]} has no category, or a word for missing ones; every row needs one")
     return printable("category", texts)
 
 
-def labels_of(path: Path, texts: Texts, normal: str | None, anomaly: str | None, *, is_settled: bool = False) -> Labels:
+def labels_of(
+    path: Path, texts: pd.Series[Any] | Texts, normal: str | None, anomaly: str | None, *, is_settled: bool = False
+) -> Labels:
     """Return labels as 0, 1 and -1; see `read_table`. `is_settled` says that 1 and -1 are anomaly and unknown."""
     codes, unique = pd.factorize(texts)
     written = [_label_key(text) for text in unique]

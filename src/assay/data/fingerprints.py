@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from assay.arrays import Floats
+from assay.data.mapped import row_blocks
 
 FIRST_SCHEME, SCHEME = 1, 2
 FINGERPRINT_PATTERN = re.compile(r"[0-9a-f]{32}")
@@ -45,6 +46,28 @@ def fingerprints(
     -------
     ndarray of str, shape (n,)
     """
+    hexadecimal = digests(features, columns, scheme=scheme, vocabulary=vocabulary).tobytes().hex()
+    return np.frombuffer(hexadecimal.encode(), dtype="S32").astype("U32")
+
+
+def digests(
+    features: Floats,
+    columns: tuple[str, ...],
+    *,
+    scheme: int = SCHEME,
+    vocabulary: Mapping[str, tuple[str, ...]] = ONLY_NUMBERS,
+) -> NDArray[np.uint64]:
+    """Return the fingerprints of rows (n, d) as numbers, shape (n, 2), of an eighth of the size; see `fingerprints`."""
+    numbers = np.empty((len(features), 2), dtype=np.uint64)
+    for block in row_blocks(features):
+        content = b"".join(_digests(features[block], columns, scheme, vocabulary))
+        numbers[block] = np.frombuffer(content, dtype=np.uint64).reshape(-1, 2)
+    return numbers
+
+
+def _digests(
+    features: Floats, columns: tuple[str, ...], scheme: int, vocabulary: Mapping[str, tuple[str, ...]]
+) -> Iterator[bytes]:
     order = sorted(range(len(columns)), key=columns.__getitem__)
     names = "\x1f".join(columns[i] for i in order).encode()
     if scheme == FIRST_SCHEME:
@@ -59,12 +82,10 @@ def fingerprints(
             texts = [_text_bytes(features[:, i], vocabulary[columns[i]]) for i in coded]
             numbers = np.repeat([columns[i] not in vocabulary for i in order], 8)
             content = np.concatenate([content[:, numbers], *texts], axis=1)
-    digests = []
     for row in np.ascontiguousarray(content):
         digest = start.copy()
-        digest.update(row.tobytes())
-        digests.append(digest.hexdigest())
-    return np.array(digests, dtype="U32")
+        digest.update(row)
+        yield digest.digest()
 
 
 def _canonical(values: Floats) -> Floats:

@@ -341,4 +341,4 @@ def _read_archive(path: Path, size: Size | None) -> GreyImages:
     if target != own:
         say(f"{path.name}: {len(images)} images of {_times(own)} are resized to {_times(target)}, proportions not kept")
         images = np.stack([_resized(image, target) for image in images])
-    return GreyImages(images, [], None if labels is None else texts_of(pd.Series(labels)))
+    return GreyImages(images, [], None if labels is None else texts_of(pd.Series(labels)).to_numpy(dtype=object))

@@ -6,11 +6,13 @@ import lzma
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from assay.arrays import Doubles, Floats
+from assay.data.mapped import MOST_IN_MEMORY, row_blocks
 from assay.errors import DataError
 
 # What NumPy raises for a damaged .npy or .npz file: in its header, or where it is unpacked (RuntimeError: encrypted, or
@@ -27,16 +29,25 @@ def npy_bytes(values: Floats) -> bytes:
 
     The format is that of NEP 1 (https://numpy.org/neps/nep-0001-npy-format.html).
     """
-    stored = np.array(values, dtype="<f8", order="C")
-    stored[np.isnan(stored)] = np.nan
-    head = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {stored.shape}, }}"
+    return b"".join(npy_pieces(values))
+
+
+def npy_pieces(values: Floats) -> Iterator[bytes]:
+    """Yield what `npy_bytes` returns in pieces of some megabytes."""
+    head = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {values.shape}, }}"
     padding = -(len(_MAGIC) + 2 + len(head) + 1) % _ALIGNMENT
     text = head.encode() + b" " * padding + b"\n"
-    return _MAGIC + len(text).to_bytes(2, "little") + text + stored.tobytes()
+    yield _MAGIC + len(text).to_bytes(2, "little") + text
+    for block in row_blocks(values):
+        stored = np.array(values[block], dtype="<f8", order="C")
+        stored[np.isnan(stored)] = np.nan
+        yield stored.tobytes()
 
 
 def read_npy(path: Path) -> Doubles:
     """Read a .npy file of numbers as float64; the float32 of format 1 become float64 exactly.
+
+    A large file of float64 stays where it is (`assay.data.mapped`), and its values cannot be set.
 
     Raises
     ------
@@ -44,7 +55,8 @@ def read_npy(path: Path) -> Doubles:
         It is no such file.
     """
     try:
-        values = np.load(path, allow_pickle=False)
+        is_large = path.stat().st_size > MOST_IN_MEMORY
+        values = np.load(path, allow_pickle=False, mmap_mode="r" if is_large else None)
     except DAMAGED_ARRAYS as error:
         raise DataError(f"{path} cannot be read: {error}; restore it with `dvc checkout`") from error
     if values.dtype not in (np.float32, np.float64):

@@ -1,4 +1,4 @@
-"""Parquet files as Arrow tables, whole or in blocks, and as frames whose columns are numbers, booleans or texts."""
+"""Parquet files as Arrow tables in blocks, and as frames whose columns are numbers, booleans or texts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pyarrow as pa
 from pyarrow.parquet import ParquetFile
 
 from assay.console import say
-from assay.data.decoded import require_memory
 from assay.data.dialects import UNNAMED_INDEX
 from assay.data.headers import check_names, check_parts
 from assay.data.texts import TextKind, typed
@@ -60,16 +59,6 @@ class ParquetParts:
         if unnamed:
             say(f"{path.name}: an index without a name is left out; it becomes a column if it gets one")
         self.schema = pa.schema([each for each in united if each.name not in unnamed])
-
-    def require_memory(self) -> None:
-        """Refuse files that would not fit into memory; see `assay.data.decoded.require_memory`."""
-        for part in self._parts:
-            with ParquetFile(part) as file:
-                require_memory(part, file.metadata)
-
-    def whole(self) -> pa.Table:
-        """Return the whole table."""
-        return pa.concat_tables(self.blocks(max(1, self.n_rows)))
 
     def blocks(self, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield the table in blocks of at most so many rows, by default with all of its columns.

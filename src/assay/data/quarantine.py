@@ -82,6 +82,8 @@ def is_listed(quarantined: pd.DataFrame, rows: pd.DataFrame) -> Flags:
             flags |= is_listed(entries.drop(columns="use"), rows) & is_meant
         return flags
     listed = np.zeros(len(rows), dtype=np.bool_)
+    if quarantined.empty:
+        return listed
     for known in by_either_scheme(rows):
         listed |= _lists(quarantined, known)
     return listed

@@ -13,18 +13,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from scipy.special import gammaln
 
 from assay.arrays import Doubles
-from assay.data.dataset import ANOMALY, UNKNOWN, Card, Dataset, RowSet
+from assay.data.dataset import ANOMALY, UNKNOWN, Card, Dataset, RowSet, number_copies
+from assay.data.mapped import row_blocks
 
 QUANTILES = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0)
 CATEGORIES_KEPT = 20
 NUMBER, CATEGORY, COUNTER = "number", "category", "counter"
 MOST_GAPS, FEWEST_IN_ORDER, FEW_BLOCKS, CHANCE, DOUBT = 4, 30, 10, 1e-3, 0.05
-ENOUGH_ROWS, COLUMNS_AT_ONCE = 100, 64
+ENOUGH_ROWS, COLUMNS_AT_ONCE, BYTES_AT_ONCE = 100, 64, 1 << 27
 _INNER = slice(1, -1)
 
 ReferenceCounts = dict[str, Any]
@@ -44,11 +45,13 @@ def learn_reference(dataset: Dataset) -> ReferenceCounts:
     dict
         JSON-able; equal data give equal dicts.
     """
-    card, data = dataset.card, in_time_order(dataset.data)
-    prints = card.fingerprints(data.features)
-    copies, contents = np.unique(pd.Series(prints).value_counts().to_numpy(), return_counts=True)
+    card, data = dataset.card, dataset.data
+    more = np.bincount(number_copies(card.digests(data.features)))  # contents with more than 0, 1, ... copies
+    contents = more - np.append(more[1:], 0)
+    copies = np.flatnonzero(contents) + 1
     labels = data.labels[data.labels != UNKNOWN]
-    columns = {name: _column(card, name, column) for name, column in judged_columns(card, data.features)}
+    order = _time_order(data.rows)
+    columns = {name: _column(card, name, column[order]) for name, column in judged_columns(card, data.features)}
     number = count_units(data)
     if number < len(data):  # groups are what is independent, in any order
         columns = {name: column | {"spread": 1.0, "missing_spread": 1.0} for name, column in columns.items()}
@@ -56,7 +59,7 @@ def learn_reference(dataset: Dataset) -> ReferenceCounts:
         "rows": len(data),
         "units": number,
         "batches": [arrival.batch for arrival in card.batches if not arrival.dropped],
-        "copies": [[int(copies), int(contents)] for copies, contents in zip(copies, contents, strict=True)],
+        "copies": [[int(copies), int(contents)] for copies, contents in zip(copies, contents[copies - 1], strict=True)],
         "labelled": len(labels),
         "anomalies": int((labels == ANOMALY).sum()),
         "columns": columns,
@@ -79,8 +82,13 @@ def expected_repeats(reference: ReferenceCounts, n: int) -> float:
 
 def contiguous_columns(features: Doubles) -> Iterator[Doubles]:
     """Yield the columns of rows (n, d), each of one piece of memory: of rows, it takes several times as long."""
-    for start in range(0, features.shape[1], COLUMNS_AT_ONCE):
-        yield from np.ascontiguousarray(features[:, start : start + COLUMNS_AT_ONCE].T)
+    n, d = features.shape
+    width = min(COLUMNS_AT_ONCE, max(1, BYTES_AT_ONCE // (8 * max(1, n))))
+    for start in range(0, d, width):
+        columns = np.empty((min(width, d - start), n))
+        for block in row_blocks(features):
+            columns[:, block] = features[block, start : start + width].T
+        yield from columns
 
 
 def judged_columns(card: Card, features: Doubles) -> Iterator[tuple[str, Doubles]]:
@@ -100,10 +108,11 @@ def judged_columns(card: Card, features: Doubles) -> Iterator[tuple[str, Doubles
         yield from zip(card.columns, contiguous_columns(features), strict=True)
 
 
-def in_time_order(data: RowSet) -> RowSet:
-    """Return rows in the order of their times; without times, as they are."""
-    times = data.rows["time"].to_numpy(dtype=object)
-    return data.take(np.argsort(times, kind="stable")) if (times != "").any() else data
+def _time_order(rows: pd.DataFrame) -> slice | NDArray[np.intp]:
+    """Return what puts rows in the order of their times; without times, as they are."""
+    if not (rows["time"] != "").any():
+        return slice(None)
+    return np.argsort(rows["time"].to_numpy(dtype=object), kind="stable")
 
 
 def count_units(data: RowSet) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 from assay.arrays import Doubles
 from assay.data.scaling import centre_and_spread
 
-_MOST_ROWS = 200_000
+MOST_LOOKED_AT = 200_000
 
 
 def loses_values(column: Doubles) -> bool:
@@ -20,7 +20,7 @@ def loses_values(column: Doubles) -> bool:
     ----------
     column : ndarray of float64, shape (n,)
     """
-    values = np.sort(column[:: max(1, len(column) // _MOST_ROWS)])
+    values = np.sort(column[:: max(1, len(column) // MOST_LOOKED_AT)])
     values = values[np.isfinite(values)]
     if not len(values):
         return False

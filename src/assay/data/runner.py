@@ -14,6 +14,7 @@ from assay.data.expectations import ID_COLUMN, great_expectations, of_frame
 
 SITE = "assay"
 ROWS_IN_SUMMARY, ROWS_IN_DOCS = 5, 20
+MOST_AT_ONCE = 1 << 22  # values
 WARNING = "warning"
 
 
@@ -108,9 +109,8 @@ class Runner:
 
     def run(self, name: str, table: pd.DataFrame, expectations: list[Any]) -> None:
         """Run all expectations without row ids, which is fast, then the failed ones again with row ids."""
-        asset = self._source.add_dataframe_asset(name)
-        batch = asset.add_batch_definition_whole_dataframe(name).get_batch({"dataframe": table})
-        result = batch.validate(self._suite(expectations), result_format="BASIC")
+        definition = self._source.add_dataframe_asset(name).add_batch_definition_whole_dataframe(name)
+        result = self._validated(definition, table, expectations, "BASIC")
         by_row = [outcome for outcome in result.results if _fails_by_row(outcome)]
         if by_row:
             detail = {
@@ -118,12 +118,42 @@ class Runner:
                 "unexpected_index_column_names": [ID_COLUMN],
                 "partial_unexpected_count": ROWS_IN_DOCS,
             }
-            suite = self._suite([outcome.expectation_config.to_domain_obj() for outcome in by_row])
-            detailed = batch.validate(suite, result_format=detail).results
+            again = [outcome.expectation_config.to_domain_obj() for outcome in by_row]
+            detailed = self._validated(definition, table, again, detail).results
             passed = [outcome for outcome in result.results if not _fails_by_row(outcome)]
             result.results = passed + [_with_rows_for_docs(outcome) for outcome in detailed]
         self.checks[name] = tuple(sorted((_check(outcome) for outcome in result.results), key=_order))
         self._keep(name, result)
+
+    def _validated(self, definition: Any, table: pd.DataFrame, expectations: list[Any], form: object) -> Any:
+        """Return the result of expectations on a table.
+
+        Those of columns of a large table see some columns at a time: for each of them Great Expectations copies all
+        rows with a value, with all columns that it sees.
+        """
+        whole, by_column = list[Any](), dict[str, list[Any]]()
+        for each in expectations:
+            column = _only_column(each) if table.size > MOST_AT_ONCE else ""
+            (by_column.setdefault(column, []) if column in table else whole).append(each)
+        parts = [(table, whole)] if whole or not by_column else []
+        width = max(1, MOST_AT_ONCE // max(1, len(table)))
+        for start in range(0, len(by_column), width):
+            group = list(by_column)[start : start + width]
+            # The ids only for rows that fail: Great Expectations hashes all that it is given.
+            narrow = table[group if form == "BASIC" else list(dict.fromkeys((ID_COLUMN, *group)))]
+            parts.append((narrow, [each for column in group for each in by_column[column]]))
+        results = [
+            definition.get_batch({"dataframe": part}).validate(self._suite(theirs), result_format=form)
+            for part, theirs in parts
+        ]
+        result = results[0]
+        result.results = [outcome for each in results for outcome in each.results]
+        result.success = all(each.success for each in results)
+        of_all = result.statistics
+        for key in ("evaluated_expectations", "successful_expectations", "unsuccessful_expectations"):
+            of_all[key] = sum(each.statistics[key] for each in results)
+        of_all["success_percent"] = 100 * of_all["successful_expectations"] / max(1, of_all["evaluated_expectations"])
+        return result
 
     def write_docs(self) -> None:
         """Write the Data Docs; they replace the pages of earlier runs, other files in the folder stay."""
@@ -149,6 +179,11 @@ class Runner:
             batch_identifier=result.batch_id, expectation_suite_identifier=suite, run_id=run
         )
         self._context.validation_results_store.store_validation_results(result, key, suite)
+
+
+def _only_column(expectation: Any) -> str:
+    """Return the column that an expectation is about, if it needs no other one, else ""."""
+    return "" if getattr(expectation, "row_condition", None) else str(getattr(expectation, "column", ""))
 
 
 def _without_markup(expectation: Any) -> Any:

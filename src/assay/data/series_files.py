@@ -13,12 +13,12 @@ import pandas as pd
 from assay.arrays import Doubles, Integers, Labels, Texts
 from assay.console import say
 from assay.data.archives import archive_arrays
+from assay.data.blocks import read_frame
 from assay.data.columns import AS_THEY_ARE, Treatment, features_of, kind_of
 from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Card, Dataset, RowSet
 from assay.data.dialects import OBSERVED, Dialect
 from assay.data.files import labels_of, printable, sortable_times, texts_of
 from assay.data.modalities.series import Series
-from assay.data.tables import read_frame
 from assay.data.windows import BLOCK_WINDOWS, Cut, Steps, Windows, cut, irregularities
 from assay.errors import DataError
 from assay.names import check_name
@@ -163,13 +163,13 @@ def steps_of(
     DataError
         A time or an entity is missing, times are of two kinds, or two rows of a series have the same one.
     """
-    texts = texts_of(frame[time])
+    texts = texts_of(frame[time]).to_numpy(dtype=object)
     if lacking := np.flatnonzero(texts == "").tolist():
         raise DataError(f"row {lacking[0]} of {path.name} has no time in column {time!r}; every step needs one")
     keys = sortable_times(texts)
     whose = np.full(len(frame), "", dtype=object)
     if entity is not None:
-        whose = printable("entity", texts_of(frame[entity]))
+        whose = printable("entity", texts_of(frame[entity])).to_numpy(dtype=object)
         if lacking := np.flatnonzero(whose == "").tolist():
             raise DataError(f"row {lacking[0]} of {path.name} has nothing in column {entity!r}, which names its series")
     codes, names = pd.factorize(whose)
@@ -220,7 +220,7 @@ def _channels(
 
 def _groups(path: Path, frame: pd.DataFrame, group: str, steps: Steps) -> Texts:
     """Return the group of each series."""
-    texts = printable("group", texts_of(frame[group]))[steps.order]
+    texts = printable("group", texts_of(frame[group])).to_numpy(dtype=object)[steps.order]
     firsts = np.flatnonzero(np.r_[True, np.diff(steps.entities) != 0])
     groups = texts[firsts]
     if wrong := np.flatnonzero((groups[steps.entities] != texts) | (texts == "")).tolist():

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from assay.arrays import Doubles, Flags, Integers, Texts
-from assay.data.dataset import ANOMALY, NORMAL, RowSet, number_copies, row_keys
-from assay.data.fingerprints import ONLY_NUMBERS, SCHEME, fingerprints
+from assay.arrays import Doubles, Flags, Integers
+from assay.data.dataset import ANOMALY, NORMAL, RowSet, is_among, key_hashes, number_copies, print_texts
+from assay.data.fingerprints import ONLY_NUMBERS, SCHEME, digests
 from assay.data.quarantine import is_listed
 from assay.errors import DataError
 from assay.hashing import uniform_hashes
@@ -91,8 +91,9 @@ def split_rows(
     DataError
         Some rows have a time and others do not.
     """
-    prints = fingerprints(data.features, columns, scheme=scheme, vocabulary=vocabulary)
-    copies = data.rows["copy"] if "copy" in data.rows else number_copies(prints)
+    contents = digests(data.features, columns, scheme=scheme, vocabulary=vocabulary)
+    copies = data.rows["copy"] if "copy" in data.rows else number_copies(contents)
+    prints = print_texts(contents).set_axis(data.rows.index)
     marked = RowSet(data.features, data.rows.assign(copy=copies, fingerprint=prints))
     timed = (data.rows["time"] != "").to_numpy(dtype=bool)
     if timed.any() and not timed.all():
@@ -119,19 +120,18 @@ def evidence(parts: dict[str, RowSet]) -> str:
 def contradicting(rows: pd.DataFrame) -> Flags:
     """Return the mask of rows whose content is labelled 0 in one row and 1 in another."""
     prints, label = rows["fingerprint"], rows["label"]
-    both = prints.isin(prints[label == NORMAL]) & prints.isin(prints[label == ANOMALY])
-    return both.to_numpy(dtype=bool)
+    return is_among(prints, prints[label == NORMAL]) & is_among(prints, prints[label == ANOMALY])
 
 
 def _with_marks(parts: dict[str, RowSet]) -> dict[str, RowSet]:
     """Add the columns ``contradicted`` and ``seen``; see `split_rows`."""
     used = pd.concat([part.rows[["fingerprint", "label"]] for part in parts.values()])
-    contested = set(used.loc[contradicting(used), "fingerprint"])
-    learned = {*parts["train"].rows["fingerprint"], *parts["adapt"].rows["fingerprint"]}
+    contested = used.loc[contradicting(used), "fingerprint"]
+    learned = pd.concat([parts[role].rows["fingerprint"] for role in ("train", "adapt")])
     for role in ("pool", *JUDGED):
         rows = parts[role].rows
-        marks = {"contradicted": rows["fingerprint"].isin(contested)}
-        marks |= {"seen": rows["fingerprint"].isin(learned)} if role in JUDGED else {}
+        marks = {"contradicted": is_among(rows["fingerprint"], contested)}
+        marks |= {"seen": is_among(rows["fingerprint"], learned)} if role in JUDGED else {}
         parts[role] = RowSet(parts[role].features, rows.assign(**{k: v.astype(np.int8) for k, v in marks.items()}))
     return parts
 
@@ -139,21 +139,23 @@ def _with_marks(parts: dict[str, RowSet]) -> dict[str, RowSet]:
 def _roles_by_hash(rows: pd.DataFrame, seed: int) -> Integers:
     """Return the index in `ROLES` of each row of data without times."""
     anomalous = (rows["label"] == ANOMALY).to_numpy()
-    codes, unique = pd.factorize(_keys(rows))
-    position = uniform_hashes(unique, f"role:{seed}")[codes]
-    coin = uniform_hashes(unique, f"coin:{seed}")[codes]
+    in_group = (rows["group"] != "").to_numpy()
+    alone = anomalous & ~in_group
+    position, coin = (_hashes(rows, in_group, alone, f"{what}:{seed}") for what in ("role", "coin"))
     roles = _normal_roles(position)
     apart = _APART_ROLES[np.searchsorted(_APART_CUTS, coin, side="right")]
     for_anomalies = np.where(position < 0.50, _POOL, np.where(position < 0.65, apart, roles))
     return np.where(anomalous, for_anomalies, roles)
 
 
-def _keys(rows: pd.DataFrame) -> Texts:
-    """Return what the role of each row is a hash of."""
-    group = rows["group"].to_numpy(dtype=object)
-    anomalous = (rows["label"] == ANOMALY).to_numpy()
-    alone = np.where(anomalous, "anomaly:" + rows["fingerprint"].to_numpy(dtype=object), "row:" + row_keys(rows))
-    return np.where(group != "", "group:" + group, alone)
+def _hashes(rows: pd.DataFrame, in_group: Flags, alone: Flags, salt: str) -> Doubles:
+    """Return the hash of each row: of its group, of its content where it is an anomaly `alone`, else of its key."""
+    hashes = np.empty(len(rows))
+    others = ~(in_group | alone)
+    hashes[in_group] = uniform_hashes("group:" + rows.loc[in_group, "group"], salt)
+    hashes[alone] = uniform_hashes("anomaly:" + rows.loc[alone, "fingerprint"], salt)
+    hashes[others] = key_hashes(rows[others], salt, "row:")
+    return hashes
 
 
 def _normal_roles(position: Doubles) -> Integers:
@@ -162,10 +164,11 @@ def _normal_roles(position: Doubles) -> Integers:
 
 def _astray(rows: pd.DataFrame, roles: Integers, seed: int) -> Flags:
     """Return which rows are anomalies whose role does not go with that of the normal rows of their group."""
-    codes, unique = pd.factorize(_keys(rows))
-    of_group = _normal_roles(uniform_hashes(unique, f"role:{seed}"))[codes]
-    fits = (roles == of_group) | ((roles == _POOL) & np.isin(of_group, [_TRAIN, _ADAPT]))
-    return np.asarray((rows["label"] == ANOMALY).to_numpy() & (rows["group"] != "").to_numpy() & ~fits)
+    astray = ((rows["label"] == ANOMALY) & (rows["group"] != "")).to_numpy(dtype=np.bool_, copy=True)
+    own = roles[astray]
+    of_group = _normal_roles(uniform_hashes("group:" + rows.loc[astray, "group"], f"role:{seed}"))
+    astray[astray] = (own != of_group) & ~((own == _POOL) & np.isin(of_group, [_TRAIN, _ADAPT]))
+    return astray
 
 
 def _roles_by_time(data: RowSet) -> Integers:
@@ -192,7 +195,9 @@ def _share_before(times: pd.Series[str]) -> Doubles:
 def _joined(rows: pd.DataFrame, roles: Integers) -> Integers:
     """Return the roles, those of labelled anomalies of equal content all the first of theirs."""
     anomalous = (rows["label"] == ANOMALY).to_numpy()
-    codes, unique = pd.factorize(rows["fingerprint"].to_numpy(dtype=object))
+    codes, unique = pd.factorize(rows.loc[anomalous, "fingerprint"])
     first_role = np.full(len(unique), len(ROLES))
-    np.minimum.at(first_role, codes[anomalous], roles[anomalous])
-    return np.where(anomalous, first_role[codes], roles)
+    np.minimum.at(first_role, codes, roles[anomalous])
+    joined = roles.copy()
+    joined[anomalous] = first_role[codes]
+    return joined

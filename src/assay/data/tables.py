@@ -1,4 +1,4 @@
-"""Tables in files, CSV or Parquet or folders of their parts, as frames whose columns are numbers, booleans or texts."""
+"""What is common to tables in files, CSV or Parquet or folders of their parts."""
 
 from __future__ import annotations
 
@@ -12,18 +12,8 @@ import numpy as np
 import pandas as pd
 
 from assay.console import say
-from assay.data.delimited import read_texts
-from assay.data.dialects import OBSERVED, CsvLayout, Dialect
-from assay.data.headers import check_header, check_names, check_parts
-from assay.data.texts import (
-    TextShape,
-    decimal_of,
-    first_rounded,
-    plain_texts,
-    present,
-    refuse_point_thousands,
-    typed,
-)
+from assay.data.dialects import CsvLayout, Dialect
+from assay.data.texts import first_rounded, present, typed
 from assay.errors import DataError
 
 if TYPE_CHECKING:
@@ -32,54 +22,6 @@ if TYPE_CHECKING:
 EXACT = 2.0**53
 CSV, PARQUET = ".csv", ".parquet"
 _ENDINGS = {".csv": CSV, ".tsv": CSV, ".txt": CSV, ".parquet": PARQUET}
-
-
-def read_frame(
-    path: Path,
-    special: Sequence[str],
-    *,
-    texts: Collection[str] = (),
-    numbers: Collection[str] | None = None,
-    dialect: Dialect = OBSERVED,
-) -> pd.DataFrame:
-    """Read a table; what is taken from the file because nobody said it is printed.
-
-    Columns of numbers become numbers, those of true and false booleans, with missing values or without; others are
-    texts. The `special` columns and those in `texts` stay as they are.
-
-    Parameters
-    ----------
-    path : Path
-        A CSV file (.csv, .tsv or .txt, perhaps with .gz), a Parquet file, or a folder of part files of one kind, as
-        Spark writes it.
-    special : sequence of str
-        Columns that must be there.
-    texts, numbers : collection of str
-        Columns that stay text; if `numbers` are given, all columns but these do: "007" stays "007".
-    dialect : Dialect
-        How a CSV file is written; by default what the file shows.
-
-    Raises
-    ------
-    DataError
-        The file cannot be used, or can be read in more than one way, which the message names with the option that
-        settles it; a line has more or fewer fields than the header; there are no rows; a special column is missing.
-    """
-    parts = parts_of(path)
-    with readable(path):
-        if kind_of_file(parts[0]) == CSV:
-            table = _csv_table(path, parts, special, numbers, dialect)
-        else:
-            table = _parquet_table(path, parts)
-        check_names(path, table.column_names, special)
-        kept = {*special, *texts, *(() if numbers is None else set(table.column_names) - set(numbers))}
-        if kind_of_file(parts[0]) == CSV:
-            frame = _csv_frame(path, table, kept, dialect)
-        else:
-            frame = _parquet_frame(path, table, kept)
-    if frame.empty:
-        raise DataError(f"{path.name} has no rows")
-    return frame
 
 
 @contextmanager
@@ -130,25 +72,6 @@ def parts_of(path: Path, *, quiet: bool = False) -> list[Path]:
     if not quiet:
         say(f"{path.name}: {len(parts)} part files, in the order of their names")
     return [part for part in parts if part.stat().st_size] or parts[:1]
-
-
-def _csv_table(
-    path: Path, parts: list[Path], special: Sequence[str], numbers: Collection[str] | None, dialect: Dialect
-) -> pa.Table:
-    import pyarrow as pa
-
-    tables, layouts = zip(*(read_texts(part, dialect) for part in parts), strict=True)
-    for part, each in zip(parts, tables, strict=True):
-        check_parts(part, each.column_names, parts[0], tables[0].column_names)
-    table = pa.concat_tables(tables)
-    unnamed = Unnamed(table.column_names)
-    unnamed.add(table)
-    table = unnamed.taken_from(table)
-    unnamed.report(path)
-    if may_lack_header(table.column_names, special, numbers, dialect):
-        check_header(path, table)
-    report_layout(path, layouts[0], dialect)
-    return table
 
 
 def may_lack_header(
@@ -217,20 +140,6 @@ class Unnamed:
         return self._n_names - self._last_is_empty
 
 
-def _csv_frame(path: Path, table: pa.Table, kept: Collection[str], dialect: Dialect) -> pd.DataFrame:
-    decimal = dialect.decimal or decimal_of(path, table, kept)
-    report_decimal(path, decimal, dialect)
-    columns = {}
-    for name in table.column_names:
-        columns[name] = plain_texts(table[name]) if name in kept else typed(table[name], name, decimal)
-        refuse_zeros(path, name, columns[name])
-        if decimal == "," and name not in kept:
-            refuse_point_thousands(path, name, TextShape.of(table[name]))
-        if columns[name].dtype == "float64" and columns[name].abs().max() > EXACT:
-            say_if_rounded(path, name, table[name])
-    return pd.DataFrame(columns)
-
-
 def report_decimal(path: Path, decimal: str, dialect: Dialect) -> None:
     """Print that the comma is the decimal sign, unless the user said it."""
     if dialect.decimal is None and decimal == ",":
@@ -252,22 +161,3 @@ def refuse_zeros(path: Path, name: str, column: pd.Series[Any]) -> None:
     """Raise `DataError` for texts with a zero byte."""
     if isinstance(column.dtype, pd.StringDtype) and (zeros := column.str.contains("\0", na=False)).any():
         raise DataError(f"{path.name}, column {name!r}, row {zeros.idxmax()} holds a zero byte; is the file damaged?")
-
-
-def _parquet_table(path: Path, parts: list[Path]) -> pa.Table:
-    from assay.data.parquet import ParquetParts
-
-    table = ParquetParts(path, parts)
-    table.require_memory()
-    return table.whole()
-
-
-def _parquet_frame(path: Path, table: pa.Table, kept: Collection[str]) -> pd.DataFrame:
-    import pyarrow as pa
-
-    from assay.data.parquet import parquet_frame
-
-    for name in table.column_names:
-        if pa.types.is_integer(table[name].type) and name not in kept:
-            say_if_rounded(path, name, table[name])
-    return parquet_frame(table, kept, {name for name in table.column_names if table[name].null_count})

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from assay.data.blocks import read_frame
 from assay.data.columns import Features, features_of
 from assay.data.dataset import Card
 from assay.data.dialects import OBSERVED, PLAIN, Dialect
-from assay.data.tables import read_frame
 from assay.errors import DataError
 from assay.parts import is_there, write_bytes
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import pandas as pd
 import pyarrow as pa
@@ -53,13 +53,6 @@ class TextShape:
     are_numbers: bool = True
     are_booleans: bool = True
     are_comma_numbers: bool = True
-
-    @classmethod
-    def of(cls, column: pa.ChunkedArray) -> Self:
-        """Return what a whole column shows."""
-        shown = cls()
-        shown.add(column)
-        return shown
 
     def add(self, column: pa.ChunkedArray) -> None:
         """Take in the texts of a block."""
@@ -180,14 +173,6 @@ def _fit(values: pa.ChunkedArray, *patterns: str) -> Any:
 
 def _all_fit(values: pa.ChunkedArray, *patterns: str) -> bool:
     return bool(pc.all(_fit(values, *patterns)).as_py())
-
-
-def decimal_of(path: Path, table: pa.Table, as_text: Collection[str]) -> str:
-    """Return the decimal sign that the columns of a table of texts show; see `decimal_shown`."""
-    others = [name for name in table.column_names if name not in as_text]
-    if not any(pc.any(pc.match_substring(table[name], ",")).as_py() for name in others):
-        return "."
-    return decimal_shown(path, {name: TextShape.of(table[name]) for name in others})
 
 
 def decimal_shown(path: Path, columns: Mapping[str, TextShape]) -> str:

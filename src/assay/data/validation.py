@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from assay.data.columns import decoded
-from assay.data.dataset import ANOMALY, NORMAL, Card, Dataset, RowSet, row_keys
+from assay.data.dataset import ANOMALY, NORMAL, Card, Dataset, RowSet, is_among, key_texts, print_texts
 from assay.data.drift import compare, seen_before
 from assay.data.expectations import (
     COPY_COLUMN,
@@ -25,7 +25,8 @@ from assay.data.expectations import (
     parse_suite,
     table_columns,
 )
-from assay.data.ranges import EXTREMES, MAXIMUM, MINIMUM
+from assay.data.mapped import new_array, row_blocks
+from assay.data.ranges import EXTREMES
 from assay.data.reference import learn_reference
 from assay.data.runner import ROWS_IN_SUMMARY, Check, Runner
 from assay.data.splitting import contradicting
@@ -254,25 +255,34 @@ def _table(data: RowSet, card: Card, extremes: bool) -> pd.DataFrame:
             "ingest the dataset again"
         )
     names = table_columns(columns, extremes=extremes)
-    features = decoded(data.features, columns, card.vocabulary)
-    values = np.where(np.isnan(data.features) & card.accepts(data.features), 0.0, data.features)
-    ends = pd.DataFrame({MINIMUM: values.min(axis=1), MAXIMUM: values.max(axis=1)})
-    return pd.concat([_bookkeeping(data, card), ends, features], axis=1)[names]
+    of_columns, ends = new_array(data.features.shape[::-1]), np.empty((2, len(data)))
+    for block in row_blocks(data.features, of_columns):
+        of_columns[:, block] = data.features[block].T
+        if extremes:
+            may_lack = np.isnan(data.features[block]) & card.accepts(data.features[block])
+            values = np.where(may_lack, 0.0, data.features[block])
+            ends[:, block] = values.min(axis=1), values.max(axis=1)
+    table = dict(_bookkeeping(data, card)) | dict(zip(EXTREMES, ends, strict=True))
+    for name, values in zip(columns, of_columns, strict=True):
+        texts = {name: card.vocabulary[name]} if name in card.vocabulary else {}
+        table[name] = decoded(values[:, None], (name,), texts)[name] if texts else values
+    return pd.DataFrame({name: table[name] for name in names}, copy=False)
 
 
 def _bookkeeping(data: RowSet, card: Card) -> pd.DataFrame:
     values = {
         ID_COLUMN: _id_texts(data.rows["row_id"]),
         LABEL_COLUMN: data.labels,
-        FINGERPRINT_COLUMN: card.fingerprints(data.features),
+        FINGERPRINT_COLUMN: print_texts(card.digests(data.features)),
         INJECTED_COLUMN: data.rows["injected"].to_numpy(dtype=np.int64) if "injected" in data.rows else 0,
     }
-    return pd.DataFrame(values)
+    return pd.DataFrame(values, index=range(len(data)))
 
 
-def _id_texts(ids: pd.Series[Any]) -> list[str | None]:
-    """Return row ids as text, None for missing ones, which are "" in rows.csv."""
-    return [str(row_id) if row_id is not None and str(row_id) else None for row_id in ids]
+def _id_texts(ids: pd.Series[Any]) -> pd.Series[str]:
+    """Return row ids as text, missing ones, which are "" in rows.csv, as missing."""
+    texts = ids.astype("str").reset_index(drop=True)
+    return texts.mask(texts == "")
 
 
 def _planned(level: LevelRows) -> list[Any]:
@@ -288,8 +298,7 @@ def _planned(level: LevelRows) -> list[Any]:
 def _keyed(data: RowSet, card: Card) -> pd.DataFrame:
     """Return the bookkeeping with "fingerprint:copy", which names a row, in `COPY_COLUMN`."""
     table = _bookkeeping(data, card)
-    keys = row_keys(data.rows.assign(fingerprint=table[FINGERPRINT_COLUMN].to_numpy(dtype=object)))
-    return table.assign(**{COPY_COLUMN: keys})
+    return table.assign(**{COPY_COLUMN: key_texts(table[FINGERPRINT_COLUMN], data.rows["copy"].reset_index(drop=True))})
 
 
 def _roles_table(tables: dict[str, pd.DataFrame], levels: list[LevelRows], card: Card) -> pd.DataFrame:
@@ -297,26 +306,28 @@ def _roles_table(tables: dict[str, pd.DataFrame], levels: list[LevelRows], card:
     if levels:
         largest = _keyed(max(levels, key=lambda level: level.rho).train, card)
         injected = largest[largest[INJECTED_COLUMN] == 1]
-        moved = set(injected[COPY_COLUMN]) - set(tables["train"][COPY_COLUMN])
-        rest = tables["pool"][~tables["pool"][COPY_COLUMN].isin(moved)]
+        moved = injected[COPY_COLUMN][~is_among(injected[COPY_COLUMN], tables["train"][COPY_COLUMN])]
+        rest = tables["pool"][~is_among(tables["pool"][COPY_COLUMN], moved)]
         tables = tables | {"train": pd.concat([tables["train"], injected]), "pool": rest}
     named = [
-        table.assign(**{ID_COLUMN: [f"{role}/{row_id}" for row_id in table[ID_COLUMN]]})
-        for role, table in tables.items()
+        table.assign(**{ID_COLUMN: f"{role}/" + table[ID_COLUMN].fillna("None")}) for role, table in tables.items()
     ]
     return pd.concat(named, ignore_index=True)[[ID_COLUMN, COPY_COLUMN]]
 
 
 def _contents(tables: dict[str, pd.DataFrame]) -> Contents:
     """Count the contents of the rows of all roles."""
-    rows = pd.concat([table.assign(role=role) for role, table in tables.items()], ignore_index=True)
-    rows = rows.rename(columns={FINGERPRINT_COLUMN: "fingerprint", LABEL_COLUMN: "label"})
+    used = {ID_COLUMN: ID_COLUMN, FINGERPRINT_COLUMN: "fingerprint", LABEL_COLUMN: "label"}
+    rows = pd.concat([table[[*used]] for table in tables.values()], ignore_index=True).rename(columns=used)
+    codes, distinct = pd.factorize(rows["fingerprint"])
+    roles = np.repeat(np.arange(len(tables)), [len(table) for table in tables.values()])
+    roles_of = np.bincount(np.unique(codes * len(tables) + roles) // len(tables))
     both = rows[contradicting(rows)]
     anomalies, normals = (both.loc[both["label"] == label, ID_COLUMN].tolist() for label in (ANOMALY, NORMAL))
     return Contents(
         rows=len(rows),
-        distinct=rows["fingerprint"].nunique(),
-        shared=int((rows.drop_duplicates(["fingerprint", "role"])["fingerprint"].value_counts() > 1).sum()),
+        distinct=len(distinct),
+        shared=int((roles_of > 1).sum()),
         contradicting=both["fingerprint"].nunique(),
         contradicting_normals=len(normals),
         contradicting_anomalies=len(anomalies),

@@ -11,12 +11,12 @@ import pandas as pd
 
 from assay.arrays import Flags, Texts
 from assay.data.batches import batch_rows
+from assay.data.blocks import read_frame
 from assay.data.columns import features_of
 from assay.data.dataset import read_dataset
 from assay.data.dialects import OBSERVED, Dialect
 from assay.data.files import texts_of
 from assay.data.fingerprints import FINGERPRINT_PATTERN, FIRST_SCHEME, SCHEME, fingerprints
-from assay.data.tables import read_frame
 from assay.data.words import WORD_COLUMNS, document_rows, plain_document
 from assay.errors import DataError
 from assay.ledger.rows import INJECTED
@@ -280,7 +280,9 @@ def _by_id(path: Path, frame: pd.DataFrame, id_columns: dict[str, str]) -> RowQu
 
 
 def _ids(frame: pd.DataFrame, column: str) -> Texts:
-    return texts_of(frame[column]) if column in frame.columns else np.full(len(frame), "", dtype=object)
+    if column not in frame.columns:
+        return np.full(len(frame), "", dtype=object)
+    return texts_of(frame[column]).to_numpy(dtype=object)
 
 
 def _ignored(frame: pd.DataFrame, used: set[str]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from assay.arrays import Doubles
-from assay.data.dataset import NORMAL, Card, RowSet, read_card, read_rows
+from assay.data.dataset import ANOMALY, NORMAL, Card, RowSet, read_card, read_labels, read_rows
 from assay.errors import ConfigError, DataError
 from assay.names import Choice
 from assay.parts import read_json, read_part, write_json, write_part
@@ -112,8 +112,7 @@ def calibrate(
     from assay.data.target import read_target
 
     dataset_card = read_card(card)
-    all_adapt = presumed_normals(read_rows(adapt))
-    adapt_rows = held_to(all_adapt, MOST_ADAPT, seed=seed)
+    adapt_rows = held_to(presumed_normals(read_rows(adapt)), MOST_ADAPT, seed=seed)
     held = calibration_rows(calibration, within=within, seed=seed)
     reference, trim_results = trim_report(held, labels, seed=seed)
     target_rows = read_target(target, dataset_card).rows
@@ -142,9 +141,9 @@ def calibrate(
         progress(f"{detector.label} at {level}", number / len(levels))
         finish_level(level, out, checkpoints, partial(calibrate_level, level))
     written = {**settings, **trim_results}
-    all_rows = {"adapt": all_adapt, "calibration": presumed_normals(read_rows(calibration))}
-    counts = {"adapt": len(adapt_rows), "calibration": len(held)}
-    if sampled := {role: [n, len(all_rows[role])] for role, n in counts.items() if n < len(all_rows[role])}:
+    used = {"adapt": (len(adapt_rows), adapt), "calibration": (len(held), calibration)}
+    counts = {role: [n, int((read_labels(folder) != ANOMALY).sum())] for role, (n, folder) in used.items()}
+    if sampled := {role: numbers for role, numbers in counts.items() if numbers[0] < numbers[1]}:
         written["held"] = sampled
     write_json(out / "calibration.json", written)
     return Made(written)

@@ -28,10 +28,10 @@ def packed_rows(use: str, data: RowSet, card: Card) -> dict[str, Array]:
     dict
         ``<use>``: fingerprints, uint8 of shape (n, 16); ``<use>.copy``: int64 of shape (n,).
     """
-    digests = (bytes.fromhex(str(text)) for text in card.fingerprints(data.features))
-    rows = sorted(zip(digests, data.rows["copy"].tolist(), strict=True))
-    packed = np.frombuffer(b"".join(digest for digest, _ in rows), dtype=np.uint8).reshape(len(rows), 16)
-    return {use: packed, f"{use}{_COPY}": np.array([copy for _, copy in rows], dtype=np.int64)}
+    digests, copies = card.digests(data.features), data.rows["copy"].to_numpy(dtype=np.int64)
+    first, last = digests.view(">u8").T  # whose order is that of their bytes
+    order = np.lexsort((copies, last, first))
+    return {use: digests[order].view(np.uint8), f"{use}{_COPY}": copies[order]}
 
 
 def read_learned(path: Path) -> pd.DataFrame:

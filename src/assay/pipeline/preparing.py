@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from assay.data.dataset import ANOMALY, OTHER_PRINT, read_card, read_dataset, read_rows, write_rows
+from assay.data.dataset import ANOMALY, OTHER_PRINT, print_texts, read_card, read_dataset, read_rows, write_rows
 from assay.data.fingerprints import FIRST_SCHEME, SCHEME
 from assay.errors import ConfigError, DataError, StageError
 from assay.parts import read_json, write_json
 from assay.pipeline.made import Made
-from assay.pipeline.rows import LABELLED, joined, level_name, level_rows
+from assay.pipeline.rows import LABELLED, MOST_JUDGED, held_to, joined, level_name, level_rows
 
 if TYPE_CHECKING:
     from assay.data.validation import Summary
@@ -22,9 +22,10 @@ def split(out: Path, *, data: Path, quarantine: Path, answers: Path, seed: int, 
     """Assign one role to every row; write each role's rows, and probes if labels are too few.
 
     Probes are synthetic anomalies made from the selection (test, gate) normals by recipes other than `source`, the
-    recipe of the rows injected into train. They are written to a subfolder ``probes`` of those rows. A gate with too
-    few normals for them has none. Rows listed in the file `quarantine` are excluded, and so are training
-    rows that the file `answers` calls bad; missing files list none. Answers change no other role.
+    recipe of the rows injected into train. They are written to a subfolder ``probes`` of those rows. Of very many
+    normals those that judge (`assay.pipeline.rows.MOST_JUDGED`) serve. A gate with too few normals for them has none.
+    Rows listed in the file `quarantine` are excluded, and so are training rows that the file `answers` calls bad;
+    missing files list none. Answers change no other role.
 
     Returns
     -------
@@ -39,8 +40,8 @@ def split(out: Path, *, data: Path, quarantine: Path, answers: Path, seed: int, 
 
     dataset = read_dataset(data)
     card = dataset.card
-    other = card.fingerprints(dataset.data.features, FIRST_SCHEME if card.scheme == SCHEME else SCHEME)
-    dataset.data.rows[OTHER_PRINT] = other
+    other = card.digests(dataset.data.features, FIRST_SCHEME if card.scheme == SCHEME else SCHEME)
+    dataset.data.rows[OTHER_PRINT] = print_texts(other)
     listed = read_quarantine(quarantine)
     parts = split_rows(
         dataset.data,
@@ -59,11 +60,11 @@ def split(out: Path, *, data: Path, quarantine: Path, answers: Path, seed: int, 
         parts["train"], bad, barred["answered"] = without_bad(parts["train"], answered)
         parts[EXCLUDED] = joined(parts[EXCLUDED], bad)
     kind = evidence(parts)
-    contents = len({mark for part in parts.values() for mark in part.rows["fingerprint"]})
     for role, rows in parts.items():
         write_rows(out / role, rows)
     for role in ("train", "adapt", "calibration", "selection", "test"):
         if not (parts[role].labels != ANOMALY).any():
+            contents = len({mark for part in parts.values() for mark in part.rows["fingerprint"]})
             raise StageError(
                 f"dataset {card.name}: no normal row fell to role {role}; its {len(dataset.data)} rows, "
                 f"{contents} different ones, are too few to split"
@@ -75,11 +76,13 @@ def split(out: Path, *, data: Path, quarantine: Path, answers: Path, seed: int, 
         for offset, role in enumerate(("selection", "test", "gate"), start=1):
             # Rows that cannot be used are left to validation, which names them.
             normals = parts[role].take((parts[role].labels != ANOMALY) & card.accepts(parts[role].features).all(axis=1))
+            judged = held_to(normals, MOST_JUDGED, seed=0)
             try:
                 probes = make_probe_rows(
-                    normals,
+                    judged,
+                    avoided=normals.rows["fingerprint"],
                     recipes=recipes,
-                    n=max(60, len(normals) // 5),
+                    n=max(60, len(judged) // 5),
                     seed=1_000 * (seed + 1) + offset,
                     columns=card.columns,
                     modality=card.modality,

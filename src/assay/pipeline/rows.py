@@ -8,7 +8,8 @@ import numpy as np
 
 from assay.arrays import Flags, Integers, Labels, Texts
 from assay.data.answers import ANSWERED
-from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, RowSet, read_rows, row_keys
+from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, RowSet, key_hashes, read_rows, row_keys
+from assay.data.mapped import new_array, row_blocks
 from assay.hashing import uniform_hashes
 
 HELD_OUT_PART = "held_out"
@@ -47,14 +48,13 @@ def level_rows(train: Path, contaminated: Path, level: str) -> RowSet:
     return joined(clean, injected)
 
 
-def training_rows(train: Path, contaminated: Path, level: str, *, labelled: bool) -> tuple[RowSet, Labels]:
-    """Return the training rows of a level and the labels that a detector may use, int8 of shape (n,).
+def training_rows(rows: RowSet, contaminated: Path, *, labelled: bool) -> tuple[RowSet, Labels]:
+    """Return the training rows of a level (`level_rows`), and the labels that a detector may use, int8 of shape (n,).
 
     Injected rows and, in general, all rows of train are unknown (-1), since nobody has verified them. Only those that
     `verified` names are 0. With `labelled`, the anomalies set aside for detectors that learn from labels follow, with
     label 1.
     """
-    rows = level_rows(train, contaminated, level)
     trusted = verified(rows) & (rows.rows["injected"].to_numpy() == 0)
     labels = np.where(trusted, NORMAL, UNKNOWN).astype(np.int8)
     folder = contaminated / LABELLED
@@ -81,7 +81,13 @@ def joined(first: RowSet, second: RowSet) -> RowSet:
     import pandas as pd
 
     table = pd.concat([first.rows, second.rows], ignore_index=True)
-    return RowSet(np.concatenate([first.features, second.features]), table)
+    if not len(second):
+        return RowSet(first.features, table)
+    features = new_array((len(table), first.features.shape[1]))
+    for part, start in ((first.features, 0), (second.features, len(first))):
+        for block in row_blocks(part, features):
+            features[start + block.start : start + block.stop] = part[block]
+    return RowSet(features, table)
 
 
 def units(data: RowSet) -> Texts:
@@ -129,6 +135,11 @@ def held_to(data: RowSet, most: int, *, seed: int) -> RowSet:
         return data
     import pandas as pd
 
+    hashes = key_hashes(data.rows, f"held:{seed}", "row:")
+    if not (data.rows["group"] != "").any() and len(np.unique(hashes)) == len(data):  # each row is a unit
+        kept = np.zeros(len(data), dtype=np.bool_)
+        kept[np.argsort(hashes)[:most]] = True
+        return data.take(kept)
     codes, names = pd.factorize(units(data))
     sizes = np.bincount(codes)
     order = np.lexsort((uniform_hashes(row_keys(data.rows), f"held:{seed}"), codes))

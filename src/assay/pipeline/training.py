@@ -116,7 +116,7 @@ class _Cell:
         all_of_level = level_rows(self.rows, self.contaminated, level)
         null_model = _scale_level(self.card, scaler, all_of_level, out / level)
         lexicon = scaler.lexicon if isinstance(scaler, DocumentScaler) and scaler.sequences else None
-        all_rows, all_labels = training_rows(self.rows, self.contaminated, level, labelled=detector.uses_labels)
+        all_rows, all_labels = training_rows(all_of_level, self.contaminated, labelled=detector.uses_labels)
         rows, labels = _held(all_rows, all_labels, seed=self.seed)
         n_held = len(rows)
         if isinstance(scaler, DocumentScaler) and not scaler.sequences:

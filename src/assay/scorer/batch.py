@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +23,7 @@ from assay.data.files import texts_of
 from assay.data.headers import check_names
 from assay.data.image_files import NAME_OF_FILE, ImageBlocks, holds_images
 from assay.data.words import MOST_WORDS
-from assay.errors import DataError, InputError
+from assay.errors import AssayError, DataError, InputError
 from assay.scorer.explaining import normal_rows
 from assay.scorer.explaining_images import hottest_places
 from assay.scorer.scorer import Scorer
@@ -79,7 +82,7 @@ def score_file(
     ----------
     scorer : Scorer
     path : Path
-        See `assay.data.tables.read_frame`; or images (`assay.data.image_files.ImageBlocks`), for a scorer of images.
+        See `assay.data.blocks.read_frame`; or images (`assay.data.image_files.ImageBlocks`), for a scorer of images.
     out : Path
         A .csv or .parquet file, there only once it is whole: the file's columns that are not features, unchanged, then
         score, p_value and flagged; with explanations also, for flagged rows, because (columns with their shares of what
@@ -254,14 +257,13 @@ def _explained(scorer: Scorer, explain: int) -> tuple[str, ...]:
 def _judged_by(rule: Rule, file: _File, count: Callable[[int], None]) -> Iterator[tuple[_Rows, _Judged, Flags]]:
     """Yield the rows of a file with what they were judged as and which are flagged, block by block."""
     if rule.fdr is None:
-        for rows in file.rows():
-            judged = file.judge(rows)
+        for rows, judged in _judged(file):
             yield rows, judged, rule.flags(judged.compared.p_values)
             count(len(rows.others))
         return
     every, row_ids = [], list[str]()
-    for rows in file.rows():
-        every.append(file.judge(rows))
+    for rows, judged in _judged(file):
+        every.append(judged)
         row_ids += rows.row_ids or [] if file.needs_ids else []
         count(len(rows.others))
     file.check_ids(rule, row_ids)
@@ -269,6 +271,24 @@ def _judged_by(rule: Rule, file: _File, count: Callable[[int], None]) -> Iterato
     for rows, judged in zip(file.rows(), every, strict=True):
         yield rows, judged, flags[rows.start : rows.start + len(judged.scores)]
         count(len(rows.others))
+
+
+def _judged(file: _File) -> Iterator[tuple[_Rows, _Judged]]:
+    """Yield the rows of a file with what they were judged as, in their order; each core judges a block meanwhile."""
+    n_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    waiting: deque[tuple[_Rows, Future[_Judged]]] = deque()
+    with ThreadPoolExecutor(n_threads) as pool:
+        try:
+            for rows in file.rows():
+                waiting.append((rows, pool.submit(file.judge, rows)))
+                if len(waiting) > n_threads:
+                    yield waiting[0][0], waiting.popleft()[1].result()
+        except AssayError:  # what is wrong with an earlier row comes first
+            for _, judged in waiting:
+                judged.result()
+            raise
+        for rows, judged in waiting:
+            yield rows, judged.result()
 
 
 def _reasons(scorer: Scorer, rows: _Rows, flags: Flags, n_columns: int) -> dict[str, Any]:

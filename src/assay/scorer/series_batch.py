@@ -11,11 +11,10 @@ import pandas as pd
 from assay.arrays import Doubles, Floats, Integers, Singles
 from assay.calibration.decisions import Rule
 from assay.console import row_progress, say
-from assay.data.blocks import VALUES_AT_ONCE
+from assay.data.blocks import VALUES_AT_ONCE, read_frame
 from assay.data.columns import features_of
 from assay.data.dialects import Dialect
 from assay.data.series_files import flattened, steps_of
-from assay.data.tables import read_frame
 from assay.data.windows import Steps, Windows, cut, irregularities
 from assay.errors import DataError, InputError
 from assay.scorer.explaining_series import Moment, window_moments
@@ -42,7 +41,7 @@ def score_steps(
     Parameters
     ----------
     path : Path
-        See `assay.data.tables.read_frame`; with the columns of times, entities and channels. It is read whole.
+        See `assay.data.blocks.read_frame`; with the columns of times, entities and channels. It is read whole.
     out : Path
         The rows of the file in their order, without the channels, with `OF_STEPS`; window_start and window_end are
         the times of the first and the last step of that window, and because, with explanations, names moments of it.

@@ -14,10 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from assay.data import delimited
-from assay.data.blocks import counted_from, open_blocks
+from assay.data.blocks import counted_from, open_blocks, read_frame
 from assay.data.columns import features_of
 from assay.data.dialects import OBSERVED, Dialect
-from assay.data.tables import read_frame
 from assay.errors import ConfigError, DataError
 
 N = 40

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from assay.data.batches import as_batch, with_batch, with_vocabulary
+from assay.data.blocks import read_frame
 from assay.data.columns import Treatment, decoded, features_of, kind_of
 from assay.data.dataset import Dataset, read_dataset, write_dataset
 from assay.data.files import read_table
-from assay.data.tables import read_frame
 from assay.errors import DataError
 
 MIXED = "x,kind,rate,empty\n1,red,,\n2,blue,0.5,\n,red,NA,\n4,,1,\n"

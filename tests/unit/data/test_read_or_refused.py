@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from assay.data.blocks import read_frame
 from assay.data.dialects import MISSING, OBSERVED, SEPARATORS, Dialect
-from assay.data.tables import read_frame
 from assay.errors import DataError
 
 Table = dict[str, list[Any]]

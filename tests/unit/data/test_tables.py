@@ -16,9 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from assay.data.blocks import open_blocks
+from assay.data.blocks import open_blocks, read_frame
 from assay.data.dialects import MISSING, Dialect
-from assay.data.tables import read_frame
 from assay.errors import ConfigError, DataError
 
 PLAIN = pd.DataFrame({"x": [1.5, -2.0, np.nan], "y": [10.0, 20.0, 30.0]})

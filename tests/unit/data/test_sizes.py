@@ -1,0 +1,143 @@
+"""Data of any size: read, kept and written in pieces, they are what they are as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from assay.data import blocks, dataset, delimited, files, mapped, reference
+from assay.data.batches import as_batch
+from assay.data.columns import Treatment
+from assay.data.dataset import RowSet, number_copies, numbered, read_dataset, write_dataset
+from assay.data.expectations import learn_suite
+from assay.data.files import read_table
+from assay.data.fingerprints import digests, fingerprints
+from assay.errors import DataError
+from assay.hashing import hash_tree
+from assay.parts import canonical_json
+
+SPECIAL: Any = {"id_column": "name", "label": "ill", "group": "who", "time": "when", "category": "site"}
+OF_BEFORE = {
+    "card.json": "715f7b16c977bf470e9911e71bd5e1c57f6585b78942902fa255a04ac6b9a3c3",
+    "features.npy": "c25804c71bf7b3c899694808e15aacc768660133c9fda0b3e8fbda4274bdb2dd",
+    "rows.csv": "758ce4c569f84e6e8d1c33482b888f750a135df9bc4fc9eb761f4e1a0fe06028",
+    "suite.json": "ff5852d88706050529c10a2358ec46f4b07020d6c3a84e4c79450be027149e5a",
+}
+
+
+def resident() -> int:
+    """How many bytes of this process are in memory."""
+    return int(psutil.Process().memory_info().rss)
+
+
+@contextmanager
+def in_pieces(rows: int) -> Iterator[None]:
+    """Blocks of about so many rows, each array in a file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "VALUES_AT_ONCE", 12 * rows)
+        patch.setattr(delimited, "_BLOCK", 40 * rows)
+        patch.setattr(delimited, "_CHUNK", rows)
+        patch.setattr(mapped, "MOST_IN_MEMORY", 0)
+        patch.setattr(mapped, "BYTES_IN_BLOCK", 8 * rows)
+        patch.setattr(dataset, "ROWS_IN_PIECE", rows)
+        patch.setattr(files, "ROWS_IN_PIECE", rows)
+        patch.setattr(reference, "BYTES_AT_ONCE", 8 * rows)
+        yield
+
+
+def table(seed: int, n: int) -> pd.DataFrame:
+    """Rows with every kind of column, with gaps, repeated contents and one column without any value."""
+    rng = np.random.default_rng(seed)
+    some = rng.random((n, 4)) < 0.2
+    rows = pd.DataFrame(
+        {
+            "name": [f"r-{i}" for i in rng.permutation(n)],
+            "whole": rng.integers(-3, 4, n),
+            "gaps": pd.array(np.where(some[:, 0], None, rng.integers(0, 3, n)), dtype="Int64"),
+            "ill": pd.array(np.where(some[:, 1], None, rng.integers(0, 2, n)), dtype="Int64"),
+            "x": np.where(some[:, 2], np.nan, rng.normal(size=n).round(2)),
+            "who": rng.choice(["ann", "bob", "NA", ""], n),
+            "on": rng.random(n) < 0.5,
+            "colour": np.where(some[:, 3], "", rng.choice(["red", "green", "a,b"], n)),
+            "seen": rng.choice(["2024-01-01", "2024-02-01T10:00", "2023-12-31"], n),
+            "site": rng.choice([1.0, 2.0], n),
+            "when": rng.choice(["1", "2.5", "-3"], n),
+            "void": np.full(n, np.nan),
+        }
+    )
+    return rows.assign(y=rows["whole"] / 2)
+
+
+def ingested(path: Path, out: Path, **options: Any) -> dict[str, str]:
+    """The hashes of everything that a file becomes."""
+    read = as_batch(read_table(path, name="mine", **options))
+    write_dataset(out, read)
+    suite = learn_suite(numbered(read))
+    (out / "suite.json").write_text(canonical_json(suite))
+    return hash_tree(out)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 2**32), st.integers(1, 60), st.integers(1, 40), st.booleans(), st.booleans())
+def test_a_file_in_pieces_becomes_the_same_bytes(
+    tmp_path_factory: pytest.TempPathFactory, kind: str, seed: int, n: int, rows: int, named: bool, quoted: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("sizes")
+    made, path = table(seed, n), folder / f"mine.{kind}"
+    if not quoted:
+        made = made.replace({"colour": "a,b"}, "blue")
+    if kind == "csv":
+        made.to_csv(path, index=False)
+    else:
+        made.to_parquet(path, index=False, row_group_size=max(1, n // 3))
+    options: dict[str, Any] = {**SPECIAL} if named else {"treatment": Treatment(("name", "who", "when"), ("ill",))}
+    if n < 3 and named:
+        options["treatment"] = Treatment(leave_out=("colour", "seen"))
+    whole = ingested(path, folder / "whole", **options)
+    with in_pieces(rows):
+        assert ingested(path, folder / "pieces", **options) == whole
+        again = read_dataset(folder / "pieces")
+    assert len(whole) == 4
+    np.testing.assert_array_equal(again.data.features, read_dataset(folder / "whole").data.features)
+
+
+def test_the_bytes_of_a_file_are_those_of_before(tmp_path: Path) -> None:
+    """Roles, batches and scorers follow from them."""
+    table(7, 50).to_csv(path := tmp_path / "mine.csv", index=False)
+    with in_pieces(8):
+        assert ingested(path, tmp_path / "out", **SPECIAL) == OF_BEFORE
+
+
+def test_rows_are_picked_and_numbered_the_same_in_files() -> None:
+    rows = RowSet(np.random.default_rng(0).integers(0, 2, (200, 4)), pd.DataFrame({"label": np.zeros(200, dtype="i1")}))
+    picked = np.random.default_rng(1).permutation(200)[:90]
+    prints = fingerprints(rows.features, tuple("abcd"))
+    expected = pd.Series(prints).groupby(prints).cumcount()
+    with in_pieces(7):
+        np.testing.assert_array_equal(rows.take(picked).features, rows.features[picked])
+        np.testing.assert_array_equal(number_copies(digests(rows.features, tuple("abcd"))), expected)
+        np.testing.assert_array_equal(number_copies(fingerprints(rows.features, tuple("abcd"))), expected)
+
+
+def test_an_array_in_a_file_leaves_memory_and_keeps_its_values() -> None:
+    array = mapped.new_array((1 << 24,))
+    array[:] = 1.5
+    before = resident()
+    mapped.release(array[5:])
+    assert resident() < before - 100_000_000
+    assert (array == 1.5).all()
+
+
+def test_what_there_is_no_room_for_is_refused() -> None:
+    with pytest.raises(DataError, match=r"no room for 1152921504.6 GB of temporary data .* set TMPDIR"):
+        mapped.new_array((1 << 57,))
