@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from assay.scorer.explaining_words import MOST_EXPLAINED
 from assay.scorer.scorer import Scorer
 from assay.service.formats import ARROW
 from assay.service.limits import MIB, Limits
 from assay.service.problems import MEDIA_TYPE
+from assay.service.requests import MOST_REASONS
 from assay.service.rows import ColumnLayout
 
 NPY = "application/x-npy"
@@ -61,6 +63,14 @@ def _score(layout: ColumnLayout, limits: Limits) -> dict[str, Any]:
         "parameters": [
             {"name": "eps", "in": "query", "schema": share, "description": "as in the body; for .npy and Arrow"},
             {"name": "fdr", "in": "query", "schema": share, "description": "as in the body; for .npy and Arrow"},
+            {
+                "name": "explain",
+                "in": "query",
+                "schema": {"type": "integer", "minimum": 1, "maximum": MOST_REASONS},
+                "description": "say for each row what its score comes from, at most so many columns, words or places; "
+                f"rows x columns x columns is at most {limits.explained} (a text or an image counts as "
+                f"{MOST_EXPLAINED} columns); answered as a large request is",
+            },
         ],
         "requestBody": {
             "required": True,
@@ -199,6 +209,25 @@ _VERSIONS: dict[str, Schema] = {
     "data_version": _text("the data that it was made from"),
     "lineage_root": _text("the records that it was made by"),
 }
+_NUMBER: Schema = {"type": ["number", "null"]}
+_REASON: dict[str, Schema] = {
+    "share": {**_NUMBER, "description": "of all that raises the score; of a text by cvdd, of the attention"},
+    "contribution": {**_NUMBER, "description": "to the score over that of the nearest normal rows"},
+    "word": _text("of a text"),
+    "row": {"type": "integer", "description": "of an image, from 0"},
+    "column": {"type": ["string", "integer"], "description": "of a table its name, of an image its number, from 0"},
+}
+_REASONS: dict[str, Schema] = {
+    "because": {
+        "type": "array",
+        "items": _object(_REASON, optional=tuple(_REASON)),
+        "description": "what raises the score most, the strongest first; with explain only, as all that follows",
+    },
+    "p_without_first": {**_NUMBER, "description": "the p-value if the first column had a typical value"},
+    "unknown_words": {"type": "integer", "description": "of a text; stop words do not count"},
+    "counted_words": {"type": "integer"},
+    "nearest_context": _texts("the words of the nearest context, by cvdd", or_null=True),
+}
 _ANSWER: dict[str, Schema] = {
     "results": {
         "type": "array",
@@ -213,7 +242,9 @@ _ANSWER: dict[str, Schema] = {
                     "description": "conformal p-value; without fdr the row is flagged if p_value <= eps",
                 },
                 "flagged": {"type": "boolean"},
-            }
+                **_REASONS,
+            },
+            optional=tuple(_REASONS),
         ),
     },
     "eps": {"type": ["number", "null"], "description": "null if the request gave fdr"},

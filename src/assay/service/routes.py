@@ -18,6 +18,7 @@ from starlette.staticfiles import StaticFiles
 from assay.errors import RequestError
 from assay.scorer.scorer import Scorer
 from assay.service.answers import Decision, ScoreAnswer, describe, score_answer, versions
+from assay.service.explaining import check_explained
 from assay.service.formats import ARROW, is_arrow, is_npy, read_arrow_question, read_npy_question, require_arrow
 from assay.service.limits import SERVICE_LIMITS, Limits
 from assay.service.metrics import Metrics
@@ -69,7 +70,8 @@ class Service:
             parameters = dict(request.query_params) if request.scope["query_string"] else {}
             answer: Callable[[Question], bytes] = partial(self._answer, parameters, is_arrow_wanted)
             content = unpack(body, coding, limits.small_body)
-            if content is None or is_arrow(content):
+            # Explanations take up to a thousand scores a row: they wait behind each other, and small requests do not.
+            if content is None or is_arrow(content) or "explain" in parameters:
                 unpacked = partial(self._unpack, body, coding)
                 result = await self._large.run(lambda: answer(self._read(unpacked())), request)
             else:
@@ -97,6 +99,8 @@ class Service:
 
     def _answer(self, parameters: dict[str, str], is_arrow_wanted: bool, question: Question) -> bytes:
         question = read_parameters(parameters, question) if parameters else question
+        if question.explain:
+            check_explained(self.scorer, len(question.rows), self.limits)
         decision = self._decision(question.eps, question.fdr)
         answer: ScoreAnswer = score_answer(self.scorer, question, decision, self._keep)
         self.metrics.rows.inc(len(answer.flags))
