@@ -45,6 +45,7 @@ from assay.scorer.scorer import ScoreFunction, Scorer
 from assay.scorer.statement import read_statement, statement_ids, write_statement
 from assay.service.formats import ARROW
 from assay.service.spool import read_spool, spool_path
+from assay.service.tokens import TOKENS, new_token, tokens_path
 
 CHECKOUT = Path(__file__).parents[2]
 NAME = "breast-cancer_2"
@@ -600,6 +601,18 @@ def test_serve_says_that_a_port_is_in_use(root: Path, folder: Path) -> None:
 def test_serve_says_that_there_is_no_scorer(root: Path) -> None:
     with pytest.raises(ScorerError, match="no champion"):
         serve("nothing", root=root, host="127.0.0.1", port=free_port())
+
+
+def test_serve_needs_a_token_where_others_can_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    with pytest.raises(ConfigError, match=r"0\.0\.0\.0 is not loopback, .* `assay token new score` makes one"):
+        serve("nothing", root=tmp_path, host="0.0.0.0", port=port)
+    new_token(tokens_path(tmp_path), "score")
+    with pytest.raises(ScorerError, match="no champion"):
+        serve("nothing", root=tmp_path, host="0.0.0.0", port=port)
+    monkeypatch.setenv(TOKENS, str(tmp_path / "others.json"))
+    with pytest.raises(ConfigError, match="ASSAY_TOKENS is set, and there is no token yet"):
+        serve("nothing", root=tmp_path, host="127.0.0.1", port=port)
 
 
 def test_promotion_is_recorded_and_logged(root: Path, folder: Path, tmp_path: Path) -> None:

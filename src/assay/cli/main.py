@@ -19,6 +19,7 @@ from assay.cli.data import data, suite
 from assay.cli.ingesting import ingest_command
 from assay.cli.monitoring import monitor_command
 from assay.cli.refusals import refusal
+from assay.cli.tokens import token
 from assay.environment import search_garbage_rarely
 from assay.errors import AssayError
 
@@ -233,12 +234,13 @@ def schedule_command(
 @click.argument("tag", required=False)
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535))
-def serve_command(tag: str | None, host: str, port: int) -> None:
+@click.option("--access-log", is_flag=True, help="Print a line of JSON for each request.")
+def serve_command(tag: str | None, host: str, port: int, access_log: bool) -> None:
     """Serve a scorer over HTTP; without TAG, the champion of the dataset in params.yaml."""
     project = find_project()
     from assay.release.bento import serve
 
-    serve(tag or project.dataset, root=project.root, host=host, port=port)
+    serve(tag or project.dataset, root=project.root, host=host, port=port, access_log=access_log)
 
 
 @main.command("scorers")
@@ -343,5 +345,15 @@ def promote_command(tag: str, why: str) -> None:
     click.echo(f"{scorer.statement.tag} is the champion; a running service keeps the old one until it is restarted")
 
 
-for command in (audit, data, suite, label_command, monitor_command, reweight_command, score_command, ingest_command):
+for command in (
+    audit,
+    data,
+    suite,
+    token,
+    label_command,
+    monitor_command,
+    reweight_command,
+    score_command,
+    ingest_command,
+):
     main.add_command(command)

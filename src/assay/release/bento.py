@@ -10,6 +10,7 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,7 +25,10 @@ from assay.project.pending import Change, log_of
 from assay.project.scorers import MANIFEST, Packaged, check_scorer, find_packaged, is_intact
 from assay.scorer.folder import HEAD, read_head
 from assay.scorer.statement import Statement, read_statement, statement_files
+from assay.service.access import ACCESS_LOG
+from assay.service.guard import OPTIONAL
 from assay.service.spool import MONITORED, monitored_folder
+from assay.service.tokens import TOKENS, read_tokens, tokens_path
 
 TAG = re.compile(r"[a-z0-9]([-._a-z0-9]*[a-z0-9])?")
 LONGEST_NAME = 63 - len("assay-")
@@ -232,7 +236,7 @@ def build(folder: Path, statement: str, chain_head: str) -> None:
     )
 
 
-def serve(tag: str, *, root: Path, host: str, port: int) -> NoReturn:
+def serve(tag: str, *, root: Path, host: str, port: int, access_log: bool = False) -> NoReturn:
     """Serve a scorer over HTTP: this process becomes the server, until a signal ends it.
 
     Parameters
@@ -244,15 +248,20 @@ def serve(tag: str, *, root: Path, host: str, port: int) -> NoReturn:
     host : str
         Name or address of a network interface of this machine.
     port : int
+    access_log : bool
+        Whether each request is a line of JSON on standard output.
 
     Raises
     ------
     ScorerError, TamperedError
         There is no such scorer, or it or its Bento was changed.
+    ConfigError
+        Other machines could ask, and there is no token.
     ToolError
         Host and port cannot be listened on, or the Bento cannot be built.
     """
     with _listen(host, port) as listening:
+        access = _access(listening, host, root)
         packaged, events = find_packaged(tag, root), log_of(root)
         with nullcontext() if is_published(packaged, root) else Project(root).lock():
             published = publish(packaged, root=root, chain_head=events.head)
@@ -263,7 +272,8 @@ def serve(tag: str, *, root: Path, host: str, port: int) -> NoReturn:
         model, _ = _places_in(home, packaged.statement)
         server = ["-P", "-m", "assay.service.server", str(model), packaged.statement.id, str(listening.fileno())]
         # In the place of this process: nobody is left to hold the port, or to start a server again that cannot start.
-        environment = {**ONE_THREAD, **_environment(home), MONITORED: str(folder)}
+        environment = {**ONE_THREAD, **_environment(home), MONITORED: str(folder), **access}
+        environment |= {ACCESS_LOG: "1"} if access_log else {}
         os.execve(sys.executable, [sys.executable, *server], environment)
 
 
@@ -276,6 +286,22 @@ def _listen(host: str, port: int) -> socket.socket:
         raise ToolError(
             f"cannot listen on {host} port {port}: {error.strerror}; choose another --host or --port"
         ) from error
+
+
+def _access(listening: socket.socket, host: str, root: Path) -> dict[str, str]:
+    """Return the variables that say which tokens the server takes, and whether it needs one for every request.
+
+    It does not where only this machine can ask, unless ASSAY_TOKENS is set: a proxy may stand before it.
+    """
+    path = tokens_path(root)
+    if ip_address(listening.getsockname()[0]).is_loopback and not os.environ.get(TOKENS):
+        return {TOKENS: str(path), OPTIONAL: "1"}
+    if not read_tokens(path):
+        raise ConfigError(
+            f"{host} is not loopback, or ASSAY_TOKENS is set, and there is no token yet: `assay token new score` makes "
+            "one, which clients then send"
+        )
+    return {TOKENS: str(path), OPTIONAL: ""}
 
 
 def _environment(home: Path) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from functools import lru_cache, partial
 from importlib.util import find_spec
@@ -10,6 +11,7 @@ from pathlib import Path
 import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
@@ -17,9 +19,11 @@ from starlette.staticfiles import StaticFiles
 
 from assay.errors import RequestError
 from assay.scorer.scorer import Scorer
+from assay.service.access import ACCESS_LOG, AccessLog
 from assay.service.answers import Decision, ScoreAnswer, describe, score_answer, versions
 from assay.service.explaining import check_explained
 from assay.service.formats import ARROW, is_arrow, is_npy, read_arrow_question, read_npy_question, require_arrow
+from assay.service.guard import Access, Guard
 from assay.service.limits import SERVICE_LIMITS, Limits
 from assay.service.metrics import Metrics
 from assay.service.openapi import describe_service
@@ -107,9 +111,17 @@ class Service:
         return answer.to_arrow() if is_arrow_wanted else answer.to_json()
 
 
-def make_application(scorer: Scorer | None = None, limits: Limits = SERVICE_LIMITS) -> Starlette:
-    """Return the application; without a scorer it answers 503 until `set_scorer` gives it one."""
-    application = Starlette(routes=_routes(), exception_handlers={HTTPException: http_problem})
+def make_application(
+    scorer: Scorer | None = None, limits: Limits = SERVICE_LIMITS, access: Access | None = None
+) -> Starlette:
+    """Return the application; without a scorer it answers 503 until `set_scorer` gives it one.
+
+    Who gets in is what the environment says, unless `access` is given.
+    """
+    middleware = [Middleware(Guard, access or Access.of_environment())]
+    if os.environ.get(ACCESS_LOG):
+        middleware.insert(0, Middleware(AccessLog))
+    application = Starlette(routes=_routes(), exception_handlers={HTTPException: http_problem}, middleware=middleware)
     application.state.service = None if scorer is None else Service(scorer, limits)
     return application
 

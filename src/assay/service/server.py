@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from assay.errors import AssayError
@@ -23,6 +23,7 @@ from assay.scorer.loading import load_scorer
 from assay.service.limits import SERVICE_LIMITS, Limits
 from assay.service.problems import problem
 from assay.service.routes import make_application
+from assay.service.telemetry import traced
 
 KEEP_ALIVE_SECONDS = 75
 DRAIN_SECONDS = 60
@@ -79,7 +80,7 @@ def _cancel(timer: asyncio.TimerHandle | None) -> None:
         timer.cancel()
 
 
-def make_server(application: Starlette, limits: Limits = SERVICE_LIMITS) -> uvicorn.Server:
+def make_server(application: ASGIApp, limits: Limits = SERVICE_LIMITS) -> uvicorn.Server:
     """Return a server of an application; a signal lets it finish the requests that it has, then end."""
     config = uvicorn.Config(
         application,
@@ -104,10 +105,10 @@ def serve_scorer(folder: str, statement: str, listening: str) -> int:
         signal.signal(number, _end_at_once)
     try:
         scorer = load_scorer(Path(folder), statement)
+        application = traced(make_application(scorer))
     except AssayError as error:
         print(f"assay: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
-    application = make_application(scorer)
     gc.collect()
     gc.freeze()
     sys.setswitchinterval(SWITCH_SECONDS)
