@@ -128,16 +128,18 @@ def _examples(layout: ColumnLayout) -> dict[str, Any]:
 
 
 def _schemas(layout: ColumnLayout, limits: Limits) -> dict[str, Schema]:
-    value: Schema = {"type": ["number", "string", "boolean", "null"]}
-    names: Schema = {"type": "array", "items": {"enum": list(layout.all_columns)}, "uniqueItems": True}
+    every = list(layout.all_columns)
+    width: Schema = {"minItems": len(every), "maxItems": len(every)}
+    names: Schema = {"type": "array", "items": {"enum": every}, "uniqueItems": True, **width}
+    values = {name: _value(layout, name) for name in every}
     record: Schema = {
         "type": "object",
-        "properties": dict.fromkeys(layout.all_columns, value),
-        "required": list(layout.all_columns),
+        "properties": values,
+        "required": every,
         "additionalProperties": False,
     }
-    column: Schema = {"type": "array", "items": value, "maxItems": limits.rows}
-    by_column = {**record, "properties": dict.fromkeys(layout.all_columns, column)}
+    columns = {name: {"type": "array", "items": value, "maxItems": limits.rows} for name, value in values.items()}
+    by_column = {**record, "properties": columns}
     shared: dict[str, Schema] = {
         "ids": {
             "type": ["array", "null"],
@@ -151,7 +153,9 @@ def _schemas(layout: ColumnLayout, limits: Limits) -> dict[str, Schema]:
             "normal (Benjamini-Hochberg)"
         ),
     }
-    rows: Schema = {"type": "array", "items": {"type": "array", "items": value}, "maxItems": limits.rows}
+    kinds = sorted({kind for value in values.values() for kind in value["type"]})
+    row: Schema = {"type": "array", "items": {"type": kinds}, **width}
+    rows: Schema = {"type": "array", "items": row, "maxItems": limits.rows}
     forms = (
         {"columns": names, "rows": rows},
         {"columns": by_column},
@@ -175,6 +179,15 @@ def _schemas(layout: ColumnLayout, limits: Limits) -> dict[str, Schema]:
         "Version": _object({"name": _text("the scorer's dataset"), **_VERSIONS}),
         "Problem": _object(_PROBLEM),
     }
+
+
+def _value(layout: ColumnLayout, name: str) -> Schema:
+    kinds = ["number"]
+    if name in layout.of_text or name == layout.category_column:
+        kinds += ["string"]
+    kinds += ["boolean"] if name in layout.of_text else []
+    kinds += ["null"] if name in layout.imputed else []
+    return {"type": kinds}
 
 
 def _share(description: str) -> Schema:
