@@ -230,15 +230,18 @@ def schedule_command(
 
 
 @main.command("serve")
-@click.argument("tag", required=False)
+@click.argument("tags", nargs=-1, metavar="[NAME|TAG]...")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535))
-def serve_command(tag: str | None, host: str, port: int) -> None:
-    """Serve a scorer over HTTP; without TAG, the champion of the dataset in params.yaml."""
+def serve_command(tags: tuple[str, ...], host: str, port: int) -> None:
+    """Serve scorers over HTTP, one of each dataset; by default the champion of the dataset in params.yaml.
+
+    By the NAME of a dataset its champion answers, also one that is promoted later; by a TAG, that scorer.
+    """
     project = find_project()
     from assay.release.bento import serve
 
-    serve(tag or project.dataset, root=project.root, host=host, port=port)
+    serve(*(tags or (project.dataset,)), root=project.root, host=host, port=port)
 
 
 @main.command("scorers")
@@ -340,7 +343,9 @@ def promote_command(tag: str, why: str) -> None:
             bento=published.bento_tag,
             reason=why,
         )
-    click.echo(f"{scorer.statement.tag} is the champion; a running service keeps the old one until it is restarted")
+    click.echo(
+        f"{scorer.statement.tag} is the champion; a service that serves {scorer.name} by name follows within seconds"
+    )
 
 
 for command in (audit, data, suite, label_command, monitor_command, reweight_command, score_command, ingest_command):
