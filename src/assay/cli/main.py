@@ -233,7 +233,8 @@ def schedule_command(
 @click.argument("tags", nargs=-1, metavar="[NAME|TAG]...")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535))
-def serve_command(tags: tuple[str, ...], host: str, port: int) -> None:
+@click.option("--notify", metavar="URL", help="Post a JSON message to URL when a monitor raises an alarm.")
+def serve_command(tags: tuple[str, ...], host: str, port: int, notify: str | None) -> None:
     """Serve scorers over HTTP, one of each dataset; by default the champion of the dataset in params.yaml.
 
     By the NAME of a dataset its champion answers, also one that is promoted later; by a TAG, that scorer.
@@ -241,6 +242,10 @@ def serve_command(tags: tuple[str, ...], host: str, port: int) -> None:
     project = find_project()
     from assay.release.bento import serve
 
+    if notify is not None:
+        from assay.runs.showing import NOTIFY, require_url
+
+        os.environ[NOTIFY] = require_url(notify)
     serve(*(tags or (project.dataset,)), root=project.root, host=host, port=port)
 
 

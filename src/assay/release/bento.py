@@ -264,11 +264,24 @@ def serve(*tags: str, root: Path, host: str, port: int) -> NoReturn:
         home, folder = bentoml_home(root), monitored_folder(root)
         folder.mkdir(parents=True, exist_ok=True)
         listening.set_inheritable(True)
-        plan = Plan(tuple(_planned(tag, packaged, root) for tag, packaged in served.items()))
+        environment = {**ONE_THREAD, **_environment(home), MONITORED: str(folder)}
+        planned = tuple(_planned(tag, packaged, root) for tag, packaged in served.items())
+        plan = Plan(planned, _watcher(root, names, environment))
         server = ["-P", "-m", "assay.service.server", str(listening.fileno()), plan.to_json()]
         # In the place of this process: nobody is left to hold the port, or to start a server again that cannot start.
-        environment = {**ONE_THREAD, **_environment(home), MONITORED: str(folder)}
         os.execve(sys.executable, [sys.executable, *server], environment)
+
+
+def _watcher(root: Path, names: list[str], environment: dict[str, str]) -> tuple[int, int]:
+    """Start the process that feeds the monitors; it ends with this one, which holds the other end of its input."""
+    command = [sys.executable, "-P", "-m", "assay.runs.watcher", str(root), *names]
+    ours, its = os.pipe()
+    try:
+        process = subprocess.Popen(command, stdin=ours, env=environment)
+    finally:
+        os.close(ours)
+    os.set_inheritable(its, True)
+    return process.pid, its
 
 
 def _published(tag: str, root: Path) -> Packaged:

@@ -12,18 +12,18 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from assay.arrays import Doubles, Flags
 
 P_VALUE_EDGES = (0.0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-LABELS = ("dataset", "version")
+_LABELS = ("dataset", "version")
 _BINS = tuple(f"{low:g}-{high:g}" for low, high in pairwise(P_VALUE_EDGES))
 _BETWEEN = np.array(P_VALUE_EDGES[1:-1])
 
 
-class Shown(Protocol):
+class ShownMonitor(Protocol):
     """The state of a monitor, as metrics show it."""
 
     name: str
     rows: int
     log10_capital: float
-    alarm: bool
+    alarm: int | None
 
 
 class Metrics:
@@ -33,28 +33,28 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
-        self.rows = Counter("assay_rows", "Rows that were scored.", LABELS, registry=registry)
-        self.flagged = Counter("assay_flagged_rows", "Rows that were flagged.", LABELS, registry=registry)
-        self.p_values = Counter("assay_p_values", "Rows by p-value.", (*LABELS, "bin"), registry=registry)
-        self.requests = Counter("assay_requests", "Requests to /score.", (*LABELS, "status"), registry=registry)
-        self.seconds = Histogram("assay_score_seconds", "Seconds of requests to /score.", LABELS, registry=registry)
-        self.answering = Gauge("assay_answering", "1 for the versions that answer.", LABELS, registry=registry)
+        self.rows = Counter("assay_rows", "Rows that were scored.", _LABELS, registry=registry)
+        self.flagged = Counter("assay_flagged_rows", "Rows that were flagged.", _LABELS, registry=registry)
+        self.p_values = Counter("assay_p_values", "Rows by p-value.", (*_LABELS, "bin"), registry=registry)
+        self.requests = Counter("assay_requests", "Requests to /score.", (*_LABELS, "status"), registry=registry)
+        self.seconds = Histogram("assay_score_seconds", "Seconds of requests to /score.", _LABELS, registry=registry)
+        self.answering = Gauge("assay_answering", "1 for the versions that answer.", _LABELS, registry=registry)
         self.stuck = Gauge(
             "assay_champion_not_loaded", "1 if a new champion could not be loaded.", ("dataset",), registry=registry
         )
-        monitor = (*LABELS, "monitor")
+        monitor = (*_LABELS, "monitor")
         self._capital = Gauge(
             "assay_monitor_log10_capital", "Evidence that scores have drifted.", monitor, registry=registry
         )
         self._alarm = Gauge("assay_monitor_alarm", "1 after an alarm.", monitor, registry=registry)
         self._watched = Gauge("assay_monitor_rows", "Rows that a monitor has seen.", monitor, registry=registry)
 
-    def show_monitors(self, dataset: str, version: str, monitors: Iterable[Shown]) -> None:
+    def show_monitors(self, dataset: str, version: str, monitors: Iterable[ShownMonitor]) -> None:
         """Set what the monitors of a version say."""
         for monitor in monitors:
             labels = dataset, version, monitor.name
             self._capital.labels(*labels).set(monitor.log10_capital)
-            self._alarm.labels(*labels).set(monitor.alarm)
+            self._alarm.labels(*labels).set(monitor.alarm is not None)
             self._watched.labels(*labels).set(monitor.rows)
 
     def text(self) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import sys
 import threading
@@ -20,10 +21,12 @@ from assay.errors import AssayError, ScorerError
 from assay.parts import read_json
 from assay.scorer.loading import load_scorer
 from assay.scorer.scorer import Scorer
+from assay.service.monitors import ensure_monitors, monitors_path, shown_monitors
 from assay.service.routes import set_scorer
+from assay.service.spool import Spool
 
-LOOK_SECONDS = 0.5
-RETRY_SECONDS = 5.0
+_LOOK_SECONDS = 0.5
+_RETRY_SECONDS = 5.0
 _ID = re.compile("[0-9a-f]{12}")
 _LOGGER = logging.getLogger(__name__)
 
@@ -55,9 +58,12 @@ class Plan:
     Attributes
     ----------
     served : tuple of Served
+    watcher : tuple of (int, int), or None
+        The process that feeds the monitors, a child of the server's, and the end of the pipe that it waits at.
     """
 
     served: tuple[Served, ...]
+    watcher: tuple[int, int] | None = None
 
     def to_json(self) -> str:
         """Return it as the argument of a server's process."""
@@ -67,8 +73,8 @@ class Plan:
     def from_json(cls, text: str) -> Self:
         """Return what `to_json` wrote."""
         content = json.loads(text)
-        served = tuple(Served(**{**each, "stores": tuple(each["stores"])}) for each in content.pop("served"))
-        return cls(served, **content)
+        served = tuple(Served(**{**each, "stores": tuple(each["stores"])}) for each in content["served"])
+        return cls(served, content["watcher"] and tuple(content["watcher"]))
 
 
 class Following:
@@ -76,7 +82,7 @@ class Following:
 
     A new champion is loaded and checked beside the old one, then takes its place: each request is answered by one of
     them. One that cannot be loaded leaves the old one in its place, and is tried again when it changes, and every
-    `RETRY_SECONDS`.
+    some seconds.
 
     Parameters
     ----------
@@ -95,6 +101,7 @@ class Following:
         for served in plan.served:
             scorer = load_scorer(Path(served.folder), served.statement)
             self._champions[scorer.name] = _Champion(scorer, served)
+            ensure_monitors(scorer)
             set_scorer(application, scorer)
         application.state.shared.live = self.live
         self._ended = threading.Event()
@@ -107,11 +114,14 @@ class Following:
         return f"{tags[0]} answers" if len(tags) == 1 else f"{', '.join(tags)} answer"
 
     def live(self, scorer: Scorer) -> dict[str, Any]:
-        """Return what /info says of a scorer that only the server knows."""
-        champion = self._champions[scorer.name]
-        self._application.state.shared.metrics.stuck.labels(scorer.name).set(bool(champion.problem))
+        """Return what /info says of a scorer that only the server knows; /metrics shows it from then on."""
+        champion, metrics = self._champions[scorer.name], self._application.state.shared.metrics
+        scores = Spool.of(scorer).path
+        monitors = [] if scores is None else shown_monitors(monitors_path(scores))
+        metrics.show_monitors(scorer.name, scorer.version, monitors)
+        metrics.stuck.labels(scorer.name).set(bool(champion.problem))
         following = None if champion.record is None else {"record": champion.record.name, "problem": champion.problem}
-        return {"monitors": None, "following": following}
+        return {"monitors": [asdict(each) for each in monitors] or None, "following": following}
 
     def __enter__(self) -> Self:
         if any(champion.record is not None for champion in self._champions.values()):
@@ -120,13 +130,19 @@ class Following:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._ended.set()
+        if self.plan.watcher is not None:
+            process, pipe = self.plan.watcher
+            os.close(pipe)
+            with suppress(ChildProcessError):
+                os.waitpid(process, 0)
 
     def _follow(self) -> None:
-        while not self._ended.wait(LOOK_SECONDS):
+        while not self._ended.wait(_LOOK_SECONDS):
             for champion in self._champions.values():
                 former = champion.scorer.statement.tag
                 scorer = champion.look()
                 if scorer is not None:
+                    ensure_monitors(scorer)
                     set_scorer(self._application, scorer)
                     message = f"{scorer.statement.tag} answers now, in place of {former}"
                     print(message, file=sys.stderr, flush=True)  # noqa: T201
@@ -154,7 +170,7 @@ class _Champion:
             self._seen = seen
             scorer = self._load(*_named(self.record))
         except Exception as error:  # whatever is wrong with the new one, the old one goes on
-            self._again = time.monotonic() + RETRY_SECONDS
+            self._again = time.monotonic() + _RETRY_SECONDS
             is_foreseen = isinstance(error, AssayError | OSError)
             problem = f"{'' if is_foreseen else f'{type(error).__name__}: '}{error}"
             if problem != self.problem:
