@@ -256,6 +256,19 @@ def test_the_scores_of_answers_are_kept_for_the_monitors(client: httpx.Client, r
     np.testing.assert_array_equal(read_spool(path)[before:], scorer.decision_function(ROWS[:40]))
 
 
+def test_the_server_watches_its_own_answers(client: httpx.Client, root: Path, scorer: Scorer) -> None:
+    ask(client, ROWS[:20].tolist())
+    rows = len(read_spool(spool_path(root / ".assay" / "monitor", scorer.tag)))
+    end = time.monotonic() + HANG_SECONDS
+    while not (monitors := client.get("/info").json()["monitors"]) or monitors[0]["rows"] < rows:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert [monitor["name"] for monitor in monitors] == ["drift of all rows", "drift of normal rows"]
+    metrics = client.get("/metrics").text
+    assert f'assay_monitor_rows{{dataset="{NAME}",monitor="drift of all rows",version="{scorer.version}"}} ' in metrics
+    assert f'assay_p_values_total{{bin="0.9-1",dataset="{NAME}",version="{scorer.version}"}} ' in metrics
+
+
 def test_eps_of_the_request_decides(client: httpx.Client, scorer: Scorer) -> None:
     answer = ask(client, ROWS.tolist(), eps=0.3)
     assert answer["eps"] == 0.3
@@ -463,7 +476,9 @@ def test_bento_carries_all_that_it_needs(
     assert answers[0].json()["results"][4]["score"] == scorer.decision_function(ROWS[:5])[4]
     for (path, content), answer in zip(questions, answers, strict=True):
         served = client.post(path, json=content)
-        assert (answer.status_code, answer.json()) == (served.status_code, served.json())
+        # What watches its answers, only `assay serve` has.
+        expected = served.json() | ({"monitors": None} if path == "/info" else {})
+        assert (answer.status_code, answer.json()) == (served.status_code, expected)
 
 
 def test_what_is_published_is_left_alone(root: Path, folder: Path, published: Published) -> None:

@@ -231,16 +231,28 @@ def schedule_command(
 
 
 @main.command("serve")
-@click.argument("tag", required=False)
+@click.argument("tags", nargs=-1, metavar="[NAME|TAG]...")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes that answer.")
 @click.option("--access-log", is_flag=True, help="Print a line of JSON for each request.")
-def serve_command(tag: str | None, host: str, port: int, access_log: bool) -> None:
-    """Serve a scorer over HTTP; without TAG, the champion of the dataset in params.yaml."""
+@click.option("--notify", metavar="URL", help="Post a JSON message to URL when a monitor raises an alarm.")
+def serve_command(
+    tags: tuple[str, ...], host: str, port: int, notify: str | None, access_log: bool, workers: int
+) -> None:
+    """Serve scorers over HTTP, one of each dataset; by default the champion of the dataset in params.yaml.
+
+    By the NAME of a dataset its champion answers, also one that is promoted later; by a TAG, that scorer.
+    """
     project = find_project()
     from assay.release.bento import serve
 
-    serve(tag or project.dataset, root=project.root, host=host, port=port, access_log=access_log)
+    if notify is not None:
+        from assay.runs.showing import NOTIFY, require_url
+
+        os.environ[NOTIFY] = require_url(notify)
+    tags = tags or (project.dataset,)
+    serve(*tags, root=project.root, host=host, port=port, access_log=access_log, workers=workers)
 
 
 @main.command("scorers")
@@ -342,7 +354,9 @@ def promote_command(tag: str, why: str) -> None:
             bento=published.bento_tag,
             reason=why,
         )
-    click.echo(f"{scorer.statement.tag} is the champion; a running service keeps the old one until it is restarted")
+    click.echo(
+        f"{scorer.statement.tag} is the champion; a service that serves {scorer.name} by name follows within seconds"
+    )
 
 
 for command in (

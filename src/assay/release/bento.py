@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from contextlib import nullcontext
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -20,15 +21,18 @@ from assay.errors import ConfigError, TamperedError, ToolError
 from assay.eventlog import EventLog
 from assay.hashing import hash_file, hash_tree
 from assay.parts import write_json
+from assay.project.deployment import deployment_path
 from assay.project.layout import Project
 from assay.project.pending import Change, log_of
-from assay.project.scorers import MANIFEST, Packaged, check_scorer, find_packaged, is_intact
+from assay.project.scorers import MANIFEST, Packaged, check_scorer, find_packaged, is_intact, kept_folder
 from assay.scorer.folder import HEAD, read_head
 from assay.scorer.statement import Statement, read_statement, statement_files
 from assay.service.access import ACCESS_LOG
 from assay.service.guard import OPTIONAL
+from assay.service.metrics import SHARED_FOLDER
 from assay.service.spool import MONITORED, monitored_folder
 from assay.service.tokens import TOKENS, read_tokens, tokens_path
+from assay.service.versions import Plan, Served
 
 TAG = re.compile(r"[a-z0-9]([-._a-z0-9]*[a-z0-9])?")
 LONGEST_NAME = 63 - len("assay-")
@@ -236,13 +240,13 @@ def build(folder: Path, statement: str, chain_head: str) -> None:
     )
 
 
-def serve(tag: str, *, root: Path, host: str, port: int, access_log: bool = False) -> NoReturn:
-    """Serve a scorer over HTTP: this process becomes the server, until a signal ends it.
+def serve(*tags: str, root: Path, host: str, port: int, access_log: bool = False, workers: int = 1) -> NoReturn:
+    """Serve scorers over HTTP, one of each dataset: this process becomes the server, until a signal ends it.
 
     Parameters
     ----------
-    tag : str
-        As for `find_packaged`; a missing Bento is built.
+    *tags : str
+        As for `find_packaged`; a missing Bento is built. The name of a dataset means its champion, now and later.
     root : Path
         Project folder.
     host : str
@@ -250,31 +254,67 @@ def serve(tag: str, *, root: Path, host: str, port: int, access_log: bool = Fals
     port : int
     access_log : bool
         Whether each request is a line of JSON on standard output.
+    workers : int
+        Processes that answer.
 
     Raises
     ------
     ScorerError, TamperedError
         There is no such scorer, or it or its Bento was changed.
     ConfigError
-        Other machines could ask, and there is no token.
+        Two of the scorers are of one dataset; other machines could ask, and there is no token.
     ToolError
-        Host and port cannot be listened on, or the Bento cannot be built.
+        Host and port cannot be listened on, or a Bento cannot be built.
     """
     with _listen(host, port) as listening:
         access = _access(listening, host, root)
-        packaged, events = find_packaged(tag, root), log_of(root)
-        with nullcontext() if is_published(packaged, root) else Project(root).lock():
-            published = publish(packaged, root=root, chain_head=events.head)
-            bind(published, events)
+        served = {tag: _published(tag, root) for tag in tags}
+        names = [packaged.statement.name for packaged in served.values()]
+        if repeated := [name for name in names if names.count(name) > 1] or tags[len(served) :]:
+            raise ConfigError(f"{repeated[0]} is given twice; a server has one scorer of each dataset")
         home, folder = bentoml_home(root), monitored_folder(root)
         folder.mkdir(parents=True, exist_ok=True)
         listening.set_inheritable(True)
-        model, _ = _places_in(home, packaged.statement)
-        server = ["-P", "-m", "assay.service.server", str(model), packaged.statement.id, str(listening.fileno())]
-        # In the place of this process: nobody is left to hold the port, or to start a server again that cannot start.
         environment = {**ONE_THREAD, **_environment(home), MONITORED: str(folder), **access}
         environment |= {ACCESS_LOG: "1"} if access_log else {}
+        planned = tuple(_planned(tag, packaged, root) for tag, packaged in served.items())
+        plan = Plan(planned, _watcher(root, names, environment))
+        server = ["-P", "-m", "assay.service.server", str(listening.fileno()), plan.to_json(), str(workers)]
+        if workers > 1:
+            environment[SHARED_FOLDER] = tempfile.mkdtemp(prefix="assay-serve-")
+        # In the place of this process: nobody is left to hold the port, or to start a server again that cannot start.
         os.execve(sys.executable, [sys.executable, *server], environment)
+
+
+def _watcher(root: Path, names: list[str], environment: dict[str, str]) -> tuple[int, int]:
+    """Start the process that feeds the monitors; it ends with this one, which holds the other end of its input."""
+    command = [sys.executable, "-P", "-m", "assay.runs.watcher", str(root), *names]
+    ours, its = os.pipe()
+    try:
+        process = subprocess.Popen(command, stdin=ours, env=environment)
+    finally:
+        os.close(ours)
+    os.set_inheritable(its, True)
+    return process.pid, its
+
+
+def _published(tag: str, root: Path) -> Packaged:
+    """Return a scorer that has an intact Bento."""
+    packaged, events = find_packaged(tag, root), log_of(root)
+    with nullcontext() if is_published(packaged, root) else Project(root).lock():
+        bind(publish(packaged, root=root, chain_head=events.head), events)
+    return packaged
+
+
+def _planned(tag: str, packaged: Packaged, root: Path) -> Served:
+    """Return what the server is to do for a dataset: to follow the champion where the tag is the dataset's name."""
+    statement, home = packaged.statement, bentoml_home(root)
+    model, _ = _places_in(home, statement)
+    if tag != statement.name:
+        return Served(str(model), statement.id)
+    name = statement.name
+    stores = [kept_folder(root, name, "{version}"), home / "models" / name / "{version}-{statement}"]
+    return Served(str(model), statement.id, str(deployment_path(root, name)), tuple(map(str, stores)))
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -32,6 +32,8 @@ class Limits:
         For the whole body to arrive; for a large request to wait.
     head_seconds, answer_seconds : float
         For the head of a request to arrive; for a client to fetch an answer.
+    idle_seconds : float
+        For a quiet connection to ask once more, when the server ends.
     """
 
     body: int = 64 * MIB
@@ -48,6 +50,7 @@ class Limits:
     queue_seconds: float = 60.0
     head_seconds: float = 10.0
     answer_seconds: float = 60.0
+    idle_seconds: float = 5.0
 
     def check_rows(self, n: int) -> None:
         """Raise `RequestError` if a request has more than the allowed rows."""

@@ -293,6 +293,16 @@ _INFO: dict[str, Schema] = {
         "description": "number of calibrated categories; rows of any other are refused",
     },
     **_VERSIONS,
+    "monitors": {
+        "type": ["array", "null"],
+        "items": {"type": "object"},
+        "description": "what each monitor of this version says; null where none watches",
+    },
+    "following": {
+        "type": ["object", "null"],
+        "description": "the record of the champion that is followed, and why a new one could not be loaded; null where "
+        "the scorer stays",
+    },
 }
 _PROBLEM: dict[str, Schema] = {
     "type": {"type": "string", "const": "about:blank"},

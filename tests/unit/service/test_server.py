@@ -14,6 +14,7 @@ import pytest
 from tests.waiting import HANG_SECONDS
 
 from assay.scorer.statement import statement_ids
+from assay.service.versions import Plan, Served
 
 (PACKED,) = (head.parent for head in (Path(__file__).parents[2] / "frozen" / "scorer-3").glob("*/scorer.json"))
 
@@ -38,7 +39,8 @@ def serving(environment: dict[str, str]) -> tuple[subprocess.Popen[str], httpx.C
     """Start the server of a packed scorer in a process of its own."""
     listening = socket.create_server(("127.0.0.1", 0))
     number = listening.fileno()
-    command = [sys.executable, "-P", "-m", "assay.service.server", str(PACKED), statement_ids(PACKED)[0], str(number)]
+    plan = Plan((Served(str(PACKED), statement_ids(PACKED)[0]),)).to_json()
+    command = [sys.executable, "-P", "-m", "assay.service.server", str(number), plan]
     process = subprocess.Popen(
         command,
         pass_fds=[number],
@@ -91,7 +93,8 @@ def test_a_scorer_that_cannot_be_loaded_ends_the_server_once(
     damage(folder)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         number = listening.fileno()
-        command = [sys.executable, "-P", "-m", "assay.service.server", str(folder), statement, str(number)]
+        plan = Plan((Served(str(folder), statement),)).to_json()
+        command = [sys.executable, "-P", "-m", "assay.service.server", str(number), plan]
         done = subprocess.run(
             command, pass_fds=[number], capture_output=True, text=True, check=False, timeout=HANG_SECONDS
         )
