@@ -30,6 +30,7 @@ from assay.scorer.statement import Statement, read_statement, statement_files
 from assay.service.access import ACCESS_LOG
 from assay.service.guard import OPTIONAL
 from assay.service.metrics import SHARED_FOLDER
+from assay.service.projects import PROJECT
 from assay.service.spool import MONITORED, monitored_folder
 from assay.service.tokens import TOKENS, read_tokens, tokens_path
 from assay.service.versions import Plan, Served
@@ -275,7 +276,7 @@ def serve(*tags: str, root: Path, host: str, port: int, access_log: bool = False
         home, folder = bentoml_home(root), monitored_folder(root)
         folder.mkdir(parents=True, exist_ok=True)
         listening.set_inheritable(True)
-        environment = {**ONE_THREAD, **_environment(home), MONITORED: str(folder), **access}
+        environment = {**ONE_THREAD, **_environment(home), MONITORED: str(folder), **access, PROJECT: str(root)}
         environment |= {ACCESS_LOG: "1"} if access_log else {}
         planned = tuple(_planned(tag, packaged, root) for tag, packaged in served.items())
         plan = Plan(planned, _watcher(root, names, environment))

@@ -35,6 +35,7 @@ def describe(scorer: Scorer) -> dict[str, Any]:
         "columns": scorer.columns,
         "columns_of_categories": list(scorer.vocabulary),
         "columns_of_dates": list(scorer.dates),
+        "columns_of_texts": list(scorer.texts),
         "columns_that_may_be_missing": list(scorer.imputed),
         "eps": scorer.head["eps"],
         "smallest_eps": scorer.calibrator.smallest_eps,

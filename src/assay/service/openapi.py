@@ -20,6 +20,8 @@ _BANDS = (
 )
 _REFUSALS = {
     "400": "the request does not fit; `detail` says what to send instead",
+    "401": "the service needs a token, as `Authorization: Bearer TOKEN`, or knows no such token",
+    "403": "a page of another site sent the request, or the token is of a role that may not do this",
     "406": "Arrow was asked for, and is not installed where this service runs",
     "408": "the body did not arrive in time",
     "413": "the request is larger than the service takes; `detail` names the limit",
@@ -97,7 +99,10 @@ def _score(layout: ColumnLayout, limits: Limits) -> dict[str, Any]:
 
 def _fixed(name: str, summary: str, schema: str) -> dict[str, Any]:
     answer = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
-    responses = {"200": {"description": summary, "content": {"application/json": answer}}, **_problems("503")}
+    responses = {
+        "200": {"description": summary, "content": {"application/json": answer}},
+        **_problems("401", "403", "503"),
+    }
     return {
         method: {"operationId": f"{name}_by_{method}", "summary": summary, "responses": responses}
         for method in ("get", "post")
@@ -271,6 +276,7 @@ _INFO: dict[str, Schema] = {
     "columns": _texts("every one of them is to be sent"),
     "columns_of_categories": _texts("columns that take text; a new text is a value of its own"),
     "columns_of_dates": _texts("columns that take ISO 8601 dates or times"),
+    "columns_of_texts": _texts("columns that take whole documents"),
     "columns_that_may_be_missing": _texts("columns that take null"),
     "eps": {"type": "number"},
     "smallest_eps": {"type": "number", "description": "below it nothing can be flagged"},

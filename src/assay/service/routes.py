@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 from functools import lru_cache, partial
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -14,9 +12,8 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
 
 from assay.errors import AssayError, RequestError
 from assay.scorer.scorer import Scorer
@@ -28,8 +25,9 @@ from assay.service.guard import Access, Guard
 from assay.service.limits import SERVICE_LIMITS, Limits
 from assay.service.metrics import Metrics, VersionMetrics
 from assay.service.openapi import describe_service
-from assay.service.page import NOTHING_FROM_ELSEWHERE, PAGE
+from assay.service.page import page_routes
 from assay.service.problems import CLIENT_GONE, http_problem, with_problems
+from assay.service.projects import ProjectActions
 from assay.service.receiving import Held, HeldBytes, receive_body, unpack
 from assay.service.requests import Question, read_parameters, read_question
 from assay.service.rows import ColumnLayout
@@ -149,6 +147,7 @@ def make_application(
         middleware.insert(0, Middleware(AccessLog))
     application = Starlette(routes=_routes(), exception_handlers={HTTPException: http_problem}, middleware=middleware)
     application.state.shared, application.state.services = Shared(limits), {}
+    application.state.project = ProjectActions()
     if scorer is not None:
         set_scorer(application, scorer)
     return application
@@ -218,8 +217,13 @@ def _fixed(content: Callable[[Service], bytes], media_type: str = JSON) -> Calla
     return endpoint
 
 
-async def _page(_: Request) -> Response:
-    return HTMLResponse(PAGE, headers={"Content-Security-Policy": NOTHING_FROM_ELSEWHERE})
+def _of_project(
+    action: Callable[[ProjectActions, Request, Scorer], Awaitable[Response]],
+) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        return await action(request.app.state.project, request, _service(request).scorer)
+
+    return with_problems(endpoint)
 
 
 async def _alive(_: Request) -> Response:
@@ -232,16 +236,17 @@ def _routes() -> list[BaseRoute]:
         for content in (lambda s: s.description, lambda s: s.version, lambda s: s.openapi)
     )
     ready = with_problems(_ready)
-    package = find_spec("bentoml")
-    assert package is not None
-    assert package.origin is not None
-    files = Path(package.origin).parent / "_internal" / "server" / "static_content"
     of_a_scorer: dict[str, tuple[Callable[[Request], Awaitable[Response]], list[str]]] = {
         "score": (with_problems(_score), ["POST"]),
         "info": (description, ["GET", "POST"]),
         "version": (version, ["GET", "POST"]),
         "docs.json": (openapi, ["GET"]),
         "openapi.json": (openapi, ["GET"]),
+        "project": (_of_project(ProjectActions.offers), ["GET"]),
+        "scorers": (_of_project(ProjectActions.scorers), ["GET"]),
+        "report": (_of_project(ProjectActions.report), ["GET"]),
+        "lineage": (_of_project(ProjectActions.lineage), ["GET"]),
+        "promote": (_of_project(ProjectActions.promote), ["POST"]),
     }
     return [
         *(Route(f"/{path}", answer, methods=methods) for path, (answer, methods) in of_a_scorer.items()),
@@ -250,6 +255,5 @@ def _routes() -> list[BaseRoute]:
         Route("/readyz", ready),
         Route("/healthz", ready),
         Route("/metrics", with_problems(_metrics)),
-        Route("/", _page),
-        Mount("/static_content", StaticFiles(directory=files)),
+        *page_routes(),
     ]
