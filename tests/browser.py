@@ -84,6 +84,11 @@ class Browser:
         assert "exceptionDetails" not in done, done
         return done["result"].get("value")
 
+    def open(self, url: str) -> None:
+        """Go to an address, and wait until the page is loaded."""
+        self.call("Page.navigate", url=url)
+        self.until(f"document.readyState === 'complete' && location.href.startsWith({url!r})")
+
     def text(self, name: str) -> str:
         """Return the text of the element of an id, "" where it is hidden."""
         return str(self.value(f"(document.getElementById({name!r}) ?? {{}}).innerText ?? ''"))

@@ -137,16 +137,13 @@ function rate(value) {
   $("rate-text").textContent = text;
 }
 
-// RFC 4180, with the separator that the first line has most of.
-function table(text) {
-  text = text.replace(/^\ufeff/, "");
-  const first = text.split(/\r?\n/, 1)[0];
-  const separator = [",", ";", "\t"].sort((a, b) => first.split(b).length - first.split(a).length)[0];
+// RFC 4180 with any separator, at most so many rows.
+function table(text, separator, most) {
   const rows = [];
   let row = [], cell = "", quoted = false;
   const end = () => { row.push(cell); cell = ""; };
   const endRow = () => { end(); if (row.length > 1 || row[0] !== "") rows.push(row); row = []; };
-  for (let i = 0; i < text.length; i++) {
+  for (let i = 0; i < text.length && rows.length < most; i++) {
     const sign = text[i];
     if (quoted) {
       if (sign !== '"') cell += sign;
@@ -156,6 +153,7 @@ function table(text) {
     else if (sign === "\n") endRow();
     else if (sign !== "\r" || text[i + 1] !== "\n") cell += sign;
   }
+  if (rows.length === most) return rows;
   if (quoted) throw new Error("a quote is opened and never closed; the file may be cut off");
   if (cell !== "" || row.length) endRow();
   return rows;
@@ -182,7 +180,10 @@ async function score(file) {
   URL.revokeObjectURL($("result").href);
   try {
     if (!info) await refresh();
-    const [head, ...rows] = table(await file.text());
+    const text = (await file.text()).replace(/^\ufeff/, "");
+    const matches = (separator) => (table(text, separator, 1)[0] ?? []).filter((name) => info.columns.includes(name)).length;
+    const separator = [",", ";", "\t"].map((sign) => [matches(sign), sign]).sort((a, b) => b[0] - a[0])[0][1];
+    const [head, ...rows] = table(text, separator, Infinity);
     if (!head) throw new Error("the file is empty");
     const texts = new Set([...info.columns_of_categories, ...info.columns_of_dates, ...info.columns_of_texts, info.category_column]);
     const places = [...info.columns, info.category_column].filter((name) => name !== null).map((name) => [name, head.indexOf(name)]);
