@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ import httpx
 import pytest
 from tests.browser import Browser
 from tests.conftest import Checkout
+from tests.integration.test_service import fit_scorer
 from tests.waiting import HANG_SECONDS, wait_until
 
 from assay.project.deployment import read_deployment
@@ -21,9 +21,10 @@ NAME = "breast_cancer"
 
 
 @pytest.fixture
-def project(moved_on: tuple[Checkout, str, str], tmp_path: Path) -> Checkout:
-    shutil.copytree(moved_on[0].root, tmp_path / "project", symlinks=True)
-    return Checkout(tmp_path / "project")
+def project(finished: Checkout) -> Checkout:
+    """A project with a champion, and with another scorer of the same rows."""
+    fit_scorer(finished.root / "work/package" / NAME, NAME)
+    return finished
 
 
 @contextmanager

@@ -19,7 +19,7 @@ OPTIONAL = "ASSAY_TOKENS_OPTIONAL"
 # What platforms ask, and the page, which holds nothing of the scorer and asks for a token itself.
 OPEN = frozenset(("/livez", "/readyz", "/healthz", "/", "/page.css", "/page.js", "/docs"))
 OPEN_FOLDERS = ("/static_content/",)
-_TOKEN = "assay.token"
+_TOKEN, _REQUIRED = "assay.token", "assay.token_required"
 _SAFE = ("GET", "HEAD")
 
 
@@ -71,6 +71,7 @@ class Guard:
     def _check(self, scope: Scope) -> None:
         headers = dict(scope["headers"])
         check_site(scope["method"], headers)
+        scope[_REQUIRED] = self._access.required
         if self._access.tokens is None:
             return
         given = headers.get(b"authorization", b"").decode("latin-1")
@@ -109,8 +110,13 @@ def check_site(method: str, headers: dict[bytes, bytes]) -> None:
 
 
 def require_role(request: Request, role: str) -> None:
-    """Raise `RequestError` unless the request has a token whose role may do what `role` may (401, 403)."""
+    """Raise `RequestError` unless the request has a token whose role may do what `role` may (401, 403).
+
+    Where requests need no token, only admin does.
+    """
     token: Token | None = request.scope.get(_TOKEN)
+    if role != "admin" and not request.scope.get(_REQUIRED):
+        return
     if token is None:
         raise _unknown(f"this needs a token of the role {role}, also on this machine")
     if not token.may(role):

@@ -49,7 +49,12 @@ def describe_service(scorer: Scorer, limits: Limits) -> dict[str, Any]:
             "/readyz": {"get": _plain("readyz", "Whether a scorer is loaded.")},
             "/metrics": {"get": _plain("metrics", "Counts and seconds, for Prometheus.")},
         },
-        "components": {"schemas": _schemas(layout, limits)},
+        # Whether a token is needed depends on where the server listens.
+        "security": [{}, {"token": []}],
+        "components": {
+            "schemas": _schemas(layout, limits),
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
     }
 
 

@@ -114,7 +114,7 @@ def test_a_role_may_do_what_those_before_it_may(path: Path) -> None:
     may: dict[str, list[str]] = {}
     statuses = set()
     for has, token in tokens.items():
-        request = Request({"type": "http", "assay.token": token})
+        request = Request({"type": "http", "assay.token": token, "assay.token_required": True})
         for needed in tokens:
             try:
                 require_role(request, needed)
@@ -124,6 +124,7 @@ def test_a_role_may_do_what_those_before_it_may(path: Path) -> None:
                 may.setdefault(has, []).append(needed)
     assert statuses == {403}
     assert may == {"score": ["score"], "feedback": ["score", "feedback"], "admin": ["score", "feedback", "admin"]}
+    require_role(Request({"type": "http", "assay.token": tokens["score"]}), "feedback")
     with pytest.raises(RequestError, match="this needs a token of the role admin, also on this machine"):
         require_role(Request({"type": "http"}), "admin")
 
