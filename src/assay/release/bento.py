@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import assay
+from assay.data.dataset import read_card
 from assay.environment import SWITCHES, bentoml_home
 from assay.errors import ConfigError, TamperedError, ToolError
 from assay.eventlog import EventLog
@@ -25,6 +26,7 @@ from assay.project.pending import Change, log_of
 from assay.project.scorers import MANIFEST, Packaged, check_scorer, find_packaged, is_intact, kept_folder
 from assay.scorer.folder import HEAD, read_head
 from assay.scorer.statement import Statement, read_statement, statement_files
+from assay.service.recording import Extra
 from assay.service.spool import MONITORED, monitored_folder
 from assay.service.versions import Plan, Served
 
@@ -234,7 +236,7 @@ def build(folder: Path, statement: str, chain_head: str) -> None:
     )
 
 
-def serve(*tags: str, root: Path, host: str, port: int) -> NoReturn:
+def serve(*tags: str, root: Path, host: str, port: int, record: Path | None = None, share: float = 1.0) -> NoReturn:
     """Serve scorers over HTTP, one of each dataset: this process becomes the server, until a signal ends it.
 
     Parameters
@@ -246,6 +248,9 @@ def serve(*tags: str, root: Path, host: str, port: int) -> NoReturn:
     host : str
         Name or address of a network interface of this machine.
     port : int
+    record : Path, optional
+        Folder for the rows that are scored, or for that share of them.
+    share : float
 
     Raises
     ------
@@ -266,7 +271,8 @@ def serve(*tags: str, root: Path, host: str, port: int) -> NoReturn:
         listening.set_inheritable(True)
         environment = {**ONE_THREAD, **_environment(home), MONITORED: str(folder)}
         planned = tuple(_planned(tag, packaged, root) for tag, packaged in served.items())
-        plan = Plan(planned, _watcher(root, names, environment))
+        folder_of_rows = None if record is None else str(record.resolve())
+        plan = Plan(planned, _watcher(root, names, environment), str(root.resolve()), folder_of_rows, share)
         server = ["-P", "-m", "assay.service.server", str(listening.fileno()), plan.to_json()]
         # In the place of this process: nobody is left to hold the port, or to start a server again that cannot start.
         os.execve(sys.executable, [sys.executable, *server], environment)
@@ -296,11 +302,21 @@ def _planned(tag: str, packaged: Packaged, root: Path) -> Served:
     """Return what the server is to do for a dataset: to follow the champion where the tag is the dataset's name."""
     statement, home = packaged.statement, bentoml_home(root)
     model, _ = _places_in(home, statement)
-    if tag != statement.name:
-        return Served(str(model), statement.id)
     name = statement.name
+    extra = _extra(root / "data" / name)
+    if tag != name:
+        return Served(str(model), statement.id, extra=extra)
     stores = [kept_folder(root, name, "{version}"), home / "models" / name / "{version}-{statement}"]
-    return Served(str(model), statement.id, str(deployment_path(root, name)), tuple(map(str, stores)))
+    return Served(str(model), statement.id, str(deployment_path(root, name)), tuple(map(str, stores)), extra)
+
+
+def _extra(data: Path) -> Extra:
+    """Return the columns of a dataset that are no features, as `assay ingest --append` expects them."""
+    if not (data / "card.json").is_file():
+        return ()
+    card = read_card(data)
+    roles = {"id": card.id_column, "label": card.label_column, "group": card.group_column, "time": card.time_column}
+    return tuple((role, name) for role, name in roles.items() if name is not None)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -16,9 +16,11 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from assay.data.seen_labels import seen_labels_path
 from assay.errors import AssayError, RequestError
 from assay.scorer.scorer import Scorer
 from assay.service.answers import Decision, ScoreAnswer, describe, score_answer, versions
+from assay.service.feedback import keep_feedback
 from assay.service.formats import ARROW, is_arrow, is_npy, read_arrow_question, read_npy_question, require_arrow
 from assay.service.limits import SERVICE_LIMITS, Limits
 from assay.service.metrics import Metrics, VersionMetrics
@@ -26,6 +28,7 @@ from assay.service.openapi import describe_service
 from assay.service.page import NOTHING_FROM_ELSEWHERE, PAGE
 from assay.service.problems import CLIENT_GONE, http_problem, with_problems
 from assay.service.receiving import Held, HeldBytes, receive_body, unpack
+from assay.service.recording import Recorder
 from assay.service.requests import Question, read_parameters, read_question
 from assay.service.rows import ColumnLayout
 from assay.service.spool import Spool
@@ -46,6 +49,10 @@ class Shared:
     ----------
     live : callable
         Returns what `/info` says of a scorer and only a server knows: its monitors, and how it follows the champion.
+    recorders : dict of str to Recorder
+        What keeps the rows of datasets, by name.
+    feedback : Path or None
+        The project whose datasets' labels are kept.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -53,6 +60,8 @@ class Shared:
         self.metrics = Metrics()
         self.held = Held(limits.held)
         self.large = LargeRequests(limits)
+        self.recorders: dict[str, Recorder] = {}
+        self.feedback: Path | None = None
         self.live: Callable[[Scorer], dict[str, Any]] = lambda scorer: {"monitors": None, "following": None}
 
 
@@ -76,6 +85,7 @@ class Service:
         self._decision = lru_cache(DECISIONS_KEPT)(partial(Decision.of, scorer))
         self._keep = Spool.of(scorer).append
         self._held, self._large = shared.held, shared.large
+        self._recorder = shared.recorders.get(scorer.name)
 
     @property
     def description(self) -> bytes:
@@ -126,6 +136,8 @@ class Service:
         decision = self._decision(question.eps, question.fdr)
         answer: ScoreAnswer = score_answer(self.scorer, question, decision, self._keep)
         self.metrics.count(answer.judged.p_values, answer.flags)
+        if self._recorder is not None:
+            self._recorder.keep(self.scorer, question)
         return answer.to_arrow() if is_arrow_wanted else answer.to_json()
 
 
@@ -182,6 +194,13 @@ async def _score(request: Request) -> Response:
         service.metrics.count_request(status)
 
 
+async def _feedback(request: Request) -> Response:
+    service, shared = _service(request), request.app.state.shared
+    path = None if shared.feedback is None else seen_labels_path(shared.feedback, service.scorer.name)
+    kept = await keep_feedback(request, path, shared.limits, shared.held)
+    return Response(orjson.dumps({"kept": kept}), media_type=JSON)
+
+
 async def _metrics(request: Request) -> Response:
     state = request.app.state
     for service in state.services.values():
@@ -222,6 +241,7 @@ def _routes() -> list[BaseRoute]:
     files = Path(package.origin).parent / "_internal" / "server" / "static_content"
     of_a_scorer: dict[str, tuple[Callable[[Request], Awaitable[Response]], list[str]]] = {
         "score": (with_problems(_score), ["POST"]),
+        "feedback": (with_problems(_feedback), ["POST"]),
         "info": (description, ["GET", "POST"]),
         "version": (version, ["GET", "POST"]),
         "docs.json": (openapi, ["GET"]),
