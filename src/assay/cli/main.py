@@ -237,13 +237,33 @@ def schedule_command(
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes that answer.")
 @click.option("--access-log", is_flag=True, help="Print a line of JSON for each request.")
 @click.option("--notify", metavar="URL", help="Post a JSON message to URL when a monitor raises an alarm.")
+@click.option(
+    "--record", metavar="FOLDER", type=click.Path(path_type=Path), help="Keep the rows that are scored in FOLDER."
+)
+@click.option(
+    "--record-share",
+    "share",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Keep a random sample of them, this share.",
+)
 def serve_command(
-    tags: tuple[str, ...], host: str, port: int, notify: str | None, access_log: bool, workers: int
+    tags: tuple[str, ...],
+    host: str,
+    port: int,
+    workers: int,
+    access_log: bool,
+    notify: str | None,
+    record: Path | None,
+    share: float,
 ) -> None:
     """Serve scorers over HTTP, one of each dataset; by default the champion of the dataset in params.yaml.
 
     By the NAME of a dataset its champion answers, also one that is promoted later; by a TAG, that scorer.
     """
+    if share < 1 and record is None:
+        raise click.UsageError("--record-share is the share of the rows that --record FOLDER keeps")
     project = find_project()
     from assay.release.bento import serve
 
@@ -251,8 +271,16 @@ def serve_command(
         from assay.runs.showing import NOTIFY, require_url
 
         os.environ[NOTIFY] = require_url(notify)
-    tags = tags or (project.dataset,)
-    serve(*tags, root=project.root, host=host, port=port, access_log=access_log, workers=workers)
+    serve(
+        *(tags or (project.dataset,)),
+        root=project.root,
+        host=host,
+        port=port,
+        access_log=access_log,
+        workers=workers,
+        record=record,
+        share=share,
+    )
 
 
 @main.command("scorers")

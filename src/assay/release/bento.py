@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import assay
+from assay.data.dataset import read_card
 from assay.environment import SWITCHES, bentoml_home
 from assay.errors import ConfigError, TamperedError, ToolError
 from assay.eventlog import EventLog
@@ -28,9 +29,10 @@ from assay.project.scorers import MANIFEST, Packaged, check_scorer, find_package
 from assay.scorer.folder import HEAD, read_head
 from assay.scorer.statement import Statement, read_statement, statement_files
 from assay.service.access import ACCESS_LOG
-from assay.service.guard import OPTIONAL
+from assay.service.guard import TOKENS_OPTIONAL
 from assay.service.metrics import SHARED_FOLDER
 from assay.service.projects import PROJECT
+from assay.service.recording import Extra
 from assay.service.spool import MONITORED, monitored_folder
 from assay.service.tokens import TOKENS, read_tokens, tokens_path
 from assay.service.versions import Plan, Served
@@ -241,7 +243,16 @@ def build(folder: Path, statement: str, chain_head: str) -> None:
     )
 
 
-def serve(*tags: str, root: Path, host: str, port: int, access_log: bool = False, workers: int = 1) -> NoReturn:
+def serve(
+    *tags: str,
+    root: Path,
+    host: str,
+    port: int,
+    access_log: bool = False,
+    workers: int = 1,
+    record: Path | None = None,
+    share: float = 1.0,
+) -> NoReturn:
     """Serve scorers over HTTP, one of each dataset: this process becomes the server, until a signal ends it.
 
     Parameters
@@ -257,6 +268,9 @@ def serve(*tags: str, root: Path, host: str, port: int, access_log: bool = False
         Whether each request is a line of JSON on standard output.
     workers : int
         Processes that answer.
+    record : Path, optional
+        Folder for the rows that are scored, or for that share of them.
+    share : float
 
     Raises
     ------
@@ -276,10 +290,17 @@ def serve(*tags: str, root: Path, host: str, port: int, access_log: bool = False
         home, folder = bentoml_home(root), monitored_folder(root)
         folder.mkdir(parents=True, exist_ok=True)
         listening.set_inheritable(True)
-        environment = {**ONE_THREAD, **_environment(home), MONITORED: str(folder), **access, PROJECT: str(root)}
+        environment = {
+            **ONE_THREAD,
+            **_environment(home),
+            MONITORED: str(folder),
+            **access,
+            PROJECT: str(root.resolve()),
+        }
         environment |= {ACCESS_LOG: "1"} if access_log else {}
         planned = tuple(_planned(tag, packaged, root) for tag, packaged in served.items())
-        plan = Plan(planned, _watcher(root, names, environment))
+        folder_of_rows = None if record is None else str(record.resolve())
+        plan = Plan(planned, _watcher(root, names, environment), str(root.resolve()), folder_of_rows, share)
         server = ["-P", "-m", "assay.service.server", str(listening.fileno()), plan.to_json(), str(workers)]
         if workers > 1:
             environment[SHARED_FOLDER] = tempfile.mkdtemp(prefix="assay-serve-")
@@ -311,11 +332,21 @@ def _planned(tag: str, packaged: Packaged, root: Path) -> Served:
     """Return what the server is to do for a dataset: to follow the champion where the tag is the dataset's name."""
     statement, home = packaged.statement, bentoml_home(root)
     model, _ = _places_in(home, statement)
-    if tag != statement.name:
-        return Served(str(model), statement.id)
     name = statement.name
+    extra = _extra(root / "data" / name)
+    if tag != name:
+        return Served(str(model), statement.id, extra=extra)
     stores = [kept_folder(root, name, "{version}"), home / "models" / name / "{version}-{statement}"]
-    return Served(str(model), statement.id, str(deployment_path(root, name)), tuple(map(str, stores)))
+    return Served(str(model), statement.id, str(deployment_path(root, name)), tuple(map(str, stores)), extra)
+
+
+def _extra(data: Path) -> Extra:
+    """Return the columns of a dataset that are no features, as `assay ingest --append` expects them."""
+    if not (data / "card.json").is_file():
+        return ()
+    card = read_card(data)
+    roles = {"id": card.id_column, "label": card.label_column, "group": card.group_column, "time": card.time_column}
+    return tuple((role, name) for role, name in roles.items() if name is not None)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -336,13 +367,13 @@ def _access(listening: socket.socket, host: str, root: Path) -> dict[str, str]:
     """
     path = tokens_path(root)
     if ip_address(listening.getsockname()[0]).is_loopback and not os.environ.get(TOKENS):
-        return {TOKENS: str(path), OPTIONAL: "1"}
+        return {TOKENS: str(path), TOKENS_OPTIONAL: "1"}
     if not read_tokens(path):
         raise ConfigError(
             f"{host} is not loopback, or ASSAY_TOKENS is set, and there is no token yet: `assay token new score` makes "
             "one, which clients then send"
         )
-    return {TOKENS: str(path), OPTIONAL: ""}
+    return {TOKENS: str(path), TOKENS_OPTIONAL: ""}
 
 
 def _environment(home: Path) -> dict[str, str]:

@@ -15,7 +15,7 @@ from assay.errors import RequestError
 from assay.service.problems import problem
 from assay.service.tokens import TOKENS, Token, TokenFile
 
-OPTIONAL = "ASSAY_TOKENS_OPTIONAL"
+TOKENS_OPTIONAL = "ASSAY_TOKENS_OPTIONAL"
 # What platforms ask, and the page, which holds nothing of the scorer and asks for a token itself.
 OPEN = frozenset(("/livez", "/readyz", "/healthz", "/", "/page.css", "/page.js", "/docs"))
 OPEN_FOLDERS = ("/static_content/",)
@@ -43,7 +43,7 @@ class Access:
         `assay serve` sets it always, and ASSAY_TOKENS_OPTIONAL beside it where only this machine can ask.
         """
         path = os.environ.get(TOKENS)
-        return cls(TokenFile(Path(path)), not os.environ.get(OPTIONAL)) if path else cls()
+        return cls(TokenFile(Path(path)), not os.environ.get(TOKENS_OPTIONAL)) if path else cls()
 
 
 class Guard:

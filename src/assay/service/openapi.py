@@ -22,6 +22,7 @@ _REFUSALS = {
     "400": "the request does not fit; `detail` says what to send instead",
     "401": "the service needs a token, as `Authorization: Bearer TOKEN`, or knows no such token",
     "403": "a page of another site sent the request, or the token is of a role that may not do this",
+    "404": "this server keeps no feedback",
     "406": "Arrow was asked for, and is not installed where this service runs",
     "408": "the body did not arrive in time",
     "413": "the request is larger than the service takes; `detail` names the limit",
@@ -44,6 +45,7 @@ def describe_service(scorer: Scorer, limits: Limits) -> dict[str, Any]:
         "paths": {
             "/score": {"post": _score(layout, limits)},
             "/info": _fixed("info", "The deployed scorer: its columns, eps and guarantee.", "Info"),
+            "/feedback": {"post": _feedback()},
             "/version": _fixed("version", "Which scorer answers, and where it comes from.", "Version"),
             "/livez": {"get": _plain("livez", "Whether the server answers.")},
             "/readyz": {"get": _plain("readyz", "Whether a scorer is loaded.")},
@@ -97,7 +99,28 @@ def _score(layout: ColumnLayout, limits: Limits) -> dict[str, Any]:
                     },
                 },
             },
-            **_problems(*_REFUSALS),
+            **_problems(*(status for status in _REFUSALS if status != "404")),
+        },
+    }
+
+
+def _feedback() -> dict[str, Any]:
+    answer = {
+        **_object({"id": {"type": ["string", "integer"]}, "label": {"enum": [0, 1]}}),
+        "additionalProperties": False,
+    }
+    body = {
+        **_object({"who": _text("who labelled the rows"), "answers": {"type": "array", "items": answer}}),
+        "additionalProperties": False,
+    }
+    kept = {"schema": _object({"kept": {"type": "integer"}})}
+    return {
+        "operationId": "feedback",
+        "summary": "Keep labels of rows, 0 normal or 1 anomaly, that were given after their scores had been seen.",
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "responses": {
+            "200": {"description": "the number of labels that were kept", "content": {"application/json": kept}},
+            **_problems("400", "404", "408", "413", "503"),
         },
     }
 

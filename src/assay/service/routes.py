@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -15,13 +16,15 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from assay.data.seen_labels import seen_labels_path
 from assay.errors import AssayError, RequestError
 from assay.scorer.scorer import Scorer
 from assay.service.access import ACCESS_LOG, AccessLog
 from assay.service.answers import Decision, ScoreAnswer, describe, score_answer, versions
 from assay.service.explaining import check_explained
+from assay.service.feedback import keep_feedback
 from assay.service.formats import ARROW, is_arrow, is_npy, read_arrow_question, read_npy_question, require_arrow
-from assay.service.guard import Access, Guard
+from assay.service.guard import Access, Guard, require_role
 from assay.service.limits import SERVICE_LIMITS, Limits
 from assay.service.metrics import Metrics, VersionMetrics
 from assay.service.openapi import describe_service
@@ -29,6 +32,7 @@ from assay.service.page import page_routes
 from assay.service.problems import CLIENT_GONE, http_problem, with_problems
 from assay.service.projects import ProjectActions
 from assay.service.receiving import Held, HeldBytes, receive_body, unpack
+from assay.service.recording import Recorder
 from assay.service.requests import Question, read_parameters, read_question
 from assay.service.rows import ColumnLayout
 from assay.service.spool import Spool
@@ -49,6 +53,10 @@ class Shared:
     ----------
     live : callable
         Returns what `/info` says of a scorer and only a server knows: its monitors, and how it follows the champion.
+    recorders : dict of str to Recorder
+        What keeps the rows of datasets, by name.
+    feedback : Path or None
+        The project whose datasets' labels are kept.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -56,6 +64,8 @@ class Shared:
         self.metrics = Metrics()
         self.held = Held(limits.held)
         self.large = LargeRequests(limits)
+        self.recorders: dict[str, Recorder] = {}
+        self.feedback: Path | None = None
         self.live: Callable[[Scorer], dict[str, Any]] = lambda scorer: {"monitors": None, "following": None}
 
 
@@ -79,6 +89,7 @@ class Service:
         self._decision = lru_cache(DECISIONS_KEPT)(partial(Decision.of, scorer))
         self._keep = Spool.of(scorer).append
         self._held, self._large = shared.held, shared.large
+        self._recorder = shared.recorders.get(scorer.name)
 
     @property
     def description(self) -> bytes:
@@ -132,6 +143,8 @@ class Service:
         decision = self._decision(question.eps, question.fdr)
         answer: ScoreAnswer = score_answer(self.scorer, question, decision, self._keep)
         self.metrics.count(answer.judged.p_values, answer.flags)
+        if self._recorder is not None:
+            self._recorder.keep(self.scorer, question)
         return answer.to_arrow() if is_arrow_wanted else answer.to_json()
 
 
@@ -197,6 +210,14 @@ async def _score(request: Request) -> Response:
         service.metrics.count_request(status)
 
 
+async def _feedback(request: Request) -> Response:
+    require_role(request, "feedback")
+    service, shared = _service(request), request.app.state.shared
+    path = None if shared.feedback is None else seen_labels_path(shared.feedback, service.scorer.name)
+    kept = await keep_feedback(request, path, shared.limits, shared.held)
+    return Response(orjson.dumps({"kept": kept}), media_type=JSON)
+
+
 async def _metrics(request: Request) -> Response:
     state = request.app.state
     for service in state.services.values():
@@ -238,6 +259,7 @@ def _routes() -> list[BaseRoute]:
     ready = with_problems(_ready)
     of_a_scorer: dict[str, tuple[Callable[[Request], Awaitable[Response]], list[str]]] = {
         "score": (with_problems(_score), ["POST"]),
+        "feedback": (with_problems(_feedback), ["POST"]),
         "info": (description, ["GET", "POST"]),
         "version": (version, ["GET", "POST"]),
         "docs.json": (openapi, ["GET"]),

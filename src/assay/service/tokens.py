@@ -20,7 +20,7 @@ from assay.errors import ConfigError
 from assay.parts import replacing
 
 TOKENS = "ASSAY_TOKENS"
-ROLES = ("score", "feedback", "admin")  # each may do what those before it may
+TOKEN_ROLES = ("score", "feedback", "admin")  # each may do what those before it may
 SECRET_BYTES = 32
 _LOGGER = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Token:
     id : str
         Eight hex digits, for people and logs.
     role : str
-        One of `ROLES`.
+        One of `TOKEN_ROLES`.
     sha256 : str
         Of the token: of 256 random bits, so that a slow hash would add nothing.
     made : str
@@ -48,7 +48,7 @@ class Token:
 
     def may(self, role: str) -> bool:
         """Return whether it may do what a role may."""
-        return ROLES.index(self.role) >= ROLES.index(role)
+        return TOKEN_ROLES.index(self.role) >= TOKEN_ROLES.index(role)
 
 
 def tokens_path(root: Path) -> Path:
@@ -68,7 +68,9 @@ def read_tokens(path: Path) -> list[Token]:
         content = json.loads(path.read_bytes())
         tokens = [Token(**each) for each in content["tokens"]]
         is_whole = all(
-            token.role in ROLES and re.fullmatch("[0-9a-f]{8}", token.id) and re.fullmatch("[0-9a-f]{64}", token.sha256)
+            token.role in TOKEN_ROLES
+            and re.fullmatch("[0-9a-f]{8}", token.id)
+            and re.fullmatch("[0-9a-f]{64}", token.sha256)
             for token in tokens
         )
     except FileNotFoundError:

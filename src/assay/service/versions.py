@@ -22,6 +22,7 @@ from assay.parts import read_json
 from assay.scorer.loading import load_scorer
 from assay.scorer.scorer import Scorer
 from assay.service.monitors import ensure_monitors, monitors_path, shown_monitors
+from assay.service.recording import Extra, Recorder
 from assay.service.routes import set_scorer
 from assay.service.spool import Spool
 
@@ -43,12 +44,15 @@ class Served:
         The deployment record, a file that names the champion; None where the scorer stays.
     stores : tuple of str
         Where a champion's folder may be, with ``{version}`` and ``{statement}`` in it.
+    extra : tuple of (str, str)
+        The columns of recorded rows that are no features; see `Recorder`.
     """
 
     folder: str
     statement: str
     record: str | None = None
     stores: tuple[str, ...] = ()
+    extra: Extra = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +64,19 @@ class Plan:
     served : tuple of Served
     watcher : tuple of (int, int), or None
         The process that feeds the monitors, a child of the server's, and the end of the pipe that it waits at.
+    project : str or None
+        The project whose datasets' labels are kept.
+    record : str or None
+        The folder for scored rows.
+    share : float
+        Of the rows that are recorded.
     """
 
     served: tuple[Served, ...]
     watcher: tuple[int, int] | None = None
+    project: str | None = None
+    record: str | None = None
+    share: float = 1.0
 
     def to_json(self) -> str:
         """Return it as the argument of a server's process."""
@@ -73,8 +86,10 @@ class Plan:
     def from_json(cls, text: str) -> Self:
         """Return what `to_json` wrote."""
         content = json.loads(text)
-        served = tuple(Served(**{**each, "stores": tuple(each["stores"])}) for each in content["served"])
-        return cls(served, content["watcher"] and tuple(content["watcher"]))
+        for each in content["served"]:
+            each |= {"stores": tuple(each["stores"]), "extra": tuple(map(tuple, each["extra"]))}
+        served = tuple(Served(**each) for each in content["served"])
+        return cls(**{**content, "served": served, "watcher": content["watcher"] and tuple(content["watcher"])})
 
 
 class Following:
@@ -98,12 +113,16 @@ class Following:
     def __init__(self, application: Starlette, plan: Plan) -> None:
         self._application, self.plan = application, plan
         self._champions: dict[str, _Champion] = {}
+        shared = application.state.shared
+        shared.feedback = None if plan.project is None else Path(plan.project)
         for served in plan.served:
             scorer = load_scorer(Path(served.folder), served.statement)
             self._champions[scorer.name] = _Champion(scorer, served)
+            if plan.record is not None:
+                shared.recorders[scorer.name] = Recorder(Path(plan.record), plan.share, served.extra)
             ensure_monitors(scorer)
             set_scorer(application, scorer)
-        application.state.shared.live = self.live
+        shared.live = self.live
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="following", daemon=True)
 

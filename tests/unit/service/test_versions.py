@@ -6,13 +6,9 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +17,7 @@ import httpx
 import numpy as np
 import pytest
 from tests.scorers import COLUMNS, made_scorer
+from tests.serving import Server, running
 from tests.unit.service.conftest import Serve
 from tests.waiting import HANG_SECONDS
 
@@ -32,39 +29,6 @@ from assay.service.versions import Plan, Served
 
 ROWS = np.random.default_rng(5).normal(size=(4, len(COLUMNS)))
 BODY = {"columns": list(COLUMNS), "rows": ROWS.tolist()}
-
-
-@dataclass
-class Server:
-    process: subprocess.Popen[bytes]
-    url: str
-    log: Path
-
-    def client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=HANG_SECONDS)
-
-    def until(self, seen: Callable[[], object]) -> None:
-        end = time.monotonic() + HANG_SECONDS
-        while not seen():
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < end, self.log.read_text()
-            time.sleep(0.02)
-
-
-@contextmanager
-def running(plan: Plan, log: Path) -> Iterator[Server]:
-    with socket.create_server(("127.0.0.1", 0)) as listening, log.open("wb") as stream:
-        number = listening.fileno()
-        command = [sys.executable, "-P", "-m", "assay.service.server", str(number), plan.to_json()]
-        process = subprocess.Popen(command, pass_fds=[number], stdout=stream, stderr=stream, cwd=log.parent)
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    server = Server(process, url, log)
-    try:
-        server.until(lambda: b"answer" in log.read_bytes())
-        yield server
-    finally:
-        process.kill()
-        process.wait()
 
 
 @dataclass
