@@ -82,7 +82,7 @@ def fit(folder: Path) -> tuple[Path, str]:
     return made, write_statement(made, content, data_version="0" * 32 + ".dir", records={"train": b"{}\n"}, rows={})
 
 
-def serve_bare(folder: str, statement: str, listening: str) -> None:
+def serve_bare(listening: str, folder: str, statement: str) -> None:
     """Serve a scorer with nothing around it."""
     import orjson
     import uvicorn
@@ -115,11 +115,11 @@ def serve_bare(folder: str, statement: str, listening: str) -> None:
 
 
 @contextmanager
-def server(command: list[str], folder: Path, statement: str) -> Iterator[tuple[int, psutil.Process]]:
-    """Start a server on a free port; yield the port and the process."""
+def server(command: list[str], *rest: str) -> Iterator[tuple[int, psutil.Process]]:
+    """Start a server on a free port, whose number comes before the rest; yield the port and the process."""
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listening:
         number = listening.fileno()
-        arguments = [sys.executable, *command, str(folder), statement, str(number)]
+        arguments = [sys.executable, *command, str(number), *rest]
         with subprocess.Popen(arguments, pass_fds=[number], env=ENVIRONMENT, stderr=subprocess.DEVNULL) as process:
             try:
                 asyncio.run(send(listening.getsockname()[1], b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n", 1, 1))
@@ -173,9 +173,12 @@ def loads() -> list[Load]:
 
 def measure(folder: Path, statement: str) -> list[str]:
     """Return a line of the table for each load."""
+    from assay.service.versions import Plan, Served
+
     lines = []
     bare, own = [__file__, "bare"], ["-m", "assay.service.server"]
-    with server(bare, folder, statement) as first, server(own, folder, statement) as second:
+    plan = Plan((Served(str(folder), statement),)).to_json()
+    with server(bare, str(folder), statement) as first, server(own, plan) as second:
         started = second[1].cpu_times()
         for load in loads():
             for port, process in (first, second):

@@ -617,6 +617,12 @@ def test_serve_says_that_there_is_no_scorer(root: Path) -> None:
         serve("nothing", root=root, host="127.0.0.1", port=free_port())
 
 
+def test_a_server_has_one_scorer_of_each_dataset(root: Path, folder: Path, published: Published) -> None:
+    for tags in ((published.model_tag, str(folder)), (published.model_tag,) * 2):
+        with pytest.raises(ConfigError, match="is given twice; a server has one scorer of each dataset"):
+            serve(*tags, root=root, host="127.0.0.1", port=free_port())
+
+
 def test_promotion_is_recorded_and_logged(root: Path, folder: Path, tmp_path: Path) -> None:
     events = EventLog(tmp_path / ".assay" / "events.jsonl")
     assert read_deployment(tmp_path, NAME) is None

@@ -161,7 +161,6 @@ class Following:
                 former = champion.scorer.statement.tag
                 scorer = champion.look()
                 if scorer is not None:
-                    ensure_monitors(scorer)
                     set_scorer(self._application, scorer)
                     message = f"{scorer.statement.tag} answers now, in place of {former}"
                     print(message, file=sys.stderr, flush=True)  # noqa: T201
@@ -188,6 +187,8 @@ class _Champion:
                 return None
             self._seen = seen
             scorer = self._load(*_named(self.record))
+            if scorer is not None:
+                ensure_monitors(scorer)
         except Exception as error:  # whatever is wrong with the new one, the old one goes on
             self._again = time.monotonic() + _RETRY_SECONDS
             is_foreseen = isinstance(error, AssayError | OSError)
