@@ -235,6 +235,9 @@ def schedule_command(
 @click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--notify", metavar="URL", help="Post a JSON message to URL when a monitor raises an alarm.")
 @click.option(
+    "--shadow", metavar="TAG", help="A challenger that scores the same rows, answers nothing, and is compared."
+)
+@click.option(
     "--record", metavar="FOLDER", type=click.Path(path_type=Path), help="Keep the rows that are scored in FOLDER."
 )
 @click.option(
@@ -246,7 +249,13 @@ def schedule_command(
     help="Keep a random sample of them, this share.",
 )
 def serve_command(
-    tags: tuple[str, ...], host: str, port: int, notify: str | None, record: Path | None, share: float
+    tags: tuple[str, ...],
+    host: str,
+    port: int,
+    notify: str | None,
+    shadow: str | None,
+    record: Path | None,
+    share: float,
 ) -> None:
     """Serve scorers over HTTP, one of each dataset; by default the champion of the dataset in params.yaml.
 
@@ -261,7 +270,8 @@ def serve_command(
         from assay.runs.showing import NOTIFY, require_url
 
         os.environ[NOTIFY] = require_url(notify)
-    serve(*(tags or (project.dataset,)), root=project.root, host=host, port=port, record=record, share=share)
+    tags = tags or (project.dataset,)
+    serve(*tags, root=project.root, host=host, port=port, shadow=shadow, record=record, share=share)
 
 
 @main.command("scorers")

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -236,7 +236,15 @@ def build(folder: Path, statement: str, chain_head: str) -> None:
     )
 
 
-def serve(*tags: str, root: Path, host: str, port: int, record: Path | None = None, share: float = 1.0) -> NoReturn:
+def serve(
+    *tags: str,
+    root: Path,
+    host: str,
+    port: int,
+    shadow: str | None = None,
+    record: Path | None = None,
+    share: float = 1.0,
+) -> NoReturn:
     """Serve scorers over HTTP, one of each dataset: this process becomes the server, until a signal ends it.
 
     Parameters
@@ -248,6 +256,8 @@ def serve(*tags: str, root: Path, host: str, port: int, record: Path | None = No
     host : str
         Name or address of a network interface of this machine.
     port : int
+    shadow : str, optional
+        The tag of a challenger, of one of the datasets.
     record : Path, optional
         Folder for the rows that are scored, or for that share of them.
     share : float
@@ -257,7 +267,7 @@ def serve(*tags: str, root: Path, host: str, port: int, record: Path | None = No
     ScorerError, TamperedError
         There is no such scorer, or it or its Bento was changed.
     ConfigError
-        Two of the scorers are of one dataset.
+        Two of the scorers are of one dataset, or the challenger is of none of them.
     ToolError
         Host and port cannot be listened on, or a Bento cannot be built.
     """
@@ -270,17 +280,21 @@ def serve(*tags: str, root: Path, host: str, port: int, record: Path | None = No
         folder.mkdir(parents=True, exist_ok=True)
         listening.set_inheritable(True)
         environment = {**ONE_THREAD, **_environment(home), MONITORED: str(folder)}
-        planned = tuple(_planned(tag, packaged, root) for tag, packaged in served.items())
+        challenger = None if shadow is None else find_packaged(shadow, root)
+        if challenger is not None and challenger.statement.name not in names:
+            raise ConfigError(f"--shadow {shadow} is a scorer of {challenger.statement.name}, which is not served")
+        planned = tuple(_planned(tag, packaged, challenger, root) for tag, packaged in served.items())
+        live = len(names) + (challenger is not None)
         folder_of_rows = None if record is None else str(record.resolve())
-        plan = Plan(planned, _watcher(root, names, environment), str(root.resolve()), folder_of_rows, share)
+        plan = Plan(planned, _watcher(root, live, names, environment), str(root.resolve()), folder_of_rows, share)
         server = ["-P", "-m", "assay.service.server", str(listening.fileno()), plan.to_json()]
         # In the place of this process: nobody is left to hold the port, or to start a server again that cannot start.
         os.execve(sys.executable, [sys.executable, *server], environment)
 
 
-def _watcher(root: Path, names: list[str], environment: dict[str, str]) -> tuple[int, int]:
+def _watcher(root: Path, live: int, names: list[str], environment: dict[str, str]) -> tuple[int, int]:
     """Start the process that feeds the monitors; it ends with this one, which holds the other end of its input."""
-    command = [sys.executable, "-P", "-m", "assay.runs.watcher", str(root), *names]
+    command = [sys.executable, "-P", "-m", "assay.runs.watcher", str(root), str(live), *names]
     ours, its = os.pipe()
     try:
         process = subprocess.Popen(command, stdin=ours, env=environment)
@@ -298,16 +312,18 @@ def _published(tag: str, root: Path) -> Packaged:
     return packaged
 
 
-def _planned(tag: str, packaged: Packaged, root: Path) -> Served:
+def _planned(tag: str, packaged: Packaged, challenger: Packaged | None, root: Path) -> Served:
     """Return what the server is to do for a dataset: to follow the champion where the tag is the dataset's name."""
     statement, home = packaged.statement, bentoml_home(root)
     model, _ = _places_in(home, statement)
     name = statement.name
-    extra = _extra(root / "data" / name)
+    served = Served(str(model), statement.id, extra=_extra(root / "data" / name))
+    if challenger is not None and challenger.statement.name == name:
+        served = replace(served, shadow=(str(challenger.folder), challenger.statement.id))
     if tag != name:
-        return Served(str(model), statement.id, extra=extra)
+        return served
     stores = [kept_folder(root, name, "{version}"), home / "models" / name / "{version}-{statement}"]
-    return Served(str(model), statement.id, str(deployment_path(root, name)), tuple(map(str, stores)), extra)
+    return replace(served, record=str(deployment_path(root, name)), stores=tuple(map(str, stores)))
 
 
 def _extra(data: Path) -> Extra:

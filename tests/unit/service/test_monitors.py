@@ -153,7 +153,7 @@ def test_false_alarms_are_as_rare_as_stated() -> None:
 
 @contextmanager
 def watching(root: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-P", "-m", "assay.runs.watcher", str(root), "made"]
+    command = [sys.executable, "-P", "-m", "assay.runs.watcher", str(root), "1", "made"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, **environment}, cwd=root) as process:
         try:
             yield process
