@@ -6,7 +6,6 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -45,6 +44,7 @@ from assay.scorer.scorer import ScoreFunction, Scorer
 from assay.scorer.statement import read_statement, statement_ids, write_statement
 from assay.service.formats import ARROW
 from assay.service.spool import read_spool, spool_path
+from assay.service.tokens import TOKENS, new_token, tokens_path
 
 CHECKOUT = Path(__file__).parents[2]
 NAME = "breast-cancer_2"
@@ -334,16 +334,6 @@ def test_deployed_scorer_is_described(client: httpx.Client, scorer: Scorer) -> N
     assert "P(p <= eps) <= eps" in answer["guarantee"]
 
 
-def test_the_page_loads_nothing_from_elsewhere(client: httpx.Client) -> None:
-    page = client.get("/")
-    assert page.status_code == 200
-    assert page.headers["content-security-policy"].startswith("default-src 'self'")
-    assert "://" not in page.text
-    named = re.findall(r'(?:src|href)="\./([^"]+)"', page.text)
-    assert len(named) == 4
-    assert {client.get(f"/{name}").status_code for name in named} == {200}
-
-
 @pytest.mark.parametrize("path", ["/healthz", "/livez", "/readyz", "/metrics", "/docs.json"])
 def test_endpoints_for_platforms(client: httpx.Client, path: str) -> None:
     assert client.get(path).status_code == 200
@@ -624,6 +614,18 @@ def test_a_server_has_one_scorer_of_each_dataset(root: Path, folder: Path, publi
     for tags in ((published.model_tag, str(folder)), (published.model_tag,) * 2):
         with pytest.raises(ConfigError, match="is given twice; a server has one scorer of each dataset"):
             serve(*tags, root=root, host="127.0.0.1", port=free_port())
+
+
+def test_serve_needs_a_token_where_others_can_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    with pytest.raises(ConfigError, match=r"0\.0\.0\.0 is not loopback, .* `assay token new score` makes one"):
+        serve("nothing", root=tmp_path, host="0.0.0.0", port=port)
+    new_token(tokens_path(tmp_path), "score")
+    with pytest.raises(ScorerError, match="no champion"):
+        serve("nothing", root=tmp_path, host="0.0.0.0", port=port)
+    monkeypatch.setenv(TOKENS, str(tmp_path / "others.json"))
+    with pytest.raises(ConfigError, match="ASSAY_TOKENS is set, and there is no token yet"):
+        serve("nothing", root=tmp_path, host="127.0.0.1", port=port)
 
 
 def test_promotion_is_recorded_and_logged(root: Path, folder: Path, tmp_path: Path) -> None:

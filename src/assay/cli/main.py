@@ -19,6 +19,7 @@ from assay.cli.data import data, suite
 from assay.cli.ingesting import ingest_command
 from assay.cli.monitoring import monitor_command
 from assay.cli.refusals import refusal
+from assay.cli.tokens import token
 from assay.environment import search_garbage_rarely
 from assay.errors import AssayError
 
@@ -233,6 +234,8 @@ def schedule_command(
 @click.argument("tags", nargs=-1, metavar="[NAME|TAG]...")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes that answer.")
+@click.option("--access-log", is_flag=True, help="Print a line of JSON for each request.")
 @click.option("--notify", metavar="URL", help="Post a JSON message to URL when a monitor raises an alarm.")
 @click.option(
     "--shadow", metavar="TAG", help="A challenger that scores the same rows, answers nothing, and is compared."
@@ -252,6 +255,8 @@ def serve_command(
     tags: tuple[str, ...],
     host: str,
     port: int,
+    workers: int,
+    access_log: bool,
     notify: str | None,
     shadow: str | None,
     record: Path | None,
@@ -270,8 +275,17 @@ def serve_command(
         from assay.runs.showing import NOTIFY, require_url
 
         os.environ[NOTIFY] = require_url(notify)
-    tags = tags or (project.dataset,)
-    serve(*tags, root=project.root, host=host, port=port, shadow=shadow, record=record, share=share)
+    serve(
+        *(tags or (project.dataset,)),
+        root=project.root,
+        host=host,
+        port=port,
+        access_log=access_log,
+        workers=workers,
+        shadow=shadow,
+        record=record,
+        share=share,
+    )
 
 
 @main.command("scorers")
@@ -378,5 +392,15 @@ def promote_command(tag: str, why: str) -> None:
     )
 
 
-for command in (audit, data, suite, label_command, monitor_command, reweight_command, score_command, ingest_command):
+for command in (
+    audit,
+    data,
+    suite,
+    token,
+    label_command,
+    monitor_command,
+    reweight_command,
+    score_command,
+    ingest_command,
+):
     main.add_command(command)

@@ -8,8 +8,10 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import NoReturn
 
@@ -26,8 +28,13 @@ from assay.project.pending import Change, log_of
 from assay.project.scorers import MANIFEST, Packaged, check_scorer, find_packaged, is_intact, kept_folder
 from assay.scorer.folder import HEAD, read_head
 from assay.scorer.statement import Statement, read_statement, statement_files
+from assay.service.access import ACCESS_LOG
+from assay.service.guard import TOKENS_OPTIONAL
+from assay.service.metrics import SHARED_FOLDER
+from assay.service.projects import PROJECT
 from assay.service.recording import Extra
 from assay.service.spool import MONITORED, monitored_folder
+from assay.service.tokens import TOKENS, read_tokens, tokens_path
 from assay.service.versions import Plan, Served
 
 TAG = re.compile(r"[a-z0-9]([-._a-z0-9]*[a-z0-9])?")
@@ -241,6 +248,8 @@ def serve(
     root: Path,
     host: str,
     port: int,
+    access_log: bool = False,
+    workers: int = 1,
     shadow: str | None = None,
     record: Path | None = None,
     share: float = 1.0,
@@ -256,6 +265,10 @@ def serve(
     host : str
         Name or address of a network interface of this machine.
     port : int
+    access_log : bool
+        Whether each request is a line of JSON on standard output.
+    workers : int
+        Processes that answer.
     shadow : str, optional
         The tag of a challenger, of one of the datasets.
     record : Path, optional
@@ -267,11 +280,13 @@ def serve(
     ScorerError, TamperedError
         There is no such scorer, or it or its Bento was changed.
     ConfigError
-        Two of the scorers are of one dataset, or the challenger is of none of them.
+        Two of the scorers are of one dataset; the challenger is of none of them; other machines could ask, and there is
+        no token.
     ToolError
         Host and port cannot be listened on, or a Bento cannot be built.
     """
     with _listen(host, port) as listening:
+        access = _access(listening, host, root)
         served = {tag: _published(tag, root) for tag in tags}
         names = [packaged.statement.name for packaged in served.values()]
         if repeated := [name for name in names if names.count(name) > 1] or tags[len(served) :]:
@@ -279,7 +294,14 @@ def serve(
         home, folder = bentoml_home(root), monitored_folder(root)
         folder.mkdir(parents=True, exist_ok=True)
         listening.set_inheritable(True)
-        environment = {**ONE_THREAD, **_environment(home), MONITORED: str(folder)}
+        environment = {
+            **ONE_THREAD,
+            **_environment(home),
+            MONITORED: str(folder),
+            **access,
+            PROJECT: str(root.resolve()),
+        }
+        environment |= {ACCESS_LOG: "1"} if access_log else {}
         challenger = None if shadow is None else find_packaged(shadow, root)
         if challenger is not None and challenger.statement.name not in names:
             raise ConfigError(f"--shadow {shadow} is a scorer of {challenger.statement.name}, which is not served")
@@ -287,7 +309,9 @@ def serve(
         live = len(names) + (challenger is not None)
         folder_of_rows = None if record is None else str(record.resolve())
         plan = Plan(planned, _watcher(root, live, names, environment), str(root.resolve()), folder_of_rows, share)
-        server = ["-P", "-m", "assay.service.server", str(listening.fileno()), plan.to_json()]
+        server = ["-P", "-m", "assay.service.server", str(listening.fileno()), plan.to_json(), str(workers)]
+        if workers > 1:
+            environment[SHARED_FOLDER] = tempfile.mkdtemp(prefix="assay-serve-")
         # In the place of this process: nobody is left to hold the port, or to start a server again that cannot start.
         os.execve(sys.executable, [sys.executable, *server], environment)
 
@@ -344,6 +368,22 @@ def _listen(host: str, port: int) -> socket.socket:
         raise ToolError(
             f"cannot listen on {host} port {port}: {error.strerror}; choose another --host or --port"
         ) from error
+
+
+def _access(listening: socket.socket, host: str, root: Path) -> dict[str, str]:
+    """Return the variables that say which tokens the server takes, and whether it needs one for every request.
+
+    It does not where only this machine can ask, unless ASSAY_TOKENS is set: a proxy may stand before it.
+    """
+    path = tokens_path(root)
+    if ip_address(listening.getsockname()[0]).is_loopback and not os.environ.get(TOKENS):
+        return {TOKENS: str(path), TOKENS_OPTIONAL: "1"}
+    if not read_tokens(path):
+        raise ConfigError(
+            f"{host} is not loopback, or ASSAY_TOKENS is set, and there is no token yet: `assay token new score` makes "
+            "one, which clients then send"
+        )
+    return {TOKENS: str(path), TOKENS_OPTIONAL: ""}
 
 
 def _environment(home: Path) -> dict[str, str]:

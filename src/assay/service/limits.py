@@ -21,6 +21,8 @@ class Limits:
         Bytes of all bodies at one time.
     rows, values, text : int
         Rows of a request, values in a JSON body, characters of one text.
+    explained : int
+        Rows x columns x columns that one request may have explained, some ten seconds of kNN.
     small_body, small_rows : int
         Requests of at most so many bytes and rows are answered at once, all others one after the other in a thread.
     waiting : int
@@ -39,6 +41,7 @@ class Limits:
     rows: int = 100_000
     values: int = 10_000_000
     text: int = 10_000
+    explained: int = 1_000_000
     small_body: int = 2**16
     small_rows: int = 64
     waiting: int = 8

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from functools import partial
 from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from assay.arrays import Doubles, Flags
 
+SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # where the workers of a server keep their numbers
 P_VALUE_EDGES = (0.0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 _LABELS = ("dataset", "version")
 _BINS = tuple(f"{low:g}-{high:g}" for low, high in pairwise(P_VALUE_EDGES))
@@ -44,16 +48,14 @@ class Metrics:
         )
         self.requests = Counter("assay_requests", "Requests to /score.", (*_LABELS, "status"), registry=registry)
         self.seconds = Histogram("assay_score_seconds", "Seconds of requests to /score.", _LABELS, registry=registry)
-        self.answering = Gauge("assay_answering", "1 for the versions that answer.", _LABELS, registry=registry)
-        self.stuck = Gauge(
-            "assay_champion_not_loaded", "1 if a new champion could not be loaded.", ("dataset",), registry=registry
-        )
+        # Of several workers, the one that set a gauge last is right; what is counted adds up.
+        gauge = partial(Gauge, multiprocess_mode="livemostrecent", registry=registry)
+        self.answering = gauge("assay_answering", "1 for the versions that answer.", _LABELS)
+        self.stuck = gauge("assay_champion_not_loaded", "1 if a new champion could not be loaded.", ("dataset",))
         monitor = (*_LABELS, "monitor")
-        self._capital = Gauge(
-            "assay_monitor_log10_capital", "Evidence that scores have drifted.", monitor, registry=registry
-        )
-        self._alarm = Gauge("assay_monitor_alarm", "1 after an alarm.", monitor, registry=registry)
-        self._watched = Gauge("assay_monitor_rows", "Rows that a monitor has seen.", monitor, registry=registry)
+        self._capital = gauge("assay_monitor_log10_capital", "Evidence that scores have drifted.", monitor)
+        self._alarm = gauge("assay_monitor_alarm", "1 after an alarm.", monitor)
+        self._watched = gauge("assay_monitor_rows", "Rows that a monitor has seen.", monitor)
 
     def show_monitors(self, dataset: str, version: str, monitors: Iterable[ShownMonitor]) -> None:
         """Set what the monitors of a version say."""
@@ -64,8 +66,12 @@ class Metrics:
             self._watched.labels(*labels).set(monitor.rows)
 
     def text(self) -> bytes:
-        """Return all numbers in the text format of Prometheus."""
-        return generate_latest(self._registry)
+        """Return all numbers in the text format of Prometheus, those of all workers where there are several."""
+        registry = self._registry
+        if os.environ.get(SHARED_FOLDER):
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
 
 
 class VersionMetrics:

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from functools import lru_cache, partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
 
 from assay.data.seen_labels import seen_labels_path
 from assay.errors import AssayError, RequestError
 from assay.scorer.scorer import Scorer
+from assay.service.access import ACCESS_LOG, AccessLog
 from assay.service.answers import Decision, ScoreAnswer, describe, score_answer, versions
+from assay.service.explaining import check_explained
 from assay.service.feedback import keep_feedback
 from assay.service.formats import ARROW, is_arrow, is_npy, read_arrow_question, read_npy_question, require_arrow
+from assay.service.guard import Access, Guard, require_role
 from assay.service.limits import SERVICE_LIMITS, Limits
 from assay.service.metrics import Metrics, VersionMetrics
 from assay.service.openapi import describe_service
-from assay.service.page import NOTHING_FROM_ELSEWHERE, PAGE
+from assay.service.page import page_routes
 from assay.service.problems import CLIENT_GONE, http_problem, with_problems
+from assay.service.projects import ProjectActions
 from assay.service.receiving import Held, HeldBytes, receive_body, unpack
 from assay.service.recording import Recorder
 from assay.service.requests import Question, read_parameters, read_question
@@ -110,7 +114,8 @@ class Service:
             parameters = dict(request.query_params) if request.scope["query_string"] else {}
             answer: Callable[[Question], bytes] = partial(self._answer, parameters, is_arrow_wanted)
             content = unpack(body, coding, limits.small_body)
-            if content is None or is_arrow(content):
+            # Explanations take up to a thousand scores a row: they wait behind each other, and small requests do not.
+            if content is None or is_arrow(content) or "explain" in parameters:
                 unpacked = partial(self._unpack, body, coding)
                 result = await self._large.run(lambda: answer(self._read(unpacked())), request)
             else:
@@ -138,6 +143,8 @@ class Service:
 
     def _answer(self, parameters: dict[str, str], is_arrow_wanted: bool, question: Question) -> bytes:
         question = read_parameters(parameters, question) if parameters else question
+        if question.explain:
+            check_explained(self.scorer, len(question.rows), self.limits)
         decision = self._decision(question.eps, question.fdr)
         answer: ScoreAnswer = score_answer(self.scorer, question, decision, self._keep)
         self.metrics.count(answer.judged.p_values, answer.flags)
@@ -148,10 +155,19 @@ class Service:
         return answer.to_arrow() if is_arrow_wanted else answer.to_json()
 
 
-def make_application(scorer: Scorer | None = None, limits: Limits = SERVICE_LIMITS) -> Starlette:
-    """Return the application; without a scorer it answers 503 until `set_scorer` gives it one."""
-    application = Starlette(routes=_routes(), exception_handlers={HTTPException: http_problem})
+def make_application(
+    scorer: Scorer | None = None, limits: Limits = SERVICE_LIMITS, access: Access | None = None
+) -> Starlette:
+    """Return the application; without a scorer it answers 503 until `set_scorer` gives it one.
+
+    Who gets in is what the environment says, unless `access` is given.
+    """
+    middleware = [Middleware(Guard, access or Access.of_environment())]
+    if os.environ.get(ACCESS_LOG):
+        middleware.insert(0, Middleware(AccessLog))
+    application = Starlette(routes=_routes(), exception_handlers={HTTPException: http_problem}, middleware=middleware)
     application.state.shared, application.state.services = Shared(limits), {}
+    application.state.project = ProjectActions()
     if scorer is not None:
         set_scorer(application, scorer)
     return application
@@ -202,6 +218,7 @@ async def _score(request: Request) -> Response:
 
 
 async def _feedback(request: Request) -> Response:
+    require_role(request, "feedback")
     service, shared = _service(request), request.app.state.shared
     path = None if shared.feedback is None else seen_labels_path(shared.feedback, service.scorer.name)
     kept = await keep_feedback(request, path, shared.limits, shared.held)
@@ -228,8 +245,13 @@ def _fixed(content: Callable[[Service], bytes], media_type: str = JSON) -> Calla
     return endpoint
 
 
-async def _page(_: Request) -> Response:
-    return HTMLResponse(PAGE, headers={"Content-Security-Policy": NOTHING_FROM_ELSEWHERE})
+def _of_project(
+    action: Callable[[ProjectActions, Request, Scorer], Awaitable[Response]],
+) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        return await action(request.app.state.project, request, _service(request).scorer)
+
+    return with_problems(endpoint)
 
 
 async def _alive(_: Request) -> Response:
@@ -242,10 +264,6 @@ def _routes() -> list[BaseRoute]:
         for content in (lambda s: s.description, lambda s: s.version, lambda s: s.openapi)
     )
     ready = with_problems(_ready)
-    package = find_spec("bentoml")
-    assert package is not None
-    assert package.origin is not None
-    files = Path(package.origin).parent / "_internal" / "server" / "static_content"
     of_a_scorer: dict[str, tuple[Callable[[Request], Awaitable[Response]], list[str]]] = {
         "score": (with_problems(_score), ["POST"]),
         "feedback": (with_problems(_feedback), ["POST"]),
@@ -253,6 +271,11 @@ def _routes() -> list[BaseRoute]:
         "version": (version, ["GET", "POST"]),
         "docs.json": (openapi, ["GET"]),
         "openapi.json": (openapi, ["GET"]),
+        "project": (_of_project(ProjectActions.offers), ["GET"]),
+        "scorers": (_of_project(ProjectActions.scorers), ["GET"]),
+        "report": (_of_project(ProjectActions.report), ["GET"]),
+        "lineage": (_of_project(ProjectActions.lineage), ["GET"]),
+        "promote": (_of_project(ProjectActions.promote), ["POST"]),
     }
     return [
         *(Route(f"/{path}", answer, methods=methods) for path, (answer, methods) in of_a_scorer.items()),
@@ -261,6 +284,5 @@ def _routes() -> list[BaseRoute]:
         Route("/readyz", ready),
         Route("/healthz", ready),
         Route("/metrics", with_problems(_metrics)),
-        Route("/", _page),
-        Mount("/static_content", StaticFiles(directory=files)),
+        *page_routes(),
     ]

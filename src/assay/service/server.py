@@ -1,6 +1,7 @@
-"""The server: `python -m assay.service.server SOCKET PLAN`, as `assay serve` becomes it; `Plan` is in JSON.
+"""The server: `python -m assay.service.server SOCKET PLAN [WORKERS]`, as `assay serve` becomes it; `Plan` is in JSON.
 
-One process, without a parent that would start it again: what goes wrong ends it, once, with one sentence.
+One process, unless several workers are asked for, and nobody above it that would start it again: a scorer that cannot
+be loaded ends it, once, with one sentence.
 """
 
 from __future__ import annotations
@@ -11,17 +12,20 @@ import logging
 import signal
 import socket
 import sys
+from contextlib import ExitStack
 from types import FrameType
 
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from assay.errors import AssayError
 from assay.service.limits import SERVICE_LIMITS, Limits
 from assay.service.problems import problem
 from assay.service.routes import make_application
+from assay.service.telemetry import traced
 from assay.service.versions import Following, Plan
+from assay.service.workers import run_workers
 
 KEEP_ALIVE_SECONDS = 75
 DRAIN_SECONDS = 60
@@ -101,7 +105,7 @@ class Draining(uvicorn.Server):
         await super().shutdown()
 
 
-def make_server(application: Starlette, limits: Limits = SERVICE_LIMITS) -> uvicorn.Server:
+def make_server(application: ASGIApp, limits: Limits = SERVICE_LIMITS) -> uvicorn.Server:
     """Return a server of an application; a signal lets it finish the requests that it has, then end."""
     config = uvicorn.Config(
         application,
@@ -121,7 +125,7 @@ def make_server(application: Starlette, limits: Limits = SERVICE_LIMITS) -> uvic
     return server
 
 
-def serve_plan(listening: str, plan: str) -> int:
+def serve_plan(listening: str, plan: str, workers: str = "1") -> int:
     """Serve scorers on a socket that listens, by its number, until a signal ends the server; return the exit code."""
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -129,18 +133,30 @@ def serve_plan(listening: str, plan: str) -> int:
     application = make_application()
     try:
         following = Following(application, Plan.from_json(plan))
+        served = traced(application)
     except AssayError as error:
         print(f"assay: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
     gc.collect()
     gc.freeze()
     sys.setswitchinterval(SWITCH_SECONDS)
-    with socket.socket(fileno=int(listening)) as address, following:
+    with socket.socket(fileno=int(listening)) as address:
         host, port, *_ = address.getsockname()
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         print(f"{following.answering} at http://{where}", file=sys.stderr, flush=True)  # noqa: T201
-        make_server(application).run([address])
-    return 0
+
+        def answer() -> None:
+            with following:
+                make_server(served).run([address])
+
+        if int(workers) == 1:
+            answer()
+            return 0
+        with ExitStack() as watched:
+            watched.push(
+                following.__exit__
+            )  # each worker follows for itself, and the watcher of scores is this process's
+            return run_workers(answer, int(workers), address)
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:
