@@ -65,12 +65,12 @@ class Shadow:
             rule.require(self.scorer.calibrator)
             own = rule.flags(judged.p_values)
         except Exception as error:  # whatever is wrong with the challenger, the champion goes on
-            self._count(champion, "skipped", len(flags))
             # Other errors may hold values of rows, which never go to a log.
             problem = str(error) if type(error) is AssayError else type(error).__name__
             if problem != self._problem:
                 _LOGGER.error("%s in the shadow scores nothing now: %s", self.scorer.tag, problem)
             self._problem = problem
+            self._count(champion, "skipped", len(flags))
             return
         finally:
             with self._lock:
