@@ -607,6 +607,15 @@ def test_serve_says_that_there_is_no_scorer(root: Path) -> None:
         serve("nothing", root=root, host="127.0.0.1", port=free_port())
 
 
+def test_a_server_has_one_scorer_of_each_dataset(root: Path, folder: Path, published: Published) -> None:
+    other = fit_scorer(root / "other", "other")
+    with pytest.raises(ConfigError, match="is a scorer of other, which is not served"):
+        serve(published.model_tag, root=root, host="127.0.0.1", port=free_port(), shadow=str(other))
+    for tags in ((published.model_tag, str(folder)), (published.model_tag,) * 2):
+        with pytest.raises(ConfigError, match="is given twice; a server has one scorer of each dataset"):
+            serve(*tags, root=root, host="127.0.0.1", port=free_port())
+
+
 def test_serve_needs_a_token_where_others_can_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     port = free_port()
     with pytest.raises(ConfigError, match=r"0\.0\.0\.0 is not loopback, .* `assay token new score` makes one"):

@@ -238,6 +238,9 @@ def schedule_command(
 @click.option("--access-log", is_flag=True, help="Print a line of JSON for each request.")
 @click.option("--notify", metavar="URL", help="Post a JSON message to URL when a monitor raises an alarm.")
 @click.option(
+    "--shadow", metavar="TAG", help="A challenger that scores the same rows, answers nothing, and is compared."
+)
+@click.option(
     "--record", metavar="FOLDER", type=click.Path(path_type=Path), help="Keep the rows that are scored in FOLDER."
 )
 @click.option(
@@ -255,6 +258,7 @@ def serve_command(
     workers: int,
     access_log: bool,
     notify: str | None,
+    shadow: str | None,
     record: Path | None,
     share: float,
 ) -> None:
@@ -278,6 +282,7 @@ def serve_command(
         port=port,
         access_log=access_log,
         workers=workers,
+        shadow=shadow,
         record=record,
         share=share,
     )

@@ -10,6 +10,7 @@ import csv
 import fcntl
 import io
 import os
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from assay.parts import is_there
 
 SEEN_COLUMNS = ("row_id", "label", "who", "time", "score_seen")
 MOST_BYTES = 2**26
+_FORMULA = re.compile(r"'*[=+\-@]")
 
 
 def seen_labels_path(root: Path, name: str) -> Path:
@@ -48,7 +50,7 @@ def append_seen_labels(path: Path, labels: Sequence[tuple[str, int]], who: str) 
         whole = content.rfind(b"\n") + 1
         if not whole:
             writer.writerow(SEEN_COLUMNS)
-        writer.writerows((row_id, label, who, now, "1") for row_id, label in labels)
+        writer.writerows((_guarded(row_id), label, _guarded(who), now, "1") for row_id, label in labels)
         added = text.getvalue().encode()
         if whole + len(added) > MOST_BYTES:
             raise RequestError(503, f"{path.name} is full: it has {whole} bytes, and at most {MOST_BYTES}")
@@ -81,7 +83,13 @@ def read_seen_labels(path: Path) -> dict[str, int]:
                 if header != SEEN_COLUMNS or len(fields) != len(header) or fields[1] not in ("0", "1"):
                     expected = f"{','.join(SEEN_COLUMNS)}, with the label 0 or 1"
                     raise DataError(f"{path}, line {reader.line_num} is not {expected}; correct it")
-                labels[fields[0]] = int(fields[1])
+                row_id = fields[0][1:] if fields[0].startswith("'") and _FORMULA.match(fields[0]) else fields[0]
+                labels[row_id] = int(fields[1])
     except (ValueError, csv.Error) as error:
         raise DataError(f"{path} cannot be read: {error}; save it as CSV in UTF-8") from error
     return labels
+
+
+def _guarded(text: str) -> str:
+    """Return a text that a spreadsheet program does not run; without pandas, which no service loads for it."""
+    return f"'{text}" if _FORMULA.match(text) else text

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import NoReturn
@@ -250,6 +250,7 @@ def serve(
     port: int,
     access_log: bool = False,
     workers: int = 1,
+    shadow: str | None = None,
     record: Path | None = None,
     share: float = 1.0,
 ) -> NoReturn:
@@ -268,6 +269,8 @@ def serve(
         Whether each request is a line of JSON on standard output.
     workers : int
         Processes that answer.
+    shadow : str, optional
+        The tag of a challenger, of one of the datasets.
     record : Path, optional
         Folder for the rows that are scored, or for that share of them.
     share : float
@@ -277,7 +280,8 @@ def serve(
     ScorerError, TamperedError
         There is no such scorer, or it or its Bento was changed.
     ConfigError
-        Two of the scorers are of one dataset; other machines could ask, and there is no token.
+        Two of the scorers are of one dataset; the challenger is of none of them; other machines could ask, and there is
+        no token.
     ToolError
         Host and port cannot be listened on, or a Bento cannot be built.
     """
@@ -298,9 +302,13 @@ def serve(
             PROJECT: str(root.resolve()),
         }
         environment |= {ACCESS_LOG: "1"} if access_log else {}
-        planned = tuple(_planned(tag, packaged, root) for tag, packaged in served.items())
+        challenger = None if shadow is None else find_packaged(shadow, root)
+        if challenger is not None and challenger.statement.name not in names:
+            raise ConfigError(f"--shadow {shadow} is a scorer of {challenger.statement.name}, which is not served")
+        planned = tuple(_planned(tag, packaged, challenger, root) for tag, packaged in served.items())
+        live = len(names) + (challenger is not None)
         folder_of_rows = None if record is None else str(record.resolve())
-        plan = Plan(planned, _watcher(root, names, environment), str(root.resolve()), folder_of_rows, share)
+        plan = Plan(planned, _watcher(root, live, names, environment), str(root.resolve()), folder_of_rows, share)
         server = ["-P", "-m", "assay.service.server", str(listening.fileno()), plan.to_json(), str(workers)]
         if workers > 1:
             environment[SHARED_FOLDER] = tempfile.mkdtemp(prefix="assay-serve-")
@@ -308,9 +316,9 @@ def serve(
         os.execve(sys.executable, [sys.executable, *server], environment)
 
 
-def _watcher(root: Path, names: list[str], environment: dict[str, str]) -> tuple[int, int]:
+def _watcher(root: Path, live: int, names: list[str], environment: dict[str, str]) -> tuple[int, int]:
     """Start the process that feeds the monitors; it ends with this one, which holds the other end of its input."""
-    command = [sys.executable, "-P", "-m", "assay.runs.watcher", str(root), *names]
+    command = [sys.executable, "-P", "-m", "assay.runs.watcher", str(root), str(live), *names]
     ours, its = os.pipe()
     try:
         process = subprocess.Popen(command, stdin=ours, env=environment)
@@ -328,16 +336,18 @@ def _published(tag: str, root: Path) -> Packaged:
     return packaged
 
 
-def _planned(tag: str, packaged: Packaged, root: Path) -> Served:
+def _planned(tag: str, packaged: Packaged, challenger: Packaged | None, root: Path) -> Served:
     """Return what the server is to do for a dataset: to follow the champion where the tag is the dataset's name."""
     statement, home = packaged.statement, bentoml_home(root)
     model, _ = _places_in(home, statement)
     name = statement.name
-    extra = _extra(root / "data" / name)
+    served = Served(str(model), statement.id, extra=_extra(root / "data" / name))
+    if challenger is not None and challenger.statement.name == name:
+        served = replace(served, shadow=(str(challenger.folder), challenger.statement.id))
     if tag != name:
-        return Served(str(model), statement.id, extra=extra)
+        return served
     stores = [kept_folder(root, name, "{version}"), home / "models" / name / "{version}-{statement}"]
-    return Served(str(model), statement.id, str(deployment_path(root, name)), tuple(map(str, stores)), extra)
+    return replace(served, record=str(deployment_path(root, name)), stores=tuple(map(str, stores)))
 
 
 def _extra(data: Path) -> Extra:

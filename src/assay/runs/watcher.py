@@ -1,4 +1,4 @@
-"""The process beside a server that feeds its monitors: `python -m assay.runs.watcher ROOT NAME...`.
+"""The process beside a server that feeds its monitors: `python -m assay.runs.watcher ROOT LIVE NAME...`.
 
 It reads the scores that the server keeps, so that no answer waits for a monitor, and reports alarms. Of several servers
 of a dataset on one machine, which all append to the same file, the first one's process watches.
@@ -129,10 +129,13 @@ class Watcher:
         return True
 
 
-def watch_scores(root: Path, names: list[str]) -> None:
-    """Watch the scores of datasets until the other end of the standard input is closed, then save."""
+def watch_scores(root: Path, live: int, names: list[str]) -> None:
+    """Watch the scores of datasets until the other end of the standard input is closed, then save.
+
+    So many versions are live at a time, those in the shadow too; the levels of their monitors add up.
+    """
     folder = monitored_folder(root)
-    watchers = [Watcher(Project(root), folder, name, log10_threshold(len(names))) for name in names]
+    watchers = [Watcher(Project(root), folder, name, log10_threshold(live)) for name in names]
     is_open, is_more = True, True
     while is_open:
         is_open = not select.select([STDIN], [], [], 0 if is_more else _LOOK_SECONDS)[0] or bool(os.read(STDIN, 1))
@@ -145,4 +148,4 @@ if __name__ == "__main__":
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     os.nice(NICENESS)
-    watch_scores(Path(sys.argv[1]), sys.argv[2:])
+    watch_scores(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])

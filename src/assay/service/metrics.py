@@ -40,6 +40,12 @@ class Metrics:
         self.rows = Counter("assay_rows", "Rows that were scored.", _LABELS, registry=registry)
         self.flagged = Counter("assay_flagged_rows", "Rows that were flagged.", _LABELS, registry=registry)
         self.p_values = Counter("assay_p_values", "Rows by p-value.", (*_LABELS, "bin"), registry=registry)
+        self.compared = Counter(
+            "assay_compared_rows",
+            "Rows by who flags them, champion and challenger.",
+            (*_LABELS, "challenger", "flagged_by"),
+            registry=registry,
+        )
         self.requests = Counter("assay_requests", "Requests to /score.", (*_LABELS, "status"), registry=registry)
         self.seconds = Histogram("assay_score_seconds", "Seconds of requests to /score.", _LABELS, registry=registry)
         # Of several workers, the one that set a gauge last is right; what is counted adds up.

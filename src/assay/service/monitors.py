@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -26,6 +27,7 @@ FALSE_ALARMS = 0.01
 MONITOR_BINS = 1024
 BLOCK_BYTES = 2**18
 _ITEM = np.dtype("<f4")
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -208,17 +210,22 @@ def monitors_path(scores: Path) -> Path:
     return scores.with_suffix(".monitors")
 
 
-def ensure_monitors(scorer: Scorer) -> Path | None:
-    """Make sure that there is a whole file of a scorer's monitors, and return it; None where nothing is monitored."""
+def ensure_monitors(scorer: Scorer) -> None:
+    """Make sure that there is a whole file of a scorer's monitors, where its scores are kept.
+
+    A server does not fail for want of it: that is logged, and the monitors miss this scorer.
+    """
     scores = Spool.of(scorer).path
     if scores is None:
-        return None
+        return
     path = monitors_path(scores)
     try:
-        Monitors.read(path)
-    except ScorerError:
-        Monitors.start(scorer).write(path)
-    return path
+        try:
+            Monitors.read(path)
+        except ScorerError:
+            Monitors.start(scorer).write(path)
+    except OSError as error:
+        _LOGGER.error("%s: %s; %s is not monitored", path, error.strerror, scorer.tag)
 
 
 def shown_monitors(path: Path) -> list[MonitorState]:

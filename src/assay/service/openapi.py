@@ -337,6 +337,7 @@ _INFO: dict[str, Schema] = {
         "description": "the record of the champion that is followed, and why a new one could not be loaded; null where "
         "the scorer stays",
     },
+    "challenger": {"type": ["object", "null"], "description": "the scorer in the shadow, which answers nothing"},
 }
 _PROBLEM: dict[str, Schema] = {
     "type": {"type": "string", "const": "about:blank"},

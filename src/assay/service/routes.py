@@ -35,11 +35,13 @@ from assay.service.receiving import Held, HeldBytes, receive_body, unpack
 from assay.service.recording import Recorder
 from assay.service.requests import Question, read_parameters, read_question
 from assay.service.rows import ColumnLayout
+from assay.service.shadow import Shadow
 from assay.service.spool import Spool
 from assay.service.worker import LargeRequests
 
 JSON = "application/json"
 DECISIONS_KEPT = 256
+LIVE = ("monitors", "following", "challenger")
 
 
 class Shared:
@@ -53,6 +55,8 @@ class Shared:
     ----------
     live : callable
         Returns what `/info` says of a scorer and only a server knows: its monitors, and how it follows the champion.
+    shadows : dict of str to Shadow
+        The challengers of datasets, by name.
     recorders : dict of str to Recorder
         What keeps the rows of datasets, by name.
     feedback : Path or None
@@ -64,9 +68,10 @@ class Shared:
         self.metrics = Metrics()
         self.held = Held(limits.held)
         self.large = LargeRequests(limits)
+        self.shadows: dict[str, Shadow] = {}
         self.recorders: dict[str, Recorder] = {}
         self.feedback: Path | None = None
-        self.live: Callable[[Scorer], dict[str, Any]] = lambda scorer: {"monitors": None, "following": None}
+        self.live: Callable[[Scorer], dict[str, Any]] = lambda scorer: dict.fromkeys(LIVE)
 
 
 class Service:
@@ -89,7 +94,7 @@ class Service:
         self._decision = lru_cache(DECISIONS_KEPT)(partial(Decision.of, scorer))
         self._keep = Spool.of(scorer).append
         self._held, self._large = shared.held, shared.large
-        self._recorder = shared.recorders.get(scorer.name)
+        self._recorder, self._shadow = shared.recorders.get(scorer.name), shared.shadows.get(scorer.name)
 
     @property
     def description(self) -> bytes:
@@ -145,6 +150,8 @@ class Service:
         self.metrics.count(answer.judged.p_values, answer.flags)
         if self._recorder is not None:
             self._recorder.keep(self.scorer, question)
+        if self._shadow is not None:
+            self._shadow.follow(self.scorer, question, decision.rule, answer.flags)
         return answer.to_arrow() if is_arrow_wanted else answer.to_json()
 
 

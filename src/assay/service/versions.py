@@ -21,9 +21,11 @@ from assay.errors import AssayError, ScorerError
 from assay.parts import read_json
 from assay.scorer.loading import load_scorer
 from assay.scorer.scorer import Scorer
+from assay.service.answers import versions
 from assay.service.monitors import ensure_monitors, monitors_path, shown_monitors
 from assay.service.recording import Extra, Recorder
 from assay.service.routes import set_scorer
+from assay.service.shadow import Shadow
 from assay.service.spool import Spool
 
 _LOOK_SECONDS = 0.5
@@ -44,6 +46,8 @@ class Served:
         The deployment record, a file that names the champion; None where the scorer stays.
     stores : tuple of str
         Where a champion's folder may be, with ``{version}`` and ``{statement}`` in it.
+    shadow : tuple of (str, str), or None
+        Folder and statement of a challenger, which answers nothing.
     extra : tuple of (str, str)
         The columns of recorded rows that are no features; see `Recorder`.
     """
@@ -52,6 +56,7 @@ class Served:
     statement: str
     record: str | None = None
     stores: tuple[str, ...] = ()
+    shadow: tuple[str, str] | None = None
     extra: Extra = ()
 
 
@@ -88,6 +93,7 @@ class Plan:
         content = json.loads(text)
         for each in content["served"]:
             each |= {"stores": tuple(each["stores"]), "extra": tuple(map(tuple, each["extra"]))}
+            each["shadow"] = each["shadow"] and tuple(each["shadow"])
         served = tuple(Served(**each) for each in content["served"])
         return cls(**{**content, "served": served, "watcher": content["watcher"] and tuple(content["watcher"])})
 
@@ -120,6 +126,10 @@ class Following:
             self._champions[scorer.name] = _Champion(scorer, served)
             if plan.record is not None:
                 shared.recorders[scorer.name] = Recorder(Path(plan.record), plan.share, served.extra)
+            if served.shadow is not None:
+                challenger = load_scorer(Path(served.shadow[0]), served.shadow[1])
+                ensure_monitors(challenger)
+                shared.shadows[scorer.name] = Shadow(challenger, shared.metrics)
             ensure_monitors(scorer)
             set_scorer(application, scorer)
         shared.live = self.live
@@ -134,13 +144,19 @@ class Following:
 
     def live(self, scorer: Scorer) -> dict[str, Any]:
         """Return what /info says of a scorer that only the server knows; /metrics shows it from then on."""
-        champion, metrics = self._champions[scorer.name], self._application.state.shared.metrics
+        champion, shared = self._champions[scorer.name], self._application.state.shared
+        shared.metrics.stuck.labels(scorer.name).set(bool(champion.problem))
+        following = None if champion.record is None else {"record": champion.record.name, "problem": champion.problem}
+        shadow, challenger = shared.shadows.get(scorer.name), None
+        if shadow is not None:
+            challenger = {**versions(shadow.scorer), "monitors": self._monitors(shadow.scorer)}
+        return {"monitors": self._monitors(scorer), "following": following, "challenger": challenger}
+
+    def _monitors(self, scorer: Scorer) -> list[dict[str, Any]] | None:
         scores = Spool.of(scorer).path
         monitors = [] if scores is None else shown_monitors(monitors_path(scores))
-        metrics.show_monitors(scorer.name, scorer.version, monitors)
-        metrics.stuck.labels(scorer.name).set(bool(champion.problem))
-        following = None if champion.record is None else {"record": champion.record.name, "problem": champion.problem}
-        return {"monitors": [asdict(each) for each in monitors] or None, "following": following}
+        self._application.state.shared.metrics.show_monitors(scorer.name, scorer.version, monitors)
+        return [asdict(each) for each in monitors] or None
 
     def __enter__(self) -> Self:
         if any(champion.record is not None for champion in self._champions.values()):
@@ -161,7 +177,6 @@ class Following:
                 former = champion.scorer.statement.tag
                 scorer = champion.look()
                 if scorer is not None:
-                    ensure_monitors(scorer)
                     set_scorer(self._application, scorer)
                     message = f"{scorer.statement.tag} answers now, in place of {former}"
                     print(message, file=sys.stderr, flush=True)  # noqa: T201
@@ -188,6 +203,8 @@ class _Champion:
                 return None
             self._seen = seen
             scorer = self._load(*_named(self.record))
+            if scorer is not None:
+                ensure_monitors(scorer)
         except Exception as error:  # whatever is wrong with the new one, the old one goes on
             self._again = time.monotonic() + _RETRY_SECONDS
             is_foreseen = isinstance(error, AssayError | OSError)

@@ -69,6 +69,16 @@ def test_labels_are_kept_with_who_and_when_the_latest_one_counts(client: httpx.C
     assert read_seen_labels(file) == {"a, 1": 1, "7": 1}
 
 
+def test_a_spreadsheet_runs_nothing_that_a_client_sent(tmp_path: Path) -> None:
+    path = seen_labels_path(tmp_path, "made")
+    ids = ["=1+1", "-7", "'=x", "'plain", "a=b", "@x"]
+    append_seen_labels(path, [(row_id, 1) for row_id in ids], "+who")
+    lines = list(csv.reader(io.StringIO(path.read_text())))[1:]
+    assert [line[0] for line in lines] == ["'=1+1", "'-7", "''=x", "'plain", "a=b", "'@x"]
+    assert {line[2] for line in lines} == {"'+who"}
+    assert read_seen_labels(path) == dict.fromkeys(ids, 1)
+
+
 BAD: dict[str, tuple[Any, str]] = {
     "no json": (b"{", "not JSON"),
     "a list": ([], "must have who and a list of answers"),

@@ -71,10 +71,9 @@ def test_every_answer_is_of_one_version_while_champions_change(project: Project)
     expected = {each.version: each.decision_function(ROWS).tolist() for each in project.scorers}
     statements = {each.version: each.statement.id for each in project.scorers}
     assert len({str(scores) for scores in expected.values()}) == 2
-    ended = threading.Event()
+    ended, latest = threading.Event(), dict.fromkeys(range(8), "")
 
-    def send(server: Server) -> list[str]:
-        versions = []
+    def send(server: Server, number: int) -> None:
         with server.client() as client:
             while not ended.is_set():
                 response = client.post("/score", json=BODY)
@@ -83,24 +82,23 @@ def test_every_answer_is_of_one_version_while_champions_change(project: Project)
                 version = answer["model_version"]
                 assert [row["score"] for row in answer["results"]] == expected[version]
                 assert answer["statement"] == statements[version]
-                versions.append(version)
-        return versions
+                latest[number] = version
 
     with (
         running(Plan((project.served(),)), project.root / "log") as server,
         ThreadPoolExecutor(8) as pool,
         server.client() as client,
     ):
-        sending = [pool.submit(send, server) for _ in range(8)]
+        sending = [pool.submit(send, server, number) for number in latest]
         try:
             for number in (1, 0, 1, 0):
                 project.promote(number)
-                server.until(lambda number=number: version_of(client) == project.scorers[number].version)
+                wanted = {project.scorers[number].version}
+                server.until(lambda wanted=wanted: {*latest.values()} == wanted or any(s.done() for s in sending))
         finally:
             ended.set()
         for each in sending:
-            versions = each.result()
-            assert {*versions} == {*expected}
+            each.result()
         metrics = client.get("/metrics").text
         for version, answering in zip(expected, ("1.0", "0.0"), strict=True):
             assert f'assay_answering{{dataset="made",version="{version}"}} {answering}' in metrics
