@@ -24,7 +24,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 import yaml
 from sklearn.datasets import load_breast_cancer
-from tests.waiting import HANG_SECONDS
+from tests.waiting import HANG_SECONDS, at_work, wait_until_none_works
 
 import assay
 from assay.calibration.adapters.outputs import observe
@@ -626,6 +626,18 @@ def test_serve_needs_a_token_where_others_can_ask(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv(TOKENS, str(tmp_path / "others.json"))
     with pytest.raises(ConfigError, match="ASSAY_TOKENS is set, and there is no token yet"):
         serve("nothing", root=tmp_path, host="127.0.0.1", port=port)
+
+
+def test_nothing_of_a_killed_server_is_left(root: Path, published: Published, tmp_path: Path) -> None:
+    port = free_port()
+    command = [sys.executable, "-c", SERVE, published.model_tag, str(root), str(port)]
+    with running(command, port, tmp_path / "log", tmp_path, dict(os.environ)) as (_, process):
+        assert len(at_work(tmp_path)) == 2  # the server, and what watches its scores
+        process.kill()
+        process.wait()
+        wait_until_none_works(tmp_path)
+        with socket.create_server(("127.0.0.1", port)) as free:
+            assert free.getsockname()[1] == port
 
 
 def test_promotion_is_recorded_and_logged(root: Path, folder: Path, tmp_path: Path) -> None:

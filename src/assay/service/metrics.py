@@ -6,28 +6,19 @@ import os
 from collections.abc import Iterable
 from functools import partial
 from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from assay.arrays import Doubles, Flags
+from assay.service.monitors import MonitorState
 
 SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # where the workers of a server keep their numbers
 P_VALUE_EDGES = (0.0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 _LABELS = ("dataset", "version")
 _BINS = tuple(f"{low:g}-{high:g}" for low, high in pairwise(P_VALUE_EDGES))
 _BETWEEN = np.array(P_VALUE_EDGES[1:-1])
-
-
-class ShownMonitor(Protocol):
-    """The state of a monitor, as metrics show it."""
-
-    name: str
-    rows: int
-    log10_capital: float
-    alarm: int | None
 
 
 class Metrics:
@@ -57,7 +48,7 @@ class Metrics:
         self._alarm = gauge("assay_monitor_alarm", "1 after an alarm.", monitor)
         self._watched = gauge("assay_monitor_rows", "Rows that a monitor has seen.", monitor)
 
-    def show_monitors(self, dataset: str, version: str, monitors: Iterable[ShownMonitor]) -> None:
+    def show_monitors(self, dataset: str, version: str, monitors: Iterable[MonitorState]) -> None:
         """Set what the monitors of a version say."""
         for monitor in monitors:
             labels = dataset, version, monitor.name

@@ -28,8 +28,8 @@ class Recorder:
     """Appends scored rows to ``folder/NAME-VERSION.csv``, with the columns that the dataset's files have.
 
     `assay ingest --append` takes the file as it is: ids are those of the requests, or made up; labels and groups are
-    empty, times those of the answers. Which rows are kept is drawn before anybody looks at them, by a seed and their
-    order. An answer never fails for want of the file: that is logged once.
+    empty, times those of the answers. Which rows are kept is drawn by a seed and their order alone. An answer never
+    fails for want of the file: that is logged once.
 
     Parameters
     ----------
