@@ -5,7 +5,8 @@ anomalies score 3 sd higher. A stream has 1,000 rows before the change, with the
 names, and 5,000 after it; every stream has calibration rows of its own. "drift of all rows" bets on all p-values of
 the monitor, by the simple jumper or by powers; "drift of normal rows" on those above .1, rescaled (`LargePValues`);
 "rate of flags" (`FlagRate`) tests flags at eps .05 against the share before the change, every 20 rows. False alarms are
-to be at most 1 in 100 streams: threshold 100.
+to be at most 1 in 100 streams: threshold 100. "of a server" are the two monitors that a server of one dataset has:
+simple jumpers, at most 1,024 bins of memory, whose edges take a quarter of the calibration rows, and threshold 200.
 
 Usage: python benchmarks/monitors.py            (about ten minutes)
 """
@@ -23,6 +24,7 @@ from assay.calibration.calibrators.conformal import ConformalCalibrator
 from assay.calibration.streams.flag_rate import FlagRate
 from assay.calibration.streams.martingale import LargePValues, Martingale, Power, SimpleJumper
 from assay.calibration.streams.monitor import Monitor
+from assay.service.monitors import MONITOR_BINS, log10_threshold
 
 OUT = Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "monitors.md"
 
@@ -43,6 +45,10 @@ DRIFT: dict[str, Callable[[], Martingale]] = {
     "drift of normal rows, simple jumper": LargePValues,
     "drift of normal rows, powers": lambda: LargePValues(Power()),
 }
+SERVED: dict[str, Callable[[], Martingale]] = {
+    "drift of all rows, of a server": SimpleJumper,
+    "drift of normal rows, of a server": LargePValues,
+}
 FLAGS = "rate of flags"
 
 
@@ -58,11 +64,16 @@ def drawn(seed: int, m: int, base: float, change: tuple[float, float]) -> tuple[
 
 def alarms(m: int, base: float, change: tuple[float, float]) -> dict[str, Floats]:
     """Return the rows at which each monitor raised its alarm in each stream, inf without one."""
-    found: dict[str, list[float]] = {name: [] for name in (*DRIFT, FLAGS)}
+    found: dict[str, list[float]] = {name: [] for name in (*DRIFT, *SERVED, FLAGS)}
     for seed in range(STREAMS):
         calibration, stream = drawn(seed, m, base, change)
         for name, bets in DRIFT.items():
             monitor = Monitor.start(calibration, seed=seed, threshold=THRESHOLD, martingale=bets())
+            monitor.update(stream)
+            found[name].append(monitor.alarm or math.inf)
+        for name, bets in SERVED.items():
+            limit = 10 ** log10_threshold(1)
+            monitor = Monitor.start(calibration, seed=seed, threshold=limit, martingale=bets(), memory=MONITOR_BINS)
             monitor.update(stream)
             found[name].append(monitor.alarm or math.inf)
         calibrator = ConformalCalibrator().fit(calibration)
@@ -102,10 +113,10 @@ def main() -> None:
         text += [f"\n## {m:,} calibration rows, {100 * base:g} % anomalies before the change\n"]
         text += ["| | " + " | ".join(CHANGES) + " |", "|---|" + "---|" * len(CHANGES)]
         columns = {change: alarms(m, base, by) for change, by in CHANGES.items()}
-        for name in (*DRIFT, FLAGS):
+        for name in (*DRIFT, *SERVED, FLAGS):
             cells = " | ".join(cell(columns[change][name], change) for change in CHANGES)
             text.append(f"| {name} | {cells} |")
-        print("\n".join(text[-7:]), flush=True)
+        print("\n".join(text[-9:]), flush=True)
     OUT.write_text("\n".join(text) + "\n", encoding="utf-8")
 
 

@@ -26,7 +26,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,11 +115,15 @@ def serve_bare(folder: str, statement: str, listening: str) -> None:
 
 
 @contextmanager
-def server(command: list[str], folder: Path, statement: str) -> Iterator[tuple[int, psutil.Process]]:
+def server(folder: Path, statement: str, *, bare: bool) -> Iterator[tuple[int, psutil.Process]]:
     """Start a server on a free port; yield the port and the process."""
+    from assay.service.versions import Plan, Served
+
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listening:
         number = listening.fileno()
-        arguments = [sys.executable, *command, str(folder), statement, str(number)]
+        plan = Plan((Served(str(folder), statement),)).to_json()
+        own = ["-m", "assay.service.server", str(number), plan]
+        arguments = [sys.executable, *([__file__, "bare", str(folder), statement, str(number)] if bare else own)]
         with subprocess.Popen(arguments, pass_fds=[number], env=ENVIRONMENT, stderr=subprocess.DEVNULL) as process:
             try:
                 asyncio.run(send(listening.getsockname()[1], b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n", 1, 1))
@@ -174,8 +178,7 @@ def loads() -> list[Load]:
 def measure(folder: Path, statement: str) -> list[str]:
     """Return a line of the table for each load."""
     lines = []
-    bare, own = [__file__, "bare"], ["-m", "assay.service.server"]
-    with server(bare, folder, statement) as first, server(own, folder, statement) as second:
+    with server(folder, statement, bare=True) as first, server(folder, statement, bare=False) as second:
         started = second[1].cpu_times()
         for load in loads():
             for port, process in (first, second):
@@ -190,22 +193,32 @@ def measure(folder: Path, statement: str) -> list[str]:
             )
             print(lines[-1], flush=True)
         memory = [process.memory_full_info().uss / 2**20 for _, process in (first, second)]
-        delays = latencies(second[0], loads()[0], loads()[-1])
-    row, alive = (" and ".join(f"{value:.0f}" for value in delays[path]) for path in ("/score", "/livez"))
+        row, alive = latencies(second[0], loads()[0], loads()[-1])
+        rows, width = 244, 64  # as many as it explains at a time
+        large = Load("explained", loads()[3].body, 1, 5, 0.0)
+        content = json.loads(large.body)
+        content["rows"] = content["rows"][:rows]
+        start = time.perf_counter()
+        explained, alive_then = latencies(
+            second[0], loads()[0], replace(large, body=json.dumps(content).encode()), "?explain=3"
+        )
+        seconds = (time.perf_counter() - start) / 5
     rest = (
         f"\nReady after {started.user + started.system:.1f} s of processor time. After all of it the process holds "
         f"{memory[1]:.0f} MiB of its own, the bare one {memory[0]:.0f}.\n\nWhile 100,000 rows (.npy) are scored, by "
         "the clock of the process that sends these too, milliseconds of what else is asked for, median and highest: "
-        f"one row {row}, `/livez` {alive}."
+        f"one row {row}, `/livez` {alive}. While {rows} rows of {width} columns are explained, which takes "
+        f"{seconds:.1f} s: one row {explained}, `/livez` {alive_then}."
     )
     return [*lines, rest]
 
 
-def latencies(port: int, small: Load, large: Load) -> dict[str, tuple[float, float]]:
-    """Return median and highest milliseconds of a row and of /livez while large requests are scored."""
+def latencies(port: int, small: Load, large: Load, parameters: str = "") -> list[str]:
+    """Return median and highest milliseconds of a row and of /livez while five large requests are answered."""
 
-    async def watch() -> dict[str, tuple[float, float]]:
-        head = f"POST /score HTTP/1.1\r\nhost: x\r\ncontent-length: {len(large.body)}\r\n\r\n".encode()
+    async def watch() -> list[str]:
+        length = len(large.body)
+        head = f"POST /score{parameters} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n".encode()
         work = asyncio.create_task(send(port, head + large.body, 1, 5))
         waits: dict[str, list[float]] = {"/score": [], "/livez": []}
         row = f"POST /score HTTP/1.1\r\nhost: x\r\ncontent-length: {len(small.body)}\r\n\r\n".encode() + small.body
@@ -215,7 +228,7 @@ def latencies(port: int, small: Load, large: Load) -> dict[str, tuple[float, flo
                 await send(port, request, 1, 1)
                 waits[path].append(1000 * (time.perf_counter() - start))
         await work
-        return {path: (statistics.median(all_waits), max(all_waits)) for path, all_waits in waits.items()}
+        return [f"{statistics.median(every):.0f} and {max(every):.0f}" for every in waits.values()]
 
     return asyncio.run(watch())
 

@@ -13,6 +13,7 @@ from tests.conftest import Checkout
 from tests.integration.test_ingest import OPTIONS, is_clean, patients, roles, tracked
 
 from assay.data.dataset import read_card, read_dataset
+from assay.data.seen_labels import append_seen_labels, seen_labels_path
 from assay.hashing import dvc_directory_md5, hash_tree
 from assay.parts import read_json
 
@@ -217,3 +218,18 @@ def test_labels_mean_the_same_in_every_batch(clinic: Checkout) -> None:
     clinic.assay("ingest", "--append", "second.csv", "--name", "lines")
     labels = read_dataset(clinic.root / "data/lines").data.labels
     assert np.bincount(labels).tolist() == [150, 50]
+
+
+def test_labels_that_were_given_after_the_score_was_seen_are_not_taken(clinic: Checkout) -> None:
+    root = clinic.root
+    part(clinic, 400, 500)
+    arriving = patients(500)[400:]
+    labelled = arriving["patient"][arriving["ill"].notna()].tolist()
+    seen = labelled[:3]
+    append_seen_labels(seen_labels_path(root, "clinic"), [(row, 1) for row in seen], "somebody")
+    done = clinic.assay("ingest", "--append", "more.csv", "--name", "clinic")
+    assert "3 rows come in as unknown" in done.stderr
+    rows = read_dataset(root / "data/clinic").data.rows.set_index("row_id")
+    assert rows.loc[seen, "label"].tolist() == [-1, -1, -1]
+    assert (rows.loc[labelled[3:], "label"] != -1).all()
+    assert is_clean(clinic)

@@ -18,7 +18,7 @@ from assay.scorer.statement import read_statement
 NO_SERVER = "http://127.0.0.1:9/api"
 COMMANDS = (
     *("audit", "data", "detectors", "gc", "ingest", "init", "label", "migrate", "monitor", "promote", "restore"),
-    *("reweight", "run", "schedule", "score", "scorers", "serve", "stage", "suite"),
+    *("reweight", "run", "schedule", "score", "scorers", "serve", "stage", "suite", "token"),
 )
 
 
@@ -53,6 +53,19 @@ def clone(checkout: Checkout) -> Checkout:
     for command in (("add", "--all"), ("commit", "--quiet", "--message", "all")):
         assert checkout.call("git", *who, *command).returncode == 0
     return checkout
+
+
+def test_tokens_are_made_listed_and_revoked(checkout: Checkout) -> None:
+    done = call(checkout, "token", "new", "admin")
+    (text,) = done.stdout.splitlines()
+    name = text.split("_")[1]
+    assert f"token {name}, shown this once" in done.stderr
+    assert text not in done.stderr
+    assert call(checkout, "token", "list").stdout.startswith(f"{name}  admin ")
+    assert checkout.call("git", "status", "--porcelain", ".assay").stdout == ""
+    assert call(checkout, "token", "revoke", name).stdout == f"token {name} (admin) is revoked\n"
+    assert call(checkout, "token", "list").stdout == ""
+    assert f"there is no token '{name}'" in refuse(checkout, "token", "revoke", name, code=2)
 
 
 def test_a_test_s_project_holds_nothing_that_runs_of_this_folder_change(checkout: Checkout) -> None:

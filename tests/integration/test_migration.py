@@ -17,7 +17,7 @@ from assay.project.creation import create
 from assay.project.deployed import is_tracked
 from assay.project.formats import is_current
 from assay.project.layout import Project
-from assay.project.migration import migrate
+from assay.project.migration import _service, migrate
 from assay.project.scorers import find_scorer, list_scorers
 from assay.scorer.loading import load_scorer
 
@@ -147,6 +147,47 @@ def test_a_project_without_a_run_gets_today_s_lines(tmp_path: Path) -> None:
     assert (root / ".gitattributes").read_text() == "*.dvc merge=dvc\ndeployments/*.jsonl merge=union\n"
     assert json.loads(there.assay("scorers", "--json").stdout) == []
     assert "nothing to do" in there.assay("migrate").stdout
+
+
+@pytest.mark.parametrize(
+    ("packages", "expected"),
+    [
+        (
+            "  packages:  # mine\n    # pinned\n    - numpy==2.4.6  # as here\n    - orjsonl==1",
+            "  packages:  # mine\n    # pinned\n    - orjson==3.13.0\n    - numpy==2.4.6  # as here\n    - orjsonl==1",
+        ),
+        ("  packages:\n  - numpy", "  packages:\n  - orjson==3.13.0\n  - numpy"),
+        ("  packages: [numpy, 'x[y]']  # mine", "  packages: [orjson==3.13.0, numpy, 'x[y]']  # mine"),
+        ("  packages:\n  - 'Orjson>=3'\n  - numpy", None),
+        ("  requirements_txt: ./requirements.txt", None),
+        ("  packages: numpy", None),
+    ],
+)
+def test_a_bentofile_of_one_s_own_lists_what_the_service_needs(
+    tmp_path: Path, packages: str, expected: str | None
+) -> None:
+    """All but orjson are listed further below, so that one line is all that is missing."""
+    path = tmp_path / "bentofile.yaml"
+    others = "".join(
+        f"{indent}- {name}==1\n"
+        for indent in ["    " if "    - " in packages else "  "]
+        for name in ("pydantic", "safetensors", "scikit_learn", "scipy", "torch")
+    )
+    if "[" in packages:
+        packages, others = packages.replace("numpy", "numpy, pydantic, safetensors, scikit-learn, scipy, torch"), ""
+        expected = str(expected).replace("numpy", "numpy, pydantic, safetensors, scikit-learn, scipy, torch")
+    elif "- " not in packages:
+        others = ""
+    head, tail = "# mine\nservice: assay.service.app:ScoringService\npython:\n", "docker:\n  python_version: '3.11'\n"
+    path.write_text(f"{head}{packages}\n{others}{tail}")
+    told = list(_service(tmp_path))
+    assert path.read_text() == f"{head}{expected or packages}\n{others}{tail}"
+    assert told == (
+        [] if expected is None else ["bentofile.yaml lists the package orjson==3.13.0, which the service needs."]
+    )
+    assert list(_service(tmp_path)) == []
+    path.write_text(path.read_text().replace("service: assay.", "service: mine.").replace("orjson==3.13.0", "x"))
+    assert list(_service(tmp_path)) == []
 
 
 def test_a_champion_that_bentoml_alone_has_is_kept(old: Checkout) -> None:

@@ -6,7 +6,6 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -25,7 +24,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 import yaml
 from sklearn.datasets import load_breast_cancer
-from tests.waiting import HANG_SECONDS
+from tests.waiting import HANG_SECONDS, at_work, wait_until_none_works
 
 import assay
 from assay.calibration.adapters.outputs import observe
@@ -45,6 +44,7 @@ from assay.scorer.scorer import ScoreFunction, Scorer
 from assay.scorer.statement import read_statement, statement_ids, write_statement
 from assay.service.formats import ARROW
 from assay.service.spool import read_spool, spool_path
+from assay.service.tokens import TOKENS, new_token, tokens_path
 
 CHECKOUT = Path(__file__).parents[2]
 NAME = "breast-cancer_2"
@@ -255,6 +255,19 @@ def test_the_scores_of_answers_are_kept_for_the_monitors(client: httpx.Client, r
     np.testing.assert_array_equal(read_spool(path)[before:], scorer.decision_function(ROWS[:40]))
 
 
+def test_the_server_watches_its_own_answers(client: httpx.Client, root: Path, scorer: Scorer) -> None:
+    ask(client, ROWS[:20].tolist())
+    rows = len(read_spool(spool_path(root / ".assay" / "monitor", scorer.tag)))
+    end = time.monotonic() + HANG_SECONDS
+    while not (monitors := client.get("/info").json()["monitors"]) or monitors[0]["rows"] < rows:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert [monitor["name"] for monitor in monitors] == ["drift of all rows", "drift of normal rows"]
+    metrics = client.get("/metrics").text
+    assert f'assay_monitor_rows{{dataset="{NAME}",monitor="drift of all rows",version="{scorer.version}"}} ' in metrics
+    assert f'assay_p_values_total{{bin="0.9-1",dataset="{NAME}",version="{scorer.version}"}} ' in metrics
+
+
 def test_eps_of_the_request_decides(client: httpx.Client, scorer: Scorer) -> None:
     answer = ask(client, ROWS.tolist(), eps=0.3)
     assert answer["eps"] == 0.3
@@ -319,16 +332,6 @@ def test_deployed_scorer_is_described(client: httpx.Client, scorer: Scorer) -> N
     assert (answer["n_calibration"], answer["category_column"]) == (70, None)
     assert (answer["categories"], answer["n_categories"]) == (None, None)
     assert "P(p <= eps) <= eps" in answer["guarantee"]
-
-
-def test_the_page_loads_nothing_from_elsewhere(client: httpx.Client) -> None:
-    page = client.get("/")
-    assert page.status_code == 200
-    assert page.headers["content-security-policy"].startswith("default-src 'self'")
-    assert "://" not in page.text
-    named = re.findall(r'(?:src|href)="\./([^"]+)"', page.text)
-    assert len(named) == 4
-    assert {client.get(f"/{name}").status_code for name in named} == {200}
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/livez", "/readyz", "/metrics", "/docs.json"])
@@ -462,7 +465,9 @@ def test_bento_carries_all_that_it_needs(
     assert answers[0].json()["results"][4]["score"] == scorer.decision_function(ROWS[:5])[4]
     for (path, content), answer in zip(questions, answers, strict=True):
         served = client.post(path, json=content)
-        assert (answer.status_code, answer.json()) == (served.status_code, served.json())
+        # What watches its answers, only `assay serve` has.
+        expected = served.json() | ({"monitors": None} if path == "/info" else {})
+        assert (answer.status_code, answer.json()) == (served.status_code, expected)
 
 
 def test_what_is_published_is_left_alone(root: Path, folder: Path, published: Published) -> None:
@@ -600,6 +605,39 @@ def test_serve_says_that_a_port_is_in_use(root: Path, folder: Path) -> None:
 def test_serve_says_that_there_is_no_scorer(root: Path) -> None:
     with pytest.raises(ScorerError, match="no champion"):
         serve("nothing", root=root, host="127.0.0.1", port=free_port())
+
+
+def test_a_server_has_one_scorer_of_each_dataset(root: Path, folder: Path, published: Published) -> None:
+    other = fit_scorer(root / "other", "other")
+    with pytest.raises(ConfigError, match="is a scorer of other, which is not served"):
+        serve(published.model_tag, root=root, host="127.0.0.1", port=free_port(), shadow=str(other))
+    for tags in ((published.model_tag, str(folder)), (published.model_tag,) * 2):
+        with pytest.raises(ConfigError, match="is given twice; a server has one scorer of each dataset"):
+            serve(*tags, root=root, host="127.0.0.1", port=free_port())
+
+
+def test_serve_needs_a_token_where_others_can_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    with pytest.raises(ConfigError, match=r"0\.0\.0\.0 is not loopback, .* `assay token new score` makes one"):
+        serve("nothing", root=tmp_path, host="0.0.0.0", port=port)
+    new_token(tokens_path(tmp_path), "score")
+    with pytest.raises(ScorerError, match="no champion"):
+        serve("nothing", root=tmp_path, host="0.0.0.0", port=port)
+    monkeypatch.setenv(TOKENS, str(tmp_path / "others.json"))
+    with pytest.raises(ConfigError, match="ASSAY_TOKENS is set, and there is no token yet"):
+        serve("nothing", root=tmp_path, host="127.0.0.1", port=port)
+
+
+def test_nothing_of_a_killed_server_is_left(root: Path, published: Published, tmp_path: Path) -> None:
+    port = free_port()
+    command = [sys.executable, "-c", SERVE, published.model_tag, str(root), str(port)]
+    with running(command, port, tmp_path / "log", tmp_path, dict(os.environ)) as (_, process):
+        assert len(at_work(tmp_path)) == 2  # the server, and what watches its scores
+        process.kill()
+        process.wait()
+        wait_until_none_works(tmp_path)
+        with socket.create_server(("127.0.0.1", port)) as free:
+            assert free.getsockname()[1] == port
 
 
 def test_promotion_is_recorded_and_logged(root: Path, folder: Path, tmp_path: Path) -> None:

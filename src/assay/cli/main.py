@@ -20,6 +20,7 @@ from assay.cli.ingesting import ingest_command
 from assay.cli.monitoring import monitor_command
 from assay.cli.refusals import refusal
 from assay.cli.reviewing import review_command
+from assay.cli.tokens import token
 from assay.environment import search_garbage_rarely
 from assay.errors import AssayError
 
@@ -242,15 +243,61 @@ def schedule_command(
 
 
 @main.command("serve")
-@click.argument("tag", required=False)
+@click.argument("tags", nargs=-1, metavar="[NAME|TAG]...")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535))
-def serve_command(tag: str | None, host: str, port: int) -> None:
-    """Serve a scorer over HTTP; without TAG, the champion of the dataset in params.yaml."""
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes that answer.")
+@click.option("--access-log", is_flag=True, help="Print a line of JSON for each request.")
+@click.option("--notify", metavar="URL", help="Post a JSON message to URL when a monitor raises an alarm.")
+@click.option(
+    "--shadow", metavar="TAG", help="A challenger that scores the same rows, answers nothing, and is compared."
+)
+@click.option(
+    "--record", metavar="FOLDER", type=click.Path(path_type=Path), help="Keep the rows that are scored in FOLDER."
+)
+@click.option(
+    "--record-share",
+    "share",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Keep a random sample of them, this share.",
+)
+def serve_command(
+    tags: tuple[str, ...],
+    host: str,
+    port: int,
+    workers: int,
+    access_log: bool,
+    notify: str | None,
+    shadow: str | None,
+    record: Path | None,
+    share: float,
+) -> None:
+    """Serve scorers over HTTP, one of each dataset; by default the champion of the dataset in params.yaml.
+
+    By the NAME of a dataset its champion answers, also one that is promoted later; by a TAG, that scorer.
+    """
+    if share < 1 and record is None:
+        raise click.UsageError("--record-share is the share of the rows that --record FOLDER keeps")
     project = find_project()
     from assay.release.bento import serve
 
-    serve(tag or project.dataset, root=project.root, host=host, port=port)
+    if notify is not None:
+        from assay.runs.showing import NOTIFY, require_url
+
+        os.environ[NOTIFY] = require_url(notify)
+    serve(
+        *(tags or (project.dataset,)),
+        root=project.root,
+        host=host,
+        port=port,
+        access_log=access_log,
+        workers=workers,
+        shadow=shadow,
+        record=record,
+        share=share,
+    )
 
 
 @main.command("scorers")
@@ -354,13 +401,16 @@ def promote_command(tag: str, why: str) -> None:
             reason=why,
         )
         emit_done(project.on(scorer.name), "promote")
-    click.echo(f"{scorer.statement.tag} is the champion; a running service keeps the old one until it is restarted")
+    click.echo(
+        f"{scorer.statement.tag} is the champion; a service that serves {scorer.name} by name follows within seconds"
+    )
 
 
 for command in (
     audit,
     data,
     suite,
+    token,
     label_command,
     monitor_command,
     review_command,

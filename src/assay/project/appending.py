@@ -14,7 +14,7 @@ from assay.data.dialects import OBSERVED, Dialect
 from assay.errors import DataError, ValidationFailedError
 from assay.hashing import dvc_directory_md5
 from assay.parts import write_json
-from assay.project.ingest import replace_dataset, restore
+from assay.project.ingest import replace_dataset, restore, without_seen_labels
 from assay.project.layout import Project
 
 PARKED = "parked"
@@ -92,7 +92,8 @@ def append(
     given: dict[str, Any] = {
         option: columns.get(option) or getattr(accepted.card, field) for option, field in COLUMN_OPTIONS.items()
     }
-    grown = with_batch(accepted, read_table(path, name=name, like=accepted.card, dialect=dialect, **given), batch)
+    arriving = read_table(path, name=name, like=accepted.card, dialect=dialect, **given)
+    grown = with_batch(accepted, without_seen_labels(project, arriving), batch)
     arrival = grown.card.batches[-1]
     parked = project.state / PARKED / name / arrival.batch
     shutil.rmtree(parked, ignore_errors=True)

@@ -12,11 +12,12 @@ from assay import console
 from assay.data.answers import ensure_answers
 from assay.data.batches import as_batch, with_vocabulary
 from assay.data.columns import AS_THEY_ARE, Treatment
-from assay.data.dataset import ANOMALY, NORMAL, Dataset, read_card, read_dataset, write_dataset
+from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Dataset, RowSet, read_card, read_dataset, write_dataset
 from assay.data.dialects import OBSERVED, Dialect
 from assay.data.fingerprints import SCHEME
 from assay.data.labelling import ensure_labels
 from assay.data.quarantine import ensure_quarantine
+from assay.data.seen_labels import read_seen_labels, seen_labels_path
 from assay.data.target import ensure_target
 from assay.data.word_vectors import read_vectors
 from assay.errors import DataError, TamperedError, ToolError
@@ -194,7 +195,7 @@ def ingest(project: Project, dataset: Dataset) -> Path:
     from assay.data.expectations import learn_suite
 
     restore(project)
-    dataset = as_batch(dataset)
+    dataset = as_batch(without_seen_labels(project, dataset))
     name = dataset.card.name
     if (project.root / "data" / name / "card.json").is_file():
         former = read_card(project.root / "data" / name)
@@ -204,6 +205,27 @@ def ingest(project: Project, dataset: Dataset) -> Path:
     suite = project.root / "expectations" / f"{name}.json"
     learned = None if suite.is_file() else learn_suite(dataset)
     return replace_dataset(project, dataset, learned=learned, source=dataset.card.source)
+
+
+def without_seen_labels(project: Project, dataset: Dataset) -> Dataset:
+    """Return a dataset in which rows that were labelled after their score was seen are unknown, by their ids.
+
+    Raises
+    ------
+    DataError
+        The file of these labels cannot be read.
+    """
+    path = seen_labels_path(project.root, dataset.card.name)
+    rows = dataset.data.rows
+    seen = rows["row_id"].isin(list(read_seen_labels(path))) & (rows["label"] != UNKNOWN)
+    if not seen.any():
+        return dataset
+    console.say(
+        f"{int(seen.sum())} rows come in as unknown: they were labelled after their scores had been seen "
+        f"({path.relative_to(project.root)}), and such labels neither calibrate, select nor test"
+    )
+    labels = rows["label"].where(~seen, UNKNOWN).astype("int8")
+    return replace(dataset, data=RowSet(dataset.data.features, rows.assign(label=labels)))
 
 
 def relearn_suite(project: Project, name: str) -> int:

@@ -6,10 +6,13 @@ There the newest scorer alone was kept, in ``work/scorers/NAME``; a champion sta
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+import yaml
 
 from assay.environment import bentoml_home
 from assay.errors import ScorerError, TamperedError
@@ -85,6 +88,35 @@ def _service(root: Path) -> Iterator[str]:
     if changed != lines:
         write_bytes(path, "\n".join([*changed, ""]).encode())
         yield f"bentofile.yaml names the {named}."
+    if named in changed:
+        yield from _packages(path)
+
+
+def _packages(path: Path) -> Iterator[str]:
+    """Let bentofile.yaml list every package that the service needs; versions and comments that are there stay."""
+    for package in yaml.safe_load(read_template(path.name))["python"]["packages"]:
+        text, name = path.read_text(encoding="utf-8"), package.partition("==")[0]
+        try:
+            listed = yaml.safe_load(text)["python"]["packages"]
+            names = [re.split(r"[^-.\w]", str(each), maxsplit=1)[0].lower().replace("_", "-") for each in listed]
+            if name not in names:
+                added = _with_package(text, package)
+                if yaml.safe_load(added)["python"]["packages"] == [package, *listed]:
+                    write_bytes(path, added.encode())
+                    yield f"bentofile.yaml lists the package {package}, which the service needs."
+        except (yaml.YAMLError, KeyError, TypeError):
+            return  # packages come in another way, which is the user's own
+
+
+def _with_package(text: str, package: str) -> str:
+    """Return the text of a bentofile with one more package, the first of the list."""
+    head, key, rest = text.partition("packages:")
+    line, end, others = rest.partition("\n")
+    if "[" in line:
+        return f"{head}{key}{line.replace('[', f'[{package}, ', 1)}{end}{others}"
+    before, dash, after = others.partition("- ")
+    indent = before.rpartition("\n")[2]
+    return f"{head}{key}{line}{end}{before}- {package}\n{indent}{dash}{after}"
 
 
 def _pipeline(root: Path) -> Iterator[str]:

@@ -8,23 +8,34 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import NoReturn
 
 import assay
+from assay.data.dataset import read_card
 from assay.environment import SWITCHES, bentoml_home
 from assay.errors import ConfigError, TamperedError, ToolError
 from assay.eventlog import EventLog
 from assay.hashing import hash_file, hash_tree
 from assay.parts import write_json
+from assay.project.deployment import deployment_path
 from assay.project.layout import Project
 from assay.project.pending import Change, log_of
-from assay.project.scorers import MANIFEST, Packaged, check_scorer, find_packaged, is_intact
+from assay.project.scorers import MANIFEST, Packaged, check_scorer, find_packaged, is_intact, kept_folder
 from assay.scorer.folder import HEAD, read_head
 from assay.scorer.statement import Statement, read_statement, statement_files
+from assay.service.access import ACCESS_LOG
+from assay.service.guard import TOKENS_OPTIONAL
+from assay.service.metrics import SHARED_FOLDER
+from assay.service.projects import PROJECT
+from assay.service.recording import Extra
 from assay.service.spool import MONITORED, monitored_folder
+from assay.service.tokens import TOKENS, read_tokens, tokens_path
+from assay.service.versions import Plan, Served
 
 TAG = re.compile(r"[a-z0-9]([-._a-z0-9]*[a-z0-9])?")
 LONGEST_NAME = 63 - len("assay-")
@@ -232,39 +243,120 @@ def build(folder: Path, statement: str, chain_head: str) -> None:
     )
 
 
-def serve(tag: str, *, root: Path, host: str, port: int) -> NoReturn:
-    """Serve a scorer over HTTP: this process becomes the server, until a signal ends it.
+def serve(
+    *tags: str,
+    root: Path,
+    host: str,
+    port: int,
+    access_log: bool = False,
+    workers: int = 1,
+    shadow: str | None = None,
+    record: Path | None = None,
+    share: float = 1.0,
+) -> NoReturn:
+    """Serve scorers over HTTP, one of each dataset: this process becomes the server, until a signal ends it.
 
     Parameters
     ----------
-    tag : str
-        As for `find_packaged`; a missing Bento is built.
+    *tags : str
+        As for `find_packaged`; a missing Bento is built. The name of a dataset means its champion, now and later.
     root : Path
         Project folder.
     host : str
         Name or address of a network interface of this machine.
     port : int
+    access_log : bool
+        Whether each request is a line of JSON on standard output.
+    workers : int
+        Processes that answer.
+    shadow : str, optional
+        The tag of a challenger, of one of the datasets.
+    record : Path, optional
+        Folder for the rows that are scored, or for that share of them.
+    share : float
 
     Raises
     ------
     ScorerError, TamperedError
         There is no such scorer, or it or its Bento was changed.
+    ConfigError
+        Two of the scorers are of one dataset; the challenger is of none of them; other machines could ask, and there is
+        no token.
     ToolError
-        Host and port cannot be listened on, or the Bento cannot be built.
+        Host and port cannot be listened on, or a Bento cannot be built.
     """
     with _listen(host, port) as listening:
-        packaged, events = find_packaged(tag, root), log_of(root)
-        with nullcontext() if is_published(packaged, root) else Project(root).lock():
-            published = publish(packaged, root=root, chain_head=events.head)
-            bind(published, events)
+        access = _access(listening, host, root)
+        served = {tag: _published(tag, root) for tag in tags}
+        names = [packaged.statement.name for packaged in served.values()]
+        if repeated := [name for name in names if names.count(name) > 1] or tags[len(served) :]:
+            raise ConfigError(f"{repeated[0]} is given twice; a server has one scorer of each dataset")
         home, folder = bentoml_home(root), monitored_folder(root)
         folder.mkdir(parents=True, exist_ok=True)
         listening.set_inheritable(True)
-        model, _ = _places_in(home, packaged.statement)
-        server = ["-P", "-m", "assay.service.server", str(model), packaged.statement.id, str(listening.fileno())]
+        environment = {
+            **ONE_THREAD,
+            **_environment(home),
+            MONITORED: str(folder),
+            **access,
+            PROJECT: str(root.resolve()),
+        }
+        environment |= {ACCESS_LOG: "1"} if access_log else {}
+        challenger = None if shadow is None else find_packaged(shadow, root)
+        if challenger is not None and challenger.statement.name not in names:
+            raise ConfigError(f"--shadow {shadow} is a scorer of {challenger.statement.name}, which is not served")
+        planned = tuple(_planned(tag, packaged, challenger, root) for tag, packaged in served.items())
+        live = len(names) + (challenger is not None)
+        folder_of_rows = None if record is None else str(record.resolve())
+        plan = Plan(planned, _watcher(root, live, names, environment), str(root.resolve()), folder_of_rows, share)
+        server = ["-P", "-m", "assay.service.server", str(listening.fileno()), plan.to_json(), str(workers)]
+        if workers > 1:
+            environment[SHARED_FOLDER] = tempfile.mkdtemp(prefix="assay-serve-")
         # In the place of this process: nobody is left to hold the port, or to start a server again that cannot start.
-        environment = {**ONE_THREAD, **_environment(home), MONITORED: str(folder)}
         os.execve(sys.executable, [sys.executable, *server], environment)
+
+
+def _watcher(root: Path, live: int, names: list[str], environment: dict[str, str]) -> tuple[int, int]:
+    """Start the process that feeds the monitors; it ends with this one, which holds the other end of its input."""
+    command = [sys.executable, "-P", "-m", "assay.runs.watcher", str(root), str(live), *names]
+    ours, its = os.pipe()
+    try:
+        process = subprocess.Popen(command, stdin=ours, env=environment)
+    finally:
+        os.close(ours)
+    os.set_inheritable(its, True)
+    return process.pid, its
+
+
+def _published(tag: str, root: Path) -> Packaged:
+    """Return a scorer that has an intact Bento."""
+    packaged, events = find_packaged(tag, root), log_of(root)
+    with nullcontext() if is_published(packaged, root) else Project(root).lock():
+        bind(publish(packaged, root=root, chain_head=events.head), events)
+    return packaged
+
+
+def _planned(tag: str, packaged: Packaged, challenger: Packaged | None, root: Path) -> Served:
+    """Return what the server is to do for a dataset: to follow the champion where the tag is the dataset's name."""
+    statement, home = packaged.statement, bentoml_home(root)
+    model, _ = _places_in(home, statement)
+    name = statement.name
+    served = Served(str(model), statement.id, extra=_extra(root / "data" / name))
+    if challenger is not None and challenger.statement.name == name:
+        served = replace(served, shadow=(str(challenger.folder), challenger.statement.id))
+    if tag != name:
+        return served
+    stores = [kept_folder(root, name, "{version}"), home / "models" / name / "{version}-{statement}"]
+    return replace(served, record=str(deployment_path(root, name)), stores=tuple(map(str, stores)))
+
+
+def _extra(data: Path) -> Extra:
+    """Return the columns of a dataset that are no features, as `assay ingest --append` expects them."""
+    if not (data / "card.json").is_file():
+        return ()
+    card = read_card(data)
+    roles = {"id": card.id_column, "label": card.label_column, "group": card.group_column, "time": card.time_column}
+    return tuple((role, name) for role, name in roles.items() if name is not None)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -276,6 +368,22 @@ def _listen(host: str, port: int) -> socket.socket:
         raise ToolError(
             f"cannot listen on {host} port {port}: {error.strerror}; choose another --host or --port"
         ) from error
+
+
+def _access(listening: socket.socket, host: str, root: Path) -> dict[str, str]:
+    """Return the variables that say which tokens the server takes, and whether it needs one for every request.
+
+    It does not where only this machine can ask, unless ASSAY_TOKENS is set: a proxy may stand before it.
+    """
+    path = tokens_path(root)
+    if ip_address(listening.getsockname()[0]).is_loopback and not os.environ.get(TOKENS):
+        return {TOKENS: str(path), TOKENS_OPTIONAL: "1"}
+    if not read_tokens(path):
+        raise ConfigError(
+            f"{host} is not loopback, or ASSAY_TOKENS is set, and there is no token yet: `assay token new score` makes "
+            "one, which clients then send"
+        )
+    return {TOKENS: str(path), TOKENS_OPTIONAL: ""}
 
 
 def _environment(home: Path) -> dict[str, str]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 PROMOTED, KEPT, ASKED = "assay.champion.promoted", "assay.champion.kept", "assay.champion.asked"
 INVALID, REFUSED, FAILED = "assay.validation.failed", "assay.file.refused", "assay.run.failed"
+ALARM = "assay.monitor.alarm"
 NOTIFY = "ASSAY_NOTIFY_URL"
 NOTIFY_SECONDS = 10
 _FIGURES = ("auroc", "auprc", "fpr", "worst_stratum_fpr", "power", "selection_power", "fit_seconds")
@@ -131,8 +132,13 @@ def _emit(event: str, dataset: str, text: str, **details: str | None) -> None:
 
     payload = {"text": f"{dataset}: {text}", **details}
     emit_event(event, resource={"prefect.resource.id": f"assay.dataset.{dataset}"}, payload=payload)
-    if url := os.environ.get(NOTIFY):
-        _post(url, {"event": event, "dataset": dataset, **payload})
+    notify(event, dataset, text, **details)
+
+
+def notify(event: str, dataset: str, text: str, **details: str | None) -> bool:
+    """Post an event to the URL in `NOTIFY`, if there is one; return whether nothing is left to post."""
+    url = os.environ.get(NOTIFY)
+    return not url or _post(url, {"event": event, "dataset": dataset, "text": f"{dataset}: {text}", **details})
 
 
 def require_url(url: str) -> str:
@@ -142,14 +148,15 @@ def require_url(url: str) -> str:
     return url
 
 
-def _post(url: str, message: dict[str, str | None]) -> None:
+def _post(url: str, message: dict[str, str | None]) -> bool:
     headers = {"Content-Type": "application/json"}
     try:
         request = Request(url, json.dumps(message).encode(), headers, method="POST")
         with urlopen(request, timeout=NOTIFY_SECONDS):
-            pass
+            return True
     except (OSError, HTTPException, ValueError) as error:  # the run is not to fail for it, nor the URL to be printed
         console.say(f"{message['event']} was not posted to the URL of --notify: {type(error).__name__}")
+        return False
 
 
 def _rounded(value: float | None) -> float | str:

@@ -303,15 +303,13 @@ def _reasons(scorer: Scorer, rows: _Rows, flags: Flags, n_columns: int) -> dict[
     if scorer.localises:
         for start in range(0, len(flagged), EXPLAINED_AT_ONCE):
             part = flagged[start : start + EXPLAINED_AT_ONCE]
-            because[part] = [hottest_places(of_row, n_columns) for of_row in scorer.heat_maps(given[part])]
+            because[part] = [_placed(of_row, n_columns) for of_row in scorer.heat_maps(given[part])]
         return {"because": because}
     for start in range(0, len(flagged), EXPLAINED_AT_ONCE):
         part = flagged[start : start + EXPLAINED_AT_ONCE]
         names = [None if every is None else [every[row] for row in part] for every in (rows.categories, rows.row_ids)]
         explanation = scorer.explain(given.iloc[part] if hasattr(given, "iloc") else given[part], *names)
-        rising = np.maximum(explanation.contributions, 0)
-        shares = rising / np.maximum(rising.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
-        because[part] = [_named(scorer.columns, of_row, n_columns) for of_row in shares]
+        because[part] = [_named(scorer.columns, of_row, n_columns) for of_row in explanation.shares]
         without[part] = explanation.p_without
     return dict(zip(EXPLAINED, (because, without), strict=True))
 
@@ -319,3 +317,8 @@ def _reasons(scorer: Scorer, rows: _Rows, flags: Flags, n_columns: int) -> dict[
 def _named(columns: tuple[str, ...], shares: Doubles, n_columns: int) -> str:
     """Return the columns of the largest shares, with these, as text."""
     return ", ".join(f"{columns[c]} {shares[c]:.0%}" for c in np.argsort(-shares)[:n_columns] if shares[c] > 0)
+
+
+def _placed(heat_map: Singles, n_places: int) -> str:
+    """Return the hottest places of a heat map as text: "row 12, column 7; row 3, column 20"."""
+    return "; ".join(f"row {row}, column {column}" for row, column in hottest_places(heat_map, n_places))

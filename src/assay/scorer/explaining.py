@@ -37,6 +37,12 @@ class Explanation:
         """The column that contributes most, shape (n,)."""
         return np.asarray(self.contributions.argmax(axis=1), dtype=np.int64)
 
+    @property
+    def shares(self) -> Doubles:
+        """The share of each column in what raises the score, shape (n, d); 0 for columns that lower it."""
+        rising = np.maximum(self.contributions, 0)
+        return np.asarray(rising / np.maximum(rising.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny))
+
 
 def normal_rows(strata: Strata) -> NeighbourhoodStrata:
     """Return the strata that hold normal rows; raise `InputError` where a scorer has none."""

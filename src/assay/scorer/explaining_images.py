@@ -9,8 +9,8 @@ from assay.arrays import Singles
 _APART = 7  # places are at least a seventh of the smaller side apart
 
 
-def hottest_places(heat_map: Singles, n_places: int) -> str:
-    """Return the hottest places of a heat map (h, w) as text, the hottest first: "row 12, column 7; row 3, column 20".
+def hottest_places(heat_map: Singles, n_places: int) -> list[tuple[int, int]]:
+    """Return row and column of the hottest places of a heat map (h, w), the hottest first.
 
     Rows and columns are counted from 0. Each place is the hottest pixel of the square around it, and outside of the
     squares around those before it: the slope of a hot place is no other place. There may be fewer than asked for.
@@ -20,11 +20,11 @@ def hottest_places(heat_map: Singles, n_places: int) -> str:
     reach = max(1, min(heat_map.shape) // _APART)
     peaks = heat_map == maximum_filter(heat_map, size=2 * reach + 1, mode="nearest")
     left = np.where(peaks, heat_map.astype(np.float64), -np.inf)
-    places = []
+    places: list[tuple[int, int]] = []
     for _ in range(n_places):
-        row, column = np.unravel_index(int(left.argmax()), left.shape)
+        row, column = map(int, np.unravel_index(int(left.argmax()), left.shape))
         if not np.isfinite(left[row, column]):
             break
-        places.append(f"row {row}, column {column}")
+        places.append((row, column))
         left[max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1] = -np.inf
-    return "; ".join(places)
+    return places

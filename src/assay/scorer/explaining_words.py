@@ -46,15 +46,20 @@ class ReadDocument:
     context_words: tuple[str, ...]
     distances: Doubles
 
+    def shares(self, n_words: int) -> dict[str, float]:
+        """Return the first words that raise the score, with their shares of attention, or of what raises it."""
+        first = {word: value for word, value in list(self.words.items())[:n_words] if value > 0}
+        total = 1.0 if self.attended else sum(value for value in self.words.values() if value > 0)
+        return {word: value / total for word, value in first.items()}
+
     def sentence(self, n_words: int) -> str:
         """Return the nearest context, the first words, and how many are unknown, for people."""
         said = []
         if self.context is not None:
             near = ", ".join(self.context_words[:CONTEXT_WORDS])
             said.append(f"nearest context {self.context} ({near}) at {self.distances[self.context - 1]:.2f}")
-        first = {word: value for word, value in list(self.words.items())[:n_words] if value > 0}
-        total = 1.0 if self.attended else sum(value for value in self.words.values() if value > 0)
-        said += [", ".join(f"{word} {value / total:.0%}" for word, value in first.items())] if first else []
+        first = self.shares(n_words)
+        said += [", ".join(f"{word} {share:.0%}" for word, share in first.items())] if first else []
         said += [] if first else ["no known word raises the score by itself" if self.words else "no known word"]
         said += [f"{self.unknown} of {self.counted} words unknown"] if self.unknown else []
         return "; ".join(said)

@@ -15,6 +15,7 @@ from assay.arrays import Flags, Singles
 from assay.calibration.calibrators.promise import Bands
 from assay.calibration.decisions import Rule
 from assay.scorer.scorer import Judged, Scorer
+from assay.service.explaining import Reasons, explain_rows
 from assay.service.formats import write_arrow
 from assay.service.requests import Question
 
@@ -34,6 +35,7 @@ def describe(scorer: Scorer) -> dict[str, Any]:
         "columns": scorer.columns,
         "columns_of_categories": list(scorer.vocabulary),
         "columns_of_dates": list(scorer.dates),
+        "columns_of_texts": list(scorer.texts),
         "columns_that_may_be_missing": list(scorer.imputed),
         "eps": scorer.head["eps"],
         "smallest_eps": scorer.calibrator.smallest_eps,
@@ -101,11 +103,14 @@ class ScoreAnswer:
     flags : ndarray of bool, shape (n,)
     rest : dict
         What is said of all rows: rates, versions, and a note where nothing can be flagged.
+    reasons : list of dict of length n, or None
+        What the scores come from, where that was asked for.
     """
 
     judged: Judged
     flags: Flags
     rest: dict[str, Any]
+    reasons: Reasons | None = None
 
     def to_json(self) -> bytes:
         """Return it as JSON; a score beyond float32 is null, since JSON has no infinity."""
@@ -113,16 +118,24 @@ class ScoreAnswer:
         parts = []
         for start in range(0, len(self.flags), ROWS_WRITTEN_AT_ONCE):
             block = zip(*(column[start : start + ROWS_WRITTEN_AT_ONCE].tolist() for column in columns), strict=True)
-            parts.append(orjson.dumps([{"score": s, "p_value": p, "flagged": f} for s, p, f in block])[1:-1])
+            rows = [{"score": s, "p_value": p, "flagged": f} for s, p, f in block]
+            if self.reasons is not None:
+                rows = [row | why for row, why in zip(rows, self.reasons[start:], strict=False)]
+            parts.append(orjson.dumps(rows)[1:-1])
         return b'{"results":[' + b",".join(parts) + b"]," + orjson.dumps(self.rest)[1:]
 
     def to_arrow(self) -> bytes:
-        """Return it as an Arrow stream with the columns score, p_value and flagged; the rest is in its metadata."""
-        columns: dict[str, NDArray[Any]] = {
+        """Return it as an Arrow stream with the columns score, p_value and flagged; the rest is in its metadata.
+
+        Reasons are columns as well, of the same names as in JSON.
+        """
+        columns: dict[str, NDArray[Any] | list[Any]] = {
             "score": self.judged.scores,
             "p_value": self.judged.p_values,
             "flagged": self.flags,
         }
+        for key in self.reasons[0] if self.reasons else ():
+            columns[key] = [why[key] for why in self.reasons or ()]
         return write_arrow(columns, self.rest)
 
 
@@ -146,6 +159,7 @@ def score_answer(
         else Judged(np.empty(0, np.float32), np.empty(0))
     )
     flags = rule.flags(judged.p_values)
+    reasons = explain_rows(scorer, question) if question.explain else None
     keep(judged.scores)
     note = "" if rule.fdr is None else rule.note(len(flags), int(flags.sum()), scorer.calibrator)
-    return ScoreAnswer(judged, flags, {**decision.rest, "note": note} if note else decision.rest)
+    return ScoreAnswer(judged, flags, {**decision.rest, "note": note} if note else decision.rest, reasons)

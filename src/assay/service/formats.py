@@ -105,7 +105,7 @@ def read_arrow_question(body: bytes, layout: ColumnLayout, limits: Limits) -> Qu
     return Question(table)
 
 
-def write_arrow(columns: dict[str, NDArray[Any]], rest: dict[str, Any]) -> bytes:
+def write_arrow(columns: dict[str, NDArray[Any] | list[Any]], rest: dict[str, Any]) -> bytes:
     """Return an Arrow stream of columns of equal length; the rest of the answer is JSON in its metadata, ``assay``."""
     pa = require_arrow(406)
     table = pa.table(columns).replace_schema_metadata({"assay": json.dumps(rest)})

@@ -21,6 +21,8 @@ class Limits:
         Bytes of all bodies at one time.
     rows, values, text : int
         Rows of a request, values in a JSON body, characters of one text.
+    explained : int
+        Rows x columns x columns that one request may have explained, some ten seconds of kNN.
     small_body, small_rows : int
         Requests of at most so many bytes and rows are answered at once, all others one after the other in a thread.
     waiting : int
@@ -30,6 +32,8 @@ class Limits:
         For the whole body to arrive; for a large request to wait.
     head_seconds, answer_seconds : float
         For the head of a request to arrive; for a client to fetch an answer.
+    idle_seconds : float
+        For a quiet connection to ask once more, when the server ends.
     """
 
     body: int = 64 * MIB
@@ -37,6 +41,7 @@ class Limits:
     rows: int = 100_000
     values: int = 10_000_000
     text: int = 10_000
+    explained: int = 1_000_000
     small_body: int = 2**16
     small_rows: int = 64
     waiting: int = 8
@@ -45,6 +50,7 @@ class Limits:
     queue_seconds: float = 60.0
     head_seconds: float = 10.0
     answer_seconds: float = 60.0
+    idle_seconds: float = 5.0
 
     def check_rows(self, n: int) -> None:
         """Raise `RequestError` if a request has more than the allowed rows."""

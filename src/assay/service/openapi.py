@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from assay.scorer.explaining_words import MOST_EXPLAINED
 from assay.scorer.scorer import Scorer
 from assay.service.formats import ARROW
 from assay.service.limits import MIB, Limits
 from assay.service.problems import MEDIA_TYPE
+from assay.service.requests import MOST_REASONS
 from assay.service.rows import ColumnLayout
 
 NPY = "application/x-npy"
@@ -18,6 +20,9 @@ _BANDS = (
 )
 _REFUSALS = {
     "400": "the request does not fit; `detail` says what to send instead",
+    "401": "the service needs a token, as `Authorization: Bearer TOKEN`, or knows no such token",
+    "403": "a page of another site sent the request, or the token is of a role that may not do this",
+    "404": "this server keeps no feedback",
     "406": "Arrow was asked for, and is not installed where this service runs",
     "408": "the body did not arrive in time",
     "413": "the request is larger than the service takes; `detail` names the limit",
@@ -40,12 +45,18 @@ def describe_service(scorer: Scorer, limits: Limits) -> dict[str, Any]:
         "paths": {
             "/score": {"post": _score(layout, limits)},
             "/info": _fixed("info", "The deployed scorer: its columns, eps and guarantee.", "Info"),
+            "/feedback": {"post": _feedback()},
             "/version": _fixed("version", "Which scorer answers, and where it comes from.", "Version"),
             "/livez": {"get": _plain("livez", "Whether the server answers.")},
             "/readyz": {"get": _plain("readyz", "Whether a scorer is loaded.")},
             "/metrics": {"get": _plain("metrics", "Counts and seconds, for Prometheus.")},
         },
-        "components": {"schemas": _schemas(layout, limits)},
+        # Whether a token is needed depends on where the server listens.
+        "security": [{}, {"token": []}],
+        "components": {
+            "schemas": _schemas(layout, limits),
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
     }
 
 
@@ -61,6 +72,14 @@ def _score(layout: ColumnLayout, limits: Limits) -> dict[str, Any]:
         "parameters": [
             {"name": "eps", "in": "query", "schema": share, "description": "as in the body; for .npy and Arrow"},
             {"name": "fdr", "in": "query", "schema": share, "description": "as in the body; for .npy and Arrow"},
+            {
+                "name": "explain",
+                "in": "query",
+                "schema": {"type": "integer", "minimum": 1, "maximum": MOST_REASONS},
+                "description": "say for each row what its score comes from, at most so many columns, words or places; "
+                f"rows x columns x columns is at most {limits.explained} (a text or an image counts as "
+                f"{MOST_EXPLAINED} columns); answered as a large request is",
+            },
         ],
         "requestBody": {
             "required": True,
@@ -80,14 +99,38 @@ def _score(layout: ColumnLayout, limits: Limits) -> dict[str, Any]:
                     },
                 },
             },
-            **_problems(*_REFUSALS),
+            **_problems(*(status for status in _REFUSALS if status != "404")),
+        },
+    }
+
+
+def _feedback() -> dict[str, Any]:
+    answer = {
+        **_object({"id": {"type": ["string", "integer"]}, "label": {"enum": [0, 1]}}),
+        "additionalProperties": False,
+    }
+    body = {
+        **_object({"who": _text("who labelled the rows"), "answers": {"type": "array", "items": answer}}),
+        "additionalProperties": False,
+    }
+    kept = {"schema": _object({"kept": {"type": "integer"}})}
+    return {
+        "operationId": "feedback",
+        "summary": "Keep labels of rows, 0 normal or 1 anomaly, that were given after their scores had been seen.",
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "responses": {
+            "200": {"description": "the number of labels that were kept", "content": {"application/json": kept}},
+            **_problems("400", "404", "408", "413", "503"),
         },
     }
 
 
 def _fixed(name: str, summary: str, schema: str) -> dict[str, Any]:
     answer = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
-    responses = {"200": {"description": summary, "content": {"application/json": answer}}, **_problems("503")}
+    responses = {
+        "200": {"description": summary, "content": {"application/json": answer}},
+        **_problems("401", "403", "503"),
+    }
     return {
         method: {"operationId": f"{name}_by_{method}", "summary": summary, "responses": responses}
         for method in ("get", "post")
@@ -118,16 +161,18 @@ def _examples(layout: ColumnLayout) -> dict[str, Any]:
 
 
 def _schemas(layout: ColumnLayout, limits: Limits) -> dict[str, Schema]:
-    value: Schema = {"type": ["number", "string", "boolean", "null"]}
-    names: Schema = {"type": "array", "items": {"enum": list(layout.all_columns)}, "uniqueItems": True}
+    every = list(layout.all_columns)
+    width: Schema = {"minItems": len(every), "maxItems": len(every)}
+    names: Schema = {"type": "array", "items": {"enum": every}, "uniqueItems": True, **width}
+    values = {name: _value(layout, name) for name in every}
     record: Schema = {
         "type": "object",
-        "properties": dict.fromkeys(layout.all_columns, value),
-        "required": list(layout.all_columns),
+        "properties": values,
+        "required": every,
         "additionalProperties": False,
     }
-    column: Schema = {"type": "array", "items": value, "maxItems": limits.rows}
-    by_column = {**record, "properties": dict.fromkeys(layout.all_columns, column)}
+    columns = {name: {"type": "array", "items": value, "maxItems": limits.rows} for name, value in values.items()}
+    by_column = {**record, "properties": columns}
     shared: dict[str, Schema] = {
         "ids": {
             "type": ["array", "null"],
@@ -141,7 +186,9 @@ def _schemas(layout: ColumnLayout, limits: Limits) -> dict[str, Schema]:
             "normal (Benjamini-Hochberg)"
         ),
     }
-    rows: Schema = {"type": "array", "items": {"type": "array", "items": value}, "maxItems": limits.rows}
+    kinds = sorted({kind for value in values.values() for kind in value["type"]})
+    row: Schema = {"type": "array", "items": {"type": kinds}, **width}
+    rows: Schema = {"type": "array", "items": row, "maxItems": limits.rows}
     forms = (
         {"columns": names, "rows": rows},
         {"columns": by_column},
@@ -165,6 +212,15 @@ def _schemas(layout: ColumnLayout, limits: Limits) -> dict[str, Schema]:
         "Version": _object({"name": _text("the scorer's dataset"), **_VERSIONS}),
         "Problem": _object(_PROBLEM),
     }
+
+
+def _value(layout: ColumnLayout, name: str) -> Schema:
+    kinds = ["number"]
+    if name in layout.of_text or name == layout.category_column:
+        kinds += ["string"]
+    kinds += ["boolean"] if name in layout.of_text else []
+    kinds += ["null"] if name in layout.imputed else []
+    return {"type": kinds}
 
 
 def _share(description: str) -> Schema:
@@ -199,6 +255,25 @@ _VERSIONS: dict[str, Schema] = {
     "data_version": _text("the data that it was made from"),
     "lineage_root": _text("the records that it was made by"),
 }
+_NUMBER: Schema = {"type": ["number", "null"]}
+_REASON: dict[str, Schema] = {
+    "share": {**_NUMBER, "description": "of all that raises the score; of a text by cvdd, of the attention"},
+    "contribution": {**_NUMBER, "description": "to the score over that of the nearest normal rows"},
+    "word": _text("of a text"),
+    "row": {"type": "integer", "description": "of an image, from 0"},
+    "column": {"type": ["string", "integer"], "description": "of a table its name, of an image its number, from 0"},
+}
+_REASONS: dict[str, Schema] = {
+    "because": {
+        "type": "array",
+        "items": _object(_REASON, optional=tuple(_REASON)),
+        "description": "what raises the score most, the strongest first; with explain only, as all that follows",
+    },
+    "p_without_first": {**_NUMBER, "description": "the p-value if the first column had a typical value"},
+    "unknown_words": {"type": "integer", "description": "of a text; stop words do not count"},
+    "counted_words": {"type": "integer"},
+    "nearest_context": _texts("the words of the nearest context, by cvdd", or_null=True),
+}
 _ANSWER: dict[str, Schema] = {
     "results": {
         "type": "array",
@@ -213,7 +288,9 @@ _ANSWER: dict[str, Schema] = {
                     "description": "conformal p-value; without fdr the row is flagged if p_value <= eps",
                 },
                 "flagged": {"type": "boolean"},
-            }
+                **_REASONS,
+            },
+            optional=tuple(_REASONS),
         ),
     },
     "eps": {"type": ["number", "null"], "description": "null if the request gave fdr"},
@@ -227,6 +304,7 @@ _INFO: dict[str, Schema] = {
     "columns": _texts("every one of them is to be sent"),
     "columns_of_categories": _texts("columns that take text; a new text is a value of its own"),
     "columns_of_dates": _texts("columns that take ISO 8601 dates or times"),
+    "columns_of_texts": _texts("columns that take whole documents"),
     "columns_that_may_be_missing": _texts("columns that take null"),
     "eps": {"type": "number"},
     "smallest_eps": {"type": "number", "description": "below it nothing can be flagged"},
@@ -249,6 +327,17 @@ _INFO: dict[str, Schema] = {
         "description": "number of calibrated categories; rows of any other are refused",
     },
     **_VERSIONS,
+    "monitors": {
+        "type": ["array", "null"],
+        "items": {"type": "object"},
+        "description": "what each monitor of this version says; null where none watches",
+    },
+    "following": {
+        "type": ["object", "null"],
+        "description": "the record of the champion that is followed, and why a new one could not be loaded; null where "
+        "the scorer stays",
+    },
+    "challenger": {"type": ["object", "null"], "description": "the scorer in the shadow, which answers nothing"},
 }
 _PROBLEM: dict[str, Schema] = {
     "type": {"type": "string", "const": "about:blank"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from assay.data.categories import category_texts
@@ -22,6 +22,7 @@ BODY = (
 )
 KEYS = ("columns", "rows", "records", "record", "ids", "eps", "fdr")
 MOST_BRACKETS_BESIDE_ROWS = 1000
+MOST_REASONS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,8 @@ class Question:
         As `Scorer.judge` takes them; in the scorer's order of columns, if they are an array.
     categories, ids : list of str of length n, or None
     eps, fdr : float or None
+    explain : int
+        How many reasons each row gets.
     """
 
     rows: Any
@@ -41,6 +44,7 @@ class Question:
     ids: list[str] | None = None
     eps: float | None = None
     fdr: float | None = None
+    explain: int = 0
 
 
 def read_question(body: bytes, layout: ColumnLayout, limits: Limits = SERVICE_LIMITS) -> Question:
@@ -113,7 +117,7 @@ def _read(reader: JsonReader, layout: ColumnLayout, limits: Limits) -> Question:
         raise InputError(f"rows are given in two ways, by {' and '.join(forms)}; send one: {BODY}")
     rows, categories = blocks[0].finish()
     ids = read_ids(values.get("ids"), len(rows), limits)
-    return Question(rows, categories, ids, *(read_share(values.get(key), key) for key in ("eps", "fdr")))
+    return Question(rows, categories, ids, read_share(values.get("eps"), "eps"), read_share(values.get("fdr"), "fdr"))
 
 
 def _read_rows(reader: JsonReader, names: Any, layout: ColumnLayout, limits: Limits) -> RowBlocks:
@@ -177,24 +181,40 @@ def read_share(value: Any, key: str) -> float | None:
 
 
 def read_parameters(parameters: Mapping[str, str], question: Question) -> Question:
-    """Return a question with the eps or fdr that the address gives: ``/score?eps=0.01``.
+    """Return a question with what the address gives: eps or fdr, and explain, ``/score?eps=0.01&explain=3``.
 
     Raises
     ------
     InputError, ConfigError
-        A parameter is unknown, given in the body as well, or not between 0 and 1.
+        A parameter is unknown, given in the body as well, or not in its range.
     """
-    shares = {"eps": question.eps, "fdr": question.fdr}
+    shares, explain = {"eps": question.eps, "fdr": question.fdr}, 0
     for key, text in parameters.items():
+        if key == "explain":
+            explain = read_explain(text)
+            continue
         if key not in shares:
-            raise InputError(f"unknown parameter {key!r} of the address; /score takes eps and fdr")
+            raise InputError(f"unknown parameter {key!r} of the address; /score takes eps, fdr and explain")
         if shares[key] is not None:
             raise InputError(f"{key} is given by the body and by the address; give it once")
         try:
             shares[key] = check_share(float(text), key)
         except ValueError as error:
             raise InputError(f"{key} is {text!r}; give a number between 0 and 1, or leave it out") from error
-    return Question(question.rows, question.categories, question.ids, **shares)
+    return replace(question, eps=shares["eps"], fdr=shares["fdr"], explain=explain)
+
+
+def read_explain(value: str) -> int:
+    """Return the parameter ``explain`` of the address: how many reasons a row gets.
+
+    Raises
+    ------
+    InputError
+        It is no whole number from 1 to 100.
+    """
+    if not (value.isascii() and value.isdigit() and len(value) < 4 and 1 <= int(value) <= MOST_REASONS):
+        raise InputError(f"explain is {value!r}; give a whole number of reasons for each row, from 1 to {MOST_REASONS}")
+    return int(value)
 
 
 def read_ids(ids: Any, n: int, limits: Limits = SERVICE_LIMITS) -> list[str] | None:

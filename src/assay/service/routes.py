@@ -1,37 +1,77 @@
-"""The service of one scorer as an ASGI application, the same under `assay serve` and in a Bento."""
+"""The service of scorers, one of each dataset, as an ASGI application, under `assay serve` and in a Bento."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from functools import lru_cache, partial
-from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
 
-from assay.errors import RequestError
+from assay.data.seen_labels import seen_labels_path
+from assay.errors import AssayError, RequestError
 from assay.scorer.scorer import Scorer
+from assay.service.access import ACCESS_LOG, AccessLog
 from assay.service.answers import Decision, ScoreAnswer, describe, score_answer, versions
+from assay.service.explaining import check_explained
+from assay.service.feedback import keep_feedback
 from assay.service.formats import ARROW, is_arrow, is_npy, read_arrow_question, read_npy_question, require_arrow
+from assay.service.guard import Access, Guard, require_role
 from assay.service.limits import SERVICE_LIMITS, Limits
-from assay.service.metrics import Metrics
+from assay.service.metrics import Metrics, VersionMetrics
 from assay.service.openapi import describe_service
-from assay.service.page import NOTHING_FROM_ELSEWHERE, PAGE
-from assay.service.problems import http_problem, with_problems
+from assay.service.page import page_routes
+from assay.service.problems import CLIENT_GONE, http_problem, with_problems
+from assay.service.projects import ProjectActions
 from assay.service.receiving import Held, HeldBytes, receive_body, unpack
+from assay.service.recording import Recorder
 from assay.service.requests import Question, read_parameters, read_question
 from assay.service.rows import ColumnLayout
+from assay.service.shadow import Shadow
 from assay.service.spool import Spool
 from assay.service.worker import LargeRequests
 
 JSON = "application/json"
 DECISIONS_KEPT = 256
+LIVE = ("monitors", "following", "challenger")
+
+
+class Shared:
+    """What all scorers of a server share, those that replace each other as well.
+
+    Parameters
+    ----------
+    limits : Limits
+
+    Attributes
+    ----------
+    live : callable
+        Returns what `/info` says of a scorer and only a server knows: its monitors, and how it follows the champion.
+    shadows : dict of str to Shadow
+        The challengers of datasets, by name.
+    recorders : dict of str to Recorder
+        What keeps the rows of datasets, by name.
+    feedback : Path or None
+        The project whose datasets' labels are kept.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.metrics = Metrics()
+        self.held = Held(limits.held)
+        self.large = LargeRequests(limits)
+        self.shadows: dict[str, Shadow] = {}
+        self.recorders: dict[str, Recorder] = {}
+        self.feedback: Path | None = None
+        self.live: Callable[[Scorer], dict[str, Any]] = lambda scorer: dict.fromkeys(LIVE)
 
 
 class Service:
@@ -40,21 +80,26 @@ class Service:
     Parameters
     ----------
     scorer : Scorer
-    limits : Limits
+    shared : Shared
     """
 
-    def __init__(self, scorer: Scorer, limits: Limits = SERVICE_LIMITS) -> None:
+    def __init__(self, scorer: Scorer, shared: Shared) -> None:
         self.scorer = scorer
-        self.limits = limits
-        self.metrics = Metrics()
-        self.description = orjson.dumps(describe(scorer))
+        self.limits = limits = shared.limits
+        self.metrics = VersionMetrics(shared.metrics, scorer.name, scorer.version)
+        self._described, self._shared = describe(scorer), shared
         self.version = orjson.dumps({"name": scorer.name, **versions(scorer)})
         self.openapi = orjson.dumps(describe_service(scorer, limits))
         self._layout = ColumnLayout.of(scorer)
         self._decision = lru_cache(DECISIONS_KEPT)(partial(Decision.of, scorer))
         self._keep = Spool.of(scorer).append
-        self._held = Held(limits.held)
-        self._large = LargeRequests(limits)
+        self._held, self._large = shared.held, shared.large
+        self._recorder, self._shadow = shared.recorders.get(scorer.name), shared.shadows.get(scorer.name)
+
+    @property
+    def description(self) -> bytes:
+        """The body of an answer of /info."""
+        return orjson.dumps({**self._described, **self._shared.live(self.scorer)})
 
     async def score(self, request: Request) -> Response:
         """Answer /score: small requests at once, large ones in the thread of large requests."""
@@ -69,7 +114,8 @@ class Service:
             parameters = dict(request.query_params) if request.scope["query_string"] else {}
             answer: Callable[[Question], bytes] = partial(self._answer, parameters, is_arrow_wanted)
             content = unpack(body, coding, limits.small_body)
-            if content is None or is_arrow(content):
+            # Explanations take up to a thousand scores a row: they wait behind each other, and small requests do not.
+            if content is None or is_arrow(content) or "explain" in parameters:
                 unpacked = partial(self._unpack, body, coding)
                 result = await self._large.run(lambda: answer(self._read(unpacked())), request)
             else:
@@ -97,35 +143,99 @@ class Service:
 
     def _answer(self, parameters: dict[str, str], is_arrow_wanted: bool, question: Question) -> bytes:
         question = read_parameters(parameters, question) if parameters else question
+        if question.explain:
+            check_explained(self.scorer, len(question.rows), self.limits)
         decision = self._decision(question.eps, question.fdr)
         answer: ScoreAnswer = score_answer(self.scorer, question, decision, self._keep)
-        self.metrics.rows.inc(len(answer.flags))
+        self.metrics.count(answer.judged.p_values, answer.flags)
+        if self._recorder is not None:
+            self._recorder.keep(self.scorer, question)
+        if self._shadow is not None:
+            self._shadow.follow(self.scorer, question, decision.rule, answer.flags)
         return answer.to_arrow() if is_arrow_wanted else answer.to_json()
 
 
-def make_application(scorer: Scorer | None = None, limits: Limits = SERVICE_LIMITS) -> Starlette:
-    """Return the application; without a scorer it answers 503 until `set_scorer` gives it one."""
-    application = Starlette(routes=_routes(), exception_handlers={HTTPException: http_problem})
-    application.state.service = None if scorer is None else Service(scorer, limits)
+def make_application(
+    scorer: Scorer | None = None, limits: Limits = SERVICE_LIMITS, access: Access | None = None
+) -> Starlette:
+    """Return the application; without a scorer it answers 503 until `set_scorer` gives it one.
+
+    Who gets in is what the environment says, unless `access` is given.
+    """
+    middleware = [Middleware(Guard, access or Access.of_environment())]
+    if os.environ.get(ACCESS_LOG):
+        middleware.insert(0, Middleware(AccessLog))
+    application = Starlette(routes=_routes(), exception_handlers={HTTPException: http_problem}, middleware=middleware)
+    application.state.shared, application.state.services = Shared(limits), {}
+    application.state.project = ProjectActions()
+    if scorer is not None:
+        set_scorer(application, scorer)
     return application
 
 
 def set_scorer(application: Starlette, scorer: Scorer) -> None:
-    """Let an application of `make_application` answer by a scorer."""
-    application.state.service = Service(scorer)
+    """Let an application of `make_application` answer by a scorer from now on, for its dataset."""
+    state = application.state
+    service, former = Service(scorer, state.shared), state.services.get(scorer.name)
+    # A request asks for its service once, so that its answer is wholly of one version.
+    state.services = {**state.services, scorer.name: service}
+    if former is not None:
+        state.shared.metrics.answering.labels(*former.metrics.labels).set(0)
+    state.shared.metrics.answering.labels(*service.metrics.labels).set(1)
 
 
 def _service(request: Request) -> Service:
-    service: Service | None = request.app.state.service
-    if service is None:
+    services: dict[str, Service] = request.app.state.services
+    name = request.path_params.get("name")
+    if name is None and len(services) == 1:
+        return next(iter(services.values()))
+    if not services:
         raise RequestError(503, "no scorer is loaded yet; ask again later", retry_after="1")
-    return service
+    if name not in services:
+        wanted = "several datasets" if name is None else f"no dataset {name!r}"
+        raise RequestError(404, f"this server has {wanted}; ask for /v1/NAME/..., NAME being {' or '.join(services)}")
+    return services[name]
 
 
 async def _score(request: Request) -> Response:
-    service = _service(request)
-    with service.metrics.seconds.time():
-        return await service.score(request)
+    service, status = _service(request), 500
+    try:
+        with service.metrics.seconds.time():
+            answer = await service.score(request)
+        status = answer.status_code
+        return answer
+    except RequestError as error:
+        status = error.status
+        raise
+    except AssayError:
+        status = 400
+        raise
+    except ClientDisconnect:
+        status = CLIENT_GONE
+        raise
+    finally:
+        service.metrics.count_request(status)
+
+
+async def _feedback(request: Request) -> Response:
+    require_role(request, "feedback")
+    service, shared = _service(request), request.app.state.shared
+    path = None if shared.feedback is None else seen_labels_path(shared.feedback, service.scorer.name)
+    kept = await keep_feedback(request, path, shared.limits, shared.held)
+    return Response(orjson.dumps({"kept": kept}), media_type=JSON)
+
+
+async def _metrics(request: Request) -> Response:
+    state = request.app.state
+    for service in state.services.values():
+        state.shared.live(service.scorer)
+    return Response(state.shared.metrics.text(), media_type=Metrics.media_type)
+
+
+async def _ready(request: Request) -> Response:
+    if not request.app.state.services:
+        raise RequestError(503, "no scorer is loaded yet; ask again later", retry_after="1")
+    return Response(b"\n", media_type="text/plain")
 
 
 def _fixed(content: Callable[[Service], bytes], media_type: str = JSON) -> Callable[[Request], Awaitable[Response]]:
@@ -135,8 +245,13 @@ def _fixed(content: Callable[[Service], bytes], media_type: str = JSON) -> Calla
     return endpoint
 
 
-async def _page(_: Request) -> Response:
-    return HTMLResponse(PAGE, headers={"Content-Security-Policy": NOTHING_FROM_ELSEWHERE})
+def _of_project(
+    action: Callable[[ProjectActions, Request, Scorer], Awaitable[Response]],
+) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        return await action(request.app.state.project, request, _service(request).scorer)
+
+    return with_problems(endpoint)
 
 
 async def _alive(_: Request) -> Response:
@@ -148,22 +263,26 @@ def _routes() -> list[BaseRoute]:
         with_problems(_fixed(content))
         for content in (lambda s: s.description, lambda s: s.version, lambda s: s.openapi)
     )
-    ready = with_problems(_fixed(lambda _: b"\n", "text/plain"))
-    metrics = with_problems(_fixed(lambda s: s.metrics.text(), Metrics.media_type))
-    package = find_spec("bentoml")
-    assert package is not None
-    assert package.origin is not None
-    files = Path(package.origin).parent / "_internal" / "server" / "static_content"
+    ready = with_problems(_ready)
+    of_a_scorer: dict[str, tuple[Callable[[Request], Awaitable[Response]], list[str]]] = {
+        "score": (with_problems(_score), ["POST"]),
+        "feedback": (with_problems(_feedback), ["POST"]),
+        "info": (description, ["GET", "POST"]),
+        "version": (version, ["GET", "POST"]),
+        "docs.json": (openapi, ["GET"]),
+        "openapi.json": (openapi, ["GET"]),
+        "project": (_of_project(ProjectActions.offers), ["GET"]),
+        "scorers": (_of_project(ProjectActions.scorers), ["GET"]),
+        "report": (_of_project(ProjectActions.report), ["GET"]),
+        "lineage": (_of_project(ProjectActions.lineage), ["GET"]),
+        "promote": (_of_project(ProjectActions.promote), ["POST"]),
+    }
     return [
-        Route("/score", with_problems(_score), methods=["POST"]),
+        *(Route(f"/{path}", answer, methods=methods) for path, (answer, methods) in of_a_scorer.items()),
+        *(Route(f"/v1/{{name}}/{path}", answer, methods=methods) for path, (answer, methods) in of_a_scorer.items()),
         Route("/livez", _alive),
         Route("/readyz", ready),
         Route("/healthz", ready),
-        Route("/info", description, methods=["GET", "POST"]),
-        Route("/version", version, methods=["GET", "POST"]),
-        Route("/docs.json", openapi),
-        Route("/openapi.json", openapi),
-        Route("/metrics", metrics),
-        Route("/", _page),
-        Mount("/static_content", StaticFiles(directory=files)),
+        Route("/metrics", with_problems(_metrics)),
+        *page_routes(),
     ]

@@ -1,6 +1,7 @@
-"""The server of one scorer: `python -m assay.service.server FOLDER STATEMENT SOCKET`, as `assay serve` becomes it.
+"""The server: `python -m assay.service.server SOCKET PLAN [WORKERS]`, as `assay serve` becomes it; `Plan` is in JSON.
 
-One process, without a parent that would start it again: what goes wrong ends it, once, with one sentence.
+One process, unless several workers are asked for, and nobody above it that would start it again: a scorer that cannot
+be loaded ends it, once, with one sentence.
 """
 
 from __future__ import annotations
@@ -11,18 +12,20 @@ import logging
 import signal
 import socket
 import sys
-from pathlib import Path
+from contextlib import ExitStack
 from types import FrameType
 
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from assay.errors import AssayError
-from assay.scorer.loading import load_scorer
 from assay.service.limits import SERVICE_LIMITS, Limits
 from assay.service.problems import problem
 from assay.service.routes import make_application
+from assay.service.telemetry import traced
+from assay.service.versions import Following, Plan
+from assay.service.workers import run_workers
 
 KEEP_ALIVE_SECONDS = 75
 DRAIN_SECONDS = 60
@@ -79,7 +82,30 @@ def _cancel(timer: asyncio.TimerHandle | None) -> None:
         timer.cancel()
 
 
-def make_server(application: Starlette, limits: Limits = SERVICE_LIMITS) -> uvicorn.Server:
+class Draining(uvicorn.Server):
+    """A server whose clients learn from the answer before that a connection is closed, and so meet no reset."""
+
+    idle_seconds = SERVICE_LIMITS.idle_seconds
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, let every answer say that it is the last one, and give quiet connections time to ask."""
+        for server in self.servers:
+            server.close()
+        for each in sockets or []:
+            each.close()
+        state = self.server_state
+        state.default_headers = [*state.default_headers, (b"connection", b"close")]
+        for connection in state.connections:
+            if (cycle := getattr(connection, "cycle", None)) is not None:
+                cycle.default_headers = state.default_headers
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self.idle_seconds
+        while state.connections and not self.force_exit and loop.time() < end:
+            await asyncio.sleep(0.05)
+        await super().shutdown()
+
+
+def make_server(application: ASGIApp, limits: Limits = SERVICE_LIMITS) -> uvicorn.Server:
     """Return a server of an application; a signal lets it finish the requests that it has, then end."""
     config = uvicorn.Config(
         application,
@@ -94,29 +120,43 @@ def make_server(application: Starlette, limits: Limits = SERVICE_LIMITS) -> uvic
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
-    return uvicorn.Server(config)
+    server = Draining(config)
+    server.idle_seconds = limits.idle_seconds
+    return server
 
 
-def serve_scorer(folder: str, statement: str, listening: str) -> int:
-    """Serve a scorer on a socket that listens, by its number, until a signal ends the server; return the exit code."""
+def serve_plan(listening: str, plan: str, workers: str = "1") -> int:
+    """Serve scorers on a socket that listens, by its number, until a signal ends the server; return the exit code."""
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end_at_once)
+    application = make_application()
     try:
-        scorer = load_scorer(Path(folder), statement)
+        following = Following(application, Plan.from_json(plan))
+        served = traced(application)
     except AssayError as error:
         print(f"assay: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
-    application = make_application(scorer)
     gc.collect()
     gc.freeze()
     sys.setswitchinterval(SWITCH_SECONDS)
     with socket.socket(fileno=int(listening)) as address:
         host, port, *_ = address.getsockname()
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        print(f"{scorer.tag} answers at http://{where}", file=sys.stderr, flush=True)  # noqa: T201
-        make_server(application).run([address])
-    return 0
+        print(f"{following.answering} at http://{where}", file=sys.stderr, flush=True)  # noqa: T201
+
+        def answer() -> None:
+            with following:
+                make_server(served).run([address])
+
+        if int(workers) == 1:
+            answer()
+            return 0
+        with ExitStack() as watched:
+            watched.push(
+                following.__exit__
+            )  # each worker follows for itself, and the watcher of scores is this process's
+            return run_workers(answer, int(workers), address)
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:
@@ -125,4 +165,4 @@ def _end_at_once(number: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(serve_scorer(*sys.argv[1:]))
+    sys.exit(serve_plan(*sys.argv[1:]))

@@ -123,8 +123,8 @@ def test_a_scorer_of_tables_takes_no_images(scorer: Scorer, tmp_path: Path) -> N
 def test_places_lie_apart() -> None:
     heat_map = np.zeros((14, 14), dtype=np.float32)
     heat_map[3, 4], heat_map[3, 5], heat_map[10, 0] = 3, 2, 1
-    assert hottest_places(heat_map, 2) == "row 3, column 4; row 10, column 0"
-    assert hottest_places(np.ones((1, 2), dtype=np.float32), 5) == "row 0, column 0"
+    assert hottest_places(heat_map, 2) == [(3, 4), (10, 0)]
+    assert hottest_places(np.ones((1, 2), dtype=np.float32), 5) == [(0, 0)]
 
 
 def test_the_slope_of_a_hot_place_is_no_place_of_its_own() -> None:

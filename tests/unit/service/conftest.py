@@ -16,12 +16,13 @@ from tests.waiting import HANG_SECONDS
 
 from assay.scorer.loading import load_scorer
 from assay.scorer.scorer import Scorer
+from assay.service.guard import Access
 from assay.service.limits import Limits
 from assay.service.routes import make_application
 from assay.service.server import make_server
 
 FROZEN = Path(__file__).parents[2] / "frozen" / "scorer-1"
-Serve = Callable[[Scorer, Limits], AbstractContextManager[tuple[httpx.Client, uvicorn.Server]]]
+Serve = Callable[..., AbstractContextManager[tuple[httpx.Client, uvicorn.Server]]]
 
 
 @pytest.fixture(scope="session")
@@ -31,8 +32,10 @@ def scorer() -> Scorer:
 
 
 @contextmanager
-def _serving(scorer: Scorer, limits: Limits) -> Iterator[tuple[httpx.Client, uvicorn.Server]]:
-    server = make_server(make_application(scorer, limits), limits)
+def _serving(
+    scorer: Scorer, limits: Limits, access: Access | None = None
+) -> Iterator[tuple[httpx.Client, uvicorn.Server]]:
+    server = make_server(make_application(scorer, limits, access), limits)
     # As in the server: of a socket that is made from its number, Python knows that it is TCP, and sends at once.
     with socket.socket(fileno=socket.create_server(("127.0.0.1", 0)).detach()) as listening:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"

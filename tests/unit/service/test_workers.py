@@ -1,0 +1,150 @@
+"""Several workers on one socket: they share the work and the numbers, are replaced, and never outlive their parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil  # type: ignore[import-untyped]
+import pytest
+from tests.unit.service.test_server import PACKED
+from tests.waiting import HANG_SECONDS
+
+from assay.scorer.loading import load_scorer
+from assay.scorer.statement import statement_ids
+from assay.service.metrics import SHARED_FOLDER
+from assay.service.spool import MONITORED, read_spool, spool_path
+from assay.service.versions import Plan, Served
+
+N = 3
+
+
+def until(seen: Callable[[], Any]) -> None:
+    end = time.monotonic() + HANG_SECONDS
+    while not seen():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+class Server:
+    """A server with workers, in a process of its own."""
+
+    def __init__(self, tmp_path: Path, *, serve: str = "-m assay.service.server") -> None:
+        shared = tmp_path / "shared"
+        shared.mkdir()
+        self.shared = shared
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            self.address = listening.getsockname()
+            plan = Plan((Served(str(PACKED), statement_ids(PACKED)[0]),)).to_json()
+            number = listening.fileno()
+            environment = {**os.environ, SHARED_FOLDER: str(shared), MONITORED: str(tmp_path)}
+            command = [sys.executable, "-P", *serve.split(" ", 1), str(number), plan, str(N)]
+            self.process = subprocess.Popen(
+                command, pass_fds=[number], env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+            )
+        self.url = f"http://127.0.0.1:{self.address[1]}"
+
+    def workers(self) -> list[psutil.Process]:
+        return [child for child in psutil.Process(self.process.pid).children() if child.status() != "zombie"]
+
+    def ask(self) -> int:
+        with httpx.Client(base_url=self.url, timeout=HANG_SECONDS) as client:
+            return client.post("/score", json={"record": RECORD}).status_code
+
+    def is_free(self) -> bool:
+        try:
+            socket.create_server(self.address).close()
+        except OSError:
+            return False
+        return True
+
+
+SCORER = load_scorer(PACKED)
+assert SCORER.categories is not None
+RECORD = {**dict.fromkeys(SCORER.columns, 1.0), SCORER.category_column: SCORER.categories[0]}
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with running(tmp_path) as server:
+        yield server
+
+
+@contextmanager
+def running(tmp_path: Path, **options: str) -> Iterator[Server]:
+    server = Server(tmp_path, **options)
+    try:
+        yield server
+    finally:
+        members = [*server.workers(), server.process] if server.process.poll() is None else []
+        for member in members:
+            member.kill()
+        server.process.communicate()
+
+
+def test_workers_share_the_numbers_and_the_scores_and_end_together(server: Server, tmp_path: Path) -> None:
+    assert server.ask() == 200
+    until(lambda: len(server.workers()) == N)
+    workers = server.workers()
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda _: server.ask(), range(59))) == {200}
+    text = httpx.get(f"{server.url}/metrics", timeout=HANG_SECONDS).text
+    labels = f'dataset="{SCORER.name}",version="{SCORER.version}"'
+    assert f"assay_rows_total{{{labels}}} 60.0" in text
+    assert f"assay_answering{{{labels}}} 1.0" in text
+    assert len(read_spool(spool_path(tmp_path, SCORER.tag))) == 60
+    server.process.terminate()
+    _, err = server.process.communicate(timeout=HANG_SECONDS)
+    assert server.process.returncode == 0
+    assert len(err.splitlines()) == 1
+    assert not [worker for worker in workers if worker.is_running()]
+    assert server.is_free()
+    assert not server.shared.exists()
+
+
+def test_a_worker_that_was_killed_is_replaced(server: Server) -> None:
+    assert server.ask() == 200
+    until(lambda: len(server.workers()) == N)
+    first = server.workers()[0]
+    until(lambda: time.time() - first.create_time() > 2)
+    first.kill()
+    until(lambda: not first.is_running() and len(server.workers()) == N)
+    assert server.ask() == 200
+    assert server.process.poll() is None
+
+
+def test_workers_end_when_their_parent_is_killed(server: Server) -> None:
+    assert server.ask() == 200
+    until(lambda: len(server.workers()) == N)
+    workers = server.workers()
+    with httpx.Client(base_url=server.url, timeout=HANG_SECONDS) as client:
+        assert client.get("/livez").status_code == 200
+        os.kill(server.process.pid, signal.SIGKILL)
+        until(server.is_free)
+    until(lambda: not any(worker.is_running() for worker in workers))
+
+
+FAILING = """
+import os, socket, sys
+from assay.service.workers import run_workers
+address = socket.socket(fileno=int(sys.argv[1]))
+sys.exit(run_workers(lambda: os._exit(7), int(sys.argv[3]), address))
+"""
+
+
+def test_workers_that_cannot_work_end_the_server(tmp_path: Path) -> None:
+    with running(tmp_path, serve=f"-c {FAILING}") as server:
+        _, err = server.process.communicate(timeout=HANG_SECONDS)
+        assert server.process.returncode == 1
+        assert "ended (exit code 7)" in err
+        assert server.is_free()
