@@ -32,7 +32,7 @@ def serving(project: Checkout) -> Iterator[httpx.Client]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = project.start("assay", "serve", NAME, "--port", str(port))
+    process = project.start("assay", "serve", NAME, "--port", str(port), "--workers", "2")
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=HANG_SECONDS) as client:
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
@@ -21,6 +24,7 @@ OPEN = frozenset(("/livez", "/readyz", "/healthz", "/", "/page.css", "/page.js",
 OPEN_FOLDERS = ("/static_content/",)
 _TOKEN, _REQUIRED = "assay.token", "assay.token_required"
 _SAFE = ("GET", "HEAD")
+_PORT = re.compile(r"(^[^:]*|\]):\d+$", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +83,11 @@ class Guard:
         token = self._access.tokens.find(text.strip()) if kind.lower() == "bearer" else None
         scope[_TOKEN] = token
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        is_open = path in OPEN or path.startswith(OPEN_FOLDERS)
-        if token is None and self._access.required and not is_open:
+        if path in OPEN or path.startswith(OPEN_FOLDERS):
+            return
+        if not self._access.required:
+            check_host(headers.get(b"host", b"").decode("latin-1"))
+        elif token is None:
             raise _unknown(
                 "this token is not known; it may have been revoked" if given else "this service needs a token"
             )
@@ -107,6 +114,25 @@ def check_site(method: str, headers: dict[bytes, bytes]) -> None:
         raise RequestError(
             403, "a page of another site sent this request; open the page of this service, or use a client"
         )
+
+
+def check_host(host: str) -> None:
+    """Raise `RequestError` unless a Host, with or without a port, is a name of this machine (403).
+
+    A page elsewhere whose name is made to lead here would be of this site for a browser (DNS rebinding). A proxy that
+    passes the name on serves others than this machine, and then there have to be tokens.
+    """
+    name = host.rpartition(":")[0] if _PORT.search(host) else host
+    with suppress(ValueError):
+        if name.lower() == "localhost" or name.lower().endswith(".localhost"):
+            return
+        if ip_address(name.removeprefix("[").removesuffix("]") if name.startswith("[") else name).is_loopback:
+            return
+    raise RequestError(
+        403,
+        f"without tokens this service answers to names of this machine alone, such as localhost, not {host!r}; set "
+        "ASSAY_TOKENS where a proxy or another name leads to it",
+    )
 
 
 def require_role(request: Request, role: str) -> None:

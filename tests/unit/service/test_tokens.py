@@ -157,6 +157,31 @@ def test_requests_of_other_sites_are_refused(
         assert_refused(response, 403, "a page of another site sent this request")
 
 
+@pytest.mark.parametrize(
+    ("host", "passes"),
+    [
+        *(
+            (host, True)
+            for host in ("localhost", "LOCALHOST:3000", "127.0.0.1:3000", "127.9.9.9", "[::1]:3000", "a.localhost")
+        ),
+        *(
+            (host, False)
+            for host in ("elsewhere:3000", "127.0.0.1.elsewhere", "localhost.elsewhere", "10.0.0.1", "", "[")
+        ),
+    ],
+)
+def test_without_tokens_only_names_of_this_machine_are_answered(
+    scorer: Scorer, serving: Serve, path: Path, host: str, passes: bool
+) -> None:
+    """A page elsewhere whose name is made to lead to this machine is of the same site, for a browser."""
+    with serving(scorer, SERVICE_LIMITS, Access(TokenFile(path), False)) as (client, _):
+        response = client.get("/info", headers={"host": host})
+    if passes:
+        assert response.status_code == 200
+    else:
+        assert_refused(response, 403, "without tokens this service answers to names of this machine alone")
+
+
 def asked(client: httpx.Client, scorer: Scorer, text: str) -> None:
     """Ask in ways that put the token and the row wherever a log may look."""
     rows = body(scorer)

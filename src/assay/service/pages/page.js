@@ -97,7 +97,13 @@ function describe() {
 function live(samples) {
   const total = (name) => samples.filter((s) => s.name === name).reduce((sum, s) => sum + s.value, 0);
   const rows = total("assay_rows_total"), flagged = total("assay_flagged_rows_total");
-  $("counts").textContent = `${rows} rows, ${flagged} flagged`;
+  $("counts").textContent = rows ? `${rows} rows, ${flagged} flagged` : "no rows yet";
+  for (const figure of document.querySelectorAll("figure")) figure.hidden = !rows;
+  const challenger = info.challenger?.model_version;
+  const by = (who) => samples.filter((s) => s.name === "assay_compared_rows_total" && s.challenger === challenger
+    && s.flagged_by === who).reduce((sum, s) => sum + s.value, 0);
+  say("shadow", challenger ? `${challenger} is in the shadow: ${by("both")} rows flagged by both, ${by("champion")} by the `
+    + `champion alone, ${by("challenger")} by the challenger alone, ${by("neither")} by neither` : "");
   if (!rows) return;
   // Tenths: p-values are multiples of 1 / (m + 1), and narrower bins would hold uneven numbers of these.
   const bins = [...Array(10).keys()].map((tenth) => ({ edges: [tenth / 10, (tenth + 1) / 10], value: 0 }));
@@ -222,7 +228,7 @@ async function versions() {
     const { scorers } = await (await ask(of("scorers"))).json();
     $("versions").tBodies[0].replaceChildren(...scorers.map((scorer) => {
       const row = document.createElement("tr");
-      row.append(element("td", scorer.tag), element("td", `${scorer.detector}+${scorer.adapter}`));
+      row.append(element("td", scorer.tag), element("td", `${scorer.detector}, ${scorer.adapter}`));
       row.append(element("td", [scorer.champion ? "champion" : scorer.where, scorer.broken,
         Object.keys(scorer.quarantined ?? {}).length ? "learned from quarantined rows" : ""].filter(Boolean).join("; ")));
       const cell = document.createElement("td");
