@@ -6,6 +6,7 @@ import os
 import re
 import struct
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +34,9 @@ MOST_UNREADABLE = 0.01  # of the files
 MOST_PIXELS = 128 * 128
 _GREY = ("1", "L", "LA", "La")
 _COLOUR = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
-_NAMED = 5
 _UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, TypeError, ArithmeticError, LookupError, struct.error)
+_NAMED, _LABELS_SAID = 5, 20
+_KINDS = {NORMAL: "normal", ANOMALY: "an anomaly", UNKNOWN: "unknown"}
 _UNWRITABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 Size = tuple[int, int]
@@ -320,6 +322,10 @@ def _labels(path: Path, images: GreyImages, normal: str | None, anomaly: str | N
         if not (labels == kind).any():
             present = ", ".join(sorted(map(repr, set(texts)))[:10])
             raise DataError(f"--{option} {value}: no image of {path.name} has that label; there are {present}")
+    if given:
+        counts = Counter(zip(texts, labels.tolist(), strict=True)).most_common()
+        said = [f"{text!r} is {_KINDS[kind]} ({number})" for (text, kind), number in counts[:_LABELS_SAID]]
+        say(f"{path.name}: {', '.join(said)}{', ...' * (len(counts) > _LABELS_SAID)}")
     return labels, "".join(f"; {option} = {value!r}" for _, option, value in given)
 
 

@@ -34,17 +34,17 @@ def stage_artifact(project: Project, stage: str) -> Iterator[StageProgress]:
         percent = 100 * min(max(share, 0.0), 1.0)
         if artifact is None:
             key, title = artifact_key("progress", stage), project.stage(stage).title
-            artifact = create(create_progress_artifact, progress=percent, key=key, description=title)
+            artifact = create_artifact(create_progress_artifact, progress=percent, key=key, description=title)
         else:
-            create(update_progress_artifact, artifact_id=artifact, progress=percent)
+            create_artifact(update_progress_artifact, artifact_id=artifact, progress=percent)
         shown = time.monotonic()
 
     yield move
     if artifact is not None:
-        create(update_progress_artifact, artifact_id=artifact, progress=100.0)
+        create_artifact(update_progress_artifact, artifact_id=artifact, progress=100.0)
 
 
-def create(function: Any, **content: Any) -> Any:
+def create_artifact(function: Any, **content: Any) -> Any:
     """Create or change an artifact, and return its id. A run is not to fail for a picture of it."""
     try:
         return function(**content)

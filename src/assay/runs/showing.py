@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 from assay import console
 from assay.errors import AssayError, ConfigError, ValidationFailedError
 from assay.project.layout import Project
-from assay.runs.artifacts import artifact_key, create
+from assay.runs.artifacts import artifact_key, create_artifact
 from assay.runs.delivery import asks_a_person
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def keep_artifacts(result: Result) -> None:
         }
         for row in result.candidates
     ]
-    create(
+    create_artifact(
         create_table_artifact,
         table=rows,
         key=artifact_key("leaderboard", result.dataset),
@@ -80,7 +80,7 @@ def keep_artifacts(result: Result) -> None:
         f"**{result.dataset}**: {_plain(result.verdict)}",
         *(f"- {name}: {_plain(text)}" for name, text in facts.items() if text),
     ]
-    create(create_markdown_artifact, markdown="\n".join(lines), key=artifact_key("verdict", result.dataset))
+    create_artifact(create_markdown_artifact, markdown="\n".join(lines), key=artifact_key("verdict", result.dataset))
 
 
 def show_verdict(result: Result, before: str | None) -> None:

@@ -56,6 +56,14 @@ def test_folders_are_labels(folder: Path, options: dict[str, str], labels: list[
     assert dataset.card.source == "; ".join(["shots", *(f"{kind} = {value!r}" for kind, value in options.items())])
 
 
+def test_what_each_folder_counts_as_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(folder / "stray.png", DRAW[6])
+    read_image_dataset(folder, name="shots", normal="ok", anomaly="bad")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "'ok' is normal (2)" in said
+    assert "'bad' is an anomaly (1), 'other' is unknown (1), 'shots' is unknown (1)" in said
+
+
 def test_a_folder_that_is_not_there_is_refused_as_label(folder: Path) -> None:
     with pytest.raises(DataError, match="--normal good: no image of shots has that label; there are 'bad', 'ok'"):
         read_image_dataset(folder, name="shots", normal="good")
