@@ -68,7 +68,8 @@ def split(out: Path, *, data: Path, quarantine: Path, answers: Path, seed: int, 
             raise StageError(
                 f"dataset {card.name}: no normal row fell to role {role}; its {len(dataset.data)} rows, "
                 f"{contents} different ones, are too few to split"
-                + (f", {len(parts[EXCLUDED])} of them in {quarantine} or bad in {answers}" if barred else "")
+                + (f", {barred['quarantined']} of them quarantined in {quarantine}" if "quarantined" in barred else "")
+                + (f", {barred['answered']['bad']} answered bad in {answers}" if "answered" in barred else "")
             )
     if kind == "probes":
         injected = card.modality.default_recipe if source == "auto" else source
