@@ -16,9 +16,10 @@ from assay.ledger.who_saw import who_saw
 from assay.project.accounts import accounts_of
 from assay.project.deployed import keep_scorer
 from assay.project.deployment import promote
-from assay.project.freshness import run_verb
 from assay.project.layout import Project
 from assay.project.scorers import scorer_folders
+from assay.project.versioning import commit
+from assay.runs import run as runs
 from assay.scorer.statement import read_statement
 
 NAME = "breast_cancer"
@@ -56,8 +57,10 @@ def promote_other(project: Checkout) -> str:
     params = project.root / "params.yaml"
     params.write_text(params.read_text().replace("eps: 0.05", "eps: 0.1"))
     seen = Project(project.root)
-    for verb in ("select", "evaluate", "package"):
-        assert run_verb(seen, verb).ran
+    verbs = ("select", "evaluate", "package")
+    for verb in verbs:
+        assert runs.execute(seen, verb).ran
+    commit(project.root, [f"{verb}@{NAME}" for verb in verbs])
     (folder,) = scorer_folders(seen)
     statement = read_statement(folder)
     with seen.lock():
@@ -95,6 +98,7 @@ def test_the_third_knows_what_two_promoted_and_who_saw_a_row(finished: Checkout,
         states = {each.what: each.state for each in findings.items}
         assert "differs" not in states.values(), findings.lines()
         assert states["history"] == "ok", findings.lines()
+        assert findings.intact == (version == new), "a clone brings the outputs of the newest run alone"
     node = next(node for node in show_scorer(project, f"{NAME}:{new}").nodes if node.key == "select")
     assert "ran" in node.facts
     rows = read_dataset(third.root / "data" / NAME).data.rows[["row_id"]].iloc[:40]

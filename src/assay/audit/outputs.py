@@ -7,6 +7,7 @@ from assay.audit.chain import (
     event_of,
     own_event_of,
     packaged_files,
+    where_from,
     work_folder,
 )
 from assay.audit.findings import INTACT, NOT_HERE, UNCHECKED, CheckResult, differ
@@ -126,7 +127,9 @@ def _superseded(chain: Chain, stage: str) -> CheckResult:
     folder = chain.work(stage)
     message = f"{folder} now holds a later run's outputs" if folder.is_dir() else f"{folder} is gone"
     changed, kept, is_whole = _in_cache(chain, stage)
-    return differ(changed) if changed else ("superseded" if is_whole else UNCHECKED, f"{message}; {kept}")
+    if changed or is_whole:
+        return differ(changed) if changed else ("superseded", f"{message}; {kept}")
+    return UNCHECKED, f"{message}; {kept}; {where_from(chain.archive)}"
 
 
 def _absent(chain: Chain, stage: str) -> CheckResult:

@@ -33,12 +33,12 @@ Json = dict[str, Any]
 Checks = Mapping[str, Sequence[Json]]
 
 
-def facet(schema: str, **fields: Any) -> Json:
+def facet(schema: str, /, **fields: Any) -> Json:
     """Return a facet, by the address of its definition, with those of its fields that are not None."""
     return {"_producer": PRODUCER, "_schemaURL": schema, **_present(**fields)}
 
 
-def standard_facet(version: str, name: str, **fields: Any) -> Json:
+def standard_facet(version: str, name: str, /, **fields: Any) -> Json:
     """Return a facet of the OpenLineage specification, in one of its versions."""
     return facet(f"{SPECIFICATION}/facets/{version}/{name}.json#/$defs/{name}", **fields)
 
