@@ -306,6 +306,7 @@ def figures(found: pd.DataFrame) -> list[str]:
     beside_knn = over_levels(found[found["rho"] == 0], "ships, no label", "knn")
     by_set = ", ".join(f"{name} {with_interval(values.dropna())}" for name, values in fifty.items())
     what = found[found["method"] == "ships, 50 labels"]["which"].replace("", "nothing")
+    nothing = found[(found["method"] == "ships, 50 labels") & (found["which"] == "")]["set"].unique()
     vetoed = found[(found["method"] == "ships, no label") & (found["which"] == "")]
     shares = ", ".join(f"{which} {share:.0%}" for which, share in what.value_counts(normalize=True).items())
     return [
@@ -319,7 +320,8 @@ def figures(found: pd.DataFrame) -> list[str]:
         f"By the highest power of 50 labels, as before, less none: {with_interval(former.mean(axis=1))}; below beyond "
         f"noise on: {beyond_noise(former, least=0)}.",
         f"Were ten labels to judge, less none: {'; '.join(ten)}.",
-        f"What 50 labels chose: {shares}. Where nothing is valid nothing ships, and the tables count the default.",
+        f"What 50 labels chose: {shares}. Where nothing is valid nothing ships, and the tables count the default "
+        f"(on {', '.join(sorted(nothing)) or 'no set'}).",
         f"False-positive rates at eps .05: {rates_of(found)}.",
         f"Vetoed by probes on: {', '.join(sorted(vetoed['set'].unique())) or 'no set'}.",
     ]

@@ -297,10 +297,11 @@ def test_a_selection_is_read_back_from_its_json():
 
 def test_selections_of_before_are_read():
     content = json.loads(canonical_json(choose([candidate(0, 2.0)]).to_json()))
-    for name in ("power", "power_low", "power_high", "n_more"):
+    for name in ("power", "power_low", "power_high", "n_more", "level"):
         del content[name]
     for row in content["candidates"]:
-        del row["worst_excess"]
+        for name in ("worst_excess", "further_out", "p_value"):
+            del row[name]
         for level in row["levels"]:
             del level["worst_by_chance"]
     assert Selection.from_json(content).chosen.valid
