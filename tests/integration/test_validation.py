@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from sklearn.datasets import load_digits
 
+from assay.data import runner
 from assay.data.dataset import Card, Dataset, RowSet, number_copies
 from assay.data.expectations import learn_suite, load_suite
 from assay.data.fingerprints import fingerprints
@@ -114,6 +115,26 @@ def test_clean_digits_pass_and_give_the_same_summary_again(digits: Data, tmp_pat
     assert list(first.batches) == ["source", "source by column", "level-0", "level-0.05", "roles"]
     assert {check.column for check in first.batches["source"]} >= {"pixel_0", "pixel_63", "row.id"}
     assert canonical_json(first.to_json()) == canonical_json(second.to_json())
+
+
+def test_some_columns_at_a_time_give_what_all_give(
+    small: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So large tables are validated, with an expectation that needs two columns and the rows that fail."""
+    pair = {
+        "type": "expect_column_pair_values_a_to_be_greater_than_b",
+        "kwargs": {"column_A": "dark", "column_B": "mean"},
+    }
+    more = [*small.suite["expectations"], pair]
+    spoiled = replace(small.with_cells({(3, 1): np.nan}), suite=small.suite | {"expectations": more})
+    whole = spoiled.validate(tmp_path / "whole")
+    for most in (4 * len(spoiled.source.data), 1):
+        monkeypatch.setattr(runner, "MOST_AT_ONCE", most)
+        parts = spoiled.validate(tmp_path / str(most))
+        assert canonical_json(parts.to_json()) == canonical_json(whole.to_json())
+        assert "r3" in pages(tmp_path / str(most))
+    failed = {(check.column, check.row_ids) for batch, check in whole.failures() if batch == "source"}
+    assert ("row_id", ("r3",)) in failed
 
 
 def test_suites_learned_twice_have_equal_bytes_and_readable_counts(digits: Data) -> None:
