@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from assay import console
-from assay.errors import AssayError
+from assay.errors import AssayError, StageError
 from assay.interruption import SIGNALS, STDIN
 from assay.project.layout import Project
 from assay.runs.showing import ALARM, notify
@@ -25,7 +25,7 @@ from assay.service.monitors import Monitors, MonitorState, log10_threshold
 from assay.service.spool import monitored_folder
 
 _LOOK_SECONDS = 1.0
-_RETRY_SECONDS = 60.0
+_POST_SECONDS, _LOG_SECONDS = 60.0, 2.0  # between two attempts
 NICENESS = 10
 ALARMED = "monitor-alarm"
 _VERSION = re.compile("[0-9a-f]{12}")
@@ -49,7 +49,7 @@ class Watcher:
         self._lock: BinaryIO | None = None
         self._versions: dict[Path, Monitors] = {}
         self._problems: dict[Path, str] = {}
-        self._post_again = 0.0
+        self._due: dict[tuple[str, str, str], float] = {}
 
     def look(self) -> bool:
         """See the next scores that have come, and return whether there may be more.
@@ -67,9 +67,7 @@ class Watcher:
                 self._problems.pop(path, None)
             except (AssayError, OSError) as error:
                 self._versions.pop(path, None)
-                if self._problems.get(path) != str(error):
-                    console.say(f"not watched now: {error}")
-                self._problems[path] = str(error)
+                self._say_once(path, f"not watched now: {error}")
         return is_more
 
     def _takes_over(self) -> bool:
@@ -109,24 +107,39 @@ class Watcher:
         """Post and log an alarm, as far as that is not done; return whether something was."""
         before = state.is_posted, state.is_logged
         details = {"scorer": monitors.tag, "statement": monitors.statement, "monitor": state.name}
-        if not state.is_posted and time.monotonic() >= self._post_again:
+        if not state.is_posted and self._is_due(("post", monitors.tag, state.name), _POST_SECONDS):
             state.is_posted = notify(ALARM, self._name, self._text(monitors, state), **details, row=str(state.alarm))
-            self._post_again = 0.0 if state.is_posted else time.monotonic() + _RETRY_SECONDS
-        if not state.is_logged:
+        if not state.is_logged and self._is_due(("log", monitors.tag, state.name), _LOG_SECONDS):
             state.is_logged = self._log(details, state)
         return (state.is_posted, state.is_logged) != before
 
+    def _is_due(self, what: tuple[str, str, str], seconds: float) -> bool:
+        """Return whether to try something now: not so soon after the last time."""
+        now = time.monotonic()
+        if now < self._due.get(what, now):
+            return False
+        self._due[what] = now + seconds
+        return True
+
     def _log(self, details: dict[str, str], state: MonitorState) -> bool:
         """Log an alarm; not now, but at a later look, if another command works in the project."""
+        event = {**details, "row": state.alarm}
         try:
             with self._project.lock():
-                event = {**details, "row": state.alarm}
                 if self._project.events.last(ALARMED, **event) is None:
                     threshold = round(state.log10_threshold, 4)
                     self._project.events.append(ALARMED, dataset=self._name, log10_threshold=threshold, **event)
-        except AssayError:
+        except StageError:
+            return False
+        except (AssayError, OSError) as error:
+            self._say_once(self._folder, f"an alarm could not be logged, it is tried again: {error}")
             return False
         return True
+
+    def _say_once(self, path: Path, problem: str) -> None:
+        if self._problems.get(path) != problem:
+            console.say(problem)
+        self._problems[path] = problem
 
 
 def watch_scores(root: Path, live: int, names: list[str]) -> None:

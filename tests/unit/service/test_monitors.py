@@ -222,6 +222,31 @@ def test_an_alarm_is_posted_at_once_and_logged_when_no_other_command_works(
     assert (len(posted), len(list(log_of(tmp_path)))) == (2, 2)
 
 
+def test_an_alarm_that_cannot_be_logged_is_posted_once_and_said_once(
+    made: Scorer,
+    scores: Path,
+    tmp_path: Path,
+    hook: tuple[str, list[dict[str, Any]]],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    url, posted = hook
+    path, log = monitors_path(scores), tmp_path / ".assay" / "events.jsonl"
+    log.with_suffix(".head").write_text('{"entries": 9, "head": "x"}')
+    append_scores(scores, stream(made, 300, 2.0))
+    said = ""
+    with watching(tmp_path, **{NOTIFY: url}) as process:
+        until(lambda: len(posted) == 2, process)
+        append_scores(scores, stream(made, 10, 2.0))
+        until(lambda: shown_monitors(path)[0].rows == 310, process)
+        said += capfd.readouterr().err
+        log.with_suffix(".head").unlink()
+        until(lambda: all(state.is_logged for state in shown_monitors(path)), process)
+    assert len(posted) == 2
+    assert said.count("an alarm could not be logged") == 1
+    assert "was cut or changed" in said
+    assert [event["event"] for event in log_of(tmp_path)] == [ALARMED] * 2
+
+
 def test_one_process_watches_and_the_next_takes_over(made: Scorer, scores: Path, tmp_path: Path) -> None:
     path = monitors_path(scores)
     with watching(tmp_path) as second_to_last:
