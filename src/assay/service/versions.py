@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from pydantic import TypeAdapter
 from starlette.applications import Starlette
 
 from assay.errors import AssayError, ScorerError
@@ -90,12 +91,7 @@ class Plan:
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Return what `to_json` wrote."""
-        content = json.loads(text)
-        for each in content["served"]:
-            each |= {"stores": tuple(each["stores"]), "extra": tuple(map(tuple, each["extra"]))}
-            each["shadow"] = each["shadow"] and tuple(each["shadow"])
-        served = tuple(Served(**each) for each in content["served"])
-        return cls(**{**content, "served": served, "watcher": content["watcher"] and tuple(content["watcher"])})
+        return TypeAdapter(cls).validate_json(text)
 
 
 class Following:

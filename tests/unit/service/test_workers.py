@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +86,8 @@ def running(tmp_path: Path, **options: str) -> Iterator[Server]:
     try:
         yield server
     finally:
-        members = [*server.workers(), server.process] if server.process.poll() is None else []
-        for member in members:
-            member.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(server.process.pid, signal.SIGKILL)
         server.process.communicate()
 
 
