@@ -31,7 +31,7 @@ from assay.parts import read_json, read_part, write_json
 from assay.project.freshness import run_verb
 from assay.project.layout import Project
 from assay.project.stages import STAGES
-from assay.runs.answering import open_lines, take_answers
+from assay.runs.answering import open_lines, require_taken, take_answers
 from assay.runs.review_page import shown_lines, write_review
 from assay.runs.reviewing import ReviewItem, questions_of
 
@@ -206,6 +206,18 @@ def test_answers_that_a_spreadsheet_program_saved_are_taken(project: Project) ->
     assert set(read_row_answers(project.root / "answers/plant.csv")["row_id"]) == set(questions[0].rows["row_id"])
 
 
+def test_a_sheet_with_answers_that_were_not_taken_is_not_written_anew(project: Project) -> None:
+    require_taken(project, project.root / "sheet.csv")
+    questions = questions_of(project, budget=2)
+    _, sheet = write_review(project.root, NAME, questions)
+    require_taken(project, sheet)
+    shutil.copy(answered(project, questions, {1: "bad"}), sheet)
+    with pytest.raises(DataError, match=r"plant.csv holds answers that were not taken, about 'r\d+'"):
+        require_taken(project, sheet)
+    take_answers(project, sheet)
+    require_taken(project, sheet)
+
+
 def test_an_answer_may_change_more_than_once_between_two_runs(project: Project) -> None:
     path = answered(project, questions_of(project, budget=2), {1: "bad"})
     take_answers(project, path)
@@ -223,7 +235,7 @@ def test_an_answer_may_change_more_than_once_between_two_runs(project: Project) 
     assert bad <= set(roles_of(project)["train"])
 
 
-@pytest.mark.parametrize("wrong", ["calibration", "two answers", "none", "content", "column"])
+@pytest.mark.parametrize("wrong", ["calibration", "two answers", "none", "content", "column", "typo"])
 def test_what_cannot_be_taken_is_refused_and_changes_nothing(project: Project, wrong: str) -> None:
     path = answered(project, questions_of(project, budget=3), {1: "bad"})
     lines = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -235,6 +247,8 @@ def test_what_cannot_be_taken_is_refused_and_changes_nothing(project: Project, w
         lines.loc[1, "answer"], words = "good", "has the answers bad and good; give one for its group"
     elif wrong == "none":
         lines["answer"], words = "", "holds no answer; fill in the column answer"
+    elif wrong == "typo":
+        lines.loc[len(lines) - 1, "answer"], words = "goood", f"row {len(lines)}: answer is 'goood', not bad, good or"
     elif wrong == "content":
         lines.loc[0, "fingerprint"] = "0" * 32
     else:

@@ -59,17 +59,20 @@ def read_lines(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
 
 
 def require_allowed(path: Path, frame: pd.DataFrame) -> None:
-    """Raise `DataError`, naming the line, if a value of a file of answers is not allowed, or a row is named twice."""
+    """Raise `DataError`, naming the line, if a value of a file of answers is not allowed, or a row is named twice.
+
+    The index of the frame counts the lines of the file from 0.
+    """
     for column, (pattern, allowed) in _ALLOWED.items():
         wrong = ~frame[column].str.fullmatch(pattern)
         if wrong.any():
             row = int(wrong.to_numpy().argmax())
-            raise DataError(
-                f"{path}, row {row + 1}: {column} is {frame[column].iloc[row]!r}, not {allowed}; correct the line"
-            )
+            number, value = frame.index[row] + 1, frame[column].iloc[row]
+            raise DataError(f"{path}, row {number}: {column} is {value!r}, not {allowed}; correct the line")
     if (again := frame.duplicated(ROW_KEY)).any():
         row = int(again.to_numpy().argmax())
-        raise DataError(f"{path}, row {row + 1} repeats {frame['row_id'].iloc[row]!r}; remove one of the two lines")
+        number, row_id = frame.index[row] + 1, frame["row_id"].iloc[row]
+        raise DataError(f"{path}, row {number} repeats {row_id!r}; remove one of the two lines")
 
 
 def read_row_answers(path: Path) -> pd.DataFrame:

@@ -25,6 +25,7 @@ from assay.data.answers import (
 )
 from assay.errors import ConfigError, DataError
 from assay.hashing import hash_bytes
+from assay.parts import is_there
 from assay.project.layout import Project
 from assay.project.pending import Change
 from assay.runs.reviewing import ReviewItem, training_rows_of
@@ -58,6 +59,23 @@ def open_lines(questions: list[ReviewItem]) -> pd.DataFrame:
         for question in questions
     ]
     return pd.concat(parts, ignore_index=True)[list(GIVEN_COLUMNS)] if parts else pd.DataFrame(columns=GIVEN_COLUMNS)
+
+
+def require_taken(project: Project, sheet: Path) -> None:
+    """Raise `DataError` where a sheet that is to be written anew holds answers that were not taken."""
+    if not is_there(sheet):
+        return
+    lines = read_lines(sheet, GIVEN_COLUMNS)
+    filled, earlier = (
+        lines[lines["answer"].str.strip() != ""],
+        read_row_answers(answers_path(project.root, project.dataset)),
+    )
+    taken = pd.MultiIndex.from_frame(filled[ROW_KEY]).isin(pd.MultiIndex.from_frame(earlier[ROW_KEY]))
+    if not taken.all():
+        raise DataError(
+            f"{sheet} holds answers that were not taken, about {filled['row_id'].iloc[int(taken.argmin())]!r} for "
+            f"instance, and would be written anew; take them with `assay review {sheet}`, or remove it"
+        )
 
 
 def take_answers(project: Project, path: Path) -> Taken:
@@ -107,7 +125,7 @@ def _given(path: Path) -> pd.DataFrame:
                 f"{path}: question {number} has the answers {' and '.join(answers)}; give one for its group"
             )
         lines.loc[part.index, "answer"] = answers[0] if answers else ""
-    lines = lines[lines["answer"] != ""].reset_index(drop=True)
+    lines = lines[lines["answer"] != ""]
     if lines.empty:
         raise DataError(f"{path} holds no answer; fill in the column answer: bad, good or unsure")
     require_allowed(path, lines)
