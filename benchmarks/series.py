@@ -2,7 +2,7 @@
 
 Protocol of the first two tables: a file of steps goes through `read_series` and `split_rows` as by `assay ingest
 --series` and `split`; each detector is fitted on the training windows, scaled by channel; p-values compare with the
-calibration blocks; AUROC and AUPRC over test windows, an anomaly being a window with an anomalous step. Six seeds
+calibration blocks; AUROC and AUPRC over test windows, an anomaly being a window with an anomalous step. Four seeds
 of roles and detectors, one for networks. FPR is the share of normal test windows with p <= eps, "above" the share of
 runs of the rig whose FPR is above eps, of those with at least 10 normal test windows, "worst" the largest. SKAB: 35
 runs, 8 channels, a second a step; windows of 30; the run without labels is called free of anomalies, and counts so.
@@ -22,7 +22,8 @@ subjects, "above" the share of them whose rate is above eps.
 Protocol of the fifth table: ECG5000 without labels. Detectors are fitted on the training rows, once on normal ones
 alone and once on those that nobody has cleaned (42 % anomalies), and judged three times (AUROC): by real test
 anomalies, by the probes that tables get, and by those of series. The last line is Spearman's correlation of the
-detectors' order by probes with that by real anomalies.
+detectors' order by probes with that by real anomalies. (The LSTM predictor on these series is on the page on
+contradicting training.)
 
 Protocol of the sixth table: telemetry of SMAP and MSL, each of the 81 channels a series of its own with training steps;
 windows of 32 steps, 16 apart, of all columns; the score of a step is that of the least anomalous of its windows, 8
@@ -69,7 +70,7 @@ OUT = ROOT / "docs" / "benchmarks" / "series.md"
 MIRROR = Path(os.environ.get("ASSAY_DATA_MIRROR", "shared/data"))
 EPS = 0.05
 SEEDS = {"autoencoder": 1, "lstm_predictor": 1}
-MOST_SEEDS = 6
+MOST_SEEDS = 4
 AR = "autoregressive null model"
 DETECTORS: dict[str, tuple[str, dict[str, Any]]] = {
     "knn": ("knn", {}),
@@ -180,7 +181,7 @@ def new_runs() -> Iterator[Result]:
     frame, length = skab(), RUNS.window
     channels = [c for c in frame.columns if c not in ("datetime", "file", "anomaly", "changepoint")]
     labelled = [name for name, rows in frame.groupby("file", sort=False) if rows["anomaly"].any()]
-    for seed, labels in cases(3):
+    for seed, labels in cases(2):
         apart = np.random.default_rng(seed).choice(labelled, 10, replace=False)
         dataset = as_users_bring(frame[~frame["file"].isin(apart)], RUNS, ("changepoint",))
         parts = split_rows(dataset.data, dataset.card.columns, seed=seed, overlap=True)
@@ -264,7 +265,7 @@ def heartbeats() -> Iterator[Result]:
                 recipes = [recipe for recipe in of.recipes if recipe != of.default_recipe]
                 made = [synthesize(recipe, usual, 60, seed=seed, modality=of)[0] for recipe in recipes]
                 probes[kind] = np.concatenate(made)
-            for label in labels:
+            for label in (label for label in labels if label != "lstm_predictor"):
                 fitted = Fitted(label, modality, train, seed)
                 scores, of_usual = fitted(test), fitted(usual)
                 result = {"trained on": trained, "detector": label, "seed": seed, "real": auroc(truth["test"], scores)}
