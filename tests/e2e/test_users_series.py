@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,10 @@ import pytest
 from tests.conftest import QUICK, Checkout, make_checkout
 
 from assay.data.dataset import read_dataset
+from assay.detectors.registry import load_detector
+from assay.parts import read_part
 from assay.project.scorers import find_packaged
+from assay.scorer.explaining_series import window_moments
 from assay.scorer.loading import load_scorer
 
 LENGTH, STEPS, FAULTS = 8, 1500, 30
@@ -94,6 +98,20 @@ def test_an_explanation_names_the_channel_and_the_moment(project: Checkout) -> N
     faults = scored[(scored["flagged"] == 1) & (scored["bad"] == 1)]
     assert faults["because"].str.match(r"flow (at|from) 2024-05-09").mean() > 0.9
     assert (scored.loc[scored["flagged"] == 0, "because"] == "").all()
+
+
+@pytest.mark.parametrize("detector", ["lstm_predictor", "knn"])
+def test_a_spike_is_found_where_it_is(project: Checkout, detector: str) -> None:
+    scorer = load_scorer(find_packaged("plant", project.root).folder)
+    part = read_part(project.root / f"work/plant/train/{detector}/level-0", detector)
+    scorer = replace(scorer, function=replace(scorer.function, detector=load_detector(part)))
+    assert scorer.windows is not None
+    window = machine(0)[["flow", "heat"]].to_numpy()[50 : 50 + LENGTH].copy()
+    window[6, 1] += 6
+    first, *others = window_moments(scorer, window.reshape(1, -1), scorer.windows, 3)
+    assert (first.channel, first.first, first.last) == ("heat", 6, 6)
+    assert first.share > 0.5
+    assert sum(moment.share for moment in (first, *others)) <= 1 + 1e-9
 
 
 def test_windows_are_what_the_scorer_and_the_service_take(project: Checkout) -> None:
