@@ -27,7 +27,8 @@ contradicting training.)
 
 Protocol of the sixth table: telemetry of SMAP and MSL, each of the 81 channels a series of its own with training steps;
 windows of 32 steps, 16 apart, of all columns; the score of a step is that of the least anomalous of its windows, 8
-apart; AUROC by channel, mean over channels; one seed. CADET is fitted on a quarter of the training windows.
+apart; AUROC by channel, mean over channels; one seed; the autoencoder for MSL alone, for time. CADET is fitted on a
+quarter of the training windows.
 The printed values (CADET, table 1, autoencoder: MSL .594, with CADET .641; SMAP .597 and .654) are by a protocol that
 the paper does not state, and are maxima over settings.
 
@@ -307,7 +308,8 @@ def telemetry() -> Iterator[Result]:
         rows, _ = windows(train, 16)
         tested, starts = windows(test, 8)
         fitting = np.arange(len(rows)) % 4 != 3
-        for label in ("knn", "isolation_forest", "autoencoder", AR):
+        networks = ("autoencoder",) if craft == "MSL" else ()
+        for label in ("knn", "isolation_forest", *networks, AR):
             fitted = Fitted(label, modality, rows[fitting], 0)
             scores = {"none": fitted(tested)}
             if label == "autoencoder":
