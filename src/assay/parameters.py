@@ -33,12 +33,15 @@ class Says:
 
 Count = Annotated[int, Ge(1)]
 Whole = Annotated[int, Ge(0)]
-Seed = Whole
-Seed32 = Annotated[int, Ge(0), Le(2**32 - 1)]  # the range that scikit-learn accepts
+Seed = Annotated[int, Ge(0), Le(2**32 - 1)]  # the range that scikit-learn accepts
+# What costs memory before anything else could refuse it.
+Width = Annotated[int, Ge(1), Le(65_536)]
+Members = Annotated[int, Ge(1), Le(1_000)]
+Trees = Annotated[int, Ge(1), Le(100_000)]
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Gt(0), Lt(1), Says("a number between 0 and 1, both excluded (for instance 0.05)")]
-Widths = Annotated[Sequence[Count], Says("a list of integers >= 1")]
+Widths = Annotated[Sequence[Width], Len(0, 100), Says("a list of integers from 1 to 65536, at most 100 of them")]
 NotNegativeRates = Annotated[
     NotNegative | Annotated[Sequence[NotNegative], Len(1)],
     Says("a finite number >= 0, or a list of them, one for each member"),

@@ -222,6 +222,22 @@ def test_a_retraining_is_compared_once_on_record(finished: Checkout) -> None:
     assert any(each.startswith("ok         comparisons: 1 in") and "1 more, which count" in each for each in lines)
 
 
+def test_a_gate_that_asks_leaves_even_the_first_scorer_to_a_person(finished: Checkout, scorer: Packaged) -> None:
+    (finished.root / "deployments/breast_cancer.json").unlink()
+    params = finished.root / "params.yaml"
+    params.write_text(params.read_text() + "gate: ask\n")
+    told = json.loads(finished.assay("run", "--json").stdout)
+    tag = scorer.statement.tag
+    assert told["champion"] is None
+    assert told["verdict"].endswith(f"`gate: ask` leaves it to you: assay promote {tag} --why WHY")
+    finished.assay("promote", tag, "--why", "looked at")
+    again = json.loads(finished.assay("run", "--json").stdout)
+    assert (again["champion"], again["champion_statement"]) == (
+        scorer.statement.tag.rsplit("-", 1)[0],
+        scorer.statement.id,
+    )
+
+
 def test_a_champion_that_is_gone_stays_on_record_and_the_run_ends_well(finished: Checkout) -> None:
     path = finished.root / "deployments/breast_cancer.json"
     record = json.loads(path.read_text())

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 from urllib.request import Request, urlopen
@@ -53,6 +54,12 @@ def runs_of(dataset: str, *states: str) -> list[dict[str, Any]]:
     return list(ask("/flow_runs/filter", flow_runs=wanted, deployments=schedule))
 
 
+def artifacts_of(run: str, kind: str) -> list[dict[str, Any]]:
+    """Return the artifacts of one type of a flow run."""
+    wanted = {"flow_run_id": {"any_": [run]}, "type": {"any_": [kind]}}
+    return list(ask("/artifacts/filter", artifacts=wanted))
+
+
 @contextmanager
 def listener() -> Iterator[tuple[str, queue.Queue[dict[str, Any]]]]:
     """Take the messages that are posted to an address."""
@@ -90,6 +97,16 @@ def test_an_interval_schedule_fires_until_a_signal_ends_it(finished: Checkout) -
         wait_until(lambda: len(runs_of("breast_cancer")) >= 2, clock, pause=0.5)
         assert len(list(log)) == n_events, "a run without work is no event"
         finished.params(LONG)
+        wait_until(lambda: is_training(finished), clock)
+        (running,) = runs_of("breast_cancer", "RUNNING")
+        progress = partial(artifacts_of, running["id"], "progress")
+        wait_until(progress, clock, pause=0.5)
+        ask(f"/flow_runs/{running['id']}/set_state", state={"type": "CANCELLING"})
+        cancelled = partial(runs_of, "breast_cancer", "CANCELLED")
+        wait_until(lambda: any(run["id"] == running["id"] for run in cancelled()), clock, pause=0.5)
+        wait_until(lambda: ended(log)[-1]["state"] == "interrupted", clock)
+        assert ended(log)[-1]["stages"][0] == "split@breast_cancer"
+        assert [each["description"] for each in progress()] == ["train autoencoder"]
         wait_until(lambda: is_training(finished), clock)
     finally:
         sent = time.monotonic()

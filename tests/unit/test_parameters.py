@@ -18,7 +18,7 @@ from assay.parameters import (
     Positive,
     PositiveRates,
     Says,
-    Seed32,
+    Seed,
     Share,
     Widths,
     check_parameters,
@@ -37,7 +37,7 @@ from assay.parameters import (
             (1, 10**30, np.int8(3)),
             (0, True, 1.0, "1", None, np.float64(1), np.bool_(True), [1]),
         ),
-        (Seed32, "an integer from 0 to 4294967295", (0, 2**32 - 1), (-1, 2**32)),
+        (Seed, "an integer from 0 to 4294967295", (0, 2**32 - 1), (-1, 2**32)),
         (
             NotNegative,
             "a finite number >= 0",
@@ -54,7 +54,12 @@ from assay.parameters import (
         (Annotated[float, Gt(0), Lt(0.5)], "a number between 0 and 0.5", (0.2,), (0, 0.5)),
         (Annotated[float, Ge(0), Le(0.5)], "a number from 0 to 0.5", (0, 0.5), (0.6,)),
         (Annotated[float, Ge(0), Lt(0.5)], "a number from 0 to below 0.5", (0, 0.4), (0.5,)),
-        (Widths, "a list of integers >= 1", ([], (3,), [2, np.int64(4)]), (3, "3", b"3", {3}, [0], [True], [[1]])),
+        (
+            Widths,
+            "a list of integers from 1 to 65536, at most 100 of them",
+            ([], (3,), [2, np.int64(4)], [65_536]),
+            (3, "3", b"3", {3}, [0], [True], [[1]], [65_537], [1] * 101),
+        ),
         (
             PositiveRates,
             "a finite number > 0, or a list of them, one for each member",

@@ -21,6 +21,7 @@ from assay.calibration.decisions import Reference, Rule
 from assay.calibration.hardness import load_strata
 from assay.data.dataset import ANOMALY, UNKNOWN, RowSet
 from assay.data.modalities.registry import load_null_model, load_scaler
+from assay.data.spreadsheets import guarded
 from assay.detectors.registry import load_detector
 from assay.errors import ConfigError, ScorerError
 from assay.parts import read_json, read_part, write_bytes
@@ -239,7 +240,7 @@ def write_suspects(path: Path, report: SuspectReport) -> None:
     picked = report.rows[report.rows["suspect"] == 1]
     ordered = picked.sort_values(["level", "suspicion"], ascending=[True, False], kind="stable")
     buffer = io.StringIO()
-    ordered.to_csv(buffer, index=False, lineterminator="\n")
+    ordered.assign(row_id=guarded(ordered["row_id"])).to_csv(buffer, index=False, lineterminator="\n")
     try:
         write_bytes(path, buffer.getvalue().encode())
     except OSError as error:

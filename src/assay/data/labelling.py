@@ -11,6 +11,7 @@ import pandas as pd
 from assay.arrays import Flags, Labels, Texts
 from assay.data.dataset import UNKNOWN, by_either_scheme
 from assay.data.fingerprints import FINGERPRINT_PATTERN
+from assay.data.spreadsheets import guarded, unguarded
 from assay.errors import DataError
 from assay.parts import is_there, write_bytes
 
@@ -48,7 +49,7 @@ def read_answers(path: Path) -> pd.DataFrame:
         if wrong.any():
             row = int(wrong.argmax())
             raise DataError(f"{path}, line {numbers[row]} {fault}: {','.join(lines[row])}; correct it")
-    return frame
+    return frame.assign(row_id=unguarded(frame["row_id"]))
 
 
 def _faults(frame: pd.DataFrame) -> dict[str, Flags]:
@@ -118,7 +119,8 @@ def write_questions(path: Path, questions: pd.DataFrame) -> pd.DataFrame:
     scores = pd.to_numeric(frame["score"], errors="coerce").to_numpy(dtype=np.float64)  # people may have edited them
     order = np.argsort(-scores, kind="stable")
     frame = frame.iloc[order].reset_index(drop=True)
-    write_bytes(path, frame.to_csv(index=False, lineterminator="\n").encode())
+    written = frame.assign(row_id=guarded(frame["row_id"]))
+    write_bytes(path, written.to_csv(index=False, lineterminator="\n").encode())
     return frame
 
 

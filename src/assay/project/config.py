@@ -53,7 +53,8 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "select": {"seed": Seed, "without_labels": str},
     "run": {"cells_at_once": Count},
 }
-Gate = Literal["superior", "noninferior"]
+Gate = Literal["superior", "noninferior", "ask"]
+ASK = "ask"
 DEFAULTS = {"gate": "superior"}  # no stage depends on it, so that it may be left out
 KNOWN = ("dataset", "datasets", "eps", *SECTIONS, "detectors", "adapters", "gate")
 DETECTOR = "detector"
@@ -76,8 +77,8 @@ class Config:
         ``split``, ``contaminate``, ``train``, ``calibrate``, ``select`` and ``run``.
     detectors, adapters : tuple of Choice
         In the order of the file.
-    gate : {"superior", "noninferior"}
-        What a challenger must be to replace the champion.
+    gate : {"superior", "noninferior", "ask"}
+        What a challenger must be to replace the champion; by "ask", better, and then a person decides.
     """
 
     dataset: str

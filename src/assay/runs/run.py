@@ -1,15 +1,14 @@
-"""The steps of a run around its stages: checks before them, delivery after them, and the output."""
+"""The steps of a run around its stages: checks before them, and the output after them."""
 
 from __future__ import annotations
 
 import threading
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from assay import console
-from assay.data.quarantine import quarantine_path, read_quarantine
-from assay.errors import AssayError, ConfigError, ScorerError, ToolError
+from assay.errors import ConfigError, ScorerError, ToolError
 from assay.hashing import RECORD
 from assay.ledger.history import KILLED, SIGNALLED
 from assay.ledger.rows import FIRST, keep_rows
@@ -18,16 +17,17 @@ from assay.parts import read_json
 from assay.pipeline.progress import silent
 from assay.project import versioning
 from assay.project.cells import refresh_cells, require_cells, retire_cells
-from assay.project.comparisons import add_comparison, read_comparisons
-from assay.project.deployed import bring_back, keep_scorer
-from assay.project.deployment import Deployment, keep, promote, read_deployment
+from assay.project.deployed import bring_back
+from assay.project.deployment import read_deployment
 from assay.project.formats import require_current
 from assay.project.freshness import Outcome, is_fresh, run_verb
 from assay.project.ingest import restore
 from assay.project.installed import refresh_code, refresh_lock, require_own_code
 from assay.project.layout import Project
-from assay.project.scorers import Packaged, find_packaged, scorer_folders, statements_of
+from assay.project.scorers import scorer_folders
 from assay.project.work import do_elsewhere, do_here
+from assay.runs.artifacts import stage_artifact
+from assay.runs.delivery import deliver as deliver  # flows call it by this module
 from assay.runs.report import (
     Standing,
     candidates_table,
@@ -40,9 +40,6 @@ from assay.runs.report import (
     write_report,
 )
 from assay.scorer.statement import sealed_tag
-
-if TYPE_CHECKING:
-    from assay.release.champion import Verdict
 
 CODE_STAGE = "code"
 _KEEPING = threading.Lock()
@@ -196,7 +193,16 @@ def execute(project: Project, stage: str, *, beside_others: bool = False) -> Out
         with _KEEPING:
             keep_rows(project.root, project.events, project.dataset)
     bar = nullcontext(silent) if beside_others else console.stage_progress(project.stage(stage).title)
-    with bar as progress, openlineage.stage_events(project, stage) as begin:
+    with (
+        bar as on_screen,
+        stage_artifact(project, stage) as in_prefect,
+        openlineage.stage_events(project, stage) as begin,
+    ):
+
+        def progress(task: str, share: float) -> None:
+            on_screen(task, share)
+            in_prefect(task, share)
+
         outcome = run_verb(project, stage, progress, begin, do=do_elsewhere if beside_others else do_here)
     console.say(stage_line(outcome))
     return outcome
@@ -246,98 +252,6 @@ def _settings_changed(project: Project) -> bool:
         return project.as_it_is().raw_params != project.raw_params
     except ConfigError:
         return True
-
-
-def deliver(project: Project, *, deploy: bool = True) -> str:
-    """Publish the scorer and decide whether it becomes champion; return the verdict as text.
-
-    Whatever becomes champion is kept in ``scorers/``, with each of its statements. Without `deploy` the scorer stays
-    packaged and nothing else.
-    """
-    (folder,) = scorer_folders(project)
-    packaged = find_packaged(folder, project.root)
-    current, statement = read_deployment(project.root, project.dataset), packaged.statement
-    if not deploy:
-        if current is not None and current.version == statement.version:
-            return f"packaged; its answers are those of the champion {current.tag}"
-        return f"packaged, not deployed; to deploy it: assay promote {statement.tag} --why WHY"
-    _publish(project, packaged)
-    if current is not None and current.version == statement.version:
-        keep_scorer(project.root, folder)
-        if (current.statement or current.version) == statement.id:
-            return f"{current.tag} is the champion already"
-    decision = _challenge(project, packaged, current)
-    if decision.compared is not None and decision.is_new:
-        add_comparison(project.root, project.dataset, decision.compared, project.events)
-    if decision.promote:
-        keep_scorer(project.root, folder)
-        _promote(project, packaged, decision.reason)
-    elif decision.statement is not None and current is not None:
-        champion = find_packaged(f"{current.tag}-{decision.statement}", project.root)
-        _publish(project, champion)
-        keep_scorer(project.root, champion.folder)
-        _promote(
-            project, champion, f"its statement {champion.statement.id} is of no quarantined rows; {decision.reason}"
-        )
-    else:
-        keep(
-            project.root,
-            project.dataset,
-            statement.version,
-            statement=statement.id,
-            reason=decision.reason,
-            events=project.events,
-        )
-    return decision.reason
-
-
-def _publish(project: Project, packaged: Packaged) -> None:
-    from assay.release.bento import bind, publish
-
-    bind(publish(packaged, root=project.root, chain_head=project.events.head), project.events)
-
-
-def _promote(project: Project, packaged: Packaged, reason: str) -> None:
-    statement = packaged.statement
-    promote(
-        project.root,
-        project.dataset,
-        statement.version,
-        statement=statement.id,
-        bento=f"assay-{statement.tag}",
-        reason=reason,
-    )
-
-
-def _challenge(project: Project, packaged: Packaged, current: Deployment | None) -> Verdict:
-    from assay.data.dataset import read_card
-    from assay.release.champion import Verdict, clean_statement, judge
-
-    if current is None:
-        return Verdict(True, "the first scorer of this dataset that is deployed")
-    try:
-        champion = find_packaged(current.tag + (f"-{current.statement}" if current.statement else ""), project.root)
-    except AssayError as error:
-        by_hand = f"assay promote {packaged.statement.tag} --why WHY"
-        return Verdict(False, f"the champion cannot be compared: {error}; to replace it: {by_hand}")
-    quarantined = read_quarantine(quarantine_path(project.root, project.dataset))
-    others = statements_of(project.root, project.dataset, current.version)
-    if current.version == packaged.statement.version:
-        again = f"this run made the champion {current.tag} again, with statement {packaged.statement.id}"
-        return Verdict(False, again, clean_statement(champion.statement, others, quarantined))
-    return judge(
-        packaged,
-        champion,
-        project.folder("split") / "gate",
-        eps=project.config.eps,
-        seed=project.config.sections["select"]["seed"],
-        rule=project.config.gate,
-        earlier=read_comparisons(project.root, project.dataset, project.events),
-        find=lambda tag: find_packaged(tag, project.root),
-        quarantined=quarantined,
-        others=others,
-        card=read_card(project.data),
-    )
 
 
 def summarise(project: Project, verdict: str, *, shipped: bool = True) -> Result:

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 from contextlib import suppress
 from datetime import UTC, datetime
 from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.request import Request, urlopen
 
 from assay import console
 from assay.errors import AssayError, ConfigError, ValidationFailedError
 from assay.project.layout import Project
+from assay.runs.artifacts import artifact_key, create
+from assay.runs.delivery import asks_a_person
 
 if TYPE_CHECKING:
     from assay.runs.arrivals import Arrived
     from assay.runs.run import Result
 
-PROMOTED, KEPT = "assay.champion.promoted", "assay.champion.kept"
+PROMOTED, KEPT, ASKED = "assay.champion.promoted", "assay.champion.kept", "assay.champion.asked"
 INVALID, REFUSED, FAILED = "assay.validation.failed", "assay.file.refused", "assay.run.failed"
 NOTIFY = "ASSAY_NOTIFY_URL"
 NOTIFY_SECONDS = 10
@@ -60,10 +61,10 @@ def keep_artifacts(result: Result) -> None:
         }
         for row in result.candidates
     ]
-    _create(
+    create(
         create_table_artifact,
         table=rows,
-        key=_key("leaderboard", result.dataset),
+        key=artifact_key("leaderboard", result.dataset),
         description=f"{result.dataset}: test rows, trained without injected rows, flagged at eps {result.eps:g}",
     )
     facts = {
@@ -78,7 +79,7 @@ def keep_artifacts(result: Result) -> None:
         f"**{result.dataset}**: {_plain(result.verdict)}",
         *(f"- {name}: {_plain(text)}" for name, text in facts.items() if text),
     ]
-    _create(create_markdown_artifact, markdown="\n".join(lines), key=_key("verdict", result.dataset))
+    create(create_markdown_artifact, markdown="\n".join(lines), key=artifact_key("verdict", result.dataset))
 
 
 def show_verdict(result: Result, before: str | None) -> None:
@@ -86,7 +87,7 @@ def show_verdict(result: Result, before: str | None) -> None:
     promoted = result.champion != before
     log_line(f"{result.scorer}: {result.verdict}")
     _emit(
-        PROMOTED if promoted else KEPT,
+        PROMOTED if promoted else ASKED if asks_a_person(result.verdict) else KEPT,
         result.dataset,
         f"{result.champion} is the champion now: {result.verdict}" if promoted else result.verdict,
         champion=result.champion,
@@ -124,16 +125,6 @@ def log_line(text: str) -> None:
         return
 
 
-def _create(function: Any, **content: Any) -> None:
-    """Create an artifact. A run is not to fail for a picture of it."""
-    try:
-        function(**content)
-    except AssayError:
-        raise
-    except Exception as error:
-        logging.getLogger(__name__).warning("Prefect took no artifact %s: %s", content["key"], error)
-
-
 def _emit(event: str, dataset: str, text: str, **details: str | None) -> None:
     """Emit an event of Prefect, and post the same to the URL in `NOTIFY`, if there is one."""
     from prefect.events import emit_event
@@ -159,10 +150,6 @@ def _post(url: str, message: dict[str, str | None]) -> None:
             pass
     except (OSError, HTTPException, ValueError) as error:  # the run is not to fail for it, nor the URL to be printed
         console.say(f"{message['event']} was not posted to the URL of --notify: {type(error).__name__}")
-
-
-def _key(kind: str, dataset: str) -> str:
-    return f"{kind}-{re.sub('[^a-z0-9]+', '-', dataset.lower()).strip('-')}"
 
 
 def _rounded(value: float | None) -> float | str:

@@ -45,6 +45,18 @@ def test_questions_stand_by_score_and_answers_stay_empty(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["x.csv"]
 
 
+def test_ids_that_a_spreadsheet_would_run_are_guarded_and_come_back(tmp_path):
+    path = tmp_path / "x.csv"
+    ids = ["=1+1", "+x", "@a", "-5", "-x", "'=a", "''-b", "'quoted'", "\tx", "plain", "-1e3"]
+    asked = ask(*[(number % 10, -float(number)) for number in range(len(ids))]).assign(row_id=ids)
+    write_questions(path, asked)
+    shown = [line.split(",")[1] for line in path.read_text().splitlines()[1:]]
+    assert shown == ["'=1+1", "'+x", "'@a", "-5", "'-x", "''=a", "'''-b", "'quoted'", "'\tx", "plain", "-1e3"]
+    assert read_answers(path)["row_id"].tolist() == ids
+    write_questions(path, asked)
+    assert read_answers(path)["row_id"].tolist() == ids
+
+
 def test_answers_outlive_new_questions(tmp_path):
     path = tmp_path / "x.csv"
     write_questions(path, ask((1, 3), (2, 2), (3, 1)))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from assay.arrays import Doubles, Integers, Singles
 from assay.detectors.baselines.base import ArrayForm, Baseline
-from assay.parameters import Count, Seed32
+from assay.parameters import Seed, Trees
 
 EULER_GAMMA = float(np.euler_gamma)
 _BLOCK_ROWS = 512  # whose places in all trees fit into the processor's cache
@@ -141,8 +141,8 @@ class IsolationForest(Baseline):
     kind = "isolation_forest"
     array_form = IsolationTrees
 
-    n_estimators: Count = 100
-    seed: Seed32 = 0
+    n_estimators: Trees = 100
+    seed: Seed = 0
 
     def _fitted_form(self, rows: Singles) -> ArrayForm:
         from sklearn.ensemble import IsolationForest as Forest

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from assay.arrays import Doubles, Singles
 from assay.detectors.baselines.base import SMALLEST_VARIANCE, ArrayForm, Baseline
 from assay.errors import TrainingError
-from assay.parameters import Seed32
+from assay.parameters import Seed
 
 MOST_MCD_ROWS = 10_000
 MOST_MCD_COLUMNS = 256
@@ -76,7 +76,7 @@ class MinimumCovarianceDeterminant(Baseline):
     squared_score = True
     array_form = Mahalanobis
 
-    seed: Seed32 = 0
+    seed: Seed = 0
 
     def _fitted_form(self, rows: Singles) -> ArrayForm:
         from sklearn.covariance import MinCovDet

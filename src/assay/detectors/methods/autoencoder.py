@@ -11,7 +11,7 @@ from assay.arrays import Singles
 from assay.detectors.base import require_fitted
 from assay.detectors.training.neural import Fitting, NeuralDetector
 from assay.networks.build import Coder, autoencoder
-from assay.parameters import Count, ImageShape, Widths
+from assay.parameters import ImageShape, Width, Widths
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -38,7 +38,7 @@ class Autoencoder(NeuralDetector):
     squared_score: ClassVar[bool] = True
 
     hidden: Widths = (64, 32)
-    latent_dim: Count = 8
+    latent_dim: Width = 8
     image_shape: ImageShape | None = None
 
     def reconstruct(self, X: Singles) -> Singles:

@@ -19,7 +19,7 @@ from assay.errors import TrainingError
 from assay.networks.build import Coder, autoencoder
 from assay.networks.mlp import stacked_mlp
 from assay.networks.recurrent import RecurrentPredictor
-from assay.parameters import Count, ImageShape, Positive, SeriesShape, Widths
+from assay.parameters import Count, ImageShape, Members, Positive, SeriesShape, Width, Widths
 
 CEILING = 3.0  # of the clipped loss, in multiples of the untrained one
 CENTRE_GAP = 0.1
@@ -197,11 +197,11 @@ class Contradicting(NeuralDetector):
     weight: Positive = 20.0
     bound: Literal["log", "clip", "none"] = "log"
     hidden: Widths = (64, 32)
-    latent_dim: Count = 8
-    units: Count = 32
+    latent_dim: Width = 8
+    units: Width = 32
     context: Count | None = None
     epochs: Count = 100
-    members: Count = 3
+    members: Members = 3
     image_shape: ImageShape | None = None
     series_shape: SeriesShape | None = None
 

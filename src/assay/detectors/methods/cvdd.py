@@ -18,7 +18,7 @@ from assay.detectors.training.neural import DEVICE_ARGUMENTS, Fitting, NeuralDet
 from assay.errors import InputError, TrainingError
 from assay.families import check_arrays, check_part, stored_parameters
 from assay.networks.attention import ContextAttention, without_padding
-from assay.parameters import Count, NotNegative, NotNegativeRates, PositiveRates
+from assay.parameters import Count, Members, NotNegative, NotNegativeRates, PositiveRates, Width
 from assay.parts import Part
 
 if TYPE_CHECKING:
@@ -67,14 +67,14 @@ class CVDD(NeuralDetector):
     kind: ClassVar[str] = "cvdd"
 
     contexts_each: Count = 3
-    units: Count = 150
+    units: Width = 150
     orthogonality: NotNegative = 1.0
     annealed: bool = True
     epochs: Count = 100
     batch_size: Count = 64
     learning_rate: PositiveRates = 1e-2
     weight_decay: NotNegativeRates = 0.5e-6
-    members: Count = 3
+    members: Members = 3
 
     def fit(
         self,

@@ -17,7 +17,7 @@ from assay.errors import TrainingError
 from assay.networks.build import Coder, autoencoder
 from assay.networks.mixture import COVARIANCE_RIDGE, TINY, Mixture, energy, moments
 from assay.networks.mlp import stacked_mlp
-from assay.parameters import Count, NotNegative, Positive
+from assay.parameters import NotNegative, Positive, Width
 
 ESTIMATION_WIDTH = 10
 
@@ -106,10 +106,10 @@ class DAGMM(Autoencoder):
 
     kind: ClassVar[str] = "dagmm"
 
-    n_components: Count = 4
+    n_components: Width = 4
     lambda_energy: Positive = 0.1
     lambda_covariance: NotNegative = 0.005
-    latent_dim: Count = 2
+    latent_dim: Width = 2
 
     def _build(self, n_features: int) -> GaussianMixtureCoder:  # type: ignore[override]
         coder = autoencoder(self.members, n_features, self.hidden, self.latent_dim, self.image_shape)

@@ -17,7 +17,7 @@ from assay.detectors.training.confetti import DRAWS, confetti
 from assay.detectors.training.neural import Fitting, NeuralDetector
 from assay.errors import ConfigError, TrainingError
 from assay.networks.fcn import FullyConvolutional, upsampled
-from assay.parameters import Count, ImageShape, Positive, PositiveRates, Widths
+from assay.parameters import Count, ImageShape, Members, Positive, PositiveRates, Widths
 
 _VALUES_AT_ONCE = 2**23
 NO_ANOMALIES = (
@@ -79,7 +79,7 @@ class FCDD(NeuralDetector):
     epochs: Count = 200
     batch_size: Annotated[int, Ge(2)] = 128
     learning_rate: PositiveRates = 3e-3
-    members: Count = 3
+    members: Members = 3
 
     def heat_maps(self, X: Singles) -> Singles:
         """Return heat maps of images (n, h * w): the mean over the members of A at the size of the image, (n, h, w).

@@ -18,7 +18,7 @@ from assay.detectors.training.updates import Schedule
 from assay.errors import TrainingError
 from assay.networks.encoders import decoder, encoder
 from assay.networks.mlp import initialise
-from assay.parameters import Count, ImageShape, PositiveRates, Whole, Widths
+from assay.parameters import Count, ImageShape, PositiveRates, Whole, Width, Widths
 
 _LEAST_CENTER = 0.1
 _LEAST_SPREAD = 1e-8
@@ -89,7 +89,7 @@ class HypersphereDetector(NeuralDetector):
     """
 
     hidden: Widths = (32, 16)
-    latent_dim: Count = 8
+    latent_dim: Width = 8
     pretrain_epochs: Whole = 50
     image_shape: ImageShape | None = None
     epochs: Count = 50

@@ -14,7 +14,7 @@ from assay.detectors.base import require_fitted
 from assay.detectors.training.neural import Fitting, NeuralDetector
 from assay.errors import ConfigError, TrainingError
 from assay.networks.recurrent import RecurrentPredictor
-from assay.parameters import Count, PositiveRates, SeriesShape
+from assay.parameters import Count, Members, PositiveRates, SeriesShape, Width
 
 CONTEXT = 0.6
 
@@ -49,11 +49,11 @@ class LSTMPredictor(NeuralDetector):
     kind: ClassVar[str] = "lstm_predictor"
     squared_score: ClassVar[bool] = True
 
-    units: Count = 32
+    units: Width = 32
     context: Count | None = None
     epochs: Count = 60
     learning_rate: PositiveRates = 1e-2
-    members: Count = 3
+    members: Members = 3
     series_shape: SeriesShape | None = None
 
     def predict_steps(self, X: Singles) -> Singles:

@@ -28,7 +28,7 @@ from assay.detectors.plugged.probe import probe_rows, require_steady, rows_to_co
 from assay.detectors.plugged.specification import PATH, Specification, fitted
 from assay.errors import ConfigError, TrainingError
 from assay.families import check_part, stored_parameters
-from assay.parameters import Count, Says, Seed32, check_parameters
+from assay.parameters import Count, Says, Seed, check_parameters
 from assay.parts import Part
 
 
@@ -66,7 +66,7 @@ class External(Parametrised):
 
     path: Annotated[str, Predicate(PATH.fullmatch), Says("the path of a class under sklearn. or pyod.models.")]
     params: Annotated[Mapping[str, Any] | None, Says("a mapping of parameters")] = None
-    seed: Seed32 = 0
+    seed: Seed = 0
 
     def check(self) -> Self:
         """Import the class and construct it once.

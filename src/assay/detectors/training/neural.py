@@ -27,7 +27,16 @@ from assay.detectors.training.updates import Loss, Schedule, Step
 from assay.errors import ConfigError
 from assay.families import check_arrays, check_part, stored_parameters
 from assay.networks.mlp import initialise
-from assay.parameters import Count, Device, NotNegativeRates, PositiveRates, Seed, check_parameters, plain_parameters
+from assay.parameters import (
+    Count,
+    Device,
+    Members,
+    NotNegativeRates,
+    PositiveRates,
+    Seed,
+    check_parameters,
+    plain_parameters,
+)
 from assay.parts import Part
 
 NETWORK_ROWS, MEMBER_ROWS = 512, 6400  # rows at once, and members times rows: more do not fit the processor's cache
@@ -151,7 +160,7 @@ class NeuralDetector(Parametrised):
     batch_size: Count = 128
     learning_rate: PositiveRates = 3e-3
     weight_decay: NotNegativeRates = 1e-6
-    members: Count = 5
+    members: Members = 5
     device: Device = "auto"
     mixed_precision: bool = False
     compiled: bool = False

@@ -3,8 +3,12 @@
 import json
 import os
 import random
+import socket
+import socketserver
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +190,20 @@ def test_what_it_prints_and_warns_does_not_reach_the_output(capsys: pytest.Captu
     out, err = capsys.readouterr()
     assert out == ""
     assert "Epoch 1" in err
+
+
+def test_foreign_code_does_not_reach_the_network() -> None:
+    """Not even this machine; other threads do, and so does this one afterwards."""
+    with socketserver.TCPServer(("127.0.0.1", 0), socketserver.BaseRequestHandler) as server:
+        ask = partial(socket.create_connection, server.server_address)
+        with isolated("sklearn.svm.OneClassSVM", 0):
+            with pytest.raises(PermissionError, match=r"sklearn\.svm\.OneClassSVM calls the network"):
+                ask()
+            with pytest.raises(PermissionError, match="calls the network"):
+                socket.getaddrinfo("localhost", 80)
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(ask).result().close()
+        ask().close()
 
 
 def test_foreign_code_runs_in_one_thread() -> None:
