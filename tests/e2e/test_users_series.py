@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from tests.conftest import QUICK, Checkout, make_checkout
 
 from assay.data.dataset import read_dataset
 from assay.detectors.registry import load_detector
+from assay.errors import ScorerError
 from assay.parts import read_part
 from assay.project.scorers import find_packaged
 from assay.scorer.explaining_series import window_moments
+from assay.scorer.folder import HEAD, read_head
 from assay.scorer.loading import load_scorer
 
 LENGTH, STEPS, FAULTS = 8, 1500, 30
@@ -131,6 +134,27 @@ def test_an_archive_of_windows_and_one_of_images_are_told_apart(project: Checkou
     refused = project.assay("ingest", "beats.npz", "--name", "b", "--label", "x", code=2).stderr
     assert "--label is not for an archive of windows" in refused
     assert "calibration is not weighted towards windows" in project.assay("reweight", "plant.csv", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"stride": 0}, "windows: stride is 0"),
+        ({"length": 9}, "its windows are not of its columns"),
+        ({"channels": ["flow", "flow"]}, "its windows are not of its columns"),
+        ({"secret": 1}, "windows has no parameter 'secret'"),
+        ({"step": -1.0}, "windows: step is -1.0"),
+    ],
+)
+def test_a_head_whose_windows_are_damaged_is_refused(
+    project: Checkout, tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    head = json.loads((find_packaged("plant", project.root).folder / HEAD).read_text())
+    assert head["windows"]["length"] == LENGTH
+    head["windows"] |= change
+    (tmp_path / HEAD).write_text(json.dumps(head))
+    with pytest.raises(ScorerError, match=re.escape(message)):
+        read_head(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -135,8 +135,9 @@ def _check_deciding(path: Path, head: Mapping[str, Any]) -> None:
     if "windows" not in head:
         return
     try:
-        columns = Windows.from_json(head["windows"]).columns
+        windows = Windows.from_json(head["windows"])
     except (ConfigError, AttributeError, TypeError) as error:
         raise ScorerError(f"{path}: {error}; do not use this scorer") from error
-    if columns != tuple(head["columns"]):
+    n_values = windows.length * len(windows.channels)
+    if n_values != len(head["columns"]) or windows.columns != tuple(head["columns"]):
         raise ScorerError(f"{path}: its windows are not of its columns; do not use this scorer")

@@ -236,7 +236,7 @@ _INFO: dict[str, Schema] = {
     "guarantee": _text("the guarantee of p-values and its assumption"),
     "unit": {
         "type": ["string", "null"],
-        "description": "what roles were assigned by: row, group, time, or group and time",
+        "description": "what roles were assigned by: row, group, block of a series, time, or group and time",
     },
     "fpr_bands": _BAND,
     "category_column": {
