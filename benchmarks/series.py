@@ -39,9 +39,9 @@ Reading, losses first:
   densities and the default without labels, reach-minmax, are at chance, and the LSTM predictor is little above (59).
   A likely reason, not measured: runs differ by day in the level of their channels, and distances see that first.
 - The average rate is kept, single runs are not even. Over blocks of the same runs the FPR is 2 to 5 % at eps .05 (on
-  the hydraulic rig too, but for the networks, 8 and 10 % in their one draw of roles); of 33 runs four to seven lie above
-  it, one at 84 %. On runs that are new it is 10 to 24 %, but for the null model: the promise is for the series that the
-  calibration blocks come from, as the scorer says, and no detector carries it on by itself.
+  the hydraulic rig too, but for the networks, 8 and 10 % in their one draw of roles); of 33 runs four to seven lie
+  above it, one at 84 %. On runs that are new it is 10 to 24 %, but for the null model: the promise is for the series
+  that the calibration blocks come from, as the scorer says, and no detector carries it on by itself.
 - The rule for steps hardly matters for ranking (within three points), and finer windows gain nothing; the least
   anomalous window has the lowest FPR of the three, and the lowest power.
 - New subjects: compared with rows the mean rate is kept by most, but up to 30 % of the subjects lie above eps. Compared
