@@ -81,7 +81,7 @@ def take_answers(project: Project, path: Path) -> Taken:
     with project.lock():
         file = answers_path(project.root, project.dataset)
         earlier = read_row_answers(file)
-        _require_training_rows(project, path, given, earlier)
+        given = _of_training_rows(project, path, given, earlier)
         judged = pd.MultiIndex.from_frame(earlier.loc[earlier["asked"] == ROW, ROW_KEY])
         given = given[~((given["asked"] == GROUP) & pd.MultiIndex.from_frame(given[ROW_KEY]).isin(judged))]
         replaced = pd.MultiIndex.from_frame(earlier[ROW_KEY]).isin(pd.MultiIndex.from_frame(given[ROW_KEY]))
@@ -122,20 +122,22 @@ def _user() -> str:
         return ""
 
 
-def _require_training_rows(project: Project, path: Path, given: pd.DataFrame, earlier: pd.DataFrame) -> None:
-    names = [*ROW_KEY, "row_id"]
-    rows = training_rows_of(project, earlier).rows[names].astype("str")
-    unknown = ~pd.MultiIndex.from_frame(given[names]).isin(pd.MultiIndex.from_frame(rows))
+def _of_training_rows(project: Project, path: Path, given: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
+    """Return the lines with the ids of their rows, which a spreadsheet program may have made numbers or dates of."""
+    rows = training_rows_of(project, earlier).rows[[*ROW_KEY, "row_id"]].astype("str")
+    ids, keys = rows.set_index(ROW_KEY)["row_id"], pd.MultiIndex.from_frame(given[ROW_KEY])
+    unknown = ~keys.isin(ids.index)
     if unknown.any():
         raise DataError(
             f"{path}: {given['row_id'].iloc[int(unknown.argmax())]!r} is no training row of {project.dataset} with "
             "that content; nothing was changed. Ask anew with `assay review`; `assay label` asks about calibration rows"
         )
+    return given.assign(row_id=ids.reindex(keys).to_numpy())
 
 
 def _require_dependency(project: Project) -> None:
     if f"answers/{project.dataset}.csv" not in project.stage("split").inputs:
         raise ConfigError(
-            "dvc.yaml: the stage split does not depend on the answers, so that runs would ignore them; add the line "
-            '- "answers/${item}.csv" to its deps'
+            "dvc.yaml: the stage split does not depend on the answers, so that runs would ignore them; run `assay "
+            'migrate`, or add the line - "answers/${item}.csv" to its deps'
         )
