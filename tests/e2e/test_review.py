@@ -52,7 +52,7 @@ def test_a_kind_that_was_answered_bad_is_anomalous_from_the_next_run_on(checkout
     lines.loc[0, "answer"] = "bad"
     for path in ("answers.csv", ".assay/reviews/plant.csv"):
         lines.to_csv(checkout.root / path, index=False)
-    assert "holds answers that were not taken" in checkout.assay("review", code=1).stderr
+    assert "holds answers that were not taken" in checkout.assay("review", code=2).stderr
     told = checkout.assay("review", "answers.csv").stdout
     assert "answers/plant.csv: " in told
     assert "git add answers/plant.csv" in told
