@@ -31,7 +31,8 @@ def seen_labels_path(root: Path, name: str) -> Path:
 def append_seen_labels(path: Path, labels: Sequence[tuple[str, int]], who: str) -> None:
     """Append labels of rows, (row id, 0 or 1) each, all of them or none; they are on disk when this returns.
 
-    The file is locked while it is written, and part of a line, which a crash may have left, is removed first.
+    The file is locked while it is written. Part of a line, which a crash may have left, is removed first; a whole one
+    whose end is missing, as some editors leave it, stays.
 
     Raises
     ------
@@ -48,6 +49,9 @@ def append_seen_labels(path: Path, labels: Sequence[tuple[str, int]], who: str) 
         file.seek(0)
         content = file.read()
         whole = content.rfind(b"\n") + 1
+        if _is_line(content[whole:]):
+            whole = len(content)
+            text.write("\n")
         if not whole:
             writer.writerow(SEEN_COLUMNS)
         writer.writerows((_guarded(row_id), label, _guarded(who), now, "1") for row_id, label in labels)
@@ -88,6 +92,12 @@ def read_seen_labels(path: Path) -> dict[str, int]:
     except (ValueError, csv.Error) as error:
         raise DataError(f"{path} cannot be read: {error}; save it as CSV in UTF-8") from error
     return labels
+
+
+def _is_line(content: bytes) -> bool:
+    """Return whether a content is a whole line, but for its end; one that was cut off has fewer fields."""
+    fields = next(csv.reader([content.decode("utf-8", "replace")]), [])
+    return len(fields) == len(SEEN_COLUMNS) and fields[-1] in ("1", SEEN_COLUMNS[-1])
 
 
 def _guarded(text: str) -> str:

@@ -20,6 +20,7 @@ from assay.scorer.scorer import Scorer
 from assay.service.requests import Question
 
 _SEED = 0
+_BLOCK = 2**12
 _LOGGER = logging.getLogger(__name__)
 Extra = tuple[tuple[str, str], ...]  # pairs of a role, "id", "label", "group" or "time", and the name of its column
 
@@ -68,12 +69,33 @@ class Recorder:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / f"{scorer.name}-{scorer.version}.csv").open("ab") as file:
+        with (self.folder / f"{scorer.name}-{scorer.version}.csv").open("a+b", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            if not file.seek(0, io.SEEK_END):
+            if not (size := _whole(file)):
                 writer.writerow([*_columns(scorer), *(name for _, name in self.extra)])
             writer.writerows(lines)
-            file.write(text.getvalue().encode())
+            left = memoryview(text.getvalue().encode())
+            try:
+                while left:
+                    left = left[file.write(left) :]
+            except OSError:
+                file.truncate(size)
+                raise
+
+
+def _whole(file: io.FileIO) -> int:
+    """Cut off part of a line, which a crash may have left at the end of a file; return how long the file is."""
+    size = end = file.seek(0, io.SEEK_END)
+    while end:
+        start = max(0, end - _BLOCK)
+        file.seek(start)
+        if (line_end := file.read(end - start).rfind(b"\n")) >= 0:
+            end = start + line_end + 1
+            break
+        end = start
+    if end < size:
+        file.truncate(end)
+    return end
 
 
 def _columns(scorer: Scorer) -> list[str]:

@@ -126,6 +126,12 @@ def test_part_of_a_line_is_removed_and_a_full_file_is_left_as_it_is(
         file.write(b"c,1,b")
     append_seen_labels(path, [("d", 0)], "b")
     assert read_seen_labels(path) == {"a": 1, "d": 0}
+    path.write_bytes(path.read_bytes()[:-1])  # as an editor may leave it
+    append_seen_labels(path, [("f", 1)], "b")
+    assert read_seen_labels(path) == {"a": 1, "d": 0, "f": 1}
+    path.write_bytes(path.read_bytes()[:-3])
+    append_seen_labels(path, [("g", 1)], "b")
+    assert read_seen_labels(path) == {"a": 1, "d": 0, "g": 1}
     monkeypatch.setattr("assay.data.seen_labels.MOST_BYTES", path.stat().st_size)
     before = path.read_bytes()
     with pytest.raises(RequestError, match="is full"):
@@ -178,6 +184,20 @@ def test_missing_values_and_categories_are_recorded(made: Scorer, tmp_path: Path
     Recorder(tmp_path, 1.0, ()).keep(with_category, asked)
     (path,) = tmp_path.iterdir()
     assert path.read_text().splitlines()[1] == "1.0,,2.0,north"
+
+
+@pytest.mark.parametrize("cut", ["1.0,2", "1.0," + 5000 * "2", ""])
+def test_part_of_a_recorded_row_is_removed(made: Scorer, tmp_path: Path, cut: str) -> None:
+    recorder, asked = Recorder(tmp_path, 1.0, ()), Question(np.array([[1.0, 2.0, 3.0]]))
+    recorder.keep(made, asked)
+    (path,) = tmp_path.iterdir()
+    with path.open("a") as file:
+        file.write(cut)
+    recorder.keep(made, asked)
+    assert path.read_text().splitlines() == [",".join(COLUMNS), "1.0,2.0,3.0", "1.0,2.0,3.0"]
+    path.write_text("a,b")
+    recorder.keep(made, asked)
+    assert path.read_text().splitlines() == [",".join(COLUMNS), "1.0,2.0,3.0"]
 
 
 def test_an_answer_does_not_fail_for_want_of_the_record(
