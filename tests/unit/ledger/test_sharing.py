@@ -7,12 +7,22 @@ from pathlib import Path
 
 import pytest
 
+from assay.audit.anchoring import check_log
 from assay.errors import TamperedError, ToolError
 from assay.hashing import hash_bytes
 from assay.ledger.rows import rows_folder
 from assay.ledger.sharing import REF, Synced, sync
-from assay.parts import write_bytes
-from assay.project.accounts import accounts_of, all_events, chains_folder, machine_id, missing_words
+from assay.parts import write_bytes, write_json
+from assay.project.accounts import (
+    accounts_of,
+    all_events,
+    chains_folder,
+    machine_id,
+    make_machine_id,
+    missing_words,
+)
+from assay.project.anchors import bento_folder
+from assay.project.deployment import Deployment
 from assay.project.layout import Project
 
 
@@ -178,3 +188,27 @@ def test_without_a_remote_or_a_repository(tmp_path: Path) -> None:
     git(root, "remote", "add", "origin", str(tmp_path / "nowhere"))
     with pytest.raises(ToolError, match="`git ls-remote` failed"):
         sync_at(root)
+
+
+def test_a_store_of_bentos_that_machines_share_stops_nobody(
+    machines: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
+    laptop, desk, _ = machines
+    sync_at(desk)
+    tag = "pumps:0123456789ab-0123456789ab"
+    head, machine = Project(laptop).events.append("published", bento=f"assay-{tag}"), make_machine_id(laptop)
+    label = bento_folder(laptop, tag) / "bento.yaml"
+    write_bytes(label, f"labels: {{chain_head: {head}, machine: {machine}}}".encode())
+    deployed = Deployment("pumps", tag[6:18], tag[:18], f"assay-{tag}", "better", "2026-01-01T00:00:00+00:00", None)
+    for root in (laptop, desk):
+        write_json(root / "deployments" / "pumps.json", deployed.to_json())
+    assert check_log(Project(desk))[0] == "not here"
+    sync_at(laptop)
+    sync_at(desk)
+    assert check_log(Project(desk))[0] == "ok"
+    log = Project(laptop).events
+    log.path.write_bytes(log.content.splitlines(keepends=True)[0])
+    log.mark.unlink()
+    with pytest.raises(TamperedError, match="it was cut"):
+        sync_at(laptop)
