@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -212,3 +213,25 @@ def test_a_store_of_bentos_that_machines_share_stops_nobody(
     log.mark.unlink()
     with pytest.raises(TamperedError, match="it was cut"):
         sync_at(laptop)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"event": "stage", "time": "", "machine": "a\x1b[2Jb"},
+        {"event": "stage", "time": ""},
+        {"event": "began", "time": "", "machine": "a", "saw": {}, "commit": ""},
+        {"event": "began", "time": "", "machine": "a", "saw": [], "spoken_of": {}, "commit": ""},
+        {"event": "began", "time": "", "machine": "a", "saw": {"b": 1}, "spoken_of": {}, "commit": ""},
+    ],
+)
+def test_a_history_whose_entries_are_no_events_is_not_brought(machines: list[Path], entry: dict[str, object]) -> None:
+    laptop, desk, _ = machines
+    write_bytes(laptop / "chain", json.dumps({"previous": "0" * 64, **entry}).encode() + b"\n")
+    blob = git(laptop, "hash-object", "-w", "chain").strip()
+    git(laptop, "update-index", "--add", "--cacheinfo", f"100644,{blob},chains/{'a' * 32}.jsonl")
+    commit = git(laptop, "commit-tree", git(laptop, "write-tree").strip(), "-m", "forged").strip()
+    git(laptop, "push", "--quiet", "origin", f"{commit}:{REF}")
+    with pytest.raises(TamperedError, match="entry 1 is no event"):
+        sync_at(desk)
+    assert not list(chains_folder(desk).glob("*"))
