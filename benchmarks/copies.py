@@ -80,7 +80,7 @@ def measure(dataset: Dataset, root: Path, *, seed: int, detector: str = "knn") -
     ensure_target(root, name)
     choice, checkpoints = Choice(detector, detector), root / "checkpoints"
     candidates = Candidates((choice,), (Choice("none", "none"),))
-    pipeline.split(split, data=data, quarantine=root / "none.csv", seed=seed, source="auto")
+    pipeline.split(split, data=data, quarantine=root / "none.csv", answers=root / "none.csv", seed=seed, source="auto")
     plan = {"levels": [0.0], "source": "auto", "labelled": 0.0, "seed": seed}
     pipeline.contaminate(contaminated, card=data, train=split / "train", pool=split / "pool", **plan)
     fit = {"detector": choice, "seed": 0, "device": "cpu", "checkpoints": checkpoints / "train"}

@@ -117,7 +117,7 @@ def ship(case: Case, root: Path, seed: int) -> tuple[Scorer, Selection]:
     ensure_labels(root, NAME)
     ensure_target(root, NAME)
     candidates = Candidates(DETECTORS, (Choice("none", "none"),))
-    pipeline.split(split, data=data, quarantine=root / "none.csv", seed=seed, source="auto")
+    pipeline.split(split, data=data, quarantine=root / "none.csv", answers=root / "none.csv", seed=seed, source="auto")
     plan = {"levels": [0.0], "source": "auto", "labelled": 0.0, "seed": seed}
     pipeline.contaminate(contaminated, card=data, train=split / "train", pool=split / "pool", **plan)
     trained, calibrated = {}, {}

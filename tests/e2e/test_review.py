@@ -50,7 +50,9 @@ def test_a_kind_that_was_answered_bad_is_anomalous_from_the_next_run_on(checkout
     lines = pd.read_csv(checkout.root / ".assay/reviews/plant.csv", dtype=str, keep_default_na=False)
     assert set(lines.loc[lines["question"] == lines["question"][0], "row_id"]) <= {f"r{i}" for i in range(60)}
     lines.loc[0, "answer"] = "bad"
-    lines.to_csv(checkout.root / "answers.csv", index=False)
+    for path in ("answers.csv", ".assay/reviews/plant.csv"):
+        lines.to_csv(checkout.root / path, index=False)
+    assert "holds answers that were not taken" in checkout.assay("review", code=2).stderr
     told = checkout.assay("review", "answers.csv").stdout
     assert "answers/plant.csv: " in told
     assert "git add answers/plant.csv" in told

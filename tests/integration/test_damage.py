@@ -118,8 +118,8 @@ def test_without_git_the_audit_says_that_commits_are_unknown(finished: Checkout)
     assert "git is not installed here" in origin
     suite = finished.root / "expectations/breast_cancer.json"
     suite.write_text(suite.read_text() + "\n")
-    told = finished.assay("audit", "verify", "breast_cancer", PATH=alone, code=1).stdout
-    (wrong,) = (line for line in told.splitlines() if line.startswith("differs"))
+    told = finished.assay("audit", "verify", "breast_cancer", PATH=alone, code=6).stdout
+    (wrong,) = (line for line in told.splitlines() if line.startswith("unchecked"))
     assert "no Git commit holds the recorded one (git is not installed here" in wrong
 
 

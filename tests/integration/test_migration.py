@@ -131,6 +131,7 @@ def test_a_project_without_a_run_gets_today_s_lines(tmp_path: Path) -> None:
     root = create(tmp_path / "project")
     text = (root / "dvc.yaml").read_text()
     before = text[: text.index("metrics:")].replace("work/package/", "work/scorers/")
+    before = before.replace("        - answers/${item}.csv\n", "")
     (root / "dvc.yaml").write_text(f"# mine\n{before}")
     bentofile = (root / "bentofile.yaml").read_text()
     (root / "bentofile.yaml").write_text(bentofile.replace("assay.service.app:", "assay.serving.service:") + "# mine\n")
@@ -144,7 +145,8 @@ def test_a_project_without_a_run_gets_today_s_lines(tmp_path: Path) -> None:
     assert yaml.safe_load((root / "dvc.yaml").read_text()) == yaml.safe_load(text)
     assert (root / "dvc.yaml").read_text().startswith("# mine\n")
     assert (root / ".gitignore").read_text() == "/data/\n/own/\n/scorers/*/?*/\n"
-    assert (root / ".gitattributes").read_text() == "*.dvc merge=dvc\ndeployments/*.jsonl merge=union\n"
+    lines = ["*.dvc merge=dvc", "deployments/*.jsonl merge=union", "seals/* -text"]
+    assert (root / ".gitattributes").read_text().splitlines() == lines
     assert json.loads(there.assay("scorers", "--json").stdout) == []
     assert "nothing to do" in there.assay("migrate").stdout
 

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from tests.waiting import HANG_SECONDS
 
-from assay.data.answers import ensure_answers
+from assay.data.answers import ensure_answers, read_row_answers
 from assay.data.dataset import Card, Dataset, RowSet, read_rows, write_dataset
 from assay.data.expectations import learn_suite
 from assay.data.labelling import ensure_labels
@@ -31,7 +31,7 @@ from assay.parts import read_json, read_part, write_json
 from assay.project.freshness import run_verb
 from assay.project.layout import Project
 from assay.project.stages import STAGES
-from assay.runs.answering import open_lines, take_answers
+from assay.runs.answering import open_lines, require_taken, take_answers
 from assay.runs.review_page import shown_lines, write_review
 from assay.runs.reviewing import ReviewItem, questions_of
 
@@ -195,7 +195,47 @@ def test_a_row_that_was_judged_itself_keeps_its_answer(project: Project) -> None
     assert take_answers(project, path).counts["unsure"] >= n_group - 1
 
 
-@pytest.mark.parametrize("wrong", ["calibration", "two answers", "none", "content", "column"])
+def test_answers_that_a_spreadsheet_program_saved_are_taken(project: Project) -> None:
+    questions = questions_of(project, budget=2)
+    lines = pd.read_csv(answered(project, questions, {1: "bad"}), dtype=str, keep_default_na=False)
+    path = project.root / "saved.csv"
+    # As with `;` between fields, ids that look like dates or numbers written its way, and a mark of its encoding.
+    saved = lines.assign(row_id="1.23E+16").to_csv(index=False, sep=";", lineterminator="\r\n")
+    path.write_text(saved, encoding="utf-8-sig")
+    assert take_answers(project, path).counts["bad"] == len(questions[0].rows)
+    assert set(read_row_answers(project.root / "answers/plant.csv")["row_id"]) == set(questions[0].rows["row_id"])
+
+
+def test_a_sheet_with_answers_that_were_not_taken_is_not_written_anew(project: Project) -> None:
+    require_taken(project, project.root / "sheet.csv")
+    questions = questions_of(project, budget=2)
+    _, sheet = write_review(project.root, NAME, questions)
+    require_taken(project, sheet)
+    shutil.copy(answered(project, questions, {1: "bad"}), sheet)
+    with pytest.raises(DataError, match=r"plant.csv holds answers that were not taken, about 'r\d+'"):
+        require_taken(project, sheet)
+    take_answers(project, sheet)
+    require_taken(project, sheet)
+
+
+def test_an_answer_may_change_more_than_once_between_two_runs(project: Project) -> None:
+    path = answered(project, questions_of(project, budget=2), {1: "bad"})
+    take_answers(project, path)
+    run(project, "split")
+    lines = pd.read_csv(path, dtype=str, keep_default_na=False)
+    for answer in ("good", "unsure", "bad", "good"):
+        lines.assign(answer=np.where(lines["asked"] == "group", answer, "")).to_csv(path, index=False)
+        assert take_answers(project, path).counts[answer] > 5
+    questions = questions_of(project, budget=2)
+    assert not any(odd_of(question.rows["row_id"].tolist()) for question in questions)
+    bad = odd_of(roles_of(project)["excluded"])
+    assert len(bad) > 5
+    run(project, "split")
+    assert not roles_of(project)["excluded"]
+    assert bad <= set(roles_of(project)["train"])
+
+
+@pytest.mark.parametrize("wrong", ["calibration", "two answers", "none", "content", "column", "typo"])
 def test_what_cannot_be_taken_is_refused_and_changes_nothing(project: Project, wrong: str) -> None:
     path = answered(project, questions_of(project, budget=3), {1: "bad"})
     lines = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -207,6 +247,8 @@ def test_what_cannot_be_taken_is_refused_and_changes_nothing(project: Project, w
         lines.loc[1, "answer"], words = "good", "has the answers bad and good; give one for its group"
     elif wrong == "none":
         lines["answer"], words = "", "holds no answer; fill in the column answer"
+    elif wrong == "typo":
+        lines.loc[len(lines) - 1, "answer"], words = "goood", f"row {len(lines)}: answer is 'goood', not bad, good or"
     elif wrong == "content":
         lines.loc[0, "fingerprint"] = "0" * 32
     else:
@@ -223,7 +265,7 @@ def test_a_pipeline_that_would_ignore_answers_is_said(project: Project) -> None:
     path = answered(project, questions_of(project, budget=2), {1: "bad"})
     text = (project.root / "dvc.yaml").read_text()
     (project.root / "dvc.yaml").write_text(text.replace("        - answers/${item}.csv\n", ""))
-    with pytest.raises(ConfigError, match=r'add the line - "answers/\$\{item\}.csv" to its deps'):
+    with pytest.raises(ConfigError, match=r'run `assay migrate`, or .* - "answers/\$\{item\}.csv" to its deps'):
         take_answers(Project(project.root), path)
 
 

@@ -159,7 +159,7 @@ def test_wrong_parameters_of_adapters_are_refused(name: str) -> None:
             {"quantile": "x"},
             "adapter 'cadet': quantile is 'x'; it must be a number between 0 and 1, both excluded",
         ),
-        ("cadet", {"seed": "a"}, "adapter 'cadet': seed is 'a'; it must be an integer >= 0"),
+        ("cadet", {"seed": "a"}, "adapter 'cadet': seed is 'a'; it must be an integer from 0 to 4294967295"),
         ("ares", {"max_rows": 25.5}, "adapter 'ares': max_rows is 25.5; it must be an integer >= 20"),
         ("ares", {"neighbours": "many"}, "adapter 'ares': neighbours is 'many'; it must be 'auto', or an integer >= 1"),
         (

@@ -30,13 +30,16 @@ def review_command(file: Path | None, dataset: str | None, budget: int) -> None:
         _take(project, file)
         return
     from assay import console
+    from assay.runs.answering import require_taken
     from assay.runs.review_page import shown_lines, write_review
     from assay.runs.reviewing import questions_of
 
+    reviews = project.state / "reviews"
+    require_taken(project, reviews / f"{project.dataset}.csv")
     questions = questions_of(project, budget=budget)
     for line in shown_lines(questions):
         console.paper.print(line)
-    page, sheet = write_review(project.state / "reviews", project.dataset, questions)
+    page, sheet = write_review(reviews, project.dataset, questions)
     shown = [path.relative_to(project.root) for path in (page, sheet)]
     click.echo(f"\npage:  {shown[0]} (answer by buttons or keys, download answers.csv)")
     click.echo(f"sheet: {shown[1]} (the same to fill in by hand: one answer in the lines of a group is enough)")

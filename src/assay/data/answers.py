@@ -15,7 +15,7 @@ import pandas as pd
 from assay.data.dataset import RowSet
 from assay.data.fingerprints import FINGERPRINT_PATTERN
 from assay.data.quarantine import is_listed, quarantine_path, read_quarantine
-from assay.data.spreadsheets import guarded, unguarded
+from assay.data.spreadsheets import guarded, separator_of, unguarded
 from assay.errors import DataError
 from assay.parts import is_there, write_bytes
 
@@ -26,6 +26,7 @@ ANSWERED = "answered"
 TRAIN = "train"
 ROW_KEY = ["fingerprint", "copy"]
 COPY_PATTERN = re.compile(r"0|[1-9][0-9]*")
+_FREE_TEXTS = ("row_id", "why", "who")
 _ALLOWED = {
     "fingerprint": (FINGERPRINT_PATTERN, "a fingerprint (32 hex digits)"),
     "copy": (COPY_PATTERN, "the number of a copy (0, 1, ...)"),
@@ -40,7 +41,7 @@ def answers_path(root: Path, name: str) -> Path:
 
 
 def read_lines(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    """Read a CSV file of `csv_of`, in UTF-8 with at least these columns, as text; a byte-order mark is accepted.
+    """Read a CSV file of `csv_of`, in UTF-8 with at least these columns, as text; as spreadsheet programs save it, too.
 
     Raises
     ------
@@ -48,26 +49,30 @@ def read_lines(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
         The file cannot be read, or lacks a column.
     """
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        separator = separator_of(path)
+        frame = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (ValueError, OSError) as error:
         raise DataError(f"{path} cannot be read: {error}; give a CSV file in UTF-8") from error
     if missing := [name for name in columns if name not in frame]:
         raise DataError(f"{path} lacks the column {missing[0]}; it needs {','.join(columns)}")
-    return frame[list(columns)].assign(row_id=unguarded(frame["row_id"]), who=unguarded(frame["who"]))
+    return frame[list(columns)].assign(**{name: unguarded(frame[name]) for name in _FREE_TEXTS})
 
 
 def require_allowed(path: Path, frame: pd.DataFrame) -> None:
-    """Raise `DataError`, naming the line, if a value of a file of answers is not allowed, or a row is named twice."""
+    """Raise `DataError`, naming the line, if a value of a file of answers is not allowed, or a row is named twice.
+
+    The index of the frame counts the lines of the file from 0.
+    """
     for column, (pattern, allowed) in _ALLOWED.items():
         wrong = ~frame[column].str.fullmatch(pattern)
         if wrong.any():
             row = int(wrong.to_numpy().argmax())
-            raise DataError(
-                f"{path}, row {row + 1}: {column} is {frame[column].iloc[row]!r}, not {allowed}; correct the line"
-            )
+            number, value = frame.index[row] + 1, frame[column].iloc[row]
+            raise DataError(f"{path}, row {number}: {column} is {value!r}, not {allowed}; correct the line")
     if (again := frame.duplicated(ROW_KEY)).any():
         row = int(again.to_numpy().argmax())
-        raise DataError(f"{path}, row {row + 1} repeats {frame['row_id'].iloc[row]!r}; remove one of the two lines")
+        number, row_id = frame.index[row] + 1, frame["row_id"].iloc[row]
+        raise DataError(f"{path}, row {number} repeats {row_id!r}; remove one of the two lines")
 
 
 def read_row_answers(path: Path) -> pd.DataFrame:
@@ -92,8 +97,8 @@ def read_row_answers(path: Path) -> pd.DataFrame:
 
 
 def csv_of(frame: pd.DataFrame) -> bytes:
-    """Return lines with the columns ``row_id`` and ``who`` as CSV (UTF-8, LF), in which no such text is a formula."""
-    written = frame.assign(row_id=guarded(frame["row_id"]), who=guarded(frame["who"]))
+    """Return lines with the columns ``row_id``, ``why`` and ``who`` as CSV (UTF-8, LF), in which none is a formula."""
+    written = frame.assign(**{name: guarded(frame[name]) for name in _FREE_TEXTS})
     return written.to_csv(index=False, lineterminator="\n").encode()
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from assay.arrays import Flags, Labels, Texts
 from assay.data.dataset import UNKNOWN, by_either_scheme
 from assay.data.fingerprints import FINGERPRINT_PATTERN
-from assay.data.spreadsheets import guarded, unguarded
+from assay.data.spreadsheets import guarded, separator_of, unguarded
 from assay.errors import DataError
 from assay.parts import is_there, write_bytes
 
@@ -69,7 +69,7 @@ def _read_lines(path: Path) -> tuple[list[int], list[list[str]]]:
     numbers, lines = [], []
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, strict=True)
+            reader = csv.reader(stream, delimiter=separator_of(path), strict=True)
             header = next(reader, [])
             for fields in reader:
                 if fields:

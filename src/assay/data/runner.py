@@ -146,6 +146,9 @@ class Runner:
             definition.get_batch({"dataframe": part}).validate(self._suite(theirs), result_format=form)
             for part, theirs in parts
         ]
+        manager = self._source.get_execution_engine().batch_manager  # which holds on to all tables
+        manager.reset_batch_cache()
+        manager.batch_data_cache.clear()
         result = results[0]
         result.results = [outcome for each in results for outcome in each.results]
         result.success = all(each.success for each in results)

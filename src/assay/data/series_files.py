@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from assay.data.columns import AS_THEY_ARE, Treatment, features_of, kind_of
 from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Card, Dataset, RowSet
 from assay.data.dialects import OBSERVED, Dialect
 from assay.data.files import labels_of, printable, sortable_times, texts_of
+from assay.data.mapped import new_array, row_blocks
 from assay.data.modalities.series import Series
 from assay.data.windows import BLOCK_WINDOWS, Cut, Steps, Windows, cut, irregularities
 from assay.errors import DataError
@@ -149,8 +151,11 @@ def read_windows(path: Path, *, name: str, normal: str | None = None, anomaly: s
 
 def flattened(features: Doubles, steps: Steps, starts: Integers, length: int) -> Doubles:
     """Return the windows that begin at some steps, of shape (n, length * channels), of the rows of a file."""
-    windows: Doubles = features[steps.order[starts[:, None] + np.arange(length)]]
-    return windows.reshape(len(starts), -1)
+    windows: Doubles = new_array((len(starts), length * features.shape[1]))
+    for block in row_blocks(windows, features):
+        rows = steps.order[starts[block, None] + np.arange(length)]
+        windows[block] = features[rows].reshape(len(rows), -1)
+    return windows
 
 
 def steps_of(
@@ -190,9 +195,11 @@ def steps_of(
 
 
 def _numeric(texts: Texts, keys: Texts) -> Doubles:
-    """Return times, with what `sortable_times` makes of them, as numbers; timestamps as seconds since the first."""
+    """Return times since the first, with what `sortable_times` makes of them; timestamps in seconds."""
     if not str(keys[0]).endswith("Z"):
-        return np.array([float(text) for text in texts])
+        times = [Decimal(text) for text in texts]
+        first = min(times)  # of nanoseconds since 1970 a float64 keeps every 256th alone
+        return np.array([float(time - first) for time in times])
     stamps = np.array([key[:-1] for key in keys], dtype="datetime64[ns]").astype(np.int64)
     return np.asarray((stamps - stamps.min()) / 1e9, dtype=np.float64)
 
@@ -275,20 +282,25 @@ def _report(path: Path, steps: Steps, windows: Windows, made: Cut) -> None:
 
 def _rows(made: Cut, windows: Windows, labels: Labels, entities: Texts, times: Texts) -> pd.DataFrame:
     """Return the table of windows; labels, entities and times are those of steps."""
-    inside = labels[made.steps(windows.length)]
-    without = np.where((inside == UNKNOWN).any(axis=1), UNKNOWN, NORMAL)
-    of_window = np.where((inside == ANOMALY).any(axis=1), ANOMALY, without)
+    ends, anomalous = made.starts + windows.length, labels == ANOMALY
+    sums = (np.r_[0, np.cumsum(marks)] for marks in (anomalous, labels == UNKNOWN))
+    has_anomaly, has_unknown = (each[ends] > each[made.starts] for each in sums)
+    of_window = np.where(has_anomaly, ANOMALY, np.where(has_unknown, UNKNOWN, NORMAL))
+    spans = zip(made.starts, ends, has_anomaly, strict=True)
     starts = times[made.starts]
     named = entities[made.starts]
     content: dict[str, Any] = {
-        "row_id": [f"{entity} @ {time}" if entity else time for entity, time in zip(named, starts, strict=True)],
+        "row_id": [
+            f"{entity} @ {time}" if entity else f"at {time}"  # a time alone spreadsheet programs write in their own way
+            for entity, time in zip(named, starts, strict=True)
+        ],
         "label": of_window.astype(np.int8),
         "group": "",
         "time": "",
         "entity": named,
         "start": starts,
-        "end": times[made.starts + windows.length - 1],
-        "anomalous_steps": [_ranges(row == ANOMALY) for row in inside],
+        "end": times[ends - 1],
+        "anomalous_steps": [_ranges(anomalous[first:end]) if has_any else "" for first, end, has_any in spans],
     }
     return pd.DataFrame(content)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 
 _FORMULA = r"'*[=+\-@\t\r]"
@@ -20,3 +22,10 @@ def guarded(texts: pd.Series[str]) -> pd.Series[str]:
 def unguarded(texts: pd.Series[str]) -> pd.Series[str]:
     """Return the texts that `guarded` was given."""
     return texts.where(~texts.str.match("'" + _FORMULA), texts.str[1:])
+
+
+def separator_of(path: Path) -> str:
+    """Return what stands between the names of columns in a CSV file's header: programs save ``;`` or tabs, too."""
+    with path.open(encoding="utf-8-sig") as stream:
+        header = stream.readline()
+    return max(",;\t", key=header.count)

@@ -71,7 +71,7 @@ class Steps:
         The row of the file that each step is.
     entities : ndarray of int, shape (n,)
     times : ndarray of float64, shape (n,)
-        In seconds, or in the unit of numeric times.
+        In seconds, or in the unit of numeric times, since the first.
     usable : ndarray of bool, shape (n,)
         False where a channel lacks its value.
     """
@@ -110,10 +110,6 @@ class Cut:
     starts: Integers
     blocks: Integers
     n_broken: int
-
-    def steps(self, length: int) -> Integers:
-        """Return the steps of each window, shape (n, length)."""
-        return self.starts[:, None] + np.arange(length)
 
 
 def cut(steps: Steps, windows: Windows, *, by_block: bool, to_the_end: bool = False) -> Cut:

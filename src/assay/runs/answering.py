@@ -25,6 +25,7 @@ from assay.data.answers import (
 )
 from assay.errors import ConfigError, DataError
 from assay.hashing import hash_bytes
+from assay.parts import is_there
 from assay.project.layout import Project
 from assay.project.pending import Change
 from assay.runs.reviewing import ReviewItem, training_rows_of
@@ -60,6 +61,23 @@ def open_lines(questions: list[ReviewItem]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[list(GIVEN_COLUMNS)] if parts else pd.DataFrame(columns=GIVEN_COLUMNS)
 
 
+def require_taken(project: Project, sheet: Path) -> None:
+    """Raise `DataError` where a sheet that is to be written anew holds answers that were not taken."""
+    if not is_there(sheet):
+        return
+    lines = read_lines(sheet, GIVEN_COLUMNS)
+    filled, earlier = (
+        lines[lines["answer"].str.strip() != ""],
+        read_row_answers(answers_path(project.root, project.dataset)),
+    )
+    taken = pd.MultiIndex.from_frame(filled[ROW_KEY]).isin(pd.MultiIndex.from_frame(earlier[ROW_KEY]))
+    if not taken.all():
+        raise DataError(
+            f"{sheet} holds answers that were not taken, about {filled['row_id'].iloc[int(taken.argmin())]!r} for "
+            f"instance, and would be written anew; take them with `assay review {sheet}`, or remove it"
+        )
+
+
 def take_answers(project: Project, path: Path) -> Taken:
     """Take a file of answers to the questions of a review into ``answers/<dataset>.csv``, and log that.
 
@@ -81,7 +99,7 @@ def take_answers(project: Project, path: Path) -> Taken:
     with project.lock():
         file = answers_path(project.root, project.dataset)
         earlier = read_row_answers(file)
-        _require_training_rows(project, path, given, earlier)
+        given = _of_training_rows(project, path, given, earlier)
         judged = pd.MultiIndex.from_frame(earlier.loc[earlier["asked"] == ROW, ROW_KEY])
         given = given[~((given["asked"] == GROUP) & pd.MultiIndex.from_frame(given[ROW_KEY]).isin(judged))]
         replaced = pd.MultiIndex.from_frame(earlier[ROW_KEY]).isin(pd.MultiIndex.from_frame(given[ROW_KEY]))
@@ -107,7 +125,7 @@ def _given(path: Path) -> pd.DataFrame:
                 f"{path}: question {number} has the answers {' and '.join(answers)}; give one for its group"
             )
         lines.loc[part.index, "answer"] = answers[0] if answers else ""
-    lines = lines[lines["answer"] != ""].reset_index(drop=True)
+    lines = lines[lines["answer"] != ""]
     if lines.empty:
         raise DataError(f"{path} holds no answer; fill in the column answer: bad, good or unsure")
     require_allowed(path, lines)
@@ -122,20 +140,22 @@ def _user() -> str:
         return ""
 
 
-def _require_training_rows(project: Project, path: Path, given: pd.DataFrame, earlier: pd.DataFrame) -> None:
-    names = [*ROW_KEY, "row_id"]
-    rows = training_rows_of(project, earlier).rows[names].astype("str")
-    unknown = ~pd.MultiIndex.from_frame(given[names]).isin(pd.MultiIndex.from_frame(rows))
+def _of_training_rows(project: Project, path: Path, given: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
+    """Return the lines with the ids of their rows, which a spreadsheet program may have made numbers or dates of."""
+    rows = training_rows_of(project, earlier).rows[[*ROW_KEY, "row_id"]].astype("str")
+    ids, keys = rows.set_index(ROW_KEY)["row_id"], pd.MultiIndex.from_frame(given[ROW_KEY])
+    unknown = ~keys.isin(ids.index)
     if unknown.any():
         raise DataError(
             f"{path}: {given['row_id'].iloc[int(unknown.argmax())]!r} is no training row of {project.dataset} with "
             "that content; nothing was changed. Ask anew with `assay review`; `assay label` asks about calibration rows"
         )
+    return given.assign(row_id=ids.reindex(keys).to_numpy())
 
 
 def _require_dependency(project: Project) -> None:
     if f"answers/{project.dataset}.csv" not in project.stage("split").inputs:
         raise ConfigError(
-            "dvc.yaml: the stage split does not depend on the answers, so that runs would ignore them; add the line "
-            '- "answers/${item}.csv" to its deps'
+            "dvc.yaml: the stage split does not depend on the answers, so that runs would ignore them; run `assay "
+            'migrate`, or add the line - "answers/${item}.csv" to its deps'
         )

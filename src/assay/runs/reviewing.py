@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from assay.arrays import Doubles, Flags
 from assay.data.answers import BAD, GROUP, ROW, TRAIN, answers_path, read_row_answers
 from assay.data.dataset import Card, RowSet, read_card, read_rows
-from assay.data.quarantine import is_listed
+from assay.data.quarantine import is_listed, quarantine_path, read_quarantine
 from assay.data.splitting import EXCLUDED
 from assay.detectors.baselines.groups import Item, worth_a_look
 from assay.errors import DataError, StageError
@@ -132,6 +132,8 @@ def questions_of(project: Project, *, budget: int) -> list[ReviewItem]:
 def training_rows_of(project: Project, answers: pd.DataFrame) -> RowSet:
     """Return the training rows of the last split, and those that it left out because they were answered bad.
 
+    The latter stay when they were given another answer since.
+
     Raises
     ------
     StageError
@@ -144,7 +146,8 @@ def training_rows_of(project: Project, answers: pd.DataFrame) -> RowSet:
         )
     folder = project.folder("split")
     train, left_out = read_rows(folder / TRAIN), read_rows(folder / EXCLUDED)
-    return joined(train, left_out.take(is_listed(answers[answers["answer"] == BAD], left_out.rows)))
+    quarantined = read_quarantine(quarantine_path(project.root, project.dataset))
+    return joined(train, left_out.take(is_listed(answers, left_out.rows) & ~is_listed(quarantined, left_out.rows)))
 
 
 def _question(number: int, asked: str, item: Item, rows: RowSet, bad: Flags, card: Card) -> ReviewItem:

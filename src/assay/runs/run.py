@@ -330,7 +330,7 @@ def print_result(result: Result) -> None:
     ]
     lines += [("folder", result.folder or "none"), ("report", result.report), ("lineage", result.record)]
     if result.champion:
-        lines.append(("serve", f"assay serve {result.champion}"))
+        lines.append(("serve", f"assay serve {result.dataset}"))
     if result.uncommitted:
         lines.append(("commit", "git add --all, then git commit and dvc push: clones have this champion only then"))
     for name, text in lines:

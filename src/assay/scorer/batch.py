@@ -282,7 +282,8 @@ def _judged(file: _File) -> Iterator[tuple[_Rows, _Judged]]:
             for rows in file.rows():
                 waiting.append((rows, pool.submit(file.judge, rows)))
                 if len(waiting) > n_threads:
-                    yield waiting[0][0], waiting.popleft()[1].result()
+                    yield waiting[0][0], waiting[0][1].result()
+                    waiting.popleft()
         except AssayError:  # what is wrong with an earlier row comes first
             for _, judged in waiting:
                 judged.result()

@@ -38,9 +38,11 @@ def test_the_file_comes_back_as_it_was_written(tmp_path: Path) -> None:
     path = answers_path(tmp_path, "plant")
     assert read_row_answers(path).empty
     written = answers((B, "0", "=b,0", "good", "row"), (A, "1", 'a"1', "bad", "group"))
+    written["why"] = ["=1+1", "it lies apart"]
     path.parent.mkdir()
     path.write_bytes(answers_content(written))
     assert b'"\'=b,0"' in path.read_bytes()
+    assert b"'=1+1" in path.read_bytes()
     assert read_row_answers(path).to_dict("list") == written.iloc[[1, 0]].to_dict("list")
 
 

@@ -125,7 +125,12 @@ def test_answers_about_rows_that_left_are_left_aside():
 def test_a_file_that_a_spreadsheet_program_saved_is_read(tmp_path):
     path = tmp_path / "x.csv"
     path.write_bytes(f'\ufeff{HEADER}\r\n{PRINTS[1]},"r,1",trim,1.5, 1\r\n\r\n'.encode())
-    assert read_answers(path).to_numpy().tolist() == [[PRINTS[1], "r,1", "trim", "1.5", "1"]]
+    expected = [[PRINTS[1], "r,1", "trim", "1.5", "1"]]
+    assert read_answers(path).to_numpy().tolist() == expected
+    for separator in ";\t":
+        header = HEADER.replace(",", separator)
+        path.write_text(f"{header}\n{separator.join([PRINTS[1], 'r,1', 'trim', '1.5', '1'])}\n")
+        assert read_answers(path).to_numpy().tolist() == expected
 
 
 def test_a_missing_file_holds_no_answers_and_can_be_ensured(tmp_path):
@@ -164,7 +169,7 @@ def test_what_makes_no_sense_is_named_by_its_line(tmp_path, lines, words):
 def test_a_broken_file_is_not_written_over(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text("fingerprint;label\n")
-    with pytest.raises(DataError, match=f"has the columns fingerprint;label; it needs {HEADER}"):
+    with pytest.raises(DataError, match=f"has the columns fingerprint, label; it needs {HEADER}"):
         write_questions(path, ask((1, 1)))
     assert path.read_text() == "fingerprint;label\n"
     path.write_bytes(b"\xff\xfe\x00")

@@ -130,6 +130,16 @@ def test_roles_stay_when_a_series_goes_on(tmp_path: Path) -> None:
     assert new.loc[old.index].tolist() == old.tolist()
 
 
+def test_large_numbers_of_times_keep_their_differences(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"when": 1_700_000_000_000_000_000 + 100 * np.arange(80), "x": np.arange(80.0)})
+    dataset = read(tmp_path, frame, entity=None, label=None)
+    assert dataset.card.windows is not None
+    assert dataset.card.windows.step == 100
+    assert dataset.data.rows["group"].nunique() == 5
+    assert dataset.data.rows["row_id"][0] == "at 1700000000000000000", "a number a spreadsheet program would round"
+    assert dataset.data.rows["start"][0] == "1700000000000000000"
+
+
 def test_many_series_have_roles_of_their_own(tmp_path: Path) -> None:
     frame = pd.DataFrame({"when": np.tile(np.arange(10), FEWEST_ENTITIES), "x": np.arange(10 * FEWEST_ENTITIES)})
     frame["pump"] = np.arange(len(frame)) // 10

@@ -118,14 +118,18 @@ def test_a_late_fault_is_named_by_its_row_and_leaves_nothing(tmp_path: Path, sma
     assert (tmp_path / "out.csv").read_text() == "of before"
 
 
-def test_of_faults_in_several_blocks_the_first_is_named(tmp_path: Path, small_blocks: None) -> None:
+@pytest.mark.parametrize("later", ["read", "judged"])
+def test_of_faults_in_several_blocks_the_first_is_named(later: str, tmp_path: Path, small_blocks: None) -> None:
     """The next blocks are read while one is judged."""
     scorer = by_category()
     frame = rows(scorer)
     width = len(frame.columns)
     frame[scorer.category_column] = frame[scorer.category_column].astype(object)
     frame.loc[2, scorer.category_column] = "nowhere"
-    frame.loc[32 * 11 // width + 2, scorer.columns[0]] = np.inf
+    if later == "read":
+        frame.loc[32 * 11 // width + 2, scorer.columns[0]] = np.inf
+    else:
+        frame.loc[32 * 11 // width + 2 :, scorer.category_column] = "somewhere else"
     frame.to_parquet(tmp_path / "rows.parquet")
     with pytest.raises(InputError, match="nowhere"):
         score_file(scorer, tmp_path / "rows.parquet", tmp_path / "out.csv")

@@ -131,7 +131,7 @@ def test_the_slope_of_a_hot_place_is_no_place_of_its_own() -> None:
     down, right = np.mgrid[:28, :28]
     near, far = (np.exp(-((down - y) ** 2 + (right - x) ** 2) / 30) for y, x in ((6, 7), (20, 21)))
     heat_map = (near + 0.3 * far).astype(np.float32)
-    assert hottest_places(heat_map, 5) == "row 6, column 7; row 20, column 21"
+    assert hottest_places(heat_map, 5) == [(6, 7), (20, 21)]
 
 
 def test_the_report_shows_the_images_with_the_highest_scores_whatever_their_names(scorer: Scorer) -> None:
