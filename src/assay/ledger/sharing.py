@@ -145,11 +145,14 @@ def _fetch(root: Path, remote: str) -> str:
 
 
 def _push(root: Path, remote: str, commit: str, fetched: str) -> bool:
-    """Push a commit unless it is there already; return False where another machine was faster."""
+    """Push a commit unless it is there already; return False where another machine was faster.
+
+    Hooks are for branches: one that DVC installs would push data, and others run tests.
+    """
     if not remote or commit == fetched:
         return True
     try:
-        _git(root, "push", "--quiet", "--", remote, f"{commit}:{REF}")
+        _git(root, "push", "--quiet", "--no-verify", "--", remote, f"{commit}:{REF}")
     except ToolError:
         now = _git(root, "ls-remote", "--", remote, REF).decode().partition("\t")[0]
         if now == fetched:

@@ -65,9 +65,10 @@ class Watcher:
             try:
                 is_more |= self._see(path)
                 self._problems.pop(path, None)
-            except (AssayError, OSError) as error:
+            except Exception as error:  # whatever is wrong with one version, the others are watched
                 self._versions.pop(path, None)
-                self._say_once(path, f"not watched now: {error}")
+                is_foreseen = isinstance(error, AssayError | OSError)
+                self._say_once(path, f"not watched now: {'' if is_foreseen else f'{type(error).__name__}: '}{error}")
         return is_more
 
     def _takes_over(self) -> bool:

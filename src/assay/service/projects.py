@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from assay.errors import InputError, RequestError
 from assay.scorer.scorer import Scorer
-from assay.service.guard import require_role
+from assay.service.guard import require_role, token_id
 from assay.service.limits import Limits
 from assay.service.metrics import SHARED_FOLDER
 from assay.service.receiving import RETRY_SECONDS, Held, HeldBytes, receive_body
@@ -87,7 +87,8 @@ class ProjectActions:
             )
         if not (isinstance(why, str) and why.strip() and len(why) <= _MOST_SIGNS and why.isprintable()):
             raise InputError(f"why is {why!r}; give a reason on one line, of at most {_MOST_SIGNS} signs")
-        said = await self._run("promote", f"--why={why}", "--", tag)
+        # The log names the person who runs the server; who asked for it is on record by the token.
+        said = await self._run("promote", f"--why={why} (by token {token_id(request.scope)})", "--", tag)
         return Response(orjson.dumps({"said": said.decode().strip()}), media_type="application/json")
 
     def _report_of(self, scorer: Scorer) -> Path:

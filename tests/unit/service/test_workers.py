@@ -24,6 +24,7 @@ from tests.unit.service.test_server import PACKED
 from tests.waiting import HANG_SECONDS
 
 from assay.scorer.loading import load_scorer
+from assay.scorer.scorer import Scorer
 from assay.scorer.statement import statement_ids
 from assay.service.access import ACCESS_LOG
 from assay.service.metrics import SHARED_FOLDER
@@ -45,17 +46,23 @@ class Server:
     """A server with workers, in a process of its own."""
 
     def __init__(
-        self, tmp_path: Path, *, serve: str = "-m assay.service.server", output: int = subprocess.PIPE, **settings: str
+        self,
+        tmp_path: Path,
+        *,
+        serve: str = "-m assay.service.server",
+        plan: Plan | None = None,
+        output: int = subprocess.PIPE,
+        **settings: str,
     ) -> None:
         shared = tmp_path / "shared"
         shared.mkdir()
         self.shared = shared
         with socket.create_server(("127.0.0.1", 0)) as listening:
             self.address = listening.getsockname()
-            plan = Plan((Served(str(PACKED), statement_ids(PACKED)[0]),)).to_json()
+            plan = plan or Plan((Served(str(PACKED), statement_ids(PACKED)[0]),))
             number = listening.fileno()
             environment = {**os.environ, SHARED_FOLDER: str(shared), MONITORED: str(tmp_path), **settings}
-            command = [sys.executable, "-P", *serve.split(" ", 1), str(number), plan, str(N)]
+            command = [sys.executable, "-P", *serve.split(" ", 1), str(number), plan.to_json(), str(N)]
             self.process = subprocess.Popen(
                 command,
                 pass_fds=[number],
@@ -144,6 +151,47 @@ def test_workers_end_when_their_parent_is_killed(server: Server) -> None:
         os.kill(server.process.pid, signal.SIGKILL)
         until(server.is_free)
     until(lambda: not any(worker.is_running() for worker in workers))
+
+
+def test_all_workers_follow_the_champion_and_their_numbers_say_so(tmp_path: Path) -> None:
+    first, second = (load_scorer(made_scorer(tmp_path / "scorers", "made", seed)) for seed in (1, 2))
+    record, store = tmp_path / "made.json", tmp_path / "scorers" / "made"
+
+    def promote(scorer: Scorer) -> None:
+        (tmp_path / "new").write_text(json.dumps({"version": scorer.version, "statement": scorer.statement.id}))
+        (tmp_path / "new").replace(record)
+
+    promote(first)
+    plan = Plan((Served(str(store / first.version), first.statement.id, str(record), (str(store / "{version}"),)),))
+    body = {"columns": list(first.columns), "rows": [[1.0] * len(first.columns)]}
+
+    def versions() -> list[str]:
+        answers = [httpx.post(f"{server.url}/score", json=body, timeout=HANG_SECONDS) for _ in range(8 * N)]
+        return [answer.json()["model_version"] for answer in answers]
+
+    def numbers() -> dict[str, float]:
+        lines = httpx.get(f"{server.url}/metrics", timeout=HANG_SECONDS).text.splitlines()
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
+
+    with running(tmp_path, plan=plan) as server:
+        asked = versions()
+        promote(second)
+        while set(latest := versions()) != {second.version}:
+            asked += latest
+        asked += latest
+        (worker, *_) = server.workers()
+        until(lambda: time.time() - worker.create_time() > 2)
+        worker.kill()
+        until(lambda: not worker.is_running() and len(server.workers()) == N)
+        latest = versions()
+        assert set(latest) == {second.version}
+        asked += latest
+        counted = numbers()
+        for scorer, is_answering in ((first, 0), (second, 1)):
+            labels = f'{{dataset="made",version="{scorer.version}"}}'
+            assert counted[f"assay_answering{labels}"] == is_answering
+            assert counted[f"assay_rows_total{labels}"] == asked.count(scorer.version)
+            assert len(read_spool(spool_path(tmp_path, scorer.tag))) == asked.count(scorer.version)
 
 
 def test_a_worker_in_the_place_of_another_answers_by_the_champion_of_now(tmp_path: Path) -> None:
