@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from assay.parts import go_on_after
 from assay.scorer.features import as_rows, names_of
 from assay.scorer.scorer import Scorer
 from assay.service.requests import Question
@@ -74,27 +75,18 @@ class Recorder:
             if not (size := _whole(file)):
                 writer.writerow([*_columns(scorer), *(name for _, name in self.extra)])
             writer.writerows(lines)
-            left = memoryview(text.getvalue().encode())
-            try:
-                while left:
-                    left = left[file.write(left) :]
-            except OSError:
-                file.truncate(size)
-                raise
+            go_on_after(file, size, text.getvalue().encode())
 
 
 def _whole(file: io.FileIO) -> int:
-    """Cut off part of a line, which a crash may have left at the end of a file; return how long the file is."""
-    size = end = file.seek(0, io.SEEK_END)
+    """Return how long a file is without part of a line, which a crash may have left at its end."""
+    end = file.seek(0, io.SEEK_END)
     while end:
         start = max(0, end - _BLOCK)
         file.seek(start)
         if (line_end := file.read(end - start).rfind(b"\n")) >= 0:
-            end = start + line_end + 1
-            break
+            return start + line_end + 1
         end = start
-    if end < size:
-        file.truncate(end)
     return end
 
 
