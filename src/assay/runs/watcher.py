@@ -16,13 +16,13 @@ import time
 from pathlib import Path
 from typing import BinaryIO
 
-from assay import console
 from assay.errors import AssayError, StageError
 from assay.interruption import SIGNALS, STDIN
 from assay.project.layout import Project
 from assay.runs.showing import ALARM, notify
 from assay.service.monitors import Monitors, MonitorState, log10_threshold
 from assay.service.spool import monitored_folder
+from assay.service.telling import tell
 
 _LOOK_SECONDS = 1.0
 _POST_SECONDS, _LOG_SECONDS = 60.0, 2.0  # between two attempts
@@ -91,7 +91,7 @@ class Watcher:
             monitors.write(path)
         for state in silent:
             if state.alarm is not None:
-                console.say(self._text(monitors, state))
+                tell(self._text(monitors, state))
         unreported = [s for s in monitors.states if s.alarm is not None and not (s.is_logged and s.is_posted)]
         reported = [self._report(monitors, state) for state in unreported]
         if any(reported):
@@ -139,7 +139,7 @@ class Watcher:
 
     def _say_once(self, path: Path, problem: str) -> None:
         if self._problems.get(path) != problem:
-            console.say(problem)
+            tell(problem)
         self._problems[path] = problem
 
 
