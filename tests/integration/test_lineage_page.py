@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tests.browser import chromium_program
 from tests.conftest import Checkout
 from tests.waiting import HANG_SECONDS
 
@@ -65,10 +66,7 @@ def drawn(shown: Shown, path: Path) -> str:
 
 
 def chromium(page: Path, profile: Path, *arguments: str) -> str:
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("there is no Chromium to draw the page with")
-    command = [program, *FLAGS.split(), f"--user-data-dir={profile}", *arguments, page.as_uri()]
+    command = [chromium_program(), *FLAGS.split(), f"--user-data-dir={profile}", *arguments, page.as_uri()]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=HANG_SECONDS).stdout
 
 

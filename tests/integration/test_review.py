@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from tests.browser import chromium_program
 from tests.waiting import HANG_SECONDS
 
 from assay.data.answers import ensure_answers, read_row_answers
@@ -330,9 +331,7 @@ def test_images_are_shown_as_pictures(tmp_path: Path) -> None:
 
 
 def test_a_browser_takes_answers_by_keys_and_makes_the_file(project: Project, tmp_path: Path) -> None:
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("there is no Chromium to open the page with")
+    program = chromium_program()
     text, questions = page_of(project, tmp_path)
     presses = """<script>
       for (const key of ["b", "j", "g", "j", "u", "u"]) document.dispatchEvent(new KeyboardEvent("keydown", {key}));
