@@ -129,5 +129,10 @@ def test_only_an_admin_of_this_page_promotes(project: Checkout) -> None:
         deployment = read_deployment(project.root, NAME)
         assert deployment is not None
         assert deployment.version == champion
+        (project.root / "work/package" / NAME / other / "scorer.json").write_text("[]")
+        for path in ("scorers", "lineage", "info", "report"):
+            assert str(project.root) not in client.get(f"/{path}").text
+        broken = [row["broken"] for row in client.get("/scorers").json()["scorers"]]
+        assert any(each and each.startswith(f"work/package/{NAME}/{other}/") for each in broken), broken
         listed = {row["tag"]: row["champion"] for row in client.get("/scorers").json()["scorers"]}
         assert listed == {f"{NAME}:{champion}": True, f"{NAME}:{other}": False}

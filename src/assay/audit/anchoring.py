@@ -114,8 +114,11 @@ def check_locked(chain: Chain) -> CheckResult:
             differing += [f"{message}: they were changed"] if state == "changed" else []
             unknown += [f"{message}, which no history here knows"] if state == "elsewhere" else []
             unknown += [f"{where}: what it names for stage {stage} is not in DVC's cache"] if state == "lost" else []
-    if differing or unknown:
-        return ("differs", "; ".join(differing)) if differing else (UNCHECKED, "; ".join(unknown))
+    if differing:
+        elsewhere = "or made on a machine whose history is not here (`assay sync` brings what it shared)"
+        return "differs", f"{'; '.join(differing)}, {elsewhere}"
+    if unknown:
+        return UNCHECKED, "; ".join(unknown)
     return "ok", f"as in {', '.join(holding)}" if holding else "names outputs of other runs"
 
 

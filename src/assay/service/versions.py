@@ -25,6 +25,7 @@ from assay.scorer.loading import load_scorer
 from assay.scorer.scorer import Scorer
 from assay.service.answers import versions
 from assay.service.monitors import ensure_monitors, monitors_path, shown_monitors
+from assay.service.projects import for_clients
 from assay.service.recording import Extra, Recorder
 from assay.service.routes import set_scorer
 from assay.service.shadow import Shadow
@@ -144,7 +145,8 @@ class Following:
         """Return what /info says of a scorer that only the server knows; /metrics shows it from then on."""
         champion, shared = self._champions[scorer.name], self._application.state.shared
         shared.metrics.stuck.labels(scorer.name).set(bool(champion.problem))
-        following = None if champion.record is None else {"record": champion.record.name, "problem": champion.problem}
+        problem = None if champion.problem is None else for_clients(champion.problem)
+        following = None if champion.record is None else {"record": champion.record.name, "problem": problem}
         shadow, challenger = shared.shadows.get(scorer.name), None
         if shadow is not None:
             challenger = {**versions(shadow.scorer), "monitors": self._monitors(shadow.scorer)}
