@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ PROGRESS_SECONDS = 5  # shorter stages have no progress artifact, and longer one
 @contextmanager
 def stage_artifact(project: Project, stage: str) -> Iterator[StageProgress]:
     """Keep the progress of a stage that takes more than a moment as an artifact of the present task run."""
+    if "prefect" not in sys.modules:  # outside a flow a stage does not pay for importing it
+        yield silent
+        return
     from prefect.artifacts import create_progress_artifact, update_progress_artifact
     from prefect.context import TaskRunContext
 
