@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,17 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-screen = Console(stderr=True, highlight=False, soft_wrap=True)
+
+class _Screen(Console):
+    """Standard error; what is printed there says how the work goes, and the work goes on where nobody reads it."""
+
+    def on_broken_pipe(self) -> None:
+        """Print nothing from now on."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+screen = _Screen(stderr=True, highlight=False, soft_wrap=True)
 paper = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 SECONDS_BETWEEN_LINES = 60.0  # of progress where there is no terminal
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +12,7 @@ from typing import Any
 
 from assay.errors import TamperedError
 from assay.hashing import hash_bytes
-from assay.parts import is_there, parse_json, write_json
+from assay.parts import go_on_after, is_there, parse_json, write_json
 
 START = "0" * 64
 _APPENDING = threading.Lock()
@@ -72,12 +71,9 @@ class EventLog:
         line = json.dumps(entry, sort_keys=True, ensure_ascii=False).encode()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lines = self._lines()
-        with self.path.open("ab") as stream:
+        with self.path.open("ab", buffering=0) as stream:
             # A crash may have left part of a line, which would make the new one unreadable.
-            stream.truncate(sum(len(whole) + 1 for whole in lines))
-            stream.write(line + b"\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+            go_on_after(stream, sum(len(whole) + 1 for whole in lines), line + b"\n", sync=True)
         write_json(self.mark, {"entries": len(lines) + 1, "head": hash_bytes(line)})
         return hash_bytes(line)
 

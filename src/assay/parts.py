@@ -14,6 +14,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -133,6 +134,33 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         yield stream
         _finish(stream)
         temporary.replace(path)
+
+
+def go_on_after(file: FileIO, size: int, content: bytes, *, sync: bool = False) -> None:
+    """Let a file, opened for appending and unbuffered, hold a content after its first bytes: the whole one, or none.
+
+    Parameters
+    ----------
+    size : int
+        Bytes that stay; what comes after them is cut off.
+    sync : bool
+        Whether it is on disk when this returns.
+
+    Raises
+    ------
+    OSError
+        It could not be written. Of a buffered file, the rest might still come when it is closed.
+    """
+    file.truncate(size)
+    left = memoryview(content)
+    try:
+        while left:
+            left = left[file.write(left) :]
+        if sync:
+            os.fsync(file.fileno())
+    except OSError:
+        file.truncate(size)
+        raise
 
 
 def is_there(path: Path) -> bool:

@@ -205,6 +205,19 @@ def test_a_changed_seal_is_broken(sealed: Checkout, tmp_path: Path, part: str) -
     assert "is signed by no key in" in found(verify(sealed))["seals"]
 
 
+def test_a_key_that_has_expired_still_counts_for_what_it_sealed_before(sealed: Checkout, tmp_path: Path) -> None:
+    (seal,) = read_seals(sealed.root)
+    write_json(seal.path, {**read_json(seal.path), "time": "2020-01-01T00:00:00+00:00"})
+    seal.signature.unlink()
+    command = ["ssh-keygen", "-Y", "sign", "-q", "-f", str(tmp_path / "key"), "-n", "assay", str(seal.path)]
+    assert subprocess.run(command, check=False).returncode == 0
+    allowed = sealed.root / "seals/allowed_signers"
+    line = allowed.read_text()
+    for end, state, said in (("20200601", "ok", "1 valid"), ("20190601", "differs", "is signed by no key")):
+        allowed.write_text(line.replace("namespaces=", f'valid-before="{end}",namespaces='))
+        assert said in found(verify(sealed), state)["seals"]
+
+
 def test_a_stranger_who_lets_his_own_key_count_is_told_by_the_keys_that_are_kept_elsewhere(
     sealed: Checkout, tmp_path: Path
 ) -> None:

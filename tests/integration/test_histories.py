@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from assay.audit.show import show_scorer
 from assay.audit.verify import verify_scorer
 from assay.data.dataset import read_dataset
 from assay.ledger.who_saw import who_saw
-from assay.project.accounts import accounts_of
+from assay.project.accounts import accounts_of, chains_folder
 from assay.project.deployed import keep_scorer
 from assay.project.deployment import promote
 from assay.project.layout import Project
@@ -70,7 +71,9 @@ def promote_other(project: Checkout) -> str:
     return statement.version
 
 
-def test_the_third_knows_what_two_promoted_and_who_saw_a_row(finished: Checkout, tmp_path: Path) -> None:
+def test_the_third_knows_what_two_promoted_and_who_saw_a_row(
+    finished: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert finished.call("git", "init", "--quiet", "--bare", str(tmp_path / "origin")).returncode == 0
     call(finished, "git", "remote", "add", "origin", str(tmp_path / "origin"))
     call(finished, "dvc", "remote", "add", "-q", "-d", "store", str(tmp_path / "store"))
@@ -111,3 +114,10 @@ def test_the_third_knows_what_two_promoted_and_who_saw_a_row(finished: Checkout,
     by_run = {tag: run for run in answer["runs"] for tag in run["scorers"]}
     assert by_run.keys() == {f"{NAME}:{old}", f"{NAME}:{new}"}
     assert all(run["machine"] for run in answer["runs"])
+
+    monkeypatch.setenv("BENTOML_HOME", str(finished.root / ".bentoml"))  # two share a store
+    for state in ("ok", NOT_HERE):
+        states = {each.what: each.state for each in verify_scorer(project, f"{NAME}:{old}").items}
+        assert (states["Bento"], states["event log"]) == (state, state)
+        with project.lock():
+            shutil.rmtree(chains_folder(third.root), ignore_errors=True)

@@ -145,7 +145,7 @@ def test_a_project_without_a_run_gets_today_s_lines(tmp_path: Path) -> None:
     assert yaml.safe_load((root / "dvc.yaml").read_text()) == yaml.safe_load(text)
     assert (root / "dvc.yaml").read_text().startswith("# mine\n")
     assert (root / ".gitignore").read_text() == "/data/\n/own/\n/scorers/*/?*/\n"
-    lines = ["*.dvc merge=dvc", "deployments/*.jsonl merge=union", "seals/* -text"]
+    lines = ["*.dvc merge=dvc", "deployments/*.jsonl merge=union", "labels/*.feedback.csv merge=union", "seals/* -text"]
     assert (root / ".gitattributes").read_text().splitlines() == lines
     assert json.loads(there.assay("scorers", "--json").stdout) == []
     assert "nothing to do" in there.assay("migrate").stdout

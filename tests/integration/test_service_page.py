@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -84,7 +85,8 @@ def test_versions_are_promoted_on_the_page(project: Checkout, tmp_path: Path) ->
         browser.until("document.getElementById('done').innerText.includes('is the champion')")
         deployment = read_deployment(project.root, NAME)
         assert deployment is not None
-        assert (deployment.version, deployment.reason) == (other, "back <b>again</b>")
+        assert deployment.version == other
+        assert re.fullmatch(r"back <b>again</b> \(by token [0-9a-f]{8}\)", deployment.reason)
         browser.until(f"document.getElementById('tag').innerText.includes({other!r})")
         assert browser.errors == []
         browser.value("sessionStorage.removeItem('token')")
@@ -127,5 +129,10 @@ def test_only_an_admin_of_this_page_promotes(project: Checkout) -> None:
         deployment = read_deployment(project.root, NAME)
         assert deployment is not None
         assert deployment.version == champion
+        (project.root / "work/package" / NAME / other / "scorer.json").write_text("[]")
+        for path in ("scorers", "lineage", "info", "report"):
+            assert str(project.root) not in client.get(f"/{path}").text
+        broken = [row["broken"] for row in client.get("/scorers").json()["scorers"]]
+        assert any(each and each.startswith(f"work/package/{NAME}/{other}/") for each in broken), broken
         listed = {row["tag"]: row["champion"] for row in client.get("/scorers").json()["scorers"]}
         assert listed == {f"{NAME}:{champion}": True, f"{NAME}:{other}": False}

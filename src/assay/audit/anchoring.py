@@ -29,19 +29,19 @@ def check_log(project: Project, tag: str = "") -> CheckResult:
     log.check()
     require_as_shared(project.root)
     heads = log.heads
-    messages = [
-        f"{log.path} has no entry for the chain head in {where}; the log was cut"
-        for where in unknown_heads(project.root, labels)
-    ]
+    own, others = unknown_heads(project.root, labels)
+    messages = [f"{log.path} has no entry for the chain head in {where}; the log was cut" for where in own]
     published = log.last("published", bento=f"assay-{tag}")
-    own_label = labels.get(f"the label of {bento_folder(project.root, tag)}", "")
-    if published is not None and heads.get(own_label, 0) > heads.get(published["previous"], 0):
+    own_label = labels.get(f"the label of {bento_folder(project.root, tag)}")
+    if published and own_label and heads.get(own_label.head, 0) > heads.get(published["previous"], 0):
         messages.append(f"{log.path}: the Bento of {tag} was logged before the entry that its label speaks of")
     if messages:
         return differ(messages)
+    if others:
+        return NOT_HERE, f"the history of the machine that {others[0]} speaks of (`assay sync`)"
     if not heads:
         return "ok", "there are no entries: nothing was run or ingested here"
-    newest = max((heads.get(head, 0) for head in labels.values()), default=0)
+    newest = max((heads.get(its.head, 0) for its in labels.values()), default=0)
     held = f"held by a deployed label up to entry {newest}" if newest else "none held by a deployed label"
     return "ok", f"{len(heads)} entries, {held}"
 
@@ -114,8 +114,11 @@ def check_locked(chain: Chain) -> CheckResult:
             differing += [f"{message}: they were changed"] if state == "changed" else []
             unknown += [f"{message}, which no history here knows"] if state == "elsewhere" else []
             unknown += [f"{where}: what it names for stage {stage} is not in DVC's cache"] if state == "lost" else []
-    if differing or unknown:
-        return ("differs", "; ".join(differing)) if differing else (UNCHECKED, "; ".join(unknown))
+    if differing:
+        elsewhere = "or made on a machine whose history is not here (`assay sync` brings what it shared)"
+        return "differs", f"{'; '.join(differing)}, {elsewhere}"
+    if unknown:
+        return UNCHECKED, "; ".join(unknown)
     return "ok", f"as in {', '.join(holding)}" if holding else "names outputs of other runs"
 
 

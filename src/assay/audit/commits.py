@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from assay.project.installed import LOCK, SOURCE, read_lock, recorded_digest, re
 from assay.project.modules import VERSIONS
 from assay.project.versioning import commits_of, committed_files, git, has_git
 
-MOST = 500
+_COMMIT = re.compile("[0-9a-f]{40}([0-9a-f]{24})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,8 @@ def logged_commit(chain: Chain) -> str | None:
         commit = None
         for event in account:
             if event.get("event") == "run-started" and event.get("dataset") == chain.name:
-                commit = event.get("commit") or None
+                # Of another machine's history as well: it goes to Git as an argument, and into commands to copy.
+                commit = event["commit"] if _COMMIT.fullmatch(str(event.get("commit"))) else None
             elif event.get("event") == "run-ended":
                 commit = None
             elif event.get("event") == "stage" and event.get("record") == chain.named("train"):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from assay.audit.chain import Chain, own_event_of
+from assay.audit.chain import Chain, event_of, own_event_of
 from assay.audit.commits import without_git
 from assay.audit.findings import INTACT, NOT_HERE, CheckResult, differ
 from assay.environment import bentoml_home
 from assay.hashing import hash_file, hash_tree
 from assay.parts import read_json
-from assay.project.anchors import bento_folder
+from assay.project.accounts import machine_id
+from assay.project.anchors import bento_folder, bento_labels
 from assay.project.comparisons import comparisons_path, parse_comparisons, read_logged, recorded_comparisons
 from assay.project.deployed import is_tracked
 from assay.project.deployment import read_deployment
@@ -56,20 +57,24 @@ def check_model(chain: Chain) -> CheckResult:
 
 
 def check_bento(chain: Chain) -> CheckResult:
-    """Compare the scorer's Bento, if any, with the log of its build."""
-    folder = bento_folder(chain.project.root, chain.statement.tag)
-    logged = own_event_of(chain, "published", bento=f"assay-{chain.statement.tag}")
-    if logged is None:
-        message = (
-            f"{folder} is there, but the log does not know that it was published: the log was cut, or it was built"
-        )
-        return ("differs", f"{message} by hand") if folder.is_dir() else ("ok", "none was published here")
+    """Compare the scorer's Bento, if any, with the log of its build: this machine's, or of who shares the store."""
+    folder, tag = bento_folder(chain.project.root, chain.statement.tag), f"assay-{chain.statement.tag}"
+    logged = own_event_of(chain, "published", bento=tag)
     if not folder.is_dir():
-        return "superseded", f"{logged['bento']} is gone from BentoML's store; `assay serve` builds it again"
+        gone = f"{tag} is gone from BentoML's store; `assay serve` builds it again"
+        return ("superseded", gone) if logged else ("ok", "none was published here")
+    digest = hash_file(folder / MANIFEST)
+    if logged is None and bento_labels(folder).get("machine", "") not in ("", machine_id(chain.project.root)):
+        logged = event_of(chain, "published", bento=tag, bento_hash=digest)
+        if logged is None:
+            return NOT_HERE, f"the history of the machine that built {folder} (`assay sync`)"
+    if logged is None:
+        message = f"{folder} is there, but the log does not know that it was published"
+        return "differs", f"{message}: the log was cut, or it was built by hand"
     if problems := _listed(folder):
         return differ(problems)
-    is_same = hash_file(folder / MANIFEST) == logged["bento_hash"]
-    return INTACT if is_same else ("differs", f"{logged['bento']} is not the one that was built: {folder / MANIFEST}")
+    is_same = digest == logged["bento_hash"]
+    return INTACT if is_same else ("differs", f"{tag} is not the one that was built: {folder / MANIFEST}")
 
 
 def check_comparisons(chain: Chain) -> CheckResult:

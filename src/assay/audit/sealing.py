@@ -83,7 +83,7 @@ def seal_project(project: Project, key: Path | None = None) -> tuple[Seal, str]:
         signers = allowed.read_bytes() if is_there(allowed) else _line_of(root, key)
         used = Path(folder) / _SIGNERS
         used.write_bytes(signers)
-        if (who := _signer(content, signed.with_name("seal.sig"), used)) is None:
+        if (who := _signer(content, signed.with_name("seal.sig"), used, now)) is None:
             line = _line_of(root, key).decode().strip()
             raise ConfigError(f"the key {key} is not in {allowed}; nothing was sealed. To let it sign, add: {line}")
     with Change(root) as change:
@@ -135,23 +135,31 @@ def _keygen(*arguments: str, message: bytes | None = None) -> str:
     """Run ssh-keygen, which may ask for a passphrase, and return what it printed."""
     if shutil.which("ssh-keygen") is None:
         raise ToolError(_TOOL)
-    process = subprocess.run(["ssh-keygen", *arguments], input=message, capture_output=True, check=False)
+    # It asks at the terminal; where there is none, it would wait for what this command may get as input.
+    process = subprocess.run(["ssh-keygen", *arguments], input=message or b"", capture_output=True, check=False)
     output = (process.stdout + process.stderr).decode(errors="replace").strip()
     if process.returncode != 0:
         raise ToolError(f"ssh-keygen {' '.join(arguments[:2])} failed: {' '.join(output.split())}")
     return process.stdout.decode(errors="replace")
 
 
-def _signer(content: bytes, signature: Path, signers: Path) -> str | None:
-    """Return who signed a content and with which key; None where no key that counts has."""
-    try:
-        listed = _keygen("-Y", "find-principals", "-s", str(signature), "-f", str(signers))
-        who = listed.splitlines()[0].strip()
-        verify = ("-Y", "verify", "-f", str(signers), "-I", who, "-n", _NAMESPACE, "-s", str(signature))
-        said = _GOOD.search(_keygen(*verify, message=content))
-    except (ToolError, IndexError):
-        return None
-    return None if said is None else f"{said['who']} ({said['key']})"
+def _signer(content: bytes, signature: Path, signers: Path, time: str) -> str | None:
+    """Return who signed a content and with which key; None where no key that counts has.
+
+    A key counts that was valid at the stated time, so that one may expire and its seals stay, or is valid now.
+    """
+    at = f"{datetime.fromisoformat(time).astimezone():%Y%m%d%H%M%S}"
+    for options in ((f"-Overify-time={at}",), ()):
+        try:
+            listed = _keygen("-Y", "find-principals", *options, "-s", str(signature), "-f", str(signers))
+            who = listed.splitlines()[0].strip()
+            verify = ("-Y", "verify", *options, "-f", str(signers), "-I", who, "-n", _NAMESPACE, "-s", str(signature))
+            said = _GOOD.search(_keygen(*verify, message=content))
+        except (ToolError, IndexError):
+            continue
+        if said is not None:
+            return f"{said['who']} ({said['key']})"
+    return None
 
 
 @dataclass
@@ -202,7 +210,8 @@ def _judge(chain: Chain, judged: JudgedSeals, seals: list[Seal], signers: Path) 
     heads = [account.log.heads for account in accounts]
     absent = admitted(accounts[0].log)
     for seal in seals:
-        who = _signer(seal.path.read_bytes(), seal.signature, signers) if seal.signature.is_file() else None
+        is_signed = seal.signature.is_file()
+        who = _signer(seal.path.read_bytes(), seal.signature, signers, seal.time) if is_signed else None
         of = f"entry {seal.entries} of {seal.name}"
         if who is None:
             judged.problems.append(f"{seal.path.name} is signed by no key in {signers}")

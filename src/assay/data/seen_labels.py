@@ -9,14 +9,13 @@ from __future__ import annotations
 import csv
 import fcntl
 import io
-import os
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from assay.errors import DataError, RequestError
-from assay.parts import is_there
+from assay.parts import go_on_after, is_there
 
 SEEN_COLUMNS = ("row_id", "label", "who", "time", "score_seen")
 MOST_BYTES = 2**26
@@ -31,7 +30,8 @@ def seen_labels_path(root: Path, name: str) -> Path:
 def append_seen_labels(path: Path, labels: Sequence[tuple[str, int]], who: str) -> None:
     """Append labels of rows, (row id, 0 or 1) each, all of them or none; they are on disk when this returns.
 
-    The file is locked while it is written, and part of a line, which a crash may have left, is removed first.
+    The file is locked while it is written. Part of a line, which a crash may have left, is removed first; a whole one
+    whose end is missing, as some editors leave it, stays.
 
     Raises
     ------
@@ -43,25 +43,21 @@ def append_seen_labels(path: Path, labels: Sequence[tuple[str, int]], who: str) 
     path.parent.mkdir(parents=True, exist_ok=True)
     text, now = io.StringIO(), datetime.now(UTC).isoformat(timespec="seconds")
     writer = csv.writer(text, lineterminator="\n")
-    with path.open("a+b") as file:
+    with path.open("a+b", buffering=0) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
-        content = file.read()
+        content = file.readall()
         whole = content.rfind(b"\n") + 1
+        if _is_line(content[whole:]):
+            whole = len(content)
+            text.write("\n")
         if not whole:
             writer.writerow(SEEN_COLUMNS)
         writer.writerows((_guarded(row_id), label, _guarded(who), now, "1") for row_id, label in labels)
         added = text.getvalue().encode()
         if whole + len(added) > MOST_BYTES:
             raise RequestError(503, f"{path.name} is full: it has {whole} bytes, and at most {MOST_BYTES}")
-        file.truncate(whole)
-        try:
-            file.write(added)
-            file.flush()
-            os.fsync(file.fileno())
-        except OSError:
-            os.ftruncate(file.fileno(), whole)
-            raise
+        go_on_after(file, whole, added, sync=True)
 
 
 def read_seen_labels(path: Path) -> dict[str, int]:
@@ -88,6 +84,15 @@ def read_seen_labels(path: Path) -> dict[str, int]:
     except (ValueError, csv.Error) as error:
         raise DataError(f"{path} cannot be read: {error}; save it as CSV in UTF-8") from error
     return labels
+
+
+def _is_line(content: bytes) -> bool:
+    """Return whether a content is a whole line, but for its end; one that was cut off has fewer fields."""
+    try:
+        fields = next(csv.reader([content.decode("utf-8", "replace")]), [])
+    except csv.Error:
+        return False
+    return len(fields) == len(SEEN_COLUMNS) and fields[-1] in ("1", SEEN_COLUMNS[-1])
 
 
 def _guarded(text: str) -> str:

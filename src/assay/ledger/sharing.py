@@ -14,14 +14,15 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from assay.errors import TamperedError, ToolError
 from assay.eventlog import EventLog, require_chained
 from assay.hashing import hash_bytes, hash_file
 from assay.ledger.rows import rows_folder
-from assay.parts import write_bytes
+from assay.parts import parse_json, write_bytes
 from assay.project import versioning
-from assay.project.accounts import accounts_of, chains_folder, machine_id, make_machine_id
+from assay.project.accounts import BEGAN, accounts_of, chains_folder, machine_id, make_machine_id
 from assay.project.layout import Project
 
 REF, _FETCHED = "refs/assay/history", "refs/assay/fetched"
@@ -137,20 +138,23 @@ def _git(root: Path, *arguments: str, data: bytes = b"", environment: Mapping[st
 
 
 def _fetch(root: Path, remote: str) -> str:
-    if not remote or not _git(root, "ls-remote", remote, REF).strip():
+    if not remote or not _git(root, "ls-remote", "--", remote, REF).strip():
         return ""
-    _git(root, "fetch", "--quiet", "--no-tags", remote, f"+{REF}:{_FETCHED}")
+    _git(root, "fetch", "--quiet", "--no-tags", "--", remote, f"+{REF}:{_FETCHED}")
     return _commit(root, _FETCHED)
 
 
 def _push(root: Path, remote: str, commit: str, fetched: str) -> bool:
-    """Push a commit unless it is there already; return False where another machine was faster."""
+    """Push a commit unless it is there already; return False where another machine was faster.
+
+    Hooks are for branches: one that DVC installs would push data, and others run tests.
+    """
     if not remote or commit == fetched:
         return True
     try:
-        _git(root, "push", "--quiet", remote, f"{commit}:{REF}")
+        _git(root, "push", "--quiet", "--no-verify", "--", remote, f"{commit}:{REF}")
     except ToolError:
-        now = _git(root, "ls-remote", remote, REF).decode().partition("\t")[0]
+        now = _git(root, "ls-remote", "--", remote, REF).decode().partition("\t")[0]
         if now == fetched:
             raise
         return False
@@ -160,7 +164,7 @@ def _push(root: Path, remote: str, commit: str, fetched: str) -> bool:
 def _take(root: Path, commit: str) -> None:
     """Bring the chains of other machines, and the rows of their runs, from a commit to ``.assay``."""
     prefix, own = versioning.prefix(root), accounts_of(root)[0]
-    for entry in _git(root, "ls-tree", "-r", "-z", "--full-tree", commit).decode().split("\0")[:-1]:
+    for entry in _git(root, "ls-tree", "-r", "-z", "--full-tree", commit).decode(errors="replace").split("\0")[:-1]:
         path = entry.partition("\t")[2]
         if not path.startswith(prefix):
             continue
@@ -190,8 +194,24 @@ def _extend(log: EventLog, shared: bytes, *, is_own: bool) -> None:
             f"the shared history of machine {path.stem} does not go on from what was seen of it before: somebody "
             f"rewrote it. Nothing was shared; {path} is the former one"
         )
-    require_chained(shared.split(b"\n")[:-1], f"the shared history of machine {path.stem}")
+    require_chained(lines := shared.split(b"\n")[:-1], f"the shared history of machine {path.stem}")
+    for number, line in enumerate(lines, start=1):
+        if not _is_event(parse_json(line)):
+            raise TamperedError(
+                f"the shared history of machine {path.stem}: entry {number} is no event. Nothing was shared"
+            )
     write_bytes(path, shared)
+
+
+def _is_event(entry: dict[str, Any]) -> bool:
+    """Return whether an entry has what every event has, in words that can be printed, and its first one what it saw."""
+    words = [entry.get(name) for name in ("event", "time", "machine")]
+    heads: list[Any] = []
+    if words[0] == BEGAN:
+        words.append(entry.get("commit"))
+        parts = [entry.get(name) for name in ("saw", "spoken_of")]
+        heads = [head for part in parts for head in (part.values() if isinstance(part, dict) else [None])]
+    return all(isinstance(word, str) and word.isprintable() for word in (*words, *heads))
 
 
 def _write(project: Project, base: str, synced: Synced) -> str | None:

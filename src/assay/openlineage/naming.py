@@ -33,12 +33,19 @@ def _place(root: Path) -> str:
 
 
 def place_of(url: str) -> str:
-    """Return host and path of a Git remote, without scheme, user and password; of a folder its name alone."""
+    """Return host and path of a Git remote, without scheme, user and password; of a folder its name alone.
+
+    It is empty where a password with signs that stand for something else in an address could show.
+    """
     if "://" in url:
-        parts = urlsplit(url)
-        host, path = parts.hostname or "", parts.path
-        if host and parts.port:
-            host = f"{host}:{parts.port}"
+        try:
+            parts = urlsplit(url)
+            host, path = parts.hostname or "", parts.path
+            host += f":{parts.port}" if host and parts.port else ""
+        except ValueError:
+            return ""
+        if "@" in url.partition("://")[2].removeprefix(parts.netloc):
+            return ""
     elif matched := _OF_SSH.fullmatch(url):
         host, path = matched["host"], matched["path"]
     else:

@@ -1,7 +1,7 @@
 """The histories of a project's machines: the event log of this one, and what others brought of theirs.
 
 Each machine keeps a chain of its own, so that nobody has to merge anything. Copies of the others' chains are in
-``.assay/chains``; `assay.project.sharing` brings them.
+``.assay/chains``; `assay.ledger.sharing` brings them.
 """
 
 from __future__ import annotations

@@ -5,15 +5,24 @@ A log that lacks such a head was cut or written anew. Commands that write refuse
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from assay.environment import bentoml_home
 from assay.errors import ScorerError, TamperedError
 from assay.eventlog import START, EventLog
 from assay.parts import parse_yaml
-from assay.project.accounts import BEGAN, accounts_of, begin, machine_id
+from assay.project.accounts import BEGAN, accounts_of, begin
 from assay.project.deployment import read_deployments
 from assay.project.seals import read_seals
+
+
+class SpokenOf(NamedTuple):
+    """A head of a chain that something speaks of, and the id of the machine whose chain it is, "" where unknown."""
+
+    head: str
+    machine: str
 
 
 def bento_folder(root: Path, tag: str) -> Path:
@@ -31,24 +40,27 @@ def bento_labels(folder: Path) -> dict[str, str]:
         raise ScorerError(f"{folder / 'bento.yaml'} cannot be read: {error!r}") from error
 
 
-def label_heads(root: Path, *tags: str) -> dict[str, str]:
+def label_heads(root: Path, *tags: str) -> dict[str, SpokenOf]:
     """Return the heads in the labels of every deployed Bento, and of those of these tags, by what speaks of them."""
     deployed = [each.bento for each in read_deployments(root)[0].values() if each.bento.startswith("assay-")]
     folders = {bento_folder(root, tag) for tag in (*tags, *(bento.removeprefix("assay-") for bento in deployed))}
-    return {
-        f"the label of {folder}": bento_labels(folder).get("chain_head", "")
-        for folder in sorted(folders)
-        if folder.is_dir()
-    }
+    labels = {f"the label of {folder}": bento_labels(folder) for folder in sorted(folders) if folder.is_dir()}
+    return {what: SpokenOf(its.get("chain_head", ""), its.get("machine", "")) for what, its in labels.items()}
 
 
-def unknown_heads(root: Path, spoken_of: dict[str, str]) -> list[str]:
-    """Return what speaks of heads that no chain here holds, and that this machine's does not say it lacks."""
+def unknown_heads(root: Path, spoken_of: Mapping[str, SpokenOf]) -> tuple[list[str], list[str]]:
+    """Return what speaks of heads that no chain here holds, and that this machine's does not say it lacks.
+
+    Those of this machine's chain come first, then those of others', which may share the store of Bentos.
+    """
     if not spoken_of:
-        return []
+        return [], []
     accounts = accounts_of(root)
     known = {START, "", *admitted(accounts[0].log)}.union(*(account.log.heads for account in accounts))
-    return [what for what, head in spoken_of.items() if head not in known]
+    unknown = {
+        what: its.machine in ("", accounts[0].machine) for what, its in spoken_of.items() if its.head not in known
+    }
+    return [what for what, is_own in unknown.items() if is_own], [w for w, is_own in unknown.items() if not is_own]
 
 
 def admitted(log: EventLog) -> set[str]:
@@ -69,11 +81,10 @@ def require_anchored(root: Path) -> None:
         labels = label_heads(root)
     except (ScorerError, OSError):
         labels = {}  # the commands that need the Bento say what is wrong with it
-    spoken_of = {**labels, **{seal.path.name: seal.head for seal in seals}}
-    begin(root, spoken_of)
-    own = machine_id(root)
-    sealed = {seal.path.name for seal in seals if seal.machine != own}
-    if unknown := unknown_heads(root, {what: head for what, head in spoken_of.items() if what not in sealed}):
+    spoken_of = {**labels, **{seal.path.name: SpokenOf(seal.head, seal.machine) for seal in seals}}
+    begin(root, {what: its.head for what, its in spoken_of.items()})
+    unknown, _ = unknown_heads(root, spoken_of)
+    if unknown:
         path = accounts_of(root)[0].log.path
         raise TamperedError(
             f"{path} has no entry that {unknown[0]} speaks of: it was cut or written anew. Nothing was done. Restore "

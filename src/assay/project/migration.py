@@ -32,6 +32,7 @@ _LINES = (
     (".gitignore", "/scorers/*/?*/"),
     (".gitattributes", "*.dvc merge=dvc"),
     (".gitattributes", "deployments/*.jsonl merge=union"),
+    (".gitattributes", "labels/*.feedback.csv merge=union"),
     (".gitattributes", "seals/* -text"),
 )
 

@@ -7,6 +7,7 @@ keys that count, in OpenSSH's form; all of them are for Git. `assay.audit.sealin
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ def _read(path: Path) -> Seal:
         if content["schema"] != SEAL_SCHEMA:
             raise ValueError(f"schema {content['schema']}")
         texts = {name: str(content[name]) for name in ("machine", "name", "head", "time")}
+        datetime.fromisoformat(texts["time"])
         scorers = {str(tag): str(digest) for tag, digest in content["scorers"].items()}
         return Seal(path=path, entries=int(content["entries"]), scorers=scorers, **texts)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -22,6 +22,7 @@ from assay.errors import ConfigError, TamperedError, ToolError
 from assay.eventlog import EventLog
 from assay.hashing import hash_file, hash_tree
 from assay.parts import write_json
+from assay.project.accounts import machine_id, make_machine_id
 from assay.project.deployment import deployment_path
 from assay.project.layout import Project
 from assay.project.pending import Change, log_of
@@ -198,6 +199,7 @@ def _run_build(packaged: Packaged, root: Path, chain_head: str, staging: Path) -
             str(packaged.folder.resolve()),
             packaged.statement.id,
             chain_head,
+            machine_id(root) or make_machine_id(root),
         ],
         cwd=context,
         env=_environment(staging),
@@ -211,8 +213,10 @@ def _run_build(packaged: Packaged, root: Path, chain_head: str, staging: Path) -
         raise ToolError(f"BentoML could not build the Bento of {packaged.folder}: {last}")
 
 
-def build(folder: Path, statement: str, chain_head: str) -> None:
+def build(folder: Path, statement: str, chain_head: str, machine: str) -> None:
     """Build the model and the Bento of a scorer folder, with the statement of that id alone, in BENTOML_HOME.
+
+    The Bento's labels name the head of the event log, and the machine whose log that is.
 
     The current folder is the build context. BentoML reads BENTOML_HOME once in a process and imports the
     service that it builds, so this runs in a child process.
@@ -237,7 +241,7 @@ def build(folder: Path, statement: str, chain_head: str) -> None:
         "bentofile.yaml",
         name=f"assay-{name}",
         version=version,
-        labels={**lineage, "scorer": f"{sealed.name}:{sealed.version}", "chain_head": chain_head},
+        labels={**lineage, "scorer": f"{sealed.name}:{sealed.version}", "chain_head": chain_head, "machine": machine},
         build_ctx=".",
         args={"scorer": f"{name}:{version}"},
     )

@@ -16,13 +16,13 @@ import time
 from pathlib import Path
 from typing import BinaryIO
 
-from assay import console
 from assay.errors import AssayError, StageError
 from assay.interruption import SIGNALS, STDIN
 from assay.project.layout import Project
 from assay.runs.showing import ALARM, notify
 from assay.service.monitors import Monitors, MonitorState, log10_threshold
 from assay.service.spool import monitored_folder
+from assay.service.telling import tell
 
 _LOOK_SECONDS = 1.0
 _POST_SECONDS, _LOG_SECONDS = 60.0, 2.0  # between two attempts
@@ -65,9 +65,10 @@ class Watcher:
             try:
                 is_more |= self._see(path)
                 self._problems.pop(path, None)
-            except (AssayError, OSError) as error:
+            except Exception as error:  # whatever is wrong with one version, the others are watched
                 self._versions.pop(path, None)
-                self._say_once(path, f"not watched now: {error}")
+                is_foreseen = isinstance(error, AssayError | OSError)
+                self._say_once(path, f"not watched now: {'' if is_foreseen else f'{type(error).__name__}: '}{error}")
         return is_more
 
     def _takes_over(self) -> bool:
@@ -90,7 +91,7 @@ class Watcher:
             monitors.write(path)
         for state in silent:
             if state.alarm is not None:
-                console.say(self._text(monitors, state))
+                tell(self._text(monitors, state))
         unreported = [s for s in monitors.states if s.alarm is not None and not (s.is_logged and s.is_posted)]
         reported = [self._report(monitors, state) for state in unreported]
         if any(reported):
@@ -138,7 +139,7 @@ class Watcher:
 
     def _say_once(self, path: Path, problem: str) -> None:
         if self._problems.get(path) != problem:
-            console.say(problem)
+            tell(problem)
         self._problems[path] = problem
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from assay.service.guard import token_id
+from assay.service.telling import STDOUT, tell
 
 ACCESS_LOG = "ASSAY_ACCESS_LOG"
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -20,7 +20,8 @@ class AccessLog:
     """Writes a line to standard output after every answer.
 
     It holds the time, the method, the route (null where there is none: a path may be anything), the status, the
-    seconds, the bytes of the answer, the client's address and the id of its token.
+    seconds, the bytes of the answer, the client's address and the id of its token. No answer waits or fails for want of
+    a reader: the line after those that nobody took says how many they were, as ``missed``.
 
     Parameters
     ----------
@@ -28,7 +29,7 @@ class AccessLog:
     """
 
     def __init__(self, application: ASGIApp) -> None:
-        self._application = application
+        self._application, self._missed = application, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, and log it."""
@@ -57,5 +58,5 @@ class AccessLog:
                 "client": client[0] if client else None,
                 "token": token_id(scope),
             }
-            sys.stdout.write(json.dumps(line) + "\n")
-            sys.stdout.flush()
+            line |= {"missed": self._missed} if self._missed else {}
+            self._missed = 0 if tell(json.dumps(line), STDOUT) else self._missed + 1

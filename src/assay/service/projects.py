@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import tempfile
+from html import escape
 from pathlib import Path
 
 import orjson
@@ -18,18 +19,26 @@ from starlette.responses import Response
 
 from assay.errors import InputError, RequestError
 from assay.scorer.scorer import Scorer
-from assay.service.guard import require_role
+from assay.service.guard import require_role, token_id
 from assay.service.limits import Limits
 from assay.service.metrics import SHARED_FOLDER
 from assay.service.receiving import RETRY_SECONDS, Held, HeldBytes, receive_body
 
-PROJECT = "ASSAY_PROJECT"
+PROJECT, _STORE = "ASSAY_PROJECT", "BENTOML_HOME"
 # Files of HTML that others wrote: they run nothing, and are of no origin.
 _POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _COMMAND = "from assay.cli.main import main; main()"
 _TAG = re.compile(r"[\w.][-\w.]*:[0-9a-f]{12}(-[0-9a-f]{12})?", re.ASCII)
 _MOST_SIGNS = 500
 _MOST_BYTES = 10_000
+
+
+def for_clients(text: str) -> str:
+    """Return a text, also one of HTML, in which no path says where the project and BentoML's store are."""
+    for folder in filter(None, map(os.environ.get, (_STORE, PROJECT))):
+        for written in {folder, escape(folder)}:
+            text = re.sub(rf"{re.escape(written)}(/|(?![-.\w]))", "", text)
+    return text
 
 
 class ProjectActions:
@@ -48,7 +57,7 @@ class ProjectActions:
 
     async def scorers(self, _: Request, scorer: Scorer) -> Response:
         """Return the packaged scorers of a dataset."""
-        listed = orjson.loads(await self._run("scorers", "--json"))
+        listed = orjson.loads(for_clients((await self._run("scorers", "--json")).decode()))
         keys = ("tag", "detector", "adapter", "champion", "where", "broken", "quarantined")
         rows = [{key: row.get(key) for key in keys} for row in listed if row["name"] == scorer.name]
         return Response(orjson.dumps({"scorers": rows}), media_type="application/json")
@@ -87,8 +96,9 @@ class ProjectActions:
             )
         if not (isinstance(why, str) and why.strip() and len(why) <= _MOST_SIGNS and why.isprintable()):
             raise InputError(f"why is {why!r}; give a reason on one line, of at most {_MOST_SIGNS} signs")
-        said = await self._run("promote", f"--why={why}", "--", tag)
-        return Response(orjson.dumps({"said": said.decode().strip()}), media_type="application/json")
+        # The log names the person who runs the server; who asked for it is on record by the token.
+        said = await self._run("promote", f"--why={why} (by token {token_id(request.scope)})", "--", tag)
+        return Response(orjson.dumps({"said": for_clients(said.decode().strip())}), media_type="application/json")
 
     def _report_of(self, scorer: Scorer) -> Path:
         return self._folder() / ".assay" / "reports" / f"{scorer.name}.html"
@@ -118,10 +128,13 @@ class ProjectActions:
             out, err = await asyncio.shield(process.communicate())
         if process.returncode and not broken:
             refused = [line.removeprefix("assay: ") for line in err.decode().splitlines() if line.startswith("assay: ")]
-            raise RequestError(409, refused[-1] if refused else f"`assay {arguments[0]}` failed; run it in the project")
+            raise RequestError(
+                409, for_clients(refused[-1]) if refused else f"`assay {arguments[0]}` failed; run it in the project"
+            )
         return out
 
 
 def _page(content: bytes) -> Response:
     headers = {"content-security-policy": _POLICY, "x-content-type-options": "nosniff", "cache-control": "no-store"}
-    return Response(content, headers=headers, media_type="text/html")
+    shown = for_clients(content.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+    return Response(shown, headers=headers, media_type="text/html")

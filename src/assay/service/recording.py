@@ -15,11 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from assay.parts import go_on_after
 from assay.scorer.features import as_rows, names_of
 from assay.scorer.scorer import Scorer
 from assay.service.requests import Question
 
 _SEED = 0
+_BLOCK = 2**12
 _LOGGER = logging.getLogger(__name__)
 Extra = tuple[tuple[str, str], ...]  # pairs of a role, "id", "label", "group" or "time", and the name of its column
 
@@ -68,12 +70,24 @@ class Recorder:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / f"{scorer.name}-{scorer.version}.csv").open("ab") as file:
+        with (self.folder / f"{scorer.name}-{scorer.version}.csv").open("a+b", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            if not file.seek(0, io.SEEK_END):
+            if not (size := _whole(file)):
                 writer.writerow([*_columns(scorer), *(name for _, name in self.extra)])
             writer.writerows(lines)
-            file.write(text.getvalue().encode())
+            go_on_after(file, size, text.getvalue().encode())
+
+
+def _whole(file: io.FileIO) -> int:
+    """Return how long a file is without part of a line, which a crash may have left at its end."""
+    end = file.seek(0, io.SEEK_END)
+    while end:
+        start = max(0, end - _BLOCK)
+        file.seek(start)
+        if (line_end := file.read(end - start).rfind(b"\n")) >= 0:
+            return start + line_end + 1
+        end = start
+    return end
 
 
 def _columns(scorer: Scorer) -> list[str]:

@@ -24,6 +24,7 @@ from assay.service.limits import SERVICE_LIMITS, Limits
 from assay.service.problems import problem
 from assay.service.routes import make_application
 from assay.service.telemetry import traced
+from assay.service.telling import tell
 from assay.service.versions import Following, Plan
 from assay.service.workers import run_workers
 
@@ -135,7 +136,7 @@ def serve_plan(listening: str, plan: str, workers: str = "1") -> int:
         following = Following(application, Plan.from_json(plan))
         served = traced(application)
     except AssayError as error:
-        print(f"assay: {error}", file=sys.stderr)  # noqa: T201
+        tell(f"assay: {error}")
         return error.exit_code
     gc.collect()
     gc.freeze()
@@ -143,7 +144,7 @@ def serve_plan(listening: str, plan: str, workers: str = "1") -> int:
     with socket.socket(fileno=int(listening)) as address:
         host, port, *_ = address.getsockname()
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        print(f"{following.answering} at http://{where}", file=sys.stderr, flush=True)  # noqa: T201
+        tell(f"{following.answering} at http://{where}")
 
         def answer() -> None:
             with following:

@@ -6,11 +6,12 @@ import json
 import logging
 import os
 import re
-import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,10 +25,12 @@ from assay.scorer.loading import load_scorer
 from assay.scorer.scorer import Scorer
 from assay.service.answers import versions
 from assay.service.monitors import ensure_monitors, monitors_path, shown_monitors
+from assay.service.projects import for_clients
 from assay.service.recording import Extra, Recorder
 from assay.service.routes import set_scorer
 from assay.service.shadow import Shadow
 from assay.service.spool import Spool
+from assay.service.telling import tell
 
 _LOOK_SECONDS = 0.5
 _RETRY_SECONDS = 5.0
@@ -142,7 +145,8 @@ class Following:
         """Return what /info says of a scorer that only the server knows; /metrics shows it from then on."""
         champion, shared = self._champions[scorer.name], self._application.state.shared
         shared.metrics.stuck.labels(scorer.name).set(bool(champion.problem))
-        following = None if champion.record is None else {"record": champion.record.name, "problem": champion.problem}
+        problem = None if champion.problem is None else for_clients(champion.problem)
+        following = None if champion.record is None else {"record": champion.record.name, "problem": problem}
         shadow, challenger = shared.shadows.get(scorer.name), None
         if shadow is not None:
             challenger = {**versions(shadow.scorer), "monitors": self._monitors(shadow.scorer)}
@@ -156,6 +160,8 @@ class Following:
 
     def __enter__(self) -> Self:
         if any(champion.record is not None for champion in self._champions.values()):
+            # A worker in the place of one that ended comes from a process that has the first champion still.
+            self._look()
             self._thread.start()
         return self
 
@@ -169,13 +175,13 @@ class Following:
 
     def _follow(self) -> None:
         while not self._ended.wait(_LOOK_SECONDS):
-            for champion in self._champions.values():
-                former = champion.scorer.statement.tag
-                scorer = champion.look()
-                if scorer is not None:
-                    set_scorer(self._application, scorer)
-                    message = f"{scorer.statement.tag} answers now, in place of {former}"
-                    print(message, file=sys.stderr, flush=True)  # noqa: T201
+            self._look()
+
+    def _look(self) -> None:
+        for champion in self._champions.values():
+            former = champion.scorer.statement.tag
+            if champion.look(partial(set_scorer, self._application)):
+                tell(f"{champion.scorer.statement.tag} answers now, in place of {former}")
 
 
 class _Champion:
@@ -188,19 +194,20 @@ class _Champion:
         self._seen: tuple[int, ...] = ()
         self._again = 0.0
 
-    def look(self) -> Scorer | None:
-        """Return the champion, loaded, where it is not the scorer that answers; None otherwise."""
+    def look(self, use: Callable[[Scorer], None]) -> bool:
+        """Load the champion where it is not the scorer that answers, and use it; return whether it is another one."""
         if self.record is None:
-            return None
+            return False
         try:
             status = self.record.stat()
             seen = status.st_ino, status.st_mtime_ns, status.st_size
             if seen == self._seen and (self.problem is None or time.monotonic() < self._again):
-                return None
+                return False
             self._seen = seen
             scorer = self._load(*_named(self.record))
             if scorer is not None:
                 ensure_monitors(scorer)
+                use(scorer)
         except Exception as error:  # whatever is wrong with the new one, the old one goes on
             self._again = time.monotonic() + _RETRY_SECONDS
             is_foreseen = isinstance(error, AssayError | OSError)
@@ -208,11 +215,12 @@ class _Champion:
             if problem != self.problem:
                 _LOGGER.error("%s goes on answering: %s", self.scorer.statement.tag, problem)
             self.problem = problem
-            return None
+            return False
         self.problem = None
-        if scorer is not None:
-            self.scorer = scorer
-        return scorer
+        if scorer is None:
+            return False
+        self.scorer = scorer
+        return True
 
     def _load(self, version: str, statement: str | None) -> Scorer | None:
         if version == self.scorer.version and statement in (None, self.scorer.statement.id):

@@ -10,11 +10,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 from prometheus_client.multiprocess import mark_process_dead
 
 from assay.service.metrics import SHARED_FOLDER
+from assay.service.telling import tell
 
 _LEAST_SECONDS = 1.0
 
@@ -43,7 +45,8 @@ def run_workers(serve: Callable[[], None], n: int, listening: socket.socket) -> 
         is_ending = True
         listening.close()
         for process in started:
-            os.kill(process, signal.SIGTERM)
+            with suppress(ProcessLookupError):  # it has ended by itself just now
+                os.kill(process, signal.SIGTERM)
 
     def start() -> None:
         # A signal that comes before the worker is on the list would pass it by.
@@ -68,7 +71,7 @@ def run_workers(serve: Callable[[], None], n: int, listening: socket.socket) -> 
         mark_process_dead(process)  # type: ignore[no-untyped-call]
         if is_ending:
             continue
-        print(f"worker {process} ended ({_reason(status)})", file=sys.stderr, flush=True)  # noqa: T201
+        tell(f"worker {process} ended ({_reason(status)})")
         if seconds < _LEAST_SECONDS:
             code = 1
             os.kill(os.getpid(), signal.SIGTERM)
@@ -95,8 +98,9 @@ def _work(serve: Callable[[], None], orphaned: int) -> None:
     except SystemExit:
         code = 0
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)
 
 

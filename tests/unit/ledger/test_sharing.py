@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from assay.audit.anchoring import check_log
 from assay.errors import TamperedError, ToolError
 from assay.hashing import hash_bytes
 from assay.ledger.rows import rows_folder
 from assay.ledger.sharing import REF, Synced, sync
-from assay.parts import write_bytes
-from assay.project.accounts import accounts_of, all_events, chains_folder, machine_id, missing_words
+from assay.parts import write_bytes, write_json
+from assay.project.accounts import (
+    accounts_of,
+    all_events,
+    chains_folder,
+    machine_id,
+    make_machine_id,
+    missing_words,
+)
+from assay.project.anchors import bento_folder
+from assay.project.deployment import Deployment
 from assay.project.layout import Project
 
 
@@ -46,6 +57,9 @@ def records(root: Path) -> list[str]:
 
 def test_everybody_has_everybody_s_history_in_whatever_order_they_come(machines: list[Path]) -> None:
     laptop, desk, server = machines
+    hook = laptop / ".git" / "hooks" / "pre-push"
+    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
     for root in (laptop, desk, server, laptop, desk):
         sync_at(root)
     for root in machines:
@@ -178,3 +192,49 @@ def test_without_a_remote_or_a_repository(tmp_path: Path) -> None:
     git(root, "remote", "add", "origin", str(tmp_path / "nowhere"))
     with pytest.raises(ToolError, match="`git ls-remote` failed"):
         sync_at(root)
+
+
+def test_a_store_of_bentos_that_machines_share_stops_nobody(
+    machines: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
+    laptop, desk, _ = machines
+    sync_at(desk)
+    tag = "pumps:0123456789ab-0123456789ab"
+    head, machine = Project(laptop).events.append("published", bento=f"assay-{tag}"), make_machine_id(laptop)
+    label = bento_folder(laptop, tag) / "bento.yaml"
+    write_bytes(label, f"labels: {{chain_head: {head}, machine: {machine}}}".encode())
+    deployed = Deployment("pumps", tag[6:18], tag[:18], f"assay-{tag}", "better", "2026-01-01T00:00:00+00:00", None)
+    for root in (laptop, desk):
+        write_json(root / "deployments" / "pumps.json", deployed.to_json())
+    assert check_log(Project(desk))[0] == "not here"
+    sync_at(laptop)
+    sync_at(desk)
+    assert check_log(Project(desk))[0] == "ok"
+    log = Project(laptop).events
+    log.path.write_bytes(log.content.splitlines(keepends=True)[0])
+    log.mark.unlink()
+    with pytest.raises(TamperedError, match="it was cut"):
+        sync_at(laptop)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"event": "stage", "time": "", "machine": "a\x1b[2Jb"},
+        {"event": "stage", "time": ""},
+        {"event": "began", "time": "", "machine": "a", "saw": {}, "commit": ""},
+        {"event": "began", "time": "", "machine": "a", "saw": [], "spoken_of": {}, "commit": ""},
+        {"event": "began", "time": "", "machine": "a", "saw": {"b": 1}, "spoken_of": {}, "commit": ""},
+    ],
+)
+def test_a_history_whose_entries_are_no_events_is_not_brought(machines: list[Path], entry: dict[str, object]) -> None:
+    laptop, desk, _ = machines
+    write_bytes(laptop / "chain", json.dumps({"previous": "0" * 64, **entry}).encode() + b"\n")
+    blob = git(laptop, "hash-object", "-w", "chain").strip()
+    git(laptop, "update-index", "--add", "--cacheinfo", f"100644,{blob},chains/{'a' * 32}.jsonl")
+    commit = git(laptop, "commit-tree", git(laptop, "write-tree").strip(), "-m", "forged").strip()
+    git(laptop, "push", "--quiet", "origin", f"{commit}:{REF}")
+    with pytest.raises(TamperedError, match="entry 1 is no event"):
+        sync_at(desk)
+    assert not list(chains_folder(desk).glob("*"))

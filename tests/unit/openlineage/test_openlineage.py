@@ -237,6 +237,11 @@ print("openlineage.client" in sys.modules)
         ("/srv/git/plant.git", "plant"),
         ("file:///srv/git/plant.git", "plant"),
         ("../plant", "plant"),
+        ("https://user:sec/ret@example.org/plant", ""),
+        ("https://user:sec#ret@example.org/plant", ""),
+        ("https://user:12?ret@example.org/plant", ""),
+        ("https://us/er:secret@example.org/plant", ""),
+        ("https://[secret@example.org/plant", ""),
     ],
 )
 def test_a_remote_is_named_by_host_and_path(url: str, place: str) -> None:

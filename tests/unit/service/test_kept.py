@@ -6,7 +6,9 @@ import csv
 import io
 import json
 import logging
+import resource
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from tests.unit.service.conftest import Serve
 
 from assay.data.seen_labels import SEEN_COLUMNS, append_seen_labels, read_seen_labels, seen_labels_path
 from assay.errors import DataError, RequestError
+from assay.eventlog import EventLog
 from assay.scorer.loading import load_scorer
 from assay.scorer.scorer import Scorer
 from assay.service.limits import SERVICE_LIMITS
@@ -126,6 +129,12 @@ def test_part_of_a_line_is_removed_and_a_full_file_is_left_as_it_is(
         file.write(b"c,1,b")
     append_seen_labels(path, [("d", 0)], "b")
     assert read_seen_labels(path) == {"a": 1, "d": 0}
+    path.write_bytes(path.read_bytes()[:-1])  # as an editor may leave it
+    append_seen_labels(path, [("f", 1)], "b")
+    assert read_seen_labels(path) == {"a": 1, "d": 0, "f": 1}
+    path.write_bytes(path.read_bytes()[:-3])
+    append_seen_labels(path, [("g", 1)], "b")
+    assert read_seen_labels(path) == {"a": 1, "d": 0, "g": 1}
     monkeypatch.setattr("assay.data.seen_labels.MOST_BYTES", path.stat().st_size)
     before = path.read_bytes()
     with pytest.raises(RequestError, match="is full"):
@@ -178,6 +187,53 @@ def test_missing_values_and_categories_are_recorded(made: Scorer, tmp_path: Path
     Recorder(tmp_path, 1.0, ()).keep(with_category, asked)
     (path,) = tmp_path.iterdir()
     assert path.read_text().splitlines()[1] == "1.0,,2.0,north"
+
+
+@pytest.mark.parametrize("kind", ["labels", "rows", "events"])
+def test_what_a_full_disk_refuses_is_not_half_there(made: Scorer, tmp_path: Path, kind: str) -> None:
+    log, recorder, labels = (
+        EventLog(tmp_path / "log.jsonl"),
+        Recorder(tmp_path, 1.0, (("id", "id"),)),
+        tmp_path / "l.csv",
+    )
+
+    def append(n: int) -> None:
+        ids = [f"row {number}" for number in range(n)]
+        if kind == "labels":
+            append_seen_labels(labels, [(each, 1) for each in ids], "b")
+        elif kind == "rows":
+            recorder.keep(made, Question(np.zeros((n, 3)), ids=ids))
+        else:
+            log.append("many", ids=ids)
+
+    append(1)
+    path = {"labels": labels, "rows": tmp_path / f"made-{made.version}.csv", "events": log.path}[kind]
+    before = path.read_bytes()
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 100, hard))
+    try:
+        with suppress(OSError):
+            append(20)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert path.read_bytes() == before
+    append(20)
+    assert path.read_bytes().startswith(before)
+    assert b"row 19" in path.read_bytes()
+
+
+@pytest.mark.parametrize("cut", ["1.0,2", "1.0," + 5000 * "2", ""])
+def test_part_of_a_recorded_row_is_removed(made: Scorer, tmp_path: Path, cut: str) -> None:
+    recorder, asked = Recorder(tmp_path, 1.0, ()), Question(np.array([[1.0, 2.0, 3.0]]))
+    recorder.keep(made, asked)
+    (path,) = tmp_path.iterdir()
+    with path.open("a") as file:
+        file.write(cut)
+    recorder.keep(made, asked)
+    assert path.read_text().splitlines() == [",".join(COLUMNS), "1.0,2.0,3.0", "1.0,2.0,3.0"]
+    path.write_text("a,b")
+    recorder.keep(made, asked)
+    assert path.read_text().splitlines() == [",".join(COLUMNS), "1.0,2.0,3.0"]
 
 
 def test_an_answer_does_not_fail_for_want_of_the_record(

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -152,9 +152,10 @@ def test_false_alarms_are_as_rare_as_stated() -> None:
 
 
 @contextmanager
-def watching(root: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def watching(root: Path, errors: int | None = None, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-P", "-m", "assay.runs.watcher", str(root), "1", "made"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, **environment}, cwd=root) as process:
+    settings = {**os.environ, **environment}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=errors, env=settings, cwd=root) as process:
         try:
             yield process
         finally:
@@ -244,6 +245,25 @@ def test_an_alarm_that_cannot_be_logged_is_posted_once_and_said_once(
     assert len(posted) == 2
     assert said.count("an alarm could not be logged") == 1
     assert "was cut or changed" in said
+    assert [event["event"] for event in log_of(tmp_path)] == [ALARMED] * 2
+
+
+@pytest.mark.parametrize("reader", ["gone", "asleep"])
+def test_alarms_are_logged_where_nobody_reads_what_is_printed(
+    made: Scorer, scores: Path, tmp_path: Path, reader: str
+) -> None:
+    ours, its = os.pipe()
+    os.set_blocking(its, False)
+    with suppress(BlockingIOError):
+        while reader == "asleep":
+            os.write(its, bytes(4096))
+    os.set_blocking(its, True)
+    with os.fdopen(its, "wb", buffering=0), os.fdopen(ours, "rb") as end:
+        if reader == "gone":
+            end.close()
+        append_scores(scores, stream(made, 300, 2.0))
+        with watching(tmp_path, its) as process:
+            until(lambda: all(state.is_logged for state in shown_monitors(monitors_path(scores))), process)
     assert [event["event"] for event in log_of(tmp_path)] == [ALARMED] * 2
 
 

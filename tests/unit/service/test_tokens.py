@@ -198,7 +198,7 @@ def test_an_access_log_holds_nothing_that_a_client_wrote(
     serving: Serve,
     path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     token, text = new_token(path, "score")
@@ -208,7 +208,7 @@ def test_an_access_log_holds_nothing_that_a_client_wrote(
         logging.getLogger(library).setLevel(logging.WARNING)  # the client is in this process
     with caplog.at_level(logging.DEBUG), serving(scorer, SERVICE_LIMITS) as (client, _):
         asked(client, scorer, text)
-    out, err = capsys.readouterr()
+    out, err = capfd.readouterr()
     lines = [json.loads(line) for line in out.splitlines()]
     assert [(line["method"], line["route"], line["status"], line["token"]) for line in lines] == [
         ("POST", "/score", 200, token.id),

@@ -25,6 +25,7 @@ from assay.scorer.loading import load_scorer
 from assay.scorer.scorer import Scorer
 from assay.scorer.statement import write_statement
 from assay.service.limits import SERVICE_LIMITS
+from assay.service.projects import PROJECT
 from assay.service.versions import Plan, Served
 
 ROWS = np.random.default_rng(5).normal(size=(4, len(COLUMNS)))
@@ -105,7 +106,8 @@ def test_every_answer_is_of_one_version_while_champions_change(project: Project)
             assert f'assay_requests_total{{dataset="made",status="200",version="{version}"}}' in metrics
 
 
-def test_a_champion_that_cannot_be_loaded_leaves_the_old_one(project: Project) -> None:
+def test_a_champion_that_cannot_be_loaded_leaves_the_old_one(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PROJECT, str(project.root))
     first, second = project.scorers
     folder = project.root / "scorers" / "made" / second.version
     whole = (folder / "detector.safetensors").read_bytes()
@@ -118,6 +120,9 @@ def test_a_champion_that_cannot_be_loaded_leaves_the_old_one(project: Project) -
         assert problem() == "None"
         project.promote(1)
         server.until(lambda: "detector.safetensors was changed" in problem())
+        assert f"scorers/made/{second.version}/detector.safetensors" in problem()
+        assert str(project.root) not in problem()
+        assert str(project.root) in server.log.read_text()
         assert version_of(client) == first.version
         assert client.post("/score", json=BODY).json()["model_version"] == first.version
         assert 'assay_champion_not_loaded{dataset="made"} 1.0' in client.get("/metrics").text

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -17,14 +19,18 @@ from typing import Any
 import httpx
 import psutil  # type: ignore[import-untyped]
 import pytest
+from tests.scorers import made_scorer
 from tests.unit.service.test_server import PACKED
 from tests.waiting import HANG_SECONDS
 
 from assay.scorer.loading import load_scorer
+from assay.scorer.scorer import Scorer
 from assay.scorer.statement import statement_ids
+from assay.service.access import ACCESS_LOG
 from assay.service.metrics import SHARED_FOLDER
+from assay.service.routes import make_application
 from assay.service.spool import MONITORED, read_spool, spool_path
-from assay.service.versions import Plan, Served
+from assay.service.versions import Following, Plan, Served
 
 N = 3
 
@@ -39,18 +45,32 @@ def until(seen: Callable[[], Any]) -> None:
 class Server:
     """A server with workers, in a process of its own."""
 
-    def __init__(self, tmp_path: Path, *, serve: str = "-m assay.service.server") -> None:
+    def __init__(
+        self,
+        tmp_path: Path,
+        *,
+        serve: str = "-m assay.service.server",
+        plan: Plan | None = None,
+        output: int = subprocess.PIPE,
+        **settings: str,
+    ) -> None:
         shared = tmp_path / "shared"
         shared.mkdir()
         self.shared = shared
         with socket.create_server(("127.0.0.1", 0)) as listening:
             self.address = listening.getsockname()
-            plan = Plan((Served(str(PACKED), statement_ids(PACKED)[0]),)).to_json()
+            plan = plan or Plan((Served(str(PACKED), statement_ids(PACKED)[0]),))
             number = listening.fileno()
-            environment = {**os.environ, SHARED_FOLDER: str(shared), MONITORED: str(tmp_path)}
-            command = [sys.executable, "-P", *serve.split(" ", 1), str(number), plan, str(N)]
+            environment = {**os.environ, SHARED_FOLDER: str(shared), MONITORED: str(tmp_path), **settings}
+            command = [sys.executable, "-P", *serve.split(" ", 1), str(number), plan.to_json(), str(N)]
             self.process = subprocess.Popen(
-                command, pass_fds=[number], env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+                command,
+                pass_fds=[number],
+                env=environment,
+                stdout=None if output == subprocess.PIPE else output,
+                stderr=output,
+                text=True,
+                start_new_session=True,
             )
         self.url = f"http://127.0.0.1:{self.address[1]}"
 
@@ -81,7 +101,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def running(tmp_path: Path, **options: str) -> Iterator[Server]:
+def running(tmp_path: Path, **options: Any) -> Iterator[Server]:
     server = Server(tmp_path, **options)
     try:
         yield server
@@ -131,6 +151,93 @@ def test_workers_end_when_their_parent_is_killed(server: Server) -> None:
         os.kill(server.process.pid, signal.SIGKILL)
         until(server.is_free)
     until(lambda: not any(worker.is_running() for worker in workers))
+
+
+def test_all_workers_follow_the_champion_and_their_numbers_say_so(tmp_path: Path) -> None:
+    first, second = (load_scorer(made_scorer(tmp_path / "scorers", "made", seed)) for seed in (1, 2))
+    record, store = tmp_path / "made.json", tmp_path / "scorers" / "made"
+
+    def promote(scorer: Scorer) -> None:
+        (tmp_path / "new").write_text(json.dumps({"version": scorer.version, "statement": scorer.statement.id}))
+        (tmp_path / "new").replace(record)
+
+    promote(first)
+    plan = Plan((Served(str(store / first.version), first.statement.id, str(record), (str(store / "{version}"),)),))
+    body = {"columns": list(first.columns), "rows": [[1.0] * len(first.columns)]}
+
+    def versions() -> list[str]:
+        answers = [httpx.post(f"{server.url}/score", json=body, timeout=HANG_SECONDS) for _ in range(8 * N)]
+        return [answer.json()["model_version"] for answer in answers]
+
+    def numbers() -> dict[str, float]:
+        lines = httpx.get(f"{server.url}/metrics", timeout=HANG_SECONDS).text.splitlines()
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
+
+    with running(tmp_path, plan=plan) as server:
+        asked = versions()
+        promote(second)
+        while set(latest := versions()) != {second.version}:
+            asked += latest
+        asked += latest
+        (worker, *_) = server.workers()
+        until(lambda: time.time() - worker.create_time() > 2)
+        worker.kill()
+        until(lambda: not worker.is_running() and len(server.workers()) == N)
+        latest = versions()
+        assert set(latest) == {second.version}
+        asked += latest
+        counted = numbers()
+        for scorer, is_answering in ((first, 0), (second, 1)):
+            labels = f'{{dataset="made",version="{scorer.version}"}}'
+            assert counted[f"assay_answering{labels}"] == is_answering
+            assert counted[f"assay_rows_total{labels}"] == asked.count(scorer.version)
+            assert len(read_spool(spool_path(tmp_path, scorer.tag))) == asked.count(scorer.version)
+
+
+def test_a_worker_in_the_place_of_another_answers_by_the_champion_of_now(tmp_path: Path) -> None:
+    first, second = (load_scorer(made_scorer(tmp_path / "scorers", "made", seed)) for seed in (1, 2))
+    record = tmp_path / "made.json"
+    served = Served(
+        str(tmp_path / "scorers" / "made" / first.version),
+        first.statement.id,
+        str(record),
+        (str(tmp_path / "scorers" / "made" / "{version}"),),
+    )
+    record.write_text(json.dumps({"version": second.version, "statement": second.statement.id}))
+    application = make_application()
+    with Following(application, Plan((served,))):
+        assert application.state.services["made"].scorer.version == second.version
+
+
+@pytest.mark.parametrize("reader", ["gone", "asleep"])
+def test_a_server_goes_on_where_nobody_reads_what_it_prints(tmp_path: Path, reader: str) -> None:
+    ours, its = os.pipe()
+    if reader == "asleep":
+        os.set_blocking(its, False)
+        with suppress(BlockingIOError):
+            while True:
+                os.write(its, bytes(4096))
+        os.set_blocking(its, True)
+    with running(tmp_path, output=its, **{ACCESS_LOG: "1"}) as server:
+        os.close(its)
+        if reader == "gone":
+            os.close(ours)
+        assert server.ask() == 200
+        until(lambda: len(server.workers()) == N)
+        for _ in range(20):
+            assert server.ask() == 200
+        (first, *_) = server.workers()
+        until(lambda: time.time() - first.create_time() > 2)
+        first.kill()
+        until(lambda: not first.is_running() and len(server.workers()) == N)
+        assert server.ask() == 200
+        if reader == "asleep":
+            while select.select([ours], [], [], 0)[0]:
+                os.read(ours, 2**16)
+            assert server.ask() == 200
+            line = json.loads(os.read(ours, 2**16).splitlines()[-1])
+            assert (line["route"], line["status"]) == ("/score", 200)
+            os.close(ours)
 
 
 FAILING = """
