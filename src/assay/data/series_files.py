@@ -185,7 +185,8 @@ def steps_of(
         row = int(order[1:][same][0])
         raise DataError(
             f"row {row} of {path.name} has the time {texts[row]!r} of another row of its series; a series has one row "
-            "for each time: name the column that tells series apart with --entity, or remove one of the rows"
+            "for each time: name the column that tells series apart with --entity, remove one of the rows, or, where "
+            "clocks went back, give times with their offset from UTC"
         )
     return (
         Steps(order, codes[order], _numeric(texts, keys)[order], np.asarray(~np.isnan(features[order]).any(axis=1))),

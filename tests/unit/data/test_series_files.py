@@ -204,6 +204,7 @@ def test_the_suite_judges_channels_not_places_in_windows(tmp_path: Path) -> None
     ("change", "options", "message"),
     [
         ({"when": "2024-03-01"}, {}, "has the time '2024-03-01' of another row of its series"),
+        ({"when": "2024-10-27 02:30"}, {}, "where clocks went back, give times with their offset from UTC"),
         ({"pump": ""}, {}, "has nothing in column 'pump', which names its series"),
         ({"when": ""}, {}, "has no time in column 'when'"),
         ({"flow": "left"}, {}, "column 'flow' of pumps.csv holds texts, and channels of series are numbers"),
