@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from assay import pipeline
+from assay.data.answers import ensure_answers
 from assay.data.dataset import Card, Dataset, RowSet, write_dataset
 from assay.data.expectations import learn_suite
 from assay.data.labelling import ensure_labels
@@ -72,7 +73,7 @@ def make_project(root: Path, rows: RowSet) -> Project:
     dataset = Dataset(Card(NAME, TABULAR, COLUMNS, "made here"), rows)
     write_dataset(root / "data" / NAME, dataset)
     write_json(root / "expectations" / f"{NAME}.json", learn_suite(dataset))
-    for ensure in (ensure_quarantine, ensure_labels, ensure_target):
+    for ensure in (ensure_answers, ensure_quarantine, ensure_labels, ensure_target):
         ensure(root, NAME)
     (root / "params.yaml").write_text(yaml.safe_dump(PARAMS))
     project = Project(root)

@@ -153,6 +153,20 @@ def align(answers: pd.DataFrame, rows: pd.DataFrame) -> tuple[Labels, Texts]:
     return np.array(labels, dtype=np.int8), np.array(purposes, dtype=object)
 
 
+def strayed(answers: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
+    """Return the ids in answers about contents that rows have, which none of these rows has.
+
+    The row has left, or a spreadsheet program wrote its id in its own way; which of the two, the file does not say.
+    """
+    given = answers[answers["label"] != ""]
+    has_content, has_row = np.zeros((2, len(given)), dtype=np.bool_)
+    for known in by_either_scheme(rows):
+        has_content |= given["fingerprint"].isin(known["fingerprint"]).to_numpy(dtype=bool)
+        pairs = pd.MultiIndex.from_frame(known[["fingerprint", "row_id"]])
+        has_row |= pd.MultiIndex.from_frame(given[["fingerprint", "row_id"]]).isin(pairs)
+    return given.loc[has_content & ~has_row, "row_id"].tolist()
+
+
 def _by_row(answers: pd.DataFrame, column: str) -> dict[tuple[str, str], str]:
     """Return a column of answers by fingerprint and row id."""
     return dict(zip(zip(answers["fingerprint"], answers["row_id"], strict=True), answers[column], strict=True))

@@ -11,11 +11,13 @@ import pandas as pd
 from assay.arrays import Flags
 from assay.data.dataset import by_either_scheme, row_keys
 from assay.data.fingerprints import FINGERPRINT_PATTERN
+from assay.data.spreadsheets import guarded, unguarded
 from assay.errors import DataError
 from assay.parts import is_there, write_bytes
 
 QUARANTINE_COLUMNS = ("fingerprint", "copy", "row_id", "why", "when")
 _WITHOUT_COPIES = ("fingerprint", "row_id", "why", "when")
+_FREE_TEXTS = ("row_id", "why")
 EVERY_COPY = ""
 _COPY_PATTERN = re.compile(r"(0|[1-9][0-9]*)?")
 
@@ -62,7 +64,7 @@ def read_quarantine(path: Path) -> pd.DataFrame:
             raise DataError(
                 f"{path}, row {row}: {frame[column].iloc[row]!r} is not {allowed}; correct or remove the line"
             )
-    return frame
+    return frame.assign(**{name: unguarded(frame[name]) for name in _FREE_TEXTS})
 
 
 def is_listed(quarantined: pd.DataFrame, rows: pd.DataFrame) -> Flags:
@@ -103,9 +105,13 @@ def _lists(quarantined: pd.DataFrame, rows: pd.DataFrame) -> Flags:
 
 
 def quarantine_content(frame: pd.DataFrame) -> bytes:
-    """Return a quarantine file (UTF-8, LF), sorted; the first entry of each row or content is kept."""
+    """Return a quarantine file (UTF-8, LF), sorted; the first entry of each row or content is kept.
+
+    A text that a spreadsheet program would run has an apostrophe before it (`assay.data.spreadsheets`).
+    """
     kept = frame[list(QUARANTINE_COLUMNS)].drop_duplicates(["fingerprint", "copy"]).sort_values(["fingerprint", "copy"])
-    return kept.to_csv(index=False, lineterminator="\n").encode()
+    written = kept.assign(**{name: guarded(kept[name].astype("str")) for name in _FREE_TEXTS})
+    return written.to_csv(index=False, lineterminator="\n").encode()
 
 
 def write_quarantine(path: Path, frame: pd.DataFrame) -> None:

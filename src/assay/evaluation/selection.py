@@ -82,7 +82,9 @@ def select_candidate(
     default is left in at most one of 20 cases.
 
     The power of a winner on the anomalies that chose it is too high. `Selection.power` is that of the choice: the
-    anomalies are halved, each half chooses, and the other half measures its choice.
+    anomalies are halved, each half chooses, and the other half measures its choice. Those of one unit, which may all be
+    alike (windows of a block of a series, copies), are in one half, and its interval counts them as one if there are
+    equally many in each unit.
 
     A detector that could not be trained at a level has power 0 there: under that contamination there would have been
     no scorer. Its other rates are means over the levels at which it could be trained.
@@ -110,7 +112,8 @@ def select_candidate(
         synthetic anomalies show what is broken, but not what is best for real ones. Empty, or without a valid one: the
         best candidate wins.
     units : ndarray of int, shape (n + a,), optional
-        Of the normals, then of the anomalies: rows of one unit belong together in comparisons with the default.
+        Of the normals, then of the anomalies: rows of one unit belong together, in comparisons with the default and in
+        the halves.
 
     Returns
     -------
@@ -146,7 +149,8 @@ def select_candidate(
     selection = Selection(winner, eps, *numbers, results, n_more=n_more, default=default, level=choice.level)
     if winner is None or power is None:
         return selection
-    low, high = _interval(power, n_common)
+    sizes = np.bincount(_apart(contest, anomaly_keys)[1][:n_common])
+    low, high = _interval(power, float(sizes.sum() ** 2 / (sizes**2).sum()))  # Kish: those of a unit may all be alike
     return replace(selection, power=power, power_low=low, power_high=high)
 
 
@@ -342,12 +346,24 @@ def _tie_break(result: CandidateResult) -> tuple[float, int, int]:
     return (math.inf if excess is None else excess, result.n_stored_floats, result.position)
 
 
+def _apart(contest: _Contest, keys: Texts) -> tuple[Texts, Integers]:
+    """Return which anomalies belong together: a name, the same for those that do, and a number, of shape (a,) each."""
+    if contest.units is None:
+        return keys, np.arange(len(keys))
+    numbers = np.unique(contest.units[-len(keys) :], return_inverse=True)[1] if len(keys) else np.arange(0)
+    order = np.argsort(keys, kind="stable")
+    first = order[np.unique(numbers[order], return_index=True)[1]]
+    return keys[first][numbers], numbers
+
+
 def _power_of_choice(contest: _Contest, keys: Texts) -> float | None:
     """Return the power of what each half of the anomalies chooses, on the other half; None where a half is empty."""
     n_common, second = contest.n_common, np.zeros(len(keys), dtype=np.bool_)
+    names, _ = _apart(contest, keys)
     for group in (slice(None, n_common), slice(n_common, None)):
-        order = np.argsort(uniform_hashes(keys[group], f"half:{contest.seed}"), kind="stable")
-        second[group][order[: len(order) // 2]] = True
+        if len(names[group]):
+            hashes = uniform_hashes(names[group], f"half:{contest.seed}")
+            second[group] = hashes < np.sort(hashes)[len(hashes) // 2]
     powers = []
     for judging in (second, ~second):
         winner = contest.choose(judging).winner
@@ -356,7 +372,7 @@ def _power_of_choice(contest: _Contest, keys: Texts) -> float | None:
     return sum(powers) / 2 if len(powers) == 2 else None
 
 
-def _interval(power: float, n: int) -> tuple[float, float]:
+def _interval(power: float, n: float) -> tuple[float, float]:
     """Return the Wilson interval of a mean of n chances, which vary no more than flags do."""
     z2 = COVERAGE_Z**2
     centre = (power + z2 / (2 * n)) / (1 + z2 / n)

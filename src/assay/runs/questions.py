@@ -13,7 +13,7 @@ from assay.calibration.contaminated.estimates import contamination_from_answers,
 from assay.calibration.contaminated.label_trim import CONFIDENCE, choose_questions
 from assay.calibration.decisions import BATCHED
 from assay.data.dataset import NORMAL, UNKNOWN, RowSet, read_rows
-from assay.data.labelling import align, labels_path, write_questions
+from assay.data.labelling import align, labels_path, strayed, write_questions
 from assay.errors import StageError
 from assay.hashing import RECORD, hash_file
 from assay.pipeline.candidates import categories_of
@@ -84,6 +84,11 @@ def ask(project: Project, *, budget: int, sample: int) -> QuestionFile:
         kind = scorer.calibrator.kind
         lines.append(
             f"these bounds are proven for split conformal p-values; for {kind} ones, as here, they are a guide"
+        )
+    if ids := strayed(written, rows.rows):
+        lines.append(
+            f"{len(ids)} answers do not count, as no row of their content has their id ({ids[0]!r}): these rows have "
+            "left, or a spreadsheet program changed the ids, which then have to be set right"
         )
     answered = int((written["label"] != "").sum())
     return QuestionFile(path, len(written) - answered, answered, lines)

@@ -6,7 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from assay.data.labelling import QUESTION_COLUMNS, align, ensure_labels, labels_path, read_answers, write_questions
+from assay.data.labelling import (
+    QUESTION_COLUMNS,
+    align,
+    ensure_labels,
+    labels_path,
+    read_answers,
+    strayed,
+    write_questions,
+)
 from assay.errors import DataError
 
 HEADER = ",".join(QUESTION_COLUMNS)
@@ -120,6 +128,14 @@ def test_answers_about_rows_that_left_are_left_aside():
     answers = pd.DataFrame([[PRINTS[1], "r-1", "trim", "1.0", "1"]], columns=list(QUESTION_COLUMNS))
     labels, purposes = align(answers, pd.DataFrame({"row_id": ["r-2"], "fingerprint": [PRINTS[2]]}))
     assert (labels.tolist(), purposes.tolist()) == ([-1], [""])
+
+
+def test_ids_that_a_spreadsheet_program_changed_are_said():
+    lines = [[PRINTS[1], "1.23E+16", "trim", "1.0", "1"], [PRINTS[2], "r-2", "trim", "1.0", "0"]]
+    answers = pd.DataFrame([*lines, ["9" * 32, "r-3", "", "", "0"]], columns=list(QUESTION_COLUMNS))
+    rows = pd.DataFrame({"row_id": ["12345678901234567", "r-2"], "fingerprint": [PRINTS[1], PRINTS[2]]})
+    assert strayed(answers, rows) == ["1.23E+16"]
+    assert strayed(answers[:0], rows) == []
 
 
 def test_a_file_that_a_spreadsheet_program_saved_is_read(tmp_path):

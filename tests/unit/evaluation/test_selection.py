@@ -355,3 +355,25 @@ def test_more_anomalies_judge_at_the_lowest_level():
     assert selection.candidates[1].levels[0].power == pytest.approx(np.mean(second.chances[0.0].anomalies))
     assert selection.candidates[1].levels[1].power == pytest.approx(np.mean(second.chances[0.1].anomalies))
     assert choose(equal, a=5).candidates[0].tied, "without them nobody could tell"
+
+
+def test_anomalies_that_belong_together_judge_in_one_half_and_count_once():
+    """Ten copies of each of twenty anomalies say no more than these; halved by rows, they would judge themselves."""
+    units = np.concatenate([np.arange(N), N + np.repeat(np.arange(20), 10)])
+    keys = np.array([f"row-{i:03d}" for i in range(200)], dtype=object)
+    strata, powers = {0.0: np.arange(N) % 4}, []
+    for seed in range(20):
+        flagged = np.random.default_rng(seed).random((6, 20)) < 0.5
+        pool = [
+            with_chances(candidate(i, 0.0, levels=(0.0,)), 0.0, anomalies=np.repeat(row, 10).astype(float))
+            for i, row in enumerate(flagged)
+        ]
+        by_units, by_rows = (
+            select_candidate(pool, anomaly_keys=keys, strata=strata, eps=EPS, seed=seed, units=belong)
+            for belong in (units, None)
+        )
+        assert by_units.power_high - by_units.power_low > 2 * (by_rows.power_high - by_rows.power_low)
+        powers.append((by_units.power, by_rows.power))
+    by_unit, by_row = np.mean(powers, axis=0)
+    assert by_unit == pytest.approx(0.5, abs=0.08)
+    assert by_row > 0.6

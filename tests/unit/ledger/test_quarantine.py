@@ -368,3 +368,13 @@ def test_a_file_of_before_lists_contents(project: Project) -> None:
     assert path.read_bytes() == HEADER + f"{prints(1)[0]},,,by hand,yesterday\n".encode()
     run_verb(project, "split")
     assert read_json(project.folder("split") / "split.json")["quarantined"] == 2
+
+
+def test_ids_and_reasons_that_a_spreadsheet_program_would_run_are_guarded_and_come_back(tmp_path: Path) -> None:
+    rows = {"fingerprint": ["0" * 32, "1" * 32, "2" * 32], "copy": ["0", "", "1"]}
+    texts = {"row_id": ["=1+1", "-5", "'@r"], "why": ["@sensor", "broken", "-"], "when": "2026-05-01T00:00:00+00:00"}
+    frame = pd.DataFrame(rows | texts, dtype="str")
+    path = tmp_path / "q.csv"
+    write_quarantine(path, frame)
+    assert path.read_text().splitlines()[1].split(",")[2:4] == ["'=1+1", "'@sensor"]
+    assert read_quarantine(path).to_dict("list") == frame.to_dict("list")
