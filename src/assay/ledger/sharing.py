@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from assay.errors import TamperedError, ToolError
@@ -106,14 +107,18 @@ def require_as_shared(root: Path) -> None:
     name = f"{REF}:{versioning.prefix(root)}chains/{own.machine}.jsonl"
     shared = versioning.git(root, "cat-file", "blob", name) if own.machine else None
     if shared is not None and not own.log.content.startswith(shared):
-        raise TamperedError(_rewritten(own.log.path))
+        raise TamperedError(_rewritten(own.log, shared, name))
 
 
-def _rewritten(path: Path) -> str:
+def _rewritten(log: EventLog, shared: bytes, blob: str) -> str:
+    is_older = shared.startswith(log.content)
+    restored = (
+        f" If it is an older one, of a backup: `git cat-file blob {blob} > {quote(str(log.path))}`." if is_older else ""
+    )
     return (
-        f"{path} is not what this machine shared before: it was cut or written anew, or the folder is a copy of "
+        f"{log.path} is not what this machine shared before: it was cut or written anew, or the folder is a copy of "
         "another machine's, which has to begin a history of its own: then move .assay/events.jsonl, events.head and "
-        "machine away. Nothing was done"
+        f"machine away.{restored} Nothing was done"
     )
 
 
@@ -172,7 +177,11 @@ def _take(root: Path, commit: str) -> None:
         if matched := _CHAIN.fullmatch(name):
             copy = chains_folder(root) / f"{matched[1]}.jsonl"
             is_own = matched[1] == own.machine
-            _extend(own.log if is_own else EventLog(copy), _git(root, "cat-file", "blob", blob), is_own=is_own)
+            shared = _git(root, "cat-file", "blob", blob)
+            if not is_own:
+                _extend(EventLog(copy), shared)
+            elif not own.log.content.startswith(shared):
+                raise TamperedError(_rewritten(own.log, shared, blob))
         elif matched := _ROWS.fullmatch(name):
             rows = rows_folder(root) / f"{matched[1]}.parquet"
             if not rows.is_file():
@@ -182,13 +191,11 @@ def _take(root: Path, commit: str) -> None:
                 write_bytes(rows, content)
 
 
-def _extend(log: EventLog, shared: bytes, *, is_own: bool) -> None:
+def _extend(log: EventLog, shared: bytes) -> None:
     """Let a copy of a chain be as long as the shared one; both must agree as far as both go."""
     path, here = log.path, log.content
     if here.startswith(shared):
         return
-    if is_own:
-        raise TamperedError(_rewritten(path))
     if not shared.startswith(here):
         raise TamperedError(
             f"the shared history of machine {path.stem} does not go on from what was seen of it before: somebody "

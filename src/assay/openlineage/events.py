@@ -105,7 +105,8 @@ class Job:
             job = {"namespace": self.namespace, "name": self.full_name("run")}
             facets["parent"] = standard_facet("1-2-0", "ParentRunFacet", run={"runId": self.parent}, job=job)
         if error is not None:
-            message = str(error) or type(error).__name__
+            # The backend is elsewhere, where no path of this machine says anything.
+            message = (str(error) or type(error).__name__).replace(f"{self.project.root}/", "")
             fields = {"message": message, "programmingLanguage": "python"}
             facets["errorMessage"] = standard_facet("1-0-1", "ErrorMessageRunFacet", **fields)
         return facets

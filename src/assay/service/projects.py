@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import tempfile
+from functools import partial
 from html import escape
 from pathlib import Path
 
@@ -35,10 +36,15 @@ _MOST_BYTES = 10_000
 
 def for_clients(text: str) -> str:
     """Return a text, also one of HTML, in which no path says where the project and BentoML's store are."""
-    for folder in filter(None, map(os.environ.get, (_STORE, PROJECT))):
-        for written in {folder, escape(folder)}:
-            text = re.sub(rf"{re.escape(written)}(/|(?![-.\w]))", "", text)
+    for folder, name in ((os.environ.get(_STORE), "BentoML's store"), (os.environ.get(PROJECT), "the project")):
+        for written in {folder, escape(folder)} if folder else ():
+            pattern = rf"(?<![-./\w]){re.escape(written)}(/|(?![-.\w]))"
+            text = re.sub(pattern, partial(_shown, name), text)
     return text
+
+
+def _shown(name: str, match: re.Match[str]) -> str:
+    return "" if match[1] else name
 
 
 class ProjectActions:

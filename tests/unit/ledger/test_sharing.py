@@ -116,6 +116,23 @@ def test_a_machine_that_rewrote_what_it_shared_is_refused(machines: list[Path]) 
     assert git(laptop, "ls-remote", "origin", REF) == shared
 
 
+def test_a_log_of_an_older_backup_is_made_whole_from_what_was_shared(machines: list[Path]) -> None:
+    laptop, _, _ = machines
+    log = Project(laptop).events
+    backup = [(path, path.read_bytes()) for path in (log.path, log.mark)]
+    log.append("stage", dataset="pumps", stage="train", record="newer")
+    sync_at(laptop)
+    for path, content in backup:
+        path.write_bytes(content)
+    with pytest.raises(TamperedError, match="an older one, of a backup") as refused:
+        sync_at(laptop)
+    command = str(refused.value).partition("`")[2].partition("`")[0]
+    assert subprocess.run(command, shell=True, cwd=laptop, check=False).returncode == 0
+    sync_at(laptop)
+    assert records(laptop) == ["laptop", "newer"]
+    log.check()
+
+
 def test_a_history_that_somebody_rewrote_at_the_remote_is_refused_and_one_that_is_gone_put_back(
     machines: list[Path],
 ) -> None:

@@ -24,6 +24,7 @@ from assay.data.modalities.image import Image
 from assay.data.modalities.tabular import TABULAR
 from assay.openlineage.client import emit_run_ended, emit_run_started, new_run_id, stage_events
 from assay.openlineage.datasets import SCHEMA_ID, contamination, input_datasets
+from assay.openlineage.events import Job
 from assay.openlineage.naming import place_of
 from assay.project.layout import Project
 
@@ -94,6 +95,8 @@ def test_a_run_and_its_stage_end_as_they_were_ended(tmp_path: Path, error: BaseE
     assert events[1]["run"]["facets"]["parent"]["job"]["name"] == "metals.run"
     message = "bad ore" if state == "FAIL" else "KeyboardInterrupt"
     assert events[2]["run"]["facets"]["errorMessage"]["message"] == message
+    event = Job(project, "run", run).event("FAIL", OSError(f"{project.root}/work/x cannot be read"))
+    assert event["run"]["facets"]["errorMessage"]["message"] == "work/x cannot be read"
 
 
 def test_a_stage_after_its_run_has_no_parent(tmp_path: Path) -> None:

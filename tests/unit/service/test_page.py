@@ -20,6 +20,7 @@ from tests.unit.service.test_routes import content
 from assay.scorer.scorer import Scorer
 from assay.service.guard import Access
 from assay.service.limits import SERVICE_LIMITS
+from assay.service.projects import PROJECT, for_clients
 from assay.service.tokens import TokenFile, new_token
 
 MARKUP = "<img src=x onerror=document.title='run'>"
@@ -169,3 +170,12 @@ def test_answers_of_a_service_without_a_project_say_so(scorer: Scorer, serving: 
             assert answer.status_code == 404
             assert "was not started in a project" in answer.json()["detail"]
         assert client.post("/promote", json={"tag": scorer.tag, "why": "x"}).status_code == 401
+
+
+def test_what_clients_read_does_not_say_where_the_project_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PROJECT, "/srv/a&b")
+    monkeypatch.setenv("BENTOML_HOME", "/srv/a&b/.bentoml")
+    said = "/srv/a&b/work/x, /srv/a&amp;b/y; in /srv/a&b: /srv/a&b2/z"
+    assert for_clients(said) == "work/x, y; in the project: /srv/a&b2/z"
+    said = "/srv/a&b/.bentoml/models/m, https://example.org/srv/a&b/x"
+    assert for_clients(said) == "models/m, https://example.org/srv/a&b/x"
