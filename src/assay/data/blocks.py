@@ -210,14 +210,14 @@ class Unchanged:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._before = path, _states(path)
+        self._path, self.states = path, _states(path)
 
     def __enter__(self) -> None:
         return
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         """Raise `DataError` if a file changed; an error that was raised meanwhile is then taken for a consequence."""
-        if (error is None or isinstance(error, Exception)) and _states(self._path) != self._before:
+        if (error is None or isinstance(error, Exception)) and _states(self._path) != self.states:
             raise DataError(f"{self._path.name} was changed while it was read; try again once it is whole") from error
 
 

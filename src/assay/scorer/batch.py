@@ -6,16 +6,17 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from assay.arrays import Doubles, Flags, Singles
-from assay.calibration.decisions import BY_ID, Compared, Rule
+from assay.calibration.decisions import BY_ID, Rule
 from assay.calibration.tally import Tally
-from assay.console import row_progress
+from assay.console import row_progress, say
 from assay.data.blocks import VALUES_AT_ONCE, Blocks, Unchanged, counted_from, open_blocks
 from assay.data.columns import features_of
 from assay.data.dialects import OBSERVED, Dialect
@@ -24,8 +25,11 @@ from assay.data.headers import check_names
 from assay.data.image_files import NAME_OF_FILE, ImageBlocks, holds_images
 from assay.data.words import MOST_WORDS
 from assay.errors import AssayError, DataError, InputError
+from assay.hashing import hash_json
 from assay.scorer.explaining import normal_rows
 from assay.scorer.explaining_images import hottest_places
+from assay.scorer.folder import ANSWERS
+from assay.scorer.resuming import RESUMABLE_ROWS, JudgedRows, KeptBlocks
 from assay.scorer.scorer import Scorer
 from assay.scorer.writing import row_writer
 
@@ -120,10 +124,13 @@ def score_file(
     passes = 1 if rule.fdr is None else 2
     with (
         row_progress(path.name, passes * file.blocks.n_rows) as count,
+        file.kept_blocks(out) as kept,
         row_writer(out, file.types_of_result) as writer,
         file.unchanged,
     ):
-        for rows, judged, flags in _judged_by(rule, file, count):
+        if kept is not None and kept.n_rows:
+            say(f"{out.name}: {kept.n_rows} rows were judged before; a command like this one was cut off")
+        for rows, judged, flags in _judged_by(rule, file, count, kept):
             with counted_from(rows.start):
                 tally.add(judged.compared, flags)
                 result = rows.others.assign(score=judged.scores, p_value=judged.compared.p_values)
@@ -156,12 +163,6 @@ class _Rows:
     row_ids: list[str] | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Judged:
-    scores: Singles
-    compared: Compared
-
-
 class _File:
     """A file of rows for a scorer."""
 
@@ -169,6 +170,7 @@ class _File:
         self, scorer: Scorer, path: Path, id_column: str | None, dialect: Dialect, added: tuple[str, ...]
     ) -> None:
         self._scorer, self._path, self._id_column, self._added = scorer, path, id_column, added
+        self._dialect = dialect
         self.unchanged = Unchanged(path)
         self._texts = [name for name in (scorer.category_column, id_column) if name is not None]
         of_text = (*scorer.vocabulary, *scorer.dates, *scorer.texts)
@@ -209,11 +211,23 @@ class _File:
             yield rows
             start += len(frame)
 
-    def judge(self, rows: _Rows) -> _Judged:
+    def judge(self, rows: _Rows) -> JudgedRows:
         """Score rows and compare them with the calibration rows."""
         with counted_from(rows.start):
             scored = self._scorer.scored(rows.features, rows.categories, rows.row_ids)
-            return _Judged(scored.scores, self._scorer.reference.compare(scored))
+            return JudgedRows(scored.scores, self._scorer.reference.compare(scored))
+
+    @contextmanager
+    def kept_blocks(self, out: Path) -> Iterator[KeptBlocks | None]:
+        """Keep what was judged of a large file beside its result, under a hidden name, until that is whole."""
+        if self.blocks.n_rows < RESUMABLE_ROWS:
+            yield None
+            return
+        scorer = self._scorer
+        judged_as = [scorer.tag, ANSWERS, self._id_column]
+        of_file = [str(self._path.resolve()), asdict(self._dialect), self.unchanged.states, self.blocks.n_rows]
+        with KeptBlocks(out.with_name(f".{out.name}.judged"), hash_json([*judged_as, *of_file])) as kept:
+            yield kept
 
     def check_ids(self, rule: Rule, row_ids: list[str]) -> None:
         """Raise `InputError` where the ids of the whole file do not allow the decision."""
@@ -254,15 +268,17 @@ def _explained(scorer: Scorer, explain: int) -> tuple[str, ...]:
     return () if not explain else EXPLAINED[:1] if scorer.texts or scorer.localises else EXPLAINED
 
 
-def _judged_by(rule: Rule, file: _File, count: Callable[[int], None]) -> Iterator[tuple[_Rows, _Judged, Flags]]:
+def _judged_by(
+    rule: Rule, file: _File, count: Callable[[int], None], kept: KeptBlocks | None
+) -> Iterator[tuple[_Rows, JudgedRows, Flags]]:
     """Yield the rows of a file with what they were judged as and which are flagged, block by block."""
     if rule.fdr is None:
-        for rows, judged in _judged(file):
+        for rows, judged in _judged(file, kept):
             yield rows, judged, rule.flags(judged.compared.p_values)
             count(len(rows.others))
         return
     every, row_ids = [], list[str]()
-    for rows, judged in _judged(file):
+    for rows, judged in _judged(file, kept):
         every.append(judged)
         row_ids += rows.row_ids or [] if file.needs_ids else []
         count(len(rows.others))
@@ -273,23 +289,38 @@ def _judged_by(rule: Rule, file: _File, count: Callable[[int], None]) -> Iterato
         count(len(rows.others))
 
 
-def _judged(file: _File) -> Iterator[tuple[_Rows, _Judged]]:
+def _judged(file: _File, kept: KeptBlocks | None) -> Iterator[tuple[_Rows, JudgedRows]]:
     """Yield the rows of a file with what they were judged as, in their order; each core judges a block meanwhile."""
     n_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    waiting: deque[tuple[_Rows, Future[_Judged]]] = deque()
+    waiting: deque[tuple[_Rows, Future[JudgedRows]]] = deque()
     with ThreadPoolExecutor(n_threads) as pool:
         try:
             for rows in file.rows():
-                waiting.append((rows, pool.submit(file.judge, rows)))
+                earlier = None if kept is None else kept.get(rows.start, len(rows.others))
+                waiting.append((rows, pool.submit(file.judge, rows) if earlier is None else _done(earlier)))
                 if len(waiting) > n_threads:
-                    yield waiting[0][0], waiting[0][1].result()
+                    yield waiting[0][0], _kept(waiting[0], kept)
                     waiting.popleft()
         except AssayError:  # what is wrong with an earlier row comes first
             for _, judged in waiting:
                 judged.result()
             raise
-        for rows, judged in waiting:
-            yield rows, judged.result()
+        for each in waiting:
+            yield each[0], _kept(each, kept)
+
+
+def _done(judged: JudgedRows) -> Future[JudgedRows]:
+    future = Future[JudgedRows]()
+    future.set_result(judged)
+    return future
+
+
+def _kept(each: tuple[_Rows, Future[JudgedRows]], kept: KeptBlocks | None) -> JudgedRows:
+    """Return what a block was judged as, and keep it."""
+    rows, judged = each[0], each[1].result()
+    if kept is not None:
+        kept.add(rows.start, judged)
+    return judged
 
 
 def _reasons(scorer: Scorer, rows: _Rows, flags: Flags, n_columns: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +175,82 @@ def test_times_of_day_are_written_alike_in_every_block(tmp_path: Path, small_blo
     times = pd.read_csv(tmp_path / "out.csv", dtype=str)["at"]
     assert times.iloc[[0, -1]].tolist() == ["2026-05-01 00:00:00", "2026-05-01 01:00:00"]
     assert pd.to_datetime(times).tolist() == frame["at"].tolist()
+
+
+def judging(scorer: Scorer, monkeypatch: pytest.MonkeyPatch, *, stops_after: int | None = None) -> list[int]:
+    """Note how many rows are judged at a time, and be cut off after so many blocks."""
+    judged, scored = [], type(scorer).scored
+
+    def noted(self: Scorer, features: Any, *others: Any) -> Any:
+        if len(judged) == stops_after:
+            raise KeyboardInterrupt
+        judged.append(len(features))
+        return scored(self, features, *others)
+
+    monkeypatch.setattr(Scorer, "scored", noted)
+    return judged
+
+
+@pytest.mark.parametrize("options", [{}, {"fdr": 0.3}], ids=["eps", "fdr"])
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize("make", [plain, within_strata])
+def test_a_command_that_was_cut_off_goes_on_to_the_same_bytes(
+    make: Any,
+    ending: str,
+    options: dict[str, float],
+    tmp_path: Path,
+    small_blocks: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scorer, path, out = make(), tmp_path / f"rows.{ending}", tmp_path / f"out.{ending}"
+    rows(scorer).to_csv(path, index=False) if ending == "csv" else rows(scorer).to_parquet(path)
+    score_file(scorer, path, tmp_path / f"whole.{ending}", id_column="id", **options)
+    monkeypatch.setattr(batch, "RESUMABLE_ROWS", 0)
+    again = partial(score_file, scorer, path, out, id_column="id", **options)
+    with monkeypatch.context() as patch:
+        before = judging(scorer, patch, stops_after=3)
+        with pytest.raises(KeyboardInterrupt):
+            again()
+    kept = tmp_path / f".out.{ending}.judged"
+    assert kept.is_file()
+    assert not out.exists()
+    with monkeypatch.context() as patch:
+        after = judging(scorer, patch)
+        again()
+    assert N - sum(before) <= sum(after) < N
+    assert out.read_bytes() == (tmp_path / f"whole.{ending}").read_bytes()
+    assert not kept.exists()
+
+
+@pytest.mark.parametrize("change", ["file", "scorer", "damage", "half a block", "link"])
+def test_what_was_judged_of_something_else_does_not_count(
+    change: str, tmp_path: Path, small_blocks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer, path, out, kept = plain(), tmp_path / "rows.csv", tmp_path / "out.csv", tmp_path / ".out.csv.judged"
+    rows(scorer).to_csv(path, index=False)
+    monkeypatch.setattr(batch, "RESUMABLE_ROWS", 0)
+    with monkeypatch.context() as patch:
+        judging(scorer, patch, stops_after=3)
+        with pytest.raises(KeyboardInterrupt):
+            score_file(scorer, path, out)
+    content = bytearray(kept.read_bytes())
+    if change == "file":
+        rows(scorer, seed=1).to_csv(path, index=False)
+    elif change == "scorer":
+        monkeypatch.setattr(batch, "ANSWERS", 10**6)
+    elif change == "damage":
+        content[64 + 30] ^= 1
+        kept.write_bytes(content)
+    elif change == "half a block":
+        kept.write_bytes(content[: 64 + 100])
+    else:
+        kept.rename(tmp_path / "elsewhere")
+        kept.symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(OSError, match="symbolic"):
+            score_file(scorer, path, out)
+        kept.unlink()
+    score_file(scorer, path, out)
+    monkeypatch.setattr(batch, "RESUMABLE_ROWS", 10**6)
+    score_file(scorer, path, tmp_path / "whole.csv")
+    assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert not kept.exists()
