@@ -53,7 +53,7 @@ def test_the_default_is_left_by_noise_once_in_twenty_at_most(a):
 def test_it_is_left_for_one_that_is_better_beyond_noise():
     pool = draw(1, [1.0, 1.0, 3.5], a=30)
     selection = choose(pool, a=30)
-    assert (selection.winner, selection.by_default, selection.level) == (2, False, LEAVE_LEVEL / 2)
+    assert (selection.winner, selection.by_default, selection.level) == (2, False, 0.05 / 2)
     assert selection.candidates[2].p_value <= selection.level
     assert selection.candidates[2].further_out > 1
     assert selection.candidates[0].p_value is None, "the default is compared with nothing"

@@ -12,7 +12,14 @@ import pytest
 from scipy.special import ndtr
 
 from assay.errors import DataError
-from assay.evaluation.paired import FAMILY_LEVEL, RowScores, ScorerPair, next_level, spent_level
+from assay.evaluation.paired import (
+    FAMILY_LEVEL,
+    RowScores,
+    ScorerPair,
+    next_level,
+    sequential_p_value,
+    spent_level,
+)
 
 M, A, START = 100, 20, 2.5
 RETRAININGS = 30
@@ -169,3 +176,13 @@ def test_what_cannot_be_compared_is_refused():
             ScorerPair(first, other)
     with pytest.raises(DataError, match="units"):
         ScorerPair(first, second, np.arange(3))
+
+
+def test_the_observed_swap_counts_and_many_exceedances_end_the_draws():
+    """With the observed one among them, a p-value by m draws is never below 1 / (m + 1)."""
+    few = [np.array([0.1, 0.5, 0.9]), np.array([0.2])]
+    assert sequential_p_value(iter(few), 0.5) == 3 / 5
+    assert sequential_p_value(iter(few), 2.0) == 1 / 5
+    blocks = iter([np.ones(30), np.ones(30)])
+    assert sequential_p_value(blocks, 0.5) == 1.0
+    assert len(list(blocks)) == 1
