@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run test test-long check format serve benchmark clean
+.PHONY: run test test-long check format serve benchmark mutate clean
 
 run: $(VENV)/.installed            ## set everything up and run the pipeline on the default data
 	assay run
@@ -32,6 +32,9 @@ serve: $(VENV)/.installed          ## serve the champion over HTTP
 benchmark: $(VENV)/.installed-test ## measure detection and speed; needs the public sets (see docs/benchmarks/README.md)
 	python benchmarks/detection.py
 	python benchmarks/speed.py
+
+mutate: $(VENV)/.installed-test    ## seeded small faults in the code that decides, and whether its unit tests notice
+	python benchmarks/mutate.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
