@@ -109,7 +109,7 @@ def scores(name: str, rows: NDArray[np.float64], anomalous: NDArray[np.bool_], s
     if path.is_file():
         return dict(np.load(path))
     roles, unlabelled = roles_of(rows, anomalous, seed)
-    found: Rows = {}
+    scored: Rows = {}
     for rho in LEVELS:
         n_injected = round(rho * N_TRAIN / (1 - rho))
         if n_injected > len(unlabelled):
@@ -122,10 +122,10 @@ def scores(name: str, rows: NDArray[np.float64], anomalous: NDArray[np.bool_], s
             except TrainingError:
                 continue  # mcd takes at most 262 columns
             for role in roles.keys() - {"train"}:
-                found[f"{rho} {method} {role}"] = detector.decision_function(scaler.transform(roles[role]))
+                scored[f"{rho} {method} {role}"] = detector.decision_function(scaler.transform(roles[role]))
     CACHE.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, **found)
-    return found
+    np.savez_compressed(path, **scored)
+    return scored
 
 
 def measure(name: str, rows: NDArray[np.float64], anomalous: NDArray[np.bool_], seeds: int) -> Iterator[dict[str, Any]]:
@@ -160,9 +160,9 @@ def ranks(rows: Rows) -> dict[str, float]:
     return {"AUPRC": 100 * auprc(truth, both), "AUROC": 100 * auroc(truth, both)}
 
 
-def differences(found: pd.DataFrame) -> str:
+def differences(results: pd.DataFrame) -> str:
     """Return in words how the mean AUPRC of others differs from that of the default, over sets and levels."""
-    by_set = found.pivot_table("AUPRC", "set", "method", sort=False)
+    by_set = results.pivot_table("AUPRC", "set", "method", sort=False)
     words = []
     for other in by_set.columns.drop(DEFAULT):
         change = (by_set[other] - by_set[DEFAULT]).dropna()
@@ -171,11 +171,11 @@ def differences(found: pd.DataFrame) -> str:
     return "; ".join(words) + "."
 
 
-def labelled(found: pd.DataFrame) -> str:
+def labelled(results: pd.DataFrame) -> str:
     """Return in words what 50 labels chose, on which sets it was worse, and the false-positive rates."""
-    table = found.pivot_table("AUPRC", ["set", "rho"], "method", sort=False)
+    table = results.pivot_table("AUPRC", ["set", "rho"], "method", sort=False)
     change = (table[SHIPS] - table[DEFAULT]).dropna().groupby("set", sort=False).mean()
-    rows, without = (found[(found["method"] == method) & found["FPR"].notna()] for method in (SHIPS, DEFAULT))
+    rows, without = (results[(results["method"] == method) & results["FPR"].notna()] for method in (SHIPS, DEFAULT))
     shares = rows["which"].replace("", "nothing").value_counts(normalize=True)
     chosen_by = ", ".join(f"{which} {share:.0%}" for which, share in shares.items())
     by_set = ", ".join(f"{name} {value:+.1f}" for name, value in change.items())
@@ -187,21 +187,21 @@ def labelled(found: pd.DataFrame) -> str:
     )
 
 
-def write(found: pd.DataFrame) -> str:
+def write(results: pd.DataFrame) -> str:
     """Write held_out.md; return the text."""
     title, _, protocol = (__doc__ or "").split("Usage:")[0].strip().partition("\n\n")
     words = [f"# {title}\n\n{protocol.strip()}"]
-    words.append(f"{found['seed'].nunique()} seeds. Made by `python benchmarks/held_out.py`.")
+    words.append(f"{results['seed'].nunique()} seeds. Made by `python benchmarks/held_out.py`.")
     words.append(
         "AUPRC of others less that of the default, mean over sets and levels, ± standard error over the sets: "
-        + differences(found)
+        + differences(results)
     )
-    words.append(labelled(found))
-    everywhere = found.groupby("method")["set"].transform("nunique") == found["set"].nunique()
+    words.append(labelled(results))
+    everywhere = results.groupby("method")["set"].transform("nunique") == results["set"].nunique()
     for metric in ("AUPRC", "AUROC"):
-        means = found[everywhere].pivot_table(metric, "method", "rho", sort=False).round(1)
+        means = results[everywhere].pivot_table(metric, "method", "rho", sort=False).round(1)
         words.append(f"## {metric} x 100, mean over the sets\n\n{means.to_markdown()}")
-    of_sets = found[~found["method"].isin(BLENDS)].groupby(["set", "method", "rho"], sort=False)["AUPRC"]
+    of_sets = results[~results["method"].isin(BLENDS)].groupby(["set", "method", "rho"], sort=False)["AUPRC"]
     of_sets = of_sets.agg(["mean", "std"]).reset_index()
     of_sets["shown"] = [f"{mean:.1f} ± {std:.1f}" for mean, std in zip(of_sets["mean"], of_sets["std"], strict=True)]
     table = of_sets.pivot_table("shown", ["set", "method"], "rho", aggfunc="first", sort=False)

@@ -64,18 +64,18 @@ def drawn(seed: int, m: int, base: float, change: tuple[float, float]) -> tuple[
 
 def alarms(m: int, base: float, change: tuple[float, float]) -> dict[str, Floats]:
     """Return the rows at which each monitor raised its alarm in each stream, inf without one."""
-    found: dict[str, list[float]] = {name: [] for name in (*DRIFT, *SERVED, FLAGS)}
+    until_alarm: dict[str, list[float]] = {name: [] for name in (*DRIFT, *SERVED, FLAGS)}
     for seed in range(STREAMS):
         calibration, stream = drawn(seed, m, base, change)
         for name, bets in DRIFT.items():
             monitor = Monitor.start(calibration, seed=seed, threshold=THRESHOLD, martingale=bets())
             monitor.update(stream)
-            found[name].append(monitor.alarm or math.inf)
+            until_alarm[name].append(monitor.alarm or math.inf)
         for name, bets in SERVED.items():
             limit = 10 ** log10_threshold(1)
             monitor = Monitor.start(calibration, seed=seed, threshold=limit, martingale=bets(), memory=MONITOR_BINS)
             monitor.update(stream)
-            found[name].append(monitor.alarm or math.inf)
+            until_alarm[name].append(monitor.alarm or math.inf)
         calibrator = ConformalCalibrator().fit(calibration)
         flags = calibrator.p_values(stream) <= EPS
         rate = FlagRate(m, int(EPS * (m + 1)), share=base, threshold=THRESHOLD)
@@ -83,8 +83,8 @@ def alarms(m: int, base: float, change: tuple[float, float]) -> dict[str, Floats
             rate.update(flags[start : start + STEP])
             if rate.alarm:
                 break
-        found[FLAGS].append(rate.alarm or math.inf)
-    return {name: np.array(rows) for name, rows in found.items()}
+        until_alarm[FLAGS].append(rate.alarm or math.inf)
+    return {name: np.array(rows) for name, rows in until_alarm.items()}
 
 
 def cell(rows: Floats, change: str) -> str:
@@ -94,9 +94,9 @@ def cell(rows: Floats, change: str) -> str:
     late = rows[rows > BEFORE] - BEFORE
     if not late.size:
         return "early in all"
-    early, found, median = rows.size - late.size, 100 * np.isfinite(late).mean(), float(np.median(late))
+    early, share, median = rows.size - late.size, 100 * np.isfinite(late).mean(), float(np.median(late))
     words = f"{median:.0f}" if np.isfinite(median) else "none"
-    words += "" if found == 100 else f" ({found:.0f} %)"
+    words += "" if share == 100 else f" ({share:.0f} %)"
     return words + (f" [{early} early]" if early else "")
 
 

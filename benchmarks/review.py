@@ -73,11 +73,11 @@ def measure(job: tuple[str, int]) -> tuple[list[dict[str, Any]], list[dict[str, 
         states |= {str(n): (removed[n], good[n]) for n in ANSWERS}
         for detector, kind in DETECTORS.items():
             for state, (left_out, normal) in states.items():
-                found = score(kind, rows, left_out, normal, test, truth)
+                auprc = score(kind, rows, left_out, normal, test, truth)
                 left = float((left_out & injected).sum() / max(1, injected.sum()))
                 lost = int((left_out & ~injected).sum())
                 values.append(
-                    {"set": name, "rho": rho, "seed": seed, "detector": detector, "state": state, "AUPRC": found}
+                    {"set": name, "rho": rho, "seed": seed, "detector": detector, "state": state, "AUPRC": auprc}
                     | {"removed": left, "lost": lost}
                 )
     return values, questions

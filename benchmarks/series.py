@@ -135,14 +135,14 @@ def by_block(name: str, dataset: Dataset) -> Iterator[Result]:
         parts = split_rows(dataset.data, dataset.card.columns, seed=seed, overlap=True)
         normal = {role: part.take(part.labels != 1) for role, part in parts.items()}
         test = parts["test"]
-        known = test.take(test.labels != -1)
-        entities = known.rows["entity"].to_numpy(dtype=object)
+        labelled = test.take(test.labels != -1)
+        entities = labelled.rows["entity"].to_numpy(dtype=object)
         groups = normal["calibration"].rows["group"].to_numpy(dtype=str)
         for label in labels:
             fitted = Fitted(label, dataset.card.modality, normal["train"].features, seed)
-            scores = fitted(known.features)
+            scores = fitted(labelled.features)
             p_values = GroupedCalibrator().fit(fitted(normal["calibration"].features), groups).p_values(scores)
-            truth = (known.labels == 1).astype(np.int8)
+            truth = (labelled.labels == 1).astype(np.int8)
             flagged = pd.Series(p_values[truth == 0] <= EPS).groupby(entities[truth == 0]).agg(["sum", "size"])
             yield {
                 "set": name,
@@ -318,8 +318,8 @@ def with_correlations(rows: list[Result]) -> str:
     lines = [table(rows, ["trained on", "detector"]), ""]
     for trained, group in pd.DataFrame(rows).groupby("trained on", sort=False):
         means = group.groupby("detector")[["real", "tables", "series"]].mean()
-        found = {kind: stats.spearmanr(means["real"], means[kind]).statistic for kind in ("tables", "series")}
-        said = ", ".join(f"probes of {kind} {value:.2f}" for kind, value in found.items())
+        agreement = {kind: stats.spearmanr(means["real"], means[kind]).statistic for kind in ("tables", "series")}
+        said = ", ".join(f"probes of {kind} {value:.2f}" for kind, value in agreement.items())
         lines.append(f"Order of detectors by real anomalies, trained on {trained}: {said}.\n")
     return "\n".join(lines)
 

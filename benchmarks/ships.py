@@ -127,25 +127,25 @@ def fitted(candidate: str, train: NDArray[Any], seed: int) -> Any:
 def scores(name: str, seed: int) -> dict[str, NDArray[Any]]:
     """Return the scores of all rows but the train rows, by "rho stress candidate role", from the cache or anew."""
     path = CACHE / f"{name}.{seed}.npz"
-    found: dict[str, NDArray[Any]] = dict(np.load(path)) if path.is_file() else {}
+    arrays: dict[str, NDArray[Any]] = dict(np.load(path)) if path.is_file() else {}
     others = [other for other in OTHERS if seed < SEEDS_OF.get(other, seed + 1)]
     wanted = {f"{rho} 0 {candidate} done" for rho in LEVELS for candidate in (*CANDIDATES, *others)}
     wanted |= {f"{rho} {STRESS[1]} {candidate} done" for rho in LEVELS for candidate in CANDIDATES}
-    if not (missing := wanted - found.keys()):
-        return found
+    if not (missing := wanted - arrays.keys()):
+        return arrays
     rows, unlabelled, vetoed = rows_of(name, seed)
-    found["vetoed"] = np.array(vetoed)
+    arrays["vetoed"] = np.array(vetoed)
     for job in sorted(missing):
         rho, stress, candidate, _ = job.split(" ")
         n, n_stress = (rows_added(float(share), len(rows["train"])) for share in (rho, stress))
         if n <= len(unlabelled) and n_stress <= len(rows["pool"]):
             train = np.concatenate([rows["train"], unlabelled[:n], rows["pool"][:n_stress]])
             score = fitted(candidate, train, seed)
-            found |= {f"{rho} {stress} {candidate} {role}": score(rows[role]) for role in rows.keys() - {"train"}}
-        found[job] = np.array(True)
+            arrays |= {f"{rho} {stress} {candidate} {role}": score(rows[role]) for role in rows.keys() - {"train"}}
+        arrays[job] = np.array(True)
     CACHE.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, **found)
-    return found
+    np.savez_compressed(path, **arrays)
+    return arrays
 
 
 def chances_of(normals: NDArray[Any], anomalies: NDArray[Any], m: int) -> Any:
@@ -179,10 +179,10 @@ def chosen(by: dict[tuple[float, str], Rows], *, default: str, labels: int = 50)
 
 def measure(name: str, seed: int) -> Iterator[dict[str, Any]]:
     """Yield AUPRC and false-positive rate of what ships, of the fixed methods and of blends, at every level."""
-    found = scores(name, seed)
+    arrays = scores(name, seed)
     for rho in LEVELS:
         by: dict[tuple[float, str], Rows] = {}
-        for key, values in found.items():
+        for key, values in arrays.items():
             if key.startswith(f"{rho} ") and not key.endswith(" done"):
                 _, stress, candidate, role = key.split(" ")
                 by.setdefault((float(stress), candidate), {})[role] = values
@@ -190,8 +190,8 @@ def measure(name: str, seed: int) -> Iterator[dict[str, Any]]:
             continue
         fixed = {candidate: rows for (stress, candidate), rows in by.items() if not stress}
         ships = {
-            "ships, no label": "" if found["vetoed"] else DEFAULT,
-            "ships, 10 labels": "" if found["vetoed"] else DEFAULT,
+            "ships, no label": "" if arrays["vetoed"] else DEFAULT,
+            "ships, 10 labels": "" if arrays["vetoed"] else DEFAULT,
             "ships, 50 labels": chosen(by, default=DEFAULT),
             "highest power by 50 labels": chosen(by, default=""),
             TEN["by the rule"]: chosen(by, default=DEFAULT, labels=10),
@@ -251,9 +251,9 @@ def with_interval(values: pd.Series) -> str:
     return f"{values.mean():.1f} ± {half_width(values):.1f}"
 
 
-def means(found: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
+def means(results: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
     """Return the means over the sets, by method and seed (rows) and rho (columns), with their mean."""
-    table = found[found["method"].isin(methods)].pivot_table("AUPRC", ["method", "seed"], "rho", sort=False)
+    table = results[results["method"].isin(methods)].pivot_table("AUPRC", ["method", "seed"], "rho", sort=False)
     return table.assign(mean=table.mean(axis=1))
 
 
@@ -263,9 +263,9 @@ def table_of(by_seed: pd.DataFrame, names: dict[Any, str]) -> str:
     return str(shown.reset_index().to_markdown(index=False))
 
 
-def over_levels(found: pd.DataFrame, method: str, other: str) -> pd.DataFrame:
+def over_levels(results: pd.DataFrame, method: str, other: str) -> pd.DataFrame:
     """Return the differences of AUPRC of two methods by set (columns) and seed, means over the levels."""
-    table = found.pivot_table("AUPRC", ["seed", "rho"], ["method", "set"], sort=False)
+    table = results.pivot_table("AUPRC", ["seed", "rho"], ["method", "set"], sort=False)
     return (table[method] - table[other]).groupby("seed").mean()
 
 
@@ -293,26 +293,26 @@ def best_rows() -> str:
     return "; ".join(words)
 
 
-def figures(found: pd.DataFrame) -> list[str]:
+def figures(results: pd.DataFrame) -> list[str]:
     """Return what was aimed at and what came out, as sentences."""
-    fifty = over_levels(found, "ships, 50 labels", "ships, no label")
-    former = over_levels(found, "highest power by 50 labels", "ships, no label")
-    single = found.pivot_table("AUPRC", ["set", "seed", "rho"], "method", sort=False)
+    fifty = over_levels(results, "ships, 50 labels", "ships, no label")
+    former = over_levels(results, "highest power by 50 labels", "ships, no label")
+    single = results.pivot_table("AUPRC", ["set", "seed", "rho"], "method", sort=False)
     ten = [
-        f"{how} {with_interval(over_levels(found, method, 'ships, no label').mean(axis=1))}, at worst "
+        f"{how} {with_interval(over_levels(results, method, 'ships, no label').mean(axis=1))}, at worst "
         f"{(single[method] - single['ships, no label']).min():+.1f} (one set, seed and rho)"
         for how, method in TEN.items()
     ]
-    beside_knn = over_levels(found[found["rho"] == 0], "ships, no label", "knn")
+    beside_knn = over_levels(results[results["rho"] == 0], "ships, no label", "knn")
     by_set = ", ".join(f"{name} {with_interval(values.dropna())}" for name, values in fifty.items())
-    what = found[found["method"] == "ships, 50 labels"]["which"].replace("", "nothing")
-    nothing = found[(found["method"] == "ships, 50 labels") & (found["which"] == "")]["set"].unique()
-    vetoed = found[(found["method"] == "ships, no label") & (found["which"] == "")]
+    what = results[results["method"] == "ships, 50 labels"]["which"].replace("", "nothing")
+    nothing = results[(results["method"] == "ships, 50 labels") & (results["which"] == "")]["set"].unique()
+    vetoed = results[(results["method"] == "ships, no label") & (results["which"] == "")]
     shares = ", ".join(f"{which} {share:.0%}" for which, share in what.value_counts(normalize=True).items())
     return [
         f"Without labels, at each rho less the best row without labels of detection.md: {best_rows()}. Aimed at: "
         "-2 or better at every rho, and first in the mean.",
-        why_not(found),
+        why_not(results),
         f"At rho 0, without labels less plain kNN: {with_interval(beside_knn.mean(axis=1))} (aimed at: -3 or "
         f"better); more than 10 below beyond noise: {beyond_noise(beside_knn, least=-10)}.",
         f"50 labels less none, mean over sets and rho: {with_interval(fifty.mean(axis=1))} (aimed at: above 0); "
@@ -322,14 +322,14 @@ def figures(found: pd.DataFrame) -> list[str]:
         f"Were ten labels to judge, less none: {'; '.join(ten)}.",
         f"What 50 labels chose: {shares}. Where nothing is valid nothing ships, and the tables count the default "
         f"(on {', '.join(sorted(nothing)) or 'no set'}).",
-        f"False-positive rates at eps .05: {rates_of(found)}.",
+        f"False-positive rates at eps .05: {rates_of(results)}.",
         f"Vetoed by probes on: {', '.join(sorted(vetoed['set'].unique())) or 'no set'}.",
     ]
 
 
-def why_not(found: pd.DataFrame) -> str:
+def why_not(results: pd.DataFrame) -> str:
     """Return in words what the default lacks at the highest rho: by a wider share, and beside the best fixed method."""
-    table = found[found["rho"] == LEVELS[-1]].pivot_table("AUPRC", "method", "set", sort=False)
+    table = results[results["rho"] == LEVELS[-1]].pivot_table("AUPRC", "method", "set", sort=False)
     best = table.loc[["isolation_forest", "mcd"]].max()
     wider, plain = table.loc[WIDER], table.loc[DEFAULT]
     by_set = [f"{name} {wider[name]:.1f} (best {best[name]:.1f})" for name in table]
@@ -341,22 +341,22 @@ def why_not(found: pd.DataFrame) -> str:
     )
 
 
-def rates_of(found: pd.DataFrame) -> str:
+def rates_of(results: pd.DataFrame) -> str:
     """Return the false-positive rates of what ships, in words."""
     words = []
     for method in ("ships, no label", "ships, 50 labels"):
-        rows = found[found["method"] == method]
+        rows = results[results["method"] == method]
         inside = f"inside the 95 % band of one scorer in {rows['inside'].mean():.0%} of the cases"
         words.append(f"{method}: {rows['FPR'].mean():.4f} where {rows['expected'].mean():.4f} is expected, {inside}")
     return "; ".join(words)
 
 
-def blends(found: pd.DataFrame) -> str:
+def blends(results: pd.DataFrame) -> str:
     """Return how blends differ from the default, as a table."""
     lines = []
     for blend in BLENDS:
-        own = found[found["method"] == blend]
-        same = found[(found["method"] == DEFAULT) & found["seed"].isin(own["seed"])]
+        own = results[results["method"] == blend]
+        same = results[(results["method"] == DEFAULT) & results["seed"].isin(own["seed"])]
         by_method = [rows.pivot_table("AUPRC", "set", "rho", sort=False) for rows in (own, same)]
         change = by_method[0] - by_method[1]
         by_set = change.mean(axis=1)
@@ -368,23 +368,23 @@ def blends(found: pd.DataFrame) -> str:
     return str(pd.DataFrame(lines).to_markdown(index=False))
 
 
-def write(found: pd.DataFrame) -> str:
+def write(results: pd.DataFrame) -> str:
     """Write ships.md; return the text."""
     title, _, protocol = (__doc__ or "").split("Usage:")[0].strip().partition("\n\n")
-    reached = {rho: f"rho {rho:g} ({rows['set'].nunique()} sets)" for rho, rows in found.groupby("rho")}
-    methods = [each for each in found["method"].unique() if each not in BLENDS and each not in SEEDS_OF]
+    reached = {rho: f"rho {rho:g} ({rows['set'].nunique()} sets)" for rho, rows in results.groupby("rho")}
+    methods = [each for each in results["method"].unique() if each not in BLENDS and each not in SEEDS_OF]
     words = [
         f"# {title}\n\n{protocol.strip()}",
-        f"{found['seed'].nunique()} seeds. Made by `python benchmarks/ships.py`.",
+        f"{results['seed'].nunique()} seeds. Made by `python benchmarks/ships.py`.",
     ]
-    words.append("## What was aimed at\n\n" + "\n".join(f"- {sentence}" for sentence in figures(found)))
-    words.append("## Mean over the sets that reach a level\n\n" + table_of(means(found, methods), reached))
+    words.append("## What was aimed at\n\n" + "\n".join(f"- {sentence}" for sentence in figures(results)))
+    words.append("## Mean over the sets that reach a level\n\n" + table_of(means(results, methods), reached))
     words.append(
         "## Blends\n\nA blend is the sum of what its members say, each in units of its adapt rows: -log of the "
         "share beyond a score, exponential from the upper tenth on. Less `reach-minmax` alone, on the same seeds; ± "
-        "standard error over the sets. It takes a gain above that to build one.\n\n" + blends(found)
+        "standard error over the sets. It takes a gain above that to build one.\n\n" + blends(results)
     )
-    for rho, rows in found[found["method"].isin(methods)].groupby("rho"):
+    for rho, rows in results[results["method"].isin(methods)].groupby("rho"):
         by_set = rows.pivot_table("AUPRC", "method", "set", aggfunc=with_interval, sort=False)
         words.append(f"## By set, rho {rho:g}\n\n{by_set.reset_index().to_markdown(index=False)}")
     text = "\n\n".join(words) + "\n"
