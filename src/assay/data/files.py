@@ -14,8 +14,9 @@ import pandas as pd
 from assay.arrays import Labels, Texts
 from assay.console import say
 from assay.data.blocks import read_frame
+from assay.data.card import Card
 from assay.data.columns import AS_THEY_ARE, Features, Kind, Treatment, features_of, kind_of
-from assay.data.dataset import ANOMALY, NORMAL, ROWS_IN_PIECE, UNKNOWN, Card, Dataset, RowSet
+from assay.data.dataset import ANOMALY, NORMAL, ROWS_IN_PIECE, UNKNOWN, Dataset, RowSet
 from assay.data.dialects import MISSING, OBSERVED, Dialect
 from assay.data.mapped import release, row_blocks
 from assay.data.modalities.tabular import TABULAR

@@ -15,8 +15,9 @@ from assay.arrays import Doubles, Integers, Labels, Texts
 from assay.console import say
 from assay.data.archives import archive_arrays
 from assay.data.blocks import read_frame
+from assay.data.card import Card
 from assay.data.columns import AS_THEY_ARE, Treatment, features_of, kind_of
-from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Card, Dataset, RowSet
+from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Dataset, RowSet
 from assay.data.dialects import OBSERVED, Dialect
 from assay.data.files import labels_of, printable, sortable_times, texts_of
 from assay.data.mapped import new_array, row_blocks
