@@ -23,7 +23,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -34,7 +33,7 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.conftest import QUICK, SHARED, Checkout, make_checkout, prefect_url, warm_folder  # noqa: E402
+from tests.conftest import QUICK, SHARED, Checkout, make_checkout  # noqa: E402
 from tests.killing import COUNT, FULL, KILL_ALL, KILL_ONE, fault  # noqa: E402
 
 from assay.eventlog import EventLog  # noqa: E402
@@ -326,8 +325,11 @@ def kills(campaign: Campaign, most: int, names: list[str]) -> dict[str, Row]:
                 row.losses += [f"{kind} at {number}: {each}" for each in lost]
                 for each in lost:
                     print(f"  {case.name}: {kind} at {number}: {each}", flush=True)
-        print(f"{case.name}: {row.writes} writes, {row.tried} tried, {row.met} met, {len(row.losses)} losses,"
-              f" {time.monotonic() - began:.0f} s", flush=True)
+        print(
+            f"{case.name}: {row.writes} writes, {row.tried} tried, {row.met} met, {len(row.losses)} losses,"
+            f" {time.monotonic() - began:.0f} s",
+            flush=True,
+        )
     return rows
 
 
