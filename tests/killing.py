@@ -13,6 +13,7 @@ import os
 import signal
 import struct
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -103,23 +104,28 @@ def obey_fault() -> None:
     with contextlib.suppress(OSError):  # whose first process was killed
         os.setpgid(0, group)
     written = os.open(counter, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    is_met = threading.Event()
 
     def is_inside(event: str, arguments: tuple[Any, ...]) -> bool:
         if event == "subprocess.Popen" or isinstance(arguments[0], int):
             return True
-        path = os.path.abspath(os.fsdecode(arguments[0]))
-        return path.startswith(root + os.sep) and not path.startswith(os.path.join(root, ".prefect"))
+        path = Path.cwd() / os.fsdecode(arguments[0])
+        return path.is_relative_to(root) and not path.is_relative_to(Path(root, ".prefect"))
 
     def meet(event: str, arguments: tuple[Any, ...]) -> None:
-        if not is_change(event, arguments) or not is_inside(event, arguments):
+        if is_met.is_set() or not is_change(event, arguments) or not is_inside(event, arguments):
             return
         os.write(written, b".")
         changes = os.lseek(written, 0, os.SEEK_CUR)
         if kind == FULL and changes >= int(number) and event in _GROWING:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fsdecode(arguments[0]))
-        if kind == KILL_ALL and changes == int(number):
-            os.killpg(group, signal.SIGKILL)
-        if kind == KILL_ONE and changes == int(number):
+        if kind in (KILL_ALL, KILL_ONE) and changes == int(number):
+            is_met.set()
+            if event == "open":  # the worst that a kill leaves of it: a new or an old file, and nothing in it
+                with contextlib.suppress(OSError, TypeError):
+                    os.open(arguments[0], arguments[2], 0o666)
+            if kind == KILL_ALL:
+                os.killpg(group, signal.SIGKILL)
             os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(meet)
