@@ -23,6 +23,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -34,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tests.conftest import QUICK, SHARED, Checkout, make_checkout  # noqa: E402
-from tests.killing import COUNT, FULL, KILL_ALL, KILL_ONE, fault  # noqa: E402
+from tests.killing import CLOCK, COUNT, FULL, KILL_ALL, KILL_ONE, READ_ONLY, fault  # noqa: E402
 
 from assay.eventlog import EventLog  # noqa: E402
 from assay.project.deployment import read_deployment  # noqa: E402
@@ -257,6 +258,78 @@ class Campaign:
             return met.returncode != 0, self.losses(case, project, lines(project.root))
 
 
+def gone(project: Checkout, *names: str) -> Callable[[], None]:
+    """Take folders away; return what brings them back, beside what was written meanwhile."""
+    places = [project.root / name for name in names]
+    for place in places:
+        place.rename(place.with_name(f"{place.name}.away"))
+
+    def back() -> None:
+        for place in places:
+            away = place.with_name(f"{place.name}.away")
+            subprocess.run(["cp", "-an", f"{away}/.", str(place)], check=True)
+            shutil.rmtree(away)
+
+    for place in places:
+        place.mkdir() if place.name == "cache" else None
+    return back
+
+
+def sentence(done: subprocess.CompletedProcess[str], codes: tuple[int, ...]) -> list[str]:
+    """Return what is wrong with the end of a command that met a fault: it works, or says why it does not."""
+    if done.returncode in codes:
+        return []
+    said = [line for line in done.stderr.splitlines() if line.strip()]
+    is_one = bool(said) and (said[-1].startswith(("assay: ", "ERROR: ")) or len(said) == 1)
+    return [] if is_one and "Traceback" not in done.stderr else [f"exit code {done.returncode}: {done.stderr[-300:]}"]
+
+
+def meet_elsewhere(campaign: Campaign, case: Case, what: str) -> tuple[bool, list[str]]:
+    """Let a command meet what is no kill; return whether it was refused, and what was lost."""
+    space = tempfile.mkdtemp(dir=campaign.folder, prefix="space-") if what == "full" else None
+    if space is not None:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1g", "none", space], check=True)
+    try:
+        with campaign.copy(case, None if space is None else Path(space)) as project:
+            root, command = project.root, case.command(project.root)
+            logged = lines(root)
+            if what == "full":
+                used = int(subprocess.run(["du", "-sk", space], capture_output=True, check=True).stdout.split()[0])
+                more = campaign.random.choice((16, 64, 256, 700))
+                subprocess.run(["mount", "-o", f"remount,size={used + more}k", space], check=True)
+                done = project.call(*command)
+                subprocess.run(["mount", "-o", "remount,size=1g", space], check=True)
+            elif what == "read-only":
+                subprocess.run(["chmod", "-R", "a-w", root], check=True)
+                done = project.call(*command, **fault(READ_ONLY, 0, root.parent / "count", root))
+                subprocess.run(["chmod", "-R", "u+w", root], check=True)
+            elif what == "second process":
+                other = threading.Thread(target=project.call, args=command)
+                other.start()
+                done = project.call(*command)
+                other.join()
+                if done.returncode and "another assay command is working" in done.stderr:
+                    return True, campaign.losses(case, project, logged)
+                if done.returncode == 0 or done.returncode in case.again:
+                    return False, campaign.losses(case, project, logged)
+            elif what.startswith("clock"):
+                seconds = 366 * 86_400 * (1 if what.endswith("ahead") else -1)
+                done = project.call(*command, **fault(CLOCK, seconds, root.parent / "count", root))
+            else:
+                back = gone(project, *((".dvc/cache",) if what == "cache gone" else ("../remote.git", "../store")))
+                done = project.call(*command)
+                wrong = verified(project)
+                back()
+                return done.returncode != 0, wrong + sentence(done, (0,)) + campaign.losses(case, project, logged)
+            return done.returncode != 0, sentence(done, (0,)) + campaign.losses(case, project, logged)
+    finally:
+        if space is not None:
+            subprocess.run(["umount", "-l", space], check=True)
+
+
+SITUATIONS = ("full", "read-only", "second process", "clock ahead", "clock back", "cache gone", "remotes gone")
+
+
 def lines(root: Path) -> list[bytes]:
     """Return the whole lines of the event log."""
     path = root / ".assay/events.jsonl"
@@ -330,6 +403,27 @@ def kills(campaign: Campaign, most: int, names: list[str]) -> dict[str, Row]:
             f" {time.monotonic() - began:.0f} s",
             flush=True,
         )
+    return rows
+
+
+def situations(campaign: Campaign, times: int, names: list[str]) -> dict[str, Row]:
+    """Let each command meet what is no kill."""
+    rows = {what: Row() for what in SITUATIONS}
+    for case in CASES:
+        if names and not any(name in case.name for name in names):
+            continue
+        if case.name not in campaign.references:
+            campaign.write_count(case)
+        for what in SITUATIONS:
+            for _ in range(times if what == "full" else 1):
+                refused, lost = meet_elsewhere(campaign, case, what)
+                row = rows[what]
+                row.tried, row.met = row.tried + 1, row.met + refused
+                row.losses += [f"{case.name}: {each}" for each in lost]
+                for each in lost:
+                    print(f"  {case.name}: {what}: {each}", flush=True)
+    for what, row in rows.items():
+        print(f"{what}: {row.tried} tried, {row.met} refused, {len(row.losses)} losses", flush=True)
     return rows
 
 

@@ -29,7 +29,7 @@ from assay.runs import arrivals, showing  # noqa: E402
 from assay.runs import run as runs  # noqa: E402
 from assay.runs.scheduling import SCHEDULED  # noqa: E402
 
-# A stage that takes longer hangs, on a mount for instance: its run fails, and the next one goes on from its checkpoints.
+# A stage that takes longer hangs, on a mount for instance: its run fails, and the next goes on from its checkpoints.
 STAGE_SECONDS = 2 * 24 * 3600.0
 
 
@@ -134,8 +134,8 @@ def run_stages(project: Project, *, deploy: bool) -> tuple[runs.Result, bool]:
         return result, True
     except TaskRunTimeoutError as error:
         problem = StageError(
-            f"a stage took longer than {STAGE_SECONDS:g} s (STAGE_SECONDS in flows/retrain.py), and was ended; the next "
-            "run goes on from its checkpoints"
+            f"a stage took longer than {STAGE_SECONDS:g} s (STAGE_SECONDS in flows/retrain.py), and was ended; the "
+            "next run goes on from its checkpoints"
         )
         raise problem from error
     except BaseException as error:
