@@ -12,8 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from assay.arrays import Flags, Integers, Labels
+from assay.data.card import Card
 from assay.data.columns import decoded
-from assay.data.dataset import ANOMALY, NORMAL, Card, Dataset, RowSet, equal_rows, key_texts, print_texts
+from assay.data.dataset import ANOMALY, NORMAL, Dataset, RowSet, equal_rows, key_texts, print_texts
 from assay.data.drift import compare, seen_before
 from assay.data.expectations import (
     COPY_COLUMN,

@@ -8,13 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from assay.data.card import read_card
 from assay.data.dataset import (
     ANOMALY,
     OTHER_PRINT,
     RowSet,
     RowSets,
     print_texts,
-    read_card,
     read_dataset,
     read_row_table,
     read_rows,
