@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 from assay.errors import ConfigError
@@ -39,3 +41,29 @@ def open_runner(project: Project, kind: str | None = None, address: str | None =
     from assay.project.cluster import DaskRunner
 
     return DaskRunner(project.root, settings["cells_at_once"], settings["address"] if address is None else address)
+
+
+@contextmanager
+def cells_elsewhere(
+    project: Project, stale: Collection[str], kind: str | None = None, address: str | None = None
+) -> Iterator[int]:
+    """Open the runner for the cells of a run; yields how many it does at the same time.
+
+    That is 0 where they are done in this process, one after the other, or where nothing is to do before them or for
+    them. See `open_runner` for what is raised.
+
+    Parameters
+    ----------
+    project : Project
+    stale : collection of str
+        Names of the stages that are not fresh.
+    kind, address : str, optional
+        See `open_runner`.
+    """
+    stages = list(project.stages.values())
+    last_cell = max(number for number, stage in enumerate(stages) if stage.detector is not None)
+    if not any(stage.name in stale for stage in stages[: last_cell + 1]):
+        yield 0
+        return
+    with open_runner(project, kind, address) as runner:
+        yield 0 if type(runner) is WorkRunner and runner.slots == 1 else runner.slots

@@ -225,6 +225,11 @@ def details_of(told: dict[str, Any], work: Work) -> dict[str, Any]:
     raise RuntimeError(f"the process of {work.name} failed: {told['failed']}")
 
 
+def is_ending() -> bool:
+    """Return whether this process is about to end; see `end_all`."""
+    return _ending.is_set()
+
+
 def end_all() -> None:
     """End the processes of this machine's work, those that are starting included; for the end of this process."""
     _ending.set()
