@@ -28,6 +28,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import dask
 from distributed import Client, Future, LocalCluster, get_worker
 from distributed.scheduler import KilledWorker
 from distributed.security import Security
@@ -111,20 +112,24 @@ class DaskRunner(WorkRunner):
 
     def _connect(self, stack: ExitStack) -> Client:
         logging.getLogger("distributed").setLevel(logging.ERROR)
+        cluster: LocalCluster | str = self._address
         if not self._address:
-            cluster = LocalCluster(
-                n_workers=self.slots,
-                threads_per_worker=1,
-                host="127.0.0.1",
-                dashboard_address=None,
-                memory_limit=None,  # would be that of the worker alone, whose cells are processes of their own
-                security=Security.temporary(),
-                silence_logs=logging.ERROR,
-            )
+            # Without pages; what is left of Dask's HTTP servers answers nothing.
+            pages: dict[str, list[str]] = {f"distributed.{each}.http.routes": [] for each in ("scheduler", "worker")}
+            with dask.config.set(pages):
+                cluster = LocalCluster(
+                    n_workers=self.slots,
+                    threads_per_worker=1,
+                    host="127.0.0.1",
+                    dashboard_address="127.0.0.1:0",
+                    scheduler_kwargs={"dashboard": False},
+                    memory_limit=None,  # would be that of the worker alone, whose cells are processes of their own
+                    security=Security.temporary(),  # for other users of this machine
+                    silence_logs=logging.ERROR,
+                )
             stack.enter_context(cluster)
         try:
-            connecting = Client(cluster if not self._address else self._address, timeout=CONNECT_SECONDS)
-            return stack.enter_context(connecting)
+            return stack.enter_context(Client(cluster, timeout=CONNECT_SECONDS, set_as_default=False))
         except (OSError, ValueError, TypeError) as error:
             raise ConfigError(
                 f"no Dask scheduler answers at {self._address}: {error}; start one (`dask scheduler`), or correct "
