@@ -81,7 +81,6 @@ class DaskRunner(WorkRunner):
         self._md5s: dict[tuple[str, int, int], str] = {}
         self._stored: set[str] = set()
         self._told: dict[str, tuple[str, float]] = {}
-        self._closing = threading.Event()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -104,8 +103,6 @@ class DaskRunner(WorkRunner):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            self._closing.set()
         super().__exit__(kind, error, trace)
         self._closing.set()
         self._stack.close()
