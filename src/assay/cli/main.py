@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +13,13 @@ import click
 from assay import __version__
 from assay.cli.audit import audit
 from assay.cli.calibration import label_command, reweight_command, score_command
-from assay.cli.common import as_json, find_project
+from assay.cli.common import as_json, find_project, load_flow
 from assay.cli.data import data, suite
 from assay.cli.ingesting import ingest_command
 from assay.cli.monitoring import monitor_command
 from assay.cli.refusals import refusal
 from assay.cli.reviewing import review_command
+from assay.cli.sweeping import sweep_command
 from assay.cli.tokens import token
 from assay.environment import search_garbage_rarely
 from assay.errors import AssayError
@@ -115,20 +115,7 @@ def _run(project: Project, dataset: str | None, *, deploy: bool) -> Result:
         from prefect import tags
 
         with tags(*tags_of(project)):
-            return runs.Result.from_json(load_flow(project).retrain(deploy=deploy))
-
-
-def load_flow(project: Project) -> Any:
-    """Import flows/retrain.py of a project."""
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("retrain", project.root / "flows" / "retrain.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["retrain"] = module
-    spec.loader.exec_module(module)
-    return module
+            return runs.Result.from_json(load_flow(project, "retrain").retrain(deploy=deploy))
 
 
 @main.command("stage")
@@ -417,5 +404,6 @@ for command in (
     reweight_command,
     score_command,
     ingest_command,
+    sweep_command,
 ):
     main.add_command(command)
