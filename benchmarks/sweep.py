@@ -1,19 +1,18 @@
 """A sweep beside PyOD: 9 public sets x 6 detectors x 5 seeds at 4 levels of contamination; and 1,000 tiny cells.
 
 Protocol of the first two tables: `assay sweep` with two processes of one thread each, injected rows made by the recipe
-"cluster", so that every set has the four levels 0, .01, .05 and .1. Networks have widths 64 and 32, 10 epochs, batches of
-32 and the rates of [Speed of training](training.md), as PyOD's have; ours are five members trained as one network, and
-PyOD's are five networks, one after the other. PyOD is given the same training rows, scaled by them, at one seed and one
-level (.05), one network of each kind, in one process and on one thread, and scores the same test rows. It costs that
-many times more for all seeds and levels, and five times more for five networks, which is computed, not measured.
+"cluster", so that every set has the four levels 0, .01, .05 and .1. Networks have widths 64 and 32, 10 epochs, batches
+of 32 and the rates of [Speed of training](training.md), as PyOD's have; ours are five members trained as one network,
+and PyOD's are five networks, one after the other. PyOD is given the same training rows, scaled by them, at one seed
+and one level (.05), one network of each kind, in one process and on one thread, and scores the same test rows. It costs
+that many times more for all seeds and levels, and five times more for five networks, which is computed, not measured.
 
-CPU seconds of a cell are all of it: training, calibration and evaluation at four levels, and reading and writing between
-them. Those of PyOD are fit and scores alone. Seconds by the clock are of a machine that others used too.
+CPU seconds of a cell are all of it: training, calibration and evaluation at four levels, and reading and writing
+between them. Those of PyOD are fit and scores alone. Seconds by the clock are of a machine that others used too.
 
-Protocol of the third table: a table of 240 rows of 3 columns, kNN by 1 to 20 neighbours, 50 seeds, one
-level.
-Overhead is what is left of the time of a cell when its training, calibration and evaluation are taken away; "CPU" is that
-of the command, its Prefect server and its processes.
+Protocol of the last table: "tiny" is 1,000 cells of 240 rows of 3 columns, kNN by 1 to 20 neighbours, 50 seeds, one
+level; "nine" are the cells of above. Overhead is what is left of the time of a cell when its training, calibration and
+evaluation are taken away; CPU is that of the command, of its Prefect server and of its processes.
 
 Usage: python benchmarks/sweep.py FOLDER [MINUTES]     (ASSAY_DATA_MIRROR; FOLDER keeps what is finished)
 """
@@ -106,22 +105,20 @@ def pyod_of(detector: str, width: int) -> Any:
 
 
 def measure_pyod(project: Path) -> pd.DataFrame:
-    """Fit each detector of PyOD once on each set, on the rows of seed 0 at level .05; what is measured already is kept."""
+    """Fit each detector of PyOD once on each set, on the rows of seed 0 at level .05, unless it is measured already."""
     from assay.data.scaling import Standard
     from assay.evaluation.metrics import auprc
     from assay.pipeline.rows import evidence_rows, level_rows
-    from assay.project import cell_work
     from assay.project.layout import Project
-    from assay.project.sweeping import cells_of, read_sweep
+    from assay.project.sweeping import prepare_rows, read_cells
 
     kept = project.parent / "pyod.json"
     found: list[dict[str, Any]] = json.loads(kept.read_text()) if kept.is_file() else []
-    seen = Project(project)
-    for cell in cells_of(seen, read_sweep(seen, "nine")):
-        name = cell.choice.label
+    for cell in read_cells(Project(project), "nine"):
+        name = cell.detector
         if cell.seed or any((row["dataset"], row["detector"]) == (cell.dataset, name) for row in found):
             continue
-        rows = cell_work.prepare_rows(project, cell)
+        rows = prepare_rows(project, cell)
         train = level_rows(rows / "split" / "train", rows / "contaminate", "level-0.05")
         normals, anomalies, _ = evidence_rows(rows / "split" / "test")
         scaler = Standard().fit(train.features)
@@ -207,12 +204,14 @@ def write_page(project: Path, spent: dict[str, list[float]], pyod: pd.DataFrame,
         wall, cpu = spent[name]
         over = (cpu - own[name]["cell_cpu_seconds"]) / len(part), (2 * wall - own[name]["cell_seconds"]) / len(part)
         lines.append(
-            f"| {name} | {len(part):,} | {wall:,.0f} | {cpu:,.0f} | {own[name]['cell_cpu_seconds']:,.0f} | {over[0]:.2f} | {over[1]:.2f} |"
+            f"| {name} | {len(part):,} | {wall:,.0f} | {cpu:,.0f} | {own[name]['cell_cpu_seconds']:,.0f} "
+            f"| {over[0]:.2f} | {over[1]:.2f} |"
         )
     failed = tables["nine"][tables["nine"]["reason"].notna()]
     protocol = (__doc__ or "").split("Usage:")[0].strip()
     text = (
-        f"# Sweeps\n\n{protocol}\n\nMade by `python benchmarks/sweep.py`, load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores.\n\n"
+        f"# Sweeps\n\n{protocol}\n\nMade by `python benchmarks/sweep.py`, "
+        f"load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores.\n\n"
         f"{beside(tables['nine'], pyod)}\n\nRows that failed: {len(failed)} of {len(tables['nine'])}.\n\n"
         + "\n".join(lines)
         + f'\n\n"database is locked" in the server\'s log: {locked} times. Failed of the {len(tiny):,} tiny cells: '

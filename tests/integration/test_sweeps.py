@@ -12,15 +12,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from assay.runs.sweep_page import leaders
 from tests.conftest import Checkout, prefect_url
 from tests.waiting import at_work, wait_until, wait_until_none_works
 
 from assay.hashing import hash_tree
 from assay.pipeline.evaluating import read_evaluation
-from assay.project.cell_work import UNREAD, compute, rows_folder
 from assay.project.layout import Project
-from assay.project.sweeping import Cell, cells_of, kept_path, read_sweep
-from assay.runs.sweep_page import leaders
+from assay.project.sweeping import Cell, kept_path
 from assay.runs.sweeps import finish_cell
 
 METRICS = ["auroc", "auprc", "fpr", "worst_stratum_fpr", "power"]
@@ -54,8 +53,7 @@ def written(project: Checkout, text: str, name: str = "default") -> list[Cell]:
     path = project.root / "sweeps" / name / "sweep.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
-    seen = Project(project.root)
-    return cells_of(seen, read_sweep(seen, name))
+    return read_cells(Project(project.root), name)
 
 
 @pytest.fixture(scope="module")
@@ -185,10 +183,10 @@ def test_what_the_system_refuses_is_tried_again(swept: tuple[Checkout, dict[str,
         raise OSError(28, "No space left on device")
 
     assert "No space left" in str(finish_cell(project.root, cell, full))
-    assert not kept_path(project.root, cell.key).exists()
+    assert not kept_path(project.root, cell).exists()
     (project.root / "data" / "breast_cancer" / "rows.csv").open("a").write("\n")
     assert "changed during the sweep" in str(finish_cell(project.root, cell, compute))
-    assert not kept_path(project.root, cell.key).exists()
+    assert not kept_path(project.root, cell).exists()
 
 
 def test_a_killed_sweep_repeats_no_finished_cell(finished: Checkout) -> None:

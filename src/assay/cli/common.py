@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON to standard output and nothing else.")
 
 
+def runner_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say what does the work; the command gets `runner` and `address`, None where not given."""
+    for option in (
+        click.option("--address", metavar="URL", help="Of a Dask scheduler, as tcp://HOST:8786; default: run.address."),
+        click.option("--runner", type=click.Choice(["local", "dask"]), help="What does the work; default: run.runner."),
+    ):
+        command = option(command)
+    return command
+
+
 def reading_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that say how a CSV file is written; the command gets them as `dialect`."""
 

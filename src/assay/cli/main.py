@@ -13,7 +13,7 @@ import click
 from assay import __version__
 from assay.cli.audit import audit
 from assay.cli.calibration import label_command, reweight_command, score_command
-from assay.cli.common import as_json, find_project, load_flow
+from assay.cli.common import as_json, find_project, load_flow, runner_options
 from assay.cli.data import data, suite
 from assay.cli.ingesting import ingest_command
 from assay.cli.monitoring import monitor_command
@@ -76,8 +76,9 @@ def init_command(folder: Path) -> None:
 @main.command("run")
 @click.option("--dataset", metavar="NAME", help="Dataset to run on; it is written to params.yaml.")
 @click.option("--deploy/--no-deploy", default=True, help="Publish and compare with the champion, or only package.")
+@runner_options
 @as_json
-def run_command(dataset: str | None, deploy: bool, as_json: bool) -> None:
+def run_command(dataset: str | None, deploy: bool, runner: str | None, address: str | None, as_json: bool) -> None:
     """Run the stages that are not fresh, publish the scorer and compare it with the champion."""
     for name in ("PREFECT_LOGGING_LEVEL", "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"):
         os.environ.setdefault(name, "CRITICAL")
@@ -88,7 +89,7 @@ def run_command(dataset: str | None, deploy: bool, as_json: bool) -> None:
 
     try:
         with interruptible():
-            result = _run(project, dataset, deploy=deploy)
+            result = _run(project, dataset, deploy=deploy, runner=runner, address=address)
     except NoValidCandidateError:
         if not as_json:
             runs.print_result(runs.summarise(project, "no valid candidate, nothing ships", shipped=False))
@@ -99,7 +100,7 @@ def run_command(dataset: str | None, deploy: bool, as_json: bool) -> None:
         runs.print_result(result)
 
 
-def _run(project: Project, dataset: str | None, *, deploy: bool) -> Result:
+def _run(project: Project, dataset: str | None, *, deploy: bool, runner: str | None, address: str | None) -> Result:
     """Check the records first; Prefect is imported only if a stage has to run."""
     from assay.runs import run as runs
 
@@ -111,11 +112,13 @@ def _run(project: Project, dataset: str | None, *, deploy: bool) -> Result:
     from assay.runs.scheduling import prefect_server
     from assay.runs.showing import tags_of
 
+    given = {"runner": runner, "address": address}
+    elsewhere = {name: value for name, value in given.items() if value is not None}
     with prefect_server(project):
         from prefect import tags
 
         with tags(*tags_of(project)):
-            return runs.Result.from_json(load_flow(project, "retrain").retrain(deploy=deploy))
+            return runs.Result.from_json(load_flow(project, "retrain").retrain(deploy=deploy, **elsewhere))
 
 
 @main.command("stage")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from assay.cli.common import as_json, find_project, load_flow
+from assay.cli.common import as_json, find_project, load_flow, runner_options
 
 
 @click.command("sweep")
@@ -16,10 +16,18 @@ from assay.cli.common import as_json, find_project, load_flow
 @click.option("--datasets", metavar="NAMES", help="Datasets, with commas between them.")
 @click.option("--detectors", metavar="NAMES", help="Labels in params.yaml, names of `assay detectors`, or paths.")
 @click.option("--seeds", metavar="SEEDS", help="For instance 0-4; each is added to the seeds in params.yaml.")
-@click.option("--at-once", type=click.IntRange(1), help="Cells at the same time; default: one for each core.")
+@click.option("--at-once", type=click.IntRange(1), help="Cells at the same time on this machine; default: one a core.")
+@runner_options
 @as_json
 def sweep_command(
-    name: str, datasets: str | None, detectors: str | None, seeds: str | None, at_once: int | None, as_json: bool
+    name: str,
+    datasets: str | None,
+    detectors: str | None,
+    seeds: str | None,
+    at_once: int | None,
+    runner: str | None,
+    address: str | None,
+    as_json: bool,
 ) -> None:
     """Compare detectors on datasets over seeds, by sweeps/NAME/sweep.yaml; nothing of it deploys.
 
@@ -32,23 +40,23 @@ def sweep_command(
         os.environ.setdefault(variable, "CRITICAL")
     project = find_project()
     from assay.interruption import interruptible
-    from assay.project.sweeping import cells_of, define_sweep, parse_seeds, read_sweep
+    from assay.project.sweeping import define_sweep, parse_seeds, read_cells
     from assay.runs import sweeps
 
     with interruptible(), sweeps.sweeping(project):
         if datasets and detectors and seeds:
             lists: dict[str, list[Any]] = {"datasets": datasets.split(","), "detectors": detectors.split(",")}
             define_sweep(project.root, name, {**lists, "seeds": parse_seeds(seeds, "--seeds")})
-        sweep = read_sweep(project, name)
-        cells = cells_of(project, sweep)
+        cells = read_cells(project, name)
         missing, refused = sweeps.missing_cells(project.root, cells), dict[str, str]()
         if missing:
             from assay.runs.scheduling import prefect_server
 
             with prefect_server(project):
-                refused = load_flow(project, "sweep").sweep(name, at_once or len(os.sched_getaffinity(0)))
+                at_once = at_once or len(os.sched_getaffinity(0))
+                refused = load_flow(project, "sweep").sweep(name, at_once, runner, address)
         counts = {"sweep": name, "cells": len(cells), "computed": len(missing) - len(refused), "refused": len(refused)}
-        result = {**counts, **sweeps.write_results(project, sweep, cells, refused)}
+        result = {**counts, **sweeps.write_results(project.root, name, cells, refused)}
     if as_json:
         click.echo(json.dumps(result, indent=2))
         return

@@ -1,7 +1,7 @@
 """Sweeps: datasets x detectors x seeds as cells, each with a key of all that decides its numbers, and their work.
 
-The work is that of a run, by the same verbs. Rows are prepared once for the cells of a dataset and a seed; of their roles
-only those that a cell may read are kept.
+The work is that of a run, by the same verbs. Rows are prepared once for the cells of a dataset and a seed; of their
+roles only those that a cell may read are kept.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ _DECIDING = {
 class Cell:
     """One detector, by its label, on one dataset with one seed; all plain JSON values.
 
-    `params` are the content of params.yaml for it; `inputs` the SHA-256 of the project's files that it reads; `rows` the
-    key of its rows, which other cells share; `key` the hash of all that decides its numbers.
+    `params` are the content of params.yaml for it; `inputs` the SHA-256 of the project's files that it reads; `rows`
+    the key of its rows, which other cells share; `key` the hash of all that decides its numbers.
     """
 
     dataset: str
@@ -112,6 +112,7 @@ def read_cells(project: Project, name: str) -> list[Cell]:
     StageError
         A dataset has not been ingested.
     """
+
     path = definition_path(project.root, name)
     where = str(path.relative_to(project.root))
     if not path.is_file():
@@ -127,7 +128,9 @@ def read_cells(project: Project, name: str) -> list[Cell]:
         check_name(dataset, f"{where}: datasets")
         project.require_dataset(dataset)
     choices = _choices(project, raw["detectors"], f"{where}: detectors")
-    _check_parts(choices, parse_config(_params(project, raw, datasets[0], choices[0], max(seeds)), where=where).adapters)
+    _check_parts(
+        choices, parse_config(_params(project, raw, datasets[0], choices[0], max(seeds)), where=where).adapters
+    )
     codes: dict[str, Any] = {}
     inputs = {dataset: read_inputs(project.root, dataset) for dataset in datasets}
     triples = [(dataset, seed, choice) for dataset in datasets for seed in seeds for choice in choices]
@@ -161,16 +164,6 @@ def _choices(project: Project, raw: Any, where: str) -> list[Choice]:
         chosen.append(own.get(name) or parse_detector(str(name).rpartition(".")[2], {"detector": name}, where))
     _listed([choice.label for choice in chosen], where)
     return chosen
-
-
-def _check_parts(choices: list[Choice], adapters: tuple[Choice, ...]) -> None:
-    from assay.calibration.adapters.registry import make_adapter
-    from assay.detectors.registry import make_detector
-
-    for choice in choices:
-        make_detector(choice.name, choice.params, seed=0, device="cpu")
-    for adapter in adapters:
-        make_adapter(adapter.name, adapter.params)
 
 
 def _params(project: Project, raw: Mapping[str, Any], dataset: str, choice: Choice, seed: int) -> dict[str, Any]:
@@ -238,6 +231,11 @@ def compute(root: Path, cell: Cell) -> dict[str, Any]:
     if read_inputs(root, cell.dataset) != cell.inputs:
         raise OSError(f"the files of {cell.dataset} changed during the sweep; sweep again")
     return result
+
+
+def do_cell(root: Path, out: Path, progress: StageProgress, *, cell: dict[str, Any]) -> dict[str, Any]:
+    """Compute a cell as a unit of work, which writes no file; see `assay.project.work.Work`."""
+    return compute(root, Cell(**cell))
 
 
 def _compute(root: Path, cell: Cell) -> dict[str, Any]:

@@ -178,8 +178,10 @@ def _page(name: str, table: DataFrame, standing: DataFrame) -> str:
     return environment.get_template("sweep.html").render(
         name=name,
         table=table,
-        levels=[(level, [_texts(row) for row in rows if row["level"] == level], list(by_dataset[level].values()))
-                for level in by_dataset],
+        levels=[
+            (level, [_texts(row) for row in rows if row["level"] == level], list(by_dataset[level].values()))
+            for level in by_dataset
+        ],
         failures=failures.drop_duplicates().to_dict("records"),
         probes=sorted(set(table.loc[table["evidence"] == "probes", "dataset"])),
         picture=_picture(standing) if rows else None,
@@ -191,7 +193,13 @@ def _texts(row: Mapping[str, Any]) -> dict[str, str]:
     shown = {title: _spread(row[key], row[f"{key}_sd"]) for key, title in SHOWN.items()}
     counts = {key: f"{row[key]}" for key in ("first", "last", "failed", "cases")}
     spent = {"train s": f"{row['seconds']:.2f}", "CPU s": f"{row['cpu_seconds']:.2f}"}
-    return {"candidate": f"{row['detector']}+{row['adapter']}", "rank": f"{row['rank']:.2f}", **shown, **counts, **spent}
+    return {
+        "candidate": f"{row['detector']}+{row['adapter']}",
+        "rank": f"{row['rank']:.2f}",
+        **shown,
+        **counts,
+        **spent,
+    }
 
 
 def _spread(mean: float, deviation: float) -> str:
@@ -213,7 +221,7 @@ def _picture(standing: DataFrame) -> str:
     for number, (candidate, part) in enumerate(grouped):
         (colour, marker), style = SERIES[number % len(SERIES)], ("-", "--", ":", "-.")[number // len(SERIES) % 4]
         drawn = part.sort_values("level")
-        how = {"linestyle": style, "color": colour, "marker": marker, "markersize": 4, "capsize": 2}
+        how: dict[str, Any] = {"linestyle": style, "color": colour, "marker": marker, "markersize": 4, "capsize": 2}
         axes.errorbar(drawn["level"], drawn["auprc"], drawn["auprc_sd"].fillna(0), label="+".join(candidate), **how)
     axes.set(xlabel="injected contamination", ylabel="AUPRC, mean over datasets")
     axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
@@ -221,18 +229,12 @@ def _picture(standing: DataFrame) -> str:
 
 
 def print_leaders(result: Mapping[str, Any]) -> None:
-    """Print the leaderboard of each level, and where the table and the page are."""
-    from rich.table import Table
+    """Print the leaderboard, and where the table and the page are."""
+    import pandas as pd
 
-    for level in dict.fromkeys(row["level"] for row in result["leaderboard"]):
-        rows = [_texts(_with_nan(row)) for row in result["leaderboard"] if row["level"] == level]
-        table = Table(*rows[0], title=f"contamination {level:g}: ranks by AUPRC, means over datasets", title_justify="left")
-        for row in rows:
-            table.add_row(*row.values())
-        console.paper.print(table)
+    columns = ["level", "detector", "adapter", "rank", "first", "last", "failed", "cases", *SHOWN, "cpu_seconds"]
+    if result["leaderboard"]:
+        table = pd.DataFrame(result["leaderboard"])[columns]
+        console.paper.print(table.round(3).to_string(index=False), markup=False, soft_wrap=True)
     for name in ("cells", "computed", "refused", "failed_rows", "results", "page"):
         console.paper.print(f"{name.replace('_', ' '):<12}{result[name]}", markup=False)
-
-
-def _with_nan(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: float("nan") if value is None else value for name, value in row.items()}
