@@ -12,15 +12,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from assay.runs.sweep_page import leaders
 from tests.conftest import Checkout, prefect_url
 from tests.waiting import at_work, wait_until, wait_until_none_works
 
 from assay.hashing import hash_tree
 from assay.pipeline.evaluating import read_evaluation
 from assay.project.layout import Project
-from assay.project.sweeping import Cell, kept_path
-from assay.runs.sweeps import finish_cell
+from assay.project.sweeping import UNREAD, Cell, compute, read_cells, rows_folder
+from assay.runs.sweeps import finish_cell, kept_path, leaders
 
 METRICS = ["auroc", "auprc", "fpr", "worst_stratum_fpr", "power"]
 LISTS = ("--datasets", "breast_cancer", "--detectors", "knn,mcd", "--seeds", "0-1")

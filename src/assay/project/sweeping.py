@@ -113,6 +113,9 @@ def read_cells(project: Project, name: str) -> list[Cell]:
         A dataset has not been ingested.
     """
 
+    from assay.calibration.adapters.registry import make_adapter
+    from assay.detectors.registry import make_detector
+
     path = definition_path(project.root, name)
     where = str(path.relative_to(project.root))
     if not path.is_file():
@@ -128,9 +131,10 @@ def read_cells(project: Project, name: str) -> list[Cell]:
         check_name(dataset, f"{where}: datasets")
         project.require_dataset(dataset)
     choices = _choices(project, raw["detectors"], f"{where}: detectors")
-    _check_parts(
-        choices, parse_config(_params(project, raw, datasets[0], choices[0], max(seeds)), where=where).adapters
-    )
+    for choice in choices:
+        make_detector(choice.name, choice.params, seed=0, device="cpu")
+    for choice in parse_config(_params(project, raw, datasets[0], choices[0], max(seeds)), where=where).adapters:
+        make_adapter(choice.name, choice.params)
     codes: dict[str, Any] = {}
     inputs = {dataset: read_inputs(project.root, dataset) for dataset in datasets}
     triples = [(dataset, seed, choice) for dataset in datasets for seed in seeds for choice in choices]
