@@ -1,8 +1,8 @@
-"""Unit costs behind docs/scale.md: seconds and bytes for a row, a cell, a scorer and an event, and what grows with what.
+"""Unit costs behind docs/scale.md: seconds and bytes for a row, a scorer, an event and a dataset.
 
 Costs of a row are slopes between two tables of 20 columns without labels, of 10,000 and of 60,000 rows: processor
-seconds of a step in one process, and bytes of what it writes. Below 50,000 training rows and 20,000 rows that calibrate,
-the most that a detector gets, costs grow with rows; above, those of train and calibrate do not. Costs of an event are
+seconds of a step in one process, and bytes of what it writes. Below 50,000 training rows and 20,000 rows that
+calibrate, the most that a detector gets, costs grow with rows; above, those of train and calibrate do not. Costs of an event are
 of a log of so many events of the kind that a run writes. Costs of a dataset are those of DVC's own command for a
 project with so many datasets in its settings, one of which exists.
 
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -159,8 +160,8 @@ def of_events(folder: Path) -> list[str]:
             previous = hash_bytes(line)
         log.path.write_bytes(b"\n".join(content) + b"\n")
         log.mark.unlink()
-        append = spent(lambda: log.append("stage", **details))
-        last = spent(lambda: log.last("stage", key="1" * 64))
+        append = spent(partial(log.append, "stage", **details))
+        last = spent(partial(log.last, "stage", key="1" * 64))
         check = spent(log.check)
         lines.append(f"| {n:,} | {bytes_of(log.path):,} | {append:.4f} | {last:.3f} | {check:.3f} |")
     return lines
@@ -169,7 +170,7 @@ def of_events(folder: Path) -> list[str]:
 def of_datasets(project: Path) -> list[str]:
     """Return lines of a table: what so many datasets in params.yaml cost DVC and Git."""
     lines = [
-        "| datasets | cells | stages | cells.yaml, bytes | `dvc status data.dvc`, s | `dvc status` of one stage, s |",
+        "| datasets | cells | stages | cells.yaml, bytes | `dvc status data.dvc`, s | of a stage, s |",
         "|---:" * 6 + "|",
     ]
     raw = yaml.safe_load((project / "params.yaml").read_text())
@@ -180,7 +181,8 @@ def of_datasets(project: Path) -> list[str]:
         cells = n * len(DETECTORS)
         costs = [dvc(project, "status", "-q", target) for target in ("data.dvc", f"split@{raw['dataset']}")]
         lines.append(
-            f"| {n} | {cells} | {6 * n + 2 * cells} | {bytes_of(project / 'cells.yaml'):,} | {costs[0]:.1f} | {costs[1]:.1f} |"
+            f"| {n} | {cells} | {6 * n + 2 * cells} | {bytes_of(project / 'cells.yaml'):,} "
+            f"| {costs[0]:.1f} | {costs[1]:.1f} |"
         )
     return lines
 
@@ -203,7 +205,7 @@ def main() -> None:
         set_environment(folder / "project")
         rows = of_rows(folder)
         parts = [
-            "| step | s, any number of rows | s a million rows | bytes, any number | bytes a row |\n|---|---:|---:|---:|---:|",
+            "| step | s, any size | s a million rows | bytes, any size | bytes a row |\n|---|---:|---:|---:|---:|",
             *(
                 f"| {step} | {max(fixed, 0):.2f} | {1e6 * slope:.1f} | {max(size, 0):,.0f} | {each:.1f} |"
                 for step, fixed, slope, size, each in rows
@@ -217,7 +219,8 @@ def main() -> None:
             *of_datasets(folder / "project"),
         ]
     protocol = (__doc__ or "").split("Usage:")[0].strip()
-    text = f"# Unit costs\n\n{protocol}\n\nMade by `python benchmarks/scale.py`, load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores.\n\n"
+    text = f"# Unit costs\n\n{protocol}\n\nMade by `python benchmarks/scale.py`, "
+        f"load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores.\n\n"
     OUT.write_text(text + "\n".join(parts) + "\n", encoding="utf-8")
     print("\n".join(parts))
 
