@@ -2,9 +2,9 @@
 
 Costs of a row are slopes between two tables of 20 columns without labels, of 10,000 and of 60,000 rows: processor
 seconds of a step in one process, and bytes of what it writes. Below 50,000 training rows and 20,000 rows that
-calibrate, the most that a detector gets, costs grow with rows; above, those of train and calibrate do not. Costs of an event are
-of a log of so many events of the kind that a run writes. Costs of a dataset are those of DVC's own command for a
-project with so many datasets in its settings, one of which exists.
+calibrate, the most that a detector gets, costs grow with rows; above, those of train and calibrate do not. Costs of an
+event are of a log of so many events of the kind that a run writes. Costs of a dataset are those of DVC's own command
+for a project with so many datasets in its settings, one of which exists.
 
 Usage: python benchmarks/scale.py          (two minutes of one processor)
 """
@@ -219,8 +219,8 @@ def main() -> None:
             *of_datasets(folder / "project"),
         ]
     protocol = (__doc__ or "").split("Usage:")[0].strip()
-    text = f"# Unit costs\n\n{protocol}\n\nMade by `python benchmarks/scale.py`, "
-        f"load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores.\n\n"
+    load = f"load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores"
+    text = f"# Unit costs\n\n{protocol}\n\nMade by `python benchmarks/scale.py`, {load}.\n\n"
     OUT.write_text(text + "\n".join(parts) + "\n", encoding="utf-8")
     print("\n".join(parts))
 
