@@ -14,7 +14,8 @@ Protocol of the last table: "tiny" is 1,000 cells of 240 rows of 3 columns, kNN 
 level; "nine" are the cells of above. Overhead is what is left of the time of a cell when its training, calibration and
 evaluation are taken away; CPU is that of the command, of its Prefect server and of its processes.
 
-Usage: python benchmarks/sweep.py FOLDER [MINUTES]     (ASSAY_DATA_MIRROR; FOLDER keeps what is finished)
+Usage: python benchmarks/sweep.py FOLDER SECONDS [tiny] [nine] [pyod]      (ASSAY_DATA_MIRROR)
+A part ends after so many seconds, and goes on when it is called again with the same FOLDER.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def make_project(folder: Path) -> Path:
         text = params.read_text().replace("source: auto", "source: cluster").replace("device: auto", "device: cpu")
         params.write_text(text)
     define(project, "nine", SETS, DETECTORS, range(SEEDS), LEVELS)
-    tiny = "".join(f"  knn-{k}: {{detector: knn, k: {k}}}\n" for k in range(1, 21))
+    tiny = "".join(f"  knn-{k}: {{detector: knn, n_neighbors: {k}}}\n" for k in range(1, 21))
     define(project, "tiny", ("tiny",), tiny, range(50), (0,))
     return project
 
@@ -104,7 +105,7 @@ def pyod_of(detector: str, width: int) -> Any:
     return kinds[detector]() if detector == "knn" else kinds[detector](random_state=0)
 
 
-def measure_pyod(project: Path) -> pd.DataFrame:
+def measure_pyod(project: Path, limit: float) -> pd.DataFrame:
     """Fit each detector of PyOD once on each set, on the rows of seed 0 at level .05, unless it is measured already."""
     from assay.data.scaling import Standard
     from assay.evaluation.metrics import auprc
@@ -114,8 +115,11 @@ def measure_pyod(project: Path) -> pd.DataFrame:
 
     kept = project.parent / "pyod.json"
     found: list[dict[str, Any]] = json.loads(kept.read_text()) if kept.is_file() else []
+    begun = time.perf_counter()
     for cell in read_cells(Project(project), "nine"):
         name = cell.detector
+        if time.perf_counter() - begun > limit:
+            break
         if cell.seed or any((row["dataset"], row["detector"]) == (cell.dataset, name) for row in found):
             continue
         rows = prepare_rows(project, cell)
@@ -136,87 +140,81 @@ def measure_pyod(project: Path) -> pd.DataFrame:
 
 
 def beside(results: pd.DataFrame, pyod: pd.DataFrame) -> str:
-    """Return the table of CPU seconds beside PyOD, of the cells that are finished."""
-    cells = results[results["reason"].isna()].drop_duplicates(["dataset", "detector", "seed"])
-    rows = [
-        "| | cells | levels | Assay, CPU s | PyOD, CPU s | PyOD / Assay | AUPRC at .05 | PyOD's |",
-        "|---|" + "---:|" * 7,
-    ]
-    groups = {"classical": [n for n in dict.fromkeys(pyod["detector"]) if n not in NETWORKS], "networks": NETWORKS}
-    for group, names in groups.items():
-        for chosen in ([name] for name in names):
-            rows.append(_line(chosen[0], chosen, cells, results, pyod))
-        rows.append(_line(f"**all {group}**", list(names), cells, results, pyod))
+    """Return the table of CPU seconds beside PyOD, of the cells that are finished on both sides."""
+    single = pyod.set_index(["dataset", "detector"])
+    results = results[results["reason"].isna() & results.set_index(["dataset", "detector"]).index.isin(single.index)]
+    cells = results.drop_duplicates(["dataset", "detector", "seed"])
+    heads = "| | sets | cells | Assay, CPU s | PyOD, CPU s | PyOD / Assay | one network each | AUPRC at .05 | PyOD's |"
+    rows = [heads, "|---|" + "---:|" * 8]
+    classical = [name for name in dict.fromkeys(pyod["detector"]) if name not in NETWORKS]
+    for group, names in (("classical", classical), ("networks", list(NETWORKS))):
+        for title, chosen in [*((name, [name]) for name in names), (f"**all {group}**", names)]:
+            own = cells[cells["detector"].isin(chosen)]
+            if not len(own):
+                continue
+            counts = own.groupby(["dataset", "detector"]).size()
+            theirs = float((single["cpu"].reindex(counts.index) * counts).sum()) * len(LEVELS)
+            ours, members = float(own["cell_cpu_seconds"].sum()), MEMBERS if group == "networks" else 1
+            at = results[(results["level"] == 0.05) & (results["seed"] == 0) & results["detector"].isin(chosen)]
+            score = single["auprc"].reindex(pd.MultiIndex.from_frame(at[["dataset", "detector"]])).mean()
+            rows.append(
+                f"| {title} | {own['dataset'].nunique()} | {len(own)} | {ours:,.0f} | {members * theirs:,.0f} "
+                f"| {members * theirs / ours:.1f} | {theirs / ours:.1f} "
+                f"| {100 * at['auprc'].mean():.1f} | {100 * score:.1f} |"
+            )
     return "\n".join(rows)
 
 
-def _line(title: str, names: list[str], cells: pd.DataFrame, results: pd.DataFrame, pyod: pd.DataFrame) -> str:
-    own = cells[cells["detector"].isin(names)]
-    counts = own.groupby(["dataset", "detector"]).size()
-    single = pyod.set_index(["dataset", "detector"])
-    networks = pd.Series({key: MEMBERS if key[1] in NETWORKS else 1 for key in counts.index})
-    theirs = float((single["cpu"].reindex(counts.index) * counts * len(LEVELS) * networks).sum())
-    ours = float(own["cell_cpu_seconds"].sum())
-    at = results[(results["level"] == 0.05) & (results["seed"] == 0) & results["detector"].isin(names)]
-    score = single["auprc"].reindex(pd.MultiIndex.from_frame(at[["dataset", "detector"]])).mean()
-    return (
-        f"| {title} | {len(own)} | {len(LEVELS)} | {ours:,.0f} | {theirs:,.0f} | {theirs / ours:.1f} "
-        f"| {100 * at['auprc'].mean():.1f} | {100 * score:.1f} |"
-    )
-
-
 def main() -> None:
-    """Measure, going on from what is finished, and write docs/benchmarks/sweep.md."""
+    """Go on with the named parts for so many seconds, and write docs/benchmarks/sweep.md of what is finished."""
     import torch
 
     warnings.simplefilter("ignore")  # PyOD's own
     torch.set_num_threads(1)
-    folder, minutes = Path(sys.argv[1]).resolve(), float(sys.argv[2]) if len(sys.argv) > 2 else 60
+    folder, limit, parts = Path(sys.argv[1]).resolve(), float(sys.argv[2]), sys.argv[3:] or ["tiny", "nine", "pyod"]
     folder.mkdir(parents=True, exist_ok=True)
     sys.path.insert(0, str(Path(__file__).parent))
-    project, started = make_project(folder), time.monotonic()
-    spent_path = folder / "spent.json"
-    spent: dict[str, list[float]] = json.loads(spent_path.read_text()) if spent_path.is_file() else {}
-    for name in ("tiny", "nine"):
-        left = 60 * minutes - (time.monotonic() - started)
-        told, wall, cpu = assay(project, "sweep", name, "--json", "--at-once", "2", limit=left)
-        before = spent.get(name, [0, 0])
-        if not told or json.loads(told)["computed"]:
-            spent[name] = [before[0] + wall, before[1] + cpu]
-        spent_path.write_text(json.dumps(spent))
-        if not told:
-            print(f"{name} is not finished; run the same again")
-            return
-    locked = (project / ".assay" / "prefect-server.log").read_text(errors="replace").count("database is locked")
-    write_page(project, spent, measure_pyod(project), locked)
+    project, kept = make_project(folder), folder / "spent.json"
+    spent: dict[str, list[float]] = json.loads(kept.read_text()) if kept.is_file() else {}
+    for name in (name for name in ("tiny", "nine") if name in parts):
+        _, wall, cpu = assay(project, "sweep", name, "--json", "--at-once", "2", limit=limit)
+        locked = (project / ".assay" / "prefect-server.log").read_text(errors="replace").count("database is locked")
+        spent[name] = [a + b for a, b in zip(spent.get(name, [0, 0, 0, 0]), (wall, cpu, locked, 1), strict=True)]
+        kept.write_text(json.dumps(spent))
+    write_page(project, spent, measure_pyod(project, limit if "pyod" in parts else 0))
 
 
-def write_page(project: Path, spent: dict[str, list[float]], pyod: pd.DataFrame, locked: int) -> None:
+def finished(project: Path, name: str) -> tuple[pd.DataFrame, int]:
+    """Return the table of the finished cells of a sweep, and the number of all."""
+    from assay.project.layout import Project
+    from assay.project.sweeping import read_cells
+    from assay.runs.sweeps import kept_path, write_results
+
+    cells = read_cells(Project(project), name)
+    write_results(project, name, [cell for cell in cells if kept_path(project, cell).is_file()], {})
+    return pd.read_parquet(project / "sweeps" / name / "results.parquet"), len(cells)
+
+
+def write_page(project: Path, spent: dict[str, list[float]], pyod: pd.DataFrame) -> None:
     """Write the page."""
-    tables = {name: pd.read_parquet(project / "sweeps" / name / "results.parquet") for name in ("nine", "tiny")}
-    cells = {name: table.drop_duplicates(["dataset", "detector", "seed"]) for name, table in tables.items()}
-    tiny, own = cells["tiny"], {name: part[["cell_seconds", "cell_cpu_seconds"]].sum() for name, part in cells.items()}
+    tables = {name: finished(project, name) for name in spent}
     lines = [
-        "| sweep | cells | wall s | CPU s | CPU s of cells | overhead a cell, CPU s | by the clock, s |",
-        "|---|" + "---:|" * 6,
+        "| sweep | cells | commands | wall s | CPU s | CPU s of cells | overhead a cell, CPU s | locked | failed |",
+        "|---|" + "---:|" * 8,
     ]
-    for name, part in cells.items():
-        wall, cpu = spent[name]
-        over = (cpu - own[name]["cell_cpu_seconds"]) / len(part), (2 * wall - own[name]["cell_seconds"]) / len(part)
+    for name, (table, n_all) in tables.items():
+        part = table.drop_duplicates(["dataset", "detector", "seed"])
+        wall, cpu, locked, n_calls = spent[name]
+        over = (cpu - part["cell_cpu_seconds"].sum()) / len(part)
         lines.append(
-            f"| {name} | {len(part):,} | {wall:,.0f} | {cpu:,.0f} | {own[name]['cell_cpu_seconds']:,.0f} "
-            f"| {over[0]:.2f} | {over[1]:.2f} |"
+            f"| {name} | {len(part):,} of {n_all:,} | {n_calls:.0f} | {wall:,.0f} | {cpu:,.0f} "
+            f"| {part['cell_cpu_seconds'].sum():,.0f} | {over:.2f} | {locked:.0f} | {part['reason'].notna().sum()} |"
         )
-    failed = tables["nine"][tables["nine"]["reason"].notna()]
     protocol = (__doc__ or "").split("Usage:")[0].strip()
-    text = (
-        f"# Sweeps\n\n{protocol}\n\nMade by `python benchmarks/sweep.py`, "
-        f"load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores.\n\n"
-        f"{beside(tables['nine'], pyod)}\n\nRows that failed: {len(failed)} of {len(tables['nine'])}.\n\n"
-        + "\n".join(lines)
-        + f'\n\n"database is locked" in the server\'s log: {locked} times. Failed of the {len(tiny):,} tiny cells: '
-        f"{int(tiny['reason'].notna().sum())}.\n"
-    )
+    load = f"load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores"
+    text = f"# Sweeps\n\n{protocol}\n\nMade by `python benchmarks/sweep.py`, {load}.\n\n"
+    text += beside(tables["nine"][0], pyod) + "\n\n" if "nine" in tables and len(pyod) else ""
+    text += "\n".join(lines) + "\n"
     OUT.write_text(text, encoding="utf-8")
     print(text)
 

@@ -16,6 +16,7 @@ from prefect import flow, task  # noqa: E402  (its switches are set above)
 from prefect.futures import as_completed  # noqa: E402
 
 from assay import console  # noqa: E402
+from assay.interruption import interruptible_once  # noqa: E402
 from assay.project.runners import open_runner  # noqa: E402
 from assay.project.sweeping import Cell, end_processes, read_cells  # noqa: E402
 from assay.project.work import WorkRunner, end_all  # noqa: E402
@@ -48,9 +49,9 @@ def sweep(name: str, at_once: int, runner: str | None = None, address: str | Non
     project = Project(ROOT)
     waiting = sweeps.missing_cells(ROOT, read_cells(project, name))
     try:
-        with open_runner(project, runner, address) as opened:
+        with interruptible_once(), open_runner(project, runner, address) as opened:
             return compute_all(name, waiting, opened, at_once if type(opened) is WorkRunner else opened.slots)
-    except KeyboardInterrupt:
+    except BaseException:
         end_all()
         raise
     finally:

@@ -47,6 +47,10 @@ def own_files(project: Checkout) -> dict[str, str]:
     return {**files, "log": (project.root / ".assay" / "events.jsonl").read_bytes().hex()}  # type: ignore[dict-item]
 
 
+def add_line(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\n")
+
+
 def written(project: Checkout, text: str, name: str = "default") -> list[Cell]:
     """Define a sweep, and return its cells."""
     path = project.root / "sweeps" / name / "sweep.yaml"
@@ -135,12 +139,12 @@ def test_keys_change_with_what_decides_numbers_alone(swept: tuple[Checkout, dict
     (renamed,) = written(project, base + "detectors: {near: {detector: knn}}\n")
     assert first.key == renamed.key
     for more in (
-        "detectors: {knn: {k: 9}}\n",
+        "detectors: {knn: {n_neighbors: 9}}\n",
         "detectors: [knn]\nlevels: [0]\n",
         "detectors: [knn]\nadapters: [none]\n",
     ):
         assert written(project, base + more)[0].key != first.key
-    (project.root / "quarantine" / "breast_cancer.csv").open("a").write("\n")
+    add_line(project.root / "quarantine" / "breast_cancer.csv")
     (changed,) = written(project, base + "detectors: [knn]\n")
     assert changed.rows != first.rows
 
@@ -161,29 +165,31 @@ def test_a_failure_is_a_row_with_the_reason_and_the_sweep_goes_on(
 ) -> None:
     shutil.copytree(swept[0].root, tmp_path / "project", symlinks=True)
     project = Checkout(tmp_path / "project")
-    written(project, "datasets: [breast_cancer]\ndetectors: [fcdd, knn]\nseeds: [0]\nadapters: [none]\n")
+    written(project, "datasets: [breast_cancer]\ndetectors: [cvdd, devnet, knn]\nseeds: [0]\nadapters: [none]\n")
     result = sweep(project)
-    table = table_of(project)
-    failed = table[table["detector"] == "fcdd"]
-    assert len(failed) == result["failed_rows"] == 2
-    assert failed["auroc"].isna().all()
-    assert failed["reason"].str.contains("image").all()
-    assert table[table["detector"] == "knn"]["auroc"].notna().all()
-    assert leaders(table)["rank"].to_dict()[(0.0, "fcdd", "none")] == 2
+    table = table_of(project).set_index("detector")
+    assert len(table) == 6
+    assert result["failed_rows"] == table["auroc"].isna().sum() == 4
+    assert table.loc["cvdd", "reason"].str.contains("text").all()
+    assert table.loc["devnet", "reason"].str.contains("labelled").all()
+    assert table.loc["knn", "auroc"].notna().all()
+    assert leaders(table.reset_index())["rank"].to_dict()[(0.0, "cvdd", "none")] == 2.5
+    (whole,) = written(project, "datasets: [breast_cancer]\ndetectors: [knn]\nseeds: [0]\nlevels: [0, 0.49]\n", "whole")
+    assert "the pool has" in compute(project.root, whole)["failure"]
     assert sweep(project)["computed"] == 0
 
 
 def test_what_the_system_refuses_is_tried_again(swept: tuple[Checkout, dict[str, Any]], tmp_path: Path) -> None:
     shutil.copytree(swept[0].root, tmp_path / "project", symlinks=True)
     project = Checkout(tmp_path / "project")
-    (cell,) = written(project, "datasets: [breast_cancer]\ndetectors: {knn: {k: 3}}\nseeds: [0]\n")
+    (cell,) = written(project, "datasets: [breast_cancer]\ndetectors: {knn: {n_neighbors: 3}}\nseeds: [0]\n")
 
     def full(root: Path, cell: Cell) -> dict[str, Any]:
         raise OSError(28, "No space left on device")
 
     assert "No space left" in str(finish_cell(project.root, cell, full))
     assert not kept_path(project.root, cell).exists()
-    (project.root / "data" / "breast_cancer" / "rows.csv").open("a").write("\n")
+    add_line(project.root / "data" / "breast_cancer" / "rows.csv")
     assert "changed during the sweep" in str(finish_cell(project.root, cell, compute))
     assert not kept_path(project.root, cell).exists()
 

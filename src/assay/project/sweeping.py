@@ -6,6 +6,7 @@ roles only those that a cell may read are kept.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import re
@@ -96,7 +97,7 @@ def define_sweep(root: Path, name: str, lists: Mapping[str, list[Any]]) -> None:
     path = definition_path(root, name)
     former = parse_yaml(path.read_bytes(), path) if path.is_file() else None
     if former is None:
-        lines = [f"{key}: [{', '.join(map(str, values))}]\n" for key, values in lists.items()]
+        lines = [f"{key}: {json.dumps(values)}\n" for key, values in lists.items()]  # quoted: YAML reads no as false
         write_bytes(path, "".join(lines).encode())
     elif not isinstance(former, Mapping) or any(former.get(key) != values for key, values in lists.items()):
         raise ConfigError(f"{path.relative_to(root)} asks for something else; edit it, or name another sweep")
