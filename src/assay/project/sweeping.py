@@ -6,6 +6,7 @@ roles only those that a cell may read are kept.
 
 from __future__ import annotations
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -18,6 +19,7 @@ from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +115,6 @@ def read_cells(project: Project, name: str) -> list[Cell]:
     StageError
         A dataset has not been ingested.
     """
-
     from assay.calibration.adapters.registry import make_adapter
     from assay.detectors.registry import make_detector
 
@@ -137,9 +138,19 @@ def read_cells(project: Project, name: str) -> list[Cell]:
     for choice in parse_config(_params(project, raw, datasets[0], choices[0], max(seeds)), where=where).adapters:
         make_adapter(choice.name, choice.params)
     codes: dict[str, Any] = {}
-    inputs = {dataset: read_inputs(project.root, dataset) for dataset in datasets}
-    triples = [(dataset, seed, choice) for dataset in datasets for seed in seeds for choice in choices]
-    return [_cell(project, raw, codes, inputs[dataset], dataset, choice, seed) for dataset, seed, choice in triples]
+    cells = []
+    for dataset in datasets:
+        inputs = read_inputs(project.root, dataset)
+        for seed, choice in product(seeds, choices):
+            params = _params(project, raw, dataset, choice, seed)
+            if (named := f"{dataset} {choice.label}") not in codes:  # the same for all seeds
+                view = CellView(project.root, params, choice.label, {})
+                codes[named] = {verb: stage_code(view, view.stages_of(verb)[0]) for verb in _DECIDING}
+            parts = {verb: [codes[named][verb], [params[name] for name in names]] for verb, names in _DECIDING.items()}
+            rows = hash_json([SWEEP_SCHEMA, inputs, [parts[verb] for verb in PREPARING]])
+            key = hash_json([rows, choice.name, choice.params, [parts[verb] for verb in OF_CELL]])
+            cells.append(Cell(dataset, choice.label, seed, params, inputs, rows, key))
+    return cells
 
 
 def _listed(values: Any, where: str) -> list[Any]:
@@ -152,7 +163,7 @@ def _listed(values: Any, where: str) -> list[Any]:
 
 def parse_seeds(raw: Any, where: str) -> list[int]:
     """Return the seeds of a list of numbers, or of a text such as "0-4" or "0,2,5"."""
-    if isinstance(raw, str) and re.fullmatch(r"\d{1,9}(-\d{1,9})?(,\d{1,9}(-\d{1,9})?)*", raw):
+    if isinstance(raw, str) and re.fullmatch(r"\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?)*", raw):
         ends = [part.partition("-") for part in raw.split(",")]
         raw = [seed for low, _, high in ends for seed in range(int(low), int(high or low) + 1)]
     if not isinstance(raw, list) or not all(type(seed) is int and seed >= 0 for seed in raw):
@@ -166,7 +177,7 @@ def _choices(project: Project, raw: Any, where: str) -> list[Choice]:
         return [parse_detector(label, entry, where) for label, entry in raw.items()]
     own, chosen = {choice.label: choice for choice in project.config.detectors}, []
     for name in _listed(raw, where):
-        chosen.append(own.get(name) or parse_detector(str(name).rpartition(".")[2], {"detector": name}, where))
+        chosen.append(own.get(str(name)) or parse_detector(str(name).rpartition(".")[2], {"detector": name}, where))
     _listed([choice.label for choice in chosen], where)
     return chosen
 
@@ -183,26 +194,6 @@ def _params(project: Project, raw: Mapping[str, Any], dataset: str, choice: Choi
     return {**params, "detectors": {name: {} for name in ALWAYS} | own}
 
 
-def _cell(
-    project: Project,
-    raw: Mapping[str, Any],
-    codes: dict[str, Any],
-    inputs: dict[str, str],
-    dataset: str,
-    choice: Choice,
-    seed: int,
-) -> Cell:
-    """Return a cell; `codes` keeps the code of verbs, which is the same for all seeds."""
-    params = _params(project, raw, dataset, choice, seed)
-    if (named := f"{dataset} {choice.label}") not in codes:
-        view = CellView(project.root, params, choice.label, {})
-        codes[named] = {verb: stage_code(view, view.stages_of(verb)[0]) for verb in _DECIDING}
-    parts = {verb: [codes[named][verb], [params[name] for name in names]] for verb, names in _DECIDING.items()}
-    rows = hash_json([SWEEP_SCHEMA, inputs, [parts[verb] for verb in PREPARING]])
-    key = hash_json([rows, choice.name, choice.params, [parts[verb] for verb in OF_CELL]])
-    return Cell(dataset, choice.label, seed, params, inputs, rows, key)
-
-
 def read_inputs(root: Path, dataset: str) -> dict[str, str]:
     """Return the SHA-256 of the files of a project that the cells of a dataset read."""
     people = (path(root, dataset) for path in (answers_path, labels_path, quarantine_path, target_path))
@@ -217,12 +208,9 @@ def rows_folder(root: Path) -> Path:
 def compute(root: Path, cell: Cell) -> dict[str, Any]:
     """Compute a cell, and return JSON values.
 
-    Returns
-    -------
-    dict
-        ``levels``: their names; ``rows``: metrics on test rows, for each level and adapter; ``failures``: by level, why
-        the detector could not be trained; ``fits``: by level, seconds and CPU seconds of training, scaling included;
-        ``spent``: those of the cell without preparing rows. Or ``failure``: why Assay refused the cell.
+    These are ``levels``, their names; ``rows``, metrics on test rows for each level and adapter; ``failures``, by level
+    why the detector could not be trained; ``fits``, by level seconds and CPU seconds of training, scaling included;
+    ``spent``, those of the cell without preparing rows. Or ``failure``, why Assay refused the cell.
 
     Raises
     ------
@@ -339,6 +327,8 @@ def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.dup2(2, 1)
     search_garbage_rarely()
+    for name in ("pandas", "scipy.stats", "sklearn.covariance", "sklearn.ensemble", "torch"):
+        importlib.import_module(name)  # so that the first cell does not pay for it
     parent = multiprocessing.parent_process()
     assert parent is not None
 
