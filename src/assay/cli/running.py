@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from assay.cli.common import as_json, find_project, runner_options
+from assay.cli.common import as_json, find_project, load_flow, runner_options
 
 if TYPE_CHECKING:
     from assay.project.layout import Project
@@ -62,20 +61,7 @@ def _run(project: Project, dataset: str | None, *, deploy: bool, runner: str | N
         from prefect import tags
 
         with tags(*tags_of(project)):
-            return runs.Result.from_json(load_flow(project).retrain(deploy=deploy, **elsewhere))
-
-
-def load_flow(project: Project) -> Any:
-    """Import flows/retrain.py of a project."""
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("retrain", project.root / "flows" / "retrain.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["retrain"] = module
-    spec.loader.exec_module(module)
-    return module
+            return runs.Result.from_json(load_flow(project, "retrain").retrain(deploy=deploy, **elsewhere))
 
 
 @click.command("stage")

@@ -219,7 +219,7 @@ def write_report(project: Project, scorer: Scorer | None = None) -> Path:
         return path
     measured = [row for row in rows if row.auroc is not None]
     shown = next((row for row in measured if row.chosen), measured[0])
-    figures = [*_diagnostics(project, shown.detector, shown.adapter), (LEVELS, _source(_levels(evaluation)))]
+    figures = [*_diagnostics(project, shown.detector, shown.adapter), (LEVELS, picture_source(_levels(evaluation)))]
     suspects: list[str] = []
     if scorer is not None and scorer.localises:
         suspects, picture = suspected_images(read_rows(project.folder("split") / "test"), scorer)
@@ -280,7 +280,9 @@ def suspected_images(test: RowSet, scorer: Scorer) -> tuple[list[str], str]:
 
     top = test.take(np.argsort(-scorer.decision_function(test.features), kind="stable")[:MOST_SUSPECTS])
     heat_maps = scorer.heat_maps(top.features)
-    return top.rows["row_id"].tolist(), _source(heat_map_picture(top.features.reshape(heat_maps.shape), heat_maps))
+    return top.rows["row_id"].tolist(), picture_source(
+        heat_map_picture(top.features.reshape(heat_maps.shape), heat_maps)
+    )
 
 
 def _parts(project: Project, evaluation: Evaluation) -> list[tuple[str, str, list[dict[str, Any]]]]:
@@ -306,7 +308,8 @@ def _cell(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def _source(figure: Any) -> str:
+def picture_source(figure: Any) -> str:
+    """Return a figure as a data URI of PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
@@ -344,7 +347,7 @@ def _diagnostics(project: Project, detector: str, adapter: str) -> list[tuple[st
     if chosen.path is not None:
         title = f"Test martingale of {name} over the test normals: high where they are not like the calibration rows"
         figures.append((title, pictures.path_picture(chosen.path)))
-    return [(title, _source(figure)) for title, figure in figures]
+    return [(title, picture_source(figure)) for title, figure in figures]
 
 
 def _levels(evaluation: Evaluation) -> Any:

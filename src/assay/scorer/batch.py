@@ -16,7 +16,7 @@ import numpy as np
 from assay.arrays import Doubles, Flags, Singles
 from assay.calibration.decisions import BY_ID, Rule
 from assay.calibration.tally import Tally
-from assay.console import row_progress, say
+from assay.console import counted_progress, say
 from assay.data.blocks import VALUES_AT_ONCE, Blocks, Unchanged, counted_from, open_blocks
 from assay.data.columns import features_of
 from assay.data.dialects import OBSERVED, Dialect
@@ -121,7 +121,7 @@ def score_file(
     tally = Tally(scorer.reference.sizes)
     passes = 1 if rule.fdr is None else 2
     with (
-        row_progress(path.name, passes * file.blocks.n_rows) as count,
+        counted_progress(path.name, passes * file.blocks.n_rows) as count,
         file.kept_blocks(out) as kept,
         row_writer(out, file.types_of_result) as writer,
         file.unchanged,
