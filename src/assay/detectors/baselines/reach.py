@@ -16,9 +16,10 @@ from assay.arrays import Doubles, Flags, Integers, Singles
 from assay.detectors.baselines.base import ArrayForm, Baseline, n_workers, sampled
 from assay.errors import TrainingError
 from assay.parameters import Count, Seed
-from assay.parts import Array
+from assay.parts import Array, Part
 
 MOST_SHARE = 0.5
+WIDENED, GAP = 2, 2.5
 APART, SOME = 1.5, 1000
 FIRST_SEARCH = 4  # times as many neighbours as are needed
 WIDER = 4
@@ -109,6 +110,10 @@ class Reach(Baseline):
     one's rows, and of the larger one's too if another group had that share before; so R is 0 for the rows that the
     first such group consists of but for the last to join.
 
+    Larger groups, up to `most_share` of the rows, are as likely to be a second kind of normal row, and count only if
+    they stand well apart: R by twice and four times the share, and so on, takes the place of R where it is larger and
+    at least two and a half times the median of c_i.
+
     A training row is its own first neighbour when it is scored. R of rows labelled normal is 0, whatever their group.
 
     Parameters
@@ -116,8 +121,10 @@ class Reach(Baseline):
     n_neighbors : int
         k; less than the number of training rows.
     share : float
-        The smallest share of training rows that is taken for normal by its size, up to .5. Groups of contaminants that
-        are larger, or adjoin the others, vouch for each other as in k nearest neighbours.
+        The smallest share of training rows that is taken for normal by its size unless it stands well apart, up to .5.
+        Groups of contaminants that adjoin the others vouch for each other as in k nearest neighbours.
+    most_share : float
+        The smallest share that is taken for normal however far apart it stands; at most `share` for one share alone.
     max_rows : int
         At most this many training rows are kept, picked at random: time to fit grows with their square.
     seed : int
@@ -129,6 +136,7 @@ class Reach(Baseline):
 
     n_neighbors: Count = 5
     share: Annotated[float, Gt(0), Le(MOST_SHARE)] = 0.05
+    most_share: Annotated[float, Gt(0), Le(MOST_SHARE)] = 0.2
     max_rows: Count = 10_000
     seed: Seed = 0
 
@@ -142,9 +150,21 @@ class Reach(Baseline):
             raise TrainingError(
                 f"n_neighbors is {self.n_neighbors}, and {len(rows)} training rows are kept; it has to be less"
             )
-        first, second, lengths, _ = spanning_tree(rows.astype(np.float64), self.n_neighbors)
-        reach = _reach(len(rows), first, second, lengths, self.share * len(rows))
+        first, second, lengths, core = spanning_tree(rows.astype(np.float64), self.n_neighbors)
+        share, usual = self.share, np.median(core)
+        reach = _reach(first, second, lengths, share * len(rows))
+        while (share := WIDENED * share) <= self.most_share:
+            wider = _reach(first, second, lengths, share * len(rows))
+            reach = np.where(wider >= GAP * usual, np.maximum(reach, wider), reach)
         return ReachDistances(rows, reach, self.n_neighbors)
+
+    @classmethod
+    def from_part(cls, part: Part) -> Self:
+        """Rebuild the detector from its part; in those of earlier versions there was one share."""
+        params = part.config.get("params")
+        if isinstance(params, Mapping) and "share" in params:
+            params = {"most_share": params["share"], **params}
+        return super().from_part(Part(part.kind, {**part.config, "params": params}, part.arrays))
 
 
 def spanning_tree(points: Doubles, k: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Doubles, Doubles]:
@@ -178,8 +198,9 @@ def spanning_tree(points: Doubles, k: int) -> tuple[NDArray[np.intp], NDArray[np
     return ends[order, 0], ends[order, 1], weights[order], core
 
 
-def _reach(n: int, first: NDArray[np.intp], second: NDArray[np.intp], lengths: Doubles, least: float) -> Doubles:
-    """Return the reach of n rows, joined along a tree; `least` is the size of a group that counts as normal."""
+def _reach(first: NDArray[np.intp], second: NDArray[np.intp], lengths: Doubles, least: float) -> Doubles:
+    """Return the reach of rows that are joined along a tree; `least` is the size of a group that counts as normal."""
+    n = len(lengths) + 1
     reach, group, members = np.zeros(n), np.arange(n), [[row] for row in range(n)]
     is_reached = False
     for one, other, length in zip(first.tolist(), second.tolist(), lengths.tolist(), strict=True):
