@@ -154,8 +154,8 @@ def shares_beside(results: pd.DataFrame) -> str:
     return (
         f"Groups of up to a fifth of the rows, beside those of up to a twentieth alone (`{ONE_SHARE}`): mean "
         f"{with_interval(change.mean(axis=1))} over the seeds, {by_set.mean():+.1f} ± {by_set.sem():.1f} (standard "
-        f"error over the sets); at rho {levels}; most on {by_set.idxmax()} ({by_set.max():+.1f}), least on {by_set.idxmin()} "
-        f"({by_set.min():+.1f}); below beyond noise on: {beyond_noise(change, least=0)}."
+        f"error over the sets); at rho {levels}; most on {by_set.idxmax()} ({by_set.max():+.1f}), least on "
+        f"{by_set.idxmin()} ({by_set.min():+.1f}); below beyond noise on: {beyond_noise(change, least=0)}."
     )
 
 

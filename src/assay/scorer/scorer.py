@@ -306,9 +306,12 @@ class Scorer:
         InputError
             See `scored`; also for a scorer that holds no normal rows, which an earlier version packaged.
         """
-        normals = normal_rows(self.reference.strata)
-        scored = self.scored(X, category, row_ids)
-        function = self.function
+        normal_rows(self.reference.strata)
+        return self.explain_scored(self.scored(X, category, row_ids))
+
+    def explain_scored(self, scored: Scored) -> Explanation:
+        """Return what each column contributes to the scores of rows that are scored already; see `explain`."""
+        normals, function = normal_rows(self.reference.strata), self.function
         parts = (function.detector, function.null_model, function.adapter)
 
         def score(scaled: Singles) -> Singles:
