@@ -21,8 +21,8 @@ from assay.parts import Array, Part
 MOST_SHARE = 0.5
 WIDENED, GAP = 2, 2.5
 APART, SOME = 1.5, 1000
-FIRST_SEARCH = 4  # times as many neighbours as are needed
 WIDER = 4
+MOST_TREES, MOST_VALUES = 16, 2**18  # of rows that are indexed more than once
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,8 @@ class ReachDistances(ArrayForm):
         k.
     tree : cKDTree
         Index of the rows.
+    nested : list of (float, cKDTree, ndarray)
+        Indices of the rows with a reach below a limit, in order of the limits, the last one infinite.
     """
 
     stored: ClassVar[Mapping[str, str]] = {
@@ -49,27 +51,52 @@ class ReachDistances(ArrayForm):
     reach: Doubles
     n_neighbors: int
     tree: Any = field(init=False, repr=False, compare=False)
+    nested: list[tuple[float, Any, Doubles]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tree", cKDTree(self.rows.astype(np.float64)))
+        object.__setattr__(self, "nested", self._nested())
 
     def score(self, rows: Singles) -> Doubles:
         """Return the scores of rows.
 
         No row beyond the neighbours that were searched can be nearer than the farthest of these, so that a score up to
-        that distance is right; the other rows are searched again, more widely.
+        that distance is right. Other rows are searched again: among the stored rows whose reach is below the score so
+        far, since no other can lower it, up to that distance, and more widely where these are no fewer.
         """
-        queries, n_stored, k = rows.astype(np.float64), len(self.rows), self.n_neighbors
-        scores, waiting, searched = np.empty(len(rows)), np.arange(len(rows)), FIRST_SEARCH * k
+        queries, k = rows.astype(np.float64), self.n_neighbors
+        limits = np.array([limit for limit, _, _ in self.nested])
+        scores, at = np.full(len(rows), np.inf), np.full(len(rows), len(limits) - 1)
+        waiting, searched = np.arange(len(rows)), k
         while waiting.size:
-            searched = min(searched, n_stored)
-            nearest = np.arange(1, searched + 1)
-            distances, neighbours = self.tree.query(queries[waiting], k=nearest, workers=n_workers(len(waiting)))
-            reached = np.partition(np.maximum(distances, self.reach[neighbours]), k - 1, axis=1)[:, k - 1]
-            scores[waiting] = reached
-            waiting = waiting[reached > distances[:, -1]] if searched < n_stored else waiting[:0]
-            searched *= WIDER
+            left = []
+            for place in np.unique(at[waiting]):
+                some, (_, tree, reach) = waiting[at[waiting] == place], self.nested[place]
+                nearest = np.arange(1, min(searched, tree.n) + 1)
+                beyond = np.nextafter(scores[some].max(), np.inf)
+                distances, neighbours = tree.query(
+                    queries[some], k=nearest, distance_upper_bound=beyond, workers=n_workers(len(some))
+                )
+                reached = np.partition(np.maximum(distances, reach[neighbours]), k - 1, axis=1)[:, k - 1]
+                scores[some] = np.minimum(scores[some], reached)
+                left.append(some[scores[some] > distances[:, -1]] if len(nearest) < tree.n else some[:0])
+            waiting = np.concatenate(left)
+            fewer = np.minimum(np.searchsorted(limits, scores[waiting]), at[waiting])
+            searched *= 1 if (fewer < at[waiting]).any() else WIDER
+            at[waiting] = fewer
         return scores
+
+    def _nested(self) -> list[tuple[float, Any, Doubles]]:
+        """Return trees of the rows whose reach is below that of the largest groups, and of all rows, with the reach."""
+        values, counts = np.unique(self.reach, return_counts=True)
+        largest = np.argsort(-counts, kind="stable")[: MOST_TREES if self.rows.size <= MOST_VALUES else 0]
+        nested = []
+        for limit in (*np.sort(values[largest]), np.inf):
+            below = np.flatnonzero(self.reach < limit)
+            if len(below) >= self.n_neighbors:
+                tree = self.tree if len(below) == len(self.rows) else cKDTree(self.rows[below].astype(np.float64))
+                nested.append((limit, tree, np.append(self.reach[below], np.inf)))  # inf: a neighbour that is missing
+        return nested
 
     def groups_apart(self) -> Integers:
         """Return the sizes of the groups of rows that stand apart from the others, the largest first.
