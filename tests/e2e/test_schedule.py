@@ -22,7 +22,7 @@ from tests.conftest import QUICK, Checkout, prefect_url
 from tests.integration.test_ingest import OPTIONS, patients
 from tests.waiting import at_work, wait_until, wait_until_none_works
 
-from assay.data.dataset import read_card
+from assay.data.card import read_card
 from assay.eventlog import EventLog
 from assay.interruption import GRACE_SECONDS
 

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import QUICK, Checkout, make_checkout
 from tests.texts import ODD, THEMES, made_up
 
-from assay.data.dataset import read_card
+from assay.data.card import read_card
 from assay.data.documents import DocumentScaler
 from assay.data.modalities.registry import load_scaler
 from assay.data.words import document_rows

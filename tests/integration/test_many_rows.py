@@ -9,7 +9,8 @@ import yaml
 from tests.integration.test_failed_levels import PARAMS, ROOT
 
 from assay.data.answers import ensure_answers
-from assay.data.dataset import Card, Dataset, RowSet, read_rows, write_dataset
+from assay.data.card import Card
+from assay.data.dataset import Dataset, RowSet, read_rows, write_dataset
 from assay.data.expectations import learn_suite
 from assay.data.labelling import ensure_labels
 from assay.data.modalities.tabular import TABULAR

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.conftest import Checkout
 
-from assay.cli.main import load_flow
+from assay.cli.running import load_flow
 from assay.hashing import hash_file
 from assay.parts import read_json
 from assay.project.layout import Project

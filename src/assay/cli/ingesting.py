@@ -75,7 +75,8 @@ def ingest_command(
     if appends and treatment != Treatment():
         raise click.UsageError("with --append, columns are treated as in the dataset; leave such options out")
     project = find_project()
-    from assay.data.dataset import read_card, read_labels
+    from assay.data.card import read_card
+    from assay.data.dataset import read_labels
     from assay.openlineage.client import emit_done
     from assay.project.appending import append
     from assay.project.ingest import ingest, load_source

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from assay.arrays import Integers
+from assay.data.card import Arrival
 from assay.data.columns import recoded
-from assay.data.dataset import Arrival, Dataset, RowSet, csv_pieces, number_copies, numbered
+from assay.data.dataset import Dataset, RowSet, csv_pieces, number_copies, numbered
 from assay.data.fingerprints import SCHEME
 from assay.data.npy import npy_pieces
 from assay.data.words import require_different_codes, words_in

@@ -20,7 +20,8 @@ from scipy import stats
 from scipy.special import gammaln
 
 from assay.arrays import Doubles
-from assay.data.dataset import ANOMALY, UNKNOWN, Card, Dataset, RowSet
+from assay.data.card import Card
+from assay.data.dataset import ANOMALY, UNKNOWN, Dataset, RowSet
 from assay.data.reference import (
     CATEGORY,
     COUNTER,

@@ -15,12 +15,14 @@ from assay.arrays import Doubles, Integers, Labels, Texts
 from assay.console import say
 from assay.data.archives import archive_arrays
 from assay.data.blocks import read_frame
+from assay.data.card import Card
 from assay.data.columns import AS_THEY_ARE, Treatment, features_of, kind_of
-from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Card, Dataset, RowSet
+from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Dataset, RowSet
 from assay.data.dialects import OBSERVED, Dialect
-from assay.data.files import labels_of, printable, sortable_times, texts_of
+from assay.data.files import labels_of, printable, texts_of
 from assay.data.mapped import new_array, row_blocks
 from assay.data.modalities.series import Series
+from assay.data.times import sortable_times
 from assay.data.windows import BLOCK_WINDOWS, Cut, Steps, Windows, cut, irregularities
 from assay.errors import DataError
 from assay.names import check_name

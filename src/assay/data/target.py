@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from assay.data.blocks import read_frame
+from assay.data.card import Card
 from assay.data.columns import Features, features_of
-from assay.data.dataset import Card
 from assay.data.dialects import OBSERVED, PLAIN, Dialect
 from assay.errors import DataError
 from assay.parts import is_there, write_bytes

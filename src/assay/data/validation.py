@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from assay.data.card import Card
 from assay.data.columns import decoded
-from assay.data.dataset import ANOMALY, NORMAL, Card, Dataset, RowSet, is_among, key_texts, print_texts
+from assay.data.dataset import ANOMALY, NORMAL, Dataset, RowSet, is_among, key_texts, print_texts
 from assay.data.drift import compare, seen_before
 from assay.data.expectations import (
     COPY_COLUMN,

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from assay.arrays import Texts
-from assay.data.dataset import read_card
+from assay.data.card import read_card
 from assay.data.target import read_target, target_path
 from assay.errors import DataError, LedgerError, TamperedError
 from assay.eventlog import EventLog

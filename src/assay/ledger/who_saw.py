@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from assay.data.dataset import read_card
+from assay.data.card import read_card
 from assay.data.dialects import OBSERVED, Dialect
 from assay.data.words import WORD_COLUMNS
 from assay.errors import DataError

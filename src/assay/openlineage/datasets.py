@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from assay import __version__
-from assay.data.dataset import Card, read_card
+from assay.data.card import Card, read_card
 from assay.hashing import dvc_directory_md5, files_of
 from assay.openlineage.naming import INGEST, PROMOTE, RUN, namespace_of
 from assay.parts import read_json

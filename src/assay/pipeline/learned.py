@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from assay.arrays import Flags
-from assay.data.dataset import Card, RowSet, by_either_scheme, row_keys
+from assay.data.card import Card
+from assay.data.dataset import RowSet, by_either_scheme, row_keys
 from assay.errors import ScorerError
 from assay.parts import Array, read_arrays
 

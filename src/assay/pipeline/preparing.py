@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from assay.data.dataset import ANOMALY, OTHER_PRINT, print_texts, read_card, read_dataset, read_rows, write_rows
+from assay.data.card import read_card
+from assay.data.dataset import ANOMALY, OTHER_PRINT, print_texts, read_dataset, read_rows, write_rows
 from assay.data.fingerprints import FIRST_SCHEME, SCHEME
 from assay.errors import ConfigError, DataError, StageError
 from assay.parts import read_json, write_json

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from assay.data.dataset import ANOMALY, Card, RowSet, read_card
+from assay.data.card import Card, read_card
+from assay.data.dataset import ANOMALY, RowSet
 from assay.data.word_vectors import WordVectors
 from assay.errors import TrainingError
 from assay.names import Choice

@@ -9,7 +9,8 @@ from typing import Any
 
 from assay import console
 from assay.data.batches import with_batch, without_batch
-from assay.data.dataset import Arrival, read_card, read_dataset
+from assay.data.card import Arrival, read_card
+from assay.data.dataset import read_dataset
 from assay.data.dialects import OBSERVED, Dialect
 from assay.errors import DataError, ValidationFailedError
 from assay.hashing import dvc_directory_md5

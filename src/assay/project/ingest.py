@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 from assay import console
 from assay.data.answers import ensure_answers
 from assay.data.batches import as_batch, with_vocabulary
+from assay.data.card import read_card
 from assay.data.columns import AS_THEY_ARE, Treatment
-from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Dataset, RowSet, read_card, read_dataset, write_dataset
+from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Dataset, RowSet, read_dataset, write_dataset
 from assay.data.dialects import OBSERVED, Dialect
 from assay.data.fingerprints import SCHEME
 from assay.data.labelling import ensure_labels

@@ -9,18 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from assay.arrays import Doubles, Flags, Floats, Singles, Texts
-from assay.calibration.adapters.registry import ScoreAdapter
+from assay.arrays import Doubles, Flags, Floats, Singles
 from assay.calibration.calibrators.mondrian import MondrianCalibrator
 from assay.calibration.calibrators.promise import Bands
 from assay.calibration.calibrators.registry import Calibrator
 from assay.calibration.decisions import BY_ID, Reference, Rule, Scored, score_with_adapter
 from assay.data.documents import DocumentScaler
 from assay.data.encoding import Encoder
-from assay.data.null_models import NullModel
-from assay.data.scaling import Scaler
 from assay.data.windows import Windows
-from assay.detectors.base import Detector, Localises
+from assay.detectors.base import Localises
 from assay.errors import InputError
 from assay.parameters import check_share
 from assay.scorer.explaining import Explanation, contributions, normal_rows, pieces_of
@@ -34,34 +31,8 @@ from assay.scorer.features import (
     column_order,
     names_of,
 )
+from assay.scorer.score_function import ScoreFunction
 from assay.scorer.statement import Statement
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreFunction:
-    """Scaler, detector and score adapter in sequence: raw features to anomaly scores.
-
-    It holds no reference scores, so code that has only this cannot use calibration rows.
-    """
-
-    scaler: Scaler
-    detector: Detector
-    null_model: NullModel
-    adapter: ScoreAdapter
-
-    def __call__(self, features: Floats) -> Singles:
-        """Score rows of shape (n, d); returns float32 (n,), higher = more anomalous."""
-        return self.scored(features).scores
-
-    def scored(self, features: Floats, categories: Texts | None = None, row_ids: Texts | None = None) -> Scored:
-        """Score rows of shape (n, d), with everything that a calibrator may need."""
-        rows = np.asarray(features, dtype=self.scaler.precision)
-        scaled = self.scaler.transform(rows)
-        return score_with_adapter(self.detector, self.null_model, self.adapter, rows, scaled, categories, row_ids)
-
-    def hardness(self, features: Floats) -> Doubles:
-        """Return the hardness H(x) of rows of shape (n, d), float64 of shape (n,)."""
-        return self.null_model.hardness(self.scaler.transform(features))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ from jsonschema import Draft202012Validator
 from tests.conftest import QUICK, ROOT
 from tests.openlineage_model import contamination_schema, problems
 
-from assay.data.dataset import Card, Dataset, RowSet, write_dataset
+from assay.data.card import Card
+from assay.data.dataset import Dataset, RowSet, write_dataset
 from assay.data.modalities.image import Image
 from assay.data.modalities.tabular import TABULAR
 from assay.openlineage.client import emit_run_ended, emit_run_started, new_run_id, stage_events

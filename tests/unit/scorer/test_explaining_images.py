@@ -23,7 +23,8 @@ from assay.runs.report import suspected_images
 from assay.scorer.batch import score_file
 from assay.scorer.explaining_images import hottest_places
 from assay.scorer.loading import load_scorer
-from assay.scorer.scorer import ScoreFunction, Scorer
+from assay.scorer.score_function import ScoreFunction
+from assay.scorer.scorer import Scorer
 
 FROZEN = Path(__file__).parents[2] / "frozen"
 SIDE = 12
