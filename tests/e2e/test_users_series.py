@@ -133,6 +133,15 @@ def test_an_archive_of_windows_and_one_of_images_are_told_apart(project: Checkou
     assert "data/beats: 300 rows x 12 columns, 0 labelled anomalies, 300 unlabelled" in done.stdout
     refused = project.assay("ingest", "beats.npz", "--name", "b", "--label", "x", code=2).stderr
     assert "--label is not for an archive of windows" in refused
+    np.savez(project.root / "more.npz", windows=windows[:40] + 1)
+    refused = project.assay("ingest", "more.npz", "--append", "--name", "beats", "--label", "x", code=2).stderr
+    assert "--label is not for windows of series" in refused
+    assert (
+        "batch more: 40 rows"
+        in project.assay("ingest", "more.npz", "--append", "--name", "beats", "--batch", "more").stdout
+    )
+    refused = project.assay("ingest", "more.npz", "--append", "--name", "plant", code=2).stderr
+    assert "append a file of steps, not more.npz" in refused
     assert "calibration is not weighted towards windows" in project.assay("reweight", "plant.csv", code=2).stderr
 
 

@@ -50,13 +50,7 @@ class SeriesColumns:
 
 
 def series_columns(series: Mapping[str, Any], text: str | None, special: Mapping[str, Any]) -> SeriesColumns:
-    """Return what the columns of a file of series are.
-
-    Raises
-    ------
-    DataError
-        The column of times or the length of windows is not given, or an option has no meaning for series.
-    """
+    """Return what the columns of a file of series are; raise `DataError` for a missing option, or one of tables."""
     if series["series"] is None or series["window"] is None:
         given = next(option for option, value in series.items() if value is not None)
         raise DataError(f"--{given}: series need --series COLUMN, their column of times, and --window STEPS")
@@ -265,6 +259,18 @@ def elapsed(texts: Texts, keys: Texts) -> Doubles:
         return np.array([float(time - first) for time in times])
     stamps = np.array([key[:-1] for key in keys], dtype="datetime64[ns]").astype(np.int64)
     return np.asarray((stamps - stamps.min()) / 1e9, dtype=np.float64)
+
+
+def elapsed_beside(path: Path, texts: Texts, others: Texts) -> tuple[Doubles, Doubles]:
+    """Return times of a file, and those of a dataset, since the first of all; raise `DataError` for two kinds."""
+    keys, keys_of_others = sortable_times(texts), sortable_times(others)
+    if str(keys[0]).endswith("Z") != str(keys_of_others[0]).endswith("Z"):
+        raise DataError(
+            f"{path.name} has the time {texts[0]!r}, and the dataset {others[0]!r}; give all as timestamps, or all as "
+            "numbers"
+        )
+    times = elapsed(np.r_[texts, others], np.r_[keys, keys_of_others])
+    return times[: len(texts)], times[len(texts) :]
 
 
 def _channels(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from assay.arrays import Doubles, Texts
+from assay.arrays import Doubles, Flags, Texts
 from assay.data.blocks import read_frame
 from assay.data.columns import features_of
 from assay.data.dataset import Dataset, RowSet
@@ -17,7 +16,7 @@ from assay.data.dialects import OBSERVED, Dialect
 from assay.data.series_files import (
     as_texts,
     block_names,
-    elapsed,
+    elapsed_beside,
     flattened,
     groups_of,
     labels_of_steps,
@@ -25,12 +24,8 @@ from assay.data.series_files import (
     steps_of,
     window_rows,
 )
-from assay.data.times import sortable_times
 from assay.data.windows import UNEVEN, Steps, Windows, cut, unlike
 from assay.errors import DataError
-
-if TYPE_CHECKING:
-    from assay.arrays import Flags
 
 
 def read_more_steps(
@@ -70,7 +65,10 @@ def read_more_steps(
         raise DataError(f"{dataset.card.name} holds no windows of a file of steps")
     special = [name for name in dict.fromkeys((windows.time, windows.entity, label, group)) if name is not None]
     frame = read_frame(path, special, numbers=windows.channels, dialect=dialect)
-    _require_columns(path, frame, dataset, windows, special)
+    expected = {*windows.channels, *special, *dataset.card.left_out}
+    odd = [name for name in map(str, frame.columns) if name not in expected]
+    if odd := [*odd, *(name for name in windows.channels if name not in frame.columns)]:
+        raise DataError(f"{path.name} has other channels than {dataset.card.name}: {odd[0]!r} is only in one of them")
     features = features_of(frame, windows.channels).rows
     steps, names, times = steps_of(path, frame, windows.time, windows.entity, features)
     since = _since_the_last_window(path, dataset, names[steps.entities], times[steps.order])
@@ -95,31 +93,12 @@ def read_more_steps(
     return Dataset(card, RowSet(flattened(features, steps, made.starts, windows.length), as_texts(rows)))
 
 
-def _require_columns(path: Path, frame: pd.DataFrame, dataset: Dataset, windows: Windows, special: list[str]) -> None:
-    """Raise `DataError` unless the file has the channels of the dataset, and no other ones."""
-    expected = {*windows.channels, *special, *dataset.card.left_out}
-    odd = [name for name in map(str, frame.columns) if name not in expected]
-    lacking = [name for name in windows.channels if name not in frame.columns]
-    if odd or lacking:
-        raise DataError(
-            f"{path.name} has other channels than dataset {dataset.card.name}: {[*odd, *lacking][0]!r} is only in one "
-            "of them; nothing was changed"
-        )
-
-
 def _since_the_last_window(path: Path, dataset: Dataset, entities: Texts, times: Texts) -> Doubles:
     """Return the time of each step since the end of the last window of its series, infinite where there is none."""
     before = dataset.data.rows
-    ends = before["end"].to_numpy(dtype=object)
-    keys, keys_before = sortable_times(times), sortable_times(ends)
-    if str(keys[0]).endswith("Z") != str(keys_before[0]).endswith("Z"):
-        raise DataError(
-            f"{path.name} has the time {times[0]!r}, and dataset {dataset.card.name} {ends[0]!r}; give all as "
-            "timestamps, or all as numbers"
-        )
-    passed = elapsed(np.r_[times, ends], np.r_[keys, keys_before])
-    last = pd.Series(passed[len(times) :]).groupby(before["entity"].to_numpy(dtype=object)).max()
-    since: Doubles = passed[: len(times)] - pd.Series(entities).map(last).fillna(-np.inf).to_numpy(dtype=np.float64)
+    passed, ends = elapsed_beside(path, times, before["end"].to_numpy(dtype=object))
+    last = pd.Series(ends).groupby(before["entity"].to_numpy(dtype=object)).max()
+    since: Doubles = passed - pd.Series(entities).map(last).fillna(-np.inf).to_numpy(dtype=np.float64)
     if (late := np.flatnonzero(since <= 0)).size:
         step = int(late[0])
         whose = f" {entities[step]!r}" if entities[step] else ""

@@ -11,8 +11,7 @@ from assay.arrays import Doubles, Flags, Texts
 from assay.data.card import read_card
 from assay.data.dataset import read_dataset
 from assay.data.files import texts_of
-from assay.data.series_files import elapsed
-from assay.data.times import sortable_times
+from assay.data.series_files import elapsed_beside
 from assay.data.windows import Windows
 from assay.errors import DataError
 from assay.ledger.ledger import CARRIED_ROWS, Ledger, quoted
@@ -80,14 +79,8 @@ def spans_over(
     starts = spans["start"].to_numpy(dtype=object)
     is_open = (spans["end"] == "").to_numpy(dtype=bool)
     ends = np.where(is_open, starts, spans["end"].to_numpy(dtype=object))
-    of_file, of_windows = sortable_times(np.r_[begin, end]), sortable_times(np.r_[starts, ends])
-    if str(of_file[0]).endswith("Z") != str(of_windows[0]).endswith("Z"):
-        raise DataError(
-            f"{path.name} has the time {begin[0]!r}, and the windows of the dataset {starts[0]!r}; give all as "
-            "timestamps, or all as numbers"
-        )
-    passed = elapsed(np.r_[begin, end, starts, ends], np.r_[of_file, of_windows])
-    first, last, start, stop = np.split(passed, np.cumsum([len(begin), len(end), len(starts)]))
+    of_file, of_windows = elapsed_beside(path, np.r_[begin, end], np.r_[starts, ends])
+    (first, last), (start, stop) = np.split(of_file, 2), np.split(of_windows, 2)
     if (reversed_rows := np.flatnonzero(last < first)).size:
         raise DataError(f"row {reversed_rows[0]} of {path.name} ends before it begins; correct it")
     stop = stop + is_open * (spans["length"].to_numpy(dtype=np.float64) - 1) * windows.step

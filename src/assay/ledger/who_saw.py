@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from assay.data.card import read_card
 from assay.data.dialects import OBSERVED, Dialect
@@ -16,9 +15,6 @@ from assay.ledger.ledger import FROM_SCORER, Ledger, Row, open_ledger
 from assay.ledger.query import Layout, RowQuery, query_of_batch, read_query
 from assay.ledger.spans import spans_of
 from assay.project.layout import Project
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,14 +117,7 @@ class RecurrentPredictor(nn.Module):
 class RecurrentAutoencoder(nn.Module):
     """An LSTM that reads a whole window, and one that repeats it from the state of the former, the last step first.
 
-    Parameters
-    ----------
-    members : int
-        S, the number of networks side by side.
-    series_shape : (int, int)
-        Length and channels of the series, each of which is one flattened row.
-    units : int
-        Width of the states of both.
+    Its arguments are those of `RecurrentPredictor`; `units` is the width of both states.
     """
 
     def __init__(self, members: int, series_shape: tuple[int, int], units: int) -> None:

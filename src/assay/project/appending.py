@@ -120,18 +120,18 @@ def _arriving(path: Path, accepted: Dataset, dialect: Dialect, columns: Mapping[
         option: columns.get(option) or getattr(card, field) for option, field in COLUMN_OPTIONS.items()
     }
     is_archive = holds_array(path, "windows")
-    of_series = ("label", "group", "normal", "anomaly")
-    if is_archive or card.windows is not None:
-        usable = of_series[2:] if is_archive else of_series
-        if unusable := [option for option, value in given.items() if value is not None and option not in usable]:
-            option = unusable[0].removesuffix("_column")
-            raise DataError(f"--{option} is not for windows of series, which {card.name} holds; leave it out")
-        if is_archive and card.windows is not None:
-            raise DataError(f"{card.name} has windows of a file of steps; append a file of steps, not {path.name}")
-        if is_archive:
-            return read_windows(path, name=card.name, normal=given["normal"], anomaly=given["anomaly"])
-        return read_more_steps(path, accepted, dialect=dialect, **{option: given[option] for option in of_series})
-    return read_table(path, name=card.name, like=card, dialect=dialect, **given)
+    if not is_archive and card.windows is None:
+        return read_table(path, name=card.name, like=card, dialect=dialect, **given)
+    usable = {
+        option: given.pop(option) for option in ("normal", "anomaly", *([] if is_archive else ["label", "group"]))
+    }
+    if unusable := [option.removesuffix("_column") for option, value in given.items() if value is not None]:
+        raise DataError(f"--{unusable[0]} is not for windows of series, which {card.name} holds; leave it out")
+    if not is_archive:
+        return read_more_steps(path, accepted, dialect=dialect, **usable)
+    if card.windows is not None:
+        raise DataError(f"{card.name} has windows of a file of steps; append a file of steps, not {path.name}")
+    return read_windows(path, name=card.name, **usable)
 
 
 def drop(project: Project, batch: str, *, name: str) -> Arrival:

@@ -103,13 +103,7 @@ def predictor(
 
 
 def shape_of(kind: str, n_features: int, series_shape: Sequence[int] | None) -> tuple[int, int]:
-    """Return length and channels of the windows in rows of `n_features` columns.
-
-    Raises
-    ------
-    ConfigError
-        The shape of the series does not fit the width.
-    """
+    """Return length and channels of the windows in rows of `n_features` columns; raise `ConfigError` for others."""
     length, channels = series_shape or (n_features, 1)
     if length * channels != n_features:
         raise ConfigError(
