@@ -39,6 +39,7 @@ def spans_of(ledger: Ledger, name: str) -> pd.DataFrame:
     if windows is None:
         raise DataError(f"{name} holds no windows of a file of steps")
     spans = read_dataset(folder).data.rows[["row_id", "entity", *STRETCH]].assign(length=windows.length)
+    present = {*spans["row_id"]}
     with ledger.connect() as connection:
         files = connection.execute("SELECT path, columns FROM files WHERE dataset = ?", [name]).fetchall()
         files = [file for file in files if not Path(file[0]).name.startswith(CARRIED_ROWS)]  # these have no ids
@@ -48,8 +49,9 @@ def spans_of(ledger: Ledger, name: str) -> pd.DataFrame:
                 f"SELECT DISTINCT row_id FROM read_parquet([{', '.join(paths)}], union_by_name = true) "
                 "WHERE row_id LIKE '% @ %' OR row_id LIKE 'at %' ORDER BY ALL"
             ).fetchall()
-            ids = sorted({row_id for (row_id,) in former}.difference(spans["row_id"]))
-            parts = [row_id.removeprefix("at ").rpartition(" @ ") for row_id in ids]
+            # A window of another length may have begun where one of now begins.
+            ids = [row_id for (row_id,) in former if width != len(windows.columns) or row_id not in present]
+            parts = [i.rpartition(" @ ") if " @ " in i else ("", "", i.removeprefix("at ")) for i in ids]
             gone = {"row_id": ids, "entity": [part[0] for part in parts], "start": [part[2] for part in parts]}
             gone_spans = pd.DataFrame(gone, dtype="str").assign(end="", length=width // len(windows.channels))
             spans = pd.concat([spans, gone_spans], ignore_index=True)
@@ -90,7 +92,7 @@ def spans_over(
         those = of_entity.get(entity, np.empty(0, dtype=np.intp))
         held[those] = _meet(start[those], stop[those], first[rows], last[rows])
         outside += int((~_meet(first[rows], last[rows], start[those], stop[those])).sum())
-    return spans["row_id"].to_numpy(dtype=object)[held], outside
+    return spans["row_id"][held].unique().astype(object), outside
 
 
 def _meet(first: Doubles, last: Doubles, others_first: Doubles, others_last: Doubles) -> Flags:
