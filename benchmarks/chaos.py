@@ -346,10 +346,10 @@ TEXT = """# Chaos
 {lost}
 ## Kills and full disks at writes
 
-A write is what is about to create, replace, rename or remove a file or folder of the project, or to start a process, by Assay
-or by DVC under it. Of all writes of a command some are drawn, evenly spread. Two in three are met by SIGKILL of all processes
-of the command, one in three by SIGKILL of the one that writes; a file that was to be opened is left empty. At every third
-place the disk is also full, from this write to the end of the command.
+A write is what is about to create, replace, rename or remove a file or folder of the project, or to start a process,
+by Assay or by DVC under it. Of all writes of a command some are drawn, evenly spread. Two in three are met by SIGKILL
+of all processes of the command, one in three by SIGKILL of the one that writes; a file that was to be opened is left
+empty. At every third place the disk is also full, from this write to the end of the command.
 
 | command | writes | faults | ended by it | losses |
 |---|---:|---:|---:|---:|
@@ -361,8 +361,9 @@ place the disk is also full, from this write to the end of the command.
 |---|---:|---:|---:|
 {rest}
 
-Not covered: a loss of power, which may lose what the system has not written to the disk yet (files are synced before they get
-their names, folders are not); kills inside a single write of a library in C, as of DuckDB or SQLite; a second machine at once.
+Not covered: a loss of power, which may lose what the system has not written to the disk yet (files are synced before
+they get their names, folders are not); kills inside a single write of a library in C, as of DuckDB or SQLite; a second
+machine at once.
 """
 
 

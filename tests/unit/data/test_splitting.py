@@ -250,11 +250,7 @@ def test_no_rows_are_no_error() -> None:
     ],
 )
 def test_evidence_needs_enough_labelled_anomalies_on_both_sides(selection: int, test: int, expected: str) -> None:
-    parts = {
-        "selection": join(make(selection, labels=1), make(50, labels=0)),
-        "test": join(make(test, labels=1), make(50, labels=-1)),
-    }
-    assert evidence(parts) == expected
+    assert evidence({"pool": 0, "selection": selection, "test": test}) == expected
 
 
 def test_hashes_are_uniform_and_the_same_everywhere() -> None:
