@@ -19,7 +19,7 @@ def campaign(finished: Checkout, tmp_path: Path) -> chaos.Campaign:
     return chaos.Campaign(tmp_path / "projects", seed=0)
 
 
-@pytest.mark.parametrize("name", ["assay promote", "assay label"])
+@pytest.mark.parametrize("name", ["assay promote", "assay label", "assay restore"])
 def test_what_meets_a_fault_at_a_write_is_set_right(campaign: chaos.Campaign, name: str) -> None:
     (case,) = (case for case in chaos.CASES if case.name == name)
     n_writes = campaign.write_count(case)
