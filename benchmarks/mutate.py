@@ -98,8 +98,8 @@ TEXT = """# Mutation testing
 
 {doc}
 Killed: {killed} of {total} ({share:.0%}). Of the survivors {explained} change nothing that anybody could see, each
-explained below; of the others {share_of_others:.0%} were killed. Made by `make mutate`, with a seed: the same code gives
-the same mutants.
+explained below; of the others {share_of_others:.0%} were killed. Made by `make mutate`, with a seed: the same
+code gives the same mutants.
 
 | module | mutants | killed | survivors |
 |---|---:|---:|---|
