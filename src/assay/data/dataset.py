@@ -293,7 +293,9 @@ def equal_rows(*keys: NDArray[Any]) -> Integers:
 
 def _in_order(keys: Sequence[NDArray[Any]] | NDArray[Any]) -> tuple[NDArray[np.intp], Flags]:
     """Return an order of rows by keys, in which equal ones stay as they are, and where another key begins in it."""
-    order = np.lexsort(keys)
+    order = np.argsort(keys[-1], kind="stable")
+    if (keys[-1][order[1:]] == keys[-1][order[:-1]]).any():
+        order = np.lexsort(keys)
     is_first = np.ones(len(order), dtype=np.bool_)
     is_first[1:] = False
     for key in keys:
