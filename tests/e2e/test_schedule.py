@@ -18,6 +18,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 import pandas as pd
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from tests.conftest import QUICK, Checkout, prefect_url
 from tests.integration.test_ingest import OPTIONS, patients
 from tests.waiting import HANG_SECONDS, at_work, wait_until, wait_until_none_works
@@ -145,17 +146,18 @@ def test_an_alarm_of_the_champion_starts_one_run(finished: Checkout) -> None:
 
 
 def test_an_alarm_is_an_event_of_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", prefect_url())
     dataset = f"of_{os.getpid()}"
-    assert emit_alarm(ALARM, dataset, "drifted", monitor="drift of all rows", row="17")
+    monkeypatch.setenv("PREFECT_API_URL", prefect_url())  # Prefect itself has read its settings already
+    with temporary_settings({PREFECT_API_URL: prefect_url()}):
+        assert emit_alarm(ALARM, dataset, "drifted", monitor="drift of all rows", row="17")
     wanted = {"resource": {"id": [f"assay.dataset.{dataset}"]}}
     end = time.monotonic() + HANG_SECONDS
     while not (events := ask("/events/filter", filter=wanted)["events"]):
         assert time.monotonic() < end
         time.sleep(0.2)
     assert [(event["event"], event["payload"]["row"]) for event in events] == [("assay.monitor.alarm", "17")]
-    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
-    assert not emit_alarm(ALARM, dataset, "drifted")
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        assert not emit_alarm(ALARM, dataset, "drifted")
 
 
 def test_new_files_are_added_and_retrained_on_and_told_of(finished: Checkout) -> None:

@@ -80,10 +80,13 @@ class Decision:
     rule : Rule
     rest : dict
         eps, fdr and the bands of the false-positive rate; versions; by eps a note where nothing can be flagged.
+    text : bytes
+        The rest as JSON.
     """
 
     rule: Rule
     rest: dict[str, Any]
+    text: bytes
 
     @classmethod
     def of(cls, scorer: Scorer, eps: float | None = None, fdr: float | None = None) -> Self:
@@ -93,10 +96,11 @@ class Decision:
         if rule.eps is not None:
             rates["fpr_bands"] = shown_bands(scorer.fpr_bands(rule.eps))
         note = "" if rule.eps is None else rule.note(0, 0, scorer.calibrator)
-        return cls(rule, {**rates, **versions(scorer), **({"note": note} if note else {})})
+        rest = {**rates, **versions(scorer), **({"note": note} if note else {})}
+        return cls(rule, rest, orjson.dumps(rest))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ScoreAnswer:
     """The answer of /score.
 
@@ -104,8 +108,8 @@ class ScoreAnswer:
     ----------
     judged : Judged
     flags : ndarray of bool, shape (n,)
-    rest : dict
-        What is said of all rows: rates, versions, and a note where nothing can be flagged.
+    rest, text : dict, bytes
+        What is said of all rows: rates, versions, and a note where nothing can be flagged; the same as JSON.
     reasons : list of dict of length n, or None
         What the scores come from, where that was asked for.
     categories : sequence of str of length n, or of length 0
@@ -115,12 +119,17 @@ class ScoreAnswer:
     judged: Judged
     flags: Flags
     rest: dict[str, Any]
+    text: bytes
     reasons: Reasons | None = None
     categories: Sequence[str] = ()
 
-    def to_json(self) -> bytearray:
+    def to_json(self) -> bytes | bytearray:
         """Return it as JSON; a score beyond float32 is null, since JSON has no infinity."""
         columns = self.judged.scores, self.judged.p_values, self.flags
+        if len(self.flags) == 1 and self.reasons is None:
+            score, p_value, flagged = (column.item() for column in columns)
+            row = orjson.dumps([{"score": score, "p_value": p_value, "flagged": flagged}])
+            return b'{"results":' + row + b"," + self.text[1:]
         text = bytearray(b'{"results":[')
         for start in range(0, len(self.flags), ROWS_AT_ONCE):
             block = zip(*(column[start : start + ROWS_AT_ONCE].tolist() for column in columns), strict=True)
@@ -130,7 +139,7 @@ class ScoreAnswer:
             text += b"," if start else b""
             text += orjson.dumps(rows)[1:-1]
         text += b"],"
-        text += orjson.dumps(self.rest)[1:]
+        text += self.text[1:]
         return text
 
     def to_arrow(self) -> bytes:
@@ -163,7 +172,8 @@ def score_answer(scorer: Scorer, question: Question, decision: Decision) -> Scor
     reasons = explain_rows(scorer, question) if question.explain else None
     note = "" if rule.fdr is None else rule.note(len(flags), int(flags.sum()), scorer.calibrator)
     rest = {**decision.rest, "note": note} if note else decision.rest
-    return ScoreAnswer(judged, flags, rest, reasons, _categories(scorer, question))
+    text = orjson.dumps(rest) if note else decision.text
+    return ScoreAnswer(judged, flags, rest, text, reasons, _categories(scorer, question))
 
 
 def _judge(scorer: Scorer, question: Question) -> Judged:

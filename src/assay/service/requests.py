@@ -32,7 +32,7 @@ _NEGATIVE_ZERO = re.compile(rb"-0[,\]}\s]")  # a whole number, whose sign orjson
 _PLAIN = {"record", "columns", "rows", "ids", "eps"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Question:
     """The content of a request.
 
@@ -120,7 +120,7 @@ def _read_plain(body: bytes | bytearray, layout: ColumnLayout, limits: Limits) -
             # orjson keeps the last of two equal keys: all that is quoted has to be what is left.
             and body.count(b'"') == 2 * (len(keys) + len(names) + len(ids or ()))
             and b"\\" not in body
-            and not _NEGATIVE_ZERO.search(body)
+            and not (b"-0" in body and _NEGATIVE_ZERO.search(body))
             and layout.is_of_numbers
         )
         if not is_plain or len(rows) > limits.rows:
