@@ -226,11 +226,13 @@ def prefect_server(project: Project) -> Iterator[str]:
         "--port",
         str(port),
     ]
+    # Its page would look for the server at the usual port.
+    settings = {"PREFECT_UI_API_URL": url, **os.environ}
     with (
         log.open("wb") as stream,
         # Its own session, so that Ctrl-C reaches the run alone, which still reports its end to the server.
         subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=stream, stderr=stream, start_new_session=True
+            command, env=settings, stdin=subprocess.PIPE, stdout=stream, stderr=stream, start_new_session=True
         ) as server,
     ):
         try:
