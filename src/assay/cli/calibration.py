@@ -151,7 +151,7 @@ def reweight_command(file: Path | None, clear: bool, dialect: Dialect) -> None:
     if (file is None) != clear:
         raise click.UsageError("give a FILE of current rows, or --clear")
     project = find_project()
-    from assay.data.dataset import read_card
+    from assay.data.card import read_card
     from assay.data.target import take_columns, target_path, write_target
     from assay.parts import write_bytes
 

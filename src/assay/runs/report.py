@@ -14,6 +14,7 @@ from rich.table import Table
 
 from assay.calibration.calibrators.promise import band_sentence
 from assay.data.dataset import RowSet, read_rows
+from assay.data.documents import DocumentScaler
 from assay.hashing import RECORD, hash_file, hash_json
 from assay.parts import read_json, write_bytes
 from assay.pipeline.candidates import Candidates, candidate_name
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from assay.evaluation.tested import Evaluation
     from assay.scorer.scorer import Scorer
 
-MOST_SUSPECTS = 8
+MOST_SUSPECTS, NAMED, MOST_PIECES = 8, 3, 300
 NUMBERS = ("auroc", "auprc", "fpr", "worst_stratum_fpr", "power")
 _COLUMNS = ("detector", "adapter", *NUMBERS, "selection_power", "fit_seconds", "state", "reason")
 HEADINGS = {
@@ -219,9 +220,11 @@ def write_report(project: Project, scorer: Scorer | None = None) -> Path:
         return path
     measured = [row for row in rows if row.auroc is not None]
     shown = next((row for row in measured if row.chosen), measured[0])
-    figures = [*_diagnostics(project, shown.detector, shown.adapter), (LEVELS, _source(_levels(evaluation)))]
+    figures = [*_diagnostics(project, shown.detector, shown.adapter), (LEVELS, picture_source(_levels(evaluation)))]
     suspects: list[str] = []
-    if scorer is not None and scorer.localises:
+    if scorer is not None and not scorer.localises:
+        suspects = suspected_rows(read_rows(project.folder("split") / "test"), scorer)
+    elif scorer is not None:
         suspects, picture = suspected_images(read_rows(project.folder("split") / "test"), scorer)
         figures.append(("Test images with the highest scores, and where these come from", picture))
     write_bytes(path, f"{_page(project, scorer, evaluation, rows, figures, suspects, helps)}\n{mark}".encode())
@@ -274,13 +277,35 @@ def _contexts(scorer: Scorer | None) -> list[list[str]]:
     return detector.contexts() if isinstance(detector, ReadsWords) else []
 
 
+def suspected_rows(test: RowSet, scorer: Scorer) -> list[str]:
+    """Return the names of the rows with the highest scores, with what raises each score; none for very wide rows."""
+    from assay.scorer.batch import named
+    from assay.scorer.explaining import Normals, pieces_of
+    from assay.scorer.explaining_words import read_documents
+
+    if not isinstance(scorer.reference.strata, Normals) or pieces_of(scorer.head).max() >= MOST_PIECES:
+        return []
+    function = scorer.function
+    top = test.take(np.argsort(-function(test.features), kind="stable")[:MOST_SUSPECTS])
+    if isinstance(function.scaler, DocumentScaler):
+        documents = read_documents(function.detector, function.scaler, function, top.features)
+        whys = [document.sentence(NAMED) for document in documents]
+    else:
+        categories = top.rows["category"].to_numpy(dtype=object) if scorer.categories is not None else None
+        explained = scorer.explain_scored(function.scored(top.features, categories, top.rows["row_id"].to_numpy()))
+        whys = [named(scorer, shares, NAMED) for shares in explained.shares]
+    return [f"{name} ({why})" for name, why in zip(top.rows["row_id"], whys, strict=True)]
+
+
 def suspected_images(test: RowSet, scorer: Scorer) -> tuple[list[str], str]:
     """Return the names of the images with the highest scores, and the picture of these and of their heat maps."""
     from assay.evaluation.pictures import heat_map_picture
 
     top = test.take(np.argsort(-scorer.decision_function(test.features), kind="stable")[:MOST_SUSPECTS])
     heat_maps = scorer.heat_maps(top.features)
-    return top.rows["row_id"].tolist(), _source(heat_map_picture(top.features.reshape(heat_maps.shape), heat_maps))
+    return top.rows["row_id"].tolist(), picture_source(
+        heat_map_picture(top.features.reshape(heat_maps.shape), heat_maps)
+    )
 
 
 def _parts(project: Project, evaluation: Evaluation) -> list[tuple[str, str, list[dict[str, Any]]]]:
@@ -306,7 +331,8 @@ def _cell(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def _source(figure: Any) -> str:
+def picture_source(figure: Any) -> str:
+    """Return a figure as a data URI of PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
@@ -344,7 +370,7 @@ def _diagnostics(project: Project, detector: str, adapter: str) -> list[tuple[st
     if chosen.path is not None:
         title = f"Test martingale of {name} over the test normals: high where they are not like the calibration rows"
         figures.append((title, pictures.path_picture(chosen.path)))
-    return [(title, _source(figure)) for title, figure in figures]
+    return [(title, picture_source(figure)) for title, figure in figures]
 
 
 def _levels(evaluation: Evaluation) -> Any:
