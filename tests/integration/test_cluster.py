@@ -213,4 +213,4 @@ def test_without_a_fit_worker_nothing_runs(project: Project, team: Team) -> None
             pass
     finally:
         alone.end()
-    assert not list(project.state.glob(".cluster*"))
+    assert not list((project.state / "cluster").iterdir())
