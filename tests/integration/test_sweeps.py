@@ -212,6 +212,17 @@ def test_a_killed_sweep_repeats_no_finished_cell(finished: Checkout) -> None:
     assert at_work(finished.root) == []
 
 
+@pytest.mark.long
+def test_a_cluster_gives_the_same_numbers(swept: tuple[Checkout, dict[str, Any]], tmp_path: Path) -> None:
+    shutil.copytree(swept[0].root, tmp_path / "project", symlinks=True)
+    project = Checkout(tmp_path / "project")
+    before = table_of(project)
+    shutil.rmtree(project.root / "sweeps" / ".cells")
+    assert sweep(project, "--runner", "dask")["computed"] == 4
+    same = ["dataset", "detector", "adapter", "level", "seed", "key", *METRICS]
+    pd.testing.assert_frame_equal(table_of(project)[same], before[same])
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
