@@ -29,7 +29,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from assay.data.dataset import Card, Dataset, RowSet, write_dataset
+from assay.data.card import Card
+from assay.data.dataset import Dataset, RowSet, write_dataset
 from assay.data.fingerprints import fingerprints
 from assay.data.modalities.tabular import TABULAR
 from assay.environment import set_environment

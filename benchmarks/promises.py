@@ -22,7 +22,8 @@ from threadpoolctl import threadpool_limits
 
 from assay import pipeline
 from assay.arrays import Doubles
-from assay.data.dataset import Card, Dataset, RowSet, write_dataset
+from assay.data.card import Card
+from assay.data.dataset import Dataset, RowSet, write_dataset
 from assay.data.labelling import ensure_labels, labels_path
 from assay.data.modalities.tabular import TABULAR
 from assay.data.target import ensure_target, target_path

@@ -61,7 +61,7 @@ def fit(folder: Path) -> tuple[Path, str]:
     from assay.data.modalities.tabular import TABULAR
     from assay.detectors.registry import make_detector
     from assay.scorer.folder import write_scorer
-    from assay.scorer.scorer import ScoreFunction
+    from assay.scorer.score_function import ScoreFunction
     from assay.scorer.statement import write_statement
 
     rows = np.random.default_rng(0).permutation(load_digits().data)

@@ -22,7 +22,8 @@ from scipy.special import ndtri
 from sklearn.datasets import load_breast_cancer, load_digits
 
 from assay.arrays import Doubles, Integers
-from assay.data.dataset import Card, Dataset, RowSet
+from assay.data.card import Card
+from assay.data.dataset import Dataset, RowSet
 from assay.data.drift import compare
 from assay.data.expectations import frame_expectations
 from assay.data.modalities.tabular import TABULAR

@@ -20,22 +20,26 @@ from prefect import flow, tags, task  # noqa: E402  (its switches are set above)
 from prefect.client.schemas.objects import State, TaskRun  # noqa: E402
 from prefect.futures import as_completed  # noqa: E402
 from prefect.runtime import deployment  # noqa: E402
+from prefect.task_engine import TaskRunTimeoutError  # noqa: E402
 from prefect.tasks import Task  # noqa: E402
 
 from assay import console, interruption  # noqa: E402
-from assay.errors import AssayError  # noqa: E402
+from assay.errors import AssayError, StageError  # noqa: E402
 from assay.project.deployment import read_deployment  # noqa: E402
 from assay.runs import arrivals, showing  # noqa: E402
 from assay.runs import run as runs  # noqa: E402
 from assay.runs.scheduling import SCHEDULED  # noqa: E402
 
+# A stage that takes longer hangs, on a mount for instance. Its run fails; the next one goes on from its checkpoints.
+STAGE_SECONDS = 2 * 24 * 3600.0
+
 
 def worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Retry what may pass by itself (a full disk, a lost mount), never what Assay refused on purpose."""
-    return not isinstance(state.result(raise_on_failure=False), AssayError)
+    """Retry what may pass by itself (a full disk, a lost mount), never what Assay refused on purpose, nor a timeout."""
+    return not isinstance(state.result(raise_on_failure=False), AssayError | TaskRunTimeoutError)
 
 
-@task(retries=2, retry_delay_seconds=[1, 10], retry_condition_fn=worth_retrying)
+@task(retries=2, retry_delay_seconds=[1, 10], retry_condition_fn=worth_retrying, timeout_seconds=STAGE_SECONDS)
 def verb(root: str, stage: str, params: dict[str, Any], *, beside_others: bool = False) -> bool:
     """Run one stage of the pipeline with the settings that the run has read; returns whether it had to run."""
     outcome = runs.execute(Project(Path(root), params=params), stage, beside_others=beside_others)
@@ -132,7 +136,8 @@ def run_stages(
         showing.log_line("nothing changed: every stage is fresh")
         return runs.refresh(project, deploy=deploy), False
     runs.check_choices(project)
-    run, finished, problem = runs.open_run(project, "prefect"), list[str](), None
+    run, finished = runs.open_run(project, "prefect"), list[str]()
+    problem: BaseException | None = None
     try:
         with cells_elsewhere(project, stale, runner, address) as at_once:
             kinds = groupby(project.stages.values(), key=lambda stage: (stage.verb, stage.detector is not None))
@@ -142,6 +147,12 @@ def run_stages(
         console.say(f"{result.scorer}: {result.verdict}")
         showing.keep_artifacts(result)
         return result, True
+    except TaskRunTimeoutError as error:
+        problem = StageError(
+            f"a stage took longer than {STAGE_SECONDS:g} s (STAGE_SECONDS in flows/retrain.py), and was ended; "
+            "the next run goes on from its checkpoints"
+        )
+        raise problem from error
     except BaseException as error:
         problem = error
         if not isinstance(error, Exception):

@@ -14,7 +14,7 @@ from assay.calibration.hardness import Strata
 from assay.data.modalities.tabular import TABULAR
 from assay.detectors.registry import make_detector
 from assay.scorer.folder import write_scorer
-from assay.scorer.scorer import ScoreFunction
+from assay.scorer.score_function import ScoreFunction
 from assay.scorer.statement import write_statement
 
 COLUMNS = ("a", "b", "c")

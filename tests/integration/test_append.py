@@ -12,7 +12,8 @@ import pytest
 from tests.conftest import Checkout
 from tests.integration.test_ingest import OPTIONS, is_clean, patients, roles, tracked
 
-from assay.data.dataset import read_card, read_dataset
+from assay.data.card import read_card
+from assay.data.dataset import read_dataset
 from assay.data.seen_labels import append_seen_labels, seen_labels_path
 from assay.hashing import dvc_directory_md5, hash_tree
 from assay.parts import read_json

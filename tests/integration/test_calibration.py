@@ -15,7 +15,8 @@ from scipy.stats import spearmanr
 
 from assay.calibration.contaminated.label_trim import choose_questions, trim_report
 from assay.data.answers import ensure_answers
-from assay.data.dataset import Card, Dataset, RowSet, read_rows, write_dataset
+from assay.data.card import Card
+from assay.data.dataset import Dataset, RowSet, read_rows, write_dataset
 from assay.data.expectations import learn_suite
 from assay.data.labelling import ensure_labels, labels_path, write_questions
 from assay.data.modalities.tabular import TABULAR

@@ -17,7 +17,8 @@ import yaml
 
 from assay import pipeline
 from assay.data.answers import ensure_answers
-from assay.data.dataset import Card, Dataset, RowSet, write_dataset
+from assay.data.card import Card
+from assay.data.dataset import Dataset, RowSet, write_dataset
 from assay.data.expectations import learn_suite
 from assay.data.labelling import ensure_labels
 from assay.data.modalities.tabular import TABULAR

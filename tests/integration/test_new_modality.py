@@ -12,7 +12,8 @@ import yaml
 from numpy.typing import NDArray
 
 from assay.data.answers import ensure_answers
-from assay.data.dataset import Dataset, RowSet, read_card, read_rows, write_dataset
+from assay.data.card import read_card
+from assay.data.dataset import Dataset, RowSet, read_rows, write_dataset
 from assay.data.expectations import learn_suite
 from assay.data.labelling import ensure_labels
 from assay.data.modalities.base import Modality, RawDataset

@@ -18,7 +18,8 @@ from tests.browser import chromium_program
 from tests.waiting import HANG_SECONDS
 
 from assay.data.answers import ensure_answers, read_row_answers
-from assay.data.dataset import Card, Dataset, RowSet, read_rows, write_dataset
+from assay.data.card import Card
+from assay.data.dataset import Dataset, RowSet, read_rows, write_dataset
 from assay.data.expectations import learn_suite
 from assay.data.labelling import ensure_labels
 from assay.data.modalities.image import Image

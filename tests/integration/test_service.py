@@ -40,7 +40,8 @@ from assay.project.deployment import keep, promote, read_deployment
 from assay.project.scorers import find_packaged, list_scorers
 from assay.release.bento import Published, publish, serve
 from assay.scorer.folder import write_scorer
-from assay.scorer.scorer import ScoreFunction, Scorer
+from assay.scorer.score_function import ScoreFunction
+from assay.scorer.scorer import Scorer
 from assay.scorer.statement import read_statement, statement_ids, write_statement
 from assay.service.formats import ARROW
 from assay.service.spool import read_spool, spool_path

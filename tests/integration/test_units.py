@@ -13,7 +13,7 @@ from assay.data.modalities.tabular import TABULAR
 from assay.data.recipes import synthesize
 from assay.detectors.registry import make_detector
 from assay.errors import InputError
-from assay.scorer.scorer import ScoreFunction
+from assay.scorer.score_function import ScoreFunction
 
 COLUMNS = 3
 DETECTORS = [

@@ -13,7 +13,8 @@ import pytest
 from sklearn.datasets import load_digits
 
 from assay.data import runner
-from assay.data.dataset import Card, Dataset, RowSet, number_copies
+from assay.data.card import Card
+from assay.data.dataset import Dataset, RowSet, number_copies
 from assay.data.expectations import learn_suite, load_suite
 from assay.data.fingerprints import fingerprints
 from assay.data.modalities.tabular import TABULAR

@@ -30,7 +30,7 @@ from assay.pipeline.evaluating import read_reference
 from assay.pipeline.rows import level_rows, levels_of, training_rows
 from assay.project.freshness import check_outputs
 from assay.project.layout import Project
-from assay.scorer.scorer import ScoreFunction
+from assay.scorer.score_function import ScoreFunction
 
 SUSPECT_COLUMNS = ["level", "row_id", "fingerprint", "label", "injected", "suspicion", "suspect", "group"]
 OWN, SCORES = "its own suspicion", "p-values up to eps"

@@ -60,8 +60,12 @@ def reading_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def require_writable(path: Path) -> None:
-    """Raise `ConfigError` if a file cannot be written at `path`; folders above it may be missing."""
+    """Raise `ConfigError` if a file cannot be written at `path`; folders above it may be missing.
+
+    What a killed command left of the same file is removed.
+    """
     from assay.parts import PART, temporary_prefix
+    from assay.project.recovery import remove_left
 
     folder = path.absolute().parent
     try:
@@ -79,6 +83,8 @@ def require_writable(path: Path) -> None:
     except OSError as error:
         reason = error.strerror or str(error)
         raise ConfigError(f"{path} cannot be written: {reason}; give another place") from error
+    if path.parent.is_dir():
+        remove_left(each for each in path.parent.iterdir() if each.name.startswith(f".{path.name}."))
 
 
 def find_project(*, any_format: bool = False) -> Project:

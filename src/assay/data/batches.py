@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from assay.arrays import Integers
+from assay.data.card import Arrival
 from assay.data.columns import recoded
-from assay.data.dataset import Arrival, Dataset, RowSet, csv_pieces, number_copies, numbered
+from assay.data.dataset import Dataset, RowSet, csv_pieces, number_copies, numbered
 from assay.data.fingerprints import SCHEME
 from assay.data.npy import npy_pieces
 from assay.data.words import require_different_codes, words_in
@@ -72,8 +73,8 @@ def content_id(dataset: Dataset) -> str:
 def with_batch(dataset: Dataset, arriving: Dataset, batch: str | None = None) -> Dataset:
     """Return a dataset with the rows of another one as one more batch, after its own.
 
-    Rows without ids of their own are numbered within their batch: "<batch>-<row number>". Copies of a content are
-    numbered on, after every one that the dataset has or had.
+    Rows without ids of their own are numbered within their batch: "<batch>-<row number>"; windows of series are named
+    by series and time. Copies of a content are numbered on, after every one that the dataset has or had.
 
     Parameters
     ----------
@@ -101,7 +102,7 @@ def with_batch(dataset: Dataset, arriving: Dataset, batch: str | None = None) ->
                 "own with --batch"
             )
     rows = arriving.data.rows
-    if arriving.card.id_column is None:
+    if arriving.card.id_column is None and arriving.card.windows is None:
         rows = rows.assign(row_id=[f"{arrival.batch}-{number:07d}" for number in range(len(rows))])
     _require_new_ids(dataset, rows)
     rows = rows.assign(copy=_next_copies(dataset, arriving))

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Card, Dataset
+from assay.data.card import Card
+from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Dataset
 from assay.data.drift import LABELS, LEVEL, P_VALUE, ROWS, SHARE, SHIFT
 from assay.data.ranges import EXTREMES, IS_BETWEEN, NOT_NULL, Expectation, expectation
 from assay.data.reference import ReferenceCounts, learn_reference
@@ -33,6 +34,8 @@ def great_expectations() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import great_expectations as gx
+        from great_expectations.execution_engine import pandas_execution_engine
+    pandas_execution_engine.HASH_THRESHOLD = 0  # it would hash all values of small tables, for nothing that is kept
     return gx
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from decimal import ROUND_FLOOR, Decimal, InvalidOperation, localcontext
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -14,14 +13,16 @@ import pandas as pd
 from assay.arrays import Labels, Texts
 from assay.console import say
 from assay.data.blocks import read_frame
+from assay.data.card import Card
 from assay.data.columns import AS_THEY_ARE, Features, Kind, Treatment, features_of, kind_of
-from assay.data.dataset import ANOMALY, NORMAL, ROWS_IN_PIECE, UNKNOWN, Card, Dataset, RowSet
+from assay.data.dataset import ANOMALY, NORMAL, ROWS_IN_PIECE, UNKNOWN, Dataset, RowSet
 from assay.data.dialects import MISSING, OBSERVED, Dialect
 from assay.data.mapped import release, row_blocks
 from assay.data.modalities.tabular import TABULAR
 from assay.data.modalities.text import Text
 from assay.data.resolution import MOST_LOOKED_AT, loses_values
 from assay.data.text_columns import document_features
+from assay.data.times import sortable_times
 from assay.data.words import Codes
 from assay.errors import DataError
 from assay.names import check_name
@@ -33,7 +34,6 @@ _LABELS = {
     **dict.fromkeys(("-1", ""), UNKNOWN),
 }
 MOST_UNCLEAR = 5
-_TIME_DIGITS, _TIME_DECIMALS = 20, 60
 
 
 class SpecialColumns(TypedDict, total=False):
@@ -265,32 +265,6 @@ def _say_of_texts(path: Path, role: str, column: pd.Series[Any], texts: pd.Serie
         say(f"{path.name}: the {role} {counts.index[0]!r} has {counts.iloc[0]} of {len(texts)} rows, more than half")
 
 
-def sortable_times(texts: pd.Series[Any] | Texts) -> Texts:
-    """Return times as texts whose alphabetical order is the order in time (see `read_table`).
-
-    Raises
-    ------
-    DataError
-        A time is missing, or is not a number or timestamp as the first one is.
-    """
-    codes, unique = pd.factorize(texts)
-    if _is_number(unique[0]):
-        bad = [not _is_number(text) for text in unique]
-        kind, allowed = (
-            "number",
-            f"all must be numbers under 1e{_TIME_DIGITS} with at most {_TIME_DECIMALS} decimals",
-        )
-    else:
-        stamps = pd.Series(pd.to_datetime(pd.Series(unique), utc=True, format="ISO8601", errors="coerce"))
-        bad = stamps.isna().tolist()
-        kind, allowed = "timestamp", "all must be ISO 8601 timestamps (or all numbers)"
-    if any(bad):
-        row = int(np.flatnonzero(np.array(bad)[codes])[0])
-        raise DataError(f"row {row} has the time {texts[row]!r}; {allowed}")
-    keys = [_number_key(text) for text in unique] if kind == "number" else _stamp_keys(stamps)
-    return np.array(keys, dtype=object)[codes]
-
-
 def texts_of(column: pd.Series[Any], *, kept: Collection[str] = ()) -> pd.Series[Any]:
     """Return a column as texts, counted from 0: missing values and words for them, but those that are `kept`, as "".
 
@@ -373,33 +347,3 @@ def _label_key(text: str) -> str:
     """Return a label without differences that make no other one: spaces, case, and 1.0 for 1."""
     key = text.strip().casefold()
     return key[:-2] if re.fullmatch(r"-?\d+\.0", key) else key
-
-
-def _is_number(text: str) -> bool:
-    """Return whether `_number_key` can convert a text."""
-    try:
-        value = Decimal(text)
-    except InvalidOperation:
-        return False
-    exponent = value.as_tuple().exponent
-    return isinstance(exponent, int) and exponent >= -_TIME_DECIMALS and abs(value) < 10**_TIME_DIGITS
-
-
-def _number_key(text: str) -> str:
-    """Return a number as text that sorts by its value (see `read_table`)."""
-    with localcontext(prec=_TIME_DIGITS + _TIME_DECIMALS + 1):
-        value = Decimal(text)
-        whole = value.to_integral_value(ROUND_FLOOR)  # so that the fraction of a negative number is positive too
-        fraction = value - whole
-    digits = f"{fraction:f}".partition(".")[2].rstrip("0")
-    sign, shown = ("", int(whole)) if whole >= 0 else ("-", 10**_TIME_DIGITS + int(whole))
-    return f"{sign}{shown:0{_TIME_DIGITS}d}{'.' if digits else ''}{digits}"
-
-
-def _stamp_keys(stamps: pd.Series[Any]) -> list[str]:
-    """Return timestamps in UTC as ISO 8601 of fixed width."""
-    try:
-        exact = stamps.dt.tz_localize(None).dt.as_unit("ns").to_numpy()
-    except pd.errors.OutOfBoundsDatetime as error:
-        raise DataError(f"a time is outside the years 1678 to 2261: {error}") from error
-    return [f"{text}Z" for text in np.datetime_as_string(exact, unit="ns")]

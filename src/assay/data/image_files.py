@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from assay.arrays import Labels
 from assay.console import say
 from assay.data.archives import ARCHIVE, archive_arrays
-from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Card, Dataset, RowSet
+from assay.data.card import Card
+from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Dataset, RowSet
 from assay.data.files import labels_of, texts_of
 from assay.data.modalities.image import Image, pixel_columns
 from assay.errors import DataError
@@ -179,6 +180,8 @@ class ImageBlocks:
     DataError
         The columns are no pixels, or the images cannot be used.
     """
+
+    start = 0
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
         import pyarrow as pa

@@ -13,7 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from assay.arrays import Flags
-from assay.data.dataset import Card, Dataset, RowSet
+from assay.data.card import Card
+from assay.data.dataset import Dataset, RowSet
 from assay.data.modalities.base import Modality, Reader
 from assay.data.modalities.image import Image
 from assay.data.modalities.registry import modality_classes

@@ -18,7 +18,8 @@ from scipy import stats
 from scipy.special import gammaln
 
 from assay.arrays import Doubles
-from assay.data.dataset import ANOMALY, UNKNOWN, Card, Dataset, RowSet, number_copies
+from assay.data.card import Card
+from assay.data.dataset import ANOMALY, UNKNOWN, Dataset, RowSet, number_copies
 from assay.data.mapped import row_blocks
 
 QUANTILES = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0)

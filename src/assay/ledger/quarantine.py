@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from assay.arrays import Flags
-from assay.data.dataset import read_card, read_dataset, row_keys
+from assay.data.card import read_card
+from assay.data.dataset import read_dataset, row_keys
 from assay.data.dialects import OBSERVED, Dialect
 from assay.data.quarantine import EVERY_COPY, is_listed, quarantine_content, quarantine_path, read_quarantine
 from assay.errors import ConfigError, DataError

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from assay.arrays import Doubles
-from assay.data.dataset import ANOMALY, NORMAL, Card, RowSet, read_card, read_labels, read_rows
+from assay.data.card import Card, read_card
+from assay.data.dataset import ANOMALY, NORMAL, RowSet, read_labels, read_rows
 from assay.errors import ConfigError, DataError
 from assay.names import Choice
 from assay.parts import read_json, read_part, write_json, write_part

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assay.data.dataset import Card, read_card, read_rows
+from assay.data.card import Card, read_card
+from assay.data.dataset import read_rows
 from assay.data.modalities.registry import modality_fields
 from assay.errors import NoValidCandidateError
 from assay.parts import Array, Part, read_json, read_part

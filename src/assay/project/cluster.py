@@ -28,6 +28,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import dask
 from distributed import Client, Future, LocalCluster, get_worker
 from distributed.scheduler import KilledWorker
 from distributed.security import Security
@@ -80,7 +81,6 @@ class DaskRunner(WorkRunner):
         self._md5s: dict[tuple[str, int, int], str] = {}
         self._stored: set[str] = set()
         self._told: dict[str, tuple[str, float]] = {}
-        self._closing = threading.Event()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -103,28 +103,30 @@ class DaskRunner(WorkRunner):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            self._closing.set()
         super().__exit__(kind, error, trace)
         self._closing.set()
         self._stack.close()
 
     def _connect(self, stack: ExitStack) -> Client:
         logging.getLogger("distributed").setLevel(logging.ERROR)
+        cluster: LocalCluster | str = self._address
         if not self._address:
-            cluster = LocalCluster(
-                n_workers=self.slots,
-                threads_per_worker=1,
-                host="127.0.0.1",
-                dashboard_address=None,
-                memory_limit=None,  # would be that of the worker alone, whose cells are processes of their own
-                security=Security.temporary(),
-                silence_logs=logging.ERROR,
-            )
+            # Without pages; what is left of Dask's HTTP servers answers nothing.
+            pages: dict[str, list[str]] = {f"distributed.{each}.http.routes": [] for each in ("scheduler", "worker")}
+            with dask.config.set(pages):
+                cluster = LocalCluster(
+                    n_workers=self.slots,
+                    threads_per_worker=1,
+                    host="127.0.0.1",
+                    dashboard_address="127.0.0.1:0",
+                    scheduler_kwargs={"dashboard": False},
+                    memory_limit=None,  # would be that of the worker alone, whose cells are processes of their own
+                    security=Security.temporary(),  # for other users of this machine
+                    silence_logs=logging.ERROR,
+                )
             stack.enter_context(cluster)
         try:
-            connecting = Client(cluster if not self._address else self._address, timeout=CONNECT_SECONDS)
-            return stack.enter_context(connecting)
+            return stack.enter_context(Client(cluster, timeout=CONNECT_SECONDS, set_as_default=False))
         except (OSError, ValueError, TypeError) as error:
             raise ConfigError(
                 f"no Dask scheduler answers at {self._address}: {error}; start one (`dask scheduler`), or correct "

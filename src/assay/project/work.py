@@ -84,6 +84,7 @@ class WorkRunner:
     def __init__(self, root: Path, slots: int = 1) -> None:
         self.root, self.slots = root, slots
         self._pool: ThreadPoolExecutor | None = None
+        self._closing = threading.Event()
 
     def __enter__(self) -> Self:
         _opened.append(self)
@@ -93,6 +94,8 @@ class WorkRunner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _opened.remove(self)
+        if error is not None:
+            self._closing.set()
         if self._pool is not None:
             self._pool.shutdown(wait=error is None, cancel_futures=True)
 
@@ -108,7 +111,7 @@ class WorkRunner:
         RuntimeError
             The process failed otherwise; the message is the end of what it wrote.
         """
-        return details_of(run_process(self.root, work, progress), work)
+        return details_of(run_process(self.root, work, progress, self._closing.is_set), work)
 
     def submit(self, work: Work, progress: StageProgress = silent) -> Future[dict[str, Any]]:
         """Do a unit of work as `do` does, as soon as one of the `slots` is free."""

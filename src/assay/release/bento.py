@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import assay
-from assay.data.dataset import read_card
+from assay.data.card import read_card
 from assay.environment import SWITCHES, bentoml_home
 from assay.errors import ConfigError, TamperedError, ToolError
 from assay.eventlog import EventLog

@@ -12,7 +12,8 @@ import pandas as pd
 
 from assay.arrays import Doubles, Integers
 from assay.calibration.calibrators.ranks import row_count, rows_needed
-from assay.data.dataset import Card, RowSet, row_keys
+from assay.data.card import Card
+from assay.data.dataset import RowSet, row_keys
 from assay.data.quarantine import is_listed
 from assay.errors import AssayError, ScorerError
 from assay.evaluation.paired import MARGIN, RowScores, ScorerPair, next_level, spent_level
@@ -290,7 +291,7 @@ def gate_scores(
     ----------
     scorer : Scorer
     table : callable
-        Returns features as a table with names (`assay.data.dataset.Card.table`).
+        Returns features as a table with names (`assay.data.card.Card.table`).
     normals, anomalies : RowSet
     """
     judged = []

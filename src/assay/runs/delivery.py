@@ -89,7 +89,7 @@ def _promote(project: Project, packaged: Packaged, reason: str) -> None:
 
 
 def _challenge(project: Project, packaged: Packaged, current: Deployment | None) -> Verdict:
-    from assay.data.dataset import read_card
+    from assay.data.card import read_card
     from assay.release.champion import Verdict, clean_statement, judge
 
     if current is None:

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from assay.calibration.calibrators.promise import band_sentence
 from assay.data.dataset import RowSet, read_rows
+from assay.data.documents import DocumentScaler
 from assay.hashing import RECORD, hash_file, hash_json
 from assay.parts import read_json, write_bytes
 from assay.pipeline.candidates import Candidates, candidate_name
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from assay.evaluation.tested import Evaluation
     from assay.scorer.scorer import Scorer
 
-MOST_SUSPECTS = 8
+MOST_SUSPECTS, NAMED, MOST_PIECES = 8, 3, 300
 NUMBERS = ("auroc", "auprc", "fpr", "worst_stratum_fpr", "power")
 _COLUMNS = ("detector", "adapter", *NUMBERS, "selection_power", "fit_seconds", "state", "reason")
 HEADINGS = {
@@ -221,7 +222,9 @@ def write_report(project: Project, scorer: Scorer | None = None) -> Path:
     shown = next((row for row in measured if row.chosen), measured[0])
     figures = [*_diagnostics(project, shown.detector, shown.adapter), (LEVELS, picture_source(_levels(evaluation)))]
     suspects: list[str] = []
-    if scorer is not None and scorer.localises:
+    if scorer is not None and not scorer.localises:
+        suspects = suspected_rows(read_rows(project.folder("split") / "test"), scorer)
+    elif scorer is not None:
         suspects, picture = suspected_images(read_rows(project.folder("split") / "test"), scorer)
         figures.append(("Test images with the highest scores, and where these come from", picture))
     write_bytes(path, f"{_page(project, scorer, evaluation, rows, figures, suspects, helps)}\n{mark}".encode())
@@ -272,6 +275,26 @@ def _contexts(scorer: Scorer | None) -> list[list[str]]:
 
     detector = None if scorer is None else scorer.function.detector
     return detector.contexts() if isinstance(detector, ReadsWords) else []
+
+
+def suspected_rows(test: RowSet, scorer: Scorer) -> list[str]:
+    """Return the names of the rows with the highest scores, with what raises each score; none for very wide rows."""
+    from assay.scorer.batch import named
+    from assay.scorer.explaining import Normals, pieces_of
+    from assay.scorer.explaining_words import read_documents
+
+    if not isinstance(scorer.reference.strata, Normals) or pieces_of(scorer.head).max() >= MOST_PIECES:
+        return []
+    function = scorer.function
+    top = test.take(np.argsort(-function(test.features), kind="stable")[:MOST_SUSPECTS])
+    if isinstance(function.scaler, DocumentScaler):
+        documents = read_documents(function.detector, function.scaler, function, top.features)
+        whys = [document.sentence(NAMED) for document in documents]
+    else:
+        categories = top.rows["category"].to_numpy(dtype=object) if scorer.categories is not None else None
+        explained = scorer.explain_scored(function.scored(top.features, categories, top.rows["row_id"].to_numpy()))
+        whys = [named(scorer, shares, NAMED) for shares in explained.shares]
+    return [f"{name} ({why})" for name, why in zip(top.rows["row_id"], whys, strict=True)]
 
 
 def suspected_images(test: RowSet, scorer: Scorer) -> tuple[list[str], str]:

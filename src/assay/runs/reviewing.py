@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from assay.arrays import Doubles, Flags
 from assay.data.answers import BAD, GROUP, ROW, TRAIN, answers_path, read_row_answers
-from assay.data.dataset import Card, RowSet, read_card, read_rows
+from assay.data.card import Card, read_card
+from assay.data.dataset import RowSet, read_rows
 from assay.data.quarantine import is_listed, quarantine_path, read_quarantine
 from assay.data.splitting import EXCLUDED
 from assay.detectors.baselines.groups import Item, worth_a_look

@@ -152,7 +152,7 @@ def end_interrupted(project: Project) -> None:
 def check_choices(project: Project) -> None:
     """Raise `ConfigError` early for choices, and for missing categories, that a later stage would refuse."""
     from assay.calibration.adapters.registry import make_adapter
-    from assay.data.dataset import read_card
+    from assay.data.card import read_card
     from assay.detectors.registry import DETECTORS, make_detector
     from assay.pipeline.calibrating import NO_CATEGORIES
 

@@ -18,7 +18,8 @@ from assay.errors import ScorerError, TamperedError
 from assay.hashing import hash_file
 from assay.parts import Part, read_arrays
 from assay.scorer.folder import FOLDER_NAME, HEAD, PART_FILES, RATIO, check_files, read_head
-from assay.scorer.scorer import ScoreFunction, Scorer
+from assay.scorer.score_function import ScoreFunction
+from assay.scorer.scorer import Scorer
 from assay.scorer.statement import read_statement
 
 PART_HEAD = {"kind", "config"}

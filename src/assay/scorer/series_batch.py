@@ -15,7 +15,7 @@ from assay.data.blocks import VALUES_AT_ONCE, read_frame
 from assay.data.columns import features_of
 from assay.data.dialects import Dialect
 from assay.data.series_files import flattened, steps_of
-from assay.data.windows import Steps, Windows, cut, irregularities
+from assay.data.windows import Steps, Windows, cut, irregularities, unlike
 from assay.errors import DataError, InputError
 from assay.scorer.explaining_series import Moment, window_moments
 from assay.scorer.scorer import Scorer
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 OF_STEPS = ("score", "p_value", "flagged", "window_start", "window_end")
-UNLIKE = 2.0
 
 
 def score_steps(
@@ -104,13 +103,11 @@ def least_anomalous(scores: Floats, p_values: Doubles, starts: Integers, length:
 
 
 def _starts(path: Path, steps: Steps, windows: Windows) -> Integers:
-    step = steps.usual_step()
     for sentence in irregularities(steps, windows.step):
         say(f"{path.name}: {sentence}")
-    if not windows.step / UNLIKE <= step <= windows.step * UNLIKE:
+    if how := unlike(steps, windows):
         raise InputError(
-            f"the usual step of {path.name} is {step:g}, and that of the series that this scorer was trained on "
-            f"{windows.step:g}; bring the file to that step, or train on series like it"
+            f"the usual step of {path.name} {how}; bring the file to that step, or train on series like it"
         )
     starts = cut(steps, windows, by_block=False, to_the_end=True).starts
     if not len(starts):

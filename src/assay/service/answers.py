@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Self
@@ -11,9 +11,10 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from assay.arrays import Flags, Singles
+from assay.arrays import Flags
 from assay.calibration.calibrators.promise import Bands
 from assay.calibration.decisions import Rule
+from assay.data.categories import category_texts
 from assay.scorer.scorer import Judged, Scorer
 from assay.service.explaining import Reasons, explain_rows
 from assay.service.formats import write_arrow
@@ -105,12 +106,15 @@ class ScoreAnswer:
         What is said of all rows: rates, versions, and a note where nothing can be flagged.
     reasons : list of dict of length n, or None
         What the scores come from, where that was asked for.
+    categories : sequence of str of length n, or of length 0
+        Where rows are compared within categories.
     """
 
     judged: Judged
     flags: Flags
     rest: dict[str, Any]
     reasons: Reasons | None = None
+    categories: Sequence[str] = ()
 
     def to_json(self) -> bytes:
         """Return it as JSON; a score beyond float32 is null, since JSON has no infinity."""
@@ -139,12 +143,8 @@ class ScoreAnswer:
         return write_arrow(columns, self.rest)
 
 
-def score_answer(
-    scorer: Scorer, question: Question, decision: Decision, keep: Callable[[Singles], None] = lambda scores: None
-) -> ScoreAnswer:
+def score_answer(scorer: Scorer, question: Question, decision: Decision) -> ScoreAnswer:
     """Score the rows of a request.
-
-    `keep` gets the scores of every answer, for the monitors.
 
     Raises
     ------
@@ -160,6 +160,13 @@ def score_answer(
     )
     flags = rule.flags(judged.p_values)
     reasons = explain_rows(scorer, question) if question.explain else None
-    keep(judged.scores)
     note = "" if rule.fdr is None else rule.note(len(flags), int(flags.sum()), scorer.calibrator)
-    return ScoreAnswer(judged, flags, {**decision.rest, "note": note} if note else decision.rest, reasons)
+    rest = {**decision.rest, "note": note} if note else decision.rest
+    return ScoreAnswer(judged, flags, rest, reasons, _categories(scorer, question))
+
+
+def _categories(scorer: Scorer, question: Question) -> Sequence[str]:
+    if question.categories is not None or scorer.category_column is None:
+        return question.categories or ()
+    texts: list[str] = category_texts(question.rows.column(scorer.category_column).to_pylist()).tolist()
+    return texts

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
+
+import numpy as np
+import orjson
 
 from assay.data.categories import category_texts
 from assay.errors import AssayError, InputError, RequestError
@@ -23,6 +28,8 @@ BODY = (
 KEYS = ("columns", "rows", "records", "record", "ids", "eps", "fdr")
 MOST_BRACKETS_BESIDE_ROWS = 1000
 MOST_REASONS = 100
+_NEGATIVE_ZERO = re.compile(rb"-0[,\]}\s]")  # a whole number, whose sign orjson drops
+_PLAIN = {"record", "columns", "rows", "ids", "eps"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,8 @@ def read_question(body: bytes, layout: ColumnLayout, limits: Limits = SERVICE_LI
     RequestError
         It is too large or nested too deeply (413).
     """
+    if len(body) <= limits.small_body and (plain := _read_plain(body, layout, limits)) is not None:
+        return plain
     most = limits.rows + MOST_BRACKETS_BESIDE_ROWS
     if len(body) > most and (brackets := body.count(b"[") + body.count(b"{")) > most:
         raise RequestError(
@@ -81,6 +90,42 @@ def read_question(body: bytes, layout: ColumnLayout, limits: Limits = SERVICE_LI
         raise RequestError(413, f"the body is nested too deeply; send {BODY}") from error
     except ValueError as error:
         raise InputError(f"the body is not JSON ({error}); send {BODY}") from error
+
+
+def _read_plain(body: bytes, layout: ColumnLayout, limits: Limits) -> Question | None:
+    """Return the rows of a small body of numbers, parsed as a whole, which takes a third of the time.
+
+    None for every other body, and for one that says more, or is wrong: what is wrong, the reader says.
+    """
+    try:
+        content = orjson.loads(body)
+        keys = content.keys()
+        if keys == {"record"}:
+            names, rows = list(content["record"]), [list(content["record"].values())]
+        else:
+            names, rows = content["columns"], content["rows"]
+        ids, eps = content.get("ids"), content.get("eps")
+        is_plain = (
+            keys <= _PLAIN
+            and (type(names), type(rows)) == (list, list)
+            and {list}.issuperset(map(type, rows))
+            and {int, float}.issuperset(map(type, chain.from_iterable(rows)))
+            and (ids is None or {str}.issuperset(map(type, ids)))
+            and type(eps) in (float, type(None))
+            # orjson keeps the last of two equal keys: all that is quoted has to be what is left.
+            and body.count(b'"') == 2 * (len(keys) + len(names) + len(ids or ()))
+            and b"\\" not in body
+            and not _NEGATIVE_ZERO.search(body)
+            and layout.is_of_numbers
+        )
+        if not is_plain or len(rows) > limits.rows:
+            return None
+        values = np.array(rows, dtype=np.float64).reshape(len(rows), len(names))
+        if tuple(names) != layout.columns:
+            values = values[:, layout.order(tuple(names))]
+        return Question(values, None, read_ids(ids, len(rows), limits), read_share(eps, "eps"))
+    except (ValueError, TypeError, KeyError, AttributeError, AssayError):
+        return None
 
 
 def _read(reader: JsonReader, layout: ColumnLayout, limits: Limits) -> Question:

@@ -167,6 +167,7 @@ class Following:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._ended.set()
+        self._application.state.shared.notes.write()
         if self.plan.watcher is not None:
             process, pipe = self.plan.watcher
             os.close(pipe)

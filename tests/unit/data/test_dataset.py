@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from assay.data.dataset import Card, Dataset, RowSet, read_card, read_dataset, read_rows, write_dataset, write_rows
+from assay.data.card import Card, read_card
+from assay.data.dataset import Dataset, RowSet, read_dataset, read_rows, write_dataset, write_rows
 from assay.data.fingerprints import fingerprints
 from assay.data.modalities.image import Image
 from assay.data.modalities.tabular import TABULAR

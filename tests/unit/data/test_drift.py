@@ -18,7 +18,8 @@ from scipy import stats
 
 from assay.arrays import Doubles
 from assay.data.batches import as_batch, with_batch
-from assay.data.dataset import Card, Dataset, RowSet
+from assay.data.card import Card
+from assay.data.dataset import Dataset, RowSet
 from assay.data.drift import compare, fewer
 from assay.data.expectations import frame_expectations, learn_suite, parse_reference
 from assay.data.modalities.tabular import TABULAR

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from assay.data.dataset import numbered, read_dataset, write_dataset
 from assay.data.dialects import Dialect
-from assay.data.files import read_table, sortable_times
+from assay.data.files import read_table
+from assay.data.times import sortable_times
 from assay.errors import ConfigError, DataError
 
 

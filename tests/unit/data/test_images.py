@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from assay.data.dataset import Card, Dataset, RowSet, read_dataset, write_dataset
+from assay.data.card import Card
+from assay.data.dataset import Dataset, RowSet, read_dataset, write_dataset
 from assay.data.expectations import learn_suite
 from assay.data.mirrored import MirroredFile
 from assay.data.modalities import ecg5000, mnist

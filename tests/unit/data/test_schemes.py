@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from assay.data.dataset import Card, Dataset, RowSet, read_rows, write_dataset
+from assay.data.card import Card
+from assay.data.dataset import Dataset, RowSet, read_rows, write_dataset
 from assay.data.fingerprints import fingerprints
 from assay.data.modalities.tabular import TABULAR
 from assay.data.quarantine import read_quarantine, write_quarantine

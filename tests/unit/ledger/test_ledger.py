@@ -18,7 +18,8 @@ import yaml
 from tests.conftest import QUICK
 
 from assay.data.answers import ensure_answers
-from assay.data.dataset import Card, Dataset, RowSet, read_card, read_dataset, read_rows, write_dataset
+from assay.data.card import Card, read_card
+from assay.data.dataset import Dataset, RowSet, read_dataset, read_rows, write_dataset
 from assay.data.modalities.tabular import TABULAR
 from assay.data.quarantine import ensure_quarantine
 from assay.data.target import ensure_target, target_path, write_target

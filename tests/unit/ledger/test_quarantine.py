@@ -13,7 +13,8 @@ import yaml
 from tests.conftest import QUICK
 
 from assay.data.answers import ensure_answers
-from assay.data.dataset import Card, Dataset, RowSet, write_dataset
+from assay.data.card import Card
+from assay.data.dataset import Dataset, RowSet, write_dataset
 from assay.data.fingerprints import fingerprints
 from assay.data.modalities.tabular import TABULAR
 from assay.data.quarantine import (

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from assay.data.card import Card, read_card
 from assay.data.contamination import inject
-from assay.data.dataset import Card, Dataset, RowSet, number_copies, read_card, write_dataset
+from assay.data.dataset import Dataset, RowSet, number_copies, write_dataset
 from assay.data.expectations import learn_suite
 from assay.data.fingerprints import fingerprints
 from assay.data.modalities.base import Modality
