@@ -23,6 +23,16 @@ member, and LSTMs take four samples as one step; all else are the defaults. Rows
 by each seed, in one draw for all candidates; candidates without use for labels get none. The paper does not say what
 shares subjects; neither here are they kept apart.
 
+Reading, losses first:
+
+- On heartbeats Deep SAD and DevNet, which look at a window as a whole, are as good as contradicting training or better:
+  with 20 labels 99.3 and 98.9 against 97.9, with 50 all three have 99.4 to 99.6. The paper prints 88 to 93 for the two
+  and has its own method well above them (98.0 and 99.4, which is about what is measured here). So what it says of
+  itself is reproduced, and what it says of its competitors is not. It leaves their networks to an appendix, and
+  multiplies the loss of the labelled rows of Deep SAD by 20 as its own; either may be the reason, neither was measured.
+- It does what it is for: hidden anomalies cost the LSTM predictor eight points (92.1; printed 86.7), and 20 labels win
+  six of them back, 50 all.
+
 Usage: python benchmarks/contradicting.py [SECTION ...]      (ASSAY_DATA_MIRROR; sections are the keys of SECTIONS;
 those that are not named stay on the page as they are)
 """
@@ -94,7 +104,7 @@ TABLE_2: dict[str, Candidate] = {
     "contradicting, lstm_predictor": ("contradicting", {"base": "lstm_predictor", **SLOWER, **ONE}),
 }
 LABELS = (20, 50)
-TABLE_2_SEEDS = {"heartbeats": 5, "movements": 3}
+TABLE_2_SEEDS = {"heartbeats": 4, "movements": 1}
 
 
 def sequences(rng: np.random.Generator, n: int, *, falling: bool = False) -> Floats:
