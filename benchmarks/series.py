@@ -165,10 +165,12 @@ def with_runs(rows: list[Result]) -> str:
     lines = [table([{k: v for k, v in row.items() if k != "flagged"} for row in rows], ["set", "detector"]), ""]
     for label in DETECTORS:
         tables = [row["flagged"] for row in rows if row["detector"] == label]
+        if len(tables) < 2:
+            continue
         counts = pd.concat(tables).groupby(level=0).sum()
         counts = counts[counts["size"] >= FEWEST]
         rates = 100 * counts["sum"] / counts["size"]
-        if len(rates) > 1 and len(tables) > 1:
+        if len(rates) > 1:
             lines.append(
                 f"- {label}: of {len(rates)} runs {int((rates > 100 * EPS).sum())} have an FPR above eps, the largest "
                 f"{rates.max():.0f}, the median {rates.median():.0f}"
