@@ -1,13 +1,14 @@
 """Processor time of a request: the service of `assay serve` beside a bare server of the same scorer.
 
-The bare server is the same stack (uvicorn, httptools, uvloop, starlette) with one route that parses (orjson, or numpy
-for .npy), calls the scorer's `judge()`, flags and dumps (orjson): it checks nothing, has no limits, and says nothing of
-versions. `/score` of Assay is answered before starlette's routing; beside it stands a bare server that does without
-starlette, too. All run in one thread, without access log. Assay keeps its scores for the monitors, as it does under
-`assay serve`; the process that computes these is not counted. What is compared is the processor time of the server's
-process per request, so that other work on the machine counts little. Single rows are sent by wrk, written in C, pinned
-to the last core; the others by a process of this script. The servers take turns, and a ratio is the median of the pairs
-with the interval that has it with 95 % or more (binomial).
+The bare server is the same stack (uvicorn, httptools, uvloop, starlette) with one route that parses
+(orjson, or numpy for .npy), calls the scorer's `judge()`, flags and dumps (orjson): it checks nothing, has
+no limits, and says nothing of versions. `/score` of Assay is answered before starlette's routing; beside it
+stands a bare server that does without starlette, too. All run in one thread, without access log. Assay
+keeps its scores for the monitors, as it does under `assay serve`; the process that computes these is not
+counted. What is compared is the processor time of the server's process per request, so that other work on
+the machine counts little. Single rows are sent by wrk, written in C, pinned to the last core; the others by
+a process of this script. The servers take turns, and a ratio is the median of the pairs with the interval
+that has it with 95 % or more (binomial).
 
 The scorer is a kNN on digits: 64 columns, 1,100 training rows.
 

@@ -175,7 +175,7 @@ class Service:
 
 
 class _Application(Starlette):
-    """Starlette's routes, behind the guard and the access log, and beside `/score`, which goes none of their ways."""
+    """Starlette's routes behind the guard and the access log, and `/score`, which passes the routes by."""
 
     def __init__(self, access: Access) -> None:
         self._access, self._is_logged = access, bool(os.environ.get(ACCESS_LOG))

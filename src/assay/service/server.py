@@ -70,7 +70,7 @@ def protocol_with(limits: Limits) -> type[asyncio.Protocol]:
                 self._head = self.loop.call_later(limits.head_seconds, self.transport.abort)
 
         def _decline(self, rest: bytes) -> None:
-            """Read a request again without its offer of another protocol, after which httptools passes over its body.
+            """Read a request again without its offer of another protocol: httptools passes over its body.
 
             Java's client offers HTTP/2 with every first request.
             """
