@@ -185,13 +185,20 @@ class Reach(Baseline):
             reach = np.where(wider >= GAP * usual, np.maximum(reach, wider), reach)
         return ReachDistances(rows, reach, self.n_neighbors)
 
+    def to_part(self) -> Part:
+        """Return the array form, and by which rule its reach is."""
+        part = super().to_part()
+        return Part(part.kind, {**part.config, "gap": GAP}, part.arrays)
+
     @classmethod
     def from_part(cls, part: Part) -> Self:
         """Rebuild the detector from its part; in those of earlier versions there was one share."""
-        params = part.config.get("params")
-        if isinstance(params, Mapping) and "share" in params:
-            params = {"most_share": params["share"], **params}
-        return super().from_part(Part(part.kind, {**part.config, "params": params}, part.arrays))
+        config = {**part.config}
+        if config.pop("gap", None) is None and "most_share" not in config["params"]:
+            config["params"] = {"most_share": config["params"]["share"], **config["params"]}
+        elif part.config.get("gap") != GAP:
+            raise ValueError(f"its setting gap is {part.config.get('gap')!r}; it must be {GAP}")
+        return super().from_part(Part(part.kind, config, part.arrays))
 
 
 def spanning_tree(points: Doubles, k: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Doubles, Doubles]:
