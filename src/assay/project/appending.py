@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from assay import console
 from assay.data.batches import with_batch, without_batch
 from assay.data.card import Arrival, read_card
-from assay.data.dataset import read_dataset
+from assay.data.dataset import Dataset, read_dataset
 from assay.data.dialects import OBSERVED, Dialect
 from assay.errors import DataError, ValidationFailedError
 from assay.hashing import dvc_directory_md5
@@ -45,7 +46,7 @@ def append(
     Parameters
     ----------
     path : Path
-        A CSV or Parquet file.
+        A CSV or Parquet file; for a dataset of series one of steps, or an archive of windows.
     name : str
         The dataset.
     batch : str, optional
@@ -71,29 +72,21 @@ def append(
         The batch does not meet the dataset's expectations. It is parked with the report in
         ``.assay/parked/<dataset>/<batch>``; the data are as before.
     """
+    from assay.data.archives import holds_array
     from assay.data.expectations import load_suite
-    from assay.data.files import read_table
     from assay.data.image_files import holds_images
     from assay.data.validation import raise_if_failed, validate_batch, warning_lines
 
     restore(project)
     if name is None:
         raise DataError(f"give the name of the dataset that {path.name} is added to: --name NAME")
-    if holds_images(path):
+    if holds_images(path) and not holds_array(path, "windows"):
         raise DataError(
             f"{path.name} holds images, and --append adds rows of tables; bring the whole folder in again: "
             f"assay ingest FOLDER --name {name}"
         )
     accepted = read_dataset(_folder(project, name))
-    if accepted.card.windows is not None:
-        raise DataError(
-            f"{name} holds windows of series, and --append adds rows of tables; bring the whole file in again, with "
-            f"its new steps: assay ingest FILE --name {name} --series {accepted.card.windows.time}"
-        )
-    given: dict[str, Any] = {
-        option: columns.get(option) or getattr(accepted.card, field) for option, field in COLUMN_OPTIONS.items()
-    }
-    arriving = read_table(path, name=name, like=accepted.card, dialect=dialect, **given)
+    arriving = _arriving(path, accepted, dialect, columns)
     grown = with_batch(accepted, without_seen_labels(project, arriving), batch)
     arrival = grown.card.batches[-1]
     parked = project.state / PARKED / name / arrival.batch
@@ -114,6 +107,32 @@ def append(
         console.say(line)
     shutil.rmtree(parked)
     return replace_dataset(project, grown, added=arrival.batch), arrival
+
+
+def _arriving(path: Path, accepted: Dataset, dialect: Dialect, columns: Mapping[str, str | None]) -> Dataset:
+    """Read the rows that join a dataset: of a table, windows of a file of steps, or those of an archive."""
+    from assay.data.archives import holds_array
+    from assay.data.files import read_table
+    from assay.data.series_files import read_windows
+    from assay.data.series_growth import read_more_steps
+
+    card = accepted.card
+    given: dict[str, Any] = {
+        option: columns.get(option) or getattr(card, field) for option, field in COLUMN_OPTIONS.items()
+    }
+    is_archive = holds_array(path, "windows")
+    if not is_archive and card.windows is None:
+        return read_table(path, name=card.name, like=card, dialect=dialect, **given)
+    usable = {
+        option: given.pop(option) for option in ("normal", "anomaly", *([] if is_archive else ["label", "group"]))
+    }
+    if unusable := [option.removesuffix("_column") for option, value in given.items() if value is not None]:
+        raise DataError(f"--{unusable[0]} is not for windows of series, which {card.name} holds; leave it out")
+    if not is_archive:
+        return read_more_steps(path, accepted, dialect=dialect, **usable)
+    if card.windows is not None:
+        raise DataError(f"{card.name} has windows of a file of steps; append a file of steps, not {path.name}")
+    return read_windows(path, name=card.name, **usable)
 
 
 def drop(project: Project, batch: str, *, name: str) -> Arrival:

@@ -49,10 +49,12 @@ def suspected_images(test: RowSet, scorer: Scorer) -> tuple[list[str], str]:
 
     top = test.take(np.argsort(-scorer.decision_function(test.features), kind="stable")[:MOST_SUSPECTS])
     heat_maps = scorer.heat_maps(top.features)
-    return top.rows["row_id"].tolist(), source_of(heat_map_picture(top.features.reshape(heat_maps.shape), heat_maps))
+    return top.rows["row_id"].tolist(), picture_source(
+        heat_map_picture(top.features.reshape(heat_maps.shape), heat_maps)
+    )
 
 
-def source_of(figure: Any) -> str:
+def picture_source(figure: Any) -> str:
     """Return a picture as the source of an image of a page."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)

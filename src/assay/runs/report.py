@@ -21,7 +21,7 @@ from assay.project.comparisons import Comparison, read_comparisons, words_of
 from assay.project.layout import Project
 from assay.project.stages import folders_of
 from assay.runs.choice import beside_default, choice_sentence, would_help
-from assay.runs.foremost import source_of, suspected_images, suspected_rows
+from assay.runs.foremost import picture_source, suspected_images, suspected_rows
 
 if TYPE_CHECKING:
     from assay.evaluation.tested import Evaluation
@@ -217,7 +217,7 @@ def write_report(project: Project, scorer: Scorer | None = None) -> Path:
         return path
     measured = [row for row in rows if row.auroc is not None]
     shown = next((row for row in measured if row.chosen), measured[0])
-    figures = [*_diagnostics(project, shown.detector, shown.adapter), (LEVELS, source_of(_levels(evaluation)))]
+    figures = [*_diagnostics(project, shown.detector, shown.adapter), (LEVELS, picture_source(_levels(evaluation)))]
     suspects: list[str] = []
     if scorer is not None and not scorer.localises:
         suspects = suspected_rows(read_rows(project.folder("split") / "test"), scorer)
@@ -329,7 +329,7 @@ def _diagnostics(project: Project, detector: str, adapter: str) -> list[tuple[st
     if chosen.path is not None:
         title = f"Test martingale of {name} over the test normals: high where they are not like the calibration rows"
         figures.append((title, pictures.path_picture(chosen.path)))
-    return [(title, source_of(figure)) for title, figure in figures]
+    return [(title, picture_source(figure)) for title, figure in figures]
 
 
 def _levels(evaluation: Evaluation) -> Any:

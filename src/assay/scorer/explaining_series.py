@@ -29,11 +29,12 @@ class Moment:
 def window_moments(scorer: Scorer, window: Floats, windows: Windows, n_moments: int) -> list[Moment]:
     """Return the pieces of a raw window (1, length * channels) that raise its score most, the largest share first.
 
-    By a detector that predicts steps (lstm_predictor) a piece is a step, and its share that of the squared error. By
-    any other one a piece is a span of a channel, up to an eighth (`assay.scorer.explaining.pieces_of`), and its share
-    that of what the score has beyond the nearest normal windows (`Scorer.explain`). In a scorer of an earlier version,
-    which holds no normal windows, a piece raises the score by as much as the score falls where the channel has its mean
-    over the training rows there (occlusion, Zeiler and Fergus 2014).
+    By a detector with an error for each step (lstm_predictor, lstm_autoencoder) a piece is a step, and its share that
+    of the squared error. By any other one a piece is a span of a channel, up to an eighth
+    (`assay.scorer.explaining.pieces_of`), and its share that of what the score has beyond the nearest normal windows
+    (`Scorer.explain`). In a scorer of an earlier version, which holds no normal windows, a piece raises the score by as
+    much as the score falls where the channel has its mean over the training rows there (occlusion, Zeiler and Fergus
+    2014).
     """
     function, shape = scorer.function, (windows.length, len(windows.channels))
     scaled = np.asarray(function.scaler.transform(np.asarray(window, dtype=function.scaler.precision)), np.float32)
