@@ -18,13 +18,17 @@ from urllib.request import Request, urlopen
 import numpy as np
 import pandas as pd
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from tests.conftest import QUICK, Checkout, prefect_url
 from tests.integration.test_ingest import OPTIONS, patients
-from tests.waiting import at_work, wait_until, wait_until_none_works
+from tests.waiting import HANG_SECONDS, at_work, wait_until, wait_until_none_works
 
 from assay.data.card import read_card
 from assay.eventlog import EventLog
 from assay.interruption import GRACE_SECONDS
+from assay.project.layout import Project
+from assay.runs.arrivals import ALARMED
+from assay.runs.showing import ALARM, emit_alarm
 
 LONG = QUICK.replace(
     "detectors:\n", "detectors:\n  autoencoder: {epochs: 1000000, members: 2, learning_rate: 0.000001}\n"
@@ -124,6 +128,39 @@ def test_an_interval_schedule_fires_until_a_signal_ends_it(finished: Checkout) -
     log.check()
 
 
+def test_an_alarm_of_the_champion_starts_one_run(finished: Checkout) -> None:
+    """Alarms of scorers that are no longer champion start nothing; the same alarm starts one run."""
+    deployed, project = json.loads((finished.root / "deployments/breast_cancer.json").read_text()), finished.root
+    log = EventLog(project / ".assay" / "events.jsonl")
+    options = ("--dataset", "breast_cancer", "--on-alarm")
+    clock = finished.start("assay", "schedule", *options, PREFECT_API_URL=prefect_url(), **OFTEN)
+    try:
+        for version, row in (("0" * 12, 3), (deployed["version"], 17)):
+            details = {"scorer": f"breast_cancer:{version}", "statement": "0" * 12, "monitor": "drift of all rows"}
+            log.append(ALARMED, dataset="breast_cancer", log10_threshold=2.3, row=row, **details)
+        wait_until(lambda: runs_of("breast_cancer"), clock, pause=0.5)
+    finally:
+        clock.send_signal(signal.SIGTERM)
+        output = clock.communicate()[0]
+    assert len(runs_of("breast_cancer", "COMPLETED", "RUNNING", "SCHEDULED", "PENDING")) == 1, output
+    assert "retraining breast_cancer: on alarms; Prefect at" in output
+
+
+def test_an_alarm_is_an_event_of_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = f"of_{os.getpid()}"
+    monkeypatch.setenv("PREFECT_API_URL", prefect_url())  # Prefect itself has read its settings already
+    with temporary_settings({PREFECT_API_URL: prefect_url()}):
+        assert emit_alarm(ALARM, dataset, "drifted", monitor="drift of all rows", row="17")
+    wanted = {"resource": {"id": [f"assay.dataset.{dataset}"]}}
+    end = time.monotonic() + HANG_SECONDS
+    while not (events := ask("/events/filter", filter=wanted)["events"]):
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    assert [(event["event"], event["payload"]["row"]) for event in events] == [("assay.monitor.alarm", "17")]
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        assert not emit_alarm(ALARM, dataset, "drifted")
+
+
 def test_new_files_are_added_and_retrained_on_and_told_of(finished: Checkout) -> None:
     """A file that is put into the folder becomes a batch; one that cannot be used stays, and is said once."""
     rows, folder = patients(600), finished.root / "inbox"
@@ -174,6 +211,45 @@ def test_a_killed_schedule_takes_its_run_with_it(finished: Checkout) -> None:
     finished.assay("stage", "split")
     (run,) = ended(EventLog(finished.root / ".assay" / "events.jsonl"))
     assert run["state"] == "interrupted"
+
+
+def test_a_stage_that_takes_too_long_is_ended_and_not_tried_again(finished: Checkout) -> None:
+    flow = finished.root / "flows/retrain.py"
+    flow.write_text(flow.read_text().replace("STAGE_SECONDS = 2 * 24 * 3600.0", "STAGE_SECONDS = 4.0"))
+    finished.params(LONG)
+    told = finished.assay("run", code=1).stderr
+    assert told.splitlines()[-1].startswith("assay: a stage took longer than 4 s (STAGE_SECONDS in flows/retrain.py)")
+    (run,) = ended(EventLog(finished.root / ".assay" / "events.jsonl"))[-1:]
+    assert (run["state"], run["reason"][:25]) == ("failed", "a stage took longer than ")
+    assert told.count("Retr") == 0
+    assert not is_training(finished)
+    finished.params(QUICK)
+    finished.assay("stage", "split")
+
+
+@pytest.mark.long
+def test_schedules_of_two_datasets_take_turns(finished: Checkout) -> None:
+    patients(300).to_csv(finished.root / "patients.csv", index=False)
+    finished.assay("ingest", "patients.csv", *OPTIONS)
+    names = ("breast_cancer", "clinic")
+    clocks = []
+    try:
+        with Project(finished.root).lock():
+            for name in names:
+                options = ("--interval", "5", "--dataset", name)
+                clocks.append(finished.start("assay", "schedule", *options, PREFECT_API_URL=prefect_url(), **OFTEN))
+            earlier = {name: len(runs_of(name)) for name in names}
+            for name, clock in zip(names, clocks, strict=True):
+                wait_until(partial(runs_of, name, "RUNNING"), clock, pause=0.5)
+        for name, clock in zip(names, clocks, strict=True):
+            wait_until(lambda name=name: len(runs_of(name)) > earlier[name], clock, pause=0.5)
+    finally:
+        for clock in clocks:
+            clock.send_signal(signal.SIGTERM)
+        outputs = [clock.communicate()[0] for clock in clocks]
+    assert not any("another assay command" in output for output in outputs), outputs
+    assert [event["state"] for event in ended(EventLog(finished.root / ".assay/events.jsonl"))][-1] == "completed"
+    wait_until_none_works(finished.root)
 
 
 def test_a_bad_cron_expression_is_refused(finished: Checkout) -> None:

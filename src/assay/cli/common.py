@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from functools import wraps
@@ -18,6 +19,16 @@ if TYPE_CHECKING:
     from assay.project.layout import Project
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON to standard output and nothing else.")
+
+
+def runner_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say what does the work; the command gets `runner` and `address`, None where not given."""
+    for option in (
+        click.option("--address", metavar="URL", help="Of a Dask scheduler, as tcp://HOST:8786; default: run.address."),
+        click.option("--runner", type=click.Choice(["local", "dask"]), help="What does the work; default: run.runner."),
+    ):
+        command = option(command)
+    return command
 
 
 def reading_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -49,8 +60,12 @@ def reading_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def require_writable(path: Path) -> None:
-    """Raise `ConfigError` if a file cannot be written at `path`; folders above it may be missing."""
+    """Raise `ConfigError` if a file cannot be written at `path`; folders above it may be missing.
+
+    What a killed command left of the same file is removed.
+    """
     from assay.parts import PART, temporary_prefix
+    from assay.project.recovery import remove_left
 
     folder = path.absolute().parent
     try:
@@ -68,6 +83,8 @@ def require_writable(path: Path) -> None:
     except OSError as error:
         reason = error.strerror or str(error)
         raise ConfigError(f"{path} cannot be written: {reason}; give another place") from error
+    if path.parent.is_dir():
+        remove_left(each for each in path.parent.iterdir() if each.name.startswith(f".{path.name}."))
 
 
 def find_project(*, any_format: bool = False) -> Project:
@@ -93,3 +110,22 @@ def find_project(*, any_format: bool = False) -> Project:
         with contextlib.suppress(AssayError, OSError), project.lock():
             pass
     return project
+
+
+def load_flow(project: Project, name: str) -> Any:
+    """Import a flow of a project, ``flows/NAME.py``; a project that was made before there was one gets it."""
+    import importlib.util
+
+    from assay.parts import write_bytes
+    from assay.project.templates import read_template
+
+    path = project.root / "flows" / f"{name}.py"
+    if not path.is_file():
+        write_bytes(path, read_template(f"flows/{name}.py"))
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ import pandas as pd
 
 from assay.data.card import Card
 from assay.data.columns import decoded
-from assay.data.dataset import ANOMALY, NORMAL, Dataset, RowSet, is_among, key_texts, print_texts
+from assay.data.contents import Contents, NamedRows, count_contents, id_texts, roles_table
+from assay.data.dataset import Dataset, RowSet, print_texts
 from assay.data.drift import compare, seen_before
 from assay.data.expectations import (
     COPY_COLUMN,
@@ -29,8 +30,7 @@ from assay.data.expectations import (
 from assay.data.mapped import new_array, row_blocks
 from assay.data.ranges import EXTREMES
 from assay.data.reference import learn_reference
-from assay.data.runner import ROWS_IN_SUMMARY, Check, Runner
-from assay.data.splitting import contradicting
+from assay.data.runner import Check, Runner
 from assay.errors import DataError, ValidationFailedError
 
 FAILURES_IN_MESSAGE, FEWEST_BATCHES = 3, 2
@@ -54,33 +54,6 @@ class LevelRows:
     train: RowSet
     n_injected: int
     n_total: int
-
-
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """How often the contents of the rows that have a role occur.
-
-    Attributes
-    ----------
-    rows, distinct : int
-        Numbers of rows and of different contents.
-    shared : int
-        Number of contents that occur in several roles.
-    contradicting : int
-        Number of contents that are labelled 0 in one row and 1 in another.
-    contradicting_normals, contradicting_anomalies : int
-        Numbers of the rows of these contents that are labelled 0, and 1.
-    contradicting_rows : tuple of str
-        Ids of the first of these rows, anomalies before normals.
-    """
-
-    rows: int
-    distinct: int
-    shared: int
-    contradicting: int
-    contradicting_normals: int
-    contradicting_anomalies: int
-    contradicting_rows: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +86,7 @@ class Summary:
 
 
 def validate_dataset(
-    suite: dict[str, Any], source: Dataset, roles: dict[str, RowSet], levels: list[LevelRows], *, docs: Path
+    suite: dict[str, Any], source: Dataset, roles: Mapping[str, RowSet], levels: Iterable[LevelRows], *, docs: Path
 ) -> Summary:
     """Run a suite on the source and on every level, check that no row has two roles, and count contents.
 
@@ -129,9 +102,11 @@ def validate_dataset(
         From `assay.data.expectations.learn_suite` or ``load_suite``.
     source : Dataset
         The whole dataset; its card names the columns of `roles` and `levels` too.
-    roles : dict of str to RowSet
-        Rows by role, among them ``train`` (without injected rows) and ``pool``, with the column ``copy``.
-    levels : list of LevelRows
+    roles : mapping of str to RowSet
+        Rows by role, among them ``train`` (without injected rows) and ``pool``, with the column ``copy``. Each is
+        looked up once, and only what names its rows stays in memory.
+    levels : iterable of LevelRows
+        Likewise one at a time.
     docs : Path
         Folder of the Data Docs (HTML, ``index.html``); pages of an earlier run are replaced.
 
@@ -151,20 +126,25 @@ def validate_dataset(
     name, expectations = parse_suite(suite)
     of_rows, judges = _by_table(expectations)
     for_levels = [each for each in of_rows if not _is_of_source(each)]
-    extremes = _uses_extremes(of_rows)
+    extremes, prints = _uses_extremes(of_rows), _uses_prints(of_rows)
     runner = Runner(name, docs, expectations)
-    runner.run("source", _table(source.data, card, extremes), of_rows)
+    runner.run("source", _table(source.data, card, extremes, prints), of_rows)
     reference = parse_reference(suite)
     kept = {arrival.batch for arrival in card.batches if not arrival.dropped}
     if reference is not None and judges and kept.isdisjoint(reference["batches"]):
         runner.run(BY_COLUMN, compare(reference, card, source.data, rows=reference["rows"]), judges)
+    injected, most = None, -1.0
     for level in levels:
-        runner.run(f"level-{level.rho:g}", _table(level.train, card, extremes), for_levels + _planned(level))
+        runner.run(f"level-{level.rho:g}", _table(level.train, card, extremes, prints), for_levels + _planned(level))
+        if level.rho > most:
+            most = level.rho
+            injected = NamedRows.of(level.train.take((level.train.rows["injected"] == 1).to_numpy(dtype=bool)), card)
+        del level  # before the next one comes
     unique = [{"type": "expect_column_values_to_be_unique", "kwargs": {"column": COPY_COLUMN}}]
-    tables = {role: _keyed(data, card) for role, data in roles.items()}
-    runner.run("roles", _roles_table(tables, levels, card), parse_expectations(unique))
+    named = {role: NamedRows.of(data, card) for role, data in roles.items()}
+    runner.run("roles", roles_table(named, injected), parse_expectations(unique))
     runner.write_docs()
-    return Summary(name, runner.checks, _contents(tables))
+    return Summary(name, runner.checks, count_contents(named))
 
 
 def validate_batch(suite: dict[str, Any], accepted: Dataset, grown: Dataset, *, docs: Path) -> Summary:
@@ -194,18 +174,18 @@ def validate_batch(suite: dict[str, Any], accepted: Dataset, grown: Dataset, *, 
     card = grown.card
     name, expectations = parse_suite(suite)
     of_rows, judges = _by_table(expectations)
-    extremes = _uses_extremes(of_rows)
+    extremes, prints = _uses_extremes(of_rows), _uses_prints(of_rows)
     runner = Runner(name, docs, expectations)
     new = grown.data.take(np.arange(len(accepted.data), len(grown.data)))
-    runner.run("new rows", _table(new, card, extremes), [each for each in of_rows if not _is_of_source(each)])
+    runner.run("new rows", _table(new, card, extremes, prints), [each for each in of_rows if not _is_of_source(each)])
     if judges:
         added = [arrival.rows for arrival in accepted.card.batches[1:] if not arrival.dropped]
         rows = min(added) if len(added) >= FEWEST_BATCHES else None
         frame = compare(learn_reference(accepted), card, new, seen=seen_before(accepted, grown), rows=rows)
         runner.run("new rows by column", frame, judges)
-    runner.run("all rows", _table(grown.data, card, extremes), list(filter(_is_of_source, of_rows)))
+    runner.run("all rows", _table(grown.data, card, extremes, prints), list(filter(_is_of_source, of_rows)))
     runner.write_docs()
-    return Summary(name, runner.checks, _contents({"all rows": _bookkeeping(grown.data, card)}))
+    return Summary(name, runner.checks, count_contents({"all rows": NamedRows.of(grown.data, card)}))
 
 
 def _by_table(expectations: list[Any]) -> tuple[list[Any], list[Any]]:
@@ -216,6 +196,15 @@ def _by_table(expectations: list[Any]) -> tuple[list[Any], list[Any]]:
 
 def _uses_extremes(expectations: list[Any]) -> bool:
     return any(getattr(expectation, "column", None) in EXTREMES for expectation in expectations)
+
+
+def _uses_prints(expectations: list[Any]) -> bool:
+    """Return whether an expectation names the column of fingerprints, without counting the list of all columns."""
+    return any(
+        FINGERPRINT_COLUMN in str(each.configuration.kwargs)
+        for each in expectations
+        if each.configuration.type != "expect_table_columns_to_match_ordered_list"
+    )
 
 
 def _is_of_source(expectation: Any) -> bool:
@@ -247,8 +236,8 @@ def raise_if_failed(summary: Summary) -> None:
     )
 
 
-def _table(data: RowSet, card: Card, extremes: bool) -> pd.DataFrame:
-    """Return the table that expectations describe."""
+def _table(data: RowSet, card: Card, extremes: bool, prints: bool) -> pd.DataFrame:
+    """Return the table that expectations describe; the column of fingerprints is empty where none is about it."""
     columns = card.columns
     if data.features.shape[1] != len(columns):
         raise DataError(
@@ -263,27 +252,21 @@ def _table(data: RowSet, card: Card, extremes: bool) -> pd.DataFrame:
             may_lack = np.isnan(data.features[block]) & card.accepts(data.features[block])
             values = np.where(may_lack, 0.0, data.features[block])
             ends[:, block] = values.min(axis=1), values.max(axis=1)
-    table = dict(_bookkeeping(data, card)) | dict(zip(EXTREMES, ends, strict=True))
+    table = dict(_bookkeeping(data, card, prints)) | dict(zip(EXTREMES, ends, strict=True))
     for name, values in zip(columns, of_columns, strict=True):
         texts = {name: card.vocabulary[name]} if name in card.vocabulary else {}
         table[name] = decoded(values[:, None], (name,), texts)[name] if texts else values
     return pd.DataFrame({name: table[name] for name in names}, copy=False)
 
 
-def _bookkeeping(data: RowSet, card: Card) -> pd.DataFrame:
+def _bookkeeping(data: RowSet, card: Card, prints: bool) -> pd.DataFrame:
     values = {
-        ID_COLUMN: _id_texts(data.rows["row_id"]),
+        ID_COLUMN: id_texts(data.rows["row_id"]),
         LABEL_COLUMN: data.labels,
-        FINGERPRINT_COLUMN: print_texts(card.digests(data.features)),
+        FINGERPRINT_COLUMN: print_texts(card.digests(data.features)) if prints else "",
         INJECTED_COLUMN: data.rows["injected"].to_numpy(dtype=np.int64) if "injected" in data.rows else 0,
     }
     return pd.DataFrame(values, index=range(len(data)))
-
-
-def _id_texts(ids: pd.Series[Any]) -> pd.Series[str]:
-    """Return row ids as text, missing ones, which are "" in rows.csv, as missing."""
-    texts = ids.astype("str").reset_index(drop=True)
-    return texts.mask(texts == "")
 
 
 def _planned(level: LevelRows) -> list[Any]:
@@ -293,44 +276,4 @@ def _planned(level: LevelRows) -> list[Any]:
             {"type": "expect_table_row_count_to_equal", "kwargs": {"value": level.n_total}},
             {"type": "expect_column_sum_to_be_between", "kwargs": n_injected},
         ]
-    )
-
-
-def _keyed(data: RowSet, card: Card) -> pd.DataFrame:
-    """Return the bookkeeping with "fingerprint:copy", which names a row, in `COPY_COLUMN`."""
-    table = _bookkeeping(data, card)
-    return table.assign(**{COPY_COLUMN: key_texts(table[FINGERPRINT_COLUMN], data.rows["copy"].reset_index(drop=True))})
-
-
-def _roles_table(tables: dict[str, pd.DataFrame], levels: list[LevelRows], card: Card) -> pd.DataFrame:
-    """Return "role/id" and "fingerprint:copy" of every row of every role."""
-    if levels:
-        largest = _keyed(max(levels, key=lambda level: level.rho).train, card)
-        injected = largest[largest[INJECTED_COLUMN] == 1]
-        moved = injected[COPY_COLUMN][~is_among(injected[COPY_COLUMN], tables["train"][COPY_COLUMN])]
-        rest = tables["pool"][~is_among(tables["pool"][COPY_COLUMN], moved)]
-        tables = tables | {"train": pd.concat([tables["train"], injected]), "pool": rest}
-    named = [
-        table.assign(**{ID_COLUMN: f"{role}/" + table[ID_COLUMN].fillna("None")}) for role, table in tables.items()
-    ]
-    return pd.concat(named, ignore_index=True)[[ID_COLUMN, COPY_COLUMN]]
-
-
-def _contents(tables: dict[str, pd.DataFrame]) -> Contents:
-    """Count the contents of the rows of all roles."""
-    used = {ID_COLUMN: ID_COLUMN, FINGERPRINT_COLUMN: "fingerprint", LABEL_COLUMN: "label"}
-    rows = pd.concat([table[[*used]] for table in tables.values()], ignore_index=True).rename(columns=used)
-    codes, distinct = pd.factorize(rows["fingerprint"])
-    roles = np.repeat(np.arange(len(tables)), [len(table) for table in tables.values()])
-    roles_of = np.bincount(np.unique(codes * len(tables) + roles) // len(tables))
-    both = rows[contradicting(rows)]
-    anomalies, normals = (both.loc[both["label"] == label, ID_COLUMN].tolist() for label in (ANOMALY, NORMAL))
-    return Contents(
-        rows=len(rows),
-        distinct=len(distinct),
-        shared=int((roles_of > 1).sum()),
-        contradicting=both["fingerprint"].nunique(),
-        contradicting_normals=len(normals),
-        contradicting_anomalies=len(anomalies),
-        contradicting_rows=tuple(map(str, [*anomalies[:ROWS_IN_SUMMARY], *normals[:ROWS_IN_SUMMARY]])),
     )

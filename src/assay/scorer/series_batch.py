@@ -10,7 +10,7 @@ import pandas as pd
 
 from assay.arrays import Doubles, Floats, Integers, Singles
 from assay.calibration.decisions import Rule
-from assay.console import row_progress, say
+from assay.console import counted_progress, say
 from assay.data.blocks import VALUES_AT_ONCE, read_frame
 from assay.data.columns import features_of
 from assay.data.dialects import Dialect
@@ -122,7 +122,7 @@ def _judged(
     scores = np.empty(len(starts), dtype=np.float32)
     p_values = np.empty(len(starts))
     at_once = max(1, VALUES_AT_ONCE // len(windows.columns))
-    with row_progress(path.name, len(starts)) as count:
+    with counted_progress(path.name, len(starts)) as count:
         for begin in range(0, len(starts), at_once):
             part = slice(begin, begin + at_once)
             judged = scorer.judge(flattened(features, steps, starts[part], windows.length))
