@@ -64,6 +64,7 @@ def evaluate(
     from assay.evaluation.curves import Curves
     from assay.evaluation.tested import Evaluation, Figures, Tested
     from assay.pipeline.diagnosing import diagnose_rows
+    from assay.pipeline.localising import pixel_auroc
     from assay.pipeline.plotting import write_curves
 
     *all_rows, evidence = evidence_rows(test)
@@ -100,6 +101,7 @@ def evaluate(
                     "n_calibration": reference.calibrator.n_rows,
                     "unseen": Figures(**_figures(outcome.over(*unseen), eps)),
                     "uncontradicted_power": _figures(outcome.over(everyone, ~contradicted), eps)["power"],
+                    "pixel_auroc": pixel_auroc(scored),
                 }
                 if any(part.any() for part in scored.incomplete):
                     more["incomplete"] = Figures(**_figures(outcome.over(*scored.incomplete), eps))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from assay.data.dialects import OBSERVED, Dialect
 from assay.errors import DataError, ValidationFailedError
 from assay.hashing import dvc_directory_md5
 from assay.parts import write_json
-from assay.project.ingest import replace_dataset, restore, without_seen_labels
+from assay.project.ingest import NO_IMAGES, image_options, replace_dataset, restore, without_seen_labels
 from assay.project.layout import Project
 
 PARKED = "parked"
@@ -38,6 +39,7 @@ def append(
     name: str | None,
     batch: str | None = None,
     dialect: Dialect = OBSERVED,
+    images: Mapping[str, Any] = NO_IMAGES,
     **columns: str | None,
 ) -> tuple[Path, Arrival]:
     """Add the rows of a file to a dataset as one batch, after validation; call it under the project's lock.
@@ -45,13 +47,15 @@ def append(
     Parameters
     ----------
     path : Path
-        A CSV or Parquet file.
+        A CSV or Parquet file; or images, for a dataset of images.
     name : str
         The dataset.
     batch : str, optional
         Id of the batch; by default that of its content.
     dialect : Dialect
         How a CSV file is written.
+    images : mapping
+        See `assay.project.ingest.load_source`; size and colour are those of the dataset.
     **columns
         Names of the file's columns and labels, as in `assay.project.ingest.load_source`; by default those of the
         dataset's card.
@@ -73,17 +77,12 @@ def append(
     """
     from assay.data.expectations import load_suite
     from assay.data.files import read_table
-    from assay.data.image_files import holds_images
+    from assay.data.image_datasets import appended_images
     from assay.data.validation import raise_if_failed, validate_batch, warning_lines
 
     restore(project)
     if name is None:
         raise DataError(f"give the name of the dataset that {path.name} is added to: --name NAME")
-    if holds_images(path):
-        raise DataError(
-            f"{path.name} holds images, and --append adds rows of tables; bring the whole folder in again: "
-            f"assay ingest FOLDER --name {name}"
-        )
     accepted = read_dataset(_folder(project, name))
     if accepted.card.windows is not None:
         raise DataError(
@@ -93,7 +92,10 @@ def append(
     given: dict[str, Any] = {
         option: columns.get(option) or getattr(accepted.card, field) for option, field in COLUMN_OPTIONS.items()
     }
-    arriving = read_table(path, name=name, like=accepted.card, dialect=dialect, **given)
+    if accepted.card.modality.name == "image":
+        arriving = appended_images(path, accepted.card, columns, image_options(images))
+    else:
+        arriving = read_table(path, name=name, like=accepted.card, dialect=dialect, **given)
     grown = with_batch(accepted, without_seen_labels(project, arriving), batch)
     arrival = grown.card.batches[-1]
     parked = project.state / PARKED / name / arrival.batch

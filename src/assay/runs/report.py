@@ -223,7 +223,9 @@ def write_report(project: Project, scorer: Scorer | None = None) -> Path:
     suspects: list[str] = []
     if scorer is not None and scorer.localises:
         suspects, picture = suspected_images(read_rows(project.folder("split") / "test"), scorer)
-        figures.append(("Test images with the highest scores, and where these come from", picture))
+        tested = evaluation.at(levels_of(project.folder("contaminate"))[0])[shown.detector, shown.adapter]
+        by_masks = f" (pixel AUROC {tested.pixel_auroc:.3f})" if tested.pixel_auroc is not None else ""
+        figures.append((f"Test images with the highest scores, and where these come from{by_masks}", picture))
     write_bytes(path, f"{_page(project, scorer, evaluation, rows, figures, suspects, helps)}\n{mark}".encode())
     return path
 
@@ -280,7 +282,7 @@ def suspected_images(test: RowSet, scorer: Scorer) -> tuple[list[str], str]:
 
     top = test.take(np.argsort(-scorer.decision_function(test.features), kind="stable")[:MOST_SUSPECTS])
     heat_maps = scorer.heat_maps(top.features)
-    return top.rows["row_id"].tolist(), _source(heat_map_picture(top.features.reshape(heat_maps.shape), heat_maps))
+    return top.rows["row_id"].tolist(), _source(heat_map_picture(top.features.reshape(*heat_maps.shape, -1), heat_maps))
 
 
 def _parts(project: Project, evaluation: Evaluation) -> list[tuple[str, str, list[dict[str, Any]]]]:
