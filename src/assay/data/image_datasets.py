@@ -20,13 +20,14 @@ from assay.data.card import Card
 from assay.data.dataset import ANOMALY, MASK, NORMAL, UNKNOWN, Dataset, RowSet
 from assay.data.files import labels_of, texts_of
 from assay.data.image_files import (
+    IMAGE_ENDINGS,
     TO_GREY,
     Pixels,
     ReadImages,
     Size,
     check_size,
-    image_names,
     in_colour,
+    names_of_files,
     read_images,
     resized,
     sized,
@@ -44,7 +45,7 @@ _KINDS = {NORMAL: "normal", ANOMALY: "an anomaly", UNKNOWN: "unknown"}
 def holds_images(path: Path) -> bool:
     """Return whether a path is a NumPy archive, an IDX file of images, or a folder with images at any depth."""
     if path.is_dir():
-        return bool(image_names(path)[0])
+        return bool(names_of_files(path, IMAGE_ENDINGS)[0])
     return path.suffix.lower() == ARCHIVE or IDX_IMAGES.search(path.name) is not None
 
 

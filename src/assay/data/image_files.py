@@ -101,7 +101,7 @@ def read_images(folder: Path, size: Size | None = None, *, colour: bool = False)
         n_coloured += coloured
         pixels.append(resized(image, size or own))
         kept.append(name)
-    _report_bad(folder, names, bad)
+    report_bad(folder, names, bad)
     if colour and n_coloured < len(kept):
         say(f"{folder.name}: {len(kept) - n_coloured} of {len(kept)} images are grey: of three equal colours")
     elif n_coloured and not colour:
@@ -111,18 +111,18 @@ def read_images(folder: Path, size: Size | None = None, *, colour: bool = False)
     return ReadImages(np.stack(pixels), kept)
 
 
-def image_names(folder: Path) -> tuple[list[str], list[str]]:
-    """Return the names of the images in a folder, relative to it, in their order, and what is left out beside them.
+def names_of_files(folder: Path, endings: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the names of the files of a kind in a folder, relative to it, in their order, and of what is left out.
 
-    Hidden files and folders are neither. Links to folders are not followed; one to a missing file is a bad image.
+    Hidden files and folders are neither. Links to folders are not followed; one to a missing file counts.
     """
     names, others = list[str](), list[str]()
     for place, folders, files in os.walk(folder, onerror=_raise):
         folders[:] = [name for name in folders if not name.startswith(".")]
         within = Path(place).relative_to(folder)
         for file in [Path(place, name) for name in files if not name.startswith(".")]:
-            is_image = file.suffix.lower() in IMAGE_ENDINGS and (file.is_file() or not file.exists())
-            (names if is_image else others).append((within / file.name).as_posix())
+            is_one = file.suffix.lower() in endings and (file.is_file() or not file.exists())
+            (names if is_one else others).append((within / file.name).as_posix())
         others += [(within / name).as_posix() for name in folders if Path(place, name).is_symlink()]
     return sorted(names), sorted(others)
 
@@ -133,7 +133,7 @@ def _raise(error: OSError) -> None:
 
 def _names_of_images(folder: Path) -> list[str]:
     """Return the names of the images in a folder, and print what is left out."""
-    names, others = image_names(folder)
+    names, others = names_of_files(folder, IMAGE_ENDINGS)
     if not names:
         raise DataError(f"{folder} holds no image; Assay reads files that end in {', '.join(IMAGE_ENDINGS)}")
     if others:
@@ -206,17 +206,17 @@ def resized(image: Pixels, size: Size) -> Pixels:
     return np.array(picture, dtype=np.uint8)
 
 
-def _report_bad(folder: Path, names: Sequence[str], bad: dict[str, str]) -> None:
+def report_bad(folder: Path, names: Sequence[str], bad: dict[str, str], noun: str = "images") -> None:
     """Print which files are bad; raise `DataError` if they are too many."""
     named = "; ".join(f"{name}: {reason}" for name, reason in list(bad.items())[:_NAMED])
     named += f"; {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
     if len(bad) > MOST_UNREADABLE * len(names):
         raise DataError(
-            f"{len(bad)} of {len(names)} images in {folder} cannot be used, and at most {MOST_UNREADABLE:.0%} may be "
+            f"{len(bad)} of {len(names)} {noun} in {folder} cannot be used, and at most {MOST_UNREADABLE:.0%} may be "
             f"left out ({named}); repair or remove them"
         )
     if bad:
-        say(f"{folder.name}: {len(bad)} of {len(names)} images cannot be used and are left out ({named})")
+        say(f"{folder.name}: {len(bad)} of {len(names)} {noun} cannot be used and are left out ({named})")
 
 
 def check_size(path: Path, size: Size) -> None:

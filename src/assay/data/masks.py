@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from assay.arrays import Flags
-from assay.data.image_files import Size, image_names, image_pixels, resized, sized
+from assay.data.image_files import IMAGE_ENDINGS, Size, image_pixels, names_of_files, resized, sized
 from assay.errors import DataError
 
 _RUN = re.compile(r"\d+\+\d+")
@@ -38,7 +38,7 @@ def read_masks(folder: Path, images: Path, names: Sequence[str], size: Size, may
     DataError
         There is no mask, one belongs to no image or to several, cannot be read, or has another size.
     """
-    if not folder.is_dir() or not (files := image_names(folder)[0]):
+    if not folder.is_dir() or not (files := names_of_files(folder, IMAGE_ENDINGS)[0]):
         raise DataError(f"{folder} holds no masks; give a folder of images with the names of those in {images.name}")
     place = {_ENDING.sub("", name): number for number, name in enumerate(names)}
     if len(place) < len(names):

@@ -57,7 +57,7 @@ def blur(image: Doubles, u: Doubles, low: float, high: float, rng: np.random.Gen
     return np.asarray(gaussian_filter(image, (deviation, deviation, 0), mode="nearest"))
 
 
-def noise(image: Doubles, u: Doubles, low: float, high: float, rng: np.random.Generator) -> Doubles:
+def grainy(image: Doubles, u: Doubles, low: float, high: float, rng: np.random.Generator) -> Doubles:
     """Add white noise of a tenth to three tenths of the range to every pixel."""
     return np.asarray(image + (0.1 + 0.2 * u[0]) * (high - low) * rng.standard_normal(image.shape))
 
@@ -80,7 +80,7 @@ CORRUPTIONS: Mapping[str, Corruption] = {
     "patch": patch,
     "line": line,
     "blur": blur,
-    "noise": noise,
+    "noise": grainy,
     "bright": bright,
     "turned": turned,
 }
