@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run test test-long check format serve benchmark mutate clean
+.PHONY: run test test-long check format serve benchmark mutate chaos clean
 
 run: $(VENV)/.installed            ## set everything up and run the pipeline on the default data
 	assay run
@@ -35,6 +35,9 @@ benchmark: $(VENV)/.installed-test ## measure detection and speed; needs the pub
 
 mutate: $(VENV)/.installed-test    ## seeded small faults in the code that decides, and whether its unit tests notice
 	python benchmarks/mutate.py
+
+chaos: $(VENV)/.installed-test     ## kills at writes, full disks and other faults, and what the next command makes of them
+	python benchmarks/chaos.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

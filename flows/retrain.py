@@ -10,6 +10,7 @@ from typing import Any
 
 from assay.environment import set_environment
 from assay.project.layout import Project
+from assay.project.runners import cells_elsewhere
 from assay.project.work import end_all
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,22 +20,26 @@ from prefect import flow, tags, task  # noqa: E402  (its switches are set above)
 from prefect.client.schemas.objects import State, TaskRun  # noqa: E402
 from prefect.futures import as_completed  # noqa: E402
 from prefect.runtime import deployment  # noqa: E402
+from prefect.task_engine import TaskRunTimeoutError  # noqa: E402
 from prefect.tasks import Task  # noqa: E402
 
 from assay import console, interruption  # noqa: E402
-from assay.errors import AssayError  # noqa: E402
+from assay.errors import AssayError, StageError  # noqa: E402
 from assay.project.deployment import read_deployment  # noqa: E402
 from assay.runs import arrivals, showing  # noqa: E402
 from assay.runs import run as runs  # noqa: E402
 from assay.runs.scheduling import SCHEDULED  # noqa: E402
 
+# A stage that takes longer hangs, on a mount for instance: its run fails, and the next one goes on from its checkpoints.
+STAGE_SECONDS = 2 * 24 * 3600.0
+
 
 def worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Retry what may pass by itself (a full disk, a lost mount), never what Assay refused on purpose."""
-    return not isinstance(state.result(raise_on_failure=False), AssayError)
+    """Retry what may pass by itself (a full disk, a lost mount), never what Assay refused on purpose, nor a timeout."""
+    return not isinstance(state.result(raise_on_failure=False), AssayError | TaskRunTimeoutError)
 
 
-@task(retries=2, retry_delay_seconds=[1, 10], retry_condition_fn=worth_retrying)
+@task(retries=2, retry_delay_seconds=[1, 10], retry_condition_fn=worth_retrying, timeout_seconds=STAGE_SECONDS)
 def verb(root: str, stage: str, params: dict[str, Any], *, beside_others: bool = False) -> bool:
     """Run one stage of the pipeline with the settings that the run has read; returns whether it had to run."""
     outcome = runs.execute(Project(Path(root), params=params), stage, beside_others=beside_others)
@@ -48,7 +53,13 @@ def run_name() -> str:
 
 
 @flow(name="retrain", flow_run_name=run_name)
-def retrain(dataset: str | None = None, deploy: bool = True, new_data: str | None = None) -> dict[str, Any]:
+def retrain(
+    dataset: str | None = None,
+    deploy: bool = True,
+    new_data: str | None = None,
+    runner: str | None = None,
+    address: str | None = None,
+) -> dict[str, Any]:
     """Run every stage that is not fresh, publish the scorer, and decide who is champion.
 
     Parameters
@@ -59,6 +70,8 @@ def retrain(dataset: str | None = None, deploy: bool = True, new_data: str | Non
         Whether the scorer is published and compared with the champion, or only packaged.
     new_data : str, optional
         Folder; every file in it that no run has seen yet is added to the dataset first, as a batch.
+    runner, address : str, optional
+        What trains and calibrates, in place of `run.runner` and `run.address` in params.yaml.
     """
     is_scheduled = bool(os.environ.get(SCHEDULED))
     if is_scheduled:
@@ -76,7 +89,7 @@ def retrain(dataset: str | None = None, deploy: bool = True, new_data: str | Non
             with tags(*showing.tags_of(project)):
                 if new_data is not None:
                     showing.show_arrivals(project, arrivals.take_in(project, Path(new_data)))
-                result, ran = run_stages(project, deploy=deploy)
+                result, ran = run_stages(project, deploy=deploy, runner=runner, address=address)
         except Exception as error:
             showing.show_failure(project, dataset, error)
             raise
@@ -85,11 +98,13 @@ def retrain(dataset: str | None = None, deploy: bool = True, new_data: str | Non
         return result.to_json()
 
 
-def run_all(project: Project, stages: list[str], finished: list[str]) -> None:
-    """Run the stages of one verb, as many at once as the settings say, and add those that finished to `finished`."""
+def run_all(project: Project, stages: list[str], finished: list[str], at_once: int) -> None:
+    """Run the stages of one verb, so many at once, by the open runner, and add those that finished to `finished`.
+
+    With 0 at once they run one after the other in this process.
+    """
     root, params = str(project.root), project.raw_params
-    at_once = min(project.config.sections["run"]["cells_at_once"], len(stages))
-    if at_once == 1:
+    if not at_once:
         for stage in stages:
             verb.with_options(name=stage)(root, stage, params)
             finished.append(stage)
@@ -110,23 +125,34 @@ def run_all(project: Project, stages: list[str], finished: list[str]) -> None:
         raise failed[0]
 
 
-def run_stages(project: Project, *, deploy: bool) -> tuple[runs.Result, bool]:
+def run_stages(
+    project: Project, *, deploy: bool, runner: str | None = None, address: str | None = None
+) -> tuple[runs.Result, bool]:
     """Run the tasks in order, and return the result and whether any had to run.
 
     DVC hears of those that finished, whatever becomes of the rest.
     """
-    if not runs.stale_stages(project):
+    if not (stale := runs.stale_stages(project)):
         showing.log_line("nothing changed: every stage is fresh")
         return runs.refresh(project, deploy=deploy), False
     runs.check_choices(project)
-    run, finished, problem = runs.open_run(project, "prefect"), list[str](), None
+    run, finished = runs.open_run(project, "prefect"), list[str]()
+    problem: BaseException | None = None
     try:
-        for _, stages in groupby(project.stages.values(), key=lambda stage: stage.verb):
-            run_all(project, [stage.name for stage in stages], finished)
+        with cells_elsewhere(project, stale, runner, address) as at_once:
+            kinds = groupby(project.stages.values(), key=lambda stage: (stage.verb, stage.detector is not None))
+            for (_, of_cells), stages in kinds:
+                run_all(project, [stage.name for stage in stages], finished, at_once if of_cells else 0)
         result = runs.summarise(project, runs.deliver(project, deploy=deploy))
         console.say(f"{result.scorer}: {result.verdict}")
         showing.keep_artifacts(result)
         return result, True
+    except TaskRunTimeoutError as error:
+        problem = StageError(
+            f"a stage took longer than {STAGE_SECONDS:g} s (STAGE_SECONDS in flows/retrain.py), and was ended; the next "
+            "run goes on from its checkpoints"
+        )
+        raise problem from error
     except BaseException as error:
         problem = error
         if not isinstance(error, Exception):

@@ -57,7 +57,7 @@ detectors:
   mcd: {}
 adapters: [none, cadet]
 select: {seed: 0, without_labels: probes}
-run: {cells_at_once: 1}
+run: {cells_at_once: 1, runner: local, address: ""}
 """
 
 DATA_DVC = """\

@@ -1,14 +1,22 @@
-"""Being killed at a chosen moment: in a fork, by SIGKILL, right before the file system would be changed."""
+"""Being killed at a chosen moment: by SIGKILL, right before the file system would be changed.
+
+In a fork of the test (`killed`), or in all processes of a command of `tests.warm`, which their environment asks for
+(`obey_fault`).
+"""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import errno
 import os
 import signal
 import struct
 import sys
+import threading
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "subprocess.Popen")
@@ -63,3 +71,61 @@ def obey_permissions() -> None:
     header = struct.pack("Ii", 0x20080522, 0)  # version 3 of Linux's capabilities, this process
     if ctypes.CDLL(None, use_errno=True).capset(header, bytes(24)):
         raise OSError(ctypes.get_errno(), "capset")
+
+
+FAULT, GROUP = "ASSAY_TESTS_FAULT", "ASSAY_TESTS_GROUP"
+COUNT, KILL_ALL, KILL_ONE, FULL = "count", "kill all", "kill one", "full"
+_GROWING = ("os.mkdir", "open")
+
+
+def fault(kind: str, number: int, counter: Path, root: Path) -> dict[str, str]:
+    """Return the environment of a command whose change of that number in a folder, from 1 on, meets a fault.
+
+    Parameters
+    ----------
+    kind : str
+        "kill all" kills all processes of the command, as a loss of power does, "kill one" only the one that writes,
+        as a system without memory does; "full" lets this and every later file or folder fail for want of space;
+        "count" only counts.
+    number : int
+    counter : Path
+        A file that does not exist yet, outside of the folder; each change adds a byte to it.
+    root : Path
+    """
+    return {FAULT: "\n".join((kind, str(number), str(counter), str(root)))}
+
+
+def obey_fault() -> None:
+    """In a process of a command, count its changes and meet the fault that the environment asks for, if any."""
+    if FAULT not in os.environ:
+        return
+    kind, number, counter, root = os.environ[FAULT].split("\n")
+    group = int(os.environ.setdefault(GROUP, str(os.getpid())))
+    with contextlib.suppress(OSError):  # whose first process was killed
+        os.setpgid(0, group)
+    written = os.open(counter, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    is_met = threading.Event()
+
+    def is_inside(event: str, arguments: tuple[Any, ...]) -> bool:
+        if event == "subprocess.Popen" or isinstance(arguments[0], int):
+            return True
+        path = Path.cwd() / os.fsdecode(arguments[0])
+        return path.is_relative_to(root) and not path.is_relative_to(Path(root, ".prefect"))
+
+    def meet(event: str, arguments: tuple[Any, ...]) -> None:
+        if is_met.is_set() or not is_change(event, arguments) or not is_inside(event, arguments):
+            return
+        os.write(written, b".")
+        changes = os.lseek(written, 0, os.SEEK_CUR)
+        if kind == FULL and changes >= int(number) and event in _GROWING:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fsdecode(arguments[0]))
+        if kind in (KILL_ALL, KILL_ONE) and changes == int(number):
+            is_met.set()
+            if event == "open":  # the worst that a kill leaves of it: a new or an old file, and nothing in it
+                with contextlib.suppress(OSError, TypeError):
+                    os.open(arguments[0], arguments[2], 0o666)
+            if kind == KILL_ALL:
+                os.killpg(group, signal.SIGKILL)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(meet)

@@ -24,6 +24,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
+from tests.killing import obey_fault
+
 ROOT = Path(__file__).resolve().parents[1]
 PYTHONPATH = os.environ.get("PYTHONPATH", "")
 IMPORTED = (
@@ -166,6 +168,7 @@ def _become(link: socket.socket) -> None:
     os.environ.clear()
     os.environ.update(request["env"])
     sys.argv = request["argv"]
+    obey_fault()
 
 
 def _end(code: int) -> NoReturn:

@@ -27,7 +27,7 @@ detectors:
 CHOSEN = QUICK[: QUICK.index("detectors:")].replace("labelled: 0", "labelled: 0.05") + DETECTORS + "adapters: [none]\n"
 PARAMS = (
     CHOSEN.replace("levels: [0, 0.1]", "levels: [0, 0.05]")
-    + "select: {seed: 0, without_labels: probes}\nrun: {cells_at_once: 1}\n"
+    + "select: {seed: 0, without_labels: probes}\nrun: {cells_at_once: 1, runner: local, address: ''}\n"
 )
 WORK = "work/breast_cancer"
 pytestmark = pytest.mark.long

@@ -25,6 +25,7 @@ from tests.waiting import at_work, wait_until, wait_until_none_works
 from assay.data.card import read_card
 from assay.eventlog import EventLog
 from assay.interruption import GRACE_SECONDS
+from assay.project.layout import Project
 
 LONG = QUICK.replace(
     "detectors:\n", "detectors:\n  autoencoder: {epochs: 1000000, members: 2, learning_rate: 0.000001}\n"
@@ -174,6 +175,45 @@ def test_a_killed_schedule_takes_its_run_with_it(finished: Checkout) -> None:
     finished.assay("stage", "split")
     (run,) = ended(EventLog(finished.root / ".assay" / "events.jsonl"))
     assert run["state"] == "interrupted"
+
+
+def test_a_stage_that_takes_too_long_is_ended_and_not_tried_again(finished: Checkout) -> None:
+    flow = finished.root / "flows/retrain.py"
+    flow.write_text(flow.read_text().replace("STAGE_SECONDS = 2 * 24 * 3600.0", "STAGE_SECONDS = 4.0"))
+    finished.params(LONG)
+    told = finished.assay("run", code=1).stderr
+    assert told.splitlines()[-1].startswith("assay: a stage took longer than 4 s (STAGE_SECONDS in flows/retrain.py)")
+    (run,) = ended(EventLog(finished.root / ".assay" / "events.jsonl"))[-1:]
+    assert (run["state"], run["reason"][:25]) == ("failed", "a stage took longer than ")
+    assert told.count("Retr") == 0
+    assert not is_training(finished)
+    finished.params(QUICK)
+    finished.assay("stage", "split")
+
+
+@pytest.mark.long
+def test_schedules_of_two_datasets_take_turns(finished: Checkout) -> None:
+    patients(300).to_csv(finished.root / "patients.csv", index=False)
+    finished.assay("ingest", "patients.csv", *OPTIONS)
+    names = ("breast_cancer", "clinic")
+    clocks = []
+    try:
+        with Project(finished.root).lock():
+            for name in names:
+                options = ("--interval", "5", "--dataset", name)
+                clocks.append(finished.start("assay", "schedule", *options, PREFECT_API_URL=prefect_url(), **OFTEN))
+            earlier = {name: len(runs_of(name)) for name in names}
+            for name, clock in zip(names, clocks, strict=True):
+                wait_until(partial(runs_of, name, "RUNNING"), clock, pause=0.5)
+        for name, clock in zip(names, clocks, strict=True):
+            wait_until(lambda name=name: len(runs_of(name)) > earlier[name], clock, pause=0.5)
+    finally:
+        for clock in clocks:
+            clock.send_signal(signal.SIGTERM)
+        outputs = [clock.communicate()[0] for clock in clocks]
+    assert not any("another assay command" in output for output in outputs), outputs
+    assert [event["state"] for event in ended(EventLog(finished.root / ".assay/events.jsonl"))][-1] == "completed"
+    wait_until_none_works(finished.root)
 
 
 def test_a_bad_cron_expression_is_refused(finished: Checkout) -> None:

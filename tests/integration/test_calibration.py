@@ -48,7 +48,7 @@ PARAMS: dict[str, Any] = {
     "detectors": {"isolation_forest": {"n_estimators": 20}, "knn": {}, "mcd": {}},
     "adapters": ["none"],
     "select": {"seed": 0, "without_labels": "probes"},
-    "run": {"cells_at_once": 1},
+    "run": {"cells_at_once": 1, "runner": "local", "address": ""},
 }
 
 

@@ -52,7 +52,7 @@ PARAMS: dict[str, Any] = {
     },
     "adapters": ["none"],
     "select": {"seed": 0, "without_labels": "mcd"},
-    "run": {"cells_at_once": 1},
+    "run": {"cells_at_once": 1, "runner": "local", "address": ""},
 }
 
 

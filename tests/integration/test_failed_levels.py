@@ -53,7 +53,7 @@ PARAMS: dict[str, Any] = {
     "detectors": {"isolation_forest": {"n_estimators": 20}, "knn": {}, "mcd": {}},
     "adapters": ["none", "cadet"],
     "select": {"seed": 0, "without_labels": "probes"},
-    "run": {"cells_at_once": 1},
+    "run": {"cells_at_once": 1, "runner": "local", "address": ""},
 }
 
 

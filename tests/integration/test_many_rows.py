@@ -18,7 +18,7 @@ from assay.data.quarantine import ensure_quarantine
 from assay.data.target import ensure_target
 from assay.detectors.baselines import base
 from assay.parts import read_json, read_part, write_json
-from assay.pipeline import calibrating, rows, training
+from assay.pipeline import calibrating, rows
 from assay.project.freshness import run_verb
 from assay.project.layout import Project
 from assay.project.scorers import scorer_folders
@@ -47,7 +47,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     settings["contaminate"] = {**PARAMS["contaminate"], "levels": [0]}
     (root / "params.yaml").write_text(yaml.safe_dump(settings))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "MOST_TRAINED", 300)
+        patch.setattr(rows, "MOST_TRAINED", 300)
         patch.setattr(calibrating, "MOST_ADAPT", 50)
         patch.setattr(rows, "MOST_CALIBRATION", 120)
         patch.setattr(rows, "MOST_JUDGED", 100)

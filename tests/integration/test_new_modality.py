@@ -41,7 +41,7 @@ PARAMS: dict[str, Any] = {
     "detectors": {"knn": {}, "isolation_forest": {"n_estimators": 20}, "mcd": {}, "cross": {"folds": 3}},
     "adapters": ["none", "ares"],
     "select": {"seed": 0, "without_labels": "probes"},
-    "run": {"cells_at_once": 1},
+    "run": {"cells_at_once": 1, "runner": "local", "address": ""},
 }
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from assay.hashing import hash_tree
 from assay.pipeline.progress import silent
 from assay.project.freshness import require_record
 from assay.project.layout import Project
-from assay.project.work import PINS, do_elsewhere, do_here, pinned
+from assay.project.work import PINS, do_elsewhere, do_here, pinned, work_of
 
 CELL = "calibrate@breast_cancer--mcd"
 
@@ -64,8 +66,12 @@ def test_threads_are_pinned_inside_and_free_after() -> None:
 
 
 def test_it_ends_with_its_parent(finished: Checkout, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "assay.project.work", str(finished.root), CELL, str(tmp_path), str(tmp_path)]
+    project = Project(finished.root)
+    work = work_of(project, project.stage(CELL), tmp_path / "out", tmp_path / "kept")
+    request = json.dumps({**asdict(work), "root": str(project.root), "out": str(work.out)})
+    command = [sys.executable, "-m", "assay.project.work"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
         assert process.stdin is not None
+        process.stdin.write(f"{request}\n".encode())
         process.stdin.close()
         assert process.wait(HANG_SECONDS) in (0, 1)

@@ -12,7 +12,7 @@ from assay.data.dataset import RowSet, write_rows
 from assay.detectors.baselines import base
 from assay.detectors.registry import load_detector, make_detector
 from assay.pipeline import rows as rows_module
-from assay.pipeline.rows import calibration_rows, evidence_rows, held_to
+from assay.pipeline.rows import calibration_rows, evidence_rows, held_to, level_rows, sampled_level_rows
 
 
 def data(n: int, group: str = "", category: str = "") -> RowSet:
@@ -53,6 +53,30 @@ def test_large_groups_give_up_rows_before_any_group_is_left_out() -> None:
     assert held_to(many, 300, seed=0).rows["group"].value_counts().to_dict() == {"g0": 100, "g1": 100, "g2": 100}
     many.rows["group"] = [f"g{i // 2}" for i in range(1000)]
     assert set(held_to(many, 300, seed=0).rows["group"].value_counts()) == {1}
+
+
+@pytest.mark.parametrize("group", ["", "of three"])
+def test_the_sample_of_a_level_is_that_of_all_its_rows(
+    group: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows_module, "MOST_TRAINED", 100)
+    many = data(900)
+    many.rows["group"] = [f"g{i // 3}" if group else "" for i in range(900)]
+    many.rows["label"] = np.where(np.arange(900) < 5, -1, 0).astype(np.int8)
+    clean, added = many.take(np.arange(700)), many.take(np.arange(700, 900))
+    write_rows(tmp_path / "train", clean)
+    write_rows(tmp_path / "contaminated" / "level-0", added.take(np.arange(0)))
+    write_rows(tmp_path / "contaminated" / "level-0.2", added)
+    for level, n in (("level-0", 700), ("level-0.2", 900)):
+        source = tmp_path / "train", tmp_path / "contaminated", level
+        expected = held_to(level_rows(*source), 100, seed=1)
+        sample, n_rows = sampled_level_rows(*source, seed=1)
+        assert n_rows == n
+        np.testing.assert_array_equal(sample.features, expected.features)
+        pd.testing.assert_frame_equal(sample.rows.drop(columns="verified"), expected.rows, check_dtype=False)
+        assert (sample.rows["verified"] == ((expected.rows["label"] == 0) & (expected.rows["injected"] == 0))).all()
+    write_rows(tmp_path / "train", clean.take(np.arange(500)))
+    assert sampled_level_rows(*source, seed=1)[1] == 700, "what is kept of train is that of the files of now"
 
 
 def test_small_categories_lose_no_calibration_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

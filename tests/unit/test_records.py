@@ -24,6 +24,7 @@ from assay.hashing import (
     hash_paths,
     hash_tree,
     lineage_root,
+    uniform_hashes,
 )
 
 FILES = {
@@ -166,3 +167,9 @@ def test_a_lineage_root_changes_with_every_record() -> None:
     swapped = {**records, "split": "bb", "train": "aa"}
     assert len({*roots, lineage_root(swapped)}) == len(roots) + 1
     assert lineage_root(dict(reversed(records.items()))) == lineage_root(records)
+
+
+def test_the_schema_of_records_and_the_hashes_that_give_roles_are_pinned() -> None:
+    assert Record("split", "digits", {}, {}, {}).to_json()["schema"] == 1
+    pinned = [0.4054373316548515, 0.32169873026346196, 0.8744729206879218]
+    assert uniform_hashes(["a", "b", ""], "role:0").tolist() == pinned

@@ -63,9 +63,25 @@ def benjamini_hochberg(p_values: Floats, alpha: float) -> Flags:
         A p-value is NaN or not between 0 and 1.
     """
     p = _check(p_values)
-    ordered = np.sort(p)
-    below = np.flatnonzero(ordered <= _levels(check_share(alpha, "alpha"), p.size, p.size))
-    return p <= ordered[below[-1]] if below.size else np.zeros(p.size, dtype=np.bool_)
+    threshold = discovery_threshold(*np.unique(p, return_counts=True), alpha)
+    return np.zeros(p.size, dtype=np.bool_) if threshold is None else p <= threshold
+
+
+def discovery_threshold(values: Doubles, counts: Integers, alpha: float) -> float | None:
+    """Return the largest p-value that `benjamini_hochberg` flags in a batch, None where it flags none.
+
+    Parameters
+    ----------
+    values : ndarray of float64, shape (k,)
+        The different p-values of the batch, in ascending order.
+    counts : ndarray of int, shape (k,)
+        How many rows have each.
+    alpha : float
+    """
+    ranks = np.cumsum(counts)
+    n = int(ranks[-1]) if ranks.size else 0
+    below = np.flatnonzero(values <= _at_ranks(check_share(alpha, "alpha"), ranks, n))
+    return float(values[below[-1]]) if below.size else None
 
 
 def discovery_limits(n: int, smallest: float, alpha: float) -> str:
@@ -209,10 +225,15 @@ def _discoveries(picked: Floats, among: int, delta: float) -> int:
 
 
 def _levels(level: float, count: int, among: int) -> Doubles:
-    """Return ``level * r / among`` for r = 1 .. count, each rounded once if the level is a simple fraction."""
+    """Return ``level * r / among`` for r = 1 .. count; see `_at_ranks`."""
+    return _at_ranks(level, np.arange(1, count + 1), among)
+
+
+def _at_ranks(level: float, ranks: Integers, among: int) -> Doubles:
+    """Return ``level * r / among`` for some r, each rounded once if the level is a simple fraction."""
     nearest = Fraction(level).limit_denominator(LARGEST_DENOMINATOR)
     numerator, denominator = nearest.as_integer_ratio() if float(nearest) == level else (level, 1)
-    levels: Doubles = np.arange(1, count + 1) * numerator / (among * denominator)
+    levels: Doubles = ranks * numerator / (among * denominator)
     return levels
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -36,6 +38,19 @@ class Tally:
         columns = (compared.counted, compared.of_row, chosen)
         rows = pd.DataFrame(dict(zip(_KEYS, columns, strict=True))).groupby(_KEYS).size()
         self._counts = rows if self._counts.empty else self._counts.add(rows, fill_value=0).astype(np.int64)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the counts as plain JSON values, for `add_counted`."""
+        counts = [[*key, int(n)] for key, n in zip(self._counts.index.tolist(), self._counts, strict=True)]
+        return {"rows": self.n_rows, "chosen": self.n_chosen, "counts": counts}
+
+    def add_counted(self, content: dict[str, Any]) -> None:
+        """Count the rows that another tally of the same references counted, by its `to_json`."""
+        self.n_rows, self.n_chosen = self.n_rows + content["rows"], self.n_chosen + content["chosen"]
+        if content["counts"]:
+            *keys, numbers = zip(*content["counts"], strict=True)
+            rows = pd.Series(numbers, pd.MultiIndex.from_arrays([list(key) for key in keys], names=_KEYS))
+            self._counts = rows if self._counts.empty else self._counts.add(rows, fill_value=0).astype(np.int64)
 
     def bound(self, delta: float) -> int | None:
         """Return an upper bound on the normal rows among the chosen ones, or None where none is proved.

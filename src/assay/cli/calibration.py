@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from assay.cli.common import as_json, find_project, reading_options, require_writable
+from assay.cli.common import as_json, find_project, reading_options, require_writable, runner_options
 
 if TYPE_CHECKING:
     from assay.data.dialects import Dialect
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("tag", required=False)
 @click.option(
-    "--out", type=click.Path(path_type=Path), required=True, help="Where to write the result: .csv or .parquet."
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Where to write the result: .csv or .parquet; or, of a folder of Parquet files, a new folder.",
 )
 @click.option("--eps", type=float, help="Flag rows with p <= EPS; default: the scorer's own eps.")
 @click.option("--fdr", type=float, help="Instead: of the flagged rows at most this share is normal, on average.")
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     metavar="N",
     help="For each flagged row: the N columns that add most to its score, and its p-value without the first.",
 )
+@runner_options
 @reading_options
 @as_json
 def score_command(
@@ -39,17 +43,22 @@ def score_command(
     fdr: float | None,
     id_column: str | None,
     explain: int | None,
+    runner: str | None,
+    address: str | None,
     dialect: Dialect,
     as_json: bool,
 ) -> None:
     """Score the rows of FILE, or a folder of images; without TAG, by the champion of the dataset in params.yaml."""
     if eps is not None and fdr is not None:
         raise click.UsageError("give --eps or --fdr, not both")
-    if out.suffix not in (".csv", ".parquet"):
+    to_folder = file.is_dir() and out.suffix not in (".csv", ".parquet")
+    if not to_folder and out.suffix not in (".csv", ".parquet"):
         raise click.UsageError(f"--out {out} must end in .csv or .parquet")
+    if not to_folder and (runner or address):
+        raise click.UsageError("--runner and --address are for a folder of Parquet files and --out FOLDER")
     if out.resolve() == file.resolve():
         raise click.UsageError(f"--out {out} is the file itself; give another one for the result")
-    require_writable(out)
+    require_writable(out / "part" if to_folder else out)
     project = find_project()
     from assay.calibration.calibrators.promise import band_sentence
     from assay.interruption import interruptible
@@ -59,10 +68,15 @@ def score_command(
 
     packaged = find_packaged(tag or project.dataset, project.root)
     scorer = load_scorer(packaged.folder, packaged.statement.id)
+    options: dict[str, Any] = {"eps": eps, "fdr": fdr, "id_column": id_column, "explain": explain or 0}
     with interruptible():
-        outcome = score_file(
-            scorer, file, out, eps=eps, fdr=fdr, id_column=id_column, explain=explain or 0, dialect=dialect
-        )
+        if to_folder:
+            from assay.runs.partitions import score_folder
+
+            place = (packaged.folder, packaged.statement.id)
+            outcome = score_folder(project, place, file, out, runner=runner, address=address, **options)
+        else:
+            outcome = score_file(scorer, file, out, dialect=dialect, **options)
     rule = outcome.rule
     if as_json:
         summary = {

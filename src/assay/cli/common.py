@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON to standard output and nothing else.")
 
 
+def runner_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say what does the work; the command gets `runner` and `address`, None where not given."""
+    for option in (
+        click.option("--address", metavar="URL", help="Of a Dask scheduler, as tcp://HOST:8786; default: run.address."),
+        click.option("--runner", type=click.Choice(["local", "dask"]), help="What does the work; default: run.runner."),
+    ):
+        command = option(command)
+    return command
+
+
 def reading_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that say how a CSV file is written; the command gets them as `dialect`."""
 
@@ -49,8 +59,12 @@ def reading_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def require_writable(path: Path) -> None:
-    """Raise `ConfigError` if a file cannot be written at `path`; folders above it may be missing."""
+    """Raise `ConfigError` if a file cannot be written at `path`; folders above it may be missing.
+
+    What a killed command left of the same file is removed.
+    """
     from assay.parts import PART, temporary_prefix
+    from assay.project.recovery import remove_left
 
     folder = path.absolute().parent
     try:
@@ -68,6 +82,8 @@ def require_writable(path: Path) -> None:
     except OSError as error:
         reason = error.strerror or str(error)
         raise ConfigError(f"{path} cannot be written: {reason}; give another place") from error
+    if path.parent.is_dir():
+        remove_left(each for each in path.parent.iterdir() if each.name.startswith(f".{path.name}."))
 
 
 def find_project(*, any_format: bool = False) -> Project:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from assay.cli.common import as_json, find_project
+from assay.cli.common import as_json, find_project, runner_options
 
 if TYPE_CHECKING:
     from assay.project.layout import Project
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 @click.command("run")
 @click.option("--dataset", metavar="NAME", help="Dataset to run on; it is written to params.yaml.")
 @click.option("--deploy/--no-deploy", default=True, help="Publish and compare with the champion, or only package.")
+@runner_options
 @as_json
-def run_command(dataset: str | None, deploy: bool, as_json: bool) -> None:
+def run_command(dataset: str | None, deploy: bool, runner: str | None, address: str | None, as_json: bool) -> None:
     """Run the stages that are not fresh, publish the scorer and compare it with the champion."""
     for name in ("PREFECT_LOGGING_LEVEL", "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"):
         os.environ.setdefault(name, "CRITICAL")
@@ -32,7 +33,7 @@ def run_command(dataset: str | None, deploy: bool, as_json: bool) -> None:
 
     try:
         with interruptible():
-            result = _run(project, dataset, deploy=deploy)
+            result = _run(project, dataset, deploy=deploy, runner=runner, address=address)
     except NoValidCandidateError:
         if not as_json:
             runs.print_result(runs.summarise(project, "no valid candidate, nothing ships", shipped=False))
@@ -43,7 +44,7 @@ def run_command(dataset: str | None, deploy: bool, as_json: bool) -> None:
         runs.print_result(result)
 
 
-def _run(project: Project, dataset: str | None, *, deploy: bool) -> Result:
+def _run(project: Project, dataset: str | None, *, deploy: bool, runner: str | None, address: str | None) -> Result:
     """Check the records first; Prefect is imported only if a stage has to run."""
     from assay.runs import run as runs
 
@@ -55,11 +56,13 @@ def _run(project: Project, dataset: str | None, *, deploy: bool) -> Result:
     from assay.runs.scheduling import prefect_server
     from assay.runs.showing import tags_of
 
+    given = {"runner": runner, "address": address}
+    elsewhere = {name: value for name, value in given.items() if value is not None}
     with prefect_server(project):
         from prefect import tags
 
         with tags(*tags_of(project)):
-            return runs.Result.from_json(load_flow(project).retrain(deploy=deploy))
+            return runs.Result.from_json(load_flow(project).retrain(deploy=deploy, **elsewhere))
 
 
 def load_flow(project: Project) -> Any:

@@ -51,12 +51,15 @@ class Blocks(Protocol):
     Attributes
     ----------
     n_rows : int
-        At least 1.
+        Of the whole table, at least 1.
+    start : int
+        Rows of the table before the first frame.
     types : mapping of str to pyarrow.DataType
         The columns and the types that they are stored as, if no column of numbers.
     """
 
     n_rows: int
+    start: int
     types: dict[str, pa.DataType]
 
     def frames(self, rows: int) -> Iterator[pd.DataFrame]:
@@ -137,9 +140,11 @@ def open_blocks(
     texts: Collection[str] = (),
     numbers: Collection[str] | None = None,
     dialect: Dialect = OBSERVED,
+    only: Path | None = None,
 ) -> Blocks:
     """Open a table for reading in blocks; see `read_frame` for the parameters and what is raised.
 
+    With `only`, one of its Parquet files, the blocks are those of this file, as they are in the whole table.
     What its columns are is decided by all of their rows: columns of texts that may hold numbers are read once for it.
     """
     if holds_text_files(path):
@@ -151,7 +156,7 @@ def open_blocks(
         if kind_of_file(parts[0]) == CSV:
             blocks: Blocks = _CsvBlocks(path, parts, roles, dialect)
         else:
-            blocks = _ParquetBlocks(path, parts, roles)
+            blocks = _ParquetBlocks(path, parts, roles, only)
     if not blocks.n_rows:
         raise DataError(f"{path.name} has no rows")
     return blocks
@@ -257,6 +262,8 @@ class _Survey:
 
 
 class _CsvBlocks:
+    start = 0
+
     def __init__(self, path: Path, parts: Sequence[Path], roles: _Roles, dialect: Dialect) -> None:
         self._path, self._parts = path, [TextBlocks(part, dialect) for part in parts]
         survey = _Survey(roles)
@@ -306,8 +313,9 @@ class _CsvBlocks:
 
 
 class _ParquetBlocks:
-    def __init__(self, path: Path, parts: Sequence[Path], roles: _Roles) -> None:
-        self._path, self._parts = path, ParquetParts(path, parts)
+    def __init__(self, path: Path, parts: Sequence[Path], roles: _Roles, only: Path | None = None) -> None:
+        self._path, self._parts, self._only = path, ParquetParts(path, parts), only
+        self.start = 0 if only is None else self._parts.starts[only]
         names, self.n_rows = self._parts.schema.names, self._parts.n_rows
         check_names(path, names, roles.special)
         self._kept = {name for name in names if roles.keeps(name)}
@@ -322,8 +330,8 @@ class _ParquetBlocks:
         self._rounded: set[str] = set()
 
     def frames(self, rows: int) -> Iterator[pd.DataFrame]:
-        start = 0
-        tables = self._parts.blocks(rows)
+        start = self.start
+        tables = self._parts.blocks(rows, only=self._only)
         while True:
             with readable(self._path), counted_from(start):
                 if (table := next(tables, None)) is None:

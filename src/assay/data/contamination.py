@@ -298,7 +298,7 @@ def _record(
     prints: NDArray[np.str_],
     seed: int,
 ) -> RowSet:
-    ids = fitted.rows["row_id"].to_numpy(dtype=object)
+    sources = fitted.rows["row_id"].iloc[np.maximum(source, 0)].to_numpy(dtype=object)
     rows = pd.DataFrame(
         {
             "row_id": [f"synthetic-{recipe}-{seed}-{i}" for i in range(len(features))],
@@ -307,7 +307,7 @@ def _record(
             "time": "",
             "copy": MADE,
             "fingerprint": prints.astype(object),
-            "source_row": np.where(source < 0, "", ids[source]),
+            "source_row": np.where(source < 0, "", sources),
             "recipe": recipe,
             "seed": seed,
         }

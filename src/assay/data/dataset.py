@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import csv
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from pyarrow import csv as arrow_csv
 
 from assay.arrays import Doubles, Flags, Integers, Labels, Texts
 from assay.data.card import FORMAT, OPTIONAL, Card, read_card
-from assay.data.mapped import picked_rows
+from assay.data.mapped import BYTES_IN_BLOCK, picked_rows
 from assay.data.modalities.registry import modality_fields
 from assay.data.npy import npy_pieces, read_npy
 from assay.data.word_vectors import VECTOR_FILES, WordVectors
@@ -32,6 +34,8 @@ TEXTS = (
     *OF_WINDOWS,
     MASK,
 )
+STORED = dict.fromkeys(TEXTS, pa.large_string()) | dict.fromkeys(("copy", "seed"), pa.int64())
+STORED |= dict.fromkeys(("label", "contradicted", "seen"), pa.int8())
 SEALED, DROPPED = ("features.npy", "rows.csv"), "dropped.csv"
 MADE = -1
 ROWS_IN_PIECE = 1 << 18
@@ -73,6 +77,22 @@ class RowSet:
         """Return the rows that a boolean mask or an index array picks, in order."""
         picked = np.flatnonzero(mask) if mask.dtype == np.bool_ else mask
         return RowSet(picked_rows(self.features, picked), self.rows.iloc[picked].reset_index(drop=True))
+
+
+class RowSets(Mapping[str, RowSet]):
+    """Row sets by name, each of which is made anew whenever it is looked up, so that no two need be in memory."""
+
+    def __init__(self, made: Mapping[str, Callable[[], RowSet]]) -> None:
+        self._made = made
+
+    def __getitem__(self, name: str) -> RowSet:
+        return self._made[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        return len(self._made)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +140,7 @@ def read_rows(folder: Path) -> RowSet:
     for name in ("features.npy", "rows.csv"):
         if not (folder / name).is_file():
             raise DataError(f"{folder / name} is missing; run the step that makes it (see dvc.yaml), or `dvc pull`")
-    features = read_npy(folder / "features.npy")
-    numbers: dict[str, Any] = {"label": np.int8, "copy": np.int64, "contradicted": np.int8, "seen": np.int8}
-    rows = pd.read_csv(folder / "rows.csv", dtype={**dict.fromkeys(TEXTS, str), **numbers}, keep_default_na=False)
+    features, rows = read_npy(folder / "features.npy"), read_row_table(folder)
     if features.ndim != 2 or len(features) != len(rows):
         raise DataError(
             f"{folder}: features.npy has shape {features.shape}, rows.csv has {len(rows)} rows; they must match"
@@ -130,9 +148,44 @@ def read_rows(folder: Path) -> RowSet:
     return RowSet(features, rows)
 
 
+def read_row_table(folder: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Return ``rows.csv`` of a folder that `write_rows` wrote; of `columns` those that it has.
+
+    Raises
+    ------
+    DataError
+        It cannot be read.
+    """
+    path = folder / "rows.csv"
+    try:
+        with path.open("rb") as stream:
+            names = next(csv.reader([stream.readline().decode()]), [])
+        kept = [name for name in names if columns is None or name in columns]
+        table = arrow_csv.read_csv(
+            path,
+            read_options=arrow_csv.ReadOptions(block_size=BYTES_IN_BLOCK),
+            parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
+            convert_options=arrow_csv.ConvertOptions(
+                column_types={name: STORED[name] for name in kept if name in STORED},
+                include_columns=kept,
+                strings_can_be_null=False,
+            ),
+        )
+    except (pa.ArrowException, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}; restore it with `dvc checkout`") from error
+    by_name = dict(zip(table.column_names, table.columns, strict=True))
+    del table  # each column goes when it is one piece
+    return pd.DataFrame({name: _series(by_name.pop(name)) for name in kept}, copy=False)
+
+
+def _series(column: pa.ChunkedArray) -> pd.Series[Any]:
+    whole = column.combine_chunks()
+    return pd.Series(pd.array(whole, dtype="str") if pa.types.is_large_string(whole.type) else whole.to_numpy())
+
+
 def read_labels(folder: Path) -> Labels:
     """Return the labels (n,) of the rows that `write_rows` wrote."""
-    return pd.read_csv(folder / "rows.csv", usecols=["label"])["label"].to_numpy(dtype=np.int8)
+    return read_row_table(folder, ["label"])["label"].to_numpy(dtype=np.int8)
 
 
 def write_dataset(folder: Path, dataset: Dataset) -> None:
@@ -225,18 +278,37 @@ def number_copies(prints: NDArray[Any]) -> Integers:
         Fingerprints, or digests.
     """
     keys = prints.T if prints.ndim == 2 else [pd.factorize(prints)[0]]
-    order = np.lexsort(keys)
-    is_first = np.ones(len(prints), dtype=bool)
-    is_first[1:] = np.any([key[order[1:]] != key[order[:-1]] for key in keys], axis=0)
+    order, is_first = _in_order(keys)
     places = np.arange(len(prints))
     copies = np.empty(len(prints), dtype=np.int64)
     copies[order] = places - np.maximum.accumulate(np.where(is_first, places, 0))
     return copies
 
 
+def equal_rows(*keys: NDArray[Any]) -> Integers:
+    """Return a number 0, 1, ... for each of n rows, the same where all keys, each of shape (n,), are the same."""
+    order, is_first = _in_order(keys)
+    numbers = np.empty(len(order), dtype=np.int64)
+    numbers[order] = np.cumsum(is_first) - 1
+    return numbers
+
+
+def _in_order(keys: Sequence[NDArray[Any]] | NDArray[Any]) -> tuple[NDArray[np.intp], Flags]:
+    """Return an order of rows by keys, in which equal ones stay as they are, and where another key begins in it."""
+    order = np.lexsort(keys)
+    is_first = np.ones(len(order), dtype=np.bool_)
+    is_first[1:] = False
+    for key in keys:
+        is_first[1:] |= key[order[1:]] != key[order[:-1]]
+    return order, is_first
+
+
 def print_texts(numbers: NDArray[np.uint64]) -> pd.Series[str]:
     """Return the fingerprints whose digests (n, 2) are given as a column of texts: a third of the size of an array."""
-    hexadecimal = numbers.tobytes().hex().encode()
+    hexadecimal = bytearray(32 * len(numbers))
+    for start in range(0, len(numbers), ROWS_IN_PIECE):
+        piece = numbers[start : start + ROWS_IN_PIECE].tobytes().hex().encode()
+        hexadecimal[32 * start : 32 * start + len(piece)] = piece
     ends = pa.py_buffer(np.arange(0, len(hexadecimal) + 1, 32, dtype=np.int64))
     texts = pa.LargeStringArray.from_buffers(len(numbers), ends, pa.py_buffer(hexadecimal))
     return pd.Series(pd.array(texts, dtype="str"))

@@ -21,7 +21,7 @@ from scipy.special import gammaln
 
 from assay.arrays import Doubles
 from assay.data.card import Card
-from assay.data.dataset import ANOMALY, UNKNOWN, Dataset, RowSet
+from assay.data.dataset import ANOMALY, UNKNOWN, Dataset, RowSet, equal_rows, number_copies
 from assay.data.reference import (
     CATEGORY,
     COUNTER,
@@ -112,10 +112,10 @@ def compare(
 
 def seen_before(accepted: Dataset, grown: Dataset) -> Statistic:
     """Return the share of new rows whose content occurs in the accepted ones, beside that among these themselves."""
-    prints = pd.Series(grown.card.fingerprints(grown.data.features))
-    old, new = prints[: len(accepted.data)], prints[len(accepted.data) :]
-    shares = old.duplicated(keep=False).mean(), new.isin(old).mean()
-    sizes = count_units(accepted.data), count_units(grown.data.take(np.arange(len(old), len(prints))))
+    contents = equal_rows(*grown.card.digests(grown.data.features).T)
+    old, new = contents[: len(accepted.data)], contents[len(accepted.data) :]
+    shares = float((np.bincount(old)[old] > 1).mean()), float(np.isin(new, old).mean())
+    sizes = count_units(accepted.data), count_units(grown.data.take(np.arange(len(old), len(contents))))
     return _share_statistic(WHOLE, SHARE, "of the contents occurred in earlier rows", shares, sizes)
 
 
@@ -149,7 +149,7 @@ def _of_all_rows(reference: ReferenceCounts, card: Card, data: RowSet, scales: P
     # Of more rows more are repeated by chance, so equal numbers are compared.
     n = min(len(data), reference["rows"])
     drawn = np.random.default_rng(0).permutation(len(data))[:n]
-    repeated = float(pd.Series(card.fingerprints(data.features[drawn])).duplicated().mean())
+    repeated = float((number_copies(card.digests(data.features)[drawn]) > 0).mean())
     sizes = n * scales[0], n * scales[1]
     shares = expected_repeats(reference, n) / max(1, n), repeated
     yield _share_statistic(WHOLE, SHARE, "repeat the content of another row", shares, sizes)

@@ -34,6 +34,8 @@ def great_expectations() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import great_expectations as gx
+        from great_expectations.execution_engine import pandas_execution_engine
+    pandas_execution_engine.HASH_THRESHOLD = 0  # it would hash all values of small tables, for nothing that is kept
     return gx
 
 

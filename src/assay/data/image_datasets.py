@@ -202,6 +202,8 @@ class ImageBlocks:
         The columns are no pixels, or the images cannot be used.
     """
 
+    start = 0
+
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
         import pyarrow as pa
 

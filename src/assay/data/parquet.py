@@ -30,6 +30,8 @@ class ParquetParts:
     schema : pyarrow.Schema
         Of the whole table: index levels with a name come first, those without one are left out.
     n_rows : int
+    starts : dict of Path to int
+        The number of rows before each file.
     lacking : set of str
         The columns that may have missing values, by the statistics of the files.
 
@@ -42,7 +44,9 @@ class ParquetParts:
     def __init__(self, path: Path, parts: Sequence[Path]) -> None:
         self._parts, self.n_rows, self.lacking = parts, 0, set[str]()
         schemas = []
+        self.starts: dict[Path, int] = {}
         for part in parts:
+            self.starts[part] = self.n_rows
             with ParquetFile(part) as file:
                 metadata = file.metadata
                 paths = [file.schema.column(i).path for i in range(metadata.num_columns)]
@@ -60,8 +64,8 @@ class ParquetParts:
             say(f"{path.name}: an index without a name is left out; it becomes a column if it gets one")
         self.schema = pa.schema([each for each in united if each.name not in unnamed])
 
-    def blocks(self, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """Yield the table in blocks of at most so many rows, by default with all of its columns.
+    def blocks(self, rows: int, columns: Sequence[str] | None = None, only: Path | None = None) -> Iterator[pa.Table]:
+        """Yield the table, or one file of it, in blocks of at most so many rows, by default with all of its columns.
 
         Raises
         ------
@@ -69,7 +73,7 @@ class ParquetParts:
             A file is damaged: it has not as many rows as it lists.
         """
         schema = self.schema if columns is None else pa.schema([self.schema.field(name) for name in columns])
-        for part in self._parts:
+        for part in self._parts if only is None else [only]:
             start = 0
             with ParquetFile(part, page_checksum_verification=True, buffer_size=_BUFFER, pre_buffer=False) as file:
                 for batch in file.iter_batches(rows, columns=columns):

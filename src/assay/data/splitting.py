@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from assay.arrays import Doubles, Flags, Integers
-from assay.data.dataset import ANOMALY, NORMAL, RowSet, is_among, key_hashes, number_copies, print_texts
+from assay.arrays import Doubles, Flags, Integers, Labels
+from assay.data.dataset import (
+    ANOMALY,
+    NORMAL,
+    RowSet,
+    RowSets,
+    equal_rows,
+    key_hashes,
+    number_copies,
+    print_texts,
+)
 from assay.data.fingerprints import ONLY_NUMBERS, SCHEME, digests
 from assay.data.quarantine import is_listed
 from assay.errors import DataError
@@ -38,7 +49,7 @@ def split_rows(
     scheme: int = SCHEME,
     vocabulary: Mapping[str, tuple[str, ...]] = ONLY_NUMBERS,
     overlap: bool = False,
-) -> dict[str, RowSet]:
+) -> RowSets:
     """Assign one role to every row, as independent of the other rows as possible.
 
     Without times, the role is a function of the label and of a hash of the seed and the group id. Without a group it
@@ -80,7 +91,7 @@ def split_rows(
 
     Returns
     -------
-    dict of str to RowSet
+    RowSets
         One for each of `ROLES` and "excluded", possibly empty; together they hold every row once, in the
         original order, with the columns ``fingerprint`` and ``copy``. The pool and the roles `JUDGED` also have
         ``contradicted`` (1: rows that are used carry both labels, 0 and 1, for this content), and the latter ``seen``
@@ -107,33 +118,36 @@ def split_rows(
     excluded = np.zeros(len(data), dtype=bool) if quarantined is None else is_listed(quarantined, marked.rows)
     if overlap:
         excluded |= _astray(marked.rows, roles, seed)
-    parts = {name: marked.take((roles == i) & ~excluded) for i, name in enumerate(ROLES)}
-    return _with_marks(parts) | {EXCLUDED: marked.take(excluded)}
+    roles[excluded] = len(ROLES)
+    marks = _marks(contents, data.labels, roles)
+    return RowSets({name: partial(_part, marked, roles == i, name, marks) for i, name in enumerate((*ROLES, EXCLUDED))})
 
 
-def evidence(parts: dict[str, RowSet]) -> str:
-    """Return "labels" if selection and test both hold `MIN_LABELLED` labelled anomalies, else "probes"."""
-    counts = [int((parts[role].labels == ANOMALY).sum()) for role in ("selection", "test")]
-    return "labels" if min(counts) >= MIN_LABELLED else "probes"
+def evidence(anomalies: Mapping[str, int]) -> str:
+    """Return "labels" if selection and test both hold `MIN_LABELLED` labelled anomalies, else "probes".
+
+    Parameters
+    ----------
+    anomalies : mapping of str to int
+        The number of labelled anomalies of each role.
+    """
+    return "labels" if min(anomalies["selection"], anomalies["test"]) >= MIN_LABELLED else "probes"
 
 
-def contradicting(rows: pd.DataFrame) -> Flags:
-    """Return the mask of rows whose content is labelled 0 in one row and 1 in another."""
-    prints, label = rows["fingerprint"], rows["label"]
-    return is_among(prints, prints[label == NORMAL]) & is_among(prints, prints[label == ANOMALY])
+def _marks(contents: NDArray[np.uint64], labels: Labels, roles: Integers) -> dict[str, Flags]:
+    """Return which rows (n,) are ``contradicted``, and which are ``seen``; see `split_rows`."""
+    codes = equal_rows(*contents.T)
+    used = roles != len(ROLES)
+    of_either = [np.bincount(codes[used & (labels == label)], minlength=len(codes)) > 0 for label in (NORMAL, ANOMALY)]
+    learned = np.bincount(codes[np.isin(roles, (_TRAIN, _ADAPT))], minlength=len(codes)) > 0
+    return {"contradicted": (of_either[0] & of_either[1])[codes], "seen": learned[codes]}
 
 
-def _with_marks(parts: dict[str, RowSet]) -> dict[str, RowSet]:
-    """Add the columns ``contradicted`` and ``seen``; see `split_rows`."""
-    used = pd.concat([part.rows[["fingerprint", "label"]] for part in parts.values()])
-    contested = used.loc[contradicting(used), "fingerprint"]
-    learned = pd.concat([parts[role].rows["fingerprint"] for role in ("train", "adapt")])
-    for role in ("pool", *JUDGED):
-        rows = parts[role].rows
-        marks = {"contradicted": is_among(rows["fingerprint"], contested)}
-        marks |= {"seen": is_among(rows["fingerprint"], learned)} if role in JUDGED else {}
-        parts[role] = RowSet(parts[role].features, rows.assign(**{k: v.astype(np.int8) for k, v in marks.items()}))
-    return parts
+def _part(data: RowSet, picked: Flags, role: str, marks: dict[str, Flags]) -> RowSet:
+    """Return the rows of a role, with the marks that it has."""
+    part = data.take(picked)
+    having = ("contradicted", "seen") if role in JUDGED else ("contradicted",) if role == "pool" else ()
+    return RowSet(part.features, part.rows.assign(**{name: marks[name][picked].astype(np.int8) for name in having}))
 
 
 def _roles_by_hash(rows: pd.DataFrame, seed: int) -> Integers:

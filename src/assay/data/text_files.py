@@ -51,6 +51,8 @@ class TextFiles:
         There is no text, or more files cannot be read.
     """
 
+    start = 0
+
     def __init__(self, path: Path, dialect: Dialect) -> None:
         folder = path if path.is_dir() else path.parent
         names = _names(path) if path.is_dir() else [path.name]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from assay.arrays import Flags, Integers, Labels
 from assay.data.card import Card
 from assay.data.columns import decoded
-from assay.data.dataset import ANOMALY, NORMAL, Dataset, RowSet, is_among, key_texts, print_texts
+from assay.data.dataset import ANOMALY, NORMAL, Dataset, RowSet, equal_rows, key_texts, print_texts
 from assay.data.drift import compare, seen_before
 from assay.data.expectations import (
     COPY_COLUMN,
@@ -30,7 +32,6 @@ from assay.data.mapped import new_array, row_blocks
 from assay.data.ranges import EXTREMES
 from assay.data.reference import learn_reference
 from assay.data.runner import ROWS_IN_SUMMARY, Check, Runner
-from assay.data.splitting import contradicting
 from assay.errors import DataError, ValidationFailedError
 
 FAILURES_IN_MESSAGE, FEWEST_BATCHES = 3, 2
@@ -113,7 +114,7 @@ class Summary:
 
 
 def validate_dataset(
-    suite: dict[str, Any], source: Dataset, roles: dict[str, RowSet], levels: list[LevelRows], *, docs: Path
+    suite: dict[str, Any], source: Dataset, roles: Mapping[str, RowSet], levels: Iterable[LevelRows], *, docs: Path
 ) -> Summary:
     """Run a suite on the source and on every level, check that no row has two roles, and count contents.
 
@@ -129,9 +130,11 @@ def validate_dataset(
         From `assay.data.expectations.learn_suite` or ``load_suite``.
     source : Dataset
         The whole dataset; its card names the columns of `roles` and `levels` too.
-    roles : dict of str to RowSet
-        Rows by role, among them ``train`` (without injected rows) and ``pool``, with the column ``copy``.
-    levels : list of LevelRows
+    roles : mapping of str to RowSet
+        Rows by role, among them ``train`` (without injected rows) and ``pool``, with the column ``copy``. Each is
+        looked up once, and only what names its rows stays in memory.
+    levels : iterable of LevelRows
+        Likewise one at a time.
     docs : Path
         Folder of the Data Docs (HTML, ``index.html``); pages of an earlier run are replaced.
 
@@ -158,13 +161,18 @@ def validate_dataset(
     kept = {arrival.batch for arrival in card.batches if not arrival.dropped}
     if reference is not None and judges and kept.isdisjoint(reference["batches"]):
         runner.run(BY_COLUMN, compare(reference, card, source.data, rows=reference["rows"]), judges)
+    injected, most = None, -1.0
     for level in levels:
         runner.run(f"level-{level.rho:g}", _table(level.train, card, extremes), for_levels + _planned(level))
+        if level.rho > most:
+            most = level.rho
+            injected = _Named.of(level.train.take((level.train.rows["injected"] == 1).to_numpy(dtype=bool)), card)
+        del level  # before the next one comes
     unique = [{"type": "expect_column_values_to_be_unique", "kwargs": {"column": COPY_COLUMN}}]
-    tables = {role: _keyed(data, card) for role, data in roles.items()}
-    runner.run("roles", _roles_table(tables, levels, card), parse_expectations(unique))
+    named = {role: _Named.of(data, card) for role, data in roles.items()}
+    runner.run("roles", _roles_table(named, injected), parse_expectations(unique))
     runner.write_docs()
-    return Summary(name, runner.checks, _contents(tables))
+    return Summary(name, runner.checks, _contents(named))
 
 
 def validate_batch(suite: dict[str, Any], accepted: Dataset, grown: Dataset, *, docs: Path) -> Summary:
@@ -205,7 +213,7 @@ def validate_batch(suite: dict[str, Any], accepted: Dataset, grown: Dataset, *, 
         runner.run("new rows by column", frame, judges)
     runner.run("all rows", _table(grown.data, card, extremes), list(filter(_is_of_source, of_rows)))
     runner.write_docs()
-    return Summary(name, runner.checks, _contents({"all rows": _bookkeeping(grown.data, card)}))
+    return Summary(name, runner.checks, _contents({"all rows": _Named.of(grown.data, card)}))
 
 
 def _by_table(expectations: list[Any]) -> tuple[list[Any], list[Any]]:
@@ -296,40 +304,85 @@ def _planned(level: LevelRows) -> list[Any]:
     )
 
 
-def _keyed(data: RowSet, card: Card) -> pd.DataFrame:
-    """Return the bookkeeping with "fingerprint:copy", which names a row, in `COPY_COLUMN`."""
-    table = _bookkeeping(data, card)
-    return table.assign(**{COPY_COLUMN: key_texts(table[FINGERPRINT_COLUMN], data.rows["copy"].reset_index(drop=True))})
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """What names n rows and their contents, in some 40 bytes a row.
+
+    Attributes
+    ----------
+    ids : Series of str
+    labels, copies : ndarray of int, shape (n,)
+    digests : ndarray of uint64, shape (n, 2)
+    """
+
+    ids: pd.Series[str]
+    labels: Labels
+    copies: Integers
+    digests: NDArray[np.uint64]
+
+    @classmethod
+    def of(cls, data: RowSet, card: Card) -> _Named:
+        """Name rows; those without a column ``copy`` get none."""
+        copies = data.rows["copy"].to_numpy(dtype=np.int64) if "copy" in data.rows else np.zeros(len(data), np.int64)
+        return cls(_id_texts(data.rows["row_id"]), data.labels, copies, card.digests(data.features))
+
+    @classmethod
+    def joined(cls, parts: Sequence[_Named]) -> _Named:
+        """Return the rows of all parts, in their order."""
+        ids = pd.concat([part.ids for part in parts], ignore_index=True)
+        rest = [[getattr(part, name) for part in parts] for name in ("labels", "copies", "digests")]
+        return cls(ids, *(np.concatenate(each) for each in rest))
+
+    def take(self, picked: Flags) -> _Named:
+        """Return the rows that are picked."""
+        return _Named(self.ids[picked], self.labels[picked], self.copies[picked], self.digests[picked])
 
 
-def _roles_table(tables: dict[str, pd.DataFrame], levels: list[LevelRows], card: Card) -> pd.DataFrame:
-    """Return "role/id" and "fingerprint:copy" of every row of every role."""
-    if levels:
-        largest = _keyed(max(levels, key=lambda level: level.rho).train, card)
-        injected = largest[largest[INJECTED_COLUMN] == 1]
-        moved = injected[COPY_COLUMN][~is_among(injected[COPY_COLUMN], tables["train"][COPY_COLUMN])]
-        rest = tables["pool"][~is_among(tables["pool"][COPY_COLUMN], moved)]
-        tables = tables | {"train": pd.concat([tables["train"], injected]), "pool": rest}
-    named = [
-        table.assign(**{ID_COLUMN: f"{role}/" + table[ID_COLUMN].fillna("None")}) for role, table in tables.items()
-    ]
-    return pd.concat(named, ignore_index=True)[[ID_COLUMN, COPY_COLUMN]]
+def _roles_table(named: dict[str, _Named], injected: _Named | None) -> pd.DataFrame:
+    """Return what has to be unique of every row of every role: a number of its content and copy.
+
+    Where it is not, the rows that are the same as others, with "role/id" and "fingerprint:copy".
+    """
+    parts = dict(named) if injected is None else named | {"": injected}
+    numbers = equal_rows(*np.concatenate([_keys(part) for part in parts.values()]).T)
+    starts = np.cumsum([len(part.ids) for part in parts.values()])[:-1]
+    of_parts = dict(zip(parts, np.split(numbers, starts), strict=True))
+    kept = {role: np.ones(len(part.ids), dtype=np.bool_) for role, part in parts.items()}
+    if injected is not None:
+        moved = of_parts[""][~np.isin(of_parts[""], of_parts["train"])]
+        kept["pool"] = ~np.isin(of_parts["pool"], moved)
+    used = np.concatenate([of_parts[role][kept[role]] for role in parts])
+    counts = np.bincount(used, minlength=1)
+    if counts.max() <= 1:
+        return pd.DataFrame({ID_COLUMN: "", COPY_COLUMN: used})
+    tables = []
+    for role in dict.fromkeys(("train", "", *parts)) if injected is not None else parts:
+        repeated = parts[role].take(kept[role] & (counts[of_parts[role]] > 1))
+        keys = key_texts(print_texts(repeated.digests), pd.Series(repeated.copies))
+        ids = f"{role or 'train'}/" + repeated.ids.fillna("None").reset_index(drop=True)
+        tables.append(pd.DataFrame({ID_COLUMN: ids, COPY_COLUMN: keys}))
+    return pd.concat(tables, ignore_index=True)
 
 
-def _contents(tables: dict[str, pd.DataFrame]) -> Contents:
+def _keys(part: _Named) -> NDArray[np.uint64]:
+    return np.column_stack([part.digests, part.copies.astype(np.uint64)])
+
+
+def _contents(named: dict[str, _Named]) -> Contents:
     """Count the contents of the rows of all roles."""
-    used = {ID_COLUMN: ID_COLUMN, FINGERPRINT_COLUMN: "fingerprint", LABEL_COLUMN: "label"}
-    rows = pd.concat([table[[*used]] for table in tables.values()], ignore_index=True).rename(columns=used)
-    codes, distinct = pd.factorize(rows["fingerprint"])
-    roles = np.repeat(np.arange(len(tables)), [len(table) for table in tables.values()])
-    roles_of = np.bincount(np.unique(codes * len(tables) + roles) // len(tables))
-    both = rows[contradicting(rows)]
-    anomalies, normals = (both.loc[both["label"] == label, ID_COLUMN].tolist() for label in (ANOMALY, NORMAL))
+    rows = _Named.joined(list(named.values()))
+    codes = equal_rows(*rows.digests.T)
+    roles = np.repeat(np.arange(len(named)), [len(part.ids) for part in named.values()])
+    roles_of = np.bincount(np.unique(codes * len(named) + roles) // len(named))
+    normal, anomalous = rows.labels == NORMAL, rows.labels == ANOMALY
+    contested = np.intersect1d(codes[normal], codes[anomalous])
+    both = np.isin(codes, contested)
+    anomalies, normals = (rows.ids[both & labelled].tolist() for labelled in (anomalous, normal))
     return Contents(
-        rows=len(rows),
-        distinct=len(distinct),
+        rows=len(codes),
+        distinct=int(codes.max(initial=-1)) + 1,
         shared=int((roles_of > 1).sum()),
-        contradicting=both["fingerprint"].nunique(),
+        contradicting=len(contested),
         contradicting_normals=len(normals),
         contradicting_anomalies=len(anomalies),
         contradicting_rows=tuple(map(str, [*anomalies[:ROWS_IN_SUMMARY], *normals[:ROWS_IN_SUMMARY]])),

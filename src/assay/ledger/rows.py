@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pandas as pd
 
 from assay.arrays import Texts
 from assay.data.card import read_card
+from assay.data.dataset import ROWS_IN_PIECE, read_row_table
 from assay.data.target import read_target, target_path
 from assay.errors import DataError, LedgerError, TamperedError
 from assay.eventlog import EventLog
@@ -186,7 +188,8 @@ def as_uuids(fingerprints: Iterable[str]) -> Any:
     """Return fingerprints in hex as an Arrow array of 128-bit UUIDs, which DuckDB compares as numbers."""
     import pyarrow as pa
 
-    raw = bytes.fromhex("".join(fingerprints))
+    texts = iter(fingerprints)
+    raw = b"".join(bytes.fromhex("".join(piece)) for piece in iter(lambda: list(islice(texts, ROWS_IN_PIECE)), []))
     storage = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(raw) // 16, [None, pa.py_buffer(raw)])
     return pa.ExtensionArray.from_storage(pa.uuid(), storage)
 
@@ -215,8 +218,7 @@ def _read(work: Path, stage: str, path: Path, recorded: dict[str, dict[str, str]
         raise TamperedError(
             f"{path} was changed since it was recorded; find out why, then remove {work / stage} to compute it again"
         )
-    texts = {"row_id": str, "fingerprint": str}
-    return pd.read_csv(path, usecols=lambda name: name in {*texts, "copy"}, dtype=texts, keep_default_na=False)
+    return read_row_table(path.parent, ["row_id", "fingerprint", "copy"])
 
 
 def _counts(frame: pd.DataFrame) -> dict[str, int]:

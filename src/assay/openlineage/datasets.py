@@ -12,6 +12,8 @@ import numpy as np
 
 from assay import __version__
 from assay.data.card import Card, read_card
+from assay.data.mapped import row_blocks
+from assay.data.npy import read_npy
 from assay.hashing import dvc_directory_md5, files_of
 from assay.openlineage.naming import INGEST, PROMOTE, RUN, namespace_of
 from assay.parts import read_json
@@ -186,14 +188,18 @@ def _metrics(project: Project, path: Path) -> Json | None:
 
 @lru_cache(maxsize=64)
 def _measure(path: Path, stamp: object, card: Card) -> Json:
-    features = np.load(path / "features.npy", mmap_mode="r", allow_pickle=False)
+    features = read_npy(path / "features.npy")
     columns = {}
     if len(features) and card.modality.shape is None and not card.modality.padded:
-        finite = np.isfinite(features)
-        low = features.min(axis=0, where=finite, initial=np.inf)
-        high = features.max(axis=0, where=finite, initial=-np.inf)
-        total = features.sum(axis=0, where=finite, dtype=np.float64)
-        nulls, counts = np.isnan(features).sum(axis=0), finite.sum(axis=0)
+        low, high = np.full(features.shape[1], np.inf), np.full(features.shape[1], -np.inf)
+        total, nulls, counts = np.zeros((3, features.shape[1]))
+        for block in row_blocks(features):
+            part, finite = features[block], np.isfinite(features[block])
+            low = np.minimum(low, part.min(axis=0, where=finite, initial=np.inf))
+            high = np.maximum(high, part.max(axis=0, where=finite, initial=-np.inf))
+            total += part.sum(axis=0, where=finite)
+            nulls += np.isnan(part).sum(axis=0)
+            counts += finite.sum(axis=0)
         for index, name in enumerate(card.columns):
             ends = (float(low[index]), float(high[index])) if counts[index] else (None, None)
             numbers = {"nullCount": int(nulls[index]), "count": len(features), "sum": float(total[index])}

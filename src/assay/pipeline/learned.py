@@ -9,7 +9,7 @@ import numpy as np
 
 from assay.arrays import Flags
 from assay.data.card import Card
-from assay.data.dataset import RowSet, by_either_scheme, row_keys
+from assay.data.dataset import RowSet, by_either_scheme, is_among, key_texts, print_texts
 from assay.errors import ScorerError
 from assay.parts import Array, read_arrays
 
@@ -54,8 +54,7 @@ def read_learned(path: Path) -> pd.DataFrame:
     arrays = read_arrays(path)
     parts = []
     for use in sorted(use for use in arrays if "." not in use):
-        text = arrays[use].tobytes().hex()
-        part = pd.DataFrame({"use": use, "fingerprint": [text[i : i + 32] for i in range(0, len(text), 32)]})
+        part = pd.DataFrame({"use": use, "fingerprint": print_texts(arrays[use])})
         copies = arrays.get(f"{use}{_COPY}")
         if copies is not None and len(copies) != len(part):
             raise ScorerError(f"{path} lists {len(part)} rows of use {use} and {len(copies)} copies; it is damaged")
@@ -88,12 +87,11 @@ def is_learned(learned: pd.DataFrame, rows: pd.DataFrame) -> Flags:
     Where its list does not tell copies apart, these are all rows whose content it holds. Fingerprints of either scheme
     match, where `rows` have both.
     """
-    import pandas as pd
-
     found = np.zeros(len(rows), dtype=np.bool_)
     for known in by_either_scheme(rows):
         if "copy" in learned:
-            found |= pd.Series(row_keys(known)).isin(row_keys(learned)).to_numpy(dtype=bool)
+            keys = (key_texts(each["fingerprint"], each["copy"]) for each in (known, learned))
+            found |= is_among(next(keys), next(keys))
         else:
-            found |= known["fingerprint"].isin(learned["fingerprint"]).to_numpy(dtype=bool)
+            found |= is_among(known["fingerprint"], learned["fingerprint"])
     return found

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from assay.data.card import read_card
-from assay.data.dataset import ANOMALY, OTHER_PRINT, print_texts, read_dataset, read_rows, write_rows
+from assay.data.dataset import (
+    ANOMALY,
+    OTHER_PRINT,
+    RowSet,
+    RowSets,
+    print_texts,
+    read_dataset,
+    read_row_table,
+    read_rows,
+    write_rows,
+)
 from assay.data.fingerprints import FIRST_SCHEME, SCHEME
 from assay.errors import ConfigError, DataError, StageError
 from assay.parts import read_json, write_json
@@ -43,8 +54,9 @@ def split(out: Path, *, data: Path, quarantine: Path, answers: Path, seed: int, 
     card = dataset.card
     other = card.digests(dataset.data.features, FIRST_SCHEME if card.scheme == SCHEME else SCHEME)
     dataset.data.rows[OTHER_PRINT] = print_texts(other)
+    del other
     listed = read_quarantine(quarantine)
-    parts = split_rows(
+    parts: Mapping[str, RowSet] = split_rows(
         dataset.data,
         card.columns,
         seed=seed,
@@ -53,18 +65,21 @@ def split(out: Path, *, data: Path, quarantine: Path, answers: Path, seed: int, 
         vocabulary=card.vocabulary,
         overlap=card.windows is not None,
     )
-    n_quarantined = int(is_listed(listed, parts[EXCLUDED].rows).sum())
+    excluded = parts[EXCLUDED]
+    n_quarantined = int(is_listed(listed, excluded.rows).sum())
     barred: dict[str, Any] = {} if listed.empty else {"quarantined": n_quarantined}
-    if n_apart := len(parts[EXCLUDED]) - n_quarantined:
+    if n_apart := len(excluded) - n_quarantined:
         barred["anomalies_of_calibration_blocks"] = n_apart
     if not (answered := read_row_answers(answers)).empty:
-        parts["train"], bad, barred["answered"] = without_bad(parts["train"], answered)
-        parts[EXCLUDED] = joined(parts[EXCLUDED], bad)
-    kind = evidence(parts)
+        train, bad, barred["answered"] = without_bad(parts["train"], answered)
+        parts = dict(parts) | {"train": train, EXCLUDED: joined(excluded, bad)}
+    counts = {}
     for role, rows in parts.items():
         write_rows(out / role, rows)
+        counts[role] = {"rows": len(rows), "anomalies": int((rows.labels == ANOMALY).sum())}
+    kind = evidence({role: count["anomalies"] for role, count in counts.items()})
     for role in ("train", "adapt", "calibration", "selection", "test"):
-        if not (parts[role].labels != ANOMALY).any():
+        if counts[role]["rows"] == counts[role]["anomalies"]:
             contents = len({mark for part in parts.values() for mark in part.rows["fingerprint"]})
             raise StageError(
                 f"dataset {card.name}: no normal row fell to role {role}; its {len(dataset.data)} rows, "
@@ -77,7 +92,8 @@ def split(out: Path, *, data: Path, quarantine: Path, answers: Path, seed: int, 
         recipes = [name for name in card.modality.recipes if name != injected]
         for offset, role in enumerate(("selection", "test", "gate"), start=1):
             # Rows that cannot be used are left to validation, which names them.
-            normals = parts[role].take((parts[role].labels != ANOMALY) & card.accepts(parts[role].features).all(axis=1))
+            normals = read_rows(out / role)
+            normals = normals.take((normals.labels != ANOMALY) & card.accepts(normals.features).all(axis=1))
             judged = held_to(normals, MOST_JUDGED, seed=0)
             try:
                 probes = make_probe_rows(
@@ -100,9 +116,6 @@ def split(out: Path, *, data: Path, quarantine: Path, answers: Path, seed: int, 
     unit = " and ".join(units) or "row"
     if card.windows is not None and card.windows.roles_by == "block":
         unit = "block"
-    counts = {
-        role: {"rows": len(rows), "anomalies": int((rows.labels == ANOMALY).sum())} for role, rows in parts.items()
-    }
     summary = {"evidence": kind, "seed": seed, "roles": counts, "order": list(ROLES), "unit": unit}
     summary |= barred
     write_json(out / "split.json", summary)
@@ -197,7 +210,7 @@ def validate(out: Path, *, data: Path, suite: Path, split: Path, contaminated: P
     from assay.data.validation import LevelRows, raise_if_failed, validate_dataset, warning_lines
 
     plan = read_json(contaminated / "plan.json")["levels"]
-    levels = [
+    levels = (
         LevelRows(
             level["rho"],
             level_rows(split / "train", contaminated, level_name(level["rho"])),
@@ -205,9 +218,9 @@ def validate(out: Path, *, data: Path, suite: Path, split: Path, contaminated: P
             level["n_train"],
         )
         for level in plan
-    ]
-    roles = {role: read_rows(split / role) for role in ROLES}
-    source, excluded = read_dataset(data), read_rows(split / EXCLUDED).rows
+    )
+    roles = RowSets({role: partial(read_rows, split / role) for role in ROLES})
+    source, excluded = read_dataset(data), read_row_table(split / EXCLUDED, ["row_id"])
     if len(excluded):
         used = ~source.data.rows["row_id"].isin(excluded["row_id"])
         source = replace(source, data=source.data.take(used.to_numpy(dtype=bool)))

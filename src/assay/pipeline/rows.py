@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,32 @@ def level_rows(train: Path, contaminated: Path, level: str) -> RowSet:
     return joined(clean, injected)
 
 
+def sampled_level_rows(train: Path, contaminated: Path, level: str, *, seed: int) -> tuple[RowSet, int]:
+    """Return `level_rows`, held to `MOST_TRAINED` of them (see `held_to`), and how many there are.
+
+    An added column ``verified`` is 1 for the rows that `verified` names, else 0.
+    """
+    paths = [train / name for name in ("features.npy", "rows.csv")]
+    clean, n_clean = _sampled(train, seed, tuple((path.stat().st_size, path.stat().st_mtime_ns) for path in paths))
+    injected = read_rows(contaminated / level)
+    n = n_clean + len(injected)
+    injected = RowSet(injected.features, injected.rows.assign(injected=1, verified=0))
+    return held_to(joined(clean, injected), MOST_TRAINED, seed=seed), n
+
+
+@lru_cache(maxsize=1)
+def _sampled(train: Path, seed: int, stamp: object) -> tuple[RowSet, int]:
+    """Return the rows of train that may be in the sample of a level, and how many rows there are.
+
+    Where each row is a unit, no row is in the sample of a level that is not in that of train: more rows only take
+    places. Where rows form groups, all of them may be. Every level of every cell begins with these rows.
+    """
+    clean = read_rows(train)
+    clean = RowSet(clean.features, clean.rows.assign(injected=0, verified=verified(clean).astype(np.int8)))
+    in_groups = (clean.rows["group"] != "").any()
+    return clean if in_groups else held_to(clean, MOST_TRAINED, seed=seed), len(clean)
+
+
 def training_rows(rows: RowSet, contaminated: Path, *, labelled: bool) -> tuple[RowSet, Labels]:
     """Return the training rows of a level (`level_rows`), and the labels that a detector may use, int8 of shape (n,).
 
@@ -55,8 +82,8 @@ def training_rows(rows: RowSet, contaminated: Path, *, labelled: bool) -> tuple[
     `verified` names are 0. With `labelled`, the anomalies set aside for detectors that learn from labels follow, with
     label 1.
     """
-    trusted = verified(rows) & (rows.rows["injected"].to_numpy() == 0)
-    labels = np.where(trusted, NORMAL, UNKNOWN).astype(np.int8)
+    trusted = rows.rows["verified"].to_numpy() == 1 if "verified" in rows.rows else verified(rows)
+    labels = np.where(trusted & (rows.rows["injected"].to_numpy() == 0), NORMAL, UNKNOWN).astype(np.int8)
     folder = contaminated / LABELLED
     if not labelled or not folder.is_dir():
         return rows, labels

@@ -25,11 +25,8 @@ from assay.pipeline.rows import (
     FAILURES,
     HELD,
     HELD_OUT_PART,
-    MOST_TRAINED,
-    held_to,
-    joined,
-    level_rows,
     levels_of,
+    sampled_level_rows,
     training_rows,
 )
 
@@ -58,8 +55,8 @@ def train(
     Where it cannot be trained at a level, that is recorded in ``failures.json``. The training rows that it suspects are
     written to ``<label>.suspects.csv``. For a cross-fitted detector the hardness of its rows is written to
     ``<label>.held_out``, in the order of its held-out scores. Of more than `assay.pipeline.rows.MOST_TRAINED` rows a
-    random sample of that many trains the detector, which may use fewer: ``held.json`` then says how many of how many,
-    by level.
+    random sample of that many is used for all of this. The detector may use fewer: ``held.json`` then says how many of
+    how many, by level.
 
     Parameters
     ----------
@@ -115,12 +112,12 @@ class _Cell:
             self.choice.name, self.choice.params, seed=self.seed, modality=self.card.modality, device=self.device
         )
         scaler = self.card.scaler(self.vectors, sequences=isinstance(detector, ReadsWords))
-        all_of_level = level_rows(self.rows, self.contaminated, level)
-        null_model = _scale_level(self.card, scaler, all_of_level, out / level)
+        of_level, n_of_level = sampled_level_rows(self.rows, self.contaminated, level, seed=self.seed)
+        null_model = _scale_level(self.card, scaler, of_level, out / level)
         lexicon = scaler.lexicon if isinstance(scaler, DocumentScaler) and scaler.sequences else None
-        all_rows, all_labels = training_rows(all_of_level, self.contaminated, labelled=detector.uses_labels)
-        rows, labels = _held(all_rows, all_labels, seed=self.seed)
+        rows, labels = training_rows(of_level, self.contaminated, labelled=detector.uses_labels)
         n_held = len(rows)
+        n_rows = n_of_level + n_held - len(of_level)
         if isinstance(scaler, DocumentScaler) and not scaler.sequences:
             having = scaler.has_words(rows.features)
             rows, labels = rows.take(having), labels[having]
@@ -134,23 +131,13 @@ class _Cell:
             return {"failure": str(error)}
         label = self.choice.label
         n_used = n_held - getattr(detector, "n_left_out_", 0)
-        held = {"held": [n_used, len(all_rows)]} if n_used < len(all_rows) else {}
+        held = {"held": [n_used, n_rows]} if n_used < n_rows else {}
         write_part(out / level, label, detector.to_part())
         _write_suspects(detector, rows, out / level / f"{label}.suspects.csv")
         if isinstance(detector, CrossFitted):
             hardness = null_model.hardness(scaled[labels != ANOMALY])
             write_part(out / level, f"{label}.{HELD_OUT_PART}", Part(HELD_OUT_PART, {}, {"hardness": hardness}))
         return {"seconds": seconds, **held}
-
-
-def _held(rows: RowSet, labels: Labels, *, seed: int) -> tuple[RowSet, Labels]:
-    """Return the rows that a detector gets, with their labels: those of anomalies, and a sample of the others."""
-    if len(rows) <= MOST_TRAINED:
-        return rows, labels
-    marked = RowSet(rows.features, rows.rows.assign(given=labels))
-    others = held_to(marked.take(labels != ANOMALY), MOST_TRAINED, seed=seed)
-    kept = joined(others, marked.take(labels == ANOMALY))
-    return RowSet(kept.features, kept.rows.drop(columns="given")), kept.rows["given"].to_numpy(dtype=np.int8)
 
 
 def _fit(

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 _NEW = {
     "calibrate": {"promise": ("average", "says what p-values promise, as before")},
     "select": {"without_labels": (PROBES, "says what decides where no anomalies are labelled, as before")},
+    "run": {
+        "runner": ("local", "says that this machine does the work, as before"),
+        "address": ("", "is for a Dask scheduler"),
+    },
 }
 _FLOW, _IGNORED, _PARAMS, _LOCKED = "flows/retrain.py", ".dvcignore", "params.yaml", "dvc.lock"
 

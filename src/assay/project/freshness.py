@@ -21,7 +21,7 @@ from assay.project.versioning import locked_version
 from assay.project.work import THREADS, Doing, do_here
 
 _LONGEST = 60  # letters of a setting in a message
-Work = Callable[[Project, Path, Path], dict[str, Any]]
+StageWork = Callable[[Project, Path, Path], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +172,7 @@ def is_fresh(project: Project, stage_name: str) -> bool:
     return replace(record, outputs={}, assay=None) == describe_inputs(project, stage_name)
 
 
-def run_stage(project: Project, stage_name: str, work: Work) -> Outcome:
+def run_stage(project: Project, stage_name: str, work: StageWork) -> Outcome:
     """Run one stage unless it is fresh; its folder appears complete with its record, or not at all.
 
     Parameters

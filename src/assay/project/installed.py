@@ -40,7 +40,7 @@ def source_of(root: Path) -> Path:
 def stage_code(project: Project, stage: Stage) -> dict[str, str]:
     """Return the code of a stage, as records hold it; see `assay.project.modules.code_of`."""
     own = [choice for choice in project.config.detectors if stage.detector in (None, choice.label)]
-    names = {name for choice in (*own, *project.config.adapters) for name in _names(choice)}
+    names = {name for choice in (*own, *project.config.adapters) for name in names_in(choice)}
     given = {INNER} if all(map(_names_inner, own)) else set[str]()
     return code_of(source_of(project.root), _roots(stage.verb), names | _modality(project), given=given)
 
@@ -53,7 +53,7 @@ def _roots(verb: str) -> tuple[str, str]:
     return entry.verb.__module__, f"{function.__module__}:{name}"
 
 
-def _names(choice: Choice) -> Iterator[str]:
+def names_in(choice: Choice) -> Iterator[str]:
     """Yield every text in a choice that may be the name of a registered part."""
     waiting: list[Any] = [choice.name, dict(choice.params)]
     while waiting:

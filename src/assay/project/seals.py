@@ -54,14 +54,19 @@ def seals_folder(root: Path) -> Path:
 
 
 def read_seals(root: Path) -> list[Seal]:
-    """Return the seals of a project, oldest first.
+    """Return the seals of a project, oldest first: those of a machine in the order of its chain, others by their times.
 
     Raises
     ------
     TamperedError
         A file is not a seal.
     """
-    return sorted(map(_read, seals_folder(root).glob("*.json")), key=lambda seal: (seal.time, seal.path.name))
+    seals, latest, keys = list(map(_read, seals_folder(root).glob("*.json"))), dict[str, str](), {}
+    for seal in sorted(seals, key=lambda seal: (seal.entries, seal.path.name)):
+        # A clock that was set back does not turn the order round.
+        latest[seal.machine] = max(seal.time, latest.get(seal.machine, ""))
+        keys[seal.path] = (latest[seal.machine], seal.machine, seal.entries, seal.path.name)
+    return sorted(seals, key=lambda seal: keys[seal.path])
 
 
 def _read(path: Path) -> Seal:

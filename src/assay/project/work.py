@@ -1,34 +1,126 @@
-"""The work of a stage: in this process, or, for cells that run beside each other, in a process of its own.
+"""Work in this process, in a process of its own, or, by another runner, on another machine.
 
-The process of a cell writes outputs to the folder that it is given and nothing else. Its parent holds the project's
-lock, writes records and events, and calls DVC. Whatever runs beside it, a cell computes with `THREADS` threads, since
-the number of threads changes the rounding of sums.
+The process of a unit of work writes outputs to the folder that it is given and nothing else. Its parent holds the
+project's lock, writes records and events, and calls DVC. Whatever runs beside it, a cell computes with `THREADS`
+threads, since the number of threads changes the rounding of sums.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from assay import errors
-from assay.errors import AssayError, StageError
-from assay.pipeline.progress import StageProgress
+from assay.data.word_vectors import VECTOR_FILES
+from assay.detectors.registry import DETECTORS, detector_class, is_wrapper
+from assay.errors import AssayError, ConfigError, StageError
+from assay.parameters import parameters_of
+from assay.pipeline.progress import StageProgress, silent
+from assay.project.installed import names_in
 from assay.project.layout import Project, Stage
 from assay.project.stages import STAGES, StageRun
 
-THREADS = 1
+THREADS, SECONDS_BETWEEN_LOOKS = 1, 0.5
 PINS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 Doing = Callable[[Project, Stage, Path, Path, StageProgress], dict[str, Any]]
 _running: set[subprocess.Popen[bytes]] = set()
 _ending = threading.Event()
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A unit of work: a function, what it reads, and the folder that it fills.
+
+    Attributes
+    ----------
+    name : str
+        For people.
+    function : str
+        ``assay.module:function``, called as ``function(root, out, progress, **arguments)`` in a process of its own with
+        one thread; it returns details, plain JSON values. On another machine `root` and `out` are folders there.
+    arguments : dict
+        Plain JSON values.
+    inputs : tuple of str
+        Files and folders that it reads, relative to the root; on another machine there may be nothing else.
+    out : Path
+        An empty folder. What a worker that died left is never in it.
+    on_device : bool
+        Whether it computes on a GPU where there is one.
+    """
+
+    name: str
+    function: str
+    arguments: dict[str, Any]
+    inputs: tuple[str, ...]
+    out: Path
+    on_device: bool = False
+
+
+class WorkRunner:
+    """Does units of work in processes of this machine, which end with it; use it in a ``with`` block.
+
+    Parameters
+    ----------
+    root : Path
+        Folder that what is read is in.
+    slots : int
+        How many units `submit` does at the same time.
+    """
+
+    def __init__(self, root: Path, slots: int = 1) -> None:
+        self.root, self.slots = root, slots
+        self._pool: ThreadPoolExecutor | None = None
+        self._closing = threading.Event()
+
+    def __enter__(self) -> Self:
+        _opened.append(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _opened.remove(self)
+        if error is not None:
+            self._closing.set()
+        if self._pool is not None:
+            self._pool.shutdown(wait=error is None, cancel_futures=True)
+
+    def do(self, work: Work, progress: StageProgress = silent) -> dict[str, Any]:
+        """Do a unit of work, and return its details; other threads may do others meanwhile.
+
+        Raises
+        ------
+        AssayError
+            As the function raised it there.
+        OSError
+            The system refused the work there, for instance since the disk is full.
+        RuntimeError
+            The process failed otherwise; the message is the end of what it wrote.
+        """
+        return details_of(run_process(self.root, work, progress, self._closing.is_set), work)
+
+    def submit(self, work: Work, progress: StageProgress = silent) -> Future[dict[str, Any]]:
+        """Do a unit of work as `do` does, as soon as one of the `slots` is free."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.slots, thread_name_prefix="work")
+        return self._pool.submit(self.do, work, progress)
+
+
+_opened: list[WorkRunner] = []
 
 
 def do_here(project: Project, stage: Stage, out: Path, checkpoints: Path, progress: StageProgress) -> dict[str, Any]:
@@ -53,20 +145,55 @@ def do_here(project: Project, stage: Stage, out: Path, checkpoints: Path, progre
 def do_elsewhere(
     project: Project, stage: Stage, out: Path, checkpoints: Path, progress: StageProgress
 ) -> dict[str, Any]:
-    """Do the work of a stage as `do_here` does, in a process of its own, which ends when this one does.
+    """Do the work of a stage as `do_here` does, by the runner that is open, else in a process of its own."""
+    runner = _opened[-1] if _opened else WorkRunner(project.root)
+    return runner.do(work_of(project, stage, out, checkpoints), progress)
 
-    Raises
-    ------
-    AssayError
-        As the verb raised it there.
-    OSError
-        The system refused the work there, for instance since the disk is full.
-    RuntimeError
-        The process failed otherwise; the message is the end of what it wrote.
+
+def work_of(project: Project, stage: Stage, out: Path, checkpoints: Path) -> Work:
+    """Return the work of a stage for a `WorkRunner`; see `do_here`."""
+    vectors = (f"data/{project.dataset}/{name}" for name in VECTOR_FILES)
+    more = [path for path in ("dvc.yaml", *vectors) if (project.root / path).is_file()]
+    return Work(
+        name=stage.name,
+        function="assay.project.work:do_stage",
+        arguments={
+            "stage": stage.name,
+            "settings": project.raw_params,
+            "checkpoints": os.path.relpath(checkpoints, project.root),
+        },
+        inputs=(*stage.inputs, *more),
+        out=out,
+        on_device=_on_device(project, stage),
+    )
+
+
+def _on_device(project: Project, stage: Stage) -> bool:
+    """Return whether a stage trains a network, and not on the CPU in any case."""
+    if stage.verb != "train" or project.config.sections["train"]["device"] == "cpu":
+        return False
+    (choice,) = (choice for choice in project.config.detectors if choice.label == stage.detector)
+    kinds = [name for name in names_in(choice) if name in DETECTORS and not is_wrapper(name)]
+    return any("device" in parameters_of(detector_class(name)) for name in kinds)
+
+
+def do_stage(
+    root: Path, out: Path, progress: StageProgress, *, stage: str, settings: dict[str, Any], checkpoints: str
+) -> dict[str, Any]:
+    """Do what `work_of` describes."""
+    project = Project(root, params=settings).seen_from(stage)
+    return do_here(project, project.stage(stage), out, root / checkpoints, progress)
+
+
+def run_process(
+    root: Path, work: Work, progress: StageProgress = silent, is_cancelled: Callable[[], bool] | None = None
+) -> dict[str, Any]:
+    """Do a unit of work in a process, and return what it told last, for `details_of`.
+
+    The process ends when this one does, and soon after `is_cancelled` becomes true.
     """
-    settings = json.dumps(project.raw_params)
-    arguments = [str(project.root), stage.name, str(out), str(checkpoints), settings]
-    command = [sys.executable, "-m", "assay.project.work", *arguments]
+    request = json.dumps({**asdict(work), "root": str(root), "out": str(work.out)})
+    command = [sys.executable, "-m", "assay.project.work"]
     with tempfile.TemporaryFile() as noise:
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": noise}
         with subprocess.Popen(command, env=os.environ | dict.fromkeys(PINS, str(THREADS)), **pipes) as process:
@@ -74,35 +201,59 @@ def do_elsewhere(
             try:
                 if _ending.is_set():
                     process.kill()
-                told = _follow(process, progress)
+                if is_cancelled is not None:
+                    threading.Thread(target=_watch, args=(process, is_cancelled), daemon=True).start()
+                told = _follow(process, request, progress)
             finally:
                 _running.discard(process)
                 process.kill()
-        if "details" in told:
-            details: dict[str, Any] = told["details"]
-            return details
-        if "refused" in told:
-            raise OSError(*told["refused"])
-        if "error" in told:
-            kind = getattr(errors, told["error"])
-            raise kind(told["message"])
-        if _ending.is_set():
-            raise StageError(f"stage {stage.name} was ended with the run")
-        noise.seek(0)
-        raise RuntimeError(f"the process of {stage.name} failed: {noise.read()[-2000:].decode(errors='replace')}")
+        if not {"details", "refused", "error"} & {*told}:
+            noise.seek(0)
+            told = {"failed": noise.read()[-2000:].decode(errors="replace")}
+        return told
+
+
+def details_of(told: dict[str, Any], work: Work) -> dict[str, Any]:
+    """Return the details that a process told of, or raise what ended it; see `WorkRunner.do`."""
+    if "details" in told:
+        details: dict[str, Any] = told["details"]
+        return details
+    if "refused" in told:
+        raise OSError(*told["refused"])
+    if "error" in told:
+        kind = getattr(errors, told["error"])
+        raise kind(told["message"])
+    if _ending.is_set():
+        raise StageError(f"stage {work.name} was ended with the run")
+    raise RuntimeError(f"the process of {work.name} failed: {told['failed']}")
+
+
+def is_ending() -> bool:
+    """Return whether this process is about to end; see `end_all`."""
+    return _ending.is_set()
 
 
 def end_all() -> None:
-    """End the processes of `do_elsewhere`, those that are starting included; for the end of this process."""
+    """End the processes of this machine's work, those that are starting included; for the end of this process."""
     _ending.set()
     for process in list(_running):
         process.kill()
 
 
-def _follow(process: subprocess.Popen[bytes], progress: StageProgress) -> dict[str, Any]:
-    """Pass on the progress of a process, and return what it told last."""
+def _watch(process: subprocess.Popen[bytes], is_cancelled: Callable[[], bool]) -> None:
+    while process.returncode is None and not is_cancelled():
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    process.kill()
+
+
+def _follow(process: subprocess.Popen[bytes], request: str, progress: StageProgress) -> dict[str, Any]:
+    """Send a process its request, pass on its progress, and return what it told last."""
     told: dict[str, Any] = {}
+    assert process.stdin is not None
     assert process.stdout is not None
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(f"{request}\n".encode())
+        process.stdin.flush()
     for line in process.stdout:
         told = json.loads(line)
         if "task" in told:
@@ -139,11 +290,12 @@ def _as_it_is() -> Iterator[None]:
     yield
 
 
-def _main(root: str, name: str, out: str, checkpoints: str, settings: str) -> None:
-    """Do the work of a stage as the process that `do_elsewhere` starts; tell of it as JSON on standard output."""
+def _main() -> None:
+    """Do a unit of work as the process that `run_process` starts; tell of it as JSON on standard output."""
     from assay.environment import search_garbage_rarely
     from assay.interruption import end_with_parent
 
+    line = sys.stdin.buffer.readline()  # nothing where the parent has ended
     end_with_parent()
     search_garbage_rarely()
     telling = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
@@ -152,16 +304,14 @@ def _main(root: str, name: str, out: str, checkpoints: str, settings: str) -> No
     def tell(**message: Any) -> None:
         telling.write(json.dumps(message) + "\n")
 
-    project = Project(Path(root), params=json.loads(settings)).seen_from(name)
     try:
-        details = do_here(
-            project,
-            project.stage(name),
-            Path(out),
-            Path(checkpoints),
-            lambda task, share: tell(task=task, share=share),
-        )
-        tell(details=details)
+        request = json.loads(line)
+        module, _, name = request["function"].partition(":")
+        if not module.startswith("assay."):
+            raise ConfigError(f"{request['function']} is not a function of Assay; give assay.MODULE:NAME")
+        function = getattr(importlib.import_module(module), name)
+        root, out = Path(request["root"]), Path(request["out"])
+        tell(details=function(root, out, lambda task, share: tell(task=task, share=share), **request["arguments"]))
     except AssayError as error:
         tell(error=type(error).__name__, message=str(error))
     except OSError as error:
@@ -169,4 +319,4 @@ def _main(root: str, name: str, out: str, checkpoints: str, settings: str) -> No
 
 
 if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    _main()

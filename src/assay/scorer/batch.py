@@ -117,9 +117,7 @@ def score_file(
 
         n_steps, n_flagged = score_steps(scorer, windows, path, out, rule, explain=explain, dialect=dialect)
         return ScoredFile(n_steps, n_flagged, rule, None, rule.note(n_steps, n_flagged, scorer.calibrator))
-    if explain and not (scorer.texts or scorer.localises):
-        normal_rows(scorer.reference.strata)
-    file = _File(scorer, path, id_column, dialect, (*ADDED, *_explained(scorer, explain)))
+    file = FileOfRows(scorer, path, id_column, dialect, added_columns(scorer, explain))
     tally = Tally(scorer.reference.sizes)
     passes = 1 if rule.fdr is None else 2
     with (
@@ -131,19 +129,14 @@ def score_file(
         if kept is not None and kept.n_rows:
             say(f"{out.name}: {kept.n_rows} rows were judged before; a command like this one was cut off")
         for rows, judged, flags in _judged_by(rule, file, count, kept):
-            with counted_from(rows.start):
-                tally.add(judged.compared, flags)
-                result = rows.others.assign(score=judged.scores, p_value=judged.compared.p_values)
-                result["flagged"] = flags.astype(np.int8)
-                if explain:
-                    result = result.assign(**_reasons(scorer, rows, flags, explain))
-                writer.write(result)
+            tally.add(judged.compared, flags)
+            writer.write(result_of(scorer, rows, judged, flags, explain))
     note = rule.note(tally.n_rows, tally.n_chosen, scorer.calibrator)
     return ScoredFile(tally.n_rows, tally.n_chosen, rule, tally.bound(DELTA), note)
 
 
 @dataclass(frozen=True, slots=True)
-class _Rows:
+class RowBlock:
     """Rows of a file that begin at `start`.
 
     Attributes
@@ -163,11 +156,17 @@ class _Rows:
     row_ids: list[str] | None
 
 
-class _File:
-    """A file of rows for a scorer."""
+class FileOfRows:
+    """A file of rows for a scorer; or `only` one Parquet file of a folder of them, as it is in the whole."""
 
     def __init__(
-        self, scorer: Scorer, path: Path, id_column: str | None, dialect: Dialect, added: tuple[str, ...]
+        self,
+        scorer: Scorer,
+        path: Path,
+        id_column: str | None,
+        dialect: Dialect,
+        added: tuple[str, ...],
+        only: Path | None = None,
     ) -> None:
         self._scorer, self._path, self._id_column, self._added = scorer, path, id_column, added
         self._dialect = dialect
@@ -180,7 +179,7 @@ class _File:
             self.blocks = ImageBlocks(path, scorer.columns)
             check_names(path, [NAME_OF_FILE], self._texts)
         else:
-            self.blocks = open_blocks(path, self._texts, numbers=numbers, dialect=dialect)
+            self.blocks = open_blocks(path, self._texts, numbers=numbers, dialect=dialect, only=only)
         names = list(self.blocks.types)
         if missing := [name for name in scorer.columns if name not in self.blocks.types]:
             raise DataError(
@@ -202,16 +201,16 @@ class _File:
         added = dict(zip((*ADDED, *EXPLAINED), of_added, strict=True))
         return {name: self.blocks.types[name] for name in self._others} | {name: added[name] for name in self._added}
 
-    def rows(self) -> Iterator[_Rows]:
+    def rows(self) -> Iterator[RowBlock]:
         """Yield the rows, checked, block by block."""
-        start = 0
+        start = self.blocks.start
         for frame in self.blocks.frames(self._rows_at_once()):
             with counted_from(start):
                 rows = self._checked(frame, start)
             yield rows
             start += len(frame)
 
-    def judge(self, rows: _Rows) -> JudgedRows:
+    def judge(self, rows: RowBlock) -> JudgedRows:
         """Score rows and compare them with the calibration rows."""
         with counted_from(rows.start):
             scored = self._scorer.scored(rows.features, rows.categories, rows.row_ids)
@@ -247,20 +246,35 @@ class _File:
             return self.blocks.n_rows
         return max(1, VALUES_AT_ONCE // max(len(self.blocks.types), MOST_WORDS if self._scorer.texts else 1))
 
-    def _checked(self, frame: pd.DataFrame, start: int) -> _Rows:
+    def _checked(self, frame: pd.DataFrame, start: int) -> RowBlock:
         scorer, category = self._scorer, self._scorer.category_column
         kept = scorer.categories or ()
         categories = None if category is None else texts_of(frame[category], kept=kept).tolist()
         row_ids = None if self._id_column is None else texts_of(frame[self._id_column]).tolist()
         if scorer.texts:
-            return _Rows(start, frame[self._others], frame[[*scorer.texts]], categories, row_ids)
+            return RowBlock(start, frame[self._others], frame[[*scorer.texts]], categories, row_ids)
         features = features_of(frame, scorer.columns, scorer.vocabulary, scorer.dates)
         usable = np.isfinite(features.rows) | (np.isnan(features.rows) & np.isin(scorer.columns, scorer.imputed))
         if not usable.all():
             row, column = np.argwhere(~usable)[0]
             raise InputError(f"{self._path.name}, row {row}, column {scorer.columns[column]!r}: missing or infinite")
         given = features.table() if features.vocabulary or features.dates else features.rows
-        return _Rows(start, frame[self._others], given, categories, row_ids)
+        return RowBlock(start, frame[self._others], given, categories, row_ids)
+
+
+def result_of(scorer: Scorer, rows: RowBlock, judged: JudgedRows, flags: Flags, explain: int) -> pd.DataFrame:
+    """Return rows as `score_file` writes them."""
+    with counted_from(rows.start):
+        result = rows.others.assign(score=judged.scores, p_value=judged.compared.p_values)
+        result["flagged"] = flags.astype(np.int8)
+        return result.assign(**_reasons(scorer, rows, flags, explain)) if explain else result
+
+
+def added_columns(scorer: Scorer, explain: int) -> tuple[str, ...]:
+    """Return the columns that a result has in addition; raise where this scorer does not explain rows."""
+    if explain and not (scorer.texts or scorer.localises):
+        normal_rows(scorer.reference.strata)
+    return (*ADDED, *_explained(scorer, explain))
 
 
 def _explained(scorer: Scorer, explain: int) -> tuple[str, ...]:
@@ -269,16 +283,16 @@ def _explained(scorer: Scorer, explain: int) -> tuple[str, ...]:
 
 
 def _judged_by(
-    rule: Rule, file: _File, count: Callable[[int], None], kept: KeptBlocks | None
-) -> Iterator[tuple[_Rows, JudgedRows, Flags]]:
+    rule: Rule, file: FileOfRows, count: Callable[[int], None], kept: KeptBlocks | None
+) -> Iterator[tuple[RowBlock, JudgedRows, Flags]]:
     """Yield the rows of a file with what they were judged as and which are flagged, block by block."""
     if rule.fdr is None:
-        for rows, judged in _judged(file, kept):
+        for rows, judged in judged_blocks(file, kept):
             yield rows, judged, rule.flags(judged.compared.p_values)
             count(len(rows.others))
         return
     every, row_ids = [], list[str]()
-    for rows, judged in _judged(file, kept):
+    for rows, judged in judged_blocks(file, kept):
         every.append(judged)
         row_ids += rows.row_ids or [] if file.needs_ids else []
         count(len(rows.others))
@@ -289,10 +303,13 @@ def _judged_by(
         count(len(rows.others))
 
 
-def _judged(file: _File, kept: KeptBlocks | None) -> Iterator[tuple[_Rows, JudgedRows]]:
+def judged_blocks(
+    file: FileOfRows, kept: KeptBlocks | None, n_threads: int | None = None
+) -> Iterator[tuple[RowBlock, JudgedRows]]:
     """Yield the rows of a file with what they were judged as, in their order; each core judges a block meanwhile."""
-    n_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    waiting: deque[tuple[_Rows, Future[JudgedRows]]] = deque()
+    if n_threads is None:
+        n_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    waiting: deque[tuple[RowBlock, Future[JudgedRows]]] = deque()
     with ThreadPoolExecutor(n_threads) as pool:
         try:
             for rows in file.rows():
@@ -315,7 +332,7 @@ def _done(judged: JudgedRows) -> Future[JudgedRows]:
     return future
 
 
-def _kept(each: tuple[_Rows, Future[JudgedRows]], kept: KeptBlocks | None) -> JudgedRows:
+def _kept(each: tuple[RowBlock, Future[JudgedRows]], kept: KeptBlocks | None) -> JudgedRows:
     """Return what a block was judged as, and keep it."""
     rows, judged = each[0], each[1].result()
     if kept is not None:
@@ -323,7 +340,7 @@ def _kept(each: tuple[_Rows, Future[JudgedRows]], kept: KeptBlocks | None) -> Ju
     return judged
 
 
-def _reasons(scorer: Scorer, rows: _Rows, flags: Flags, n_columns: int) -> dict[str, Any]:
+def _reasons(scorer: Scorer, rows: RowBlock, flags: Flags, n_columns: int) -> dict[str, Any]:
     """Return the columns of `EXPLAINED`, which are empty for rows that are not flagged."""
     because, without = np.full(len(flags), "", dtype=object), np.full(len(flags), np.nan)
     flagged, given = np.flatnonzero(flags), rows.features

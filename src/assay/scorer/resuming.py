@@ -54,10 +54,12 @@ class KeptBlocks:
     path : Path
     key : str
         SHA-256, in hex, of all that the judgements depend on.
+    stays : bool
+        Whether the file stays at the end all the same, for another pass.
     """
 
-    def __init__(self, path: Path, key: str) -> None:
-        self._path, self._key = path, key.encode()
+    def __init__(self, path: Path, key: str, *, stays: bool = False) -> None:
+        self._path, self._key, self._stays = path, key.encode(), stays
         self._file: FileIO | None = None
         self._blocks: dict[tuple[int, int], int] = {}
         self._end = self.n_rows = 0
@@ -82,7 +84,7 @@ class KeptBlocks:
     ) -> None:
         if self._file is None:
             return
-        if error is None or isinstance(error, DataError | InputError):
+        if isinstance(error, DataError | InputError) or (error is None and not self._stays):
             with suppress(OSError):
                 self._path.unlink()
         self._file.close()

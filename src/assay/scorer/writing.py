@@ -67,6 +67,7 @@ class _ParquetWriter:
         self._writer.write_table(table.replace_schema_metadata(self._schema.metadata))
 
     def close(self) -> None:
-        """Write the end of the file."""
-        if self._writer is not None:
-            self._writer.close()
+        """Write the end of the file; one without rows has its columns all the same."""
+        if self._writer is None:
+            self.write(self._schema.empty_table().to_pandas())
+        self._writer.close()

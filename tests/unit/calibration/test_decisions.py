@@ -207,3 +207,8 @@ def test_hardness_is_computed_once_and_only_where_strata_go_by_it() -> None:
     for _ in range(2):
         Reference(by_stratum, strata).p_values(scored)
     assert calls == [1]
+
+
+def test_ties_are_broken_by_a_pinned_hash_that_takes_minus_zero_for_zero_and_nothing_else() -> None:
+    hashes = content_hashes(np.array([[0.0, 1.0], [-0.0, 1.0], [1e-30, 1.0], [2.0, 3.0]]))
+    assert hashes.tolist() == [0.9177016174788559, 0.9177016174788559, 0.5511408121166758, 0.015179579819660005]

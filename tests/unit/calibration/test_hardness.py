@@ -123,3 +123,13 @@ def test_rates_hold_in_regions_and_more_anomalies_are_flagged_than_by_distance_t
     assert means["neighbourhood"][:4].max() < 0.12
     assert means["mean"][:4].max() > 0.15
     assert means["neighbourhood"][4] > means["mean"][4] + 0.1
+
+
+def test_twenty_rows_are_enough_for_strata_of_neighbourhoods_and_a_thousand_are_kept_each_once():
+    scaled = np.random.default_rng(7).normal(size=(1010, 2))
+    for n, cls in ((19, Strata), (20, NeighbourhoodStrata)):
+        assert type(fit_strata(scaled[:n], np.arange(n, dtype=float), by_neighbourhood=True, seed=0)) is cls
+    kept = NeighbourhoodStrata.fit_rows(scaled, seed=0)
+    assert len(kept.sparsity) == 1000
+    assert (kept.sparsity > 0).all()
+    assert len(np.unique(next(a for a in kept.to_part().arrays.values() if a.shape == (1000, 2)), axis=0)) == 1000

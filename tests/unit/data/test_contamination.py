@@ -362,3 +362,15 @@ def test_tables_of_categories_alone_have_recipes_too(recipe: str) -> None:
     made, _ = synthesize(recipe, codes, 50, seed=0, modality=TABULAR, coded=(0, 1, 2, 3))
     assert set(np.unique(made)) <= set(np.unique(codes))
     assert len(np.unique(made, axis=0)) > 25 if recipe != "cluster" else len(made) == 50
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_an_injected_row_has_the_category_of_its_source_or_in_turn_that_of_any_row(recipe: str) -> None:
+    train = make(40)
+    train = RowSet(train.features, train.rows.assign(category=[f"c{i}" for i in range(40)]))
+    injected = run(train, make(0, label=1), levels=(0, 0.45), source=recipe)[1].injected.rows
+    of_source = dict(zip(train.rows["row_id"], train.rows["category"], strict=True))
+    in_turn = [f"c{i}" for i in range(len(injected))]
+    expected = [of_source.get(source, turn) for source, turn in zip(injected["source_row"], in_turn, strict=True)]
+    assert len(injected) == 33
+    assert injected["category"].tolist() == expected

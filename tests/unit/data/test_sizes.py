@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,15 @@ from hypothesis import strategies as st
 
 from assay.data import blocks, dataset, delimited, files, mapped, reference
 from assay.data.batches import as_batch
+from assay.data.card import Card
 from assay.data.columns import Treatment
 from assay.data.dataset import RowSet, number_copies, numbered, read_dataset, write_dataset
 from assay.data.expectations import learn_suite
 from assay.data.files import read_table
 from assay.data.fingerprints import digests, fingerprints
+from assay.data.modalities.tabular import TABULAR
+from assay.data.splitting import ROLES
+from assay.data.validation import LevelRows, validate_dataset
 from assay.errors import DataError
 from assay.hashing import hash_tree
 from assay.parts import canonical_json
@@ -141,3 +147,40 @@ def test_an_array_in_a_file_leaves_memory_and_keeps_its_values() -> None:
 def test_what_there_is_no_room_for_is_refused() -> None:
     with pytest.raises(DataError, match=r"no room for 1152921504.6 GB of temporary data .* set TMPDIR"):
         mapped.new_array((1 << 57,))
+
+
+def test_the_table_of_rows_is_read_as_it_was_written(tmp_path: Path) -> None:
+    texts = ["a,b", 'x"y', "two\nlines", " q ", "é😀", "NA", "", "null", "007", "1e5"]
+    rows = pd.DataFrame({"row_id": texts, "label": np.array([0, 1, -1, 0, 0, 0, 1, -1, 0, 0], dtype=np.int8)})
+    rows = rows.assign(group="", copy=np.arange(10), recipe="local", answered=np.arange(10) % 2).astype(
+        {"group": "str"}
+    )
+    dataset.write_rows(tmp_path, RowSet(np.zeros((10, 1)), rows))
+    pd.testing.assert_frame_equal(dataset.read_rows(tmp_path).rows, rows)
+    some = dataset.read_row_table(tmp_path, ["copy", "row_id", "time"])
+    pd.testing.assert_frame_equal(some, rows[["row_id", "copy"]])
+    (tmp_path / "rows.csv").write_text("row_id,label\na,0\nb\n")
+    with pytest.raises(DataError, match=r"rows.csv cannot be read: .*; restore it with `dvc checkout`"):
+        dataset.read_row_table(tmp_path)
+    (tmp_path / "rows.csv").write_text("row_id,label\na,4000\n")
+    with pytest.raises(DataError, match=r"rows.csv cannot be read: .*4000"):
+        dataset.read_row_table(tmp_path)
+
+
+def test_validation_holds_one_role_or_level_at_a_time(tmp_path: Path) -> None:
+    rng, alive, most = np.random.default_rng(0), list[Any](), list[int]()
+    names = tuple("abc")
+
+    def made(n: int, **columns: Any) -> RowSet:
+        rows = pd.DataFrame({"row_id": [f"r{i}" for i in range(n)], "label": np.int8(-1), "group": "", "time": ""})
+        data = RowSet(rng.normal(size=(n, 3)), rows.assign(copy=0, **columns))
+        alive.append(weakref.ref(data.features))
+        most.append(sum(each() is not None for each in alive))
+        return data
+
+    whole = dataset.Dataset(Card("many", TABULAR, names, "made here"), made(50))
+    roles = dataset.RowSets({role: partial(made, 20) for role in ROLES})
+    levels = (LevelRows(rho, made(20, injected=0), 0, 20) for rho in (0.0, 0.1, 0.2))
+    summary = validate_dataset(learn_suite(whole), whole, roles, levels, docs=tmp_path)
+    assert summary.success
+    assert (len(most), max(most)) == (1 + 3 + len(ROLES), 3), "the source, one, and the one that takes its place"

@@ -250,11 +250,7 @@ def test_no_rows_are_no_error() -> None:
     ],
 )
 def test_evidence_needs_enough_labelled_anomalies_on_both_sides(selection: int, test: int, expected: str) -> None:
-    parts = {
-        "selection": join(make(selection, labels=1), make(50, labels=0)),
-        "test": join(make(test, labels=1), make(50, labels=-1)),
-    }
-    assert evidence(parts) == expected
+    assert evidence({"pool": 0, "selection": selection, "test": test}) == expected
 
 
 def test_hashes_are_uniform_and_the_same_everywhere() -> None:
@@ -265,3 +261,33 @@ def test_hashes_are_uniform_and_the_same_everywhere() -> None:
     assert ((counts - 250) ** 2 / 250).sum() < 43.8  # chi-squared with 19 degrees of freedom, 0.999
     assert abs(np.corrcoef(found, uniform_hashes(map(str, range(5000)), "other"))[0, 1]) < 0.05
     assert found[0] == pytest.approx(0.41253345167282485, abs=0)
+
+
+def test_anomalies_alone_have_the_roles_of_two_hashes_of_their_content() -> None:
+    parts = split_rows(make(3000, labels=1), COLUMNS, seed=4)
+    for role in ROLES:
+        if not len(parts[role]):
+            continue
+        prints = "anomaly:" + parts[role].rows["fingerprint"]
+        position, coin = uniform_hashes(prints, "role:4"), uniform_hashes(prints, "coin:4")
+        bounds = {"selection": (0.65, 0.78, 0, 5 / 15), "gate": (0.78, 0.88, 5 / 15, 9 / 15), "test": (0.88, 1, 0.6, 1)}
+        if role == "pool":
+            assert (position < 0.5).all()
+            continue
+        low, high, first, last = bounds[role]
+        of_normals = (position >= low) & (position < high)
+        apart = (position >= 0.5) & (position < 0.65) & (coin >= first) & (coin < last)
+        assert (of_normals | apart).all(), role
+
+
+def test_where_rows_overlap_an_anomaly_has_a_role_that_goes_with_its_group_or_is_excluded() -> None:
+    groups = [f"g{i % 60}" for i in range(1200)]
+    parts = split_rows(make(1200, groups=groups), COLUMNS, seed=2, overlap=True)
+    position = uniform_hashes([f"group:g{i}" for i in range(60)], "role:2")
+    cuts = np.searchsorted([0.38, 0.51, 0.65, 0.78, 0.88], position, side="right")
+    own = dict(zip((f"g{i}" for i in range(60)), np.array(ROLES)[[0, 2, 3, 4, 5, 6]][cuts], strict=True))
+    for role in ROLES:
+        anomalies = parts[role].rows.loc[parts[role].labels == 1, "group"].map(own)
+        assert set(anomalies) <= ({"train", "adapt"} if role == "pool" else {role})
+    assert {"calibration"} <= set(parts[EXCLUDED].rows["group"].map(own))
+    assert set(parts[EXCLUDED].labels) == {1}

@@ -161,3 +161,37 @@ def test_a_comparison_is_plain_json_and_tells_what_it_cannot_do() -> None:
     keys = (np.array(["a", "a"]), np.array(["c"]))
     with pytest.raises(DataError, match="'c' has no calibration rows"):
         flag_chances(np.zeros(2), np.zeros(1), by_category, 0.05, keys=keys)
+
+
+def test_with_folds_a_normal_is_compared_with_every_other_row_in_the_fold_of_that_row() -> None:
+    rng = np.random.default_rng(3)
+    normals, folds, anomalies = rng.normal(size=(3, 40)), rng.integers(0, 3, 40), 1 + rng.normal(size=(3, 9))
+    rule = FlagRule("cross", "nothing", {"all": 50})
+    chances = cross_chances(normals, folds, anomalies, rule, 0.1)
+    flagged_below = rule.flagged_below("all", 0.1)
+    for scores, found, own in ((normals, chances.normals, True), (anomalies, chances.anomalies, False)):
+        counts = [
+            sum(
+                np.float32(normals[folds[j], j]) >= np.float32(scores[folds[j], i])
+                for j in range(40)
+                if not (own and i == j)
+            )
+            for i in range(scores.shape[1])
+        ]
+        np.testing.assert_array_equal(found, drawn_chances(np.array(counts), 40 - own, 50, flagged_below))
+
+
+def test_over_groups_a_row_is_compared_with_the_mean_share_of_the_other_groups() -> None:
+    rng = np.random.default_rng(4)
+    normals, groups = rng.normal(size=30), np.array([f"g{i % 4}" for i in range(30)])
+    anomalies = rng.normal(size=12)
+    chances = grouped_chances(normals, groups, anomalies, FlagRule("grouped", "group", {"all": 4}), 0.3)
+    for scores, found, own in ((normals, chances.normals, groups), (anomalies, chances.anomalies, None)):
+        for i, score in enumerate(scores):
+            others = [name for name in np.unique(groups) if own is None or name != own[i]]
+            share = np.mean([(normals[groups == name] >= score).mean() for name in others])
+            assert found[i] == ((1 + 4 * share) / 5 <= 0.3)
+
+
+def test_of_fewer_rows_than_ship_the_rank_is_shared_out() -> None:
+    assert drawn_chances(np.arange(4), 9, 14, 2).tolist() == pytest.approx([1, 1 / 3, 0, 0])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from assay.evaluation.chances import FlagRule, flag_chances
-from assay.evaluation.leaving import LEAVE_LEVEL
+from assay.evaluation.leaving import LEAVE_LEVEL, compare_with_default
 from assay.evaluation.paired import RowScores
 from assay.evaluation.selected import Selection
 from assay.evaluation.selection import Candidate, select_candidate
@@ -140,3 +140,11 @@ def test_a_default_that_flags_none_of_a_few_anomalies_is_not_at_chance_yet():
     lower = RowScores(pool[0].scores[0.0].normals, pool[0].scores[0.0].anomalies - 3)
     assert choose([replace(pool[0], scores={0.0: lower}), pool[1]], a=6).winner is None
     assert choose(pool, a=6, default="").winner is None
+
+
+def test_a_candidate_that_ranks_all_rows_as_the_default_does_is_not_better_at_all():
+    pool = draw(0, [2.0, 2.0], a=12, noise=0.0)
+    compared = compare_with_default(
+        pool[0].scores, {1: pool[1].scores}, np.ones(12, dtype=bool), None, level=0.05, seed=0
+    )
+    assert compared == {1: (0.0, 1.0)}

@@ -16,6 +16,7 @@ from assay.evaluation.paired import (
     FAMILY_LEVEL,
     RowScores,
     ScorerPair,
+    coin_blocks,
     next_level,
     sequential_p_value,
     spent_level,
@@ -186,3 +187,13 @@ def test_the_observed_swap_counts_and_many_exceedances_end_the_draws():
     blocks = iter([np.ones(30), np.ones(30)])
     assert sequential_p_value(blocks, 0.5) == 1.0
     assert len(list(blocks)) == 1
+
+
+def test_differences_are_the_same_up_to_rounding_alone():
+    assert sequential_p_value([np.array([1 - 1e-12])], 1.0) == 1
+    assert sequential_p_value([np.array([1 - 1e-4])], 1.0) == 1 / 2
+
+
+def test_swaps_come_in_blocks_of_sixty_four_or_as_memory_allows():
+    assert [len(block) for block in coin_blocks(150, 3, seed=0, n_rows=5)] == [64, 64, 22]
+    assert [len(block) for block in coin_blocks(2, 3, seed=0, n_rows=10**9)] == [1, 1]

@@ -13,6 +13,7 @@ from assay.calibration.calibrators.conformal import ConformalCalibrator
 from assay.calibration.calibrators.ranks import largest_rank
 from assay.errors import ConfigError, DataError
 from assay.evaluation.chances import FlagRule, flag_chances
+from assay.evaluation.paired import RowScores
 from assay.evaluation.selected import Selection
 from assay.evaluation.selection import Candidate, select_candidate
 from assay.parts import canonical_json
@@ -377,3 +378,14 @@ def test_anomalies_that_belong_together_judge_in_one_half_and_count_once():
     by_unit, by_row = np.mean(powers, axis=0)
     assert by_unit == pytest.approx(0.5, abs=0.08)
     assert by_row > 0.6
+
+
+@pytest.mark.parametrize(("above", "valid"), [(0.45, False), (0.55, True), (0.7, True)])
+def test_a_default_that_flags_nothing_is_broken_only_where_it_ranks_anomalies_no_higher_than_normals(above, valid):
+    scores = RowScores(np.arange(100, dtype=float), np.full(A, 100 * above - 0.5))
+    chances = flag_chances(np.resize(scores.normals, N), scores.anomalies, SHIPPED, EPS)
+    default = replace(
+        candidate(0, 0.0, levels=(0.0,)), detector="default", chances={0.0: chances}, scores={0.0: scores}
+    )
+    result = choose([default, candidate(1, 2.0, levels=(0.0,))], levels=(0.0,), default="default").candidates
+    assert next(each.valid for each in result if each.detector == "default") == valid

@@ -250,3 +250,20 @@ print("openlineage.client" in sys.modules)
 )
 def test_a_remote_is_named_by_host_and_path(url: str, place: str) -> None:
     assert place_of(url) == place
+
+
+def test_the_file_of_events_and_the_one_before_it_are_all_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("assay.openlineage.events.MOST_BYTES", 5_000)
+    project = make_project(tmp_path)
+    runs = [new_run_id() for _ in range(20)]
+    for run in runs:
+        emit_run_started(project, run)
+        emit_run_ended(project, run, RuntimeError())
+    kept = sorted(project.state.glob("openlineage*"))
+    assert [path.name for path in kept] == ["openlineage.former.jsonl", "openlineage.jsonl"]
+    assert all(path.stat().st_size < 10_000 for path in kept)
+    events = [json.loads(line)["run"]["runId"] for path in kept for line in path.read_text().splitlines()]
+    assert events == [run for run in runs for _ in range(2)][-len(events) :]
+    assert len(events) > 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -102,3 +103,11 @@ def test_words() -> None:
     )
     assert "on 21 gate synthetic probes" in words_of(first)
     assert "possibly worse" in words_of(replace(first, promoted=False))
+
+
+def test_the_file_has_sorted_lines_and_the_sample_short_hashes(tmp_path: Path, events: EventLog) -> None:
+    add_comparison(tmp_path, "pumps", ONE, events)
+    (line,) = comparisons_path(tmp_path, "pumps").read_text().splitlines()
+    names = list(json.loads(line))
+    assert names == sorted(names)
+    assert sample_of(["a", "b"]) == ("433911c6eb0d", "a120d0ad50f1")

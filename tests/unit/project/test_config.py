@@ -28,7 +28,7 @@ GOOD: dict[str, Any] = {
     "detectors": {"knn": {}, "isolation_forest": {}, "mcd": {}},
     "adapters": ["none", "cadet"],
     "select": {"seed": 3, "without_labels": "probes"},
-    "run": {"cells_at_once": 2},
+    "run": {"cells_at_once": 2, "runner": "local", "address": ""},
 }
 ABSENT = object()
 

@@ -10,7 +10,7 @@ from crepes.base import p_values_batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assay.calibration.calibrators.conformal import ConformalCalibrator
+from assay.calibration.calibrators.conformal import ConformalCalibrator, split_references
 from assay.calibration.calibrators.ranks import largest_rank, rows_needed
 from assay.calibration.calibrators.registry import load_calibrator
 from assay.errors import ConfigError, DataError, InputError, ScorerError
@@ -188,3 +188,17 @@ def test_fit_does_not_sort_the_callers_array():
     scores = np.array([3, 1, 2], dtype=np.float32)
     ConformalCalibrator().fit(scores)
     assert scores.tolist() == [3, 1, 2]
+
+
+def test_the_largest_rank_is_that_of_a_count_over_all_ranks():
+    for m in (1, 2, 9, 19, 38, 99, 100, 149):
+        for eps in (0.01, 0.02, 0.05, 0.07, 0.1, 0.29, 1 / 3, 0.5, 0.6, 0.7, 0.99):
+            assert largest_rank(m, eps) == max(rank for rank in range(m + 2) if rank / (m + 1) <= eps), (m, eps)
+
+
+@pytest.mark.parametrize("sizes", [[], [5], [0, 5], [5, 0], [2, 2], [2, 4]])
+def test_stored_references_have_their_sizes(sizes):
+    scores = np.arange(5, dtype=np.float32)
+    assert [part.tolist() for part in split_references(scores, np.array([2, 3]), least=2)] == [[0, 1], [2, 3, 4]]
+    with pytest.raises(ValueError, match="references with 5 scores"):
+        split_references(scores, np.array(sizes, dtype=np.int64), least=2)

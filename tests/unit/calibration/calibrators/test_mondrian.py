@@ -144,3 +144,17 @@ def test_broken_parts_are_refused():
     for config, arrays in broken:
         with pytest.raises(ScorerError, match="damaged"):
             load_calibrator(Part("mondrian", {**part.config, **config}, {**part.arrays, **arrays}))
+
+
+@pytest.mark.parametrize(("key", "fixed"), [("stratum", True), ("category", False)])
+def test_only_strata_have_edges_that_are_fixed_on_other_rows(key, fixed):
+    keys = np.array([0, 1] if key == "stratum" else ["a", "b"])
+    calibrator = MondrianCalibrator(key).fit(np.array([1.0, 2.0]), keys)
+    assert ("with stratum edges fixed on other rows" in calibrator.guarantee) == fixed
+
+
+@pytest.mark.parametrize("n", [5, 6, 7, 9])
+def test_up_to_six_keys_are_listed_and_the_others_counted(n):
+    limits = MondrianCalibrator("stratum").fit(np.arange(n, dtype=np.float64), np.arange(n)).limits(0.05)
+    listed = ", ".join(f"{key} (1 rows)" for key in range(min(n, 6)))
+    assert f"in stratum {listed}" + (f", and {n - 6} more" if n > 6 else "") + ": it takes 19" in limits

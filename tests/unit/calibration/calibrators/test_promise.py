@@ -7,7 +7,7 @@ import pytest
 
 from assay.calibration.calibrators.conformal import ConformalCalibrator
 from assay.calibration.calibrators.mondrian import MondrianCalibrator
-from assay.calibration.calibrators.promise import AVERAGE, COVERAGE, Promise, fpr_band
+from assay.calibration.calibrators.promise import AVERAGE, COVERAGE, Promise, fpr_band, largest_count
 from assay.calibration.calibrators.registry import load_calibrator
 from assay.errors import ConfigError, ScorerError
 from assay.parts import Part
@@ -163,3 +163,20 @@ def test_settings_come_back() -> None:
         assert Promise.parse(promise.setting()) == promise
     with pytest.raises(ConfigError, match="without a confidence"):
         Promise(all_eps=True)
+
+
+def test_the_draws_behind_all_eps_are_the_same_everywhere() -> None:
+    pinned = [0.4822287137640958, 0.7163442745949571, 0.881194668912866, 0.9815267073700954, 1.0]
+    assert Promise(0.8, all_eps=True).p_values(4) == pytest.approx(pinned, rel=1e-9)
+
+
+@pytest.mark.parametrize("m", [3, 40, 200])
+def test_so_many_rows_are_needed_that_the_smallest_p_value_is_eps(m: int) -> None:
+    eps = float(NINE.p_values(m)[0])
+    assert NINE.rows_needed(eps) == m
+    assert NINE.rows_needed(np.nextafter(eps, 0)) == m + 1
+
+
+def test_all_calibration_rows_are_the_most_that_can_be_counted() -> None:
+    p_values = np.array([0.25, 0.5, 0.75, 0.9])
+    assert [largest_count(p_values, eps) for eps in (0.2, 0.25, 0.5, 0.8, 0.95)] == [0, 1, 2, 3, 3]

@@ -1,0 +1,354 @@
+"""Commands that meet kills, full disks, clocks that jump and other people: what the next command makes of it.
+
+Each fault meets a command in a copy of a small real project (Git, a DVC remote, a shared history, a seal). After it,
+these have to hold, and each that does not is a loss:
+
+- `assay audit verify` of the champion finds nothing that differs;
+- the same command, given again, works, and leaves the files that it leaves where nothing happens (times aside);
+- no entry of the event log that was there at the fault is missing, and its chain is whole;
+- nothing temporary is left, neither Assay's nor DVC's.
+
+Usage: python benchmarks/chaos.py [--seed N] [--most N]      (as root: it mounts a small file system)
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests.conftest import QUICK, SHARED, Checkout, make_checkout  # noqa: E402
+from tests.killing import COUNT, FULL, KILL_ALL, KILL_ONE, fault  # noqa: E402
+
+from assay.eventlog import EventLog  # noqa: E402
+from assay.project.deployment import read_deployment  # noqa: E402
+
+PAGE = ROOT / "docs" / "benchmarks" / "chaos.md"
+NAME = "breast_cancer"
+SETTINGS = (
+    QUICK.replace("n_estimators: 25", "n_estimators: 5")
+    .replace("[none, cadet]", "[none]")
+    .replace("levels: [0, 0.1]", "levels: [0]")
+)
+KEPT = (
+    *("data", "labels", "answers", "quarantine", "targets", "deployments", "scorers", "expectations", "work"),
+    *("params.yaml", "cells.yaml", "data.dvc", "dvc.lock", "scored.csv"),
+)
+TEMPORARY = re.compile(r"\..+\.\d+-[a-z0-9_]{8}(\.part)?|.*\.part|.*\.tmp|.*\.temp")
+TIMES = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[.\d]*(\+00:00|Z)?")
+NOT_OURS = (".git", ".prefect", ".dvc/tmp", "src")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command, what was done before it, and the exit codes that it may have when it is given again."""
+
+    name: str
+    command: Callable[[Path], tuple[str, ...]]
+    before: str = "done"
+    again: tuple[int, ...] = (0,)
+    prepare: Callable[[Checkout], None] = lambda _: None
+
+
+@dataclass
+class Row:
+    """What one command met."""
+
+    writes: int = 0
+    tried: int = 0
+    met: int = 0
+    losses: list[str] = field(default_factory=list)
+
+
+def champion(root: Path) -> str:
+    """Return the tag of the champion."""
+    deployed = read_deployment(root, NAME)
+    assert deployed is not None
+    return deployed.tag
+
+
+def fixed(*command: str) -> Callable[[Path], tuple[str, ...]]:
+    """Return a command that is the same in every project."""
+    return lambda _: command
+
+
+def edit_eps(project: Checkout) -> None:
+    """Let the next run package another scorer."""
+    path = project.root / "params.yaml"
+    path.write_text(path.read_text().replace("eps: 0.05", "eps: 0.1").replace("n_estimators: 5", "n_estimators: 6"))
+
+
+def answer_review(project: Checkout) -> None:
+    """Write answers to the questions of a review."""
+    project.assay("review", "--budget", "3")
+    sheet = pd.read_csv(project.root / f".assay/reviews/{NAME}.csv", dtype=str)
+    sheet.assign(answer="good").to_csv(project.root / "answers.csv", index=False)
+
+
+VERBS = ("split", "contaminate", "validate", "train", "calibrate", "select", "evaluate", "package")
+CASES = (
+    Case("assay ingest (first)", fixed("assay", "ingest", "plant.csv", "--name", "plant", "--label", "ill"), "fresh"),
+    Case("assay run", fixed("assay", "run"), "fresh"),
+    Case("dvc repro", fixed("dvc", "repro", "-q"), "fresh"),
+    Case("assay run, settings changed", fixed("assay", "run"), prepare=edit_eps),
+    Case("assay ingest (again)", fixed("assay", "ingest", "grown.csv", "--name", "plant", "--label", "ill")),
+    Case(
+        "assay ingest --append",
+        fixed("assay", "ingest", "--append", "batch.csv", "--name", "plant", "--label", "ill"),
+        again=(0, 2),
+    ),
+    Case("assay promote", lambda root: ("assay", "promote", champion(root), "--why", "again")),
+    Case("assay label", fixed("assay", "label", "--budget", "5")),
+    Case("assay audit quarantine", fixed("assay", "audit", "quarantine", "rows.csv", "--why", "w", "--dataset", NAME)),
+    Case("assay review answers.csv", fixed("assay", "review", "answers.csv"), prepare=answer_review),
+    Case("assay reweight", fixed("assay", "reweight", "target.csv")),
+    Case("assay sync", fixed("assay", "sync")),
+    Case("assay audit seal", fixed("assay", "audit", "seal", "--key", "../key")),
+    Case("assay suite relearn", fixed("assay", "suite", "relearn", "--name", "plant")),
+    Case("assay gc", fixed("assay", "gc")),
+    Case("assay restore", fixed("assay", "restore"), prepare=lambda one: shutil.rmtree(one.root / "data")),
+    Case("assay score", fixed("assay", "score", "target.csv", "--out", "scored.csv")),
+    *(Case(f"assay stage {verb}", fixed("assay", "stage", verb), f"before {verb}") for verb in VERBS),
+)
+
+
+class Campaign:
+    """The prepared projects, and the copies that meet faults.
+
+    Parameters
+    ----------
+    folder : Path
+        An empty one, on a fast file system.
+    seed : int
+    """
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder, self.random = folder, random.Random(seed)
+        self.references: dict[str, list[dict[str, str]]] = {}
+
+    def prepare(self) -> None:
+        """Make the projects that all copies are of: before the first run, before each stage, and after a run."""
+        if (self.folder / "whole").exists():
+            return
+        project = make_checkout(self._make("fresh") / "project")
+        project.params(SETTINGS)
+        root = project.root
+        for args in (("user.name", "Someone"), ("user.email", "someone@example.org")):
+            self.git(root, "config", *args)
+        self.git(root, "init", "-q", "--bare", "../remote.git")
+        self.git(root, "remote", "add", "origin", "../remote.git")
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", root.parent / "key"], check=True)
+        project.call("dvc", "remote", "add", "-d", "store", "../store")
+        plant = pd.DataFrame({"a": range(90), "b": [i * i % 17 for i in range(90)], "ill": [0, 0, 1] * 30})
+        plant[:60].to_csv(root / "plant.csv", index=False)
+        plant.to_csv(root / "grown.csv", index=False)
+        plant[60:].to_csv(root / "batch.csv", index=False)
+        project.assay("restore")
+        rows = pd.read_csv(root / f"data/{NAME}/rows.csv")
+        rows[["row_id"]].head(3).to_csv(root / "rows.csv", index=False)
+        self.commit(project, "before the first run")
+        for number, verb in enumerate(VERBS):
+            source = f"before {VERBS[number - 1]}" if number else "fresh"
+            shutil.copytree(self.folder / source, self.folder / f"before {verb}", symlinks=True)
+            staged = Checkout(self.folder / f"before {verb}" / "project")
+            staged.assay("stage", VERBS[number - 1] if number else "code")
+        shutil.copytree(root.parent, self.folder / "done", symlinks=True)
+        done = Checkout(self.folder / "done" / "project")
+        done.assay("ingest", "plant.csv", "--name", "plant", "--label", "ill")
+        done.assay("run")
+        scorer = json.loads((done.root / "data" / NAME / "card.json").read_text())
+        features = pd.DataFrame(__import__("numpy").load(done.root / f"data/{NAME}/features.npy"))
+        features.columns = [column if isinstance(column, str) else column["name"] for column in scorer["columns"]]
+        features[:80].to_csv(done.root / "target.csv", index=False)
+        done.assay("sync")
+        done.assay("audit", "seal", "--key", "../key")
+        self.commit(done, "after it")
+        assert done.call("dvc", "push", "-q").returncode == 0
+        (self.folder / "whole").touch()
+
+    def _make(self, name: str) -> Path:
+        (self.folder / name).mkdir()
+        return self.folder / name
+
+    @staticmethod
+    def git(root: Path, *arguments: str) -> None:
+        """Call Git."""
+        subprocess.run(["git", *arguments], cwd=root, check=True, capture_output=True)
+
+    def commit(self, project: Checkout, message: str) -> None:
+        """Commit and push everything."""
+        self.git(project.root, "add", "--all")
+        self.git(project.root, "commit", "-q", "-m", message)
+        self.git(project.root, "push", "-q", "origin", "HEAD:main")
+
+    @contextlib.contextmanager
+    def copy(self, case: Case, place: Path | None = None) -> Iterator[Checkout]:
+        """Give a copy of the project that a case begins with."""
+        with tempfile.TemporaryDirectory(dir=place or self.folder, prefix="copy-") as name:
+            source = self.folder / case.before
+            subprocess.run(["cp", "-a", f"{source}/.", name], check=True)
+            project = Checkout(Path(name) / "project")
+            case.prepare(project)
+            yield project
+
+    def write_count(self, case: Case) -> int:
+        """Return how many changes of files a command makes; keep what it leaves, done once and twice."""
+        with self.copy(case) as project:
+            counter = project.root.parent / "count"
+            done = project.call(*case.command(project.root), **fault(COUNT, 0, counter, project.root))
+            if done.returncode:
+                raise SystemExit(f"{case.name}: {done.returncode}\n{done.stdout}{done.stderr}")
+            self.references[case.name] = [contents(project.root)]
+            again = project.call(*case.command(project.root))
+            if again.returncode not in case.again:
+                raise SystemExit(f"{case.name}, again: {again.returncode}\n{again.stdout}{again.stderr}")
+            self.references[case.name].append(contents(project.root))
+            return counter.stat().st_size
+
+    def losses(self, case: Case, project: Checkout, logged: list[bytes]) -> list[str]:
+        """Return what does not hold after a fault."""
+        lost = []
+        root = project.root
+        is_read_first = self.random.random() < 0.3
+        if is_read_first:
+            lost += verified(project)
+        again = project.call(*case.command(root))
+        if again.returncode not in case.again:
+            lost.append(f"given again, exit code {again.returncode}: {(again.stderr or again.stdout).strip()[-300:]}")
+        if not is_read_first:
+            lost += verified(project)
+        if (now := lines(root))[: len(logged)] != logged:
+            lost.append(f"{len(logged)} entries of the log were there, {len(now)} are")
+        try:
+            EventLog(root / ".assay/events.jsonl").check()
+        except Exception as error:
+            lost.append(str(error))
+        if left := temporary(root):
+            lost.append(f"left: {', '.join(left[:4])}")
+        after = contents(root)
+        if not lost and after not in self.references[case.name]:
+            lost.append(f"differs from an undisturbed one: {differing(after, self.references[case.name][0])}")
+        return lost
+
+    def kill(self, case: Case, number: int, kind: str) -> tuple[bool, list[str]]:
+        """Let a command meet a fault at a change; return whether it did, and what was lost."""
+        with self.copy(case) as project:
+            counter = project.root.parent / "count"
+            command = case.command(project.root)
+            met = project.call(*command, **fault(kind, number, counter, project.root))
+            if "Traceback" in met.stderr:
+                return True, [f"{met.stderr[-400:]}"]
+            return met.returncode != 0, self.losses(case, project, lines(project.root))
+
+
+def lines(root: Path) -> list[bytes]:
+    """Return the whole lines of the event log."""
+    path = root / ".assay/events.jsonl"
+    content = path.read_bytes() if path.exists() else b""
+    return content[: content.rfind(b"\n") + 1].splitlines()
+
+
+def verified(project: Checkout) -> list[str]:
+    """Return what `assay audit verify` says that differs."""
+    if read_deployment(project.root, NAME) is None:
+        return []
+    done = project.call("assay", "audit", "verify", NAME, "--json")
+    try:
+        findings = json.loads(done.stdout)["findings"]
+    except ValueError:
+        return [f"verify, exit code {done.returncode}: {done.stderr.strip()[-300:]}"]
+    return [f"verify: {each}"[:300] for each in findings if each["state"] == "differs"]
+
+
+def temporary(root: Path) -> list[str]:
+    """Return the temporary files and folders in a project."""
+    names = []
+    for folder, folders, files in os.walk(root):
+        here = Path(folder).relative_to(root)
+        folders[:] = [name for name in folders if (here / name).as_posix() not in NOT_OURS]
+        names += [(here / name).as_posix() for name in (*folders, *files) if TEMPORARY.fullmatch(name)]
+    names += [path.relative_to(root).as_posix() for path in (root / ".assay/pending").glob("*")]
+    return names
+
+
+def contents(root: Path) -> dict[str, str]:
+    """Return the hash of each file that a project keeps, without times."""
+    paths = [path for name in KEPT for path in ((root / name).rglob("*") if (root / name).is_dir() else [root / name])]
+    hashes = {}
+    for path in paths:
+        if path.is_file():
+            content = TIMES.sub(b"TIME", path.read_bytes())
+            hashes[path.relative_to(root).as_posix()] = str(hash(content))
+    return hashes
+
+
+def differing(first: dict[str, str], second: dict[str, str]) -> str:
+    """Return the names of the files that differ."""
+    return ", ".join(sorted(name for name in {*first, *second} if first.get(name) != second.get(name))[:6])
+
+
+def drawn(n: int, most: int, generator: random.Random) -> list[int]:
+    """Return all numbers up to n, or so many of them, evenly spread, each with a random place in its share."""
+    if n <= most:
+        return list(range(1, n + 1))
+    return sorted({1 + int((i + generator.random()) * n / most) for i in range(most)})
+
+
+def kills(campaign: Campaign, most: int, names: list[str]) -> dict[str, Row]:
+    """Let each command meet kills and full disks at its changes."""
+    rows = {}
+    for case in CASES:
+        if names and not any(name in case.name for name in names):
+            continue
+        row = rows[case.name] = Row(writes=campaign.write_count(case))
+        began = time.monotonic()
+        for number in drawn(row.writes, most, campaign.random):
+            for kind in (campaign.random.choice((KILL_ALL, KILL_ALL, KILL_ONE)), *((FULL,) if number % 3 == 0 else ())):
+                met, lost = campaign.kill(case, number, kind)
+                row.tried, row.met = row.tried + 1, row.met + met
+                row.losses += [f"{kind} at {number}: {each}" for each in lost]
+                for each in lost:
+                    print(f"  {case.name}: {kind} at {number}: {each}", flush=True)
+        print(
+            f"{case.name}: {row.writes} writes, {row.tried} tried, {row.met} met, {len(row.losses)} losses,"
+            f" {time.monotonic() - began:.0f} s",
+            flush=True,
+        )
+    return rows
+
+
+def main() -> None:
+    """Run the campaign and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--most", type=int, default=40, help="faults of a command, at most")
+    parser.add_argument("cases", nargs="*")
+    options = parser.parse_args()
+    os.environ["PYTHONHASHSEED"] = "0"
+    place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=place, prefix="chaos-") as folder:
+        os.environ[SHARED] = folder
+        (Path(folder) / "projects").mkdir()
+        campaign = Campaign(Path(folder) / "projects", options.seed)
+        campaign.prepare()
+        kills(campaign, options.most, options.cases)
+
+
+if __name__ == "__main__":
+    main()

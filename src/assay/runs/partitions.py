@@ -1,0 +1,218 @@
+"""Scoring of a folder of Parquet files by the processes of a runner, on this machine or on a cluster."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import as_completed
+from pathlib import Path
+from typing import Any
+
+from pyarrow.parquet import read_metadata
+
+from assay.calibration.batches import discovery_threshold
+from assay.console import row_progress, say
+from assay.data.blocks import Unchanged
+from assay.data.tables import PARQUET, kind_of_file, parts_of, readable
+from assay.errors import DataError, InputError
+from assay.hashing import hash_json
+from assay.parts import read_json, write_json
+from assay.pipeline.progress import StageProgress
+from assay.project.layout import Project
+from assay.project.runners import open_runner
+from assay.project.work import Work, WorkRunner
+from assay.scorer.batch import DELTA, ScoredFile
+from assay.scorer.folder import ANSWERS
+from assay.scorer.loading import load_scorer
+from assay.scorer.part_batch import RESULT, PartScoring
+
+UNITS_PER_SLOT = 4
+ROWS_PER_UNIT = 200_000  # at least, where there are more units than slots: a process takes seconds to start
+
+
+def score_folder(
+    project: Project,
+    packaged: tuple[Path, str],
+    folder: Path,
+    out: Path,
+    *,
+    eps: float | None = None,
+    fdr: float | None = None,
+    id_column: str | None = None,
+    explain: int = 0,
+    runner: str | None = None,
+    address: str | None = None,
+) -> ScoredFile:
+    """Score every Parquet file of a folder to a file of its name in the folder `out`, which is there once it is whole.
+
+    Bit for bit the rows are those that `assay.scorer.batch.score_file` writes for the folder. `fdr` is decided over all
+    of them: first every file is compared, then the threshold follows, then every file is written. What is finished
+    stays in a hidden folder beside `out`, and the same call goes on from there.
+
+    Parameters
+    ----------
+    project : Project
+    packaged : (Path, str)
+        Folder of the scorer, and the id of its statement.
+    folder, out : Path
+        Folders that every worker sees at the same path.
+    eps, fdr, id_column, explain
+        See `assay.scorer.batch.score_file`.
+    runner, address : str, optional
+        See `assay.project.runners.open_runner`.
+
+    Raises
+    ------
+    DataError, InputError, ConfigError
+        As for `score_file` and `open_runner`; `out` exists; the folder holds other than Parquet files.
+    """
+    scorer = load_scorer(*packaged)
+    rule = scorer.rule(eps=eps, fdr=fdr)
+    if scorer.windows is not None:
+        raise InputError("this scorer takes a file of series, whose windows may lie in two files; give a result file")
+    parts, folder, out = parts_of(folder), folder.resolve(), out.resolve()
+    if any(kind_of_file(part) != PARQUET for part in parts):
+        raise DataError(f"{folder.name} must hold Parquet files where the result is a folder; or give --out FILE")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out} exists already; remove it, or give another place for the result")
+    with readable(folder):
+        n_rows = {part.name: read_metadata(part).num_rows for part in parts}
+    unchanged = Unchanged(folder)
+    judged_as = [scorer.tag, ANSWERS, id_column, explain, rule.eps, rule.fdr, str(folder), unchanged.states]
+    scoring = PartScoring(scorer, folder, _state(out, hash_json(judged_as)), hash_json(judged_as), id_column, explain)
+    names, threshold = list(n_rows), rule.eps
+    with (
+        unchanged,
+        open_runner(project, runner, address) as opened,
+        row_progress(folder.name, (1 if rule.fdr is None else 2) * sum(n_rows.values())) as count,
+    ):
+        asked = _Asked(opened, packaged, scoring, n_rows, count)
+        if rule.fdr is not None:
+            asked.do_all("compare", None)
+            values, counts, row_ids = scoring.compared(names)
+            scorer.check_batch_ids(rule, row_ids or None)
+            threshold = discovery_threshold(values, counts, rule.fdr)
+        asked.do_all("write", threshold)
+    tally = scoring.tally(names)
+    if out.is_dir():
+        out.rmdir()
+    (scoring.state / RESULT).rename(out)
+    shutil.rmtree(scoring.state)
+    note = rule.note(tally.n_rows, tally.n_chosen, scorer.calibrator)
+    return ScoredFile(tally.n_rows, tally.n_chosen, rule, tally.bound(DELTA), note)
+
+
+def _state(out: Path, key: str) -> Path:
+    """Return the folder of what is finished, as a call with that key left it, or empty."""
+    state = out.with_name(f".{out.name}.scoring")
+    if not (state / "key.json").is_file() or read_json(state / "key.json") != key:
+        shutil.rmtree(state, ignore_errors=True)
+        (state / RESULT).mkdir(parents=True)
+        write_json(state / "key.json", key)
+    elif n_done := len(list((state / RESULT).glob("[!.]*"))):
+        say(f"{out.name}: {n_done} files were scored before; a command like this one was cut off")
+    return state
+
+
+class _Asked:
+    """One scoring of a folder, sent to a runner in units of some files each, so that few processes load the scorer."""
+
+    def __init__(
+        self,
+        runner: WorkRunner,
+        packaged: tuple[Path, str],
+        scoring: PartScoring,
+        n_rows: dict[str, int],
+        count: Callable[[int], None],
+    ) -> None:
+        self._runner, self._scoring, self._n_rows, self._count = runner, scoring, n_rows, count
+        self._scorer, self._statement = packaged[0].resolve(), packaged[1]
+        self._counting = threading.Lock()
+
+    def do_all(self, step: str, threshold: float | None) -> None:
+        """Do a step of `PartScoring` for all files, several at the same time."""
+        is_done = self._scoring.is_compared if step == "compare" else self._scoring.is_written
+        names, root = [name for name in self._n_rows if not is_done(name)], self._runner.root
+        left = sum(self._n_rows[name] for name in names)
+        self._count(sum(self._n_rows.values()) - left)
+        at_most = max(self._runner.slots, min(UNITS_PER_SLOT * self._runner.slots, left // ROWS_PER_UNIT))
+        n_units = min(len(names), at_most)
+        is_inside = self._scorer.is_relative_to(root)
+        scorer = self._scorer.relative_to(root).as_posix() if is_inside else str(self._scorer)
+        fixed: dict[str, Any] = {
+            "folder": str(self._scoring.folder),
+            "state": str(self._scoring.state),
+            "key": self._scoring.key,
+        }
+        fixed |= {"id_column": self._scoring.id_column, "explain": self._scoring.explain, "threshold": threshold}
+        fixed |= {"scorer": scorer, "statement": self._statement, "step": step}
+        with tempfile.TemporaryDirectory() as nothing:
+            futures = {}
+            for unit in (names[start::n_units] for start in range(n_units)):
+                work = Work(
+                    name=f"{self._scoring.folder.name}: {unit[0]} and {len(unit) - 1} more files",
+                    function="assay.runs.partitions:score_parts",
+                    arguments={**fixed, "names": unit},
+                    inputs=(scorer,) if is_inside else (),
+                    out=Path(nothing),
+                )
+                progress = _Rows([self._n_rows[name] for name in unit], self._counted)
+                futures[self._runner.submit(work, progress)] = progress
+            for future in as_completed(futures):
+                future.result()
+                futures[future]("", 1.0)
+
+    def _counted(self, rows: int) -> None:
+        with self._counting:
+            self._count(rows)
+
+
+class _Rows:
+    """Counts the rows of the files of a unit as they are done; it is called with the share of the files."""
+
+    def __init__(self, n_rows: Sequence[int], count: Callable[[int], None]) -> None:
+        self._n_rows, self._count, self._done = n_rows, count, 0
+
+    def __call__(self, task: str, share: float) -> None:
+        done = round(share * len(self._n_rows))
+        if done > self._done:
+            self._count(sum(self._n_rows[self._done : done]))
+            self._done = done
+
+
+def score_parts(
+    root: Path,
+    out: Path,
+    progress: StageProgress,
+    *,
+    scorer: str,
+    statement: str,
+    folder: str,
+    state: str,
+    key: str,
+    names: list[str],
+    step: str,
+    threshold: float | None,
+    id_column: str | None,
+    explain: int,
+) -> dict[str, Any]:
+    """Do a step of `PartScoring` for some files, as a unit of work; the scorer is checked while it is loaded.
+
+    Raises
+    ------
+    DataError
+        This worker does not see the folders.
+    """
+    for path in (folder, state):
+        if not Path(path).is_dir():
+            raise DataError(f"a worker does not see {path}; rows and results must be in folders that all workers see")
+    scoring = PartScoring(load_scorer(root / scorer, statement), Path(folder), Path(state), key, id_column, explain)
+    for number, name in enumerate(names, 1):
+        if step == "compare":
+            scoring.compare(name)
+        else:
+            scoring.write(name, threshold)
+        progress(name, number / len(names))
+    return {}
