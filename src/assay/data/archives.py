@@ -51,10 +51,7 @@ def holds_array(path: Path, name: str) -> bool:
 def idx_array(path: Path, dimensions: int) -> NDArray[np.uint8]:
     """Return the array of an IDX file of bytes (http://yann.lecun.com/exdb/mnist), which may end in .gz.
 
-    Raises
-    ------
-    DataError
-        It is no such file, has another number of dimensions, or is longer or shorter than it says.
+    Raises `DataError` where it is no such file, or is longer or shorter than it says.
     """
     try:
         with (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb") as stream:

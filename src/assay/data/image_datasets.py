@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from assay.data.files import labels_of, texts_of
 from assay.data.image_files import (
     IMAGE_ENDINGS,
     TO_GREY,
-    Pixels,
     ReadImages,
     Size,
     check_size,
@@ -31,6 +30,7 @@ from assay.data.image_files import (
     read_images,
     resized,
     sized,
+    to_grey,
 )
 from assay.data.masks import mask_text, read_masks
 from assay.data.modalities.image import COLOURS, Image, pixel_columns
@@ -59,7 +59,7 @@ def read_image_dataset(
     colour: bool = False,
     labels: Path | None = None,
     masks: Path | None = None,
-    is_partial: bool = False,
+    like: Card | None = None,
 ) -> Dataset:
     """Read a folder of images, a NumPy archive or an IDX file as a dataset of images.
 
@@ -67,9 +67,9 @@ def read_image_dataset(
     ----------
     path : Path
         A folder of PNG, JPEG and TIFF files, at any depth; or an .npz file with an array ``images`` of uint8,
-        (n, height, width) or (n, height, width, 3), and maybe arrays ``labels`` (n,) and ``masks`` (n, height, width)
-        of bool; or an IDX file of images, as MNIST comes, with its file of labels beside it. Rows are in the order of
-        the files' names, by code points, or of the archive.
+        (n, height, width) or (n, height, width, 3), and maybe an array ``labels`` (n,); or an IDX file of images, as
+        MNIST comes, with its file of labels beside it. Rows are in the order of the files' names, by code points, or
+        of the archive.
     name : str
         Name of the dataset.
     size : (int, int), optional
@@ -84,8 +84,9 @@ def read_image_dataset(
         A table with the columns ``file`` (names relative to the folder) and ``label``.
     masks : Path, optional
         A folder of masks; see `assay.data.masks.read_masks`.
-    is_partial : bool
-        Whether the images join others: then they need not have the labels that are named.
+    like : Card, optional
+        The dataset that the images join: they get its size and colours, need not have all labels that are named, and
+        their ids begin with the name of the folder.
 
     Returns
     -------
@@ -98,79 +99,40 @@ def read_image_dataset(
         Something cannot be used; the message names it.
     """
     check_name(name, "the dataset's name")
+    if like is not None and like.modality.shape is not None:
+        if size is not None or colour:
+            raise DataError("with --append, images have the size and the colours of the dataset; leave options out")
+        size, colour = like.modality.two_sides, len(like.modality.shape) > 2
     images = _read(path, size, colour=colour)
     if not images.names and (labels is not None or masks is not None):
-        option = "--labels" if labels is not None else "--masks"
-        raise DataError(f"{option} is for a folder of images; {path.name} holds its own labels and masks, or none")
+        raise DataError(f"--labels and --masks are for a folder of images; {path.name} is one file")
     if labels is not None:
         images = replace(images, labels=_listed(labels, images.names))
-    if masks is not None:
-        images = replace(
-            images, masks=read_masks(masks, path, images.names, images.pixels.shape[1:3], size is not None)
-        )
     n, shape = len(images.pixels), images.pixels.shape[1:]
     ids = images.names or [f"{name}-{i:07d}" for i in range(n)]
-    kinds, origin = _labels(path, images, normal, anomaly, is_partial=is_partial)
+    kinds, origin = _labels(path, images, normal, anomaly, is_whole=like is None)
     rows = pd.DataFrame({"row_id": ids, "label": kinds, "group": "", "time": ""})
-    if images.masks is not None:
-        if (masked := images.masks.any(axis=(1, 2)) & (kinds == NORMAL)).any():
-            raise DataError(
-                f"{ids[int(masked.argmax())]} counts as normal, and its mask marks defects; correct one of them"
-            )
-        rows[MASK] = [mask_text(mask) for mask in images.masks]
-        say(f"{path.name}: {int(images.masks.any(axis=(1, 2)).sum())} of {n} images have a mask of their defects")
+    if masks is not None:
+        marked = read_masks(masks, path, images.names, images.pixels.shape[1:3], size is not None)
+        if (odd := marked.any(axis=(1, 2)) & (kinds == NORMAL)).any():
+            raise DataError(f"{ids[int(odd.argmax())]} counts as normal, and its mask marks defects; correct one")
+        rows[MASK] = [mask_text(mask) for mask in marked]
+        say(f"{path.name}: {int(marked.any(axis=(1, 2)).sum())} of {n} images have a mask of their defects")
+    if like is not None and images.names:
+        rows["row_id"] = f"{path.resolve().name}/" + rows["row_id"]
     rows = rows.astype({column: "str" for column in rows if column != "label"})
-    source = f"{path.resolve().name}{origin}"
-    id_column = NAME_OF_FILE if images.names else None
+    source, id_column = f"{path.resolve().name}{origin}", NAME_OF_FILE if images.names else None
     card = Card(name, Image(shape), pixel_columns(shape), source, id_column, normal_label=normal, anomaly_label=anomaly)
     return Dataset(card, RowSet(images.pixels.reshape(n, -1).astype(np.float64), rows))
-
-
-def appended_images(path: Path, card: Card, given: Mapping[str, Any], options: Mapping[str, Any]) -> Dataset:
-    """Return images as rows that join a dataset of images: of its size and colour, their ids with the folder's name.
-
-    Raises
-    ------
-    DataError
-        These are no images, an option has no meaning for them, or what `read_image_dataset` raises.
-    """
-    if not holds_images(path):
-        raise DataError(f"{card.name} holds images, and {path.name} none; give a folder of images, or an archive")
-    if options["size"] is not None or options["colour"]:
-        raise DataError("with --append, images have the size and the colours of the dataset; leave such options out")
-    unusable = [key for key, value in given.items() if value is not None and key not in ("normal", "anomaly")]
-    if unusable:
-        raise DataError(
-            f"--{unusable[0].removesuffix('_column')} is for tables, and {path.name} holds images; leave it out"
-        )
-    shape = card.modality.shape or ()
-    kinds = {"normal": given.get("normal") or card.normal_label, "anomaly": given.get("anomaly") or card.anomaly_label}
-    dataset = read_image_dataset(
-        path,
-        name=card.name,
-        size=(shape[0], shape[1]),
-        colour=len(shape) > 2,
-        **kinds,
-        labels=options["labels"],
-        masks=options["masks"],
-        is_partial=True,
-    )
-    if not path.is_dir():
-        return dataset
-    ids = f"{path.resolve().name}/" + dataset.data.rows["row_id"]
-    return replace(dataset, data=RowSet(dataset.data.features, dataset.data.rows.assign(row_id=ids)))
 
 
 def image_lines(dataset: Dataset) -> list[str]:
     """Return what images were taken for, for people."""
     features, labels = dataset.data.features, dataset.data.labels
-    flat = int((features == features[:, :1]).all(axis=1).sum())
     counts = ", ".join(f"{int((labels == kind).sum())} {word}" for kind, word in _KINDS.items())
+    size = " x ".join(map(str, dataset.card.modality.shape or ()))
     return [
-        f"{dataset.card.source}: {len(features)} images, {' x '.join(map(str, dataset.card.modality.shape or ()))}",
-        f"labels: {counts}",
-        f"values: {features.min():.0f} to {features.max():.0f}, mean {features.mean():.1f}",
-        *([f"looks wrong: {flat} images are of one value all over"] if flat else []),
+        f"{len(features)} images of {size}, values {features.min():.0f} to {features.max():.0f}; {counts}",
         "`assay ingest` can take them; nothing was changed",
     ]
 
@@ -229,57 +191,39 @@ def _read(path: Path, size: Size | None, *, colour: bool) -> ReadImages:
     if path.suffix.lower() == ARCHIVE:
         images = _read_archive(path)
     else:
-        pixels, classes = idx_array(path, 3), None
+        images = ReadImages(idx_array(path, 3), [])
         if (beside := path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))).is_file():
-            classes = idx_array(beside, 1)
             say(f"{path.name}: labels are those of {beside.name}")
-            if len(classes) != len(pixels):
-                raise DataError(f"{beside.name} holds {len(classes)} labels for {len(pixels)} images; get both again")
-        images = ReadImages(
-            pixels, [], None if classes is None else texts_of(pd.Series(classes)).to_numpy(dtype=object)
-        )
+            classes = idx_array(beside, 1)
+            if len(classes) != len(images.pixels):
+                raise DataError(f"{beside.name} holds {len(classes)} labels for {len(images.pixels)} images; get both")
+            images = replace(images, labels=texts_of(pd.Series(classes)).to_numpy(dtype=object))
     pixels, own = images.pixels, (int(images.pixels.shape[1]), int(images.pixels.shape[2]))
     target = size or own
     check_size(path, target)
     if pixels.ndim > 3 and not colour:
         say(f"{path.name}: {len(pixels)} images are in colour; {TO_GREY}")
-        pixels = _to_grey(pixels)
+        pixels = to_grey(pixels)
     if target != own:
         say(f"{path.name}: {len(pixels)} images of {sized(own)} are resized to {sized(target)}, proportions not kept")
         pixels = np.stack([resized(image, target) for image in pixels])
-    masks = images.masks
-    if masks is not None and target != own:
-        masks = np.stack([resized(mask.astype(np.uint8) * 255, target) > 127 for mask in masks])
-    return replace(images, pixels=in_colour(pixels) if colour and pixels.ndim == 3 else pixels, masks=masks)
-
-
-def _to_grey(pixels: Pixels) -> Pixels:
-    """Return images (n, height, width, 3) in grey, as Pillow makes them."""
-    from PIL import Image as Pillow
-
-    return np.stack([np.array(Pillow.fromarray(image).convert("L"), dtype=np.uint8) for image in pixels])
+    return replace(images, pixels=in_colour(pixels) if colour and pixels.ndim == 3 else pixels)
 
 
 def _listed(path: Path, names: Sequence[str]) -> Any:
     """Return the label of each file by a table with the columns ``file`` and ``label``; "" for files not in it."""
     frame = read_frame(path, ["file", "label"])
     of_file = pd.Series(texts_of(frame["label"]).to_numpy(), index=texts_of(frame["file"]).to_numpy())
-    if of_file.index.has_duplicates:
-        raise DataError(
-            f"{path.name} lists {of_file.index[of_file.index.duplicated()][0]!r} twice; list each file once"
-        )
-    if missing := sorted(set(of_file.index) - set(names)):
-        raise DataError(
-            f"{path.name} lists {missing[0]!r}, and there is no such image; names are those within the folder, such as "
-            f"{names[0]!r}"
-        )
+    odd = sorted(set(of_file.index) - set(names)) or of_file.index[of_file.index.duplicated()].tolist()
+    if odd:
+        raise DataError(f"{path.name} lists {odd[0]!r}, which is no image such as {names[0]!r}, or is listed twice")
     if n_without := len(names) - len(of_file):
         say(f"{path.name}: {n_without} of {len(names)} images are not in it, and unknown")
     return of_file.reindex(list(names)).fillna("").to_numpy(dtype=object)
 
 
 def _labels(
-    path: Path, images: ReadImages, normal: str | None, anomaly: str | None, *, is_partial: bool
+    path: Path, images: ReadImages, normal: str | None, anomaly: str | None, *, is_whole: bool
 ) -> tuple[Labels, str]:
     """Return the labels of images, and which ones the user named, for people."""
     texts, given = images.labels, [(NORMAL, "normal", normal), (ANOMALY, "anomaly", anomaly)]
@@ -292,7 +236,7 @@ def _labels(
         return np.full(len(images.pixels), UNKNOWN, dtype=np.int8), ""
     labels = labels_of(path, texts, normal, anomaly)
     for kind, option, value in given:
-        if not is_partial and not (labels == kind).any():
+        if is_whole and not (labels == kind).any():
             present = ", ".join(sorted(map(repr, set(texts)))[:10])
             raise DataError(f"--{option} {value}: no image of {path.name} has that label; there are {present}")
     if given:
@@ -303,9 +247,9 @@ def _labels(
 
 
 def _read_archive(path: Path) -> ReadImages:
-    """Return the images of an .npz file, its labels as texts and its masks, if it has any."""
-    arrays = archive_arrays(path, ("images", "labels", "masks"))
-    images, labels, masks = (arrays.get(name) for name in ("images", "labels", "masks"))
+    """Return the images of an .npz file, and its labels as texts, if it has any."""
+    arrays = archive_arrays(path, ("images", "labels"))
+    images, labels = arrays.get("images"), arrays.get("labels")
     is_colour = images is not None and images.ndim == 4 and images.shape[-1] == len(COLOURS)
     if images is None or not (images.ndim == 3 or is_colour) or images.dtype != np.uint8 or not images.size:
         held = "none" if images is None else f"one of {images.dtype} and shape {images.shape}"
@@ -318,10 +262,4 @@ def _read_archive(path: Path) -> ReadImages:
             f"{path.name}: `labels` must be {len(images)} numbers or texts, one for each image; they are of "
             f"{labels.dtype} and shape {labels.shape}"
         )
-    if masks is not None and (masks.shape != images.shape[:3] or masks.dtype.kind not in "bu"):
-        raise DataError(
-            f"{path.name}: `masks` must be of bool and shape {images.shape[:3]}; they are of {masks.dtype} and shape "
-            f"{masks.shape}"
-        )
-    texts = None if labels is None else texts_of(pd.Series(labels)).to_numpy(dtype=object)
-    return ReadImages(images, [], texts, None if masks is None else masks > 0)
+    return ReadImages(images, [], None if labels is None else texts_of(pd.Series(labels)).to_numpy(dtype=object))

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.arrays import Flags
 from assay.console import say
 from assay.errors import DataError
 
@@ -46,14 +45,11 @@ class ReadImages:
         File names, relative to the folder, with "/"; none for an archive.
     labels : ndarray of str, shape (n,), or None
         Labels that came with the images.
-    masks : ndarray of bool, shape (n, height, width), or None
-        Defective pixels that came with the images.
     """
 
     pixels: Pixels
     names: list[str]
     labels: NDArray[Any] | None = None
-    masks: Flags | None = None
 
 
 def read_images(folder: Path, size: Size | None = None, *, colour: bool = False) -> ReadImages:
@@ -189,6 +185,13 @@ def image_pixels(file: Path) -> Pixels:
         return _pixels(file, colour=False)[0]
     except _UNREADABLE as error:
         raise DataError(f"{file.name} cannot be used: {error}; repair or remove it") from error
+
+
+def to_grey(images: Pixels) -> Pixels:
+    """Return images (n, height, width, 3) in grey, (n, height, width)."""
+    from PIL import Image as Pillow
+
+    return np.stack([np.array(Pillow.fromarray(image).convert("L"), dtype=np.uint8) for image in images])
 
 
 def in_colour(grey: Pixels) -> Pixels:

@@ -19,19 +19,9 @@ _ENDING = re.compile(r"(_mask)?\.[^.]+$")
 def read_masks(folder: Path, images: Path, names: Sequence[str], size: Size, may_resize: bool) -> Flags:
     """Return the masks of images, (n, height, width), False all over for those that have none in the folder.
 
-    Parameters
-    ----------
-    folder : Path
-        Of images, one for each mask, with the names of the images that they belong to within their folder, whatever the
-        ending, perhaps with "_mask" at the end, as in MVTec AD. A pixel is defective where the mask is not 0.
-    images : Path
-        The folder of the images.
-    names : sequence of str
-        Of the images, within their folder.
-    size : (int, int)
-        Of the images.
-    may_resize : bool
-        Whether masks of another size are resized: a pixel is then defective where more than half of it is.
+    Masks are images with the names, within their folder, of the images that they belong to, whatever the ending,
+    perhaps with "_mask" behind, as in MVTec AD. A pixel is defective where the mask is not 0; of masks that are resized, where
+    more than half of it is.
 
     Raises
     ------
@@ -67,10 +57,7 @@ def mask_text(mask: Flags) -> str:
 def masks_of(texts: Iterable[str], shape: Sequence[int]) -> Flags:
     """Return masks from the texts of `mask_text`, bool of shape (n, height, width).
 
-    Raises
-    ------
-    DataError
-        A text is none of runs within an image.
+    Raises `DataError` where a text is none of runs within an image.
     """
     listed = list(texts)
     masks = np.zeros((len(listed), shape[0] * shape[1]), dtype=np.bool_)

@@ -61,11 +61,8 @@ class TextFiles:
             is_sgml = name.lower().endswith(_SGML)
             try:
                 text = (folder / name).read_bytes().decode(dialect.encoding or ("latin-1" if is_sgml else "utf-8-sig"))
-            except (ValueError, LookupError) as error:
-                bad[name] = f"{error}; --encoding NAME names another encoding"
-                continue
-            except OSError as error:
-                bad[name] = str(error)
+            except (OSError, ValueError, LookupError) as error:
+                bad[name] = f"{error} (--encoding NAME names another encoding)"
                 continue
             rows += _documents(text) if is_sgml else [(name, (folder.resolve() / name).parent.name, text)]
         report_bad(path, names, bad, "texts")

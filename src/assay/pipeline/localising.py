@@ -13,15 +13,10 @@ MOST_IMAGES = 500  # of each kind
 
 
 def pixel_auroc(scored: LevelScores) -> float | None:
-    """Return the AUROC of heat maps over the pixels of evidence rows, by their masks.
+    """Return the AUROC of heat maps over the pixels of evidence rows, by their masks; None where there are none.
 
     Those of anomalies with a mask, and of normals, none of whose pixels is defective; of more than 500 of either a
     sample (`assay.pipeline.rows.held_to`).
-
-    Returns
-    -------
-    float or None
-        None where no anomaly has a mask, or the detector has no heat maps.
     """
     from assay.detectors.base import Localises
     from assay.evaluation.metrics import auroc

@@ -77,7 +77,7 @@ def append(
     """
     from assay.data.expectations import load_suite
     from assay.data.files import read_table
-    from assay.data.image_datasets import appended_images
+    from assay.data.image_datasets import read_image_dataset
     from assay.data.validation import raise_if_failed, validate_batch, warning_lines
 
     restore(project)
@@ -93,7 +93,10 @@ def append(
         option: columns.get(option) or getattr(accepted.card, field) for option, field in COLUMN_OPTIONS.items()
     }
     if accepted.card.modality.name == "image":
-        arriving = appended_images(path, accepted.card, columns, image_options(images))
+        kinds = {kind: given.pop(kind) for kind in ("normal", "anomaly")}
+        if unusable := [option for option in given if columns.get(option) is not None]:
+            raise DataError(f"--{unusable[0].removesuffix('_column')} is for tables; {name} holds images: leave it out")
+        arriving = read_image_dataset(path, name=name, like=accepted.card, **kinds, **image_options(images))
     else:
         arriving = read_table(path, name=name, like=accepted.card, dialect=dialect, **given)
     grown = with_batch(accepted, without_seen_labels(project, arriving), batch)

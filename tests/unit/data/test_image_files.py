@@ -14,7 +14,7 @@ from PIL import Image as Pillow
 
 from assay.data import archives
 from assay.data.batches import as_batch, with_batch
-from assay.data.image_datasets import ImageBlocks, appended_images, holds_images, read_image_dataset
+from assay.data.image_datasets import ImageBlocks, holds_images, read_image_dataset
 from assay.data.image_files import read_images
 from assay.data.masks import masks_of
 from assay.data.modalities.image import Image
@@ -341,7 +341,7 @@ def test_labels_come_from_a_table_where_one_is_given(folder: Path, tmp_path: Pat
     dataset = read_image_dataset(folder, name="shots", normal="fine", labels=table)
     assert dataset.data.labels.tolist() == [1, -1, 0, -1]
     table.write_text("file,label\nc.png,hole\n")
-    with pytest.raises(DataError, match=r"lists 'c\.png', and there is no such image.*such as 'bad/c\.png'"):
+    with pytest.raises(DataError, match=r"lists 'c\.png', which is no image such as 'bad/c\.png'"):
         read_image_dataset(folder, name="shots", normal="fine", labels=table)
 
 
@@ -370,15 +370,13 @@ def test_images_join_a_dataset_in_its_size_and_colours_with_their_masks(folder: 
     for i, image in enumerate(colours):
         save(tmp_path / "may" / ("ok" if i else "bad") / f"{'abcd'[i]}.png", image)
     save(tmp_path / "truth" / "bad" / "a.png", np.full((10, 8), 255, dtype=np.uint8))
-    options = {"size": None, "colour": False, "labels": None, "masks": tmp_path / "truth"}
-    grown = with_batch(accepted, appended_images(tmp_path / "may", accepted.card, {}, options))
+    options: dict[str, Any] = {"name": "shots", "like": accepted.card, "normal": "ok", "anomaly": "gone"}
+    grown = with_batch(accepted, read_image_dataset(tmp_path / "may", **options, masks=tmp_path / "truth"))
     assert len(grown.data) == 8
     assert grown.data.rows["row_id"].tolist()[4:] == ["may/bad/a.png", "may/ok/b.png", "may/ok/c.png", "may/ok/d.png"]
-    assert grown.data.labels.tolist()[4:] == [1, 0, 0, 0]
+    assert grown.data.labels.tolist()[4:] == [-1, 0, 0, 0]
     assert grown.data.rows["mask"].tolist() == [""] * 4 + ["0+20", "", "", ""]
     alone = read_image_dataset(tmp_path / "may", name="may", size=(5, 4), colour=True)
     assert np.array_equal(grown.data.features[4:], alone.data.features)
     with pytest.raises(DataError, match="have the size and the colours of the dataset"):
-        appended_images(tmp_path / "may", accepted.card, {}, {**options, "colour": True})
-    with pytest.raises(DataError, match=r"--group is for tables"):
-        appended_images(tmp_path / "may", accepted.card, {"group": "g"}, options)
+        read_image_dataset(tmp_path / "may", **options, colour=True)

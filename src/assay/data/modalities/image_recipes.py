@@ -31,21 +31,13 @@ def patch(image: Doubles, u: Doubles, low: float, high: float, rng: np.random.Ge
 
 
 def line(image: Doubles, u: Doubles, low: float, high: float, rng: np.random.Generator) -> Doubles:
-    """Draw a line from side to side, a scratch, of the lightest or the darkest value, whichever is rarer there."""
+    """Draw a line from side to side, a scratch, of the lightest or the darkest value, whichever is further away."""
     height, width, _ = image.shape
-    ends = np.linspace(0, 1, 2 * max(height, width))[:, None]
-    start, stop = (
-        (np.array([u[0], 0.0]), np.array([u[1], 1.0]))
-        if u[2] < 0.5
-        else (
-            np.array([0.0, u[0]]),
-            np.array([1.0, u[1]]),
-        )
-    )
-    places = np.round((start + (stop - start) * ends) * [height - 1, width - 1]).astype(np.intp)
+    along = np.linspace(0, 1, 2 * max(height, width))
+    ends = np.stack([u[0] + (u[1] - u[0]) * along, along], axis=1)[:, :: 1 if u[2] < 0.5 else -1]
+    rows, columns = np.round(ends * [height - 1, width - 1]).astype(np.intp).T
     made = image.copy()
-    under = image[places[:, 0], places[:, 1]].mean()
-    made[places[:, 0], places[:, 1]] = high if under < (low + high) / 2 else low
+    made[rows, columns] = high if image[rows, columns].mean() < (low + high) / 2 else low
     return made
 
 

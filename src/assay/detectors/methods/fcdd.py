@@ -99,25 +99,14 @@ class FCDD(NeuralDetector):
     ) -> Self:
         """Train; see `assay.detectors.training.neural.NeuralDetector.fit`.
 
-        Parameters
-        ----------
-        masks : ndarray of bool, shape (n, h, w), optional
-            The defective pixels of the rows with label 1; False all over for one whose pixels are not known. Masks of
-            other rows are not read.
-
-        Raises
-        ------
-        InputError
-            Masks are of another shape; and what `NeuralDetector.fit` raises.
+        `masks` are the defective pixels of the rows with label 1, bool of shape (n, h, w): False all over for one whose
+        pixels are not known; those of other rows are not read. Raises `InputError` for masks of another shape.
         """
         shape = (len(X), *(self.image_shape or (1, X.shape[-1]))[:2])
         if masks is not None and (masks.shape != shape or masks.dtype != np.bool_):
             raise InputError(f"masks are of {masks.dtype} and shape {masks.shape}; bool of shape {shape} is needed")
         self._masks: Flags | None = masks
-        try:
-            return super().fit(X, y, progress=progress, checkpoint=checkpoint)
-        finally:
-            self._masks = None
+        return super().fit(X, y, progress=progress, checkpoint=checkpoint)
 
     def heat_maps(self, X: Singles) -> Singles:
         """Return heat maps of images (n, d): the mean over the members of A at the size of the image, (n, h, w).
