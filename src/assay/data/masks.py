@@ -20,8 +20,8 @@ def read_masks(folder: Path, images: Path, names: Sequence[str], size: Size, may
     """Return the masks of images, (n, height, width), False all over for those that have none in the folder.
 
     Masks are images with the names, within their folder, of the images that they belong to, whatever the ending,
-    perhaps with "_mask" behind, as in MVTec AD. A pixel is defective where the mask is not 0; of masks that are resized, where
-    more than half of it is.
+    perhaps with "_mask" behind, as in MVTec AD. A pixel is defective where the mask is not 0; of
+    masks that are resized, where more than half of it is.
 
     Raises
     ------
