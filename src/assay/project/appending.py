@@ -77,7 +77,7 @@ def append(
     """
     from assay.data.expectations import load_suite
     from assay.data.files import read_table
-    from assay.data.image_datasets import read_image_dataset
+    from assay.data.image_datasets import holds_images, read_image_dataset
     from assay.data.validation import raise_if_failed, validate_batch, warning_lines
 
     restore(project)
@@ -92,7 +92,10 @@ def append(
     given: dict[str, Any] = {
         option: columns.get(option) or getattr(accepted.card, field) for option, field in COLUMN_OPTIONS.items()
     }
-    if accepted.card.modality.name == "image":
+    if (is_image := accepted.card.modality.name == "image") != holds_images(path):
+        both = (name, path.name) if is_image else (path.name, name)
+        raise DataError(f"{both[0]} holds images, and {both[1]} none; give rows like those of the dataset")
+    if is_image:
         kinds = {kind: given.pop(kind) for kind in ("normal", "anomaly")}
         if unusable := [option for option in given if columns.get(option) is not None]:
             raise DataError(f"--{unusable[0].removesuffix('_column')} is for tables; {name} holds images: leave it out")

@@ -42,10 +42,10 @@ def line(image: Doubles, u: Doubles, low: float, high: float, rng: np.random.Gen
 
 
 def blur(image: Doubles, u: Doubles, low: float, high: float, rng: np.random.Generator) -> Doubles:
-    """Blur by a Gaussian with a deviation of a twentieth to a tenth of the smaller side."""
+    """Blur by a Gaussian with a deviation of a tenth to a fifth of the smaller side."""
     from scipy.ndimage import gaussian_filter
 
-    deviation = (0.05 + 0.05 * u[0]) * min(image.shape[:2])
+    deviation = (0.1 + 0.1 * u[0]) * min(image.shape[:2])
     return np.asarray(gaussian_filter(image, (deviation, deviation, 0), mode="nearest"))
 
 
