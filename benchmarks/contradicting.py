@@ -14,22 +14,41 @@ normals. All settings are the defaults, but for the LSTMs: 2 members, four sampl
 and 60 epochs also where they are contradicted. Nothing was chosen by labels of this set; the default bound was chosen
 on cardio, breast_cancer and the sequences, and the learning rate of the LSTM by its training loss here.
 
-Usage: python benchmarks/contradicting.py            (ASSAY_DATA_MIRROR for the heartbeats)
+**Series with 20 and 50 labels** (table 2 of the paper): the counts of its table 1. Heartbeats: 2,500 normal ones train,
+among them 100 hidden anomalies; 100 of each kind are tested on. Movements (UCI HAR): walking, sitting, standing and
+lying are normal, going up and down stairs is the anomaly; 5,000, 200 and 500 of each. In the paper only R-on-T
+beats are anomalies of the heartbeats; the class of most beats is not in the file used here, so that all four kinds of
+other beats are. Every network has one member, and LSTMs take four samples as one step, of movements 16, for time; all
+else are the defaults. Rows are drawn anew by each seed, in one draw for all candidates; candidates without use for
+labels get none. Windows of one subject are in training and test alike: the paper does not say that it parts them.
+
+Reading, losses first:
+
+- On heartbeats Deep SAD and DevNet, which look at a window as a whole, are as good as contradicting training or better:
+  with 20 labels 99.3 and 98.9 against 97.9, with 50 all three have 99.4 to 99.6. The paper prints 88 to 93 for the two
+  and has its own method well above them (98.0 and 99.4, which is about what is measured here). So what it says of
+  itself is reproduced, and what it says of its competitors is not. It leaves their networks to an appendix, and
+  multiplies the loss of the labelled rows of Deep SAD by 20 as its own; either may be the reason, neither was measured.
+- It does what it is for: hidden anomalies cost the LSTM predictor eight points (92.1; printed 86.7), and 20 labels win
+  six of them back, 50 all.
+
+Usage: python benchmarks/contradicting.py [SECTION ...]      (ASSAY_DATA_MIRROR; sections are the keys of SECTIONS;
+those that are not named stay on the page as they are)
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from rich.progress import track
 
 from assay.data.dataset import Dataset
 from assay.data.modalities.series import Series
@@ -75,6 +94,16 @@ ECG: dict[str, Candidate] = {
     "deep_sad": ("deep_sad", {}),
     "devnet": ("devnet", {}),
 }
+
+ONE: dict[str, Any] = {"members": 1}
+TABLE_2: dict[str, Candidate] = {
+    "lstm_predictor": ("lstm_predictor", ONE),
+    "deep_sad": ("deep_sad", ONE),
+    "devnet": ("devnet", ONE),
+    "contradicting, lstm_predictor": ("contradicting", {"base": "lstm_predictor", **SLOWER, **ONE}),
+}
+LABELS = (20, 50)
+TABLE_2_SEEDS = {"heartbeats": 4, "movements": 1}
 
 
 def sequences(rng: np.random.Generator, n: int, *, falling: bool = False) -> Floats:
@@ -130,6 +159,39 @@ def heartbeats(dataset: Dataset, seed: int) -> Iterator[dict[str, Any]]:
             yield {"contamination": rho, "candidate": label, "seed": seed, **judged}
 
 
+def few_labels(name: str, seed: int) -> Iterator[dict[str, Any]]:
+    """Yield what the candidates of table 2 reach on one draw of rows of a set, with 20 and with 50 labels."""
+    windows, truth, (n_train, n_hidden, n_test), shape, merged = _drawn_from(name)
+    rng = np.random.default_rng(seed)
+    normal, odd = (rng.permutation(windows[truth == kind]) for kind in (0, 1))
+    unlabelled = np.concatenate([normal[:n_train], odd[:n_hidden]])
+    odd = odd[n_hidden:]
+    tested = np.concatenate([normal[n_train : n_train + n_test], odd[:n_test]])
+    odd = odd[n_test:]
+    scaler = Series(shape).scaler().fit(unlabelled)
+    rows, tested = (np.asarray(scaler.transform(x)) for x in (unlabelled, tested))
+    answers = np.repeat(np.array([0, 1], dtype=np.int8), n_test)
+    modality = Series((shape[0] // merged, shape[1] * merged))
+    for label, candidate in TABLE_2.items():
+        judged: dict[str, float] = {}
+        for n_labelled in LABELS:
+            if not judged or detector_class(candidate[0]).uses_labels:
+                labelled = np.asarray(scaler.transform(odd[:n_labelled]))
+                judged = measure(candidate, rows, labelled, tested, answers, seed=seed, modality=modality)
+            yield {"contamination": n_labelled, "candidate": label, "seed": seed, **judged}
+            print(name, seed, label, n_labelled, judged, flush=True)
+
+
+def _drawn_from(name: str) -> tuple[Floats, NDArray[np.int8], tuple[int, int, int], tuple[int, int], int]:
+    """Return windows, marks of anomalies, numbers of rows, the shape of windows, and how many samples are a step."""
+    if name == "heartbeats":
+        arrays = np.load(mirror() / "ecg5000_f32.npz", allow_pickle=False)
+        return arrays["X"], arrays["y"].astype(np.int8), (2500, 100, 100), (140, 1), 4
+    arrays = np.load(mirror() / "uci_har_inertial_10299x9x128_f32.npz", allow_pickle=False)
+    windows = arrays["X"].transpose(0, 2, 1).reshape(len(arrays["y"]), -1)
+    return windows, np.isin(arrays["y"], (1, 2)).astype(np.int8), (5000, 200, 500), (128, 9), 16
+
+
 def table(found: pd.DataFrame, first: str) -> str:
     """Format mean ± standard deviation over seeds as Markdown, the best means of each row in bold."""
     order = list(dict.fromkeys(found["candidate"]))
@@ -164,23 +226,51 @@ def draw(found: pd.DataFrame) -> None:
     figure.savefig(PICTURE, dpi=90)
 
 
-def main() -> None:
-    """Measure everything, write docs/benchmarks/contradicting.md and the picture beside it."""
-    quiet = not sys.stderr.isatty()
-    rows = [row for seed in track(SYNTHETIC_SEEDS, "sequences", disable=quiet) for row in synthetic(seed)]
-    made = pd.DataFrame(rows)
+def mirror() -> Path:
+    """Return the folder of the data."""
+    return Path(os.environ.get("ASSAY_DATA_MIRROR", "shared/data"))
+
+
+def of_sequences() -> str:
+    """Measure the sequences, and draw the picture."""
+    made = pd.DataFrame([row for seed in SYNTHETIC_SEEDS for row in synthetic(seed)])
     draw(made)
-    mirror = os.environ.get("ASSAY_DATA_MIRROR")
-    dataset = load_named("ecg5000", mirror=Path(mirror) if mirror else None, cache=ROOT / ".assay" / "downloads")
-    rows = [row for seed in track(ECG_SEEDS, "heartbeats", disable=quiet) for row in heartbeats(dataset, seed)]
+    return f"![AUPRC against contamination]({PICTURE.name})\n{table(made, 'alpha')}"
+
+
+def of_heartbeats() -> str:
+    """Measure the heartbeats at three contaminations."""
+    dataset = load_named("ecg5000", mirror=mirror(), cache=ROOT / ".assay" / "downloads")
+    return table(pd.DataFrame([row for seed in ECG_SEEDS for row in heartbeats(dataset, seed)]), "rho")
+
+
+def of_few_labels(name: str) -> str:
+    """Measure table 2 on one set."""
+    rows = [row for seed in range(TABLE_2_SEEDS[name]) for row in few_labels(name, seed)]
+    return table(pd.DataFrame(rows), "labels")
+
+
+SECTIONS: dict[str, tuple[str, Callable[[], str]]] = {
+    "sequences": ("Sequences", of_sequences),
+    "heartbeats": ("Heartbeats", of_heartbeats),
+    "few-heartbeats": ("Heartbeats with 20 and 50 labels", lambda: of_few_labels("heartbeats")),
+    "few-movements": ("Movements with 20 and 50 labels", lambda: of_few_labels("movements")),
+}
+
+
+def main() -> None:
+    """Measure the sections named, or all; write docs/benchmarks/contradicting.md and the picture beside it."""
+    torch.set_num_threads(1)
+    before = OUT.read_text(encoding="utf-8").split("\n## ")[1:] if OUT.is_file() else []
+    words = {title: text.strip("\n") for title, _, text in (part.partition("\n") for part in before)}
+    for section in sys.argv[1:] or SECTIONS:
+        if section != "page":
+            title, measured = SECTIONS[section]
+            words[title] = measured().strip("\n")
     protocol = (__doc__ or "").split("Usage:")[0].strip()
-    text = (
-        f"# Contradicting training\n\n{protocol}\n\nMade by `python benchmarks/contradicting.py`.\n\n## Sequences\n\n"
-        f"![AUPRC against contamination]({PICTURE.name})\n{table(made, 'alpha')}"
-        f"\n## Heartbeats\n{table(pd.DataFrame(rows), 'rho')}"
-    )
-    OUT.write_text(text, encoding="utf-8")
-    print(text)
+    parts = [f"## {title}\n\n{words[title]}\n" for title, _ in SECTIONS.values() if title in words]
+    head = f"# Contradicting training\n\n{protocol}\n\nMade by `python benchmarks/contradicting.py`.\n"
+    OUT.write_text("\n".join([head, *parts]), encoding="utf-8")
 
 
 if __name__ == "__main__":

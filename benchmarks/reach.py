@@ -9,6 +9,7 @@ Usage: python benchmarks/reach.py               (ASSAY_DATA_MIRROR or network ac
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -20,6 +21,8 @@ from rich.progress import track
 from scipy.spatial import cKDTree
 
 import detection
+from assay.data.modalities.tabular import TABULAR
+from assay.data.public_sets import load_named
 from assay.detectors.registry import make_detector
 
 OUT = Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "reach.md"
@@ -37,12 +40,16 @@ ROUNDS = 5
 
 
 def seconds() -> str:
-    """Return in words how long fitting on 50,000 x 9 rows takes, and scoring beside a plain tree, in one run."""
-    rng = np.random.default_rng(0)
-    rows, asked = (rng.normal(size=(n, 9)).astype(np.float32) for n in (50_000, 20_000))
+    """Return in words how long fitting on 50,000 x 9 rows takes, and scoring shuttle beside a plain tree."""
+    gaussian = np.random.default_rng(0).normal(size=(50_000, 9)).astype(np.float32)
     started = time.process_time()
-    detector = make_detector("reach", {}, seed=0).fit(rows)
+    make_detector("reach", {}, seed=0).fit(gaussian)
     fit = time.process_time() - started
+    data = load_named("shuttle", mirror=Path(os.environ["ASSAY_DATA_MIRROR"]), cache=detection.ROOT / ".assay").data
+    rows = data.features[np.random.default_rng(0).permutation(len(data))]
+    scaled = TABULAR.scaler().fit(rows[:25_000]).transform(rows)
+    detector = make_detector("reach", {}, seed=0).fit(scaled[:25_000])
+    asked = scaled[25_000:45_000]
     tree = cKDTree(detector.to_part().arrays["rows"].astype(np.float64))
     ratios = []
     for _ in range(ROUNDS):
@@ -53,9 +60,10 @@ def seconds() -> str:
         detector.decision_function(asked)
         ratios.append(plain / (time.process_time() - started))
     return (
-        f"Fitted on 50,000 rows of 9 Gaussian columns in {fit:.1f} s of one core; new rows are scored at "
-        f"{np.median(ratios):.2f} of the rate of a 5-NN query of scipy's cKDTree over the same 10,000 references "
-        f"(median of {ROUNDS} alternating rounds)."
+        f"Fitted on 50,000 rows of 9 Gaussian columns in {fit:.1f} s of one core (aimed at: 20 s). Fitted on 25,000 "
+        f"rows of shuttle, of which it keeps 10,000, it scores 20,000 others at {np.median(ratios):.2f} of the rate "
+        f"of a 5-NN query of scipy's cKDTree over the same 10,000 (median of {ROUNDS} alternating rounds; aimed at: "
+        "0.5)."
     )
 
 

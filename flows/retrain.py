@@ -30,7 +30,7 @@ from assay.runs import arrivals, showing  # noqa: E402
 from assay.runs import run as runs  # noqa: E402
 from assay.runs.scheduling import SCHEDULED  # noqa: E402
 
-# A stage that takes longer hangs, on a mount for instance: its run fails, and the next one goes on from its checkpoints.
+# A stage that takes longer hangs, on a mount for instance. Its run fails; the next one goes on from its checkpoints.
 STAGE_SECONDS = 2 * 24 * 3600.0
 
 
@@ -149,8 +149,8 @@ def run_stages(
         return result, True
     except TaskRunTimeoutError as error:
         problem = StageError(
-            f"a stage took longer than {STAGE_SECONDS:g} s (STAGE_SECONDS in flows/retrain.py), and was ended; the next "
-            "run goes on from its checkpoints"
+            f"a stage took longer than {STAGE_SECONDS:g} s (STAGE_SECONDS in flows/retrain.py), and was ended; "
+            "the next run goes on from its checkpoints"
         )
         raise problem from error
     except BaseException as error:

@@ -53,8 +53,8 @@ def stage_progress(stage: str) -> Iterator[Callable[[str, float], None]]:
 
 
 @contextmanager
-def row_progress(task: str, n_rows: int) -> Iterator[Callable[[int], None]]:
-    """Show how many of some rows are done, how fast, and the time left; yields the callback that counts more rows.
+def counted_progress(task: str, n_all: int, unit: str = "rows") -> Iterator[Callable[[int], None]]:
+    """Show how many of some units are done, how fast, and the time left; yields the callback that counts more of them.
 
     On terminals it is a bar, elsewhere a line each minute.
     """
@@ -62,24 +62,24 @@ def row_progress(task: str, n_rows: int) -> Iterator[Callable[[int], None]]:
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
-        TextColumn("rows, {task.fields[rate]:,.0f} a second,"),
+        TextColumn(unit + ", {task.fields[rate]:,.1f} a second,"),
         TimeRemainingColumn(),
         TextColumn("left"),
     )
     started = shown = time.monotonic()
     done = 0
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
-        task_id = bar.add_task(task, total=n_rows, rate=0.0)
+        task_id = bar.add_task(task, total=n_all, rate=0.0)
 
-        def count(rows: int) -> None:
+        def count(more: int) -> None:
             nonlocal done, shown
-            done, now = done + rows, time.monotonic()
+            done, now = done + more, time.monotonic()
             rate = done / max(now - started, 1e-9)
             bar.update(task_id, completed=done, rate=rate)
             if not screen.is_terminal and now - shown >= SECONDS_BETWEEN_LINES:
                 shown = now
-                left = (n_rows - done) / rate / 60
-                say(f"{task}: {done:,} of {n_rows:,} rows, {rate:,.0f} a second, {left:.0f} minutes left")
+                left = (n_all - done) / rate / 60
+                say(f"{task}: {done:,} of {n_all:,} {unit}, {rate:,.1f} a second, {left:.0f} minutes left")
 
         yield count
 

@@ -90,8 +90,12 @@ def test_an_explanation_names_the_context_and_the_words(scorer: Scorer) -> None:
     assert bank.sentence(2).endswith("; 1 of 5 words unknown")
     assert nothing.sentence(3) == "no known word; 1 of 1 words unknown"
     assert set(football.words) <= set(ODD)
-    with pytest.raises(InputError):
-        scorer.explain(NEW)
+    explained = scorer.explain(NEW)
+    assert not explained.contributions[2:].any(), "no word is known"
+    near = scorer.reference.strata.nearest(scorer.scored(NEW).scaled[:2], 3)  # type: ignore[attr-defined]
+    of_near = scorer.function.detector.decision_function(near.reshape(6, -1)).reshape(2, 3).mean(axis=1)
+    excess = scorer.decision_function(NEW)[:2] - of_near
+    np.testing.assert_allclose(explained.contributions[:2].sum(axis=1), excess, atol=1e-4)
 
 
 def test_the_service_takes_records_of_texts(scorer: Scorer) -> None:

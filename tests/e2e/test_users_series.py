@@ -133,6 +133,15 @@ def test_an_archive_of_windows_and_one_of_images_are_told_apart(project: Checkou
     assert "data/beats: 300 rows x 12 columns, 0 labelled anomalies, 300 unlabelled" in done.stdout
     refused = project.assay("ingest", "beats.npz", "--name", "b", "--label", "x", code=2).stderr
     assert "--label is not for an archive of windows" in refused
+    np.savez(project.root / "more.npz", windows=windows[:40] + 1)
+    refused = project.assay("ingest", "more.npz", "--append", "--name", "beats", "--label", "x", code=2).stderr
+    assert "--label is not for windows of series" in refused
+    assert (
+        "batch more: 40 rows"
+        in project.assay("ingest", "more.npz", "--append", "--name", "beats", "--batch", "more").stdout
+    )
+    refused = project.assay("ingest", "more.npz", "--append", "--name", "plant", code=2).stderr
+    assert "append a file of steps, not more.npz" in refused
     assert "calibration is not weighted towards windows" in project.assay("reweight", "plant.csv", code=2).stderr
 
 
@@ -163,9 +172,14 @@ def test_a_head_whose_windows_are_damaged_is_refused(
         (("ingest", "plant.csv", "--name", "b", "--series", "when"), "and --window STEPS"),
         (("ingest", "plant.csv", "--name", "b", "--window", "4"), "series need --series COLUMN"),
         (("ingest", "plant.csv", "--name", "b", "--series", "when", "--window", "4", "--id", "bad"), "--id bad"),
-        (("ingest", "plant.csv", "--check", "--series", "when", "--window", "4"), "--check is for tables"),
+        (("ingest", "plant.csv", "--check", "--series", "when"), "and --window STEPS"),
+        (("audit", "who-saw", "part.csv", "--content"), "row ids alone do not tell the content"),
+        (("audit", "who-saw", "later.csv"), "no window of plant holds any of the 20 steps of later.csv"),
+        (("audit", "who-saw", "slow.csv", "--dataset", "digits"), "lacks 64 of the 64 feature columns"),
         (("ingest", "digits", "--series", "when", "--window", "4"), "--series is for your own files"),
-        (("ingest", "plant.csv", "--append", "--name", "plant"), "plant holds windows of series"),
+        (("ingest", "plant.csv", "--append", "--name", "plant"), "has windows of the series"),
+        (("ingest", "part.csv", "--append", "--name", "plant"), "'heat' is only in one of them"),
+        (("ingest", "plant.csv", "--append", "--name", "plant", "--window", "9"), "windows are cut as in the dataset"),
         (("score", "slow.csv", "--out", "x.csv"), "the usual step of slow.csv is 10"),
         (("score", "new.csv", "--out", "x.csv", "--id", "machine"), "--id machine is for rows"),
         (("score", "new.csv", "--out", "x.csv", "--fdr", "0.1"), "false discover"),
@@ -177,6 +191,72 @@ def test_what_series_cannot_be_is_said(project: Checkout, arguments: tuple[str, 
     machine(0).iloc[::10].to_csv(root / "slow.csv", index=False)
     machine(0).drop(columns="heat").to_csv(root / "part.csv", index=False)
     machine(0).to_csv(root / "new.csv", index=False)
+    machine(9)[:20].to_csv(root / "later.csv", index=False)
     assert message in project.assay(*arguments, code=2).stderr
     assert not (root / "x.csv").exists()
     assert not (root / "data/b").exists()
+
+
+def test_a_look_before_ingest_says_what_columns_and_series_are(project: Checkout) -> None:
+    machine(0).to_csv(project.root / "new.csv", index=False)
+    options = ("--series", "when", "--entity", "machine", "--window", "8", "--label", "bad")
+    done = project.assay("ingest", "new.csv", "--check", *options)
+    assert re.search(r"when +text +times of steps", done.stdout)
+    assert re.search(r"machine +text +names of series", done.stdout)
+    assert "1 gaps of more than 5 steps" in done.stderr
+    assert "`assay ingest` can take it; nothing was changed" in done.stdout
+
+
+def held(rows: pd.DataFrame, machine_name: str, first: str, last: str) -> set[str]:
+    """Return the ids of the windows of a machine that hold a time of an interval."""
+    inside = (rows["entity"] == machine_name) & (rows["start"] <= last) & (rows["end"] >= first)
+    return {*rows.loc[inside, "row_id"]}
+
+
+def test_who_saw_steps_and_quarantine_of_a_stretch_of_time(project: Checkout) -> None:
+    rows = read_dataset(project.root / "data/plant").data.rows
+    steps = machine(3)[100:160]
+    steps.sample(frac=1, random_state=0).to_csv(project.root / "faulty.csv", index=False)
+    times = steps["when"].astype(str).tolist()
+    expected = held(rows, "m3", times[0], times[-1])
+    answer = json.loads(project.assay("audit", "who-saw", "faulty.csv", "--json").stdout)
+    assert (answer["matched_by"], answer["rows"], answer["known"]) == ("row_id", len(expected), len(expected))
+    assert answer["scorers"][0]["champion"]
+    assert set(answer["scorers"][0]["uses"]) & {"train", "adapt", "calibration", "test"}
+    assert "of the 60 rows of faulty.csv" in answer["notes"][0]
+
+    stretch = pd.DataFrame({"machine": ["m3"], "start": [times[0]], "end": [times[-1]]})
+    stretch.to_csv(project.root / "stop.csv", index=False)
+    done = project.assay("audit", "quarantine", "stop.csv", "--why", "sensor replaced")
+    assert f"{len(expected)} put in" in done.stdout
+    assert {*pd.read_csv(project.root / "quarantine/plant.csv")["row_id"]} == expected
+    project.assay("audit", "quarantine", "stop.csv", "--why", "it was not", "--lift")
+
+
+def test_windows_of_a_former_cut_are_not_missed(project: Checkout) -> None:
+    """The data are cut again, into windows that begin elsewhere: runs have seen the former ones."""
+    before = read_dataset(project.root / "data/plant").data.rows
+    machine(3)[900:903].to_csv(project.root / "three.csv", index=False)
+    times = machine(3)["when"].astype(str)[900:903].tolist()
+    seen = json.loads(project.assay("audit", "who-saw", "three.csv", "--json").stdout)
+    options = ("--series", "when", "--entity", "machine", "--window", str(LENGTH), "--stride", "7", "--label", "bad")
+    project.assay("ingest", "plant.csv", "--name", "plant", *options)
+    again = json.loads(project.assay("audit", "who-saw", "three.csv", "--json").stdout)
+    assert seen["known"] == len(held(before, "m3", times[0], times[-1])) > 0
+    assert again["known"] == seen["known"]
+    assert again["scorers"][0]["uses"] == seen["scorers"][0]["uses"]
+
+
+def test_later_steps_and_new_machines_are_added(project: Checkout) -> None:
+    later = machine(2)
+    later["when"] += pd.to_timedelta(STEPS, unit="s")
+    pd.concat([later, machine(6)]).to_csv(project.root / "june.csv", index=False)
+    before = read_dataset(project.root / "data/plant").data.rows
+    done = project.assay("ingest", "june.csv", "--append", "--name", "plant", "--batch", "june")
+    added = read_dataset(project.root / "data/plant").data.rows.query("batch == 'june'")
+    assert f"batch june: {len(added)} rows from june.csv" in done.stdout
+    assert {*added["entity"]} == {"m2", "m6"}
+    assert not {*added["group"]} & {*before["group"]}
+    assert not {*added["row_id"]} & {*before["row_id"]}
+    saw = json.loads(project.assay("audit", "who-saw", "--batch", "june", "--json").stdout)
+    assert saw["known"] == 0

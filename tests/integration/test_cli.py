@@ -18,7 +18,7 @@ from assay.scorer.statement import read_statement
 NO_SERVER = "http://127.0.0.1:9/api"
 COMMANDS = (
     *("audit", "data", "detectors", "gc", "ingest", "init", "label", "migrate", "monitor", "promote", "restore"),
-    *("review", "reweight", "run", "schedule", "score", "scorers", "serve", "stage", "suite", "sync", "token"),
+    *("review", "reweight", "run", "schedule", "score", "scorers", "serve", "stage", "suite", "sweep", "sync", "token"),
 )
 
 

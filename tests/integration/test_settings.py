@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.conftest import Checkout
 
-from assay.cli.running import load_flow
+from assay.cli.common import load_flow
 from assay.hashing import hash_file
 from assay.parts import read_json
 from assay.project.layout import Project
@@ -28,7 +28,7 @@ def test_an_edit_between_two_stages_waits_for_the_next_run(finished: Checkout) -
     root = finished.root
     edit(root, "select: {seed: 0", "select: {seed: 7")
     project, lock = Project(root), hash_file(root / "dvc.lock")
-    run, flow = runs.open_run(project, "tests"), load_flow(project)
+    run, flow = runs.open_run(project, "tests"), load_flow(project, "retrain")
     assert flow.verb.fn(str(root), f"select@{NAME}", project.raw_params)
     edit(root, "eps: 0.05", "eps: 0.01")
     done = finished.assay("stage", f"package@{NAME}", code=1)

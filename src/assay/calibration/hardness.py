@@ -10,7 +10,7 @@ import numpy as np
 
 from assay.arrays import Doubles, Floats, Integers, Singles
 from assay.calibration.neighbours import Neighbours
-from assay.errors import DataError
+from assay.errors import DataError, InputError
 from assay.families import Family, check_part
 from assay.parameters import Count
 from assay.parts import Part
@@ -18,6 +18,7 @@ from assay.parts import Part
 QUARTILES = (0.25, 0.5, 0.75)
 FEWEST_ROWS = 20
 MOST_ROWS = 1000
+MOST_VALUES = 2**20  # of rows that are held to explain others by
 SHARE_OF_ROWS = 20
 LEAST_NEIGHBOURS = 10
 NEARNESS = 5
@@ -120,8 +121,7 @@ class NeighbourhoodStrata(Strata):
     @classmethod
     def fit_rows(cls, scaled: Floats, *, seed: int) -> Self:
         """Return the quartile strata of scaled adapt rows, shape (n, d), n >= 20."""
-        if len(scaled) > MOST_ROWS:
-            scaled = scaled[np.sort(np.random.default_rng(seed).choice(len(scaled), MOST_ROWS, replace=False))]
+        scaled = _some(scaled, MOST_ROWS, seed)
         index = Neighbours.build(scaled, max(LEAST_NEIGHBOURS, len(scaled) // SHARE_OF_ROWS))
         neighbours, distances = index.in_order_stored()
         sparsity = distances[:, NEARNESS - 1].copy()
@@ -158,8 +158,50 @@ class NeighbourhoodStrata(Strata):
         return strata
 
 
+@dataclass(frozen=True)
+class HoldingStrata(Strata):
+    """Strata of the null model's hardness that also hold adapt rows, which explain others.
+
+    Attributes
+    ----------
+    rows : ndarray of float32, shape (n, d)
+        Scaled, n >= 1.
+    """
+
+    kind: ClassVar[str] = "holding strata"
+
+    rows: Singles
+
+    def assign(self, scaled: Floats, hardness: Floats | Callable[[], Floats]) -> Integers:
+        """Return the stratum of each row; see `Strata.assign`."""
+        if scaled.shape[1] != self.rows.shape[1]:
+            raise InputError(f"rows have {scaled.shape[1]} columns; those that are held have {self.rows.shape[1]}")
+        return super().assign(scaled, hardness)
+
+    def nearest(self, scaled: Floats, n: int) -> Singles:
+        """Return the n held rows nearest to each scaled row (all, where fewer are held), shape (rows, n, d)."""
+        far = [np.square(self.rows - row, dtype=np.float64).sum(axis=1) for row in scaled]
+        return self.rows[np.argsort(far, axis=1, kind="stable")[:, :n]]
+
+    def to_part(self) -> Part:
+        """Return the edges and the held rows as a part."""
+        return Part(self.kind, {"n_strata": self.n_strata}, {"edges": self.edges, "rows": self.rows})
+
+    @classmethod
+    def from_part(cls, part: Part) -> Self:
+        """Return the strata that `to_part` described."""
+        check_part(part, {"n_strata": Count}, {"edges": "float64 edges", "rows": "float32 n d"})
+        strata = cls(part.arrays["edges"], part.arrays["rows"])
+        strata._check(part)
+        if not strata.rows.size:
+            raise ValueError("it holds no rows")
+        return strata
+
+
 def fit_strata(scaled: Floats, hardness: Doubles, *, by_neighbourhood: bool, seed: int) -> Strata:
     """Return the strata of adapt rows: by neighbourhood if that is wanted and there are 20 rows, else by hardness.
+
+    Either holds up to 1,000 of the rows, of very wide ones fewer.
 
     Parameters
     ----------
@@ -173,10 +215,19 @@ def fit_strata(scaled: Floats, hardness: Doubles, *, by_neighbourhood: bool, see
     """
     if by_neighbourhood and len(scaled) >= FEWEST_ROWS:
         return NeighbourhoodStrata.fit_rows(scaled, seed=seed)
-    return Strata.fit(hardness)
+    edges, most = Strata.fit(hardness).edges, max(1, min(MOST_ROWS, MOST_VALUES // scaled.shape[1]))
+    return HoldingStrata(edges, np.asarray(_some(scaled, most, seed), dtype=np.float32))
 
 
-_STRATA = Family[Strata]("strata", {"strata": Strata, NeighbourhoodStrata.kind: NeighbourhoodStrata})
+def _some(rows: Floats, most: int, seed: int) -> Floats:
+    """Return rows, of more than `most` a random sample of that many, in their order."""
+    if len(rows) <= most:
+        return rows
+    return rows[np.sort(np.random.default_rng(seed).choice(len(rows), most, replace=False))]
+
+
+_KINDS = (NeighbourhoodStrata, HoldingStrata)
+_STRATA = Family[Strata]("strata", {"strata": Strata, **{cls.kind: cls for cls in _KINDS}})
 
 
 def load_strata(part: Part) -> Strata:

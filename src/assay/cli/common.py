@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from functools import wraps
@@ -109,3 +110,22 @@ def find_project(*, any_format: bool = False) -> Project:
         with contextlib.suppress(AssayError, OSError), project.lock():
             pass
     return project
+
+
+def load_flow(project: Project, name: str) -> Any:
+    """Import a flow of a project, ``flows/NAME.py``; a project that was made before there was one gets it."""
+    import importlib.util
+
+    from assay.parts import write_bytes
+    from assay.project.templates import read_template
+
+    path = project.root / "flows" / f"{name}.py"
+    if not path.is_file():
+        write_bytes(path, read_template(f"flows/{name}.py"))
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module

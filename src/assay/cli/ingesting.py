@@ -74,9 +74,7 @@ def ingest_command(
     series = {name: options.pop(name) for name in ("series", "entity", "window", "stride")}
     images = {name: options.pop(name) for name in ("image_size", "colour", "labels", "masks")}
     if checks:
-        if any(value is not None for value in series.values()):
-            raise click.UsageError("--check is for tables; bring series in without it")
-        _check(Path(source), treatment=treatment, images=images, **options)
+        _check(Path(source), treatment=treatment, images=images, series=series, **options)
         return
     if batch is not None and not appends:
         raise click.UsageError("--batch names a batch that is added with --append")
@@ -94,7 +92,7 @@ def ingest_command(
             if options.pop("vectors") is not None:
                 raise click.UsageError("with --append, words have the vectors that came with the dataset")
             if any(value is not None for value in series.values()):
-                raise click.UsageError("--append adds rows of tables; bring the whole file of series in again")
+                raise click.UsageError("with --append, windows are cut as in the dataset; leave such options out")
             folder, arrival = append(project, Path(source), batch=batch, images=images, **options)
             click.echo(f"batch {arrival.batch}: {arrival.rows} rows from {arrival.source}")
         else:
@@ -112,13 +110,21 @@ def ingest_command(
 
 
 def _check(
-    path: Path, *, name: str | None, dialect: Dialect, treatment: Treatment, images: dict[str, Any], **options: Any
+    path: Path,
+    *,
+    name: str | None,
+    dialect: Dialect,
+    treatment: Treatment,
+    images: dict[str, Any],
+    series: dict[str, Any],
+    **options: Any,
 ) -> None:
     """Print what each column of a table, or what images, are taken for, and raise what `assay ingest` would raise."""
     from assay.data.blocks import read_frame
     from assay.data.checking import COLUMN_ROLES, check_columns, lines_of
     from assay.data.files import dataset_of, names_of_special
     from assay.data.image_datasets import holds_images, image_lines, read_image_dataset
+    from assay.data.series_files import read_series, series_columns
     from assay.errors import DataError
     from assay.project.ingest import image_options, with_vectors
 
@@ -130,12 +136,20 @@ def _check(
     vectors = options.pop("vectors")
     if vectors is not None and options["text"] is None:
         raise DataError("--vectors are vectors of the words of texts; name the column of texts with --text")
-    roles: Any = {role: options[role] for role in COLUMN_ROLES}
+    of_series = {role: column for role, column in series.items() if role in COLUMN_ROLES and column is not None}
+    plan = series_columns(series, options["text"], options) if any(series.values()) else None
+    roles: Any = {role: options.get(role) for role in COLUMN_ROLES} | of_series
+    if roles["group"] in of_series.values():
+        roles["group"] = None
     frame = read_frame(path, names_of_special(roles), texts=treatment.categorical, dialect=dialect)
     click.echo(f"{path.name}: {len(frame)} rows x {frame.shape[1]} columns")
     for line in lines_of(check_columns(path, frame, roles, treatment, options["normal"], options["anomaly"])):
         click.echo(line)
-    dataset = dataset_of(path, frame, name=name or "checked", treatment=treatment, **options)
+    if plan is not None:
+        labels = {label: options[label] for label in ("normal", "anomaly")}
+        dataset = read_series(path, plan, name=name or "checked", treatment=treatment, dialect=dialect, **labels)
+    else:
+        dataset = dataset_of(path, frame, name=name or "checked", treatment=treatment, **options)
     if vectors is not None:
         with_vectors(dataset, vectors)
     click.echo("`assay ingest` can take it; nothing was changed")

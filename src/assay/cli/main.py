@@ -20,6 +20,7 @@ from assay.cli.monitoring import monitor_command
 from assay.cli.refusals import refusal
 from assay.cli.reviewing import review_command
 from assay.cli.running import run_command, schedule_command, stage_command
+from assay.cli.sweeping import sweep_command
 from assay.cli.tokens import token
 from assay.environment import search_garbage_rarely
 from assay.errors import AssayError
@@ -145,5 +146,6 @@ for command in (
     scorers_command,
     serve_command,
     stage_command,
+    sweep_command,
 ):
     main.add_command(command)

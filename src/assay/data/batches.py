@@ -73,8 +73,8 @@ def content_id(dataset: Dataset) -> str:
 def with_batch(dataset: Dataset, arriving: Dataset, batch: str | None = None) -> Dataset:
     """Return a dataset with the rows of another one as one more batch, after its own.
 
-    Rows without ids of their own are numbered within their batch: "<batch>-<row number>". Copies of a content are
-    numbered on, after every one that the dataset has or had.
+    Rows without ids of their own are numbered within their batch: "<batch>-<row number>"; windows of series are named
+    by series and time. Copies of a content are numbered on, after every one that the dataset has or had.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def with_batch(dataset: Dataset, arriving: Dataset, batch: str | None = None) ->
                 "own with --batch"
             )
     rows = arriving.data.rows
-    if arriving.card.id_column is None:
+    if arriving.card.id_column is None and arriving.card.windows is None:
         rows = rows.assign(row_id=[f"{arrival.batch}-{number:07d}" for number in range(len(rows))])
     _require_new_ids(dataset, rows)
     rows = rows.assign(copy=_next_copies(dataset, arriving))

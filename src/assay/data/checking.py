@@ -26,7 +26,7 @@ FATES = {
 }
 COLUMN_ROLES = {
     **{"label": "labels", "id_column": "row ids", "group": "groups", "time": "times", "category": "categories"},
-    "text": "documents",
+    **{"text": "documents", "series": "times of steps", "entity": "names of series"},
 }
 _FEW, _MANY, _LEVELS, _SHOWN = 5, 10, 50, 5
 _DATE = r"\s*(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d{2}))([T ]\s*\d{1,2}:\d{2}.*)?\s*"
@@ -84,8 +84,8 @@ def check_columns(
     Parameters
     ----------
     roles : mapping of str to str or None
-        The columns that are no features, by role: label, id_column, group, time, category; or text, beside
-        which every other column is left out.
+        The columns that are no features, by role: label, id_column, group, time, category, series, entity; or text,
+        beside which every other column is left out.
     treatment : Treatment
         What is done with feature columns.
     normal, anomaly : str, optional

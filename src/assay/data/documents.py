@@ -174,6 +174,11 @@ class DocumentScaler:
         """p, the number of columns before those of words."""
         return len(self.mean_)
 
+    def standardised_words(self, codes: Doubles) -> Doubles:
+        """Return the vectors of the known words of one document, (m, p), standardised so that their mean is its row."""
+        vectors = self.vectors_[np.searchsorted(self.codes_, codes)].astype(np.float64)
+        return self._standardised(vectors, np.full(len(codes), len(codes)))
+
     @property
     def lexicon(self) -> WordVectors:
         """The kept words and their vectors."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -42,6 +42,33 @@ class SeriesColumns:
     label: str | None = None
     group: str | None = None
 
+    @property
+    def special(self) -> list[str]:
+        """The columns that are no channels."""
+        columns = (self.time, self.entity, self.label, self.group)
+        return [column for column in dict.fromkeys(columns) if column is not None]
+
+
+def series_columns(series: Mapping[str, Any], text: str | None, special: Mapping[str, Any]) -> SeriesColumns:
+    """Return what the columns of a file of series are; raise `DataError` for a missing option, or one of tables."""
+    if series["series"] is None or series["window"] is None:
+        given = next(option for option, value in series.items() if value is not None)
+        raise DataError(f"--{given}: series need --series COLUMN, their column of times, and --window STEPS")
+    for option, value in (("text", text), *((o, special.get(o)) for o in ("id_column", "time", "category"))):
+        if value is not None:
+            raise DataError(
+                f"--{option.removesuffix('_column')} {value}: windows of series take --series, --entity, --label and "
+                "--group; leave the option out"
+            )
+    return SeriesColumns(
+        series["series"],
+        series["window"],
+        series["entity"],
+        series["stride"],
+        special.get("label"),
+        special.get("group"),
+    )
+
 
 def read_series(
     path: Path,
@@ -73,30 +100,40 @@ def read_series(
     DataError
         The file, a column or a value cannot be used, two rows of a series have the same time, or there is no window.
     """
-    check_name(name, "the dataset's name")
     if given.label is None and (normal, anomaly) != (None, None):
         raise DataError("the label of normal steps or of anomalies is given, but no column of labels (--label)")
     purposes = {"series": given.time, "entity": given.entity, "label": given.label}
     special = [column for column in purposes.values() if column is not None]
     if len(set(special)) < len(special):
         raise DataError(f"one column is named for two purposes in {purposes}; give each its own column")
-    extra = [] if given.group in (None, given.entity) else [str(given.group)]
-    frame = read_frame(path, [*special, *extra], dialect=dialect)
-    channels, left_out = _channels(path, frame, [*special, *extra], treatment)
+    frame = read_frame(path, given.special, dialect=dialect)
+    return series_dataset(path, frame, given, name=name, treatment=treatment, normal=normal, anomaly=anomaly)
+
+
+def series_dataset(
+    path: Path,
+    frame: pd.DataFrame,
+    given: SeriesColumns,
+    *,
+    name: str,
+    treatment: Treatment = AS_THEY_ARE,
+    normal: str | None = None,
+    anomaly: str | None = None,
+) -> Dataset:
+    """Return the dataset of windows of a table of steps that was read from `path`; see `read_series`."""
+    check_name(name, "the dataset's name")
+    channels, left_out = _channels(path, frame, given.special, treatment)
     features = features_of(frame, channels).rows
     steps, names, times = steps_of(path, frame, given.time, given.entity, features)
-    groups = None if given.group is None else _groups(path, frame, given.group, steps)
+    groups = None if given.group is None else groups_of(path, frame, given.group, steps)
     if groups is None and len(names) >= FEWEST_ENTITIES:
         groups = names
     windows = _plan(path, given, channels, steps, by_block=groups is None)
     made = cut(steps, windows, by_block=groups is None)
-    _report(path, steps, windows, made)
-    labels = np.full(len(frame), UNKNOWN, dtype=np.int8)
-    if given.label is not None:
-        labels = labels_of(path, texts_of(frame[given.label]), normal, anomaly)
-    rows = _rows(made, windows, labels[steps.order], names[steps.entities], times[steps.order])
-    blocks = rows["entity"] + " #" + pd.Series(made.blocks).astype("str")
-    rows["group"] = blocks if groups is None else groups[steps.entities[made.starts]]
+    report(path, steps, windows, made)
+    labels = labels_of_steps(path, frame, given.label, normal, anomaly)
+    rows = window_rows(made, windows, labels[steps.order], names[steps.entities], times[steps.order])
+    rows["group"] = block_names(rows["entity"], made.blocks) if groups is None else groups[steps.entities[made.starts]]
     card = Card(
         name,
         Series((windows.length, len(channels))),
@@ -109,8 +146,7 @@ def read_series(
         anomaly_label=anomaly,
         windows=windows,
     )
-    rows = rows.astype({"row_id": "str", "group": "str", "time": "str"})
-    return Dataset(card, RowSet(flattened(features, steps, made.starts, windows.length), rows))
+    return Dataset(card, RowSet(flattened(features, steps, made.starts, windows.length), as_texts(rows)))
 
 
 def read_windows(path: Path, *, name: str, normal: str | None = None, anomaly: str | None = None) -> Dataset:
@@ -147,8 +183,26 @@ def read_windows(path: Path, *, name: str, normal: str | None = None, anomaly: s
     width = len(str(length - 1))
     columns = tuple(f"{channel}@{step:0{width}d}" for step in range(length) for channel in range(channels))
     card = Card(name, Series((length, channels)), columns, path.name, normal_label=normal, anomaly_label=anomaly)
-    rows = rows.astype({"row_id": "str", "group": "str", "time": "str"})
-    return Dataset(card, RowSet(windows.reshape(n, -1).astype(np.float64), rows))
+    return Dataset(card, RowSet(windows.reshape(n, -1).astype(np.float64), as_texts(rows)))
+
+
+def as_texts(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of rows whose ids, groups and times are texts, also where all are the same."""
+    return rows.astype({"row_id": "str", "group": "str", "time": "str"})
+
+
+def labels_of_steps(
+    path: Path, frame: pd.DataFrame, label: str | None, normal: str | None, anomaly: str | None
+) -> Labels:
+    """Return the label of each row of a file of steps; all are unknown where there is no column of labels."""
+    if label is None:
+        return np.full(len(frame), UNKNOWN, dtype=np.int8)
+    return labels_of(path, texts_of(frame[label]), normal, anomaly)
+
+
+def block_names(entities: pd.Series[Any], blocks: Integers) -> pd.Series[Any]:
+    """Return the group of each window whose role is that of its block: series and number of the block."""
+    return entities + " #" + pd.Series(blocks).astype("str")
 
 
 def flattened(features: Doubles, steps: Steps, starts: Integers, length: int) -> Doubles:
@@ -191,13 +245,13 @@ def steps_of(
             "clocks went back, give times with their offset from UTC"
         )
     return (
-        Steps(order, codes[order], _numeric(texts, keys)[order], np.asarray(~np.isnan(features[order]).any(axis=1))),
+        Steps(order, codes[order], elapsed(texts, keys)[order], np.asarray(~np.isnan(features[order]).any(axis=1))),
         np.asarray(names, dtype=object),
         texts,
     )
 
 
-def _numeric(texts: Texts, keys: Texts) -> Doubles:
+def elapsed(texts: Texts, keys: Texts) -> Doubles:
     """Return times since the first, with what `sortable_times` makes of them; timestamps in seconds."""
     if not str(keys[0]).endswith("Z"):
         times = [Decimal(text) for text in texts]
@@ -205,6 +259,18 @@ def _numeric(texts: Texts, keys: Texts) -> Doubles:
         return np.array([float(time - first) for time in times])
     stamps = np.array([key[:-1] for key in keys], dtype="datetime64[ns]").astype(np.int64)
     return np.asarray((stamps - stamps.min()) / 1e9, dtype=np.float64)
+
+
+def elapsed_beside(path: Path, texts: Texts, others: Texts) -> tuple[Doubles, Doubles]:
+    """Return times of a file, and those of a dataset, since the first of all; raise `DataError` for two kinds."""
+    keys, keys_of_others = sortable_times(texts), sortable_times(others)
+    if str(keys[0]).endswith("Z") != str(keys_of_others[0]).endswith("Z"):
+        raise DataError(
+            f"{path.name} has the time {texts[0]!r}, and the dataset {others[0]!r}; give all as timestamps, or all as "
+            "numbers"
+        )
+    times = elapsed(np.r_[texts, others], np.r_[keys, keys_of_others])
+    return times[: len(texts)], times[len(texts) :]
 
 
 def _channels(
@@ -228,7 +294,7 @@ def _channels(
     return channels, tuple(column for column in columns if column not in channels)
 
 
-def _groups(path: Path, frame: pd.DataFrame, group: str, steps: Steps) -> Texts:
+def groups_of(path: Path, frame: pd.DataFrame, group: str, steps: Steps) -> Texts:
     """Return the group of each series."""
     texts = printable("group", texts_of(frame[group])).to_numpy(dtype=object)[steps.order]
     firsts = np.flatnonzero(np.r_[True, np.diff(steps.entities) != 0])
@@ -264,7 +330,7 @@ def _plan(path: Path, given: SeriesColumns, channels: tuple[str, ...], steps: St
     )
 
 
-def _report(path: Path, steps: Steps, windows: Windows, made: Cut) -> None:
+def report(path: Path, steps: Steps, windows: Windows, made: Cut) -> None:
     """Print what is odd about series, and how windows get their roles; raise `DataError` if there is no window."""
     for sentence in irregularities(steps, windows.step):
         say(f"{path.name}: {sentence}")
@@ -283,7 +349,7 @@ def _report(path: Path, steps: Steps, windows: Windows, made: Cut) -> None:
     say(f"{path.name}: {len(made.starts)} windows of {windows.length} steps; roles are given by {by}")
 
 
-def _rows(made: Cut, windows: Windows, labels: Labels, entities: Texts, times: Texts) -> pd.DataFrame:
+def window_rows(made: Cut, windows: Windows, labels: Labels, entities: Texts, times: Texts) -> pd.DataFrame:
     """Return the table of windows; labels, entities and times are those of steps."""
     ends, anomalous = made.starts + windows.length, labels == ANOMALY
     sums = (np.r_[0, np.cumsum(marks)] for marks in (anomalous, labels == UNKNOWN))

@@ -46,7 +46,10 @@ def take_columns(path: Path, card: Card, dialect: Dialect = OBSERVED) -> Feature
     if card.text_column is not None:
         raise DataError(f"{card.name} is a dataset of texts, and calibration is not weighted towards texts")
     if card.windows is not None:
-        raise DataError(f"{card.name} holds windows of series, and calibration is not weighted towards windows")
+        raise DataError(
+            f"{card.name} holds windows of series, and calibration is not weighted towards windows: p-values compare "
+            "with blocks or groups, and weights are for rows that are independent of each other"
+        )
     columns = card.columns
     numbers = [name for name in columns if name not in (*card.vocabulary, *card.dates)]
     frame = read_frame(path, (), numbers=numbers, dialect=dialect)

@@ -16,6 +16,7 @@ from assay.parameters import Count, Positive, check_parameters
 GAP_STEPS = 5.0  # times the usual step
 BLOCK_WINDOWS = 3  # windows
 UNEVEN = 0.1  # of the usual step
+UNLIKE = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +155,14 @@ def _starts(goes_on: Flags, allowed: Flags, length: int, stride: int, *, to_the_
         for first, size in zip(firsts[enough], sizes[enough], strict=True)
     ]
     return np.concatenate([np.empty(0, dtype=np.intp), *starts]).astype(np.intp)
+
+
+def unlike(steps: Steps, windows: Windows) -> str:
+    """Return how the spacing of steps differs from that of other series, where it is another one; else ""."""
+    step = steps.usual_step()
+    if windows.step / UNLIKE <= step <= windows.step * UNLIKE:
+        return ""
+    return f"is {step:g}, and that of the series that windows were made of before {windows.step:g}"
 
 
 def irregularities(steps: Steps, step: float) -> list[str]:

@@ -37,6 +37,7 @@ DETECTORS: dict[str, str] = {
     "loe": "assay.detectors.methods.loe:LatentOutlierExposure",
     "fcdd": "assay.detectors.methods.fcdd:FCDD",
     "lstm_predictor": "assay.detectors.methods.lstm_predictor:LSTMPredictor",
+    "lstm_autoencoder": "assay.detectors.methods.lstm_autoencoder:LSTMAutoencoder",
     "contradicting": "assay.detectors.methods.contradicting:Contradicting",
     "cvdd": "assay.detectors.methods.cvdd:CVDD",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,9 +18,11 @@ from assay.data.dialects import OBSERVED, Dialect
 from assay.data.files import texts_of
 from assay.data.fingerprints import FINGERPRINT_PATTERN, FIRST_SCHEME, SCHEME, fingerprints
 from assay.data.image_datasets import ImageBlocks, holds_images, shape_of_columns
+from assay.data.windows import Windows
 from assay.data.words import WORD_COLUMNS, document_rows, plain_document
 from assay.errors import DataError
 from assay.ledger.rows import INJECTED
+from assay.ledger.spans import STRETCH, spans_over, stretch_columns
 
 CONTENT, PRINT, ID = "content", "fingerprint", "row_id"
 NO_IDS = "the rows have no ids, so they are matched by content: other rows of equal content count too"
@@ -32,7 +34,7 @@ _TRUE, _FALSE = ("1", "1.0", "true"), ("0", "0.0", "false", "")
 class Layout:
     """The columns of a version of a dataset, the id column of the user's files, and which hold categories or dates.
 
-    A dataset of texts has one column, of documents.
+    A dataset of texts has one column, of documents. Rows that are windows of series have `windows`.
     """
 
     dataset: str
@@ -41,6 +43,7 @@ class Layout:
     coded: tuple[str, ...] = ()
     dates: tuple[str, ...] = ()
     of_texts: bool = False
+    windows: Windows | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,7 @@ def read_query(
     dataset: str | None = None,
     content: bool = False,
     dialect: Dialect = OBSERVED,
+    spans: Callable[[str], pd.DataFrame] | None = None,
 ) -> RowQuery:
     """Read a CSV or Parquet file of rows.
 
@@ -105,6 +109,9 @@ def read_query(
     ingested with, and by their content too if the file tells it. Without ids they are matched by content alone, which
     matches every copy of a row. If a file with fingerprints has a column ``suspect``, only rows with a true value in it
     are used; rows that a column ``injected`` marks are left out.
+
+    A file of steps of series, told by the column of times and that of entities, or of stretches of time, with ``start``
+    and ``end`` in place of the former, stands for the windows that hold any of them.
 
     Parameters
     ----------
@@ -117,6 +124,8 @@ def read_query(
         Whether to match by content alone even where there are ids.
     dialect : Dialect
         How a CSV file is written.
+    spans : callable, optional
+        Returns the windows of a dataset (`assay.ledger.spans.spans_of`).
 
     Raises
     ------
@@ -132,10 +141,12 @@ def read_query(
     layouts = [layout for layout in layouts if dataset in (None, layout.dataset)]
     features = {column for layout in layouts for column in layout.columns}
     ids = {PRINT, ID, *(layout.id_column for layout in layouts if layout.id_column)} - features
+    plans = {layout: layout.windows for layout in layouts if layout.windows is not None}
+    timed = {column for plan in plans.values() for column in (plan.time, plan.entity, *STRETCH) if column} - features
     coded = {column for layout in layouts for column in (*layout.coded, *layout.dates)}
     if holds_images(path):
         return _by_content(path, *_images_like(path, layouts))
-    frame = read_frame(path, (), texts={*ids, *coded, *({SUSPECT, INJECTED} - features)}, dialect=dialect)
+    frame = read_frame(path, (), texts={*ids, *timed, *coded, *({SUSPECT, INJECTED} - features)}, dialect=dialect)
     header = [str(column) for column in frame.columns]
     fits = [layout for layout in layouts if set(layout.columns) <= set(header)]
     if PRINT in header and not any(PRINT in layout.columns for layout in fits):
@@ -148,6 +159,10 @@ def read_query(
     if content:
         raise DataError(f"{_missing(path, header, layouts)}; row ids alone do not tell the content")
     id_columns = {layout.dataset: column for layout in layouts if (column := _id_column(layout, header))}
+    between = {layout: columns for layout, plan in plans.items() if (columns := stretch_columns(plan, header))}
+    if not id_columns and between and spans is not None:
+        named = {column for layout, columns in between.items() for column in (*columns, plans[layout].entity) if column}
+        return _by_steps(path, _as_written(path, frame, named & features, dialect), between, spans)
     if not id_columns:
         raise DataError(_missing(path, header, layouts))
     return _by_id(path, _as_written(path, frame, {*id_columns.values()} & features, dialect), id_columns)
@@ -214,8 +229,15 @@ def _missing(path: Path, header: list[str], layouts: Sequence[Layout]) -> str:
     ids = " or ".join(dict.fromkeys(filter(None, (ID, nearest.id_column))))
     return (
         f"{path.name} lacks {len(lacks)} of the {len(nearest.columns)} feature columns of dataset {name} ({shown}); "
-        f"add them, or a column {ids} of row ids, or a column {PRINT}"
+        f"add them, or a column {ids} of row ids, or a column {PRINT}{_or_steps(nearest)}"
     )
+
+
+def _or_steps(layout: Layout) -> str:
+    if layout.windows is None:
+        return ""
+    whose = "" if layout.windows.entity is None else f", with {layout.windows.entity!r}"
+    return f", or times of steps in a column {layout.windows.time!r} (or {' and '.join(STRETCH)}){whose}"
 
 
 def _by_fingerprint(path: Path, frame: pd.DataFrame, dataset: str | None) -> RowQuery:
@@ -290,6 +312,30 @@ def _by_id(path: Path, frame: pd.DataFrame, id_columns: dict[str, str]) -> RowQu
     column = next(iter(id_columns.values()))
     keys = pd.concat(parts, ignore_index=True)
     return RowQuery(path, ID, len(frame), keys, _ids(frame, column), _ignored(frame, {*id_columns.values()}))
+
+
+def _by_steps(
+    path: Path,
+    frame: pd.DataFrame,
+    between: Mapping[Layout, tuple[str, str]],
+    spans: Callable[[str], pd.DataFrame],
+) -> RowQuery:
+    """Return the windows that hold steps, or stretches of time, of a file."""
+    parts, notes = [], []
+    for layout, columns in between.items():
+        assert layout.windows is not None
+        ids, outside = spans_over(path, frame, layout.windows, spans(layout.dataset), columns)
+        parts.append(pd.DataFrame({"dataset": layout.dataset, "scheme": 0, "key": ids}))
+        notes.append(
+            f"of the {len(frame)} rows of {path.name}, {len(frame) - outside} lie in windows of {layout.dataset}, and "
+            f"{outside} in none; counted are windows, and all of a window's steps count with it"
+        )
+    keys = pd.concat(parts, ignore_index=True)
+    if keys.empty:
+        names = " or ".join(layout.dataset for layout in between)
+        raise DataError(f"no window of {names} holds any of the {len(frame)} steps of {path.name}; no run used them")
+    keys["place"] = np.arange(len(keys))
+    return RowQuery(path, ID, len(keys), keys, keys["key"].to_numpy(dtype=object), tuple(notes))
 
 
 def _ids(frame: pd.DataFrame, column: str) -> Texts:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from assay.data.card import read_card
 from assay.data.dialects import OBSERVED, Dialect
@@ -13,10 +13,8 @@ from assay.errors import DataError
 from assay.ledger.hits import EVALUATED, LEARNED, find, run_uses, scorer_uses
 from assay.ledger.ledger import FROM_SCORER, Ledger, Row, open_ledger
 from assay.ledger.query import Layout, RowQuery, query_of_batch, read_query
+from assay.ledger.spans import spans_of
 from assay.project.layout import Project
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +129,8 @@ def query_of(
     if (path is None) == (batch is None):
         raise DataError("give either a file of rows or a batch (--batch ID)")
     if path is not None:
-        return read_query(path, layouts_of(ledger), dataset=dataset, content=content, dialect=dialect)
+        spans = partial(spans_of, ledger)
+        return read_query(path, layouts_of(ledger), dataset=dataset, content=content, dialect=dialect, spans=spans)
     assert batch is not None
     if content:
         raise DataError("--content is for files; a batch is told by the ids of its rows")
@@ -150,6 +149,7 @@ def layouts_of(ledger: Ledger) -> list[Layout]:
             id_columns.setdefault((name, tuple(columns)), current_id_columns.get(name))
     kinds = {card.name: (card.vocabulary, card.dates) for card in cards}
     texts = {card.name: card.text_column for card in cards}
+    plans = {(card.name, card.columns): card.windows for card in cards}
     layouts = []
     for (name, columns), id_column in id_columns.items():
         text = texts.get(name)
@@ -157,7 +157,7 @@ def layouts_of(ledger: Ledger) -> list[Layout]:
             layouts.append(Layout(name, (text,), id_column, coded=(text,), of_texts=True))
             continue
         coded, dates = (tuple(c for c in columns if c in names) for names in kinds.get(name, ((), ())))
-        layouts.append(Layout(name, columns, id_column, coded, dates))
+        layouts.append(Layout(name, columns, id_column, coded, dates, windows=plans.get((name, columns))))
     # Earlier versions may have had numbers where the present one has categories or dates.
     former = [
         replace(layout, coded=(), dates=())

@@ -1,4 +1,4 @@
-"""A recurrent network that reads the first steps of a series and predicts the rest, several members at once."""
+"""Recurrent networks of series, several members at once: one predicts the steps after those read, one repeats them."""
 
 from __future__ import annotations
 
@@ -42,6 +42,27 @@ class StackedLSTM(nn.Module):
         scale = scale.flatten()
         return self.weight_in * scale, self.weight_state * scale, self.bias * scale
 
+    def read(self, steps: Tensor) -> State:
+        """Return the state after steps, of shape (S, n, steps, n_in)."""
+        members, n, length, n_in = steps.shape
+        weight_in, weight_state, bias = self.weights()
+        rows = steps.transpose(1, 2).reshape(members, length * n, n_in)
+        # One product for all steps: they do not depend on the state.
+        projected = torch.baddbmm(bias, rows, weight_in).reshape(members, length, n, 4 * self.units)
+        state = self.start(n)
+        for step_input in projected.unbind(dim=1):
+            state = step(step_input, weight_state, state)
+        return state
+
+    def go_on(self, state: State, head: StackedLinear, count: int) -> list[Tensor]:
+        """Return `count` steps (S, n, n_in) that follow a state, each from the one before as its input."""
+        weight_in, weight_state, bias = self.weights()
+        made = [head(state[0])]
+        while len(made) < count:
+            state = step(torch.baddbmm(bias, made[-1], weight_in), weight_state, state)
+            made.append(head(state[0]))
+        return made
+
     def start(self, n: int) -> State:
         """Return the state before the first step: zeros, of shape (S, n, units)."""
         zeros = self.bias.new_zeros(len(self.bias), n, self.units)
@@ -84,21 +105,37 @@ class RecurrentPredictor(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the prediction of ``targets(x)``, of the same shape; only the context is read."""
         length, channels = self.series_shape
-        members, n = x.shape[:2]
-        weight_in, weight_state, bias = self.recurrent.weights()
-        read = x[..., : self.context * channels].reshape(members, n, self.context, channels)
-        read = read.transpose(1, 2).reshape(members, self.context * n, channels)
-        # One product for all context steps: they do not depend on the state.
-        projected = torch.baddbmm(bias, read, weight_in).reshape(members, self.context, n, -1)
-        state = self.recurrent.start(n)
-        for step_input in projected.unbind(dim=1):
-            state = step(step_input, weight_state, state)
-        predicted = [self.head(state[0])]
-        while len(predicted) < length - self.context:
-            state = step(torch.baddbmm(bias, predicted[-1], weight_in), weight_state, state)
-            predicted.append(self.head(state[0]))
-        return torch.cat(predicted, dim=2)
+        read = x[..., : self.context * channels].reshape(*x.shape[:2], self.context, channels)
+        state = self.recurrent.read(read)
+        return torch.cat(self.recurrent.go_on(state, self.head, length - self.context), dim=2)
 
     def errors(self, x: Tensor) -> Tensor:
         """Return the mean squared prediction errors, of shape (S, n)."""
         return cast(Tensor, (self(x) - self.targets(x)).square().mean(dim=2))
+
+
+class RecurrentAutoencoder(nn.Module):
+    """An LSTM that reads a whole window, and one that repeats it from the state of the former, the last step first.
+
+    Its arguments are those of `RecurrentPredictor`; `units` is the width of both states.
+    """
+
+    def __init__(self, members: int, series_shape: tuple[int, int], units: int) -> None:
+        super().__init__()
+        self.series_shape = series_shape
+        self.encoder = StackedLSTM(members, series_shape[1], units)
+        self.decoder = StackedLSTM(members, series_shape[1], units)
+        self.head = StackedLinear(members, units, series_shape[1])
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return the states (S, n, units) after all steps of rows (S, n, length * channels)."""
+        return self.encoder.read(x.reshape(*x.shape[:2], *self.series_shape))[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the windows as they are repeated, of the shape of `x`."""
+        state = self.encoder.read(x.reshape(*x.shape[:2], *self.series_shape))
+        return torch.cat(self.decoder.go_on(state, self.head, self.series_shape[0])[::-1], dim=2)
+
+    def errors(self, x: Tensor) -> Tensor:
+        """Return the mean squared errors, of shape (S, n)."""
+        return cast(Tensor, (self(x) - x).square().mean(dim=2))

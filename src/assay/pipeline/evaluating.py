@@ -35,6 +35,7 @@ def evaluate(
     calibrated: Mapping[str, Path],
     candidates: Candidates,
     eps: float,
+    brief: bool = False,
 ) -> Made[Evaluation]:
     """Evaluate every candidate at every level on the test rows, with diagnostics and curves at the lowest level.
 
@@ -57,6 +58,8 @@ def evaluate(
     candidates : Candidates
     eps : float
         Target false-positive rate.
+    brief : bool
+        Whether to write ``evaluation.json`` alone: no p-values, diagnostics, curves and pictures.
 
     Raises
     ------
@@ -107,18 +110,20 @@ def evaluate(
                 if any(part.any() for part in scored.incomplete):
                     more["incomplete"] = Figures(**_figures(outcome.over(*scored.incomplete), eps))
                     more["complete"] = Figures(**_figures(outcome.over(*(~part for part in scored.incomplete)), eps))
-                if level == levels[0]:
+                if level == levels[0] and not brief:
                     diagnostics = diagnose_rows(reference, of_normals, both_p_values, scored.strata, order, eps)
                     write_json(out / "diagnostics" / f"{name}.json", diagnostics)
                     curves[name] = Curves.of((of_normals.scores, of_anomalies.scores), both_p_values)
                 shown = {name: figures[name] for name in _METRICS}
                 table.append(Tested(level, detector.label, adapter.label, **shown, **more))
-        write_arrays(out / "p_values" / f"{level}.safetensors", p_values)
+        if not brief:
+            write_arrays(out / "p_values" / f"{level}.safetensors", p_values)
     left_out = sum(map(len, all_rows)) - len(normals) - len(anomalies)
     n_contradicted = int(contradicted.sum())
     evaluation = Evaluation(evidence, eps, len(normals), len(anomalies), left_out, tuple(table), n_contradicted)
     write_json(out / "evaluation.json", evaluation.to_json())
-    write_curves(out, evaluation.at(levels[0]), curves)
+    if not brief:
+        write_curves(out, evaluation.at(levels[0]), curves)
     return Made(evaluation)
 
 

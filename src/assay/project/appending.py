@@ -11,7 +11,7 @@ from typing import Any
 from assay import console
 from assay.data.batches import with_batch, without_batch
 from assay.data.card import Arrival, read_card
-from assay.data.dataset import read_dataset
+from assay.data.dataset import Dataset, read_dataset
 from assay.data.dialects import OBSERVED, Dialect
 from assay.errors import DataError, ValidationFailedError
 from assay.hashing import dvc_directory_md5
@@ -47,7 +47,7 @@ def append(
     Parameters
     ----------
     path : Path
-        A CSV or Parquet file; or images, for a dataset of images.
+        A CSV or Parquet file; for a dataset of series one of steps, or an archive of windows; or images.
     name : str
         The dataset.
     batch : str, optional
@@ -75,33 +75,20 @@ def append(
         The batch does not meet the dataset's expectations. It is parked with the report in
         ``.assay/parked/<dataset>/<batch>``; the data are as before.
     """
+    from assay.data.archives import holds_array
     from assay.data.expectations import load_suite
-    from assay.data.files import read_table
-    from assay.data.image_datasets import holds_images, read_image_dataset
+    from assay.data.image_datasets import holds_images
     from assay.data.validation import raise_if_failed, validate_batch, warning_lines
 
     restore(project)
     if name is None:
         raise DataError(f"give the name of the dataset that {path.name} is added to: --name NAME")
     accepted = read_dataset(_folder(project, name))
-    if accepted.card.windows is not None:
-        raise DataError(
-            f"{name} holds windows of series, and --append adds rows of tables; bring the whole file in again, with "
-            f"its new steps: assay ingest FILE --name {name} --series {accepted.card.windows.time}"
-        )
-    given: dict[str, Any] = {
-        option: columns.get(option) or getattr(accepted.card, field) for option, field in COLUMN_OPTIONS.items()
-    }
-    if (is_image := accepted.card.modality.name == "image") != holds_images(path):
+    is_image = accepted.card.modality.name == "image"
+    if is_image != holds_images(path) and not holds_array(path, "windows"):
         both = (name, path.name) if is_image else (path.name, name)
         raise DataError(f"{both[0]} holds images, and {both[1]} none; give rows like those of the dataset")
-    if is_image:
-        kinds = {kind: given.pop(kind) for kind in ("normal", "anomaly")}
-        if unusable := [option for option in given if columns.get(option) is not None]:
-            raise DataError(f"--{unusable[0].removesuffix('_column')} is for tables; {name} holds images: leave it out")
-        arriving = read_image_dataset(path, name=name, like=accepted.card, **kinds, **image_options(images))
-    else:
-        arriving = read_table(path, name=name, like=accepted.card, dialect=dialect, **given)
+    arriving = _arriving(path, accepted, dialect, columns, images)
     grown = with_batch(accepted, without_seen_labels(project, arriving), batch)
     arrival = grown.card.batches[-1]
     parked = project.state / PARKED / name / arrival.batch
@@ -122,6 +109,44 @@ def append(
         console.say(line)
     shutil.rmtree(parked)
     return replace_dataset(project, grown, added=arrival.batch), arrival
+
+
+def _arriving(
+    path: Path,
+    accepted: Dataset,
+    dialect: Dialect,
+    columns: Mapping[str, str | None],
+    images: Mapping[str, Any],
+) -> Dataset:
+    """Read the rows that join a dataset: images, of a table, windows of a file of steps, or those of an archive."""
+    from assay.data.archives import holds_array
+    from assay.data.files import read_table
+    from assay.data.image_datasets import read_image_dataset
+    from assay.data.series_files import read_windows
+    from assay.data.series_growth import read_more_steps
+
+    card = accepted.card
+    given: dict[str, Any] = {
+        option: columns.get(option) or getattr(card, field) for option, field in COLUMN_OPTIONS.items()
+    }
+    if card.modality.name == "image":
+        kinds = {kind: given.pop(kind) for kind in ("normal", "anomaly")}
+        if unusable := [option for option in given if columns.get(option) is not None]:
+            raise DataError(f"--{unusable[0].removesuffix('_column')} is for tables, and {path.name} holds images")
+        return read_image_dataset(path, name=card.name, like=card, **kinds, **image_options(images))
+    is_archive = holds_array(path, "windows")
+    if not is_archive and card.windows is None:
+        return read_table(path, name=card.name, like=card, dialect=dialect, **given)
+    usable = {
+        option: given.pop(option) for option in ("normal", "anomaly", *([] if is_archive else ["label", "group"]))
+    }
+    if unusable := [option.removesuffix("_column") for option, value in given.items() if value is not None]:
+        raise DataError(f"--{unusable[0]} is not for windows of series, which {card.name} holds; leave it out")
+    if not is_archive:
+        return read_more_steps(path, accepted, dialect=dialect, **usable)
+    if card.windows is not None:
+        raise DataError(f"{card.name} has windows of a file of steps; append a file of steps, not {path.name}")
+    return read_windows(path, name=card.name, **usable)
 
 
 def drop(project: Project, batch: str, *, name: str) -> Arrival:

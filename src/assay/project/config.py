@@ -150,13 +150,13 @@ def _detectors(raw: Any, where: str) -> tuple[Choice, ...]:
         raise ConfigError(
             f"{where} must be a mapping of labels, for instance {{knn: {{}}, near: {{detector: knn}}}}, not {raw!r}"
         )
-    choices = tuple(_detector(label, entry, where) for label, entry in raw.items())
+    choices = tuple(parse_detector(label, entry, where) for label, entry in raw.items())
     if missing := [name for name in ALWAYS if name not in {choice.name for choice in choices}]:
         raise ConfigError(f"{where} lacks {missing[0]}, which is in every leaderboard; add a line `{missing[0]}: {{}}`")
     return choices
 
 
-def _detector(label: Any, entry: Any, where: str) -> Choice:
+def parse_detector(label: Any, entry: Any, where: str) -> Choice:
     """Return an entry of ``detectors:``, ``label: {detector: KIND, parameter: value}``.
 
     Without ``detector`` the label is the kind. A kind with a parameter of the name ``detector``, such as a wrapper, is

@@ -25,13 +25,13 @@ from assay.errors import DataError, TamperedError, ToolError
 from assay.hashing import dvc_directory_md5, dvc_md5, files_in
 from assay.parts import canonical_json
 from assay.project import versioning
+from assay.project.checkouts import bring
 from assay.project.layout import Project
 from assay.project.merging import set_merge_driver
 from assay.project.pending import Change
 
 if TYPE_CHECKING:
     from assay.data.files import SpecialColumns
-    from assay.data.series_files import SeriesColumns
 
 NO_SERIES: Mapping[str, Any] = dict.fromkeys(("series", "entity", "window", "stride"))
 NO_IMAGES: Mapping[str, Any] = dict.fromkeys(("image_size", "colour", "labels", "masks"))
@@ -91,7 +91,8 @@ def load_source(
     from assay.data.image_datasets import holds_images, read_image_dataset
     from assay.data.image_files import IMAGE_ENDINGS
     from assay.data.public_sets import dataset_names, load_named
-    from assay.data.series_files import read_series, read_windows
+    from assay.data.series_files import read_series, read_windows, series_columns
+    from assay.data.telemetry import holds_telemetry, read_telemetry
 
     options: dict[str, object] = {"--name": name, "--normal": normal, "--anomaly": anomaly}
     of_series = {f"--{option}": value for option, value in series.items()}
@@ -121,6 +122,14 @@ def load_source(
         if unusable := _given({**of_tables, **of_images}, treatment, dialect):
             raise DataError(f"{unusable[0]} is not for an archive of windows, as {path.name} is; leave it out")
         return read_windows(path, name=name, normal=normal, anomaly=anomaly)
+    if holds_telemetry(path):
+        others = {option: value for option, value in of_tables.items() if option not in ("--window", "--stride")}
+        others |= {**of_images, "--normal": normal, "--anomaly": anomaly}
+        if unusable := _given(others, treatment, dialect):
+            raise DataError(f"{unusable[0]} is not for a folder of telemetry, as {path.name} is; leave it out")
+        if series["window"] is None:
+            raise DataError(f"{path.name} is a folder of telemetry; give the length of its windows: --window STEPS")
+        return read_telemetry(path, name=name, window=series["window"], stride=series["stride"])
     if holds_images(path):
         if unusable := _given(of_tables, treatment, dialect):
             raise DataError(f"{unusable[0]} is for tables, and {path.name} holds images; leave it out")
@@ -130,10 +139,8 @@ def load_source(
             f"{unusable[0]} is for images, and {path.name} holds none (files that end in {', '.join(IMAGE_ENDINGS)}); "
             "convert them, or leave the option out"
         )
-    if unusable := _given(of_series, AS_THEY_ARE, OBSERVED):
-        if series["series"] is None or series["window"] is None:
-            raise DataError(f"{unusable[0]}: series need --series COLUMN, their column of times, and --window STEPS")
-        columns = _series_columns(series, text, special)
+    if _given(of_series, AS_THEY_ARE, OBSERVED):
+        columns = series_columns(series, text, special)
         dataset = read_series(
             path, columns, name=name, treatment=treatment, normal=normal, anomaly=anomaly, dialect=dialect
         )
@@ -158,26 +165,6 @@ def image_options(images: Mapping[str, Any]) -> dict[str, Any]:
         "size": images["image_size"],
         "colour": bool(images["colour"]),
     }
-
-
-def _series_columns(series: Mapping[str, Any], text: str | None, special: SpecialColumns) -> SeriesColumns:
-    """Return what the columns of a file of series are; raise `DataError` for an option that has no meaning there."""
-    for option, given in (("text", text), *((o, special.get(o)) for o in ("id_column", "time", "category"))):
-        if given is not None:
-            raise DataError(
-                f"--{option.removesuffix('_column')} {given}: windows of series take --series, --entity, --label and "
-                "--group; leave the option out"
-            )
-    from assay.data.series_files import SeriesColumns
-
-    return SeriesColumns(
-        series["series"],
-        series["window"],
-        series["entity"],
-        series["stride"],
-        special.get("label"),
-        special.get("group"),
-    )
 
 
 def _given(options: Mapping[str, object], treatment: Treatment, dialect: Dialect) -> list[str]:
@@ -402,9 +389,8 @@ def _check(project: Project, data: Path) -> None:
 
 def _checked_out(project: Project) -> bool:
     """Pull ``data/`` from the remote, or check it out from the DVC cache; return whether that worked."""
-    command = ("pull",) if versioning.has_remote(project.root) else ("checkout",)
     try:
-        versioning.dvc(project.root, *command, versioning.DATA)
+        bring(project.root, [versioning.DATA])
     except ToolError:
         return False
     return True

@@ -13,7 +13,7 @@ from typing import Any
 from pyarrow.parquet import read_metadata
 
 from assay.calibration.batches import discovery_threshold
-from assay.console import row_progress, say
+from assay.console import counted_progress, say
 from assay.data.blocks import Unchanged
 from assay.data.tables import PARQUET, kind_of_file, parts_of, readable
 from assay.errors import DataError, InputError
@@ -86,7 +86,7 @@ def score_folder(
     with (
         unchanged,
         open_runner(project, runner, address) as opened,
-        row_progress(folder.name, (1 if rule.fdr is None else 2) * sum(n_rows.values())) as count,
+        counted_progress(folder.name, (1 if rule.fdr is None else 2) * sum(n_rows.values())) as count,
     ):
         asked = _Asked(opened, packaged, scoring, n_rows, count)
         if rule.fdr is not None:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from rich.table import Table
 
 from assay.calibration.calibrators.promise import band_sentence
-from assay.data.dataset import RowSet, read_rows
+from assay.data.dataset import read_rows
 from assay.hashing import RECORD, hash_file, hash_json
 from assay.parts import read_json, write_bytes
 from assay.pipeline.candidates import Candidates, candidate_name
@@ -24,12 +21,12 @@ from assay.project.comparisons import Comparison, read_comparisons, words_of
 from assay.project.layout import Project
 from assay.project.stages import folders_of
 from assay.runs.choice import beside_default, choice_sentence, would_help
+from assay.runs.foremost import picture_source, suspected_images, suspected_rows
 
 if TYPE_CHECKING:
     from assay.evaluation.tested import Evaluation
     from assay.scorer.scorer import Scorer
 
-MOST_SUSPECTS = 8
 NUMBERS = ("auroc", "auprc", "fpr", "worst_stratum_fpr", "power")
 _COLUMNS = ("detector", "adapter", *NUMBERS, "selection_power", "fit_seconds", "state", "reason")
 HEADINGS = {
@@ -212,16 +209,19 @@ def write_report(project: Project, scorer: Scorer | None = None) -> Path:
     rows = leaderboard(project)
     helps = would_help(project, scorer)
     text = _page(project, scorer, evaluation, rows, [], [], helps)
-    drawn_by = [Path(__file__), Path(__file__).parents[1] / "evaluation" / "pictures.py"]
+    own = Path(__file__)
+    drawn_by = [own, own.with_name("foremost.py"), own.parents[1] / "evaluation" / "pictures.py"]
     sources = [*drawn_by, project.folder("evaluate") / RECORD]
     mark = f"<!-- {hash_json([text, *map(hash_file, sources)])} -->\n"
     if path.is_file() and path.read_bytes().endswith(mark.encode()):
         return path
     measured = [row for row in rows if row.auroc is not None]
     shown = next((row for row in measured if row.chosen), measured[0])
-    figures = [*_diagnostics(project, shown.detector, shown.adapter), (LEVELS, _source(_levels(evaluation)))]
+    figures = [*_diagnostics(project, shown.detector, shown.adapter), (LEVELS, picture_source(_levels(evaluation)))]
     suspects: list[str] = []
-    if scorer is not None and scorer.localises:
+    if scorer is not None and not scorer.localises:
+        suspects = suspected_rows(read_rows(project.folder("split") / "test"), scorer)
+    elif scorer is not None:
         suspects, picture = suspected_images(read_rows(project.folder("split") / "test"), scorer)
         tested = evaluation.at(levels_of(project.folder("contaminate"))[0])[shown.detector, shown.adapter]
         by_masks = f" (pixel AUROC {tested.pixel_auroc:.3f})" if tested.pixel_auroc is not None else ""
@@ -276,15 +276,6 @@ def _contexts(scorer: Scorer | None) -> list[list[str]]:
     return detector.contexts() if isinstance(detector, ReadsWords) else []
 
 
-def suspected_images(test: RowSet, scorer: Scorer) -> tuple[list[str], str]:
-    """Return the names of the images with the highest scores, and the picture of these and of their heat maps."""
-    from assay.evaluation.pictures import heat_map_picture
-
-    top = test.take(np.argsort(-scorer.decision_function(test.features), kind="stable")[:MOST_SUSPECTS])
-    heat_maps = scorer.heat_maps(top.features)
-    return top.rows["row_id"].tolist(), _source(heat_map_picture(top.features.reshape(*heat_maps.shape, -1), heat_maps))
-
-
 def _parts(project: Project, evaluation: Evaluation) -> list[tuple[str, str, list[dict[str, Any]]]]:
     """Return title, sentence and figures of every part of the test rows that is not all of them."""
     level = levels_of(project.folder("contaminate"))[0]
@@ -306,12 +297,6 @@ def _cell(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-def _source(figure: Any) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _diagnostics(project: Project, detector: str, adapter: str) -> list[tuple[str, str]]:
@@ -346,7 +331,7 @@ def _diagnostics(project: Project, detector: str, adapter: str) -> list[tuple[st
     if chosen.path is not None:
         title = f"Test martingale of {name} over the test normals: high where they are not like the calibration rows"
         figures.append((title, pictures.path_picture(chosen.path)))
-    return [(title, _source(figure)) for title, figure in figures]
+    return [(title, picture_source(figure)) for title, figure in figures]
 
 
 def _levels(evaluation: Evaluation) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 from assay.arrays import Doubles, Flags, Singles
 from assay.calibration.decisions import BY_ID, Rule
 from assay.calibration.tally import Tally
-from assay.console import row_progress, say
+from assay.console import counted_progress, say
 from assay.data.blocks import VALUES_AT_ONCE, Blocks, Unchanged, counted_from, open_blocks
 from assay.data.columns import features_of
 from assay.data.dialects import OBSERVED, Dialect
@@ -26,8 +26,8 @@ from assay.data.image_datasets import NAME_OF_FILE, ImageBlocks, holds_images
 from assay.data.words import MOST_WORDS
 from assay.errors import AssayError, DataError, InputError
 from assay.hashing import hash_json
-from assay.scorer.explaining import normal_rows
-from assay.scorer.explaining_images import hottest_places
+from assay.scorer.explaining import normal_rows, pieces_of
+from assay.scorer.explaining_images import first_tiles, hottest_places
 from assay.scorer.folder import ANSWERS
 from assay.scorer.resuming import RESUMABLE_ROWS, JudgedRows, KeptBlocks
 from assay.scorer.scorer import Scorer
@@ -92,7 +92,7 @@ def score_file(
         score, p_value and flagged; with explanations also, for flagged rows, because (columns with their shares of what
         raises the score) and p_without_first (`assay.scorer.explaining.Explanation.p_without`); of texts only because:
         the nearest context, where the detector has contexts, and words (`assay.scorer.explaining_words.ReadDocument`);
-        of images, by a detector with heat maps, the hottest places.
+        of images, by a detector with heat maps, the hottest places, by any other one tiles.
     eps, fdr : float, optional
     id_column : str, optional
         Ids of rows, which decide ties where these are randomised (`assay.scorer.scorer.Scorer.judge`).
@@ -121,7 +121,7 @@ def score_file(
     tally = Tally(scorer.reference.sizes)
     passes = 1 if rule.fdr is None else 2
     with (
-        row_progress(path.name, passes * file.blocks.n_rows) as count,
+        counted_progress(path.name, passes * file.blocks.n_rows) as count,
         file.kept_blocks(out) as kept,
         row_writer(out, file.types_of_result) as writer,
         file.unchanged,
@@ -278,7 +278,7 @@ def added_columns(scorer: Scorer, explain: int) -> tuple[str, ...]:
 
 
 def _explained(scorer: Scorer, explain: int) -> tuple[str, ...]:
-    """Return the columns that explain flagged rows: of texts and images there is no p-value without a column."""
+    """Return the columns that explain flagged rows: of texts and heat maps there is no p-value without a column."""
     return () if not explain else EXPLAINED[:1] if scorer.texts or scorer.localises else EXPLAINED
 
 
@@ -358,13 +358,18 @@ def _reasons(scorer: Scorer, rows: RowBlock, flags: Flags, n_columns: int) -> di
         part = flagged[start : start + EXPLAINED_AT_ONCE]
         names = [None if every is None else [every[row] for row in part] for every in (rows.categories, rows.row_ids)]
         explanation = scorer.explain(given.iloc[part] if hasattr(given, "iloc") else given[part], *names)
-        because[part] = [_named(scorer.columns, of_row, n_columns) for of_row in explanation.shares]
+        because[part] = [named(scorer, of_row, n_columns) for of_row in explanation.shares]
         without[part] = explanation.p_without
     return dict(zip(EXPLAINED, (because, without), strict=True))
 
 
-def _named(columns: tuple[str, ...], shares: Doubles, n_columns: int) -> str:
-    """Return the columns of the largest shares, with these, as text."""
+def named(scorer: Scorer, shares: Doubles, n_columns: int) -> str:
+    """Return the columns of a table, or the tiles of an image, of the largest shares, with these, as text."""
+    if scorer.head.get("image_shape"):
+        return "; ".join(
+            map(str, first_tiles(shares, pieces_of(scorer.head), scorer.head["image_shape"][1], n_columns))
+        )
+    columns = scorer.columns
     return ", ".join(f"{columns[c]} {shares[c]:.0%}" for c in np.argsort(-shares)[:n_columns] if shares[c] > 0)
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from assay.arrays import Doubles, Integers, Singles
-from assay.calibration.hardness import NeighbourhoodStrata, Strata
+from assay.arrays import Doubles, Flags, Integers, Singles
+from assay.calibration.hardness import HoldingStrata, NeighbourhoodStrata, Strata
 from assay.errors import InputError
 
 NEAREST = 3
 ORDERS = 2  # and each of them backwards
+PIECES, MOST_PIECES = 8, 64  # of an image along a side, of a channel, and in all
 MOST_VALUES = 2**22  # of rows that are scored at once
+Normals = NeighbourhoodStrata | HoldingStrata
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +26,12 @@ class Explanation:
     Attributes
     ----------
     contributions : ndarray of float64, shape (n, d)
-        In units of the score. A row's add up to its score less the mean score of the normal rows nearest to it.
+        In units of the score. A row's add up to its score less the mean score of the normal rows nearest to it. The
+        pixels of a tile of an image, the steps of a span of a channel (`pieces_of`) and the places of a word in a text
+        share its contribution alike.
     p_without : ndarray of float64, shape (n,)
-        The p-value that the row would have if the column that contributes most had a typical value: that of the
-        nearest normal row.
+        The p-value that the row would have if the column, tile or span that contributes most had typical values: those
+        of the nearest normal row. That of a text without the word that contributes most.
     """
 
     contributions: Doubles
@@ -44,56 +49,81 @@ class Explanation:
         return np.asarray(rising / np.maximum(rising.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny))
 
 
-def normal_rows(strata: Strata) -> NeighbourhoodStrata:
+def normal_rows(strata: Strata) -> Normals:
     """Return the strata that hold normal rows; raise `InputError` where a scorer has none."""
-    if not isinstance(strata, NeighbourhoodStrata):
+    if not isinstance(strata, Normals):
         raise InputError(
-            "this scorer holds no normal rows to explain others by; scorers of tables with at least 20 adapt rows do, "
-            "from this version of Assay on: `assay run` packages one (of images, those with the detector fcdd explain)"
+            "this scorer holds no normal rows to explain others by: an earlier version of Assay packaged it; "
+            "`assay run` packages one that does"
         )
     return strata
 
 
-def contributions(
-    score: Callable[[Singles], Singles], normals: NeighbourhoodStrata, scaled: Singles, origins: Integers
-) -> Doubles:
-    """Return what each raw column contributes to the scores of scaled rows (n, k), float64 of shape (n, d).
+def pieces_of(head: Mapping[str, Any]) -> Integers:
+    """Return the piece of each raw column of a scorer, by its scorer.json, shape (d,), from 0.
 
-    Shapley values of the game in which a coalition of columns has the values of the row and all others those of a
-    normal row (Strumbelj and Kononenko 2014), estimated along two orders of the columns and their reverses (antithetic,
+    A column of a table is a piece. An image has up to 8 x 8 tiles, and a channel of a window of series up to 8 spans,
+    fewer where there are more than 8 channels.
+    """
+    if head.get("image_shape"):
+        height, width = head["image_shape"]
+        cut = _spans(height, PIECES)[:, None] * PIECES + _spans(width, PIECES)
+    elif head.get("series_shape"):
+        length, channels = head["series_shape"]
+        spans = _spans(length, min(max(MOST_PIECES // channels, 1), PIECES))
+        cut = spans[:, None] * channels + np.arange(channels)
+    else:
+        cut = np.arange(len(head["columns"]))
+    return np.asarray(np.unique(cut, return_inverse=True)[1].reshape(-1), dtype=np.int64)
+
+
+def _spans(length: int, most: int) -> Integers:
+    return np.asarray(np.arange(length) * min(length, most) // length)
+
+
+def contributions(score: Callable[[Singles], Singles], normals: Normals, scaled: Singles, origins: Integers) -> Doubles:
+    """Return what each piece of a row contributes to the scores of scaled rows (n, k), float64 of shape (n, d).
+
+    Shapley values of the game in which a coalition of pieces has the values of the row and all others those of a
+    normal row (Strumbelj and Kononenko 2014), estimated along two orders of the pieces and their reverses (antithetic,
     Mitchell, Cooper, Frank, Holmes 2022), which are the same for all rows, and averaged over the three nearest normal
-    rows. It takes 12 (d + 1) scores of rows of d columns for each row.
+    rows. It takes 12 (d + 1) scores of rows of d pieces for each row.
 
     Parameters
     ----------
     score : callable
         Scores of scaled rows (m, d), shape (m,).
-    normals : NeighbourhoodStrata
+    normals : NeighbourhoodStrata or HoldingStrata
     scaled : ndarray of float32, shape (n, k)
     origins : ndarray of int, shape (k,)
-        The raw column that each scaled one comes from, increasing; 0 to d - 1.
+        The piece that each scaled column belongs to; 0 to d - 1.
     """
-    n, d = len(scaled), int(origins[-1]) + 1
-    rng = np.random.default_rng(0)
+    total, typical = np.zeros((len(scaled), int(origins.max()) + 1)), normals.nearest(scaled, NEAREST)
+    for row, own in enumerate(scaled):
+
+        def mix(near: Singles, taken: Flags, own: Singles = own) -> Singles:
+            return np.where(taken[:, origins], own, near)
+
+        total[row] = of_walks(score, mix, typical[row], total.shape[1])
+    return total
+
+
+def of_walks(
+    score: Callable[[Singles], Singles], mix: Callable[[Singles, Flags], Singles], typical: Singles, d: int
+) -> Doubles:
+    """Return what each of d pieces of a row contributes on the way from typical rows (t, k), shape (d,).
+
+    ``mix(near, taken)`` returns the rows that have the row's own pieces where `taken` (m, d) says so, and else those of
+    the typical row `near`.
+    """
+    rng, total = np.random.default_rng(0), np.zeros(d)
     orders = [order for _ in range(ORDERS) for drawn in [rng.permutation(d)] for order in (drawn, drawn[::-1])]
-    typical = normals.nearest(scaled, NEAREST)
-    total = np.zeros((n, d))
-    at_once = max(1, MOST_VALUES // (len(origins) * (d + 1)))
-    for row in range(n):
-        walks = [(near, order) for near in typical[row] for order in orders]
-        for start in range(0, len(walks), at_once):
-            some = walks[start : start + at_once]
-            scores = score(np.concatenate([_path(scaled[row], near, order, origins) for near, order in some]))
-            steps = np.diff(np.asarray(scores, dtype=np.float64).reshape(-1, d + 1), axis=1)
-            for (_, order), of_path in zip(some, steps, strict=True):
-                total[row, order] += of_path
-    return np.asarray(total / (NEAREST * len(orders)))
-
-
-def _path(row: Singles, near: Singles, order: Integers, origins: Integers) -> Singles:
-    """Return the rows from a normal one to a row, which takes its values raw column by raw column, (d + 1, k)."""
-    path = np.repeat(near[None], len(order) + 1, axis=0)
-    for step, column in enumerate(order, start=1):
-        own = origins == column
-        path[step:, own] = row[own]
-    return path
+    walks = [(near, order) for near in typical for order in orders]
+    at_once = max(1, MOST_VALUES // (typical.shape[1] * (d + 1)))
+    for start in range(0, len(walks), at_once):
+        some = walks[start : start + at_once]
+        rows = [mix(near, np.arange(d + 1)[:, None] > np.argsort(order)) for near, order in some]
+        steps = np.diff(np.asarray(score(np.concatenate(rows)), dtype=np.float64).reshape(-1, d + 1), axis=1)
+        for (_, order), of_path in zip(some, steps, strict=True):
+            total[order] += of_path
+    return np.asarray(total / len(walks))

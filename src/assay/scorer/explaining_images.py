@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from assay.arrays import Singles
+from assay.arrays import Doubles, Integers, Singles
 
 _APART = 7  # places are at least a seventh of the smaller side apart
 
@@ -28,3 +30,32 @@ def hottest_places(heat_map: Singles, n_places: int) -> list[tuple[int, int]]:
         places.append((row, column))
         left[max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1] = -np.inf
     return places
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A tile of an image: its first and last row and column, from 0, and its share of what raises the score."""
+
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+    share: float
+
+    def __str__(self) -> str:
+        """Return it as text: "rows 4 to 7, columns 0 to 3 34%"."""
+        sides = (("row", self.rows), ("column", self.columns))
+        words = [f"{name} {a}" if a == b else f"{name}s {a} to {b}" for name, (a, b) in sides]
+        return f"{', '.join(words)} {self.share:.0%}"
+
+
+def first_tiles(shares: Doubles, pieces: Integers, width: int, n_tiles: int) -> list[Tile]:
+    """Return the tiles that raise a score most, by the shares of pixels, (d,), and the tile of each (`pieces_of`)."""
+    totals, tiles = np.bincount(pieces, shares), []
+    for piece in np.argsort(-totals, kind="stable")[:n_tiles]:
+        rows, columns = np.divmod(np.flatnonzero(pieces == piece), width)
+        if totals[piece] > 0:
+            tiles.append(Tile(_ends(rows), _ends(columns), float(totals[piece])))
+    return tiles
+
+
+def _ends(places: Integers) -> tuple[int, int]:
+    return int(places.min()), int(places.max())

@@ -10,6 +10,7 @@ from assay.arrays import Doubles, Floats, Integers
 from assay.calibration.decisions import score_with_adapter
 from assay.data.windows import Windows
 from assay.detectors.base import PredictsSteps
+from assay.scorer.explaining import Normals, pieces_of
 from assay.scorer.scorer import Scorer
 
 PIECES = 8
@@ -28,16 +29,24 @@ class Moment:
 def window_moments(scorer: Scorer, window: Floats, windows: Windows, n_moments: int) -> list[Moment]:
     """Return the pieces of a raw window (1, length * channels) that raise its score most, the largest share first.
 
-    By a detector that predicts steps (lstm_predictor) a piece is a step, and its share that of the squared error. By
-    any other one each channel is cut into 8 pieces, and a piece raises the score by as much as the score falls where
-    the channel has its mean over the training rows there (occlusion, Zeiler and Fergus 2014). The scorer holds no
-    normal windows to take others from.
+    By a detector with an error for each step (lstm_predictor, lstm_autoencoder) a piece is a step, and its share that
+    of the squared error. By any other one a piece is a span of a channel, up to an eighth
+    (`assay.scorer.explaining.pieces_of`), and its share that of what the score has beyond the nearest normal windows
+    (`Scorer.explain`). In a scorer of an earlier version, which holds no normal windows, a piece raises the score by as
+    much as the score falls where the channel has its mean over the training rows there (occlusion, Zeiler and Fergus
+    2014).
     """
     function, shape = scorer.function, (windows.length, len(windows.channels))
     scaled = np.asarray(function.scaler.transform(np.asarray(window, dtype=function.scaler.precision)), np.float32)
     if isinstance(function.detector, PredictsSteps):
         edges = np.arange(windows.length + 1)
         rises = np.asarray(function.detector.step_errors(scaled), dtype=np.float64).reshape(shape)
+    elif isinstance(scorer.reference.strata, Normals):
+        pieces = pieces_of(scorer.head)
+        spans = pieces.reshape(shape)[:, 0] // len(windows.channels)
+        edges = np.append(np.unique(spans, return_index=True)[1], windows.length).astype(np.intp)
+        added = np.bincount(pieces, scorer.explain(window).contributions[0])
+        rises = np.asarray(added, dtype=np.float64).reshape(-1, len(windows.channels))
     else:
         edges = np.unique(np.linspace(0, windows.length, PIECES + 1).round().astype(np.intp))
         rises = _falls(scorer, scaled, edges, shape)

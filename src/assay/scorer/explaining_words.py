@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from assay.arrays import Doubles, Floats, Singles
+from assay.arrays import Doubles, Flags, Floats, Integers, Singles
 from assay.data.documents import DocumentScaler
 from assay.data.words import STOP_WORDS, word_code
 from assay.detectors.base import Detector, ReadsWords
+from assay.scorer.explaining import NEAREST, Normals, of_walks
 
 MOST_EXPLAINED = 50
 CONTEXT_WORDS = 3
@@ -98,6 +99,71 @@ def read_documents(
         named = () if nearest is None else tuple(contexts[nearest])
         reads.append(ReadDocument(_in_order(shares), *two, True, None if nearest is None else nearest + 1, named, far))
     return reads
+
+
+def word_contributions(
+    scaler: DocumentScaler, score: Callable[[Singles], Singles], normals: Normals, features: Floats
+) -> tuple[Doubles, Doubles]:
+    """Return what each word contributes to the scores of documents, and the documents without the first of these.
+
+    On the way from a normal document the mean vector takes over word by word, and so does the sequence of words, for
+    detectors that read it: places that are not taken yet have the words of the normal document, spread evenly. The
+    first 50 words have contributions of their own, all later ones one together; unknown words have none.
+
+    Parameters
+    ----------
+    score : callable
+        Scores of scaled rows.
+    normals : NeighbourhoodStrata or HoldingStrata
+    features : ndarray of float64, shape (n, d)
+        Codes of words.
+
+    Returns
+    -------
+    contributions : ndarray of float64, shape (n, d)
+        By place; a word that occurs more than once shares its contribution alike.
+    without : ndarray of float64, shape (n, d)
+    """
+    total: Doubles = np.zeros(features.shape)
+    without: Doubles = features.astype(np.float64)
+    for row, codes in enumerate(features):
+        known = np.flatnonzero(np.isin(codes, scaler.codes_))
+        if not len(known):
+            continue
+        words, piece = np.unique(codes[known], return_inverse=True)
+        first_at = np.full(len(words), len(known))
+        np.minimum.at(first_at, piece, np.arange(len(known)))
+        rank = np.minimum(np.argsort(np.argsort(first_at)), MOST_EXPLAINED)[piece]
+        scaled = scaler.transform(codes[None])[0]
+        added = of_walks(
+            score, _Mix(scaler, scaled, codes[known], rank), normals.nearest(scaled[None], NEAREST)[0], rank.max() + 1
+        )
+        total[row, known] = (added / np.bincount(rank))[rank]
+        without[row] = _without(codes, codes[known[rank == added[:MOST_EXPLAINED].argmax()][0]])
+    return total, without
+
+
+class _Mix:
+    """The documents between a normal one and a document, of which some pieces are taken."""
+
+    def __init__(self, scaler: DocumentScaler, scaled: Singles, words: Doubles, piece: Integers) -> None:
+        self._width, self._piece = scaler.dimensions, piece
+        self._each = scaler.standardised_words(words)
+        self._sequence = scaled[self._width :]
+
+    def __call__(self, near: Singles, taken: Flags) -> Singles:
+        """Return the mixed documents, scaled; `taken` has the shape (documents, pieces)."""
+        is_own, vector = taken[:, self._piece], near[: self._width].astype(np.float64)
+        means = vector + is_own @ (self._each - vector) / len(self._piece)
+        if not len(self._sequence):
+            return means.astype(np.float32)
+        others = near[self._width :][near[self._width :] >= 0]
+        place = np.arange(len(others)) * len(self._piece) // max(len(others), 1)
+        sequences = np.full((len(taken), len(self._sequence)), -1, dtype=np.float32)
+        for row, own in enumerate(is_own):
+            mixed = np.concatenate([self._sequence[: len(own)][own], others[~own[place]]])
+            sequences[row, : len(mixed)] = mixed
+        return np.concatenate([means.astype(np.float32), sequences], axis=1)
 
 
 def _without_each(scaler: DocumentScaler, score: Callable[[Floats], Singles], row: Floats) -> dict[str, float]:

@@ -20,8 +20,8 @@ from assay.data.windows import Windows
 from assay.detectors.base import Localises
 from assay.errors import InputError
 from assay.parameters import check_share
-from assay.scorer.explaining import Explanation, contributions, normal_rows
-from assay.scorer.explaining_words import ReadDocument, read_documents
+from assay.scorer.explaining import Explanation, contributions, normal_rows, pieces_of
+from assay.scorer.explaining_words import ReadDocument, read_documents, word_contributions
 from assay.scorer.features import (
     as_features,
     as_numbers,
@@ -264,7 +264,7 @@ class Scorer:
     def explain(
         self, X: Any, category: Sequence[object] | None = None, row_ids: Sequence[object] | None = None
     ) -> Explanation:
-        """Return what each column contributes to the scores of rows, for scorers of tables.
+        """Return what each column contributes to the scores of rows.
 
         Parameters
         ----------
@@ -275,23 +275,31 @@ class Scorer:
         Raises
         ------
         InputError
-            See `scored`; also for a scorer that holds no normal rows, such as one of images or of an earlier version.
+            See `scored`; also for a scorer that holds no normal rows, which an earlier version packaged.
         """
-        normals = normal_rows(self.reference.strata)
-        scored = self.scored(X, category, row_ids)
-        function = self.function
+        normal_rows(self.reference.strata)
+        return self.explain_scored(self.scored(X, category, row_ids))
+
+    def explain_scored(self, scored: Scored) -> Explanation:
+        """Return what each column contributes to the scores of rows that are scored already; see `explain`."""
+        normals, function = normal_rows(self.reference.strata), self.function
+        parts = (function.detector, function.null_model, function.adapter)
 
         def score(scaled: Singles) -> Singles:
-            return score_with_adapter(function.detector, function.null_model, function.adapter, scaled, scaled).scores
+            return score_with_adapter(*parts, scaled, scaled).scores
 
         scaled = np.asarray(scored.scaled, dtype=np.float32)
-        origins = function.scaler.origins if isinstance(function.scaler, Encoder) else np.arange(scaled.shape[1])
+        if isinstance(function.scaler, DocumentScaler):
+            added, texts = word_contributions(function.scaler, score, normals, scored.features)
+            changed = function.scored(texts, scored.categories, scored.row_ids)
+            return Explanation(added, self.reference.p_values(changed))
+        pieces = pieces_of(self.head)
+        origins = pieces[function.scaler.origins] if isinstance(function.scaler, Encoder) else pieces
         shares = contributions(score, normals, scaled, origins)
         is_first = origins == shares.argmax(axis=1)[:, None]
         without = np.where(is_first, normals.nearest(scaled, 1)[:, 0], scaled)
-        parts = (function.detector, function.null_model, function.adapter)
         changed = score_with_adapter(*parts, scored.features, without, scored.categories, scored.row_ids)
-        return Explanation(shares, self.reference.p_values(changed))
+        return Explanation((shares / np.bincount(pieces))[:, pieces], self.reference.p_values(changed))
 
     @property
     def localises(self) -> bool:

@@ -10,12 +10,12 @@ import pandas as pd
 
 from assay.arrays import Doubles, Floats, Integers, Singles
 from assay.calibration.decisions import Rule
-from assay.console import row_progress, say
+from assay.console import counted_progress, say
 from assay.data.blocks import VALUES_AT_ONCE, read_frame
 from assay.data.columns import features_of
 from assay.data.dialects import Dialect
 from assay.data.series_files import flattened, steps_of
-from assay.data.windows import Steps, Windows, cut, irregularities
+from assay.data.windows import Steps, Windows, cut, irregularities, unlike
 from assay.errors import DataError, InputError
 from assay.scorer.explaining_series import Moment, window_moments
 from assay.scorer.scorer import Scorer
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 OF_STEPS = ("score", "p_value", "flagged", "window_start", "window_end")
-UNLIKE = 2.0
 
 
 def score_steps(
@@ -104,13 +103,11 @@ def least_anomalous(scores: Floats, p_values: Doubles, starts: Integers, length:
 
 
 def _starts(path: Path, steps: Steps, windows: Windows) -> Integers:
-    step = steps.usual_step()
     for sentence in irregularities(steps, windows.step):
         say(f"{path.name}: {sentence}")
-    if not windows.step / UNLIKE <= step <= windows.step * UNLIKE:
+    if how := unlike(steps, windows):
         raise InputError(
-            f"the usual step of {path.name} is {step:g}, and that of the series that this scorer was trained on "
-            f"{windows.step:g}; bring the file to that step, or train on series like it"
+            f"the usual step of {path.name} {how}; bring the file to that step, or train on series like it"
         )
     starts = cut(steps, windows, by_block=False, to_the_end=True).starts
     if not len(starts):
@@ -125,7 +122,7 @@ def _judged(
     scores = np.empty(len(starts), dtype=np.float32)
     p_values = np.empty(len(starts))
     at_once = max(1, VALUES_AT_ONCE // len(windows.columns))
-    with row_progress(path.name, len(starts)) as count:
+    with counted_progress(path.name, len(starts)) as count:
         for begin in range(0, len(starts), at_once):
             part = slice(begin, begin + at_once)
             judged = scorer.judge(flattened(features, steps, starts[part], windows.length))

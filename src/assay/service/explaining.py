@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from assay.errors import InputError, RequestError
-from assay.scorer.explaining import normal_rows
-from assay.scorer.explaining_images import hottest_places
+from assay.scorer.explaining import normal_rows, pieces_of
+from assay.scorer.explaining_images import first_tiles, hottest_places
 from assay.scorer.explaining_words import MOST_EXPLAINED, ReadDocument
 from assay.scorer.scorer import Scorer
 from assay.service.limits import Limits
@@ -29,7 +30,8 @@ def check_explained(scorer: Scorer, n: int, limits: Limits) -> None:
             normal_rows(scorer.reference.strata)
         except InputError as error:
             raise InputError(f"{error}; leave explain out") from error
-        width, of = len(scorer.columns), "of"
+        n_pieces = int(pieces_of(scorer.head).max()) + 1
+        width, of = n_pieces, "of" if n_pieces == len(scorer.columns) else "counted as"
     if n * width**2 > limits.explained:
         most = limits.explained // width**2
         advice = f"send at most {most} rows with explain" if most else "leave explain out"
@@ -62,6 +64,12 @@ def explain_rows(scorer: Scorer, question: Question) -> Reasons:
         ]
     explanation = scorer.explain(rows, question.categories, question.ids)
     shares = explanation.shares
+    if scorer.head.get("image_shape"):
+        pieces, side = pieces_of(scorer.head), scorer.head["image_shape"][1]
+        return [
+            {"because": [asdict(tile) for tile in first_tiles(of_row, pieces, side, k)], "p_without_first": p}
+            for of_row, p in zip(shares, explanation.p_without.tolist(), strict=True)
+        ]
     first = np.argsort(-shares, axis=1, kind="stable")[:, :k]
     return [
         {

@@ -6,6 +6,7 @@ import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Self
@@ -116,6 +117,7 @@ def check_site(method: str, headers: dict[bytes, bytes]) -> None:
         )
 
 
+@lru_cache(64)
 def check_host(host: str) -> None:
     """Raise `RequestError` unless a Host, with or without a port, is a name of this machine (403).
 

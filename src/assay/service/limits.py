@@ -17,6 +17,8 @@ class Limits:
     ----------
     body : int
         Bytes of a body, as it is sent and again as it is unpacked.
+    head : int
+        Bytes of the head of a request, or of what follows its body.
     held : int
         Bytes of all bodies at one time.
     rows, values, text : int
@@ -37,6 +39,7 @@ class Limits:
     """
 
     body: int = 64 * MIB
+    head: int = 2**16
     held: int = 256 * MIB
     rows: int = 100_000
     values: int = 10_000_000

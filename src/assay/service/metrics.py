@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections import Counter as Counted
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import pairwise
 
@@ -18,6 +19,7 @@ SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # where the workers of a server keep
 P_VALUE_EDGES = (0.0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 _LABELS = ("dataset", "version")
 _BINS = tuple(f"{low:g}-{high:g}" for low, high in pairwise(P_VALUE_EDGES))
+MOST_CATEGORIES = 100
 _BETWEEN = np.array(P_VALUE_EDGES[1:-1])
 
 
@@ -31,6 +33,13 @@ class Metrics:
         self.rows = Counter("assay_rows", "Rows that were scored.", _LABELS, registry=registry)
         self.flagged = Counter("assay_flagged_rows", "Rows that were flagged.", _LABELS, registry=registry)
         self.p_values = Counter("assay_p_values", "Rows by p-value.", (*_LABELS, "bin"), registry=registry)
+        category = *_LABELS, "category"
+        self.category_p_values = Counter(
+            "assay_category_p_values", "Rows of a category by p-value.", (*category, "bin"), registry=registry
+        )
+        self.category_flagged = Counter(
+            "assay_category_flagged_rows", "Rows of a category that were flagged.", category, registry=registry
+        )
         self.compared = Counter(
             "assay_compared_rows",
             "Rows by who flags them, champion and challenger.",
@@ -75,21 +84,39 @@ class VersionMetrics:
     """
 
     def __init__(self, metrics: Metrics, dataset: str, version: str) -> None:
-        self.labels = dataset, version
-        self._requests = metrics.requests
-        self.seconds = metrics.seconds.labels(*self.labels)
+        self.labels, self._metrics = (dataset, version), metrics
+        self._seconds = metrics.seconds.labels(*self.labels)
         self._rows, self._flagged = metrics.rows.labels(*self.labels), metrics.flagged.labels(*self.labels)
         self._p_values = [metrics.p_values.labels(*self.labels, name) for name in _BINS]
+        self._categories: set[str] = set()
 
-    def count(self, p_values: Doubles, flags: Flags) -> None:
-        """Count the rows of an answer, by p-values and flags of shape (n,); a bin holds its upper end."""
+    def count(self, p_values: Doubles, flags: Flags, categories: Sequence[str] = ()) -> None:
+        """Count scored rows, by p-values and flags of shape (n,), and n categories or none; a bin holds its upper end.
+
+        The first `MOST_CATEGORIES` categories that come are counted by themselves, the rest together.
+        """
         self._rows.inc(len(flags))
         self._flagged.inc(int(flags.sum()))
-        bins = np.bincount(np.searchsorted(_BETWEEN, p_values), minlength=len(_BINS))
-        for counter, number in zip(self._p_values, bins.tolist(), strict=True):
+        of_row = np.searchsorted(_BETWEEN, p_values)
+        for counter, number in zip(self._p_values, np.bincount(of_row, minlength=len(_BINS)).tolist(), strict=True):
             if number:
                 counter.inc(number)
+        if not categories:
+            return
+        for (category, place, flag), number in Counted(
+            zip(map(self._name, categories), of_row.tolist(), flags.tolist(), strict=True)
+        ).items():
+            self._metrics.category_p_values.labels(*self.labels, category, _BINS[place]).inc(number)
+            self._metrics.category_flagged.labels(*self.labels, category).inc(number * flag)
 
-    def count_request(self, status: int) -> None:
-        """Count a request to /score by the status of its answer."""
-        self._requests.labels(*self.labels, str(status)).inc()
+    def _name(self, category: str) -> str:
+        if len(self._categories) < MOST_CATEGORIES:
+            self._categories.add(category)
+        return category if category in self._categories else ""
+
+    def count_requests(self, requests: list[tuple[int, float]]) -> None:
+        """Count requests to /score by the status of the answer, and how many seconds each took."""
+        for _, seconds in requests:
+            self._seconds.observe(seconds)
+        for status, number in Counted(status for status, _ in requests).items():
+            self._metrics.requests.labels(*self.labels, str(status)).inc(number)

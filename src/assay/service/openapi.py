@@ -256,12 +256,15 @@ _VERSIONS: dict[str, Schema] = {
     "lineage_root": _text("the records that it was made by"),
 }
 _NUMBER: Schema = {"type": ["number", "null"]}
+_ENDS: Schema = {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}
 _REASON: dict[str, Schema] = {
     "share": {**_NUMBER, "description": "of all that raises the score; of a text by cvdd, of the attention"},
     "contribution": {**_NUMBER, "description": "to the score over that of the nearest normal rows"},
     "word": _text("of a text"),
     "row": {"type": "integer", "description": "of an image, from 0"},
     "column": {"type": ["string", "integer"], "description": "of a table its name, of an image its number, from 0"},
+    "rows": {**_ENDS, "description": "first and last of a tile of an image, from 0"},
+    "columns": {**_ENDS, "description": "first and last of a tile of an image, from 0"},
 }
 _REASONS: dict[str, Schema] = {
     "because": {

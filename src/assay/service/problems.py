@@ -32,30 +32,34 @@ def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) 
     return Response(body, status, headers, MEDIA_TYPE)
 
 
-def with_problems(endpoint: Endpoint) -> Endpoint:
-    """Answer what an endpoint raises as a problem; of an unforeseen error the log gets its kind and place alone.
+def problem_of(error: Exception, path: str) -> Response:
+    """Return the answer for what an endpoint raised; of an unforeseen error the log gets its kind and place alone.
 
     Its message may hold values of the request, which never go to a log.
     """
+    if isinstance(error, RequestError):
+        return problem(error.status, str(error), error.headers)
+    if isinstance(error, AssayError):
+        return problem(HTTPStatus.BAD_REQUEST, str(error))
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=CLIENT_GONE)
+    places = traceback.extract_tb(error.__traceback__)[-3:]
+    where = " < ".join(f"{place.filename}:{place.lineno}" for place in reversed(places))
+    _LOGGER.error("%s in %s, at %s", type(error).__name__, path, where)
+    return problem(
+        HTTPStatus.INTERNAL_SERVER_ERROR, "Assay failed at this request, which is a mistake of its own; see its log"
+    )
+
+
+def with_problems(endpoint: Endpoint) -> Endpoint:
+    """Answer what an endpoint raises as a problem."""
 
     @wraps(endpoint)
     async def answered(request: Request) -> Response:
         try:
             return await endpoint(request)
-        except RequestError as error:
-            return problem(error.status, str(error), error.headers)
-        except AssayError as error:
-            return problem(HTTPStatus.BAD_REQUEST, str(error))
-        except ClientDisconnect:
-            return Response(status_code=CLIENT_GONE)
         except Exception as error:
-            places = traceback.extract_tb(error.__traceback__)[-3:]
-            path = " < ".join(f"{place.filename}:{place.lineno}" for place in reversed(places))
-            _LOGGER.error("%s in %s, at %s", type(error).__name__, request.url.path, path)
-            return problem(
-                HTTPStatus.INTERNAL_SERVER_ERROR,
-                "Assay failed at this request, which is a mistake of its own; see its log",
-            )
+            return problem_of(error, request.url.path)
 
     return answered
 

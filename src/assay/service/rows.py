@@ -60,6 +60,15 @@ class ColumnLayout:
         """The features, and last the column of categories."""
         return self.columns if self.category_column is None else (*self.columns, self.category_column)
 
+    @property
+    def is_of_numbers(self) -> bool:
+        """Whether a row is numbers alone."""
+        return not self.of_text and self.category_column is None
+
+    def order(self, names: tuple[str, ...]) -> list[int]:
+        """Return the places of all columns among names; raise `InputError` unless each is there once."""
+        return list(_order(self.all_columns, names))
+
 
 class RowBlocks:
     """Rows of a JSON body, checked and turned into arrays as they are read.
@@ -81,9 +90,8 @@ class RowBlocks:
         self.layout = layout
         self.limits = limits
         self.names = names
-        self.order = list(_order(layout.all_columns, tuple(names)))
+        self.order = layout.order(tuple(names))
         self.is_in_order = self.order == list(range(len(names)))
-        self.is_of_numbers = not layout.of_text and layout.category_column is None
         self.n = 0
         self._pending: list[Any] = []
         self._blocks: list[NDArray[Any]] = []
@@ -92,7 +100,7 @@ class RowBlocks:
     def read(self, reader: JsonReader) -> None:
         """Read a list of rows."""
         for _ in reader.elements():
-            block = reader.numbers(len(self.names)) if self.is_of_numbers else None
+            block = reader.numbers(len(self.names)) if self.layout.is_of_numbers else None
             if block is None:
                 self.append(reader.value())
             else:

@@ -12,14 +12,15 @@ import logging
 import signal
 import socket
 import sys
-from contextlib import ExitStack
+from contextlib import nullcontext
 from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from assay.errors import AssayError
+from assay.service.beside import Beside
 from assay.service.limits import SERVICE_LIMITS, Limits
 from assay.service.problems import problem
 from assay.service.routes import make_application
@@ -31,27 +32,42 @@ from assay.service.workers import run_workers
 KEEP_ALIVE_SECONDS = 75
 DRAIN_SECONDS = 60
 # Between threads; at the usual 5 ms a small request waits that long for each step behind a large one.
-SWITCH_SECONDS = 0.001
+SWITCH_SECONDS = 0.0005
 
 
 def protocol_with(limits: Limits) -> type[asyncio.Protocol]:
-    """Return uvicorn's protocol, with deadlines for clients that send a head, or fetch an answer, too slowly."""
+    """Return uvicorn's protocol, with deadlines for clients that send a head, or fetch an answer, too slowly.
 
-    class Impatient(H11Protocol):
+    It also bounds what is sent beside bodies, heads and trailers, which httptools would keep however long they are.
+    """
+
+    class Impatient(HttpToolsProtocol):
         _head: asyncio.TimerHandle | None = None
         _answer: asyncio.TimerHandle | None = None
+        _beside = 0  # bytes since the last end of a head, and the last part of a body
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             self._head = self.loop.call_later(limits.head_seconds, transport.abort)
 
         def data_received(self, data: bytes) -> None:
+            self._beside += len(data)
             super().data_received(data)
+            if self._beside > limits.head and not self.transport.is_closing():
+                self.send_400_response("")
             if self.cycle is not None and not self.cycle.response_complete:
                 _cancel(self._head)
                 self._head = None
             elif self._head is None:
                 self._head = self.loop.call_later(limits.head_seconds, self.transport.abort)
+
+        def on_headers_complete(self) -> None:
+            self._beside = 0
+            super().on_headers_complete()
+
+        def on_body(self, body: bytes) -> None:
+            self._beside = 0
+            super().on_body(body)
 
         def connection_lost(self, exc: Exception | None) -> None:
             _cancel(self._head)
@@ -111,6 +127,7 @@ def make_server(application: ASGIApp, limits: Limits = SERVICE_LIMITS) -> uvicor
     config = uvicorn.Config(
         application,
         http=protocol_with(limits),
+        loop="uvloop",
         ws="none",
         lifespan="off",
         log_config=None,
@@ -150,14 +167,13 @@ def serve_plan(listening: str, plan: str, workers: str = "1") -> int:
             with following:
                 make_server(served).run([address])
 
-        if int(workers) == 1:
+        watcher = following.plan.watcher
+        # Each worker follows for itself; the watcher of scores is this process's.
+        with nullcontext() if watcher is None else Beside(watcher):
+            if int(workers) > 1:
+                return run_workers(answer, int(workers), address)
             answer()
-            return 0
-        with ExitStack() as watched:
-            watched.push(
-                following.__exit__
-            )  # each worker follows for itself, and the watcher of scores is this process's
-            return run_workers(answer, int(workers), address)
+    return 0
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:

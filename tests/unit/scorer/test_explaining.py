@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,11 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_breast_cancer
 
 from assay.calibration.calibrators.conformal import ConformalCalibrator
-from assay.calibration.hardness import NeighbourhoodStrata, Strata
+from assay.calibration.hardness import HoldingStrata, NeighbourhoodStrata, Strata, fit_strata, load_strata
 from assay.data.encoding import Encoder
 from assay.detectors.registry import make_detector
-from assay.errors import InputError
-from assay.scorer.explaining import NEAREST, contributions, normal_rows
+from assay.errors import InputError, ScorerError
+from assay.scorer.explaining import NEAREST, contributions, normal_rows, pieces_of
 
 Singles = NDArray[np.float32]
 ALL = list(range(30))
@@ -105,3 +106,54 @@ def test_the_slots_of_a_category_are_one_column() -> None:
     shares = contributions(detector.decision_function, normals, encoder.transform(odd), encoder.origins)
     assert shares.shape == (40, 3)
     assert (shares[:, :2].sum(axis=1) > 5 * np.abs(shares[:, 2])).mean() > 0.9
+
+
+def test_an_image_has_tiles_and_a_series_spans_of_channels() -> None:
+    def pieces(**head: Any) -> NDArray[Any]:
+        return pieces_of({"columns": ["a", "b", "c"], "image_shape": None, **head})
+
+    np.testing.assert_array_equal(pieces(), [0, 1, 2])
+    tiles = pieces(image_shape=[16, 24]).reshape(16, 24)
+    assert tiles.max() == 63
+    assert (tiles[2:4, 3:6] == tiles[2, 3]).all()
+    assert pieces(image_shape=[3, 5]).tolist() == list(range(15))
+    spans = pieces(series_shape=[20, 2]).reshape(20, 2)
+    assert spans.max() == 15
+    np.testing.assert_array_equal(np.diff(spans[:3], axis=1), 1)
+    assert pieces(series_shape=[20, 30]).max() == 59
+    assert pieces(series_shape=[20, 200]).max() == 199
+
+
+def test_pieces_of_several_columns_add_up_and_the_odd_one_is_named() -> None:
+    """Windows of three channels, compared with held windows: the span that was lifted contributes most."""
+    rng = np.random.default_rng(3)
+    pieces = pieces_of({"columns": [], "series_shape": [32, 3]})
+    rows = (np.sin(np.arange(32) / 3)[None, :, None] + 0.3 * rng.normal(size=(400, 32, 3))).reshape(400, -1)
+    rows = rows.astype(np.float32)
+    detector = make_detector("knn", {}, seed=0).fit(rows[:200])
+    normals = fit_strata(rows[200:300], np.arange(100.0), by_neighbourhood=False, seed=0)
+    assert isinstance(normals, HoldingStrata)
+    odd, lifted = rows[300:340].copy(), rng.integers(pieces.max() + 1, size=40)
+    odd += 2 * (pieces == lifted[:, None])
+    shares = contributions(detector.decision_function, normals, odd, pieces)
+    near = normals.nearest(odd, NEAREST)
+    of_near = detector.decision_function(near.reshape(-1, 96)).reshape(-1, NEAREST).mean(axis=1)
+    np.testing.assert_allclose(shares.sum(axis=1), detector.decision_function(odd) - of_near, atol=1e-4)
+    assert (shares.argmax(axis=1) == lifted).mean() >= 0.9
+
+
+def test_strata_that_hold_rows_come_back_and_fit_the_rows_that_they_judge() -> None:
+    rows = np.random.default_rng(4).normal(size=(30, 4)).astype(np.float32)
+    strata = fit_strata(rows[:10], np.arange(10.0), by_neighbourhood=True, seed=0)  # too few for neighbourhoods
+    loaded = load_strata(strata.to_part())
+    np.testing.assert_array_equal(loaded.nearest(rows, 2), strata.nearest(rows, 2))
+    np.testing.assert_array_equal(loaded.nearest(rows[:10], 1)[:, 0], rows[:10])
+    values = np.arange(30.0)
+    np.testing.assert_array_equal(loaded.assign(rows, values), Strata(strata.edges).assign(rows, values))
+    with pytest.raises(InputError, match="have 3 columns; those that are held have 4"):
+        loaded.assign(rows[:, :3], np.arange(30.0))
+    wide = fit_strata(np.zeros((50, 2**16), dtype=np.float32), np.arange(50.0), by_neighbourhood=False, seed=0)
+    assert wide.rows.shape == (16, 2**16)
+    damaged = replace(strata.to_part(), arrays={**strata.to_part().arrays, "rows": rows[:0]})
+    with pytest.raises(ScorerError, match="holds no rows"):
+        load_strata(damaged)

@@ -14,17 +14,21 @@ from assay.calibration.adapters.outputs import Outputs
 from assay.calibration.adapters.registry import make_adapter
 from assay.calibration.calibrators.conformal import ConformalCalibrator
 from assay.calibration.decisions import Reference
-from assay.calibration.hardness import Strata
+from assay.calibration.hardness import Strata, fit_strata
 from assay.data.dataset import RowSet
 from assay.data.modalities.image import Image
 from assay.detectors.registry import make_detector
-from assay.errors import DataError, InputError
-from assay.runs.report import suspected_images
+from assay.errors import DataError, InputError, RequestError
+from assay.runs.foremost import suspected_images, suspected_rows
 from assay.scorer.batch import score_file
-from assay.scorer.explaining_images import hottest_places
+from assay.scorer.explaining import pieces_of
+from assay.scorer.explaining_images import Tile, first_tiles, hottest_places
 from assay.scorer.loading import load_scorer
 from assay.scorer.score_function import ScoreFunction
 from assay.scorer.scorer import Scorer
+from assay.service.explaining import check_explained, explain_rows
+from assay.service.limits import SERVICE_LIMITS
+from assay.service.requests import Question
 
 FROZEN = Path(__file__).parents[2] / "frozen"
 SIDE = 12
@@ -143,6 +147,54 @@ def test_the_report_shows_the_images_with_the_highest_scores_whatever_their_name
     assert order[0] == "c.png"
     assert sorted(order) == sorted(names)
     assert picture.startswith("data:image/png;base64,")
+
+
+@pytest.fixture(scope="module")
+def by_knn(scorer: Scorer) -> Scorer:
+    """A scorer of the same images without heat maps, with held rows."""
+    scaled = scorer.function.scaler.transform(images(200, 0))
+    detector = make_detector("knn", {}, seed=0).fit(scaled[:100])
+    strata = fit_strata(scaled[100:150], np.arange(50.0), by_neighbourhood=False, seed=0)
+    calibrator = ConformalCalibrator().fit(detector.decision_function(scaled[150:]))
+    return replace(
+        scorer,
+        head={**scorer.head, "image_shape": [SIDE, SIDE]},
+        function=replace(scorer.function, detector=detector),
+        reference=replace(scorer.reference, calibrator=calibrator, strata=strata),
+    )
+
+
+def test_without_heat_maps_the_tiles_of_the_odd_square_are_named(by_knn: Scorer, tmp_path: Path) -> None:
+    frame = pd.DataFrame(np.concatenate([images(20, 5), spotted(5)]), columns=list(COLUMNS))
+    frame.to_csv(tmp_path / "images.csv", index=False)
+    score_file(by_knn, tmp_path / "images.csv", tmp_path / "out.csv", explain=2)
+    scored = pd.read_csv(tmp_path / "out.csv", keep_default_na=False)
+    assert scored["flagged"][20:].all()
+    assert scored["because"][20:].str.fullmatch(r"(rows? \d+( to \d+)?, columns? \d+( to \d+)? \d+%(; )?){2}").all()
+    explanation = by_knn.explain(spotted(5))
+    (named,) = {first_tiles(shares, pieces_of(by_knn.head), SIDE, 1)[0].rows[0] // 2 for shares in explanation.shares}
+    assert named == 1, "the tiles of rows 2 to 4 are named"
+    first = explanation.shares.reshape(5, SIDE, SIDE)
+    assert (first[:, 2:5, 7:10].sum(axis=(1, 2)) > 0.6).all()
+    assert str(Tile((3, 3), (4, 5), 0.5)) == "row 3, columns 4 to 5 50%"
+
+
+def test_the_report_says_why_the_rows_with_the_highest_scores_have_them(by_knn: Scorer) -> None:
+    rows = pd.DataFrame({"row_id": ["a", "b", "c"], "label": np.int8([0, 0, 0])})
+    first, *others = suspected_rows(RowSet(np.concatenate([images(2, 1), spotted(1)]), rows), by_knn)
+    assert first.startswith("c (row")
+    assert len(others) == 2
+    old = replace(by_knn, reference=replace(by_knn.reference, strata=Strata(np.zeros(0))))
+    assert suspected_rows(RowSet(images(3, 1), rows), old) == []
+
+
+def test_the_service_names_tiles(by_knn: Scorer) -> None:
+    (why,) = explain_rows(by_knn, Question(spotted(1), explain=2))
+    assert [set(tile) for tile in why["because"]] == [{"rows", "columns", "share"}] * 2
+    assert 2 <= why["because"][0]["rows"][0] <= 4
+    check_explained(by_knn, 100, SERVICE_LIMITS)
+    with pytest.raises(RequestError, match="300 rows counted as 64 columns"):
+        check_explained(by_knn, 300, SERVICE_LIMITS)
 
 
 def test_a_detector_without_heat_maps_is_named(scorer: Scorer) -> None:

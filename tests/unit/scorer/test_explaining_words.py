@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from tests.texts import THEMES, made_up
 
+from assay.calibration.hardness import HoldingStrata
 from assay.data.documents import DocumentScaler
-from assay.data.words import Codes, document_rows
+from assay.data.words import Codes, document_rows, word_code
 from assay.detectors.methods.cvdd import CVDD
 from assay.detectors.registry import make_detector
-from assay.scorer.explaining_words import ReadDocument, read_documents
+from assay.scorer.explaining_words import ReadDocument, read_documents, word_contributions
 
 BANK = THEMES[:1]
 
@@ -75,3 +76,28 @@ def test_scaling_and_reading_texts_need_no_pandas() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("kind", ["knn", "cvdd"])
+def test_contributions_of_words_add_up_to_the_excess_over_the_nearest_normal_texts(codes: Codes, kind: str) -> None:
+    rows = document_rows([*made_up(120, BANK), "harbour harbour harbour"])
+    scaler = DocumentScaler(codes.words, sequences=kind == "cvdd").fit(rows)
+    scaled = scaler.transform(rows)
+    detector: Any = CVDD(epochs=10, members=1, device="cpu") if kind == "cvdd" else make_detector(kind, {}, seed=0)
+    detector.fit(scaled, **({"lexicon": scaler.lexicon} if kind == "cvdd" else {}))
+    normals = HoldingStrata(np.zeros(0), scaled[:60])
+    asked = document_rows(["bank loan harbour interest rate and credit", "bank unheard loan loan", "unheard"])
+    added, without = word_contributions(scaler, detector.decision_function, normals, asked)
+    near = normals.nearest(scaler.transform(asked[:2]), 3)
+    of_near = detector.decision_function(near.reshape(6, -1)).reshape(2, 3).mean(axis=1)
+    excess = detector.decision_function(scaler.transform(asked[:2])) - of_near
+    np.testing.assert_allclose(added[:2].sum(axis=1), excess, atol=1e-5)
+    assert added[1, 2] == added[1, 3] != 0, "a word that occurs twice shares its contribution"
+    assert added[1, 1] == 0
+    assert not added[2].any(), "no word is known"
+    assert [len(row[~np.isnan(row)]) for row in asked] == [7, 4, 1]
+    first = without[0][~np.isnan(without[0])]
+    assert len(first) == 6
+    assert added[0].argmax() == np.flatnonzero(~np.isin(asked[0, :7], first))[0]
+    if kind == "knn":
+        assert asked[0, added[0].argmax()] == word_code("harbour")

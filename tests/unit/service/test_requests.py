@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import random
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from assay.data.categories import feature_texts
-from assay.errors import ConfigError, InputError, RequestError
+from assay.errors import AssayError, ConfigError, InputError, RequestError
 from assay.service.formats import read_arrow_question
-from assay.service.limits import MIB, Limits
+from assay.service.limits import MIB, SERVICE_LIMITS, Limits
 from assay.service.requests import Question, read_parameters, read_question
 from assay.service.rows import ColumnLayout
 
@@ -31,6 +33,46 @@ def body(category: str) -> bytes:
 def test_a_key_that_is_given_twice_is_refused() -> None:
     with pytest.raises(InputError, match="the key 'eps' is given twice"):
         read_question(b'{"columns": ["a"], "rows": [[1]], "eps": 0.1, "eps": 0.2}', A)
+
+
+def random_body(rng: random.Random) -> bytes:
+    """Return a body of few columns that is often right, and else wrong in ways that a parser could pass over."""
+    usual = ["1", "2.5", "-0", "1e-320", "9007199254740993", "18446744073709551616", "0.12345678901234567891"]
+    odd = ["true", "null", '"x"', "[]", "{}", "1e400", "NaN", "123456789012345678901234567890"]
+
+    def value() -> str:
+        return rng.choice(odd if rng.random() < 0.05 else usual)
+
+    names = rng.sample(["a", "b", "rows"], 3) + (["a"] if rng.random() < 0.1 else [])
+    rows = [[value() for _ in range(3 if rng.random() < 0.95 else 2)] for _ in range(rng.randint(0, 3))]
+    texts = ",".join(f"[{','.join(row)}]" for row in rows)
+    parts = [f'"columns": {json.dumps(names)}', f'"rows": [{texts}]']
+    if rng.random() < 0.3:
+        texts = ",".join(f"{json.dumps(name)}: {value()}" for name in names)
+        parts = [f'"record": {{{texts}}}']
+    ids = ['["x"]', '["x", "y"]', "[1, 2]", "null", '"xy"', '{"x": 1, "y": 2}', '["x", "\\u00e9"]']
+    shares = rng.choice(["0.1", "1", "2.5", "null", "true"])
+    more = ['"columns": [1, 2, 3]', '"columns": {"a": [1], "b": [2], "rows": [3]}', '"rows": [[1, 2, 3]]']
+    extra = [f'"ids": {rng.choice(ids)}', f'"eps": {shares}', '"fdr": 0.1', *more]
+    parts += [part for part in extra if rng.random() < 0.1]
+    rng.shuffle(parts)
+    return f"{{{', '.join(parts)}}}".encode()
+
+
+def test_a_small_body_that_is_parsed_as_a_whole_is_read_as_value_by_value() -> None:
+    rng, layout, whole = random.Random(0), ColumnLayout(("a", "b", "rows")), 0
+    for _ in range(5000):
+        body = random_body(rng)
+        answers = []
+        for limits in (SERVICE_LIMITS, replace(SERVICE_LIMITS, small_body=0)):
+            try:
+                question = read_question(body, layout, limits)
+                answers.append((repr(question.rows.tolist()), question.ids, question.eps, question.fdr))
+                whole += limits is SERVICE_LIMITS
+            except AssayError as error:
+                answers.append((str(error),))
+        assert answers[0] == answers[1], body
+    assert 1000 < whole < 4000
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"columns":' * 100_000, '{"columns": ' + "[" * 100_000])

@@ -356,6 +356,27 @@ def test_slow_senders_are_dropped(scorer: Scorer, serving: Serve) -> None:
         assert b"connection: close" in slow
 
 
+@pytest.mark.parametrize("place", ["head", "one header", "trailers", "a second head"])
+def test_no_head_and_no_trailers_grow_for_ever(scorer: Scorer, serving: Serve, place: str) -> None:
+    start = {
+        "head": b"GET /livez HTTP/1.1\r\nhost: x\r\n",
+        "one header": b"GET /livez HTTP/1.1\r\nhost: ",
+        "trailers": b"POST /score HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n0\r\n",
+        "a second head": b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\nGET /livez HTTP/1.1\r\n",
+    }[place]
+    line = b"x" * 999 if place == "one header" else b"x: " + b"y" * 995 + b"\r\n"
+    with serving(scorer, SERVICE_LIMITS) as (client, _):
+        url = client.base_url
+        with socket.create_connection((url.host, url.port), timeout=HANG_SECONDS) as connection:
+            connection.sendall(start)
+            sent = 0
+            with pytest.raises(ConnectionError):  # noqa: PT012  (which of the lines is refused depends on buffers)
+                while sent < 10_000:
+                    connection.sendall(line)
+                    sent += 1
+    assert sent < 10_000
+
+
 def test_what_is_no_http_is_a_problem(client: httpx.Client) -> None:
     answer = b"".join(raw(client, b"nonsense\r\n\r\n"))
     assert answer.startswith(b"HTTP/1.1 400 Bad Request")

@@ -189,7 +189,7 @@ def asked(client: httpx.Client, scorer: Scorer, text: str) -> None:
     client.post(f"/score?eps={text}", json=rows, headers=bearer(text))
     client.post(f"/score/{text}/{SECRET}", json=rows, headers=bearer(text))
     client.post("/score", json=rows | {"columns": [text]}, headers=bearer(text))
-    client.request(f"X{SECRET}", "/score", headers={**bearer(text), "user-agent": text, "referer": text})
+    client.request("PROPFIND", f"/score?{SECRET}", headers={**bearer(text), "user-agent": text, "referer": text})
     client.get("/info", headers=bearer(f"{text}wrong"))
 
 

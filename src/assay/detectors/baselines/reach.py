@@ -16,12 +16,13 @@ from assay.arrays import Doubles, Flags, Integers, Singles
 from assay.detectors.baselines.base import ArrayForm, Baseline, n_workers, sampled
 from assay.errors import TrainingError
 from assay.parameters import Count, Seed
-from assay.parts import Array
+from assay.parts import Array, Part
 
 MOST_SHARE = 0.5
+WIDENED, GAP = 2, 2.5
 APART, SOME = 1.5, 1000
-FIRST_SEARCH = 4  # times as many neighbours as are needed
 WIDER = 4
+MOST_TREES, MOST_VALUES = 16, 2**18  # of rows that are indexed more than once
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,8 @@ class ReachDistances(ArrayForm):
         k.
     tree : cKDTree
         Index of the rows.
+    nested : list of (float, cKDTree, ndarray)
+        Indices of the rows with a reach below a limit, in order of the limits, the last one infinite.
     """
 
     stored: ClassVar[Mapping[str, str]] = {
@@ -48,27 +51,52 @@ class ReachDistances(ArrayForm):
     reach: Doubles
     n_neighbors: int
     tree: Any = field(init=False, repr=False, compare=False)
+    nested: list[tuple[float, Any, Doubles]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tree", cKDTree(self.rows.astype(np.float64)))
+        object.__setattr__(self, "nested", self._nested())
 
     def score(self, rows: Singles) -> Doubles:
         """Return the scores of rows.
 
         No row beyond the neighbours that were searched can be nearer than the farthest of these, so that a score up to
-        that distance is right; the other rows are searched again, more widely.
+        that distance is right. Other rows are searched again: among the stored rows whose reach is below the score so
+        far, since no other can lower it, up to that distance, and more widely where these are no fewer.
         """
-        queries, n_stored, k = rows.astype(np.float64), len(self.rows), self.n_neighbors
-        scores, waiting, searched = np.empty(len(rows)), np.arange(len(rows)), FIRST_SEARCH * k
+        queries, k = rows.astype(np.float64), self.n_neighbors
+        limits = np.array([limit for limit, _, _ in self.nested])
+        scores, at = np.full(len(rows), np.inf), np.full(len(rows), len(limits) - 1)
+        waiting, searched = np.arange(len(rows)), k
         while waiting.size:
-            searched = min(searched, n_stored)
-            nearest = np.arange(1, searched + 1)
-            distances, neighbours = self.tree.query(queries[waiting], k=nearest, workers=n_workers(len(waiting)))
-            reached = np.partition(np.maximum(distances, self.reach[neighbours]), k - 1, axis=1)[:, k - 1]
-            scores[waiting] = reached
-            waiting = waiting[reached > distances[:, -1]] if searched < n_stored else waiting[:0]
-            searched *= WIDER
+            left = []
+            for place in np.unique(at[waiting]):
+                some, (_, tree, reach) = waiting[at[waiting] == place], self.nested[place]
+                nearest = np.arange(1, min(searched, tree.n) + 1)
+                beyond = np.nextafter(scores[some].max(), np.inf)
+                distances, neighbours = tree.query(
+                    queries[some], k=nearest, distance_upper_bound=beyond, workers=n_workers(len(some))
+                )
+                reached = np.partition(np.maximum(distances, reach[neighbours]), k - 1, axis=1)[:, k - 1]
+                scores[some] = np.minimum(scores[some], reached)
+                left.append(some[scores[some] > distances[:, -1]] if len(nearest) < tree.n else some[:0])
+            waiting = np.concatenate(left)
+            fewer = np.minimum(np.searchsorted(limits, scores[waiting]), at[waiting])
+            searched *= 1 if (fewer < at[waiting]).any() else WIDER
+            at[waiting] = fewer
         return scores
+
+    def _nested(self) -> list[tuple[float, Any, Doubles]]:
+        """Return trees of the rows whose reach is below that of the largest groups, and of all rows, with the reach."""
+        values, counts = np.unique(self.reach, return_counts=True)
+        largest = np.argsort(-counts, kind="stable")[: MOST_TREES if self.rows.size <= MOST_VALUES else 0]
+        nested = []
+        for limit in (*np.sort(values[largest]), np.inf):
+            below = np.flatnonzero(self.reach < limit)
+            if len(below) >= self.n_neighbors:
+                tree = self.tree if len(below) == len(self.rows) else cKDTree(self.rows[below].astype(np.float64))
+                nested.append((limit, tree, np.append(self.reach[below], np.inf)))  # inf: a neighbour that is missing
+        return nested
 
     def groups_apart(self) -> Integers:
         """Return the sizes of the groups of rows that stand apart from the others, the largest first.
@@ -109,6 +137,10 @@ class Reach(Baseline):
     one's rows, and of the larger one's too if another group had that share before; so R is 0 for the rows that the
     first such group consists of but for the last to join.
 
+    Larger groups, up to `most_share` of the rows, are as likely to be a second kind of normal row, and count only if
+    they stand well apart: R by twice and four times the share, and so on, takes the place of R where it is larger and
+    at least two and a half times the median of c_i.
+
     A training row is its own first neighbour when it is scored. R of rows labelled normal is 0, whatever their group.
 
     Parameters
@@ -116,8 +148,10 @@ class Reach(Baseline):
     n_neighbors : int
         k; less than the number of training rows.
     share : float
-        The smallest share of training rows that is taken for normal by its size, up to .5. Groups of contaminants that
-        are larger, or adjoin the others, vouch for each other as in k nearest neighbours.
+        The smallest share of training rows that is taken for normal by its size unless it stands well apart, up to .5.
+        Groups of contaminants that adjoin the others vouch for each other as in k nearest neighbours.
+    most_share : float
+        The smallest share that is taken for normal however far apart it stands; at most `share` for one share alone.
     max_rows : int
         At most this many training rows are kept, picked at random: time to fit grows with their square.
     seed : int
@@ -129,6 +163,7 @@ class Reach(Baseline):
 
     n_neighbors: Count = 5
     share: Annotated[float, Gt(0), Le(MOST_SHARE)] = 0.05
+    most_share: Annotated[float, Gt(0), Le(MOST_SHARE)] = 0.2
     max_rows: Count = 10_000
     seed: Seed = 0
 
@@ -142,9 +177,21 @@ class Reach(Baseline):
             raise TrainingError(
                 f"n_neighbors is {self.n_neighbors}, and {len(rows)} training rows are kept; it has to be less"
             )
-        first, second, lengths, _ = spanning_tree(rows.astype(np.float64), self.n_neighbors)
-        reach = _reach(len(rows), first, second, lengths, self.share * len(rows))
+        first, second, lengths, core = spanning_tree(rows.astype(np.float64), self.n_neighbors)
+        share, usual = self.share, np.median(core)
+        reach = _reach(first, second, lengths, share * len(rows))
+        while (share := WIDENED * share) <= self.most_share:
+            wider = _reach(first, second, lengths, share * len(rows))
+            reach = np.where(wider >= GAP * usual, np.maximum(reach, wider), reach)
         return ReachDistances(rows, reach, self.n_neighbors)
+
+    @classmethod
+    def from_part(cls, part: Part) -> Self:
+        """Rebuild the detector from its part; in those of earlier versions there was one share."""
+        params = part.config.get("params")
+        if isinstance(params, Mapping) and "share" in params:
+            params = {"most_share": params["share"], **params}
+        return super().from_part(Part(part.kind, {**part.config, "params": params}, part.arrays))
 
 
 def spanning_tree(points: Doubles, k: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Doubles, Doubles]:
@@ -178,8 +225,9 @@ def spanning_tree(points: Doubles, k: int) -> tuple[NDArray[np.intp], NDArray[np
     return ends[order, 0], ends[order, 1], weights[order], core
 
 
-def _reach(n: int, first: NDArray[np.intp], second: NDArray[np.intp], lengths: Doubles, least: float) -> Doubles:
-    """Return the reach of n rows, joined along a tree; `least` is the size of a group that counts as normal."""
+def _reach(first: NDArray[np.intp], second: NDArray[np.intp], lengths: Doubles, least: float) -> Doubles:
+    """Return the reach of rows that are joined along a tree; `least` is the size of a group that counts as normal."""
+    n = len(lengths) + 1
     reach, group, members = np.zeros(n), np.arange(n), [[row] for row in range(n)]
     is_reached = False
     for one, other, length in zip(first.tolist(), second.tolist(), lengths.tolist(), strict=True):

@@ -92,12 +92,7 @@ def predictor(
     TrainingError
         The context leaves no step to predict.
     """
-    length, channels = series_shape or (n_features, 1)
-    if length * channels != n_features:
-        raise ConfigError(
-            f"detector {kind!r}: series_shape is {length} steps x {channels} channels, but rows have {n_features} "
-            "columns; give the length and the channels of the windows, or none if every column is a step"
-        )
+    length, channels = shape_of(kind, n_features, series_shape)
     steps = max(1, round(CONTEXT * length)) if context is None else context
     if steps >= length:
         raise TrainingError(
@@ -105,3 +100,14 @@ def predictor(
             f"{'give longer windows' if length < 2 else f'give a context from 1 to {length - 1}'}"
         )
     return RecurrentPredictor(members, (length, channels), steps, units)
+
+
+def shape_of(kind: str, n_features: int, series_shape: Sequence[int] | None) -> tuple[int, int]:
+    """Return length and channels of the windows in rows of `n_features` columns; raise `ConfigError` for others."""
+    length, channels = series_shape or (n_features, 1)
+    if length * channels != n_features:
+        raise ConfigError(
+            f"detector {kind!r}: series_shape is {length} steps x {channels} channels, but rows have {n_features} "
+            "columns; give the length and the channels of the windows, or none if every column is a step"
+        )
+    return length, channels

@@ -17,6 +17,7 @@ COPIES = (
     "bentofile.yaml",
     "dvc.yaml",
     "flows/retrain.py",
+    "flows/sweep.py",
     "params.yaml",
     "prefect.yaml",
 )
