@@ -50,7 +50,7 @@ def suspected_images(test: RowSet, scorer: Scorer) -> tuple[list[str], str]:
     top = test.take(np.argsort(-scorer.decision_function(test.features), kind="stable")[:MOST_SUSPECTS])
     heat_maps = scorer.heat_maps(top.features)
     return top.rows["row_id"].tolist(), picture_source(
-        heat_map_picture(top.features.reshape(heat_maps.shape), heat_maps)
+        heat_map_picture(top.features.reshape(*heat_maps.shape, -1), heat_maps)
     )
 
 

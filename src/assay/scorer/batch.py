@@ -22,7 +22,7 @@ from assay.data.columns import features_of
 from assay.data.dialects import OBSERVED, Dialect
 from assay.data.files import texts_of
 from assay.data.headers import check_names
-from assay.data.image_files import NAME_OF_FILE, ImageBlocks, holds_images
+from assay.data.image_datasets import NAME_OF_FILE, ImageBlocks, holds_images
 from assay.data.words import MOST_WORDS
 from assay.errors import AssayError, DataError, InputError
 from assay.hashing import hash_json
@@ -86,7 +86,7 @@ def score_file(
     ----------
     scorer : Scorer
     path : Path
-        See `assay.data.blocks.read_frame`; or images (`assay.data.image_files.ImageBlocks`), for a scorer of images.
+        See `assay.data.blocks.read_frame`; or images (`assay.data.image_datasets.ImageBlocks`), for a scorer of images.
     out : Path
         A .csv or .parquet file, there only once it is whole: the file's columns that are not features, unchanged, then
         score, p_value and flagged; with explanations also, for flagged rows, because (columns with their shares of what
