@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,20 +27,21 @@ class NearestRows:
     Parameters
     ----------
     rows : ndarray of float64, shape (n, d)
+
+    Raises
+    ------
+    ValueError
+        A value is not finite.
     """
 
     def __init__(self, rows: Doubles) -> None:
+        self.tree: Any = cKDTree(rows)  # which refuses what are no finite rows
         self.rows, self.n = np.ascontiguousarray(rows), len(rows)
         self._is_wide = self.rows.shape[1] >= WIDE and self.n >= FEWEST
         if self._is_wide:
             self._centre = self.rows.mean(axis=0)
             self._centred = self.rows - self._centre
             self._squares = np.square(self._centred).sum(axis=1)
-
-    @cached_property
-    def tree(self) -> Any:
-        """The tree of the rows."""
-        return cKDTree(self.rows)
 
     def query(
         self, rows: Doubles, k: Sequence[int] | NDArray[Any], distance_upper_bound: float = np.inf, workers: int = 1
