@@ -64,7 +64,8 @@ class NearestRows:
         """
         wanted = int(max(k)) + _MORE
         if not self._is_wide or wanted > self.n // 4:
-            return self.tree.query(rows, k=k, distance_upper_bound=distance_upper_bound, workers=workers)  # type: ignore[no-any-return]
+            distances, places = self.tree.query(rows, k, distance_upper_bound=distance_upper_bound, workers=workers)
+            return distances, places
         at_once = max(1, _VALUES_AT_ONCE // self.n)
         blocks = [rows[start : start + at_once] for start in range(0, len(rows), at_once)]
         with ThreadPoolExecutor(workers) as pool:
