@@ -63,7 +63,7 @@ class NamedRows:
     @classmethod
     def of(cls, data: RowSet, card: Card) -> NamedRows:
         """Name rows; those without a column ``copy`` get none."""
-        copies = data.rows.get("copy", pd.Series(0, data.rows.index)).to_numpy(dtype=np.int64)
+        copies = np.asarray(data.rows["copy"] if "copy" in data.rows else np.zeros(len(data)), dtype=np.int64)
         return cls(id_texts(data.rows["row_id"]), data.labels, copies, card.digests(data.features))
 
     @classmethod
