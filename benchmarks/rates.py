@@ -3,7 +3,8 @@
 Three tables: shuttle (9 columns), 20 Gaussian columns that five factors and noise make, and digits (64 columns, rows
 drawn again with a little noise). Each detector is trained on 4,000 rows, networks for one epoch, since what they answer
 takes the same time however long they learned, and scores 20,000 others, in one thread. A wrapper has `reach` inside.
-What is counted is the process's own time, so that other work on the machine matters little.
+What is counted is the process's own time. Other work on the machine still shows in it, since caches are shared: on a
+busy machine, as this one was, the figures are up to a half too low.
 
 Usage: python benchmarks/rates.py [DETECTOR ...]. What the page has of other detectors stays.
 """
