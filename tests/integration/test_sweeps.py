@@ -36,7 +36,7 @@ def table_of(project: Checkout, name: str = "default") -> pd.DataFrame:
 
 def cells(project: Checkout) -> dict[str, int]:
     """When each kept cell was written."""
-    return {path.name: path.stat().st_mtime_ns for path in (project.root / "sweeps" / ".cells").glob("*")}
+    return {path.name: path.stat().st_mtime_ns for path in (project.root / "sweeps" / ".cells").glob("[!.]*")}
 
 
 def own_files(project: Checkout) -> dict[str, str]:
@@ -203,13 +203,26 @@ def test_a_killed_sweep_repeats_no_finished_cell(finished: Checkout) -> None:
     process.wait()
     wait_until_none_works(finished.root)
     before = cells(finished)
+    (finished.root / "sweeps" / ".cells" / f".{'0' * 64}.json.{process.pid}-00000000.part").touch()
     assert all(json.loads((finished.root / "sweeps" / ".cells" / name).read_text()) for name in before)
     result = sweep(finished)
     assert (result["cells"], result["computed"]) == (9, 9 - len(before))
     assert {name: time for name, time in cells(finished).items() if name in before} == before
     assert len(table_of(finished)) == 9 * 2 * 2
     assert not rows_folder(finished.root).exists()
+    assert list((finished.root / "sweeps").rglob("*.part")) == []
     assert at_work(finished.root) == []
+
+
+@pytest.mark.long
+def test_a_cluster_gives_the_same_numbers(swept: tuple[Checkout, dict[str, Any]], tmp_path: Path) -> None:
+    shutil.copytree(swept[0].root, tmp_path / "project", symlinks=True)
+    project = Checkout(tmp_path / "project")
+    before = table_of(project)
+    shutil.rmtree(project.root / "sweeps" / ".cells")
+    assert sweep(project, "--runner", "dask")["computed"] == 4
+    same = ["dataset", "detector", "adapter", "level", "seed", "key", *METRICS]
+    pd.testing.assert_frame_equal(table_of(project)[same], before[same])
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,7 @@ def append(
         The batch does not meet the dataset's expectations. It is parked with the report in
         ``.assay/parked/<dataset>/<batch>``; the data are as before.
     """
+    from assay.data.archives import holds_array
     from assay.data.expectations import load_suite
     from assay.data.image_files import holds_images
     from assay.data.validation import raise_if_failed, validate_batch, warning_lines
@@ -79,7 +80,7 @@ def append(
     restore(project)
     if name is None:
         raise DataError(f"give the name of the dataset that {path.name} is added to: --name NAME")
-    if holds_images(path):
+    if holds_images(path) and not holds_array(path, "windows"):
         raise DataError(
             f"{path.name} holds images, and --append adds rows of tables; bring the whole folder in again: "
             f"assay ingest FOLDER --name {name}"

@@ -25,6 +25,7 @@ from assay.errors import DataError, TamperedError, ToolError
 from assay.hashing import dvc_directory_md5, dvc_md5, files_in
 from assay.parts import canonical_json
 from assay.project import versioning
+from assay.project.checkouts import bring
 from assay.project.layout import Project
 from assay.project.merging import set_merge_driver
 from assay.project.pending import Change
@@ -375,9 +376,8 @@ def _check(project: Project, data: Path) -> None:
 
 def _checked_out(project: Project) -> bool:
     """Pull ``data/`` from the remote, or check it out from the DVC cache; return whether that worked."""
-    command = ("pull",) if versioning.has_remote(project.root) else ("checkout",)
     try:
-        versioning.dvc(project.root, *command, versioning.DATA)
+        bring(project.root, [versioning.DATA])
     except ToolError:
         return False
     return True

@@ -20,6 +20,7 @@ from assay.project.config import parse_config
 from assay.project.ingest import require_known_data, restore
 from assay.project.installed import require_own_code
 from assay.project.layout import Project
+from assay.project.recovery import remove_left
 from assay.project.sweeping import METRICS, SWEEPS, Cell, CellProcess, rows_folder
 from assay.project.work import Work, WorkRunner
 
@@ -45,6 +46,7 @@ def sweeping(project: Project) -> Iterator[None]:
     try:
         with FileLock(folder / ".lock", timeout=0):
             shutil.rmtree(rows_folder(project.root), ignore_errors=True)
+            remove_left(folder.rglob(".*"))
             yield
             shutil.rmtree(rows_folder(project.root), ignore_errors=True)
     except Timeout as error:
@@ -212,7 +214,7 @@ def _picture(standing: DataFrame) -> str:
     from matplotlib.figure import Figure
 
     from assay.evaluation.pictures import SERIES
-    from assay.runs.report import picture_source
+    from assay.runs.foremost import picture_source
 
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     FigureCanvasAgg(figure)

@@ -143,7 +143,7 @@ class Service:
                     answer = self._answer(parameters, is_arrow_wanted, small)
         return answer
 
-    def _unpack(self, body: bytes, coding: str) -> bytes:
+    def _unpack(self, body: bytes | bytearray, coding: str) -> bytes | bytearray:
         content = unpack(body, coding, self.limits.body)
         if content is None:
             raise RequestError(
@@ -151,7 +151,7 @@ class Service:
             )
         return content
 
-    def _read(self, body: bytes) -> Question:
+    def _read(self, body: bytes | bytearray) -> Question:
         if is_npy(body):
             return read_npy_question(body, self._layout, self.limits)
         if is_arrow(body):
@@ -172,7 +172,7 @@ class Service:
             self._shadow.follow(self.scorer, question, decision.rule, answer.flags)
         if is_arrow_wanted:
             return answer, Response(answer.to_arrow(), media_type=ARROW)
-        return answer, Response(answer.to_json(), media_type=JSON)
+        return answer, Response(memoryview(answer.to_json()), media_type=JSON)
 
 
 def make_application(

@@ -12,7 +12,7 @@ import logging
 import signal
 import socket
 import sys
-from contextlib import ExitStack
+from contextlib import nullcontext
 from types import FrameType
 
 import uvicorn
@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from assay.errors import AssayError
+from assay.service.beside import Beside
 from assay.service.limits import SERVICE_LIMITS, Limits
 from assay.service.problems import problem
 from assay.service.routes import make_application
@@ -31,7 +32,7 @@ from assay.service.workers import run_workers
 KEEP_ALIVE_SECONDS = 75
 DRAIN_SECONDS = 60
 # Between threads; at the usual 5 ms a small request waits that long for each step behind a large one.
-SWITCH_SECONDS = 0.001
+SWITCH_SECONDS = 0.0005
 
 
 def protocol_with(limits: Limits) -> type[asyncio.Protocol]:
@@ -166,14 +167,13 @@ def serve_plan(listening: str, plan: str, workers: str = "1") -> int:
             with following:
                 make_server(served).run([address])
 
-        if int(workers) == 1:
+        watcher = following.plan.watcher
+        # Each worker follows for itself; the watcher of scores is this process's.
+        with nullcontext() if watcher is None else Beside(watcher):
+            if int(workers) > 1:
+                return run_workers(answer, int(workers), address)
             answer()
-            return 0
-        with ExitStack() as watched:
-            watched.push(
-                following.__exit__
-            )  # each worker follows for itself, and the watcher of scores is this process's
-            return run_workers(answer, int(workers), address)
+    return 0
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:
