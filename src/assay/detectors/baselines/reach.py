@@ -9,11 +9,11 @@ from typing import Annotated, Any, ClassVar, Self
 import numpy as np
 from annotated_types import Gt, Le
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
 from assay.arrays import Doubles, Flags, Integers, Singles
 from assay.detectors.baselines.base import ArrayForm, Baseline, n_workers, sampled
+from assay.detectors.baselines.nearest import NearestRows
 from assay.errors import TrainingError
 from assay.parameters import Count, Seed
 from assay.parts import Array, Part
@@ -35,9 +35,9 @@ class ReachDistances(ArrayForm):
     reach : ndarray of float64, shape (m,)
     n_neighbors : int
         k.
-    tree : cKDTree
+    tree : NearestRows
         Index of the rows.
-    nested : list of (float, cKDTree, ndarray)
+    nested : list of (float, NearestRows, ndarray)
         Indices of the rows with a reach below a limit, in order of the limits, the last one infinite.
     """
 
@@ -54,7 +54,7 @@ class ReachDistances(ArrayForm):
     nested: list[tuple[float, Any, Doubles]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tree", cKDTree(self.rows.astype(np.float64)))
+        object.__setattr__(self, "tree", NearestRows(self.rows.astype(np.float64)))
         object.__setattr__(self, "nested", self._nested())
 
     def score(self, rows: Singles) -> Doubles:
@@ -94,7 +94,7 @@ class ReachDistances(ArrayForm):
         for limit in (*np.sort(values[largest]), np.inf):
             below = np.flatnonzero(self.reach < limit)
             if len(below) >= self.n_neighbors:
-                tree = self.tree if len(below) == len(self.rows) else cKDTree(self.rows[below].astype(np.float64))
+                tree = self.tree if len(below) == len(self.rows) else NearestRows(self.rows[below].astype(np.float64))
                 nested.append((limit, tree, np.append(self.reach[below], np.inf)))  # inf: a neighbour that is missing
         return nested
 
@@ -213,7 +213,7 @@ def spanning_tree(points: Doubles, k: int) -> tuple[NDArray[np.intp], NDArray[np
     core : ndarray of float64, shape (n,)
         The distance of each point to its k-th nearest other one.
     """
-    n, core = len(points), cKDTree(points).query(points, k=[k + 1])[0][:, 0]
+    n, core = len(points), NearestRows(points).query(points, k=[k + 1])[0][:, 0]
     outside, nearest, lengths = np.arange(1, n), np.zeros(n - 1, dtype=np.intp), np.full(n - 1, np.inf)
     ends, weights, newest = np.empty((n - 1, 2), dtype=np.intp), np.empty(n - 1), 0
     for place in range(n - 1):
