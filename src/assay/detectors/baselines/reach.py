@@ -19,10 +19,10 @@ from assay.parameters import Count, Seed
 from assay.parts import Array, Part
 
 MOST_SHARE = 0.5
-WIDENED, GAP = 2, 2.5
+WIDENED, STANDS_APART = 2, 2.5
 APART, SOME = 1.5, 1000
 WIDER = 4
-MOST_TREES, MOST_VALUES = 16, 2**18  # of rows that are indexed more than once
+MOST_TREES, MOST_INDEXED = 16, 2**18  # of rows that are indexed more than once
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class ReachDistances(ArrayForm):
     def _nested(self) -> list[tuple[float, Any, Doubles]]:
         """Return trees of the rows whose reach is below that of the largest groups, and of all rows, with the reach."""
         values, counts = np.unique(self.reach, return_counts=True)
-        largest = np.argsort(-counts, kind="stable")[: MOST_TREES if self.rows.size <= MOST_VALUES else 0]
+        largest = np.argsort(-counts, kind="stable")[: MOST_TREES if self.rows.size <= MOST_INDEXED else 0]
         nested = []
         for limit in (*np.sort(values[largest]), np.inf):
             below = np.flatnonzero(self.reach < limit)
@@ -182,16 +182,23 @@ class Reach(Baseline):
         reach = _reach(first, second, lengths, share * len(rows))
         while (share := WIDENED * share) <= self.most_share:
             wider = _reach(first, second, lengths, share * len(rows))
-            reach = np.where(wider >= GAP * usual, np.maximum(reach, wider), reach)
+            reach = np.where(wider >= STANDS_APART * usual, np.maximum(reach, wider), reach)
         return ReachDistances(rows, reach, self.n_neighbors)
+
+    def to_part(self) -> Part:
+        """Return the array form, and by which rule its reach is."""
+        part = super().to_part()
+        return Part(part.kind, {**part.config, "gap": STANDS_APART}, part.arrays)
 
     @classmethod
     def from_part(cls, part: Part) -> Self:
         """Rebuild the detector from its part; in those of earlier versions there was one share."""
-        params = part.config.get("params")
-        if isinstance(params, Mapping) and "share" in params:
-            params = {"most_share": params["share"], **params}
-        return super().from_part(Part(part.kind, {**part.config, "params": params}, part.arrays))
+        config = {**part.config}
+        if config.pop("gap", None) is None and "most_share" not in config["params"]:
+            config["params"] = {"most_share": config["params"]["share"], **config["params"]}
+        elif part.config.get("gap") != STANDS_APART:
+            raise ValueError(f"its setting gap is {part.config.get('gap')!r}; it must be {STANDS_APART}")
+        return super().from_part(Part(part.kind, config, part.arrays))
 
 
 def spanning_tree(points: Doubles, k: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Doubles, Doubles]:
