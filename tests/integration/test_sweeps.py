@@ -218,7 +218,7 @@ def test_a_killed_sweep_repeats_no_finished_cell(finished: Checkout) -> None:
     process = finished.start(*command, PREFECT_API_URL=prefect_url())
     wait_until(lambda: len(cells(finished)) >= 2, process)
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.communicate()
     wait_until_none_works(finished.root)
     before = cells(finished)
     (finished.root / "sweeps" / ".cells" / f".{'0' * 64}.json.{process.pid}-00000000.part").touch()

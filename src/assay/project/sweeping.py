@@ -35,6 +35,7 @@ from assay.hashing import hash_json, hash_paths
 from assay.names import Choice, check_name
 from assay.parts import parse_yaml, read_json, temporary_folder, write_bytes
 from assay.pipeline.evaluating import read_evaluation
+from assay.pipeline.plotting import FLAT_METRICS
 from assay.pipeline.progress import StageProgress, silent
 from assay.pipeline.rows import FAILURES, levels_of
 from assay.project.config import ALWAYS, parse_config, parse_detector
@@ -44,7 +45,6 @@ from assay.project.stages import STAGES, StageRun
 from assay.project.work import pinned
 
 SWEEPS, LISTS, SWEEP_SCHEMA = "sweeps", ("datasets", "detectors", "seeds"), 1
-METRICS = ("auroc", "auprc", "fpr", "worst_stratum_fpr", "power")
 PREPARING, OF_CELL = ("split", "contaminate"), ("train", "calibrate", "evaluate")
 UNREAD = ("selection", "gate", "excluded")
 _DECIDING = {
@@ -244,7 +244,7 @@ def _compute(root: Path, cell: Cell) -> dict[str, Any]:
             _do(view, "calibrate", view.folder("calibrate", label), scratch / "checkpoints-of-calibrate")
             _do(view, "evaluate", view.folder("evaluate"), scratch, brief=True)
         of_cell("", 1)
-        evaluation, names = read_evaluation(view.folder("evaluate")), ("level", "adapter", *METRICS)
+        evaluation, names = read_evaluation(view.folder("evaluate")), ("level", "adapter", *FLAT_METRICS)
         return {
             "levels": levels_of(view.folder("train", label)),
             "rows": [{name: getattr(row, name) for name in names} for row in evaluation.candidates],
