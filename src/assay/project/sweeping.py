@@ -200,7 +200,7 @@ def read_inputs(root: Path, dataset: str) -> dict[str, str]:
     return hash_paths(root, [f"data/{dataset}", *(str(path.relative_to(root)) for path in people if path.is_file())])
 
 
-def rows_folder(root: Path) -> Path:
+def prepared_folder(root: Path) -> Path:
     """Return the folder of the rows that are prepared for cells, and of the cells' own scratch."""
     return root / SWEEPS / ".rows"
 
@@ -233,7 +233,7 @@ def do_cell(root: Path, out: Path, progress: StageProgress, *, cell: dict[str, A
 
 def _compute(root: Path, cell: Cell) -> dict[str, Any]:
     prepared, label = prepare_rows(root, cell), cell.detector
-    scratch = temporary_folder(rows_folder(root), cell.key[:16])
+    scratch = temporary_folder(prepared_folder(root), cell.key[:16])
     folders = {verb: prepared / verb for verb in PREPARING} | {verb: scratch / verb for verb in OF_CELL}
     view, clock, of_cell = CellView(root, cell.params, label, folders), _Clock(), _Clock()
     try:
@@ -265,7 +265,7 @@ def _do(view: CellView, verb: str, out: Path, checkpoints: Path, told: StageProg
 
 def prepare_rows(root: Path, cell: Cell) -> Path:
     """Split and contaminate for a cell, unless another one has; return the folder."""
-    folder = rows_folder(root) / cell.rows
+    folder = prepared_folder(root) / cell.rows
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
         if folder.is_dir():
