@@ -18,10 +18,19 @@ on cardio, breast_cancer and the sequences, and the learning rate of the LSTM by
 among them 100 hidden anomalies; 100 of each kind are tested on. Movements (UCI HAR): walking, sitting, standing and
 lying are normal, going up and down stairs is the anomaly; 5,000, 200 and 500 of each. In the paper only R-on-T
 beats are anomalies of the heartbeats; the class of most beats is not in the file used here, so that all four kinds of
-other beats are. Every network has one
-member, and LSTMs take four samples as one step; all else are the defaults. Rows are drawn anew
-by each seed, in one draw for all candidates; candidates without use for labels get none. The paper does not say what
-shares subjects; neither here are they kept apart.
+other beats are. Every network has one member, and LSTMs take four samples as one step, of movements 16, for time; all
+else are the defaults. Rows are drawn anew by each seed, in one draw for all candidates; candidates without use for
+labels get none. Windows of one subject are in training and test alike: the paper does not say that it parts them.
+
+Reading, losses first:
+
+- On heartbeats Deep SAD and DevNet, which look at a window as a whole, are as good as contradicting training or better:
+  with 20 labels 99.3 and 98.9 against 97.9, with 50 all three have 99.4 to 99.6. The paper prints 88 to 93 for the two
+  and has its own method well above them (98.0 and 99.4, which is about what is measured here). So what it says of
+  itself is reproduced, and what it says of its competitors is not. It leaves their networks to an appendix, and
+  multiplies the loss of the labelled rows of Deep SAD by 20 as its own; either may be the reason, neither was measured.
+- It does what it is for: hidden anomalies cost the LSTM predictor eight points (92.1; printed 86.7), and 20 labels win
+  six of them back, 50 all.
 
 Usage: python benchmarks/contradicting.py [SECTION ...]      (ASSAY_DATA_MIRROR; sections are the keys of SECTIONS;
 those that are not named stay on the page as they are)
@@ -94,7 +103,7 @@ TABLE_2: dict[str, Candidate] = {
     "contradicting, lstm_predictor": ("contradicting", {"base": "lstm_predictor", **SLOWER, **ONE}),
 }
 LABELS = (20, 50)
-TABLE_2_SEEDS = {"heartbeats": 5, "movements": 3}
+TABLE_2_SEEDS = {"heartbeats": 4, "movements": 1}
 
 
 def sequences(rng: np.random.Generator, n: int, *, falling: bool = False) -> Floats:
@@ -152,7 +161,7 @@ def heartbeats(dataset: Dataset, seed: int) -> Iterator[dict[str, Any]]:
 
 def few_labels(name: str, seed: int) -> Iterator[dict[str, Any]]:
     """Yield what the candidates of table 2 reach on one draw of rows of a set, with 20 and with 50 labels."""
-    windows, truth, (n_train, n_hidden, n_test), shape = _drawn_from(name)
+    windows, truth, (n_train, n_hidden, n_test), shape, merged = _drawn_from(name)
     rng = np.random.default_rng(seed)
     normal, odd = (rng.permutation(windows[truth == kind]) for kind in (0, 1))
     unlabelled = np.concatenate([normal[:n_train], odd[:n_hidden]])
@@ -162,7 +171,7 @@ def few_labels(name: str, seed: int) -> Iterator[dict[str, Any]]:
     scaler = Series(shape).scaler().fit(unlabelled)
     rows, tested = (np.asarray(scaler.transform(x)) for x in (unlabelled, tested))
     answers = np.repeat(np.array([0, 1], dtype=np.int8), n_test)
-    modality = Series((shape[0] // 4, shape[1] * 4))
+    modality = Series((shape[0] // merged, shape[1] * merged))
     for label, candidate in TABLE_2.items():
         judged: dict[str, float] = {}
         for n_labelled in LABELS:
@@ -173,14 +182,14 @@ def few_labels(name: str, seed: int) -> Iterator[dict[str, Any]]:
             print(name, seed, label, n_labelled, judged, flush=True)
 
 
-def _drawn_from(name: str) -> tuple[Floats, NDArray[np.int8], tuple[int, int, int], tuple[int, int]]:
-    """Return windows, marks of anomalies, numbers of training, hidden and tested rows, and the shape of windows."""
+def _drawn_from(name: str) -> tuple[Floats, NDArray[np.int8], tuple[int, int, int], tuple[int, int], int]:
+    """Return windows, marks of anomalies, numbers of rows, the shape of windows, and how many samples are a step."""
     if name == "heartbeats":
         arrays = np.load(mirror() / "ecg5000_f32.npz", allow_pickle=False)
-        return arrays["X"], arrays["y"].astype(np.int8), (2500, 100, 100), (140, 1)
+        return arrays["X"], arrays["y"].astype(np.int8), (2500, 100, 100), (140, 1), 4
     arrays = np.load(mirror() / "uci_har_inertial_10299x9x128_f32.npz", allow_pickle=False)
     windows = arrays["X"].transpose(0, 2, 1).reshape(len(arrays["y"]), -1)
-    return windows, np.isin(arrays["y"], (1, 2)).astype(np.int8), (5000, 200, 500), (128, 9)
+    return windows, np.isin(arrays["y"], (1, 2)).astype(np.int8), (5000, 200, 500), (128, 9), 16
 
 
 def table(found: pd.DataFrame, first: str) -> str:

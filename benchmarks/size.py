@@ -2,22 +2,25 @@
 
 Tables of 20 columns, which five factors and noise make, with an id, as Parquet and as CSV. The scorers are Isolation
 Forest, and `reach` on min-max scaled rows, what ships without labels, with 3,800 training rows (it keeps up to
-10,000). The default run is `assay run` with the settings of `assay init`, without labels. Each command is a process of
+10,000). The run is that of the settings of `assay init`, without labels, stage by stage. Each command is a process of
 its own; its processor seconds and its largest memory are what the system counted for it.
 
-Usage: python benchmarks/size.py [MOST_ROWS [MOST_ROWS_OF_A_RUN]]
+Usage: python benchmarks/size.py [ROWS ...] [parquet] [csv]. What the page has of other sizes and kinds stays.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,7 +32,8 @@ ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "docs" / "benchmarks" / "size.md"
 PICTURE = OUT.with_suffix(".png")
 TRAINED_ON, COLUMNS, FACTORS = 10_000, 20, 5
-MOST_FOR_REACH, AT_ONCE = 100_000, 1_000_000
+AT_ONCE, MOST_MEMORY = 1_000_000, 6  # rows; GB
+VERBS = ("split", "contaminate", "validate", "train", "calibrate", "select", "evaluate", "package")
 MEASURE = """
 import resource, subprocess, sys
 done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -87,71 +91,98 @@ def make_scorers(project: Path, folder: Path) -> dict[str, str]:
     return tags
 
 
-def measure(most: int, most_of_a_run: int) -> Iterator[dict[str, object]]:
+def measure(sizes: list[int], kinds: list[str]) -> Iterator[dict[str, Any]]:
     """Yield the cost of each command at each size."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         project = folder / "project"
         tags = make_scorers(project, folder)
-        sizes = [10**power for power in range(4, 9) if 10**power <= most]
-        for n in sizes:
-            files = {kind: write_table(folder / f"{n}.{kind}", n, 2) for kind in ("parquet", "csv")}
-            for kind, file in files.items():
-                commands = {f"assay ingest, {kind}": ("ingest", str(file), "--name", f"{kind}-{n}", "--id", "id")}
-                for label, tag in tags.items():
-                    if label == "isolation_forest" or (n <= MOST_FOR_REACH and kind == "parquet"):
-                        out = str(folder / f"out.{kind}")
-                        commands[f"assay score, {kind}, {label}"] = ("score", str(file), tag, "--out", out)
-                if n <= most_of_a_run and kind == "parquet":
-                    commands["assay run"] = ("run", "--dataset", f"{kind}-{n}", "--no-deploy")
-                for what, arguments in commands.items():
-                    seconds, peak = cost(project, *arguments)
-                    yield {"command": what, "rows": n, "seconds": seconds, "peak": peak}
-                    print(f"{what}, {n:,} rows: {seconds:.1f} s, {peak / 1e9:.2f} GB", flush=True)
-                file.unlink()
-            for kind in files:
-                shutil.rmtree(project / "data" / f"{kind}-{n}")
+        for n, kind in product(sizes, kinds):
+            file, data = write_table(folder / f"{n}.{kind}", n, 2), f"{kind}-{n}"
+            commands = {f"assay ingest, {kind}": ["ingest", str(file), "--name", data, "--id", "id"]}
+            for label, tag in tags.items():
+                if label == "isolation_forest" or kind == "parquet":
+                    commands[f"assay score, {kind}, {label}"] = ["score", str(file), tag, "--out", f"{file}.out.{kind}"]
+            if kind == "parquet":
+                for verb in VERBS:
+                    commands[f"{verb} of a run"] = ["stage", verb]
+            for what, arguments in commands.items():
+                if arguments == ["stage", VERBS[0]]:
+                    settings = project / "params.yaml"
+                    one = re.sub(r"(?m)^dataset: .*$", f"dataset: {data}", settings.read_text())
+                    settings.write_text(re.sub(r"(?m)^datasets: .*$", f"datasets: [{data}]", one))
+                seconds, peak = cost(project, *arguments)
+                yield {"command": what, "rows": n, "seconds": seconds, "peak": peak}
+                print(f"{what}, {n:,} rows: {seconds:.1f} s, {peak / 1e9:.2f} GB", flush=True)
+            file.unlink()
+            shutil.rmtree(project / "data" / data)
+            shutil.rmtree(project / "work" / data, ignore_errors=True)
+
+
+def measured_before() -> list[dict[str, Any]]:
+    """Return the costs that the page has."""
+    rows = [line.strip("| ").split(" | ") for line in OUT.read_text(encoding="utf-8").splitlines() if " s, " in line]
+    head = next(line for line in OUT.read_text(encoding="utf-8").splitlines() if line.startswith("| command"))
+    sizes = [int(re.sub(r"\D", "", cell)) for cell in head.strip("| ").split(" | ")[1:]]
+    costs = []
+    for what, *cells in rows:
+        for n, cell in zip(sizes, cells, strict=False):
+            if measured := re.fullmatch(r"\**([\d.,]+) s, ([\d.]+) GB\**", cell.strip()):
+                seconds, peak = (float(number.replace(",", "")) for number in measured.groups())
+                costs.append({"command": what, "rows": n, "seconds": seconds, "peak": peak * 1e9})
+    return costs
 
 
 def draw(costs: pd.DataFrame) -> None:
-    """Draw seconds and memory against the number of rows, on logarithmic axes."""
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
-    for axis, column, unit in zip(figure.subplots(1, 2), ("seconds", "peak"), (1, 1e9), strict=True):
-        for what, rows in costs.groupby("command"):
-            axis.loglog(rows["rows"], rows[column] / unit, marker="o", ms=3, label=what)
-        axis.set_xlabel("rows")
-        axis.set_ylabel("processor seconds" if column == "seconds" else "largest memory, GB")
-    figure.axes[0].legend(fontsize=8)
-    figure.savefig(PICTURE, dpi=90)
+    """Draw seconds and memory against the number of rows, on logarithmic axes, the run as a whole, with its aims."""
+    run = costs[costs["command"].str.endswith("of a run")]
+    whole = run.groupby("rows").agg(seconds=("seconds", "sum"), peak=("peak", "max"), verbs=("command", "size"))
+    whole = whole[whole["verbs"] == len(VERBS)].reset_index().assign(command="run, all stages")
+    shown = pd.concat([costs.drop(run.index), whole], ignore_index=True)
+    figure = Figure(figsize=(10, 8), layout="constrained")
+    axes = figure.subplots(2, 2)
+    for row, table in zip(axes, (shown, run), strict=True):
+        for axis, column, unit in zip(row, ("seconds", "peak"), (1, 1e9), strict=True):
+            for what, rows in table.groupby("command", sort=False):
+                axis.loglog(rows["rows"], rows[column] / unit, marker="o", ms=3, label=what)
+            axis.set_xlabel("rows")
+            axis.set_ylabel("processor seconds" if column == "seconds" else "largest memory, GB")
+        row[0].legend(fontsize=7)
+    for axis in axes[:, 1]:
+        axis.axhline(MOST_MEMORY, ls=":", color="grey")
+        place = axis.get_yaxis_transform()
+        axis.text(0.02, MOST_MEMORY, "aim of the run on 10 million rows", va="bottom", fontsize=7, transform=place)
+    figure.savefig(PICTURE, dpi=80)
 
 
-def write_page(costs: pd.DataFrame, arguments: list[int]) -> None:
+def write_page(costs: pd.DataFrame) -> None:
     """Write docs/benchmarks/size.md and the picture beside it; what stands below its table stays."""
     draw(costs)
-    words = [f"{s:.1f} s, {p / 1e9:.2f} GB" for s, p in zip(costs["seconds"], costs["peak"], strict=True)]
+    words = [f"{s:,.1f} s, {p / 1e9:.2f} GB" for s, p in zip(costs["seconds"], costs["peak"], strict=True)]
     costs = costs.assign(words=words)
     sizes = sorted(costs["rows"].unique())
     lines = [f"| command | {' | '.join(f'{n:,} rows' for n in sizes)} |", f"|---{'|---:' * len(sizes)}|"]
     for what, rows in costs.groupby("command", sort=False):
         of_sizes = rows.set_index("rows")["words"]
-        lines.append(f"| {what} | {' | '.join(of_sizes.get(n, '') for n in sizes)} |")
+        lines.append(f"| {what} | {' | '.join(of_sizes.get(n, '-') for n in sizes)} |")
     protocol = (__doc__ or "").split("Usage:")[0].strip()
-    _, _, below = OUT.read_text(encoding="utf-8").partition("\n## ")
+    above, _, rest = OUT.read_text(encoding="utf-8").partition("\n## How")
+    _, _, below = rest.partition("\n## ")
     OUT.write_text(
-        f"# Size\n\n{protocol}\n\nMade by `python benchmarks/size.py {' '.join(map(str, arguments))}`.\n\n"
+        f"{above.rstrip()}\n\n## How\n\n{protocol}\n\nMade by `python benchmarks/size.py`.\n\n"
         f"![By number of rows]({PICTURE.name})\n\n{chr(10).join(lines)}\n" + (f"\n## {below}" if below else ""),
         encoding="utf-8",
     )
 
 
 def main() -> None:
-    """Measure everything; the page is written anew after each command."""
-    arguments = [*map(int, sys.argv[1:])] or [10**6]
-    most, most_of_a_run = (*arguments, 10**5)[:2]
-    costs = []
-    for cost_of_one in measure(most, most_of_a_run):
-        costs.append(cost_of_one)
-        write_page(pd.DataFrame(costs), arguments)
+    """Measure everything that is asked for; the page is written anew after each command."""
+    sizes = [int(word) for word in sys.argv[1:] if word.isdigit()] or [10**power for power in range(4, 8)]
+    kinds = [word for word in sys.argv[1:] if not word.isdigit()] or ["parquet", "csv"]
+    costs = {(cost["command"], cost["rows"]): cost for cost in measured_before()}
+    for cost_of_one in measure(sizes, kinds):
+        costs[cost_of_one["command"], cost_of_one["rows"]] = cost_of_one
+        write_page(pd.DataFrame(list(costs.values())).sort_values("rows", kind="stable"))
 
 
 if __name__ == "__main__":

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import datetime
 import errno
 import os
 import signal
 import struct
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -66,6 +68,24 @@ def in_fork(call: Callable[[], object]) -> bool:
     return os.WIFSIGNALED(status)
 
 
+def set_clock(error: datetime.timedelta) -> None:
+    """Let the clock of this process be wrong, for Python's own functions."""
+    right, real = time.time, datetime.datetime
+
+    class Wrong(real):  # type: ignore[valid-type, misc]
+        """A time that is now by the wrong clock."""
+
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> Any:
+            """Return the wrong time."""
+            return real.now(tz) + error
+
+    time.time = lambda: right() + error.total_seconds()
+    for name, module in list(sys.modules.items()):
+        if name == "datetime" or (name.partition(".")[0] == "assay" and getattr(module, "datetime", None) is real):
+            module.datetime = Wrong  # type: ignore[attr-defined]
+
+
 def obey_permissions() -> None:
     """Give up what lets the superuser write where permissions forbid it, for the rest of this process."""
     header = struct.pack("Ii", 0x20080522, 0)  # version 3 of Linux's capabilities, this process
@@ -75,6 +95,7 @@ def obey_permissions() -> None:
 
 FAULT, GROUP = "ASSAY_TESTS_FAULT", "ASSAY_TESTS_GROUP"
 COUNT, KILL_ALL, KILL_ONE, FULL = "count", "kill all", "kill one", "full"
+READ_ONLY, CLOCK = "read-only", "clock"
 _GROWING = ("os.mkdir", "open")
 
 
@@ -86,8 +107,9 @@ def fault(kind: str, number: int, counter: Path, root: Path) -> dict[str, str]:
     kind : str
         "kill all" kills all processes of the command, as a loss of power does, "kill one" only the one that writes,
         as a system without memory does; "full" lets this and every later file or folder fail for want of space;
-        "count" only counts.
+        "count" only counts. "read-only" takes the superuser's right to write anywhere; "clock" sets the clock.
     number : int
+        The number of the change, or the seconds by which the clock is wrong.
     counter : Path
         A file that does not exist yet, outside of the folder; each change adds a byte to it.
     root : Path
@@ -100,6 +122,10 @@ def obey_fault() -> None:
     if FAULT not in os.environ:
         return
     kind, number, counter, root = os.environ[FAULT].split("\n")
+    if kind == READ_ONLY:
+        obey_permissions()
+    if kind == CLOCK:
+        set_clock(datetime.timedelta(seconds=int(number)))
     group = int(os.environ.setdefault(GROUP, str(os.getpid())))
     with contextlib.suppress(OSError):  # whose first process was killed
         os.setpgid(0, group)

@@ -18,14 +18,17 @@ from urllib.request import Request, urlopen
 import numpy as np
 import pandas as pd
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from tests.conftest import QUICK, Checkout, prefect_url
 from tests.integration.test_ingest import OPTIONS, patients
-from tests.waiting import at_work, wait_until, wait_until_none_works
+from tests.waiting import HANG_SECONDS, at_work, wait_until, wait_until_none_works
 
 from assay.data.card import read_card
 from assay.eventlog import EventLog
 from assay.interruption import GRACE_SECONDS
 from assay.project.layout import Project
+from assay.runs.arrivals import ALARMED
+from assay.runs.showing import ALARM, emit_alarm
 
 LONG = QUICK.replace(
     "detectors:\n", "detectors:\n  autoencoder: {epochs: 1000000, members: 2, learning_rate: 0.000001}\n"
@@ -123,6 +126,39 @@ def test_an_interval_schedule_fires_until_a_signal_ends_it(finished: Checkout) -
     assert output.count("nothing changed: every stage is fresh") >= 2
     assert ended(log)[-1]["state"] == "interrupted", output
     log.check()
+
+
+def test_an_alarm_of_the_champion_starts_one_run(finished: Checkout) -> None:
+    """Alarms of scorers that are no longer champion start nothing; the same alarm starts one run."""
+    deployed, project = json.loads((finished.root / "deployments/breast_cancer.json").read_text()), finished.root
+    log = EventLog(project / ".assay" / "events.jsonl")
+    options = ("--dataset", "breast_cancer", "--on-alarm")
+    clock = finished.start("assay", "schedule", *options, PREFECT_API_URL=prefect_url(), **OFTEN)
+    try:
+        for version, row in (("0" * 12, 3), (deployed["version"], 17)):
+            details = {"scorer": f"breast_cancer:{version}", "statement": "0" * 12, "monitor": "drift of all rows"}
+            log.append(ALARMED, dataset="breast_cancer", log10_threshold=2.3, row=row, **details)
+        wait_until(lambda: runs_of("breast_cancer"), clock, pause=0.5)
+    finally:
+        clock.send_signal(signal.SIGTERM)
+        output = clock.communicate()[0]
+    assert len(runs_of("breast_cancer", "COMPLETED", "RUNNING", "SCHEDULED", "PENDING")) == 1, output
+    assert "retraining breast_cancer: on alarms; Prefect at" in output
+
+
+def test_an_alarm_is_an_event_of_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = f"of_{os.getpid()}"
+    monkeypatch.setenv("PREFECT_API_URL", prefect_url())  # Prefect itself has read its settings already
+    with temporary_settings({PREFECT_API_URL: prefect_url()}):
+        assert emit_alarm(ALARM, dataset, "drifted", monitor="drift of all rows", row="17")
+    wanted = {"resource": {"id": [f"assay.dataset.{dataset}"]}}
+    end = time.monotonic() + HANG_SECONDS
+    while not (events := ask("/events/filter", filter=wanted)["events"]):
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    assert [(event["event"], event["payload"]["row"]) for event in events] == [("assay.monitor.alarm", "17")]
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        assert not emit_alarm(ALARM, dataset, "drifted")
 
 
 def test_new_files_are_added_and_retrained_on_and_told_of(finished: Checkout) -> None:

@@ -73,7 +73,7 @@ def test_versions_are_promoted_on_the_page(project: Checkout, tmp_path: Path) ->
         browser.keys("\n")
         browser.until("!document.getElementById('versions').hidden")
         assert "enter a token of the role admin" in browser.text("done")
-        buttons = f"document.querySelectorAll('[aria-label=\"Promote {NAME}:{other}\"]')"
+        buttons = f"document.querySelectorAll('[aria-label$=\"{NAME}:{other}\"]')"
         assert browser.value(f"{buttons}.length") == 1
         assert browser.value(f"{buttons}[0].disabled")
         browser.value("document.getElementById('token').focus()")
@@ -88,6 +88,8 @@ def test_versions_are_promoted_on_the_page(project: Checkout, tmp_path: Path) ->
         assert deployment.version == other
         assert re.fullmatch(r"back <b>again</b> \(by token [0-9a-f]{8}\)", deployment.reason)
         browser.until(f"document.getElementById('tag').innerText.includes({other!r})")
+        back = f"document.querySelectorAll('[aria-label=\"Roll back to {NAME}:{champion}\"]')"
+        assert browser.value(f"{back}[0].innerText") == "Roll back"
         assert browser.errors == []
         browser.value("sessionStorage.removeItem('token')")
         for link, words in (("report", "report"), ("lineage", other)):

@@ -106,15 +106,23 @@ def stage_command(name: str) -> None:
     "folder",
     type=click.Path(path_type=Path),
     metavar="FOLDER",
-    help="Add new files of FOLDER to the dataset; without --cron and --interval, run as soon as there is one.",
+    help="Add new files of FOLDER to the dataset; where no other option says when to run, as soon as there is one.",
 )
+@click.option("--on-alarm", is_flag=True, help="Run when a monitor of the champion has raised an alarm.")
 @click.option("--notify", metavar="URL", help="Post a JSON message to URL on verdicts, failures and refused files.")
 def schedule_command(
-    cron: str | None, interval: float | None, dataset: str | None, folder: Path | None, notify: str | None
+    cron: str | None,
+    interval: float | None,
+    dataset: str | None,
+    folder: Path | None,
+    on_alarm: bool,
+    notify: str | None,
 ) -> None:
     """Serve the flow on a schedule through Prefect until interrupted."""
-    if (cron is not None and interval is not None) or (cron is None and interval is None and folder is None):
-        raise click.UsageError('give either --cron "0 2 * * *" or --interval SECONDS, or --on-new-data FOLDER')
+    if (cron is not None and interval is not None) or not (cron or interval or folder or on_alarm):
+        raise click.UsageError(
+            'give either --cron "0 2 * * *" or --interval SECONDS, or --on-new-data FOLDER, or --on-alarm'
+        )
     project = find_project()
     if folder is not None:
         from assay.runs.arrivals import require_folder
@@ -132,4 +140,4 @@ def schedule_command(
         project.require_dataset(dataset)
     from assay.runs.scheduling import serve_schedule
 
-    serve_schedule(project, cron=cron, interval=interval, folder=folder, dataset=dataset)
+    serve_schedule(project, cron=cron, interval=interval, folder=folder, on_alarm=on_alarm, dataset=dataset)

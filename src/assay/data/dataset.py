@@ -27,13 +27,15 @@ from assay.parts import read_json, replacing, write_bytes, write_json
 
 NORMAL, ANOMALY, UNKNOWN = 0, 1, -1
 OTHER_PRINT = "other_fingerprint"
+MASK = "mask"  # the defective pixels of an image, `assay.data.masks.mask_text`
 OF_WINDOWS = ("entity", "start", "end", "anomalous_steps")
 TEXTS = (
     *("row_id", "group", "time", "category", "batch", "fingerprint", OTHER_PRINT, "source_row", "recipe"),
     *OF_WINDOWS,
+    MASK,
 )
-STORED = dict.fromkeys(TEXTS, pa.large_string()) | dict.fromkeys(("copy", "seed"), pa.int64())
-STORED |= dict.fromkeys(("label", "contradicted", "seen"), pa.int8())
+_STORED = dict.fromkeys(TEXTS, pa.large_string()) | dict.fromkeys(("copy", "seed"), pa.int64())
+_STORED |= dict.fromkeys(("label", "contradicted", "seen"), pa.int8())
 SEALED, DROPPED = ("features.npy", "rows.csv"), "dropped.csv"
 MADE = -1
 ROWS_IN_PIECE = 1 << 18
@@ -164,7 +166,7 @@ def read_row_table(folder: Path, columns: Sequence[str] | None = None) -> pd.Dat
             read_options=arrow_csv.ReadOptions(block_size=BYTES_IN_BLOCK),
             parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
             convert_options=arrow_csv.ConvertOptions(
-                column_types={name: STORED[name] for name in kept if name in STORED},
+                column_types={name: _STORED[name] for name in kept if name in _STORED},
                 include_columns=kept,
                 strings_can_be_null=False,
             ),
@@ -293,7 +295,9 @@ def equal_rows(*keys: NDArray[Any]) -> Integers:
 
 def _in_order(keys: Sequence[NDArray[Any]] | NDArray[Any]) -> tuple[NDArray[np.intp], Flags]:
     """Return an order of rows by keys, in which equal ones stay as they are, and where another key begins in it."""
-    order = np.lexsort(keys)
+    order = np.argsort(keys[-1], kind="stable")
+    if (keys[-1][order[1:]] == keys[-1][order[:-1]]).any():
+        order = np.lexsort(keys)
     is_first = np.ones(len(order), dtype=np.bool_)
     is_first[1:] = False
     for key in keys:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import html
+import logging
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -159,8 +161,21 @@ class Runner:
         return result
 
     def write_docs(self) -> None:
-        """Write the Data Docs; they replace the pages of earlier runs, other files in the folder stay."""
-        self._context.build_data_docs(site_names=[SITE])
+        """Write the Data Docs; they replace the pages of earlier runs, other files in the folder stay.
+
+        Raises
+        ------
+        OSError
+            The system refused a page; Great Expectations itself only logs that, with a traceback.
+        """
+        logger, refused = logging.getLogger("great_expectations.render"), _Refused()
+        logger.addHandler(refused)
+        try:
+            self._context.build_data_docs(site_names=[SITE])
+        finally:
+            logger.removeHandler(refused)
+        if refused.errors:
+            raise refused.errors[0]
 
     def _suite(self, expectations: list[Any]) -> Any:
         return self._gx.ExpectationSuite(name=self.name, expectations=expectations)
@@ -182,6 +197,22 @@ class Runner:
             batch_identifier=result.batch_id, expectation_suite_identifier=suite, run_id=run
         )
         self._context.validation_results_store.store_validation_results(result, key, suite)
+
+
+class _Refused(logging.Handler):
+    """Keeps what the system refused while pages were written; anything else is logged as ever."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors = list[OSError]()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the error that is being handled."""
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            self.errors.append(error)
+        elif logging.lastResort is not None:
+            logging.lastResort.handle(record)
 
 
 def _only_column(expectation: Any) -> str:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from assay.arrays import Flags, Integers, Labels
 from assay.data.card import Card
 from assay.data.columns import decoded
-from assay.data.dataset import ANOMALY, NORMAL, Dataset, RowSet, equal_rows, key_texts, print_texts
+from assay.data.contents import Contents, NamedRows, count_contents, id_texts, roles_table
+from assay.data.dataset import Dataset, RowSet, print_texts
 from assay.data.drift import compare, seen_before
 from assay.data.expectations import (
     COPY_COLUMN,
@@ -31,7 +30,7 @@ from assay.data.expectations import (
 from assay.data.mapped import new_array, row_blocks
 from assay.data.ranges import EXTREMES
 from assay.data.reference import learn_reference
-from assay.data.runner import ROWS_IN_SUMMARY, Check, Runner
+from assay.data.runner import Check, Runner
 from assay.errors import DataError, ValidationFailedError
 
 FAILURES_IN_MESSAGE, FEWEST_BATCHES = 3, 2
@@ -55,33 +54,6 @@ class LevelRows:
     train: RowSet
     n_injected: int
     n_total: int
-
-
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """How often the contents of the rows that have a role occur.
-
-    Attributes
-    ----------
-    rows, distinct : int
-        Numbers of rows and of different contents.
-    shared : int
-        Number of contents that occur in several roles.
-    contradicting : int
-        Number of contents that are labelled 0 in one row and 1 in another.
-    contradicting_normals, contradicting_anomalies : int
-        Numbers of the rows of these contents that are labelled 0, and 1.
-    contradicting_rows : tuple of str
-        Ids of the first of these rows, anomalies before normals.
-    """
-
-    rows: int
-    distinct: int
-    shared: int
-    contradicting: int
-    contradicting_normals: int
-    contradicting_anomalies: int
-    contradicting_rows: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,25 +126,25 @@ def validate_dataset(
     name, expectations = parse_suite(suite)
     of_rows, judges = _by_table(expectations)
     for_levels = [each for each in of_rows if not _is_of_source(each)]
-    extremes = _uses_extremes(of_rows)
+    extremes, prints = _uses_extremes(of_rows), _uses_prints(of_rows)
     runner = Runner(name, docs, expectations)
-    runner.run("source", _table(source.data, card, extremes), of_rows)
+    runner.run("source", _table(source.data, card, extremes, prints), of_rows)
     reference = parse_reference(suite)
     kept = {arrival.batch for arrival in card.batches if not arrival.dropped}
     if reference is not None and judges and kept.isdisjoint(reference["batches"]):
         runner.run(BY_COLUMN, compare(reference, card, source.data, rows=reference["rows"]), judges)
     injected, most = None, -1.0
     for level in levels:
-        runner.run(f"level-{level.rho:g}", _table(level.train, card, extremes), for_levels + _planned(level))
+        runner.run(f"level-{level.rho:g}", _table(level.train, card, extremes, prints), for_levels + _planned(level))
         if level.rho > most:
             most = level.rho
-            injected = _Named.of(level.train.take((level.train.rows["injected"] == 1).to_numpy(dtype=bool)), card)
+            injected = NamedRows.of(level.train.take((level.train.rows["injected"] == 1).to_numpy(dtype=bool)), card)
         del level  # before the next one comes
     unique = [{"type": "expect_column_values_to_be_unique", "kwargs": {"column": COPY_COLUMN}}]
-    named = {role: _Named.of(data, card) for role, data in roles.items()}
-    runner.run("roles", _roles_table(named, injected), parse_expectations(unique))
+    named = {role: NamedRows.of(data, card) for role, data in roles.items()}
+    runner.run("roles", roles_table(named, injected), parse_expectations(unique))
     runner.write_docs()
-    return Summary(name, runner.checks, _contents(named))
+    return Summary(name, runner.checks, count_contents(named))
 
 
 def validate_batch(suite: dict[str, Any], accepted: Dataset, grown: Dataset, *, docs: Path) -> Summary:
@@ -202,18 +174,18 @@ def validate_batch(suite: dict[str, Any], accepted: Dataset, grown: Dataset, *, 
     card = grown.card
     name, expectations = parse_suite(suite)
     of_rows, judges = _by_table(expectations)
-    extremes = _uses_extremes(of_rows)
+    extremes, prints = _uses_extremes(of_rows), _uses_prints(of_rows)
     runner = Runner(name, docs, expectations)
     new = grown.data.take(np.arange(len(accepted.data), len(grown.data)))
-    runner.run("new rows", _table(new, card, extremes), [each for each in of_rows if not _is_of_source(each)])
+    runner.run("new rows", _table(new, card, extremes, prints), [each for each in of_rows if not _is_of_source(each)])
     if judges:
         added = [arrival.rows for arrival in accepted.card.batches[1:] if not arrival.dropped]
         rows = min(added) if len(added) >= FEWEST_BATCHES else None
         frame = compare(learn_reference(accepted), card, new, seen=seen_before(accepted, grown), rows=rows)
         runner.run("new rows by column", frame, judges)
-    runner.run("all rows", _table(grown.data, card, extremes), list(filter(_is_of_source, of_rows)))
+    runner.run("all rows", _table(grown.data, card, extremes, prints), list(filter(_is_of_source, of_rows)))
     runner.write_docs()
-    return Summary(name, runner.checks, _contents({"all rows": _Named.of(grown.data, card)}))
+    return Summary(name, runner.checks, count_contents({"all rows": NamedRows.of(grown.data, card)}))
 
 
 def _by_table(expectations: list[Any]) -> tuple[list[Any], list[Any]]:
@@ -224,6 +196,15 @@ def _by_table(expectations: list[Any]) -> tuple[list[Any], list[Any]]:
 
 def _uses_extremes(expectations: list[Any]) -> bool:
     return any(getattr(expectation, "column", None) in EXTREMES for expectation in expectations)
+
+
+def _uses_prints(expectations: list[Any]) -> bool:
+    """Return whether an expectation names the column of fingerprints, without counting the list of all columns."""
+    return any(
+        FINGERPRINT_COLUMN in str(each.configuration.kwargs)
+        for each in expectations
+        if each.configuration.type != "expect_table_columns_to_match_ordered_list"
+    )
 
 
 def _is_of_source(expectation: Any) -> bool:
@@ -255,8 +236,8 @@ def raise_if_failed(summary: Summary) -> None:
     )
 
 
-def _table(data: RowSet, card: Card, extremes: bool) -> pd.DataFrame:
-    """Return the table that expectations describe."""
+def _table(data: RowSet, card: Card, extremes: bool, prints: bool) -> pd.DataFrame:
+    """Return the table that expectations describe; the column of fingerprints is empty where none is about it."""
     columns = card.columns
     if data.features.shape[1] != len(columns):
         raise DataError(
@@ -271,27 +252,21 @@ def _table(data: RowSet, card: Card, extremes: bool) -> pd.DataFrame:
             may_lack = np.isnan(data.features[block]) & card.accepts(data.features[block])
             values = np.where(may_lack, 0.0, data.features[block])
             ends[:, block] = values.min(axis=1), values.max(axis=1)
-    table = dict(_bookkeeping(data, card)) | dict(zip(EXTREMES, ends, strict=True))
+    table = dict(_bookkeeping(data, card, prints)) | dict(zip(EXTREMES, ends, strict=True))
     for name, values in zip(columns, of_columns, strict=True):
         texts = {name: card.vocabulary[name]} if name in card.vocabulary else {}
         table[name] = decoded(values[:, None], (name,), texts)[name] if texts else values
     return pd.DataFrame({name: table[name] for name in names}, copy=False)
 
 
-def _bookkeeping(data: RowSet, card: Card) -> pd.DataFrame:
+def _bookkeeping(data: RowSet, card: Card, prints: bool) -> pd.DataFrame:
     values = {
-        ID_COLUMN: _id_texts(data.rows["row_id"]),
+        ID_COLUMN: id_texts(data.rows["row_id"]),
         LABEL_COLUMN: data.labels,
-        FINGERPRINT_COLUMN: print_texts(card.digests(data.features)),
+        FINGERPRINT_COLUMN: print_texts(card.digests(data.features)) if prints else "",
         INJECTED_COLUMN: data.rows["injected"].to_numpy(dtype=np.int64) if "injected" in data.rows else 0,
     }
     return pd.DataFrame(values, index=range(len(data)))
-
-
-def _id_texts(ids: pd.Series[Any]) -> pd.Series[str]:
-    """Return row ids as text, missing ones, which are "" in rows.csv, as missing."""
-    texts = ids.astype("str").reset_index(drop=True)
-    return texts.mask(texts == "")
 
 
 def _planned(level: LevelRows) -> list[Any]:
@@ -301,89 +276,4 @@ def _planned(level: LevelRows) -> list[Any]:
             {"type": "expect_table_row_count_to_equal", "kwargs": {"value": level.n_total}},
             {"type": "expect_column_sum_to_be_between", "kwargs": n_injected},
         ]
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Named:
-    """What names n rows and their contents, in some 40 bytes a row.
-
-    Attributes
-    ----------
-    ids : Series of str
-    labels, copies : ndarray of int, shape (n,)
-    digests : ndarray of uint64, shape (n, 2)
-    """
-
-    ids: pd.Series[str]
-    labels: Labels
-    copies: Integers
-    digests: NDArray[np.uint64]
-
-    @classmethod
-    def of(cls, data: RowSet, card: Card) -> _Named:
-        """Name rows; those without a column ``copy`` get none."""
-        copies = data.rows["copy"].to_numpy(dtype=np.int64) if "copy" in data.rows else np.zeros(len(data), np.int64)
-        return cls(_id_texts(data.rows["row_id"]), data.labels, copies, card.digests(data.features))
-
-    @classmethod
-    def joined(cls, parts: Sequence[_Named]) -> _Named:
-        """Return the rows of all parts, in their order."""
-        ids = pd.concat([part.ids for part in parts], ignore_index=True)
-        rest = [[getattr(part, name) for part in parts] for name in ("labels", "copies", "digests")]
-        return cls(ids, *(np.concatenate(each) for each in rest))
-
-    def take(self, picked: Flags) -> _Named:
-        """Return the rows that are picked."""
-        return _Named(self.ids[picked], self.labels[picked], self.copies[picked], self.digests[picked])
-
-
-def _roles_table(named: dict[str, _Named], injected: _Named | None) -> pd.DataFrame:
-    """Return what has to be unique of every row of every role: a number of its content and copy.
-
-    Where it is not, the rows that are the same as others, with "role/id" and "fingerprint:copy".
-    """
-    parts = dict(named) if injected is None else named | {"": injected}
-    numbers = equal_rows(*np.concatenate([_keys(part) for part in parts.values()]).T)
-    starts = np.cumsum([len(part.ids) for part in parts.values()])[:-1]
-    of_parts = dict(zip(parts, np.split(numbers, starts), strict=True))
-    kept = {role: np.ones(len(part.ids), dtype=np.bool_) for role, part in parts.items()}
-    if injected is not None:
-        moved = of_parts[""][~np.isin(of_parts[""], of_parts["train"])]
-        kept["pool"] = ~np.isin(of_parts["pool"], moved)
-    used = np.concatenate([of_parts[role][kept[role]] for role in parts])
-    counts = np.bincount(used, minlength=1)
-    if counts.max() <= 1:
-        return pd.DataFrame({ID_COLUMN: "", COPY_COLUMN: used})
-    tables = []
-    for role in dict.fromkeys(("train", "", *parts)) if injected is not None else parts:
-        repeated = parts[role].take(kept[role] & (counts[of_parts[role]] > 1))
-        keys = key_texts(print_texts(repeated.digests), pd.Series(repeated.copies))
-        ids = f"{role or 'train'}/" + repeated.ids.fillna("None").reset_index(drop=True)
-        tables.append(pd.DataFrame({ID_COLUMN: ids, COPY_COLUMN: keys}))
-    return pd.concat(tables, ignore_index=True)
-
-
-def _keys(part: _Named) -> NDArray[np.uint64]:
-    return np.column_stack([part.digests, part.copies.astype(np.uint64)])
-
-
-def _contents(named: dict[str, _Named]) -> Contents:
-    """Count the contents of the rows of all roles."""
-    rows = _Named.joined(list(named.values()))
-    codes = equal_rows(*rows.digests.T)
-    roles = np.repeat(np.arange(len(named)), [len(part.ids) for part in named.values()])
-    roles_of = np.bincount(np.unique(codes * len(named) + roles) // len(named))
-    normal, anomalous = rows.labels == NORMAL, rows.labels == ANOMALY
-    contested = np.intersect1d(codes[normal], codes[anomalous])
-    both = np.isin(codes, contested)
-    anomalies, normals = (rows.ids[both & labelled].tolist() for labelled in (anomalous, normal))
-    return Contents(
-        rows=len(codes),
-        distinct=int(codes.max(initial=-1)) + 1,
-        shared=int((roles_of > 1).sum()),
-        contradicting=len(contested),
-        contradicting_normals=len(normals),
-        contradicting_anomalies=len(anomalies),
-        contradicting_rows=tuple(map(str, [*anomalies[:ROWS_IN_SUMMARY], *normals[:ROWS_IN_SUMMARY]])),
     )

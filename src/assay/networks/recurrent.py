@@ -48,7 +48,7 @@ class StackedLSTM(nn.Module):
         weight_in, weight_state, bias = self.weights()
         rows = steps.transpose(1, 2).reshape(members, length * n, n_in)
         # One product for all steps: they do not depend on the state.
-        projected = torch.baddbmm(bias, rows, weight_in).reshape(members, length, n, -1)
+        projected = torch.baddbmm(bias, rows, weight_in).reshape(members, length, n, 4 * self.units)
         state = self.start(n)
         for step_input in projected.unbind(dim=1):
             state = step(step_input, weight_state, state)

@@ -15,6 +15,7 @@ from assay import console
 from assay.errors import ScorerError, TamperedError, ToolError
 from assay.hashing import dvc_directory_md5, dvc_md5, files_in, hash_file
 from assay.project import versioning
+from assay.project.checkouts import bring
 from assay.project.deployment import Deployment, read_deployments
 from assay.project.pending import Change
 from assay.project.scorers import check_scorer, kept_folder, not_here, pointer_of
@@ -118,9 +119,8 @@ def bring_back(root: Path, names: Sequence[str] = ()) -> list[str]:
     if not missing:
         return _tags(named)
     pointers = [pointer_of(folder).relative_to(root).as_posix() for folder in missing]
-    command = "pull" if versioning.has_remote(root) else "checkout"
     try:
-        versioning.dvc(root, command, *pointers)
+        bring(root, pointers)
     except ToolError as error:
         champions = {kept_folder(root, record.name, record.version) for record in records}
         if lost := [folder for folder in missing if folder in champions and not is_tracked(folder)]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from assay.environment import bentoml_home
 from assay.parts import parse_json
+from assay.project.checkouts import take_back
 from assay.project.pending import settle_changes
 from assay.project.versioning import locks_by_links, repair_locked
 
@@ -39,11 +40,12 @@ def recover(root: Path) -> None:
     """Set right what killed commands left in a project; call it under the project's lock.
 
     DVC's files are repaired where it was killed while it wrote them, changes that were begun are settled
-    (`assay.project.pending`), and temporary files and folders are removed.
+    (`assay.project.pending`, `assay.project.checkouts`), and temporary files and folders are removed.
     """
     repair_rwlock(root)
     repair_locked(root)
     settle_changes(root)
+    take_back(root)
     remove_left(_in_root(root))
     for name in _FOLDERS:
         remove_left(_under(root / name))

@@ -312,24 +312,13 @@ def serve(
         planned = tuple(_planned(tag, packaged, challenger, root) for tag, packaged in served.items())
         live = len(names) + (challenger is not None)
         folder_of_rows = None if record is None else str(record.resolve())
-        plan = Plan(planned, _watcher(root, live, names, environment), str(root.resolve()), folder_of_rows, share)
+        watcher = (sys.executable, "-P", "-m", "assay.runs.watcher", str(root.resolve()), str(live), *names)
+        plan = Plan(planned, watcher, str(root.resolve()), folder_of_rows, share)
         server = ["-P", "-m", "assay.service.server", str(listening.fileno()), plan.to_json(), str(workers)]
         if workers > 1:
             environment[SHARED_FOLDER] = tempfile.mkdtemp(prefix="assay-serve-")
         # In the place of this process: nobody is left to hold the port, or to start a server again that cannot start.
         os.execve(sys.executable, [sys.executable, *server], environment)
-
-
-def _watcher(root: Path, live: int, names: list[str], environment: dict[str, str]) -> tuple[int, int]:
-    """Start the process that feeds the monitors; it ends with this one, which holds the other end of its input."""
-    command = [sys.executable, "-P", "-m", "assay.runs.watcher", str(root), str(live), *names]
-    ours, its = os.pipe()
-    try:
-        process = subprocess.Popen(command, stdin=ours, env=environment)
-    finally:
-        os.close(ours)
-    os.set_inheritable(its, True)
-    return process.pid, its
 
 
 def _published(tag: str, root: Path) -> Packaged:

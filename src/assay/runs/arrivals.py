@@ -1,4 +1,4 @@
-"""Files that people put into a folder: each is added to a dataset once, as a batch."""
+"""What runs are started for: files in a folder, each added to a dataset once, as a batch; and alarms of monitors."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typing import Any
 from assay.errors import AssayError, ConfigError, DataError, InputError, ValidationFailedError
 from assay.openlineage.client import emit_done
 from assay.parts import read_json, write_json
+from assay.project.deployment import read_deployment
 from assay.project.layout import Project
 
 SETTLED_SECONDS = 10
+ALARMED = "monitor-alarm"  # the event in the log
 REFUSALS = (DataError, InputError, ValidationFailedError)
 UNFINISHED = (".part", ".tmp", ".crdownload")
 
@@ -70,6 +72,14 @@ def waiting(project: Project, folder: Path) -> dict[str, list[int]]:
         for name, state in states(folder).items()
         if state and seen.get(name) != state and not 0 <= time.time_ns() - max(state[1::2]) < SETTLED_SECONDS * 10**9
     }
+
+
+def champion_alarms(project: Project) -> dict[str, list[int]]:
+    """Return the rows of the logged alarms about the answers of the champion of a project's dataset, by monitor."""
+    champion = read_deployment(project.root, project.dataset)
+    tag = None if champion is None else champion.tag
+    logged = [event for event in project.events if event["event"] == ALARMED and event["scorer"] == tag]
+    return {f"{event['scorer']} {event['monitor']}": [event["row"]] for event in logged}
 
 
 def take_in(project: Project, folder: Path) -> list[Arrived]:

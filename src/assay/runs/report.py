@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from rich.table import Table
 
 from assay.calibration.calibrators.promise import band_sentence
-from assay.data.dataset import RowSet, read_rows
-from assay.data.documents import DocumentScaler
+from assay.data.dataset import read_rows
 from assay.hashing import RECORD, hash_file, hash_json
 from assay.parts import read_json, write_bytes
 from assay.pipeline.candidates import Candidates, candidate_name
@@ -25,12 +21,12 @@ from assay.project.comparisons import Comparison, read_comparisons, words_of
 from assay.project.layout import Project
 from assay.project.stages import folders_of
 from assay.runs.choice import beside_default, choice_sentence, would_help
+from assay.runs.foremost import picture_source, suspected_images, suspected_rows
 
 if TYPE_CHECKING:
     from assay.evaluation.tested import Evaluation
     from assay.scorer.scorer import Scorer
 
-MOST_SUSPECTS, NAMED, MOST_PIECES = 8, 3, 300
 NUMBERS = ("auroc", "auprc", "fpr", "worst_stratum_fpr", "power")
 _COLUMNS = ("detector", "adapter", *NUMBERS, "selection_power", "fit_seconds", "state", "reason")
 HEADINGS = {
@@ -213,7 +209,8 @@ def write_report(project: Project, scorer: Scorer | None = None) -> Path:
     rows = leaderboard(project)
     helps = would_help(project, scorer)
     text = _page(project, scorer, evaluation, rows, [], [], helps)
-    drawn_by = [Path(__file__), Path(__file__).parents[1] / "evaluation" / "pictures.py"]
+    own = Path(__file__)
+    drawn_by = [own, own.with_name("foremost.py"), own.parents[1] / "evaluation" / "pictures.py"]
     sources = [*drawn_by, project.folder("evaluate") / RECORD]
     mark = f"<!-- {hash_json([text, *map(hash_file, sources)])} -->\n"
     if path.is_file() and path.read_bytes().endswith(mark.encode()):
@@ -226,7 +223,9 @@ def write_report(project: Project, scorer: Scorer | None = None) -> Path:
         suspects = suspected_rows(read_rows(project.folder("split") / "test"), scorer)
     elif scorer is not None:
         suspects, picture = suspected_images(read_rows(project.folder("split") / "test"), scorer)
-        figures.append(("Test images with the highest scores, and where these come from", picture))
+        tested = evaluation.at(levels_of(project.folder("contaminate"))[0])[shown.detector, shown.adapter]
+        by_masks = f" (pixel AUROC {tested.pixel_auroc:.3f})" if tested.pixel_auroc is not None else ""
+        figures.append((f"Test images with the highest scores, and where these come from{by_masks}", picture))
     write_bytes(path, f"{_page(project, scorer, evaluation, rows, figures, suspects, helps)}\n{mark}".encode())
     return path
 
@@ -277,37 +276,6 @@ def _contexts(scorer: Scorer | None) -> list[list[str]]:
     return detector.contexts() if isinstance(detector, ReadsWords) else []
 
 
-def suspected_rows(test: RowSet, scorer: Scorer) -> list[str]:
-    """Return the names of the rows with the highest scores, with what raises each score; none for very wide rows."""
-    from assay.scorer.batch import named
-    from assay.scorer.explaining import Normals, pieces_of
-    from assay.scorer.explaining_words import read_documents
-
-    if not isinstance(scorer.reference.strata, Normals) or pieces_of(scorer.head).max() >= MOST_PIECES:
-        return []
-    function = scorer.function
-    top = test.take(np.argsort(-function(test.features), kind="stable")[:MOST_SUSPECTS])
-    if isinstance(function.scaler, DocumentScaler):
-        documents = read_documents(function.detector, function.scaler, function, top.features)
-        whys = [document.sentence(NAMED) for document in documents]
-    else:
-        categories = top.rows["category"].to_numpy(dtype=object) if scorer.categories is not None else None
-        explained = scorer.explain_scored(function.scored(top.features, categories, top.rows["row_id"].to_numpy()))
-        whys = [named(scorer, shares, NAMED) for shares in explained.shares]
-    return [f"{name} ({why})" for name, why in zip(top.rows["row_id"], whys, strict=True)]
-
-
-def suspected_images(test: RowSet, scorer: Scorer) -> tuple[list[str], str]:
-    """Return the names of the images with the highest scores, and the picture of these and of their heat maps."""
-    from assay.evaluation.pictures import heat_map_picture
-
-    top = test.take(np.argsort(-scorer.decision_function(test.features), kind="stable")[:MOST_SUSPECTS])
-    heat_maps = scorer.heat_maps(top.features)
-    return top.rows["row_id"].tolist(), picture_source(
-        heat_map_picture(top.features.reshape(heat_maps.shape), heat_maps)
-    )
-
-
 def _parts(project: Project, evaluation: Evaluation) -> list[tuple[str, str, list[dict[str, Any]]]]:
     """Return title, sentence and figures of every part of the test rows that is not all of them."""
     level = levels_of(project.folder("contaminate"))[0]
@@ -329,13 +297,6 @@ def _cell(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-def picture_source(figure: Any) -> str:
-    """Return a figure as a data URI of PNG."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _diagnostics(project: Project, detector: str, adapter: str) -> list[tuple[str, str]]:

@@ -23,7 +23,7 @@ from uuid import UUID
 from assay import console
 from assay.errors import ConfigError, ToolError
 from assay.interruption import interruptible
-from assay.runs.arrivals import waiting
+from assay.runs.arrivals import champion_alarms, waiting
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -39,7 +39,13 @@ LOOK_SECONDS = 5
 
 
 def serve_schedule(
-    project: Project, *, cron: str | None, interval: float | None, folder: Path | None, dataset: str | None
+    project: Project,
+    *,
+    cron: str | None,
+    interval: float | None,
+    folder: Path | None,
+    on_alarm: bool,
+    dataset: str | None,
 ) -> None:
     """Serve the flow until a signal ends it and its current run; runs never overlap.
 
@@ -51,8 +57,10 @@ def serve_schedule(
     interval : float or None
         Seconds between runs.
     folder : Path or None
-        A run adds every new file of it to the dataset first. Without `cron` and `interval`, one is started as soon as
+        A run adds every new file of it to the dataset first. Where nothing else says when, one is started as soon as
         there is such a file.
+    on_alarm : bool
+        A run is started when a monitor of the champion's answers has raised an alarm.
     dataset : str or None
         Dataset to retrain on; the one in params.yaml where it is None.
 
@@ -89,10 +97,14 @@ def serve_schedule(
             **clock,
         )
         _drop_missed(deployment)
-        timing = f"cron {cron} (UTC)" if cron is not None else "on new files" if not clock else f"every {interval:g} s"
-        console.say(f"retraining {name}: {timing}; Prefect at {os.environ['PREFECT_API_URL']}; stop with Ctrl-C")
+        watch = _Watch(project.on(name), None if clock or on_alarm else folder, deployment, alarms=on_alarm)
+        timings = [f"cron {cron} (UTC)"] if cron is not None else [f"every {interval:g} s"] if clock else []
+        timings += [f"on {what}" for what in watch.looks_for]
+        console.say(
+            f"retraining {name}: {', '.join(timings)}; Prefect at {os.environ['PREFECT_API_URL']}; stop with Ctrl-C"
+        )
         os.environ[SCHEDULED] = "1"
-        _serve(runner, None if clock or folder is None else _Watch(project.on(name), folder, deployment).look)
+        _serve(runner, watch.look if watch.looks_for else None)
 
 
 def _serve(runner: Runner, look: Callable[[], None] | None) -> None:
@@ -115,12 +127,18 @@ def _serve(runner: Runner, look: Callable[[], None] | None) -> None:
 
 
 class _Watch:
-    """Starts a run of a deployment when a folder holds new files."""
+    """Starts a run of a deployment when a folder holds new files, or monitors of the champion have raised an alarm."""
 
-    def __init__(self, project: Project, folder: Path, deployment: UUID) -> None:
+    def __init__(self, project: Project, folder: Path | None, deployment: UUID, *, alarms: bool = False) -> None:
         self._project, self._folder, self._deployment = project, folder, deployment
+        self._alarms = alarms
         self._started_for: dict[str, list[int]] = {}
         self._problem = ""
+
+    @property
+    def looks_for(self) -> list[str]:
+        """What it starts runs for, in words."""
+        return ["new files"] * (self._folder is not None) + ["alarms"] * self._alarms
 
     def look(self) -> None:
         """Start a run if there is reason to; what cannot be asked now is said once and asked again."""
@@ -132,20 +150,21 @@ class _Watch:
         except (OSError, HTTPError) as error:
             if str(error) != self._problem:
                 self._problem = str(error)
-                console.say(f"no look at {self._folder} now, it is tried again: {error}")
+                console.say(f"no look for {' and '.join(self.looks_for)} now, it is tried again: {error}")
 
     def _start(self) -> None:
-        """Start a run for new files. One that failed is not repeated until the files have changed."""
+        """Start a run for new files and alarms. One that failed is not repeated until there are others."""
         from prefect.client.orchestration import get_client
         from prefect.client.schemas.objects import StateType
 
-        files = waiting(self._project, self._folder)
-        if not files or files == self._started_for:
+        reasons = {} if self._folder is None else waiting(self._project, self._folder)
+        reasons |= champion_alarms(self._project) if self._alarms else {}
+        if not reasons or reasons == self._started_for:
             return
         with get_client(sync_client=True) as client:
             if not _runs_of(client, self._deployment, [StateType.PENDING, StateType.RUNNING, StateType.SCHEDULED]):
                 client.create_flow_run_from_deployment(self._deployment)
-                self._started_for = files
+                self._started_for = reasons
 
 
 def _drop_missed(deployment: UUID) -> None:
@@ -207,11 +226,13 @@ def prefect_server(project: Project) -> Iterator[str]:
         "--port",
         str(port),
     ]
+    # Its page would look for the server at the usual port.
+    settings = {"PREFECT_UI_API_URL": url, **os.environ}
     with (
         log.open("wb") as stream,
         # Its own session, so that Ctrl-C reaches the run alone, which still reports its end to the server.
         subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=stream, stderr=stream, start_new_session=True
+            command, env=settings, stdin=subprocess.PIPE, stdout=stream, stderr=stream, start_new_session=True
         ) as server,
     ):
         try:

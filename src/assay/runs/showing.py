@@ -135,6 +135,27 @@ def _emit(event: str, dataset: str, text: str, **details: str | None) -> None:
     notify(event, dataset, text, **details)
 
 
+def emit_alarm(event: str, dataset: str, text: str, **details: str | None) -> bool:
+    """Emit an event on the Prefect server at ``PREFECT_API_URL``, if there is one; return whether nothing is left.
+
+    Unlike `_emit` it says whether the server has taken it.
+    """
+    if not os.environ.get("PREFECT_API_URL"):
+        return True
+    from prefect.client.orchestration import get_client
+    from prefect.events.schemas.events import Event, Resource
+
+    resource = Resource({"prefect.resource.id": f"assay.dataset.{dataset}"})
+    content = Event(event=event, resource=resource, payload={"text": f"{dataset}: {text}", **details})
+    try:
+        with get_client(sync_client=True) as client:
+            client.request("POST", "/events", json=[content.model_dump(mode="json")]).raise_for_status()
+    except Exception as error:  # the alarm is reported in other ways meanwhile
+        console.say(f"{event} was not emitted on the Prefect server: {type(error).__name__}")
+        return False
+    return True
+
+
 def notify(event: str, dataset: str, text: str, **details: str | None) -> bool:
     """Post an event to the URL in `NOTIFY`, if there is one; return whether nothing is left to post."""
     url = os.environ.get(NOTIFY)

@@ -215,7 +215,7 @@ def _picture(standing: DataFrame) -> str:
     from matplotlib.figure import Figure
 
     from assay.evaluation.pictures import SERIES
-    from assay.runs.report import picture_source
+    from assay.runs.foremost import picture_source
 
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     FigureCanvasAgg(figure)

@@ -19,7 +19,8 @@ from typing import BinaryIO
 from assay.errors import AssayError, StageError
 from assay.interruption import SIGNALS, STDIN
 from assay.project.layout import Project
-from assay.runs.showing import ALARM, notify
+from assay.runs.arrivals import ALARMED
+from assay.runs.showing import ALARM, emit_alarm, notify
 from assay.service.monitors import Monitors, MonitorState, log10_threshold
 from assay.service.spool import monitored_folder
 from assay.service.telling import tell
@@ -27,7 +28,6 @@ from assay.service.telling import tell
 _LOOK_SECONDS = 1.0
 _POST_SECONDS, _LOG_SECONDS = 60.0, 2.0  # between two attempts
 NICENESS = 10
-ALARMED = "monitor-alarm"
 _VERSION = re.compile("[0-9a-f]{12}")
 
 
@@ -49,6 +49,7 @@ class Watcher:
         self._lock: BinaryIO | None = None
         self._versions: dict[Path, Monitors] = {}
         self._problems: dict[Path, str] = {}
+        self._sent: set[tuple[object, str, str]] = set()
         self._due: dict[tuple[str, str, str], float] = {}
 
     def look(self) -> bool:
@@ -109,7 +110,13 @@ class Watcher:
         before = state.is_posted, state.is_logged
         details = {"scorer": monitors.tag, "statement": monitors.statement, "monitor": state.name}
         if not state.is_posted and self._is_due(("post", monitors.tag, state.name), _POST_SECONDS):
-            state.is_posted = notify(ALARM, self._name, self._text(monitors, state), **details, row=str(state.alarm))
+            text, row = self._text(monitors, state), str(state.alarm)
+            for send in (notify, emit_alarm):  # one that cannot be reached holds up no other
+                if (send, monitors.tag, state.name) not in self._sent and send(
+                    ALARM, self._name, text, **details, row=row
+                ):
+                    self._sent.add((send, monitors.tag, state.name))
+            state.is_posted = all((send, monitors.tag, state.name) in self._sent for send in (notify, emit_alarm))
         if not state.is_logged and self._is_due(("log", monitors.tag, state.name), _LOG_SECONDS):
             state.is_logged = self._log(details, state)
         return (state.is_posted, state.is_logged) != before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Self
@@ -15,13 +16,14 @@ from assay.arrays import Flags
 from assay.calibration.calibrators.promise import Bands
 from assay.calibration.decisions import Rule
 from assay.data.categories import category_texts
+from assay.errors import InputError
 from assay.scorer.scorer import Judged, Scorer
 from assay.service.explaining import Reasons, explain_rows
 from assay.service.formats import write_arrow
 from assay.service.requests import Question
 
 MOST_CATEGORIES = 100
-ROWS_WRITTEN_AT_ONCE = 4096
+ROWS_AT_ONCE = 2048
 
 
 def describe(scorer: Scorer) -> dict[str, Any]:
@@ -78,10 +80,13 @@ class Decision:
     rule : Rule
     rest : dict
         eps, fdr and the bands of the false-positive rate; versions; by eps a note where nothing can be flagged.
+    text : bytes
+        The rest as JSON.
     """
 
     rule: Rule
     rest: dict[str, Any]
+    text: bytes
 
     @classmethod
     def of(cls, scorer: Scorer, eps: float | None = None, fdr: float | None = None) -> Self:
@@ -91,10 +96,11 @@ class Decision:
         if rule.eps is not None:
             rates["fpr_bands"] = shown_bands(scorer.fpr_bands(rule.eps))
         note = "" if rule.eps is None else rule.note(0, 0, scorer.calibrator)
-        return cls(rule, {**rates, **versions(scorer), **({"note": note} if note else {})})
+        rest = {**rates, **versions(scorer), **({"note": note} if note else {})}
+        return cls(rule, rest, orjson.dumps(rest))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ScoreAnswer:
     """The answer of /score.
 
@@ -102,8 +108,8 @@ class ScoreAnswer:
     ----------
     judged : Judged
     flags : ndarray of bool, shape (n,)
-    rest : dict
-        What is said of all rows: rates, versions, and a note where nothing can be flagged.
+    rest, text : dict, bytes
+        What is said of all rows: rates, versions, and a note where nothing can be flagged; the same as JSON.
     reasons : list of dict of length n, or None
         What the scores come from, where that was asked for.
     categories : sequence of str of length n, or of length 0
@@ -113,20 +119,28 @@ class ScoreAnswer:
     judged: Judged
     flags: Flags
     rest: dict[str, Any]
+    text: bytes
     reasons: Reasons | None = None
     categories: Sequence[str] = ()
 
-    def to_json(self) -> bytes:
+    def to_json(self) -> bytes | bytearray:
         """Return it as JSON; a score beyond float32 is null, since JSON has no infinity."""
         columns = self.judged.scores, self.judged.p_values, self.flags
-        parts = []
-        for start in range(0, len(self.flags), ROWS_WRITTEN_AT_ONCE):
-            block = zip(*(column[start : start + ROWS_WRITTEN_AT_ONCE].tolist() for column in columns), strict=True)
+        if len(self.flags) == 1 and self.reasons is None:
+            score, p_value, flagged = (column.item() for column in columns)
+            row = orjson.dumps([{"score": score, "p_value": p_value, "flagged": flagged}])
+            return b'{"results":' + row + b"," + self.text[1:]
+        text = bytearray(b'{"results":[')
+        for start in range(0, len(self.flags), ROWS_AT_ONCE):
+            block = zip(*(column[start : start + ROWS_AT_ONCE].tolist() for column in columns), strict=True)
             rows = [{"score": s, "p_value": p, "flagged": f} for s, p, f in block]
             if self.reasons is not None:
                 rows = [row | why for row, why in zip(rows, self.reasons[start:], strict=False)]
-            parts.append(orjson.dumps(rows)[1:-1])
-        return b'{"results":[' + b",".join(parts) + b"]," + orjson.dumps(self.rest)[1:]
+            text += b"," if start else b""
+            text += orjson.dumps(rows)[1:-1]
+        text += b"],"
+        text += self.text[1:]
+        return text
 
     def to_arrow(self) -> bytes:
         """Return it as an Arrow stream with the columns score, p_value and flagged; the rest is in its metadata.
@@ -153,16 +167,31 @@ def score_answer(scorer: Scorer, question: Question, decision: Decision) -> Scor
     """
     rule, rows = decision.rule, question.rows
     scorer.check_batch_ids(rule, question.ids)
-    judged = (
-        scorer.judge(rows, question.categories, question.ids)
-        if len(rows)
-        else Judged(np.empty(0, np.float32), np.empty(0))
-    )
+    judged = _judge(scorer, question) if len(rows) else Judged(np.empty(0, np.float32), np.empty(0))
     flags = rule.flags(judged.p_values)
     reasons = explain_rows(scorer, question) if question.explain else None
     note = "" if rule.fdr is None else rule.note(len(flags), int(flags.sum()), scorer.calibrator)
     rest = {**decision.rest, "note": note} if note else decision.rest
-    return ScoreAnswer(judged, flags, rest, reasons, _categories(scorer, question))
+    text = orjson.dumps(rest) if note else decision.text
+    return ScoreAnswer(judged, flags, rest, text, reasons, _categories(scorer, question))
+
+
+def _judge(scorer: Scorer, question: Question) -> Judged:
+    """Judge rows by parts, which gives the same bits: small requests get the interpreter in between."""
+    rows, n = question.rows, len(question.rows)
+    if n > ROWS_AT_ONCE:
+        parts = []
+        with suppress(InputError):
+            for start in range(0, n, ROWS_AT_ONCE):
+                part = slice(start, start + ROWS_AT_ONCE)
+                block = rows[part] if isinstance(rows, np.ndarray) else rows.slice(start, ROWS_AT_ONCE)
+                given = [None if texts is None else texts[part] for texts in (question.categories, question.ids)]
+                parts.append(scorer.judge(block, *given))
+            return Judged(
+                np.concatenate([part.scores for part in parts]), np.concatenate([part.p_values for part in parts])
+            )
+    # The number of a bad row in what is said of it is that of the request.
+    return scorer.judge(rows, question.categories, question.ids)
 
 
 def _categories(scorer: Scorer, question: Question) -> Sequence[str]:

@@ -47,10 +47,10 @@ async def keep_feedback(request: Request, path: Path | None, limits: Limits, hel
     return len(labels)
 
 
-def read_feedback(body: bytes, limits: Limits) -> tuple[str, list[tuple[str, int]]]:
+def read_feedback(body: bytes | bytearray, limits: Limits) -> tuple[str, list[tuple[str, int]]]:
     """Return who labelled which rows, (row id, label) each; raise `InputError` where the body says something else."""
     try:
-        content = parse_json(body)
+        content = parse_json(bytes(body))
     except ValueError as error:
         raise InputError(f"the body is not JSON ({error}); send {FEEDBACK}") from error
     if not isinstance(content, dict) or set(content) != {"who", "answers"} or not isinstance(content["answers"], list):

@@ -19,22 +19,23 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ARROW = "application/vnd.apache.arrow.stream"
+_NPY_HEAD = 2**17  # bytes that hold it; numpy takes at most 10,000 signs
 _NPY_MAGIC = b"\x93NUMPY"
 _STREAM_MAGIC, _FILE_MAGIC = b"\xff\xff\xff\xff", b"ARROW1\0\0"
 _DICTIONARY, _RECORDS = 2, 3  # kinds of messages, by their number in Arrow's Message.fbs
 
 
-def is_npy(body: bytes) -> bool:
+def is_npy(body: bytes | bytearray) -> bool:
     """Return whether a body is a file of numpy."""
     return body.startswith(_NPY_MAGIC)
 
 
-def is_arrow(body: bytes) -> bool:
+def is_arrow(body: bytes | bytearray) -> bool:
     """Return whether a body is a stream or a file of Arrow."""
     return body.startswith((_STREAM_MAGIC, _FILE_MAGIC))
 
 
-def read_npy_question(body: bytes, layout: ColumnLayout, limits: Limits) -> Question:
+def read_npy_question(body: bytes | bytearray, layout: ColumnLayout, limits: Limits) -> Question:
     """Return the rows of a .npy file, an array of numbers of shape (n, d) in the scorer's order of columns.
 
     Raises
@@ -44,7 +45,7 @@ def read_npy_question(body: bytes, layout: ColumnLayout, limits: Limits) -> Ques
     RequestError
         It has too many rows (413).
     """
-    stream = io.BytesIO(body)
+    stream = io.BytesIO(body[:_NPY_HEAD])
     try:
         version = np.lib.format.read_magic(stream)
         read_head = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
@@ -70,7 +71,7 @@ def read_npy_question(body: bytes, layout: ColumnLayout, limits: Limits) -> Ques
     return Question(rows)
 
 
-def read_arrow_question(body: bytes, layout: ColumnLayout, limits: Limits) -> Question:
+def read_arrow_question(body: bytes | bytearray, layout: ColumnLayout, limits: Limits) -> Question:
     """Return the rows of an Arrow stream or file, a table with the scorer's columns in any order.
 
     Raises
@@ -81,7 +82,7 @@ def read_arrow_question(body: bytes, layout: ColumnLayout, limits: Limits) -> Qu
         It has too many rows or too long texts (413), or pyarrow is not installed (415).
     """
     pa = require_arrow(415)
-    content = pa.py_buffer(body[len(_FILE_MAGIC) :] if body.startswith(_FILE_MAGIC) else body)
+    content = pa.py_buffer(memoryview(body)[len(_FILE_MAGIC) :] if body.startswith(_FILE_MAGIC) else body)
     try:
         if any(_is_packed(message) for message in pa.ipc.MessageReader.open_stream(content)):
             raise InputError("the buffers of the Arrow body are packed; write it without, or pack all of it by gzip")

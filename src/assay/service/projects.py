@@ -66,6 +66,10 @@ class ProjectActions:
         listed = orjson.loads(for_clients((await self._run("scorers", "--json")).decode()))
         keys = ("tag", "detector", "adapter", "champion", "where", "broken", "quarantined")
         rows = [{key: row.get(key) for key in keys} for row in listed if row["name"] == scorer.name]
+        for row in rows:
+            # A project keeps what was champion, so that it can be rolled back to.
+            kept = self._folder().joinpath("scorers", *str(row["tag"]).split(":"))
+            row["former"] = not row["champion"] and kept.with_name(f"{kept.name}.dvc").is_file()
         return Response(orjson.dumps({"scorers": rows}), media_type="application/json")
 
     async def report(self, _: Request, scorer: Scorer) -> Response:

@@ -71,7 +71,7 @@ class _Chunks:
         return content
 
 
-async def receive_body(request: Request, limits: Limits, share: HeldBytes) -> bytes:
+async def receive_body(request: Request, limits: Limits, share: HeldBytes) -> bytes | bytearray:
     """Return the body of a request, as it is sent.
 
     Raises
@@ -107,28 +107,32 @@ async def receive_body(request: Request, limits: Limits, share: HeldBytes) -> by
         raise
 
 
-async def _receive(chunks: _Chunks, limits: Limits, share: HeldBytes) -> bytes:
-    received, size = [], 0
+async def _receive(chunks: _Chunks, limits: Limits, share: HeldBytes) -> bytes | bytearray:
+    body: bytes | bytearray = b""
     while chunks.more:
         chunk = await chunks.next()
-        size += len(chunk)
-        if size > limits.body:
+        if len(body) + len(chunk) > limits.body:
             raise _too_large(limits)
         share.take(len(chunk))
-        received.append(chunk)
-    return received[0] if len(received) == 1 else b"".join(received)
+        if not body:
+            body = chunk
+        else:
+            # It grows in place: to join it at the end would keep everybody waiting.
+            body = bytearray(body) if isinstance(body, bytes) else body
+            body += chunk
+    return body
 
 
 def _too_large(limits: Limits) -> RequestError:
     return RequestError(413, f"the body has more than {limits.body // MIB} MiB; send fewer rows at a time, or .npy")
 
 
-def unpack(body: bytes, coding: str, most: int) -> bytes | None:
+def unpack(body: bytes | bytearray, coding: str, most: int) -> bytes | bytearray | None:
     """Return a body as it was before it was packed, or None if that is longer than `most` bytes.
 
     Parameters
     ----------
-    body : bytes
+    body : bytes or bytearray
     coding : str
         The header content-encoding: gzip, or identity for a body that is not packed.
     most : int

@@ -12,14 +12,16 @@ import logging
 import signal
 import socket
 import sys
-from contextlib import ExitStack
+from contextlib import nullcontext
 from types import FrameType
 
+import httptools
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from assay.errors import AssayError
+from assay.service.beside import Beside
 from assay.service.limits import SERVICE_LIMITS, Limits
 from assay.service.problems import problem
 from assay.service.routes import make_application
@@ -31,7 +33,7 @@ from assay.service.workers import run_workers
 KEEP_ALIVE_SECONDS = 75
 DRAIN_SECONDS = 60
 # Between threads; at the usual 5 ms a small request waits that long for each step behind a large one.
-SWITCH_SECONDS = 0.001
+SWITCH_SECONDS = 0.0005
 
 
 def protocol_with(limits: Limits) -> type[asyncio.Protocol]:
@@ -51,7 +53,14 @@ def protocol_with(limits: Limits) -> type[asyncio.Protocol]:
 
         def data_received(self, data: bytes) -> None:
             self._beside += len(data)
-            super().data_received(data)
+            self._unset_keepalive_if_required()
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                self._decline(data[upgrade.args[0] :])
+                return
+            except httptools.HttpParserError:
+                self.send_400_response("")
             if self._beside > limits.head and not self.transport.is_closing():
                 self.send_400_response("")
             if self.cycle is not None and not self.cycle.response_complete:
@@ -60,9 +69,30 @@ def protocol_with(limits: Limits) -> type[asyncio.Protocol]:
             elif self._head is None:
                 self._head = self.loop.call_later(limits.head_seconds, self.transport.abort)
 
+        def _decline(self, rest: bytes) -> None:
+            """Read a request again without its offer of another protocol: httptools passes over its body.
+
+            Java's client offers HTTP/2 with every first request.
+            """
+            method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+            if method == b"CONNECT":
+                self.send_400_response("")
+                return
+            kept = [(name, value) for name, value in self.headers if name not in (b"connection", b"upgrade")]
+            named = b",".join(value.lower() for name, value in self.headers if name == b"connection")
+            kept += [(b"connection", b"close")] if b"close" in named else []
+            lines = b"".join(b"%s: %s\r\n" % pair for pair in kept)
+            self.parser = httptools.HttpRequestParser(self)
+            self.data_received(b"%s %s HTTP/%s\r\n%s\r\n%s" % (method, self.url, version, lines, rest))
+
         def on_headers_complete(self) -> None:
             self._beside = 0
-            super().on_headers_complete()
+            if not self.parser.should_upgrade():
+                super().on_headers_complete()
+
+        def on_message_complete(self) -> None:
+            if not self.parser.should_upgrade():
+                super().on_message_complete()
 
         def on_body(self, body: bytes) -> None:
             self._beside = 0
@@ -166,14 +196,13 @@ def serve_plan(listening: str, plan: str, workers: str = "1") -> int:
             with following:
                 make_server(served).run([address])
 
-        if int(workers) == 1:
+        watcher = following.plan.watcher
+        # Each worker follows for itself; the watcher of scores is this process's.
+        with nullcontext() if watcher is None else Beside(watcher):
+            if int(workers) > 1:
+                return run_workers(answer, int(workers), address)
             answer()
-            return 0
-        with ExitStack() as watched:
-            watched.push(
-                following.__exit__
-            )  # each worker follows for itself, and the watcher of scores is this process's
-            return run_workers(answer, int(workers), address)
+    return 0
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import threading
 import time
@@ -71,8 +70,8 @@ class Plan:
     Attributes
     ----------
     served : tuple of Served
-    watcher : tuple of (int, int), or None
-        The process that feeds the monitors, a child of the server's, and the end of the pipe that it waits at.
+    watcher : tuple of str, or None
+        The command of the process that feeds the monitors, which ends when its standard input is closed.
     project : str or None
         The project whose datasets' labels are kept.
     record : str or None
@@ -82,7 +81,7 @@ class Plan:
     """
 
     served: tuple[Served, ...]
-    watcher: tuple[int, int] | None = None
+    watcher: tuple[str, ...] | None = None
     project: str | None = None
     record: str | None = None
     share: float = 1.0
@@ -168,11 +167,6 @@ class Following:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._ended.set()
         self._application.state.shared.notes.write()
-        if self.plan.watcher is not None:
-            process, pipe = self.plan.watcher
-            os.close(pipe)
-            with suppress(ChildProcessError):
-                os.waitpid(process, 0)
 
     def _follow(self) -> None:
         while not self._ended.wait(_LOOK_SECONDS):

@@ -71,7 +71,7 @@ def run_workers(serve: Callable[[], None], n: int, listening: socket.socket) -> 
         mark_process_dead(process)  # type: ignore[no-untyped-call]
         if is_ending:
             continue
-        tell(f"worker {process} ended ({_reason(status)})")
+        tell(f"worker {process} ended ({ended_by(os.waitstatus_to_exitcode(status))})")
         if seconds < _LEAST_SECONDS:
             code = 1
             os.kill(os.getpid(), signal.SIGTERM)
@@ -113,6 +113,6 @@ def _end_at_once(number: int, frame: FrameType | None) -> None:
     raise SystemExit(0)
 
 
-def _reason(status: int) -> str:
-    code = os.waitstatus_to_exitcode(status)
+def ended_by(code: int) -> str:
+    """Return what ended a process, in words, by its exit code, or the negative number of a signal."""
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"

@@ -256,6 +256,23 @@ def test_names_are_no_markup_in_data_docs_and_links_lead_somewhere(tmp_path: Pat
             assert link.startswith("https://") or (page.parent / unquote(link)).is_file(), (page, link)
 
 
+def test_a_page_that_the_system_refuses_is_an_error_of_the_system(
+    tmp_path: Path,
+) -> None:
+    """Great Expectations itself logs a traceback, and leaves the page out."""
+    from assay.data.runner import Runner
+
+    runner = Runner("pumps", tmp_path / "docs", [])
+    runner.run("rows", pd.DataFrame({"a": [1.0, 2.0]}), [])
+    runner.write_docs()
+    pages = [path for path in (tmp_path / "docs").rglob("*.html") if path.name != "index.html"]
+    assert pages
+    pages[0].unlink()
+    pages[0].mkdir()
+    with pytest.raises(IsADirectoryError):
+        runner.write_docs()
+
+
 def test_a_reference_that_was_edited_is_refused() -> None:
     suite = learn_suite(dataset(gaussian(np.random.default_rng(0))))
     assert parse_reference({"name": "old", "expectations": [], "meta": {"notes": ""}}) is None

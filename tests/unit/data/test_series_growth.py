@@ -49,6 +49,7 @@ def test_windows_of_two_roles_stay_a_window_apart_through_three_batches(tmp_path
     old = more.data.rows[: len(dataset.data.rows)]
     pd.testing.assert_frame_equal(old[["row_id", "group", "start"]], dataset.data.rows[["row_id", "group", "start"]])
     assert more.data.rows["row_id"].is_unique
+    assert not {*old["group"]} & {*more.data.rows["group"][len(old) :]}
     for seed in range(5):
         spans = []
         for role, part in split_rows(more.data, more.card.columns, seed=seed, overlap=True).items():

@@ -19,7 +19,15 @@ from assay.data.answers import ensure_answers
 from assay.data.quarantine import ensure_quarantine
 from assay.errors import StageError, TamperedError
 from assay.hashing import hash_file, hash_tree
-from assay.project.freshness import Outcome, StageWork, check_outputs, is_fresh, read_record, require_settings, run_stage
+from assay.project.freshness import (
+    Outcome,
+    StageWork,
+    check_outputs,
+    is_fresh,
+    read_record,
+    require_settings,
+    run_stage,
+)
 from assay.project.layout import Project
 from assay.project.modules import code_digest
 

@@ -19,7 +19,7 @@ from assay.data.dataset import RowSet
 from assay.data.modalities.image import Image
 from assay.detectors.registry import make_detector
 from assay.errors import DataError, InputError, RequestError
-from assay.runs.report import suspected_images, suspected_rows
+from assay.runs.foremost import suspected_images, suspected_rows
 from assay.scorer.batch import score_file
 from assay.scorer.explaining import pieces_of
 from assay.scorer.explaining_images import Tile, first_tiles, hottest_places

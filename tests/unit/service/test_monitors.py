@@ -209,10 +209,12 @@ def test_an_alarm_is_posted_at_once_and_logged_when_no_other_command_works(
         until(lambda: all(state.is_logged for state in shown_monitors(path)), process)
     events = [event for event in log_of(tmp_path) if event["event"] == ALARMED]
     drift, normal = shown_monitors(path)
-    assert [(event["monitor"], event["row"]) for event in events] == [
+    # The lock may have come free between the two.
+    assert {(event["monitor"], event["row"]) for event in events} == {
         (drift.name, drift.alarm),
         (normal.name, normal.alarm),
-    ]
+    }
+    assert len(events) == 2
     assert {event["scorer"] for event in events} == {made.tag}
     assert [message["monitor"] for message in posted] == [drift.name, normal.name]
     assert f"{drift.name}: alarm at row {drift.alarm}" in posted[0]["text"]

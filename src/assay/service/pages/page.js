@@ -229,14 +229,16 @@ async function versions() {
     $("versions").tBodies[0].replaceChildren(...scorers.map((scorer) => {
       const row = document.createElement("tr");
       row.append(element("td", scorer.tag), element("td", `${scorer.detector}, ${scorer.adapter}`));
-      row.append(element("td", [scorer.champion ? "champion" : scorer.where, scorer.broken,
+      row.append(element("td", [scorer.champion ? "champion" : scorer.former ? `was champion; ${scorer.where}` : scorer.where, scorer.broken,
         Object.keys(scorer.quarantined ?? {}).length ? "learned from quarantined rows" : ""].filter(Boolean).join("; ")));
       const cell = document.createElement("td");
       if (!scorer.champion && !scorer.broken) {
-        const button = element("button", "Promote", { type: "button", "aria-label": `Promote ${scorer.tag}` });
+        const verb = scorer.former ? "Roll back" : "Promote";
+        const label = `${scorer.former ? "Roll back to" : verb} ${scorer.tag}`;
+        const button = element("button", verb, { type: "button", "aria-label": label });
         button.disabled = !sessionStorage.getItem("token");
         button.title = button.disabled ? "needs a token of the role admin" : "";
-        button.onclick = () => promote(scorer.tag);
+        button.onclick = () => promote(scorer.tag, verb, label);
         cell.append(button);
       }
       row.append(cell);
@@ -250,8 +252,9 @@ async function versions() {
   }
 }
 
-function promote(tag) {
-  $("ask-title").textContent = `Promote ${tag}?`;
+function promote(tag, verb, label) {
+  $("ask-title").textContent = `${label}?`;
+  $("yes").textContent = verb;
   $("why").value = "";
   $("ask").returnValue = "";
   $("ask").showModal();
