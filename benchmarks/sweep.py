@@ -2,9 +2,9 @@
 
 Missed, or not shown: 17 of the 270 cells were computed (three small sets, one seed), since the machine was shared by
 many; nothing is extrapolated to the others. 830 of the 1,000 tiny cells were, in two commands. The classical detectors
-cost 1.7 times as much as PyOD's here: a cell of so few rows spends .2 s on calibration,
-evaluation and files, which PyOD does not do, and the first cells also paid for imports, which they do no more. Our PCA
-ranks far below PyOD's on thyroid: it scores what is left outside the leading components, PyOD's also what is inside.
+cost 1.7 times as much as PyOD's here: a cell of so few rows spends .2 s on calibration, evaluation and files, which
+PyOD does not do, and the first cells also paid for imports, which they do no more. Our PCA ranks far below PyOD's; it
+scores what is left outside the leading components, PyOD's also what is inside, but the reason was not traced.
 One network beside one of PyOD costs about the same (1.2); five are 6.0 times cheaper, and the aim was 5.
 
 Protocol of the first table: `assay sweep` with two processes of one thread each, injected rows made by the recipe
