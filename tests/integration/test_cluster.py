@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -19,7 +20,7 @@ from tests.waiting import HANG_SECONDS
 
 from assay.errors import ConfigError, ScorerError
 from assay.hashing import files_of, hash_tree
-from assay.project.cluster import DaskRunner
+from assay.project.cluster import DaskRunner, describe_here, judge_worker
 from assay.project.freshness import require_record
 from assay.project.layout import Project
 from assay.project.runners import open_runner
@@ -70,6 +71,19 @@ class Team:
         """Wait until every worker that runs is known to the scheduler."""
         wait_for(lambda: len(self.scheduler.scheduler_info["workers"]) == len(self.processes))
 
+    def find_cell(self) -> tuple[str, psutil.Process]:
+        """Wait until a worker has begun a cell; return its name and the process of the cell."""
+        cells: list[tuple[str, psutil.Process]] = []
+
+        def look() -> bool:
+            for name, worker in self.processes.items():
+                children = psutil.Process(worker.pid).children()
+                cells.extend((name, child) for child in children if "assay.project.work" in child.cmdline())
+            return bool(cells)
+
+        wait_for(look)
+        return cells[0]
+
     def end(self) -> None:
         for process in self.processes.values():
             process.kill()
@@ -82,6 +96,10 @@ def wait_for(seen: Callable[[], object]) -> None:
     while not seen():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def has_ended(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
 @pytest.fixture(scope="module")
@@ -125,26 +143,34 @@ def test_a_dead_worker_leaves_nothing_and_another_does_its_cell(
         assert "worker old (tcp://127.0.0.1" in told
         assert "has scipy 0.0.1, and this process" in told
         made = pool.submit(runner.do, work)
-        cells: list[tuple[str, psutil.Process]] = []
-
-        def find() -> bool:
-            for name in (*FIT, OLD):
-                children = psutil.Process(team.processes[name].pid).children()
-                cells.extend((name, child) for child in children if "assay.project.work" in child.cmdline())
-            return bool(cells)
-
-        wait_for(find)
-        name, process = cells[0]
+        name, process = team.find_cell()
         assert name in FIT
         team.processes[name].kill()
         team.processes.pop(name).wait()
         details = made.result(HANG_SECONDS)
     assert details["fit_seconds"]["isolation_forest"].keys() == {"level-0", "level-0.1"}
     assert hash_tree(tmp_path / "out") == require_record(project.folder("train", "isolation_forest")).outputs
-    wait_for(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
+    wait_for(lambda: has_ended(process))
     assert {str(path) for path in files_of(project.root)} == before
     team.start(name, *(["--resources", "GPU=1"] if name == "near" else []))
     team.wait()
+
+
+def test_a_cell_that_nobody_waits_for_ends(project: Project, team: Team, tmp_path: Path) -> None:
+    work = cell(project, "train@breast_cancer--isolation_forest", tmp_path / "out")
+    processes = []
+
+    def begin_and_fail() -> None:
+        with DaskRunner(project.root, 1, team.address) as runner:
+            runner.submit(work)
+            processes.append(team.find_cell()[1])
+            processes[0].suspend()  # so that it does not end by itself
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        begin_and_fail()
+    wait_for(lambda: has_ended(processes[0]))
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_a_worker_gets_what_its_cell_reads_and_no_more(project: Project, team: Team, tmp_path: Path) -> None:
@@ -191,6 +217,25 @@ def test_what_asks_for_a_device_goes_to_the_workers_that_are_labelled(
     assert work.on_device
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({}, ""),
+        ({"versions": {"Assay": "0.0.1"}}, "worker w (tcp://h:1) has Assay 0.0.1, and this process "),
+        ({"versions": {"torch": "1.0"}}, "worker w (tcp://h:1) has torch 1.0, and this process "),
+        ({"code": "other"}, "worker w (tcp://h:1) has other files of Assay "),
+    ],
+)
+def test_workers_of_another_make_are_refused_by_name(change: dict[str, Any], reason: str) -> None:
+    installed = json.loads(describe_here("", ""))
+    assert installed["versions"].keys() >= {"Assay", "Python", "torch", "numpy", "distributed"}
+    theirs = installed | change
+    theirs["versions"] = installed["versions"] | theirs["versions"]
+    seen = judge_worker("w", "tcp://h:1", json.dumps(theirs))
+    assert seen.reason.startswith(reason)
+    assert bool(seen.reason) == bool(reason)
+
+
 def test_without_a_fit_worker_nothing_runs(project: Project, team: Team) -> None:
     alone = Team.__new__(Team)
     alone.folder, alone.root, alone.processes = team.folder, team.root, {}
@@ -213,4 +258,4 @@ def test_without_a_fit_worker_nothing_runs(project: Project, team: Team) -> None
             pass
     finally:
         alone.end()
-    assert not list(project.state.glob(".cluster*"))
+    assert not list((project.state / "cluster").glob("*"))

@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import CancelledError
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -37,14 +38,14 @@ import assay
 from assay.console import say
 from assay.errors import AssayError, ConfigError, StageError
 from assay.hashing import files_in, files_of, hash_json, hash_tree
-from assay.parts import temporary_folder
 from assay.pipeline.progress import StageProgress, silent
 from assay.project.store import Store, file_md5, remote_settings
 from assay.project.work import Work, WorkRunner, details_of, is_ending, run_process
 
 GPU = "GPU"
 CONNECT_SECONDS, FIT_SECONDS, SECONDS_BETWEEN_MESSAGES = 30, 300, 1.0
-_PROBE = "probe"
+SECONDS_KEPT = 7 * 24 * 3600
+_PROBE, _ATTEMPT = "probe", "attempt-"
 _NAME = re.compile(r"[\w.-]+")
 
 
@@ -84,9 +85,7 @@ class DaskRunner(WorkRunner):
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            state = self.root / ".assay"
-            state.mkdir(exist_ok=True)
-            self._attempts = temporary_folder(state, "cluster")
+            self._attempts = _new_folder(self.root / ".assay" / "cluster")
             stack.callback(shutil.rmtree, self._attempts, ignore_errors=True)
             (self._attempts / _PROBE).write_text(self._token, encoding="utf-8")
             self._client = self._connect(stack)
@@ -177,8 +176,10 @@ class DaskRunner(WorkRunner):
             except TimeoutError:
                 if message := self._told.pop(number, None):
                     progress(*message)
-                if not {*workers} & {*self._workers()}:
+                if self._client.status == "running" and not {*workers} & {*self._workers()}:
                     return None
+            except (CancelledError, OSError) as error:
+                raise StageError(f"{work.name}: the Dask scheduler at {self._address} is gone ({error})") from error
             except KilledWorker as error:
                 raise StageError(
                     f"{work.name} was given up: every worker that did it died, perhaps for want of memory; see their "
@@ -201,7 +202,7 @@ class DaskRunner(WorkRunner):
                     describe_here, str(self._attempts), self._token, workers=new, on_error="return"
                 )
                 for address, answer in answers.items():
-                    seen = _judge(str(info[address]["name"]), address, answer)
+                    seen = judge_worker(str(info[address]["name"]), address, answer)
                     self._seen[address] = seen
                     if seen.reason:
                         say(f"{seen.reason}; it gets no work")
@@ -264,7 +265,7 @@ class DaskRunner(WorkRunner):
             self._store.get(md5, out / name)
 
 
-def _judge(name: str, address: str, answer: Any) -> _Seen:
+def judge_worker(name: str, address: str, answer: Any) -> _Seen:
     """Return what an answer of `describe_here`, or the error instead of it, says of a worker."""
     worker = f"worker {name} ({address})"
     advice = "install there what is installed here"
@@ -325,8 +326,23 @@ def do_there(request: str) -> str:
 
 def _shared(asked: dict[str, Any]) -> dict[str, Any]:
     """Do a unit of work in the folder of the project, which this worker sees; only its outputs are elsewhere."""
-    attempt = temporary_folder(Path(asked["attempts"]), "attempt")
+    attempt = _new_folder(Path(asked["attempts"]))
     return {**_run(asked, Path(asked["root"]), attempt), "attempt": str(attempt)}
+
+
+def _new_folder(parent: Path) -> Path:
+    """Make a folder, and remove those of a week ago and more, which killed processes left.
+
+    Its name holds no number of a process, which another machine would take for one of its own that has ended.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    for former in parent.iterdir():
+        with suppress(OSError):
+            if former.name.startswith(_ATTEMPT) and former.stat().st_mtime < time.time() - SECONDS_KEPT:
+                shutil.rmtree(former, ignore_errors=True)
+    folder = parent / f"{_ATTEMPT}{secrets.token_hex(8)}"
+    folder.mkdir()
+    return folder
 
 
 def _apart(asked: dict[str, Any]) -> dict[str, Any]:
@@ -334,8 +350,7 @@ def _apart(asked: dict[str, Any]) -> dict[str, Any]:
     if "remote" not in asked:
         raise StageError(f"a worker does not see {asked['root']} any more; run again")
     own = Path(get_worker().local_directory) / "assay"
-    own.mkdir(exist_ok=True)
-    attempt = temporary_folder(own, "attempt")
+    attempt = _new_folder(own)
     try:
         store, root, out = Store(asked["remote"]), attempt / "root", attempt / "out"
         out.mkdir()

@@ -20,6 +20,7 @@ from assay.project.config import parse_config
 from assay.project.ingest import require_known_data, restore
 from assay.project.installed import require_own_code
 from assay.project.layout import Project
+from assay.project.recovery import remove_left
 from assay.project.sweeping import METRICS, SWEEPS, Cell, CellProcess, rows_folder
 from assay.project.work import Work, WorkRunner
 
@@ -45,6 +46,7 @@ def sweeping(project: Project) -> Iterator[None]:
     try:
         with FileLock(folder / ".lock", timeout=0):
             shutil.rmtree(rows_folder(project.root), ignore_errors=True)
+            remove_left(folder.rglob(".*"))
             yield
             shutil.rmtree(rows_folder(project.root), ignore_errors=True)
     except Timeout as error:
@@ -153,7 +155,7 @@ def leaders(table: DataFrame) -> DataFrame:
     cases = table.groupby(_CASE)["auprc"]
     table = table.assign(rank=cases.rank(ascending=False, na_option="bottom"), failed=table["auprc"].isna())
     table["first"] = table["auprc"] == cases.transform("max")
-    table["last"] = table["failed"] | (table["auprc"] == cases.transform("min"))
+    table["last"] = table["rank"] == table.groupby(_CASE)["rank"].transform("max")
     by = table.groupby(_CANDIDATE)
     standing = by.agg(rank=("rank", "mean"), first=("first", "sum"), last=("last", "sum"), failed=("failed", "sum"))
     of_seeds = table.groupby([*_CANDIDATE, "seed"])[list(SHOWN)].mean().groupby(_CANDIDATE)

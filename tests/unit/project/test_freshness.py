@@ -19,7 +19,15 @@ from assay.data.answers import ensure_answers
 from assay.data.quarantine import ensure_quarantine
 from assay.errors import StageError, TamperedError
 from assay.hashing import hash_file, hash_tree
-from assay.project.freshness import Outcome, Work, check_outputs, is_fresh, read_record, require_settings, run_stage
+from assay.project.freshness import (
+    Outcome,
+    StageWork,
+    check_outputs,
+    is_fresh,
+    read_record,
+    require_settings,
+    run_stage,
+)
 from assay.project.layout import Project
 from assay.project.modules import code_digest
 
@@ -51,7 +59,7 @@ def refused(project: Project, out: Path, checkpoints: Path) -> dict[str, Any]:
     raise AssertionError("the stage ran")
 
 
-def run(root: Path, work: Work = made) -> Outcome:
+def run(root: Path, work: StageWork = made) -> Outcome:
     """Run the stage as a command of its own would: settings are read anew."""
     return run_stage(Project(root), STAGE, work)
 
