@@ -32,9 +32,9 @@ contradicting training.)
 Protocol of the sixth table: telemetry of SMAP and MSL, each of the 81 channels a series of its own with training steps;
 windows of 32 steps, 16 apart, of all columns; the score of a step is that of the least anomalous of its windows, 8
 apart; AUROC by channel, mean over channels (.5 where a detector cannot be fitted, on constant steps); one seed; of
-networks so far the autoencoder on MSL alone, for time. CADET is fitted on a quarter of the training windows, where these are at least
-20. The printed values (CADET, table 1, autoencoder: MSL .594, with CADET .641; SMAP .597 and .654) are by a protocol
-that the paper does not state, and are maxima over settings.
+networks so far the autoencoder on MSL alone, for time. CADET is fitted on a quarter of the training windows, where
+these are at least 20. The printed values (CADET, table 1, autoencoder: MSL .594, with CADET .641; SMAP .597 and .654)
+are by a protocol that the paper does not state, and are maxima over settings.
 
 Protocol of the seventh table: does the martingale see what is not exchangeable? Normal windows of SKAB, of which ten
 runs are kept apart; a monitor as that of the service (simple jumper, all scores, threshold 100, so that at most 1 % of
