@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -19,7 +20,7 @@ from tests.waiting import HANG_SECONDS
 
 from assay.errors import ConfigError, ScorerError
 from assay.hashing import files_of, hash_tree
-from assay.project.cluster import DaskRunner
+from assay.project.cluster import DaskRunner, describe_here, judge_worker
 from assay.project.freshness import require_record
 from assay.project.layout import Project
 from assay.project.runners import open_runner
@@ -216,6 +217,25 @@ def test_what_asks_for_a_device_goes_to_the_workers_that_are_labelled(
     assert work.on_device
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({}, ""),
+        ({"versions": {"Assay": "0.0.1"}}, "worker w (tcp://h:1) has Assay 0.0.1, and this process "),
+        ({"versions": {"torch": "1.0"}}, "worker w (tcp://h:1) has torch 1.0, and this process "),
+        ({"code": "other"}, "worker w (tcp://h:1) has other files of Assay "),
+    ],
+)
+def test_workers_of_another_make_are_refused_by_name(change: dict[str, Any], reason: str) -> None:
+    installed = json.loads(describe_here("", ""))
+    assert installed["versions"].keys() >= {"Assay", "Python", "torch", "numpy", "distributed"}
+    theirs = installed | change
+    theirs["versions"] = installed["versions"] | theirs["versions"]
+    seen = judge_worker("w", "tcp://h:1", json.dumps(theirs))
+    assert seen.reason.startswith(reason)
+    assert bool(seen.reason) == bool(reason)
+
+
 def test_without_a_fit_worker_nothing_runs(project: Project, team: Team) -> None:
     alone = Team.__new__(Team)
     alone.folder, alone.root, alone.processes = team.folder, team.root, {}
@@ -238,4 +258,4 @@ def test_without_a_fit_worker_nothing_runs(project: Project, team: Team) -> None
             pass
     finally:
         alone.end()
-    assert not list((project.state / "cluster").iterdir())
+    assert not list((project.state / "cluster").glob("*"))

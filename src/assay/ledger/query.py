@@ -22,7 +22,7 @@ from assay.data.windows import Windows
 from assay.data.words import WORD_COLUMNS, document_rows, plain_document
 from assay.errors import DataError
 from assay.ledger.rows import INJECTED
-from assay.ledger.spans import STRETCH, spans_over, stretch_columns
+from assay.ledger.spans import STRETCH_COLUMNS, spans_over, stretch_columns
 
 CONTENT, PRINT, ID = "content", "fingerprint", "row_id"
 NO_IDS = "the rows have no ids, so they are matched by content: other rows of equal content count too"
@@ -142,7 +142,9 @@ def read_query(
     features = {column for layout in layouts for column in layout.columns}
     ids = {PRINT, ID, *(layout.id_column for layout in layouts if layout.id_column)} - features
     plans = {layout: layout.windows for layout in layouts if layout.windows is not None}
-    timed = {column for plan in plans.values() for column in (plan.time, plan.entity, *STRETCH) if column} - features
+    timed = {
+        column for plan in plans.values() for column in (plan.time, plan.entity, *STRETCH_COLUMNS) if column
+    } - features
     coded = {column for layout in layouts for column in (*layout.coded, *layout.dates)}
     if holds_images(path):
         return _by_content(path, *_images_like(path, layouts))
@@ -237,7 +239,7 @@ def _or_steps(layout: Layout) -> str:
     if layout.windows is None:
         return ""
     whose = "" if layout.windows.entity is None else f", with {layout.windows.entity!r}"
-    return f", or times of steps in a column {layout.windows.time!r} (or {' and '.join(STRETCH)}){whose}"
+    return f", or times of steps in a column {layout.windows.time!r} (or {' and '.join(STRETCH_COLUMNS)}){whose}"
 
 
 def _by_fingerprint(path: Path, frame: pd.DataFrame, dataset: str | None) -> RowQuery:

@@ -137,6 +137,8 @@ def _arriving(
     is_archive = holds_array(path, "windows")
     if not is_archive and card.windows is None:
         return read_table(path, name=card.name, like=card, dialect=dialect, **given)
+    if is_archive and card.windows is not None:
+        raise DataError(f"{card.name} has windows of a file of steps; append a file of steps, not {path.name}")
     usable = {
         option: given.pop(option) for option in ("normal", "anomaly", *([] if is_archive else ["label", "group"]))
     }
@@ -144,8 +146,6 @@ def _arriving(
         raise DataError(f"--{unusable[0]} is not for windows of series, which {card.name} holds; leave it out")
     if not is_archive:
         return read_more_steps(path, accepted, dialect=dialect, **usable)
-    if card.windows is not None:
-        raise DataError(f"{card.name} has windows of a file of steps; append a file of steps, not {path.name}")
     return read_windows(path, name=card.name, **usable)
 
 

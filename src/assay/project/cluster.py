@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import CancelledError
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -175,8 +176,10 @@ class DaskRunner(WorkRunner):
             except TimeoutError:
                 if message := self._told.pop(number, None):
                     progress(*message)
-                if not {*workers} & {*self._workers()}:
+                if self._client.status == "running" and not {*workers} & {*self._workers()}:
                     return None
+            except (CancelledError, OSError) as error:
+                raise StageError(f"{work.name}: the Dask scheduler at {self._address} is gone ({error})") from error
             except KilledWorker as error:
                 raise StageError(
                     f"{work.name} was given up: every worker that did it died, perhaps for want of memory; see their "
@@ -199,7 +202,7 @@ class DaskRunner(WorkRunner):
                     describe_here, str(self._attempts), self._token, workers=new, on_error="return"
                 )
                 for address, answer in answers.items():
-                    seen = _judge(str(info[address]["name"]), address, answer)
+                    seen = judge_worker(str(info[address]["name"]), address, answer)
                     self._seen[address] = seen
                     if seen.reason:
                         say(f"{seen.reason}; it gets no work")
@@ -262,7 +265,7 @@ class DaskRunner(WorkRunner):
             self._store.get(md5, out / name)
 
 
-def _judge(name: str, address: str, answer: Any) -> _Seen:
+def judge_worker(name: str, address: str, answer: Any) -> _Seen:
     """Return what an answer of `describe_here`, or the error instead of it, says of a worker."""
     worker = f"worker {name} ({address})"
     advice = "install there what is installed here"

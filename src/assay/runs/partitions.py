@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import as_completed
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from assay.data.blocks import Unchanged
 from assay.data.tables import PARQUET, kind_of_file, parts_of, readable
 from assay.errors import DataError, InputError
 from assay.hashing import hash_json
-from assay.parts import read_json, write_json
+from assay.parts import PART, read_json, write_json
 from assay.pipeline.progress import StageProgress
 from assay.project.layout import Project
 from assay.project.runners import open_runner
@@ -83,21 +84,25 @@ def score_folder(
     judged_as = [scorer.tag, ANSWERS, id_column, explain, rule.eps, rule.fdr, str(folder), unchanged.states]
     scoring = PartScoring(scorer, folder, _state(out, hash_json(judged_as)), hash_json(judged_as), id_column, explain)
     names, threshold = list(n_rows), rule.eps
+    arguments: dict[str, Any] = {"scorer": str(packaged[0].resolve()), "statement": packaged[1], "folder": str(folder)}
+    arguments |= {"state": str(scoring.state), "key": scoring.key, "id_column": id_column, "explain": explain}
     with (
         unchanged,
         open_runner(project, runner, address) as opened,
         counted_progress(folder.name, (1 if rule.fdr is None else 2) * sum(n_rows.values())) as count,
     ):
-        asked = _Asked(opened, packaged, scoring, n_rows, count)
+        do_all = partial(_do_all, opened, scoring, arguments, n_rows, count)
         if rule.fdr is not None:
-            asked.do_all("compare", None)
+            do_all("compare", None)
             values, counts, row_ids = scoring.compared(names)
             scorer.check_batch_ids(rule, row_ids or None)
             threshold = discovery_threshold(values, counts, rule.fdr)
-        asked.do_all("write", threshold)
+        do_all("write", threshold)
     tally = scoring.tally(names)
     if out.is_dir():
         out.rmdir()
+    for left in (scoring.state / RESULT).glob(f".*{PART}"):  # by a call that was killed; all files are whole now
+        left.unlink()
     (scoring.state / RESULT).rename(out)
     shutil.rmtree(scoring.state)
     note = rule.note(tally.n_rows, tally.n_chosen, scorer.calibrator)
@@ -116,70 +121,52 @@ def _state(out: Path, key: str) -> Path:
     return state
 
 
-class _Asked:
-    """One scoring of a folder, sent to a runner in units of some files each, so that few processes load the scorer."""
+def _do_all(
+    runner: WorkRunner,
+    scoring: PartScoring,
+    arguments: dict[str, Any],
+    n_rows: dict[str, int],
+    count: Callable[[int], None],
+    step: str,
+    threshold: float | None,
+) -> None:
+    """Do a step of `PartScoring` for all files, in units of some files each, so that few processes load the scorer."""
+    is_done = scoring.is_compared if step == "compare" else scoring.is_written
+    names, counting = [name for name in n_rows if not is_done(name)], threading.Lock()
+    left = sum(n_rows[name] for name in names)
+    count(sum(n_rows.values()) - left)
+    n_units = max(runner.slots, min(UNITS_PER_SLOT * runner.slots, left // ROWS_PER_UNIT))
+    scorer = Path(arguments["scorer"])
+    inputs = (scorer.relative_to(runner.root).as_posix(),) if scorer.is_relative_to(runner.root) else ()
 
-    def __init__(
-        self,
-        runner: WorkRunner,
-        packaged: tuple[Path, str],
-        scoring: PartScoring,
-        n_rows: dict[str, int],
-        count: Callable[[int], None],
-    ) -> None:
-        self._runner, self._scoring, self._n_rows, self._count = runner, scoring, n_rows, count
-        self._scorer, self._statement = packaged[0].resolve(), packaged[1]
-        self._counting = threading.Lock()
+    def counter(unit: list[str]) -> StageProgress:
+        counted = 0
 
-    def do_all(self, step: str, threshold: float | None) -> None:
-        """Do a step of `PartScoring` for all files, several at the same time."""
-        is_done = self._scoring.is_compared if step == "compare" else self._scoring.is_written
-        names, root = [name for name in self._n_rows if not is_done(name)], self._runner.root
-        left = sum(self._n_rows[name] for name in names)
-        self._count(sum(self._n_rows.values()) - left)
-        at_most = max(self._runner.slots, min(UNITS_PER_SLOT * self._runner.slots, left // ROWS_PER_UNIT))
-        n_units = min(len(names), at_most)
-        is_inside = self._scorer.is_relative_to(root)
-        scorer = self._scorer.relative_to(root).as_posix() if is_inside else str(self._scorer)
-        fixed: dict[str, Any] = {
-            "folder": str(self._scoring.folder),
-            "state": str(self._scoring.state),
-            "key": self._scoring.key,
-        }
-        fixed |= {"id_column": self._scoring.id_column, "explain": self._scoring.explain, "threshold": threshold}
-        fixed |= {"scorer": scorer, "statement": self._statement, "step": step}
-        with tempfile.TemporaryDirectory() as nothing:
-            futures = {}
-            for unit in (names[start::n_units] for start in range(n_units)):
-                work = Work(
-                    name=f"{self._scoring.folder.name}: {unit[0]} and {len(unit) - 1} more files",
-                    function="assay.runs.partitions:score_parts",
-                    arguments={**fixed, "names": unit},
-                    inputs=(scorer,) if is_inside else (),
-                    out=Path(nothing),
-                )
-                progress = _Rows([self._n_rows[name] for name in unit], self._counted)
-                futures[self._runner.submit(work, progress)] = progress
-            for future in as_completed(futures):
-                future.result()
-                futures[future]("", 1.0)
+        def move(_task: str, share: float) -> None:
+            nonlocal counted
+            with counting:
+                done = sum(n_rows[name] for name in unit[: round(share * len(unit))])
+                count(max(0, done - counted))
+                counted = max(done, counted)
 
-    def _counted(self, rows: int) -> None:
-        with self._counting:
-            self._count(rows)
+        return move
 
-
-class _Rows:
-    """Counts the rows of the files of a unit as they are done; it is called with the share of the files."""
-
-    def __init__(self, n_rows: Sequence[int], count: Callable[[int], None]) -> None:
-        self._n_rows, self._count, self._done = n_rows, count, 0
-
-    def __call__(self, task: str, share: float) -> None:
-        done = round(share * len(self._n_rows))
-        if done > self._done:
-            self._count(sum(self._n_rows[self._done : done]))
-            self._done = done
+    with tempfile.TemporaryDirectory() as nothing:
+        futures = {}
+        for unit in filter(None, (names[start::n_units] for start in range(n_units))):
+            asked = {**arguments, "scorer": inputs[0] if inputs else str(scorer), "step": step, "names": unit}
+            work = Work(
+                name=f"{scoring.folder.name}: {unit[0]} and {len(unit) - 1} more files",
+                function="assay.runs.partitions:score_parts",
+                arguments={**asked, "threshold": threshold},
+                inputs=inputs,
+                out=Path(nothing),
+            )
+            progress = counter(unit)
+            futures[runner.submit(work, progress)] = progress
+        for future in as_completed(futures):
+            future.result()
+            futures[future]("", 1.0)
 
 
 def score_parts(
@@ -191,12 +178,10 @@ def score_parts(
     statement: str,
     folder: str,
     state: str,
-    key: str,
     names: list[str],
     step: str,
     threshold: float | None,
-    id_column: str | None,
-    explain: int,
+    **others: Any,
 ) -> dict[str, Any]:
     """Do a step of `PartScoring` for some files, as a unit of work; the scorer is checked while it is loaded.
 
@@ -208,7 +193,7 @@ def score_parts(
     for path in (folder, state):
         if not Path(path).is_dir():
             raise DataError(f"a worker does not see {path}; rows and results must be in folders that all workers see")
-    scoring = PartScoring(load_scorer(root / scorer, statement), Path(folder), Path(state), key, id_column, explain)
+    scoring = PartScoring(load_scorer(root / scorer, statement), Path(folder), Path(state), **others)
     for number, name in enumerate(names, 1):
         if step == "compare":
             scoring.compare(name)

@@ -358,12 +358,12 @@ def _reasons(scorer: Scorer, rows: RowBlock, flags: Flags, n_columns: int) -> di
         part = flagged[start : start + EXPLAINED_AT_ONCE]
         names = [None if every is None else [every[row] for row in part] for every in (rows.categories, rows.row_ids)]
         explanation = scorer.explain(given.iloc[part] if hasattr(given, "iloc") else given[part], *names)
-        because[part] = [named(scorer, of_row, n_columns) for of_row in explanation.shares]
+        because[part] = [named_pieces(scorer, of_row, n_columns) for of_row in explanation.shares]
         without[part] = explanation.p_without
     return dict(zip(EXPLAINED, (because, without), strict=True))
 
 
-def named(scorer: Scorer, shares: Doubles, n_columns: int) -> str:
+def named_pieces(scorer: Scorer, shares: Doubles, n_columns: int) -> str:
     """Return the columns of a table, or the tiles of an image, of the largest shares, with these, as text."""
     if scorer.head.get("image_shape"):
         return "; ".join(

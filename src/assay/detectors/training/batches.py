@@ -30,7 +30,7 @@ class Batches:
         companions: tuple[Flags, int] | None,
         device: torch.device,
     ) -> None:
-        self.data = [torch.tensor(array, device=device) for array in data]
+        self.data = [_on_device(array, device) for array in data]
         self.streams, self.device, self.noise = list(streams), device, noise
         marked, self.n_companions = companions or (np.zeros(len(data[0]), dtype=np.bool_), 0)
         ordinary, self.companions = np.flatnonzero(~marked), np.flatnonzero(marked)
@@ -74,3 +74,12 @@ class Batches:
     def _pick(self, rows: Tensor, noise: Tensor | None) -> list[Tensor]:
         picked = [array[rows] for array in self.data]
         return picked if noise is None else [*picked, noise]
+
+
+def _on_device(array: NDArray[Any], device: torch.device) -> Tensor:
+    """Return an array as a tensor: on the CPU the array itself, of which a mapped file never has to be in memory.
+
+    Nothing changes it: batches are copies of rows.
+    """
+    in_place = device.type == "cpu" and array.flags.writeable and array.flags.c_contiguous
+    return torch.from_numpy(array) if in_place else torch.tensor(array, device=device)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from assay.detectors.training import checkpoints
+from assay.detectors.training.batches import Batches
 from assay.detectors.training.loop import Compute, member_streams, pick_device, pinned_threads, train_network
 from assay.detectors.training.updates import Schedule, Step
 from assay.errors import ConfigError, TrainingError
@@ -394,3 +395,17 @@ def test_each_step_updates_its_own_parameters() -> None:
     train_network(network, steps, [rows()], SCHEDULE, streams, compute=Compute(CPU))
     changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {name for name in before if name.startswith("decoder")} | {"encoder.0.weight"}
+
+
+def test_rows_are_read_where_they_are_and_those_that_cannot_be_are_copied() -> None:
+    """On the CPU the batches come from the array itself, a mapped file for instance, and nothing changes it."""
+    writable = rows(40)
+    before, fixed = writable.copy(), writable.copy()
+    fixed.flags.writeable = False
+    in_place, copied = (Batches([each], SCHEDULE, member_streams(0, 2), 0, None, CPU) for each in (writable, fixed))
+    assert in_place.data[0].data_ptr() == writable.ctypes.data
+    assert copied.data[0].data_ptr() != fixed.ctypes.data
+    for ours, theirs in zip(in_place.epoch(), copied.epoch(), strict=True):
+        assert torch.equal(ours[0], theirs[0])
+        ours[0].zero_()
+    np.testing.assert_array_equal(writable, before)
