@@ -8,7 +8,8 @@ hundred training normals, from the same pool; no other detector sees those. Leve
 are left out. All settings are the product's defaults, equal for all sets (kNN, LOF and reach are also shown on min-max
 scaled rows); none was chosen by labels of these sets, with these exceptions: cardio and thyroid served as development
 sets for the activation of the autoencoder, and all of them (with kNN and Isolation Forest) for `trimmed`. Rows are
-flat here, those of optdigits too. Mean and standard deviation over the seeds; seconds are processor time of the fit.
+flat here, those of optdigits too. What a run ships, by which labels, is on ships.md. Mean and standard deviation over
+the seeds; seconds are processor time of the fit.
 
 Usage: python benchmarks/detection.py [processes]      (ASSAY_DATA_MIRROR or network access for the public sets)
 """

@@ -2,7 +2,8 @@
 
 Protocol as in detection.md: nine public tabular sets, 3 seeds, at most 1,000 train normals and, at rho, pool anomalies
 that nobody labels; tested on the selection and test rows. All settings are the product's defaults. That `reach` on
-min-max scaled rows ships where no anomalies are labelled was decided by these sets; held_out.md has others.
+min-max scaled rows ships where no anomalies are labelled was decided by these sets; held_out.md has others,
+and reach_trials.md what was tried besides.
 
 Usage: python benchmarks/reach.py               (ASSAY_DATA_MIRROR or network access for the public sets)
 """

@@ -1,11 +1,14 @@
 """Processor time of a request: the service of `assay serve` beside a bare server of the same scorer.
 
-The bare server is the same stack (uvicorn, h11, starlette) with one route that parses (orjson, or numpy for .npy),
-calls the scorer's `judge()`, flags and dumps (orjson): it checks nothing, has no limits, and says nothing of versions.
-Both run in one thread, without access log; neither keeps scores for the monitors. What is compared is the processor
-time of the server's process per request, so that other work on the machine counts little; clients run in a process of
-their own. Bare and Assay take turns, and a ratio is the median of the pairs with the interval that has it with 95 %
-or more (binomial).
+The bare server is the same stack (uvicorn, httptools, uvloop, starlette) with one route that parses
+(orjson, or numpy for .npy), calls the scorer's `judge()`, flags and dumps (orjson): it checks nothing, has
+no limits, and says nothing of versions. `/score` of Assay is answered before starlette's routing; beside it
+stands a bare server that does without starlette, too. All run in one thread, without access log. Assay
+keeps its scores for the monitors, as it does under `assay serve`; the process that computes these is not
+counted. What is compared is the processor time of the server's process per request, so that other work on
+the machine counts little. Single rows are sent by wrk, written in C, pinned to the last core; the others by
+a process of this script. The servers take turns, and a ratio is the median of the pairs with the interval
+that has it with 95 % or more (binomial).
 
 The scorer is a kNN on digits: 64 columns, 1,100 training rows.
 
@@ -17,7 +20,9 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import multiprocessing
 import os
+import re
 import socket
 import statistics
 import subprocess
@@ -25,8 +30,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +46,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"
 
 @dataclass(frozen=True)
 class Load:
-    """A kind of request: a body, how many connections send it, and how often in all."""
+    """A kind of request: a body, how many connections send it, and how often in all; 0 is as often as wrk can."""
 
     name: str
     body: bytes
@@ -82,8 +87,8 @@ def fit(folder: Path) -> tuple[Path, str]:
     return made, write_statement(made, content, data_version="0" * 32 + ".dir", records={"train": b"{}\n"}, rows={})
 
 
-def serve_bare(folder: str, statement: str, listening: str) -> None:
-    """Serve a scorer with nothing around it."""
+def serve_bare(kind: str, folder: str, statement: str, listening: str) -> None:
+    """Serve a scorer with nothing around it: by starlette, or `plain`."""
     import orjson
     import uvicorn
     from starlette.applications import Starlette
@@ -96,37 +101,55 @@ def serve_bare(folder: str, statement: str, listening: str) -> None:
     scorer = load_scorer(Path(folder), statement)
     eps = scorer.head["eps"]
 
-    async def score(request: Request) -> Response:
-        body = await request.body()
+    def answer(body: bytes) -> bytes:
         rows = np.load(io.BytesIO(body)) if body.startswith(b"\x93NUMPY") else np.array(orjson.loads(body)["rows"])
         judged = scorer.judge(rows)
         flags = judged.p_values <= eps
         decided = zip(judged.scores.tolist(), judged.p_values.tolist(), flags.tolist(), strict=True)
-        results = [{"score": s, "p_value": p, "flagged": f} for s, p, f in decided]
-        return Response(orjson.dumps({"results": results}), media_type="application/json")
+        return orjson.dumps({"results": [{"score": s, "p_value": p, "flagged": f} for s, p, f in decided]})
+
+    async def score(request: Request) -> Response:
+        return Response(answer(await request.body()), media_type="application/json")
 
     async def ready(request: Request) -> Response:
         return Response(b"\n")
 
-    application = Starlette(routes=[Route("/score", score, methods=["POST"]), Route("/readyz", ready)])
-    config = uvicorn.Config(application, http="h11", ws="none", lifespan="off", log_config=None, access_log=False)
+    async def plain(scope: Any, receive: Any, send: Any) -> None:
+        parts, more = [], True
+        while more:
+            message = await receive()
+            parts.append(message["body"])
+            more = message["more_body"]
+        content = answer(b"".join(parts)) if scope["path"] == "/score" else b"\n"
+        headers = [(b"content-length", str(len(content)).encode()), (b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+
+    routes = [Route("/score", score, methods=["POST"]), Route("/readyz", ready)]
+    application = plain if kind == "plain" else Starlette(routes=routes)
+    config = uvicorn.Config(
+        application, http="httptools", loop="uvloop", ws="none", lifespan="off", log_config=None, access_log=False
+    )
     with socket.socket(fileno=int(listening)) as address:
         uvicorn.Server(config).run([address])
 
 
 @contextmanager
-def server(folder: Path, statement: str, *, bare: bool) -> Iterator[tuple[int, psutil.Process]]:
-    """Start a server on a free port; yield the port and the process."""
+def server(folder: Path, statement: str, kind: str) -> Iterator[tuple[int, psutil.Process]]:
+    """Start a server on a free port, "assay", "starlette" or "plain"; yield the port and the process."""
     from assay.service.versions import Plan, Served
 
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listening:
         number = listening.fileno()
         plan = Plan((Served(str(folder), statement),)).to_json()
         own = ["-m", "assay.service.server", str(number), plan]
-        arguments = [sys.executable, *([__file__, "bare", str(folder), statement, str(number)] if bare else own)]
-        with subprocess.Popen(arguments, pass_fds=[number], env=ENVIRONMENT, stderr=subprocess.DEVNULL) as process:
+        bare = [__file__, kind, str(folder), statement, str(number)]
+        kept = {"ASSAY_MONITOR": str(folder.parent), "ASSAY_TOKENS": str(folder.parent / "none.json")}
+        environment = ENVIRONMENT | kept | {"ASSAY_TOKENS_OPTIONAL": "1"}
+        arguments = [sys.executable, *(own if kind == "assay" else bare)]
+        with subprocess.Popen(arguments, pass_fds=[number], env=environment, stderr=subprocess.DEVNULL) as process:
             try:
-                asyncio.run(send(listening.getsockname()[1], b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n", 1, 1))
+                asyncio.run(send(listening.getsockname()[1], b"GET /readyz HTTP/1.1\r\nhost: localhost\r\n\r\n", 1, 1))
                 yield listening.getsockname()[1], psutil.Process(process.pid)
             finally:
                 process.terminate()
@@ -151,11 +174,28 @@ async def send(port: int, request: bytes, connections: int, requests: int) -> No
 
 def seconds_per_request(port: int, process: psutil.Process, load: Load) -> float:
     """Return the processor seconds of a server per request."""
-    head = f"POST /score HTTP/1.1\r\nhost: x\r\ncontent-length: {len(load.body)}\r\n\r\n".encode()
     before = process.cpu_times()
-    asyncio.run(send(port, head + load.body, load.connections, load.requests))
+    if load.requests:
+        head = f"POST /score HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(load.body)}\r\n\r\n".encode()
+        asyncio.run(send(port, head + load.body, load.connections, load.requests))
+        requests = load.requests
+    else:
+        requests = send_by_wrk(port, load)
     after = process.cpu_times()
-    return float(after.user + after.system - before.user - before.system) / load.requests
+    return float(after.user + after.system - before.user - before.system) / requests
+
+
+def send_by_wrk(port: int, load: Load) -> int:
+    """Send a request over and over for a second, by wrk; return how many were answered."""
+    script = f'wrk.method = "POST"\nwrk.body = [==[{load.body.decode()}]==]\n'
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
+        file.write(script)
+        file.flush()
+        wrk = ["taskset", "-c", str((os.cpu_count() or 1) - 1), "wrk", "-t1", f"-c{load.connections}", "-d1s"]
+        command = [*wrk, "-s", file.name, f"http://127.0.0.1:{port}/score"]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "Non-2xx" not in said, said
+    return int(re.search(r"(\d+) requests in", said)[1])  # type: ignore[index]
 
 
 def loads() -> list[Load]:
@@ -169,7 +209,7 @@ def loads() -> list[Load]:
     stream = io.BytesIO()
     np.save(stream, rows)
     return [
-        *(Load(f"1 row, JSON, {n} connections", as_json(1), n, 2000, 0.8) for n in (1, 8, 50)),
+        *(Load(f"1 row, JSON, {n} connections", as_json(1), n, 0, 0.8) for n in (1, 8, 50)),
         Load("1,000 rows, JSON", as_json(1000), 1, 60, 0.9),
         Load("100,000 rows, .npy", stream.getvalue(), 1, 3, 0.9),
     ]
@@ -178,66 +218,93 @@ def loads() -> list[Load]:
 def measure(folder: Path, statement: str) -> list[str]:
     """Return a line of the table for each load."""
     lines = []
-    with server(folder, statement, bare=True) as first, server(folder, statement, bare=False) as second:
-        started = second[1].cpu_times()
+    with ExitStack() as stack:
+        servers = [stack.enter_context(server(folder, statement, kind)) for kind in ("starlette", "plain", "assay")]
+        started = servers[2][1].cpu_times()
         for load in loads():
-            for port, process in (first, second):
-                seconds_per_request(port, process, load)
-            pairs = [[seconds_per_request(*each, load) for each in (first, second)] for _ in range(PAIRS)]
-            ratios = sorted(bare_seconds / seconds for bare_seconds, seconds in pairs)
-            low, high = (ratios[place] for place in INTERVAL)
-            per_bare, per_own = (1000 * statistics.median(column) for column in zip(*pairs, strict=True))
-            lines.append(
-                f"| {load.name} | {per_bare:.3g} | {per_own:.3g} | {statistics.median(ratios):.2f} ({low:.2f} to "
-                f"{high:.2f}) | {load.target} |"
-            )
+            for each in servers:
+                seconds_per_request(*each, load)
+            rounds = [[seconds_per_request(*each, load) for each in servers] for _ in range(PAIRS)]
+            by_starlette, by_plain = (shown_ratio([row[i] / row[2] for row in rounds]) for i in (0, 1))
+            medians = [1000 * statistics.median(column) for column in zip(*rounds, strict=True)]
+            times = " | ".join(f"{each:.3g}" for each in (medians[0], medians[2]))
+            lines.append(f"| {load.name} | {times} | {by_starlette} | {load.target} | {by_plain} |")
             print(lines[-1], flush=True)
-        memory = [process.memory_full_info().uss / 2**20 for _, process in (first, second)]
-        row, alive = latencies(second[0], loads()[0], loads()[-1])
-        rows, width = 244, 64  # as many as it explains at a time
-        large = Load("explained", loads()[3].body, 1, 5, 0.0)
-        content = json.loads(large.body)
-        content["rows"] = content["rows"][:rows]
-        start = time.perf_counter()
-        explained, alive_then = latencies(
-            second[0], loads()[0], replace(large, body=json.dumps(content).encode()), "?explain=3"
+        memory = [process.memory_full_info().uss / 2**20 for _, process in servers]
+        lines.append(
+            f"\nReady after {started.user + started.system:.1f} s of processor time. After all of it the process "
+            f"holds {memory[2]:.0f} MiB of its own, the bare one {memory[0]:.0f}.\n"
         )
-        seconds = (time.perf_counter() - start) / 5
-    rest = (
-        f"\nReady after {started.user + started.system:.1f} s of processor time. After all of it the process holds "
-        f"{memory[1]:.0f} MiB of its own, the bare one {memory[0]:.0f}.\n\nWhile 100,000 rows (.npy) are scored, by "
-        "the clock of the process that sends these too, milliseconds of what else is asked for, median and highest: "
-        f"one row {row}, `/livez` {alive}. While {rows} rows of {width} columns are explained, which takes "
-        f"{seconds:.1f} s: one row {explained}, `/livez` {alive_then}."
-    )
-    return [*lines, rest]
+        lines += waits(servers[2][0], servers[0][0])
+    return lines
 
 
-def latencies(port: int, small: Load, large: Load, parameters: str = "") -> list[str]:
-    """Return median and highest milliseconds of a row and of /livez while five large requests are answered."""
+def shown_ratio(ratios: list[float]) -> str:
+    """Return the median of ratios with its interval, as text."""
+    low, high = (sorted(ratios)[place] for place in INTERVAL)
+    return f"{statistics.median(ratios):.2f} ({low:.2f} to {high:.2f})"
 
-    async def watch() -> list[str]:
-        length = len(large.body)
-        head = f"POST /score{parameters} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n".encode()
-        work = asyncio.create_task(send(port, head + large.body, 1, 5))
-        waits: dict[str, list[float]] = {"/score": [], "/livez": []}
-        row = f"POST /score HTTP/1.1\r\nhost: x\r\ncontent-length: {len(small.body)}\r\n\r\n".encode() + small.body
-        while not work.done():
-            for path, request in (("/score", row), ("/livez", b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")):
-                start = time.perf_counter()
-                await send(port, request, 1, 1)
-                waits[path].append(1000 * (time.perf_counter() - start))
-        await work
-        return [f"{statistics.median(every):.0f} and {max(every):.0f}" for every in waits.values()]
 
-    return asyncio.run(watch())
+def waits(port: int, other: int) -> list[str]:
+    """Return a table of what small requests wait for while large ones are answered at a port, there and elsewhere."""
+    small, bulk, npy = loads()[0], *loads()[3:]
+    content = json.loads(bulk.body)
+    rng = np.random.default_rng(2)
+    content["rows"] = rng.integers(0, 17, (100_000, 64)).tolist()
+    as_json = Load("100,000 rows, JSON", json.dumps(content).encode(), 1, 3, 0.0)
+    content["rows"] = content["rows"][:244]  # as many as it explains at a time
+    explained = Load("244 rows, explained", json.dumps(content).encode(), 1, 3, 0.0)
+    lines = [
+        "While one process sends large requests without a pause, another asks for one row and for `/livez`, in turn, "
+        "200 times a second at most: milliseconds by its clock, median, 99 % and highest. What is asked of another "
+        "server meanwhile says how much of it is the machine.\n",
+        "| meanwhile | one row | `/livez` | one row of another server |",
+        "|---|---|---|---|",
+    ]
+    for load, parameters in ((npy, ""), (as_json, ""), (explained, "?explain=3")):
+        here, alive = latencies(port, port, small, load, parameters)
+        there, _ = latencies(port, other, small, load, parameters)
+        lines.append(f"| {load.name} | {here} | {alive} | {there} |")
+        print(lines[-1], flush=True)
+    return lines
+
+
+def send_large(port: int, load: Load, parameters: str) -> None:
+    """Send a large request as often as it says."""
+    length = len(load.body)
+    head = f"POST /score{parameters} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n".encode()
+    asyncio.run(send(port, head + load.body, 1, load.requests))
+
+
+def latencies(port: int, asked: int, small: Load, large: Load, parameters: str = "") -> list[str]:
+    """Return milliseconds of a row and of /livez at one port while large requests are answered at another one."""
+    row = f"POST /score HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(small.body)}\r\n\r\n".encode() + small.body
+    requests = {"/score": row, "/livez": b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n"}
+    taken: dict[str, list[float]] = {"/score": [], "/livez": []}
+    work = multiprocessing.Process(target=send_large, args=(port, large, parameters))
+    work.start()
+    while work.is_alive():
+        for path, request in requests.items():
+            if path == "/livez" and asked != port:
+                continue  # a bare server has none
+            start = time.perf_counter()
+            asyncio.run(send(asked, request, 1, 1))
+            taken[path].append(1000 * (time.perf_counter() - start))
+        time.sleep(0.005)
+    work.join()
+    assert work.exitcode == 0
+    return [
+        f"{np.median(every):.0f}, {np.quantile(every, 0.99):.0f}, {max(every):.0f}" if every else ""
+        for every in taken.values()
+    ]
 
 
 def main() -> None:
     """Measure everything and write docs/benchmarks/serving.md."""
     with tempfile.TemporaryDirectory() as folder:
         table = measure(*fit(Path(folder)))
-    lines = ["| request | bare, ms | Assay, ms | bare / Assay | target |", "|---|---|---|---|---|", *table]
+    head = "| request | bare, ms | Assay, ms | bare / Assay | target | the same without starlette |"
+    lines = [head, "|---|---|---|---|---|---|", *table]
     protocol = (__doc__ or "").split("Usage:")[0].strip()
     load = os.getloadavg()[1]
     python = sys.version.split()[0]
@@ -249,7 +316,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["bare"]:
-        serve_bare(*sys.argv[2:])
+    if len(sys.argv) > 1:
+        serve_bare(*sys.argv[1:])
     else:
         main()

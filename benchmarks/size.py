@@ -150,7 +150,8 @@ def draw(costs: pd.DataFrame) -> None:
         row[0].legend(fontsize=7)
     for axis in axes[:, 1]:
         axis.axhline(MOST_MEMORY, ls=":", color="grey")
-        axis.text(1e4, MOST_MEMORY, "aim of the run on 10 million rows", va="bottom", fontsize=7)
+        place = axis.get_yaxis_transform()
+        axis.text(0.02, MOST_MEMORY, "aim of the run on 10 million rows", va="bottom", fontsize=7, transform=place)
     figure.savefig(PICTURE, dpi=80)
 
 

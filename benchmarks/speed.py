@@ -99,9 +99,11 @@ def main() -> None:
         f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, medians of {REPEATS} where a command is repeated."
     )
     text = "\n".join(lines) + "\n"
+    _, mark, rates = OUT.read_text(encoding="utf-8").partition("\n## ")  # of rates.py
     OUT.parent.mkdir(parents=True, exist_ok=True)
     OUT.write_text(
-        f"# Speed\n\n{protocol}\n\n{machine} Made by `python benchmarks/speed.py`.\n\n{text}", encoding="utf-8"
+        f"# Speed\n\n{protocol}\n\n{machine} Made by `python benchmarks/speed.py`.\n\n{text}{mark}{rates}",
+        encoding="utf-8",
     )
     print(text)
 

@@ -105,7 +105,7 @@ class InterruptedRunError(AssayError):
     """A signal ended a run; the exit code is the one that shells give to a process that the signal ended."""
 
     def __init__(self, number: int) -> None:
-        super().__init__("interrupted; the next `assay run` goes on from here")
+        super().__init__("interrupted; the same command goes on from here")
         self.exit_code = 128 + number
 
 

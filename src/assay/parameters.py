@@ -51,7 +51,9 @@ PositiveRates = Annotated[
     Says("a finite number > 0, or a list of them, one for each member"),
 ]
 Device = Literal["auto", "cpu", "cuda"]
-ImageShape = Annotated[tuple[Count, Count], Says("[height, width]")]
+ImageShape = Annotated[
+    tuple[Count, Count] | tuple[Count, Count, Literal[3]], Says("[height, width], or [height, width, 3] in colour")
+]
 SeriesShape = Annotated[tuple[Count, Count], Says("[length, channels]")]
 
 

@@ -83,7 +83,7 @@ def test_a_signal_ends_a_run_in_order(finished: Checkout, number: signal.Signals
     in_order = time.monotonic() - sent < GRACE_SECONDS
     wait_until_none_works(finished.root)
     assert run.returncode == 128 + number, output
-    assert told == "assay: interrupted; the next `assay run` goes on from here", output
+    assert told == "assay: interrupted; the same command goes on from here", output
     assert "Traceback" not in output
     if in_order:
         assert ended_runs(finished.root) == [("interrupted", SIGNALLED)]

@@ -119,6 +119,24 @@ def test_the_page_is_whole_and_says_who_lost(swept: tuple[Checkout, dict[str, An
     assert {row["detector"] for row in result["leaderboard"]} == {"knn", "mcd"}
 
 
+def test_means_are_over_datasets_deviations_over_seeds_and_ranks_over_cases() -> None:
+    figures = {"a": [0.9, 0.5, 0.7, 0.5], "b": [0.8, 0.6, None, 0.5]}  # by dataset and seed: x0, y0, x1, y1
+    rows = [
+        {"dataset": "xy"[n % 2], "detector": name, "adapter": "none", "level": 0.0, "seed": n // 2, "auprc": value}
+        for name, values in figures.items()
+        for n, value in enumerate(values)
+    ]
+    table = pd.DataFrame(rows).assign(seconds=1.0, cpu_seconds=1.0)
+    table[[name for name in METRICS if name != "auprc"]] = 0.0
+    standing = leaders(table).reset_index().set_index("detector")
+    assert standing.loc["a", "auprc"] == pytest.approx((0.7 + 0.6) / 2)
+    assert standing.loc["a", "auprc_sd"] == pytest.approx(0.1 / 2**0.5)
+    assert standing["rank"].to_dict() == {"a": (1 + 2 + 1 + 1.5) / 4, "b": (2 + 1 + 2 + 1.5) / 4}
+    assert standing["first"].to_dict() == {"a": 3, "b": 2}
+    assert standing["last"].to_dict() == {"a": 2, "b": 3}
+    assert standing["failed"].to_dict() == {"a": 0, "b": 1}
+
+
 def test_what_was_computed_is_not_computed_again(swept: tuple[Checkout, dict[str, Any]], tmp_path: Path) -> None:
     shutil.copytree(swept[0].root, tmp_path / "project", symlinks=True)
     project = Checkout(tmp_path / "project")

@@ -266,6 +266,18 @@ def test_injected_rows_must_be_finite_too(small: Data, tmp_path: Path) -> None:
     assert (check.column, check.row_ids) == ("mean", (level.train.rows["row_id"].iloc[-1],))
 
 
+@pytest.mark.parametrize("length", [32, 31])
+def test_an_expectation_of_fingerprints_is_judged(small: Data, tmp_path: Path, length: int) -> None:
+    """No other needs them, so that they are computed for these alone."""
+    suite = copy.deepcopy(small.suite)
+    entry = {"type": "expect_column_value_lengths_to_equal", "kwargs": {"column": "row.fingerprint", "value": length}}
+    suite["expectations"].append(entry)  # type: ignore[attr-defined]
+    summary = replace(small, suite=suite).validate(tmp_path)
+    assert summary.success is (length == 32)
+    failed = {check.n_unexpected for batch, check in summary.failures() if batch == "source"}
+    assert failed == (set() if length == 32 else {len(small.source.data)})
+
+
 def test_a_row_in_two_roles_is_named_with_both(small: Data, tmp_path: Path) -> None:
     test, train = small.roles["test"], small.roles["train"]
     copied = RowSet(np.vstack([test.features, train.features[6:7]]), pd.concat([test.rows, test.rows[:1]]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,16 @@ def test_commands_say_so_before_anything_else(
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 2
     assert f"{command[-1]} cannot be written: Not a directory" in result.output
+
+
+def test_what_a_killed_command_left_of_the_same_file_goes(tmp_path: Path) -> None:
+    left = tmp_path / ".scored.csv.99999999-0123abcd.part"
+    others = [
+        tmp_path / f".scored.csv.{os.getpid()}-0123abcd.part",
+        tmp_path / ".other.csv.99999999-0123abcd.part",
+        tmp_path / ".scored.csv.judged",
+    ]
+    for path in (left, *others):
+        path.write_text("half")
+    require_writable(tmp_path / "scored.csv")
+    assert sorted(tmp_path.iterdir()) == sorted(others)

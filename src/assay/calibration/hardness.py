@@ -18,7 +18,7 @@ from assay.parts import Part
 QUARTILES = (0.25, 0.5, 0.75)
 FEWEST_ROWS = 20
 MOST_ROWS = 1000
-MOST_VALUES = 2**20  # of rows that are held to explain others by
+MOST_HELD_VALUES = 2**20  # of rows that are held to explain others by
 SHARE_OF_ROWS = 20
 LEAST_NEIGHBOURS = 10
 NEARNESS = 5
@@ -215,7 +215,7 @@ def fit_strata(scaled: Floats, hardness: Doubles, *, by_neighbourhood: bool, see
     """
     if by_neighbourhood and len(scaled) >= FEWEST_ROWS:
         return NeighbourhoodStrata.fit_rows(scaled, seed=seed)
-    edges, most = Strata.fit(hardness).edges, max(1, min(MOST_ROWS, MOST_VALUES // scaled.shape[1]))
+    edges, most = Strata.fit(hardness).edges, max(1, min(MOST_ROWS, MOST_HELD_VALUES // scaled.shape[1]))
     return HoldingStrata(edges, np.asarray(_some(scaled, most, seed), dtype=np.float32))
 
 

@@ -32,6 +32,13 @@ if TYPE_CHECKING:
 @click.option(
     "--image-size", metavar="HEIGHT WIDTH", type=click.IntRange(1), nargs=2, help="Size that images are resized to."
 )
+@click.option("--colour", is_flag=True, default=None, help="Keep the colours of images; without it they become grey.")
+@click.option(
+    "--labels", metavar="FILE", type=click.Path(path_type=Path), help="Table with the label of each file of images."
+)
+@click.option(
+    "--masks", metavar="FOLDER", type=click.Path(path_type=Path), help="Masks: the defective pixels of images."
+)
 @click.option("--series", metavar="COLUMN", help="Column of times of series: a dataset of their windows.")
 @click.option("--entity", metavar="COLUMN", help="Column that tells series apart, with --series.")
 @click.option("--window", metavar="STEPS", type=click.IntRange(2), help="Length of windows, with --series.")
@@ -65,8 +72,9 @@ def ingest_command(
 
     treatment = Treatment(categorical, impute, refuse_missing, leave_out)
     series = {name: options.pop(name) for name in ("series", "entity", "window", "stride")}
+    images = {name: options.pop(name) for name in ("image_size", "colour", "labels", "masks")}
     if checks:
-        _check_table(Path(source), treatment=treatment, series=series, **options)
+        _check(Path(source), treatment=treatment, images=images, series=series, **options)
         return
     if batch is not None and not appends:
         raise click.UsageError("--batch names a batch that is added with --append")
@@ -83,14 +91,14 @@ def ingest_command(
         if appends:
             if options.pop("vectors") is not None:
                 raise click.UsageError("with --append, words have the vectors that came with the dataset")
-            if options.pop("image_size") is not None:
-                raise click.UsageError("--append adds rows of tables; --image-size is for a folder of images")
             if any(value is not None for value in series.values()):
                 raise click.UsageError("with --append, windows are cut as in the dataset; leave such options out")
-            folder, arrival = append(project, Path(source), batch=batch, **options)
+            folder, arrival = append(project, Path(source), batch=batch, images=images, **options)
             click.echo(f"batch {arrival.batch}: {arrival.rows} rows from {arrival.source}")
         else:
-            folder = ingest(project, load_source(project, source, treatment=treatment, series=series, **options))
+            folder = ingest(
+                project, load_source(project, source, treatment=treatment, images=images, series=series, **options)
+            )
         card, labels = read_card(folder), read_labels(folder)
         emit_done(project.on(card.name), "ingest")
     click.echo(
@@ -101,27 +109,30 @@ def ingest_command(
     )
 
 
-def _check_table(
+def _check(
     path: Path,
     *,
     name: str | None,
     dialect: Dialect,
     treatment: Treatment,
+    images: dict[str, Any],
     series: dict[str, Any],
     **options: Any,
 ) -> None:
-    """Print what each column of a table is taken for, and raise what `assay ingest` would raise."""
+    """Print what each column of a table, or what images, are taken for, and raise what `assay ingest` would raise."""
     from assay.data.blocks import read_frame
     from assay.data.checking import COLUMN_ROLES, check_columns, lines_of
     from assay.data.files import dataset_of, names_of_special
-    from assay.data.image_files import holds_images
+    from assay.data.image_datasets import holds_images, image_lines, read_image_dataset
     from assay.data.series_files import read_series, series_columns
     from assay.errors import DataError
-    from assay.project.ingest import with_vectors
+    from assay.project.ingest import image_options, with_vectors
 
     if holds_images(path):
-        raise click.UsageError("--check is for tables; bring images in without it")
-    options.pop("image_size")
+        kinds = {"normal": options["normal"], "anomaly": options["anomaly"]}
+        for line in image_lines(read_image_dataset(path, name=name or "checked", **kinds, **image_options(images))):
+            click.echo(line)
+        return
     vectors = options.pop("vectors")
     if vectors is not None and options["text"] is None:
         raise DataError("--vectors are vectors of the words of texts; name the column of texts with --text")

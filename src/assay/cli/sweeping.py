@@ -59,5 +59,7 @@ def sweep_command(
         result = {**counts, **sweeps.write_results(project.root, name, cells, refused)}
     if as_json:
         click.echo(json.dumps(result, indent=2))
-        return
-    sweeps.print_leaders(result)
+    else:
+        sweeps.print_leaders(result)
+    if refused:
+        click.get_current_context().exit(1)

@@ -1,8 +1,11 @@
-"""NumPy archives that users bring, read without unpickling anything."""
+"""NumPy archives and IDX files (the form of MNIST) that users bring, read without unpickling anything."""
 
 from __future__ import annotations
 
+import gzip
+import re
 import zipfile
+import zlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from assay.errors import DataError
 
 ARCHIVE = ".npz"
 MOST_UNPACKED = 2**32  # bytes
+IDX_IMAGES = re.compile(r"[-.]idx3-ubyte(\.gz)?$", re.IGNORECASE)
 
 
 def archive_arrays(path: Path, names: Collection[str]) -> dict[str, NDArray[Any]]:
@@ -42,3 +46,24 @@ def holds_array(path: Path, name: str) -> bool:
         return False
     with zipfile.ZipFile(path) as packed:
         return f"{name}.npy" in packed.namelist()
+
+
+def idx_array(path: Path, dimensions: int) -> NDArray[np.uint8]:
+    """Return the array of an IDX file of bytes (http://yann.lecun.com/exdb/mnist), which may end in .gz.
+
+    Raises `DataError` where it is no such file, or is longer or shorter than it says.
+    """
+    try:
+        with (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb") as stream:
+            head = stream.read(4 + 4 * dimensions)
+            shape = tuple(np.frombuffer(head[4:], dtype=">u4").tolist())
+            if head[:4] != bytes([0, 0, 8, dimensions]) or len(shape) != dimensions or not np.prod(shape, dtype=object):
+                raise ValueError(f"its head is not that of bytes in {dimensions} dimensions")
+            if (size := int(np.prod(shape, dtype=object))) > MOST_UNPACKED:
+                raise ValueError(f"it has {size} bytes, and {MOST_UNPACKED} are the most that are read")
+            body = stream.read(size + 1)
+        if len(body) != size:
+            raise ValueError(f"its head names {size} bytes, and it holds {'more' if len(body) > size else len(body)}")
+    except (OSError, ValueError, EOFError, zlib.error) as error:
+        raise DataError(f"{path.name} is no IDX file that can be read: {error}; get it again") from error
+    return np.frombuffer(body, dtype=np.uint8).reshape(shape)

@@ -13,7 +13,7 @@ import pandas as pd
 from assay.arrays import Integers
 from assay.data.card import Arrival
 from assay.data.columns import recoded
-from assay.data.dataset import Dataset, RowSet, csv_pieces, number_copies, numbered
+from assay.data.dataset import MASK, Dataset, RowSet, csv_pieces, number_copies, numbered
 from assay.data.fingerprints import SCHEME
 from assay.data.npy import npy_pieces
 from assay.data.words import require_different_codes, words_in
@@ -106,9 +106,12 @@ def with_batch(dataset: Dataset, arriving: Dataset, batch: str | None = None) ->
         rows = rows.assign(row_id=[f"{arrival.batch}-{number:07d}" for number in range(len(rows))])
     _require_new_ids(dataset, rows)
     rows = rows.assign(copy=_next_copies(dataset, arriving))
+    own = dataset.data.rows
+    if MASK in own or MASK in rows:
+        own, rows = (each if MASK in each else each.assign(**{MASK: ""}) for each in (own, rows))
     data = RowSet(
         np.concatenate([dataset.data.features, arriving.data.features]),
-        pd.concat([dataset.data.rows, rows[list(dataset.data.rows.columns)]], ignore_index=True),
+        pd.concat([own, rows[list(own.columns)]], ignore_index=True),
     )
     words = tuple(dict.fromkeys((*dataset.card.words, *arriving.card.words)))
     require_different_codes(words)

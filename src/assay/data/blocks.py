@@ -36,6 +36,7 @@ from assay.data.tables import (
     report_layout,
     say_if_rounded,
 )
+from assay.data.text_files import TextFiles, holds_text_files
 from assay.data.texts import TextShape, decimal_shown, plain_texts, refuse_point_thousands, typed
 from assay.errors import AssayError, DataError
 
@@ -105,7 +106,7 @@ def read_frame(
     ----------
     path : Path
         A CSV file (.csv, .tsv or .txt, perhaps with .gz), a Parquet file, or a folder of part files of one kind, as
-        Spark writes it.
+        Spark writes it; or texts (`assay.data.text_files`).
     special : sequence of str
         Columns that must be there.
     texts, numbers : collection of str
@@ -121,7 +122,7 @@ def read_frame(
     """
     with Unchanged(path):
         with readable(path):
-            for part in parts_of(path, quiet=True):
+            for part in [] if holds_text_files(path) else parts_of(path, quiet=True):
                 if kind_of_file(part) == PARQUET:
                     require_room(part, read_metadata(part), _Roles(special, texts, numbers).keeps)
         blocks = open_blocks(path, special, texts=texts, numbers=numbers, dialect=dialect)
@@ -146,6 +147,10 @@ def open_blocks(
     With `only`, one of its Parquet files, the blocks are those of this file, as they are in the whole table.
     What its columns are is decided by all of their rows: columns of texts that may hold numbers are read once for it.
     """
+    if holds_text_files(path):
+        of_texts = TextFiles(path, dialect)
+        check_names(path, list(of_texts.types), special)
+        return of_texts
     parts, roles = parts_of(path), _Roles(special, texts, numbers)
     with readable(path):
         if kind_of_file(parts[0]) == CSV:

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from assay.arrays import Doubles
-from assay.data.dataset import ANOMALY, MADE, RowSet, is_among
+from assay.data.dataset import ANOMALY, MADE, MASK, RowSet, is_among
 from assay.data.fingerprints import ONLY_NUMBERS, SCHEME, fingerprints
 from assay.data.modalities.base import Modality
 from assay.data.recipes import synthesize
@@ -249,7 +249,7 @@ def _from_pool(anomalies: RowSet, n: int, seed: int) -> RowSet:
     order = np.lexsort((row_id.to_numpy(dtype=object), anomalies.rows["fingerprint"].to_numpy(dtype=object), hashes))
     picked = anomalies.take(order[:n])
     record = picked.rows.assign(source_row=picked.rows["row_id"], recipe=POOL, seed=seed)
-    return RowSet(picked.features, record[[name for name in (*RECORD_COLUMNS, "category") if name in record]])
+    return RowSet(picked.features, record[[name for name in (*RECORD_COLUMNS, "category", MASK) if name in record]])
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ class NamedRows:
     @classmethod
     def of(cls, data: RowSet, card: Card) -> NamedRows:
         """Name rows; those without a column ``copy`` get none."""
-        copies = data.rows["copy"].to_numpy(dtype=np.int64) if "copy" in data.rows else np.zeros(len(data), np.int64)
+        copies = np.asarray(data.rows["copy"] if "copy" in data.rows else np.zeros(len(data)), dtype=np.int64)
         return cls(id_texts(data.rows["row_id"]), data.labels, copies, card.digests(data.features))
 
     @classmethod
@@ -92,7 +92,7 @@ def roles_table(named: dict[str, NamedRows], injected: NamedRows | None) -> pd.D
         moved = of_parts[""][~np.isin(of_parts[""], of_parts["train"])]
         kept["pool"] = ~np.isin(of_parts["pool"], moved)
     used = np.concatenate([of_parts[role][kept[role]] for role in parts])
-    counts = np.bincount(used, minlength=1)
+    counts = np.bincount(used, minlength=int(numbers.max(initial=0)) + 1)
     if counts.max() <= 1:
         return pd.DataFrame({ID_COLUMN: "", COPY_COLUMN: used})
     tables = []

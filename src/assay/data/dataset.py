@@ -27,10 +27,12 @@ from assay.parts import read_json, replacing, write_bytes, write_json
 
 NORMAL, ANOMALY, UNKNOWN = 0, 1, -1
 OTHER_PRINT = "other_fingerprint"
+MASK = "mask"  # the defective pixels of an image, `assay.data.masks.mask_text`
 OF_WINDOWS = ("entity", "start", "end", "anomalous_steps")
 TEXTS = (
     *("row_id", "group", "time", "category", "batch", "fingerprint", OTHER_PRINT, "source_row", "recipe"),
     *OF_WINDOWS,
+    MASK,
 )
 _STORED = dict.fromkeys(TEXTS, pa.large_string()) | dict.fromkeys(("copy", "seed"), pa.int64())
 _STORED |= dict.fromkeys(("label", "contradicted", "seen"), pa.int8())

@@ -99,7 +99,7 @@ def compare(
     """
     scales = reference["units"] / max(1, reference["rows"]), count_units(data) / max(1, len(data))
     statistics = list(_of_all_rows(reference, card, data, scales)) + ([] if seen is None else [seen])
-    for name, values in judged_columns(card, data.features):
+    for name, values in judged_columns(card, data.features, reference["columns"]):
         if name in reference["columns"]:
             column = reference["columns"][name]
             statistics.extend(_of_column(name, column, reference["rows"], card, values, scales))

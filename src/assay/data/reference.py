@@ -8,7 +8,7 @@ where there are groups, which are independent units whatever their order.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ from assay.arrays import Doubles
 from assay.data.card import Card
 from assay.data.dataset import ANOMALY, UNKNOWN, Dataset, RowSet, number_copies
 from assay.data.mapped import row_blocks
+from assay.data.ranges import MANY_COLUMNS
+from assay.data.summaries import IMAGE_SUMMARIES, WORDS, image_summaries, text_summaries
 
 QUANTILES = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0)
 CATEGORIES_KEPT = 20
@@ -92,13 +94,18 @@ def contiguous_columns(features: Doubles) -> Iterator[Doubles]:
         yield from columns
 
 
-def judged_columns(card: Card, features: Doubles) -> Iterator[tuple[str, Doubles]]:
-    """Yield what is judged of rows (n, d): each column by its name; of documents, their numbers of words.
+def judged_columns(
+    card: Card, features: Doubles, known: Collection[str] = (WORDS, *IMAGE_SUMMARIES)
+) -> Iterator[tuple[str, Doubles]]:
+    """Yield what is judged of rows (n, d): each column by its name; of documents and large images, summaries.
 
-    Of windows of a file of series, the mean and the standard deviation of each channel.
+    Of windows of a file of series, the mean and the standard deviation of each channel. `known` are the columns of the
+    reference: those that an earlier Assay learned have every pixel of large images.
     """
     if card.modality.padded:
-        yield "words", (~np.isnan(features)).sum(axis=1).astype(np.float64)
+        yield from text_summaries(features, card.words)
+    elif card.modality.name == "image" and features.shape[1] > MANY_COLUMNS and IMAGE_SUMMARIES[0] in known:
+        yield from image_summaries(features, card.modality.shape or ())
     elif card.windows is not None:
         channels = features.reshape(len(features), card.windows.length, -1)
         for place, channel in enumerate(card.windows.channels):

@@ -118,12 +118,13 @@ def path_picture(path: MartingalePath) -> Figure:
 
 
 def heat_map_picture(images: Floats, heat_maps: Floats) -> Figure:
-    """Return images (n, h, w), all on one scale, and below them their heat maps, also on one."""
+    """Return images (n, h, w, 1 or 3), all on one scale, and below them their heat maps (n, h, w), also on one."""
     figure = _figure((1.4 * len(images) + 0.4, 3.2))
     axes = figure.subplots(2, len(images), squeeze=False)
     darkest, lightest, most = float(images.min()), float(images.max()), float(heat_maps.max())
-    for column, (image, heat_map) in enumerate(zip(images, heat_maps, strict=True)):
-        axes[0, column].imshow(image, cmap="gray", vmin=darkest, vmax=lightest)
+    shown = (images - darkest) / ((lightest - darkest) or 1.0)
+    for column, (image, heat_map) in enumerate(zip(shown, heat_maps, strict=True)):
+        axes[0, column].imshow(image, cmap="gray", vmin=0, vmax=1)
         axes[1, column].imshow(heat_map, cmap="inferno", vmin=0, vmax=most)
     for each in axes.flat:
         each.set_axis_off()

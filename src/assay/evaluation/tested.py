@@ -68,6 +68,8 @@ class Tested:
     incomplete, complete : Figures or None
         The same over the rows that have, and those that do not have, a missing value or a category that training rows
         do not have; None where no row has any.
+    pixel_auroc : float or None
+        AUROC over the pixels of images, by masks; None where there are no masks or no heat maps.
     """
 
     level: str
@@ -85,6 +87,7 @@ class Tested:
     uncontradicted_power: float | None = None
     incomplete: Figures | None = None
     complete: Figures | None = None
+    pixel_auroc: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,12 @@ from assay.data.dataset import read_dataset
 from assay.data.dialects import OBSERVED, Dialect
 from assay.data.files import texts_of
 from assay.data.fingerprints import FINGERPRINT_PATTERN, FIRST_SCHEME, SCHEME, fingerprints
+from assay.data.image_datasets import ImageBlocks, holds_images, shape_of_columns
 from assay.data.windows import Windows
 from assay.data.words import WORD_COLUMNS, document_rows, plain_document
 from assay.errors import DataError
 from assay.ledger.rows import INJECTED
-from assay.ledger.spans import STRETCH, spans_over, stretch_columns
+from assay.ledger.spans import STRETCH_COLUMNS, spans_over, stretch_columns
 
 CONTENT, PRINT, ID = "content", "fingerprint", "row_id"
 NO_IDS = "the rows have no ids, so they are matched by content: other rows of equal content count too"
@@ -141,8 +142,12 @@ def read_query(
     features = {column for layout in layouts for column in layout.columns}
     ids = {PRINT, ID, *(layout.id_column for layout in layouts if layout.id_column)} - features
     plans = {layout: layout.windows for layout in layouts if layout.windows is not None}
-    timed = {column for plan in plans.values() for column in (plan.time, plan.entity, *STRETCH) if column} - features
+    timed = {
+        column for plan in plans.values() for column in (plan.time, plan.entity, *STRETCH_COLUMNS) if column
+    } - features
     coded = {column for layout in layouts for column in (*layout.coded, *layout.dates)}
+    if holds_images(path):
+        return _by_content(path, *_images_like(path, layouts))
     frame = read_frame(path, (), texts={*ids, *timed, *coded, *({SUSPECT, INJECTED} - features)}, dialect=dialect)
     header = [str(column) for column in frame.columns]
     fits = [layout for layout in layouts if set(layout.columns) <= set(header)]
@@ -163,6 +168,16 @@ def read_query(
     if not id_columns:
         raise DataError(_missing(path, header, layouts))
     return _by_id(path, _as_written(path, frame, {*id_columns.values()} & features, dialect), id_columns)
+
+
+def _images_like(path: Path, layouts: Sequence[Layout]) -> tuple[pd.DataFrame, list[Layout]]:
+    """Return images as a table of pixels of the size and colours of the datasets of images, and these."""
+    fits = [layout for layout in layouts if shape_of_columns(layout.columns) is not None]
+    if len({layout.columns for layout in fits}) != 1:
+        why = "name one of the datasets of images with --dataset" if fits else "no dataset here is of images"
+        raise DataError(f"{path.name} holds images, and {why}")
+    blocks = ImageBlocks(path, fits[0].columns)
+    return next(iter(blocks.frames(blocks.n_rows))), fits
 
 
 def _with_ids(query: RowQuery, datasets: Sequence[str]) -> RowQuery:
@@ -224,7 +239,7 @@ def _or_steps(layout: Layout) -> str:
     if layout.windows is None:
         return ""
     whose = "" if layout.windows.entity is None else f", with {layout.windows.entity!r}"
-    return f", or times of steps in a column {layout.windows.time!r} (or {' and '.join(STRETCH)}){whose}"
+    return f", or times of steps in a column {layout.windows.time!r} (or {' and '.join(STRETCH_COLUMNS)}){whose}"
 
 
 def _by_fingerprint(path: Path, frame: pd.DataFrame, dataset: str | None) -> RowQuery:

@@ -16,7 +16,7 @@ from assay.data.windows import Windows
 from assay.errors import DataError
 from assay.ledger.ledger import CARRIED_ROWS, Ledger, quoted
 
-STRETCH = ("start", "end")
+STRETCH_COLUMNS = ("start", "end")
 
 
 def stretch_columns(windows: Windows, header: list[str]) -> tuple[str, str] | None:
@@ -25,7 +25,7 @@ def stretch_columns(windows: Windows, header: list[str]) -> tuple[str, str] | No
         return None
     if windows.time in header:
         return windows.time, windows.time
-    return STRETCH if set(STRETCH) <= set(header) else None
+    return STRETCH_COLUMNS if set(STRETCH_COLUMNS) <= set(header) else None
 
 
 def spans_of(ledger: Ledger, name: str) -> pd.DataFrame:
@@ -38,7 +38,7 @@ def spans_of(ledger: Ledger, name: str) -> pd.DataFrame:
     windows = read_card(folder).windows
     if windows is None:
         raise DataError(f"{name} holds no windows of a file of steps")
-    spans = read_dataset(folder).data.rows[["row_id", "entity", *STRETCH]].assign(length=windows.length)
+    spans = read_dataset(folder).data.rows[["row_id", "entity", *STRETCH_COLUMNS]].assign(length=windows.length)
     present = {*spans["row_id"]}
     with ledger.connect() as connection:
         files = connection.execute("SELECT path, columns FROM files WHERE dataset = ?", [name]).fetchall()

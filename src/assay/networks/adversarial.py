@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from assay.networks.build import Coder
-from assay.networks.lenet import CHANNELS, StackedConv
+from assay.networks.lenet import CHANNELS, StackedConv, as_maps, n_colours
 from assay.networks.mlp import StackedLinear, stacked_mlp
 
 HIDDEN = (64, 32)
@@ -28,22 +29,23 @@ def dense_critic(members: int, width: int) -> nn.Module:
 
 
 class ImageCritic(nn.Module):
-    """S discriminators of flattened grey images: (S, n, height * width) -> logits of "real", (S, n, 1)."""
+    """S discriminators of flattened images: (S, n, d) -> logits of "real", (S, n, 1)."""
 
-    def __init__(self, members: int, image_shape: tuple[int, int]) -> None:
+    def __init__(self, members: int, image_shape: Sequence[int]) -> None:
         super().__init__()
         self.image_shape = image_shape
         first, second = CHANNELS
-        height, width = (-(-side // 4) for side in image_shape)
+        height, width = (-(-side // 4) for side in image_shape[:2])
         self.down = nn.Sequential(
-            StackedConv(members, 1, first, stride=2), _leaky(), StackedConv(members, first, second, stride=2), _leaky()
+            *(StackedConv(members, n_colours(image_shape), first, stride=2), _leaky()),
+            *(StackedConv(members, first, second, stride=2), _leaky()),
         )
         self.verdict = StackedLinear(members, second * height * width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""
-        height, width = self.image_shape
-        images = functional.pad(x.reshape(*x.shape[:2], 1, height, width), (0, -width % 4, 0, -height % 4))
+        height, width = self.image_shape[:2]
+        images = functional.pad(as_maps(x, self.image_shape), (0, -width % 4, 0, -height % 4))
         return cast(Tensor, self.verdict(self.down(images).flatten(2)))
 
 
@@ -54,7 +56,7 @@ class CalibrationGame(nn.Module):
     ----------
     coder : MLPAutoencoder or LeNetAutoencoder
     members, n_features, latent_dim : int
-    image_shape : (int, int) or None
+    image_shape : tuple of int, or None
     n_rows : int
         Number of training rows.
     sigma : float
@@ -80,7 +82,7 @@ class CalibrationGame(nn.Module):
         members: int,
         n_features: int,
         latent_dim: int,
-        image_shape: tuple[int, int] | None,
+        image_shape: Sequence[int] | None,
         n_rows: int,
         sigma: float,
     ) -> None:

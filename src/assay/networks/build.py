@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from assay.errors import ConfigError
-from assay.networks.lenet import LeNetAutoencoder
+from assay.networks.lenet import LeNetAutoencoder, check_image_shape
 from assay.networks.mlp import MLPAutoencoder
 
 Coder = MLPAutoencoder | LeNetAutoencoder
 
 
 def autoencoder(
-    members: int, n_features: int, hidden: Sequence[int], latent_dim: int, image_shape: tuple[int, int] | None
+    members: int, n_features: int, hidden: Sequence[int], latent_dim: int, image_shape: Sequence[int] | None
 ) -> Coder:
     """Return S autoencoders for rows of `n_features` columns: dense ones, or convolutional ones for images.
 
@@ -23,10 +22,5 @@ def autoencoder(
     """
     if image_shape is None:
         return MLPAutoencoder(members, n_features, hidden, latent_dim)
-    height, width = image_shape
-    if height * width != n_features:
-        raise ConfigError(
-            f"image_shape is {height} x {width}, but rows have {n_features} columns; "
-            "give the height and width of the flattened images, or none for plain rows"
-        )
-    return LeNetAutoencoder(members, (height, width), hidden, latent_dim)
+    check_image_shape(image_shape, n_features)
+    return LeNetAutoencoder(members, image_shape, hidden, latent_dim)

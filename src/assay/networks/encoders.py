@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from assay.errors import ConfigError
-from assay.networks.lenet import CHANNELS
+from assay.networks.lenet import CHANNELS, as_images, as_maps, check_image_shape, n_colours
 from assay.networks.mlp import StackedLinear
 
 _LEAKINESS = 0.1
@@ -68,50 +67,54 @@ class UnbiasedConv(nn.Module):
 
 
 class ConvEncoder(nn.Module):
-    """LeNet-type encoder of flattened grey images (S, n, h * w) -> (S, n, latent_dim).
+    """LeNet-type encoder of flattened images (S, n, d) -> (S, n, latent_dim).
 
     Differs from the networks of Ruff (2021), appendix B: strided 3x3 convolutions in place of 5x5 ones with
     pooling.
     """
 
-    def __init__(self, members: int, image_shape: tuple[int, int], hidden: Sequence[int], latent_dim: int) -> None:
+    def __init__(self, members: int, image_shape: Sequence[int], hidden: Sequence[int], latent_dim: int) -> None:
         super().__init__()
         self.image_shape = image_shape
         first, second = CHANNELS
-        height, width = (-(-side // 4) for side in image_shape)
+        height, width = (-(-side // 4) for side in image_shape[:2])
         self.down = nn.Sequential(
-            *(UnbiasedConv(members, 1, first, stride=2), StackedNorm(members, first), nn.LeakyReLU(_LEAKINESS)),
+            *(
+                UnbiasedConv(members, n_colours(image_shape), first, stride=2),
+                StackedNorm(members, first),
+                nn.LeakyReLU(_LEAKINESS),
+            ),
             *(UnbiasedConv(members, first, second, stride=2), StackedNorm(members, second), nn.LeakyReLU(_LEAKINESS)),
         )
         self.dense = dense(members, [second * height * width, *hidden, latent_dim])
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the codes."""
-        height, width = self.image_shape
-        images = functional.pad(x.reshape(*x.shape[:2], 1, height, width), (0, -width % 4, 0, -height % 4))
+        height, width = self.image_shape[:2]
+        images = functional.pad(as_maps(x, self.image_shape), (0, -width % 4, 0, -height % 4))
         return cast(Tensor, self.dense(self.down(images).flatten(2)))
 
 
 class ConvDecoder(nn.Module):
-    """The mirror of `ConvEncoder`: (S, n, latent_dim) -> (S, n, h * w)."""
+    """The mirror of `ConvEncoder`: (S, n, latent_dim) -> (S, n, d)."""
 
-    def __init__(self, members: int, image_shape: tuple[int, int], hidden: Sequence[int], latent_dim: int) -> None:
+    def __init__(self, members: int, image_shape: Sequence[int], hidden: Sequence[int], latent_dim: int) -> None:
         super().__init__()
         self.image_shape = image_shape
         first, second = CHANNELS
-        self.small = (second, *(-(-side // 4) for side in image_shape))
+        self.small = (second, *(-(-side // 4) for side in image_shape[:2]))
         self.dense = dense(members, [latent_dim, *reversed(hidden), second * self.small[1] * self.small[2]])
         self.up = nn.Sequential(
             *(nn.LeakyReLU(_LEAKINESS), UnbiasedConv(members, second, first * 4, stride=1), nn.PixelShuffle(2)),
             *(StackedNorm(members, first), nn.LeakyReLU(_LEAKINESS)),
-            *(UnbiasedConv(members, first, 4, stride=1), nn.PixelShuffle(2)),
+            *(UnbiasedConv(members, first, 4 * n_colours(image_shape), stride=1), nn.PixelShuffle(2)),
         )
 
     def forward(self, z: Tensor) -> Tensor:
         """Return the images of the codes."""
-        height, width = self.image_shape
+        height, width = self.image_shape[:2]
         maps = self.up(self.dense(z).reshape(*z.shape[:2], *self.small))
-        return cast(Tensor, maps[..., :height, :width].flatten(2))
+        return as_images(maps[..., :height, :width])
 
 
 def dense(members: int, widths: Sequence[int]) -> nn.Sequential:
@@ -124,7 +127,7 @@ def dense(members: int, widths: Sequence[int]) -> nn.Sequential:
 
 
 def encoder(
-    members: int, n_features: int, hidden: Sequence[int], latent_dim: int, image_shape: tuple[int, int] | None
+    members: int, n_features: int, hidden: Sequence[int], latent_dim: int, image_shape: Sequence[int] | None
 ) -> nn.Module:
     """Return S encoders (S, n, n_features) -> (S, n, latent_dim): dense ones, or convolutional ones for images.
 
@@ -135,20 +138,14 @@ def encoder(
     """
     if image_shape is None:
         return dense(members, [n_features, *hidden, latent_dim])
-    height, width = image_shape
-    if height * width != n_features:
-        raise ConfigError(
-            f"image_shape is {height} x {width}, but rows have {n_features} columns; "
-            "give the height and width of the flattened images, or none for plain rows"
-        )
-    return ConvEncoder(members, (height, width), hidden, latent_dim)
+    check_image_shape(image_shape, n_features)
+    return ConvEncoder(members, image_shape, hidden, latent_dim)
 
 
 def decoder(
-    members: int, n_features: int, hidden: Sequence[int], latent_dim: int, image_shape: tuple[int, int] | None
+    members: int, n_features: int, hidden: Sequence[int], latent_dim: int, image_shape: Sequence[int] | None
 ) -> nn.Module:
     """Return the mirror of `encoder`, called with the same arguments."""
     if image_shape is None:
         return dense(members, [latent_dim, *reversed(hidden), n_features])
-    height, width = image_shape
-    return ConvDecoder(members, (height, width), hidden, latent_dim)
+    return ConvDecoder(members, image_shape, hidden, latent_dim)

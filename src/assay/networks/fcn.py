@@ -1,4 +1,4 @@
-"""Fully convolutional networks for grey images, several members at once, and what their outputs see of the image."""
+"""Fully convolutional networks for images, several members at once, and what their outputs see of the image."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from assay.networks.encoders import StackedNorm
+from assay.networks.lenet import as_maps, n_colours
 
 _KERNEL = 5
 _LEAKINESS = 0.01
@@ -37,9 +38,9 @@ class Field:
     start: float
 
 
-def blocks_for(image_shape: tuple[int, int]) -> int:
+def blocks_for(image_shape: Sequence[int]) -> int:
     """Return the number of blocks for images of a size: 1, 2 from a smaller side of 16 on, 3 from 56, 4 from 168."""
-    return 1 + sum(min(image_shape) >= side for side in _DEEPER_FROM)
+    return 1 + sum(min(image_shape[:2]) >= side for side in _DEEPER_FROM)
 
 
 def field_of(blocks: int) -> Field:
@@ -80,7 +81,7 @@ class GroupedConv(nn.Module):
 
 
 class FullyConvolutional(nn.Module):
-    """S fully convolutional networks: flattened grey images (S, n, h * w) -> maps (S, n, u, v).
+    """S fully convolutional networks: flattened images (S, n, d) -> maps (S, n, u, v).
 
     Blocks of a 5x5 convolution, batch normalisation, leaky ReLU and a 2x2 maximum, of which the last has neither
     normalisation nor ReLU, then a 1x1 convolution to one channel; all with bias. With two blocks of 128 channels this
@@ -96,8 +97,8 @@ class FullyConvolutional(nn.Module):
     ----------
     members : int
         S, the number of networks side by side.
-    image_shape : (int, int)
-        Height and width.
+    image_shape : tuple of int
+        Height and width, and 3 for colour.
     channels : sequence of int
         Channels of the blocks, the first ones first; the last number is for all further blocks.
 
@@ -107,12 +108,12 @@ class FullyConvolutional(nn.Module):
         The receptive field of an output.
     """
 
-    def __init__(self, members: int, image_shape: tuple[int, int], channels: Sequence[int]) -> None:
+    def __init__(self, members: int, image_shape: Sequence[int], channels: Sequence[int]) -> None:
         super().__init__()
         self.members, self.image_shape = members, image_shape
         blocks = blocks_for(image_shape)
         self.field = field_of(blocks)
-        widths = [1, *(channels[min(block, len(channels) - 1)] for block in range(blocks))]
+        widths = [n_colours(image_shape), *(channels[min(block, len(channels) - 1)] for block in range(blocks))]
         layers: list[nn.Module] = []
         for block, (c_in, c_out) in enumerate(pairwise(widths), start=1):
             layers.append(GroupedConv(members, c_in, c_out, _KERNEL, normal=block < blocks))
@@ -122,14 +123,13 @@ class FullyConvolutional(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the maps, which have any sign."""
-        members, n, _ = x.shape
-        (height, width), jump = self.image_shape, self.field.jump
-        images = x.transpose(0, 1).reshape(n, members, height, width)
+        (height, width), jump = self.image_shape[:2], self.field.jump
+        images = as_maps(x.transpose(0, 1), self.image_shape).flatten(1, 2)
         padded = functional.pad(images, (0, -width % jump, 0, -height % jump), mode="replicate")
         return cast(Tensor, self.layers(padded)).transpose(0, 1)
 
 
-def upsampled(maps: Tensor, field: Field, image_shape: tuple[int, int], std: float) -> Tensor:
+def upsampled(maps: Tensor, field: Field, image_shape: Sequence[int], std: float) -> Tensor:
     """Return maps (n, u, v) at the size of the image, (n, h, w), by Gaussians in the receptive fields.
 
     A transposed convolution with a fixed Gaussian kernel, of the size of the receptive field, in steps of the jump,

@@ -1,17 +1,43 @@
-"""A small convolutional autoencoder for grey images, several members at once."""
+"""A small convolutional autoencoder for images, several members at once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from assay.errors import ConfigError
 from assay.networks.mlp import stacked_mlp
 
 CHANNELS = (8, 16)
+
+
+def n_colours(image_shape: Sequence[int]) -> int:
+    """Return 3 for the shape of images in colour, (height, width, 3), and 1 for that of grey ones, (height, width)."""
+    return image_shape[2] if len(image_shape) > 2 else 1
+
+
+def check_image_shape(image_shape: Sequence[int], n_features: int) -> None:
+    """Raise `ConfigError` unless images of a shape are rows of so many columns."""
+    if prod(image_shape) != n_features:
+        raise ConfigError(
+            f"image_shape is {' x '.join(map(str, image_shape))}, but rows have {n_features} columns; give the height "
+            "and width of the flattened images (and 3 for colour), or none for plain rows"
+        )
+
+
+def as_maps(x: Tensor, image_shape: Sequence[int]) -> Tensor:
+    """Return flattened images (..., d), the colours of each pixel together, as maps (..., colours, height, width)."""
+    return x.reshape(*x.shape[:-1], *image_shape[:2], n_colours(image_shape)).movedim(-1, -3)
+
+
+def as_images(maps: Tensor) -> Tensor:
+    """Return maps (..., colours, height, width) as flattened images; the inverse of `as_maps`."""
+    return maps.movedim(-3, -1).flatten(-3)
 
 
 class StackedConv(nn.Module):
@@ -39,7 +65,7 @@ class StackedConv(nn.Module):
 
 
 class LeNetAutoencoder(nn.Module):
-    """LeNet-type autoencoder of flattened grey images: two convolutions, dense code, and the mirrored decoder.
+    """LeNet-type autoencoder of flattened images: two convolutions, dense code, and the mirrored decoder.
 
     Differs from the networks of Ruff (2021), appendix B: strided 3x3 convolutions in place of 5x5 ones with
     pooling, and no batch normalisation; smaller, so that it trains on a CPU.
@@ -48,22 +74,22 @@ class LeNetAutoencoder(nn.Module):
     ----------
     members : int
         S, the number of networks side by side.
-    image_shape : (int, int)
-        Height and width; padded with zeros to multiples of 4 inside the network.
+    image_shape : tuple of int
+        Height and width, and 3 for colour; padded with zeros to multiples of 4 inside the network.
     hidden : sequence of int
         Widths of dense layers between the convolutions and the code; may be empty.
     latent_dim : int
         Width of the code.
     """
 
-    def __init__(self, members: int, image_shape: tuple[int, int], hidden: Sequence[int], latent_dim: int) -> None:
+    def __init__(self, members: int, image_shape: Sequence[int], hidden: Sequence[int], latent_dim: int) -> None:
         super().__init__()
         self.image_shape = image_shape
         first, second = CHANNELS
         self.small = (second, -(-image_shape[0] // 4), -(-image_shape[1] // 4))
         widths = [second * self.small[1] * self.small[2], *hidden, latent_dim]
         self.down = nn.Sequential(
-            StackedConv(members, 1, first, stride=2),
+            StackedConv(members, n_colours(image_shape), first, stride=2),
             nn.LeakyReLU(),
             StackedConv(members, first, second, stride=2),
             nn.LeakyReLU(),
@@ -75,22 +101,21 @@ class LeNetAutoencoder(nn.Module):
             StackedConv(members, second, first * 4, stride=1),
             nn.PixelShuffle(2),
             nn.LeakyReLU(),
-            StackedConv(members, first, 4, stride=1),
+            StackedConv(members, first, 4 * n_colours(image_shape), stride=1),
             nn.PixelShuffle(2),
         )
 
     def encode(self, x: Tensor) -> Tensor:
         """Return codes of shape (S, n, latent_dim) for rows of shape (S, n, height * width)."""
-        height, width = self.image_shape
-        images = x.reshape(*x.shape[:2], 1, height, width)
-        images = functional.pad(images, (0, -width % 4, 0, -height % 4))
+        height, width = self.image_shape[:2]
+        images = functional.pad(as_maps(x, self.image_shape), (0, -width % 4, 0, -height % 4))
         return cast(Tensor, self.encoder(self.down(images).flatten(2)))
 
     def decode(self, z: Tensor) -> Tensor:
         """Return rows of shape (S, n, height * width) for codes of shape (S, n, latent_dim)."""
         maps = self.decoder(z).reshape(*z.shape[:2], *self.small)
-        height, width = self.image_shape
-        return cast(Tensor, self.up(maps)[..., :height, :width].flatten(2))
+        height, width = self.image_shape[:2]
+        return as_images(self.up(maps)[..., :height, :width])
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the reconstruction of `x`, of its shape."""

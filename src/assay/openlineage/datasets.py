@@ -171,7 +171,7 @@ def _schema(card: Card, path: Path) -> Json:
     elif shape is None:
         fields = [{"name": name, "type": number} for name in card.columns]
     else:
-        size = f"{number}[{shape[0]},{shape[1]}]"
+        size = f"{number}[{','.join(map(str, shape))}]"
         fields = [{"name": "features", "type": size, "description": card.modality.name}]
     with (path / "rows.csv").open(encoding="utf-8") as stream:
         row_columns = stream.readline().strip().split(",")

@@ -88,7 +88,7 @@ class LevelScores:
         from assay.data.modalities.registry import load_null_model, load_scaler
 
         self.trained, self.adapters = trained / level, adapters / level
-        scaler = load_scaler(read_part(self.trained, "scaler"))
+        scaler = self.scaler = load_scaler(read_part(self.trained, "scaler"))
         null_model = load_null_model(read_part(self.trained, "null_model"))
         self.raw = (normals, anomalies)
         self.rows = [scaler.transform(part.features) for part in self.raw]

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from assay.arrays import Doubles, Flags, Integers, Singles
-from assay.data.dataset import RowSet
+from assay.data.dataset import MASK, RowSet
+from assay.data.masks import masks_of
 from assay.errors import DataError
 from assay.parts import read_json, read_part, write_arrays, write_json
 from assay.pipeline.candidates import Candidates, LevelScores, candidate_name, read_failures
 from assay.pipeline.made import Made
-from assay.pipeline.rows import RATIO_PART, evidence_rows, marked
+from assay.pipeline.rows import RATIO_PART, evidence_rows, held_to, marked
 
 if TYPE_CHECKING:
     from assay.calibration.decisions import Reference
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from assay.evaluation.tested import Evaluation
 
 _METRICS = ("auroc", "auprc", "fpr", "stratum_fpr", "worst_stratum_fpr", "power")
+_MOST_IMAGES = 500  # of each kind, whose pixels are compared with masks
 
 
 def evaluate(
@@ -103,6 +105,7 @@ def evaluate(
                     "n_calibration": reference.calibrator.n_rows,
                     "unseen": Figures(**_figures(outcome.over(*unseen), eps)),
                     "uncontradicted_power": _figures(outcome.over(everyone, ~contradicted), eps)["power"],
+                    "pixel_auroc": _pixel_auroc(scored),
                 }
                 if any(part.any() for part in scored.incomplete):
                     more["incomplete"] = Figures(**_figures(outcome.over(*scored.incomplete), eps))
@@ -122,6 +125,27 @@ def evaluate(
     if not brief:
         write_curves(out, evaluation.at(levels[0]), curves)
     return Made(evaluation)
+
+
+def _pixel_auroc(scored: LevelScores) -> float | None:
+    """Return the AUROC of heat maps over the pixels of evidence rows, by their masks; None where there are none.
+
+    Those of anomalies with a mask, and of normals, none of whose pixels is defective; of more than 500 of either a
+    sample (`assay.pipeline.rows.held_to`).
+    """
+    from assay.detectors.base import Localises
+    from assay.evaluation.metrics import auroc
+
+    detector, (normals, anomalies) = scored.detector, scored.raw
+    if not isinstance(detector, Localises) or MASK not in anomalies.rows:
+        return None
+    masked = anomalies.take((anomalies.rows[MASK] != "").to_numpy(dtype=bool))
+    if not len(masked):
+        return None
+    parts = [held_to(part, _MOST_IMAGES, seed=0) for part in (normals, masked)]
+    maps = [detector.heat_maps(scored.scaler.transform(part.features)) for part in parts]
+    truth = [np.zeros(maps[0].shape, dtype=np.bool_), masks_of(parts[1].rows[MASK], maps[1].shape[1:])]
+    return auroc(*(np.concatenate([part.ravel() for part in both]) for both in (truth, maps)))
 
 
 def _calibrated(rows: RowSet, categories: Sequence[str] | None) -> RowSet:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from assay.data.card import Card, read_card
-from assay.data.dataset import ANOMALY, RowSet
+from assay.data.dataset import ANOMALY, MASK, RowSet
+from assay.data.masks import masks_of
 from assay.data.word_vectors import WordVectors
 from assay.errors import TrainingError
 from assay.names import Choice
@@ -30,7 +31,7 @@ from assay.pipeline.rows import (
 )
 
 if TYPE_CHECKING:
-    from assay.arrays import Labels, Singles
+    from assay.arrays import Flags, Labels, Singles
     from assay.data.null_models import NullModel
     from assay.data.scaling import Scaler
     from assay.detectors.base import Detector, EpochProgress
@@ -104,7 +105,7 @@ class _Cell:
     def train(self, level: str, epochs: EpochProgress, out: Path) -> dict[str, Any]:
         """Write a level to ``out / level``; return the seconds of the fit, or why it failed."""
         from assay.data.documents import DocumentScaler
-        from assay.detectors.base import CrossFitted, ReadsWords
+        from assay.detectors.base import CrossFitted, Localises, ReadsWords
         from assay.detectors.registry import make_detector
 
         detector = make_detector(
@@ -121,9 +122,11 @@ class _Cell:
             having = scaler.has_words(rows.features)
             rows, labels = rows.take(having), labels[having]
         scaled = scaler.transform(rows.features)
+        more: dict[str, Any] = {} if lexicon is None else {"lexicon": lexicon}
+        if isinstance(detector, Localises) and (masks := _masks_of_anomalies(rows, labels, self.card)) is not None:
+            more["masks"] = masks
         try:
-            checkpoint = self.checkpoints / f"{level}.fit"
-            seconds = _fit(detector, scaled, labels, checkpoint=checkpoint, progress=epochs, lexicon=lexicon)
+            seconds = _fit(detector, scaled, labels, self.checkpoints / f"{level}.fit", epochs, more)
         except TrainingError as error:
             return {"failure": str(error)}
         label = self.choice.label
@@ -141,17 +144,23 @@ def _fit(
     detector: Detector,
     scaled: Singles,
     labels: Labels,
-    *,
     checkpoint: Path,
     progress: EpochProgress,
-    lexicon: WordVectors | None,
+    more: dict[str, Any],
 ) -> float:
-    """Fit a detector, with a checkpoint if it takes one, and the words if it reads them; return the seconds."""
-    resuming: dict[str, Any] = {"checkpoint": checkpoint} if getattr(detector, "resumes", False) else {}
-    resuming |= {} if lexicon is None else {"lexicon": lexicon}
+    """Fit a detector, with a checkpoint if it takes one, and what else it learns from; return the seconds."""
+    resuming: dict[str, Any] = {"checkpoint": checkpoint, **more} if getattr(detector, "resumes", False) else more
     started = time.perf_counter()
     detector.fit(scaled, labels, progress=progress, **resuming)
     return round(time.perf_counter() - started, 3)
+
+
+def _masks_of_anomalies(rows: RowSet, labels: Labels, card: Card) -> Flags | None:
+    """Return the masks of rows, (n, h, w), False all over but for anomalies with one; None where none has one."""
+    if MASK not in rows.rows or card.modality.shape is None:
+        return None
+    texts = rows.rows[MASK].fillna("").where(labels == ANOMALY, "")
+    return masks_of(texts, card.modality.shape) if (texts != "").any() else None
 
 
 def _scale_level(card: Card, scaler: Scaler, rows: RowSet, out: Path) -> NullModel:

@@ -16,7 +16,7 @@ from assay.data.dialects import OBSERVED, Dialect
 from assay.errors import DataError, ValidationFailedError
 from assay.hashing import dvc_directory_md5
 from assay.parts import write_json
-from assay.project.ingest import replace_dataset, restore, without_seen_labels
+from assay.project.ingest import NO_IMAGES, image_options, replace_dataset, restore, without_seen_labels
 from assay.project.layout import Project
 
 PARKED = "parked"
@@ -39,6 +39,7 @@ def append(
     name: str | None,
     batch: str | None = None,
     dialect: Dialect = OBSERVED,
+    images: Mapping[str, Any] = NO_IMAGES,
     **columns: str | None,
 ) -> tuple[Path, Arrival]:
     """Add the rows of a file to a dataset as one batch, after validation; call it under the project's lock.
@@ -46,13 +47,15 @@ def append(
     Parameters
     ----------
     path : Path
-        A CSV or Parquet file; for a dataset of series one of steps, or an archive of windows.
+        A CSV or Parquet file; for a dataset of series one of steps, or an archive of windows; or images.
     name : str
         The dataset.
     batch : str, optional
         Id of the batch; by default that of its content.
     dialect : Dialect
         How a CSV file is written.
+    images : mapping
+        See `assay.project.ingest.load_source`; size and colour are those of the dataset.
     **columns
         Names of the file's columns and labels, as in `assay.project.ingest.load_source`; by default those of the
         dataset's card.
@@ -74,19 +77,18 @@ def append(
     """
     from assay.data.archives import holds_array
     from assay.data.expectations import load_suite
-    from assay.data.image_files import holds_images
+    from assay.data.image_datasets import holds_images
     from assay.data.validation import raise_if_failed, validate_batch, warning_lines
 
     restore(project)
     if name is None:
         raise DataError(f"give the name of the dataset that {path.name} is added to: --name NAME")
-    if holds_images(path) and not holds_array(path, "windows"):
-        raise DataError(
-            f"{path.name} holds images, and --append adds rows of tables; bring the whole folder in again: "
-            f"assay ingest FOLDER --name {name}"
-        )
     accepted = read_dataset(_folder(project, name))
-    arriving = _arriving(path, accepted, dialect, columns)
+    is_image = accepted.card.modality.name == "image"
+    if is_image != holds_images(path) and not holds_array(path, "windows"):
+        both = (name, path.name) if is_image else (path.name, name)
+        raise DataError(f"{both[0]} holds images, and {both[1]} none; give rows like those of the dataset")
+    arriving = _arriving(path, accepted, dialect, columns, images)
     grown = with_batch(accepted, without_seen_labels(project, arriving), batch)
     arrival = grown.card.batches[-1]
     parked = project.state / PARKED / name / arrival.batch
@@ -109,10 +111,17 @@ def append(
     return replace_dataset(project, grown, added=arrival.batch), arrival
 
 
-def _arriving(path: Path, accepted: Dataset, dialect: Dialect, columns: Mapping[str, str | None]) -> Dataset:
-    """Read the rows that join a dataset: of a table, windows of a file of steps, or those of an archive."""
+def _arriving(
+    path: Path,
+    accepted: Dataset,
+    dialect: Dialect,
+    columns: Mapping[str, str | None],
+    images: Mapping[str, Any],
+) -> Dataset:
+    """Read the rows that join a dataset: images, of a table, windows of a file of steps, or those of an archive."""
     from assay.data.archives import holds_array
     from assay.data.files import read_table
+    from assay.data.image_datasets import read_image_dataset
     from assay.data.series_files import read_windows
     from assay.data.series_growth import read_more_steps
 
@@ -120,9 +129,16 @@ def _arriving(path: Path, accepted: Dataset, dialect: Dialect, columns: Mapping[
     given: dict[str, Any] = {
         option: columns.get(option) or getattr(card, field) for option, field in COLUMN_OPTIONS.items()
     }
+    if card.modality.name == "image":
+        kinds = {kind: given.pop(kind) for kind in ("normal", "anomaly")}
+        if unusable := [option for option in given if columns.get(option) is not None]:
+            raise DataError(f"--{unusable[0].removesuffix('_column')} is for tables, and {path.name} holds images")
+        return read_image_dataset(path, name=card.name, like=card, **kinds, **image_options(images))
     is_archive = holds_array(path, "windows")
     if not is_archive and card.windows is None:
         return read_table(path, name=card.name, like=card, dialect=dialect, **given)
+    if is_archive and card.windows is not None:
+        raise DataError(f"{card.name} has windows of a file of steps; append a file of steps, not {path.name}")
     usable = {
         option: given.pop(option) for option in ("normal", "anomaly", *([] if is_archive else ["label", "group"]))
     }
@@ -130,8 +146,6 @@ def _arriving(path: Path, accepted: Dataset, dialect: Dialect, columns: Mapping[
         raise DataError(f"--{unusable[0]} is not for windows of series, which {card.name} holds; leave it out")
     if not is_archive:
         return read_more_steps(path, accepted, dialect=dialect, **usable)
-    if card.windows is not None:
-        raise DataError(f"{card.name} has windows of a file of steps; append a file of steps, not {path.name}")
     return read_windows(path, name=card.name, **usable)
 
 

@@ -57,12 +57,12 @@ def _marker(root: Path) -> Path:
 
 
 def _empty(root: Path, folders: list[str]) -> None:
-    """Remove what DVC put into folders: what its cache holds, and its temporary files; anything else stays."""
+    """Remove what DVC put into folders: what its cache holds, empty and temporary files; anything else stays."""
     archive = Archive(root)
     for name in folders:
         for path in files_of(root / name):
             is_temporary = path.name.startswith(".") and path.suffix == ".tmp"
-            if is_temporary or archive.object(_md5(path)) is not None:
+            if is_temporary or not path.stat().st_size or archive.object(_md5(path)) is not None:
                 path.unlink()
         inner = sorted((path for path in (root / name).rglob("*") if path.is_dir()), reverse=True)
         for folder in (*inner, root / name):

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from assay.data.files import SpecialColumns
 
 NO_SERIES: Mapping[str, Any] = dict.fromkeys(("series", "entity", "window", "stride"))
+NO_IMAGES: Mapping[str, Any] = dict.fromkeys(("image_size", "colour", "labels", "masks"))
 BUNDLED = ("breast_cancer", "digits")
 
 
@@ -47,7 +48,7 @@ def load_source(
     anomaly: str | None = None,
     text: str | None = None,
     vectors: Path | None = None,
-    image_size: tuple[int, int] | None = None,
+    images: Mapping[str, Any] = NO_IMAGES,
     series: Mapping[str, Any] = NO_SERIES,
     dialect: Dialect = OBSERVED,
     **special: Unpack[SpecialColumns],
@@ -69,8 +70,9 @@ def load_source(
         The column of documents.
     vectors : Path, optional
         A file of word vectors (`assay.data.word_vectors.read_vectors`).
-    image_size : (int, int), optional
-        Height and width of images (`assay.data.image_files.read_images`).
+    images : mapping
+        ``image_size`` (height and width), ``colour``, ``labels`` and ``masks``, None where one is not given; see
+        `assay.data.image_datasets.read_image_dataset`.
     series : mapping
         ``series`` and ``entity`` (the columns of times and of what tells series apart), ``window`` and ``stride``
         (`assay.data.series_files.read_series`); None where one is not given.
@@ -86,18 +88,20 @@ def load_source(
     """
     from assay.data.archives import holds_array
     from assay.data.files import read_table
-    from assay.data.image_files import IMAGE_ENDINGS, holds_images, read_image_dataset
+    from assay.data.image_datasets import holds_images, read_image_dataset
+    from assay.data.image_files import IMAGE_ENDINGS
     from assay.data.public_sets import dataset_names, load_named
     from assay.data.series_files import read_series, read_windows, series_columns
     from assay.data.telemetry import holds_telemetry, read_telemetry
 
     options: dict[str, object] = {"--name": name, "--normal": normal, "--anomaly": anomaly}
     of_series = {f"--{option}": value for option, value in series.items()}
+    of_images = {f"--{option.replace('_', '-')}": value for option, value in images.items()}
     of_tables: dict[str, object] = {"--text": text, "--vectors": vectors, **of_series}
     of_tables |= {
         f"--{role.removesuffix('_column')}": str(column) for role, column in special.items() if column is not None
     }
-    options |= {"--image-size": image_size, **of_tables}
+    options |= {**of_images, **of_tables}
     if source in dataset_names():
         if unusable := _given(options, treatment, dialect):
             raise DataError(f"{unusable[0]} is for your own files; {source} is a public dataset and needs no options")
@@ -115,12 +119,12 @@ def load_source(
     if name is None:
         raise DataError(f"give the dataset of {path.name} a name: assay ingest {source} --name NAME")
     if holds_array(path, "windows"):
-        if unusable := _given({**of_tables, "--image-size": image_size}, treatment, dialect):
+        if unusable := _given({**of_tables, **of_images}, treatment, dialect):
             raise DataError(f"{unusable[0]} is not for an archive of windows, as {path.name} is; leave it out")
         return read_windows(path, name=name, normal=normal, anomaly=anomaly)
     if holds_telemetry(path):
         others = {option: value for option, value in of_tables.items() if option not in ("--window", "--stride")}
-        others |= {"--image-size": image_size, "--normal": normal, "--anomaly": anomaly}
+        others |= {**of_images, "--normal": normal, "--anomaly": anomaly}
         if unusable := _given(others, treatment, dialect):
             raise DataError(f"{unusable[0]} is not for a folder of telemetry, as {path.name} is; leave it out")
         if series["window"] is None:
@@ -129,10 +133,10 @@ def load_source(
     if holds_images(path):
         if unusable := _given(of_tables, treatment, dialect):
             raise DataError(f"{unusable[0]} is for tables, and {path.name} holds images; leave it out")
-        return read_image_dataset(path, name=name, size=image_size, normal=normal, anomaly=anomaly)
-    if image_size is not None:
+        return read_image_dataset(path, name=name, normal=normal, anomaly=anomaly, **image_options(images))
+    if unusable := _given(of_images, AS_THEY_ARE, OBSERVED):
         raise DataError(
-            f"--image-size is for images, and {path.name} holds none (files that end in {', '.join(IMAGE_ENDINGS)}); "
+            f"{unusable[0]} is for images, and {path.name} holds none (files that end in {', '.join(IMAGE_ENDINGS)}); "
             "convert them, or leave the option out"
         )
     if _given(of_series, AS_THEY_ARE, OBSERVED):
@@ -152,6 +156,15 @@ def load_source(
                 f"no row of {path.name} has the label {value!r}; give {option} a value of {special.get('label')!r}"
             )
     return dataset
+
+
+def image_options(images: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of `assay.data.image_datasets.read_image_dataset` from what a user gave."""
+    return {
+        **{name: images[name] for name in ("labels", "masks")},
+        "size": images["image_size"],
+        "colour": bool(images["colour"]),
+    }
 
 
 def _given(options: Mapping[str, object], treatment: Treatment, dialect: Dialect) -> list[str]:

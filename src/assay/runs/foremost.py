@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from assay.scorer.scorer import Scorer
 
 MOST_SUSPECTS, NAMED = 8, 3
-MOST_SCORED, MOST_PIECES = 20_000, 300
+MOST_SCORED, MOST_EXPLAINED_PIECES = 20_000, 300
 
 
 def suspected_rows(test: RowSet, scorer: Scorer) -> list[str]:
@@ -23,11 +23,11 @@ def suspected_rows(test: RowSet, scorer: Scorer) -> list[str]:
 
     None for very wide rows; of very many rows those of the first 20,000.
     """
-    from assay.scorer.batch import named
+    from assay.scorer.batch import named_pieces
     from assay.scorer.explaining import Normals, pieces_of
     from assay.scorer.explaining_words import read_documents
 
-    if not isinstance(scorer.reference.strata, Normals) or pieces_of(scorer.head).max() >= MOST_PIECES:
+    if not isinstance(scorer.reference.strata, Normals) or pieces_of(scorer.head).max() >= MOST_EXPLAINED_PIECES:
         return []
     if scorer.categories is not None:  # rows of others are not compared
         test = test.take(test.rows["category"].isin(scorer.categories).to_numpy())
@@ -39,7 +39,7 @@ def suspected_rows(test: RowSet, scorer: Scorer) -> list[str]:
     else:
         categories = top.rows["category"].to_numpy(dtype=object) if scorer.categories is not None else None
         explained = scorer.explain_scored(function.scored(top.features, categories, top.rows["row_id"].to_numpy()))
-        whys = [named(scorer, shares, NAMED) for shares in explained.shares]
+        whys = [named_pieces(scorer, shares, NAMED) for shares in explained.shares]
     return [f"{name} ({why})" for name, why in zip(top.rows["row_id"], whys, strict=True)]
 
 
@@ -50,7 +50,7 @@ def suspected_images(test: RowSet, scorer: Scorer) -> tuple[list[str], str]:
     top = test.take(np.argsort(-scorer.decision_function(test.features), kind="stable")[:MOST_SUSPECTS])
     heat_maps = scorer.heat_maps(top.features)
     return top.rows["row_id"].tolist(), picture_source(
-        heat_map_picture(top.features.reshape(heat_maps.shape), heat_maps)
+        heat_map_picture(top.features.reshape(*heat_maps.shape, -1), heat_maps)
     )
 
 

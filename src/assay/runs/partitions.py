@@ -19,7 +19,7 @@ from assay.data.blocks import Unchanged
 from assay.data.tables import PARQUET, kind_of_file, parts_of, readable
 from assay.errors import DataError, InputError
 from assay.hashing import hash_json
-from assay.parts import read_json, write_json
+from assay.parts import PART, read_json, write_json
 from assay.pipeline.progress import StageProgress
 from assay.project.layout import Project
 from assay.project.runners import open_runner
@@ -101,6 +101,8 @@ def score_folder(
     tally = scoring.tally(names)
     if out.is_dir():
         out.rmdir()
+    for left in (scoring.state / RESULT).glob(f".*{PART}"):  # by a call that was killed; all files are whole now
+        left.unlink()
     (scoring.state / RESULT).rename(out)
     shutil.rmtree(scoring.state)
     note = rule.note(tally.n_rows, tally.n_chosen, scorer.calibrator)

@@ -223,7 +223,9 @@ def write_report(project: Project, scorer: Scorer | None = None) -> Path:
         suspects = suspected_rows(read_rows(project.folder("split") / "test"), scorer)
     elif scorer is not None:
         suspects, picture = suspected_images(read_rows(project.folder("split") / "test"), scorer)
-        figures.append(("Test images with the highest scores, and where these come from", picture))
+        tested = evaluation.at(levels_of(project.folder("contaminate"))[0])[shown.detector, shown.adapter]
+        by_masks = f" (pixel AUROC {tested.pixel_auroc:.3f})" if tested.pixel_auroc is not None else ""
+        figures.append((f"Test images with the highest scores, and where these come from{by_masks}", picture))
     write_bytes(path, f"{_page(project, scorer, evaluation, rows, figures, suspects, helps)}\n{mark}".encode())
     return path
 

@@ -77,7 +77,7 @@ def _drawn(question: ReviewItem) -> dict[str, Any]:
 def _data_uri(picture: NDArray[np.uint8]) -> str:
     from PIL import Image
 
-    times = max(1, _SIDE // max(picture.shape))
+    times = max(1, _SIDE // max(picture.shape[:2]))
     stream = io.BytesIO()
-    Image.fromarray(np.kron(picture, np.ones((times, times), dtype=np.uint8))).save(stream, "PNG")
+    Image.fromarray(picture.repeat(times, axis=0).repeat(times, axis=1)).save(stream, "PNG")
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"

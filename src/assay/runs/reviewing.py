@@ -277,9 +277,9 @@ def _short(text: str) -> str:
 
 
 def _pictures(features: Doubles, places: list[int], card: Card) -> list[NDArray[np.uint8]]:
-    """Return the rows as grey pictures where they are images, from the smallest value of all to the largest."""
+    """Return the rows as pictures where they are images, from the smallest value of all to the largest."""
     if card.modality.name != "image":
         return []
     low, high = float(features.min()), float(features.max())
     grey = np.round((features[places] - low) / (high - low or 1.0) * 255).astype(np.uint8)
-    return list(grey.reshape(len(places), *card.modality.two_sides))
+    return list(grey.reshape(len(places), *(card.modality.shape or ())))

@@ -155,7 +155,7 @@ def leaders(table: DataFrame) -> DataFrame:
     cases = table.groupby(_CASE)["auprc"]
     table = table.assign(rank=cases.rank(ascending=False, na_option="bottom"), failed=table["auprc"].isna())
     table["first"] = table["auprc"] == cases.transform("max")
-    table["last"] = table["failed"] | (table["auprc"] == cases.transform("min"))
+    table["last"] = table["rank"] == table.groupby(_CASE)["rank"].transform("max")
     by = table.groupby(_CANDIDATE)
     standing = by.agg(rank=("rank", "mean"), first=("first", "sum"), last=("last", "sum"), failed=("failed", "sum"))
     of_seeds = table.groupby([*_CANDIDATE, "seed"])[list(SHOWN)].mean().groupby(_CANDIDATE)

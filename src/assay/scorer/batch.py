@@ -22,7 +22,7 @@ from assay.data.columns import features_of
 from assay.data.dialects import OBSERVED, Dialect
 from assay.data.files import texts_of
 from assay.data.headers import check_names
-from assay.data.image_files import NAME_OF_FILE, ImageBlocks, holds_images
+from assay.data.image_datasets import NAME_OF_FILE, ImageBlocks, holds_images
 from assay.data.words import MOST_WORDS
 from assay.errors import AssayError, DataError, InputError
 from assay.hashing import hash_json
@@ -86,7 +86,7 @@ def score_file(
     ----------
     scorer : Scorer
     path : Path
-        See `assay.data.blocks.read_frame`; or images (`assay.data.image_files.ImageBlocks`), for a scorer of images.
+        See `assay.data.blocks.read_frame`; or images (`assay.data.image_datasets.ImageBlocks`), for a scorer of images.
     out : Path
         A .csv or .parquet file, there only once it is whole: the file's columns that are not features, unchanged, then
         score, p_value and flagged; with explanations also, for flagged rows, because (columns with their shares of what
@@ -358,12 +358,12 @@ def _reasons(scorer: Scorer, rows: RowBlock, flags: Flags, n_columns: int) -> di
         part = flagged[start : start + EXPLAINED_AT_ONCE]
         names = [None if every is None else [every[row] for row in part] for every in (rows.categories, rows.row_ids)]
         explanation = scorer.explain(given.iloc[part] if hasattr(given, "iloc") else given[part], *names)
-        because[part] = [named(scorer, of_row, n_columns) for of_row in explanation.shares]
+        because[part] = [named_pieces(scorer, of_row, n_columns) for of_row in explanation.shares]
         without[part] = explanation.p_without
     return dict(zip(EXPLAINED, (because, without), strict=True))
 
 
-def named(scorer: Scorer, shares: Doubles, n_columns: int) -> str:
+def named_pieces(scorer: Scorer, shares: Doubles, n_columns: int) -> str:
     """Return the columns of a table, or the tiles of an image, of the largest shares, with these, as text."""
     if scorer.head.get("image_shape"):
         return "; ".join(

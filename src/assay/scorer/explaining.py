@@ -14,7 +14,7 @@ from assay.errors import InputError
 
 NEAREST = 3
 ORDERS = 2  # and each of them backwards
-PIECES, MOST_PIECES = 8, 64  # of an image along a side, of a channel, and in all
+TILES_A_SIDE, MOST_PIECES = 8, 64  # of an image along a side, of a channel, and in all
 MOST_VALUES = 2**22  # of rows that are scored at once
 Normals = NeighbourhoodStrata | HoldingStrata
 
@@ -67,10 +67,10 @@ def pieces_of(head: Mapping[str, Any]) -> Integers:
     """
     if head.get("image_shape"):
         height, width = head["image_shape"]
-        cut = _spans(height, PIECES)[:, None] * PIECES + _spans(width, PIECES)
+        cut = _spans(height, TILES_A_SIDE)[:, None] * TILES_A_SIDE + _spans(width, TILES_A_SIDE)
     elif head.get("series_shape"):
         length, channels = head["series_shape"]
-        spans = _spans(length, min(max(MOST_PIECES // channels, 1), PIECES))
+        spans = _spans(length, min(max(MOST_PIECES // channels, 1), TILES_A_SIDE))
         cut = spans[:, None] * channels + np.arange(channels)
     else:
         cut = np.arange(len(head["columns"]))

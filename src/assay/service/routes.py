@@ -12,7 +12,6 @@ from typing import Any
 import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
@@ -175,6 +174,18 @@ class Service:
         return answer, Response(memoryview(answer.to_json()), media_type=JSON)
 
 
+class _Application(Starlette):
+    """Starlette's routes behind the guard and the access log, and `/score`, which passes the routes by."""
+
+    def __init__(self, access: Access) -> None:
+        self._access, self._is_logged = access, bool(os.environ.get(ACCESS_LOG))
+        super().__init__(routes=_routes(), exception_handlers={HTTPException: http_problem})
+
+    def build_middleware_stack(self) -> ASGIApp:
+        guarded = Guard(Shortcut(super().build_middleware_stack()), self._access)
+        return AccessLog(guarded) if self._is_logged else guarded
+
+
 def make_application(
     scorer: Scorer | None = None, limits: Limits = SERVICE_LIMITS, access: Access | None = None
 ) -> Starlette:
@@ -182,10 +193,7 @@ def make_application(
 
     Who gets in is what the environment says, unless `access` is given.
     """
-    middleware = [Middleware(Guard, access or Access.of_environment()), Middleware(Shortcut)]
-    if os.environ.get(ACCESS_LOG):
-        middleware.insert(0, Middleware(AccessLog))
-    application = Starlette(routes=_routes(), exception_handlers={HTTPException: http_problem}, middleware=middleware)
+    application = _Application(access or Access.of_environment())
     application.state.shared, application.state.services = Shared(limits), {}
     application.state.project = ProjectActions()
     if scorer is not None:
@@ -205,8 +213,8 @@ def set_scorer(application: Starlette, scorer: Scorer) -> None:
 
 
 def _service(request: Request) -> Service:
-    services: dict[str, Service] = request.app.state.services
-    name = request.path_params.get("name")
+    services: dict[str, Service] = request.scope["app"].state.services
+    name = request.scope["path_params"].get("name")
     if name is None and len(services) == 1:
         return next(iter(services.values()))
     if not services:
@@ -243,7 +251,7 @@ class Shortcut:
                 match, matched = route.matches(scope)
                 if match is Match.FULL:
                     scope.update(matched, route=route)
-                    answer = await route.endpoint(Request(scope, receive, send))
+                    answer = await _score(Request(scope, receive, send))
                     await answer(scope, receive, send)
                     return
         await self._application(scope, receive, send)

@@ -15,6 +15,7 @@ import sys
 from contextlib import nullcontext
 from types import FrameType
 
+import httptools
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -52,7 +53,14 @@ def protocol_with(limits: Limits) -> type[asyncio.Protocol]:
 
         def data_received(self, data: bytes) -> None:
             self._beside += len(data)
-            super().data_received(data)
+            self._unset_keepalive_if_required()
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                self._decline(data[upgrade.args[0] :])
+                return
+            except httptools.HttpParserError:
+                self.send_400_response("")
             if self._beside > limits.head and not self.transport.is_closing():
                 self.send_400_response("")
             if self.cycle is not None and not self.cycle.response_complete:
@@ -61,9 +69,30 @@ def protocol_with(limits: Limits) -> type[asyncio.Protocol]:
             elif self._head is None:
                 self._head = self.loop.call_later(limits.head_seconds, self.transport.abort)
 
+        def _decline(self, rest: bytes) -> None:
+            """Read a request again without its offer of another protocol: httptools passes over its body.
+
+            Java's client offers HTTP/2 with every first request.
+            """
+            method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+            if method == b"CONNECT":
+                self.send_400_response("")
+                return
+            kept = [(name, value) for name, value in self.headers if name not in (b"connection", b"upgrade")]
+            named = b",".join(value.lower() for name, value in self.headers if name == b"connection")
+            kept += [(b"connection", b"close")] if b"close" in named else []
+            lines = b"".join(b"%s: %s\r\n" % pair for pair in kept)
+            self.parser = httptools.HttpRequestParser(self)
+            self.data_received(b"%s %s HTTP/%s\r\n%s\r\n%s" % (method, self.url, version, lines, rest))
+
         def on_headers_complete(self) -> None:
             self._beside = 0
-            super().on_headers_complete()
+            if not self.parser.should_upgrade():
+                super().on_headers_complete()
+
+        def on_message_complete(self) -> None:
+            if not self.parser.should_upgrade():
+                super().on_message_complete()
 
         def on_body(self, body: bytes) -> None:
             self._beside = 0

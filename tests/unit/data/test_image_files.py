@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image as Pillow
 
 from assay.data import archives
-from assay.data.image_files import holds_images, read_image_dataset, read_images
+from assay.data.batches import as_batch, with_batch
+from assay.data.image_datasets import ImageBlocks, holds_images, read_image_dataset
+from assay.data.image_files import read_images
+from assay.data.masks import masks_of
 from assay.data.modalities.image import Image
 from assay.errors import DataError
 
@@ -233,7 +238,7 @@ def test_an_archive_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "options", "message"),
     [
-        ({"pictures": DRAW}, {}, "needs an array `images` of uint8, shape .n, height, width.; it holds none"),
+        ({"pictures": DRAW}, {}, "needs an array `images` of uint8, shape .n, height, width. or .*; it holds none"),
         ({"images": DRAW.astype(float)}, {}, r"it holds one of float64 and shape \(200, 5, 4\)"),
         ({"images": DRAW[0]}, {}, r"it holds one of uint8 and shape \(5, 4\)"),
         ({"images": DRAW, "labels": np.zeros(3)}, {}, "`labels` must be 200 numbers or texts"),
@@ -289,3 +294,89 @@ def test_an_archive_that_unpacks_to_too_much_is_refused_unread(tmp_path: Path, m
     monkeypatch.setattr(archives, "MOST_UNPACKED", 10**6)
     with pytest.raises(DataError, match=r"it unpacks to 1000\d\d\d bytes, and 1000000 are the most that are read"):
         read_image_dataset(tmp_path / "a.npz", name="made")
+
+
+def test_colours_are_kept_where_asked_and_grey_images_have_three_equal_ones(tmp_path: Path) -> None:
+    colours = np.random.default_rng(1).integers(0, 256, size=(5, 4, 3), dtype=np.uint8)
+    save(tmp_path / "shots" / "a.png", colours)
+    save(tmp_path / "shots" / "b.png", DRAW[0])
+    dataset = read_image_dataset(tmp_path / "shots", name="shots", colour=True)
+    assert dataset.card.modality == Image((5, 4, 3))
+    assert dataset.card.columns[:4] == ("pixel_0_0_red", "pixel_0_0_green", "pixel_0_0_blue", "pixel_0_1_red")
+    assert np.array_equal(dataset.data.features[0], colours.ravel())
+    assert np.array_equal(dataset.data.features[1].reshape(5, 4, 3), np.repeat(DRAW[0][..., None], 3, axis=2))
+    np.savez(tmp_path / "a.npz", images=colours[None])
+    packed = read_image_dataset(tmp_path / "a.npz", name="shots", colour=True)
+    assert np.array_equal(packed.data.features, dataset.data.features[:1])
+    grey = read_image_dataset(tmp_path / "a.npz", name="shots").data.features
+    assert np.array_equal(grey, read_image_dataset(tmp_path / "shots", name="shots").data.features[:1])
+    frames = list(ImageBlocks(tmp_path / "shots", dataset.card.columns).frames(9))
+    assert np.array_equal(frames[0][list(dataset.card.columns)], dataset.data.features)
+
+
+def test_masks_are_those_of_the_files_of_the_same_name(folder: Path, tmp_path: Path) -> None:
+    mask = np.zeros((5, 4), dtype=np.uint8)
+    mask[1:3, 2:] = 1
+    save(tmp_path / "truth" / "bad" / "c_mask.png", mask)
+    dataset = read_image_dataset(folder, name="shots", normal="ok", masks=tmp_path / "truth")
+    texts = dataset.data.rows["mask"].tolist()
+    assert texts == ["6+2 10+2", "", "", ""]
+    assert np.array_equal(masks_of(texts, (5, 4))[0], mask == 1)
+    assert not masks_of(texts, (5, 4))[1:].any()
+    large = read_image_dataset(folder, name="shots", normal="ok", masks=tmp_path / "truth", size=(10, 8))
+    assert masks_of(large.data.rows["mask"], (10, 8))[0].sum() == 16
+    with pytest.raises(DataError, match=r"bad/c\.png counts as normal, and its mask marks defects"):
+        read_image_dataset(folder, name="shots", normal="bad", masks=tmp_path / "truth")
+    save(tmp_path / "truth" / "ok" / "x.png", mask)
+    with pytest.raises(DataError, match=r"the mask ok/x.png belongs to no image in shots"):
+        read_image_dataset(folder, name="shots", normal="ok", masks=tmp_path / "truth")
+    for damaged in ("6+99", "x", "6-2"):
+        with pytest.raises(DataError, match="is none of an image of 5 x 4 pixels"):
+            masks_of([damaged], (5, 4))
+
+
+def test_labels_come_from_a_table_where_one_is_given(folder: Path, tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    table.write_text("file,label,who\nok/b.png,fine,ann\nbad/c.png,hole,bob\n")
+    dataset = read_image_dataset(folder, name="shots", normal="fine", labels=table)
+    assert dataset.data.labels.tolist() == [1, -1, 0, -1]
+    table.write_text("file,label\nc.png,hole\n")
+    with pytest.raises(DataError, match=r"lists 'c\.png', which is no image such as 'bad/c\.png'"):
+        read_image_dataset(folder, name="shots", normal="fine", labels=table)
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_mnist_is_read_as_it_is_downloaded(tmp_path: Path, ending: str) -> None:
+    opened: Any = gzip.open if ending else open
+    images, labels = tmp_path / f"train-images-idx3-ubyte{ending}", tmp_path / f"train-labels-idx1-ubyte{ending}"
+    head = bytes([0, 0, 8, 3]) + b"".join(side.to_bytes(4) for side in (3, 5, 4))
+    with opened(images, "wb") as stream:
+        stream.write(head + DRAW[:3].tobytes())
+    with opened(labels, "wb") as stream:
+        stream.write(bytes([0, 0, 8, 1]) + (3).to_bytes(4) + bytes([7, 2, 7]))
+    dataset = read_image_dataset(images, name="mnist", normal="7")
+    assert np.array_equal(dataset.data.features, DRAW[:3].reshape(3, -1))
+    assert dataset.data.labels.tolist() == [0, 1, 0]
+    for body, reason in ((head + bytes(59), "holds 59"), (head + bytes(61), "holds more"), (b"PK", "its head")):
+        with opened(images, "wb") as stream:
+            stream.write(body)
+        with pytest.raises(DataError, match=f"no IDX file that can be read: .*{reason}"):
+            read_image_dataset(images, name="mnist", normal="7")
+
+
+def test_images_join_a_dataset_in_its_size_and_colours_with_their_masks(folder: Path, tmp_path: Path) -> None:
+    colours = np.random.default_rng(1).integers(0, 256, size=(4, 10, 8, 3), dtype=np.uint8)
+    accepted = as_batch(read_image_dataset(folder, name="shots", normal="ok", colour=True))
+    for i, image in enumerate(colours):
+        save(tmp_path / "may" / ("ok" if i else "bad") / f"{'abcd'[i]}.png", image)
+    save(tmp_path / "truth" / "bad" / "a.png", np.full((10, 8), 255, dtype=np.uint8))
+    options: dict[str, Any] = {"name": "shots", "like": accepted.card, "normal": "ok", "anomaly": "gone"}
+    grown = with_batch(accepted, read_image_dataset(tmp_path / "may", **options, masks=tmp_path / "truth"))
+    assert len(grown.data) == 8
+    assert grown.data.rows["row_id"].tolist()[4:] == ["may/bad/a.png", "may/ok/b.png", "may/ok/c.png", "may/ok/d.png"]
+    assert grown.data.labels.tolist()[4:] == [-1, 0, 0, 0]
+    assert grown.data.rows["mask"].tolist() == [""] * 4 + ["0+20", "", "", ""]
+    alone = read_image_dataset(tmp_path / "may", name="may", size=(5, 4), colour=True)
+    assert np.array_equal(grown.data.features[4:], alone.data.features)
+    with pytest.raises(DataError, match="have the size and the colours of the dataset"):
+        read_image_dataset(tmp_path / "may", **options, colour=True)

@@ -166,9 +166,10 @@ def test_a_comparison_is_plain_json_and_tells_what_it_cannot_do() -> None:
 def test_with_folds_a_normal_is_compared_with_every_other_row_in_the_fold_of_that_row() -> None:
     rng = np.random.default_rng(3)
     normals, folds, anomalies = rng.normal(size=(3, 40)), rng.integers(0, 3, 40), 1 + rng.normal(size=(3, 9))
-    rule = FlagRule("cross", "nothing", {"all": 50})
-    chances = cross_chances(normals, folds, anomalies, rule, 0.1)
-    flagged_below = rule.flagged_below("all", 0.1)
+    rule = FlagRule("cross", "nothing", {"all": 20})
+    chances = cross_chances(normals, folds, anomalies, rule, 0.4)
+    assert len(np.unique(chances.normals)) > 5
+    flagged_below = rule.flagged_below("all", 0.4)
     for scores, found, own in ((normals, chances.normals, True), (anomalies, chances.anomalies, False)):
         counts = [
             sum(
@@ -178,7 +179,7 @@ def test_with_folds_a_normal_is_compared_with_every_other_row_in_the_fold_of_tha
             )
             for i in range(scores.shape[1])
         ]
-        np.testing.assert_array_equal(found, drawn_chances(np.array(counts), 40 - own, 50, flagged_below))
+        np.testing.assert_array_equal(found, drawn_chances(np.array(counts), 40 - own, 20, flagged_below))
 
 
 def test_over_groups_a_row_is_compared_with_the_mean_share_of_the_other_groups() -> None:

@@ -108,3 +108,17 @@ def test_an_answer_of_many_rows_is_the_answers_of_few(scorer: Scorer) -> None:
     assert [row["p_value"] for row in results] == judged.p_values.tolist()
     assert [row["score"] for row in results] == [s if np.isfinite(s) else None for s in judged.scores.tolist()]
     assert [row["flagged"] for row in results] == (judged.p_values <= scorer.head["eps"]).tolist()
+
+
+@pytest.mark.parametrize("n", [2048, 2049, 5000])
+def test_rows_that_are_judged_in_parts_have_the_same_bits(scorer: Scorer, n: int) -> None:
+    by_site, rows = within(scorer, ["south", "north"]), np.random.default_rng(0).normal(size=(n, len(scorer.columns)))
+    sites, ids = ["south", "north", "north"] * n, [f"row {i}" for i in range(n)]
+    judged = by_site.judge(rows, sites[:n], ids)
+    parts = score_answer(by_site, Question(rows, sites[:n], ids), Decision.of(by_site))
+    assert parts.judged.scores.tobytes() == judged.scores.tobytes()
+    assert parts.judged.p_values.tobytes() == judged.p_values.tobytes()
+    assert len(json.loads(parts.to_json())["results"]) == n
+    rows[n - 2, 1] = np.nan
+    with pytest.raises(InputError, match=f"row {n - 2}, column"):
+        score_answer(by_site, Question(rows, sites[:n], ids), Decision.of(by_site))

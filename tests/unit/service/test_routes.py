@@ -377,6 +377,18 @@ def test_no_head_and_no_trailers_grow_for_ever(scorer: Scorer, serving: Serve, p
     assert sent < 10_000
 
 
+@pytest.mark.parametrize("more", [b"", b", close"])
+def test_a_request_that_offers_another_protocol_is_answered(
+    client: httpx.Client, scorer: Scorer, rows: NDArray[Any], more: bytes
+) -> None:
+    body = json.dumps(content(scorer, rows[:1])).encode()
+    head = b"POST /score HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n" % len(body)
+    offer = b"connection: Upgrade, HTTP2-Settings" + more + b"\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQ\r\n\r\n"
+    again = [] if more else [head + b"connection: close\r\n\r\n" + body]
+    answers = raw(client, head + offer + body, *again)
+    assert b"".join(answers).count(b"HTTP/1.1 200") == 1 + len(again)
+
+
 def test_what_is_no_http_is_a_problem(client: httpx.Client) -> None:
     answer = b"".join(raw(client, b"nonsense\r\n\r\n"))
     assert answer.startswith(b"HTTP/1.1 400 Bad Request")

@@ -17,7 +17,7 @@ from assay.data.recipes import RECIPES, Recipe, column_bounds
 from assay.data.scaling import Scaler, Standard
 from assay.errors import ConfigError
 
-Shape = tuple[int, int]
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class RawDataset:
     Attributes
     ----------
     columns : tuple of str, length d
-    shape : (int, int) or None
+    shape : tuple of int or None
         Passed to the modality.
     source : str
         Origin of the data, for people.
@@ -53,8 +53,8 @@ class Modality:
 
     Parameters
     ----------
-    shape : (int, int), optional
-        The size of a row along its two sides, for a modality whose columns are arranged on a grid.
+    shape : tuple of int, optional
+        The size of a row along its sides, for a modality whose columns are arranged on a grid.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class Modality:
         Its key in the registry, and its name in ``card.json`` and ``scorer.json``, where its shape is called
         ``<name>_shape``.
     sides : str or None
-        The names of the two numbers of the shape, for people; None for a modality without shape.
+        The names of the numbers of the shape, for people; None for a modality without shape.
     scaler_class, null_model_class
         Classes that load the parts in stage and scorer folders; their ``kind`` must be unique.
     by_neighbourhood : bool
@@ -95,7 +95,7 @@ class Modality:
     def __post_init__(self) -> None:
         if self.sides is None and self.shape is not None:
             raise ConfigError(f"{self.name}_shape is {self.shape!r}; modality {self.name!r} has no shape: leave it out")
-        if self.sides is not None and not _two_sides(self.shape):
+        if self.sides is not None and not self.fits(self.shape):
             raise ConfigError(f"{self.name}_shape is {self.shape!r}; give ({self.sides}), whole numbers of at least 1")
 
     @property
@@ -130,16 +130,17 @@ class Modality:
         """
         return {}
 
+    @classmethod
+    def fits(cls, shape: object) -> bool:
+        """Return whether a value is a shape of the modality: two whole numbers of at least 1."""
+        return isinstance(shape, tuple) and len(shape) == 2 and all(map(_is_side, shape))
+
     @property
-    def two_sides(self) -> Shape:
-        """The shape, for modalities that have one."""
+    def two_sides(self) -> tuple[int, int]:
+        """The first two numbers of the shape, for modalities that have one."""
         assert self.shape is not None
-        return self.shape
+        return self.shape[0], self.shape[1]
 
 
-def _two_sides(shape: object) -> bool:
-    return (
-        isinstance(shape, tuple)
-        and len(shape) == 2
-        and all(isinstance(side, Integral) and not isinstance(side, bool) and int(side) >= 1 for side in shape)
-    )
+def _is_side(side: object) -> bool:
+    return isinstance(side, Integral) and not isinstance(side, bool) and int(side) >= 1

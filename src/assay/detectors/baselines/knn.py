@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from assay.arrays import Doubles, Singles
 from assay.detectors.baselines.base import ArrayForm, Baseline, n_workers
+from assay.detectors.baselines.nearest import NearestRows
 from assay.errors import TrainingError
 from assay.parameters import Count
 from assay.parts import Array
@@ -25,7 +25,7 @@ class NeighbourDistances(ArrayForm):
     rows : ndarray of float32, shape (m, d)
     n_neighbors : int
         k.
-    tree : cKDTree
+    tree : NearestRows
         Index of the rows.
     """
 
@@ -36,7 +36,7 @@ class NeighbourDistances(ArrayForm):
     tree: Any = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tree", cKDTree(self.rows.astype(np.float64)))
+        object.__setattr__(self, "tree", NearestRows(self.rows.astype(np.float64)))
 
     @classmethod
     def export(cls, estimator: Any) -> Self:

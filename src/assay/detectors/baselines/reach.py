@@ -9,20 +9,20 @@ from typing import Annotated, Any, ClassVar, Self
 import numpy as np
 from annotated_types import Gt, Le
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
 from assay.arrays import Doubles, Flags, Integers, Singles
 from assay.detectors.baselines.base import ArrayForm, Baseline, n_workers, sampled
+from assay.detectors.baselines.nearest import NearestRows
 from assay.errors import TrainingError
 from assay.parameters import Count, Seed
 from assay.parts import Array, Part
 
 MOST_SHARE = 0.5
-WIDENED, GAP = 2, 2.5
+WIDENED, STANDS_APART = 2, 2.5
 APART, SOME = 1.5, 1000
 WIDER = 4
-MOST_TREES, MOST_VALUES = 16, 2**18  # of rows that are indexed more than once
+MOST_TREES, MOST_INDEXED = 16, 2**18  # of rows that are indexed more than once
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +35,9 @@ class ReachDistances(ArrayForm):
     reach : ndarray of float64, shape (m,)
     n_neighbors : int
         k.
-    tree : cKDTree
+    tree : NearestRows
         Index of the rows.
-    nested : list of (float, cKDTree, ndarray)
+    nested : list of (float, NearestRows, ndarray)
         Indices of the rows with a reach below a limit, in order of the limits, the last one infinite.
     """
 
@@ -54,7 +54,7 @@ class ReachDistances(ArrayForm):
     nested: list[tuple[float, Any, Doubles]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tree", cKDTree(self.rows.astype(np.float64)))
+        object.__setattr__(self, "tree", NearestRows(self.rows.astype(np.float64)))
         object.__setattr__(self, "nested", self._nested())
 
     def score(self, rows: Singles) -> Doubles:
@@ -89,12 +89,12 @@ class ReachDistances(ArrayForm):
     def _nested(self) -> list[tuple[float, Any, Doubles]]:
         """Return trees of the rows whose reach is below that of the largest groups, and of all rows, with the reach."""
         values, counts = np.unique(self.reach, return_counts=True)
-        largest = np.argsort(-counts, kind="stable")[: MOST_TREES if self.rows.size <= MOST_VALUES else 0]
+        largest = np.argsort(-counts, kind="stable")[: MOST_TREES if self.rows.size <= MOST_INDEXED else 0]
         nested = []
         for limit in (*np.sort(values[largest]), np.inf):
             below = np.flatnonzero(self.reach < limit)
             if len(below) >= self.n_neighbors:
-                tree = self.tree if len(below) == len(self.rows) else cKDTree(self.rows[below].astype(np.float64))
+                tree = self.tree if len(below) == len(self.rows) else NearestRows(self.rows[below].astype(np.float64))
                 nested.append((limit, tree, np.append(self.reach[below], np.inf)))  # inf: a neighbour that is missing
         return nested
 
@@ -182,16 +182,23 @@ class Reach(Baseline):
         reach = _reach(first, second, lengths, share * len(rows))
         while (share := WIDENED * share) <= self.most_share:
             wider = _reach(first, second, lengths, share * len(rows))
-            reach = np.where(wider >= GAP * usual, np.maximum(reach, wider), reach)
+            reach = np.where(wider >= STANDS_APART * usual, np.maximum(reach, wider), reach)
         return ReachDistances(rows, reach, self.n_neighbors)
+
+    def to_part(self) -> Part:
+        """Return the array form, and by which rule its reach is."""
+        part = super().to_part()
+        return Part(part.kind, {**part.config, "gap": STANDS_APART}, part.arrays)
 
     @classmethod
     def from_part(cls, part: Part) -> Self:
         """Rebuild the detector from its part; in those of earlier versions there was one share."""
-        params = part.config.get("params")
-        if isinstance(params, Mapping) and "share" in params:
-            params = {"most_share": params["share"], **params}
-        return super().from_part(Part(part.kind, {**part.config, "params": params}, part.arrays))
+        config = {**part.config}
+        if config.pop("gap", None) is None and "most_share" not in config["params"]:
+            config["params"] = {"most_share": config["params"]["share"], **config["params"]}
+        elif part.config.get("gap") != STANDS_APART:
+            raise ValueError(f"its setting gap is {part.config.get('gap')!r}; it must be {STANDS_APART}")
+        return super().from_part(Part(part.kind, config, part.arrays))
 
 
 def spanning_tree(points: Doubles, k: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Doubles, Doubles]:
@@ -206,7 +213,7 @@ def spanning_tree(points: Doubles, k: int) -> tuple[NDArray[np.intp], NDArray[np
     core : ndarray of float64, shape (n,)
         The distance of each point to its k-th nearest other one.
     """
-    n, core = len(points), cKDTree(points).query(points, k=[k + 1])[0][:, 0]
+    n, core = len(points), NearestRows(points).query(points, k=[k + 1])[0][:, 0]
     outside, nearest, lengths = np.arange(1, n), np.zeros(n - 1, dtype=np.intp), np.full(n - 1, np.inf)
     ends, weights, newest = np.empty((n - 1, 2), dtype=np.intp), np.empty(n - 1), 0
     for place in range(n - 1):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, cast
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, Self, cast
 
 import torch
 from torch import Tensor
@@ -11,11 +11,14 @@ from torch import Tensor
 from assay.detectors.methods.hypersphere import Hypersphere, HypersphereDetector, anomaly_loss, pseudo_huber
 from assay.detectors.training.balancing import balanced
 from assay.detectors.training.neural import Fitting
+from assay.parts import Part
+
+_SMALLEST = 1e-12
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class HSC(HypersphereDetector):
-    """Hypersphere classifier (Ruff 2021, eq 2.20, with the pseudo-Huber distance h = sqrt(|z|^2 + 1) - 1).
+    """Hypersphere classifier (Ruff 2021, eq 2.20), by default with the pseudo-Huber distance h = sqrt(|z|^2 + 1) - 1.
 
     Cross-entropy with the probability exp(-h) of being normal: the loss is h for rows not labelled as anomalies
     and -log(1 - exp(-h)) for labelled anomalies. It needs rows with label 1; they may be auxiliary ones from another
@@ -29,6 +32,8 @@ class HSC(HypersphereDetector):
 
     Parameters
     ----------
+    distance : {"pseudo_huber", "l1", "l2", "squared"}
+        h: as above, or |z|_1, |z|_2 or |z|^2, which the thesis compares it with.
     hidden, latent_dim, pretrain_epochs, epochs, batch_size, learning_rate, weight_decay, members, image_shape, \
 device, mixed_precision, compiled, seed
         See `assay.detectors.methods.hypersphere.HypersphereDetector`; half of a batch are labelled anomalies.
@@ -36,6 +41,16 @@ device, mixed_precision, compiled, seed
 
     kind: ClassVar[str] = "hsc"
     uses_labels: ClassVar[bool] = True
+
+    distance: Literal["pseudo_huber", "l1", "l2", "squared"] = "pseudo_huber"
+
+    @classmethod
+    def from_part(cls, part: Part) -> Self:
+        """Rebuild the detector from its part; one of an earlier Assay names no distance."""
+        params = part.config.get("params")
+        if isinstance(params, dict) and "distance" not in params:
+            part = replace(part, config={**part.config, "params": {**params, "distance": cls.distance}})
+        return super().from_part(part)
 
     def _train(self, fitting: Fitting) -> None:
         balanced(self.kind, fitting.labels, self.batch_size)  # raises before the pre-training if labels are missing
@@ -46,7 +61,7 @@ device, mixed_precision, compiled, seed
         half, companions = balanced(self.kind, fitting.labels, self.batch_size)
 
         def loss(batch: Tensor, labels: Tensor) -> Tensor:
-            h = pseudo_huber(network(batch))
+            h = self._h(network, batch)
             return torch.where(labels == 1, anomaly_loss(h), h)
 
         schedule = self._schedule(batch_size=half)
@@ -54,4 +69,13 @@ device, mixed_precision, compiled, seed
         fitting.run(loss, [fitting.rows, fitting.labels], schedule, finished=finished, companions=companions)
 
     def _member_scores(self, x: Tensor) -> Tensor:
-        return pseudo_huber(self.network_(x))
+        return self._h(self.network_, x)
+
+    def _h(self, network: Hypersphere, x: Tensor) -> Tensor:
+        """Return h of rows (S, n, d), of shape (S, n); the root is taken of at least 1e-12, where it has a gradient."""
+        if self.distance == "l1":
+            return cast(Tensor, (network.encode(x) - network.center).abs().sum(dim=2))
+        squared = cast(Tensor, network(x))
+        if self.distance == "l2":
+            return squared.clamp(min=_SMALLEST).sqrt()
+        return squared if self.distance == "squared" else pseudo_huber(squared)

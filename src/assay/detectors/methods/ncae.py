@@ -144,7 +144,7 @@ class NormalityCalibratedAutoencoder(Autoencoder):
         """Place the codes of the trained autoencoder and set up its discriminators."""
         coder = cast(Coder, fitting.network)
         rows = torch.tensor(fitting.rows)
-        shape = None if self.image_shape is None else (int(self.image_shape[0]), int(self.image_shape[1]))
+        shape = None if self.image_shape is None else tuple(map(int, self.image_shape))
         with torch.no_grad(), pinned_threads():
             codes = _codes(coder, rows, self.members)
             self._require_spread(codes, _TINY)

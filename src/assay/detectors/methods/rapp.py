@@ -19,7 +19,7 @@ from assay.detectors.training.loop import pinned_threads
 from assay.detectors.training.neural import NETWORK_ROWS, Fitting
 from assay.errors import TrainingError
 from assay.networks.build import Coder, autoencoder
-from assay.networks.lenet import LeNetAutoencoder, StackedConv
+from assay.networks.lenet import LeNetAutoencoder, StackedConv, as_maps
 from assay.networks.mlp import StackedLinear
 
 _LEAST_ROWS = 10
@@ -43,9 +43,8 @@ def pathway(coder: Coder, x: Tensor) -> Tensor:
     """
     activations, value = [x], x
     if isinstance(coder, LeNetAutoencoder):
-        height, width = coder.image_shape
-        images = x.reshape(*x.shape[:2], 1, height, width)
-        maps = functional.pad(images, (0, -width % 4, 0, -height % 4))
+        height, width = coder.image_shape[:2]
+        maps = functional.pad(as_maps(x, coder.image_shape), (0, -width % 4, 0, -height % 4))
         for layer in coder.down:
             maps = layer(maps)
             if not isinstance(layer, StackedConv):

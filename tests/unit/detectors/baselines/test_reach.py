@@ -81,7 +81,7 @@ def test_a_larger_group_counts_only_where_it_stands_well_apart_and_not_beyond_th
 def test_parts_of_the_time_when_there_was_one_share_load_as_such() -> None:
     rows = np.random.default_rng(7).normal(size=(100, 3)).astype(np.float32)
     part = Reach(most_share=0.05).fit(rows).to_part()
-    del part.config["params"]["most_share"]
+    del part.config["params"]["most_share"], part.config["gap"]
     loaded = Reach.from_part(part)
     assert loaded.most_share == loaded.share == 0.05
     np.testing.assert_array_equal(

@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from assay.detectors.methods.fcdd import FCDD, NO_ANOMALIES, map_loss
+from assay.detectors.methods.fcdd import FCDD, NO_ANOMALIES, map_loss, masked_loss
 from assay.detectors.registry import load_detector
 from assay.detectors.training import checkpoints
-from assay.errors import ConfigError, TrainingError
+from assay.errors import ConfigError, InputError, TrainingError
+from assay.networks.fcn import field_of, upsampled
 from assay.parts import read_part, write_part
 
 SIDE = 16
@@ -149,3 +150,53 @@ def test_what_does_not_fit_is_refused() -> None:
         make(batch_size=1).fit(gratings(20, 0))
     with pytest.raises(TrainingError, match="1 training rows that are not labelled anomalies"):
         make().fit(gratings(20, 0), np.repeat([-1, 1], [1, 19]))
+
+
+def test_masks_teach_where_defects_are_and_nothing_beside_them() -> None:
+    """A faint stain is labelled, and beside it a bright spot that is on normal images too."""
+
+    def spotted(images: Floats, seed: int, stain: float) -> tuple[Floats, NDArray[np.bool_]]:
+        made, rng = images.reshape(-1, SIDE, SIDE).copy(), np.random.default_rng(seed)
+        masks = np.zeros(made.shape, dtype=np.bool_)
+        for image, mask in zip(made, masks, strict=True):
+            top, left = rng.integers(0, SIDE - 5, size=2)
+            mask[top : top + 5, left : left + 5] = True
+            image[mask] -= np.float32(stain)
+        return made.reshape(len(made), -1), masks & (stain > 0)
+
+    normal, _ = spotted(gratings(150, 0), 1, 0.0)
+    odd, masks = spotted(gratings(20, 2), 3, 0.25)
+    rows, labels = np.concatenate([normal, odd]), np.repeat([-1, 1], [150, 20])
+    all_masks = np.concatenate([np.zeros((150, SIDE, SIDE), dtype=np.bool_), masks])
+    tested, truth = spotted(gratings(60, 4), 5, 0.25)
+    fitted = [make(members=1, epochs=15).fit(rows, labels, masks=given) for given in (None, all_masks)]
+    without, by_pixels = (roc_auc_score(truth.ravel(), each.heat_maps(tested).ravel()) for each in fitted)
+    assert by_pixels > max(0.8, without)
+    with pytest.raises(InputError, match=r"bool of shape \(170, 16, 16\) is needed"):
+        make().fit(rows, labels, masks=all_masks[1:])
+
+
+def test_the_loss_with_masks_is_the_one_of_the_thesis() -> None:
+    field, maps = field_of(1), torch.randn((1, 3, 4, 4), dtype=torch.float64)
+    masks = torch.zeros((1, 3, 8, 8), dtype=torch.bool)
+    masks[0, 1, 2:5, 2:5] = True
+    losses = masked_loss(maps, torch.tensor([[False, True, True]]), masks, field, 1.0)[0]
+    full = 4 * upsampled((maps[0].square() + 1).sqrt() - 1, field, (8, 8), 1.0)
+    inside = (full[1] * masks[0, 1]).mean()
+    expected = [full[0].mean(), (full[1] * ~masks[0, 1]).mean() - (1 - (-inside).exp()).log()]
+    assert losses[:2].tolist() == pytest.approx([float(value) for value in expected])
+    assert losses[2] == map_loss(maps, torch.tensor([[True] * 3]))[0, 2]
+
+
+def test_colours_that_do_not_belong_are_found() -> None:
+    def coloured(images: Floats) -> Floats:
+        return np.stack([images, 0.8 * images, 0.3 * images], axis=-1).reshape(len(images), -1)
+
+    detector = make(image_shape=(SIDE, SIDE, 3), members=1).fit(coloured(gratings(200, 0)))
+    (images, masks), usual = with_squares(40, 1), coloured(gratings(40, 2))
+    odd = coloured(gratings(40, 3)).reshape(40, SIDE, SIDE, 3)
+    odd = np.where(masks[..., None], odd[..., ::-1], odd).reshape(40, -1)  # red and blue exchanged: as light as before
+    assert images.shape == (40, SIDE**2)
+    assert roc_auc_score(np.repeat([0, 1], 40), detector.decision_function(np.concatenate([usual, odd]))) > 0.9
+    assert detector.heat_maps(odd).shape == (40, SIDE, SIDE)
+    assert roc_auc_score(masks.ravel(), detector.heat_maps(odd).ravel()) > 0.8

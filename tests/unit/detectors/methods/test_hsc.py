@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 from assay.detectors.methods.deep_svdd import DeepSVDD
 from assay.detectors.methods.hsc import HSC
 from assay.errors import TrainingError
+from assay.parts import Part
 
 Floats = NDArray[np.float32]
 
@@ -78,3 +79,20 @@ def test_members_equal_those_trained_alone() -> None:
     for name, array in two.to_part().arrays.items():
         np.testing.assert_allclose(array[:1], one.to_part().arrays[name], atol=1e-4, rtol=1e-3)
         np.testing.assert_allclose(three.to_part().arrays[name][:2], array, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("distance", ["l1", "l2", "squared"])
+def test_the_other_distances_of_the_thesis(distance: str) -> None:
+    (X, y), (tested, truth) = rows(300, 6, 0), rows(500, 100, 100)
+    settings: dict[str, Any] = {"members": 1, "epochs": 20, "pretrain_epochs": 0, "device": "cpu"}
+    detector = HSC(**settings, distance=distance).fit(X, y)
+    scores = detector.decision_function(tested)
+    codes = detector.embed(tested)[0] - detector.network_.center[0].numpy()
+    expected = {"l1": np.abs(codes).sum(1), "l2": np.sqrt((codes**2).sum(1)), "squared": (codes**2).sum(1)}[distance]
+    np.testing.assert_allclose(scores, expected, rtol=1e-4)
+    assert roc_auc_score(truth == 1, scores) > 0.8
+    part = detector.to_part()
+    assert part.config["params"]["distance"] == distance
+    former = Part(part.kind, {**part.config, "params": {**part.config["params"]}}, part.arrays)
+    del former.config["params"]["distance"]
+    assert HSC.from_part(former).distance == "pseudo_huber"

@@ -2,7 +2,7 @@
 
 import torch
 
-from assay.detectors.training.confetti import DRAWS, confetti
+from assay.detectors.training.confetti import COLOUR_DRAWS, DRAWS, confetti
 
 LOW, HIGH = torch.tensor(0.0), torch.tensor(1.0)
 
@@ -50,3 +50,15 @@ def test_sizes_follow_the_image() -> None:
         return float((confetti(images, drawn(300), LOW, HIGH) > 0.01).float().mean())
 
     assert abs(share(56) - share(112)) < 0.02  # edges are two pixels wide at any size
+
+
+def test_confetti_in_colour_have_one_colour_each_and_are_visible() -> None:
+    draws = torch.randn((300, COLOUR_DRAWS), generator=torch.Generator().manual_seed(1))
+    images = torch.full((300, 3, 28, 28), 0.4)
+    made = confetti(images, draws, LOW, HIGH)
+    assert made.shape == images.shape
+    strength = (made - images).abs().amax(dim=1).flatten(1).amax(dim=1)
+    assert (strength > 0.05).float().mean() > 0.98
+    assert ((made[:, 0] - made[:, 1]).abs().flatten(1).amax(dim=1) > 0.05).float().mean() > 0.8
+    grey = confetti(images[:, :1], draws[:, :DRAWS], LOW, HIGH)
+    assert torch.equal(grey.squeeze(1), confetti(images[:, 0], draws[:, :DRAWS], LOW, HIGH))
