@@ -11,11 +11,11 @@ Protocol of the second table: magnetic tiles at 64 x 64 pixels (the mean of 2 x 
 700 tiles without a defect are for training, the other 252 and 382 with a defect for the test; ten with a mask, two of
 each kind of defect, are set aside: "10 masks" learns from these with their masks, "10 labels" without. Image AUROC is
 of the score; pixel AUROC is over all pixels of the test tiles that have a mask or no defect, by the masks (a pixel of
-64 x 64 counts where more than half of it is defective). FCDD: one network of three blocks (8, 16, 16 channels), 30 epochs,
-confetti alone; its heat maps with the default width. The autoencoder's map is the squared error of each pixel. kNN on
-pooled features: the mean and the deviation of patches of 8 x 8 pixels, a row for every patch at a fixed place; a
-patch's score is the distance to the nearest patch at its place in the training tiles, a tile's score that of its
-worst patch, and the map repeats the score over the patch.
+64 x 64 counts where more than half of it is defective). FCDD: one network of three blocks (8, 16, 16 channels), 30
+epochs, confetti alone; its heat maps with the default width. The autoencoder's map is the squared error of each
+pixel. kNN on pooled features: the mean and the deviation of patches of 8 x 8 pixels, a row for every patch at a fixed
+place; a patch's score is the distance to the nearest patch at its place in the training tiles, a tile's score that of
+its worst patch, and the map repeats the score over the patch.
 
 Nothing is chosen by test labels, but the default width of heat maps: it was set on made-up images (waves with
 squares), before this was measured.
