@@ -259,3 +259,14 @@ def test_without_a_fit_worker_nothing_runs(project: Project, team: Team) -> None
     finally:
         alone.end()
     assert not list((project.state / "cluster").glob("*"))
+
+
+@pytest.mark.long
+def test_a_run_on_a_cluster_leaves_the_bytes_of_dvc_repro(finished_once: Checkout, checkout: Checkout) -> None:
+    checkout.assay("restore")
+    checkout.assay("run", "--runner", "dask", "--no-deploy")
+    for folder in ("breast_cancer/train", "breast_cancer/calibrate", "package/breast_cancer"):
+        ours, theirs = (hash_tree(each.root / "work" / folder) for each in (checkout, finished_once))
+        made = {name for name in ours if not name.endswith("record.json") and "/statements/" not in name}
+        assert made
+        assert {name: ours[name] for name in made} == {name: theirs.get(name) for name in made}

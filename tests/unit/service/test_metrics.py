@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from assay.scorer.scorer import Scorer
 from assay.service.answers import Decision, score_answer
-from assay.service.metrics import MOST_CATEGORIES, Metrics, VersionMetrics
+from assay.service.metrics import _MOST_COUNTED, Metrics, VersionMetrics
 from assay.service.noting import Noted, Notes
 from assay.service.requests import Question
 from assay.service.spool import Spool, read_spool
@@ -38,10 +38,10 @@ def test_rows_are_counted_by_category() -> None:
 
 def test_only_so_many_categories_are_counted_by_themselves() -> None:
     metrics = Metrics()
-    names = [f"c{i}" for i in range(MOST_CATEGORIES + 5)]
+    names = [f"c{i}" for i in range(_MOST_COUNTED + 5)]
     VersionMetrics(metrics, "rows", "1").count(np.full(len(names), 0.5), np.ones(len(names), bool), names)
     by_category = shown(metrics, "assay_category_flagged_rows_total", "category")
-    assert len(by_category) == MOST_CATEGORIES + 1
+    assert len(by_category) == _MOST_COUNTED + 1
     assert by_category[("",)] == 5
 
 
