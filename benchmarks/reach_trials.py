@@ -8,7 +8,7 @@ held-out ones (at most 800 test normals and 400 anomalies each). Not every set h
 Shares: `share s` takes groups up to a share s of the rows for doubtful; `mean` is the mean of the reach by
 .02, .05 and .1; `chain` takes the next wider one of .02, .05, .1 and .2 where it is at least 1.5 times the
 one before; `gap g` takes those by .1 and .2 where they are at least g times the median distance to the fifth
-neighbour, else that by .05 (`gap 2 to .3`: .3 besides). What is built is `gap 2.5`. `none` is k nearest
+neighbour, else that by .05 (`gap 2 to .3`: .3 besides). What is built is `share 0.05`. `none` is k nearest
 neighbours. Vouching: 20 or 100 random train normals are labelled normal; built is that these alone have reach
 0, tried that groups of at least five rows with one of them have, too. Codes: `reach` of the standardised
 codes of all members of the default autoencoder.
@@ -43,13 +43,14 @@ BESIDE = {"shares": "share 0.05", "vouch": "reach", "codes": "reach"}
 TITLES = {"shares": "Several shares at once", "vouch": "Verified rows that vouch", "codes": "In a latent space"}
 CAME_OF_IT = """## What came of it
 
-- **Several shares are built in, as `gap 2.5`: what they gain is one set.** On shuttle at rho .1, where the
-  contaminants are more than a twentieth of the rows, they add 11 to 44 points in every seed; no other of the
-  nine sets changes by more than .1. So the mean gain, +.7, is as large as its standard error over the sets.
-  On the held-out sets they change next to nothing (-.1 on average): SKAB by -5 to +3 from seed to seed, the
-  hydraulic rig by +1 at rho .1.
-- It is in since it costs nothing that is beyond noise, and mends the one case that `reach` by a single share
-  is bad at.
+- **Several shares are not built in.** By these tables they cost nothing: `gap 2.5` adds 11 to 44 points on shuttle at
+  rho .1, in every seed, changes no other of the nine sets by more than .1, and the held-out ones by -.1 on average
+  (SKAB by -5 to +3 from seed to seed). But a second kind of normal rows looks like contaminants that stand well apart.
+  No set here has one. AI4I with its types (the rare one is on a tenth of the rows; one-hot, three seeds, clean
+  training rows): AUPRC .45 with a share of .05, .26 with `gap 2.5`; power at eps .05 .32 to .35, and 0.
+  All rows of the rare type have the highest scores, and no anomaly that stands less far apart is flagged.
+- A kind of normal rows on less than a twentieth of the rows costs `reach` in the same way today, by its smaller share
+  of the calibration rows.
 - A plain share of .1 gains the same on shuttle and 16 points on ECG5000 at rho .1, and costs 1.3 on pendigits
   and .6 on satellite. By the nine sets it is the worse rule; that it is the better one on the held-out sets
   was seen only after the rule was fixed. Where there are many columns distances are alike, and no group

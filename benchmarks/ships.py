@@ -30,7 +30,7 @@ from assay.evaluation.metrics import auprc, auroc
 from assay.evaluation.paired import RowScores
 from assay.evaluation.rates import rate_band
 from assay.evaluation.selection import Candidate, select_candidate
-from ships_page import BLENDS, DEFAULT, FIFTY, NONE, ONE_SHARE, SEEDS_OF, TEN, write
+from ships_page import BLENDS, DEFAULT, FIFTY, NONE, SEEDS_OF, TEN, WIDER, write
 from ships_sets import LISTS, NINE, ROOT, load
 
 CACHE = ROOT / ".assay" / "ships"
@@ -46,7 +46,7 @@ CANDIDATES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "knn-minmax": ("rescaled", {"detector": "knn"}),
-    ONE_SHARE: ("rescaled", {"detector": {"reach": {"most_share": 0.05}}}),
+    WIDER: ("rescaled", {"detector": {"reach": {"share": 0.1}}}),
     "knn20": ("knn", {"n_neighbors": 20}),
     "kde": ("kde", {}),
     "rapp": ("rapp", {}),

@@ -143,7 +143,8 @@ def obey_fault() -> None:
             return
         os.write(written, b".")
         changes = os.lseek(written, 0, os.SEEK_CUR)
-        if kind == FULL and changes >= int(number) and event in _GROWING:
+        is_new = event in _GROWING and not isinstance(arguments[0], int)  # else it is open already
+        if kind == FULL and changes >= int(number) and is_new:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fsdecode(arguments[0]))
         if kind in (KILL_ALL, KILL_ONE) and changes == int(number):
             is_met.set()

@@ -249,15 +249,18 @@ def test_answers_equal_the_loaded_scorer(client: httpx.Client, scorer: Scorer) -
 
 def test_the_scores_of_answers_are_kept_for_the_monitors(client: httpx.Client, root: Path, scorer: Scorer) -> None:
     path = spool_path(root / ".assay" / "monitor", scorer.tag)
+    client.get("/metrics")  # which has what waits to be kept written first
     before = len(read_spool(path)) if path.is_file() else 0
     ask(client, ROWS[:30].tolist())
     assert client.post("/score", json={"columns": COLUMNS, "rows": [[1.0]]}).status_code == 400
     ask(client, ROWS[30:40].tolist(), fdr=0.2)
+    client.get("/metrics")
     np.testing.assert_array_equal(read_spool(path)[before:], scorer.decision_function(ROWS[:40]))
 
 
 def test_the_server_watches_its_own_answers(client: httpx.Client, root: Path, scorer: Scorer) -> None:
     ask(client, ROWS[:20].tolist())
+    client.get("/metrics")
     rows = len(read_spool(spool_path(root / ".assay" / "monitor", scorer.tag)))
     end = time.monotonic() + HANG_SECONDS
     while not (monitors := client.get("/info").json()["monitors"]) or monitors[0]["rows"] < rows:

@@ -18,7 +18,7 @@ from tests.waiting import at_work, wait_until, wait_until_none_works
 from assay.hashing import hash_tree
 from assay.pipeline.evaluating import read_evaluation
 from assay.project.layout import Project
-from assay.project.sweeping import UNREAD, Cell, compute, read_cells, rows_folder
+from assay.project.sweeping import UNREAD, Cell, compute, prepared_folder, read_cells
 from assay.runs.sweeps import finish_cell, kept_path, leaders
 
 METRICS = ["auroc", "auprc", "fpr", "worst_stratum_fpr", "power"]
@@ -146,7 +146,7 @@ def test_what_was_computed_is_not_computed_again(swept: tuple[Checkout, dict[str
     assert sweep(project, "other", *lists)["computed"] == 1
     assert {name: time for name, time in cells(project).items() if name in before} == before
     assert set(table_of(project, "other")["detector"]) == {"isolation_forest", "knn"}
-    assert not rows_folder(project.root).exists()
+    assert not prepared_folder(project.root).exists()
 
 
 def test_keys_change_with_what_decides_numbers_alone(swept: tuple[Checkout, dict[str, Any]], tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_cell_has_no_row_that_it_may_not_read(swept: tuple[Checkout, dict[str,
     project = Checkout(tmp_path / "project")
     (cell,) = written(project, "datasets: [breast_cancer]\ndetectors: [knn]\nseeds: [0]\n")
     compute(project.root, cell)
-    split = rows_folder(project.root) / cell.rows / "split"
+    split = prepared_folder(project.root) / cell.rows / "split"
     roles = {path.name for path in split.iterdir() if path.is_dir()}
     assert roles == {"train", "pool", "adapt", "calibration", "test"}
     assert not roles & {*UNREAD}
@@ -218,7 +218,7 @@ def test_a_killed_sweep_repeats_no_finished_cell(finished: Checkout) -> None:
     process = finished.start(*command, PREFECT_API_URL=prefect_url())
     wait_until(lambda: len(cells(finished)) >= 2, process)
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.communicate()
     wait_until_none_works(finished.root)
     before = cells(finished)
     (finished.root / "sweeps" / ".cells" / f".{'0' * 64}.json.{process.pid}-00000000.part").touch()
@@ -227,7 +227,7 @@ def test_a_killed_sweep_repeats_no_finished_cell(finished: Checkout) -> None:
     assert (result["cells"], result["computed"]) == (9, 9 - len(before))
     assert {name: time for name, time in cells(finished).items() if name in before} == before
     assert len(table_of(finished)) == 9 * 2 * 2
-    assert not rows_folder(finished.root).exists()
+    assert not prepared_folder(finished.root).exists()
     assert list((finished.root / "sweeps").rglob("*.part")) == []
     assert at_work(finished.root) == []
 

@@ -10,8 +10,9 @@ from uuid import uuid4
 import pytest
 
 from assay.errors import ConfigError
+from assay.project.deployment import promote
 from assay.project.layout import Project
-from assay.runs.arrivals import SETTLED_SECONDS, require_folder, states, waiting
+from assay.runs.arrivals import ALARMED, SETTLED_SECONDS, champion_alarms, require_folder, states, waiting
 from assay.runs.scheduling import _Watch
 
 
@@ -45,3 +46,13 @@ def test_a_folder_that_is_gone_is_said_once_and_looked_for_again(
     assert not capsys.readouterr().err
     with pytest.raises(ConfigError, match="is not a folder"):
         require_folder(tmp_path / "other")
+
+
+def test_alarms_count_for_the_champion_alone(tmp_path: Path) -> None:
+    project = Project(tmp_path, "rows")
+    details = {"dataset": "rows", "statement": "0" * 12, "monitor": "drift of all rows", "log10_threshold": 2.3}
+    project.events.append(ALARMED, scorer=f"rows:{'1' * 12}", row=17, **details)
+    assert champion_alarms(project) == {}
+    for version, rows in (("1" * 12, {f"rows:{'1' * 12} drift of all rows": [17]}), ("2" * 12, {})):
+        promote(tmp_path, "rows", version, reason="by hand", bento=f"assay-rows:{version}", statement="0" * 12)
+        assert champion_alarms(project) == rows

@@ -66,7 +66,12 @@ from assay.parameters import (
             (1, [0.1, 1]),
             (0, [], [0], "1"),
         ),
-        (ImageShape | None, "[height, width], or null", (None, (2, 3), [2, 3]), ([2], [2, 3, 4], [0, 1], "23")),
+        (
+            ImageShape | None,
+            "[height, width], or [height, width, 3] in colour, or null",
+            (None, (2, 3), [2, 3], [2, 3, 3]),
+            ([2], [2, 3, 4], [0, 1], "23"),
+        ),
         (Literal["auto"] | Count, "'auto', or an integer >= 1", ("auto", 2), ("Auto", 0, True, ["auto"])),
         (Literal["a", "b"], "one of 'a', 'b'", ("a",), ("c", 1, None)),
         (bool, "true or false", (True, np.bool_(False)), (0, 1, "true", None)),

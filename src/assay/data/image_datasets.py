@@ -32,7 +32,8 @@ from assay.data.image_files import (
     sized,
     to_grey,
 )
-from assay.data.masks import mask_text, read_masks
+from assay.data.mask_files import read_masks
+from assay.data.masks import mask_text
 from assay.data.modalities.image import COLOURS, Image, pixel_columns
 from assay.errors import DataError
 from assay.names import check_name

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from openlineage.client.event_v2 import RunEvent
 
 LOG = "openlineage.jsonl"
-MOST_BYTES = 64 * 2**20  # of the file and of the one before it; what Assay itself knows is in the event log
+MOST_KEPT = 64 * 2**20  # of the file and of the one before it; what Assay itself knows is in the event log
 BACKEND_SETTINGS = ("OPENLINEAGE_URL", "OPENLINEAGE_CONFIG")
 PREFIX = "OPENLINEAGE__"  # of further settings
 SETTINGS_FILE = "openlineage.yml"  # in the current folder or in ~/.openlineage
@@ -120,7 +120,7 @@ def emit(project: Project, job: Job, state: str, error: BaseException | None = N
     event = job.event(state, error)
     path = project.root / ".assay" / LOG
     path.parent.mkdir(exist_ok=True)
-    if path.is_file() and path.stat().st_size >= MOST_BYTES:
+    if path.is_file() and path.stat().st_size >= MOST_KEPT:
         path.replace(path.with_suffix(".former.jsonl"))
     with path.open("a", encoding="utf-8") as stream:
         stream.write(f"{json.dumps(event, sort_keys=True)}\n")

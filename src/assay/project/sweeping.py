@@ -35,6 +35,7 @@ from assay.hashing import hash_json, hash_paths
 from assay.names import Choice, check_name
 from assay.parts import parse_yaml, read_json, temporary_folder, write_bytes
 from assay.pipeline.evaluating import read_evaluation
+from assay.pipeline.plotting import FLAT_METRICS
 from assay.pipeline.progress import StageProgress, silent
 from assay.pipeline.rows import FAILURES, levels_of
 from assay.project.config import ALWAYS, parse_config, parse_detector
@@ -44,7 +45,6 @@ from assay.project.stages import STAGES, StageRun
 from assay.project.work import pinned
 
 SWEEPS, LISTS, SWEEP_SCHEMA = "sweeps", ("datasets", "detectors", "seeds"), 1
-METRICS = ("auroc", "auprc", "fpr", "worst_stratum_fpr", "power")
 PREPARING, OF_CELL = ("split", "contaminate"), ("train", "calibrate", "evaluate")
 UNREAD = ("selection", "gate", "excluded")
 _DECIDING = {
@@ -200,7 +200,7 @@ def read_inputs(root: Path, dataset: str) -> dict[str, str]:
     return hash_paths(root, [f"data/{dataset}", *(str(path.relative_to(root)) for path in people if path.is_file())])
 
 
-def rows_folder(root: Path) -> Path:
+def prepared_folder(root: Path) -> Path:
     """Return the folder of the rows that are prepared for cells, and of the cells' own scratch."""
     return root / SWEEPS / ".rows"
 
@@ -233,7 +233,7 @@ def do_cell(root: Path, out: Path, progress: StageProgress, *, cell: dict[str, A
 
 def _compute(root: Path, cell: Cell) -> dict[str, Any]:
     prepared, label = prepare_rows(root, cell), cell.detector
-    scratch = temporary_folder(rows_folder(root), cell.key[:16])
+    scratch = temporary_folder(prepared_folder(root), cell.key[:16])
     folders = {verb: prepared / verb for verb in PREPARING} | {verb: scratch / verb for verb in OF_CELL}
     view, clock, of_cell = CellView(root, cell.params, label, folders), _Clock(), _Clock()
     try:
@@ -244,7 +244,7 @@ def _compute(root: Path, cell: Cell) -> dict[str, Any]:
             _do(view, "calibrate", view.folder("calibrate", label), scratch / "checkpoints-of-calibrate")
             _do(view, "evaluate", view.folder("evaluate"), scratch, brief=True)
         of_cell("", 1)
-        evaluation, names = read_evaluation(view.folder("evaluate")), ("level", "adapter", *METRICS)
+        evaluation, names = read_evaluation(view.folder("evaluate")), ("level", "adapter", *FLAT_METRICS)
         return {
             "levels": levels_of(view.folder("train", label)),
             "rows": [{name: getattr(row, name) for name in names} for row in evaluation.candidates],
@@ -265,7 +265,7 @@ def _do(view: CellView, verb: str, out: Path, checkpoints: Path, told: StageProg
 
 def prepare_rows(root: Path, cell: Cell) -> Path:
     """Split and contaminate for a cell, unless another one has; return the folder."""
-    folder = rows_folder(root) / cell.rows
+    folder = prepared_folder(root) / cell.rows
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
         if folder.is_dir():

@@ -15,13 +15,14 @@ from filelock import FileLock, Timeout
 from assay import console
 from assay.errors import StageError
 from assay.parts import read_json, replacing, temporary_folder, write_bytes, write_json
+from assay.pipeline.plotting import FLAT_METRICS
 from assay.pipeline.rows import rho_of
 from assay.project.config import parse_config
 from assay.project.ingest import require_known_data, restore
 from assay.project.installed import require_own_code
 from assay.project.layout import Project
 from assay.project.recovery import remove_left
-from assay.project.sweeping import METRICS, SWEEPS, Cell, CellProcess, rows_folder
+from assay.project.sweeping import SWEEPS, Cell, CellProcess, prepared_folder
 from assay.project.work import Work, WorkRunner
 
 if TYPE_CHECKING:
@@ -45,10 +46,10 @@ def sweeping(project: Project) -> Iterator[None]:
     write_bytes(folder / ".gitignore", _IGNORED.encode())
     try:
         with FileLock(folder / ".lock", timeout=0):
-            shutil.rmtree(rows_folder(project.root), ignore_errors=True)
+            shutil.rmtree(prepared_folder(project.root), ignore_errors=True)
             remove_left(folder.rglob(".*"))
             yield
-            shutil.rmtree(rows_folder(project.root), ignore_errors=True)
+            shutil.rmtree(prepared_folder(project.root), ignore_errors=True)
     except Timeout as error:
         raise StageError(f"another sweep is working in {project.root}; wait until it has ended") from error
 
@@ -71,7 +72,7 @@ def computing(runner: WorkRunner) -> Computing:
 def _sent(runner: WorkRunner, root: Path, cell: Cell) -> dict[str, Any]:
     """Compute a cell by a runner, which is told what it reads."""
     people = (name for name in cell.inputs if not name.startswith("data/"))
-    folder = rows_folder(root)
+    folder = prepared_folder(root)
     folder.mkdir(parents=True, exist_ok=True)
     out = temporary_folder(folder, cell.key[:16])
     inputs, title = (f"data/{cell.dataset}", *people), f"{cell.detector} on {cell.dataset}, seed {cell.seed}"
@@ -90,7 +91,7 @@ def finish_cell(root: Path, cell: Cell, compute: Computing) -> str | None:
 def drop_rows(root: Path, done: Cell, others: Sequence[Cell]) -> None:
     """Remove the prepared rows of a cell that is done, unless others still need them."""
     if done.rows not in {cell.rows for cell in others}:
-        shutil.rmtree(rows_folder(root) / done.rows, ignore_errors=True)
+        shutil.rmtree(prepared_folder(root) / done.rows, ignore_errors=True)
 
 
 def write_results(root: Path, name: str, cells: Sequence[Cell], refused: Mapping[str, str]) -> dict[str, Any]:
@@ -130,7 +131,7 @@ def _rows_of(cell: Cell, result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 "seed": cell.seed,
                 "eps": cell.params["eps"],
                 **{name: result.get(name) for name in ("evidence", "n_normals", "n_anomalies")},
-                **{name: metrics.get((level, adapter.label), {}).get(name) for name in METRICS},
+                **{name: metrics.get((level, adapter.label), {}).get(name) for name in FLAT_METRICS},
                 "seconds": seconds,
                 "cpu_seconds": cpu_seconds,
                 "cell_seconds": cell_seconds,
@@ -151,7 +152,7 @@ def leaders(table: DataFrame) -> DataFrame:
         AUPRC, 1 the best, where whoever failed is last; ``first`` and ``last``: in how many cases it was that;
         ``cases``, ``failed``; and means over cases of ``seconds`` and ``cpu_seconds``.
     """
-    table = table[table["level"].notna()].astype(dict.fromkeys(METRICS, float))
+    table = table[table["level"].notna()].astype(dict.fromkeys(FLAT_METRICS, float))
     cases = table.groupby(_CASE)["auprc"]
     table = table.assign(rank=cases.rank(ascending=False, na_option="bottom"), failed=table["auprc"].isna())
     table["first"] = table["auprc"] == cases.transform("max")

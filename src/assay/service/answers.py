@@ -23,7 +23,7 @@ from assay.service.formats import write_arrow
 from assay.service.requests import Question
 
 MOST_CATEGORIES = 100
-ROWS_AT_ONCE = 2048
+_ROWS_AT_ONCE = 2048
 
 
 def describe(scorer: Scorer) -> dict[str, Any]:
@@ -131,8 +131,8 @@ class ScoreAnswer:
             row = orjson.dumps([{"score": score, "p_value": p_value, "flagged": flagged}])
             return b'{"results":' + row + b"," + self.text[1:]
         text = bytearray(b'{"results":[')
-        for start in range(0, len(self.flags), ROWS_AT_ONCE):
-            block = zip(*(column[start : start + ROWS_AT_ONCE].tolist() for column in columns), strict=True)
+        for start in range(0, len(self.flags), _ROWS_AT_ONCE):
+            block = zip(*(column[start : start + _ROWS_AT_ONCE].tolist() for column in columns), strict=True)
             rows = [{"score": s, "p_value": p, "flagged": f} for s, p, f in block]
             if self.reasons is not None:
                 rows = [row | why for row, why in zip(rows, self.reasons[start:], strict=False)]
@@ -179,12 +179,12 @@ def score_answer(scorer: Scorer, question: Question, decision: Decision) -> Scor
 def _judge(scorer: Scorer, question: Question) -> Judged:
     """Judge rows by parts, which gives the same bits: small requests get the interpreter in between."""
     rows, n = question.rows, len(question.rows)
-    if n > ROWS_AT_ONCE:
+    if n > _ROWS_AT_ONCE:
         parts = []
         with suppress(InputError):
-            for start in range(0, n, ROWS_AT_ONCE):
-                part = slice(start, start + ROWS_AT_ONCE)
-                block = rows[part] if isinstance(rows, np.ndarray) else rows.slice(start, ROWS_AT_ONCE)
+            for start in range(0, n, _ROWS_AT_ONCE):
+                part = slice(start, start + _ROWS_AT_ONCE)
+                block = rows[part] if isinstance(rows, np.ndarray) else rows.slice(start, _ROWS_AT_ONCE)
                 given = [None if texts is None else texts[part] for texts in (question.categories, question.ids)]
                 parts.append(scorer.judge(block, *given))
             return Judged(

@@ -19,7 +19,7 @@ SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # where the workers of a server keep
 P_VALUE_EDGES = (0.0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 _LABELS = ("dataset", "version")
 _BINS = tuple(f"{low:g}-{high:g}" for low, high in pairwise(P_VALUE_EDGES))
-MOST_CATEGORIES = 100
+_MOST_COUNTED = 100
 _BETWEEN = np.array(P_VALUE_EDGES[1:-1])
 
 
@@ -93,7 +93,7 @@ class VersionMetrics:
     def count(self, p_values: Doubles, flags: Flags, categories: Sequence[str] = ()) -> None:
         """Count scored rows, by p-values and flags of shape (n,), and n categories or none; a bin holds its upper end.
 
-        The first `MOST_CATEGORIES` categories that come are counted by themselves, the rest together.
+        The first `_MOST_COUNTED` categories that come are counted by themselves, the rest together.
         """
         self._rows.inc(len(flags))
         self._flagged.inc(int(flags.sum()))
@@ -110,7 +110,7 @@ class VersionMetrics:
             self._metrics.category_flagged.labels(*self.labels, category).inc(number * flag)
 
     def _name(self, category: str) -> str:
-        if len(self._categories) < MOST_CATEGORIES:
+        if len(self._categories) < _MOST_COUNTED:
             self._categories.add(category)
         return category if category in self._categories else ""
 

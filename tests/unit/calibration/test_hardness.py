@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from assay.calibration.calibrators.mondrian import MondrianCalibrator
-from assay.calibration.hardness import NeighbourhoodStrata, Strata, fit_strata, load_strata
+from assay.calibration.hardness import HoldingStrata, NeighbourhoodStrata, Strata, fit_strata, load_strata
 from assay.errors import DataError, ScorerError
 from assay.parts import Part, read_part, write_part
 
@@ -127,7 +127,7 @@ def test_rates_hold_in_regions_and_more_anomalies_are_flagged_than_by_distance_t
 
 def test_twenty_rows_are_enough_for_strata_of_neighbourhoods_and_a_thousand_are_kept_each_once():
     scaled = np.random.default_rng(7).normal(size=(1010, 2))
-    for n, cls in ((19, Strata), (20, NeighbourhoodStrata)):
+    for n, cls in ((19, HoldingStrata), (20, NeighbourhoodStrata)):
         assert type(fit_strata(scaled[:n], np.arange(n, dtype=float), by_neighbourhood=True, seed=0)) is cls
     kept = NeighbourhoodStrata.fit_rows(scaled, seed=0)
     assert len(kept.sparsity) == 1000

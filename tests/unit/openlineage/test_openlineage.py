@@ -255,7 +255,7 @@ def test_a_remote_is_named_by_host_and_path(url: str, place: str) -> None:
 def test_the_file_of_events_and_the_one_before_it_are_all_there_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("assay.openlineage.events.MOST_BYTES", 5_000)
+    monkeypatch.setattr("assay.openlineage.events.MOST_KEPT", 5_000)
     project = make_project(tmp_path)
     runs = [new_run_id() for _ in range(20)]
     for run in runs:

@@ -223,7 +223,7 @@ def test_nobody_holds_the_port_of_a_killed_server(project: Project) -> None:
 
 def test_the_plan_survives_its_text() -> None:
     first = Served("a", "b", "c", ("d", "e"), ("f", "g"), (("id", "h"),))
-    plan = Plan((first, Served("i", "j")), (1, 2), "k", "l", 0.5)
+    plan = Plan((first, Served("i", "j")), ("python", "-m", "watcher"), "k", "l", 0.5)
     assert Plan.from_json(plan.to_json()) == plan
 
 

@@ -16,10 +16,9 @@ from assay.detectors.baselines.base import ArrayForm, Baseline, n_workers, sampl
 from assay.detectors.baselines.nearest import NearestRows
 from assay.errors import TrainingError
 from assay.parameters import Count, Seed
-from assay.parts import Array, Part
+from assay.parts import Array
 
 MOST_SHARE = 0.5
-WIDENED, STANDS_APART = 2, 2.5
 APART, SOME = 1.5, 1000
 WIDER = 4
 MOST_TREES, MOST_INDEXED = 16, 2**18  # of rows that are indexed more than once
@@ -137,10 +136,6 @@ class Reach(Baseline):
     one's rows, and of the larger one's too if another group had that share before; so R is 0 for the rows that the
     first such group consists of but for the last to join.
 
-    Larger groups, up to `most_share` of the rows, are as likely to be a second kind of normal row, and count only if
-    they stand well apart: R by twice and four times the share, and so on, takes the place of R where it is larger and
-    at least two and a half times the median of c_i.
-
     A training row is its own first neighbour when it is scored. R of rows labelled normal is 0, whatever their group.
 
     Parameters
@@ -148,10 +143,10 @@ class Reach(Baseline):
     n_neighbors : int
         k; less than the number of training rows.
     share : float
-        The smallest share of training rows that is taken for normal by its size unless it stands well apart, up to .5.
-        Groups of contaminants that adjoin the others vouch for each other as in k nearest neighbours.
-    most_share : float
-        The smallest share that is taken for normal however far apart it stands; at most `share` for one share alone.
+        The smallest share of training rows that is taken for normal by its size, up to .5. Groups of contaminants that
+        are larger, or adjoin the others, vouch for each other as in k nearest neighbours. A larger share also doubts a
+        second kind of normal rows, such as a rare category: rows of that kind then have the highest scores, and
+        anomalies that stand less far apart than it are missed.
     max_rows : int
         At most this many training rows are kept, picked at random: time to fit grows with their square.
     seed : int
@@ -163,7 +158,6 @@ class Reach(Baseline):
 
     n_neighbors: Count = 5
     share: Annotated[float, Gt(0), Le(MOST_SHARE)] = 0.05
-    most_share: Annotated[float, Gt(0), Le(MOST_SHARE)] = 0.2
     max_rows: Count = 10_000
     seed: Seed = 0
 
@@ -177,28 +171,9 @@ class Reach(Baseline):
             raise TrainingError(
                 f"n_neighbors is {self.n_neighbors}, and {len(rows)} training rows are kept; it has to be less"
             )
-        first, second, lengths, core = spanning_tree(rows.astype(np.float64), self.n_neighbors)
-        share, usual = self.share, np.median(core)
-        reach = _reach(first, second, lengths, share * len(rows))
-        while (share := WIDENED * share) <= self.most_share:
-            wider = _reach(first, second, lengths, share * len(rows))
-            reach = np.where(wider >= STANDS_APART * usual, np.maximum(reach, wider), reach)
+        first, second, lengths, _ = spanning_tree(rows.astype(np.float64), self.n_neighbors)
+        reach = _reach(first, second, lengths, self.share * len(rows))
         return ReachDistances(rows, reach, self.n_neighbors)
-
-    def to_part(self) -> Part:
-        """Return the array form, and by which rule its reach is."""
-        part = super().to_part()
-        return Part(part.kind, {**part.config, "gap": STANDS_APART}, part.arrays)
-
-    @classmethod
-    def from_part(cls, part: Part) -> Self:
-        """Rebuild the detector from its part; in those of earlier versions there was one share."""
-        config = {**part.config}
-        if config.pop("gap", None) is None and "most_share" not in config["params"]:
-            config["params"] = {"most_share": config["params"]["share"], **config["params"]}
-        elif part.config.get("gap") != STANDS_APART:
-            raise ValueError(f"its setting gap is {part.config.get('gap')!r}; it must be {STANDS_APART}")
-        return super().from_part(Part(part.kind, config, part.arrays))
 
 
 def spanning_tree(points: Doubles, k: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Doubles, Doubles]:
