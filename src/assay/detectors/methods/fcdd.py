@@ -102,9 +102,10 @@ class FCDD(NeuralDetector):
         `masks` are the defective pixels of the rows with label 1, bool of shape (n, h, w): False all over for one whose
         pixels are not known; those of other rows are not read. Raises `InputError` for masks of another shape.
         """
-        shape = (len(X), *(self.image_shape or (1, X.shape[-1]))[:2])
-        if masks is not None and (masks.shape != shape or masks.dtype != np.bool_):
-            raise InputError(f"masks are of {masks.dtype} and shape {masks.shape}; bool of shape {shape} is needed")
+        if masks is not None:
+            shape = (len(X), *(self.image_shape or (1, X.shape[-1]))[:2])
+            if masks.shape != shape or masks.dtype != np.bool_:
+                raise InputError(f"masks are of {masks.dtype} and shape {masks.shape}; bool of shape {shape} is needed")
         self._masks: Flags | None = masks
         return super().fit(X, y, progress=progress, checkpoint=checkpoint)
 

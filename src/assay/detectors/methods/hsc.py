@@ -44,9 +44,17 @@ device, mixed_precision, compiled, seed
 
     distance: Literal["pseudo_huber", "l1", "l2", "squared"] = "pseudo_huber"
 
+    def to_part(self) -> Part:
+        """Return the part; the usual distance is not named, as in those of an earlier Assay, which knew no other."""
+        part = super().to_part()
+        params = {**part.config["params"]}
+        if params["distance"] == type(self).distance:
+            del params["distance"]
+        return replace(part, config={**part.config, "params": params})
+
     @classmethod
     def from_part(cls, part: Part) -> Self:
-        """Rebuild the detector from its part; one of an earlier Assay names no distance."""
+        """Rebuild the detector from its part; see `to_part`."""
         params = part.config.get("params")
         if isinstance(params, dict) and "distance" not in params:
             part = replace(part, config={**part.config, "params": {**params, "distance": cls.distance}})
