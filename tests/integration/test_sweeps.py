@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from tests.waiting import at_work, wait_until, wait_until_none_works
 
 from assay.hashing import hash_tree
 from assay.pipeline.evaluating import read_evaluation
+from assay.pipeline.progress import StageProgress, silent
 from assay.project.layout import Project
 from assay.project.sweeping import UNREAD, Cell, compute, prepared_folder, read_cells
+from assay.project.work import Work, WorkRunner
 from assay.runs import sweeps
 from assay.runs.sweeps import finish_cell, kept_path, leaders
 
@@ -254,6 +257,24 @@ def test_a_cell_of_other_code_is_not_kept(swept: tuple[Checkout, dict[str, Any]]
     kept_path(project.root, cell).unlink()
     assert "the code changed during the sweep" in str(edited("OTHER = 1"))
     assert not kept_path(project.root, cell).exists()
+
+
+def test_networks_of_a_sweep_ask_for_a_device(swept: tuple[Checkout, dict[str, Any]], tmp_path: Path) -> None:
+    shutil.copytree(swept[0].root, tmp_path / "project", symlinks=True)
+    project = Checkout(tmp_path / "project")
+    asked = dict[str, bool]()
+
+    class Runner(WorkRunner):
+        def do(self, work: Work, progress: StageProgress = silent) -> dict[str, Any]:
+            asked[work.arguments["cell"]["detector"]] = work.on_device
+            return {}
+
+    for cell in written(project, "datasets: [breast_cancer]\ndetectors: [knn, autoencoder]\nseeds: [0]\n"):
+        for device in ("cpu", "auto"):
+            params = {**cell.params, "train": {**cell.params["train"], "device": device}}
+            sweeps.computing(Runner(project.root))(project.root, replace(cell, params=params))
+            assert device == "auto" or not asked[cell.detector]
+    assert asked == {"knn": False, "autoencoder": True}
 
 
 def test_a_killed_sweep_finishes_no_half_of_the_rows_of_the_next(tmp_path: Path) -> None:

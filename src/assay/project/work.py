@@ -164,15 +164,15 @@ def work_of(project: Project, stage: Stage, out: Path, checkpoints: Path) -> Wor
         },
         inputs=(*stage.inputs, *more),
         out=out,
-        on_device=_on_device(project, stage),
+        on_device=stage.verb == "train" and on_device(project, stage.detector),
     )
 
 
-def _on_device(project: Project, stage: Stage) -> bool:
-    """Return whether a stage trains a network, and not on the CPU in any case."""
-    if stage.verb != "train" or project.config.sections["train"]["device"] == "cpu":
+def on_device(project: Project, detector: str | None) -> bool:
+    """Return whether a detector, by its label, is a network, which is not trained on the CPU in any case."""
+    if project.config.sections["train"]["device"] == "cpu":
         return False
-    (choice,) = (choice for choice in project.config.detectors if choice.label == stage.detector)
+    (choice,) = (choice for choice in project.config.detectors if choice.label == detector)
     kinds = [name for name in names_in(choice) if name in DETECTORS and not is_wrapper(name)]
     return any("device" in parameters_of(detector_class(name)) for name in kinds)
 

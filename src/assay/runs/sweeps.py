@@ -22,8 +22,8 @@ from assay.project.ingest import require_known_data, restore
 from assay.project.installed import require_own_code
 from assay.project.layout import Project
 from assay.project.recovery import remove_left
-from assay.project.sweeping import SWEEPS, Cell, CellProcess, prepared_folder, require_same_code
-from assay.project.work import Work, WorkRunner
+from assay.project.sweeping import SWEEPS, Cell, CellProcess, CellView, prepared_folder, require_same_code
+from assay.project.work import Work, WorkRunner, on_device
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -85,7 +85,8 @@ def _sent(runner: WorkRunner, root: Path, cell: Cell) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     out = temporary_folder(folder, cell.key[:16])
     inputs, title = (f"data/{cell.dataset}", *people), f"{cell.detector} on {cell.dataset}, seed {cell.seed}"
-    return runner.do(Work(title, "assay.project.sweeping:do_cell", {"cell": asdict(cell)}, inputs, out))
+    trains_there = on_device(CellView(root, cell.params, cell.detector, {}), cell.detector)
+    return runner.do(Work(title, "assay.project.sweeping:do_cell", {"cell": asdict(cell)}, inputs, out, trains_there))
 
 
 def finish_cell(root: Path, cell: Cell, compute: Computing) -> str | None:
