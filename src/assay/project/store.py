@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,17 @@ def remote_settings(root: Path, *, shared: bool) -> dict[str, Any]:
     Raises
     ------
     ConfigError
-        There is none.
+        There is none, or DVC cannot read its settings.
     """
     from dvc.config import Config
+    from dvc.exceptions import DvcException
 
-    config = Config(str(root / ".dvc"), validate=False)
-    content = config.load_one("repo") if shared else config.load_config_to_level()
-    core = config.load_config_to_level().get("core", {})
+    try:
+        config = Config(str(root / ".dvc"), validate=False)
+        content = config.load_one("repo") if shared else config.load_config_to_level()
+        core = config.load_config_to_level().get("core", {})
+    except DvcException as error:
+        raise ConfigError(f"DVC cannot read its settings in {root / '.dvc'}: {error}") from error
     remotes = content.get("remote", {})
     name = core.get("remote") or next(iter(remotes), None)
     if name not in remotes or not remotes[name].get("url"):
@@ -48,18 +53,29 @@ class Store:
     ----------
     settings : dict
         See `remote_settings`. What the user's or the system's DVC has for a remote of that name is added to them.
+
+    Raises
+    ------
+    ConfigError
+        DVC cannot use such a remote here.
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
         from dvc.config import Config
+        from dvc.exceptions import DvcException
         from dvc.fs import get_cloud_fs
 
         here: dict[str, Any] = {}
         for level in ("system", "global"):
             here |= Config(validate=False).load_one(level).get("remote", {}).get(settings["name"], {})
         given = {name: value for name, value in {**here, **settings}.items() if name != "name"}
-        cls, conf, self._root = get_cloud_fs(None, **given)
-        self._fs: Any = cls(**conf)
+        try:
+            cls, conf, self._root = get_cloud_fs(None, **given)
+            self._fs: Any = cls(**conf)
+        except (DvcException, ImportError) as error:  # the latter where a package such as dvc-s3 is missing
+            raise ConfigError(
+                f"{socket.gethostname()} cannot use the DVC remote {settings['name']}: {error}"
+            ) from error
 
     def _path(self, md5: str) -> str:
         path: str = self._fs.join(self._root, "files", "md5", md5[:2], md5[2:])
@@ -70,12 +86,20 @@ class Store:
         return bool(self._fs.exists(self._path(md5)))
 
     def put(self, path: Path, md5: str) -> None:
-        """Let the store have a file, of that MD5; it appears whole or not at all."""
+        """Let the store have a file, of that MD5; it appears whole or not at all.
+
+        Raises
+        ------
+        OSError
+            It has another MD5 by now, or cannot be stored.
+        """
         from dvc_objects.fs.utils import as_atomic
 
         if not self.has(md5):
             with as_atomic(self._fs, self._path(md5), create_parents=True) as temporary:
                 self._fs.put_file(str(path), temporary)
+                if file_md5(path) != md5:
+                    raise OSError(f"{path} was changed while it was stored; run again")
 
     def get(self, md5: str, path: Path) -> None:
         """Write the file of that MD5 to `path`, whole or not at all.
