@@ -15,7 +15,7 @@ from assay.cli.common import as_json, find_project, load_flow, runner_options
 @click.argument("name", default="default")
 @click.option("--datasets", metavar="NAMES", help="Datasets, with commas between them.")
 @click.option("--detectors", metavar="NAMES", help="Labels in params.yaml, names of `assay detectors`, or paths.")
-@click.option("--seeds", metavar="SEEDS", help="For instance 0-4; each is added to the seeds in params.yaml.")
+@click.option("--seeds", metavar="SEEDS", help="As 0-4; added to those in params.yaml. All but 0 look at gate rows.")
 @click.option("--at-once", type=click.IntRange(1), help="Cells at the same time on this machine; default: one a core.")
 @runner_options
 @as_json
