@@ -18,6 +18,7 @@ from pyarrow.parquet import read_metadata
 from assay.calibration.batches import discovery_threshold
 from assay.console import counted_progress, say
 from assay.data.blocks import Unchanged
+from assay.data.image_datasets import holds_images
 from assay.data.tables import PARQUET, kind_of_file, parts_of, readable
 from assay.errors import DataError, InputError
 from assay.hashing import hash_json
@@ -75,8 +76,9 @@ def score_folder(
     rule = scorer.rule(eps=eps, fdr=fdr)
     if scorer.windows is not None:
         raise InputError("this scorer takes a file of series, whose windows may lie in two files; give a result file")
-    parts, folder, out = parts_of(folder), folder.resolve(), out.resolve()
-    if any(kind_of_file(part) != PARQUET for part in parts):
+    parts = [] if holds_images(folder) else parts_of(folder)
+    folder, out = folder.resolve(), out.resolve()
+    if not parts or any(kind_of_file(part) != PARQUET for part in parts):
         raise DataError(f"{folder.name} must hold Parquet files where the result is a folder; or give --out FILE")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} exists already; remove it, or give another place for the result")

@@ -30,7 +30,7 @@ def row_writer(path: Path, types: Mapping[str, pa.DataType]) -> Iterator[Writer]
     `types` are those of the columns in a Parquet file.
     """
     with replacing(path) as stream:
-        if path.suffix != ".parquet":
+        if path.suffix.lower() != ".parquet":
             yield _CsvWriter(stream)
             return
         with closing(_ParquetWriter(stream, types)) as writer:
