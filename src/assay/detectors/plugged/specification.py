@@ -113,6 +113,8 @@ class _Native:
         method = _score_method(self.path)
         try:
             scores = np.asarray(getattr(self.estimator, method)(rows.astype(np.float64)), dtype=np.float64)
+        except MemoryError:  # says nothing of the detector
+            raise
         except Exception as error:
             raise TrainingError(
                 f"detector {self.path!r} cannot score {len(rows)} rows: {_error_text(error)}"
@@ -141,6 +143,8 @@ def fitted(specification: Specification) -> _Native:
     with isolated(specification.path, specification.seed):
         try:
             estimator.fit(specification.rows.astype(np.float64))
+        except MemoryError:
+            raise
         except Exception as error:
             raise TrainingError(f"detector {specification.path!r} cannot be fitted: {_error_text(error)}") from error
     return _Native(specification.path, estimator)

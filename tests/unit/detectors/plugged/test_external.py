@@ -129,6 +129,19 @@ def test_what_cannot_be_calibrated_is_refused(path: str, params: dict[str, Any],
     assert path in str(caught.value)
 
 
+def test_want_of_memory_is_no_fault_of_the_detector(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lack(*_: Any) -> None:
+        raise MemoryError
+
+    detector = new("sklearn.svm.OneClassSVM", {"nu": 0.3})
+    for method in ("score_samples", "fit"):
+        fitted.cache_clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(OneClassSVM, method, lack)
+            with pytest.raises(MemoryError):
+                detector.fit(TRAIN)
+
+
 def test_scores_are_those_of_the_class_with_scikit_learns_turned_round() -> None:
     from pyod.models.knn import KNN
 
