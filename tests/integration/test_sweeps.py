@@ -16,9 +16,11 @@ import pytest
 from tests.conftest import Checkout, prefect_url
 from tests.waiting import at_work, wait_until, wait_until_none_works
 
+from assay.errors import ScorerError
 from assay.hashing import hash_tree
 from assay.pipeline.evaluating import read_evaluation
 from assay.pipeline.progress import StageProgress, silent
+from assay.project import sweeping
 from assay.project.layout import Project
 from assay.project.sweeping import UNREAD, Cell, compute, prepared_folder, read_cells
 from assay.project.work import Work, WorkRunner
@@ -210,6 +212,14 @@ def test_what_the_system_refuses_is_tried_again(swept: tuple[Checkout, dict[str,
         raise OSError(28, "No space left on device")
 
     assert "No space left" in str(finish_cell(project.root, cell, full))
+    assert not kept_path(project.root, cell).exists()
+
+    def lack(root: Path, cell: Cell) -> Path:
+        raise ScorerError("plan.json is missing") from FileNotFoundError(2, "No such file or directory")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweeping, "prepare_rows", lack)
+        assert "OSError: plan.json is missing" in str(finish_cell(project.root, cell, compute))
     assert not kept_path(project.root, cell).exists()
     add_line(project.root / "data" / "breast_cancer" / "rows.csv")
     assert "changed during the sweep" in str(finish_cell(project.root, cell, compute))

@@ -239,6 +239,8 @@ def compute(root: Path, cell: Cell) -> dict[str, Any]:
     try:
         result = _compute(root, cell)
     except AssayError as error:
+        if isinstance(error.__cause__, OSError):  # of the system, not of the cell
+            raise OSError(str(error)) from error
         result = {"failure": str(error)}
     if read_inputs(root, cell.dataset) != cell.inputs:
         raise OSError(f"the files of {cell.dataset} changed during the sweep; sweep again")
