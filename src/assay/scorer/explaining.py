@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -66,8 +67,9 @@ def pieces_of(head: Mapping[str, Any]) -> Integers:
     fewer where there are more than 8 channels.
     """
     if head.get("image_shape"):
-        height, width = head["image_shape"]
-        cut = _spans(height, TILES_A_SIDE)[:, None] * TILES_A_SIDE + _spans(width, TILES_A_SIDE)
+        height, width, *colours = head["image_shape"]
+        tiles = _spans(height, TILES_A_SIDE)[:, None] * TILES_A_SIDE + _spans(width, TILES_A_SIDE)
+        cut = np.repeat(tiles, prod(colours))
     elif head.get("series_shape"):
         length, channels = head["series_shape"]
         spans = _spans(length, min(max(MOST_PIECES // channels, 1), TILES_A_SIDE))
