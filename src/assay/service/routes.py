@@ -19,7 +19,7 @@ from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from assay.data.seen_labels import seen_labels_path
-from assay.errors import RequestError
+from assay.errors import InputError, RequestError
 from assay.scorer.scorer import Scorer
 from assay.service.access import ACCESS_LOG, AccessLog
 from assay.service.answers import Decision, ScoreAnswer, describe, score_answer, versions
@@ -126,6 +126,8 @@ class Service:
         parameters = dict(request.query_params) if scope["query_string"] else {}
         with HeldBytes(self._shared.held) as share:
             body = await receive_body(request, limits, share)
+            if parameters and len(parameters) < len(request.query_params.multi_items()):
+                raise InputError("a parameter of the address is given twice; give each of eps, fdr and explain once")
             content = body if not coding and len(body) <= limits.small_body else unpack(body, coding, limits.small_body)
             # Explanations take up to a thousand scores a row: they wait behind each other, and small requests do not.
             if content is None or is_arrow(content) or "explain" in parameters:

@@ -192,6 +192,7 @@ def test_packed_bodies_are_unpacked_within_limits(
         ("GET", "/nothing", 404, "there is no /nothing"),
         ("GET", "/score", 405, "/score takes no GET"),
         ("POST", "/score?epsilon=1", 400, "unknown parameter 'epsilon' of the address"),
+        ("POST", "/score?eps=0.1&eps=0.2", 400, "a parameter of the address is given twice"),
     ],
 )
 def test_wrong_addresses_are_problems(
