@@ -34,7 +34,7 @@ from assay.service.openapi import describe_service
 from assay.service.page import page_routes
 from assay.service.problems import http_problem, problem_of, with_problems
 from assay.service.projects import ProjectActions
-from assay.service.receiving import Held, HeldBytes, receive_body, unpack
+from assay.service.receiving import Held, HeldBytes, pass_over, receive_body, unpack
 from assay.service.recording import Recorder
 from assay.service.requests import Question, read_parameters, read_question
 from assay.service.rows import ColumnLayout
@@ -121,11 +121,11 @@ class Service:
         headers = dict(scope["headers"])
         coding = headers.get(b"content-encoding", b"").decode("latin-1")
         is_arrow_wanted = _ARROW in headers.get(b"accept", b"")
-        if is_arrow_wanted:
-            require_arrow(406)
         parameters = dict(request.query_params) if scope["query_string"] else {}
         with HeldBytes(self._shared.held) as share:
             body = await receive_body(request, limits, share)
+            if is_arrow_wanted:
+                require_arrow(406)
             if parameters and len(parameters) < len(request.query_params.multi_items()):
                 raise InputError("a parameter of the address is given twice; give each of eps, fdr and explain once")
             content = body if not coding and len(body) <= limits.small_body else unpack(body, coding, limits.small_body)
@@ -239,6 +239,7 @@ async def _score(request: Request) -> Response:
     try:
         service = _service(request)
     except RequestError as error:
+        await pass_over(request.receive)
         return problem_of(error, request.url.path)
     return await service.score(request)
 
