@@ -16,6 +16,7 @@ from assay.data.encoding import Encoder
 from assay.detectors.registry import make_detector
 from assay.errors import InputError, ScorerError
 from assay.scorer.explaining import NEAREST, contributions, normal_rows, pieces_of
+from assay.scorer.explaining_images import first_tiles
 
 Singles = NDArray[np.float32]
 ALL = list(range(30))
@@ -117,6 +118,10 @@ def test_an_image_has_tiles_and_a_series_spans_of_channels() -> None:
     assert tiles.max() == 63
     assert (tiles[2:4, 3:6] == tiles[2, 3]).all()
     assert pieces(image_shape=[3, 5]).tolist() == list(range(15))
+    in_colour = pieces(image_shape=[16, 24, 3])
+    assert (in_colour.reshape(16, 24, 3) == tiles[..., None]).all()
+    (tile,) = first_tiles((in_colour == tiles[5, 7]) / 18, in_colour, (16, 24, 3), 2)
+    assert (tile.rows, tile.columns) == ((4, 5), (6, 8))
     spans = pieces(series_shape=[20, 2]).reshape(20, 2)
     assert spans.max() == 15
     np.testing.assert_array_equal(np.diff(spans[:3], axis=1), 1)
@@ -137,6 +142,7 @@ def test_pieces_of_several_columns_add_up_and_the_odd_one_is_named() -> None:
     odd += 2 * (pieces == lifted[:, None])
     shares = contributions(detector.decision_function, normals, odd, pieces)
     near = normals.nearest(odd, NEAREST)
+    assert normals.nearest(odd[:0], NEAREST).shape == (0, NEAREST, 96)
     of_near = detector.decision_function(near.reshape(-1, 96)).reshape(-1, NEAREST).mean(axis=1)
     np.testing.assert_allclose(shares.sum(axis=1), detector.decision_function(odd) - of_near, atol=1e-4)
     assert (shares.argmax(axis=1) == lifted).mean() >= 0.9
