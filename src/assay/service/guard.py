@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from assay.errors import RequestError
 from assay.service.problems import problem
+from assay.service.receiving import pass_over
 from assay.service.tokens import TOKENS, Token, TokenFile
 
 TOKENS_OPTIONAL = "ASSAY_TOKENS_OPTIONAL"
@@ -68,6 +69,7 @@ class Guard:
             try:
                 self._check(scope)
             except RequestError as error:
+                await pass_over(receive)
                 await problem(error.status, str(error), error.headers)(scope, receive, send)
                 return
         await self._application(scope, receive, send)

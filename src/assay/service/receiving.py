@@ -8,6 +8,7 @@ import zlib
 from types import TracebackType
 
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive
 
 from assay.errors import InputError, RequestError
 from assay.service.limits import MIB, Limits
@@ -71,6 +72,14 @@ class _Chunks:
         return content
 
 
+async def pass_over(receive: Receive) -> None:
+    """Read what is left of a body, for a moment: a client that is still sending would not read the answer."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(REST_SECONDS):
+            while (await receive()).get("more_body", False):
+                pass
+
+
 async def receive_body(request: Request, limits: Limits, share: HeldBytes) -> bytes | bytearray:
     """Return the body of a request, as it is sent.
 
@@ -98,11 +107,8 @@ async def receive_body(request: Request, limits: Limits, share: HeldBytes) -> by
             connection="close",
         ) from None
     except RequestError as error:
-        # A client that is still sending would not read the answer.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(REST_SECONDS):
-                while chunks.more:
-                    await chunks.next()
+        if chunks.more:
+            await pass_over(request.receive)
         error.headers["connection"] = "close"
         raise
 

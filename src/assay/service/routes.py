@@ -19,7 +19,7 @@ from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from assay.data.seen_labels import seen_labels_path
-from assay.errors import RequestError
+from assay.errors import InputError, RequestError
 from assay.scorer.scorer import Scorer
 from assay.service.access import ACCESS_LOG, AccessLog
 from assay.service.answers import Decision, ScoreAnswer, describe, score_answer, versions
@@ -34,7 +34,7 @@ from assay.service.openapi import describe_service
 from assay.service.page import page_routes
 from assay.service.problems import http_problem, problem_of, with_problems
 from assay.service.projects import ProjectActions
-from assay.service.receiving import Held, HeldBytes, receive_body, unpack
+from assay.service.receiving import Held, HeldBytes, pass_over, receive_body, unpack
 from assay.service.recording import Recorder
 from assay.service.requests import Question, read_parameters, read_question
 from assay.service.rows import ColumnLayout
@@ -121,11 +121,13 @@ class Service:
         headers = dict(scope["headers"])
         coding = headers.get(b"content-encoding", b"").decode("latin-1")
         is_arrow_wanted = _ARROW in headers.get(b"accept", b"")
-        if is_arrow_wanted:
-            require_arrow(406)
         parameters = dict(request.query_params) if scope["query_string"] else {}
         with HeldBytes(self._shared.held) as share:
             body = await receive_body(request, limits, share)
+            if is_arrow_wanted:
+                require_arrow(406)
+            if parameters and len(parameters) < len(request.query_params.multi_items()):
+                raise InputError("a parameter of the address is given twice; give each of eps, fdr and explain once")
             content = body if not coding and len(body) <= limits.small_body else unpack(body, coding, limits.small_body)
             # Explanations take up to a thousand scores a row: they wait behind each other, and small requests do not.
             if content is None or is_arrow(content) or "explain" in parameters:
@@ -237,6 +239,7 @@ async def _score(request: Request) -> Response:
     try:
         service = _service(request)
     except RequestError as error:
+        await pass_over(request.receive)
         return problem_of(error, request.url.path)
     return await service.score(request)
 

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import httpx
 import numpy as np
@@ -25,7 +27,7 @@ from tests.waiting import HANG_SECONDS
 
 from assay.scorer.scorer import Scorer
 from assay.service.formats import ARROW
-from assay.service.limits import SERVICE_LIMITS, Limits
+from assay.service.limits import MIB, SERVICE_LIMITS, Limits
 from assay.service.requests import BODY
 
 TINY = Limits(
@@ -192,6 +194,7 @@ def test_packed_bodies_are_unpacked_within_limits(
         ("GET", "/nothing", 404, "there is no /nothing"),
         ("GET", "/score", 405, "/score takes no GET"),
         ("POST", "/score?epsilon=1", 400, "unknown parameter 'epsilon' of the address"),
+        ("POST", "/score?eps=0.1&eps=0.2", 400, "a parameter of the address is given twice"),
     ],
 )
 def test_wrong_addresses_are_problems(
@@ -199,6 +202,11 @@ def test_wrong_addresses_are_problems(
 ) -> None:
     body = json.dumps(content(scorer, rows[:1])).encode() if method == "POST" else None
     assert_refused(client.request(method, path, content=body), status, words)
+
+
+def test_who_sends_much_to_a_dataset_that_there_is_not_reads_so(client: httpx.Client) -> None:
+    with pytest.raises(HTTPError, match="404"):
+        urlopen(f"{str(client.base_url).rstrip('/')}/v1/nothing/score", bytes(20 * MIB))
 
 
 def test_a_long_value_is_not_echoed_whole(client: httpx.Client) -> None:

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import httpx
 import numpy as np
@@ -21,7 +23,7 @@ from assay.errors import ConfigError, RequestError
 from assay.scorer.scorer import Scorer
 from assay.service.access import ACCESS_LOG
 from assay.service.guard import Access, require_role
-from assay.service.limits import SERVICE_LIMITS
+from assay.service.limits import MIB, SERVICE_LIMITS
 from assay.service.tokens import TOKENS, TokenFile, new_token, read_tokens, revoke_token
 
 SECRET = 1234567.125
@@ -97,6 +99,9 @@ def test_every_request_needs_a_token_but_those_of_platforms(scorer: Scorer, serv
         refused = client.post("/score", json=body(scorer))
         assert_refused(refused, 401, "this service needs a token")
         assert refused.headers["www-authenticate"] == "Bearer"
+        # A client that is closed while it sends never sees why.
+        with pytest.raises(HTTPError, match="401"):
+            urlopen(f"{str(client.base_url).rstrip('/')}/score", bytes(20 * MIB))
         for wrong in (f"Bearer {text}x", f"Basic {text}", text, "Bearer", "Bearer \xff", f"Bearer {text} {text}"):
             response = client.post("/score", json=body(scorer), headers={"authorization": wrong.encode("latin-1")})
             assert_refused(response, 401, "this token is not known")
