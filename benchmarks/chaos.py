@@ -5,7 +5,9 @@ these have to hold, and each that does not is a loss:
 
 - `assay audit verify` of the champion finds nothing that differs;
 - the same command, given again, works, and leaves the files that it leaves where nothing happens (times aside);
-- no entry of the event log that was there at the fault is missing, and its chain is whole;
+- no entry of the event log that was there before the command, or at the fault, is missing, and its chain is whole;
+- nothing is missing or changed in DVC's cache and remote, among the seals and the lists of rows of runs, but for what
+  the command takes away where nothing happens;
 - nothing temporary is left, neither Assay's nor DVC's.
 
 Usage: python benchmarks/chaos.py [--seed N] [--most N]      (as root: it mounts a small file system)
@@ -52,6 +54,7 @@ KEPT = (
     *("data", "labels", "answers", "quarantine", "targets", "deployments", "scorers", "expectations", "work"),
     *("params.yaml", "cells.yaml", "data.dvc", "dvc.lock", "scored.csv"),
 )
+STORED = (".dvc/cache/files", "../store", "seals", ".assay/rows")
 TEMPORARY = re.compile(r"\..+\.\d+-[a-z0-9_]{8}(\.part)?|.*\.part|.*\.tmp|.*\.temp")
 TIMES = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[.\d]*(\+00:00|Z)?")
 NOT_OURS = (".git", ".prefect", ".dvc/tmp", "src")
@@ -144,6 +147,7 @@ class Campaign:
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder, self.random = folder, random.Random(seed)
         self.references: dict[str, list[dict[str, str]]] = {}
+        self.stored: dict[str, set[tuple[str, str]]] = {}
 
     def prepare(self) -> None:
         """Make the projects that all copies are of: before the first run, before each stage, and after a run."""
@@ -213,7 +217,7 @@ class Campaign:
     def write_count(self, case: Case) -> int:
         """Return how many changes of files a command makes; keep what it leaves, done once and twice."""
         with self.copy(case) as project:
-            counter = project.root.parent / "count"
+            counter, stored = project.root.parent / "count", contents(project.root, STORED).items()
             done = project.call(*case.command(project.root), **fault(COUNT, 0, counter, project.root))
             if done.returncode:
                 raise SystemExit(f"{case.name}: {done.returncode}\n{done.stdout}{done.stderr}")
@@ -222,6 +226,7 @@ class Campaign:
             if again.returncode not in case.again:
                 raise SystemExit(f"{case.name}, again: {again.returncode}\n{again.stdout}{again.stderr}")
             self.references[case.name].append(contents(project.root))
+            self.stored[case.name] = stored & contents(project.root, STORED).items()
             return counter.stat().st_size
 
     def losses(self, case: Case, project: Checkout, logged: list[bytes]) -> list[str]:
@@ -242,6 +247,8 @@ class Campaign:
             EventLog(root / ".assay/events.jsonl").check()
         except Exception as error:
             lost.append(str(error))
+        if missing := self.stored[case.name] - contents(root, STORED).items():
+            lost.append(f"missing or changed: {', '.join(sorted(name for name, _ in missing)[:4])}")
         if left := temporary(root):
             lost.append(f"left: {', '.join(left[:4])}")
         after = contents(root)
@@ -252,12 +259,14 @@ class Campaign:
     def meet(self, case: Case, number: int, kind: str) -> tuple[bool, list[str]]:
         """Let a command meet a fault at a change; return whether it did, and what was lost."""
         with self.copy(case) as project:
-            counter = project.root.parent / "count"
+            counter, logged = project.root.parent / "count", lines(project.root)
             command = case.command(project.root)
             met = project.call(*command, **fault(kind, number, counter, project.root))
             if "Traceback" in met.stderr:
                 return True, [f"{met.stderr[-400:]}"]
-            return met.returncode != 0, self.losses(case, project, lines(project.root))
+            at_fault = lines(project.root)
+            logged = at_fault if at_fault[: len(logged)] == logged else logged
+            return met.returncode != 0, self.losses(case, project, logged)
 
 
 def gone(project: Checkout, *names: str) -> Callable[[], None]:
@@ -397,9 +406,9 @@ def temporary(root: Path) -> list[str]:
     return names
 
 
-def contents(root: Path) -> dict[str, str]:
+def contents(root: Path, names: tuple[str, ...] = KEPT) -> dict[str, str]:
     """Return the hash of each file that a project keeps, without times."""
-    paths = [path for name in KEPT for path in ((root / name).rglob("*") if (root / name).is_dir() else [root / name])]
+    paths = [path for name in names for path in ((root / name).rglob("*") if (root / name).is_dir() else [root / name])]
     hashes = {}
     for path in paths:
         if path.is_file():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,9 +27,12 @@ def test_what_meets_a_fault_at_a_write_is_set_right(campaign: chaos.Campaign, na
     n_writes = campaign.write_count(case)
     assert n_writes > 5
     for kind, share in ((KILL_ALL, 0.6), (KILL_ONE, 0.9), (FULL, 0.3)):
-        was_met, lost = campaign.meet(case, 1 + int(share * (n_writes - 1)), kind)
-        assert was_met, kind
-        assert lost == []
+        write, was_met = 1 + int(share * (n_writes - 1)), False
+        while not was_met:  # how often DVC writes differs from call to call
+            was_met, lost = campaign.meet(case, write, kind)
+            assert lost == []
+            assert was_met or write > 1, kind
+            write = 1 + write // 2
 
 
 def test_losses_are_seen(campaign: chaos.Campaign) -> None:
@@ -41,3 +46,19 @@ def test_losses_are_seen(campaign: chaos.Campaign) -> None:
         (project.root / "labels" / ".x.csv.99999999-0123abcd.part").rmdir()
         assert "differs from an undisturbed one: targets/" in campaign.losses(case, project, logged)[-1]
         assert "entries of the log were there" in campaign.losses(case, project, [*logged, b"{}"])[0]
+        next(path for path in sorted((project.root / ".dvc/cache/files").rglob("*")) if path.is_file()).unlink()
+        assert "missing or changed: .dvc/cache/files/" in campaign.losses(case, project, logged)[0]
+
+
+def test_a_command_that_cuts_the_log_before_a_fault_loses_entries(campaign: chaos.Campaign) -> None:
+    (case,) = (case for case in chaos.CASES if case.name == "assay label")
+    campaign.write_count(case)
+    state = ".assay/events"
+    cutting = f"sed -i '$d' {state}.jsonl; rm {state}.head; exit 1"
+    assert any("entries of the log" in each for each in campaign.meet(replace(case, command=once(cutting)), 1, FULL)[1])
+
+
+def once(script: str) -> Callable[[Path], tuple[str, ...]]:
+    """Return a command that is a script first, and then `assay label`."""
+    left = [("sh", "-c", script)]
+    return lambda _: left.pop() if left else ("assay", "label", "--budget", "5")

@@ -180,7 +180,9 @@ class HoldingStrata(Strata):
 
     def nearest(self, scaled: Floats, n: int) -> Singles:
         """Return the n held rows nearest to each scaled row (all, where fewer are held), shape (rows, n, d)."""
-        far = [np.square(self.rows - row, dtype=np.float64).sum(axis=1) for row in scaled]
+        far = np.empty((len(scaled), len(self.rows)))
+        for of_row, row in zip(far, scaled, strict=True):
+            of_row[:] = np.square(self.rows - row, dtype=np.float64).sum(axis=1)
         return self.rows[np.argsort(far, axis=1, kind="stable")[:, :n]]
 
     def to_part(self) -> Part:

@@ -142,6 +142,7 @@ def test_pieces_of_several_columns_add_up_and_the_odd_one_is_named() -> None:
     odd += 2 * (pieces == lifted[:, None])
     shares = contributions(detector.decision_function, normals, odd, pieces)
     near = normals.nearest(odd, NEAREST)
+    assert normals.nearest(odd[:0], NEAREST).shape == (0, NEAREST, 96)
     of_near = detector.decision_function(near.reshape(-1, 96)).reshape(-1, NEAREST).mean(axis=1)
     np.testing.assert_allclose(shares.sum(axis=1), detector.decision_function(odd) - of_near, atol=1e-4)
     assert (shares.argmax(axis=1) == lifted).mean() >= 0.9

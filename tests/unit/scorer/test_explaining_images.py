@@ -205,3 +205,11 @@ def test_a_detector_without_heat_maps_is_named(scorer: Scorer) -> None:
     assert not other.localises
     with pytest.raises(InputError, match="detector 'knn' has no heat maps; a scorer with the detector fcdd has"):
         other.heat_maps(images(2, 1))
+
+
+def test_the_tiles_of_images_in_colours_are_of_places_not_of_colours() -> None:
+    pieces, shares = pieces_of({"columns": [], "image_shape": [16, 24, 3]}), np.zeros((16, 24, 3))
+    shares[5, 20, 1], shares[4, 19, 2], shares[15, 0, 0] = 0.5, 0.25, 0.25
+    assert pieces.max() == 63
+    tiles = first_tiles(shares.reshape(-1), pieces, (16, 24, 3), 2)
+    assert tiles == [Tile((4, 5), (18, 20), 0.75), Tile((14, 15), (0, 2), 0.25)]

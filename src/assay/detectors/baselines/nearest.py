@@ -66,7 +66,7 @@ class NearestRows:
         if not self._is_wide or wanted > self.n // 4:
             distances, places = self.tree.query(rows, k, distance_upper_bound=distance_upper_bound, workers=workers)
             return distances, places
-        at_once = max(1, _VALUES_AT_ONCE // self.n)
+        at_once = max(1, _VALUES_AT_ONCE // max(self.rows.shape))
         blocks = [rows[start : start + at_once] for start in range(0, len(rows), at_once)]
         with ThreadPoolExecutor(workers) as pool:
             parts = list(pool.map(lambda block: self._nearest(block, wanted, k, distance_upper_bound), blocks))

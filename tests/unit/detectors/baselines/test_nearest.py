@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy.spatial import cKDTree
@@ -43,3 +45,13 @@ def test_the_answers_are_those_of_a_tree(d: int, monkeypatch: pytest.MonkeyPatch
 def test_no_rows_have_no_neighbours() -> None:
     distances, found = NearestRows(rows(1_000, 60, 0)).query(np.empty((0, 60)), k=[1, 2])
     assert distances.shape == found.shape == (0, 2)
+
+
+def test_very_wide_rows_are_searched_in_smaller_blocks() -> None:
+    stored, asked = rows(1_000, 2_000, 0), rows(3_000, 2_000, 1)
+    ours = NearestRows(stored)
+    tracemalloc.start()
+    ours.query(asked, k=[1])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 6 * 8 * nearest._VALUES_AT_ONCE, peak
