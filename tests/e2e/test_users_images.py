@@ -61,6 +61,10 @@ def test_a_folder_of_images_comes_in_and_is_split(checkout: Checkout) -> None:
     assert dataset.data.rows["row_id"].tolist()[-3:] == [f"may/good/00{i}.png" for i in range(3)]
     assert dataset.data.labels.tolist()[-3:] == [0, 0, 0]
 
+    np.savez(root / "june.npz", images=np.zeros((3, 12, 12), dtype=np.uint8))
+    unnamed = checkout.assay("ingest", "--append", "june.npz", "--name", "shots", code=2).stderr
+    assert "the images of shots came in a folder, june.npz is one file" in unnamed
+
     params = root / "params.yaml"
     params.write_text(params.read_text().replace("breast_cancer", "shots"))
     checkout.assay("stage", "split@shots")

@@ -155,13 +155,16 @@ def read_query(
         frame = _as_written(path, frame, {PRINT, ID, SUSPECT, INJECTED} & features, dialect)
         query = _by_fingerprint(path, frame, dataset)
         return query if content else _with_ids(query, sorted({layout.dataset for layout in layouts}))
+    between = {layout: columns for layout, plan in plans.items() if (columns := stretch_columns(plan, header))}
     if fits:
         query = _by_content(path, frame, fits)
+        if unasked := sorted({layout.dataset for layout in between} - {layout.dataset for layout in fits}):
+            note = f"windows of {' and '.join(unasked)} that hold such steps are not counted: name one with --dataset"
+            query = replace(query, notes=(*query.notes, note))
         return query if content else _with_ids(query, query.datasets)
     if content:
         raise DataError(f"{_missing(path, header, layouts)}; row ids alone do not tell the content")
     id_columns = {layout.dataset: column for layout in layouts if (column := _id_column(layout, header))}
-    between = {layout: columns for layout, plan in plans.items() if (columns := stretch_columns(plan, header))}
     if not id_columns and between and spans is not None:
         named = {column for layout, columns in between.items() for column in (*columns, plans[layout].entity) if column}
         return _by_steps(path, _as_written(path, frame, named & features, dialect), between, spans)

@@ -146,6 +146,12 @@ def _arriving(
         kinds = {kind: given.pop(kind) for kind in ("normal", "anomaly")}
         if unusable := [option for option in given if columns.get(option) is not None]:
             raise DataError(f"--{unusable[0].removesuffix('_column')} is for tables, and {path.name} holds images")
+        if path.is_dir() != (card.id_column is not None):
+            was, now = ("a folder", "one file") if card.id_column is not None else ("one file", "a folder")
+            raise DataError(
+                f"the images of {card.name} came in {was}, {path.name} is {now}, and only files in folders have names, "
+                f"which are row ids; bring them in {was}"
+            )
         return read_image_dataset(path, name=card.name, like=card, **kinds, **image_options(images))
     is_archive = holds_array(path, "windows")
     if not is_archive and card.windows is None:

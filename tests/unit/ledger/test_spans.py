@@ -20,6 +20,7 @@ from assay.data.series_files import SeriesColumns, read_series
 from assay.data.windows import Windows
 from assay.errors import DataError
 from assay.ledger.ledger import Ledger
+from assay.ledger.query import Layout, read_query
 from assay.ledger.spans import spans_of, spans_over, stretch_columns
 
 PLAN = Windows(time="t", entity="pump", channels=("x",), length=4, stride=2, step=2.0, roles_by="block")
@@ -83,3 +84,10 @@ def test_windows_of_an_earlier_version_with_other_channels_have_their_own_length
     ids, outside = spans_over(Path("f.csv"), pd.DataFrame({"t": [111]}), now.card.windows, spans, ("t", "t"))
     assert ids.tolist() == ["at 100"]
     assert outside == 0
+
+
+def test_steps_that_are_rows_of_a_table_too_say_so(tmp_path: Path) -> None:
+    pd.DataFrame({"t": [1, 2], "pump": ["a", "a"], "x": [0.5, 0.7]}).to_csv(tmp_path / "steps.csv", index=False)
+    layouts = [Layout("rig", PLAN.columns, windows=PLAN), Layout("table", ("x",))]
+    (note,) = [note for note in read_query(tmp_path / "steps.csv", layouts).notes if "windows" in note]
+    assert note == "windows of rig that hold such steps are not counted: name one with --dataset"
