@@ -21,10 +21,10 @@ NEW_DETECTOR = '''\
 from assay.detectors.baselines.knn import KNearestNeighbors
 
 
-class Nearest(KNearestNeighbors):
+class Closest(KNearestNeighbors):
     """The one nearest neighbour."""
 
-    kind = "nearest"
+    kind = "closest"
 '''
 
 
@@ -66,8 +66,8 @@ def locked(project: Checkout) -> dict[str, object]:
 
 
 def add_a_detector(root: Path) -> None:
-    (root / "src/assay/detectors/baselines/nearest.py").write_text(NEW_DETECTOR)
-    line = '    "nearest": "assay.detectors.baselines.nearest:Nearest",\n'
+    (root / "src/assay/detectors/baselines/closest.py").write_text(NEW_DETECTOR)
+    line = '    "closest": "assay.detectors.baselines.closest:Closest",\n'
     edit(root / "src/assay/detectors/registry.py", '    "kde":', f'{line}    "kde":')
 
 

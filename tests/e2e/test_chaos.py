@@ -27,9 +27,12 @@ def test_what_meets_a_fault_at_a_write_is_set_right(campaign: chaos.Campaign, na
     n_writes = campaign.write_count(case)
     assert n_writes > 5
     for kind, share in ((KILL_ALL, 0.6), (KILL_ONE, 0.9), (FULL, 0.3)):
-        was_met, lost = campaign.meet(case, 1 + int(share * (n_writes - 1)), kind)
-        assert was_met, kind
-        assert lost == []
+        write, was_met = 1 + int(share * (n_writes - 1)), False
+        while not was_met:  # how often DVC writes differs from call to call
+            was_met, lost = campaign.meet(case, write, kind)
+            assert lost == []
+            assert was_met or write > 1, kind
+            write = 1 + write // 2
 
 
 def test_losses_are_seen(campaign: chaos.Campaign) -> None:

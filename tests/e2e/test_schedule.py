@@ -129,10 +129,11 @@ def test_an_interval_schedule_fires_until_a_signal_ends_it(finished: Checkout) -
 
 
 def test_an_alarm_of_the_champion_starts_one_run(finished: Checkout) -> None:
-    """Alarms of scorers that are no longer champion start nothing; the same alarm starts one run."""
+    """Alarms of scorers that are no longer champion start nothing; the same one starts one run, beside a clock too."""
     deployed, project = json.loads((finished.root / "deployments/breast_cancer.json").read_text()), finished.root
     log = EventLog(project / ".assay" / "events.jsonl")
-    options = ("--dataset", "breast_cancer", "--on-alarm")
+    later = f"0 {(time.gmtime().tm_hour + 12) % 24} * * *"
+    options = ("--dataset", "breast_cancer", "--on-alarm", "--cron", later)
     clock = finished.start("assay", "schedule", *options, PREFECT_API_URL=prefect_url(), **OFTEN)
     try:
         for version, row in (("0" * 12, 3), (deployed["version"], 17)):
@@ -142,8 +143,9 @@ def test_an_alarm_of_the_champion_starts_one_run(finished: Checkout) -> None:
     finally:
         clock.send_signal(signal.SIGTERM)
         output = clock.communicate()[0]
-    assert len(runs_of("breast_cancer", "COMPLETED", "RUNNING", "SCHEDULED", "PENDING")) == 1, output
-    assert "retraining breast_cancer: on alarms; Prefect at" in output
+    # A run whose process is ended before it has left is said to have crashed.
+    assert len(runs_of("breast_cancer", "COMPLETED", "CRASHED", "CANCELLED", "RUNNING", "PENDING")) == 1, output
+    assert f"retraining breast_cancer: cron {later} (UTC), on alarms; Prefect at" in output
 
 
 def test_an_alarm_is_an_event_of_prefect(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,6 +114,18 @@ def test_a_batch_that_fails_validation_is_parked_with_its_report(clinic: Checkou
     assert len(read_dataset(root / "data/clinic").data) == 550
 
 
+def test_of_a_folder_that_fails_validation_what_is_read_is_parked(clinic: Checkout) -> None:
+    folder = clinic.root / "more"
+    folder.mkdir()
+    frame = patients(550)[400:]
+    frame.assign(b=1000 * frame["b"]).to_csv(folder / "part.csv", index=False)
+    (folder / ".up").symlink_to("..")
+    done = clinic.call("bash", "-c", "cd more && assay ingest --append . --name clinic")
+    assert done.returncode == 3, done.stderr
+    (parked,) = (clinic.root / ".assay/parked/clinic").iterdir()
+    assert [path.name for path in (parked / "more").iterdir()] == ["part.csv"]
+
+
 def test_a_suite_of_before_stays_until_it_is_learned_again(clinic: Checkout) -> None:
     path = clinic.root / "expectations/clinic.json"
     kwargs = {"column": "b", "min_value": -100, "max_value": 100}

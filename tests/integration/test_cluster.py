@@ -228,12 +228,32 @@ def test_what_asks_for_a_device_goes_to_the_workers_that_are_labelled(
 )
 def test_workers_of_another_make_are_refused_by_name(change: dict[str, Any], reason: str) -> None:
     installed = json.loads(describe_here("", ""))
-    assert installed["versions"].keys() >= {"Assay", "Python", "torch", "numpy", "distributed"}
+    assert installed["versions"].keys() >= {"Assay", "Python", "torch", "numpy", "distributed", "pyod"}
     theirs = installed | change
     theirs["versions"] = installed["versions"] | theirs["versions"]
     seen = judge_worker("w", "tcp://h:1", json.dumps(theirs))
     assert seen.reason.startswith(reason)
     assert bool(seen.reason) == bool(reason)
+
+
+def test_another_worker_at_the_address_of_one_that_ended_is_asked(tmp_path: Path) -> None:
+    address, answers = "tcp://h:1", [describe_here("", "")]
+
+    class Cluster:
+        folder = "worker-a"
+
+        def scheduler_info(self, n_workers: int) -> dict[str, Any]:
+            return {"workers": {address: {"name": "w", "local_directory": self.folder}}}
+
+        def run(self, *_: Any, **__: Any) -> dict[str, str]:
+            return {address: answers.pop()}
+
+    runner, cluster = DaskRunner(tmp_path, 1, ""), Cluster()
+    runner._client, runner._attempts = cluster, tmp_path
+    assert runner._fit_workers() == runner._fit_workers() == [address]
+    cluster.folder = "worker-b"
+    answers.append(json.dumps({"versions": {}, "code": "", "sees_attempts": False}))
+    assert runner._fit_workers() == []
 
 
 def test_without_a_fit_worker_nothing_runs(project: Project, team: Team) -> None:

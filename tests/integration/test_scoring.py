@@ -85,7 +85,8 @@ def test_a_file_is_not_overwritten_by_its_result(finished: Checkout) -> None:
     rows = table(finished)
     rows.to_csv(finished.root / "rows.csv", index=False)
     before = (finished.root / "rows.csv").read_bytes()
-    assert "is the file itself" in finished.assay("score", "rows.csv", "--out", "./rows.csv", code=2).stderr
+    assert "is rows.csv itself" in finished.assay("score", "rows.csv", "--out", "./rows.csv", code=2).stderr
+    assert "or in it" in finished.assay("score", "work", "--out", "work/scored", code=2).stderr
     assert (finished.root / "rows.csv").read_bytes() == before
 
 

@@ -19,6 +19,7 @@ from assay.hashing import hash_tree
 from assay.pipeline.evaluating import read_evaluation
 from assay.project.layout import Project
 from assay.project.sweeping import UNREAD, Cell, compute, prepared_folder, read_cells
+from assay.runs import sweeps
 from assay.runs.sweeps import finish_cell, kept_path, leaders
 
 METRICS = ["auroc", "auprc", "fpr", "worst_stratum_fpr", "power"]
@@ -230,6 +231,44 @@ def test_a_killed_sweep_repeats_no_finished_cell(finished: Checkout) -> None:
     assert not prepared_folder(finished.root).exists()
     assert list((finished.root / "sweeps").rglob("*.part")) == []
     assert at_work(finished.root) == []
+
+
+def test_a_cell_of_other_code_is_not_kept(swept: tuple[Checkout, dict[str, Any]], tmp_path: Path) -> None:
+    shutil.copytree(swept[0].root, tmp_path / "project", symlinks=True)
+    project = Checkout(tmp_path / "project")
+    (cell,) = written(project, "datasets: [breast_cancer]\ndetectors: {knn: {n_neighbors: 3}}\nseeds: [0]\n")
+    source = project.root / "src"
+    if source.is_symlink():
+        source.unlink()
+        shutil.copytree(swept[0].root / "src", source)
+    module = source / "assay" / "pipeline" / "training.py"
+
+    def edited(text: str) -> str | None:
+        def compute(root: Path, cell: Cell) -> dict[str, Any]:
+            module.write_text(f"{module.read_text()}\n{text}\n")
+            return {}
+
+        return finish_cell(project.root, cell, compute)
+
+    assert edited("# a comment changes nothing") is None
+    kept_path(project.root, cell).unlink()
+    assert "the code changed during the sweep" in str(edited("OTHER = 1"))
+    assert not kept_path(project.root, cell).exists()
+
+
+def test_a_killed_sweep_finishes_no_half_of_the_rows_of_the_next(tmp_path: Path) -> None:
+    rows = prepared_folder(tmp_path)
+    half = rows / ".half.1-00000000"
+    half.mkdir(parents=True)
+    (half / "is in use").touch()
+
+    def keep(path: Path, *, ignore_errors: bool) -> None:
+        assert ignore_errors
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shutil, "rmtree", keep)  # as where a process that still works writes more
+        sweeps._remove_rows(tmp_path)
+    assert not rows.exists()
 
 
 @pytest.mark.long

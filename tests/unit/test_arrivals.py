@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from assay.errors import ConfigError
-from assay.project.deployment import promote
+from assay.project.deployment import deployment_path, promote
 from assay.project.layout import Project
 from assay.runs.arrivals import ALARMED, SETTLED_SECONDS, champion_alarms, require_folder, states, waiting
 from assay.runs.scheduling import _Watch
@@ -46,6 +46,16 @@ def test_a_folder_that_is_gone_is_said_once_and_looked_for_again(
     assert not capsys.readouterr().err
     with pytest.raises(ConfigError, match="is not a folder"):
         require_folder(tmp_path / "other")
+
+
+def test_a_record_that_cannot_be_read_now_ends_no_schedule(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = deployment_path(tmp_path, "rows")
+    record.parent.mkdir()
+    record.write_text("<<<<<<< HEAD")
+    watch = _Watch(Project(tmp_path, "rows"), None, uuid4(), alarms=True)
+    watch.look()
+    watch.look()
+    assert capsys.readouterr().err.count("no look for alarms now, it is tried again") == 1
 
 
 def test_alarms_count_for_the_champion_alone(tmp_path: Path) -> None:

@@ -56,8 +56,8 @@ def score_command(
         raise click.UsageError(f"--out {out} must end in .csv or .parquet")
     if not to_folder and (runner or address):
         raise click.UsageError("--runner and --address are for a folder of Parquet files and --out FOLDER")
-    if out.resolve() == file.resolve():
-        raise click.UsageError(f"--out {out} is the file itself; give another one for the result")
+    if file.resolve() in (out.resolve(), *out.resolve().parents):
+        raise click.UsageError(f"--out {out} is {file} itself, or in it; give another place for the result")
     require_writable(out / "part" if to_folder else out)
     project = find_project()
     from assay.calibration.calibrators.promise import band_sentence

@@ -120,14 +120,18 @@ def _check(
     **options: Any,
 ) -> None:
     """Print what each column of a table, or what images, are taken for, and raise what `assay ingest` would raise."""
+    from assay.data.archives import holds_array
     from assay.data.blocks import read_frame
     from assay.data.checking import COLUMN_ROLES, check_columns, lines_of
     from assay.data.files import dataset_of, names_of_special
     from assay.data.image_datasets import holds_images, image_lines, read_image_dataset
     from assay.data.series_files import read_series, series_columns
+    from assay.data.telemetry import holds_telemetry
     from assay.errors import DataError
     from assay.project.ingest import image_options, with_vectors
 
+    if holds_telemetry(path) or holds_array(path, "windows"):
+        raise DataError(f"--check is for tables and images; `assay ingest` says itself how it takes {path.name}")
     if holds_images(path):
         kinds = {"normal": options["normal"], "anomaly": options["anomaly"]}
         for line in image_lines(read_image_dataset(path, name=name or "checked", **kinds, **image_options(images))):

@@ -32,9 +32,12 @@ def read_masks(folder: Path, images: Path, names: Sequence[str], size: Size, may
     place = {_ENDING.sub("", name): number for number, name in enumerate(names)}
     if len(place) < len(names):
         raise DataError(f"two images in {images.name} differ in their endings alone; masks cannot tell them apart")
+    left_out = {_ENDING.sub("", name) for name in names_of_files(images, IMAGE_ENDINGS)[0]} - {*place}
     masks = np.zeros((len(names), *size), dtype=np.bool_)
     for file in files:
         number = place.get(_ENDING.sub("", file))
+        if number is None and _ENDING.sub("", file) in left_out:  # the image cannot be read
+            continue
         if number is None:
             raise DataError(f"the mask {file} belongs to no image in {images.name}; its name must be that of one")
         marked = (image_pixels(folder / file) > 0).astype(np.uint8) * 255

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from assay.arrays import Doubles, Flags, Texts
+from assay.console import say
 from assay.data.blocks import read_frame
 from assay.data.columns import features_of
 from assay.data.dataset import Dataset, RowSet
@@ -98,6 +99,9 @@ def _since_the_last_window(path: Path, dataset: Dataset, entities: Texts, times:
     before = dataset.data.rows
     passed, ends = elapsed_beside(path, times, before["end"].to_numpy(dtype=object))
     last = pd.Series(ends).groupby(before["entity"].to_numpy(dtype=object)).max()
+    if unseen := sorted({*entities} - {*last.index}):
+        named = f"{', '.join(map(repr, unseen[:5]))}{', ...' * (len(unseen) > 5)}"
+        say(f"{path.name}: {len(unseen)} of its series are new, with no window in {dataset.card.name}: {named}")
     since: Doubles = passed - pd.Series(entities).map(last).fillna(-np.inf).to_numpy(dtype=np.float64)
     if (late := np.flatnonzero(since <= 0)).size:
         step = int(late[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from operator import index
 from pathlib import Path
 
 import numpy as np
@@ -70,16 +71,20 @@ def read_telemetry(path: Path, *, name: str, window: int, stride: int | None = N
 
 def _listed(path: Path) -> dict[str, list[tuple[int, int]]]:
     """Return the anomalous stretches of each channel; those of several rows about it together."""
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path.name} is no table that can be read: {error}; it is written as CSV, in UTF-8") from error
     if missing := [column for column in LISTED_COLUMNS if column not in table.columns]:
         raise DataError(f"{path.name} has no column {missing[0]!r}; it needs {' and '.join(LISTED_COLUMNS)}")
     anomalies: dict[str, list[tuple[int, int]]] = {}
     for row, (channel, text) in enumerate(zip(table["chan_id"], table["anomaly_sequences"], strict=True)):
         try:
-            spans = [(int(first), int(last)) for first, last in json.loads(text)]
-        except (ValueError, TypeError) as error:
+            spans = [(index(first), index(last)) for first, last in json.loads(text)]
+        except (ValueError, TypeError, RecursionError) as error:
             raise DataError(
-                f"row {row} of {path.name} has the anomalous steps {text!r}; they are written as [[10, 20], [50, 51]]"
+                f"row {row} of {path.name} has the anomalous steps {text[:40]!r}; they are whole numbers, written as "
+                "[[10, 20], [50, 51]]"
             ) from error
         if not channel or Path(channel).name != channel:
             raise DataError(f"row {row} of {path.name} has the channel {channel!r}, which is no name of a file")
@@ -97,6 +102,8 @@ def _steps(path: Path) -> Doubles:
         raise DataError(f"{where} is missing, and {LIST} lists it; bring it, or take its row out") from None
     except DAMAGED_ARRAYS as error:
         raise DataError(f"{where} is no array that can be read safely: {error}") from error
+    if not isinstance(steps, np.ndarray):
+        raise DataError(f"{where} is an archive of arrays; it must hold one, of numbers (steps, columns)")
     if steps.ndim != 2 or steps.dtype.kind not in "fiu" or not steps.size:
         raise DataError(f"{where} holds {steps.dtype} of shape {steps.shape}; it must hold numbers (steps, columns)")
     return np.asarray(steps, dtype=np.float64)

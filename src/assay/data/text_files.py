@@ -16,7 +16,7 @@ from assay.errors import DataError
 
 COLUMNS = ("file", "label", "text")
 _PLAIN, _SGML = ".txt", ".sgm"
-_DOCUMENT = re.compile(r"<REUTERS([^>]*)>(.*?)</REUTERS>", re.DOTALL)
+_BEGIN, _END = re.compile(r"<REUTERS\b"), "</REUTERS>"
 _NUMBER, _TOPIC = re.compile(r'NEWID="(\d+)"'), re.compile(r"<D>(.*?)</D>")
 _TOPICS = re.compile(r"<TOPICS>(.*?)</TOPICS>")
 _BODY, _TAG = re.compile(r"<TEXT[^>]*>(.*)</TEXT>", re.DOTALL), re.compile(r"<[^>]+>")
@@ -64,7 +64,7 @@ class TextFiles:
             except (OSError, ValueError, LookupError) as error:
                 bad[name] = f"{error} (--encoding NAME names another encoding)"
                 continue
-            rows += _documents(text) if is_sgml else [(name, (folder.resolve() / name).parent.name, text)]
+            rows += _documents(name, text) if is_sgml else [(name, (folder.resolve() / name).parent.name, text)]
         report_bad(path, names, bad, "texts")
         if not rows:
             raise DataError(f"{path.name} holds no document; Reuters' SGML has them between <REUTERS> and </REUTERS>")
@@ -77,9 +77,16 @@ class TextFiles:
             yield self._frame.iloc[start : start + rows].reset_index(drop=True)
 
 
-def _documents(text: str) -> Iterator[tuple[str, str, str]]:
+def _documents(name: str, text: str) -> Iterator[tuple[str, str, str]]:
     """Yield number, topics and text of the documents of a file of Reuters-21578."""
-    for head, document in _DOCUMENT.findall(text):
+    for piece in _BEGIN.split(text)[1:]:
+        (head, _, rest), n_ends = piece.partition(">"), piece.count(_END)
+        if n_ends != 1:
+            raise DataError(
+                f"the document {head[:60]!r} of {name} has {n_ends} ends {_END}, not one; the file is damaged: get it "
+                "again"
+            )
+        document = rest.partition(_END)[0]
         number, topics, body = _NUMBER.search(head), _TOPICS.search(document), _BODY.search(document)
         if number is None or body is None:
             raise DataError(f"the document {head[:60]!r} has no NEWID or no TEXT; it is not Reuters-21578's")

@@ -147,7 +147,7 @@ def read_query(
     } - features
     coded = {column for layout in layouts for column in (*layout.coded, *layout.dates)}
     if holds_images(path):
-        return _by_content(path, *_images_like(path, layouts))
+        return _by_pixels(path, layouts)
     frame = read_frame(path, (), texts={*ids, *timed, *coded, *({SUSPECT, INJECTED} - features)}, dialect=dialect)
     header = [str(column) for column in frame.columns]
     fits = [layout for layout in layouts if set(layout.columns) <= set(header)]
@@ -170,14 +170,17 @@ def read_query(
     return _by_id(path, _as_written(path, frame, {*id_columns.values()} & features, dialect), id_columns)
 
 
-def _images_like(path: Path, layouts: Sequence[Layout]) -> tuple[pd.DataFrame, list[Layout]]:
-    """Return images as a table of pixels of the size and colours of the datasets of images, and these."""
+def _by_pixels(path: Path, layouts: Sequence[Layout]) -> RowQuery:
+    """Return images by their pixels in each of the sizes and colours that the datasets of images have, or had."""
     fits = [layout for layout in layouts if shape_of_columns(layout.columns) is not None]
-    if len({layout.columns for layout in fits}) != 1:
-        why = "name one of the datasets of images with --dataset" if fits else "no dataset here is of images"
-        raise DataError(f"{path.name} holds images, and {why}")
-    blocks = ImageBlocks(path, fits[0].columns)
-    return next(iter(blocks.frames(blocks.n_rows))), fits
+    if not fits:
+        raise DataError(f"{path.name} holds images, and no dataset here is of images")
+    queries = []
+    for columns in dict.fromkeys(layout.columns for layout in fits):
+        blocks = ImageBlocks(path, columns)
+        frame = next(iter(blocks.frames(blocks.n_rows)))
+        queries.append(_by_content(path, frame, [layout for layout in fits if layout.columns == columns]))
+    return replace(queries[0], keys=pd.concat([query.keys for query in queries], ignore_index=True))
 
 
 def _with_ids(query: RowQuery, datasets: Sequence[str]) -> RowQuery:

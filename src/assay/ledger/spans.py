@@ -43,17 +43,18 @@ def spans_of(ledger: Ledger, name: str) -> pd.DataFrame:
     with ledger.connect() as connection:
         files = connection.execute("SELECT path, columns FROM files WHERE dataset = ?", [name]).fetchall()
         files = [file for file in files if not Path(file[0]).name.startswith(CARRIED_ROWS)]  # these have no ids
-        for width in sorted({len(columns) for _, columns in files if columns}):
-            paths = [quoted(ledger.root / path) for path, columns in files if columns and len(columns) == width]
+        lengths = [(path, len({column.rpartition("@")[2] for column in columns})) for path, columns in files if columns]
+        for length in sorted({length for _, length in lengths}):
+            paths = [quoted(ledger.root / path) for path, of_path in lengths if of_path == length]
             former = connection.execute(
                 f"SELECT DISTINCT row_id FROM read_parquet([{', '.join(paths)}], union_by_name = true) "
                 "WHERE row_id LIKE '% @ %' OR row_id LIKE 'at %' ORDER BY ALL"
             ).fetchall()
             # A window of another length may have begun where one of now begins.
-            ids = [row_id for (row_id,) in former if width != len(windows.columns) or row_id not in present]
+            ids = [row_id for (row_id,) in former if length != windows.length or row_id not in present]
             parts = [i.rpartition(" @ ") if " @ " in i else ("", "", i.removeprefix("at ")) for i in ids]
             gone = {"row_id": ids, "entity": [part[0] for part in parts], "start": [part[2] for part in parts]}
-            gone_spans = pd.DataFrame(gone, dtype="str").assign(end="", length=width // len(windows.channels))
+            gone_spans = pd.DataFrame(gone, dtype="str").assign(end="", length=length)
             spans = pd.concat([spans, gone_spans], ignore_index=True)
     return spans
 

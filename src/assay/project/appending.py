@@ -98,7 +98,7 @@ def append(
     try:
         raise_if_failed(summary)
     except ValidationFailedError as error:
-        (shutil.copytree if path.is_dir() else shutil.copyfile)(path, parked / path.name)
+        _park(path, parked / path.resolve().name)
         write_json(parked / "report.json", summary.to_json())
         where = parked.relative_to(project.root)
         project.events.append("batch-rejected", dataset=name, batch=arrival.batch, source=path.name, parked=str(where))
@@ -109,6 +109,19 @@ def append(
         console.say(line)
     shutil.rmtree(parked)
     return replace_dataset(project, grown, added=arrival.batch), arrival
+
+
+def _park(path: Path, target: Path) -> None:
+    """Copy what was to join a dataset: of a folder what is read of one, no hidden files and no links to folders."""
+    if not path.is_dir():
+        shutil.copyfile(path, target)
+        return
+
+    def unread(place: str, names: list[str]) -> list[str]:
+        of_file = [Path(place, name) for name in names]
+        return [f.name for f in of_file if f.name.startswith(".") or (f.is_symlink() and not f.is_file())]
+
+    shutil.copytree(path, target, ignore=unread)
 
 
 def _arriving(

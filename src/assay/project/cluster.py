@@ -77,6 +77,7 @@ class DaskRunner(WorkRunner):
         super().__init__(root, slots)
         self._address, self._token, self._stack = address, secrets.token_hex(4), ExitStack()
         self._seen: dict[str, _Seen] = {}
+        self._asked: dict[str, str] = {}
         self._looking, self._storing = threading.Lock(), threading.Lock()
         self._store: Store | None = None
         self._md5s: dict[tuple[str, int, int], str] = {}
@@ -194,19 +195,24 @@ class DaskRunner(WorkRunner):
         return dict(self._client.scheduler_info(n_workers=-1)["workers"])
 
     def _fit_workers(self) -> list[str]:
-        """Return the addresses of the workers that may do work; those that are new are asked first."""
+        """Return the addresses of the workers that may do work; those that are new are asked first.
+
+        Another worker may have come to the address of one that ended; each has a folder of its own.
+        """
         info = self._workers()
         with self._looking:
-            if new := [address for address in info if address not in self._seen]:
+            folders = {address: str(worker["local_directory"]) for address, worker in info.items()}
+            if new := [address for address in info if self._asked.get(address) != folders[address]]:
                 answers = self._client.run(
                     describe_here, str(self._attempts), self._token, workers=new, on_error="return"
                 )
                 for address, answer in answers.items():
                     seen = judge_worker(str(info[address]["name"]), address, answer)
-                    self._seen[address] = seen
+                    self._seen[address], self._asked[address] = seen, folders[address]
                     if seen.reason:
                         say(f"{seen.reason}; it gets no work")
-        return [address for address in info if address in self._seen and not self._seen[address].reason]
+            asked = [address for address in info if self._asked.get(address) == folders[address]]
+        return [address for address in asked if not self._seen[address].reason]
 
     def _none_fits(self, info: dict[str, Any]) -> str:
         reasons = [self._seen[address].reason for address in info if address in self._seen]
@@ -294,8 +300,8 @@ def _sees(attempts: str, token: str) -> bool:
 
 @cache
 def _installed() -> dict[str, Any]:
-    """Return the versions of Assay and of the distributions that it requires, and a hash of Assay's files."""
-    names = ["dask", "distributed"]
+    """Return the versions of Assay, of what it requires and of what detectors may be from, and a hash of its files."""
+    names = ["dask", "distributed", "pyod"]
     for requirement in metadata.requires("assay") or ():
         if "extra ==" not in requirement and (match := _NAME.match(requirement)):
             names.append(match[0])

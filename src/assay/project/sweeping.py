@@ -39,7 +39,7 @@ from assay.pipeline.plotting import FLAT_METRICS
 from assay.pipeline.progress import StageProgress, silent
 from assay.pipeline.rows import FAILURES, levels_of
 from assay.project.config import ALWAYS, parse_config, parse_detector
-from assay.project.installed import stage_code
+from assay.project.installed import source_of, stage_code
 from assay.project.layout import Project
 from assay.project.stages import STAGES, StageRun
 from assay.project.work import pinned
@@ -47,6 +47,7 @@ from assay.project.work import pinned
 SWEEPS, LISTS, SWEEP_SCHEMA = "sweeps", ("datasets", "detectors", "seeds"), 1
 PREPARING, OF_CELL = ("split", "contaminate"), ("train", "calibrate", "evaluate")
 UNREAD = ("selection", "gate", "excluded")
+_CODES: dict[str, str] = {}
 _DECIDING = {
     "split": ("split", "contaminate"),  # probes are made by other recipes than the injected rows
     "contaminate": ("contaminate",),
@@ -60,8 +61,9 @@ _DECIDING = {
 class Cell:
     """One detector, by its label, on one dataset with one seed; all plain JSON values.
 
-    `params` are the content of params.yaml for it; `inputs` the SHA-256 of the project's files that it reads; `rows`
-    the key of its rows, which other cells share; `key` the hash of all that decides its numbers.
+    `params` are the content of params.yaml for it; `inputs` the SHA-256 of the project's files that it reads; `code`
+    the hash of its code; `rows` the key of its rows, which other cells share; `key` the hash of all that decides its
+    numbers.
     """
 
     dataset: str
@@ -69,6 +71,7 @@ class Cell:
     seed: int
     params: dict[str, Any]
     inputs: dict[str, str]
+    code: str
     rows: str
     key: str
 
@@ -144,12 +147,11 @@ def read_cells(project: Project, name: str) -> list[Cell]:
         for seed, choice in product(seeds, choices):
             params = _params(project, raw, dataset, choice, seed)
             if (named := f"{dataset} {choice.label}") not in codes:  # the same for all seeds
-                view = CellView(project.root, params, choice.label, {})
-                codes[named] = {verb: stage_code(view, view.stages_of(verb)[0]) for verb in _DECIDING}
+                codes[named] = _code_of(project.root, params, choice.label)
             parts = {verb: [codes[named][verb], [params[name] for name in names]] for verb, names in _DECIDING.items()}
             rows = hash_json([SWEEP_SCHEMA, inputs, [parts[verb] for verb in PREPARING]])
             key = hash_json([rows, choice.name, choice.params, [parts[verb] for verb in OF_CELL]])
-            cells.append(Cell(dataset, choice.label, seed, params, inputs, rows, key))
+            cells.append(Cell(dataset, choice.label, seed, params, inputs, hash_json(codes[named]), rows, key))
     return cells
 
 
@@ -198,6 +200,23 @@ def read_inputs(root: Path, dataset: str) -> dict[str, str]:
     """Return the SHA-256 of the files of a project that the cells of a dataset read."""
     people = (path(root, dataset) for path in (answers_path, labels_path, quarantine_path, target_path))
     return hash_paths(root, [f"data/{dataset}", *(str(path.relative_to(root)) for path in people if path.is_file())])
+
+
+def _code_of(root: Path, params: dict[str, Any], label: str) -> dict[str, dict[str, str]]:
+    """Return the present code of each verb of a cell."""
+    view = CellView(root, params, label, {})
+    return {verb: stage_code(view, view.stages_of(verb)[0]) for verb in _DECIDING}
+
+
+def require_same_code(root: Path, cell: Cell) -> None:
+    """Raise `OSError` if the code of a cell changed since the cell was read; such a cell is to be computed again."""
+    files = sorted((source_of(root) / "assay").rglob("*.py"))
+    parts = [cell.dataset, cell.detector, cell.params["detectors"], cell.params["adapters"]]
+    of_now = hash_json([str(root), parts, [[str(file), file.stat().st_mtime_ns] for file in files]])
+    if of_now not in _CODES:  # reading all of it takes as long as a small cell
+        _CODES[of_now] = hash_json(_code_of(root, cell.params, cell.detector))
+    if _CODES[of_now] != cell.code:
+        raise OSError("the code changed during the sweep; sweep again")
 
 
 def prepared_folder(root: Path) -> Path:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import as_completed
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from pyarrow.parquet import read_metadata
 
 from assay.calibration.batches import discovery_threshold
@@ -19,7 +21,7 @@ from assay.data.blocks import Unchanged
 from assay.data.tables import PARQUET, kind_of_file, parts_of, readable
 from assay.errors import DataError, InputError
 from assay.hashing import hash_json
-from assay.parts import PART, read_json, write_json
+from assay.parts import PART
 from assay.pipeline.progress import StageProgress
 from assay.project.layout import Project
 from assay.project.runners import open_runner
@@ -81,44 +83,57 @@ def score_folder(
     with readable(folder):
         n_rows = {part.name: read_metadata(part).num_rows for part in parts}
     unchanged = Unchanged(folder)
-    judged_as = [scorer.tag, ANSWERS, id_column, explain, rule.eps, rule.fdr, str(folder), unchanged.states]
-    scoring = PartScoring(scorer, folder, _state(out, hash_json(judged_as)), hash_json(judged_as), id_column, explain)
+    key = hash_json([scorer.tag, ANSWERS, id_column, explain, rule.eps, rule.fdr, str(folder), unchanged.states])
+    kept = out.with_name(f".{out.name}.scoring")
+    # Of the key's own: what a worker of a cut off command still writes is never taken for part of another result.
+    scoring = PartScoring(scorer, folder, kept / key, key, id_column, explain)
     names, threshold = list(n_rows), rule.eps
     arguments: dict[str, Any] = {"scorer": str(packaged[0].resolve()), "statement": packaged[1], "folder": str(folder)}
     arguments |= {"state": str(scoring.state), "key": scoring.key, "id_column": id_column, "explain": explain}
-    with (
-        unchanged,
-        open_runner(project, runner, address) as opened,
-        counted_progress(folder.name, (1 if rule.fdr is None else 2) * sum(n_rows.values())) as count,
-    ):
-        do_all = partial(_do_all, opened, scoring, arguments, n_rows, count)
-        if rule.fdr is not None:
-            do_all("compare", None)
-            values, counts, row_ids = scoring.compared(names)
-            scorer.check_batch_ids(rule, row_ids or None)
-            threshold = discovery_threshold(values, counts, rule.fdr)
-        do_all("write", threshold)
-    tally = scoring.tally(names)
-    if out.is_dir():
-        out.rmdir()
-    for left in (scoring.state / RESULT).glob(f".*{PART}"):  # by a call that was killed; all files are whole now
-        left.unlink()
-    (scoring.state / RESULT).rename(out)
-    shutil.rmtree(scoring.state)
+    with _alone(kept):
+        _begin(scoring.state, out.name)
+        with (
+            unchanged,
+            open_runner(project, runner, address) as opened,
+            counted_progress(folder.name, (1 if rule.fdr is None else 2) * sum(n_rows.values())) as count,
+        ):
+            do_all = partial(_do_all, opened, scoring, arguments, n_rows, count)
+            if rule.fdr is not None:
+                do_all("compare", None)
+                values, counts, row_ids = scoring.compared(names)
+                scorer.check_batch_ids(rule, row_ids or None)
+                threshold = discovery_threshold(values, counts, rule.fdr)
+            do_all("write", threshold)
+        tally = scoring.tally(names)
+        if out.is_dir():
+            out.rmdir()
+        for left in (scoring.state / RESULT).glob(f".*{PART}"):  # by a call that was killed; all files are whole now
+            left.unlink()
+        (scoring.state / RESULT).rename(out)
+        shutil.rmtree(kept)
     note = rule.note(tally.n_rows, tally.n_chosen, scorer.calibrator)
     return ScoredFile(tally.n_rows, tally.n_chosen, rule, tally.bound(DELTA), note)
 
 
-def _state(out: Path, key: str) -> Path:
-    """Return the folder of what is finished, as a call with that key left it, or empty."""
-    state = out.with_name(f".{out.name}.scoring")
-    if not (state / "key.json").is_file() or read_json(state / "key.json") != key:
-        shutil.rmtree(state, ignore_errors=True)
-        (state / RESULT).mkdir(parents=True)
-        write_json(state / "key.json", key)
-    elif n_done := len(list((state / RESULT).glob("[!.]*"))):
-        say(f"{out.name}: {n_done} files were scored before; a command like this one was cut off")
-    return state
+@contextmanager
+def _alone(kept: Path) -> Iterator[None]:
+    """Hold the folder of what is finished, which others with the same `out` would remove."""
+    kept.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(kept / "lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise DataError(f"another command is writing {kept.name[1:].removesuffix('.scoring')}; wait for it") from error
+
+
+def _begin(state: Path, name: str) -> None:
+    """Make the folder of what is finished, as a call with that key left it, or empty; those of other keys go."""
+    for other in state.parent.iterdir():
+        if other.is_dir() and other != state:
+            shutil.rmtree(other, ignore_errors=True)
+    (state / RESULT).mkdir(parents=True, exist_ok=True)
+    if n_done := len(list((state / RESULT).glob("[!.]*"))):
+        say(f"{name}: {n_done} files were scored before; a command like this one was cut off")
 
 
 def _do_all(

@@ -21,7 +21,7 @@ from urllib.request import urlopen
 from uuid import UUID
 
 from assay import console
-from assay.errors import ConfigError, ToolError
+from assay.errors import AssayError, ConfigError, ToolError
 from assay.interruption import interruptible
 from assay.runs.arrivals import champion_alarms, waiting
 
@@ -147,7 +147,7 @@ class _Watch:
         try:
             self._start()
             self._problem = ""
-        except (OSError, HTTPError) as error:
+        except (OSError, HTTPError, AssayError) as error:
             if str(error) != self._problem:
                 self._problem = str(error)
                 console.say(f"no look for {' and '.join(self.looks_for)} now, it is tried again: {error}")
@@ -162,7 +162,7 @@ class _Watch:
         if not reasons or reasons == self._started_for:
             return
         with get_client(sync_client=True) as client:
-            if not _runs_of(client, self._deployment, [StateType.PENDING, StateType.RUNNING, StateType.SCHEDULED]):
+            if not _due_runs(client, self._deployment, [StateType.PENDING, StateType.RUNNING, StateType.SCHEDULED]):
                 client.create_flow_run_from_deployment(self._deployment)
                 self._started_for = reasons
 
@@ -173,20 +173,21 @@ def _drop_missed(deployment: UUID) -> None:
     from prefect.client.schemas.objects import StateType
 
     with get_client(sync_client=True) as client:
-        for run in _runs_of(client, deployment, [StateType.SCHEDULED]):
-            if run.expected_start_time is None or run.expected_start_time < datetime.now(UTC):
-                client.delete_flow_run(run.id)
+        for run in _due_runs(client, deployment, [StateType.SCHEDULED]):
+            client.delete_flow_run(run.id)
 
 
-def _runs_of(client: SyncPrefectClient, deployment: UUID, states: list[StateType]) -> list[FlowRun]:
-    """Return the runs of a deployment that are in one of some states."""
+def _due_runs(client: SyncPrefectClient, deployment: UUID, states: list[StateType]) -> list[FlowRun]:
+    """Return the runs of a deployment that are in one of some states; not those that a clock has planned for later."""
     from prefect.client.schemas import filters
 
     state = filters.FlowRunFilterState(type=filters.FlowRunFilterStateType(any_=states))
-    return client.read_flow_runs(
+    runs = client.read_flow_runs(
         deployment_filter=filters.DeploymentFilter(id=filters.DeploymentFilterId(any_=[deployment])),
         flow_run_filter=filters.FlowRunFilter(state=state),
     )
+    now = datetime.now(UTC)
+    return [run for run in runs if run.expected_start_time is None or run.expected_start_time <= now]
 
 
 def _check_cron(expression: str) -> None:

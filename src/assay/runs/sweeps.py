@@ -22,7 +22,7 @@ from assay.project.ingest import require_known_data, restore
 from assay.project.installed import require_own_code
 from assay.project.layout import Project
 from assay.project.recovery import remove_left
-from assay.project.sweeping import SWEEPS, Cell, CellProcess, prepared_folder
+from assay.project.sweeping import SWEEPS, Cell, CellProcess, prepared_folder, require_same_code
 from assay.project.work import Work, WorkRunner
 
 if TYPE_CHECKING:
@@ -46,12 +46,21 @@ def sweeping(project: Project) -> Iterator[None]:
     write_bytes(folder / ".gitignore", _IGNORED.encode())
     try:
         with FileLock(folder / ".lock", timeout=0):
-            shutil.rmtree(prepared_folder(project.root), ignore_errors=True)
+            _remove_rows(project.root)
             remove_left(folder.rglob(".*"))
             yield
-            shutil.rmtree(prepared_folder(project.root), ignore_errors=True)
+            _remove_rows(project.root)
     except Timeout as error:
         raise StageError(f"another sweep is working in {project.root}; wait until it has ended") from error
+
+
+def _remove_rows(root: Path) -> None:
+    """Remove the prepared rows, at once: a cell of a killed sweep that still works finishes no half of them."""
+    folder = prepared_folder(root)
+    if folder.is_dir():
+        aside = temporary_folder(folder.parent, folder.name[1:])
+        folder.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def kept_path(root: Path, cell: Cell) -> Path:
@@ -82,7 +91,9 @@ def _sent(runner: WorkRunner, root: Path, cell: Cell) -> dict[str, Any]:
 def finish_cell(root: Path, cell: Cell, compute: Computing) -> str | None:
     """Compute a cell and keep its result; return why that cannot be kept, if it cannot."""
     try:
-        write_json(kept_path(root, cell), compute(root, cell))
+        result = compute(root, cell)
+        require_same_code(root, cell)
+        write_json(kept_path(root, cell), result)
     except Exception as error:  # the sweep goes on
         return f"{type(error).__name__}: {error}"
     return None

@@ -365,8 +365,8 @@ def _reasons(scorer: Scorer, rows: RowBlock, flags: Flags, n_columns: int) -> di
 
 def named_pieces(scorer: Scorer, shares: Doubles, n_columns: int) -> str:
     """Return the columns of a table, or the tiles of an image, of the largest shares, with these, as text."""
-    if shape := scorer.head.get("image_shape"):
-        return "; ".join(map(str, first_tiles(shares, pieces_of(scorer.head), shape, n_columns)))
+    if scorer.head.get("image_shape"):
+        return "; ".join(map(str, first_tiles(shares, pieces_of(scorer.head), scorer.head["image_shape"], n_columns)))
     columns = scorer.columns
     return ", ".join(f"{columns[c]} {shares[c]:.0%}" for c in np.argsort(-shares)[:n_columns] if shares[c] > 0)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -63,13 +63,13 @@ def normal_rows(strata: Strata) -> Normals:
 def pieces_of(head: Mapping[str, Any]) -> Integers:
     """Return the piece of each raw column of a scorer, by its scorer.json, shape (d,), from 0.
 
-    A column of a table is a piece. An image has up to 8 x 8 tiles, and a channel of a window of series up to 8 spans,
-    fewer where there are more than 8 channels.
+    A column of a table is a piece. An image has up to 8 x 8 tiles, of all colours, and a channel of a window of series
+    up to 8 spans, fewer where there are more than 8 channels.
     """
     if head.get("image_shape"):
         height, width, *colours = head["image_shape"]
-        tiles = _spans(height, TILES_A_SIDE)[:, None] * TILES_A_SIDE + _spans(width, TILES_A_SIDE)
-        cut = np.repeat(tiles, prod(colours))
+        cut = _spans(height, TILES_A_SIDE)[:, None] * TILES_A_SIDE + _spans(width, TILES_A_SIDE)
+        cut = np.repeat(cut, math.prod(colours))  # those of a pixel stand together
     elif head.get("series_shape"):
         length, channels = head["series_shape"]
         spans = _spans(length, min(max(MOST_PIECES // channels, 1), TILES_A_SIDE))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -48,11 +49,12 @@ class Tile:
         return f"{', '.join(words)} {self.share:.0%}"
 
 
-def first_tiles(shares: Doubles, pieces: Integers, shape: Sequence[int], n_tiles: int) -> list[Tile]:
-    """Return the tiles that raise a score most, by the shares of values, (d,), and the tile of each (`pieces_of`)."""
+def first_tiles(shares: Doubles, pieces: Integers, image_shape: Sequence[int], n_tiles: int) -> list[Tile]:
+    """Return the tiles that raise a score most, by the shares of columns, (d,), and the tile of each (`pieces_of`)."""
+    colours = prod(image_shape[2:])
     totals, tiles = np.bincount(pieces, shares), []
     for piece in np.argsort(-totals, kind="stable")[:n_tiles]:
-        rows, columns = np.unravel_index(np.flatnonzero(pieces == piece), shape)[:2]
+        rows, columns = np.divmod(np.flatnonzero(pieces == piece) // colours, image_shape[1])
         if totals[piece] > 0:
             tiles.append(Tile(_ends(rows), _ends(columns), float(totals[piece])))
     return tiles

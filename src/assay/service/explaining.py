@@ -64,8 +64,8 @@ def explain_rows(scorer: Scorer, question: Question) -> Reasons:
         ]
     explanation = scorer.explain(rows, question.categories, question.ids)
     shares = explanation.shares
-    if shape := scorer.head.get("image_shape"):
-        pieces = pieces_of(scorer.head)
+    if scorer.head.get("image_shape"):
+        pieces, shape = pieces_of(scorer.head), scorer.head["image_shape"]
         return [
             {"because": [asdict(tile) for tile in first_tiles(of_row, pieces, shape, k)], "p_without_first": p}
             for of_row, p in zip(shares, explanation.p_without.tolist(), strict=True)

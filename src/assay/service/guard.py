@@ -10,7 +10,6 @@ from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Self
-from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -104,9 +103,7 @@ def check_site(method: str, headers: dict[bytes, bytes]) -> None:
     if site is None:
         origin = headers.get(b"origin")
         is_foreign = (
-            method not in _SAFE
-            and origin is not None
-            and urlsplit(origin.decode("latin-1")).netloc.encode("latin-1") != headers.get(b"host", b"")
+            method not in _SAFE and origin is not None and origin.partition(b"://")[2] != headers.get(b"host", b"")
         )
     else:
         is_link = method in _SAFE and headers.get(b"sec-fetch-mode") == b"navigate"

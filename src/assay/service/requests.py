@@ -29,7 +29,7 @@ KEYS = ("columns", "rows", "records", "record", "ids", "eps", "fdr")
 MOST_BRACKETS_BESIDE_ROWS = 1000
 MOST_REASONS = 100
 _NEGATIVE_ZERO = re.compile(rb"-0[,\]}\s]")  # a whole number, whose sign orjson drops
-_PLAIN = {"record", "columns", "rows", "ids", "eps"}
+_PLAIN = {"columns", "rows", "ids", "eps"}
 
 
 @dataclass(slots=True)
@@ -111,7 +111,7 @@ def _read_plain(body: bytes | bytearray, layout: ColumnLayout, limits: Limits) -
             names, rows = content["columns"], content["rows"]
         ids, eps = content.get("ids"), content.get("eps")
         is_plain = (
-            keys <= _PLAIN
+            (keys <= _PLAIN or keys == {"record"})
             and (type(names), type(rows)) == (list, list)
             and {list}.issuperset(map(type, rows))
             and {int, float}.issuperset(map(type, chain.from_iterable(rows)))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -179,11 +180,18 @@ class _Application(Starlette):
 
     def __init__(self, access: Access) -> None:
         self._access, self._is_logged = access, bool(os.environ.get(ACCESS_LOG))
-        super().__init__(routes=_routes(), exception_handlers={HTTPException: http_problem})
+        super().__init__(routes=_routes(), exception_handlers={HTTPException: http_problem}, lifespan=_noted)
 
     def build_middleware_stack(self) -> ASGIApp:
         guarded = Guard(Shortcut(super().build_middleware_stack()), self._access)
         return AccessLog(guarded) if self._is_logged else guarded
+
+
+@asynccontextmanager
+async def _noted(application: Starlette) -> AsyncIterator[None]:
+    """Keep what is not counted yet when a Bento ends; `assay serve` does so itself."""
+    yield
+    application.state.shared.notes.write()
 
 
 def make_application(

@@ -54,11 +54,15 @@ def protocol_with(limits: Limits) -> type[asyncio.Protocol]:
         def data_received(self, data: bytes) -> None:
             self._beside += len(data)
             self._unset_keepalive_if_required()
+            rest = memoryview(data)
             try:
-                self.parser.feed_data(data)
-            except httptools.HttpParserUpgrade as upgrade:
-                self._decline(data[upgrade.args[0] :])
-                return
+                while rest:
+                    try:
+                        self.parser.feed_data(rest)
+                        break
+                    except httptools.HttpParserUpgrade as upgrade:
+                        rest = rest[upgrade.args[0] :]
+                        self._decline()
             except httptools.HttpParserError:
                 self.send_400_response("")
             if self._beside > limits.head and not self.transport.is_closing():
@@ -69,26 +73,27 @@ def protocol_with(limits: Limits) -> type[asyncio.Protocol]:
             elif self._head is None:
                 self._head = self.loop.call_later(limits.head_seconds, self.transport.abort)
 
-        def _decline(self, rest: bytes) -> None:
-            """Read a request again without its offer of another protocol: httptools passes over its body.
+        def _decline(self) -> None:
+            """Read a head again without its offer of another protocol: httptools passes over the body.
 
             Java's client offers HTTP/2 with every first request.
             """
             method, version = self.parser.get_method(), self.parser.get_http_version().encode()
             if method == b"CONNECT":
-                self.send_400_response("")
-                return
+                raise httptools.HttpParserInvalidMethodError
             kept = [(name, value) for name, value in self.headers if name not in (b"connection", b"upgrade")]
             named = b",".join(value.lower() for name, value in self.headers if name == b"connection")
             kept += [(b"connection", b"close")] if b"close" in named else []
             lines = b"".join(b"%s: %s\r\n" % pair for pair in kept)
             self.parser = httptools.HttpRequestParser(self)
-            self.data_received(b"%s %s HTTP/%s\r\n%s\r\n%s" % (method, self.url, version, lines, rest))
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's: it is passed over
+            self.parser.feed_data(b"%s %s HTTP/%s\r\n%s\r\n" % (method, self.url, version, lines))
 
         def on_headers_complete(self) -> None:
             self._beside = 0
             if not self.parser.should_upgrade():
                 super().on_headers_complete()
+                self.headers = []  # trailers are not of the head, which may have been checked already
 
         def on_message_complete(self) -> None:
             if not self.parser.should_upgrade():

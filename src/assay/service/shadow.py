@@ -57,6 +57,10 @@ class Shadow:
             return
         self._thread.submit(self._compare, champion, question, rule, flags)
 
+    def finish(self) -> None:
+        """Score what waits; call it when no more rows come."""
+        self._thread.shutdown()
+
     def _compare(self, champion: Scorer, question: Question, rule: Rule, flags: Flags) -> None:
         try:
             if ColumnLayout.of(champion) != self._layout:

@@ -166,7 +166,10 @@ class Following:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._ended.set()
-        self._application.state.shared.notes.write()
+        shared = self._application.state.shared
+        shared.notes.write()
+        for shadow in shared.shadows.values():
+            shadow.finish()
 
     def _follow(self) -> None:
         while not self._ended.wait(_LOOK_SECONDS):

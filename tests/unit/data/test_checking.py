@@ -125,3 +125,13 @@ def test_check_of_texts_says_what_is_left_out_and_reads_the_vectors(tmp_path: Pa
     assert (code, "vectors of 1 of 3 words" in output, "can take it" in output) == (0, True, True)
     code, output = run(tmp_path / "table", table, "--vectors", str(vectors))
     assert (code, "name the column of texts with --text" in output) == (2, True)
+
+
+def test_windows_and_telemetry_are_not_taken_for_images_or_tables(tmp_path: Path) -> None:
+    np.savez(tmp_path / "beats.npz", windows=np.zeros((3, 4, 1)))
+    (tmp_path / "craft").mkdir()
+    (tmp_path / "craft" / "labeled_anomalies.csv").write_text("chan_id,anomaly_sequences\n")
+    for name in ("beats.npz", "craft"):
+        done = CliRunner().invoke(main, ["ingest", "--check", str(tmp_path / name)])
+        assert done.exit_code == 2
+        assert f"--check is for tables and images; `assay ingest` says itself how it takes {name}" in done.output

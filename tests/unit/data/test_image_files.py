@@ -335,6 +335,16 @@ def test_masks_are_those_of_the_files_of_the_same_name(folder: Path, tmp_path: P
             masks_of([damaged], (5, 4))
 
 
+def test_the_mask_of_an_image_that_is_left_out_is_left_out_too(tmp_path: Path) -> None:
+    for number in range(100):
+        save(tmp_path / "shots" / "bad" / f"{number}.png", DRAW[0])
+    (tmp_path / "shots" / "bad" / "7.png").write_bytes(b"damaged")
+    for number in (7, 8):
+        save(tmp_path / "truth" / "bad" / f"{number}_mask.png", DRAW[0])
+    rows = read_image_dataset(tmp_path / "shots", name="shots", anomaly="bad", masks=tmp_path / "truth").data.rows
+    assert rows["row_id"][rows["mask"] != ""].tolist() == ["bad/8.png"]
+
+
 def test_labels_come_from_a_table_where_one_is_given(folder: Path, tmp_path: Path) -> None:
     table = tmp_path / "labels.csv"
     table.write_text("file,label,who\nok/b.png,fine,ann\nbad/c.png,hole,bob\n")

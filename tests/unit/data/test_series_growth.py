@@ -106,3 +106,12 @@ def test_what_cannot_join_is_named(tmp_path: Path, frame: pd.DataFrame, message:
     dataset = begun(tmp_path)
     with pytest.raises(DataError, match=message):
         grown(tmp_path, dataset, frame)
+
+
+def test_series_that_are_new_are_named_since_they_may_be_old_ones_written_otherwise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = begun(tmp_path, steps(0, 200, pumps=("1", "2")))
+    capsys.readouterr()
+    grown(tmp_path, dataset, steps(100, 300, pumps=("1.0", "9")))
+    assert "2 of its series are new, with no window in pumps: '1.0', '9'" in "".join(capsys.readouterr())

@@ -53,6 +53,10 @@ def test_windows_hold_the_steps_of_the_files_and_the_listed_anomalies(tmp_path: 
         ("P,SMAP,[],,80\ngone,SMAP,[],,80", "train/gone.npy is missing"),
         ('P,SMAP,"[[70, 80]]",,80', "anomalous steps 70 to 80 of P, and test/P.npy has steps 0 to 79"),
         ('P,SMAP,"[[70]]",,80', r"row 0 of labeled_anomalies.csv has the anomalous steps '\[\[70\]\]'"),
+        ('P,SMAP,"[[7.5, 9]]",,80', r"row 0 of labeled_anomalies.csv has the anomalous steps '\[\[7.5, 9\]\]'"),
+        (f'P,SMAP,"{"[" * 100_000}",,80', r"row 0 of labeled_anomalies.csv has the anomalous steps '\[\["),
+        ("P,SMAP,[],,80\n\xff,,,,,,", "labeled_anomalies.csv is no table that can be read"),
+        ("packed,SMAP,[],,80", "train/packed.npy is an archive of arrays"),
         ("../P,SMAP,[],,80", "the channel '../P', which is no name of a file"),
         ("objects,SMAP,[],,80", "train/objects.npy is no array that can be read safely"),
     ],
@@ -60,6 +64,8 @@ def test_windows_hold_the_steps_of_the_files_and_the_listed_anomalies(tmp_path: 
 def test_what_cannot_be_read_is_named(tmp_path: Path, listed: str, message: str) -> None:
     path = folder(tmp_path, listed, P=3, wide=5)
     np.save(path / "train" / "objects.npy", np.array([{}, {}], dtype=object), allow_pickle=True)
+    with (path / "train" / "packed.npy").open("wb") as file:
+        np.savez(file, steps=np.zeros((60, 3)))
     with pytest.raises(DataError, match=message):
         read_telemetry(path, name="craft", window=4)
 

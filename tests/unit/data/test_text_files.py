@@ -79,3 +79,11 @@ def test_reuters_is_read_as_it_is_downloaded(tmp_path: Path) -> None:
     (tmp_path / "reut2-000.sgm").write_text("<html>", encoding="latin-1")
     with pytest.raises(DataError, match="holds no document"):
         read_frame(tmp_path, ())
+
+
+def test_a_damaged_file_of_reuters_neither_unites_nor_loses_documents(tmp_path: Path) -> None:
+    damaged = REUTERS.replace("</REUTERS>\n<REUTERS", "\n<REUTERS", 1)
+    for text in (damaged, REUTERS.replace('<REUTERS TOPICS="NO"', "<X"), REUTERS.rstrip()[:-3]):
+        (tmp_path / "reut2-000.sgm").write_text(text, encoding="latin-1")
+        with pytest.raises(DataError, match=r"of reut2-000.sgm has \d ends </REUTERS>, not one"):
+            read_frame(tmp_path, ())

@@ -31,6 +31,22 @@ def test_images_are_told_by_their_pixels_whatever_they_are_called(tmp_path: Path
     with pytest.raises(DataError, match="first holds images, and no dataset here is of images"):
         read_query(tmp_path / "first", layouts[1:])
     others = [*layouts, Layout("small", pixel_columns((2, 2)), "file")]
-    with pytest.raises(DataError, match="name one of the datasets of images with --dataset"):
-        read_query(tmp_path / "first", others)
+    both = read_query(tmp_path / "first", others)
+    assert set(both.keys["dataset"]) == {"shots", "small"}
+    assert both.n_rows == both.different == 3
     assert read_query(tmp_path / "first", others, dataset="small").n_rows == 3
+
+
+def test_a_dataset_that_was_brought_in_in_another_size_or_in_grey_is_asked_for_both(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, size=(2, 8, 6, 3), dtype=np.uint8)
+    (tmp_path / "shots").mkdir()
+    for number, image in enumerate(pixels):
+        Pillow.fromarray(image).save(tmp_path / "shots" / f"{number}.png")
+    versions = [
+        read_image_dataset(tmp_path / "shots", name="shots", size=size, colour=colour)
+        for size, colour in ((None, True), (None, False), ((4, 4), True))
+    ]
+    layouts = [Layout("shots", version.card.columns, "file") for version in versions]
+    keys = {*read_query(tmp_path / "shots", layouts, dataset="shots").keys["key"]}
+    for version in versions:
+        assert {*version.card.fingerprints(version.data.features)} <= keys

@@ -16,6 +16,7 @@ from assay.data.encoding import Encoder
 from assay.detectors.registry import make_detector
 from assay.errors import InputError, ScorerError
 from assay.scorer.explaining import NEAREST, contributions, normal_rows, pieces_of
+from assay.scorer.explaining_images import first_tiles
 
 Singles = NDArray[np.float32]
 ALL = list(range(30))
@@ -117,6 +118,10 @@ def test_an_image_has_tiles_and_a_series_spans_of_channels() -> None:
     assert tiles.max() == 63
     assert (tiles[2:4, 3:6] == tiles[2, 3]).all()
     assert pieces(image_shape=[3, 5]).tolist() == list(range(15))
+    in_colour = pieces(image_shape=[16, 24, 3])
+    assert (in_colour.reshape(16, 24, 3) == tiles[..., None]).all()
+    (tile,) = first_tiles((in_colour == tiles[5, 7]) / 18, in_colour, (16, 24, 3), 2)
+    assert (tile.rows, tile.columns) == ((4, 5), (6, 8))
     spans = pieces(series_shape=[20, 2]).reshape(20, 2)
     assert spans.max() == 15
     np.testing.assert_array_equal(np.diff(spans[:3], axis=1), 1)

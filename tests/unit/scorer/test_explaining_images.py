@@ -172,8 +172,9 @@ def test_without_heat_maps_the_tiles_of_the_odd_square_are_named(by_knn: Scorer,
     assert scored["flagged"][20:].all()
     assert scored["because"][20:].str.fullmatch(r"(rows? \d+( to \d+)?, columns? \d+( to \d+)? \d+%(; )?){2}").all()
     explanation = by_knn.explain(spotted(5))
-    pieces, shape = pieces_of(by_knn.head), (SIDE, SIDE)
-    (named,) = {first_tiles(shares, pieces, shape, 1)[0].rows[0] // 2 for shares in explanation.shares}
+    (named,) = {
+        first_tiles(shares, pieces_of(by_knn.head), (SIDE, SIDE), 1)[0].rows[0] // 2 for shares in explanation.shares
+    }
     assert named == 1, "the tiles of rows 2 to 4 are named"
     first = explanation.shares.reshape(5, SIDE, SIDE)
     assert (first[:, 2:5, 7:10].sum(axis=(1, 2)) > 0.6).all()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import httpx
 import numpy as np
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from assay.scorer.scorer import Scorer
@@ -13,7 +15,8 @@ from assay.service.answers import Decision, score_answer
 from assay.service.metrics import _MOST_COUNTED, Metrics, VersionMetrics
 from assay.service.noting import Noted, Notes
 from assay.service.requests import Question
-from assay.service.spool import Spool, read_spool
+from assay.service.routes import make_application
+from assay.service.spool import MONITORED, Spool, read_spool, spool_path
 
 
 def shown(metrics: Metrics, name: str, *labels: str) -> dict[tuple[str, ...], float]:
@@ -63,3 +66,22 @@ def test_answers_are_kept_in_their_order_a_moment_later(scorer: Scorer, tmp_path
     asyncio.run(answered())
     assert read_spool(tmp_path / "rows.scores").tolist() == scorer.judge(rows).scores.tolist()
     assert shown(metrics, "assay_requests_total", "version", "status") == {("1", "200"): 3, ("2", "400"): 1}
+
+
+def test_a_bento_that_ends_keeps_the_scores_of_its_last_answers(
+    scorer: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BentoML runs the lifespan of what it mounts."""
+    monkeypatch.setenv(MONITORED, str(tmp_path))
+    application, record = make_application(scorer), dict.fromkeys(scorer.columns, 1.0)
+
+    async def served() -> None:
+        transport = httpx.ASGITransport(application)
+        async with (
+            application.router.lifespan_context(application),
+            httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
+        ):
+            assert (await client.post("/score", json={"record": record})).status_code == 200
+
+    asyncio.run(served())
+    assert len(read_spool(spool_path(tmp_path, scorer.tag))) == 1

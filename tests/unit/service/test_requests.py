@@ -52,7 +52,12 @@ def random_body(rng: random.Random) -> bytes:
         parts = [f'"record": {{{texts}}}']
     ids = ['["x"]', '["x", "y"]', "[1, 2]", "null", '"xy"', '{"x": 1, "y": 2}', '["x", "\\u00e9"]']
     shares = rng.choice(["0.1", "1", "2.5", "null", "true"])
-    more = ['"columns": [1, 2, 3]', '"columns": {"a": [1], "b": [2], "rows": [3]}', '"rows": [[1, 2, 3]]']
+    more = [
+        '"columns": [1, 2, 3]',
+        '"columns": {"a": [1], "b": [2], "rows": [3]}',
+        '"rows": [[1, 2, 3]]',
+        '"record": {}',
+    ]
     extra = [f'"ids": {rng.choice(ids)}', f'"eps": {shares}', '"fdr": 0.1', *more]
     parts += [part for part in extra if rng.random() < 0.1]
     rng.shuffle(parts)

@@ -384,9 +384,24 @@ def test_a_request_that_offers_another_protocol_is_answered(
     body = json.dumps(content(scorer, rows[:1])).encode()
     head = b"POST /score HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n" % len(body)
     offer = b"connection: Upgrade, HTTP2-Settings" + more + b"\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQ\r\n\r\n"
-    again = [] if more else [head + b"connection: close\r\n\r\n" + body]
-    answers = raw(client, head + offer + body, *again)
-    assert b"".join(answers).count(b"HTTP/1.1 200") == 1 + len(again)
+    again = head + b"connection: close\r\n\r\n" + body
+    answers = raw(client, head + offer + body + again) if more else raw(client, head + offer + body, again)
+    assert b"".join(answers).count(b"HTTP/1.1 200") == (1 if more else 2)
+    assert b"HTTP/1.1 400" not in b"".join(answers)
+
+
+def test_many_offers_at_once_are_answered(client: httpx.Client) -> None:
+    offer = b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: h2c\r\n\r\n"
+    answers = raw(client, 1500 * offer + b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    assert b"".join(answers).count(b"HTTP/1.1 200") == 1501
+
+
+@pytest.mark.parametrize("trailer", [b"content-encoding: gzip", b"sec-fetch-site: cross-site"])
+def test_trailers_change_no_request(client: httpx.Client, scorer: Scorer, rows: NDArray[Any], trailer: bytes) -> None:
+    body = json.dumps(content(scorer, rows[:1])).encode()
+    head = b"POST /score HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+    answers = raw(client, head + b"%x\r\n%s\r\n0\r\n%s\r\n\r\n" % (len(body), body, trailer))
+    assert answers[0].startswith(b"HTTP/1.1 200")
 
 
 def test_what_is_no_http_is_a_problem(client: httpx.Client) -> None:

@@ -22,9 +22,10 @@ from assay.scorer.loading import load_scorer
 from assay.scorer.scorer import Scorer
 from assay.service.metrics import Metrics
 from assay.service.requests import Question
+from assay.service.routes import make_application
 from assay.service.shadow import MOST_WAITING, Shadow
 from assay.service.spool import MONITORED, read_spool, spool_path
-from assay.service.versions import Plan, Served
+from assay.service.versions import Following, Plan, Served
 
 ROWS = np.random.default_rng(7).normal(size=(400, len(COLUMNS))) * 1.5
 
@@ -112,6 +113,21 @@ def test_rows_beyond_those_that_may_wait_are_skipped(scorers: list[Scorer]) -> N
     shadow.follow(champion, Question(ROWS), Rule(0.1), np.zeros(len(ROWS), bool))
     until(lambda: sum(compared(metrics.text().decode()).values()) == MOST_WAITING + 1 + len(ROWS))
     assert compared(metrics.text().decode())["skipped"] == MOST_WAITING
+
+
+def test_a_server_that_ends_scores_what_waits_in_the_shadow(
+    folders: list[Path], scorers: list[Scorer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker ends without waiting for its threads."""
+    champion, challenger = scorers
+    monkeypatch.setenv(MONITORED, str(tmp_path))
+    application, held = make_application(), Held(challenger.function.detector)
+    with Following(application, Plan((Served(str(folders[0]), champion.statement.id),))):
+        shadow = Shadow(with_detector(challenger, held), application.state.shared.metrics)
+        application.state.shared.shadows[champion.name] = shadow
+        shadow.follow(champion, Question(ROWS), Rule(0.1), np.zeros(len(ROWS), bool))
+        threading.Timer(0.2, held.going.set).start()
+    assert len(read_spool(spool_path(tmp_path, challenger.tag))) == len(ROWS)
 
 
 def test_a_challenger_that_fails_is_logged_once_without_values(

@@ -140,6 +140,7 @@ def test_a_role_may_do_what_those_before_it_may(path: Path) -> None:
         ("POST", {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}, False),
         ("POST", {"origin": "http://elsewhere:3000"}, False),
         ("POST", {"origin": "null"}, False),
+        ("POST", {"origin": "http://["}, False),
         ("POST", {"origin": "http://here:3000", "host": "here:3000"}, True),
         ("GET", {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}, False),
         ("GET", {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}, True),
