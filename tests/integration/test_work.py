@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from assay.hashing import hash_tree
 from assay.pipeline.progress import silent
 from assay.project.freshness import require_record
 from assay.project.layout import Project
-from assay.project.work import PINS, do_elsewhere, do_here, pinned, work_of
+from assay.project.work import PINS, Work, do_elsewhere, do_here, pinned, run_process, work_of
 
 CELL = "calibrate@breast_cancer--mcd"
 
@@ -75,3 +76,27 @@ def test_it_ends_with_its_parent(finished: Checkout, tmp_path: Path) -> None:
         process.stdin.write(f"{request}\n".encode())
         process.stdin.close()
         assert process.wait(HANG_SECONDS) in (0, 1)
+
+
+def test_a_process_that_says_nothing_is_ended_by_a_timeout_of_its_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.utilities.timeout import timeout
+
+    hanging = tmp_path / "python"
+    hanging.write_text("#!/bin/sh\nexec sleep 1000000\n")
+    hanging.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(hanging))
+    ended: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            with timeout(seconds=1):
+                run_process(tmp_path, Work("cell", "assay.x:y", {}, (), tmp_path))
+        except TimeoutError as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    thread.join(HANG_SECONDS)
+    assert len(ended) == 1

@@ -180,7 +180,8 @@ def read_row_table(folder: Path, columns: Sequence[str] | None = None) -> pd.Dat
 
 def _series(column: pa.ChunkedArray) -> pd.Series[Any]:
     whole = column.combine_chunks()
-    return pd.Series(pd.array(whole, dtype="str") if pa.types.is_large_string(whole.type) else whole.to_numpy())
+    is_text = pa.types.is_large_string(whole.type)
+    return pd.Series(pd.array(whole, dtype="str") if is_text else whole.to_numpy(zero_copy_only=False))
 
 
 def read_labels(folder: Path) -> Labels:

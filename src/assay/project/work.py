@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import json
 import os
+import queue
 import subprocess
 import sys
 import tempfile
@@ -247,18 +248,36 @@ def _watch(process: subprocess.Popen[bytes], is_cancelled: Callable[[], bool]) -
 
 
 def _follow(process: subprocess.Popen[bytes], request: str, progress: StageProgress) -> dict[str, Any]:
-    """Send a process its request, pass on its progress, and return what it told last."""
+    """Send a process its request, pass on its progress, and return what it told last.
+
+    A process that tells nothing is not waited for in one piece: Python hands a timeout to a thread only between calls.
+    """
     told: dict[str, Any] = {}
-    assert process.stdin is not None
-    assert process.stdout is not None
+    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    stdin, stdout = process.stdin, process.stdout
+    assert stdin is not None
+    assert stdout is not None
+
+    def read() -> None:
+        with contextlib.suppress(ValueError):  # closed, and nobody waits any more
+            for line in stdout:
+                lines.put(line)
+        lines.put(b"")
+
     with contextlib.suppress(BrokenPipeError):
-        process.stdin.write(f"{request}\n".encode())
-        process.stdin.flush()
-    for line in process.stdout:
+        stdin.write(f"{request}\n".encode())
+        stdin.flush()
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        try:
+            line = lines.get(timeout=SECONDS_BETWEEN_LOOKS)
+        except queue.Empty:
+            continue
+        if not line:
+            return told
         told = json.loads(line)
         if "task" in told:
             progress(told["task"], told["share"])
-    return told
 
 
 @contextmanager

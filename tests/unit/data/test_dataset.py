@@ -211,3 +211,11 @@ def test_a_fingerprint_is_the_same_everywhere(scheme: int) -> None:
     expected = {1: "b135e438fda09f5781a42f79049e5b83", 2: "73a017a577ddd4d9a18ed9a88185ea54"}
     assert fingerprints(X, COLUMNS, scheme=scheme)[0] == expected[scheme]
     assert fingerprints(X.astype(np.float32), COLUMNS, scheme=scheme)[0] == expected[scheme]
+
+
+@pytest.mark.parametrize("n", [0, 2])
+def test_columns_beside_those_of_a_dataset_come_back(n: int, tmp_path: Path) -> None:
+    rows = pd.DataFrame({"row_id": ["a", "b"], "answered": [0, 1], "flag": [True, False], "note": ["x", ""]})[:n]
+    write_rows(tmp_path, RowSet(np.zeros((n, 1)), rows))
+    back = read_rows(tmp_path).rows
+    assert back.to_dict("list") == rows.to_dict("list")
