@@ -139,5 +139,6 @@ def test_images_above_heat_maps_are_drawn_on_one_scale():
     images[:, 0, 0] = 0, 255
     figure = heat_map_picture(images, np.arange(72.0).reshape(2, 6, 6))
     dark, light, *maps = [image for axes in figure.axes for image in axes.images]
-    assert dark.get_clim() == light.get_clim() == (0, 255)
+    assert dark.get_clim() == light.get_clim() == (0, 1)
+    assert [float(each.get_array()[1, 1]) for each in (dark, light)] == [20 / 255, 200 / 255]
     assert [each.get_clim() for each in maps] == [(0, 71)] * 2
