@@ -52,22 +52,12 @@ from assay.data.public_sets import load_named
 from assay.data.splitting import split_rows
 from assay.detectors.registry import make_detector
 from assay.evaluation.metrics import auroc
+from detection import SETS as TABLES
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "docs" / "benchmarks"
 EPS = 0.05
 MOST_NORMALS = 1_000
-TABLES = (
-    "cardio",
-    "mammography",
-    "optdigits",
-    "pendigits",
-    "satellite",
-    "satimage-2",
-    "shuttle",
-    "thyroid",
-    "vertebral",
-)
 IMAGES = tuple(f"{name}-{normal}" for name in ("mnist", "fashion-mnist") for normal in (0, 3, 6))
 JOBS = [(name, seed) for name in (*TABLES, "ecg5000") for seed in range(3)] + [(name, 0) for name in IMAGES]
 DETECTORS = ("autoencoder", "knn", "isolation_forest")

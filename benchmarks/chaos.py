@@ -399,9 +399,9 @@ def temporary(root: Path) -> list[str]:
     """Return the temporary files and folders in a project."""
     names = []
     for folder, folders, files in os.walk(root):
-        here = Path(folder).relative_to(root)
-        folders[:] = [name for name in folders if (here / name).as_posix() not in NOT_OURS]
-        names += [(here / name).as_posix() for name in (*folders, *files) if TEMPORARY.fullmatch(name)]
+        within = Path(folder).relative_to(root)
+        folders[:] = [name for name in folders if (within / name).as_posix() not in NOT_OURS]
+        names += [(within / name).as_posix() for name in (*folders, *files) if TEMPORARY.fullmatch(name)]
     names += [path.relative_to(root).as_posix() for path in (root / ".assay/pending").glob("*")]
     return names
 

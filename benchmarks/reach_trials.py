@@ -146,17 +146,17 @@ def measure(trial: str, name: str, seed: int) -> pd.DataFrame:
 
 def section(trial: str, where: str, results: pd.DataFrame) -> str:
     """Return the table of a trial on a list of sets."""
-    beside = BESIDE[trial]
+    reference = BESIDE[trial]
     by_set = results.pivot_table("AUPRC", ["set", "rho"], "variant", sort=False)
     lines = []
     for variant in by_set:
-        change = (by_set[variant] - by_set[beside]).groupby("set").mean()
+        change = (by_set[variant] - by_set[reference]).groupby("set").mean()
         means = {f"rho {rho:g}": f"{rows[variant].mean():.1f}" for rho, rows in by_set.groupby("rho")}
         ends = {"most": f"{change.idxmax()} {change.max():+.1f}", "least": f"{change.idxmin()} {change.min():+.1f}"}
         lines.append({"variant": variant} | means | {"adds": f"{change.mean():+.2f} ± {change.sem():.2f}"} | ends)
     table = pd.DataFrame(lines).to_markdown(index=False)
     sets, seeds = results["set"].nunique(), results["seed"].nunique()
-    return f"## {TITLES[trial]}: {where.replace('_', '-')}, {sets} sets, {seeds} seeds, beside `{beside}`\n\n{table}"
+    return f"## {TITLES[trial]}: {where.replace('_', '-')}, {sets} sets, {seeds} seeds, beside `{reference}`\n\n{table}"
 
 
 def write() -> str:

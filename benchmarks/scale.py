@@ -67,33 +67,33 @@ def steps(project_root: Path, name: str) -> dict[str, tuple[float, int]]:
     (project_root / "params.yaml").write_text(yaml.safe_dump(raw))
     project = Project(project_root)
     refresh_cells(project)
-    found: dict[str, tuple[float, int]] = {}
+    costs: dict[str, tuple[float, int]] = {}
     for stage in project.stages.values():
-        if stage.verb == "train" and "kept rows" not in found:
+        if stage.verb == "train" and "kept rows" not in costs:
             before = bytes_of(project.state)
             seconds = spent(lambda: keep_rows(project.root, project.events, project.dataset))
-            found["kept rows"] = (seconds, bytes_of(project.state) - before)
+            costs["kept rows"] = (seconds, bytes_of(project.state) - before)
         seconds = spent(lambda name=stage.name: run_verb(project, name))  # type: ignore[misc]
         label = stage.verb if stage.detector is None else f"{stage.verb} {stage.detector}"
-        found[label] = (seconds, bytes_of(project.root / stage.folder))
-    return found
+        costs[label] = (seconds, bytes_of(project.root / stage.folder))
+    return costs
 
 
 def of_rows(folder: Path) -> list[tuple[str, float, float, float, float]]:
     """Return by step: seconds and bytes that do not depend on rows, and those of a row."""
     project = folder / "project"
     assay(folder, "init", str(project))
-    found: dict[str, list[tuple[float, int]]] = {}
+    costs: dict[str, list[tuple[float, int]]] = {}
     for n in (WARMING, *SIZES):
         file = write_table(folder / f"{n}.parquet", n, 1)
         seconds, _ = cost(project, "ingest", str(file), "--name", f"rows-{n}", "--id", "id")
         costs = {"ingest": (seconds, bytes_of(project / "data" / f"rows-{n}")), **steps(project, f"rows-{n}")}
         for step, each in costs.items() if n in SIZES else ():
-            found.setdefault(step, []).append(each)
+            costs.setdefault(step, []).append(each)
         print(n, file=sys.stderr, flush=True)
     return [
         (step, *_line([each[0] for each in pair]), *_line([float(each[1]) for each in pair]))
-        for step, pair in found.items()
+        for step, pair in costs.items()
     ]
 
 

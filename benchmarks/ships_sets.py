@@ -14,19 +14,9 @@ from numpy.typing import NDArray
 
 from assay.data.dataset import RowSet
 from assay.data.public_sets import load_named
+from detection import SETS as NINE
 
 ROOT = Path(__file__).resolve().parents[1]
-NINE = (
-    "cardio",
-    "mammography",
-    "optdigits",
-    "pendigits",
-    "satellite",
-    "satimage-2",
-    "shuttle",
-    "thyroid",
-    "vertebral",
-)
 NAMED = (*(f"{family}-{normal}" for family in ("mnist", "fashion-mnist") for normal in (0, 3, 6)), "ecg5000")
 MOST_NORMALS, MOST_ANOMALIES = 6_000, 2_000  # kept of a large set that the default is judged by
 LATE_CYCLES = 30

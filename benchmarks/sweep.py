@@ -121,13 +121,13 @@ def measure_pyod(project: Path, limit: float) -> pd.DataFrame:
     from assay.project.sweeping import prepare_rows, read_cells
 
     kept = project.parent / "pyod.json"
-    found: list[dict[str, Any]] = json.loads(kept.read_text()) if kept.is_file() else []
+    results: list[dict[str, Any]] = json.loads(kept.read_text()) if kept.is_file() else []
     begun = time.perf_counter()
     for cell in read_cells(Project(project), "nine"):
         name = cell.detector
         if time.perf_counter() - begun > limit:
             break
-        if cell.seed or any((row["dataset"], row["detector"]) == (cell.dataset, name) for row in found):
+        if cell.seed or any((row["dataset"], row["detector"]) == (cell.dataset, name) for row in results):
             continue
         rows = prepare_rows(project, cell)
         train = level_rows(rows / "split" / "train", rows / "contaminate", "level-0.05")
@@ -142,9 +142,9 @@ def measure_pyod(project: Path, limit: float) -> pd.DataFrame:
         scores = detector.decision_function(tested)
         spent = {"seconds": time.perf_counter() - started, "cpu": time.process_time() - cpu}
         truth = np.repeat([0, 1], [len(normals), len(anomalies)]).astype(np.int8)
-        found.append({"dataset": cell.dataset, "detector": name, **spent, "auprc": auprc(truth, scores)})
-        kept.write_text(json.dumps(found))
-    return pd.DataFrame(found)
+        results.append({"dataset": cell.dataset, "detector": name, **spent, "auprc": auprc(truth, scores)})
+        kept.write_text(json.dumps(results))
+    return pd.DataFrame(results)
 
 
 def beside(results: pd.DataFrame, pyod: pd.DataFrame) -> str:

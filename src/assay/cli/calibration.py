@@ -12,6 +12,8 @@ from assay.cli.common import as_json, find_project, reading_options, require_wri
 
 if TYPE_CHECKING:
     from assay.data.dialects import Dialect
+    from assay.scorer.batch import ScoredFile
+    from assay.scorer.scorer import Scorer
 
 
 @click.command("score")
@@ -60,10 +62,9 @@ def score_command(
         raise click.UsageError(f"--out {out} is {file} itself, or in it; give another place for the result")
     require_writable(out / "part" if to_folder else out)
     project = find_project()
-    from assay.calibration.calibrators.promise import band_sentence
     from assay.interruption import interruptible
     from assay.project.scorers import find_packaged
-    from assay.scorer.batch import DELTA, score_file
+    from assay.scorer.batch import score_file
     from assay.scorer.loading import load_scorer
 
     packaged = find_packaged(tag or project.dataset, project.root)
@@ -91,6 +92,15 @@ def score_command(
         decision |= {"false_alarms_at_most": outcome.false_alarms, "note": outcome.note}
         click.echo(json.dumps(summary | decision, indent=2))
         return
+    _print_outcome(outcome, scorer, out)
+
+
+def _print_outcome(outcome: ScoredFile, scorer: Scorer, out: Path) -> None:
+    """Print how many rows were flagged, by which rule, and how many of them may be false alarms."""
+    from assay.calibration.calibrators.promise import band_sentence
+    from assay.scorer.batch import DELTA
+
+    rule = outcome.rule
     by = f"p <= {rule.eps:g}" if rule.fdr is None else f"a false discovery rate of {rule.fdr:g}"
     click.echo(f"{out}: {outcome.n_flagged} of {outcome.n_rows} rows flagged at {by} by {scorer.tag}")
     if rule.eps is not None:

@@ -193,11 +193,13 @@ def _read(path: Path, size: Size | None, *, colour: bool) -> ReadImages:
         images = _read_archive(path)
     else:
         images = ReadImages(idx_array(path, 3), [])
-        if (beside := path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))).is_file():
-            say(f"{path.name}: labels are those of {beside.name}")
-            classes = idx_array(beside, 1)
+        if (labels_file := path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))).is_file():
+            say(f"{path.name}: labels are those of {labels_file.name}")
+            classes = idx_array(labels_file, 1)
             if len(classes) != len(images.pixels):
-                raise DataError(f"{beside.name} holds {len(classes)} labels for {len(images.pixels)} images; get both")
+                raise DataError(
+                    f"{labels_file.name} holds {len(classes)} labels for {len(images.pixels)} images; get both"
+                )
             images = replace(images, labels=texts_of(pd.Series(classes)).to_numpy(dtype=object))
     pixels, own = images.pixels, (int(images.pixels.shape[1]), int(images.pixels.shape[2]))
     target = size or own

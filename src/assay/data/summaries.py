@@ -48,6 +48,6 @@ def text_summaries(features: Doubles, words: Sequence[str]) -> Iterator[tuple[st
     names = np.array([unicodedata.name(word[0], "UNKNOWN").split()[0].split("-")[0] for word in words], dtype=object)
     for script in sorted(set(names)):
         within = np.sort(codes[names == script])
-        found = within[np.searchsorted(within, features).clip(max=len(within) - 1)] == features
+        is_in_script = within[np.searchsorted(within, features).clip(max=len(within) - 1)] == features
         with np.errstate(invalid="ignore"):
-            yield f"share of words in {script}", found.sum(axis=1) / np.where(counts, counts, np.nan)
+            yield f"share of words in {script}", is_in_script.sum(axis=1) / np.where(counts, counts, np.nan)

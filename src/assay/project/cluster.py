@@ -82,7 +82,7 @@ class DaskRunner(WorkRunner):
         self._store: Store | None = None
         self._md5s: dict[tuple[str, int, int], str] = {}
         self._stored: set[str] = set()
-        self._told: dict[str, tuple[str, float]] = {}
+        self._progress: dict[str, tuple[str, float]] = {}
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -155,13 +155,13 @@ class DaskRunner(WorkRunner):
                 future.cancel()
             if answer is None:
                 continue
-            told = json.loads(answer)
+            reply = json.loads(answer)
             try:
-                details = details_of(told, work)
-                self._bring(told, work.out)
+                details = details_of(reply, work)
+                self._bring(reply, work.out)
             finally:
-                if "attempt" in told:
-                    shutil.rmtree(told["attempt"], ignore_errors=True)
+                if "attempt" in reply:
+                    shutil.rmtree(reply["attempt"], ignore_errors=True)
             return details
 
     def _wait(
@@ -175,7 +175,7 @@ class DaskRunner(WorkRunner):
                 answer: str = future.result(timeout=SECONDS_BETWEEN_MESSAGES)
                 return answer
             except TimeoutError:
-                if message := self._told.pop(number, None):
+                if message := self._progress.pop(number, None):
                     progress(*message)
                 if self._client.status == "running" and not {*workers} & {*self._workers()}:
                     return None
@@ -189,7 +189,7 @@ class DaskRunner(WorkRunner):
 
     def _take_message(self, event: tuple[float, Any]) -> None:
         number, task, share = json.loads(event[1])
-        self._told[number] = (task, share)
+        self._progress[number] = (task, share)
 
     def _workers(self) -> dict[str, Any]:
         return dict(self._client.scheduler_info(n_workers=-1)["workers"])
@@ -258,14 +258,14 @@ class DaskRunner(WorkRunner):
             md5s[file.relative_to(self.root).as_posix()] = md5
         return md5s
 
-    def _bring(self, told: dict[str, Any], out: Path) -> None:
+    def _bring(self, reply: dict[str, Any], out: Path) -> None:
         """Fill the folder of outputs with what a worker made."""
-        if "attempt" in told:
-            for path in sorted(Path(told["attempt"]).iterdir()):
+        if "attempt" in reply:
+            for path in sorted(Path(reply["attempt"]).iterdir()):
                 shutil.move(path, out / path.name)
             return
         assert self._store is not None
-        for name, md5 in told["files"].items():
+        for name, md5 in reply["files"].items():
             if Path(name).is_absolute() or ".." in Path(name).parts:
                 raise StageError(f"a worker named an output {name!r}, which is not inside its folder")
             self._store.get(md5, out / name)
@@ -313,7 +313,7 @@ def _installed() -> dict[str, Any]:
 
 
 def do_there(request: str) -> str:
-    """Do a unit of work on this worker, and return what its process told, with its outputs.
+    """Do a unit of work on this worker, and return the reply of its process, with its outputs.
 
     Parameters
     ----------
@@ -366,12 +366,12 @@ def _apart(asked: dict[str, Any]) -> dict[str, Any]:
                 store.get(md5, kept)
             path.parent.mkdir(parents=True, exist_ok=True)
             os.link(kept, path)
-        told = _run(asked, root, out)
-        if "details" in told:
-            told["files"] = {name: file_md5(file) for name, file in files_in(out).items()}
-            for name, md5 in told["files"].items():
+        reply = _run(asked, root, out)
+        if "details" in reply:
+            reply["files"] = {name: file_md5(file) for name, file in files_in(out).items()}
+            for name, md5 in reply["files"].items():
                 store.put(out / name, md5)
-        return told
+        return reply
     finally:
         shutil.rmtree(attempt, ignore_errors=True)
 

@@ -65,10 +65,10 @@ class Store:
         from dvc.exceptions import DvcException
         from dvc.fs import get_cloud_fs
 
-        here: dict[str, Any] = {}
+        of_machine: dict[str, Any] = {}
         for level in ("system", "global"):
-            here |= Config(validate=False).load_one(level).get("remote", {}).get(settings["name"], {})
-        given = {name: value for name, value in {**here, **settings}.items() if name != "name"}
+            of_machine |= Config(validate=False).load_one(level).get("remote", {}).get(settings["name"], {})
+        given = {name: value for name, value in {**of_machine, **settings}.items() if name != "name"}
         try:
             cls, conf, self._root = get_cloud_fs(None, **given)
             self._fs: Any = cls(**conf)

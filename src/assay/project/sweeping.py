@@ -278,10 +278,10 @@ def _compute(root: Path, cell: Cell) -> dict[str, Any]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _do(view: CellView, verb: str, out: Path, checkpoints: Path, told: StageProgress = silent, **more: Any) -> None:
+def _do(view: CellView, verb: str, out: Path, checkpoints: Path, progress: StageProgress = silent, **more: Any) -> None:
     detector = view.config.detectors[0].label if STAGES[verb].cells else None
     out.mkdir(parents=True)
-    STAGES[verb].verb(out, **STAGES[verb].arguments(StageRun(view, detector, checkpoints, told)), **more)
+    STAGES[verb].verb(out, **STAGES[verb].arguments(StageRun(view, detector, checkpoints, progress)), **more)
 
 
 def prepare_rows(root: Path, cell: Cell) -> Path:

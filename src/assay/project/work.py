@@ -204,29 +204,29 @@ def run_process(
                     process.kill()
                 if is_cancelled is not None:
                     threading.Thread(target=_watch, args=(process, is_cancelled), daemon=True).start()
-                told = _follow(process, request, progress)
+                reply = _follow(process, request, progress)
             finally:
                 _running.discard(process)
                 process.kill()
-        if not {"details", "refused", "error"} & {*told}:
+        if not {"details", "refused", "error"} & {*reply}:
             noise.seek(0)
-            told = {"failed": noise.read()[-2000:].decode(errors="replace")}
-        return told
+            reply = {"failed": noise.read()[-2000:].decode(errors="replace")}
+        return reply
 
 
-def details_of(told: dict[str, Any], work: Work) -> dict[str, Any]:
+def details_of(reply: dict[str, Any], work: Work) -> dict[str, Any]:
     """Return the details that a process told of, or raise what ended it; see `WorkRunner.do`."""
-    if "details" in told:
-        details: dict[str, Any] = told["details"]
+    if "details" in reply:
+        details: dict[str, Any] = reply["details"]
         return details
-    if "refused" in told:
-        raise OSError(*told["refused"])
-    if "error" in told:
-        kind = getattr(errors, told["error"])
-        raise kind(told["message"])
+    if "refused" in reply:
+        raise OSError(*reply["refused"])
+    if "error" in reply:
+        kind = getattr(errors, reply["error"])
+        raise kind(reply["message"])
     if _ending.is_set():
         raise StageError(f"stage {work.name} was ended with the run")
-    raise RuntimeError(f"the process of {work.name} failed: {told['failed']}")
+    raise RuntimeError(f"the process of {work.name} failed: {reply['failed']}")
 
 
 def is_ending() -> bool:
@@ -252,7 +252,7 @@ def _follow(process: subprocess.Popen[bytes], request: str, progress: StageProgr
 
     A process that tells nothing is not waited for in one piece: Python hands a timeout to a thread only between calls.
     """
-    told: dict[str, Any] = {}
+    reply: dict[str, Any] = {}
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     stdin, stdout = process.stdin, process.stdout
     assert stdin is not None
@@ -274,10 +274,10 @@ def _follow(process: subprocess.Popen[bytes], request: str, progress: StageProgr
         except queue.Empty:
             continue
         if not line:
-            return told
-        told = json.loads(line)
-        if "task" in told:
-            progress(told["task"], told["share"])
+            return reply
+        reply = json.loads(line)
+        if "task" in reply:
+            progress(reply["task"], reply["share"])
 
 
 @contextmanager

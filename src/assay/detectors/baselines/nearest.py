@@ -79,9 +79,9 @@ class NearestRows:
     ) -> tuple[Doubles, NDArray[np.intp]]:
         centred = rows - self._centre
         squares = np.square(centred).sum(axis=1)
-        about = self._squares - 2 * (centred @ self._centred.T) + squares[:, None]
-        places = np.argpartition(about, wanted - 1, axis=1)[:, :wanted]
-        farthest = np.take_along_axis(about, places, axis=1).max(axis=1)
+        rough = self._squares - 2 * (centred @ self._centred.T) + squares[:, None]
+        places = np.argpartition(rough, wanted - 1, axis=1)[:, :wanted]
+        farthest = np.take_along_axis(rough, places, axis=1).max(axis=1)
         exact = _tree_squares(rows, self.rows, places)
         order = np.argsort(exact, axis=1, kind="stable")
         exact, places = np.take_along_axis(exact, order, axis=1), np.take_along_axis(places, order, axis=1)
@@ -90,12 +90,12 @@ class NearestRows:
         last = int(max(k)) - 1
         unsure = ~(exact[:, last] < farthest - slack)  # a row that was left out may be as near
         columns = np.asarray(k) - 1
-        distances, found = np.sqrt(exact[:, columns]), places[:, columns]
+        distances, neighbours = np.sqrt(exact[:, columns]), places[:, columns]
         missing = exact[:, columns] >= bound * bound
-        distances[missing], found[missing] = np.inf, self.n
+        distances[missing], neighbours[missing] = np.inf, self.n
         if unsure.any():
-            distances[unsure], found[unsure] = self.tree.query(rows[unsure], k=k, distance_upper_bound=bound)
-        return distances, found
+            distances[unsure], neighbours[unsure] = self.tree.query(rows[unsure], k=k, distance_upper_bound=bound)
+        return distances, neighbours
 
 
 def _tree_squares(rows: Doubles, stored: Doubles, places: NDArray[np.intp]) -> Doubles:

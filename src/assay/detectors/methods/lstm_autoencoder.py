@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from torch import Tensor
 
 from assay.arrays import Singles
 from assay.detectors.base import require_fitted
-from assay.detectors.methods.lstm_predictor import shape_of
-from assay.detectors.training.neural import Fitting, NeuralDetector
+from assay.detectors.methods.lstm_predictor import RecurrentDetector, shape_of
 from assay.networks.recurrent import RecurrentAutoencoder
-from assay.parameters import Count, Members, PositiveRates, SeriesShape, Width
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class LSTMAutoencoder(NeuralDetector):
+class LSTMAutoencoder(RecurrentDetector):
     """Ensemble of LSTMs that read a window of a series, and of LSTMs that repeat it from the last state.
 
     The decoder starts from the state of the encoder and repeats the window from its last step to its first (Malhotra et
@@ -41,13 +38,6 @@ class LSTMAutoencoder(NeuralDetector):
     """
 
     kind: ClassVar[str] = "lstm_autoencoder"
-    squared_score: ClassVar[bool] = True
-
-    units: Width = 32
-    epochs: Count = 60
-    learning_rate: PositiveRates = 1e-2
-    members: Members = 3
-    series_shape: SeriesShape | None = None
 
     def reconstruct(self, X: Singles) -> Singles:
         """Return every member's repetition of windows (n, d), of shape (S, n, d)."""
@@ -66,11 +56,3 @@ class LSTMAutoencoder(NeuralDetector):
     def _build(self, n_features: int) -> RecurrentAutoencoder:
         shape = shape_of(self.kind, n_features, self.series_shape)
         return RecurrentAutoencoder(self.members, shape, self.units)
-
-    def _train(self, fitting: Fitting) -> None:
-        network: Any = fitting.network
-        fitting.run(lambda batch: network.errors(batch), [fitting.rows], self._schedule())
-
-    def _member_scores(self, x: Tensor) -> Tensor:
-        errors: Tensor = self.network_.errors(x)
-        return errors

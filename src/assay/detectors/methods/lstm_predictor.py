@@ -20,7 +20,28 @@ CONTEXT = 0.6
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class LSTMPredictor(NeuralDetector):
+class RecurrentDetector(NeuralDetector):
+    """LSTMs over windows of series, trained and judged by the mean squared error of what their network returns."""
+
+    squared_score: ClassVar[bool] = True
+
+    units: Width = 32
+    epochs: Count = 60
+    learning_rate: PositiveRates = 1e-2
+    members: Members = 3
+    series_shape: SeriesShape | None = None
+
+    def _train(self, fitting: Fitting) -> None:
+        network: Any = fitting.network
+        fitting.run(lambda batch: network.errors(batch), [fitting.rows], self._schedule())
+
+    def _member_scores(self, x: Tensor) -> Tensor:
+        errors: Tensor = self.network_.errors(x)
+        return errors
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class LSTMPredictor(RecurrentDetector):
     """Ensemble of LSTMs that read the first part of a window of a series and predict the rest.
 
     After the context the network continues from its own predictions (autoregressive). The score is the mean squared
@@ -47,14 +68,8 @@ class LSTMPredictor(NeuralDetector):
     """
 
     kind: ClassVar[str] = "lstm_predictor"
-    squared_score: ClassVar[bool] = True
 
-    units: Width = 32
     context: Count | None = None
-    epochs: Count = 60
-    learning_rate: PositiveRates = 1e-2
-    members: Members = 3
-    series_shape: SeriesShape | None = None
 
     def predict_steps(self, X: Singles) -> Singles:
         """Return every member's prediction of the steps after the context, of shape (S, n, steps * channels)."""
@@ -70,14 +85,6 @@ class LSTMPredictor(NeuralDetector):
 
     def _build(self, n_features: int) -> RecurrentPredictor:
         return predictor(self.kind, self.members, n_features, self.series_shape, self.context, self.units)
-
-    def _train(self, fitting: Fitting) -> None:
-        network: Any = fitting.network
-        fitting.run(lambda batch: network.errors(batch), [fitting.rows], self._schedule())
-
-    def _member_scores(self, x: Tensor) -> Tensor:
-        errors: Tensor = self.network_.errors(x)
-        return errors
 
 
 def predictor(

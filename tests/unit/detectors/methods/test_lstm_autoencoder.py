@@ -13,11 +13,7 @@ from tests.unit.detectors.methods.test_predictor import Floats, sines
 
 from assay.detectors.base import PredictsSteps
 from assay.detectors.methods.lstm_autoencoder import LSTMAutoencoder
-from assay.detectors.training.loop import Compute, member_streams, train_network
-from assay.detectors.training.updates import Schedule
 from assay.errors import ConfigError
-from assay.networks.mlp import initialise
-from assay.networks.recurrent import RecurrentAutoencoder
 from assay.parts import Part
 
 FROZEN = {
@@ -108,25 +104,6 @@ def test_what_is_stored_keeps_its_names_and_shapes() -> None:
     }  # fmt: skip
     again = LSTMAutoencoder.from_part(part)
     np.testing.assert_array_equal(again.decision_function(rows), detector.decision_function(rows))
-
-
-def test_stacked_members_equal_separate_ones() -> None:
-    rows = sines(100, 0)
-    compute, schedule = Compute(torch.device("cpu")), Schedule(4, 32, 1e-2, 1e-6)
-    both = RecurrentAutoencoder(2, (20, 1), 8)
-    separate = []
-    for member in range(2):
-        one = RecurrentAutoencoder(1, (20, 1), 8)
-        stream = member_streams(3, 2)[member : member + 1]
-        initialise(one, stream)
-        train_network(one, one.errors, [rows], schedule, stream, compute=compute)
-        separate.append(one)
-    streams = member_streams(3, 2)
-    initialise(both, streams)
-    train_network(both, both.errors, [rows], schedule, streams, compute=compute)
-    for name, value in both.state_dict().items():
-        apart = torch.cat([one.state_dict()[name] for one in separate])
-        torch.testing.assert_close(value, apart, atol=1e-5, rtol=1e-4)
 
 
 def test_it_tells_series_that_change_their_frequency_wherever_they_do() -> None:

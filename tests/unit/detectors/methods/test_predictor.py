@@ -1,5 +1,7 @@
 """The LSTM predictor."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from assay.detectors.training.loop import Compute, member_streams, train_network
 from assay.detectors.training.updates import Schedule
 from assay.errors import ConfigError, TrainingError
 from assay.networks.mlp import initialise
-from assay.networks.recurrent import RecurrentPredictor
+from assay.networks.recurrent import RecurrentAutoencoder, RecurrentPredictor
 
 Floats = NDArray[np.float32]
 
@@ -69,14 +71,15 @@ def test_the_score_is_the_mean_squared_error_of_the_predicted_steps() -> None:
     np.testing.assert_allclose(detector.decision_function(rows), errors, rtol=1e-4)
 
 
-def test_stacked_members_equal_separate_ones() -> None:
+@pytest.mark.parametrize("network", [partial(RecurrentPredictor, context=12), RecurrentAutoencoder])
+def test_stacked_members_equal_separate_ones(network: Callable[..., Any]) -> None:
     rows = sines(100, 0)
     compute, schedule = Compute(torch.device("cpu")), Schedule(4, 32, 1e-2, 1e-6)
-    both = RecurrentPredictor(2, (20, 1), 12, 8)
+    both = network(2, (20, 1), units=8)
     initialise(both, member_streams(3, 2))
     separate = []
     for member in range(2):
-        one = RecurrentPredictor(1, (20, 1), 12, 8)
+        one = network(1, (20, 1), units=8)
         stream = member_streams(3, 2)[member : member + 1]
         initialise(one, stream)
         train_network(one, one.errors, [rows], schedule, stream, compute=compute)
