@@ -242,13 +242,15 @@ def test_schedules_of_two_datasets_take_turns(finished: Checkout) -> None:
     names = ("breast_cancer", "clinic")
     clocks = []
     try:
-        with Project(finished.root).lock():
-            for name in names:
-                options = ("--interval", "5", "--dataset", name)
-                clocks.append(finished.start("assay", "schedule", *options, PREFECT_API_URL=prefect_url(), **OFTEN))
-            earlier = {name: len(runs_of(name)) for name in names}
+        for name in names:
+            options = ("--interval", "5", "--dataset", name)
+            clocks.append(finished.start("assay", "schedule", *options, PREFECT_API_URL=prefect_url(), **OFTEN))
+        for name, clock in zip(names, clocks, strict=True):  # each takes the lock once before it serves
+            wait_until(partial(runs_of, name, "SCHEDULED", "RUNNING"), clock, pause=0.5)
+        with Project(finished.root).lock(waits=True):
             for name, clock in zip(names, clocks, strict=True):
                 wait_until(partial(runs_of, name, "RUNNING"), clock, pause=0.5)
+            earlier = {name: len(runs_of(name)) for name in names}
         for name, clock in zip(names, clocks, strict=True):
             wait_until(lambda name=name: len(runs_of(name)) > earlier[name], clock, pause=0.5)
     finally:
