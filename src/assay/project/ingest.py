@@ -337,15 +337,10 @@ def _bring_back(project: Project) -> None:
         for name in BUNDLED:
             write_dataset(staging / name, as_batch(load_source(project, name)))
         if dvc_directory_md5(staging) != tracked:
-            has_remote = versioning.has_remote(project.root)
-            raise DataError(
-                "data/ is missing, and data.dvc names other data than the bundled sets; "
-                + (
-                    f"the DVC remote did not give them: {problem}"
-                    if has_remote
-                    else f"{versioning.ADD_REMOTE} `dvc pull data.dvc`"
-                )
-            )
+            advice = f"{versioning.ADD_REMOTE} `dvc pull data.dvc`"
+            if versioning.has_remote(project.root):
+                advice = f"the DVC remote did not give them: {problem}"
+            raise DataError(f"data/ is missing, and data.dvc names other data than the bundled sets; {advice}")
         change.place(staging, data)
         change.commit(tracked=(data, tracked), closing=("restored", {"tracked": tracked}))
 
@@ -358,7 +353,7 @@ def require_known_data(project: Project) -> None:
     tracked = versioning.tracked_version(project.root)
     if (
         tracked is not None
-        and tracked not in _logged(project)
+        and not _is_logged(project, tracked)
         and tracked != versioning.committed_version(project.root)
     ):
         raise TamperedError(
@@ -368,9 +363,10 @@ def require_known_data(project: Project) -> None:
         )
 
 
-def _logged(project: Project) -> set[str]:
-    """Return the versions of ``data/`` that were ingested or restored here."""
-    return {event["tracked"] for event in project.events if event["event"] in ("ingested", "restored")}
+def _is_logged(project: Project, version: str) -> bool:
+    """Return whether a version of ``data/`` was ingested or restored here."""
+    brought = (event for event in reversed(project.events) if event["event"] in ("ingested", "restored"))
+    return any(event["tracked"] == version for event in brought)
 
 
 def _check(project: Project, data: Path) -> None:
@@ -382,7 +378,7 @@ def _check(project: Project, data: Path) -> None:
         versioning.require_clean_data(project.root)
     except TamperedError:
         present = dvc_directory_md5(data)
-        if present not in _logged(project) | versioning.committed_versions(project.root):
+        if not _is_logged(project, present) and present not in versioning.committed_versions(project.root):
             raise
         if problem := _check_out(project):
             raise DataError(

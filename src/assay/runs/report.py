@@ -193,8 +193,11 @@ def fit_seconds(project: Project) -> dict[str, dict[str, float]]:
     """Return seconds of each detector's fit at each level, as logged when the models were trained here."""
     records = {hash_file(folder / RECORD) for folder in folders_of(project, "train").values()}
     seconds: dict[str, dict[str, float]] = {}
-    for event in project.events:
+    for event in reversed(project.events):
+        if not records:
+            break
         if event["event"] == "stage" and event["record"] in records:
+            records.remove(event["record"])
             seconds |= event["details"].get("fit_seconds", {})
     return seconds
 
