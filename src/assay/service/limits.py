@@ -27,6 +27,8 @@ class Limits:
         Rows x columns x columns that one request may have explained, some ten seconds of kNN.
     small_body, small_rows : int
         Requests of at most so many bytes and rows are answered at once, all others one after the other in a thread.
+    whole_body : int
+        Bytes of a JSON body that may be parsed at once, some 10 ms, in which nobody else is answered.
     waiting : int
         Large requests at one time, the one that is scored among them.
     connections : int
@@ -47,6 +49,7 @@ class Limits:
     explained: int = 1_000_000
     small_body: int = 2**16
     small_rows: int = 64
+    whole_body: int = MIB
     waiting: int = 8
     connections: int = 1000
     body_seconds: float = 60.0

@@ -64,12 +64,12 @@ def random_body(rng: random.Random) -> bytes:
     return f"{{{', '.join(parts)}}}".encode()
 
 
-def test_a_small_body_that_is_parsed_as_a_whole_is_read_as_value_by_value() -> None:
+def test_a_body_that_is_parsed_as_a_whole_is_read_as_value_by_value() -> None:
     rng, layout, whole = random.Random(0), ColumnLayout(("a", "b", "rows")), 0
     for _ in range(5000):
         body = random_body(rng)
         answers = []
-        for limits in (SERVICE_LIMITS, replace(SERVICE_LIMITS, small_body=0)):
+        for limits in (SERVICE_LIMITS, replace(SERVICE_LIMITS, whole_body=0)):
             try:
                 question = read_question(body, layout, limits)
                 answers.append((repr(question.rows.tolist()), question.ids, question.eps, question.fdr))
