@@ -34,7 +34,10 @@ def test_a_server_of_a_command_answers_nobody_without_its_password(
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     project = Project(checkout.root)
+    project.state.mkdir()
+    (left := password_path(project, "http://127.0.0.1:9/api")).touch()
     with prefect_server(project) as url:
+        assert not left.exists(), "of a command that was killed"
         path = password_path(project, url)
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         password = path.read_text().strip()

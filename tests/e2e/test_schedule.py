@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from tests.conftest import QUICK, Checkout, prefect_url
+from tests.conftest import QUICK, ROOT, Checkout, prefect_url
 from tests.integration.conftest import GIT
 from tests.integration.test_ingest import OPTIONS, patients
 from tests.waiting import HANG_SECONDS, at_work, wait_until, wait_until_none_works
@@ -267,6 +267,7 @@ def test_schedules_of_two_datasets_take_turns(finished: Checkout) -> None:
 @pytest.mark.long
 def test_a_process_worker_runs_the_deployment_of_a_fresh_checkout(finished: Checkout, tmp_path: Path) -> None:
     """What prefect.yaml deploys brings the data back before it looks for them, and takes parameters."""
+    (finished.root / "prefect.yaml").write_bytes((ROOT / "prefect.yaml").read_bytes())
     for command in (("add", "--all"), ("commit", "--quiet", "--message", "run")):
         assert finished.call(*GIT, *command).returncode == 0
     clone = Checkout(tmp_path / "clone")

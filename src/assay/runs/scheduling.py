@@ -218,6 +218,9 @@ def prefect_server(project: Project) -> Iterator[str]:
         with _prefect_errors(user_url):
             yield user_url
         return
+    for left in project.state.glob("prefect-*.password"):
+        if not _answers(f"http://127.0.0.1:{left.stem.partition('-')[2]}/api"):  # of a command that was killed
+            left.unlink(missing_ok=True)
     password, former = f"assay:{secrets.token_urlsafe(24)}", os.environ.get(PASSWORD)
     with local_server(project, PREFECT_SERVER_API_AUTH_STRING=password) as url:
         path = password_path(project, url)
