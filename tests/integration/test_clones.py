@@ -203,7 +203,7 @@ def test_data_that_the_remote_does_not_give_are_said_to_be_missing_there(people:
     commit(first, "never pushed to the store")
     git(first, "push", "--quiet", "origin", "HEAD")
     git(second, "pull", "--quiet", "origin", "HEAD")
-    with pytest.raises(DataError, match=r"the DVC remote did not give them: .*`dvc pull data\.dvc`"):
+    with pytest.raises(DataError, match=r"the DVC remote did not give them, .*: `dvc pull data\.dvc`"):
         restore(Project(second))
     dvc(second, "remote", "remove", "store")
     with pytest.raises(DataError, match=r"`dvc remote add -d NAME ADDRESS`\), then `dvc pull data\.dvc`"):
@@ -256,7 +256,7 @@ def test_data_that_no_record_knows_are_not_replaced(people: tuple[Path, Path, Pa
 
     git(second, "pull", "--quiet", "origin", "HEAD")
     (second.parent / "store").rename(second.parent / "gone")
-    with pytest.raises(DataError, match="add the DVC remote that holds it"):
+    with pytest.raises(DataError, match="the DVC remote did not give them, `dvc push`"):
         restore(Project(second))
 
 

@@ -339,7 +339,7 @@ def _bring_back(project: Project) -> None:
         if dvc_directory_md5(staging) != tracked:
             advice = f"{versioning.ADD_REMOTE} `dvc pull data.dvc`"
             if versioning.has_remote(project.root):
-                advice = f"the DVC remote did not give them: {problem}"
+                advice = f"the DVC remote did not give them, `dvc push` where they were ingested: {problem}"
             raise DataError(f"data/ is missing, and data.dvc names other data than the bundled sets; {advice}")
         change.place(staging, data)
         change.commit(tracked=(data, tracked), closing=("restored", {"tracked": tracked}))
