@@ -68,6 +68,14 @@ def _ground(array: NDArray[Any]) -> Any:
     return base
 
 
+def as_rows(values: NDArray[Any]) -> Doubles:
+    """Return numbers (n, ...) as rows of float64, (n, d), as `new_array` makes them."""
+    rows: Doubles = new_array((len(values), int(np.prod(values.shape[1:]))))
+    for block in row_blocks(rows, values):
+        rows[block] = values[block].reshape(-1, rows.shape[1])
+    return rows
+
+
 def row_blocks(values: NDArray[Any], *others: NDArray[Any]) -> Iterator[slice]:
     """Yield slices of the rows of an array, some megabytes each, and release it and the others after each."""
     width = max(1, values[:1].nbytes, values.itemsize)
