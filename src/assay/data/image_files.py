@@ -29,7 +29,7 @@ _GREY = ("1", "L", "LA", "La")
 _COLOUR = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 _UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, TypeError, ArithmeticError, LookupError, struct.error)
 _NAMED = 5
-_RELEASED = 256  # images after which memory is given back
+RELEASED = 256  # images after which memory is given back
 _UNWRITABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 Size = tuple[int, int]
@@ -101,7 +101,7 @@ def read_images(folder: Path, size: Size | None = None, *, colour: bool = False)
         pixels = new_array((len(names), *image.shape), np.uint8) if pixels is None else pixels
         pixels[len(kept)] = image
         kept.append(name)
-        if len(kept) % _RELEASED == 0:
+        if len(kept) % RELEASED == 0:
             release(pixels)
     report_bad(folder, names, bad)
     if colour and n_coloured < len(kept):

@@ -68,11 +68,16 @@ def _ground(array: NDArray[Any]) -> Any:
     return base
 
 
-def as_rows(values: NDArray[Any]) -> Doubles:
-    """Return numbers (n, ...) as rows of float64, (n, d), as `new_array` makes them."""
-    rows: Doubles = new_array((len(values), int(np.prod(values.shape[1:]))))
-    for block in row_blocks(rows, values):
-        rows[block] = values[block].reshape(-1, rows.shape[1])
+def as_rows(*parts: NDArray[Any]) -> Doubles:
+    """Return numbers of shape (n, ...), those of each part behind those before, as rows (n, d) by `new_array`."""
+    width = int(np.prod(parts[0].shape[1:]))
+    rows: Doubles = new_array((sum(map(len, parts)), width))
+    end = 0
+    for part in parts:
+        place = rows[end : end + len(part)]
+        for block in row_blocks(place, part):
+            place[block] = part[block].reshape(-1, width)
+        end += len(part)
     return rows
 
 
