@@ -14,7 +14,7 @@ import pandas as pd
 from assay.arrays import Doubles, Flags, Texts
 from assay.data.categories import codes_of, feature_texts
 from assay.data.dates import seconds_of
-from assay.data.mapped import in_file, new_array, row_blocks
+from assay.data.mapped import as_rows, in_file, new_array, row_blocks
 from assay.errors import DataError, InputError
 
 Kind = Literal["number", "category", "date", "empty"]
@@ -194,7 +194,9 @@ def features_of(
 
 def recoded(values: Doubles, columns: Sequence[str], old: Mapping[str, Any], new: Mapping[str, Any]) -> Doubles:
     """Return features with the codes of another vocabulary, which has all texts of the old one."""
-    changed = values.copy()
+    if not old:
+        return values
+    changed = as_rows(values)
     for name, texts in old.items():
         i = list(columns).index(name)
         places = {text: place for place, text in enumerate(new[name])}

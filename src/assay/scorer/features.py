@@ -154,7 +154,7 @@ def _document_rows(X: Any, columns: Sequence[str]) -> Doubles:
     if values.ndim != 2 or values.shape[1] != 1:
         raise InputError(f"rows have shape {values.shape}; expected (n, 1), a text in each: {columns[0]}")
     try:
-        return document_rows(plain_document(value, f"row {row}") for row, value in enumerate(values[:, 0]))
+        return document_rows([plain_document(value, f"row {row}") for row, value in enumerate(values[:, 0])])
     except DataError as error:
         raise InputError(str(error)) from error
 
