@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from assay.errors import RequestError
 
 MIB = 2**20
+CONTROL, CONTROL_IN_DOCUMENT = r"[\x00-\x1f\x7f]", r"\x00"
+HOLDS_CONTROL = "holds a control character, such as a line break; leave it out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +66,18 @@ class Limits:
         if n > self.rows:
             raise RequestError(413, f"the request has more than {self.rows} rows; send at most so many at a time")
 
-    def check_text(self, text: str, what: str) -> None:
-        """Raise `RequestError` for a text that is too long, and one that no encoding of Unicode has."""
+    def check_text(self, text: str, what: str, *, document: bool = False) -> None:
+        """Raise `RequestError` for a text that is too long, or that no file of a dataset may hold: rows are recorded.
+
+        That is one with half of a surrogate pair, or with control characters, of which a document may have others than
+        the zero byte.
+        """
         if len(text) > self.text:
             raise RequestError(413, f"{what} has {len(text)} characters; a text has at most {self.text}")
         if not text.isascii() and any("\ud800" <= sign <= "\udfff" for sign in text):
             raise RequestError(400, f"{what} holds half of a surrogate pair, which is no character; send Unicode")
+        if not text.isprintable() and re.search(CONTROL_IN_DOCUMENT if document else CONTROL, text):
+            raise RequestError(400, f"{what} {HOLDS_CONTROL}")
 
 
 SERVICE_LIMITS = Limits()
