@@ -86,10 +86,10 @@ def test_a_signal_ends_a_run_in_order(finished: Checkout, number: signal.Signals
     assert told == "assay: interrupted; the same command goes on from here", output
     assert "Traceback" not in output
     if in_order:
-        assert ended_runs(finished.root) == [("interrupted", SIGNALLED)]
+        assert ended_runs(finished.root) == [("cancelled", SIGNALLED)]
         assert not list(finished.root.glob("work/**/.*.*"))
     finished.assay("stage", "split")
-    assert [state for state, _ in ended_runs(finished.root)] == ["interrupted"]
+    assert [state for state, _ in ended_runs(finished.root)] == ["cancelled" if in_order else "interrupted"]
 
 
 def test_two_runs_at_once_are_refused(checkout: Checkout) -> None:

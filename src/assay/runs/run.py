@@ -245,7 +245,7 @@ def close_run(project: Project, run: str, finished: list[str], error: BaseExcept
             openlineage.emit_run_ended(project, run, failed)
             raise
         console.say(f"dvc.lock was not brought up to date: {failed}")
-    state = "completed" if error is None else "interrupted" if interrupted else "failed"
+    state = "completed" if error is None else "cancelled" if interrupted else "failed"
     reason = SIGNALLED if interrupted else "" if error is None else str(error)
     project.events.append("run-ended", run=run, state=state, reason=reason, stages=finished)
     openlineage.emit_run_ended(project, run, error)
