@@ -5,8 +5,8 @@ these have to hold, and each that does not is a loss:
 
 - `assay audit verify` of the champion finds nothing that differs;
 - the same command, given again, works, and leaves the files that it leaves where nothing happens (times aside); a
-  killed `dvc repro` may leave a lock of DVC's empty, at which DVC stops: any `assay` command that writes repairs it,
-  and one is given first;
+  `dvc repro` that meets one may leave DVC's lock or dvc.lock empty, at which DVC stops: any `assay` command that writes
+  repairs them, and `assay gc` is given first;
 - no entry of the event log that was there before the command, or at the fault, is missing, and its chain is whole;
 - nothing is missing or changed in DVC's cache and remote, among the seals and the lists of rows of runs, but for what
   the command takes away where nothing happens;
@@ -116,7 +116,7 @@ VERBS = ("split", "contaminate", "validate", "train", "calibrate", "select", "ev
 CASES = (
     Case("assay ingest (first)", fixed("assay", "ingest", "plant.csv", "--name", "plant", "--label", "ill"), "fresh"),
     Case("assay run", fixed("assay", "run"), "fresh", is_long=True),
-    Case("dvc repro", fixed("dvc", "repro", "-q"), "fresh", first=("assay", "gc"), is_long=True),
+    Case("dvc repro", fixed("dvc", "repro"), "fresh", first=("assay", "gc"), is_long=True),
     Case("assay run, settings changed", fixed("assay", "run"), prepare=edit_eps, is_long=True),
     Case("assay ingest (again)", fixed("assay", "ingest", "grown.csv", "--name", "plant", "--label", "ill")),
     Case(

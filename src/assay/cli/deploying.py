@@ -108,12 +108,18 @@ def scorers_command(as_json: bool) -> None:
 @click.command("gc")
 @click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
 def gc_command(dry_run: bool) -> None:
-    """Remove the scorers in scorers/ that no deployment names; DVC's cache and remote keep their bytes."""
+    """Remove the scorers in scorers/ that no deployment names; DVC's cache and remote keep their bytes.
+
+    What DVC left half-written in its cache goes, too.
+    """
     project = find_project()
     from assay.project.collecting import collect_garbage
+    from assay.project.recovery import remove_left_by_dvc
 
     with project.lock():
         scorers = collect_garbage(project, dry_run=dry_run)
+        if not dry_run:
+            remove_left_by_dvc(project.root)
     for scorer in scorers:
         verb = f"kept: {scorer.reason}" if scorer.reason else "would be removed" if dry_run else "removed"
         click.echo(f"{scorer.tag:<32}{verb}")

@@ -93,7 +93,7 @@ def repair_rwlock(root: Path) -> bool:
 
 
 def remove_left_by_dvc(root: Path) -> None:
-    """Remove the temporary files of killed DVC commands from its cache and from the folders that it fills.
+    """Remove what DVC commands that were killed or met a full disk left in its cache and the folders that it fills.
 
     Nothing is removed while a DVC command is at work, or where that cannot be known.
     """

@@ -77,16 +77,18 @@ def commit(root: Path, stages: Sequence[str]) -> None:
 
 
 def repair_locked(root: Path) -> None:
-    """Bring dvc.lock back as it was before a DVC that was killed while it wrote the file; use the project's lock."""
+    """Bring dvc.lock back as it was before a DVC that was killed while it wrote the file; use the project's lock.
+
+    One that a `dvc repro` left empty, at a full disk or killed, becomes that of the newest commit.
+    """
     path, kept = root / LOCKED, root / KEPT_LOCKED
-    if not kept.is_file():
-        return
-    if is_there(path) and not _is_locked(path.read_bytes()):
-        if content := kept.read_bytes():
-            write_bytes(path, content)
+    content = path.read_bytes() if is_there(path) else None
+    if content == b"" or (kept.is_file() and content is not None and not _is_locked(content)):
+        if before := kept.read_bytes() if kept.is_file() else git(root, "show", f"HEAD:./{LOCKED}"):
+            write_bytes(path, before)
         else:
             path.unlink()
-    kept.unlink()
+    kept.unlink(missing_ok=True)
 
 
 def _is_locked(content: bytes) -> bool:

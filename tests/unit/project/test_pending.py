@@ -215,6 +215,24 @@ def test_a_dvc_lock_that_was_being_written_comes_back(root: Path, written: str, 
     assert not kept.exists()
 
 
+def test_an_empty_dvc_lock_becomes_that_of_the_newest_commit(root: Path) -> None:
+    path = root / "dvc.lock"
+    path.write_text("")
+    with Project(root).lock():
+        assert not path.exists()
+    whole = "schema: '2.0'\nstages: {}\n"
+    path.write_text(whole)
+    who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    for command in (("init", "-q"), ("add", "dvc.lock"), (*who, "commit", "-q", "-m", "one")):
+        subprocess.run(["git", *command], cwd=root, check=True)
+    path.write_text("")
+    with Project(root).lock():
+        assert path.read_text() == whole
+    path.write_text("<<<<<<< of a merge")
+    with Project(root).lock():
+        assert path.read_text() == "<<<<<<< of a merge"
+
+
 def test_temporary_files_go_with_their_process(root: Path) -> None:
     """People's own files have none of these names: theirs lack the number of a process."""
     gone, mine = 4194304, os.getpid()
