@@ -85,7 +85,8 @@ Reading, losses first:
 - The hydraulic rig is easy: a failing cooler is found by everything but the null model.
 
 Usage: python benchmarks/series.py [SECTION ...] [--only DETECTOR ...] (ASSAY_DATA_MIRROR; sections are the keys of
-SECTIONS; those that are not named, and with --only the lines of other detectors, stay on the page as they are)"""
+SECTIONS; those that are not named, and with --only the lines of other detectors, stay on the page as they are)
+"""
 
 from __future__ import annotations
 
