@@ -1,45 +1,47 @@
 """FCDD: images against exposed and synthetic anomalies, and where in an image the anomaly is.
 
-Protocol of the first table (Ruff 2021, table 3.1, in part): one class of Fashion-MNIST is normal, the other nine are
-anomalies; classes 0, 1 and 2, fixed before anything was measured. For each seed, 2,000 images of the class are drawn
-for training, and of the others 1,000 normal ones and 100 of each other class for the test. Pixels are divided by the
-range of the training images. FCDD has one network of 8 and 16 channels and 30 epochs, half of each batch anomalies:
-2,000 images of MNIST with label 1 (exposure), alone or with as many confetti; or confetti alone. The others are the
-product's defaults (the autoencoder with one network) on the same training rows, without labels.
+Protocol of the first table (Ruff 2021, table 3.1, in part): one class of Fashion-MNIST is normal, the other nine
+are anomalies; classes 0, 1 and 2, fixed before anything was measured. For each seed, 2,000 images of the class are
+drawn for training, and of the others 1,000 normal ones and 100 of each other class for the test. Pixels are divided
+by the range of the training images. FCDD has one network of 8 and 16 channels and 30 epochs, half of each batch
+anomalies: 2,000 images of MNIST with label 1 (exposure), alone or with as many confetti; or confetti alone. The
+others are the product's defaults (the autoencoder with one network) on the same training rows, without labels.
 
-Protocol of the second table: magnetic tiles at 64 x 64 pixels (the mean of 2 x 2 pixels of 128 x 128). For each seed,
-700 tiles without a defect are for training, the other 252 and 382 with a defect for the test; ten with a mask, two of
-each kind of defect, are set aside: "10 masks" learns from these with their masks, "10 labels" without. Image AUROC is
-of the score; pixel AUROC is over all pixels of the test tiles that have a mask or no defect, by the masks (a pixel of
-64 x 64 counts where more than half of it is defective). FCDD: one network of three blocks (8, 16, 16 channels), 30
-epochs, confetti alone; its heat maps with the default width. The autoencoder's map is the squared error of each
-pixel. kNN on pooled features: the mean and the deviation of patches of 8 x 8 pixels, a row for every patch at a fixed
-place; a patch's score is the distance to the nearest patch at its place in the training tiles, a tile's score that of
-its worst patch, and the map repeats the score over the patch.
+Protocol of the second table: magnetic tiles at 64 x 64 pixels (the mean of 2 x 2 pixels of 128 x 128). For each
+seed, 700 tiles without a defect are for training, the other 252 and 382 with a defect for the test; ten with a
+mask, two of each kind of defect, are set aside: "10 masks" learns from these with their masks, "10 labels" without.
+Image AUROC is of the score; pixel AUROC is over all pixels of the test tiles that have a mask or no defect, by the
+masks (a pixel of 64 x 64 counts where more than half of it is defective). FCDD: one network of three blocks (8, 16,
+16 channels), 30 epochs, confetti alone; its heat maps with the default width. The autoencoder's map is the squared
+error of each pixel. kNN on pooled features: the mean and the deviation of patches of 8 x 8 pixels, a row for every
+patch at a fixed place; a patch's score is the distance to the nearest patch at its place in the training tiles, a
+tile's score that of its worst patch, and the map repeats the score over the patch.
 
 Nothing is chosen by test labels, but the default width of heat maps: it was set on made-up images (waves with
 squares), before this was measured.
 
 Reading: with MNIST as exposure FCDD has .925 in the mean (aim .84; the thesis .88, with other images as exposure),
-with as many confetti beside them .863, with confetti alone .765. kNN, which sees no anomalies at all, has .931: it is
-better on two of the three classes, and the autoencoder is as good. On the tiles FCDD is the best of the three, and its
-maps are weak all the same: .66 over pixels, where chance is .5. What its maps show without real anomalies in training
-is what looks like confetti.
+with as many confetti beside them .863, with confetti alone .765. kNN, which sees no anomalies at all, has .931: it
+is better on two of the three classes, and the autoencoder is as good. On the tiles FCDD is the best of the three,
+and its maps are weak all the same: .66 over pixels, where chance is .5. What its maps show without real anomalies
+in training is what looks like confetti.
 
-Masks do not pay at 64 x 64: with ten of them FCDD has .58 on tiles and .65 on pixels (one seed), with confetti beside
-them .65 and .68, with confetti alone .69 and .68 on the same rows. At 32 x 32 (three seeds) they rank pixels 4 points
-better than confetti alone and tiles 3 to 4, of which the gain on tiles without confetti is within the noise of the
-seeds. Ten labels without masks are worth less than confetti there, and their maps are near chance. Of what sees no
-anomalies, kNN on patches ranks tiles as well as masks alone, and the autoencoder pixels 2 points less. The second
-table is of before, without masks, with all 392 defective tiles in its test.
+Masks do not pay at 64 x 64: with ten of them FCDD has .58 on tiles and .65 on pixels (one seed), with confetti
+beside them .65 and .68, with confetti alone .69 and .68 on the same rows. At 32 x 32 (three seeds) they rank pixels
+4 points better than confetti alone and tiles 3 to 4, of which the gain on tiles without confetti is within the
+noise of the seeds. Ten labels without masks are worth less than confetti there, and their maps are near chance. Of
+what sees no anomalies, kNN on patches ranks tiles as well as masks alone, and the autoencoder pixels 2 points less.
+The second table is of before, without masks, with all 392 defective tiles in its test.
 
-Why: half of each batch are those ten tiles, each of them two thousand times in 30 epochs, and the network learns them by
-heart. It tells them from the training tiles far better than other defects from new tiles (.75 to .86 against .56 to
-.64 at 32 x 32), and seeds differ by .044. With as many of them as an epoch of normal tiles has (one or six in each
-batch, the rest confetti, `confetti: 0.98` or `0.9`) that is .63 to .68, and new tiles are ranked as well or better, with a
-deviation of .004; ten labels without masks gain 9 points over pixels by it (.527 to .617). So with few masks
-`confetti: 0.9` is the better choice here. It did not become the default: where confetti look like no defect (stains among
-spots, a test with 20 masks), it costs 7 points over pixels.
+Why: half of each batch are those ten tiles, each of them two thousand times in 30 epochs, and the network learns
+them by heart. It tells them from the training tiles far better than other defects from new tiles (.75 to .86
+against .56 to .64 at 32 x 32), and seeds differ by .044. With as many of them as an epoch of normal tiles has (one
+or six in each batch, the rest confetti, `confetti: 0.98` or `0.9`) that is .63 to .68, and new tiles are ranked as
+well or better, with a deviation of .004; ten labels without masks gain 9 points over pixels by it (.527 to .617).
+At 64 x 64 `0.9` has .67 on tiles and .69 on pixels (one seed), where half of each batch had .58 and .65; confetti
+alone have .69 and .68, so that ten masks still add nothing to tiles there. So with few masks `confetti: 0.9` is the
+better choice here. It did not become the default: where confetti look like no defect (stains among spots, a test
+with 20 masks), it costs 7 points over pixels.
 
 That confetti are left out by default where there are labelled anomalies is what the thesis does; it was made the
 default after a look at the first table.

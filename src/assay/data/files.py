@@ -163,10 +163,10 @@ def dataset_of(
     for role, values in texts.items():
         _say_of_texts(path, role, frame[str(special[role])], values)  # type: ignore[literal-required]
     step = max(1, len(frame) // MOST_LOOKED_AT)
-    evenly = [features.rows[block][-block.start % step :: step].copy() for block in row_blocks(features.rows)]
-    some = np.concatenate(evenly)
+    blocks = row_blocks(features.rows) if text is None else ()
+    evenly = [features.rows[block][-block.start % step :: step].copy() for block in blocks]
     for i, column in enumerate(features.columns if text is None else ()):
-        if loses_values(some[:, i]):
+        if loses_values(np.concatenate([rows[:, i] for rows in evenly])):
             say(f"{path.name}: column {column!r} loses most of its values in float32, as scorers use it; rescale it")
     may_lack = {*features.lacking(), *treatment.impute} if text is None else ()
     card = Card(
