@@ -4,13 +4,16 @@ Each fault meets a command in a copy of a small real project (Git, a DVC remote,
 these have to hold, and each that does not is a loss:
 
 - `assay audit verify` of the champion finds nothing that differs;
-- the same command, given again, works, and leaves the files that it leaves where nothing happens (times aside);
+- the same command, given again, works, and leaves the files that it leaves where nothing happens (times aside); a
+  killed `dvc repro` may leave a lock of DVC's empty, at which DVC stops: any `assay` command that writes repairs it,
+  and one is given first;
 - no entry of the event log that was there before the command, or at the fault, is missing, and its chain is whole;
 - nothing is missing or changed in DVC's cache and remote, among the seals and the lists of rows of runs, but for what
   the command takes away where nothing happens;
 - nothing temporary is left, neither Assay's nor DVC's.
 
-Usage: python benchmarks/chaos.py [--seed N] [--most N]      (as root: it mounts a small file system)
+Usage: python benchmarks/chaos.py [--seed N] [--most N] [COMMAND ...]     (as root: it mounts a small file system)
+It goes on where it stopped, from .assay/chaos; commands that are named, by a part of their names, meet all again.
 """
 
 from __future__ import annotations
@@ -27,8 +30,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +47,7 @@ from assay.eventlog import EventLog  # noqa: E402
 from assay.project.deployment import read_deployment  # noqa: E402
 
 PAGE = ROOT / "docs" / "benchmarks" / "chaos.md"
+RESULTS = ROOT / ".assay" / "chaos"
 NAME = "breast_cancer"
 SETTINGS = (
     QUICK.replace("n_estimators: 25", "n_estimators: 5")
@@ -62,12 +66,13 @@ NOT_OURS = (".git", ".prefect", ".dvc/tmp", "src")
 
 @dataclass(frozen=True)
 class Case:
-    """A command, what was done before it, and the exit codes that it may have when it is given again."""
+    """A command, what was done before it, the exit codes that it may have given again, and what is given first then."""
 
     name: str
     command: Callable[[Path], tuple[str, ...]]
     before: str = "done"
     again: tuple[int, ...] = (0,)
+    first: tuple[str, ...] = ()
     prepare: Callable[[Checkout], None] = lambda _: None
     is_long: bool = False
 
@@ -111,7 +116,7 @@ VERBS = ("split", "contaminate", "validate", "train", "calibrate", "select", "ev
 CASES = (
     Case("assay ingest (first)", fixed("assay", "ingest", "plant.csv", "--name", "plant", "--label", "ill"), "fresh"),
     Case("assay run", fixed("assay", "run"), "fresh", is_long=True),
-    Case("dvc repro", fixed("dvc", "repro", "-q"), "fresh", is_long=True),
+    Case("dvc repro", fixed("dvc", "repro", "-q"), "fresh", first=("assay", "gc"), is_long=True),
     Case("assay run, settings changed", fixed("assay", "run"), prepare=edit_eps, is_long=True),
     Case("assay ingest (again)", fixed("assay", "ingest", "grown.csv", "--name", "plant", "--label", "ill")),
     Case(
@@ -145,7 +150,7 @@ class Campaign:
     """
 
     def __init__(self, folder: Path, seed: int) -> None:
-        self.folder, self.random = folder, random.Random(seed)
+        self.folder, self.seed, self.random = folder, seed, random.Random(seed)
         self.references: dict[str, list[dict[str, str]]] = {}
         self.stored: dict[str, set[tuple[str, str]]] = {}
 
@@ -234,6 +239,8 @@ class Campaign:
         lost = []
         root = project.root
         is_read_first = self.random.random() < 0.3
+        if case.first:
+            project.call(*case.first)
         if is_read_first:
             lost += verified(project)
         again = project.call(*case.command(root))
@@ -271,7 +278,7 @@ class Campaign:
 
 def gone(project: Checkout, *names: str) -> Callable[[], None]:
     """Take folders away; return what brings them back, beside what was written meanwhile."""
-    places = [project.root / name for name in names]
+    places = [project.root / name for name in names if (project.root / name).exists()]
     for place in places:
         place.rename(place.with_name(f"{place.name}.away"))
 
@@ -338,6 +345,7 @@ def meet_elsewhere(campaign: Campaign, case: Case, what: str) -> tuple[bool, lis
             subprocess.run(["umount", "-l", space], check=True)
 
 
+KILLED = "killed"  # or a full disk at a write
 MEANS = {
     "full": "a file system of its own with 16 to 700 KiB left",
     "read-only": "a project in which nothing may be written",
@@ -429,57 +437,74 @@ def drawn(n: int, most: int, generator: random.Random) -> list[int]:
     return sorted({1 + int((i + generator.random()) * n / most) for i in range(most)})
 
 
-def kills(campaign: Campaign, most: int, names: list[str]) -> dict[str, Row]:
-    """Let each command meet kills and full disks at its changes."""
-    rows = {}
-    for case in CASES:
-        if names and not any(name in case.name for name in names):
-            continue
-        row = rows[case.name] = Row(writes=campaign.write_count(case))
-        began = time.monotonic()
-        for number in drawn(row.writes, most // 2 if case.is_long else most, campaign.random):
-            for kind in (campaign.random.choice((KILL_ALL, KILL_ALL, KILL_ONE)), *((FULL,) if number % 3 == 0 else ())):
-                met, lost = campaign.meet(case, number, kind)
-                row.tried, row.met = row.tried + 1, row.met + met
-                row.losses += [f"{kind} at {number}: {each}" for each in lost]
-                for each in lost:
-                    print(f"  {case.name}: {kind} at {number}: {each}", flush=True)
-        print(
-            f"{case.name}: {row.writes} writes, {row.tried} tried, {row.met} met, {len(row.losses)} losses,"
-            f" {time.monotonic() - began:.0f} s",
-            flush=True,
-        )
-    return rows
+def kills(campaign: Campaign, most: int, case: Case) -> dict[str, Row]:
+    """Let a command meet kills and full disks at its changes."""
+    row = Row(writes=campaign.write_count(case))
+    for number in drawn(row.writes, most // 2 if case.is_long else most, campaign.random):
+        for kind in (campaign.random.choice((KILL_ALL, KILL_ALL, KILL_ONE)), *((FULL,) if number % 3 == 0 else ())):
+            met, lost = campaign.meet(case, number, kind)
+            row.tried, row.met = row.tried + 1, row.met + met
+            row.losses += [f"{kind} at {number}: {each}" for each in lost]
+    return {KILLED: row}
 
 
-def situations(campaign: Campaign, times: int, names: list[str]) -> dict[str, Row]:
-    """Let each command meet what is no kill."""
+def situations(campaign: Campaign, times: int, case: Case) -> dict[str, Row]:
+    """Let a command meet what is no kill."""
     rows = {what: Row() for what in MEANS}
-    for case in CASES:
-        if names and not any(name in case.name for name in names):
-            continue
-        if case.name not in campaign.references:
-            campaign.write_count(case)
-        for what in MEANS:
-            for _ in range(times if what == "full" else 1):
-                refused, lost = meet_elsewhere(campaign, case, what)
-                row = rows[what]
-                row.tried, row.met = row.tried + 1, row.met + refused
-                row.losses += [f"{case.name}: {each}" for each in lost]
-                for each in lost:
-                    print(f"  {case.name}: {what}: {each}", flush=True)
+    if case.name not in campaign.references:
+        campaign.write_count(case)
     for what, row in rows.items():
-        print(f"{what}: {row.tried} tried, {row.met} refused, {len(row.losses)} losses", flush=True)
+        for _ in range(times if what == "full" else 1):
+            refused, lost = meet_elsewhere(campaign, case, what)
+            row.tried, row.met = row.tried + 1, row.met + refused
+            row.losses += lost
     return rows
 
 
-def page(faults: dict[str, Row], rest: dict[str, Row], seed: int) -> str:
+def results(campaign: Campaign, most: int, named: list[str]) -> dict[str, dict[str, Row]]:
+    """Return what each command met, by its name and the kind of fault; what was measured before is read."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    every = {}
+    parts: dict[str, Callable[[Case], dict[str, Row]]] = {
+        KILLED: lambda case: kills(campaign, most, case),
+        "full": lambda case: situations(campaign, 3, case),
+    }
+    for case in CASES:
+        path = RESULTS / f"{campaign.seed}-{most}-{case.name.replace(' ', '-')}.json"
+        is_read = path.is_file() and not any(name in case.name for name in named)
+        rows = {kind: Row(**row) for kind, row in json.loads(path.read_text()).items()} if is_read else {}
+        for first, measure in parts.items():
+            if first in rows:
+                continue
+            began = time.monotonic()
+            campaign.prepare()
+            campaign.random.seed(f"{campaign.seed} {case.name} {first}")
+            measured = measure(case)
+            rows |= measured
+            path.write_text(json.dumps({kind: asdict(row) for kind, row in rows.items()}))
+            losses = [f"  {kind}: {each}" for kind, row in measured.items() for each in row.losses]
+            n, seconds = sum(row.tried for row in measured.values()), time.monotonic() - began
+            print("\n".join([f"{case.name}: {n} faults, {len(losses)} losses, {seconds:.0f} s", *losses]), flush=True)
+        every[case.name] = rows
+    return every
+
+
+def united(rows: Iterable[Row]) -> Row:
+    """Return all rows as one."""
+    whole = Row()
+    for row in rows:
+        whole.tried, whole.met, whole.losses = whole.tried + row.tried, whole.met + row.met, whole.losses + row.losses
+    return whole
+
+
+def page(every: dict[str, dict[str, Row]], seed: int) -> str:
     """Return the page: losses first."""
-    rows = [*faults.values(), *rest.values()]
-    lost = [f"- {name}: {each}" for name, row in {**faults, **rest}.items() for each in row.losses]
+    faults = {name: rows[KILLED] for name, rows in every.items()}
+    rest = {what: united(rows[what] for rows in every.values()) for what in MEANS}
+    lost = [f"- {name}: {each}" for name, rows in every.items() for row in rows.values() for each in row.losses]
     return TEXT.format(
         doc=(__doc__ or "").partition("Usage:")[0].strip(),
-        n=sum(row.tried for row in rows),
+        n=sum(row.tried for rows in every.values() for row in rows.values()),
         n_lost=len(lost),
         lost="\n".join(["", *lost, ""]) if lost else "",
         seed=seed,
@@ -496,19 +521,15 @@ def main() -> None:
     """Run the campaign and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--most", type=int, default=24, help="writes of a command that meet faults; a third twice")
-    parser.add_argument("cases", nargs="*", help="all by default, of which the page is written")
+    parser.add_argument("--most", type=int, default=14, help="writes of a command that meet faults; a third twice")
+    parser.add_argument("cases", nargs="*", help="those that meet all faults again")
     options = parser.parse_args()
     place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=place, prefix="chaos-") as folder:
         os.environ[SHARED] = folder
         (Path(folder) / "projects").mkdir()
         campaign = Campaign(Path(folder) / "projects", options.seed)
-        campaign.prepare()
-        faults = kills(campaign, options.most, options.cases)
-        rest = situations(campaign, 3, options.cases)
-    if not options.cases:
-        PAGE.write_text(page(faults, rest, options.seed))
+        PAGE.write_text(page(results(campaign, options.most, options.cases), options.seed))
 
 
 if __name__ == "__main__":

@@ -30,9 +30,16 @@ Masks do not pay at 64 x 64: with ten of them FCDD has .58 on tiles and .65 on p
 them .65 and .68, with confetti alone .69 and .68 on the same rows. At 32 x 32 (three seeds) they rank pixels 4 points
 better than confetti alone and tiles 3 to 4, of which the gain on tiles without confetti is within the noise of the
 seeds. Ten labels without masks are worth less than confetti there, and their maps are near chance. Of what sees no
-anomalies, kNN on patches ranks tiles as well as masks alone, and the autoencoder pixels 2 points less. Ten tiles of
-five kinds of defects are few: training on these again and again fits them. The second table is of before, without
-masks, with all 392 defective tiles in its test.
+anomalies, kNN on patches ranks tiles as well as masks alone, and the autoencoder pixels 2 points less. The second
+table is of before, without masks, with all 392 defective tiles in its test.
+
+Why: half of each batch are those ten tiles, each of them two thousand times in 30 epochs, and the network learns them by
+heart. It tells them from the training tiles far better than other defects from new tiles (.75 to .86 against .56 to
+.64 at 32 x 32), and seeds differ by .044. With as many of them as an epoch of normal tiles has (one or six in each
+batch, the rest confetti, `confetti: 0.98` or `0.9`) that is .63 to .68, and new tiles are ranked as well or better, with a
+deviation of .004; ten labels without masks gain 9 points over pixels by it (.527 to .617). So with few masks
+`confetti: 0.9` is the better choice here. It did not become the default: where confetti look like no defect (stains among
+spots, a test with 20 masks), it costs 7 points over pixels.
 
 That confetti are left out by default where there are labelled anomalies is what the thesis does; it was made the
 default after a look at the first table.
@@ -71,7 +78,8 @@ SIDE = 32 if sys.argv[1:] == ["tiles32"] else 64
 PATCH = SIDE // 8
 TILE_SEEDS, EACH_KIND = (0, 1, 2), 2
 TILE_DETECTORS = (
-    *("fcdd, confetti", "fcdd, 10 masks", "fcdd, 10 masks and confetti", "fcdd, 10 labels", "autoencoder"),
+    *("fcdd, confetti", "fcdd, 10 masks", "fcdd, 10 masks and .5 confetti", "fcdd, 10 masks and .9 confetti"),
+    *("fcdd, 10 masks and .98 confetti", "fcdd, 10 labels", "fcdd, 10 labels and .98 confetti", "autoencoder"),
     "knn on patches",
 )
 
@@ -161,7 +169,7 @@ def mapped(
         maps = far.T.reshape(-1, sides, sides).repeat(PATCH, axis=1).repeat(PATCH, axis=2)
         return far.max(axis=0), maps
     params: dict[str, Any] = QUICK | {"channels": [8, 16, 16]} if label.startswith("fcdd") else {"members": 1}
-    params |= {"confetti": 0.5} if label.endswith("and confetti") else {}
+    params |= {"confetti": float(label.split()[-2])} if " and " in label else {}
     detector: Any = make_detector(label.split(",")[0], params, seed=seed, device="cpu", modality=Image((SIDE, SIDE)))
     if "10" not in label:
         detector.fit(rows)

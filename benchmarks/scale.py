@@ -136,8 +136,9 @@ def of_scorer(project: Path) -> list[tuple[str, str]]:
 def of_events(folder: Path) -> list[str]:
     """Return lines of a table: what a log of so many events costs."""
     lines = [
-        "| events | bytes | append one, s | look for the last of a kind, s | check all, s |",
-        "|---:|---:|---:|---:|---:|",
+        "| events | bytes | append one, s | look for a stage of the last run, s | for one that is not there, s "
+        "| begin a command, s | check all, s |",
+        "|---:" * 7 + "|",
     ]
     for n in (1_000, 10_000, 100_000):
         log = EventLog(folder / f"{n}" / "events.jsonl")
@@ -160,10 +161,15 @@ def of_events(folder: Path) -> list[str]:
             previous = hash_bytes(line)
         log.path.write_bytes(b"\n".join(content) + b"\n")
         log.mark.unlink()
-        append = spent(partial(log.append, "stage", **details))
-        last = spent(partial(log.last, "stage", key="1" * 64))
-        check = spent(log.check)
-        lines.append(f"| {n:,} | {bytes_of(log.path):,} | {append:.4f} | {last:.3f} | {check:.3f} |")
+        log.append("stage", **details | {"key": "2" * 64})
+        append = spent(lambda log=log, d=details: [log.append("stage", **d) for _ in range(20)]) / 20  # type: ignore[misc]
+        works = [partial(log.last, "stage", key=digit * 64) for digit in "21"]
+        last, absent = map(spent, works)
+        begin = spent(lambda log=log: [log.require_whole(), log.heads])  # type: ignore[misc]
+        lines.append(
+            f"| {n:,} | {bytes_of(log.path):,} | {append:.4f} | {last:.4f} | {absent:.3f} | {begin:.3f} "
+            f"| {spent(log.check):.3f} |"
+        )
     return lines
 
 

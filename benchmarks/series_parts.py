@@ -62,10 +62,11 @@ def as_users_bring(frame: pd.DataFrame, columns: SeriesColumns, leave_out: tuple
 class Fitted:
     """A scaler and a detector, or the null model, fitted on training windows."""
 
-    def __init__(self, label: str, modality: Modality, train: Floats, seed: int) -> None:
+    def __init__(self, label: str, modality: Modality, train: Floats, seed: int, epochs: int | None = None) -> None:
         self.scaler = modality.scaler().fit(train)
         scaled = self.scaler.transform(train)
         name, params = DETECTORS[label]
+        params = params if epochs is None else params | {"epochs": epochs}
         self.null = modality.null_model().fit(scaled)
         self.detector = name and make_detector(name, params, seed=seed, modality=modality, device="cpu").fit(scaled)
 

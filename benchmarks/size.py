@@ -6,6 +6,7 @@ Forest, and `reach` on min-max scaled rows, what ships without labels, with 3,80
 its own; its processor seconds and its largest memory are what the system counted for it.
 
 Usage: python benchmarks/size.py [ROWS ...] [parquet] [csv]. What the page has of other sizes and kinds stays.
+       python benchmarks/size.py run ROWS COLUMNS prints what `assay ingest`, `run` and `score` take from end to end.
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil  # type: ignore[import-untyped]
 import pyarrow as pa
 from matplotlib.figure import Figure
 from pyarrow import csv, parquet
@@ -43,15 +47,15 @@ sys.exit(done.stderr if done.returncode else 0)
 """
 
 
-def write_table(path: Path, n: int, seed: int) -> Path:
+def write_table(path: Path, n: int, seed: int, width: int = COLUMNS) -> Path:
     """Write n rows as Parquet or CSV."""
     rng = np.random.default_rng(seed)
-    loadings = np.random.default_rng(0).normal(size=(FACTORS, COLUMNS))
-    schema = pa.schema({"id": pa.int64(), **{f"x{i}": pa.float64() for i in range(COLUMNS)}})
+    loadings = np.random.default_rng(0).normal(size=(FACTORS, width))
+    schema = pa.schema({"id": pa.int64(), **{f"x{i}": pa.float64() for i in range(width)}})
     with (parquet.ParquetWriter if path.suffix == ".parquet" else csv.CSVWriter)(path, schema) as writer:
         for start in range(0, n, AT_ONCE):
             m = min(AT_ONCE, n - start)
-            rows = rng.normal(size=(m, FACTORS)) @ loadings + 0.3 * rng.normal(size=(m, COLUMNS))
+            rows = rng.normal(size=(m, FACTORS)) @ loadings + 0.3 * rng.normal(size=(m, width))
             columns = [pa.array(np.arange(start, start + m)), *(pa.array(column) for column in rows.round(4).T.copy())]
             writer.write_table(pa.table(columns, schema=schema))
     return path
@@ -69,6 +73,41 @@ def cost(project: Path, *arguments: str) -> tuple[float, float]:
     command = [sys.executable, "-c", MEASURE, str(Path(sys.executable).with_name("assay")), *arguments]
     seconds, peak = subprocess.run(command, cwd=project, check=True, capture_output=True, text=True).stdout.split()
     return float(seconds), float(peak)
+
+
+def by_the_clock(project: Path, *arguments: str) -> str:
+    """Return the seconds of a command, its processor seconds, and the most that all its processes held at once."""
+    before, started, peak = os.times(), time.perf_counter(), 0.0
+    with subprocess.Popen(
+        [str(Path(sys.executable).with_name("assay")), *arguments], cwd=project, stdout=subprocess.DEVNULL
+    ) as process:
+        while process.poll() is None:
+            held = 0.0
+            for each in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+                with suppress(psutil.Error):
+                    held += each.memory_full_info().pss
+            peak = max(peak, held)
+            time.sleep(1)
+    after = os.times()
+    if process.returncode:
+        raise SystemExit(f"assay {' '.join(arguments)}: exit code {process.returncode}")
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return f"{time.perf_counter() - started:,.0f} s by the clock, {cpu:,.0f} processor seconds, {peak / 1e9:.2f} GB"
+
+
+def whole(n: int, width: int) -> None:
+    """Print what a default run takes on a table without labels, and what comes before and after it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, project = Path(name), Path(name) / "project"
+        assay(folder, "init", str(project))
+        file = write_table(folder / "rows.parquet", n, 2, width)
+        print(f"{n:,} rows x {width} columns", flush=True)
+        for what in (
+            ["ingest", str(file), "--name", "rows", "--id", "id"],
+            ["run", "--dataset", "rows"],
+            ["score", str(file), "--out", str(folder / "scored.parquet")],
+        ):
+            print(f"assay {what[0]}: {by_the_clock(project, *what)}", flush=True)
 
 
 def make_scorers(project: Path, folder: Path) -> dict[str, str]:
@@ -177,6 +216,9 @@ def write_page(costs: pd.DataFrame) -> None:
 
 def main() -> None:
     """Measure everything that is asked for; the page is written anew after each command."""
+    if sys.argv[1:2] == ["run"]:
+        whole(int(sys.argv[2]), int(sys.argv[3]))
+        return
     sizes = [int(word) for word in sys.argv[1:] if word.isdigit()] or [10**power for power in range(4, 8)]
     kinds = [word for word in sys.argv[1:] if not word.isdigit()] or ["parquet", "csv"]
     costs = {(cost["command"], cost["rows"]): cost for cost in measured_before()}

@@ -84,8 +84,8 @@ def warm_folder() -> Path:
 
 @functools.cache
 def prefect_url() -> str:
-    """Return the address of a real Prefect server on loopback, which ends with this process."""
-    from assay.runs.scheduling import prefect_server
+    """Return the address of a Prefect server on loopback without a password, which ends with this process."""
+    from assay.runs.scheduling import local_server
 
     stack = contextlib.ExitStack()
     atexit.register(stack.close)
@@ -93,7 +93,7 @@ def prefect_url() -> str:
     patch = stack.enter_context(pytest.MonkeyPatch.context())
     for name, value in {**SWITCHES, "PREFECT_HOME": str(root / ".prefect")}.items():
         patch.setenv(name, value)
-    return stack.enter_context(prefect_server(Project(root)))
+    return stack.enter_context(local_server(Project(root)))
 
 
 class Checkout:

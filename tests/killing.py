@@ -72,7 +72,14 @@ def set_clock(error: datetime.timedelta) -> None:
     """Let the clock of this process be wrong, for Python's own functions."""
     right, real = time.time, datetime.datetime
 
-    class Wrong(real):  # type: ignore[valid-type, misc]
+    class Times(type):
+        """Every time is one of `Wrong`: what was imported before makes those of the right class."""
+
+        def __instancecheck__(cls, instance: object) -> bool:
+            """Return whether it is a time."""
+            return isinstance(instance, real)
+
+    class Wrong(real, metaclass=Times):  # type: ignore[valid-type, misc]
         """A time that is now by the wrong clock."""
 
         @classmethod

@@ -14,6 +14,7 @@ line and exits with the class's ``exit_code``; only bugs show a traceback.
     + NoValidCandidateError: selection found nothing that may ship
     + TamperedError: bytes on disk are not the recorded ones
     + ScorerError: a scorer folder or tag cannot be loaded
+        - NotHereError: it is on record, and elsewhere
     + StageError: a stage's inputs are missing or another run holds the project
     + ToolError: a framework's command failed
     + InterruptedRunError: a signal ended a run
@@ -91,6 +92,10 @@ class TamperedError(AssayError):
 
 class ScorerError(AssayError):
     """A scorer folder or tag cannot be loaded."""
+
+
+class NotHereError(ScorerError):
+    """A scorer is on record, and its folder was not brought to this machine."""
 
 
 class StageError(AssayError):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from assay.parts import go_on_after, is_there, parse_json, write_json
 
 START = "0" * 64
 _APPENDING = threading.Lock()
+_BLOCK = 1 << 16  # bytes that are read at a time from the end
 
 
 class EventLog:
@@ -41,18 +44,26 @@ class EventLog:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield the events, oldest first; raise `TamperedError` at one that cannot be read."""
         for number, line in enumerate(self._lines(), start=1):
-            try:
-                event: dict[str, Any] = parse_json(line)
-                event["event"], event["previous"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise TamperedError(f"{self.path}: entry {number} cannot be read; the log was changed") from error
-            yield event
+            yield self._event(line, f"{number}")
+
+    def __reversed__(self) -> Iterator[dict[str, Any]]:
+        """Yield the events, newest first, and read no more of the file than these; raise as `__iter__` does."""
+        for number, line in enumerate(islice(self._backwards(), 1, None), start=1):
+            yield self._event(line, f"{number} from the end")
+
+    def _event(self, line: bytes, number: str) -> dict[str, Any]:
+        try:
+            event: dict[str, Any] = parse_json(line)
+            event["event"], event["previous"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise TamperedError(f"{self.path}: entry {number} cannot be read; the log was changed") from error
+        return event
 
     @property
     def head(self) -> str:
         """Hash of the newest entry; 64 zeros where there is none."""
-        lines = self._lines()
-        return hash_bytes(lines[-1]) if lines else START
+        newest = next(islice(self._backwards(), 1, None), None)
+        return START if newest is None else hash_bytes(newest)
 
     def append(self, event: str, **details: Any) -> str:
         """Add an event and return the new head of the chain; call it under the project's lock, from any thread."""
@@ -60,9 +71,11 @@ class EventLog:
             return self._append(event, details)
 
     def _append(self, event: str, details: dict[str, Any]) -> str:
+        previous = self.head
+        n_entries = self._count(previous)
         entry = {
             "event": event,
-            "previous": self.head,
+            "previous": previous,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": platform.node(),
             **self._who(),
@@ -70,12 +83,22 @@ class EventLog:
         }
         line = json.dumps(entry, sort_keys=True, ensure_ascii=False).encode()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        lines = self._lines()
+        cut = next(self._backwards(), b"")
         with self.path.open("ab", buffering=0) as stream:
             # A crash may have left part of a line, which would make the new one unreadable.
-            go_on_after(stream, sum(len(whole) + 1 for whole in lines), line + b"\n", sync=True)
-        write_json(self.mark, {"entries": len(lines) + 1, "head": hash_bytes(line)})
+            go_on_after(stream, stream.seek(0, os.SEEK_END) - len(cut), line + b"\n", sync=True)
+        write_json(self.mark, {"entries": n_entries + 1, "head": hash_bytes(line)})
         return hash_bytes(line)
+
+    def _count(self, head: str) -> int:
+        """Return how many entries there are up to the newest one, by ``events.head`` where that speaks of it."""
+        try:
+            marked = parse_json(self.mark.read_bytes())
+            if marked["head"] == head:
+                return int(marked["entries"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        return len(self._lines())
 
     def require_whole(self) -> None:
         """Raise `TamperedError` if the log lacks entries that it had.
@@ -120,11 +143,8 @@ class EventLog:
     def last(self, event: str, **fields: Any) -> dict[str, Any] | None:
         """Return the newest event of that name whose entries equal `fields`, or None."""
         criteria = {"event": event, **fields}
-        newest = None
-        for entry in self:
-            if all(entry.get(name) == value for name, value in criteria.items()):
-                newest = entry
-        return newest
+        fitting = (e for e in reversed(self) if all(e.get(name) == value for name, value in criteria.items()))
+        return next(fitting, None)
 
     @property
     def content(self) -> bytes:
@@ -134,6 +154,19 @@ class EventLog:
 
     def _lines(self) -> list[bytes]:
         return self.content.split(b"\n")[:-1]
+
+    def _backwards(self) -> Iterator[bytes]:
+        """Yield what stands after the last complete line, b"" as a rule, and then the lines, the newest first."""
+        if not is_there(self.path):
+            return
+        with self.path.open("rb") as stream:
+            start, rest = stream.seek(0, os.SEEK_END), b""
+            while start:
+                before, start = start, max(start - _BLOCK, 0)
+                stream.seek(start)
+                rest, *lines = (stream.read(before - start) + rest).split(b"\n")
+                yield from reversed(lines)
+            yield rest
 
 
 def require_chained(lines: Iterable[bytes], where: object) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -19,7 +20,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from tests.conftest import QUICK, Checkout, prefect_url
+from tests.conftest import QUICK, ROOT, Checkout, prefect_url
+from tests.integration.conftest import GIT
 from tests.integration.test_ingest import OPTIONS, patients
 from tests.waiting import HANG_SECONDS, at_work, wait_until, wait_until_none_works
 
@@ -242,13 +244,15 @@ def test_schedules_of_two_datasets_take_turns(finished: Checkout) -> None:
     names = ("breast_cancer", "clinic")
     clocks = []
     try:
-        with Project(finished.root).lock():
-            for name in names:
-                options = ("--interval", "5", "--dataset", name)
-                clocks.append(finished.start("assay", "schedule", *options, PREFECT_API_URL=prefect_url(), **OFTEN))
-            earlier = {name: len(runs_of(name)) for name in names}
+        for name in names:
+            options = ("--interval", "5", "--dataset", name)
+            clocks.append(finished.start("assay", "schedule", *options, PREFECT_API_URL=prefect_url(), **OFTEN))
+        for name, clock in zip(names, clocks, strict=True):  # each takes the lock once before it serves
+            wait_until(partial(runs_of, name, "SCHEDULED", "RUNNING"), clock, pause=0.5)
+        with Project(finished.root).lock(waits=True):
             for name, clock in zip(names, clocks, strict=True):
                 wait_until(partial(runs_of, name, "RUNNING"), clock, pause=0.5)
+            earlier = {name: len(runs_of(name)) for name in names}
         for name, clock in zip(names, clocks, strict=True):
             wait_until(lambda name=name: len(runs_of(name)) > earlier[name], clock, pause=0.5)
     finally:
@@ -258,6 +262,39 @@ def test_schedules_of_two_datasets_take_turns(finished: Checkout) -> None:
     assert not any("another assay command" in output for output in outputs), outputs
     assert [event["state"] for event in ended(EventLog(finished.root / ".assay/events.jsonl"))][-1] == "completed"
     wait_until_none_works(finished.root)
+
+
+@pytest.mark.long
+def test_a_process_worker_runs_the_deployment_of_a_fresh_checkout(finished: Checkout, tmp_path: Path) -> None:
+    """What prefect.yaml deploys brings the data back before it looks for them, and takes parameters."""
+    (finished.root / "prefect.yaml").write_bytes((ROOT / "prefect.yaml").read_bytes())
+    for command in (("add", "--all"), ("commit", "--quiet", "--message", "run")):
+        assert finished.call(*GIT, *command).returncode == 0
+    clone = Checkout(tmp_path / "clone")
+    assert finished.call("git", "clone", "--quiet", ".", str(clone.root)).returncode == 0
+    assert not (clone.root / "data").exists()
+    server = {"PREFECT_API_URL": prefect_url()}
+    pool = ("work-pool", "create", "local-process", "--type", "process")
+    for arguments in (pool, ("--no-prompt", "deploy", "--all")):
+        done = clone.call("prefect", *arguments, **server)
+        assert done.returncode == 0, done.stdout + done.stderr
+    worker = clone.start("prefect", "worker", "start", "--pool", "local-process", **server)
+    try:
+        with urlopen(f"{prefect_url()}/deployments/name/retrain/nightly") as answer:
+            deployment = json.load(answer)["id"]
+        parameters = {"dataset": "breast_cancer", "deploy": False}
+        run = ask(f"/deployments/{deployment}/create_flow_run", parameters=parameters)["id"]
+        ids = {"id": {"any_": [run]}, "state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED"]}}}
+        wait_until(lambda: ask("/flow_runs/filter", flow_runs=ids), worker, pause=0.5)
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        output = worker.communicate()[0]
+    (ended_run,) = ask("/flow_runs/filter", flow_runs=ids)
+    assert ended_run["state_type"] == "COMPLETED", output
+    assert ended_run["name"].startswith("breast_cancer 20")
+    assert (clone.root / "data/breast_cancer").is_dir()
+    assert list((clone.root / "work/package/breast_cancer").iterdir())
+    wait_until_none_works(clone.root)
 
 
 def test_a_bad_cron_expression_is_refused(finished: Checkout) -> None:

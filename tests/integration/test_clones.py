@@ -192,6 +192,22 @@ def test_a_champion_that_was_never_pushed_is_lost_in_a_clone_and_said_to_be(peop
     told = Checkout(second).assay("restore", code=1).stderr
     assert len(told.splitlines()) == 1
     assert f"scorers/pumps/{version}.dvc" in told
+    for options, code in (((), 6), (("--strict",), 1)):  # nothing differs, and nothing could be checked
+        told = Checkout(second).assay("audit", "verify", "pumps", *options, code=code).stderr
+        assert "its folder is not here" in told
+
+
+def test_data_that_the_remote_does_not_give_are_said_to_be_missing_there(people: tuple[Path, Path, Path]) -> None:
+    first, second, _ = people
+    bring_in(first, "pumps", seed=0)
+    commit(first, "never pushed to the store")
+    git(first, "push", "--quiet", "origin", "HEAD")
+    git(second, "pull", "--quiet", "origin", "HEAD")
+    with pytest.raises(DataError, match=r"the DVC remote did not give them, .*: `dvc pull data\.dvc`"):
+        restore(Project(second))
+    dvc(second, "remote", "remove", "store")
+    with pytest.raises(DataError, match=r"`dvc remote add -d NAME ADDRESS`\), then `dvc pull data\.dvc`"):
+        restore(Project(second))
 
 
 def test_what_dvc_s_cache_holds_comes_back_without_a_remote(people: tuple[Path, Path, Path]) -> None:
@@ -240,7 +256,7 @@ def test_data_that_no_record_knows_are_not_replaced(people: tuple[Path, Path, Pa
 
     git(second, "pull", "--quiet", "origin", "HEAD")
     (second.parent / "store").rename(second.parent / "gone")
-    with pytest.raises(DataError, match="add the DVC remote that holds it"):
+    with pytest.raises(DataError, match="the DVC remote did not give them, `dvc push`"):
         restore(Project(second))
 
 

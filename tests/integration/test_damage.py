@@ -172,6 +172,15 @@ def test_a_scorer_without_its_statement_does_not_verify(finished: Checkout) -> N
     assert "is no scorer folder" in finished.assay("audit", "verify", "./exported", code=1).stderr
 
 
+def test_data_that_a_killed_command_left_half_filled_are_missing_not_other_data(finished: Checkout) -> None:
+    for path in (finished.root / "data" / "breast_cancer").iterdir():
+        path.unlink()
+    write_json(finished.root / ".assay/checkout.json", ["data"])
+    findings = json.loads(finished.assay("audit", "verify", "breast_cancer", "--json", code=6).stdout)["findings"]
+    assert {each["state"] for each in findings} == {"ok", "not here"}
+    assert not (finished.root / "data").exists()
+
+
 @pytest.mark.parametrize("lost", [(), ("train",)], ids=["one more", "another instead"])
 def test_a_stage_of_another_version_is_called_that(finished: Checkout, lost: tuple[str, ...]) -> None:
     """A stage "refine" between train and calibrate, or in place of train."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,8 @@ from assay.pipeline.progress import StageProgress, silent
 from assay.project.freshness import require_record, run_verb
 from assay.project.layout import Project
 from assay.project.stages import folders_of
-from assay.runs.report import candidates_table, leaderboard
+from assay.runs.report import candidates_table, figure_names, leaderboard
+from assay.runs.showing import leaderboard_table
 from assay.scorer.loading import load_scorer
 
 ROOT = Path(__file__).parents[2]
@@ -131,6 +133,15 @@ def test_the_table_says_where_and_why(finished: Project) -> None:
     assert rows["knn", "none"].reason == ""
     table = candidates_table(list(rows.values()), eps=0.1, evidence="labels", title="")
     assert table.row_count == 6
+
+
+def test_the_table_of_prefect_calls_figures_on_probes_so(finished: Project) -> None:
+    standings = tuple(leaderboard(finished))
+    row, *_ = leaderboard_table(SimpleNamespace(eps=0.1, evidence="probes", candidates=standings))
+    assert list(row) == ["candidate", "state", *figure_names(0.1, "probes"), "fit s", "reason"]
+    assert row["AUROC on probes"] == round(standings[0].auroc, 4)
+    assert "flag rate on presumed normals at 0.1" in row
+    assert {"AUROC", "power"} <= set(figure_names(0.1, "labels"))
 
 
 def test_it_ships_where_it_is_the_best_at_the_level_that_ships(finished: Project, tmp_path: Path) -> None:

@@ -49,8 +49,7 @@ def own_files(project: Checkout) -> dict[str, str]:
     """All of a project but what a sweep may write, and locks."""
     skipped = (".git", ".dvc", ".assay", ".prefect", "sweeps")
     parts = [path for path in sorted(project.root.iterdir()) if path.name not in skipped]
-    files = {path.name: hash_tree(path) if path.is_dir() else path.read_bytes().hex() for path in parts}
-    return {**files, "log": (project.root / ".assay" / "events.jsonl").read_bytes().hex()}  # type: ignore[dict-item]
+    return {path.name: hash_tree(path) if path.is_dir() else path.read_bytes().hex() for path in parts}  # type: ignore[misc]
 
 
 def add_line(path: Path) -> None:
@@ -72,8 +71,11 @@ def swept(finished_once: Checkout, tmp_path_factory: pytest.TempPathFactory) -> 
     shutil.copytree(finished_once.root, root, symlinks=True)
     project = Checkout(root)
     before = own_files(project)
+    n_events = len(list(Project(root).events))
     result = sweep(project, *LISTS)
     assert own_files(project) == before
+    (event,) = list(Project(root).events)[n_events:]
+    assert (event["event"], event["sweep"], event["split_seeds"]) == ("swept", "default", [0, 1])
     return project, result
 
 
@@ -88,6 +90,19 @@ def test_seed_0_has_the_numbers_of_the_run(swept: tuple[Checkout, dict[str, Any]
     for row in compared:
         own = table.loc[(float(row.level.removeprefix("level-")), row.detector, row.adapter)]
         assert {name: own[name] for name in METRICS} == {name: getattr(row, name) for name in METRICS}
+
+
+def test_a_scorer_says_which_sweeps_looked_at_its_rows(swept: tuple[Checkout, dict[str, Any]]) -> None:
+    project, _ = swept
+    Project(project.root).events.check()
+    (node,) = (
+        n
+        for n in json.loads(project.assay("audit", "show", "breast_cancer", "--json").stdout)["nodes"]
+        if n["key"] == "split"
+    )
+    (look,) = node["facts"]["looked_at_by"]
+    assert look.startswith("sweep default at 20")
+    assert look.endswith(", seeds 1")
 
 
 def test_another_seed_has_the_numbers_of_a_run_with_such_seeds(

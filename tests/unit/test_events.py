@@ -157,6 +157,55 @@ def test_the_next_entry_heals_a_log_that_was_cut_short(log: EventLog) -> None:
         assert log.path.read_bytes().endswith(b"}\n")
 
 
+def bytes_read() -> int:
+    """What this process has read from files so far."""
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
+def test_an_entry_costs_the_same_in_a_long_log(log: EventLog) -> None:
+    """What is read does not grow with the log, which is 6 MB long; the chain stays one, and its count right."""
+    filler, content, previous = "x" * 3_000, bytearray(), "0" * 64
+    for _ in range(2_000):
+        line = json.dumps({"event": "stage", "previous": previous, "text": filler}).encode()
+        content += line + b"\n"
+        previous = hashlib.sha256(line).hexdigest()
+    log.path.write_bytes(content)
+    log.mark.unlink()
+    log.append("first")  # counts the entries, since no mark does
+    before = bytes_read()
+    log.append("second")
+    assert log.head != previous
+    assert log.last("second") is not None
+    assert bytes_read() - before < 1_000_000
+    log.check()
+    assert json.loads(log.mark.read_bytes())["entries"] == 2_002
+    assert events(log)[-3:] == ["stage", "first", "second"]
+
+
+@pytest.mark.parametrize("cut", [b"", b'{"event": "cut', b"x" * 200_000])
+@pytest.mark.parametrize("length", [1, 65_535, 65_536, 65_537, 140_000])
+def test_events_come_back_from_the_newest_on(tmp_path: Path, length: int, cut: bytes) -> None:
+    log = EventLog(tmp_path / "events.jsonl")
+    for number in range(4):
+        log.append("stage", number=number, text="x" * length)
+    with log.path.open("ab") as stream:
+        stream.write(cut)
+    head = hashlib.sha256(lines(log)[-1]).hexdigest()
+    assert log.head == head
+    assert [event["number"] for event in reversed(log)] == [3, 2, 1, 0]
+    log.append("later")
+    log.check()
+    assert [event.get("number") for event in reversed(log)] == [None, 3, 2, 1, 0]
+    assert log.last("stage", number=0) is not None
+
+
+def test_a_mark_of_a_log_that_was_cut_is_not_counted_from(log: EventLog) -> None:
+    put(log, lines(log)[:2])
+    log.append("later")
+    assert json.loads(log.mark.read_bytes())["entries"] == 3
+    log.check()
+
+
 def test_the_newest_event_that_fits_is_found(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "events.jsonl")
     for stage, record in (("split", "a"), ("train", "b"), ("split", "c"), ("train", "d")):
@@ -178,5 +227,7 @@ def test_an_entry_that_is_no_event_is_told(log: EventLog, line: bytes) -> None:
     put(log, [*lines(log), line])
     with pytest.raises(TamperedError, match="entry 6 cannot be read"):
         events(log)
+    with pytest.raises(TamperedError, match="entry 1 from the end cannot be read"):
+        log.last("stage")
     with pytest.raises(TamperedError, match="entry 6 does not follow"):
         log.check()

@@ -8,11 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from assay.data.dataset import RowSet, write_rows
+from assay.data.card import Card
+from assay.data.dataset import Dataset, RowSet, write_dataset, write_rows
+from assay.data.encoding import Encoder
+from assay.data.modalities.registry import load_scaler
+from assay.data.modalities.tabular import TABULAR
 from assay.detectors.baselines import base
 from assay.detectors.registry import load_detector, make_detector
+from assay.names import Choice
+from assay.parts import read_part
 from assay.pipeline import rows as rows_module
 from assay.pipeline.rows import calibration_rows, evidence_rows, held_to, level_rows, sampled_level_rows
+from assay.pipeline.training import train
 
 
 def data(n: int, group: str = "", category: str = "") -> RowSet:
@@ -77,6 +84,40 @@ def test_the_sample_of_a_level_is_that_of_all_its_rows(
         assert (sample.rows["verified"] == ((expected.rows["label"] == 0) & (expected.rows["injected"] == 0))).all()
     write_rows(tmp_path / "train", clean.take(np.arange(500)))
     assert sampled_level_rows(*source, seed=1)[1] == 700, "what is kept of train is that of the files of now"
+
+
+def test_a_category_that_the_sample_of_training_rows_lacks_is_rare_and_not_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows_module, "MOST_TRAINED", 100)
+    many = data(700)
+    many.features[:, 1] = 0
+    injected = many.take(np.arange(10))
+    sampled = set(held_to(many, 100, seed=0).features[:, 0])
+    outside = [i for i in range(700) if many.features[i, 0] not in sampled][:2]
+    many.features[outside[0], 1], many.features[outside[1], 1] = 1, np.nan
+    vocabulary = {"type": ("usual", "rare", "new")}
+    card = Card("plant", TABULAR, ("x", "type"), "a test", vocabulary=vocabulary, imputed=("type",))
+    write_dataset(tmp_path / "data", Dataset(card, many))
+    write_rows(tmp_path / "train", many)
+    write_rows(tmp_path / "contaminated" / "level-0", many.take(np.arange(0)))
+    write_rows(tmp_path / "contaminated" / "level-0.1", injected)
+    train(
+        tmp_path / "out",
+        card=tmp_path / "data",
+        train=tmp_path / "train",
+        contaminated=tmp_path / "contaminated",
+        checkpoints=tmp_path / "checkpoints",
+        detector=Choice("knn", "knn", {}),
+        seed=0,
+        device="cpu",
+    )
+    scaler = load_scaler(read_part(tmp_path / "out" / "level-0", "scaler"))
+    assert isinstance(scaler, Encoder)
+    assert scaler.vocabulary == {1: ("usual", "rare")}
+    rows = np.array([[0, 0], [0, 1], [0, 2], [0, np.nan]])
+    assert scaler.lacks(rows).tolist() == [False, False, True, True]
+    assert len(np.unique(scaler.transform(rows), axis=0)) == 4
 
 
 def test_small_categories_lose_no_calibration_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from assay.audit.chain import Chain
 from assay.hashing import hash_file
 from assay.parts import Part, read_arrays
+from assay.project.sweeping import SWEPT
 
 Facts = dict[str, Any]
 METRICS = ("auroc", "auprc", "fpr", "worst_stratum_fpr", "power")
@@ -68,12 +69,22 @@ def _split(chain: Chain) -> Facts:
         role: f"{counts['rows']} rows" + (f" ({counts['anomalies']} anomalies)" if counts["anomalies"] else "")
         for role, counts in split.get("roles", {}).items()
     }
+    seed = (_params(chain, "split", "split") or {}).get("seed")
     return {
         "roles_by": split.get("unit"),
         "evidence": split.get("evidence"),
-        "seed": (_params(chain, "split", "split") or {}).get("seed"),
+        "seed": seed,
         "roles": [{role: text} for role, text in roles.items()],
+        "looked_at_by": None if "time" in str(split.get("unit")) else _looks(chain, seed),
     }
+
+
+def _looks(chain: Chain, seed: Any) -> list[str] | None:
+    """Return the sweeps whose test rows, by other seeds, may be rows that calibrate and gate the scorer, in words."""
+    swept = [event for event in chain.events if event["event"] == SWEPT and event["dataset"] == chain.name]
+    others = [(event, [each for each in event["split_seeds"] if each != seed]) for event in swept]
+    words = (f"sweep {event['sweep']} at {event['time']}, seeds {', '.join(map(str, s))}" for event, s in others if s)
+    return list(words) or None
 
 
 def _contaminate(chain: Chain) -> Facts:

@@ -61,9 +61,15 @@ def verify_command(tag: str, strict: bool, replay: bool, signers: Path | None, a
     Exit code 1 if anything differs, 6 if nothing does but something could not be checked.
     """
     project = find_project()
+    from assay.audit.findings import DIFFERS_CODE, UNCHECKED_CODE
     from assay.audit.verify import verify_scorer
+    from assay.errors import NotHereError
 
-    findings = verify_scorer(project, tag, signers=signers)
+    try:
+        findings = verify_scorer(project, tag, signers=signers)
+    except NotHereError as error:
+        error.exit_code = DIFFERS_CODE if strict else UNCHECKED_CODE
+        raise
     if replay:
         from assay.audit.rebuilding import rebuild
 

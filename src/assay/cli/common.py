@@ -97,6 +97,7 @@ def find_project(*, any_format: bool = False) -> Project:
     """
     from assay.environment import set_environment
     from assay.errors import AssayError
+    from assay.project.checkouts import is_half_filled
     from assay.project.formats import require_current
     from assay.project.layout import Project
     from assay.project.pending import pending_changes
@@ -105,7 +106,7 @@ def find_project(*, any_format: bool = False) -> Project:
     if not any_format:
         require_current(project.root)
     set_environment(project.root)
-    if pending_changes(project.root):
+    if pending_changes(project.root) or is_half_filled(project.root):
         # A command that holds the lock settles what a killed one began; one that only reads can do so, too.
         with contextlib.suppress(AssayError, OSError), project.lock():
             pass

@@ -50,6 +50,7 @@ def sweep_command(
         cells = read_cells(project, name)
         missing, refused = sweeps.missing_cells(project.root, cells), dict[str, str]()
         if missing:
+            sweeps.log_looks(project, name, missing)
             from assay.runs.scheduling import prefect_server
 
             with prefect_server(project):

@@ -34,6 +34,7 @@ from assay.data.tables import (
     refuse_zeros,
     report_decimal,
     report_layout,
+    report_padded,
     say_if_rounded,
 )
 from assay.data.text_files import TextFiles, holds_text_files
@@ -282,6 +283,7 @@ class _CsvBlocks:
         shown = {name: each for name, each in self._shown.items() if name not in self._kept}
         self._decimal = dialect.decimal or decimal_shown(path, shown)
         report_decimal(path, self._decimal, dialect)
+        report_padded(path, shown)
         if self._decimal == ",":
             for name, each in shown.items():
                 refuse_point_thousands(path, name, each)
@@ -305,7 +307,7 @@ class _CsvBlocks:
             else:
                 kind = self._shown[name].kind(self._decimal)
                 columns[name] = typed(table[name], name, self._decimal, kind)
-                is_wide = kind == "number" and columns[name].abs().max() > EXACT
+                is_wide = kind == "number" and columns[name].abs().max() >= EXACT
                 if is_wide and name not in self._rounded and say_if_rounded(self._path, name, table[name], start):
                     self._rounded.add(name)
             refuse_zeros(self._path, name, columns[name])
@@ -326,6 +328,7 @@ class _ParquetBlocks:
         for table in self._parts.blocks(VALUES_AT_ONCE, of_texts) if of_texts else ():
             for name in of_texts:
                 shown[name].add(plain_column(table[name]).cast(pa.string()))
+        report_padded(path, shown)
         self._kinds = {name: each.kind(".") for name, each in shown.items()}
         self._rounded: set[str] = set()
 
@@ -343,6 +346,8 @@ class _ParquetBlocks:
 
     def _say_of_rounded(self, table: pa.Table, start: int) -> None:
         for name in table.column_names:
-            is_whole = pa.types.is_integer(table[name].type) and name not in self._kept | self._rounded
+            kind = table[name].type
+            is_whole = pa.types.is_integer(kind) or (pa.types.is_decimal(kind) and kind.scale <= 0)
+            is_whole = is_whole and name not in self._kept | self._rounded
             if is_whole and say_if_rounded(self._path, name, table[name], start):
                 self._rounded.add(name)

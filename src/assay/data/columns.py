@@ -14,7 +14,7 @@ import pandas as pd
 from assay.arrays import Doubles, Flags, Texts
 from assay.data.categories import codes_of, feature_texts
 from assay.data.dates import seconds_of
-from assay.data.mapped import in_file, new_array, row_blocks
+from assay.data.mapped import as_rows, in_file, new_array, row_blocks
 from assay.errors import DataError, InputError
 
 Kind = Literal["number", "category", "date", "empty"]
@@ -23,7 +23,9 @@ LARGEST_NUMBER = 1e300  # so that differences and ranges of columns stay finite
 MOST_DISTINCT = 100
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")
-_GROUPED = re.compile(r"[+-]?\d{1,3}([.,]\d{3})*([.,]\d+)?")
+_MARKED = re.compile(r"[+\-−]?[$€£¥]?\s?\d{1,3}([.,'’\s]?\d{3})*([.,]\d+)?\s?[%€$£¥]?")
+_DAYS = r"\d{1,4}/\d{1,2}/\d{1,4}|\d{1,2}\.\d{1,2}\.\d{4}|\d{1,2}[- ][A-Za-z]{3}[- ]\d{2,4}"
+_FOREIGN_DATE = re.compile(rf"({_DAYS})([ T]\d.*)?")
 _PLAIN = (str, int, float, np.number, np.bool_)
 _REMEDY = "correct it, leave the column out (--leave-out {0}), or take it as categories (--categorical {0})"
 
@@ -139,11 +141,16 @@ def kind_of(name: str, column: pd.Series[Any], categorical: Collection[str] = ()
         )
     if all(_DATE.fullmatch(text) for text in given):
         return "date"
-    grouped = [text for text in given if _GROUPED.fullmatch(text)]
-    if len(grouped) > len(given) / 2:
+    if len(marked := [text for text in given if _MARKED.fullmatch(text)]) > len(given) / 2:
         raise DataError(
-            f"column {name!r} holds numbers with thousands signs, or with the comma as the decimal sign, such as "
-            f"{grouped[0]!r}; write them without thousands signs, or say --decimal ,"
+            f"column {name!r} holds numbers with thousands signs, with the comma as the decimal sign, in percent or in "
+            f"money, such as {marked[0]!r}; write them as plain numbers, say --decimal , or take them as categories "
+            f"(--categorical {quote(name)})"
+        )
+    if len(dates := [text for text in given if _FOREIGN_DATE.fullmatch(text)]) > len(given) / 2:
+        raise DataError(
+            f"column {name!r} holds dates such as {dates[0]!r}; write them as 2026-05-01 or 2026-05-01T12:30:00Z, "
+            f"leave the column out (--leave-out {quote(name)}), or take it as categories (--categorical {quote(name)})"
         )
     if len(given) > max(MOST_DISTINCT, len(texts) // 2):
         raise DataError(
@@ -194,7 +201,9 @@ def features_of(
 
 def recoded(values: Doubles, columns: Sequence[str], old: Mapping[str, Any], new: Mapping[str, Any]) -> Doubles:
     """Return features with the codes of another vocabulary, which has all texts of the old one."""
-    changed = values.copy()
+    if not old:
+        return values
+    changed = as_rows(values)
     for name, texts in old.items():
         i = list(columns).index(name)
         places = {text: place for place, text in enumerate(new[name])}

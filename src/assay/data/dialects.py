@@ -25,7 +25,9 @@ UNNAMED_INDEX = re.compile(r"__index_level_\d+__")  # what pandas calls one in a
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _SAMPLE_LINES = 1000
 _NAMED_SEPARATORS = {"tab": "\t", r"\t": "\t", "space": " "}
-_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32"}
+_MARKS |= {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}  # which begins as one of utf-32
+_RARE_SEPARATORS = "~^:"
 _GZIP, _FOREIGN = b"\x1f\x8b", {b"PK\x03\x04": "an Excel or zip", b"PAR1": "a Parquet", b"\xd0\xcf\x11\xe0": "an Excel"}
 _SEP_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 # Documents are longer than the 131,072 characters that csv allows a field; this is the most on every system.
@@ -179,6 +181,12 @@ def _separator(path: Path, lines: list[str], *, is_whole: bool) -> str:
         return even[0]
     if splitting:
         return splitting[0]
+    for separator in _RARE_SEPARATORS:
+        if len(fields := set(_field_counts(lines, separator, is_whole=is_whole))) == 1 and fields != {1}:
+            raise DataError(
+                f"{path.name} seems to be separated by {separator!r}; say so (--sep {separator!r}), or that it has one "
+                "column (--sep ,)"
+            )
     words = {len(line.split()) for line in lines if line.strip()}
     if len(words) == 1 and words != {1}:
         raise DataError(

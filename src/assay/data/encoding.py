@@ -16,6 +16,7 @@ from annotated_types import Predicate
 from numpy.typing import NDArray
 
 from assay.arrays import FLOAT32_MAX, Doubles, Flags, Integers, Singles
+from assay.data.mapped import row_blocks
 from assay.data.scaling import Precision, centre_and_spread, check_finite
 from assay.errors import DataError
 from assay.families import check_part
@@ -101,8 +102,28 @@ class Encoder:
         self.imputed = np.isin(np.arange(width), sorted(imputed))
         self.dates = np.isin(np.arange(width), sorted(dates))
 
-    def fit(self, X: NDArray[Any]) -> Self:
+    def category_counts(self, *parts: NDArray[Any]) -> dict[int, Integers]:
+        """Return in how many raw rows, each part (n, width), every column of categories has what.
+
+        By the column: of each of its m texts, of what is none of these, and of missing values, shape (m + 2,).
+        """
+        counts = {column: np.zeros(len(texts) + 2, dtype=np.int64) for column, texts in self.vocabulary.items()}
+        for part in parts:
+            for block in row_blocks(part):
+                for column, texts in self.vocabulary.items():
+                    places = _places(part[block, column], len(texts))
+                    counts[column] += np.bincount(places, minlength=len(texts) + 2)
+        return counts
+
+    def fit(self, X: NDArray[Any], counts: Mapping[int, Integers] | None = None) -> Self:
         """Learn medians, means, deviations and slots from raw rows, shape (n, width).
+
+        Parameters
+        ----------
+        X : ndarray, shape (n, width)
+        counts : mapping of int to ndarray, optional
+            `category_counts` of all training rows, where `X` is a sample of them: a category that the sample lacks is
+            rare, not new.
 
         Raises
         ------
@@ -115,9 +136,10 @@ class Encoder:
         missing = np.isnan(rows)
         self.mean_, self.scale_, self.fill_ = np.zeros(self.width), np.ones(self.width), np.zeros(self.width)
         self.slots_ = {}
+        counts = self.category_counts(rows) if counts is None else counts
         for column in range(self.width):
             if column in self.vocabulary:
-                self._fit_categories(column, rows[:, column])
+                self._fit_categories(column, counts[column])
                 continue
             observed = rows[~missing[:, column], column]
             if not observed.size:
@@ -129,14 +151,12 @@ class Encoder:
         self.indicated_ = (missing.mean(axis=0) > LEAST_MISSING) & ~np.isin(np.arange(self.width), list(self.slots_))
         return self
 
-    def _fit_categories(self, column: int, codes: Doubles) -> None:
+    def _fit_categories(self, column: int, counts: Integers) -> None:
         """Learn the slots of a column, and forget the texts that training rows do not have."""
         texts = self.vocabulary[column]
-        slots = _slots(codes, len(texts))
-        present = np.unique(codes[~np.isnan(codes)]).astype(np.intp)
-        kept = [text if position in present else "" for position, text in enumerate(texts)][
-            : present.max(initial=-1) + 1
-        ]
+        slots = _slots(counts)
+        n_kept = int(np.flatnonzero(counts[:-1]).max(initial=-1)) + 1
+        kept = [text if count else "" for text, count in zip(texts, counts, strict=False)][:n_kept]
         self.vocabulary[column] = tuple(kept)
         self.slots_[column] = np.concatenate([slots[: len(kept)], slots[-2:]])
 
@@ -249,10 +269,7 @@ class Encoder:
         return np.clip(values, -FLOAT32_MAX, FLOAT32_MAX).astype(np.float32)
 
     def _slot(self, column: int, codes: Doubles) -> Integers:
-        n = len(self.vocabulary[column])
-        is_in_vocabulary = (codes >= 0) & (codes < n)
-        places = np.where(np.isnan(codes), n + 1, np.where(is_in_vocabulary, codes, n))
-        return self.slots_[column][places.astype(np.intp)]
+        return self.slots_[column][_places(codes, len(self.vocabulary[column]))]
 
     def _one_hot(self, column: int, codes: Doubles) -> Singles:
         return np.eye(self._block(column), dtype=np.float32)[self._slot(column, codes)]
@@ -276,19 +293,25 @@ def _are_slots(slots: Integers) -> bool:
     return bool((np.unique(slots) == np.arange(slots.max() + 1)).all()) and slots[-2] == slots.max()
 
 
-def _slots(codes: Doubles, n_texts: int) -> Integers:
-    """Return the slot of each text, then of unseen values, then of missing ones, shape (n_texts + 2,)."""
-    present = codes[~np.isnan(codes) & (codes >= 0) & (codes < n_texts)].astype(np.intp)
-    counts = np.bincount(present, minlength=n_texts)
-    by_count = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
+def _places(codes: Doubles, n_texts: int) -> Integers:
+    """Return the position of each code among the texts; n_texts where it is none of theirs, one more where missing."""
+    is_in_vocabulary = (codes >= 0) & (codes < n_texts)
+    places = np.where(np.isnan(codes), n_texts + 1, np.where(is_in_vocabulary, codes, n_texts))
+    return np.asarray(places, dtype=np.int64)
+
+
+def _slots(counts: Integers) -> Integers:
+    """Return the slot of each text, then of unseen values, then of missing ones, by `Encoder.category_counts`."""
+    of_texts = counts[:-2]
+    by_count = np.argsort(-of_texts, kind="stable")[: np.count_nonzero(of_texts)]
     frequent = by_count if len(by_count) <= MOST_SLOTS + 1 else by_count[:MOST_SLOTS]
-    slots = np.full(n_texts + 2, -1, dtype=np.int64)
+    slots = np.full(len(counts), -1, dtype=np.int64)
     slots[frequent] = np.arange(len(frequent))
     free = len(frequent)
     if len(by_count) > len(frequent):
         slots[by_count[len(frequent) :]] = free
         free += 1
-    if np.isnan(codes).any():
+    if counts[-1]:
         slots[-1] = free
         free += 1
     slots[slots < 0] = free

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from assay.data.texts import is_numeric, numbers_in
 from assay.errors import DataError
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ufeff]")  # the last is a byte-order mark, as of files that were joined
 _SHOWN = 50
 
 
@@ -23,7 +23,7 @@ def check_names(path: Path, names: Sequence[str], special: Sequence[str]) -> Non
     if twice:
         raise DataError(f"{path.name} has more than one column named {twice[0]!r}; rename or remove the copies")
     for number, name in enumerate(names):
-        if not name:
+        if not name.strip():
             raise DataError(f"column {number} of {path.name} has no name; name it, or remove it")
         if _CONTROL.search(name):
             raise DataError(f"column {number} of {path.name} is named {name!r}; control characters are not allowed")

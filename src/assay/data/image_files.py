@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.console import say
+from assay.data.mapped import new_array, release
 from assay.errors import DataError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ _GREY = ("1", "L", "LA", "La")
 _COLOUR = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 _UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, TypeError, ArithmeticError, LookupError, struct.error)
 _NAMED = 5
+RELEASED = 256  # images after which memory is given back
 _UNWRITABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 Size = tuple[int, int]
@@ -75,7 +77,7 @@ def read_images(folder: Path, size: Size | None = None, *, colour: bool = False)
     if size is not None:
         check_size(folder, size)
     names = _names_of_images(folder)
-    pixels: list[Pixels] = []
+    pixels: Pixels | None = None
     kept, bad, n_coloured, n_resized = list[str](), dict[str, str](), 0, 0
     first: tuple[str, Size] | None = None
     for name in names:
@@ -95,8 +97,12 @@ def read_images(folder: Path, size: Size | None = None, *, colour: bool = False)
             )
         n_resized += own != (size or own)
         n_coloured += coloured
-        pixels.append(resized(image, size or own))
+        image = resized(image, size or own)
+        pixels = new_array((len(names), *image.shape), np.uint8) if pixels is None else pixels
+        pixels[len(kept)] = image
         kept.append(name)
+        if len(kept) % RELEASED == 0:
+            release(pixels)
     report_bad(folder, names, bad)
     if colour and n_coloured < len(kept):
         say(f"{folder.name}: {len(kept) - n_coloured} of {len(kept)} images are grey: of three equal colours")
@@ -104,7 +110,8 @@ def read_images(folder: Path, size: Size | None = None, *, colour: bool = False)
         say(f"{folder.name}: {n_coloured} of {len(kept)} images are in colour; {TO_GREY}")
     if n_resized and size:
         say(f"{folder.name}: {n_resized} of {len(kept)} images are resized to {sized(size)}, proportions not kept")
-    return ReadImages(np.stack(pixels), kept)
+    assert pixels is not None  # `report_bad` refuses a folder without an image
+    return ReadImages(pixels[: len(kept)], kept)
 
 
 def names_of_files(folder: Path, endings: Sequence[str]) -> tuple[list[str], list[str]]:

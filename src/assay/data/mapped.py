@@ -68,6 +68,19 @@ def _ground(array: NDArray[Any]) -> Any:
     return base
 
 
+def as_rows(*parts: NDArray[Any]) -> Doubles:
+    """Return numbers of shape (n, ...), those of each part behind those before, as rows (n, d) by `new_array`."""
+    width = int(np.prod(parts[0].shape[1:]))
+    rows: Doubles = new_array((sum(map(len, parts)), width))
+    end = 0
+    for part in parts:
+        place = rows[end : end + len(part)]
+        for block in row_blocks(place, part):
+            place[block] = part[block].reshape(-1, width)
+        end += len(part)
+    return rows
+
+
 def row_blocks(values: NDArray[Any], *others: NDArray[Any]) -> Iterator[slice]:
     """Yield slices of the rows of an array, some megabytes each, and release it and the others after each."""
     width = max(1, values[:1].nbytes, values.itemsize)

@@ -158,7 +158,7 @@ def parquet_frame(
         column = plain_column(table[name])
         kind = column.type
         if name not in kept and pa.types.is_decimal(kind):
-            column = column.cast(pa.float64())
+            column = column.cast(pa.string()).cast(pa.float64())  # from decimals at once it is not the nearest number
         elif name not in kept and pa.types.is_date(kind):
             column = column.cast(pa.timestamp("ms"))
         if holds_texts(kind) and name not in kept:

@@ -20,7 +20,7 @@ from assay.data.columns import AS_THEY_ARE, Treatment, features_of, kind_of
 from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Dataset, RowSet
 from assay.data.dialects import OBSERVED, Dialect
 from assay.data.files import labels_of, printable, texts_of
-from assay.data.mapped import new_array, row_blocks
+from assay.data.mapped import as_rows, new_array, row_blocks
 from assay.data.modalities.series import Series
 from assay.data.times import sortable_times
 from assay.data.windows import BLOCK_WINDOWS, Cut, Steps, Windows, cut, irregularities
@@ -183,7 +183,7 @@ def read_windows(path: Path, *, name: str, normal: str | None = None, anomaly: s
     width = len(str(length - 1))
     columns = tuple(f"{channel}@{step:0{width}d}" for step in range(length) for channel in range(channels))
     card = Card(name, Series((length, channels)), columns, path.name, normal_label=normal, anomaly_label=anomaly)
-    return Dataset(card, RowSet(windows.reshape(n, -1).astype(np.float64), as_texts(rows)))
+    return Dataset(card, RowSet(as_rows(windows), as_texts(rows)))
 
 
 def as_texts(rows: pd.DataFrame) -> pd.DataFrame:
@@ -236,6 +236,9 @@ def steps_of(
     codes, names = pd.factorize(whose)
     ranks, _ = pd.factorize(keys, sort=True)
     order = np.lexsort((ranks, codes))
+    usable = np.ones(len(order), dtype=np.bool_)
+    for block in row_blocks(features):
+        usable[block] = ~np.isnan(features[block]).any(axis=1)
     same = (np.diff(ranks[order]) == 0) & (np.diff(codes[order]) == 0)
     if same.any():
         row = int(order[1:][same][0])
@@ -245,7 +248,7 @@ def steps_of(
             "clocks went back, give times with their offset from UTC"
         )
     return (
-        Steps(order, codes[order], elapsed(texts, keys)[order], np.asarray(~np.isnan(features[order]).any(axis=1))),
+        Steps(order, codes[order], elapsed(texts, keys)[order], usable[order]),
         np.asarray(names, dtype=object),
         texts,
     )
@@ -254,9 +257,8 @@ def steps_of(
 def elapsed(texts: Texts, keys: Texts) -> Doubles:
     """Return times since the first, with what `sortable_times` makes of them; timestamps in seconds."""
     if not str(keys[0]).endswith("Z"):
-        times = [Decimal(text) for text in texts]
-        first = min(times)  # of nanoseconds since 1970 a float64 keeps every 256th alone
-        return np.array([float(time - first) for time in times])
+        first = min(map(Decimal, texts))  # of nanoseconds since 1970 a float64 keeps every 256th alone
+        return np.fromiter((float(Decimal(text) - first) for text in texts), np.float64, len(texts))
     stamps = np.array([key[:-1] for key in keys], dtype="datetime64[ns]").astype(np.int64)
     return np.asarray((stamps - stamps.min()) / 1e9, dtype=np.float64)
 

@@ -42,12 +42,14 @@ def text_summaries(features: Doubles, words: Sequence[str]) -> Iterator[tuple[st
 
     A word's script is that of its first letter, by the first word of the letter's Unicode name: "LATIN", "CYRILLIC".
     """
-    counts = (~np.isnan(features)).sum(axis=1).astype(np.float64)
-    yield WORDS, counts
     codes = np.array([word_code(word) for word in words])
     names = np.array([unicodedata.name(word[0], "UNKNOWN").split()[0].split("-")[0] for word in words], dtype=object)
-    for script in sorted(set(names)):
-        within = np.sort(codes[names == script])
-        is_in_script = within[np.searchsorted(within, features).clip(max=len(within) - 1)] == features
-        with np.errstate(invalid="ignore"):
-            yield f"share of words in {script}", is_in_script.sum(axis=1) / np.where(counts, counts, np.nan)
+    codes_of = {script: np.sort(codes[names == script]) for script in sorted(set(names))}
+    columns = np.empty((1 + len(codes_of), len(features)))
+    for block in row_blocks(features):
+        rows = features[block]
+        columns[0, block] = counts = (~np.isnan(rows)).sum(axis=1)
+        for column, within in zip(columns[1:], codes_of.values(), strict=True):
+            is_in_script = within[np.searchsorted(within, rows).clip(max=len(within) - 1)] == rows
+            column[block] = is_in_script.sum(axis=1) / np.where(counts, counts, np.nan)
+    yield from zip([WORDS, *(f"share of words in {script}" for script in codes_of)], columns, strict=True)

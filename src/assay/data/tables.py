@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pandas as pd
 
 from assay.console import say
 from assay.data.dialects import CsvLayout, Dialect
-from assay.data.texts import first_rounded, present, typed
+from assay.data.texts import TextShape, first_rounded, present, typed
 from assay.errors import DataError
 
 if TYPE_CHECKING:
@@ -144,6 +145,16 @@ def report_decimal(path: Path, decimal: str, dialect: Dialect) -> None:
     """Print that the comma is the decimal sign, unless the user said it."""
     if dialect.decimal is None and decimal == ",":
         say(f"{path.name}: the comma is the decimal sign")
+
+
+def report_padded(path: Path, columns: Mapping[str, TextShape]) -> None:
+    """Print which columns of numbers look like codes."""
+    for name, shown in columns.items():
+        if shown.padded_example and shown.are_numbers and not shown.has_points:
+            say(
+                f"{path.name}: column {name!r} has whole numbers with zeros before them, such as "
+                f"{shown.padded_example}; they are read as numbers: if they are codes, say --categorical {quote(name)}"
+            )
 
 
 def say_if_rounded(path: Path, name: str, column: pa.ChunkedArray, start: int = 0) -> bool:

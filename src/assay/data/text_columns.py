@@ -10,6 +10,7 @@ import pandas as pd
 
 from assay.console import say
 from assay.data.columns import AS_THEY_ARE, Features, Treatment
+from assay.data.mapped import row_blocks
 from assay.data.words import MOST_WORDS, WORD_COLUMNS, Codes, document_rows, plain_document
 from assay.errors import DataError
 
@@ -45,10 +46,10 @@ def document_features(
     if treatment != AS_THEY_ARE:
         raise DataError("--text takes one column of texts, and no other column is a feature; give no option for one")
     where = f"{path.name}, column {text!r}, row"
-    rows = document_rows((plain_document(value, f"{where} {i}") for i, value in enumerate(frame[text])), codes)
+    rows = document_rows([plain_document(value, f"{where} {i}") for i, value in enumerate(frame[text])], codes)
     if not codes.words:
         raise DataError(f"no text of column {text!r} has a word of three letters or more; is it the column of texts?")
-    if n_empty := int(np.isnan(rows[:, 0]).sum()):
+    if n_empty := sum(int(np.isnan(rows[block, 0]).sum()) for block in row_blocks(rows)):
         say(f"{path.name}: {n_empty} texts have no word")
     if codes.n_longer:
         say(f"{path.name}: {codes.n_longer} texts have more than {MOST_WORDS} words, of which the first are used")

@@ -17,6 +17,7 @@ from assay.errors import DataError
 TextKind = Literal["number", "boolean", "text"]
 
 _COMMA_NUMBER, _INTEGER = r"^[+-]?\d*,\d+([eE][+-]?\d+)?$", r"^[+-]?\d+$"
+_PADDED = r"^[+-]?0\d+$"
 _THOUSANDS = r"^[+-]?[1-9]\d{0,2}(,\d{3})+$"
 _GROUPED_OR_WHOLE = r"^[+-]?(\d{1,3}(\.\d{3})+|\d+)$"
 
@@ -41,6 +42,8 @@ class TextShape:
         Whether all values are numbers with the point as the decimal sign, or true and false.
     are_comma_numbers : bool
         Whether all are numbers with the comma as the decimal sign.
+    padded_example : str
+        The first whole number with zeros before it, in a column of numbers without points.
     """
 
     has_commas: bool = False
@@ -53,6 +56,7 @@ class TextShape:
     are_numbers: bool = True
     are_booleans: bool = True
     are_comma_numbers: bool = True
+    padded_example: str = ""
 
     def add(self, column: pa.ChunkedArray) -> None:
         """Take in the texts of a block."""
@@ -69,6 +73,9 @@ class TextShape:
             self.comma_example = self.comma_example or values.filter(commas)[0].as_py()
             self.has_commas = True
         self.has_points = self.has_points or pc.any(pc.match_substring(values, ".")).as_py()
+        if not self.padded_example and self.are_numbers and not self.has_points:
+            row = pc.index(_fit(values, _PADDED), value=True).as_py()
+            self.padded_example = values[row].as_py() if row >= 0 else ""
         self.fits_comma = self.fits_comma and _all_fit(values, _COMMA_NUMBER, _INTEGER, _THOUSANDS)
         if self.fits_thousands:
             self.fits_thousands = pc.all(pc.or_(pc.invert(commas), _fit(values, _THOUSANDS))).as_py()
@@ -133,14 +140,19 @@ def typed(column: pa.ChunkedArray, name: str, decimal: str = ".", kind: TextKind
 
 
 def first_rounded(whole: pa.ChunkedArray) -> int | None:
-    """Return the first row whose whole number, an integer or a text, is another one as float64; None without one.
+    """Return the first row whose whole number, of any type or a text, is another one as float64; None without one.
 
-    Texts that are not all whole numbers of up to 18 digits are not looked at.
+    What comes behind a text that is no whole number is not looked at.
     """
+    values = present(whole) if pa.types.is_string(whole.type) else whole
     try:
-        exact = pc.cast(whole if pa.types.is_integer(whole.type) else present(whole), pa.int64())
-    except pa.ArrowInvalid:
-        return None
+        exact = pc.cast(values, pa.int64())
+    except pa.ArrowInvalid:  # one has more than 18 digits, or is not whole
+        try:
+            numbers = enumerate(values.to_pylist())
+            return next((row for row, x in numbers if x is not None and int(x) != int(float(x))), None)
+        except (ValueError, OverflowError):
+            return None
     again = pc.cast(pc.cast(exact, pa.float64(), safe=False), pa.int64(), safe=False)
     row: int = pc.index(pc.not_equal(exact, again), value=True).as_py()
     return row if row >= 0 else None

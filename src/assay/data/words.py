@@ -10,12 +10,13 @@ import hashlib
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
 
 from assay.arrays import Doubles
+from assay.data.mapped import new_array, row_blocks
 from assay.errors import DataError
 
 MOST_WORDS = 500
@@ -108,13 +109,18 @@ def words_in(rows: Doubles, words: Sequence[str]) -> tuple[str, ...]:
     return tuple(word for word in words if word_code(word) in codes)
 
 
-def document_rows(texts: Iterable[str], codes: Codes | None = None) -> Doubles:
-    """Return texts as rows of codes, float64 of shape (n, 500), NaN behind the last word; a text may have no word."""
+def document_rows(texts: Sequence[str], codes: Codes | None = None) -> Doubles:
+    """Return texts as rows of codes, float64 of shape (n, 500), NaN behind the last word; a text may have no word.
+
+    Many are in a temporary file (`assay.data.mapped`).
+    """
     codes = Codes() if codes is None else codes
-    coded = [codes.row(text) for text in texts]
-    rows = np.full((len(coded), MOST_WORDS), np.nan)
-    for row, of_text in zip(rows, coded, strict=True):
-        row[: len(of_text)] = of_text
+    rows: Doubles = new_array((len(texts), MOST_WORDS))
+    for block in row_blocks(rows):
+        rows[block] = np.nan
+        for row, text in zip(rows[block], texts[block], strict=True):
+            of_text = codes.row(text)
+            row[: len(of_text)] = of_text
     return rows
 
 

@@ -306,7 +306,7 @@ def _prints(frame: pd.DataFrame, layout: Layout, scheme: int) -> Texts:
     """Return the contents of the rows of a file, as rows of a dataset."""
     if layout.of_texts:
         (name,) = layout.columns
-        texts = (plain_document(value, f"row {row}, column {name!r}") for row, value in enumerate(frame[name]))
+        texts = [plain_document(value, f"row {row}, column {name!r}") for row, value in enumerate(frame[name])]
         return fingerprints(document_rows(texts), WORD_COLUMNS, scheme=scheme).astype(object)
     rows = features_of(frame, layout.columns, dict.fromkeys(layout.coded, ()), layout.dates)
     return fingerprints(rows.rows, layout.columns, scheme=scheme, vocabulary=rows.vocabulary).astype(object)

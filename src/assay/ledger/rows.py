@@ -73,13 +73,12 @@ def keep_rows(root: Path, events: EventLog, name: str) -> str | None:
     key = key_in_work(root, name)
     if key is None:
         return None
-    logged = [event for event in events if event["event"] == "rows" and event["dataset"] == name]
-    matching = [event for event in logged if key_of(event) == key_of(key)]
-    kept = [event["rows"] for event in matching if (rows_folder(root) / f"{event['rows']}.parquet").is_file()]
-    if kept and matching[-1] is logged[-1]:
-        return str(kept[-1])
-    if kept:
-        digest, metadata = str(kept[-1]), {key: matching[-1][key] for key in ("data_version", "counts")}
+    matching = (event for event in reversed(events) if event["event"] == "rows" and key_of(event) == key_of(key))
+    kept = next((each for each in matching if (rows_folder(root) / f"{each['rows']}.parquet").is_file()), None)
+    if kept is not None and kept == events.last("rows", dataset=name):
+        return str(kept["rows"])
+    if kept is not None:
+        digest, metadata = str(kept["rows"]), {key: kept[key] for key in ("data_version", "counts")}
     else:
         card = root / "data" / name / "card.json"
         columns = list(read_card(card.parent).columns) if card.is_file() else []

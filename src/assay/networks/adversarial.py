@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from math import prod
 from typing import cast
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from assay.networks.build import Coder
-from assay.networks.lenet import CHANNELS, StackedConv, as_maps, n_colours
+from assay.networks.lenet import contracted, contracting, n_colours, padded
 from assay.networks.mlp import StackedLinear, stacked_mlp
 
 HIDDEN = (64, 32)
@@ -34,19 +35,12 @@ class ImageCritic(nn.Module):
     def __init__(self, members: int, image_shape: Sequence[int]) -> None:
         super().__init__()
         self.image_shape = image_shape
-        first, second = CHANNELS
-        height, width = (-(-side // 4) for side in image_shape[:2])
-        self.down = nn.Sequential(
-            *(StackedConv(members, n_colours(image_shape), first, stride=2), _leaky()),
-            *(StackedConv(members, first, second, stride=2), _leaky()),
-        )
-        self.verdict = StackedLinear(members, second * height * width, 1)
+        self.down = contracting(members, n_colours(image_shape), (), biased=True, leakiness=_LEAKINESS)
+        self.verdict = StackedLinear(members, prod(contracted(image_shape, ())), 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""
-        height, width = self.image_shape[:2]
-        images = functional.pad(as_maps(x, self.image_shape), (0, -width % 4, 0, -height % 4))
-        return cast(Tensor, self.verdict(self.down(images).flatten(2)))
+        return cast(Tensor, self.verdict(self.down(padded(x, self.image_shape, ())).flatten(2)))
 
 
 class CalibrationGame(nn.Module):

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from assay.networks.encoders import StackedNorm
-from assay.networks.lenet import as_maps, n_colours
+from assay.networks.lenet import StackedNorm, as_maps, n_colours
 
 _KERNEL = 5
 _LEAKINESS = 0.01

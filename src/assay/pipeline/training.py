@@ -14,6 +14,7 @@ import numpy as np
 from assay.data.card import Card, read_card
 from assay.data.dataset import ANOMALY, MASK, RowSet
 from assay.data.masks import masks_of
+from assay.data.npy import read_npy
 from assay.data.word_vectors import WordVectors
 from assay.errors import TrainingError
 from assay.names import Choice
@@ -55,8 +56,8 @@ def train(
     Where it cannot be trained at a level, that is recorded in ``failures.json``. The training rows that it suspects are
     written to ``<label>.suspects.csv``. For a cross-fitted detector the hardness of its rows is written to
     ``<label>.held_out``, in the order of its held-out scores. Of more than `assay.pipeline.rows.MOST_TRAINED` rows a
-    random sample of that many is used for all of this. The detector may use fewer: ``held.json`` then says how many of
-    how many, by level.
+    random sample of that many is used for all of this, but all say which categories there are. The detector may use
+    fewer: ``held.json`` then says how many of how many, by level.
 
     Parameters
     ----------
@@ -113,6 +114,7 @@ class _Cell:
         )
         scaler = self.card.scaler(self.vectors, sequences=isinstance(detector, ReadsWords))
         of_level, n_of_level = sampled_level_rows(self.rows, self.contaminated, level, seed=self.seed)
+        self._fit_scaler(scaler, of_level, n_of_level, level)
         null_model = _scale_level(self.card, scaler, of_level, out / level)
         lexicon = scaler.lexicon if isinstance(scaler, DocumentScaler) and scaler.sequences else None
         rows, labels = training_rows(of_level, self.contaminated, labelled=detector.uses_labels)
@@ -139,6 +141,16 @@ class _Cell:
             write_part(out / level, f"{label}.{HELD_OUT_PART}", Part(HELD_OUT_PART, {}, {"hardness": hardness}))
         return {"seconds": seconds, **held}
 
+    def _fit_scaler(self, scaler: Scaler, rows: RowSet, n_rows: int, level: str) -> None:
+        """Fit a scaler on rows of a level; where these are a sample of n_rows, all of them say which categories are."""
+        from assay.data.encoding import Encoder
+
+        if isinstance(scaler, Encoder) and len(rows) < n_rows:
+            parts = (read_npy(folder / "features.npy") for folder in (self.rows, self.contaminated / level))
+            scaler.fit(rows.features, scaler.category_counts(*parts))
+        else:
+            scaler.fit(rows.features)
+
 
 def _fit(
     detector: Detector,
@@ -164,13 +176,12 @@ def _masks_of_anomalies(rows: RowSet, labels: Labels, card: Card) -> Flags | Non
 
 
 def _scale_level(card: Card, scaler: Scaler, rows: RowSet, out: Path) -> NullModel:
-    """Fit and write the scaler and the null model of a level; return the latter.
+    """Write the scaler of a level, fit and write its null model, and return the latter.
 
     Documents without a known word have one place, which is made up: nothing else is fitted on them.
     """
     from assay.data.documents import DocumentScaler
 
-    scaler.fit(rows.features)
     write_part(out, "scaler", scaler.to_part())
     features = rows.features[scaler.has_words(rows.features)] if isinstance(scaler, DocumentScaler) else rows.features
     scaled = scaler.transform(features)

@@ -32,8 +32,7 @@ class Account:
     @property
     def name(self) -> str:
         """Name of the machine, as its newest event has it."""
-        *_, newest = [{"machine": self.machine}, *self.log]
-        return str(newest["machine"])
+        return str(next(reversed(self.log), {"machine": self.machine})["machine"])
 
 
 def machine_id(root: Path) -> str:

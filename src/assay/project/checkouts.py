@@ -42,11 +42,16 @@ def bring(root: Path, pointers: Iterable[str]) -> None:
     marker.unlink()
 
 
+def is_half_filled(root: Path) -> bool:
+    """Return whether a command is filling folders, or was killed while it did."""
+    return _marker(root).exists()
+
+
 def take_back(root: Path) -> None:
     """Empty the folders that a killed command left half-filled; call it under the project's lock."""
-    marker = _marker(root)
-    if not marker.exists():
+    if not is_half_filled(root):
         return
+    marker = _marker(root)
     with contextlib.suppress(ScorerError):  # not written by `bring`, which puts whole files in place
         _empty(root, read_json(marker))
     marker.unlink()

@@ -330,17 +330,17 @@ def _bring_back(project: Project) -> None:
         if tracked is not None:
             _check(project, data)
         return
-    if tracked is None or _checked_out(project):
+    if tracked is None or not (problem := _check_out(project)):
         return
     with Change(project.root) as change:
         staging = change.folder(project.root, "data")
         for name in BUNDLED:
             write_dataset(staging / name, as_batch(load_source(project, name)))
         if dvc_directory_md5(staging) != tracked:
-            raise DataError(
-                "data/ is missing, and data.dvc names other data than the bundled sets; "
-                "add the DVC remote that holds it (`dvc remote add -d NAME ADDRESS`) and run `dvc pull data.dvc`"
-            )
+            advice = f"{versioning.ADD_REMOTE} `dvc pull data.dvc`"
+            if versioning.has_remote(project.root):
+                advice = f"the DVC remote did not give them, `dvc push` where they were ingested: {problem}"
+            raise DataError(f"data/ is missing, and data.dvc names other data than the bundled sets; {advice}")
         change.place(staging, data)
         change.commit(tracked=(data, tracked), closing=("restored", {"tracked": tracked}))
 
@@ -353,7 +353,7 @@ def require_known_data(project: Project) -> None:
     tracked = versioning.tracked_version(project.root)
     if (
         tracked is not None
-        and tracked not in _logged(project)
+        and not _is_logged(project, tracked)
         and tracked != versioning.committed_version(project.root)
     ):
         raise TamperedError(
@@ -363,9 +363,10 @@ def require_known_data(project: Project) -> None:
         )
 
 
-def _logged(project: Project) -> set[str]:
-    """Return the versions of ``data/`` that were ingested or restored here."""
-    return {event["tracked"] for event in project.events if event["event"] in ("ingested", "restored")}
+def _is_logged(project: Project, version: str) -> bool:
+    """Return whether a version of ``data/`` was ingested or restored here."""
+    brought = (event for event in reversed(project.events) if event["event"] in ("ingested", "restored"))
+    return any(event["tracked"] == version for event in brought)
 
 
 def _check(project: Project, data: Path) -> None:
@@ -377,20 +378,20 @@ def _check(project: Project, data: Path) -> None:
         versioning.require_clean_data(project.root)
     except TamperedError:
         present = dvc_directory_md5(data)
-        if present not in _logged(project) | versioning.committed_versions(project.root):
+        if not _is_logged(project, present) and present not in versioning.committed_versions(project.root):
             raise
-        if not _checked_out(project):
+        if problem := _check_out(project):
             raise DataError(
                 "data/ holds another version than data.dvc names, which is in neither DVC's cache nor its remote; "
-                "`dvc push` where it was ingested, then `dvc pull data.dvc`"
+                f"`dvc push` where it was ingested, then `dvc pull data.dvc` ({problem})"
             ) from None
     require_known_data(project)
 
 
-def _checked_out(project: Project) -> bool:
-    """Pull ``data/`` from the remote, or check it out from the DVC cache; return whether that worked."""
+def _check_out(project: Project) -> str:
+    """Pull ``data/`` from the remote, or check it out from the DVC cache; return why that did not work, or ""."""
     try:
         bring(project.root, [versioning.DATA])
-    except ToolError:
-        return False
-    return True
+    except ToolError as error:
+        return str(error)
+    return ""

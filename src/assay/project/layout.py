@@ -318,8 +318,11 @@ class Project:
                 path.write_text(f"{os.getpid()}\n", encoding="utf-8")
                 self.events.require_whole()
                 require_anchored(self.root)
-                recover(self.root)
+                unfinished = self.state / "unfinished"
+                recover(self.root, is_after_kill=unfinished.exists())
+                unfinished.touch()
                 yield
+                unfinished.unlink(missing_ok=True)
         except Timeout as error:
             raise StageError(f"another assay command is working in {self.root}; wait until it has ended") from error
 

@@ -32,17 +32,28 @@ _FOLDERS = (
     "work",
     ".assay",
 )
+_OF_DVC = re.compile(r".*\.[A-Za-z0-9_-]{22}\.tmp")  # of dvc_objects.fs.utils.tmp_fname
+_FILLED = ("data", "labels", "targets", "work")
 _UNLOCKED = ("ledger", "monitor", "downloads")  # in .assay: what others than holders of the lock write
 _ROUNDING = 2.0  # seconds; clocks of files and of processes differ a little
 
 
-def recover(root: Path) -> None:
+def recover(root: Path, *, is_after_kill: bool = True) -> None:
     """Set right what killed commands left in a project; call it under the project's lock.
 
     DVC's files are repaired where it was killed while it wrote them, changes that were begun are settled
     (`assay.project.pending`, `assay.project.checkouts`), and temporary files and folders are removed.
+
+    Parameters
+    ----------
+    root : Path
+        The project.
+    is_after_kill : bool
+        Whether the last command under the lock did not end by itself: only after one of these, or after a killed DVC
+        command, DVC's cache, which may be large, is looked through for temporary files.
     """
-    repair_rwlock(root)
+    if repair_rwlock(root) or is_after_kill:
+        remove_left_by_dvc(root)
     repair_locked(root)
     settle_changes(root)
     take_back(root)
@@ -54,8 +65,8 @@ def recover(root: Path) -> None:
         shutil.rmtree(former, ignore_errors=True)
 
 
-def repair_rwlock(root: Path) -> None:
-    """Repair ``.dvc/tmp/rwlock``, in which DVC's processes note the paths that they read and write.
+def repair_rwlock(root: Path) -> bool:
+    """Repair ``.dvc/tmp/rwlock``, in which DVC's processes note what they read and write; return whether it was wrong.
 
     A DVC that is killed while it writes the file leaves it empty, and every later one stops at that. One that is killed
     later leaves its entries. DVC itself removes these, unless another process has the number by then: that one began
@@ -64,12 +75,12 @@ def repair_rwlock(root: Path) -> None:
     """
     path = root / RWLOCK
     if locks_by_links(root) or not path.is_file() or path.read_bytes() == b"{}":
-        return
+        return False
     with path.with_name(f"{path.name}.lock").open("a") as guard:
         try:
             fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return  # a DVC writes the file now
+            return False  # a DVC writes the file now
         try:
             entries = parse_json(path.read_bytes())
             living = _of_living(entries, path.stat().st_mtime)
@@ -78,6 +89,27 @@ def repair_rwlock(root: Path) -> None:
             living, is_right = {}, False
         if not is_right:
             path.write_text(json.dumps(living), encoding="utf-8")
+    return not is_right
+
+
+def remove_left_by_dvc(root: Path) -> None:
+    """Remove the temporary files of killed DVC commands from its cache and from the folders that it fills.
+
+    Nothing is removed while a DVC command is at work, or where that cannot be known.
+    """
+    if locks_by_links(root):
+        return
+    guard = root / ".dvc" / "tmp" / "lock"
+    guard.parent.mkdir(parents=True, exist_ok=True)
+    with guard.open("a") as lock:  # as DVC holds it
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        for top in (Path(".dvc", "cache"), *map(Path, _FILLED)):
+            for folder, _, names in os.walk(root / top):
+                for name in filter(_OF_DVC.fullmatch, names):
+                    Path(folder, name).unlink(missing_ok=True)
 
 
 def _of_living(entries: dict[str, Any], written: float) -> dict[str, Any]:

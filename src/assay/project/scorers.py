@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from assay.data.answers import barred_rows
 from assay.data.quarantine import is_listed
 from assay.environment import bentoml_home
-from assay.errors import AssayError, ScorerError, TamperedError
+from assay.errors import AssayError, NotHereError, ScorerError, TamperedError
 from assay.eventlog import EventLog
 from assay.hashing import hash_file
 from assay.names import NAME
@@ -19,7 +19,7 @@ from assay.parts import read_json
 from assay.pipeline.learned import learned_by
 from assay.project.archive import Archive
 from assay.project.deployment import Deployment, read_deployment, read_deployments
-from assay.project.versioning import named_md5
+from assay.project.versioning import ADD_REMOTE, named_md5
 from assay.scorer.folder import FOLDER_NAME, HEAD, check_files
 from assay.scorer.statement import Statement, read_statement, statement_ids
 
@@ -157,18 +157,14 @@ def _copies_of(tag: str, root: Path) -> tuple[list[Path], str]:
         problem = "there is no scorer" if not versions else f"{len(versions)} scorers are called"
         raise ScorerError(f"{problem} {tag!r} in {root}; `assay scorers` lists them")
     if not copies:
-        raise ScorerError(not_here(root, *tracked.values()))
+        raise NotHereError(not_here(root, *tracked.values()))
     return next(iter(copies.values())), matched[2] or ""
 
 
 def not_here(root: Path, kept: Path) -> str:
     """Return as text how a scorer that DVC tracks comes back."""
     pointer, remote = pointer_of(kept).relative_to(root), Archive(root).remote
-    advice = (
-        "add the DVC remote that holds it (`dvc remote add -d NAME ADDRESS`), then"
-        if remote is None
-        else f"fetch it from the remote {remote}:"
-    )
+    advice = ADD_REMOTE if remote is None else f"fetch it from the remote {remote}:"
     tag = f"{kept.parent.name}:{kept.name}"
     return f"{tag} is tracked by {pointer}, but its folder is not here; {advice} `dvc pull {pointer}`"
 

@@ -44,7 +44,7 @@ from assay.project.layout import Project
 from assay.project.stages import STAGES, StageRun
 from assay.project.work import pinned
 
-SWEEPS, LISTS, SWEEP_SCHEMA = "sweeps", ("datasets", "detectors", "seeds"), 1
+SWEEPS, LISTS, SWEEP_SCHEMA, SWEPT = "sweeps", ("datasets", "detectors", "seeds"), 1, "swept"
 PREPARING, OF_CELL = ("split", "contaminate"), ("train", "calibrate", "evaluate")
 UNREAD = ("selection", "gate", "excluded")
 _CODES: dict[str, str] = {}

@@ -15,6 +15,7 @@ from assay.errors import ConfigError, TamperedError, ToolError
 from assay.parts import is_there, parse_yaml, write_bytes
 
 DATA, LOCKED = "data.dvc", "dvc.lock"
+ADD_REMOTE = "add the DVC remote that holds it (`dvc remote add -d NAME ADDRESS`), then"
 KEPT_LOCKED = Path(".assay", LOCKED)
 MOST_COMMITS = 500
 

@@ -193,8 +193,11 @@ def fit_seconds(project: Project) -> dict[str, dict[str, float]]:
     """Return seconds of each detector's fit at each level, as logged when the models were trained here."""
     records = {hash_file(folder / RECORD) for folder in folders_of(project, "train").values()}
     seconds: dict[str, dict[str, float]] = {}
-    for event in project.events:
+    for event in reversed(project.events):
+        if not records:
+            break
         if event["event"] == "stage" and event["record"] in records:
+            records.remove(event["record"])
             seconds |= event["details"].get("fit_seconds", {})
     return seconds
 
@@ -354,6 +357,16 @@ def _levels(evaluation: Evaluation) -> Any:
     return figure
 
 
+def figure_names(eps: float, evidence: str) -> list[str]:
+    """Return what the figures of `NUMBERS` are called, which says what they are where labels are missing."""
+    rates = [f"FPR at {eps:g}", "worst stratum FPR"]
+    if evidence != "labels":
+        rates = [f"flag rate on presumed normals at {eps:g}", "worst stratum flag rate"]
+    if evidence == "probes":
+        return ["AUROC on probes", "AUPRC on probes", *rates, "power on synthetic probes"]
+    return ["AUROC", "AUPRC", *rates, "power"]
+
+
 def candidates_table(rows: Sequence[Standing], *, eps: float, evidence: str, title: str) -> Table:
     """Build the table of candidates that ends a run.
 
@@ -363,18 +376,12 @@ def candidates_table(rows: Sequence[Standing], *, eps: float, evidence: str, tit
         The leaderboard.
     eps : float
     evidence : {"labels", "anomalies", "probes"}
-        Selects column names that say what the numbers are where labels are missing.
+        Selects the names of columns.
     """
     table = Table(title=title, title_justify="left")
     table.add_column("detector")
     table.add_column("adapter")
-    rates = [f"FPR at {eps:g}", "worst stratum FPR"]
-    if evidence != "labels":
-        rates = [f"flag rate on presumed normals at {eps:g}", "worst stratum flag rate"]
-    names = ["AUROC", "AUPRC", *rates, "power", "fit s"]
-    if evidence == "probes":
-        names = ["AUROC on probes", "AUPRC on probes", *rates, "power on synthetic probes", "fit s"]
-    for name in names:
+    for name in [*figure_names(eps, evidence), "fit s"]:
         table.add_column(name, justify="right")
     table.add_column("")
     for row in rows:

@@ -139,14 +139,9 @@ def end_interrupted(project: Project) -> None:
     A run holds that lock from its beginning to its end, so a run that is open while another command holds the lock is
     dead. Without this event the ledger would count the stages of that command as stages of the run.
     """
-    run = None
-    for event in project.events:
-        if event["event"] == "run-started":
-            run = event["run"]
-        elif event["event"] == "run-ended":
-            run = None
-    if run is not None:
-        project.events.append("run-ended", run=run, state="interrupted", reason=KILLED, stages=[])
+    newest = next((e for e in reversed(project.events) if e["event"] in ("run-started", "run-ended")), None)
+    if newest is not None and newest["event"] == "run-started":
+        project.events.append("run-ended", run=newest["run"], state="interrupted", reason=KILLED, stages=[])
 
 
 def check_choices(project: Project) -> None:

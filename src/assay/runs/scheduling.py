@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 from uuid import UUID
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from assay.project.layout import Project
 
 SCHEDULED = "ASSAY_SCHEDULED"
+PASSWORD = "PREFECT_API_AUTH_STRING"  # what Prefect's clients send
 HANG_SECONDS = 30 * 60
 STOP_SECONDS = 3
 LOOK_SECONDS = 5
@@ -76,7 +79,7 @@ def serve_schedule(
     clock: dict[str, Any] = {"cron": cron} if cron is not None else {}
     if interval is not None:
         clock = {"interval": timedelta(seconds=interval)}
-    with interruptible(), prefect_server(project):
+    with interruptible(), prefect_server(project) as url:
         from prefect import Flow
         from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
         from prefect.runner import Runner
@@ -100,9 +103,9 @@ def serve_schedule(
         watch = _Watch(project.on(name), None if clock or on_alarm else folder, deployment, alarms=on_alarm)
         timings = [f"cron {cron} (UTC)"] if cron is not None else [f"every {interval:g} s"] if clock else []
         timings += [f"on {what}" for what in watch.looks_for]
-        console.say(
-            f"retraining {name}: {', '.join(timings)}; Prefect at {os.environ['PREFECT_API_URL']}; stop with Ctrl-C"
-        )
+        path = password_path(project, url)
+        login = f" (its page asks for what is in {path.relative_to(project.root)})" if path.is_file() else ""
+        console.say(f"retraining {name}: {', '.join(timings)}; Prefect at {url}{login}; stop with Ctrl-C")
         os.environ[SCHEDULED] = "1"
         _serve(runner, watch.look if watch.looks_for else None)
 
@@ -203,13 +206,45 @@ def _check_cron(expression: str) -> None:
 
 @contextlib.contextmanager
 def prefect_server(project: Project) -> Iterator[str]:
-    """Use the server at ``PREFECT_API_URL``, or run one on loopback as long as the block lasts."""
+    """Use the server at ``PREFECT_API_URL``, or run one on loopback as long as the block lasts.
+
+    Whoever may send requests to the server of a schedule may have it run any file as its user. So one that is run here
+    answers only those who know a password, which the environments of this process and of its own hold, and a file that
+    nobody else can read.
+    """
     if user_url := os.environ.get("PREFECT_API_URL"):
         if not _answers(user_url):
             raise ToolError(f"no Prefect server answers at PREFECT_API_URL={user_url}; start it, or unset the variable")
         with _prefect_errors(user_url):
             yield user_url
         return
+    for left in project.state.glob("prefect-*.password"):
+        if not _answers(f"http://127.0.0.1:{left.stem.partition('-')[2]}/api"):  # of a command that was killed
+            left.unlink(missing_ok=True)
+    password, former = f"assay:{secrets.token_urlsafe(24)}", os.environ.get(PASSWORD)
+    with local_server(project, PREFECT_SERVER_API_AUTH_STRING=password) as url:
+        path = password_path(project, url)
+        path.unlink(missing_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(f"{password}\n", encoding="utf-8")
+        os.environ |= {"PREFECT_API_URL": url, PASSWORD: password}
+        try:
+            with _prefect_errors(url):
+                yield url
+        finally:
+            del os.environ["PREFECT_API_URL"], os.environ[PASSWORD]
+            os.environ |= {} if former is None else {PASSWORD: former}
+            path.unlink(missing_ok=True)
+
+
+def password_path(project: Project, url: str) -> Path:
+    """Return the file of the password of the server that a command of Assay runs at an address."""
+    return project.state / f"prefect-{urlsplit(url).port}.password"
+
+
+@contextlib.contextmanager
+def local_server(project: Project, **settings: str) -> Iterator[str]:
+    """Run a Prefect server on loopback, with further settings, as long as the block lasts."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -227,22 +262,23 @@ def prefect_server(project: Project) -> Iterator[str]:
         "--port",
         str(port),
     ]
-    # Its page would look for the server at the usual port.
-    settings = {"PREFECT_UI_API_URL": url, **os.environ}
     with (
         log.open("wb") as stream,
         # Its own session, so that Ctrl-C reaches the run alone, which still reports its end to the server.
         subprocess.Popen(
-            command, env=settings, stdin=subprocess.PIPE, stdout=stream, stderr=stream, start_new_session=True
+            command,
+            # Its page would look for the server at the usual port.
+            env={"PREFECT_UI_API_URL": url, **os.environ, **settings},
+            stdin=subprocess.PIPE,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
         ) as server,
     ):
         try:
             _wait(url, server, str(log))
-            os.environ["PREFECT_API_URL"] = url
-            with _prefect_errors(url):
-                yield url
+            yield url
         finally:
-            os.environ.pop("PREFECT_API_URL", None)
             _stop(server)
 
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.request import Request, urlopen
 
 from assay import console
@@ -27,7 +27,6 @@ INVALID, REFUSED, FAILED = "assay.validation.failed", "assay.file.refused", "ass
 ALARM = "assay.monitor.alarm"
 NOTIFY = "ASSAY_NOTIFY_URL"
 NOTIFY_SECONDS = 10
-_FIGURES = ("auroc", "auprc", "fpr", "worst_stratum_fpr", "power", "selection_power", "fit_seconds")
 
 
 def run_name(root: Path) -> str:
@@ -53,18 +52,9 @@ def keep_artifacts(result: Result) -> None:
     """Keep the leaderboard and the verdict of a run as artifacts of the present flow run."""
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-    rows = [
-        {
-            "candidate": f"{row.detector}+{row.adapter}",
-            **{name: _rounded(getattr(row, name)) for name in _FIGURES},
-            "state": row.state,
-            "reason": row.reason,
-        }
-        for row in result.candidates
-    ]
     create_artifact(
         create_table_artifact,
-        table=rows,
+        table=leaderboard_table(result),
         key=artifact_key("leaderboard", result.dataset),
         description=f"{result.dataset}: test rows, trained without injected rows, flagged at eps {result.eps:g}",
     )
@@ -80,7 +70,29 @@ def keep_artifacts(result: Result) -> None:
         f"**{result.dataset}**: {_plain(result.verdict)}",
         *(f"- {name}: {_plain(text)}" for name, text in facts.items() if text),
     ]
-    create_artifact(create_markdown_artifact, markdown="\n".join(lines), key=artifact_key("verdict", result.dataset))
+    create_artifact(
+        create_markdown_artifact,
+        markdown="\n".join(lines),
+        key=artifact_key("verdict", result.dataset),
+        description=_plain(result.verdict),
+    )
+
+
+def leaderboard_table(result: Result) -> list[dict[str, Any]]:
+    """Return the leaderboard, a row for each candidate, by the names of columns that a run prints."""
+    from assay.runs.report import NUMBERS, figure_names
+
+    names = figure_names(result.eps, result.evidence)
+    return [
+        {
+            "candidate": f"{row.detector}+{row.adapter}",
+            "state": row.state,
+            **{name: _rounded(getattr(row, field)) for name, field in zip(names, NUMBERS, strict=True)},
+            "fit s": _rounded(row.fit_seconds),
+            "reason": row.reason,
+        }
+        for row in result.candidates
+    ]
 
 
 def show_verdict(result: Result, before: str | None) -> None:

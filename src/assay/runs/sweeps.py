@@ -22,7 +22,7 @@ from assay.project.ingest import require_known_data, restore
 from assay.project.installed import require_own_code
 from assay.project.layout import Project
 from assay.project.recovery import remove_left
-from assay.project.sweeping import SWEEPS, Cell, CellProcess, CellView, prepared_folder, require_same_code
+from assay.project.sweeping import SWEEPS, SWEPT, Cell, CellProcess, CellView, prepared_folder, require_same_code
 from assay.project.work import Work, WorkRunner, on_device
 
 if TYPE_CHECKING:
@@ -71,6 +71,16 @@ def kept_path(root: Path, cell: Cell) -> Path:
 def missing_cells(root: Path, cells: Sequence[Cell]) -> list[Cell]:
     """Return the cells whose results are not kept yet, each key once."""
     return list({cell.key: cell for cell in cells if not kept_path(root, cell).is_file()}.values())
+
+
+def log_looks(project: Project, name: str, cells: Sequence[Cell]) -> None:
+    """Log by which seeds of roles cells look at test rows: other seeds give roles that calibrate and gate a scorer."""
+    seeds: dict[str, set[int]] = {}
+    for cell in cells:
+        seeds.setdefault(cell.dataset, set()).add(cell.params["split"]["seed"])
+    with project.lock(waits=True):
+        for dataset, of_roles in seeds.items():
+            project.events.append(SWEPT, dataset=dataset, sweep=name, split_seeds=sorted(of_roles))
 
 
 def computing(runner: WorkRunner) -> Computing:

@@ -257,7 +257,8 @@ class FileOfRows:
         usable = np.isfinite(features.rows) | (np.isnan(features.rows) & np.isin(scorer.columns, scorer.imputed))
         if not usable.all():
             row, column = np.argwhere(~usable)[0]
-            raise InputError(f"{self._path.name}, row {row}, column {scorer.columns[column]!r}: missing or infinite")
+            where = f"{self._path.name}, row {row}, column {scorer.columns[column]!r}"
+            raise InputError(f"{where}: missing or infinite, which this column may not be; correct it, or take it out")
         given = features.table() if features.vocabulary or features.dates else features.rows
         return RowBlock(start, frame[self._others], given, categories, row_ids)
 

@@ -20,7 +20,10 @@ from assay.errors import DataError, InputError
 
 
 def as_rows(X: Any) -> Any:
-    """Return a table with Arrow's PyCapsule interface as a DataFrame, masked numbers as NaN; others unchanged."""
+    """Return a table with Arrow's PyCapsule interface as a DataFrame, masked numbers as NaN; others unchanged.
+
+    Decimals of such a table become the nearest float64, as those of a Parquet file do.
+    """
     if isinstance(X, np.ma.MaskedArray) and X.dtype.kind in "fiu":
         return np.ma.filled(X.astype(np.float64), np.nan)
     if isinstance(X, np.ma.MaskedArray):
@@ -34,6 +37,9 @@ def as_rows(X: Any) -> Any:
         table = pa.table(X)
     except (pa.ArrowException, TypeError, ValueError):
         return X  # an array, which has no names
+    for i, field in enumerate(table.schema):
+        if pa.types.is_decimal(field.type):
+            table = table.set_column(i, field.name, table.column(i).cast(pa.string()).cast(pa.float64()))
     try:
         frame = table.to_pandas(ignore_metadata=True, types_mapper={pa.bool_(): pd.BooleanDtype()}.get)
     except Exception as error:  # of zones and calendars, which come from other packages
@@ -154,7 +160,7 @@ def _document_rows(X: Any, columns: Sequence[str]) -> Doubles:
     if values.ndim != 2 or values.shape[1] != 1:
         raise InputError(f"rows have shape {values.shape}; expected (n, 1), a text in each: {columns[0]}")
     try:
-        return document_rows(plain_document(value, f"row {row}") for row, value in enumerate(values[:, 0]))
+        return document_rows([plain_document(value, f"row {row}") for row, value in enumerate(values[:, 0])])
     except DataError as error:
         raise InputError(str(error)) from error
 
@@ -189,7 +195,10 @@ def _seconds(values: NDArray[Any], column: str) -> Doubles:
 
 def _as_number(value: object, row: int, column: str) -> float:
     if isinstance(value, int | float | np.number | np.bool_):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:  # Python's whole numbers have no limit
+            raise InputError(f"row {row}, column {column!r} is beyond float64; values must be finite") from error
     if value is None or str(value) in ("<NA>", "NaT"):
         return float("nan")
     raise InputError(f"row {row}, column {column!r} is {value!r}; it must be a number, or None where it is missing")

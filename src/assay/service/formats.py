@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.errors import InputError, RequestError
-from assay.service.limits import Limits
+from assay.service.limits import CONTROL, CONTROL_IN_DOCUMENT, HOLDS_CONTROL, Limits
 from assay.service.requests import Question
 from assay.service.rows import ColumnLayout
 
@@ -102,7 +102,7 @@ def read_arrow_question(body: bytes | bytearray, layout: ColumnLayout, limits: L
     except (pa.ArrowException, ValueError, TypeError, OSError, EOFError, struct.error) as error:
         raise InputError("the body is no Arrow IPC stream that can be read; write it with pyarrow.ipc") from error
     for name, column in zip(table.column_names, table.columns, strict=True):
-        _check_texts(name, column, limits)
+        _check_texts(name, column, limits, CONTROL_IN_DOCUMENT if layout.of_documents else CONTROL)
     return Question(table)
 
 
@@ -142,10 +142,10 @@ def _is_plain(kind: pa.DataType) -> bool:
         kind = kind.value_type
     numbers = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_null(kind)
     texts = types.is_string(kind) or types.is_large_string(kind)
-    return bool(numbers or texts or types.is_timestamp(kind) or types.is_date(kind))
+    return bool(numbers or types.is_decimal(kind) or texts or types.is_timestamp(kind) or types.is_date(kind))
 
 
-def _check_texts(name: str, column: pa.ChunkedArray, limits: Limits) -> None:
+def _check_texts(name: str, column: pa.ChunkedArray, limits: Limits, control: str) -> None:
     import pyarrow.compute as pc
     import pyarrow.types as types
 
@@ -157,6 +157,8 @@ def _check_texts(name: str, column: pa.ChunkedArray, limits: Limits) -> None:
                 raise RequestError(
                     413, f"column {name!r} has a text of {longest} characters; a text has at most {limits.text}"
                 )
+            if pc.any(pc.match_substring_regex(texts, control)).as_py():
+                raise RequestError(400, f"column {name!r} {HOLDS_CONTROL}")
 
 
 def _is_packed(message: Any) -> bool:

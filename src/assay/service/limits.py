@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from assay.errors import RequestError
 
 MIB = 2**20
+CONTROL, CONTROL_IN_DOCUMENT = r"[\x00-\x1f\x7f]", r"\x00"
+HOLDS_CONTROL = "holds a control character, such as a line break; leave it out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,8 @@ class Limits:
         Rows x columns x columns that one request may have explained, some ten seconds of kNN.
     small_body, small_rows : int
         Requests of at most so many bytes and rows are answered at once, all others one after the other in a thread.
+    whole_body : int
+        Bytes of a JSON body that may be parsed at once, some 10 ms, in which nobody else is answered.
     waiting : int
         Large requests at one time, the one that is scored among them.
     connections : int
@@ -47,6 +52,7 @@ class Limits:
     explained: int = 1_000_000
     small_body: int = 2**16
     small_rows: int = 64
+    whole_body: int = MIB
     waiting: int = 8
     connections: int = 1000
     body_seconds: float = 60.0
@@ -60,12 +66,18 @@ class Limits:
         if n > self.rows:
             raise RequestError(413, f"the request has more than {self.rows} rows; send at most so many at a time")
 
-    def check_text(self, text: str, what: str) -> None:
-        """Raise `RequestError` for a text that is too long, and one that no encoding of Unicode has."""
+    def check_text(self, text: str, what: str, *, document: bool = False) -> None:
+        """Raise `RequestError` for a text that is too long, or that no file of a dataset may hold: rows are recorded.
+
+        That is one with half of a surrogate pair, or with control characters, of which a document may have others than
+        the zero byte.
+        """
         if len(text) > self.text:
             raise RequestError(413, f"{what} has {len(text)} characters; a text has at most {self.text}")
         if not text.isascii() and any("\ud800" <= sign <= "\udfff" for sign in text):
             raise RequestError(400, f"{what} holds half of a surrogate pair, which is no character; send Unicode")
+        if not text.isprintable() and re.search(CONTROL_IN_DOCUMENT if document else CONTROL, text):
+            raise RequestError(400, f"{what} {HOLDS_CONTROL}")
 
 
 SERVICE_LIMITS = Limits()

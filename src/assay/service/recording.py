@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from assay.data.dialects import MISSING
 from assay.parts import go_on_after
 from assay.scorer.features import as_rows, names_of
 from assay.scorer.scorer import Scorer
@@ -29,7 +30,8 @@ Extra = tuple[tuple[str, str], ...]  # pairs of a role, "id", "label", "group" o
 class Recorder:
     """Appends scored rows to ``folder/NAME-VERSION.csv``, with the columns that the dataset's files have.
 
-    `assay ingest --append` takes the file as it is: ids are those of the requests, or made up; labels and groups are
+    `assay ingest --append` takes the file as it is: ids are those of the requests, or made up where these
+    give none or a word for missing ones; labels and groups are
     empty, times those of the answers. Which rows are kept is drawn by a seed and their order alone. An answer never
     fails for want of the file: that is logged once.
 
@@ -55,7 +57,10 @@ class Recorder:
             if not any(kept):
                 return
             rows = list(compress(_values(scorer, question), kept))
-            given = question.ids or [f"served-{uuid.uuid4().hex[:12]}-{i}" for i in range(len(kept))]
+            given = [
+                text if text and text.strip() not in MISSING else f"served-{uuid.uuid4().hex[:12]}-{i}"
+                for i, text in enumerate(question.ids or [""] * len(kept))
+            ]
             filled = {"id": list(compress(given, kept)), "time": [datetime.now(UTC).isoformat()] * len(rows)}
             columns = [filled.get(role, [""] * len(rows)) for role, _ in self.extra]
             lines = [[*row, *(column[i] for column in columns)] for i, row in enumerate(rows)]

@@ -119,8 +119,8 @@ class Service:
     async def _answered(self, request: Request) -> tuple[ScoreAnswer, Response]:
         scope, limits = request.scope, self.limits
         headers = dict(scope["headers"])
-        coding = headers.get(b"content-encoding", b"").decode("latin-1")
-        is_arrow_wanted = _ARROW in headers.get(b"accept", b"")
+        coding = headers.get(b"content-encoding", b"").decode("latin-1").lower()  # both have no case (RFC 9110)
+        is_arrow_wanted = _ARROW in headers.get(b"accept", b"").lower()
         parameters = dict(request.query_params) if scope["query_string"] else {}
         with HeldBytes(self._shared.held) as share:
             body = await receive_body(request, limits, share)

@@ -41,19 +41,23 @@ class ColumnLayout:
     category_column : str or None
     of_text, imputed : frozenset of str
         The features that take texts, and those that may lack a value.
+    of_documents : bool
+        Whether these are documents, which may have several lines.
     """
 
     columns: tuple[str, ...]
     category_column: str | None = None
     of_text: frozenset[str] = frozenset()
     imputed: frozenset[str] = frozenset()
+    of_documents: bool = False
 
     @classmethod
     def of(cls, scorer: Scorer) -> Self:
         """Return the layout of a scorer."""
         of_text = frozenset((*scorer.vocabulary, *scorer.dates, *scorer.texts))
         # A text that is missing is an empty one.
-        return cls(scorer.columns, scorer.category_column, of_text, frozenset((*scorer.imputed, *scorer.texts)))
+        imputed = frozenset((*scorer.imputed, *scorer.texts))
+        return cls(scorer.columns, scorer.category_column, of_text, imputed, bool(scorer.texts))
 
     @property
     def all_columns(self) -> tuple[str, ...]:
@@ -199,7 +203,7 @@ def check_values(
             if isinstance(value, float) or (value is None and name in layout.imputed):
                 continue
             if isinstance(value, str | bool) and name in layout.of_text:
-                limits.check_text(str(value), f"row {number}, column {name!r}")
+                limits.check_text(str(value), f"row {number}, column {name!r}", document=layout.of_documents)
                 continue
             kind = JSON_NAMES[type(value)]
             allowed = "text or a number" if name in layout.of_text else "a finite number"

@@ -18,12 +18,14 @@ from types import FrameType
 import httptools
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.flow_control import service_unavailable
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from assay.errors import AssayError
 from assay.service.beside import Beside
 from assay.service.limits import SERVICE_LIMITS, Limits
 from assay.service.problems import problem
+from assay.service.receiving import RETRY_SECONDS
 from assay.service.routes import make_application
 from assay.service.telemetry import traced
 from assay.service.telling import tell
@@ -41,6 +43,11 @@ def protocol_with(limits: Limits) -> type[asyncio.Protocol]:
 
     It also bounds what is sent beside bodies, heads and trailers, which httptools would keep however long they are.
     """
+    full = problem(
+        503,
+        f"{limits.connections} connections are open, which is too many; ask again in {RETRY_SECONDS} s",
+        {"retry-after": RETRY_SECONDS, **_CLOSE},
+    )
 
     class Impatient(HttpToolsProtocol):
         _head: asyncio.TimerHandle | None = None
@@ -94,6 +101,9 @@ def protocol_with(limits: Limits) -> type[asyncio.Protocol]:
             if not self.parser.should_upgrade():
                 super().on_headers_complete()
                 self.headers = []  # trailers are not of the head, which may have been checked already
+
+        def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGIApp) -> None:  # type: ignore[override]
+            super()._start_asgi_task(cycle, full if app is service_unavailable else app)  # type: ignore[arg-type]
 
         def on_message_complete(self) -> None:
             if not self.parser.should_upgrade():

@@ -150,10 +150,20 @@ def test_true_and_false_are_the_same_categories_in_every_spelling(spelling: list
     assert features.vocabulary == {"ok": ("false", "true")}
 
 
-@pytest.mark.parametrize("text", ["1,200.50", "1.200,50", "12,345"])
+@pytest.mark.parametrize(
+    "text", ["1,200.50", "1.200,50", "12,345", "1 200", "1\u00a0200", "1'200", "12 %", "$12.50", "3.20 €", "\u221212"]
+)
 def test_numbers_with_thousands_signs_are_no_categories(text: str) -> None:
     with pytest.raises(DataError, match="column 'x' holds numbers with thousands signs"):
         kind_of("x", pd.Series([text] * 3 + ["2,400.75"]))
+
+
+@pytest.mark.parametrize("text", ["01/02/2026", "1.2.2026 10:30", "2026/02/01", "01-FEB-26"])
+def test_dates_that_can_be_read_in_two_ways_are_no_categories(text: str) -> None:
+    column = pd.Series([text] * 3)
+    with pytest.raises(DataError, match=r"column 'x' holds dates such as .*; write them as 2026-05-01"):
+        kind_of("x", column)
+    assert kind_of("x", column, ("x",)) == "category"
 
 
 def test_a_column_of_categories_without_any_is_empty() -> None:

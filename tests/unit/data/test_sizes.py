@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -15,16 +15,19 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image as Pillow
 
-from assay.data import blocks, dataset, delimited, files, mapped, reference
+from assay.data import blocks, dataset, delimited, files, image_files, mapped, reference
 from assay.data.batches import as_batch
 from assay.data.card import Card
 from assay.data.columns import Treatment
-from assay.data.dataset import RowSet, number_copies, numbered, read_dataset, write_dataset
+from assay.data.dataset import Dataset, RowSet, number_copies, numbered, read_dataset, write_dataset
 from assay.data.expectations import learn_suite
 from assay.data.files import read_table
 from assay.data.fingerprints import digests, fingerprints
+from assay.data.image_datasets import read_image_dataset
 from assay.data.modalities.tabular import TABULAR
+from assay.data.series_files import SeriesColumns, read_series
 from assay.data.splitting import ROLES
 from assay.data.validation import LevelRows, validate_dataset
 from assay.errors import DataError
@@ -184,3 +187,44 @@ def test_validation_holds_one_role_or_level_at_a_time(tmp_path: Path) -> None:
     summary = validate_dataset(learn_suite(whole), whole, roles, levels, docs=tmp_path)
     assert summary.success
     assert (len(most), max(most)) == (1 + 3 + len(ROLES), 3), "the source, one, and the one that takes its place"
+
+
+def of_images(folder: Path) -> Dataset:
+    rng = np.random.default_rng(0)
+    for number in range(7):
+        path = folder / "shots" / ("odd" if number == 3 else "good") / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Pillow.fromarray(rng.integers(0, 256, (5, 4), dtype=np.uint8)).save(path)
+    (folder / "shots" / "good" / "bad.png").write_bytes(b"")
+    return read_image_dataset(folder / "shots", name="shots", size=(20, 16), normal="good")
+
+
+def of_texts(folder: Path) -> Dataset:
+    lines = ["ship and port", "", "bank \u0431\u0430\u043d\u043a loan " * 3, "42", "port port port"]
+    (folder / "texts.csv").write_text("\n".join(["body,odd", *(f"{line},0" for line in lines)]), encoding="utf-8")
+    return read_table(folder / "texts.csv", name="texts", text="body", label="odd")
+
+
+def of_series(folder: Path) -> Dataset:
+    steps = pd.DataFrame({"when": np.arange(90) / 8, "pump": ["a"] * 50 + ["b"] * 40, "flow": np.sin(np.arange(90.0))})
+    steps.loc[17, "flow"] = np.nan
+    steps.assign(heat=steps["flow"] * 2).to_csv(folder / "steps.csv", index=False)
+    return read_series(folder / "steps.csv", SeriesColumns("when", 4, "pump"), name="steps")
+
+
+@pytest.mark.parametrize("read", [of_images, of_texts, of_series])
+def test_images_texts_and_series_in_pieces_are_what_they_are_as_a_whole(
+    read: Callable[[Path], Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def written(name: str) -> tuple[dict[str, str], str]:
+        whole = as_batch(read(tmp_path))
+        values = whole.data.features
+        np.testing.assert_array_equal(mapped.as_rows(values, values[:2]), np.concatenate([values, values[:2]]))
+        write_dataset(tmp_path / name, whole)
+        return hash_tree(tmp_path / name), canonical_json(learn_suite(whole))
+
+    monkeypatch.setattr(image_files, "RELEASED", 3)
+    monkeypatch.setattr(image_files, "MOST_UNREADABLE", 0.2)
+    as_whole = written("whole")
+    with in_pieces(1):
+        assert written("pieces") == as_whole

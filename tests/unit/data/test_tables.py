@@ -7,6 +7,7 @@ import gzip
 import os
 import tarfile
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,8 @@ def test_a_line_that_does_not_fit_is_named(content: str, line: int, tmp_path: Pa
         ("x,y,\n1.5,10,\n-2,20,\n,30,\n", "mine.csv", "the empty last column"),
         ("x,y\n1.5,10\n-2,20\n,30\n".encode("utf-16"), "mine.csv", "encoding utf-16"),
         ("\ufeffx,y\n1.5,10\n-2,20\n,30\n", "mine.csv", ""),
+        ("x,y\n1.5,10\n-2,20\n,30\n".encode("utf-32"), "mine.csv", "encoding utf-32"),
+        ("x,y\n1.5,010\n-2,020\n,30\n", "mine.csv", "such as 010; they are read as numbers: if they are codes"),
         (gzip.compress(b"x,y\n1.5,10\n-2,20\n,30\n", mtime=0), "mine.csv.gz", ""),
     ],
 )
@@ -90,6 +93,7 @@ def test_a_table_is_read_in_whatever_form(
     [
         ("a;b,c\n1;2,3\n", "--sep", Dialect(";")),
         ("a b\n1 2\n3 4\n", "--sep space", Dialect("space")),
+        ("a~b\n1~2\n3~4\n", "--sep '~'", Dialect("~")),
         ("x;y\n1,234;5\n2,345;6\n", "--decimal", Dialect(decimal=".")),
         ("x;y\n1,5;5.5\n2,5;6\n", "--decimal", Dialect(decimal=",")),
         ("1,2\n3,4\n", "--no-header", Dialect(header=False)),
@@ -154,6 +158,8 @@ def test_options_are_checked(options: dict[str, str], words: str) -> None:
         (b"\n\n", "mine.csv", "is empty"),
         (b"x,y\n\n\n", "mine.csv", "has no rows"),
         (b"x,,y\n1,2,3\n", "mine.csv", "column 1 of mine.csv has no name"),
+        (b"x, ,y\n1,2,3\n", "mine.csv", "column 1 of mine.csv has no name"),
+        (b"\xef\xbb\xbf\xef\xbb\xbfx,y\n1,2\n", "mine.csv", "column 0 of mine.csv is named '\\ufeffx'"),
         (b'"x\ty",z\n1,2\n', "mine.csv", "control characters"),
         (b"x\n1\n", "mine.zip", "neither"),
         (b"x\n1\n", "csv", "neither"),
@@ -257,6 +263,26 @@ def test_parquet_columns_with_missing_values_keep_their_kind_and_digits(
     assert read[["text", "void"]].isna().to_numpy().tolist() == [[False, True], [True, True], [False, True]]
     assert read["id"].tolist()[:2] == ["NA", "2"]
     assert f"column 'key' has whole numbers that float64 rounds, such as {big} in row 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("big", [2**53 + 1, 2**63 + 1, 10**30 + 1])
+def test_whole_numbers_that_float64_rounds_are_named(
+    big: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kinds = [pa.decimal128(38, 0), *([pa.uint64()] if big < 2**64 else [])]
+    pq.write_table(
+        pa.table({f"x{i}": pa.array([5, None, big], kind) for i, kind in enumerate(kinds)}), tmp_path / "t.parquet"
+    )
+    read_frame(tmp_path / "t.parquet", ())
+    assert capsys.readouterr().err.count(f"such as {big} in row 2") == len(kinds)
+    read_frame(written(tmp_path, f"x,y\n5,1\n{big},2\n"), ())
+    assert f"such as {big} in row 1" in capsys.readouterr().err
+
+
+def test_decimals_of_parquet_are_the_numbers_that_csv_would_give(tmp_path: Path) -> None:
+    texts = [f"{i // 100}.{i % 100:02d}" for i in range(1000)]
+    pq.write_table(pa.table({"x": pa.array([Decimal(text) for text in texts])}), tmp_path / "mine.parquet")
+    assert read_frame(tmp_path / "mine.parquet", ())["x"].tolist() == [float(text) for text in texts]
 
 
 @pytest.mark.parametrize(

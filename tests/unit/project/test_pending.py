@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import subprocess
@@ -169,6 +171,32 @@ def test_entries_of_a_dvc_at_work_stay_and_those_of_an_earlier_one_of_its_number
     assert not is_at_work(os.getpid(), 0)
     with Project(root).lock():
         assert json.loads(path.read_text()) == {}
+
+
+@pytest.mark.parametrize("left", [".assay/unfinished", ".dvc/tmp/rwlock"])
+def test_after_a_kill_temporary_files_of_dvc_go_unless_a_dvc_is_at_work(root: Path, left: str) -> None:
+    object_ = root / ".dvc/cache/files/md5/22/abc"
+    names = [".aMBZg-GhoyMs9pPJ_0e_gx.tmp", "abc.dir.DqVufb-3tWiKz7fuLyritw.tmp"]
+    temporary = [*(object_.with_name(name) for name in names), root / "work/pumps/split" / names[0]]
+    kept = [object_, object_.with_name("notes.tmp")]
+    for path in (*temporary, *kept, root / left, root / ".dvc/tmp/lock"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    with (root / ".dvc/tmp/lock").open() as dvc:
+        fcntl.flock(dvc, fcntl.LOCK_EX)
+        with Project(root).lock():
+            assert all(path.exists() for path in (*temporary, *kept))
+    (root / left).write_text("")
+    with contextlib.suppress(KeyError), Project(root).lock():
+        assert not any(path.exists() for path in temporary)
+        assert all(path.exists() for path in kept)
+        temporary[0].touch()
+        raise KeyError
+    with Project(root).lock():
+        assert not temporary[0].exists()
+        temporary[0].touch()
+    with Project(root).lock():  # nothing was killed: the cache is not looked through
+        assert temporary[0].exists()
 
 
 @pytest.mark.parametrize("written", ["", "schema: '2.0'\nsta", "schema: '2.0'\nstages:\n"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 import assay
+from assay.data.encoding import Encoder
 from assay.data.scaling import Standard
 from assay.errors import AssayError, ConfigError, InputError, ScorerError, TamperedError
 from assay.hashing import hash_file
@@ -148,10 +150,11 @@ def test_rows_are_flagged_at_the_packaged_rate_unless_told_otherwise(scorer: Sco
         np.ma.MaskedArray(ROWS),
         *reversed_tables(),
         pa.Table.from_pandas(frame().set_axis(list("uvwxyz"))),
+        pa.table({name: [Decimal(repr(float(x))) for x in column] for name, column in frame().items()}),
     ],
     ids=[
         *("lists", "tuples", "f8", "columns first", "big endian", "frame", "f8 frame", "reversed", "shuffled", "index"),
-        *("nothing masked", "arrow table", "record batch", "batch reader", "any capsule", "arrow index"),
+        *("nothing masked", "arrow table", "record batch", "batch reader", "any capsule", "arrow index", "decimals"),
     ],
 )
 def test_the_same_rows_in_another_form_score_the_same(scorer: Scorer, rows: Any) -> None:
@@ -592,3 +595,9 @@ def test_what_is_no_tag_finds_nothing(root: Path, tag: str, words: str) -> None:
 def test_dates_of_arrow_that_python_cannot_hold_are_refused(value: int, kind: pa.DataType) -> None:
     with pytest.raises(InputError, match="a date or a time that cannot be read"):
         as_rows(pa.table({"a": pa.array([value], kind)}))
+
+
+def test_a_whole_number_beyond_float64_is_refused() -> None:
+    encoder = Encoder(1, {}, (0,)).fit(np.array([[1.0], [2.0]]))
+    with pytest.raises(InputError, match="row 1, column 'a' is beyond float64"):
+        as_features([[1], [10**400]], ["a"], encoder)

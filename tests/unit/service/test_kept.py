@@ -181,6 +181,16 @@ def test_a_sample_does_not_depend_on_the_rows(made: Scorer, tmp_path: Path) -> N
     assert 250 < len(kept[0]) < 350
 
 
+def test_an_id_that_says_that_there_is_none_is_recorded_as_one_that_is_made_up(made: Scorer, tmp_path: Path) -> None:
+    Recorder(tmp_path, 1.0, (("id", "id"),)).keep(made, Question(np.zeros((3, 3)), ids=["", "NA", "a"]))
+    (path,) = tmp_path.iterdir()
+    first, second, third = (line.rpartition(",")[2] for line in path.read_text().splitlines()[1:])
+    assert third == "a"
+    assert first.startswith("served-")
+    assert second.startswith("served-")
+    assert first != second
+
+
 def test_missing_values_and_categories_are_recorded(made: Scorer, tmp_path: Path) -> None:
     asked = Question(np.array([[1.0, np.nan, 2.0]]), categories=["north"])
     with_category = replace(made, head={**made.head, "columns": ["a", "b", "c"]})

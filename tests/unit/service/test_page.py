@@ -88,6 +88,7 @@ def test_a_file_is_scored_in_the_browser(odd: Scorer, serving: Serve, tmp_path: 
         assert browser.text("progress").startswith(f"7 rows of rows.csv scored by {MARKUP}:{odd.version}")
         browser.until("document.getElementById('counts').innerText.startsWith('7 rows')")
         assert browser.value("document.querySelectorAll('#histogram rect').length") == 10
+        assert re.fullmatch(r"1 requests: half took (at most|more than) [\d.]+ ms, 99 % .* ms", browser.text("latency"))
         browser.value("document.getElementById('result').click()")
         browser.until((tmp_path / "rows.scored.csv").is_file)
         assert browser.value("document.title") == f"{MARKUP} - Assay"
@@ -101,6 +102,25 @@ def test_a_file_is_scored_in_the_browser(odd: Scorer, serving: Serve, tmp_path: 
     assert [row["flagged"] == "1" for row in result] == (judged.p_values <= odd.head["eps"]).tolist()
     assert [row["na\nme"] for row in result] == [f'row "{n}", {MARKUP} {separator}' for n in range(7)]
     assert [float(row[odd.columns[0]]) for row in result] == rows[:, 0].tolist()
+
+
+def test_the_course_of_a_monitor_is_drawn_up_to_its_alarm(scorer: Scorer, serving: Serve, tmp_path: Path) -> None:
+    with serving(scorer, SERVICE_LIMITS) as (client, _), Browser(tmp_path) as browser:
+        browser.open(str(client.base_url))
+        browser.until(READY)
+        points = []
+        for rows, capital in ((10, 0.5), (10, 0.5), (20, 3.0)):
+            monitor = f"{{name: 'drift', rows: {rows}, log10_capital: {capital}, log10_threshold: 2, alarm: null}}"
+            browser.value(f"(info = {{...info, monitors: [{monitor}]}}, describe())")
+            points.append(browser.value("document.querySelector('#monitors polyline').getAttribute('points')"))
+        browser.value("(() => { for (let i = 21; i < 3000; i++) course({...info.monitors[0], rows: i}); })()")
+        kept = browser.value("[...courses.values()][0].length")
+        first = browser.value("[...courses.values()][0][0].join()")
+    assert [len(each.split()) for each in points] == [2, 2, 3]
+    assert points[-1].split()[0].startswith("10,"), "a capital of 1 before the first row"
+    assert points[-1].split()[-1] == "410,5", "above the alarm"
+    assert 100 < kept <= 401
+    assert first == "0,0"
 
 
 def test_a_file_that_cannot_be_scored_says_why(scorer: Scorer, serving: Serve, tmp_path: Path) -> None:

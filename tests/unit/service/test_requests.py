@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import tracemalloc
@@ -64,12 +65,12 @@ def random_body(rng: random.Random) -> bytes:
     return f"{{{', '.join(parts)}}}".encode()
 
 
-def test_a_small_body_that_is_parsed_as_a_whole_is_read_as_value_by_value() -> None:
+def test_a_body_that_is_parsed_as_a_whole_is_read_as_value_by_value() -> None:
     rng, layout, whole = random.Random(0), ColumnLayout(("a", "b", "rows")), 0
     for _ in range(5000):
         body = random_body(rng)
         answers = []
-        for limits in (SERVICE_LIMITS, replace(SERVICE_LIMITS, small_body=0)):
+        for limits in (SERVICE_LIMITS, replace(SERVICE_LIMITS, whole_body=0)):
             try:
                 question = read_question(body, layout, limits)
                 answers.append((repr(question.rows.tolist()), question.ids, question.eps, question.fdr))
@@ -142,9 +143,26 @@ def test_ids_are_texts_or_numbers_one_for_each_row() -> None:
         ('"ab"', "ids is a string; give a list of 2"),
         ('["a", null]', "id of row 1 is null; give text or a number"),
         ('["a", "\\ud800"]', "the id of row 1 holds half of a surrogate pair"),
+        ('["a", "b\\u0000"]', "the id of row 1 holds a control character"),
     ):
         with pytest.raises(InputError, match=message):
             ids(wrong, 2)
+
+
+def test_what_no_file_of_the_dataset_could_hold_is_refused() -> None:
+    for sign in ("\0", "\n", "\x7f"):
+        with pytest.raises(RequestError, match="row 0, column 'kind' holds a control character"):
+            mixed(json.dumps(f"re{sign}d"))
+        stream = io.BytesIO()
+        table = pa.table({"kind": [f"re{sign}d"], "rate": [1.0], "size": [1.0]})
+        with pa.ipc.new_stream(stream, table.schema) as writer:
+            writer.write_table(table)
+        with pytest.raises(RequestError, match="column 'kind' holds a control character"):
+            read_arrow_question(stream.getvalue(), MIXED, SERVICE_LIMITS)
+    documents = ColumnLayout(("body",), of_text=frozenset(["body"]), of_documents=True)
+    assert read_question(b'{"record": {"body": "two\\nlines"}}', documents).rows[0, 0] == "two\nlines"
+    with pytest.raises(RequestError, match="column 'body' holds a control character"):
+        read_question(b'{"record": {"body": "zero\\u0000"}}', documents)
 
 
 def mixed(value: str, column: str = "kind") -> tuple[object, ...]:

@@ -103,7 +103,9 @@ def assert_refused(response: httpx.Response, status: int, words: str) -> None:
     assert words in details["detail"]
 
 
-@pytest.mark.parametrize("form", ["rows", "columns", "records", "npy", "npy by columns", "arrow", "arrow file", "gzip"])
+@pytest.mark.parametrize(
+    "form", ["rows", "columns", "records", "npy", "npy by columns", "arrow", "arrow file", "gzip", "Gzip"]
+)
 def test_every_form_of_body_has_the_same_answer(
     client: httpx.Client, scorer: Scorer, rows: NDArray[Any], form: str
 ) -> None:
@@ -121,8 +123,9 @@ def test_every_form_of_body_has_the_same_answer(
         "arrow": arrow(table),
         "arrow file": bytes(file.getvalue()),
         "gzip": gzip.compress(npy(rows)),
+        "Gzip": gzip.compress(npy(rows)),
     }
-    headers = {"content-encoding": "gzip"} if form == "gzip" else {}
+    headers = {"content-encoding": form} if form.lower() == "gzip" else {}
     response = client.post("/score?eps=0.25", content=bodies[form], headers=headers)
     assert response.status_code == 200, response.text
     answer = response.json()
@@ -136,7 +139,7 @@ def test_every_form_of_body_has_the_same_answer(
 def test_an_answer_in_arrow_says_the_same(client: httpx.Client, scorer: Scorer, rows: NDArray[Any]) -> None:
     in_json, in_arrow = (
         client.post("/score", json=content(scorer, rows), headers={"accept": accepted})
-        for accepted in ("application/json", f"{ARROW}, */*;q=0.1")
+        for accepted in ("application/json", f"{ARROW.upper()}, */*;q=0.1")
     )
     assert in_arrow.headers["content-type"] == ARROW
     table = pa.ipc.open_stream(in_arrow.content).read_all()
@@ -302,6 +305,15 @@ def test_what_all_bodies_hold_has_a_limit(scorer: Scorer, rows: NDArray[Any], se
         gate.opened.set()
         assert job.result().status_code == 200
         assert client.post("/score", content=npy(rows)).status_code == 200
+
+
+def test_more_connections_than_allowed_are_refused_by_a_problem(scorer: Scorer, serving: Serve) -> None:
+    with serving(scorer, replace(SERVICE_LIMITS, connections=2)) as (client, _):
+        assert client.get("/livez").status_code == 200
+        with httpx.Client(base_url=client.base_url, timeout=HANG_SECONDS) as other:
+            response = other.get("/livez")
+    assert_refused(response, 503, "2 connections are open, which is too many; ask again in 5 s")
+    assert (response.headers["retry-after"], response.headers["connection"]) == ("5", "close")
 
 
 def test_a_large_request_does_not_wait_for_ever(scorer: Scorer, rows: NDArray[Any], serving: Serve) -> None:

@@ -28,6 +28,10 @@ class Autoencoder(NeuralDetector):
     latent_dim : int
         Width of the code. With at most that many columns the code is not a bottleneck; then the bounded hidden
         layers limit the network: they cannot reconstruct rows far outside the training rows.
+    channels : sequence of int
+        Of images: channels of 5x5 convolutions, each with a 2x2 maximum behind it, as in the LeNet-type networks
+        of Ruff (2021), appendix B.1: [8, 4] for MNIST, [16, 32] for Fashion-MNIST. Empty: two smaller ones with
+        strides (see `assay.networks.lenet.contracting`).
     image_shape : (int, int), optional
         Height and width of flattened images; makes the outer layers convolutional.
     epochs, batch_size, learning_rate, weight_decay, members, device, mixed_precision, compiled, seed
@@ -39,6 +43,7 @@ class Autoencoder(NeuralDetector):
 
     hidden: Widths = (64, 32)
     latent_dim: Width = 8
+    channels: Widths = ()
     image_shape: ImageShape | None = None
 
     def reconstruct(self, X: Singles) -> Singles:
@@ -52,7 +57,7 @@ class Autoencoder(NeuralDetector):
         return self._mapped(self.network_.encode, X)
 
     def _build(self, n_features: int) -> Coder:
-        return autoencoder(self.members, n_features, self.hidden, self.latent_dim, self.image_shape)
+        return autoencoder(self.members, n_features, self.hidden, self.latent_dim, self.image_shape, self.channels)
 
     def _train(self, fitting: Fitting) -> None:
         network: Any = fitting.network

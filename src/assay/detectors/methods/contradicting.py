@@ -181,6 +181,8 @@ class Contradicting(NeuralDetector):
         See `assay.detectors.training.loop.Schedule`.
     members : int
         S, the number of networks, which differ by their random streams.
+    channels : sequence of int
+        See `assay.detectors.methods.autoencoder.Autoencoder`.
     image_shape : (int, int), optional
         Height and width of flattened images; makes the outer layers of the autoencoder convolutional.
     series_shape : (int, int), optional
@@ -202,6 +204,7 @@ class Contradicting(NeuralDetector):
     context: Count | None = None
     epochs: Count = 100
     members: Members = 3
+    channels: Widths = ()
     image_shape: ImageShape | None = None
     series_shape: SeriesShape | None = None
 
@@ -219,7 +222,9 @@ class Contradicting(NeuralDetector):
             return Prediction(predictor(self.kind, self.members, n_features, shape, self.context, self.units))
         if self.base == "deep_svdd":
             return Distance(self.members, [n_features, *self.hidden, self.latent_dim])
-        return Reconstruction(autoencoder(self.members, n_features, self.hidden, self.latent_dim, self.image_shape))
+        return Reconstruction(
+            autoencoder(self.members, n_features, self.hidden, self.latent_dim, self.image_shape, self.channels)
+        )
 
     def _train(self, fitting: Fitting) -> None:
         anomalous = fitting.labels == 1

@@ -100,7 +100,8 @@ class DAGMM(Autoencoder):
         Widths of the encoder's dense hidden layers, outermost first; mirrored in the decoder.
     latent_dim : int
         Width of the code; small, as the mixture has ``K * (latent_dim + 2) ** 2`` covariances.
-    epochs, batch_size, learning_rate, weight_decay, members, image_shape, device, mixed_precision, compiled, seed
+    epochs, batch_size, learning_rate, weight_decay, members, channels, image_shape, \
+device, mixed_precision, compiled, seed
         See `assay.detectors.methods.autoencoder.Autoencoder`.
     """
 
@@ -112,7 +113,7 @@ class DAGMM(Autoencoder):
     latent_dim: Width = 2
 
     def _build(self, n_features: int) -> GaussianMixtureCoder:  # type: ignore[override]
-        coder = autoencoder(self.members, n_features, self.hidden, self.latent_dim, self.image_shape)
+        coder = autoencoder(self.members, n_features, self.hidden, self.latent_dim, self.image_shape, self.channels)
         return GaussianMixtureCoder(coder, self.members, self.latent_dim, self.n_components)
 
     def _train(self, fitting: Fitting) -> None:

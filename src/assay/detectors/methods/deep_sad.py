@@ -32,8 +32,8 @@ class DeepSAD(HypersphereDetector):
     ----------
     eta : float
         Weight of a labelled row; an unlabelled one has weight 1.
-    hidden, latent_dim, pretrain_epochs, epochs, batch_size, learning_rate, weight_decay, members, image_shape, \
-device, mixed_precision, compiled, seed
+    hidden, latent_dim, pretrain_epochs, epochs, batch_size, learning_rate, weight_decay, members, \
+channels, image_shape, device, mixed_precision, compiled, seed
         See `assay.detectors.methods.hypersphere.HypersphereDetector`.
     """
 

@@ -36,8 +36,8 @@ class DeepSVDD(HypersphereDetector):
     objective : {"one-class", "soft-boundary"}
     nu : float
         Between 0 and 1; used by the soft boundary only.
-    hidden, latent_dim, pretrain_epochs, epochs, batch_size, learning_rate, weight_decay, members, image_shape, \
-device, mixed_precision, compiled, seed
+    hidden, latent_dim, pretrain_epochs, epochs, batch_size, learning_rate, weight_decay, members, \
+channels, image_shape, device, mixed_precision, compiled, seed
         See `assay.detectors.methods.hypersphere.HypersphereDetector`.
     """
 

@@ -34,8 +34,8 @@ class HSC(HypersphereDetector):
     ----------
     distance : {"pseudo_huber", "l1", "l2", "squared"}
         h: as above, or |z|_1, |z|_2 or |z|^2, which the thesis compares it with.
-    hidden, latent_dim, pretrain_epochs, epochs, batch_size, learning_rate, weight_decay, members, image_shape, \
-device, mixed_precision, compiled, seed
+    hidden, latent_dim, pretrain_epochs, epochs, batch_size, learning_rate, weight_decay, members, \
+channels, image_shape, device, mixed_precision, compiled, seed
         See `assay.detectors.methods.hypersphere.HypersphereDetector`; half of a batch are labelled anomalies.
     """
 

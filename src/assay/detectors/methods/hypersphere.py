@@ -82,6 +82,10 @@ class HypersphereDetector(NeuralDetector):
         Width of the code.
     pretrain_epochs : int
         Epochs of pre-training of the encoder in an autoencoder, on all rows; 0 = none.
+    channels : sequence of int
+        Of images: channels of 5x5 convolutions, each with a 2x2 maximum behind it, as in the LeNet-type networks
+        of Ruff (2021), appendix B.1: [8, 4] for MNIST, [16, 32] for Fashion-MNIST. Empty: two smaller ones with
+        strides (see `assay.networks.lenet.contracting`).
     image_shape : (int, int), optional
         Height and width of flattened images; makes the outer layers convolutional.
     epochs, batch_size, learning_rate, weight_decay, members, device, mixed_precision, compiled, seed
@@ -91,6 +95,7 @@ class HypersphereDetector(NeuralDetector):
     hidden: Widths = (32, 16)
     latent_dim: Width = 8
     pretrain_epochs: Whole = 50
+    channels: Widths = ()
     image_shape: ImageShape | None = None
     epochs: Count = 50
     learning_rate: PositiveRates = 1e-3
@@ -101,7 +106,7 @@ class HypersphereDetector(NeuralDetector):
         return self._mapped(self.network_.encode, X)
 
     def _build(self, n_features: int) -> Hypersphere:
-        encode = encoder(self.members, n_features, self.hidden, self.latent_dim, self.image_shape)
+        encode = encoder(self.members, n_features, self.hidden, self.latent_dim, self.image_shape, self.channels)
         return Hypersphere(encode, self.members, self.latent_dim)
 
     def _total_epochs(self) -> int:
@@ -132,7 +137,7 @@ class HypersphereDetector(NeuralDetector):
         if not self.pretrain_epochs:
             return
         n_features = fitting.rows.shape[1]
-        decode = decoder(self.members, n_features, self.hidden, self.latent_dim, self.image_shape)
+        decode = decoder(self.members, n_features, self.hidden, self.latent_dim, self.image_shape, self.channels)
         initialise(decode, fitting.streams)
         pair = _Pair(cast(Hypersphere, fitting.network).encode, decode)
         fitting.run(pair.forward, [fitting.rows], self._schedule(epochs=self.pretrain_epochs), network=pair)

@@ -42,8 +42,8 @@ class LatentOutlierExposure(HypersphereDetector):
     variant : {"hard", "soft"}
     contamination : float
         Assumed share of anomalies among the training rows, between 0 and 0.5.
-    hidden, latent_dim, pretrain_epochs, epochs, batch_size, learning_rate, weight_decay, members, image_shape, \
-device, mixed_precision, compiled, seed
+    hidden, latent_dim, pretrain_epochs, epochs, batch_size, learning_rate, weight_decay, members, \
+channels, image_shape, device, mixed_precision, compiled, seed
         See `assay.detectors.methods.hypersphere.HypersphereDetector`.
 
     Attributes

@@ -83,7 +83,7 @@ class NormalityCalibratedAutoencoder(Autoencoder):
         See `assay.detectors.training.loop.Schedule`; no rows are held out.
     members : int
         S, the number of autoencoders, which differ by their random streams.
-    image_shape, device, mixed_precision, compiled, seed
+    channels, image_shape, device, mixed_precision, compiled, seed
         See `assay.detectors.methods.autoencoder.Autoencoder`.
 
     Attributes

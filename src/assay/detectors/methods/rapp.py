@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from sklearn.utils.extmath import randomized_svd
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
-from torch.nn import functional
 
 from assay.arrays import Doubles, Singles
 from assay.detectors.methods.autoencoder import Autoencoder
@@ -19,7 +18,7 @@ from assay.detectors.training.loop import pinned_threads
 from assay.detectors.training.neural import NETWORK_ROWS, Fitting
 from assay.errors import TrainingError
 from assay.networks.build import Coder, autoencoder
-from assay.networks.lenet import LeNetAutoencoder, StackedConv, as_maps
+from assay.networks.lenet import LeNetAutoencoder, padded
 from assay.networks.mlp import StackedLinear
 
 _LEAST_ROWS = 10
@@ -43,11 +42,10 @@ def pathway(coder: Coder, x: Tensor) -> Tensor:
     """
     activations, value = [x], x
     if isinstance(coder, LeNetAutoencoder):
-        height, width = coder.image_shape[:2]
-        maps = functional.pad(as_maps(x, coder.image_shape), (0, -width % 4, 0, -height % 4))
+        maps = padded(x, coder.image_shape, coder.channels)
         for layer in coder.down:
             maps = layer(maps)
-            if not isinstance(layer, StackedConv):
+            if isinstance(layer, nn.LeakyReLU):
                 activations.append(maps.flatten(2))
         value = activations[-1]
     for layer in coder.encoder:
@@ -142,8 +140,8 @@ class RaPP(Autoencoder):
     Parameters
     ----------
     score : {"nap", "sap"}
-    hidden, latent_dim, epochs, batch_size, learning_rate, weight_decay, members, image_shape, device, \
-mixed_precision, compiled, seed
+    hidden, latent_dim, epochs, batch_size, learning_rate, weight_decay, members, channels, image_shape, \
+device, mixed_precision, compiled, seed
         See `assay.detectors.methods.autoencoder.Autoencoder`.
     """
 
@@ -152,7 +150,7 @@ mixed_precision, compiled, seed
     score: Literal["nap", "sap"] = "nap"
 
     def _build(self, n_features: int) -> PathwayCoder:  # type: ignore[override]
-        coder = autoencoder(self.members, n_features, self.hidden, self.latent_dim, self.image_shape)
+        coder = autoencoder(self.members, n_features, self.hidden, self.latent_dim, self.image_shape, self.channels)
         return PathwayCoder(coder, self.members, n_features, whitened=self.score == "nap")
 
     def _train(self, fitting: Fitting) -> None:

@@ -94,8 +94,8 @@ class VariationalAutoencoder(Autoencoder):
     ----------
     beta : float
         Weight of the divergence from the prior; 1 is the ELBO.
-    hidden, latent_dim, epochs, batch_size, learning_rate, weight_decay, members, image_shape, device, \
-mixed_precision, compiled, seed
+    hidden, latent_dim, epochs, batch_size, learning_rate, weight_decay, members, channels, image_shape, \
+device, mixed_precision, compiled, seed
         See `assay.detectors.methods.autoencoder.Autoencoder`.
     """
 
@@ -104,7 +104,7 @@ mixed_precision, compiled, seed
     beta: NotNegative = 1.0
 
     def _build(self, n_features: int) -> VariationalCoder:  # type: ignore[override]
-        coder = autoencoder(self.members, n_features, self.hidden, 2 * self.latent_dim, self.image_shape)
+        coder = autoencoder(self.members, n_features, self.hidden, 2 * self.latent_dim, self.image_shape, self.channels)
         return VariationalCoder(coder, self.members, self.latent_dim)
 
     def _train(self, fitting: Fitting) -> None:

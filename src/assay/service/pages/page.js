@@ -1,7 +1,8 @@
 // The page of the service. All text goes into the page as text, never as markup.
 "use strict";
 const $ = (id) => document.getElementById(id);
-const ROWS_AT_ONCE = 2000;
+const ROWS_AT_ONCE = 2000, MOST_POINTS = 400;
+const courses = new Map();
 let info = null;
 
 function headers() {
@@ -89,9 +90,43 @@ function describe() {
   $("facts").replaceChildren(...facts.flatMap(([name, text]) => [element("dt", name), element("dd", text)]));
   $("monitors").replaceChildren(...(info.monitors ?? []).map((monitor) => {
     const is = typeof monitor.alarm === "number";
-    return element("li", `${monitor.name}: ${is ? `ALARM at row ${monitor.alarm}` : "no alarm"} in ${monitor.rows} rows`,
+    const item = element("li", `${monitor.name}: ${is ? `ALARM at row ${monitor.alarm}` : "no alarm"} in ${monitor.rows} rows`,
       { class: is ? "alarm" : "" });
+    item.append(course(monitor));
+    return item;
   }));
+}
+
+// The capital of a monitor, which is 1 before the first row, as this page has seen it.
+function course(monitor) {
+  const key = `${info.name}:${info.model_version} ${monitor.name}`, seen = courses.get(key) ?? [[0, 0]];
+  courses.set(key, seen);
+  if (monitor.rows > seen.at(-1)[0]) seen.push([monitor.rows, monitor.log10_capital ?? 0]);
+  if (seen.length > MOST_POINTS) courses.set(key, seen.filter((_, i) => !i || (seen.length - 1 - i) % 2 === 0));
+  const capitals = seen.map(([, capital]) => capital), alarm = monitor.log10_threshold;
+  const low = Math.min(0, ...capitals), high = Math.max(alarm, ...capitals);
+  const x = (rows) => 10 + 400 * rows / Math.max(1, monitor.rows), y = (capital) => 55 - 50 * (capital - low) / (high - low);
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const said = `log10 of the capital: now ${capitals.at(-1).toFixed(2)}; the alarm is at ${alarm.toFixed(2)} (dashed)`;
+  for (const [name, value] of [["viewBox", "0 0 420 60"], ["role", "img"], ["aria-label", said]]) svg.setAttribute(name, value);
+  draw(svg, [
+    ["line", { x1: 10, x2: 410, y1: y(0), y2: y(0), class: "rule" }],
+    ["line", { x1: 10, x2: 410, y1: y(alarm), y2: y(alarm), class: "even" }],
+    ["polyline", { points: seen.map(([rows, capital]) => `${x(rows)},${y(capital)}`).join(" "), class: "course" }],
+    ["title", {}, said],
+  ]);
+  return svg;
+}
+
+function latency(samples) {
+  const upTo = (le) => (le === "+Inf" ? Infinity : 1000 * Number(le));
+  const buckets = samples.filter((s) => s.name === "assay_score_seconds_bucket").map((s) => [upTo(s.le), s.value]).sort((a, b) => a[0] - b[0]);
+  const n = buckets.at(-1)?.[1];
+  const within = (part) => {
+    const i = buckets.findIndex(([, count]) => count >= part * n);
+    return Number.isFinite(buckets[i][0]) ? `at most ${buckets[i][0]} ms` : `more than ${buckets[i - 1][0]} ms`;
+  };
+  say("latency", n ? `${n} requests: half took ${within(0.5)}, 99 % ${within(0.99)}` : "");
 }
 
 function live(samples) {
@@ -104,6 +139,7 @@ function live(samples) {
     && s.flagged_by === who).reduce((sum, s) => sum + s.value, 0);
   say("shadow", challenger ? `${challenger} is in the shadow: ${by("both")} rows flagged by both, ${by("champion")} by the `
     + `champion alone, ${by("challenger")} by the challenger alone, ${by("neither")} by neither` : "");
+  latency(samples);
   if (!rows) return;
   // Tenths: p-values are multiples of 1 / (m + 1), and narrower bins would hold uneven numbers of these.
   const bins = [...Array(10).keys()].map((tenth) => ({ edges: [tenth / 10, (tenth + 1) / 10], value: 0 }));

@@ -15,7 +15,8 @@ from assay.detectors.methods.deep_svdd import DeepSVDD
 from assay.detectors.methods.hypersphere import Hypersphere, anomaly_loss, pseudo_huber, require_spread, spread
 from assay.detectors.training.balancing import balanced
 from assay.errors import ConfigError, TrainingError
-from assay.networks.encoders import StackedNorm, decoder, encoder
+from assay.networks.encoders import decoder, encoder
+from assay.networks.lenet import StackedNorm
 from assay.networks.mlp import initialise, stacked_mlp
 
 Floats = NDArray[np.float32]
