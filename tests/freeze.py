@@ -16,9 +16,8 @@ import pandas as pd
 from assay.parts import read_json, write_json
 from assay.scorer.folder import ANSWERS, SCHEMA
 from assay.scorer.loading import load_scorer
-from assay.scorer.statement import copy_scorer
 from tests.integration.test_calibration import COLUMNS, make_project, packed, plant, run
-from tests.sealing import package_by_other_code
+from tests.sealing import copy_scorer, package_by_other_code
 
 FROZEN = Path(__file__).parent / "frozen"
 ANSWERS_FILE = FROZEN / "answers.json"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from assay.errors import TamperedError
 from assay.hashing import hash_file
 from assay.parts import Array, canonical_json, read_arrays, read_json, write_json
 from assay.project.freshness import run_verb
 from assay.project.layout import Project
-from assay.scorer.folder import HEAD
-from assay.scorer.statement import Statement, read_statement, write_statement
+from assay.scorer.folder import HEAD, read_head
+from assay.scorer.statement import Statement, read_statement, statement_files, statement_ids, write_statement
 
 SEALED = ("schema", "scorer", "lineage", "records", "rows")
 
@@ -78,3 +80,30 @@ def reseal(
     if statement.rows is not None and statement.rows != made.rows:
         statement.rows.unlink()
     return folder.rename(folder.parent / hash_file(folder / HEAD)[:12])
+
+
+def copy_scorer(source: Path, target: Path, statements: Iterable[str] | None = None) -> None:
+    """Copy a scorer to `target`, a folder that may hold the same scorer already: then its statements alone are added.
+
+    Parameters
+    ----------
+    source, target : Path
+        Scorer folders.
+    statements : iterable of str, optional
+        Ids of the statements to copy; by default all.
+
+    Raises
+    ------
+    TamperedError
+        `target` holds another scorer, or a statement of `source` was changed.
+    """
+    if (target / HEAD).is_file() and hash_file(target / HEAD) != hash_file(source / HEAD):
+        raise TamperedError(f"{target / HEAD} is not that of {source}; find out why, and remove {target}")
+    chosen = [read_statement(source, each) for each in (statement_ids(source) if statements is None else statements)]
+    # The head comes last: with it the folder becomes a scorer.
+    names = [*(name for each in chosen for name in statement_files(source, each)), *read_head(source)["files"], HEAD]
+    for name in names:
+        if not (target / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / name, target / f"{name}.part")
+            (target / f"{name}.part").replace(target / name)

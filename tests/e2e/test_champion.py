@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from tests.conftest import Checkout
-from tests.sealing import learned_rows, reseal, restate, without_first
+from tests.sealing import copy_scorer, learned_rows, reseal, restate, without_first
 
 from assay.data.dataset import RowSet, read_rows, write_rows
 from assay.data.quarantine import write_quarantine
@@ -21,7 +21,7 @@ from assay.parts import read_arrays, write_arrays
 from assay.pipeline.learned import learned_by
 from assay.project.scorers import Packaged, find_packaged
 from assay.release.champion import judge
-from assay.scorer.statement import copy_scorer, read_statement, statement_ids
+from assay.scorer.statement import read_statement, statement_ids
 
 GIT = ("git", "-c", "user.name=tests", "-c", "user.email=tests@example.org")
 

@@ -161,14 +161,19 @@ def test_every_file_of_the_scorer_is_checked(finished: Checkout) -> None:
 @pytest.mark.parametrize("stage", [*BEHIND, "evaluate"])
 def test_every_output_and_record_behind_the_scorer_is_checked(finished: Checkout, stage: str) -> None:
     folder = finished.root / "work/breast_cancer" / CELLS.get(stage, stage)
-    files = files_of(folder)
-    assert folder / "record.json" in files
-    assert len(files) > 1
-    for path in files:
-        before = spoil(path)
-        assert str(path) in wrong(verify(finished))[f"stage {stage}"]
-        path.write_bytes(before)
-    for path in (files[0], folder / "record.json"):
+    record, files = folder / "record.json", files_of(folder)
+    files.remove(record)
+    assert files
+    # All outputs at once: each has to be named as changed, and so none hides behind another.
+    originals = {path: spoil(path) for path in files}
+    named = wrong(verify(finished))[f"stage {stage}"].split("; ")
+    assert {f"{path} was changed" for path in files} <= {*named}
+    for path, content in originals.items():
+        path.write_bytes(content)
+    content = spoil(record)
+    assert str(record) in wrong(verify(finished))[f"stage {stage}"]
+    record.write_bytes(content)
+    for path in (files[0], record):
         before = path.read_bytes()
         path.unlink()
         assert f"{path} is missing" in wrong(verify(finished))[f"stage {stage}"]
@@ -310,6 +315,9 @@ def test_a_flipped_byte_in_any_kind_of_file_is_told_by_its_name(spoilt: Checkout
         told = unchecked(findings) if kind in ("expectation suite", "quarantine") else wrong(findings)
         assert any(path.name in detail or path.name in what for what, detail in told.items()), told
         path.write_bytes(before)
+
+
+def test_files_that_were_put_back_are_intact(spoilt: Checkout) -> None:
     assert verify(spoilt).intact
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from tests.integration.test_calibration import COLUMNS, NAME, make_project, plant, run, settings
-from tests.sealing import learned_rows, package_by_other_code, restate, without_first
+from tests.sealing import copy_scorer, learned_rows, package_by_other_code, restate, without_first
 
 import assay
 from assay.data.dataset import read_dataset
@@ -23,7 +23,7 @@ from assay.project.layout import Project
 from assay.project.scorers import Packaged, find_packaged, find_scorer, list_scorers, statements_of
 from assay.release.champion import clean_statement
 from assay.scorer.loading import load_scorer
-from assay.scorer.statement import Statement, copy_scorer, read_statement, statement_ids
+from assay.scorer.statement import Statement, read_statement, statement_ids
 
 QUICK: dict[str, Any] = {
     "detectors": {"isolation_forest": {"n_estimators": 3}, "knn": {}, "mcd": {}},

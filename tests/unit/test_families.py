@@ -10,7 +10,7 @@ import pytest
 from tests.damage import assert_damaged_parts_are_refused, assert_wrong_parameters_are_refused, crafted_parts
 
 from assay.calibration.adapters.outputs import Outputs
-from assay.calibration.adapters.registry import ADAPTERS, adapter_class, load_adapter, make_adapter
+from assay.calibration.adapters.registry import ADAPTERS, load_adapter, make_adapter
 from assay.calibration.calibrators.conformal import ConformalCalibrator
 from assay.calibration.calibrators.cross import CrossCalibrator
 from assay.calibration.calibrators.grouped import GroupedCalibrator
@@ -144,7 +144,7 @@ def test_what_does_not_fit_together_is_refused(
 
 @pytest.mark.parametrize("name", sorted(ADAPTERS))
 def test_wrong_parameters_of_adapters_are_refused(name: str) -> None:
-    cls = adapter_class(name)
+    cls = type(make_adapter(name, {}))
     for make in (lambda params: make_adapter(name, params), lambda params: cls(**params)):
         assert_wrong_parameters_are_refused(f"adapter {name!r}", cls, make)
     with pytest.raises(ConfigError, match=f"adapter {name!r} has no parameter 'odd'; it has "):

@@ -24,16 +24,12 @@ DAMAGED_ARRAYS = (
 _MAGIC, _ALIGNMENT = b"\x93NUMPY\x01\x00", 64
 
 
-def npy_bytes(values: Floats) -> bytes:
-    """Return an array of shape (n, d) as a .npy file: format 1.0, little-endian float64, C order, one NaN.
-
-    The format is that of NEP 1 (https://numpy.org/neps/nep-0001-npy-format.html).
-    """
-    return b"".join(npy_pieces(values))
-
-
 def npy_pieces(values: Floats) -> Iterator[bytes]:
-    """Yield what `npy_bytes` returns in pieces of some megabytes."""
+    """Yield an array of shape (n, d) as a .npy file, in pieces of some megabytes.
+
+    It is of format 1.0, little-endian float64, in C order, with one NaN (NEP 1,
+    https://numpy.org/neps/nep-0001-npy-format.html).
+    """
     head = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {values.shape}, }}"
     padding = -(len(_MAGIC) + 2 + len(head) + 1) % _ALIGNMENT
     text = head.encode() + b" " * padding + b"\n"

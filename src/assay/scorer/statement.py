@@ -8,8 +8,7 @@ two statements. Scorers of schemas 1 and 2 hold all this themselves, which is th
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -250,30 +249,3 @@ def statement_files(folder: Path, statement: Statement) -> list[str]:
         return []
     paths = [statement.path, *([] if statement.rows is None else [statement.rows])]
     return [path.relative_to(folder).as_posix() for path in paths]
-
-
-def copy_scorer(source: Path, target: Path, statements: Iterable[str] | None = None) -> None:
-    """Copy a scorer to `target`, a folder that may hold the same scorer already: then its statements alone are added.
-
-    Parameters
-    ----------
-    source, target : Path
-        Scorer folders.
-    statements : iterable of str, optional
-        Ids of the statements to copy; by default all.
-
-    Raises
-    ------
-    TamperedError
-        `target` holds another scorer, or a statement of `source` was changed.
-    """
-    if (target / HEAD).is_file() and hash_file(target / HEAD) != hash_file(source / HEAD):
-        raise TamperedError(f"{target / HEAD} is not that of {source}; find out why, and remove {target}")
-    chosen = [read_statement(source, each) for each in (statement_ids(source) if statements is None else statements)]
-    # The head comes last: with it the folder becomes a scorer.
-    names = [*(name for each in chosen for name in statement_files(source, each)), *read_head(source)["files"], HEAD]
-    for name in names:
-        if not (target / name).is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / name, target / f"{name}.part")
-            (target / f"{name}.part").replace(target / name)

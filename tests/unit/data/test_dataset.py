@@ -18,7 +18,7 @@ from assay.data.dataset import Dataset, RowSet, read_dataset, read_rows, write_d
 from assay.data.fingerprints import fingerprints
 from assay.data.modalities.image import Image
 from assay.data.modalities.tabular import TABULAR
-from assay.data.npy import npy_bytes
+from assay.data.npy import npy_pieces
 from assay.errors import DataError
 from assay.hashing import hash_file
 from assay.parts import read_json, write_json
@@ -106,6 +106,9 @@ def test_taking_rows_keeps_features_and_records_together() -> None:
 
 
 def test_the_bytes_of_features_depend_on_nothing_else() -> None:
+    def npy_bytes(values: np.ndarray) -> bytes:
+        return b"".join(npy_pieces(values))
+
     values = np.array([[1.5, -np.nan, 2.4e9 + 1e-6], [0.1, -0.0, np.inf]])
     written = npy_bytes(values)
     assert hashlib.sha256(written).hexdigest() == "e6a9e2109e84c8e6528523a8f111b285efc62d79fc97908348da60bac478e8b4"

@@ -307,6 +307,8 @@ def test_a_wrong_adapter_is_named(value: object, words: str) -> None:
         (lambda path: path.mkdir(), "is missing; run assay inside a project"),
         (lambda path: path.write_text("dataset: ["), "is not valid YAML"),
         (lambda path: path.write_text("[" * 2000), "is not valid YAML: it is nested too deeply"),
+        (lambda path: path.write_text("- " * 2000), "is not valid YAML: it is nested too deeply"),
+        (lambda path: path.write_text("dataset:\tdigits"), "is not valid YAML"),
         (lambda path: path.write_text("dataset: !!python/object:os.system {}"), "is not valid YAML"),
         (lambda path: path.write_text("eps: " + "9" * 5000), "is not valid YAML: Exceeds the limit"),
         (lambda path: path.write_text("dataset: 2026-13-13"), "is not valid YAML: month must be in 1..12"),

@@ -66,11 +66,6 @@ ADAPTERS: dict[str, str] = {
 _FAMILY = Family[ScoreAdapter]("adapter", ADAPTERS)
 
 
-def adapter_class(name: str) -> type[ScoreAdapter]:
-    """Import and return the class of a registered adapter; an unknown name raises `ConfigError`."""
-    return _FAMILY.member(name)
-
-
 def make_adapter(name: str, params: Mapping[str, Any]) -> ScoreAdapter:
     """Return an unfitted adapter.
 
