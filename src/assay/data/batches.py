@@ -15,7 +15,7 @@ from assay.data.card import Arrival
 from assay.data.columns import recoded
 from assay.data.dataset import MASK, Dataset, RowSet, csv_pieces, number_copies, numbered
 from assay.data.fingerprints import SCHEME
-from assay.data.mapped import as_rows
+from assay.data.mapped import flattened_rows
 from assay.data.npy import npy_pieces
 from assay.data.words import require_different_codes, words_in
 from assay.errors import DataError
@@ -111,7 +111,7 @@ def with_batch(dataset: Dataset, arriving: Dataset, batch: str | None = None) ->
     if MASK in own or MASK in rows:
         own, rows = (each if MASK in each else each.assign(**{MASK: ""}) for each in (own, rows))
     data = RowSet(
-        as_rows(dataset.data.features, arriving.data.features),
+        flattened_rows(dataset.data.features, arriving.data.features),
         pd.concat([own, rows[list(own.columns)]], ignore_index=True),
     )
     words = tuple(dict.fromkeys((*dataset.card.words, *arriving.card.words)))

@@ -14,7 +14,7 @@ import pandas as pd
 from assay.arrays import Doubles, Flags, Texts
 from assay.data.categories import codes_of, feature_texts
 from assay.data.dates import seconds_of
-from assay.data.mapped import as_rows, in_file, new_array, row_blocks
+from assay.data.mapped import flattened_rows, in_file, new_array, row_blocks
 from assay.errors import DataError, InputError
 
 Kind = Literal["number", "category", "date", "empty"]
@@ -203,7 +203,7 @@ def recoded(values: Doubles, columns: Sequence[str], old: Mapping[str, Any], new
     """Return features with the codes of another vocabulary, which has all texts of the old one."""
     if not old:
         return values
-    changed = as_rows(values)
+    changed = flattened_rows(values)
     for name, texts in old.items():
         i = list(columns).index(name)
         places = {text: place for place, text in enumerate(new[name])}

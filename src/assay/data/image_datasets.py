@@ -32,7 +32,7 @@ from assay.data.image_files import (
     sized,
     to_grey,
 )
-from assay.data.mapped import as_rows
+from assay.data.mapped import flattened_rows
 from assay.data.mask_files import read_masks
 from assay.data.masks import mask_text
 from assay.data.modalities.image import COLOURS, Image, pixel_columns
@@ -125,7 +125,7 @@ def read_image_dataset(
     rows = rows.astype({column: "str" for column in rows if column != "label"})
     source, id_column = f"{path.resolve().name}{origin}", NAME_OF_FILE if images.names else None
     card = Card(name, Image(shape), pixel_columns(shape), source, id_column, normal_label=normal, anomaly_label=anomaly)
-    return Dataset(card, RowSet(as_rows(images.pixels), rows))
+    return Dataset(card, RowSet(flattened_rows(images.pixels), rows))
 
 
 def image_lines(dataset: Dataset) -> list[str]:

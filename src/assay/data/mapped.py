@@ -68,7 +68,7 @@ def _ground(array: NDArray[Any]) -> Any:
     return base
 
 
-def as_rows(*parts: NDArray[Any]) -> Doubles:
+def flattened_rows(*parts: NDArray[Any]) -> Doubles:
     """Return numbers of shape (n, ...), those of each part behind those before, as rows (n, d) by `new_array`."""
     width = int(np.prod(parts[0].shape[1:]))
     rows: Doubles = new_array((sum(map(len, parts)), width))

@@ -20,7 +20,7 @@ from assay.data.columns import AS_THEY_ARE, Treatment, features_of, kind_of
 from assay.data.dataset import ANOMALY, NORMAL, UNKNOWN, Dataset, RowSet
 from assay.data.dialects import OBSERVED, Dialect
 from assay.data.files import labels_of, printable, texts_of
-from assay.data.mapped import as_rows, new_array, row_blocks
+from assay.data.mapped import flattened_rows, new_array, row_blocks
 from assay.data.modalities.series import Series
 from assay.data.times import sortable_times
 from assay.data.windows import BLOCK_WINDOWS, Cut, Steps, Windows, cut, irregularities
@@ -183,7 +183,7 @@ def read_windows(path: Path, *, name: str, normal: str | None = None, anomaly: s
     width = len(str(length - 1))
     columns = tuple(f"{channel}@{step:0{width}d}" for step in range(length) for channel in range(channels))
     card = Card(name, Series((length, channels)), columns, path.name, normal_label=normal, anomaly_label=anomaly)
-    return Dataset(card, RowSet(as_rows(windows), as_texts(rows)))
+    return Dataset(card, RowSet(flattened_rows(windows), as_texts(rows)))
 
 
 def as_texts(rows: pd.DataFrame) -> pd.DataFrame:

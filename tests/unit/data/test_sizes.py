@@ -219,7 +219,7 @@ def test_images_texts_and_series_in_pieces_are_what_they_are_as_a_whole(
     def written(name: str) -> tuple[dict[str, str], str]:
         whole = as_batch(read(tmp_path))
         values = whole.data.features
-        np.testing.assert_array_equal(mapped.as_rows(values, values[:2]), np.concatenate([values, values[:2]]))
+        np.testing.assert_array_equal(mapped.flattened_rows(values, values[:2]), np.concatenate([values, values[:2]]))
         write_dataset(tmp_path / name, whole)
         return hash_tree(tmp_path / name), canonical_json(learn_suite(whole))
 
