@@ -298,7 +298,7 @@ def sentence(done: subprocess.CompletedProcess[str], codes: tuple[int, ...]) -> 
     if done.returncode in codes:
         return []
     said = [line for line in done.stderr.splitlines() if line.strip()]
-    is_one = bool(said) and (said[-1].startswith(("assay: ", "ERROR: ")) or len(said) == 1)
+    is_one = any(line.startswith(("assay: ", "ERROR: ")) for line in said) or len(said) == 1
     return [] if is_one and "Traceback" not in done.stderr else [f"exit code {done.returncode}: {done.stderr[-300:]}"]
 
 
