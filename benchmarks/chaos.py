@@ -378,9 +378,9 @@ empty. At every third place the disk is also full, from this write to the end of
 |---|---:|---:|---:|
 {rest}
 
-What it brought to light, each mended: a kill while DVC fills `data/`, which the next command called tampering; data that
-were half-filled, and `assay audit verify` called others; temporary files of a killed DVC in its cache; a dvc.lock that
-`dvc repro` left empty at a full disk; a traceback and missing pages where Data Docs met one.
+What it brought to light, each mended: a kill while DVC fills `data/`, which the next command called tampering; data
+that were half-filled, and `assay audit verify` called others; temporary files of a killed DVC in its cache; a dvc.lock
+that `dvc repro` left empty at a full disk; a traceback and missing pages where Data Docs met one.
 
 Not covered: a loss of power, which may lose what the system has not written to the disk yet (files are synced before
 they get their names, folders are not); kills inside a single write of a library in C, as of DuckDB or SQLite; a second

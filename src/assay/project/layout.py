@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from assay.errors import ConfigError, StageError
+from assay.errors import AssayError, ConfigError, StageError, ToolError
 from assay.eventlog import EventLog
 from assay.names import BETWEEN, cell_name, check_name
 from assay.parts import parse_yaml, write_bytes
@@ -321,7 +321,12 @@ class Project:
                 unfinished = self.state / "unfinished"
                 recover(self.root, is_after_kill=unfinished.exists())
                 unfinished.touch()
-                yield
+                try:
+                    yield
+                except AssayError as error:  # a refusal leaves nothing; a tool that failed may have been killed
+                    if not isinstance(error, ToolError):
+                        unfinished.unlink(missing_ok=True)
+                    raise
                 unfinished.unlink(missing_ok=True)
         except Timeout as error:
             raise StageError(f"another assay command is working in {self.root}; wait until it has ended") from error
