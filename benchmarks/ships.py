@@ -197,7 +197,8 @@ def tail(rows: Rows, *, is_distance: bool) -> Rows:
     scale = (lambda x: np.log(np.maximum(x, 1e-12))) if is_distance else np.asarray
     adapt = np.sort(scale(rows["adapt"].astype(np.float64)))
     start = float(np.quantile(adapt, 0.9))
-    length = max(float((adapt[adapt > start] - start).mean()), 1e-9)
+    beyond_start = adapt[adapt > start] - start  # empty where more than a tenth of the rows tie at the top
+    length = max(float(beyond_start.mean() if len(beyond_start) else adapt.std()), 1e-9)
     result = {}
     for role in ("test", "test_anom"):
         values = scale(rows[role].astype(np.float64))
