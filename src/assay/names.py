@@ -12,6 +12,7 @@ NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,58}[a-z0-9])?")
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 RESERVED_LABELS = ("scaler", "null_model", "failures", "strata")
 RESERVED_NAMES = ("package", "scorers", "code")
+CONTROL = r"[\x00-\x1f\x7f]"  # characters that no text of a row may hold
 BETWEEN = "--"  # stands between dataset and detector in the name of a cell
 
 

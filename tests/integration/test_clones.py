@@ -193,8 +193,8 @@ def test_a_champion_that_was_never_pushed_is_lost_in_a_clone_and_said_to_be(peop
     assert len(told.splitlines()) == 1
     assert f"scorers/pumps/{version}.dvc" in told
     for options, code in (((), 6), (("--strict",), 1)):  # nothing differs, and nothing could be checked
-        told = Checkout(second).assay("audit", "verify", "pumps", *options, code=code).stderr
-        assert "its folder is not here" in told
+        refusal = Checkout(second).assay("audit", "verify", "pumps", *options, code=code).stderr
+        assert "its folder is not here" in refusal
 
 
 def test_data_that_the_remote_does_not_give_are_said_to_be_missing_there(people: tuple[Path, Path, Path]) -> None:

@@ -16,12 +16,12 @@ from assay.data.categories import codes_of, feature_texts
 from assay.data.dates import seconds_of
 from assay.data.mapped import flattened_rows, in_file, new_array, row_blocks
 from assay.errors import DataError, InputError
+from assay.names import CONTROL
 
 Kind = Literal["number", "category", "date", "empty"]
 
 LARGEST_NUMBER = 1e300  # so that differences and ranges of columns stay finite
 MOST_DISTINCT = 100
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")
 _MARKED = re.compile(r"[+\-−]?[$€£¥]?\s?\d{1,3}([.,'’\s]?\d{3})*([.,]\d+)?\s?[%€$£¥]?")
 _DAYS = r"\d{1,4}/\d{1,2}/\d{1,4}|\d{1,2}\.\d{1,2}\.\d{4}|\d{1,2}[- ][A-Za-z]{3}[- ]\d{2,4}"
@@ -248,7 +248,7 @@ def _texts(name: str, column: pd.Series[Any]) -> Texts:
             f"out (--leave-out {quote(name)})"
         ) from error
     for row, text in enumerate(texts):
-        if _CONTROL.search(text):
+        if re.search(CONTROL, text):
             raise DataError(
                 f"column {name!r}, row {row}: {text!r} has control characters; remove them, or leave the column out "
                 f"(--leave-out {quote(name)})"

@@ -25,9 +25,8 @@ from assay.data.text_columns import document_features
 from assay.data.times import sortable_times
 from assay.data.words import Codes
 from assay.errors import DataError
-from assay.names import check_name
+from assay.names import CONTROL, check_name
 
-_CONTROL = r"[\x00-\x1f\x7f]"
 _LABELS = {
     **dict.fromkeys(("0", "false"), NORMAL),
     **dict.fromkeys(("1", "true"), ANOMALY),
@@ -283,7 +282,7 @@ def texts_of(column: pd.Series[Any], *, kept: Collection[str] = ()) -> pd.Series
 
 def printable(role: str, texts: pd.Series[Any]) -> pd.Series[Any]:
     """Return `texts`; raise `DataError` for control characters, which a CSV file would not preserve."""
-    if (odd := texts.str.contains(_CONTROL)).any():
+    if (odd := texts.str.contains(CONTROL)).any():
         row = int(odd.to_numpy().argmax())
         raise DataError(f"row {row} has the {role} {texts[row]!r}; line breaks and control characters are not allowed")
     return texts

@@ -33,12 +33,12 @@ _FOLDERS = (
     ".assay",
 )
 _OF_DVC = re.compile(r".*\.[A-Za-z0-9_-]{22}\.tmp")  # of dvc_objects.fs.utils.tmp_fname
-_FILLED = ("data", "labels", "targets", "work")
+_FILLED = ("data", "scorers", "work")
 _UNLOCKED = ("ledger", "monitor", "downloads")  # in .assay: what others than holders of the lock write
 _ROUNDING = 2.0  # seconds; clocks of files and of processes differ a little
 
 
-def recover(root: Path, *, is_after_kill: bool = True) -> None:
+def recover(root: Path, *, is_after_kill: bool) -> None:
     """Set right what killed commands left in a project; call it under the project's lock.
 
     DVC's files are repaired where it was killed while it wrote them, changes that were begun are settled

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.errors import InputError, RequestError
-from assay.service.limits import CONTROL, CONTROL_IN_DOCUMENT, HOLDS_CONTROL, Limits
+from assay.names import CONTROL
+from assay.service.limits import CONTROL_IN_DOCUMENT, HOLDS_CONTROL, Limits
 from assay.service.requests import Question
 from assay.service.rows import ColumnLayout
 

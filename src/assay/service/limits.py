@@ -6,9 +6,10 @@ import re
 from dataclasses import dataclass
 
 from assay.errors import RequestError
+from assay.names import CONTROL
 
 MIB = 2**20
-CONTROL, CONTROL_IN_DOCUMENT = r"[\x00-\x1f\x7f]", r"\x00"
+CONTROL_IN_DOCUMENT = r"\x00"
 HOLDS_CONTROL = "holds a control character, such as a line break; leave it out"
 
 

@@ -177,7 +177,8 @@ def test_entries_of_a_dvc_at_work_stay_and_those_of_an_earlier_one_of_its_number
 def test_after_a_kill_temporary_files_of_dvc_go_unless_a_dvc_is_at_work(root: Path, left: str) -> None:
     object_ = root / ".dvc/cache/files/md5/22/abc"
     names = [".aMBZg-GhoyMs9pPJ_0e_gx.tmp", "abc.dir.DqVufb-3tWiKz7fuLyritw.tmp"]
-    temporary = [*(object_.with_name(name) for name in names), root / "work/pumps/split" / names[0]]
+    filled = (root / "work/pumps/split", root / "scorers/pumps/old", root / "data/pumps")
+    temporary = [*(object_.with_name(name) for name in names), *(folder / names[0] for folder in filled)]
     kept = [object_, object_.with_name("notes.tmp")]
     for path in (*temporary, *kept, root / left, root / ".dvc/tmp/lock"):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -40,6 +40,7 @@ class Autoencoder(NeuralDetector):
 
     kind: ClassVar[str] = "autoencoder"
     squared_score: ClassVar[bool] = True
+    added: ClassVar[tuple[str, ...]] = ("channels",)
 
     hidden: Widths = (64, 32)
     latent_dim: Width = 8

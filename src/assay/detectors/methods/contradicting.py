@@ -193,6 +193,7 @@ class Contradicting(NeuralDetector):
 
     kind: ClassVar[str] = "contradicting"
     squared_score: ClassVar[bool] = True
+    added: ClassVar[tuple[str, ...]] = ("channels",)
     uses_labels: ClassVar[bool] = True
 
     base: Literal["autoencoder", "lstm_predictor", "deep_svdd"] = "autoencoder"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
@@ -91,6 +91,8 @@ class HypersphereDetector(NeuralDetector):
     epochs, batch_size, learning_rate, weight_decay, members, device, mixed_precision, compiled, seed
         See `assay.detectors.training.neural.NeuralDetector`.
     """
+
+    added: ClassVar[tuple[str, ...]] = ("channels",)
 
     hidden: Widths = (32, 16)
     latent_dim: Width = 8

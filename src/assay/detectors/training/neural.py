@@ -155,6 +155,7 @@ class NeuralDetector(Parametrised):
     kind: ClassVar[str]
     uses_labels: ClassVar[bool] = False
     resumes: ClassVar[bool] = True
+    added: ClassVar[tuple[str, ...]] = ()  # parameters that came later: parts leave them out at their defaults
 
     epochs: Count = 150
     batch_size: Count = 128
@@ -222,8 +223,9 @@ class NeuralDetector(Parametrised):
         """Return the parameters of all members, without the arguments about the device."""
         require_fitted(self, "network_")
         params = plain_parameters(self.get_params(deep=False))
-        for name in (*DEVICE_ARGUMENTS, *(["channels"] if params.get("channels") == [] else [])):
-            del params[name]  # of networks without channels the parts are those of before there were any
+        defaults = plain_parameters({name: getattr(type(self), name) for name in self.added})
+        for name in (*DEVICE_ARGUMENTS, *(name for name, value in defaults.items() if params[name] == value)):
+            del params[name]
         config = {"params": params, "n_features": self.n_features_in_, "notes": list(self.notes_)}
         state = self.network_.state_dict()
         return Part(self.kind, config, {name: value.float().numpy() for name, value in state.items()})
@@ -232,8 +234,8 @@ class NeuralDetector(Parametrised):
     def from_part(cls, part: Part) -> Self:
         """Rebuild the detector from its part."""
         params = stored_parameters(cls, without=DEVICE_ARGUMENTS)
-        if getattr(cls, "channels", None) == ():
-            params["channels?"] = params.pop("channels")
+        for name in cls.added:
+            params[f"{name}?"] = params.pop(name)
         config = {"params": params, "n_features": Count, "notes?": tuple[str, ...]}
         check_part(part, config, {"*": "float32 ..."})
         detector = cls(**part.config["params"])
