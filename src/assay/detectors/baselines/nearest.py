@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 from assay.arrays import Doubles
 
 WIDE, FEWEST = 48, 1_000  # from so many columns and rows on a tree is slower than products
+FEWEST_PAIRS = 20_000  # of rows and stored rows: below, what products cost beforehand is more than they save
 _VALUES_AT_ONCE, _MORE = 1 << 22, 8
 
 
@@ -63,15 +64,13 @@ class NearestRows:
         distances, places : ndarray, shape (m, len(k))
         """
         wanted = int(max(k)) + _MORE
-        if not self._is_wide or wanted > self.n // 4:
+        if not self._is_wide or wanted > self.n // 4 or len(rows) * self.n < FEWEST_PAIRS:
             distances, places = self.tree.query(rows, k, distance_upper_bound=distance_upper_bound, workers=workers)
             return distances, places
         at_once = max(1, _VALUES_AT_ONCE // max(self.rows.shape))
         blocks = [rows[start : start + at_once] for start in range(0, len(rows), at_once)]
         with ThreadPoolExecutor(workers) as pool:
             parts = list(pool.map(lambda block: self._nearest(block, wanted, k, distance_upper_bound), blocks))
-        if not parts:
-            return np.empty((0, len(k))), np.empty((0, len(k)), dtype=np.intp)
         return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
     def _nearest(
