@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 from sklearn.covariance import MinCovDet
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.decomposition import PCA
@@ -275,11 +276,18 @@ def test_a_row_has_the_same_score_in_float64_in_any_batch(detector: Baseline) ->
         np.testing.assert_array_equal(np.concatenate(parts), scores)
 
 
-def test_kde_scores_do_not_depend_on_the_blocks_of_distances() -> None:
+@pytest.mark.parametrize("offset", [0, 3e4])
+def test_kde_by_products_scores_as_by_sums_of_squared_differences_to_the_bit(offset: float) -> None:
+    """With a large offset products are off by more than float32 shows, so that most rows are scored by sums."""
     rng = np.random.default_rng(0)
-    form = KernelDensity().fit(rng.normal(size=(3000, 3)).astype(np.float32)).form_
-    rows = rng.normal(size=(1000, 3)).astype(np.float32)
-    np.testing.assert_array_equal(form.score(rows)[900:], form.score(rows[900:]))
+    train, rows = (offset + rng.normal(size=(n, 40)).astype(np.float32) for n in (300, 1000))
+    scores = KernelDensity().fit(train).decision_function(rows)
+    bandwidth = 300 ** (-1 / 44)
+    exponents = cdist(rows.astype(np.float64), train.astype(np.float64), "sqeuclidean") / (-2 * bandwidth**2)
+    largest = exponents.max(axis=1)
+    total = np.exp(exponents - largest[:, None]).sum(axis=1)
+    normaliser = np.log(300) + 40 * (np.log(bandwidth) + np.log(2 * np.pi) / 2)
+    np.testing.assert_array_equal(scores, (normaliser - largest - np.log(total)).astype(np.float32))
 
 
 @pytest.mark.parametrize("detector", FORMS, ids=lambda detector: detector.kind)
