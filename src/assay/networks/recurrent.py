@@ -44,24 +44,27 @@ class StackedLSTM(nn.Module):
 
     def read(self, steps: Tensor) -> State:
         """Return the state after steps, of shape (S, n, steps, n_in)."""
-        members, n, length, n_in = steps.shape
         weight_in, weight_state, bias = self.weights()
-        rows = steps.transpose(1, 2).reshape(members, length * n, n_in)
-        # One product for all steps: they do not depend on the state.
-        projected = torch.baddbmm(bias, rows, weight_in).reshape(members, length, n, 4 * self.units)
-        state = self.start(n)
-        for step_input in projected.unbind(dim=1):
-            state = step(step_input, weight_state, state)
+        state = self.start(steps.shape[1])
+        for each in steps.unbind(dim=2):
+            state = step(torch.baddbmm(bias, each, weight_in), weight_state, state)
         return state
 
-    def go_on(self, state: State, head: StackedLinear, count: int) -> list[Tensor]:
-        """Return `count` steps (S, n, n_in) that follow a state, each from the one before as its input."""
+    def go_on(self, state: State, head: StackedLinear, count: int) -> Tensor:
+        """Return `count` steps (S, n, count, n_in) that follow a state, each from the one before as its input.
+
+        A step is an affine map of the state before it, so that its way back in and that of the state are one product.
+        """
         weight_in, weight_state, bias = self.weights()
-        made = [head(state[0])]
-        while len(made) < count:
-            state = step(torch.baddbmm(bias, made[-1], weight_in), weight_state, state)
-            made.append(head(state[0]))
-        return made
+        weight_both = torch.baddbmm(weight_state, head.weight, weight_in)
+        bias_both = bias if head.bias is None else torch.baddbmm(bias, head.bias, weight_in)
+        states = [state[0]]
+        while len(states) < count:
+            state = step(bias_both, weight_both, state)
+            states.append(state[0])
+        members, n, units = state[0].shape
+        made = head(torch.stack(states, dim=2).reshape(members, n * count, units))
+        return cast(Tensor, made.reshape(members, n, count, -1))
 
     def start(self, n: int) -> State:
         """Return the state before the first step: zeros, of shape (S, n, units)."""
@@ -70,11 +73,12 @@ class StackedLSTM(nn.Module):
 
 
 def step(projected: Tensor, weight_state: Tensor, state: State) -> State:
-    """Take one step; `projected` is the contribution of the input to the gates, of shape (S, n, 4 * units)."""
+    """Take one step; `projected` is the contribution of the input to the gates, of shape (S, n or 1, 4 * units)."""
     hidden, cell = state
-    enter, forget, new, leave = torch.sigmoid(torch.baddbmm(projected, hidden, weight_state)).chunk(4, dim=2)
-    cell = forget * cell + enter * (2 * new - 1)
-    return leave * (2 * torch.sigmoid(2 * cell) - 1), cell
+    enter, forget, new, leave = torch.baddbmm(projected, hidden, weight_state).sigmoid_().chunk(4, dim=2)
+    cell = forget * cell + enter * (new + new).sub_(1)
+    squashed = (cell + cell).sigmoid_()
+    return leave * (squashed + squashed).sub_(1), cell
 
 
 class RecurrentPredictor(nn.Module):
@@ -107,7 +111,7 @@ class RecurrentPredictor(nn.Module):
         length, channels = self.series_shape
         read = x[..., : self.context * channels].reshape(*x.shape[:2], self.context, channels)
         state = self.recurrent.read(read)
-        return torch.cat(self.recurrent.go_on(state, self.head, length - self.context), dim=2)
+        return self.recurrent.go_on(state, self.head, length - self.context).flatten(2)
 
     def errors(self, x: Tensor) -> Tensor:
         """Return the mean squared prediction errors, of shape (S, n)."""
@@ -134,7 +138,7 @@ class RecurrentAutoencoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the windows as they are repeated, of the shape of `x`."""
         state = self.encoder.read(x.reshape(*x.shape[:2], *self.series_shape))
-        return torch.cat(self.decoder.go_on(state, self.head, self.series_shape[0])[::-1], dim=2)
+        return self.decoder.go_on(state, self.head, self.series_shape[0]).flip(2).flatten(2)
 
     def errors(self, x: Tensor) -> Tensor:
         """Return the mean squared errors, of shape (S, n)."""

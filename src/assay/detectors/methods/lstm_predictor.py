@@ -17,6 +17,7 @@ from assay.networks.recurrent import RecurrentPredictor
 from assay.parameters import Count, Members, PositiveRates, SeriesShape, Width
 
 CONTEXT = 0.6
+CACHED = 1 << 15  # rows times members times units at once: the gates of more do not fit the processor's cache
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -38,6 +39,10 @@ class RecurrentDetector(NeuralDetector):
     def _member_scores(self, x: Tensor) -> Tensor:
         errors: Tensor = self.network_.errors(x)
         return errors
+
+    @property
+    def _chunk(self) -> int:
+        return max(1, min(super()._chunk, CACHED // (self.members * self.units)))
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
