@@ -17,7 +17,7 @@ from assay.networks.recurrent import RecurrentPredictor
 from assay.parameters import Count, Members, PositiveRates, SeriesShape, Width
 
 CONTEXT = 0.6
-CACHED = 1 << 15  # rows times members times units at once: the gates of more do not fit the processor's cache
+CACHED = 24_576  # rows times members times units at once: the gates of more do not fit the processor's cache
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
