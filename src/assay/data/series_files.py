@@ -28,6 +28,7 @@ from assay.errors import DataError
 from assay.names import check_name
 
 FEWEST_ENTITIES = 140  # so that about 20 fall to calibration, which eps .05 takes
+CALIBRATING = 0.14  # of the blocks
 MOST_WINDOW_VALUES = 128 * 128
 
 
@@ -347,7 +348,11 @@ def report(path: Path, steps: Steps, windows: Windows, made: Cut) -> None:
     if by == "blocks":
         n_blocks = len(np.unique(np.stack([steps.entities[made.starts], made.blocks]), axis=1).T)
         used, unused = BLOCK_WINDOWS * windows.length, windows.length
-        by = f"{n_blocks} blocks of {used} steps, with {unused} between two that are not used; about 14 % calibrate"
+        calibrating = round(CALIBRATING * n_blocks)
+        by = f"{n_blocks} blocks of {used} steps, with {unused} between two that are not used; some {calibrating} "
+        by += f"calibrate, by which nothing is flagged below eps {1 / (calibrating + 1):.2g}"
+        if n_blocks < FEWEST_ENTITIES:
+            by += f" (0.05 takes some {FEWEST_ENTITIES} blocks: give longer series, or a smaller --window)"
     say(f"{path.name}: {len(made.starts)} windows of {windows.length} steps; roles are given by {by}")
 
 

@@ -168,6 +168,7 @@ def test_what_is_odd_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert int(counted[1]) == 2
     assert not np.isnan(dataset.data.features).any()
     assert f"{len(dataset.data)} windows of 4 steps; roles are given by 30 blocks of 12 steps" in said
+    assert "some 4 calibrate, by which nothing is flagged below eps 0.2 (0.05 takes some 140 blocks" in said
 
 
 def test_an_archive_of_windows_comes_in(tmp_path: Path) -> None:
