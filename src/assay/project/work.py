@@ -18,9 +18,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -31,6 +31,7 @@ from assay.detectors.registry import DETECTORS, detector_class, is_wrapper
 from assay.errors import AssayError, ConfigError, StageError
 from assay.parameters import parameters_of
 from assay.pipeline.progress import StageProgress, silent
+from assay.pipeline.rows import levels_of
 from assay.project.installed import names_in
 from assay.project.layout import Project, Stage
 from assay.project.stages import STAGES, StageRun
@@ -124,7 +125,9 @@ class WorkRunner:
 _opened: list[WorkRunner] = []
 
 
-def do_here(project: Project, stage: Stage, out: Path, checkpoints: Path, progress: StageProgress) -> dict[str, Any]:
+def do_here(
+    project: Project, stage: Stage, out: Path, checkpoints: Path, progress: StageProgress, level: str | None = None
+) -> dict[str, Any]:
     """Do the work of a stage in this process, and return the details for the event log.
 
     Parameters
@@ -135,10 +138,13 @@ def do_here(project: Project, stage: Stage, out: Path, checkpoints: Path, progre
     out, checkpoints : Path
         See `assay.project.stages.StageRun`.
     progress : callable
+    level : str, optional
+        The one level to train; see `assay.pipeline.training.train`.
     """
     entry = STAGES[stage.verb]
+    of_level = {} if level is None else {"level": level}
     with pinned() if entry.cells else _as_it_is():
-        made = entry.verb(out, **entry.arguments(StageRun(project, stage.detector, checkpoints, progress)))
+        made = entry.verb(out, **entry.arguments(StageRun(project, stage.detector, checkpoints, progress)), **of_level)
     details: dict[str, Any] = made.details
     return details
 
@@ -146,9 +152,44 @@ def do_here(project: Project, stage: Stage, out: Path, checkpoints: Path, progre
 def do_elsewhere(
     project: Project, stage: Stage, out: Path, checkpoints: Path, progress: StageProgress
 ) -> dict[str, Any]:
-    """Do the work of a stage as `do_here` does, by the runner that is open, else in a process of its own."""
+    """Do the work of a stage as `do_here` does, by the runner that is open, else in a process of its own.
+
+    Where this machine does several at the same time, the levels of a network, which take longest, are trained so.
+    """
     runner = _opened[-1] if _opened else WorkRunner(project.root)
-    return runner.do(work_of(project, stage, out, checkpoints), progress)
+    work = work_of(project, stage, out, checkpoints)
+    if stage.verb == "train" and runner.slots > 1 and type(runner) is WorkRunner and is_network(project, stage.detector):
+        _train_levels(runner, project, work, checkpoints, progress)
+    return runner.do(work, progress)
+
+
+def _train_levels(
+    runner: WorkRunner, project: Project, whole: Work, checkpoints: Path, progress: StageProgress
+) -> None:
+    """Train every level of a cell, as many at the same time as the runner does; they stay in the checkpoints."""
+    shares = dict.fromkeys(levels_of(project.folder("contaminate")), 0.0)
+
+    def progress_of(level: str) -> StageProgress:
+        def report(task: str, share: float) -> None:
+            shares[level] = share
+            progress(task, sum(shares.values()) / len(shares))
+
+        return report
+
+    with tempfile.TemporaryDirectory() as scratch:
+        futures = []
+        for level in shares:
+            out = Path(scratch, level)
+            out.mkdir()
+            work = replace(whole, name=f"{whole.name}, {level}", arguments=whole.arguments | {"level": level}, out=out)
+            futures.append(runner.submit(work, progress_of(level)))
+        try:
+            for future in futures:
+                future.result()
+        finally:  # a second attempt must not meet the processes of the first
+            for future in futures:
+                future.cancel()
+            wait(futures)
 
 
 def work_of(project: Project, stage: Stage, out: Path, checkpoints: Path) -> Work:
@@ -171,19 +212,29 @@ def work_of(project: Project, stage: Stage, out: Path, checkpoints: Path) -> Wor
 
 def on_device(project: Project, detector: str | None) -> bool:
     """Return whether a detector, by its label, is a network, which is not trained on the CPU in any case."""
-    if project.config.sections["train"]["device"] == "cpu":
-        return False
+    return project.config.sections["train"]["device"] != "cpu" and is_network(project, detector)
+
+
+def is_network(project: Project, detector: str | None) -> bool:
+    """Return whether a detector, by its label, is a network, or has one inside."""
     (choice,) = (choice for choice in project.config.detectors if choice.label == detector)
     kinds = [name for name in names_in(choice) if name in DETECTORS and not is_wrapper(name)]
     return any("device" in parameters_of(detector_class(name)) for name in kinds)
 
 
 def do_stage(
-    root: Path, out: Path, progress: StageProgress, *, stage: str, settings: dict[str, Any], checkpoints: str
+    root: Path,
+    out: Path,
+    progress: StageProgress,
+    *,
+    stage: str,
+    settings: dict[str, Any],
+    checkpoints: str,
+    level: str | None = None,
 ) -> dict[str, Any]:
     """Do what `work_of` describes."""
     project = Project(root, params=settings).seen_from(stage)
-    return do_here(project, project.stage(stage), out, root / checkpoints, progress)
+    return do_here(project, project.stage(stage), out, root / checkpoints, progress, level)
 
 
 def run_process(
