@@ -17,10 +17,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -113,13 +114,44 @@ class WorkRunner:
         RuntimeError
             The process failed otherwise; the message is the end of what it wrote.
         """
-        return details_of(run_process(self.root, work, progress, self._closing.is_set), work)
+        return self._do_until(threading.Event(), work, progress)
 
     def submit(self, work: Work, progress: StageProgress = silent) -> Future[dict[str, Any]]:
         """Do a unit of work as `do` does, as soon as one of the `slots` is free."""
+        return self._in_pool(self.do, work, progress)
+
+    def do_all(self, works: Sequence[Work], progress: StageProgress = silent) -> list[dict[str, Any]]:
+        """Do units of work as `submit` does; where one fails, or the wait for them ends, the others are ended first.
+
+        It tells of their progress in this thread, which has a task of Prefect's.
+        """
+        ended, steps = threading.Event(), {work.name: ("", 0.0) for work in works}
+
+        def keep(name: str, task: str, share: float) -> None:
+            steps[name] = (task, share)
+
+        futures = [self._in_pool(self._do_until, ended, work, partial(keep, work.name)) for work in works]
+        try:
+            while wait(futures, SECONDS_BETWEEN_LOOKS, FIRST_EXCEPTION).not_done:
+                shares = [share for _, share in steps.values()]
+                progress(", ".join(task for task, share in steps.values() if 0 < share < 1), sum(shares) / len(shares))
+                if any(future.done() and future.exception() for future in futures):
+                    break
+            return [future.result() for future in futures if future.done()]
+        finally:
+            ended.set()
+            for future in futures:
+                future.cancel()
+            wait(futures)
+
+    def _do_until(self, ended: threading.Event, work: Work, progress: StageProgress) -> dict[str, Any]:
+        reply = run_process(self.root, work, progress, lambda: ended.is_set() or self._closing.is_set())
+        return details_of(reply, work)
+
+    def _in_pool(self, function: Callable[..., dict[str, Any]], *arguments: Any) -> Future[dict[str, Any]]:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self.slots, thread_name_prefix="work")
-        return self._pool.submit(self.do, work, progress)
+        return self._pool.submit(function, *arguments)
 
 
 _opened: list[WorkRunner] = []
@@ -143,7 +175,7 @@ def do_here(
     """
     entry = STAGES[stage.verb]
     of_level = {} if level is None else {"level": level}
-    with pinned() if entry.cells else _as_it_is():
+    with pinned() if entry.cells else contextlib.nullcontext():
         made = entry.verb(out, **entry.arguments(StageRun(project, stage.detector, checkpoints, progress)), **of_level)
     details: dict[str, Any] = made.details
     return details
@@ -158,38 +190,19 @@ def do_elsewhere(
     """
     runner = _opened[-1] if _opened else WorkRunner(project.root)
     work = work_of(project, stage, out, checkpoints)
-    if stage.verb == "train" and runner.slots > 1 and type(runner) is WorkRunner and is_network(project, stage.detector):
-        _train_levels(runner, project, work, checkpoints, progress)
+    by_levels = stage.verb == "train" and is_network(project, stage.detector)
+    if by_levels and runner.slots > 1 and type(runner) is WorkRunner:
+        levels = levels_of(project.folder("contaminate"))
+        with tempfile.TemporaryDirectory() as scratch:  # what counts is in the checkpoints
+            runner.do_all([_of_level(work, level, Path(scratch)) for level in levels], progress)
     return runner.do(work, progress)
 
 
-def _train_levels(
-    runner: WorkRunner, project: Project, whole: Work, checkpoints: Path, progress: StageProgress
-) -> None:
-    """Train every level of a cell, as many at the same time as the runner does; they stay in the checkpoints."""
-    shares = dict.fromkeys(levels_of(project.folder("contaminate")), 0.0)
-
-    def progress_of(level: str) -> StageProgress:
-        def report(task: str, share: float) -> None:
-            shares[level] = share
-            progress(task, sum(shares.values()) / len(shares))
-
-        return report
-
-    with tempfile.TemporaryDirectory() as scratch:
-        futures = []
-        for level in shares:
-            out = Path(scratch, level)
-            out.mkdir()
-            work = replace(whole, name=f"{whole.name}, {level}", arguments=whole.arguments | {"level": level}, out=out)
-            futures.append(runner.submit(work, progress_of(level)))
-        try:
-            for future in futures:
-                future.result()
-        finally:  # a second attempt must not meet the processes of the first
-            for future in futures:
-                future.cancel()
-            wait(futures)
+def _of_level(work: Work, level: str, scratch: Path) -> Work:
+    """Return the work of training one level of a cell; see `assay.pipeline.training.train`."""
+    out = scratch / level
+    out.mkdir()
+    return replace(work, name=f"{work.name}, {level}", arguments={**work.arguments, "level": level}, out=out)
 
 
 def work_of(project: Project, stage: Stage, out: Path, checkpoints: Path) -> Work:
@@ -353,11 +366,6 @@ def pinned() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-@contextmanager
-def _as_it_is() -> Iterator[None]:
-    yield
 
 
 def _main() -> None:

@@ -14,6 +14,7 @@ from assay.detectors.training.updates import Schedule
 from assay.networks.build import Coder, autoencoder
 from assay.parameters import Count, ImageShape, Width, Widths
 
+
 @dataclass(kw_only=True, eq=False, repr=False)
 class Autoencoder(NeuralDetector):
     """Ensemble of autoencoders trained to reconstruct the training rows.
