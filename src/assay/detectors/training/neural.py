@@ -102,6 +102,8 @@ class Fitting:
                 self.notes.append(note)
 
         def report(epoch: int, epochs: int, loss: float) -> None:
+            if epochs < schedule.epochs and epoch == epochs:
+                self.notes.append(f"max_steps {schedule.max_steps}: {epochs} epochs, not {schedule.epochs}")
             if self.progress is not None:
                 self.progress(finished + epoch, self.total - schedule.epochs + epochs, loss)
 

@@ -97,6 +97,17 @@ def test_it_takes_no_more_steps_than_it_may(settings: dict[str, Any], n_epochs: 
     assert seen == [n_epochs]
 
 
+def test_epochs_that_were_not_made_are_on_record() -> None:
+    X = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
+    settings: dict[str, Any] = {"members": 1, "hidden": (4,), "latent_dim": 2, "device": "cpu", "epochs": 5}
+    bounded = Autoencoder(**settings, max_steps=4).fit(X)
+    assert bounded.notes_ == ("max_steps 4: 2 epochs, not 5",)
+    assert bounded.to_part().config["params"]["max_steps"] == 4
+    unbounded = Autoencoder(**settings).fit(X)
+    assert unbounded.notes_ == ()
+    assert "max_steps" not in unbounded.to_part().config["params"]
+
+
 def test_images_score_the_same_alone_and_in_a_batch() -> None:
     train, test, _ = digits()
     detector = Autoencoder(epochs=3, members=2, image_shape=(8, 8), device="cpu").fit(train)
