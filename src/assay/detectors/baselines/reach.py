@@ -190,9 +190,9 @@ def spanning_tree(points: Doubles, k: int) -> tuple[NDArray[np.intp], NDArray[np
     """
     n, core = len(points), NearestRows(points).query(points, k=[k + 1])[0][:, 0]
     outside, nearest, lengths = np.arange(1, n), np.zeros(n - 1, dtype=np.intp), np.full(n - 1, np.inf)
-    ends, weights, newest = np.empty((n - 1, 2), dtype=np.intp), np.empty(n - 1), 0
+    ends, weights, newest, left = np.empty((n - 1, 2), dtype=np.intp), np.empty(n - 1), 0, points[1:].copy()
     for place in range(n - 1):
-        distances = np.maximum(cdist(points[newest : newest + 1], points[outside])[0], core[outside])
+        distances = np.maximum(cdist(points[newest : newest + 1], left)[0], core[outside])
         np.maximum(distances, core[newest], out=distances)
         closer = distances < lengths
         lengths[closer], nearest[closer] = distances[closer], newest
@@ -200,9 +200,9 @@ def spanning_tree(points: Doubles, k: int) -> tuple[NDArray[np.intp], NDArray[np
         newest = int(outside[best])
         ends[place], weights[place] = (nearest[best], newest), lengths[best]
         last = len(outside) - 1
-        for array in (outside, nearest, lengths):
+        for array in (outside, nearest, lengths, left):
             array[best] = array[last]
-        outside, nearest, lengths = outside[:last], nearest[:last], lengths[:last]
+        outside, nearest, lengths, left = outside[:last], nearest[:last], lengths[:last], left[:last]
     order = np.argsort(weights, kind="stable")
     return ends[order, 0], ends[order, 1], weights[order], core
 
