@@ -123,8 +123,8 @@ def main() -> None:
     words = [
         f"# {title}",
         protocol.strip(),
-        f"Nine sets, {seeds} seeds. Made by `python benchmarks/blend.py {seeds}`. ± is the standard error over the sets; "
-        "most and least name the sets on which a blend gains and loses most.",
+        f"Nine sets, {seeds} seeds. Made by `python benchmarks/blend.py {seeds}`. ± is the standard error over the "
+        "sets; most and least name the sets on which a blend gains and loses most.",
     ]
     text = "\n\n".join([*words, table(results)]) + "\n"
     OUT.write_text(text, encoding="utf-8")
