@@ -1,4 +1,4 @@
-"""Blend: the sum of what several detectors say of a row, each in units of rows that no member was fitted on."""
+"""Blend: the sum of what several detectors say of a row, in units of rows that no member was fitted on."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ Several = Annotated[
 class Blend(WrapperOfSome):
     """Sum of the scores of several detectors, each in units of training rows that are held out of all of them.
 
-    In such units a score is -log of the share of held rows beyond it. From their upper tenth on, where few rows are
-    left to count, the tail is exponential, with the held rows' mean excess. The tail is that of the logarithm of a
-    score, or of the score itself where it is negative for a held row: a log density has no logarithm. Units rise with
-    the score, so that a blend orders rows as a member does where the others agree.
+    In such units a score is -log of the share of held rows beyond it. From their upper tenth on, where few
+    rows are left to count, the tail is exponential, with the held rows' mean excess. The tail is that of the
+    logarithm of a score, or of the score itself where it is negative for a held row: a log density has no
+    logarithm. Units rise with the score, so that a blend orders rows as a member does where the others agree.
 
-    Units have to come from rows that the members have not seen: a neighbour at distance 0 or a network's own training
-    rows say nothing of new ones. A detector is fitted on training rows alone. So a seeded fifth of these, 50 to 500, is
-    held out of the members, which therefore learn from fewer rows than each alone would, and held rows are as
-    contaminated as the other training rows; rows set aside for it would be neither.
+    Units have to come from rows that the members have not seen: a neighbour at distance 0 or a network's own
+    training rows say nothing of new ones. A detector is fitted on training rows alone. So a seeded fifth of
+    these, 50 to 500, is held out of the members, which therefore learn from fewer rows than each alone would,
+    and held rows are as contaminated as the other training rows; rows set aside for it would be neither.
 
-    The sum of independent p-values' -log is Fisher's (1932) statistic; members depend on each other, and the sum is
-    only a score. Not better than the default alone beyond noise: see docs/benchmarks/blend.md.
+    The sum of independent p-values' -log is Fisher's (1932) statistic; members depend on each other, and the
+    sum is only a score. Not better than the default alone beyond noise: see docs/benchmarks/blend.md.
 
     Parameters
     ----------
     of : list of str or dict
-        The members, 2 to 20: names, or {name: {parameter: value}}. Those that learn from labelled anomalies get them,
-        the others do not.
+        The members, 2 to 20: names, or {name: {parameter: value}}. Those that learn from labelled anomalies get
+        them, the others do not.
     image_shape, series_shape, device
         Passed to the members.
     seed : int
@@ -178,7 +178,7 @@ class Units:
 
 
 def _for_tail(scores: Singles, held: Singles) -> Doubles:
-    """Return scores on the scale of the tail; a millionth of the held rows' median counts as least."""
+    """Return scores on the scale of the tail, of which a millionth of the held rows' median is the least."""
     values = scores.astype(np.float64)
     if held[0] < 0:
         return values
