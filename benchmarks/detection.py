@@ -52,7 +52,13 @@ SETS = (
     "thyroid",
     "vertebral",
 )
-WITHOUT = ("lstm_predictor", "rescaled", "subsampled", "trimmed")  # for series; wrappers, listed with what they wrap
+WITHOUT = (
+    "lstm_predictor",
+    "rescaled",
+    "subsampled",
+    "trimmed",
+    "blend",
+)  # for series; wrappers, listed with what they wrap
 CANDIDATES: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in DETECTORS if name not in WITHOUT},
     "rapp (sap)": ("rapp", {"score": "sap"}),

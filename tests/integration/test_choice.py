@@ -7,6 +7,7 @@ former alone, neighbours flag all. Some thirty of the rows that count as normal 
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from assay.pipeline.selecting import read_selection
 from assay.project.freshness import run_verb
 from assay.project.layout import Project
 from assay.project.stages import folders_of
+from assay.runs import choice
 from assay.runs.choice import beside_default, choice_sentence, would_help
 from assay.scorer.batch import score_file
 from assay.scorer.loading import load_scorer
@@ -136,6 +138,13 @@ def test_a_run_names_what_would_help_most(finished: Project) -> None:
     assert "training rows that stand apart from the others" in text
     assert "`assay review`" in text
     assert "times as many rows" in text
+
+
+def test_anomalies_that_fell_to_other_rows_are_not_said_to_lack(finished: Project) -> None:
+    roles = {"selection": {"anomalies": 2}, "test": {"anomalies": 9}, "excluded": {"anomalies": 48}}
+    by_probes = replace(read_selection(finished.folder("select")), evidence="probes")
+    _, sentence = choice._labels({"roles": roles}, by_probes) or (0, "")
+    assert "of 59 labelled ones 2 fell to the rows that choose or to those that test, where 5 judge" in sentence
 
 
 @pytest.fixture(scope="module")

@@ -111,9 +111,10 @@ def _print_outcome(outcome: ScoredFile, scorer: Scorer, out: Path) -> None:
             "few for a batch of this size, or too few rows stand out"
         )
     elif outcome.n_flagged and outcome.false_alarms is not None:
+        are = "is a false alarm" if outcome.false_alarms == 1 else "are false alarms"
         click.echo(
-            f"at most {outcome.false_alarms} of them are false alarms, with {1 - DELTA:.0%} confidence over draws of "
-            "calibration rows and batch; that holds even if the rate was chosen after seeing the p-values"
+            f"at most {outcome.false_alarms} of them {are}, with {1 - DELTA:.0%} confidence over draws of calibration "
+            "rows and batch; that holds even if the rate was chosen after seeing the p-values"
         )
     if outcome.note:
         click.echo(outcome.note)

@@ -99,7 +99,13 @@ def would_help(project: Project, scorer: Scorer | None) -> list[str]:
 def _labels(split: dict[str, Any], selection: Selection) -> tuple[float, str] | None:
     n = sum(role["anomalies"] for role in split["roles"].values())
     if selection.evidence == "probes":
-        lacking = max(_TO_JUDGE - n, 1)
+        if n >= _TO_JUDGE:
+            judging = min(split["roles"][role]["anomalies"] for role in ("selection", "test"))
+            return 1.0, (
+                f"label more anomalies in other groups, blocks or times: of {n} labelled ones {judging} fell to the "
+                f"rows that choose or to those that test, where {MIN_LABELLED} judge in place of synthetic ones"
+            )
+        lacking = _TO_JUDGE - n
         have = f"{n} {'is' if n == 1 else 'are'} labelled" if n else "none is labelled"
         return 2.0 - n / _TO_JUDGE, (
             f"label about {lacking} more anomalies ({have}): with some {_TO_JUDGE} they judge what ships in place of "
