@@ -207,6 +207,39 @@ def test_new_files_are_added_and_retrained_on_and_told_of(finished: Checkout) ->
     wait_until_none_works(finished.root)
 
 
+def test_a_run_that_leaves_the_champion_to_a_person_waits_for_the_answer(finished: Checkout) -> None:
+    """It waits without a process and without the lock, and neither it nor the next ones are in each other's way."""
+    record = finished.root / "deployments/breast_cancer.json"
+    record.unlink()
+    finished.params(QUICK.replace("n_estimators: 25", "n_estimators: 26") + "gate: ask\n")
+    former = {run["id"] for run in runs_of("breast_cancer", "PAUSED", "COMPLETED", "FAILED")}
+
+    def new(*states: str) -> list[dict[str, Any]]:
+        return [run for run in runs_of("breast_cancer", *states) if run["id"] not in former]
+
+    clock = finished.start("assay", "schedule", "--interval", "5", PREFECT_API_URL=prefect_url(), **OFTEN)
+    try:
+        wait_until(partial(new, "PAUSED"), clock, pause=0.5)
+        (run,) = new("PAUSED")
+        resume = partial(ask, f"/flow_runs/{run['id']}/resume")
+        assert run["state"]["name"] == "Suspended"
+        wait_until(partial(new, "COMPLETED"), clock, pause=0.5)  # the next tick
+        with Project(finished.root).lock(waits=True):
+            assert not record.exists()
+        assert resume(run_input={"promote": True})["status"] == "REJECT", "nobody's answer"
+        assert resume(run_input={"promote": True, "name": "Ada", "why": "seen"})["status"] == "ACCEPT"
+        wait_until(lambda: run["id"] in {each["id"] for each in new("COMPLETED", "FAILED")}, clock, pause=0.5)
+    finally:
+        clock.send_signal(signal.SIGTERM)
+        output = clock.communicate()[0]
+    champion = json.loads(record.read_text())
+    assert champion["reason"] == "Ada said yes (seen); the first scorer of this dataset that is deployed", output
+    artifacts = {row["key"]: row for row in ask("/artifacts/filter", flow_runs={"id": {"any_": [run["id"]]}})}
+    assert (finished.root / ".assay/reports/breast_cancer.html").as_uri() in artifacts["report-breast-cancer"]["data"]
+    assert "Traceback" not in output
+    wait_until_none_works(finished.root)
+
+
 @pytest.mark.long
 def test_a_killed_schedule_takes_its_run_with_it(finished: Checkout) -> None:
     finished.params(LONG)
