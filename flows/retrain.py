@@ -8,13 +8,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from assay.environment import set_environment
+from assay.environment import search_garbage_rarely, set_environment
 from assay.project.layout import Project
 from assay.project.runners import cells_elsewhere
 from assay.project.work import end_all
 
 ROOT = Path(__file__).resolve().parents[1]
 set_environment(ROOT)
+search_garbage_rarely()
 
 from prefect import flow, tags, task  # noqa: E402  (its switches are set above)
 from prefect.client.schemas.objects import State, TaskRun  # noqa: E402

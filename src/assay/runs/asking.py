@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import asdict, dataclass
-from getpass import getuser
 from typing import TYPE_CHECKING, Any
 
 from assay.errors import StageError
@@ -78,7 +78,8 @@ def ask_on_screen(project: Project, result: Result) -> None:
         return
     if agreed:
         with project.lock(waits=True):
-            promote_as_asked(project, question, versioning.person(project.root) or getuser())
+            who = versioning.person(project.root) or os.environ.get("USER") or f"user {os.geteuid()}"
+            promote_as_asked(project, question, who)
         click.echo(f"{question.scorer} is the champion")
 
 
