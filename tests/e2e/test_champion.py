@@ -279,8 +279,9 @@ def at_terminal(project: Checkout, keys: str) -> str:
             stderr=subprocess.DEVNULL,
         )
         os.write(person, keys.encode())
-        shown = b""
-        while (reads := select.select([person], [], [], 0.2)[0]) or run.poll() is None:
+        shown, has_ended = b"", False
+        while (reads := select.select([person], [], [], 0.2)[0]) or not has_ended:
+            has_ended = run.poll() is not None  # what it wrote last is read after that
             shown += os.read(person, 4096) if reads else b""
     finally:
         os.close(person)
