@@ -69,18 +69,20 @@ def ask_on_screen(project: Project, result: Result) -> None:
     """
     if not (question := Question.of(result)) or not (sys.stdin.isatty() and sys.stdout.isatty()):
         return
-    print(f"{question} [y/N]: ", end="", flush=True)  # `input` would ask on standard error
+    import click
+
+    click.echo(f"{question} [y/N]: ", nl=False)  # `click.confirm` asks on standard error
     try:
         answer = sys.stdin.readline().strip().lower()
     except KeyboardInterrupt:
         answer = ""
     if answer not in ("y", "yes"):
-        print("not promoted; the command above does it later")
+        click.echo("not promoted; the command above does it later")
         return
     with project.lock(waits=True):
         who = versioning.person(project.root) or os.environ.get("USER") or f"user {os.geteuid()}"
         promote_as_asked(project, question, who)
-    print(f"{question.scorer} is the champion")
+    click.echo(f"{question.scorer} is the champion")
 
 
 def promote_as_asked(project: Project, question: Question, who: str, why: str = "") -> None:
