@@ -208,6 +208,7 @@ def test_new_files_are_added_and_retrained_on_and_told_of(finished: Checkout) ->
     wait_until_none_works(finished.root)
 
 
+@pytest.mark.long
 def test_a_run_that_leaves_the_champion_to_a_person_waits_for_the_answer(finished: Checkout) -> None:
     """It waits without a process and without the lock, and neither it nor the next ones are in each other's way."""
     record = finished.root / "deployments/breast_cancer.json"
