@@ -1,4 +1,4 @@
-"""What ships: without labels, with ten and with fifty, clean and contaminated, beside fixed methods and blends.
+"""What ships: without labels, with ten and with fifty, clean and contaminated, beside fixed methods.
 
 Two lists of sets have one protocol: nine public tables by which the default was chosen (`nine`, ships.md), and twelve
 others by which nothing was (`held_out`, held_out.md).
@@ -30,7 +30,7 @@ from assay.evaluation.metrics import auprc, auroc
 from assay.evaluation.paired import RowScores
 from assay.evaluation.rates import rate_band
 from assay.evaluation.selection import Candidate, select_candidate
-from ships_page import BLENDS, DEFAULT, FIFTY, NONE, SEEDS_OF, TEN, WIDER, write
+from ships_page import DEFAULT, FIFTY, NONE, TEN, WIDER, write
 from ships_sets import LISTS, NINE, ROOT, load
 
 CACHE = ROOT / ".assay" / "ships"
@@ -47,9 +47,6 @@ CANDIDATES: dict[str, tuple[str, dict[str, Any]]] = {
 OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "knn-minmax": ("rescaled", {"detector": "knn"}),
     WIDER: ("rescaled", {"detector": {"reach": {"share": 0.1}}}),
-    "knn20": ("knn", {"n_neighbors": 20}),
-    "kde": ("kde", {}),
-    "rapp": ("rapp", {}),
 }
 Rows = dict[str, NDArray[Any]]
 
@@ -107,8 +104,7 @@ def scores(name: str, seed: int) -> dict[str, NDArray[Any]]:
     path = CACHE / f"{name}.{seed}.npz"
     arrays: dict[str, NDArray[Any]] = dict(np.load(path)) if path.is_file() else {}
     own, stresses = candidates_of(name), stresses_of(name)
-    others = [each for each in OTHERS if seed < SEEDS_OF.get(each, seed + 1) and (name in NINE or each not in SEEDS_OF)]
-    wanted = {f"{rho}|0|{candidate}|done" for rho in LEVELS for candidate in (*own, *others)}
+    wanted = {f"{rho}|0|{candidate}|done" for rho in LEVELS for candidate in (*own, *OTHERS)}
     wanted |= {f"{rho}|{stress}|{candidate}|done" for rho in LEVELS for stress in stresses for candidate in own}
     if not (missing := wanted - arrays.keys()):
         return arrays
@@ -185,26 +181,6 @@ def measure(name: str, seed: int) -> Iterator[dict[str, Any]]:
             yield {"set": name, "seed": seed, "rho": rho, "method": method, "which": ships.get(method, method)} | rates(
                 rows
             )
-        for blend, members in BLENDS.items():
-            if fixed.keys() >= set(members):
-                parts = [tail(fixed[member], is_distance=member != "isolation_forest") for member in members]
-                blended = {role: np.sum([part[role] for part in parts], axis=0) for role in ("test", "test_anom")}
-                yield {"set": name, "seed": seed, "rho": rho, "method": blend} | ranking(blended)
-
-
-def tail(rows: Rows, *, is_distance: bool) -> Rows:
-    """Return test scores as -log of the share of adapt rows beyond them; from the upper tenth on, exponential."""
-    scale = (lambda x: np.log(np.maximum(x, 1e-12))) if is_distance else np.asarray
-    adapt = np.sort(scale(rows["adapt"].astype(np.float64)))
-    start = float(np.quantile(adapt, 0.9))
-    beyond_start = adapt[adapt > start] - start  # empty where more than a tenth of the rows tie at the top
-    length = max(float(beyond_start.mean() if len(beyond_start) else adapt.std()), 1e-9)
-    result = {}
-    for role in ("test", "test_anom"):
-        values = scale(rows[role].astype(np.float64))
-        beyond = (len(adapt) - np.searchsorted(adapt, values, side="right") + 1) / (len(adapt) + 1)
-        result[role] = np.where(values > start, -np.log(0.1) + (values - start) / length, -np.log(beyond))
-    return result
 
 
 def ranking(rows: Rows) -> dict[str, float]:

@@ -15,15 +15,6 @@ OUT = ROOT / "docs" / "benchmarks"
 DEFAULT, WIDER = "reach-minmax", "reach-minmax-share.1"
 NONE, FIFTY = "ships, no label", "ships, 50 labels"
 TEN = {"by the rule": "were 10 labels to judge", "by the highest power": "highest power by 10 labels"}
-SEEDS_OF = {"knn20": 2, "kde": 2, "rapp": 1}  # of the costly members of blends, on the nine sets
-BLENDS = {
-    "reach + forest": (DEFAULT, "isolation_forest"),
-    "reach + forest + mcd": (DEFAULT, "isolation_forest", "mcd"),
-    "reach + forest + kNN on both scales": (DEFAULT, "isolation_forest", "knn", "knn-minmax"),
-    "reach + forest + kNN of 5 and 20": (DEFAULT, "isolation_forest", "knn", "knn20"),
-    "reach + forest + KDE": (DEFAULT, "isolation_forest", "kde"),
-    "reach + forest + kNN of 5 and 20 + KDE + RaPP": (DEFAULT, "isolation_forest", "knn", "knn20", "kde", "rapp"),
-}
 PROTOCOL = """For each seed the rows are split anew, as a run splits them. Trained on at most 1,000 train normals and,
 at rho, anomalies of the injection pool that nobody labels; at most 342 adapt and selection and 368
 calibration normals; tested on all gate and test rows. Candidates are those of params.yaml at their
@@ -36,7 +27,7 @@ not reach are left out. Intervals are 95 % by Student's t, over the seeds."""
 LISTS = {
     "nine": (
         "ships.md",
-        "What ships: without labels, with ten and with fifty, clean and contaminated, beside fixed methods and blends",
+        "What ships: without labels, with ten and with fifty, clean and contaminated, beside fixed methods",
         "Nine public tabular sets. The default was chosen on them, and so was the rule by which it is left, but for "
         "its level, which was fixed beforehand; [held_out.md](held_out.md) has other sets. Labelled anomalies are also "
         "injected at the stress level .01.",
@@ -169,24 +160,6 @@ def rates_of(results: pd.DataFrame) -> str:
     return "; ".join(words)
 
 
-def blends(results: pd.DataFrame) -> str:
-    """Return how blends differ from the default, as a table."""
-    lines = []
-    for blend in [each for each in BLENDS if each in set(results["method"])]:
-        own = results[results["method"] == blend]
-        is_same = results["seed"].isin(own["seed"]) & results["set"].isin(own["set"])
-        same = results[(results["method"] == DEFAULT) & is_same]
-        by_method = [rows.pivot_table("AUPRC", "set", "rho", sort=False) for rows in (own, same)]
-        change = by_method[0] - by_method[1]
-        by_set = change.mean(axis=1)
-        lines.append(
-            {"blend": blend, "sets": own["set"].nunique(), "seeds": own["seed"].nunique()}
-            | {f"rho {rho:g}": f"{change[rho].mean():+.1f}" for rho in change}
-            | {"mean": f"{change.mean().mean():+.1f} ± {by_set.std(ddof=1) / len(by_set) ** 0.5:.1f}"}
-        )
-    return str(pd.DataFrame(lines).to_markdown(index=False))
-
-
 def beside(results: pd.DataFrame) -> str:
     """Return in words how what ships without labels differs from fixed methods, with the standard error over sets."""
     words = []
@@ -203,7 +176,7 @@ def write(which: str, results: pd.DataFrame) -> str:
     reached = {rho: f"rho {rho:g} ({rows['set'].nunique()} sets)" for rho, rows in results.groupby("rho")}
     n_sets = results["set"].nunique()
     everywhere = {name for name, rows in results.groupby("method") if rows["set"].nunique() == n_sets}
-    methods = [each for each in results["method"].unique() if each not in BLENDS and each not in SEEDS_OF]
+    methods = list(results["method"].unique())
     seeds = results["seed"].nunique()
     words = [
         f"# {title}",
@@ -214,12 +187,7 @@ def write(which: str, results: pd.DataFrame) -> str:
     for metric in ("AUPRC", "AUROC"):
         shown = means(results, [each for each in methods if each in everywhere], metric)
         words.append(f"## {metric} x 100, mean over the sets that reach a level\n\n{table_of(shown, reached)}")
-    words.append(
-        "## Blends\n\nA blend is the sum of what its members say, each in units of its adapt rows: -log of the "
-        "share beyond a score, exponential from the upper tenth on. Less `reach-minmax` alone, on the same sets and "
-        "seeds; ± standard error over the sets. It takes a gain above that to build one.\n\n" + blends(results)
-    )
-    for rho, rows in results[results["method"].isin(methods)].groupby("rho"):
+    for rho, rows in results.groupby("rho"):
         by_set = rows.pivot_table("AUPRC", "method", "set", aggfunc=with_interval, sort=False)
         words.append(f"## AUPRC x 100 by set, rho {rho:g}\n\n{by_set.reset_index().to_markdown(index=False)}")
     text = "\n\n".join(words) + "\n"

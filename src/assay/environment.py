@@ -39,6 +39,11 @@ def set_environment(root: Path) -> None:
     spare_loopback()
 
 
+def n_processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def bentoml_home(root: Path) -> Path:
     """Return the folder of BentoML's stores for a project."""
     return Path(os.environ.get("BENTOML_HOME", root / ".bentoml")).resolve()

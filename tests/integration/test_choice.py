@@ -32,6 +32,7 @@ from assay.project.freshness import run_verb
 from assay.project.layout import Project
 from assay.project.stages import folders_of
 from assay.runs.choice import beside_default, choice_sentence, would_help
+from assay.scorer.batch import score_file
 from assay.scorer.loading import load_scorer
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +69,7 @@ def ring(*, labelled: bool) -> RowSet:
     return RowSet(features, pd.DataFrame(about))
 
 
-def make_project(root: Path, rows: RowSet) -> Project:
+def make_project(root: Path, rows: RowSet, params: dict[str, Any] = PARAMS) -> Project:
     root.mkdir()
     shutil.copy(ROOT / "dvc.yaml", root)
     dataset = Dataset(Card(NAME, TABULAR, COLUMNS, "made here"), rows)
@@ -76,7 +77,7 @@ def make_project(root: Path, rows: RowSet) -> Project:
     write_json(root / "expectations" / f"{NAME}.json", learn_suite(dataset))
     for ensure in (ensure_answers, ensure_quarantine, ensure_labels, ensure_target):
         ensure(root, NAME)
-    (root / "params.yaml").write_text(yaml.safe_dump(PARAMS))
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
     project = Project(root)
     for stage in project.stages:
         run_verb(project, stage)
@@ -137,13 +138,32 @@ def test_a_run_names_what_would_help_most(finished: Project) -> None:
     assert "times as many rows" in text
 
 
-def test_without_labels_labels_come_first(tmp_path: Path) -> None:
-    project = make_project(tmp_path / "project", ring(labelled=False))
-    (folder,) = (path for path in project.folder("package").iterdir() if path.is_dir())
-    sentences = would_help(project, load_scorer(folder))
+@pytest.fixture(scope="module")
+def unlabelled(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    detectors = {**PARAMS["detectors"], "blend": {"of": ["knn", {"rescaled": {"detector": "reach"}}]}}
+    params = {**PARAMS, "detectors": detectors, "select": {"seed": 0, "without_labels": "blend"}}
+    return make_project(tmp_path_factory.mktemp("unlabelled") / "project", ring(labelled=False), params)
+
+
+def test_without_labels_labels_come_first(unlabelled: Project) -> None:
+    (folder,) = (path for path in unlabelled.folder("package").iterdir() if path.is_dir())
+    sentences = would_help(unlabelled, load_scorer(folder))
     assert len(sentences) == 3
     assert sentences[0].startswith("label about 28 more anomalies (none is labelled)")
     assert any("`assay label --budget 50`): nobody has looked at" in sentence for sentence in sentences)
-    selection = read_selection(project.folder("select"))
+    selection = read_selection(unlabelled.folder("select"))
     assert selection.level is None
     assert all(row.p_value is None for row in selection.candidates)
+
+
+def test_a_blend_ships_scores_files_and_is_explained(unlabelled: Project, tmp_path: Path) -> None:
+    (folder,) = (path for path in unlabelled.folder("package").iterdir() if path.is_dir())
+    scorer = load_scorer(folder)
+    assert scorer.statement.candidate["detector"] == "blend"
+    rows = pd.DataFrame({"x": [0.0, -9.0, 0.0], "y": [1.0, 0.0, -9.0]})
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    score_file(scorer, tmp_path / "rows.csv", tmp_path / "scored.csv", explain=2)
+    scored = pd.read_csv(tmp_path / "scored.csv")
+    assert scored["flagged"].tolist() == [0, 1, 1]
+    assert scored["because"].str.partition(" ")[0].tolist()[1:] == ["x", "y"]
+    np.testing.assert_allclose(scored["score"], scorer.decision_function(rows.to_numpy()), rtol=1e-6)

@@ -14,12 +14,13 @@ import pytest
 from tests.conftest import Checkout
 from tests.waiting import HANG_SECONDS
 
-from assay.errors import ScorerError
+from assay.errors import AssayError, ScorerError
 from assay.hashing import hash_tree
 from assay.pipeline.progress import silent
+from assay.project import work
 from assay.project.freshness import require_record
 from assay.project.layout import Project
-from assay.project.work import PINS, Work, do_elsewhere, do_here, pinned, run_process, work_of
+from assay.project.work import PINS, Work, WorkRunner, do_elsewhere, do_here, pinned, run_process, work_of
 
 CELL = "calibrate@breast_cancer--mcd"
 
@@ -34,6 +35,41 @@ def test_the_bytes_are_those_on_record(finished: Checkout, tmp_path: Path, do: o
     assert hash_tree(tmp_path / "out") == record.outputs
     assert (record.detector, record.threads) == ("mcd", 1)
     assert steps == ["mcd at level-0", "mcd at level-0.1"]
+
+
+def test_the_levels_of_a_network_are_trained_apart_with_the_bytes_of_one_process(
+    finished: Checkout, tmp_path: Path
+) -> None:
+    settings = Project(finished.root).raw_params
+    settings["detectors"]["autoencoder"] = {"epochs": 2, "members": 1}
+    project = Project(finished.root, params=settings)
+    stage, made, shares = project.stage("train@breast_cancer--autoencoder"), {}, list[float]()
+    for slots in (1, 2):
+        out, kept = tmp_path / f"out-{slots}", project.state / f"kept-{slots}"
+        out.mkdir()
+        with WorkRunner(project.root, slots):
+            do_elsewhere(project, stage, out, kept, lambda _, share: shares.append(share))
+        made[slots] = hash_tree(out)
+    assert made[1] == made[2]
+    assert "level-0.1/autoencoder.safetensors" in made[2]
+    assert max(shares) <= 1
+
+    def at_two(name: str) -> float:
+        return (project.state / "kept-2" / name / "result.json").stat().st_mtime_ns
+
+    # The levels were finished before the process of the whole stage, which found them, began.
+    whole = min(path.stat().st_mtime_ns for path in (tmp_path / "out-2").iterdir() if path.name == "failures.json")
+    assert max(at_two("level-0"), at_two("level-0.1")) < whole
+
+
+def test_a_level_that_fails_fails_the_cell_when_no_other_process_is_left(finished: Checkout, tmp_path: Path) -> None:
+    settings = Project(finished.root).raw_params
+    settings["detectors"]["autoencoder"] = {"epochs": 2, "members": 1}
+    project = Project(finished.root, params=settings)
+    (project.folder("contaminate") / "level-0.1" / "features.npy").unlink()
+    with WorkRunner(project.root, 2), pytest.raises(AssayError, match=r"features\.npy"):
+        do_elsewhere(project, project.stage("train@breast_cancer--autoencoder"), tmp_path, tmp_path / "kept", silent)
+    assert not work._running
 
 
 def test_an_error_there_is_the_same_error_here(finished: Checkout, tmp_path: Path) -> None:
@@ -68,8 +104,8 @@ def test_threads_are_pinned_inside_and_free_after() -> None:
 
 def test_it_ends_with_its_parent(finished: Checkout, tmp_path: Path) -> None:
     project = Project(finished.root)
-    work = work_of(project, project.stage(CELL), tmp_path / "out", tmp_path / "kept")
-    request = json.dumps({**asdict(work), "root": str(project.root), "out": str(work.out)})
+    cell = work_of(project, project.stage(CELL), tmp_path / "out", tmp_path / "kept")
+    request = json.dumps({**asdict(cell), "root": str(project.root), "out": str(cell.out)})
     command = [sys.executable, "-m", "assay.project.work"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
         assert process.stdin is not None

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from assay.cli.common import as_json, find_project, load_flow, runner_options
+from assay.environment import n_processors
 
 
 @click.command("sweep")
@@ -54,7 +55,7 @@ def sweep_command(
             from assay.runs.scheduling import prefect_server
 
             with prefect_server(project):
-                at_once = at_once or len(os.sched_getaffinity(0))
+                at_once = at_once or n_processors()
                 refused = load_flow(project, "sweep").sweep(name, at_once, runner, address)
         counts = {"sweep": name, "cells": len(cells), "computed": len(missing) - len(refused), "refused": len(refused)}
         result = {**counts, **sweeps.write_results(project.root, name, cells, refused)}

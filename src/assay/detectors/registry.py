@@ -29,6 +29,7 @@ DETECTORS: dict[str, str] = {
     "subsampled": "assay.detectors.wrappers.subsampled:Subsampled",
     "trimmed": "assay.detectors.wrappers.trimmed:Trimmed",
     "cross": "assay.detectors.wrappers.cross:Cross",
+    "blend": "assay.detectors.wrappers.blend:Blend",
     "ncae": "assay.detectors.methods.ncae:NormalityCalibratedAutoencoder",
     "deep_svdd": "assay.detectors.methods.deep_svdd:DeepSVDD",
     "deep_sad": "assay.detectors.methods.deep_sad:DeepSAD",

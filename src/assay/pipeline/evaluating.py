@@ -67,7 +67,7 @@ def evaluate(
         No normal or no anomaly is left.
     """
     from assay.evaluation.curves import Curves
-    from assay.evaluation.tested import Evaluation, Figures, Tested
+    from assay.evaluation.tested import Evaluation, Tested
     from assay.pipeline.diagnosing import diagnose_rows
     from assay.pipeline.plotting import write_curves
 
@@ -83,7 +83,7 @@ def evaluate(
             )
     failures = read_failures(trained)
     unseen = tuple(~marked(rows, "seen") for rows in (normals, anomalies))
-    everyone, contradicted = np.ones(len(normals), dtype=np.bool_), marked(anomalies, "contradicted")
+    contradicted = marked(anomalies, "contradicted")
     table = []
     curves = {}
     # Stable: rows without a time keep their order.
@@ -99,22 +99,17 @@ def evaluate(
                 both_p_values = (reference.p_values(of_normals), reference.p_values(of_anomalies))
                 p_values[f"{name}.normals"], p_values[f"{name}.anomalies"] = both_p_values
                 outcome = _Outcome((of_normals.scores, of_anomalies.scores), both_p_values, scored.strata)
-                figures = _figures(outcome, eps)
-                more: dict[str, Any] = {
-                    "smallest_eps": reference.calibrator.smallest_eps,
-                    "n_calibration": reference.calibrator.n_rows,
-                    "unseen": Figures(**_figures(outcome.over(*unseen), eps)),
-                    "uncontradicted_power": _figures(outcome.over(everyone, ~contradicted), eps)["power"],
-                    "pixel_auroc": _pixel_auroc(scored),
-                }
-                if any(part.any() for part in scored.incomplete):
-                    more["incomplete"] = Figures(**_figures(outcome.over(*scored.incomplete), eps))
-                    more["complete"] = Figures(**_figures(outcome.over(*(~part for part in scored.incomplete)), eps))
                 if level == levels[0] and not brief:
                     diagnostics = diagnose_rows(reference, of_normals, both_p_values, scored.strata, order, eps)
                     write_json(out / "diagnostics" / f"{name}.json", diagnostics)
-                    curves[name] = Curves.of((of_normals.scores, of_anomalies.scores), both_p_values)
-                shown = {name: figures[name] for name in _METRICS}
+                    curves[name] = Curves.of(outcome.scores, both_p_values)
+                more = {
+                    "smallest_eps": reference.calibrator.smallest_eps,
+                    "n_calibration": reference.calibrator.n_rows,
+                    "pixel_auroc": _pixel_auroc(scored),
+                    **_figures_of_parts(outcome, unseen, ~contradicted, scored.incomplete, eps),
+                }
+                shown = {key: value for key, value in _figures(outcome, eps).items() if key in _METRICS}
                 table.append(Tested(level, detector.label, adapter.label, **shown, **more))
         if not brief:
             write_arrays(out / "p_values" / f"{level}.safetensors", p_values)
@@ -181,6 +176,29 @@ class _Outcome:
             (p_values[0][normals], p_values[1][anomalies]),
             self.strata[normals],
         )
+
+
+def _figures_of_parts(
+    outcome: _Outcome,
+    unseen: tuple[Flags, ...],
+    uncontradicted: Flags,
+    incomplete: tuple[Flags, ...],
+    eps: float,
+) -> dict[str, Any]:
+    """Return the figures over the rows that the fields of `assay.evaluation.tested.Tested` are named after."""
+    from assay.evaluation.tested import Figures
+
+    def over(normals: Flags, anomalies: Flags) -> Figures:
+        return Figures(**_figures(outcome.over(normals, anomalies), eps))
+
+    everyone = np.ones(len(unseen[0]), dtype=np.bool_)
+    parts: dict[str, Any] = {
+        "unseen": over(*unseen),
+        "uncontradicted_power": over(everyone, uncontradicted).power,
+    }
+    if any(part.any() for part in incomplete):
+        parts |= {"incomplete": over(*incomplete), "complete": over(*(~part for part in incomplete))}
+    return parts
 
 
 def _figures(outcome: _Outcome, eps: float) -> dict[str, Any]:

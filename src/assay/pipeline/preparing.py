@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from assay.data.card import read_card
+from assay.data.card import Card, read_card
 from assay.data.dataset import (
     ANOMALY,
     OTHER_PRINT,
@@ -46,7 +46,6 @@ def split(out: Path, *, data: Path, quarantine: Path, answers: Path, seed: int, 
         assigned by.
     """
     from assay.data.answers import read_row_answers, without_bad
-    from assay.data.contamination import make_probe_rows
     from assay.data.quarantine import is_listed, read_quarantine
     from assay.data.splitting import EXCLUDED, ROLES, evidence, split_rows
 
@@ -78,40 +77,9 @@ def split(out: Path, *, data: Path, quarantine: Path, answers: Path, seed: int, 
         write_rows(out / role, rows)
         counts[role] = {"rows": len(rows), "anomalies": int((rows.labels == ANOMALY).sum())}
     kind = evidence({role: count["anomalies"] for role, count in counts.items()})
-    for role in ("train", "adapt", "calibration", "selection", "test"):
-        if counts[role]["rows"] == counts[role]["anomalies"]:
-            contents = len({mark for part in parts.values() for mark in part.rows["fingerprint"]})
-            raise StageError(
-                f"dataset {card.name}: no normal row fell to role {role}; its {len(dataset.data)} rows, "
-                f"{contents} different ones, are too few to split"
-                + (f", {barred['quarantined']} of them quarantined in {quarantine}" if "quarantined" in barred else "")
-                + (f", {barred['answered']['bad']} answered bad in {answers}" if "answered" in barred else "")
-            )
+    _require_normals(card, counts, parts, barred, quarantine, answers)
     if kind == "probes":
-        injected = card.modality.default_recipe if source == "auto" else source
-        recipes = [name for name in card.modality.recipes if name != injected]
-        for offset, role in enumerate(("selection", "test", "gate"), start=1):
-            # Rows that cannot be used are left to validation, which names them.
-            normals = read_rows(out / role)
-            normals = normals.take((normals.labels != ANOMALY) & card.accepts(normals.features).all(axis=1))
-            judged = held_to(normals, MOST_JUDGED, seed=0)
-            try:
-                probes = make_probe_rows(
-                    judged,
-                    avoided=normals.rows["fingerprint"],
-                    recipes=recipes,
-                    n=max(60, len(judged) // 5),
-                    seed=1_000 * (seed + 1) + offset,
-                    columns=card.columns,
-                    modality=card.modality,
-                    scheme=card.scheme,
-                    vocabulary=card.vocabulary,
-                )
-            except (ConfigError, DataError):
-                if role != "gate":
-                    raise
-                continue  # a run does not stop for want of gate rows
-            write_rows(out / role / "probes", probes)
+        _write_probes(out, card, source, seed)
     units = [name for name in ("group", "time") if (dataset.data.rows[name] != "").any()]
     unit = " and ".join(units) or "row"
     if card.windows is not None and card.windows.roles_by == "block":
@@ -120,6 +88,56 @@ def split(out: Path, *, data: Path, quarantine: Path, answers: Path, seed: int, 
     summary |= barred
     write_json(out / "split.json", summary)
     return Made(summary)
+
+
+def _require_normals(
+    card: Card,
+    counts: Mapping[str, Mapping[str, int]],
+    parts: Mapping[str, RowSet],
+    barred: Mapping[str, Any],
+    quarantine: Path,
+    answers: Path,
+) -> None:
+    """Raise `StageError` if a role that needs normal rows got none."""
+    for role in ("train", "adapt", "calibration", "selection", "test"):
+        if counts[role]["rows"] == counts[role]["anomalies"]:
+            contents = len({mark for part in parts.values() for mark in part.rows["fingerprint"]})
+            raise StageError(
+                f"dataset {card.name}: no normal row fell to role {role}; its {sum(map(len, parts.values()))} rows, "
+                f"{contents} different ones, are too few to split"
+                + (f", {barred['quarantined']} of them quarantined in {quarantine}" if "quarantined" in barred else "")
+                + (f", {barred['answered']['bad']} answered bad in {answers}" if "answered" in barred else "")
+            )
+
+
+def _write_probes(out: Path, card: Card, source: str, seed: int) -> None:
+    """Write probes of the roles whose anomalies judge; see `split`."""
+    from assay.data.contamination import make_probe_rows
+
+    injected = card.modality.default_recipe if source == "auto" else source
+    recipes = [name for name in card.modality.recipes if name != injected]
+    for offset, role in enumerate(("selection", "test", "gate"), start=1):
+        # Rows that cannot be used are left to validation, which names them.
+        normals = read_rows(out / role)
+        normals = normals.take((normals.labels != ANOMALY) & card.accepts(normals.features).all(axis=1))
+        judged = held_to(normals, MOST_JUDGED, seed=0)
+        try:
+            probes = make_probe_rows(
+                judged,
+                avoided=normals.rows["fingerprint"],
+                recipes=recipes,
+                n=max(60, len(judged) // 5),
+                seed=1_000 * (seed + 1) + offset,
+                columns=card.columns,
+                modality=card.modality,
+                scheme=card.scheme,
+                vocabulary=card.vocabulary,
+            )
+        except (ConfigError, DataError):
+            if role != "gate":
+                raise
+            continue  # a run does not stop for want of gate rows
+        write_rows(out / role / "probes", probes)
 
 
 def contaminate(

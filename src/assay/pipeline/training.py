@@ -48,6 +48,7 @@ def train(
     detector: Choice,
     seed: int,
     device: str,
+    level: str | None = None,
     progress: StageProgress = silent,
 ) -> Made[dict[str, str]]:
     """Fit scaler, null model and a detector at every level, on that level's training rows alone.
@@ -64,6 +65,8 @@ def train(
     checkpoints : Path
         Folder for finished levels and the state of a training while the stage runs; an interrupted one resumes from it.
     detector : Choice
+    level : str, optional
+        The one level to train, which stays in `checkpoints` for a call without it. Levels do not know of each other.
 
     Returns
     -------
@@ -74,7 +77,7 @@ def train(
     failures: dict[str, str] = {}
     seconds: dict[str, float] = {}
     held: dict[str, list[int]] = {}
-    levels = levels_of(contaminated)
+    levels = levels_of(contaminated) if level is None else [level]
     cell = _Cell(read_card(card), train, contaminated, checkpoints, detector, seed, device, WordVectors.read(card))
     for number, level in enumerate(levels):
         epochs = _epochs(progress, f"{detector.label} at {level}", number, len(levels))

@@ -21,7 +21,7 @@ from assay.project.layout import CODE, Project, Stage
 from assay.project.modules import VERSIONS, code_digest, code_of, digest_in, versions_of
 from assay.project.stages import STAGES
 
-LOCK, INNER = "assay.lock", "detector"
+LOCK, INNER, SEVERAL = "assay.lock", "detector", "of"
 PACKAGE = Path(assay.__file__).resolve().parent
 SOURCE, CONSTRAINTS = "src/", "constraints.txt"
 FILES = "assay/"
@@ -41,7 +41,7 @@ def stage_code(project: Project, stage: Stage) -> dict[str, str]:
     """Return the code of a stage, as records hold it; see `assay.project.modules.code_of`."""
     own = [choice for choice in project.config.detectors if stage.detector in (None, choice.label)]
     names = {name for choice in (*own, *project.config.adapters) for name in names_in(choice)}
-    given = {INNER} if all(map(_names_inner, own)) else set[str]()
+    given = {INNER} if all(_names_inner({choice.name: choice.params}) for choice in own) else set[str]()
     return code_of(source_of(project.root), _roots(stage.verb), names | _modality(project), given=given)
 
 
@@ -66,15 +66,14 @@ def names_in(choice: Choice) -> Iterator[str]:
             waiting += value
 
 
-def _names_inner(choice: Choice) -> bool:
-    """Return whether all detectors of a choice that wrap others name these, so that the default is not used."""
-    name, params = choice.name, choice.params
-    while is_wrapper(name):
-        if not isinstance(inner := params.get(INNER), str | Mapping) or not inner:
-            return False
-        name, params = (inner, {}) if isinstance(inner, str) else next(iter(inner.items()))
-        params = params or {}
-    return True
+def _names_inner(named: Any) -> bool:
+    """Return whether a detector, and all that it wraps, name those that they wrap, so that no default is used."""
+    name, params = next(iter(named.items())) if isinstance(named, Mapping) and named else (named, {})
+    if not isinstance(name, str):
+        return False
+    params = params if isinstance(params, Mapping) else {}
+    inner = params.get(SEVERAL, [params.get(INNER)]) if is_wrapper(name) else []
+    return isinstance(inner, list) and all(map(_names_inner, inner))
 
 
 def _modality(project: Project) -> set[str]:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
+from assay.environment import n_processors
 from assay.errors import ConfigError
 from assay.project.layout import Project
 from assay.project.work import WorkRunner
@@ -31,16 +32,17 @@ def open_runner(project: Project, kind: str | None = None, address: str | None =
         Dask is not installed, or the address is not for this kind of runner.
     """
     settings = project.config.sections["run"]
+    at_once = n_processors() if settings["cells_at_once"] == "auto" else settings["cells_at_once"]
     kind = kind or (DASK if address else settings["runner"])
     if kind == LOCAL:
         if address:
             raise ConfigError(f"--address {address} is that of a Dask scheduler; give --runner dask with it")
-        return WorkRunner(project.root, settings["cells_at_once"])
+        return WorkRunner(project.root, at_once)
     if find_spec("distributed") is None:
         raise ConfigError("the runner dask needs Dask, which is not installed; `pip install 'assay[dask]'`")
     from assay.project.cluster import DaskRunner
 
-    return DaskRunner(project.root, settings["cells_at_once"], settings["address"] if address is None else address)
+    return DaskRunner(project.root, at_once, settings["address"] if address is None else address)
 
 
 @contextmanager

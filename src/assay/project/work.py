@@ -17,10 +17,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -31,6 +32,7 @@ from assay.detectors.registry import DETECTORS, detector_class, is_wrapper
 from assay.errors import AssayError, ConfigError, StageError
 from assay.parameters import parameters_of
 from assay.pipeline.progress import StageProgress, silent
+from assay.pipeline.rows import levels_of
 from assay.project.installed import names_in
 from assay.project.layout import Project, Stage
 from assay.project.stages import STAGES, StageRun
@@ -112,19 +114,52 @@ class WorkRunner:
         RuntimeError
             The process failed otherwise; the message is the end of what it wrote.
         """
-        return details_of(run_process(self.root, work, progress, self._closing.is_set), work)
+        return self._do_until(threading.Event(), work, progress)
 
     def submit(self, work: Work, progress: StageProgress = silent) -> Future[dict[str, Any]]:
         """Do a unit of work as `do` does, as soon as one of the `slots` is free."""
+        return self._in_pool(self.do, work, progress)
+
+    def do_all(self, works: Sequence[Work], progress: StageProgress = silent) -> list[dict[str, Any]]:
+        """Do units of work as `submit` does; where one fails, or the wait for them ends, the others are ended first.
+
+        It tells of their progress in this thread, which has a task of Prefect's.
+        """
+        ended, steps = threading.Event(), {work.name: ("", 0.0) for work in works}
+
+        def keep(name: str, task: str, share: float) -> None:
+            steps[name] = (task, share)
+
+        futures = [self._in_pool(self._do_until, ended, work, partial(keep, work.name)) for work in works]
+        try:
+            while wait(futures, SECONDS_BETWEEN_LOOKS, FIRST_EXCEPTION).not_done:
+                shares = [share for _, share in steps.values()]
+                progress(", ".join(task for task, share in steps.values() if 0 < share < 1), sum(shares) / len(shares))
+                if any(future.done() and future.exception() for future in futures):
+                    break
+            return [future.result() for future in futures if future.done()]
+        finally:
+            ended.set()
+            for future in futures:
+                future.cancel()
+            wait(futures)
+
+    def _do_until(self, ended: threading.Event, work: Work, progress: StageProgress) -> dict[str, Any]:
+        reply = run_process(self.root, work, progress, lambda: ended.is_set() or self._closing.is_set())
+        return details_of(reply, work)
+
+    def _in_pool(self, function: Callable[..., dict[str, Any]], *arguments: Any) -> Future[dict[str, Any]]:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self.slots, thread_name_prefix="work")
-        return self._pool.submit(self.do, work, progress)
+        return self._pool.submit(function, *arguments)
 
 
 _opened: list[WorkRunner] = []
 
 
-def do_here(project: Project, stage: Stage, out: Path, checkpoints: Path, progress: StageProgress) -> dict[str, Any]:
+def do_here(
+    project: Project, stage: Stage, out: Path, checkpoints: Path, progress: StageProgress, level: str | None = None
+) -> dict[str, Any]:
     """Do the work of a stage in this process, and return the details for the event log.
 
     Parameters
@@ -135,10 +170,13 @@ def do_here(project: Project, stage: Stage, out: Path, checkpoints: Path, progre
     out, checkpoints : Path
         See `assay.project.stages.StageRun`.
     progress : callable
+    level : str, optional
+        The one level to train; see `assay.pipeline.training.train`.
     """
     entry = STAGES[stage.verb]
-    with pinned() if entry.cells else _as_it_is():
-        made = entry.verb(out, **entry.arguments(StageRun(project, stage.detector, checkpoints, progress)))
+    of_level = {} if level is None else {"level": level}
+    with pinned() if entry.cells else contextlib.nullcontext():
+        made = entry.verb(out, **entry.arguments(StageRun(project, stage.detector, checkpoints, progress)), **of_level)
     details: dict[str, Any] = made.details
     return details
 
@@ -146,9 +184,25 @@ def do_here(project: Project, stage: Stage, out: Path, checkpoints: Path, progre
 def do_elsewhere(
     project: Project, stage: Stage, out: Path, checkpoints: Path, progress: StageProgress
 ) -> dict[str, Any]:
-    """Do the work of a stage as `do_here` does, by the runner that is open, else in a process of its own."""
+    """Do the work of a stage as `do_here` does, by the runner that is open, else in a process of its own.
+
+    Where this machine does several at the same time, the levels of a network, which take longest, are trained so.
+    """
     runner = _opened[-1] if _opened else WorkRunner(project.root)
-    return runner.do(work_of(project, stage, out, checkpoints), progress)
+    work = work_of(project, stage, out, checkpoints)
+    by_levels = stage.verb == "train" and is_network(project, stage.detector)
+    if by_levels and runner.slots > 1 and type(runner) is WorkRunner:
+        levels = levels_of(project.folder("contaminate"))
+        with tempfile.TemporaryDirectory() as scratch:  # what counts is in the checkpoints
+            runner.do_all([_of_level(work, level, Path(scratch)) for level in levels], progress)
+    return runner.do(work, progress)
+
+
+def _of_level(work: Work, level: str, scratch: Path) -> Work:
+    """Return the work of training one level of a cell; see `assay.pipeline.training.train`."""
+    out = scratch / level
+    out.mkdir()
+    return replace(work, name=f"{work.name}, {level}", arguments={**work.arguments, "level": level}, out=out)
 
 
 def work_of(project: Project, stage: Stage, out: Path, checkpoints: Path) -> Work:
@@ -171,19 +225,29 @@ def work_of(project: Project, stage: Stage, out: Path, checkpoints: Path) -> Wor
 
 def on_device(project: Project, detector: str | None) -> bool:
     """Return whether a detector, by its label, is a network, which is not trained on the CPU in any case."""
-    if project.config.sections["train"]["device"] == "cpu":
-        return False
+    return project.config.sections["train"]["device"] != "cpu" and is_network(project, detector)
+
+
+def is_network(project: Project, detector: str | None) -> bool:
+    """Return whether a detector, by its label, is a network, or has one inside."""
     (choice,) = (choice for choice in project.config.detectors if choice.label == detector)
     kinds = [name for name in names_in(choice) if name in DETECTORS and not is_wrapper(name)]
     return any("device" in parameters_of(detector_class(name)) for name in kinds)
 
 
 def do_stage(
-    root: Path, out: Path, progress: StageProgress, *, stage: str, settings: dict[str, Any], checkpoints: str
+    root: Path,
+    out: Path,
+    progress: StageProgress,
+    *,
+    stage: str,
+    settings: dict[str, Any],
+    checkpoints: str,
+    level: str | None = None,
 ) -> dict[str, Any]:
     """Do what `work_of` describes."""
     project = Project(root, params=settings).seen_from(stage)
-    return do_here(project, project.stage(stage), out, root / checkpoints, progress)
+    return do_here(project, project.stage(stage), out, root / checkpoints, progress, level)
 
 
 def run_process(
@@ -302,11 +366,6 @@ def pinned() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-@contextmanager
-def _as_it_is() -> Iterator[None]:
-    yield
 
 
 def _main() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +23,7 @@ from assay.data.files import texts_of
 from assay.data.headers import check_names
 from assay.data.image_datasets import NAME_OF_FILE, ImageBlocks, holds_images
 from assay.data.words import MOST_WORDS
+from assay.environment import n_processors
 from assay.errors import AssayError, DataError, InputError
 from assay.hashing import hash_json
 from assay.scorer.explaining import normal_rows, pieces_of
@@ -308,8 +308,7 @@ def judged_blocks(
     file: FileOfRows, kept: KeptBlocks | None, n_threads: int | None = None
 ) -> Iterator[tuple[RowBlock, JudgedRows]]:
     """Yield the rows of a file with what they were judged as, in their order; each core judges a block meanwhile."""
-    if n_threads is None:
-        n_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    n_threads = n_threads or n_processors()
     waiting: deque[tuple[RowBlock, Future[JudgedRows]]] = deque()
     with ThreadPoolExecutor(n_threads) as pool:
         try:

@@ -201,6 +201,10 @@ INNER = (
 )
 
 
+def test_as_many_cells_at_once_as_cores() -> None:
+    assert parse_config(changed("run.cells_at_once", "auto")).sections["run"]["cells_at_once"] == "auto"
+
+
 @pytest.mark.parametrize("path", [*SETTINGS, *INNER, "select.seed", "run.cells_at_once"])
 def test_a_missing_setting_is_named(path: str) -> None:
     *sections, name = path.split(".")

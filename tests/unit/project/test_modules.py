@@ -106,6 +106,10 @@ def test_a_part_that_is_a_default_of_another_one_counts(source: Path) -> None:
         ({"detector": {"subsampled": {"n_members": 3}}}, True),
         ({"detector": {"subsampled": {"detector": "reach"}}}, False),
         ({"detector": {"subsampled": {"detector": "knn"}}}, True),
+        ({"detector": {"blend": {"of": ["reach", {"rescaled": {"detector": "reach"}}]}}}, False),
+        ({"detector": {"blend": {"of": ["reach", {"rescaled": {}}]}}}, True),
+        ({"detector": {"blend": {"of": ["reach", "knn"]}}}, True),
+        ({"detector": {"blend": {"of": "reach"}}}, True),
     ],
 )
 def test_a_cell_that_names_the_detector_it_wraps_does_not_depend_on_the_default(

@@ -20,7 +20,8 @@ from assay.parts import Array
 
 MOST_SHARE = 0.5
 APART, SOME = 1.5, 1000
-WIDER = 4
+# Times k neighbours are searched at first, since with k most rows are searched again; and then so many times more.
+FIRST, WIDER = 2, 4
 MOST_TREES, MOST_INDEXED = 16, 2**18  # of rows that are indexed more than once
 
 
@@ -66,7 +67,7 @@ class ReachDistances(ArrayForm):
         queries, k = rows.astype(np.float64), self.n_neighbors
         limits = np.array([limit for limit, _, _ in self.nested])
         scores, at = np.full(len(rows), np.inf), np.full(len(rows), len(limits) - 1)
-        waiting, searched = np.arange(len(rows)), k
+        waiting, searched = np.arange(len(rows)), FIRST * k
         while waiting.size:
             left = []
             for place in np.unique(at[waiting]):
@@ -190,9 +191,9 @@ def spanning_tree(points: Doubles, k: int) -> tuple[NDArray[np.intp], NDArray[np
     """
     n, core = len(points), NearestRows(points).query(points, k=[k + 1])[0][:, 0]
     outside, nearest, lengths = np.arange(1, n), np.zeros(n - 1, dtype=np.intp), np.full(n - 1, np.inf)
-    ends, weights, newest = np.empty((n - 1, 2), dtype=np.intp), np.empty(n - 1), 0
+    ends, weights, newest, left = np.empty((n - 1, 2), dtype=np.intp), np.empty(n - 1), 0, points[1:].copy()
     for place in range(n - 1):
-        distances = np.maximum(cdist(points[newest : newest + 1], points[outside])[0], core[outside])
+        distances = np.maximum(cdist(points[newest : newest + 1], left)[0], core[outside])
         np.maximum(distances, core[newest], out=distances)
         closer = distances < lengths
         lengths[closer], nearest[closer] = distances[closer], newest
@@ -200,9 +201,9 @@ def spanning_tree(points: Doubles, k: int) -> tuple[NDArray[np.intp], NDArray[np
         newest = int(outside[best])
         ends[place], weights[place] = (nearest[best], newest), lengths[best]
         last = len(outside) - 1
-        for array in (outside, nearest, lengths):
+        for array in (outside, nearest, lengths, left):
             array[best] = array[last]
-        outside, nearest, lengths = outside[:last], nearest[:last], lengths[:last]
+        outside, nearest, lengths, left = outside[:last], nearest[:last], lengths[:last], left[:last]
     order = np.argsort(weights, kind="stable")
     return ends[order, 0], ends[order, 1], weights[order], core
 

@@ -101,7 +101,7 @@ class DAGMM(Autoencoder):
     latent_dim : int
         Width of the code; small, as the mixture has ``K * (latent_dim + 2) ** 2`` covariances.
     epochs, batch_size, learning_rate, weight_decay, members, channels, image_shape, \
-device, mixed_precision, compiled, seed
+max_steps, device, mixed_precision, compiled, seed
         See `assay.detectors.methods.autoencoder.Autoencoder`.
     """
 

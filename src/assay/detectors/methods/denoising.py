@@ -26,7 +26,7 @@ class DenoisingAutoencoder(Autoencoder):
     noise_scale : float
         Standard deviation of the noise, in units of the rows: of standardised columns, or of pixels.
     hidden, latent_dim, epochs, batch_size, learning_rate, weight_decay, members, channels, image_shape, \
-device, mixed_precision, compiled, seed
+max_steps, device, mixed_precision, compiled, seed
         See `assay.detectors.methods.autoencoder.Autoencoder`.
     """
 

@@ -83,6 +83,8 @@ class NormalityCalibratedAutoencoder(Autoencoder):
         See `assay.detectors.training.loop.Schedule`; no rows are held out.
     members : int
         S, the number of autoencoders, which differ by their random streams.
+    max_steps : int, optional
+        So many steps are the most, in either phase; None: as many as the epochs have.
     channels, image_shape, device, mixed_precision, compiled, seed
         See `assay.detectors.methods.autoencoder.Autoencoder`.
 
@@ -98,6 +100,7 @@ class NormalityCalibratedAutoencoder(Autoencoder):
     """
 
     kind: ClassVar[str] = "ncae"
+    usual_steps: ClassVar[tuple[int | None, int | None]] = (None, None)
 
     tau: Literal["auto"] | Annotated[float, Ge(0), Le(MOST_TAU)] = 0.1
     sigma: Share = 0.1
@@ -175,7 +178,8 @@ class NormalityCalibratedAutoencoder(Autoencoder):
                 f"{float(variety.min()):.1g} of the rows'), so rows were compared with a single one"
             )
         self.tau_ = float(game.tau.mean())
-        self.suspicion_: Singles = _suspicion(game, self.epochs).mean(axis=0).astype(np.float32)
+        epochs = self._schedule().within(-(-len(fitting.rows) // self.batch_size)).epochs
+        self.suspicion_: Singles = _suspicion(game, epochs).mean(axis=0).astype(np.float32)
         self.suspects_: Flags = np.zeros(len(rows), dtype=np.bool_)
         self.suspects_[np.argsort(-self.suspicion_, kind="stable")[: math.ceil(self.tau_ * len(rows) - _TINY)]] = True
         self.suspects_ &= fitting.labels != 0

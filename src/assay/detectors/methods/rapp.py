@@ -141,7 +141,7 @@ class RaPP(Autoencoder):
     ----------
     score : {"nap", "sap"}
     hidden, latent_dim, epochs, batch_size, learning_rate, weight_decay, members, channels, image_shape, \
-device, mixed_precision, compiled, seed
+max_steps, device, mixed_precision, compiled, seed
         See `assay.detectors.methods.autoencoder.Autoencoder`.
     """
 

@@ -95,7 +95,7 @@ class VariationalAutoencoder(Autoencoder):
     beta : float
         Weight of the divergence from the prior; 1 is the ELBO.
     hidden, latent_dim, epochs, batch_size, learning_rate, weight_decay, members, channels, image_shape, \
-device, mixed_precision, compiled, seed
+max_steps, device, mixed_precision, compiled, seed
         See `assay.detectors.methods.autoencoder.Autoencoder`.
     """
 

@@ -140,7 +140,7 @@ def train_network(
         network.to(compute.device)
         steps = [Step(loss, list(network.parameters()))] if callable(loss) else list(loss)
         batches = Batches(data, schedule, streams, noise, companions, compute.device)
-        run = _Run(network, steps, held_out_loss or steps[-1].loss, batches, schedule, compute)
+        run = _Run(network, steps, held_out_loss or steps[-1].loss, batches, schedule.within(batches.n_steps), compute)
         run.epochs(after_epoch, progress, _checkpoint(checkpoint, network, data, schedule, streams, settings))
         network.to("cpu")
 

@@ -101,9 +101,11 @@ class Fitting:
             if note not in self.notes:
                 self.notes.append(note)
 
-        def report(epoch: int, _: int, loss: float) -> None:
+        def report(epoch: int, epochs: int, loss: float) -> None:
+            if epochs < schedule.epochs and epoch == epochs:
+                self.notes.append(f"max_steps {schedule.max_steps}: {epochs} epochs, not {schedule.epochs}")
             if self.progress is not None:
-                self.progress(finished + epoch, self.total, loss)
+                self.progress(finished + epoch, self.total - schedule.epochs + epochs, loss)
 
         checkpoint = self.checkpoint and self.checkpoint.with_name(f"{self.checkpoint.name}.{finished}.safetensors")
         trained = self.network if network is None else network

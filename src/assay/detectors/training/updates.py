@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -34,6 +34,8 @@ class Schedule:
     patience : int or None
         Epochs without a better held-out loss after which a member stops. None: no rows are held out, and
         the parameters of the last epoch are kept.
+    max_steps : int or None
+        So many steps of each member, rounded up to a whole epoch, are the most; None: as many as the epochs have.
     """
 
     epochs: int
@@ -41,6 +43,11 @@ class Schedule:
     learning_rate: Rate
     weight_decay: Rate
     patience: int | None = PATIENCE
+    max_steps: int | None = None
+
+    def within(self, n_steps: int) -> Schedule:
+        """Return the schedule for epochs of so many steps, with no more of these than `max_steps` allows."""
+        return self if self.max_steps is None else replace(self, epochs=min(self.epochs, -(-self.max_steps // n_steps)))
 
     def share(self, epoch: int) -> float:
         """Return the remaining share of the learning rate in an epoch, counted from 0."""

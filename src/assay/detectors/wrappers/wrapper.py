@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 
@@ -33,8 +33,8 @@ Inner = Annotated[
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Wrapper(Parametrised):
-    """Base of the detectors that wrap other detectors.
+class WrapperOfSome(Parametrised):
+    """Base of the detectors that wrap other detectors, which `_named` names.
 
     A subclass fits one or more inner detectors in `_fit`, returns them in `_inner`, and takes loaded ones in
     `_restore`. If it `passes_labels`, the inner detectors get the labels and may be ones that learn from them.
@@ -45,7 +45,6 @@ class Wrapper(Parametrised):
     stored: ClassVar[Mapping[str, str]] = {}  # dtype and dimensions of its own arrays, see `assay.families.check_part`
     uses_labels = False  # as the inner detector; set by `check`
 
-    detector: Inner = "knn"
     image_shape: ImageShape | None = None
     series_shape: SeriesShape | None = None
     device: Device = "auto"
@@ -75,7 +74,8 @@ class Wrapper(Parametrised):
     def check(self) -> Self:
         """Check the constructor arguments and those of the inner detector; raise `ConfigError`."""
         check_parameters(f"detector {self.kind!r}", type(self), self.get_params(deep=False))
-        self.uses_labels = self._new(self.seed).uses_labels
+        inner = [self._made(named, self.seed) for named in self._named()]
+        self.uses_labels = any(detector.uses_labels for detector in inner)
         return self
 
     def to_part(self) -> Part:
@@ -123,14 +123,14 @@ class Wrapper(Parametrised):
         """Whether the scores of the inner detectors, and so their mean, are squares."""
         return all(score_is_squared(detector) for detector in self._inner())
 
-    def _new(self, seed: int) -> Detector:
-        """Return an unfitted inner detector."""
+    def _made(self, named: Inner, seed: int) -> Detector:
+        """Return an unfitted inner detector by its name and parameters."""
         from assay.detectors.registry import make_detector
 
-        if isinstance(self.detector, str):
-            name, params = self.detector, None
+        if isinstance(named, str):
+            name, params = named, None
         else:
-            ((name, params),) = self.detector.items()
+            ((name, params),) = named.items()
         inner = make_detector(
             name,
             params or {},
@@ -145,6 +145,9 @@ class Wrapper(Parametrised):
             )
         return inner
 
+    def _named(self) -> Sequence[Inner]:
+        raise NotImplementedError
+
     def _own_arrays(self) -> dict[str, Array]:
         """Return the arrays that the wrapper stores in addition to its inner detectors."""
         return {}
@@ -157,3 +160,17 @@ class Wrapper(Parametrised):
 
     def _restore(self, loaded: list[Detector], arrays: Mapping[str, NDArray[np.generic]]) -> None:
         raise NotImplementedError
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Wrapper(WrapperOfSome):
+    """Base of the detectors that wrap one other detector, fitted once or several times."""
+
+    detector: Inner = "knn"
+
+    def _new(self, seed: int) -> Detector:
+        """Return an unfitted inner detector."""
+        return self._made(self.detector, seed)
+
+    def _named(self) -> Sequence[Inner]:
+        return [self.detector]

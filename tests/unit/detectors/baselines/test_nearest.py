@@ -26,7 +26,7 @@ def test_the_answers_are_those_of_a_tree(d: int, monkeypatch: pytest.MonkeyPatch
     stored[100:130] = stored[7]  # more twins than a search looks at
     asked[:3] = stored[5:8]
     asked[3:6] *= np.array([[1e12], [1e-12], [0.0]])
-    tree, ours = cKDTree(stored), NearestRows(stored)
+    tree, ours = cKDTree(stored, nearest.LEAF), NearestRows(stored)
     usual = tree.query(asked, k=[5])[0]
     for k in ([5], np.arange(1, 8), [1, 20], [400]):
         for bound in (np.inf, usual[50, 0], np.nextafter(usual[50, 0], np.inf)):

@@ -74,6 +74,40 @@ def test_the_score_is_the_mean_squared_error_of_all_members(image_shape: tuple[i
     assert detector.embed(test[:0]).shape == (3, 0, 8)
 
 
+@pytest.mark.parametrize(
+    ("settings", "n_epochs"),
+    [
+        ({"max_steps": 9}, 2),
+        ({}, 150),
+        ({"batch_size": 2}, 17),  # 6,000 steps in all
+        ({"batch_size": 2, "image_shape": (2, 8)}, 9),  # 3,000
+        ({"batch_size": 2, "max_steps": 100_000, "epochs": 20}, 20),
+    ],
+)
+def test_it_takes_no_more_steps_than_it_may(settings: dict[str, Any], n_epochs: int) -> None:
+    X = np.random.default_rng(0).normal(size=(800, 16)).astype(np.float32)
+    seen: list[int] = []
+
+    def stop(epoch: int, epochs: int, _: float) -> None:
+        seen.append(epochs)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Autoencoder(members=1, hidden=(4,), device="cpu", **settings).fit(X, progress=stop)
+    assert seen == [n_epochs]
+
+
+def test_epochs_that_were_not_made_are_on_record() -> None:
+    X = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
+    settings: dict[str, Any] = {"members": 1, "hidden": (4,), "latent_dim": 2, "device": "cpu", "epochs": 5}
+    bounded = Autoencoder(**settings, max_steps=4).fit(X)
+    assert bounded.notes_ == ("max_steps 4: 2 epochs, not 5",)
+    assert bounded.to_part().config["params"]["max_steps"] == 4
+    unbounded = Autoencoder(**settings).fit(X)
+    assert unbounded.notes_ == ()
+    assert "max_steps" not in unbounded.to_part().config["params"]
+
+
 def test_images_score_the_same_alone_and_in_a_batch() -> None:
     train, test, _ = digits()
     detector = Autoencoder(epochs=3, members=2, image_shape=(8, 8), device="cpu").fit(train)

@@ -1,6 +1,7 @@
 """The one training loop: members that do not know of each other, early stopping, and loud failures."""
 
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,16 @@ def test_progress_is_told_every_epoch() -> None:
     trained(member_streams(0, 2), rows(), progress=lambda *now: told.append(now))
     assert [now[:2] for now in told] == [(epoch, 15) for epoch in range(1, 16)]
     assert told[-1][2] < told[0][2]
+
+
+@pytest.mark.parametrize(("most", "epochs"), [(None, 15), (60, 15), (59, 15), (57, 15), (56, 14), (9, 3), (1, 1)])
+def test_steps_end_a_training_that_epochs_would_let_go_on(most: int | None, epochs: int) -> None:
+    seen: list[tuple[int, int]] = []
+    schedule = replace(SCHEDULE, max_steps=most)  # 108 rows, of which a batch is 32: four steps
+    bounded = trained(member_streams(0, 2), rows(), schedule, progress=lambda *now: seen.append(now[:2]))
+    assert seen == [(epoch, epochs) for epoch in range(1, epochs + 1)]
+    as_many = trained(member_streams(0, 2), rows(), replace(SCHEDULE, epochs=epochs))
+    assert all(torch.equal(bounded[name], as_many[name]) for name in as_many)
 
 
 def test_data_stay_aligned() -> None:
