@@ -8,13 +8,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from assay.environment import set_environment
+from assay.environment import search_garbage_rarely, set_environment
 from assay.project.layout import Project
 from assay.project.runners import cells_elsewhere
 from assay.project.work import end_all
 
 ROOT = Path(__file__).resolve().parents[1]
 set_environment(ROOT)
+search_garbage_rarely()
 
 from prefect import flow, tags, task  # noqa: E402  (its switches are set above)
 from prefect.client.schemas.objects import State, TaskRun  # noqa: E402
@@ -26,12 +27,14 @@ from prefect.tasks import Task  # noqa: E402
 from assay import console, interruption  # noqa: E402
 from assay.errors import AssayError, StageError  # noqa: E402
 from assay.project.deployment import read_deployment  # noqa: E402
-from assay.runs import arrivals, showing  # noqa: E402
+from assay.runs import arrivals, asking, showing  # noqa: E402
 from assay.runs import run as runs  # noqa: E402
 from assay.runs.scheduling import SCHEDULED  # noqa: E402
 
 # A stage that takes longer hangs, on a mount for instance. Its run fails; the next one goes on from its checkpoints.
 STAGE_SECONDS = 2 * 24 * 3600.0
+# So long the run of a deployment waits for the answer to `gate: ask`, without a process and without the lock.
+ANSWER_SECONDS = 7 * 24 * 3600.0
 
 
 def worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
@@ -77,6 +80,8 @@ def retrain(
     if is_scheduled:
         interruption.end_with_parent()
     project = Project(ROOT)
+    if question := asking.suspended_question():
+        return act_on_answer(project, question)
     # Prefect cancels the run of a schedule in order only while its own handler stands. A run that a person started says
     # who holds the lock, one of a deployment waits for it.
     with (
@@ -95,7 +100,27 @@ def retrain(
             raise
         if ran or result.champion != before:
             showing.show_verdict(result, before)
-        return result.to_json()
+    if ran and deployment.id is not None and (asked := asking.Question.of(result)):
+        asking.ask_in_prefect(asked, ANSWER_SECONDS)
+    return result.to_json()
+
+
+def act_on_answer(project: Project, question: asking.Question) -> dict[str, Any]:
+    """Promote a scorer, or leave it, as the answer says for which this run was suspended."""
+    answer = asking.ask_in_prefect(question, ANSWER_SECONDS)
+    if not answer.promote:
+        showing.show_refusal(question.dataset, refusal := question.refusal(answer.name, answer.why))
+        return {"scorer": question.scorer, "champion": question.champion, "verdict": refusal}
+    with project.lock(waits=True):
+        try:
+            asking.promote_as_asked(project, question, answer.name, answer.why)
+            result = runs.summarise(project.on(question.dataset), f"{answer.name} promoted it; {question.comparison}")
+        except Exception as error:
+            showing.show_failure(project, question.dataset, error)
+            raise
+    showing.keep_artifacts(result, ROOT)
+    showing.show_verdict(result, question.champion)
+    return result.to_json()
 
 
 def run_all(project: Project, stages: list[str], finished: list[str], at_once: int) -> None:
@@ -145,7 +170,7 @@ def run_stages(
                 run_all(project, [stage.name for stage in stages], finished, at_once if of_cells else 0)
         result = runs.summarise(project, runs.deliver(project, deploy=deploy))
         console.say(f"{result.scorer}: {result.verdict}")
-        showing.keep_artifacts(result)
+        showing.keep_artifacts(result, project.root)
         return result, True
     except TaskRunTimeoutError as error:
         problem = StageError(

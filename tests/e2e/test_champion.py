@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import select
 import shutil
+import subprocess
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,15 +15,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from tests.conftest import Checkout
+from tests.conftest import QUICK, Checkout, prefect_url
 from tests.sealing import copy_scorer, learned_rows, reseal, restate, without_first
 
 from assay.data.dataset import RowSet, read_rows, write_rows
 from assay.data.quarantine import write_quarantine
+from assay.errors import StageError
 from assay.parts import read_arrays, write_arrays
 from assay.pipeline.learned import learned_by
+from assay.project.layout import Project
 from assay.project.scorers import Packaged, find_packaged
 from assay.release.champion import judge
+from assay.runs.asking import Question, promote_as_asked
 from assay.scorer.statement import read_statement, statement_ids
 
 GIT = ("git", "-c", "user.name=tests", "-c", "user.email=tests@example.org")
@@ -236,6 +242,52 @@ def test_a_gate_that_asks_leaves_even_the_first_scorer_to_a_person(finished: Che
         scorer.statement.tag.rsplit("-", 1)[0],
         scorer.statement.id,
     )
+
+
+def test_a_gate_that_asks_asks_the_person_at_the_terminal(finished: Checkout, scorer: Packaged) -> None:
+    """No is the default; yes is on record with who said it, and counts only for what was asked."""
+    record, tag = finished.root / "deployments/breast_cancer.json", scorer.statement.tag
+    record.unlink()
+    finished.params(QUICK + "gate: ask\n")
+    assert finished.call("git", "config", "user.name", "Ada").returncode == 0
+    assert finished.call("git", "config", "user.email", "ada@example.org").returncode == 0
+    assert finished.call("assay", "run").returncode == 0, "nobody is at a pipe"
+    assert f"Promote {tag} as the first champion? [y/N]:" in at_terminal(finished, "\n")
+    assert not record.exists()
+    assert f"{tag} is the champion" in at_terminal(finished, "y\n")
+    reason = json.loads(record.read_text())["reason"]
+    assert reason == "Ada <ada@example.org> said yes; the first scorer of this dataset that is deployed"
+    project, first = Project(finished.root), Question("breast_cancer", tag, None, "the first")
+    with pytest.raises(StageError, match=f"the champion was none, and now it is {tag}; compare it again"):
+        promote_as_asked(project, first, "Bob")
+    finished.params(QUICK.replace("n_estimators: 25", "n_estimators: 26") + "gate: ask\n")
+    with pytest.raises(StageError, match="data, settings or code have changed since it was asked"):
+        promote_as_asked(project, replace(first, champion=tag), "Bob")
+    assert json.loads(record.read_text())["reason"] == reason
+
+
+def at_terminal(project: Checkout, keys: str) -> str:
+    """Return what `assay run` shows to a person who types some keys."""
+    person, terminal = os.openpty()
+    try:
+        run = subprocess.Popen(
+            ("assay", "run"),
+            cwd=project.root,
+            env=project.environment(PREFECT_API_URL=prefect_url()),
+            stdin=terminal,
+            stdout=terminal,
+            stderr=subprocess.DEVNULL,
+        )
+        os.write(person, keys.encode())
+        shown, has_ended = b"", False
+        while (reads := select.select([person], [], [], 0.2)[0]) or not has_ended:
+            has_ended = run.poll() is not None  # what it wrote last is read after that
+            shown += os.read(person, 4096) if reads else b""
+    finally:
+        os.close(person)
+        os.close(terminal)
+    assert run.returncode == 0, shown
+    return shown.decode()
 
 
 def test_a_champion_that_is_gone_stays_on_record_and_the_run_ends_well(finished: Checkout) -> None:

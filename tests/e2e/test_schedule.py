@@ -9,11 +9,12 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import numpy as np
@@ -204,6 +205,44 @@ def test_new_files_are_added_and_retrained_on_and_told_of(finished: Checkout) ->
     assert '"candidate": "knn+none"' in artifacts["leaderboard-clinic"]["data"]
     lines = [row["message"] for row in ask("/logs/filter", logs={"flow_run_id": {"any_": [run["id"]]}})]
     assert any(line.startswith("good.csv: added as batch ") for line in lines)
+    wait_until_none_works(finished.root)
+
+
+@pytest.mark.long
+def test_a_run_that_leaves_the_champion_to_a_person_waits_for_the_answer(finished: Checkout) -> None:
+    """It waits without a process and without the lock, and neither it nor the next ones are in each other's way."""
+    record = finished.root / "deployments/breast_cancer.json"
+    record.unlink()
+    finished.params(QUICK.replace("n_estimators: 25", "n_estimators: 26") + "gate: ask\n")
+    former = {run["id"] for run in runs_of("breast_cancer", "PAUSED", "COMPLETED", "FAILED")}
+
+    def new(*states: str) -> list[dict[str, Any]]:
+        return [run for run in runs_of("breast_cancer", *states) if run["id"] not in former]
+
+    clock = finished.start("assay", "schedule", "--interval", "5", PREFECT_API_URL=prefect_url(), **OFTEN)
+    try:
+        wait_until(partial(new, "PAUSED"), clock, pause=0.5)
+        (run,) = new("PAUSED")
+
+        def resume(**answer: Any) -> Any:
+            with suppress(HTTPError):  # a busy server cannot write now and then, and says 503
+                return ask(f"/flow_runs/{run['id']}/resume", run_input=answer)["status"]
+
+        assert run["state"]["name"] == "Suspended"
+        wait_until(partial(new, "COMPLETED"), clock, pause=0.5)  # the next tick
+        with Project(finished.root).lock(waits=True):
+            assert not record.exists()
+        wait_until(lambda: resume(promote=True) == "REJECT", clock, pause=0.5)  # nobody's answer
+        wait_until(lambda: resume(promote=True, name="Ada", why="seen") == "ACCEPT", clock, pause=0.5)
+        wait_until(lambda: run["id"] in {each["id"] for each in new("COMPLETED", "FAILED")}, clock, pause=0.5)
+    finally:
+        clock.send_signal(signal.SIGTERM)
+        output = clock.communicate()[0]
+    champion = json.loads(record.read_text())
+    assert champion["reason"] == "Ada said yes (seen); the first scorer of this dataset that is deployed", output
+    artifacts = {row["key"]: row for row in ask("/artifacts/filter", flow_runs={"id": {"any_": [run["id"]]}})}
+    assert (finished.root / ".assay/reports/breast_cancer.html").as_uri() in artifacts["report-breast-cancer"]["data"]
+    assert "Traceback" not in output
     wait_until_none_works(finished.root)
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from assay.audit.chain import Chain
+from assay.errors import ConfigError
 from assay.hashing import RECORD, Record, hash_bytes, hash_json
 from assay.names import cell_name
+from assay.parts import parse_yaml
 from assay.project.installed import LOCK, SOURCE, read_lock, recorded_digest, recorded_files
 from assay.project.modules import VERSIONS
 from assay.project.versioning import commits_of, committed_files, git, has_git
@@ -242,9 +245,6 @@ def _same_data(chain: Chain, tracked: bytes | None, lock: bytes | None) -> bool:
 
 
 def _yaml(text: bytes | None) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(text or b"")
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return None
+    with suppress(ConfigError):
+        return parse_yaml(text or b"", "a file of a commit")
+    return None

@@ -136,28 +136,8 @@ def gc_command(dry_run: bool) -> None:
 def promote_command(tag: str, why: str) -> None:
     """Make a scorer the champion by hand, for instance to roll back."""
     project = find_project()
-    from assay.openlineage.client import emit_done
-    from assay.project.deployed import keep_scorer
-    from assay.project.deployment import promote
-    from assay.project.scorers import find_packaged
-    from assay.release.bento import bind, publish
-    from assay.scorer.loading import load_scorer
+    from assay.runs.delivery import promote_by_hand
 
     with project.lock():
-        packaged = find_packaged(tag, project.root)
-        scorer = load_scorer(packaged.folder, packaged.statement.id)
-        published = publish(packaged, root=project.root, chain_head=project.events.head)
-        bind(published, project.events)
-        keep_scorer(project.root, packaged.folder)
-        promote(
-            project.root,
-            scorer.name,
-            scorer.version,
-            statement=scorer.statement.id,
-            bento=published.bento_tag,
-            reason=why,
-        )
-        emit_done(project.on(scorer.name), "promote")
-    click.echo(
-        f"{scorer.statement.tag} is the champion; a service that serves {scorer.name} by name follows within seconds"
-    )
+        done = promote_by_hand(project, tag, why)
+    click.echo(f"{done.tag} is the champion; a service that serves {done.name} by name follows within seconds")

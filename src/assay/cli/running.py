@@ -39,8 +39,11 @@ def run_command(dataset: str | None, deploy: bool, runner: str | None, address: 
         raise
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=2))
-    else:
-        runs.print_result(result)
+        return
+    runs.print_result(result)
+    from assay.runs.asking import ask_on_screen
+
+    ask_on_screen(project, result)
 
 
 def _run(project: Project, dataset: str | None, *, deploy: bool, runner: str | None, address: str | None) -> Result:

@@ -19,8 +19,9 @@ from assay.project.scorers import Packaged, find_packaged, scorer_folders, state
 
 if TYPE_CHECKING:
     from assay.release.champion import Verdict
+    from assay.scorer.statement import Statement
 
-_ASKS = "`gate: ask` leaves it to you"
+_ASKS = "; `gate: ask` leaves it to you: "
 
 
 def deliver(project: Project, *, deploy: bool = True) -> str:
@@ -43,7 +44,7 @@ def deliver(project: Project, *, deploy: bool = True) -> str:
             return f"{current.tag} is the champion already"
     decision = _challenge(project, packaged, current)
     if decision.promote and project.config.gate == ASK:
-        asked = f"{decision.reason}; {_ASKS}: assay promote {statement.tag} --why WHY"
+        asked = f"{decision.reason}{_ASKS}assay promote {statement.tag} --why WHY"
         decision = replace(decision, promote=False, reason=asked)
     if decision.compared is not None and decision.is_new:
         add_comparison(project.root, project.dataset, decision.compared, project.events)
@@ -73,6 +74,18 @@ def _publish(project: Project, packaged: Packaged) -> None:
     from assay.release.bento import bind, publish
 
     bind(publish(packaged, root=project.root, chain_head=project.events.head), project.events)
+
+
+def promote_by_hand(project: Project, tag: str, reason: str) -> Statement:
+    """Make a scorer the champion of its dataset, since a person says so; call it under the project's lock."""
+    from assay.scorer.loading import load_scorer
+
+    packaged = find_packaged(tag, project.root)
+    statement = load_scorer(packaged.folder, packaged.statement.id).statement
+    _publish(project, packaged)
+    keep_scorer(project.root, packaged.folder)
+    _promote(project.on(statement.name), packaged, reason)
+    return statement
 
 
 def _promote(project: Project, packaged: Packaged, reason: str) -> None:
@@ -119,6 +132,7 @@ def _challenge(project: Project, packaged: Packaged, current: Deployment | None)
     )
 
 
-def asks_a_person(verdict: str) -> bool:
-    """Return whether a verdict of `deliver` says that a person has to decide."""
-    return _ASKS in verdict
+def left_to_a_person(verdict: str) -> str:
+    """Return why a person may promote the scorer, where a verdict of `deliver` leaves that to one, else ""."""
+    reason, asks, _ = verdict.rpartition(_ASKS)
+    return reason if asks else ""

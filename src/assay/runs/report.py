@@ -20,7 +20,7 @@ from assay.pipeline.selecting import read_selection
 from assay.project.comparisons import Comparison, read_comparisons, words_of
 from assay.project.layout import Project
 from assay.project.stages import folders_of
-from assay.runs.choice import beside_default, choice_sentence, would_help
+from assay.runs.choice import beside_default, choice_sentence
 from assay.runs.foremost import picture_source, suspected_images, suspected_rows
 
 if TYPE_CHECKING:
@@ -202,16 +202,17 @@ def fit_seconds(project: Project) -> dict[str, dict[str, float]]:
     return seconds
 
 
-def write_report(project: Project, scorer: Scorer | None = None) -> Path:
+def write_report(
+    project: Project, scorer: Scorer | None, rows: list[Standing], helps: list[str], compared: Comparison | None
+) -> Path:
     """Draw ``.assay/reports/<name>.html``: leaderboard, packaged scorer, p-values, FPR by stratum, power by level.
 
-    A report of the same numbers, drawn by the same code, stays as it is.
+    A report of the same numbers, drawn by the same code, stays as it is. `rows` are those of `leaderboard`, `helps`
+    what would help, and `compared` is what `gate_comparison` returns.
     """
     evaluation = read_evaluation(project.folder("evaluate"))
     path = project.state / "reports" / f"{project.dataset}.html"
-    rows = leaderboard(project)
-    helps = would_help(project, scorer)
-    text = _page(project, scorer, evaluation, rows, [], [], helps)
+    text = _page(project, scorer, evaluation, rows, [], [], helps, compared)
     own = Path(__file__)
     drawn_by = [own, own.with_name("foremost.py"), own.parents[1] / "evaluation" / "pictures.py"]
     sources = [*drawn_by, project.folder("evaluate") / RECORD]
@@ -229,7 +230,8 @@ def write_report(project: Project, scorer: Scorer | None = None) -> Path:
         tested = evaluation.at(levels_of(project.folder("contaminate"))[0])[shown.detector, shown.adapter]
         by_masks = f" (pixel AUROC {tested.pixel_auroc:.3f})" if tested.pixel_auroc is not None else ""
         figures.append((f"Test images with the highest scores, and where these come from{by_masks}", picture))
-    write_bytes(path, f"{_page(project, scorer, evaluation, rows, figures, suspects, helps)}\n{mark}".encode())
+    page = _page(project, scorer, evaluation, rows, figures, suspects, helps, compared)
+    write_bytes(path, f"{page}\n{mark}".encode())
     return path
 
 
@@ -241,6 +243,7 @@ def _page(
     figures: list[tuple[str, str]],
     suspects: list[str],
     helps: list[str],
+    compared: Comparison | None,
 ) -> str:
     from jinja2 import Environment, PackageLoader
 
@@ -264,7 +267,7 @@ def _page(
         left_out=left_out_levels(project),
         held=held_rows(project),
         contradictions=contradictions(project),
-        gate=None if (compared := gate_comparison(project, scorer)) is None else words_of(compared),
+        gate=None if compared is None else words_of(compared),
         parts=_parts(project, evaluation),
         part_columns=("detector", "adapter", *NUMBERS),
         contexts=_contexts(scorer),

@@ -271,30 +271,32 @@ def summarise(project: Project, verdict: str, *, shipped: bool = True) -> Result
     deployment = read_deployment(project.root, project.dataset)
     evaluation = read_evaluation(project.folder("evaluate"))
     record = project.folder("package" if shipped else "select") / RECORD
+    # Each once: they read the log.
+    rows, helps, compared = leaderboard(project), would_help(project, scorer), gate_comparison(project, scorer)
     return Result(
         dataset=project.dataset,
         eps=project.config.eps,
         evidence=evaluation.evidence,
         unit=read_json(project.folder("split") / "split.json")["unit"],
-        candidates=tuple(leaderboard(project)),
+        candidates=tuple(rows),
         scorer=scorer.tag if scorer else None,
         statement=scorer.statement.id if scorer else None,
         champion=None if deployment is None else deployment.tag,
         champion_statement=None if deployment is None else deployment.statement,
         verdict=verdict,
-        report=str(write_report(project, scorer).relative_to(project.root)),
+        report=str(write_report(project, scorer, rows, helps, compared).relative_to(project.root)),
         record=str(record.relative_to(project.root)),
         folder=str(folders[0].relative_to(project.root)) if folders else None,
         guarantee=scorer.guarantee if scorer else "",
         band=band_sentence(scorer.fpr_bands(), scorer.head["eps"]) if scorer else "",
         choice=choice_sentence(read_selection(project.folder("select"))),
-        helps=tuple(would_help(project, scorer)),
+        helps=tuple(helps),
         limits=scorer.limits if scorer else "",
         n_uncalibrated=evaluation.n_uncalibrated,
         left_out=left_out_levels(project),
         held=held_rows(project),
         contradictions=contradictions(project),
-        gate=None if (compared := gate_comparison(project, scorer)) is None else compared.to_json(),
+        gate=None if compared is None else compared.to_json(),
         uncommitted=tuple(versioning.uncommitted(project.root, "deployments", "scorers")),
     )
 

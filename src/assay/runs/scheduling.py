@@ -171,13 +171,17 @@ class _Watch:
 
 
 def _drop_missed(deployment: UUID) -> None:
-    """Delete the runs that were due while no schedule was served, which Prefect would start now, one by one."""
+    """Delete the runs that were due while no schedule was served, which Prefect would start now, one by one.
+
+    Not those that wait to go on with the answer of a person.
+    """
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.objects import StateType
 
     with get_client(sync_client=True) as client:
         for run in _due_runs(client, deployment, [StateType.SCHEDULED]):
-            client.delete_flow_run(run.id)
+            if not run.empirical_policy.pause_keys:
+                client.delete_flow_run(run.id)
 
 
 def _due_runs(client: SyncPrefectClient, deployment: UUID, states: list[StateType]) -> list[FlowRun]:

@@ -16,7 +16,7 @@ from assay import console
 from assay.errors import AssayError, ConfigError, ValidationFailedError
 from assay.project.layout import Project
 from assay.runs.artifacts import artifact_key, create_artifact
-from assay.runs.delivery import asks_a_person
+from assay.runs.delivery import left_to_a_person
 
 if TYPE_CHECKING:
     from assay.runs.arrivals import Arrived
@@ -48,9 +48,9 @@ def tags_of(project: Project) -> set[str]:
     return {"assay", f"dataset:{project.dataset}"}
 
 
-def keep_artifacts(result: Result) -> None:
-    """Keep the leaderboard and the verdict of a run as artifacts of the present flow run."""
-    from prefect.artifacts import create_markdown_artifact, create_table_artifact
+def keep_artifacts(result: Result, root: Path | None = None) -> None:
+    """Keep the leaderboard, the verdict and the report of a run in a project as artifacts of the present flow run."""
+    from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
     create_artifact(
         create_table_artifact,
@@ -76,6 +76,14 @@ def keep_artifacts(result: Result) -> None:
         key=artifact_key("verdict", result.dataset),
         description=_plain(result.verdict),
     )
+    if root is not None:
+        create_artifact(
+            create_link_artifact,
+            link=(root / result.report).as_uri(),
+            link_text=result.report,
+            key=artifact_key("report", result.dataset),
+            description=f"The report on {result.dataset}, a file of the machine that ran it",
+        )
 
 
 def leaderboard_table(result: Result) -> list[dict[str, Any]]:
@@ -100,7 +108,7 @@ def show_verdict(result: Result, before: str | None) -> None:
     promoted = result.champion != before
     log_line(f"{result.scorer}: {result.verdict}")
     _emit(
-        PROMOTED if promoted else ASKED if asks_a_person(result.verdict) else KEPT,
+        PROMOTED if promoted else ASKED if left_to_a_person(result.verdict) else KEPT,
         result.dataset,
         f"{result.champion} is the champion now: {result.verdict}" if promoted else result.verdict,
         champion=result.champion,
@@ -108,6 +116,12 @@ def show_verdict(result: Result, before: str | None) -> None:
         statement=result.champion_statement,
         scorer=result.scorer,
     )
+
+
+def show_refusal(dataset: str, text: str) -> None:
+    """Say that a person did not promote a scorer."""
+    log_line(text)
+    _emit(KEPT, dataset, text)
 
 
 def show_failure(project: Project, dataset: str | None, error: Exception) -> None:
