@@ -89,7 +89,7 @@ def train_network(
     progress: EpochProgress | None = None,
     checkpoint: Path | None = None,
     settings: str = "",
-) -> None:
+) -> tuple[int, int]:
     """Train a stacked network in place; it ends on the CPU with every member's best parameters.
 
     A seeded tenth of the rows is held out for each member. After every epoch the parameters of the members whose
@@ -129,6 +129,11 @@ def train_network(
     settings : str
         Everything else that the result depends on, such as the constants of the loss.
 
+    Returns
+    -------
+    made, most : int
+        Epochs that were made, those before a resumption too, and the most that the schedule allows for so many rows.
+
     Raises
     ------
     TrainingError
@@ -141,8 +146,9 @@ def train_network(
         steps = [Step(loss, list(network.parameters()))] if callable(loss) else list(loss)
         batches = Batches(data, schedule, streams, noise, companions, compute.device)
         run = _Run(network, steps, held_out_loss or steps[-1].loss, batches, schedule.within(batches.n_steps), compute)
-        run.epochs(after_epoch, progress, _checkpoint(checkpoint, network, data, schedule, streams, settings))
+        made = run.epochs(after_epoch, progress, _checkpoint(checkpoint, network, data, schedule, streams, settings))
         network.to("cpu")
+    return made, run.schedule.epochs
 
 
 def _require_rows(n_rows: int, companions: tuple[Flags, int] | None) -> None:
@@ -199,8 +205,8 @@ class _Run:
 
     def epochs(
         self, after_epoch: Callable[[int], None] | None, progress: EpochProgress | None, checkpoint: Checkpoint | None
-    ) -> None:
-        """Train until the last epoch or until every member has stopped, then restore the best parameters."""
+    ) -> int:
+        """Train until the last epoch or all members have stopped, restore the best parameters, return the epochs."""
         done = checkpoint.load(self) if checkpoint is not None else 0
         for epoch in range(done, self.schedule.epochs):
             if not self.active.any():
@@ -208,6 +214,7 @@ class _Run:
             for update in self.updates:
                 update.rate = update.highest * self.schedule.share(epoch)
             fitted = self._epoch()
+            done = epoch + 1
             if after_epoch is not None:
                 with torch.no_grad():
                     after_epoch(epoch)
@@ -216,11 +223,12 @@ class _Run:
             if self.schedule.patience is not None:
                 self._keep_best(held, epoch, self.schedule.patience)
             if progress is not None:
-                progress(epoch + 1, self.schedule.epochs, float(fitted[self.active].mean()) if self.active.any() else 0)
+                progress(done, self.schedule.epochs, float(fitted[self.active].mean()) if self.active.any() else 0)
             if checkpoint is not None:
-                checkpoint.save(self, epoch + 1, last=epoch + 1 == self.schedule.epochs or not self.active.any())
+                checkpoint.save(self, done, last=done == self.schedule.epochs or not self.active.any())
         if self.schedule.patience is not None:
             self.restore_best()
+        return done
 
     @torch.no_grad()
     def restore_best(self) -> None:

@@ -102,14 +102,12 @@ class Fitting:
                 self.notes.append(note)
 
         def report(epoch: int, epochs: int, loss: float) -> None:
-            if epochs < schedule.epochs and epoch == epochs:
-                self.notes.append(f"max_steps {schedule.max_steps}: {epochs} epochs, not {schedule.epochs}")
             if self.progress is not None:
                 self.progress(finished + epoch, self.total - schedule.epochs + epochs, loss)
 
         checkpoint = self.checkpoint and self.checkpoint.with_name(f"{self.checkpoint.name}.{finished}.safetensors")
         trained = self.network if network is None else network
-        train_network(
+        made, most = train_network(
             trained,
             loss,
             data,
@@ -121,6 +119,8 @@ class Fitting:
             settings=self.settings,
             **options,
         )
+        if made == most < schedule.epochs:
+            self.notes.append(f"max_steps {schedule.max_steps}: {most} epochs, not {schedule.epochs}")
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -1,5 +1,6 @@
 """The autoencoder on tables and images."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -97,11 +98,13 @@ def test_it_takes_no_more_steps_than_it_may(settings: dict[str, Any], n_epochs: 
     assert seen == [n_epochs]
 
 
-def test_epochs_that_were_not_made_are_on_record() -> None:
+def test_epochs_that_were_not_made_are_on_record(tmp_path: Path) -> None:
     X = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
     settings: dict[str, Any] = {"members": 1, "hidden": (4,), "latent_dim": 2, "device": "cpu", "epochs": 5}
-    bounded = Autoencoder(**settings, max_steps=4).fit(X)
+    bounded = Autoencoder(**settings, max_steps=4).fit(X, checkpoint=tmp_path / "state")
     assert bounded.notes_ == ("max_steps 4: 2 epochs, not 5",)
+    again = Autoencoder(**settings, max_steps=4).fit(X, checkpoint=tmp_path / "state")
+    assert again.notes_ == bounded.notes_  # all of its epochs were made before
     assert bounded.to_part().config["params"]["max_steps"] == 4
     unbounded = Autoencoder(**settings).fit(X)
     assert unbounded.notes_ == ()
