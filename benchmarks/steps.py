@@ -1,6 +1,6 @@
 """How many steps an autoencoder needs: AUPRC and time of a fit by the most steps that it may take.
 
-Protocol: public tables with more than 3,300 normal rows, of which four fifths train and the others are tested with all
+Protocol: public tables with more than 4,000 normal rows, of which four fifths train and the others are tested with all
 anomalies, three seeds of rows and networks, three members; and 5,200 training images of a class of MNIST, tested on
 4,000 other images of all classes, five classes, one seed, one member. Columns are standardised, pixels too. All else is
 the default: batches of 128, at most 150 epochs, whose learning rate falls to zero over the epochs there are. Time is
