@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -28,7 +28,7 @@ from assay.errors import DataError
 from assay.names import check_name
 
 FEWEST_ENTITIES = 140  # so that about 20 fall to calibration, which eps .05 takes
-CALIBRATING = 0.14  # of the blocks
+CALIBRATING = 0.14  # of the blocks or groups
 MOST_WINDOW_VALUES = 128 * 128
 
 
@@ -135,6 +135,7 @@ def series_dataset(
     labels = labels_of_steps(path, frame, given.label, normal, anomaly)
     rows = window_rows(made, windows, labels[steps.order], names[steps.entities], times[steps.order])
     rows["group"] = block_names(rows["entity"], made.blocks) if groups is None else groups[steps.entities[made.starts]]
+    report_roles(path, windows, rows["group"])
     card = Card(
         name,
         Series((windows.length, len(channels))),
@@ -334,7 +335,7 @@ def _plan(path: Path, given: SeriesColumns, channels: tuple[str, ...], steps: St
 
 
 def report(path: Path, steps: Steps, windows: Windows, made: Cut) -> None:
-    """Print what is odd about series, and how windows get their roles; raise `DataError` if there is no window."""
+    """Print what is odd about series; raise `DataError` if there is no window."""
     for sentence in irregularities(steps, windows.step):
         say(f"{path.name}: {sentence}")
     if made.n_broken:
@@ -344,16 +345,23 @@ def report(path: Path, steps: Steps, windows: Windows, made: Cut) -> None:
             f"{path.name} has no {windows.length} steps in a row without a gap or a missing value; give a smaller "
             "--window"
         )
-    by = "groups" if windows.roles_by == "group" else "blocks"
-    if by == "blocks":
-        n_blocks = len(np.unique(np.stack([steps.entities[made.starts], made.blocks]), axis=1).T)
-        used, unused = BLOCK_WINDOWS * windows.length, windows.length
-        calibrating = round(CALIBRATING * n_blocks)
-        by = f"{n_blocks} blocks of {used} steps, with {unused} between two that are not used; some {calibrating} "
-        by += f"calibrate, by which nothing is flagged below eps {1 / (calibrating + 1):.2g}"
-        if n_blocks < FEWEST_ENTITIES:
-            by += f" (0.05 takes some {FEWEST_ENTITIES} blocks: give longer series, or a smaller --window)"
-    say(f"{path.name}: {len(made.starts)} windows of {windows.length} steps; roles are given by {by}")
+
+
+def report_roles(path: Path, windows: Windows, groups: pd.Series, before: Collection[str] = ()) -> None:
+    """Print how windows get their roles, by their groups and those of the windows that they join."""
+    n_groups = len({*groups, *before})
+    units, more = "groups", "give more groups"
+    by = f"{n_groups} groups"
+    if windows.roles_by == "block":
+        units, more = "blocks", "give longer series, or a smaller --window"
+        by = f"{n_groups} blocks of {BLOCK_WINDOWS * windows.length} steps, with {windows.length} between two that are "
+        by += "not used"
+    calibrating = round(CALIBRATING * n_groups)
+    by += f"{', those before included' * bool(before)}; some {calibrating} calibrate, by which nothing is flagged "
+    by += f"below eps {1 / (calibrating + 1):.2g}"
+    if n_groups < FEWEST_ENTITIES:
+        by += f" (0.05 takes some {FEWEST_ENTITIES} {units}: {more})"
+    say(f"{path.name}: {len(groups)} windows of {windows.length} steps; roles are given by {by}")
 
 
 def window_rows(made: Cut, windows: Windows, labels: Labels, entities: Texts, times: Texts) -> pd.DataFrame:

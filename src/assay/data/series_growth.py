@@ -22,6 +22,7 @@ from assay.data.series_files import (
     groups_of,
     labels_of_steps,
     report,
+    report_roles,
     steps_of,
     window_rows,
 )
@@ -90,6 +91,7 @@ def read_more_steps(
         groups = names if group is None else groups_of(path, frame, group, steps)
         rows["group"] = groups[steps.entities[made.starts]]
         _require_same_groups(path, before, rows)
+    report_roles(path, windows, rows["group"], {*before["group"]})
     card = replace(dataset.card, source=path.name, batches=())
     return Dataset(card, RowSet(flattened(features, steps, made.starts, windows.length), as_texts(rows)))
 

@@ -140,7 +140,7 @@ def test_large_numbers_of_times_keep_their_differences(tmp_path: Path) -> None:
     assert dataset.data.rows["start"][0] == "1700000000000000000"
 
 
-def test_many_series_have_roles_of_their_own(tmp_path: Path) -> None:
+def test_many_series_have_roles_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     frame = pd.DataFrame({"when": np.tile(np.arange(10), FEWEST_ENTITIES), "x": np.arange(10 * FEWEST_ENTITIES)})
     frame["pump"] = np.arange(len(frame)) // 10
     dataset = read(tmp_path, frame, label=None)
@@ -152,6 +152,7 @@ def test_many_series_have_roles_of_their_own(tmp_path: Path) -> None:
     assert fewer.card.windows.roles_by == "block"
     chosen = read(tmp_path, frame[frame["pump"] > 0].assign(site=1), label=None, group="site")
     assert set(chosen.data.rows["group"]) == {"1"}
+    assert "1 groups; some 0 calibrate, by which nothing is flagged below eps 1 (0.05 takes" in capsys.readouterr().err
 
 
 def test_what_is_odd_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -115,3 +115,15 @@ def test_series_that_are_new_are_named_since_they_may_be_old_ones_written_otherw
     capsys.readouterr()
     grown(tmp_path, dataset, steps(100, 300, pumps=("1.0", "9")))
     assert "2 of its series are new, with no window in pumps: '1.0', '9'" in "".join(capsys.readouterr())
+
+
+def test_what_cannot_be_flagged_follows_from_all_blocks_not_from_those_that_join(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = begun(tmp_path, steps(0, 1_600))
+    capsys.readouterr()
+    more = grown(tmp_path, dataset, steps(1_700, 1_740))
+    n_blocks, said = more.data.rows["group"].nunique(), "".join(capsys.readouterr())
+    assert n_blocks > dataset.data.rows["group"].nunique() > 140
+    assert f"{n_blocks} blocks of 15 steps, with 5 between two that are not used, those before included; some " in said
+    assert "give longer series" not in said
