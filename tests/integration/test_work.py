@@ -25,6 +25,14 @@ from assay.project.work import PINS, Work, WorkRunner, do_elsewhere, do_here, pi
 CELL = "calibrate@breast_cancer--mcd"
 
 
+def hanging_python(folder: Path) -> Path:
+    """Return a program that takes the place of Python and never ends."""
+    hanging = folder / "python"
+    hanging.write_text("#!/bin/sh\nexec sleep 1000000\n")
+    hanging.chmod(0o755)
+    return hanging
+
+
 @pytest.mark.parametrize("do", [do_here, do_elsewhere])
 def test_the_bytes_are_those_on_record(finished: Checkout, tmp_path: Path, do: object) -> None:
     project = Project(finished.root)
@@ -69,6 +77,30 @@ def test_a_level_that_fails_fails_the_cell_when_no_other_process_is_left(finishe
     (project.folder("contaminate") / "level-0.1" / "features.npy").unlink()
     with WorkRunner(project.root, 2), pytest.raises(AssayError, match=r"features\.npy"):
         do_elsewhere(project, project.stage("train@breast_cancer--autoencoder"), tmp_path, tmp_path / "kept", silent)
+    assert not work._running
+
+
+def test_levels_that_wait_for_a_process_do_not_outlive_the_runner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(hanging_python(tmp_path)))
+    runner, problems = WorkRunner(tmp_path, 1), list[BaseException]()
+
+    def do_all() -> None:
+        try:
+            runner.do_all([Work(name, "assay.x:y", {}, (), tmp_path) for name in "abc"])
+        except BaseException as error:
+            problems.append(error)
+
+    thread = threading.Thread(target=do_all, daemon=True)
+    with pytest.raises(KeyboardInterrupt), runner:
+        thread.start()
+        while not work._running:
+            thread.join(0.05)
+        raise KeyboardInterrupt
+    thread.join(HANG_SECONDS)
+    assert not thread.is_alive()
+    assert problems
     assert not work._running
 
 
@@ -119,10 +151,7 @@ def test_a_process_that_says_nothing_is_ended_by_a_timeout_of_its_thread(
 ) -> None:
     from prefect.utilities.timeout import timeout
 
-    hanging = tmp_path / "python"
-    hanging.write_text("#!/bin/sh\nexec sleep 1000000\n")
-    hanging.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(hanging))
+    monkeypatch.setattr(sys, "executable", str(hanging_python(tmp_path)))
     ended: list[BaseException] = []
 
     def wait() -> None:

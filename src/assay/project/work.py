@@ -140,9 +140,8 @@ class WorkRunner:
             return [future.result() for future in futures if future.done()]
         finally:
             ended.set()
-            for future in futures:
-                future.cancel()
-            wait(futures)
+            # One that never began is not waited for: a pool that is shut down tells nobody of its end.
+            wait([future for future in futures if not future.cancel()])
 
     def _do_until(self, ended: threading.Event, work: Work, progress: StageProgress) -> dict[str, Any]:
         reply = run_process(self.root, work, progress, lambda: ended.is_set() or self._closing.is_set())
