@@ -80,6 +80,25 @@ def test_a_level_that_fails_fails_the_cell_when_no_other_process_is_left(finishe
     assert not work._running
 
 
+def test_what_levels_copy_is_beside_their_checkpoints(
+    finished: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Project(finished.root).raw_params
+    settings["detectors"]["autoencoder"] = {"epochs": 2, "members": 1}
+    project, outs = Project(finished.root, params=settings), list[Path]()
+
+    def stop(_runner: WorkRunner, works: list[Work], _progress: object) -> None:
+        outs.extend(each.out for each in works)
+        raise AssayError("stopped")
+
+    monkeypatch.setattr(WorkRunner, "do_all", stop)
+    kept = tmp_path / "kept"
+    with WorkRunner(project.root, 2), pytest.raises(AssayError, match="stopped"):
+        do_elsewhere(project, project.stage("train@breast_cancer--autoencoder"), tmp_path, kept, silent)
+    assert len(outs) == 2
+    assert all(out.is_relative_to(kept) for out in outs)
+
+
 def test_levels_that_wait_for_a_process_do_not_outlive_the_runner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -192,7 +192,8 @@ def do_elsewhere(
     by_levels = stage.verb == "train" and is_network(project, stage.detector)
     if by_levels and runner.slots > 1 and type(runner) is WorkRunner:
         levels = levels_of(project.folder("contaminate"))
-        with tempfile.TemporaryDirectory() as scratch:  # what counts is in the checkpoints
+        checkpoints.mkdir(parents=True, exist_ok=True)  # what counts is there, and a run that is killed leaves no more
+        with tempfile.TemporaryDirectory(dir=checkpoints) as scratch:
             runner.do_all([_of_level(work, level, Path(scratch)) for level in levels], progress)
     return runner.do(work, progress)
 
