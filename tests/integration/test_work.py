@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from tests.conftest import Checkout
 from tests.waiting import HANG_SECONDS
 
-from assay.errors import AssayError, ScorerError
+from assay.errors import AssayError, ScorerError, StageError
 from assay.hashing import hash_tree
 from assay.pipeline.progress import silent
 from assay.project import work
@@ -99,6 +100,26 @@ def test_what_levels_copy_is_beside_their_checkpoints(
     assert all(out.is_relative_to(kept) for out in outs)
 
 
+def test_no_more_processes_than_were_asked_for_work_at_a_time(tmp_path: Path, finished: Checkout) -> None:
+    settings = Project(finished.root).raw_params
+    settings["detectors"]["autoencoder"] = {"epochs": 2, "members": 1}
+    project, most = Project(finished.root, params=settings), 0
+
+    def do(detector: str) -> None:
+        out = tmp_path / detector
+        out.mkdir()
+        do_elsewhere(
+            project, project.stage(f"train@breast_cancer--{detector}"), out, tmp_path / f"kept-{detector}", silent
+        )
+
+    with WorkRunner(project.root, 2), ThreadPoolExecutor(2) as threads:
+        cells = [threads.submit(do, detector) for detector in ("autoencoder", "knn")]
+        while wait(cells, 0.02).not_done:
+            most = max(most, len(work._running))
+    assert [cell.exception() for cell in cells] == [None, None]
+    assert most == 2
+
+
 def test_levels_that_wait_for_a_process_do_not_outlive_the_runner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,14 +133,14 @@ def test_levels_that_wait_for_a_process_do_not_outlive_the_runner(
             problems.append(error)
 
     thread = threading.Thread(target=do_all, daemon=True)
-    with pytest.raises(KeyboardInterrupt), runner:
-        thread.start()
-        while not work._running:
-            thread.join(0.05)
-        raise KeyboardInterrupt
+    runner.__enter__()
+    thread.start()
+    while not work._running:
+        thread.join(0.05)
+    runner.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
     thread.join(HANG_SECONDS)
     assert not thread.is_alive()
-    assert problems
+    assert [type(problem) for problem in problems] in ([StageError], [RuntimeError])
     assert not work._running
 
 
