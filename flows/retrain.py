@@ -100,12 +100,12 @@ def retrain(
             raise
         if ran or result.champion != before:
             showing.show_verdict(result, before)
-    if ran and deployment.id is not None and (asked := asking.Question.of(result)):
+    if ran and deployment.id is not None and (asked := asking.PromotionQuestion.of(result)):
         asking.ask_in_prefect(asked, ANSWER_SECONDS)
     return result.to_json()
 
 
-def act_on_answer(project: Project, question: asking.Question) -> dict[str, Any]:
+def act_on_answer(project: Project, question: asking.PromotionQuestion) -> dict[str, Any]:
     """Promote a scorer, or leave it, as the answer says for which this run was suspended."""
     answer = asking.ask_in_prefect(question, ANSWER_SECONDS)
     if not answer.promote:

@@ -26,7 +26,7 @@ from assay.pipeline.learned import learned_by
 from assay.project.layout import Project
 from assay.project.scorers import Packaged, find_packaged
 from assay.release.champion import judge
-from assay.runs.asking import Question, promote_as_asked
+from assay.runs.asking import PromotionQuestion, promote_as_asked
 from assay.scorer.statement import read_statement, statement_ids
 
 GIT = ("git", "-c", "user.name=tests", "-c", "user.email=tests@example.org")
@@ -257,7 +257,7 @@ def test_a_gate_that_asks_asks_the_person_at_the_terminal(finished: Checkout, sc
     assert f"{tag} is the champion" in at_terminal(finished, "y\n")
     reason = json.loads(record.read_text())["reason"]
     assert reason == "Ada <ada@example.org> said yes; the first scorer of this dataset that is deployed"
-    project, first = Project(finished.root), Question("breast_cancer", tag, None, "the first")
+    project, first = Project(finished.root), PromotionQuestion("breast_cancer", tag, None, "the first")
     with pytest.raises(StageError, match=f"the champion was none, and now it is {tag}; compare it again"):
         promote_as_asked(project, first, "Bob")
     finished.params(QUICK.replace("n_estimators: 25", "n_estimators: 26") + "gate: ask\n")

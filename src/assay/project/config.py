@@ -51,7 +51,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "seed": Seed,
     },
     "select": {"seed": Seed, "without_labels": str},
-    "run": {"cells_at_once": Count | Literal["auto"], "runner": Literal["local", "dask"], "address": str},
+    "run": {"cells_at_once": Literal["auto"] | Count, "runner": Literal["local", "dask"], "address": str},
 }
 Gate = Literal["superior", "noninferior", "ask"]
 ASK = "ask"

@@ -24,7 +24,7 @@ _INPUT = "question"
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class PromotionQuestion:
     """Whether a scorer shall become the champion of its dataset.
 
     Attributes
@@ -44,7 +44,7 @@ class Question:
     comparison: str
 
     @classmethod
-    def of(cls, result: Result) -> Question | None:
+    def of(cls, result: Result) -> PromotionQuestion | None:
         """Return the question that a run leaves to a person, or None."""
         comparison = left_to_a_person(result.verdict)
         if not comparison or result.scorer is None:
@@ -67,7 +67,7 @@ def ask_on_screen(project: Project, result: Result) -> None:
 
     Where input or output is no terminal nobody is asked.
     """
-    if not (question := Question.of(result)) or not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not (question := PromotionQuestion.of(result)) or not (sys.stdin.isatty() and sys.stdout.isatty()):
         return
     import click
 
@@ -85,7 +85,7 @@ def ask_on_screen(project: Project, result: Result) -> None:
     click.echo(f"{question.scorer} is the champion")
 
 
-def promote_as_asked(project: Project, question: Question, who: str, why: str = "") -> None:
+def promote_as_asked(project: Project, question: PromotionQuestion, who: str, why: str = "") -> None:
     """Promote the scorer of a question that somebody answered with yes; call it under the project's lock.
 
     Raises
@@ -120,7 +120,7 @@ def _said(who: str, answer: str, why: str) -> str:
     return f"{who} said {answer}" + (f" ({why})" if why else "")
 
 
-def suspended_question() -> Question | None:
+def suspended_question() -> PromotionQuestion | None:
     """Return the question that the present flow run was suspended with, None where it was not.
 
     A run that goes on after that begins from the start of its flow, in a process of its own.
@@ -133,10 +133,10 @@ def suspended_question() -> Question | None:
     if policy is None or _PAUSE not in (policy.pause_keys or ()):
         return None
     content: Any = read_flow_run_input(_INPUT)
-    return Question(**content)
+    return PromotionQuestion(**content)
 
 
-def ask_in_prefect(question: Question, seconds: float) -> Any:
+def ask_in_prefect(question: PromotionQuestion, seconds: float) -> Any:
     """Suspend the present flow run until somebody answers on Prefect's page, and return the answer when it goes on.
 
     The process of the run ends with the first call. Prefect fails a run that has no answer after so many seconds. The
@@ -150,7 +150,7 @@ def ask_in_prefect(question: Question, seconds: float) -> Any:
     return suspend_flow_run(wait_for_input=_form(question), timeout=int(seconds), key=_PAUSE)
 
 
-def _form(question: Question) -> type[RunInput]:
+def _form(question: PromotionQuestion) -> type[RunInput]:
     """Return the form that Prefect's page shows."""
     from prefect.input import RunInput
     from pydantic import Field

@@ -21,7 +21,7 @@ from assay.parts import Array
 MOST_SHARE = 0.5
 APART, SOME = 1.5, 1000
 # Times k neighbours are searched at first, since with k most rows are searched again; and then so many times more.
-FIRST, WIDER = 2, 4
+_FIRST, WIDER = 2, 4
 MOST_TREES, MOST_INDEXED = 16, 2**18  # of rows that are indexed more than once
 
 
@@ -67,7 +67,7 @@ class ReachDistances(ArrayForm):
         queries, k = rows.astype(np.float64), self.n_neighbors
         limits = np.array([limit for limit, _, _ in self.nested])
         scores, at = np.full(len(rows), np.inf), np.full(len(rows), len(limits) - 1)
-        waiting, searched = np.arange(len(rows)), FIRST * k
+        waiting, searched = np.arange(len(rows)), _FIRST * k
         while waiting.size:
             left = []
             for place in np.unique(at[waiting]):

@@ -17,7 +17,7 @@ from assay.networks.recurrent import RecurrentPredictor
 from assay.parameters import Count, Members, PositiveRates, SeriesShape, Width
 
 CONTEXT = 0.6
-CACHED = 24_576  # rows times members times units at once: the gates of more do not fit the processor's cache
+_CACHED = 24_576  # rows times members times units at once: the gates of more do not fit the processor's cache
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -42,7 +42,7 @@ class RecurrentDetector(NeuralDetector):
 
     @property
     def _chunk(self) -> int:
-        return max(1, min(super()._chunk, CACHED // (self.members * self.units)))
+        return max(1, min(super()._chunk, _CACHED // (self.members * self.units)))
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
