@@ -98,6 +98,8 @@ def parse_yaml(content: str | bytes, where: object) -> Any:
         raise
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
+    except (LookupError, AttributeError) as error:  # PyYAML's, of `!!bool foo`, `!!int ''` and `!!timestamp foo`
+        raise ConfigError(f"{where} is not valid YAML: a value is not of the type that its tag names") from error
     except RecursionError as error:
         raise ConfigError(f"{where} is not valid YAML: {TOO_DEEP}") from error
 

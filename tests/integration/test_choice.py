@@ -25,6 +25,7 @@ from assay.data.labelling import ensure_labels
 from assay.data.modalities.tabular import TABULAR
 from assay.data.quarantine import ensure_quarantine
 from assay.data.target import ensure_target
+from assay.detectors.registry import make_detector
 from assay.evaluation.selected import Selection
 from assay.parts import write_json
 from assay.pipeline.candidates import Candidates
@@ -176,3 +177,21 @@ def test_a_blend_ships_scores_files_and_is_explained(unlabelled: Project, tmp_pa
     assert scored["flagged"].tolist() == [0, 1, 1]
     assert scored["because"].str.partition(" ")[0].tolist()[1:] == ["x", "y"]
     np.testing.assert_allclose(scored["score"], scorer.decision_function(rows.to_numpy()), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "inside"),
+    [
+        ("reach", {}, ""),
+        ("rescaled", {"detector": "reach"}, "0."),
+        ("blend", {"of": ["lof", "reach"]}, "1."),
+        ("blend", {"of": [{"rescaled": {"detector": "reach"}}, {"subsampled": {"detector": "knn"}}]}, "0.0."),
+    ],
+)
+def test_the_reach_of_groups_is_that_of_no_detector_beside_it(name: str, params: dict[str, Any], inside: str) -> None:
+    X = np.random.default_rng(0).normal(size=(500, 2)).astype(np.float32)
+    arrays = make_detector(name, params, seed=0, device="cpu").fit(X, np.zeros(500, np.int8)).to_part().arrays
+    own = choice.reach_arrays(arrays)
+    assert {inside + name for name in own} == {inside + name for name in ("rows", "reach", "n_neighbors")}
+    assert all(array is arrays[inside + name] for name, array in own.items())
+    assert choice.reach_arrays({"rows": X, "reach": X[:, 0], "density": X[:, 0]}) == {}

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from tests.conftest import Checkout
 from tests.waiting import HANG_SECONDS
 
-from assay.errors import AssayError, ScorerError
+from assay.errors import AssayError, ScorerError, StageError
 from assay.hashing import hash_tree
 from assay.pipeline.progress import silent
 from assay.project import work
@@ -23,6 +24,14 @@ from assay.project.layout import Project
 from assay.project.work import PINS, Work, WorkRunner, do_elsewhere, do_here, pinned, run_process, work_of
 
 CELL = "calibrate@breast_cancer--mcd"
+
+
+def hanging_python(folder: Path) -> Path:
+    """Return a program that takes the place of Python and never ends."""
+    hanging = folder / "python"
+    hanging.write_text("#!/bin/sh\nexec sleep 1000000\n")
+    hanging.chmod(0o755)
+    return hanging
 
 
 @pytest.mark.parametrize("do", [do_here, do_elsewhere])
@@ -69,6 +78,69 @@ def test_a_level_that_fails_fails_the_cell_when_no_other_process_is_left(finishe
     (project.folder("contaminate") / "level-0.1" / "features.npy").unlink()
     with WorkRunner(project.root, 2), pytest.raises(AssayError, match=r"features\.npy"):
         do_elsewhere(project, project.stage("train@breast_cancer--autoencoder"), tmp_path, tmp_path / "kept", silent)
+    assert not work._running
+
+
+def test_what_levels_copy_is_beside_their_checkpoints(
+    finished: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Project(finished.root).raw_params
+    settings["detectors"]["autoencoder"] = {"epochs": 2, "members": 1}
+    project, outs = Project(finished.root, params=settings), list[Path]()
+
+    def stop(_runner: WorkRunner, works: list[Work], _progress: object) -> None:
+        outs.extend(each.out for each in works)
+        raise AssayError("stopped")
+
+    monkeypatch.setattr(WorkRunner, "do_all", stop)
+    kept = tmp_path / "kept"
+    with WorkRunner(project.root, 2), pytest.raises(AssayError, match="stopped"):
+        do_elsewhere(project, project.stage("train@breast_cancer--autoencoder"), tmp_path, kept, silent)
+    assert len(outs) == 2
+    assert all(out.is_relative_to(kept) for out in outs)
+
+
+def test_no_more_processes_than_were_asked_for_work_at_a_time(tmp_path: Path, finished: Checkout) -> None:
+    settings = Project(finished.root).raw_params
+    settings["detectors"]["autoencoder"] = {"epochs": 2, "members": 1}
+    project, most = Project(finished.root, params=settings), 0
+
+    def do(detector: str) -> None:
+        out = tmp_path / detector
+        out.mkdir()
+        do_elsewhere(
+            project, project.stage(f"train@breast_cancer--{detector}"), out, tmp_path / f"kept-{detector}", silent
+        )
+
+    with WorkRunner(project.root, 2), ThreadPoolExecutor(2) as threads:
+        cells = [threads.submit(do, detector) for detector in ("autoencoder", "knn")]
+        while wait(cells, 0.02).not_done:
+            most = max(most, len(work._running))
+    assert [cell.exception() for cell in cells] == [None, None]
+    assert most == 2
+
+
+def test_levels_that_wait_for_a_process_do_not_outlive_the_runner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(hanging_python(tmp_path)))
+    runner, problems = WorkRunner(tmp_path, 1), list[BaseException]()
+
+    def do_all() -> None:
+        try:
+            runner.do_all([Work(name, "assay.x:y", {}, (), tmp_path) for name in "abc"])
+        except BaseException as error:
+            problems.append(error)
+
+    thread = threading.Thread(target=do_all, daemon=True)
+    runner.__enter__()
+    thread.start()
+    while not work._running:
+        thread.join(0.05)
+    runner.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    thread.join(HANG_SECONDS)
+    assert not thread.is_alive()
+    assert [type(problem) for problem in problems] in ([StageError], [RuntimeError])
     assert not work._running
 
 
@@ -119,10 +191,7 @@ def test_a_process_that_says_nothing_is_ended_by_a_timeout_of_its_thread(
 ) -> None:
     from prefect.utilities.timeout import timeout
 
-    hanging = tmp_path / "python"
-    hanging.write_text("#!/bin/sh\nexec sleep 1000000\n")
-    hanging.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(hanging))
+    monkeypatch.setattr(sys, "executable", str(hanging_python(tmp_path)))
     ended: list[BaseException] = []
 
     def wait() -> None:

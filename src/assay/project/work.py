@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -124,6 +124,11 @@ class WorkRunner:
         """Do units of work as `submit` does; where one fails, or the wait for them ends, the others are ended first.
 
         It tells of their progress in this thread, which has a task of Prefect's.
+
+        Raises
+        ------
+        AssayError, OSError, RuntimeError
+            As `do` does, and `StageError` for those that never began since the run was ended.
         """
         ended, steps = threading.Event(), {work.name: ("", 0.0) for work in works}
 
@@ -138,11 +143,12 @@ class WorkRunner:
                 if any(future.done() and future.exception() for future in futures):
                     break
             return [future.result() for future in futures if future.done()]
+        except CancelledError as error:
+            raise StageError(f"{', '.join(work.name for work in works)}: ended with the run") from error
         finally:
             ended.set()
-            for future in futures:
-                future.cancel()
-            wait(futures)
+            # One that never began is not waited for: a pool that is shut down tells nobody of its end.
+            wait([future for future in futures if not future.cancel()])
 
     def _do_until(self, ended: threading.Event, work: Work, progress: StageProgress) -> dict[str, Any]:
         reply = run_process(self.root, work, progress, lambda: ended.is_set() or self._closing.is_set())
@@ -190,12 +196,14 @@ def do_elsewhere(
     """
     runner = _opened[-1] if _opened else WorkRunner(project.root)
     work = work_of(project, stage, out, checkpoints)
-    by_levels = stage.verb == "train" and is_network(project, stage.detector)
-    if by_levels and runner.slots > 1 and type(runner) is WorkRunner:
+    if runner.slots == 1 or type(runner) is not WorkRunner:
+        return runner.do(work, progress)
+    if stage.verb == "train" and is_network(project, stage.detector):
         levels = levels_of(project.folder("contaminate"))
-        with tempfile.TemporaryDirectory() as scratch:  # what counts is in the checkpoints
+        checkpoints.mkdir(parents=True, exist_ok=True)  # what counts is there, and a run that is killed leaves no more
+        with tempfile.TemporaryDirectory(dir=checkpoints) as scratch:
             runner.do_all([_of_level(work, level, Path(scratch)) for level in levels], progress)
-    return runner.do(work, progress)
+    return runner.do_all([work], progress)[0]
 
 
 def _of_level(work: Work, level: str, scratch: Path) -> Work:

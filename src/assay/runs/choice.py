@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from assay.project.layout import Project
 
 if TYPE_CHECKING:
     from assay.evaluation.selected import CandidateResult, Selection
+    from assay.parts import Array
     from assay.scorer.scorer import Scorer
 
 MOST_SENTENCES = 3
@@ -144,7 +146,8 @@ def _groups(project: Project) -> tuple[float, str] | None:
         folder = project.folder("train", choice.label) / level
         if "reach" not in f"{choice.name} {choice.params}" or not (folder / f"{choice.label}.json").is_file():
             continue
-        arrays = {name.rpartition(".")[2]: array for name, array in read_part(folder, choice.label).arrays.items()}
+        if not (arrays := reach_arrays(read_part(folder, choice.label).arrays)):
+            continue
         form = ReachDistances.from_arrays(arrays)
         if (sizes := form.groups_apart()).size:
             share = float(sizes.sum()) / len(form.rows)
@@ -154,6 +157,16 @@ def _groups(project: Project) -> tuple[float, str] | None:
                 f"{sizes[0]} in the largest; `assay review`): anomalies in groups cost more than single ones"
             )
     return None
+
+
+def reach_arrays(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the arrays of the first reach in a fitted part, by their own names; {} where there is none.
+
+    Other detectors, in a blend with it, have arrays of these names as well.
+    """
+    insides = [name.removesuffix("reach") for name in arrays if name.rpartition(".")[2] == "reach"]
+    owns = [{n.removeprefix(inside): a for n, a in arrays.items() if n.startswith(inside)} for inside in insides]
+    return next((own for own in owns if {*own} == {"rows", "reach", "n_neighbors"}), {})
 
 
 def _rows(eps: float, scorer: Scorer | None) -> tuple[float, str] | None:
