@@ -113,13 +113,14 @@ def act_on_answer(project: Project, question: asking.PromotionQuestion) -> dict[
         return {"scorer": question.scorer, "champion": question.champion, "verdict": refusal}
     with project.lock(waits=True):
         try:
+            before = champion_of(project.on(question.dataset))
             asking.promote_as_asked(project, question, answer.name, answer.why)
             result = runs.summarise(project.on(question.dataset), f"{answer.name} promoted it; {question.comparison}")
         except Exception as error:
             showing.show_failure(project, question.dataset, error)
             raise
     showing.keep_artifacts(result, ROOT)
-    showing.show_verdict(result, question.champion)
+    showing.show_verdict(result, before)
     return result.to_json()
 
 
@@ -134,7 +135,7 @@ def run_all(project: Project, stages: list[str], finished: list[str], at_once: i
             verb.with_options(name=stage)(root, stage, params)
             finished.append(stage)
         return
-    waiting, running, failed = list(stages), dict[Any, str](), list[Exception]()
+    waiting, running, failed = runs.quick_first(project, stages), dict[Any, str](), list[Exception]()
     while running or (waiting and not failed):
         while waiting and not failed and len(running) < at_once:
             stage = waiting.pop(0)

@@ -144,7 +144,8 @@ def test_a_run_names_what_would_help_most(finished: Project) -> None:
 def test_anomalies_that_fell_to_other_rows_are_not_said_to_lack(finished: Project) -> None:
     roles = {"selection": {"anomalies": 2}, "test": {"anomalies": 9}, "excluded": {"anomalies": 48}}
     by_probes = replace(read_selection(finished.folder("select")), evidence="probes")
-    _, sentence = choice._labels({"roles": roles}, by_probes) or (0, "")
+    _, sentence = choice._labels({"roles": roles, "unit": "block"}, by_probes) or (0, "")
+    assert sentence.startswith("label more anomalies in other groups, blocks or times: of 59 labelled")
     assert "of 59 labelled ones 2 fell to the rows that choose or to those that test, where 5 judge" in sentence
 
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import assay
 from assay import console
-from assay.detectors.registry import is_wrapper
+from assay.detectors.registry import DETECTORS, detector_class, is_wrapper
 from assay.errors import StageError
 from assay.hashing import hash_bytes, hash_json, hash_paths, hash_tree
 from assay.names import Choice
+from assay.parameters import parameters_of
 from assay.parts import canonical_json, parse_json, write_bytes
 from assay.project.layout import CODE, Project, Stage
 from assay.project.modules import VERSIONS, code_digest, code_of, digest_in, versions_of
@@ -240,3 +241,15 @@ def require_own_code(project: Project) -> None:
             f"the running assay, {running}, differs from {recorded}, whose hashes would be recorded; "
             f"use the environment of this project (`make run`), or install it: pip install -e {project.root}"
         )
+
+
+def on_device(project: Project, detector: str | None) -> bool:
+    """Return whether a detector, by its label, is a network, which is not trained on the CPU in any case."""
+    return project.config.sections["train"]["device"] != "cpu" and is_network(project, detector)
+
+
+def is_network(project: Project, detector: str | None) -> bool:
+    """Return whether a detector, by its label, is a network, or has one inside."""
+    (choice,) = (choice for choice in project.config.detectors if choice.label == detector)
+    kinds = [name for name in names_in(choice) if name in DETECTORS and not is_wrapper(name)]
+    return any("device" in parameters_of(detector_class(name)) for name in kinds)

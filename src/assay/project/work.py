@@ -28,12 +28,10 @@ from typing import Any, Self
 
 from assay import errors
 from assay.data.word_vectors import VECTOR_FILES
-from assay.detectors.registry import DETECTORS, detector_class, is_wrapper
 from assay.errors import AssayError, ConfigError, StageError
-from assay.parameters import parameters_of
 from assay.pipeline.progress import StageProgress, silent
 from assay.pipeline.rows import levels_of
-from assay.project.installed import names_in
+from assay.project.installed import is_network, on_device
 from assay.project.layout import Project, Stage
 from assay.project.stages import STAGES, StageRun
 
@@ -229,18 +227,6 @@ def work_of(project: Project, stage: Stage, out: Path, checkpoints: Path) -> Wor
         out=out,
         on_device=stage.verb == "train" and on_device(project, stage.detector),
     )
-
-
-def on_device(project: Project, detector: str | None) -> bool:
-    """Return whether a detector, by its label, is a network, which is not trained on the CPU in any case."""
-    return project.config.sections["train"]["device"] != "cpu" and is_network(project, detector)
-
-
-def is_network(project: Project, detector: str | None) -> bool:
-    """Return whether a detector, by its label, is a network, or has one inside."""
-    (choice,) = (choice for choice in project.config.detectors if choice.label == detector)
-    kinds = [name for name in names_in(choice) if name in DETECTORS and not is_wrapper(name)]
-    return any("device" in parameters_of(detector_class(name)) for name in kinds)
 
 
 def do_stage(

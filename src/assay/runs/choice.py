@@ -103,8 +103,9 @@ def _labels(split: dict[str, Any], selection: Selection) -> tuple[float, str] | 
     if selection.evidence == "probes":
         if n >= _TO_JUDGE:
             judging = min(split["roles"][role]["anomalies"] for role in ("selection", "test"))
+            where = "" if split["unit"] == "row" else " in other groups, blocks or times"
             return 1.0, (
-                f"label more anomalies in other groups, blocks or times: of {n} labelled ones {judging} fell to the "
+                f"label more anomalies{where}: of {n} labelled ones {judging} fell to the "
                 f"rows that choose or to those that test, where {MIN_LABELLED} judge in place of synthetic ones"
             )
         lacking = _TO_JUDGE - n

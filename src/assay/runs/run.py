@@ -23,7 +23,7 @@ from assay.project.deployment import read_deployment
 from assay.project.formats import require_current
 from assay.project.freshness import Outcome, is_fresh, run_verb
 from assay.project.ingest import restore
-from assay.project.installed import refresh_code, refresh_lock, require_own_code
+from assay.project.installed import is_network, refresh_code, refresh_lock, require_own_code
 from assay.project.layout import Project
 from assay.project.scorers import scorer_folders
 from assay.project.work import do_elsewhere, do_here
@@ -211,6 +211,11 @@ def execute(project: Project, stage: str, *, beside_others: bool = False) -> Out
         outcome = run_verb(project, stage, progress, begin, do=do_elsewhere if beside_others else do_here)
     console.say(stage_line(outcome))
     return outcome
+
+
+def quick_first(project: Project, stages: list[str]) -> list[str]:
+    """Return the stages of one verb, those of networks at the end: quick ones do not wait for their levels."""
+    return sorted(stages, key=lambda name: is_network(project, project.stage(name).detector))
 
 
 def open_run(project: Project, driver: str) -> str:

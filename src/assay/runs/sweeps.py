@@ -19,11 +19,11 @@ from assay.pipeline.plotting import FLAT_METRICS
 from assay.pipeline.rows import rho_of
 from assay.project.config import parse_config
 from assay.project.ingest import require_known_data, restore
-from assay.project.installed import require_own_code
+from assay.project.installed import on_device, require_own_code
 from assay.project.layout import Project
 from assay.project.recovery import remove_left
 from assay.project.sweeping import SWEEPS, SWEPT, Cell, CellProcess, CellView, prepared_folder, require_same_code
-from assay.project.work import Work, WorkRunner, on_device
+from assay.project.work import Work, WorkRunner
 
 if TYPE_CHECKING:
     from pandas import DataFrame
