@@ -163,6 +163,22 @@ def test_a_process_that_fails_otherwise_says_how(finished: Checkout, tmp_path: P
         do_elsewhere(project, project.stage(CELL), tmp_path / "out", tmp_path / "kept", silent)
 
 
+class WaitsForTheEnd(set[subprocess.Popen[bytes]]):
+    def add(self, process: subprocess.Popen[bytes]) -> None:
+        process.wait(HANG_SECONDS)
+        super().add(process)
+
+
+def test_a_process_that_ends_before_it_reads_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "_running", WaitsForTheEnd())
+    ending = tmp_path / "python"
+    ending.write_text("#!/bin/sh\necho no memory >&2; exit 3\n")
+    ending.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(ending))
+    with pytest.raises(RuntimeError, match=r"the process of cell failed: no memory"):
+        WorkRunner(tmp_path).do(Work("cell", "assay.x:y", {}, (), tmp_path))
+
+
 def test_threads_are_pinned_inside_and_free_after() -> None:
     import torch
 

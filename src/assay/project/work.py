@@ -322,9 +322,12 @@ def _follow(process: subprocess.Popen[bytes], request: str, progress: StageProgr
                 lines.put(line)
         lines.put(b"")
 
-    with contextlib.suppress(BrokenPipeError):
+    try:
         stdin.write(f"{request}\n".encode())
         stdin.flush()
+    except BrokenPipeError:  # ended already; what is left to write would be refused again at the end
+        with contextlib.suppress(BrokenPipeError):
+            stdin.close()
     threading.Thread(target=read, daemon=True).start()
     while True:
         try:
