@@ -273,15 +273,15 @@ def test_counts_what_it_stores(fitted: Detector) -> None:
 def test_labelled_anomalies_are_used_or_refused(name: str) -> None:
     cls = detector_class(name)
     given = rows(FEW, seed=0)
-    known = np.where(np.arange(FEW) % 10 == 9, 1, -1)
+    labels = np.where(np.arange(FEW) % 10 == 9, 1, -1)
     if cls.uses_labels:
-        far = np.where(known[:, None] == 1, given + np.float32([6, -6, 6, 6, 0]), given)
-        informed = new(name).fit(far, known).decision_function(far)
-        assert informed[known == 1].mean() > informed[known == -1].mean()
+        far = np.where(labels[:, None] == 1, given + np.float32([6, -6, 6, 6, 0]), given)
+        informed = new(name).fit(far, labels).decision_function(far)
+        assert informed[labels == 1].mean() > informed[labels == -1].mean()
     else:
         with pytest.raises(InputError, match="cannot use labelled anomalies, and 11 rows"):
-            new(name).fit(given, known)
-    for wrong in (known[1:], known * 2, known.astype(float) + 0.5):
+            new(name).fit(given, labels)
+    for wrong in (labels[1:], labels * 2, labels.astype(float) + 0.5):
         with pytest.raises(InputError, match="label"):
             new(name).fit(given, wrong)
 
